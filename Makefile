@@ -1,0 +1,34 @@
+# Thin: every target is one command that also works without make (see README.md).
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+
+.PHONY: demo up check lint test bench clean
+
+$(VENV)/.ready: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+demo: $(VENV)/.ready  ## the whole system on this machine, with real danmaku:  make demo ARGS="--duration 60"
+	$(BIN)/liveroom demo $(ARGS)
+
+up: $(VENV)/.ready  ## the services alone
+	$(BIN)/liveroom up $(ARGS)
+
+check: lint test  ## everything CI runs
+
+lint: $(VENV)/.ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: $(VENV)/.ready
+	$(BIN)/python -m pytest $(ARGS)
+
+bench: $(VENV)/.ready  ## make bench ONLY=e2e
+	$(BIN)/python -m tests.bench $(ONLY)
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,1 @@
+"""The broadcaster: numbers interactions per room, folds, thins and packs them, and writes the global queue."""

@@ -1,0 +1,152 @@
+"""The queue's side of the edge: reads all of `broadcast` without a group, reports load to `gateways`."""
+
+import asyncio
+import os
+import time
+from typing import Final, NamedTuple
+
+import psutil
+import structlog
+
+from edge.hub import Hub
+from edge.server import Server
+from liveroom import metrics, topics
+from liveroom.kafka import Producer, TopicReader, UnsentError
+from liveroom.records import BadRecordError, Batch, GatewayState, Limits, LoadReport, decode_broadcast, encode_json
+from liveroom.service import Runtime
+from liveroom.settings import EdgeSettings
+
+REPORT_TIMEOUT_S: Final = 2.0
+log = structlog.get_logger()
+
+
+async def fan_out(reader: TopicReader, hub: Hub, runtime: Runtime) -> None:
+    """Read the queue and push what is for rooms here, for ever."""
+    made = runtime.metrics
+    frames, messages = made.counter(metrics.DELIVERED_BATCHES), made.counter(metrics.DELIVERED_MESSAGES)
+    sent, skipped = made.counter(metrics.SENT_BYTES), made.counter(metrics.SKIPPED, "slow")
+    read, wasted = made.counter(metrics.READ_BYTES), made.counter(metrics.WASTED_BYTES)
+    delay, queue_delay = made.histogram(metrics.FANOUT_DELAY), made.histogram(metrics.QUEUE_DELAY)
+    seconds, gaps = made.histogram(metrics.FANOUT_SECONDS), made.counter(metrics.GAPS, "queue")
+    async for partition, records in reader.read():
+        for record in records:
+            read.inc(len(record.value or b""))
+            try:
+                batch = decode_broadcast(record.value)
+            except BadRecordError as error:
+                made.counter(metrics.BAD_RECORDS, topics.BROADCAST.name, error.reason.value).inc()
+                log.error("bad_record", partition=partition, offset=record.offset, error=str(error))  # noqa: TRY400
+                continue
+            if not isinstance(batch, Batch):
+                continue
+            began = time.monotonic()
+            delivered = hub.deliver(batch, f"{partition}.{record.offset}", began)
+            wasted.inc(delivered.wasted_bytes)
+            if not delivered.rooms:
+                continue
+            now_ms = time.time_ns() // 1_000_000
+            seconds.observe(time.monotonic() - began)
+            frames.inc(delivered.frames)
+            messages.inc(delivered.messages)
+            sent.inc(delivered.sent_bytes)
+            skipped.inc(delivered.skipped)
+            gaps.inc(delivered.gaps)
+            queue_delay.observe(max(0, now_ms - batch.at_ms) / 1000)
+            if batch.oldest_ms:
+                delay.observe(max(0, now_ms - batch.oldest_ms) / 1000)
+
+
+class _Totals(NamedTuple):
+    """Counters at one moment; two of them make rates."""
+
+    at: float
+    cpu_s: float
+    joins: int
+    leaves: int
+    batches: float
+    sent_bytes: float
+
+
+class Reporter:
+    """Tells the pool every second how this gateway is."""
+
+    def __init__(self, settings: EdgeSettings, server: Server, reader: TopicReader, runtime: Runtime, port: int) -> None:
+        self._settings = settings
+        self._server = server
+        self._reader = reader
+        self._runtime = runtime
+        self._process = psutil.Process(os.getpid())
+        host = settings.host if settings.host != "0.0.0.0" else "127.0.0.1"
+        self._url = settings.public_url or f"ws://{host}:{port}/v1/live"
+        self._host, self._ip, self._port = host, settings.public_ip or host, port
+        self._limits = Limits(connections=settings.max_connections, joins_per_s=settings.max_joins_per_s)
+        made = runtime.metrics
+        self._frames = made.counter(metrics.DELIVERED_BATCHES)
+        self._sent = made.counter(metrics.SENT_BYTES)
+        self._gauges = made.gauge(metrics.CONNECTIONS), made.gauge(metrics.USERS), made.gauge(metrics.ROOMS_LOCAL)
+        self._slow = made.gauge(metrics.SLOW_MEMBERS)
+        self._before = self._totals()
+
+    async def run(self, producer: Producer) -> None:
+        """Report for ever; a report that cannot be sent is dropped, the next one is newer."""
+        while True:
+            await self.report(producer)
+            await asyncio.sleep(self._settings.report_interval_s)
+
+    async def report(self, producer: Producer) -> None:
+        """Send one report now."""
+        report = self._measure()
+        for gauge, value in zip(self._gauges, (report.connections, report.users, report.rooms), strict=True):
+            gauge.set(value or 0)
+        self._slow.set(report.slow or 0)
+        try:
+            await producer.send(topics.GATEWAYS, encode_json(report), key=report.gateway.encode(), timeout_s=REPORT_TIMEOUT_S)
+        except UnsentError as error:
+            log.warning("load_unreported", error=str(error))
+
+    def _totals(self) -> _Totals:
+        cpu = self._process.cpu_times()
+        return _Totals(
+            time.monotonic(),
+            cpu.user + cpu.system,
+            self._server.joins,
+            self._server.leaves,
+            self._frames._value.get(),  # noqa: SLF001 - the library has no other way to read a counter
+            self._sent._value.get(),  # noqa: SLF001
+        )
+
+    def _measure(self) -> LoadReport:
+        now, before = self._totals(), self._before
+        self._before = now
+        passed = max(now.at - before.at, 1e-3)
+        server, settings = self._server, self._settings
+        state = GatewayState.SERVING if self._runtime.is_ready else GatewayState.STARTING
+        if server.draining or self._runtime.stopping.is_set():
+            state = GatewayState.DRAINING
+        return LoadReport(
+            v=1,
+            gateway=settings.instance,
+            generation=server.generation,
+            state=state,
+            at_ms=time.time_ns() // 1_000_000,
+            url=self._url,
+            host=self._host,
+            ip=self._ip,
+            port=self._port,
+            zone=settings.zone,
+            limits=self._limits,
+            connections=len(server.viewers),
+            users=server.hub.users,
+            rooms=len(server.hub.rooms),
+            joins_per_s=(now.joins - before.joins) / passed,
+            leaves_per_s=(now.leaves - before.leaves) / passed,
+            batches_per_s=(now.batches - before.batches) / passed,
+            bytes_per_s=(now.sent_bytes - before.sent_bytes) / passed,
+            packets_per_s=(now.batches - before.batches) / passed,
+            cpu=(now.cpu_s - before.cpu_s) / passed,
+            loop_lag_ms=self._runtime.loop_lag_s * 1000,
+            rss_bytes=self._process.memory_info().rss,
+            load1=os.getloadavg()[0],
+            sockets=self._process.num_fds(),
+            slow=sum(viewer.slowed for viewer in server.viewers),
+        )

@@ -1,0 +1,98 @@
+"""The queue behind the ingress: `uplink`, connected with retries for as long as it takes.
+
+Owns the producer and whether Kafka counts as ready. Refuses (`UnsentError`) everything while not connected, and what gets no
+ack in time.
+Called by `app` (`put`) and `__main__` (`watch`, `stop`).
+"""
+
+import asyncio
+import time
+from typing import Final
+
+import structlog
+from aiokafka.errors import KafkaError
+
+from liveroom.kafka import Producer, TopicsError, Unsent, UnsentError, ensure_topics
+from liveroom.service import Runtime
+from liveroom.settings import IngressSettings
+from liveroom.topics import ALL, UPLINK
+
+READY: Final = "kafka"
+_TRY_S: Final = 1.0  # one attempt to reach Kafka retries within this time
+_PAUSE_S: Final = 0.5
+_QUIET_S: Final = 5.0  # after so long without an ack look whether Kafka is there
+_PROBE_S: Final = 5.0
+log = structlog.get_logger()
+
+
+class UplinkQueue:
+    """Writes `uplink` records and waits for their acks. `waiting`: how many are under way; the caller bounds it."""
+
+    def __init__(self, settings: IngressSettings, runtime: Runtime) -> None:
+        self.waiting = 0
+        self._settings = settings
+        self._runtime = runtime
+        self._producer: Producer | None = None
+        self._acked_s = 0.0
+
+    async def put(self, room: str, value: bytes) -> None:
+        """Return once the brokers have acknowledged the record; raise `UnsentError` after `ack_timeout_s` at the latest."""
+        producer = self._producer
+        if producer is None:
+            raise UnsentError(Unsent.CLOSED, "not connected to Kafka yet")
+        began_s = time.monotonic()
+        self.waiting += 1
+        try:
+            await producer.send(UPLINK, value, key=room.encode(), timeout_s=self._settings.ack_timeout_s)
+        except UnsentError as error:
+            if error.reason in {Unsent.TIMEOUT, Unsent.BROKEN} and self._acked_s < began_s:
+                self._runtime.unready(READY, "Kafka does not acknowledge")  # not one ack since this record was handed over
+            raise
+        finally:
+            self.waiting -= 1
+        self._acked_s = time.monotonic()
+
+    async def watch(self) -> None:
+        """Connect, then keep readiness true, for ever.
+
+        A balancer sends nothing to an instance that is not ready, so acks alone could never make it ready again: without
+        them a probe looks.
+        """
+        await self._connect()
+        while True:
+            await asyncio.sleep(_PAUSE_S)
+            if time.monotonic() - self._acked_s < _QUIET_S:
+                self._runtime.ready(READY)
+                continue
+            await self._probe()
+
+    async def stop(self) -> None:
+        """Close the producer. Whoever waited for an ack has its answer by now."""
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            await producer.stop()
+
+    async def _connect(self) -> None:
+        producer = Producer(self._settings.kafka, self._runtime.metrics)
+        while True:
+            try:
+                await ensure_topics(self._settings.kafka, ALL, _TRY_S)
+                await producer.start()
+            except (TopicsError, KafkaError, OSError) as error:
+                self._runtime.unready(READY, str(error))
+                await asyncio.sleep(_PAUSE_S)
+            else:
+                break
+        self._producer = producer
+        self._acked_s = time.monotonic()
+        self._runtime.ready(READY)
+
+    async def _probe(self) -> None:
+        try:
+            async with asyncio.timeout(_PROBE_S):
+                await ensure_topics(self._settings.kafka, (UPLINK,), 0)
+        except (TopicsError, KafkaError, OSError, TimeoutError) as error:
+            self._runtime.unready(READY, str(error) or "Kafka does not answer")
+        else:
+            self._acked_s = time.monotonic()
+            self._runtime.ready(READY)

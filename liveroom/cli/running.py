@@ -1,0 +1,105 @@
+"""What `liveroom demo` and `liveroom up` tell the other commands of this user: where their services are, and the key of tokens.
+
+Owns one file per running system in the user's runtime folder, readable by that user alone. A file whose process is gone (kill -9)
+is removed by the next reader. Refuses a folder that somebody else could write to.
+"""
+
+import os
+import stat
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import psutil
+
+_FORBIDDEN: Final = stat.S_IRWXG | stat.S_IRWXO
+_SAME_START_S: Final = 2.0
+
+
+class Running(msgspec.Struct, frozen=True):
+    """One running system. `started_s` tells a reused process id apart."""
+
+    what: str
+    pid: int
+    started_s: float
+    ingress: str
+    scheduler: str
+    page: str
+    token_key: str
+    kafka: str
+    prefix: str
+    partitions: int
+    rooms: list[str]
+    logs: str
+
+
+class RuntimeFolderError(Exception):
+    """The runtime folder is not this user's alone."""
+
+
+def runtime_dir() -> Path:
+    """Return the user's runtime folder for liveroom: LIVEROOM_RUNTIME_DIR, the session's, else one in the temporary folder."""
+    if own := os.environ.get("LIVEROOM_RUNTIME_DIR"):
+        return Path(own).expanduser()
+    xdg = os.environ.get("XDG_RUNTIME_DIR", "")
+    if sys.platform != "darwin" and Path(xdg).is_absolute() and os.access(xdg, os.W_OK):
+        return Path(xdg) / "liveroom"
+    return Path(tempfile.gettempdir()) / f"liveroom-{os.getuid()}"
+
+
+@contextmanager
+def announced(running: Running) -> Iterator[None]:
+    """Tell of a running system while the block runs."""
+    folder = runtime_dir()
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    _check(folder)
+    path = folder / f"{running.pid}.json"
+    part = path.with_suffix(".part")
+    part.unlink(missing_ok=True)
+    with os.fdopen(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as file:
+        file.write(msgspec.json.encode(running))
+    part.replace(path)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def find_running() -> list[Running]:
+    """Return this user's running systems, the newest first."""
+    folder = runtime_dir()
+    if not folder.is_dir():
+        return []
+    _check(folder)
+    found = []
+    for path in folder.glob("*.json"):
+        with suppress(OSError, msgspec.DecodeError):
+            running = msgspec.json.decode(path.read_bytes(), type=Running)
+            if _lives(running):
+                found.append(running)
+            else:
+                path.unlink(missing_ok=True)
+    return sorted(found, key=lambda running: running.started_s, reverse=True)
+
+
+def start_of_this_process_s() -> float:
+    """Return when this process began, as `Running` wants it."""
+    return psutil.Process().create_time()
+
+
+def _lives(running: Running) -> bool:
+    with suppress(psutil.Error):
+        return abs(psutil.Process(running.pid).create_time() - running.started_s) < _SAME_START_S
+    return False
+
+
+def _check(folder: Path) -> None:
+    about = folder.lstat()
+    if not stat.S_ISDIR(about.st_mode) or about.st_uid != os.getuid() or about.st_mode & _FORBIDDEN:
+        raise RuntimeFolderError(
+            f"{folder} is not a folder of this user alone (mode 700), so no keys are kept in it; remove it, or set LIVEROOM_RUNTIME_DIR"
+        )

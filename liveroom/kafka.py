@@ -1,0 +1,385 @@
+"""The few aiokafka recipes all services share: client settings, topics, a self-replacing producer, a reader of topics.
+
+Owns every aiokafka object but the broadcaster's group membership. What it knows of aiokafka 0.14 and its traps is in
+docs/kafka.md.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterable, Mapping
+from enum import Enum
+from typing import Any, Final
+
+import structlog
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import KafkaError, OffsetOutOfRangeError, TopicAlreadyExistsError, for_code
+from aiokafka.helpers import create_ssl_context
+
+from liveroom import metrics, topics
+from liveroom.service import Metrics
+from liveroom.settings import KafkaSettings
+from liveroom.topics import Topic
+
+MAX_REQUEST_BYTES: Final = 1_000_000  # the broker's message.max.bytes is 1,048,588
+RECYCLE_AFTER: Final = 1 << 30  # records of one partition; the client's sequence wraps wrongly at 2**31
+FETCH_WAIT_MS: Final = 250
+STALLED_S: Final = 5.0
+log = structlog.get_logger()
+
+
+class Unsent(Enum):
+    """Why a record got no ack."""
+
+    TIMEOUT = "timeout"
+    TOO_LARGE = "too_large"
+    BROKEN = "broken"
+    CLOSED = "closed"
+
+
+class UnsentError(Exception):
+    """A record that got no ack. With TIMEOUT and BROKEN it may have been written all the same."""
+
+    def __init__(self, reason: Unsent, detail: str = "") -> None:
+        super().__init__(f"{reason.value}: {detail}" if detail else reason.value)
+        self.reason = reason
+
+
+class TopicsError(Exception):
+    """Topics that are not as this system needs them; the message says which and what to do."""
+
+
+def client_arguments(settings: KafkaSettings) -> dict[str, Any]:
+    """Return what every aiokafka client of this system is made with."""
+    arguments: dict[str, Any] = {
+        "bootstrap_servers": settings.bootstrap,
+        "request_timeout_ms": int(settings.request_timeout_s * 1000),
+        "metadata_max_age_ms": int(settings.metadata_max_age_s * 1000),
+        "retry_backoff_ms": 50,
+        "security_protocol": settings.security,
+    }
+    if settings.security.startswith("SASL"):
+        arguments |= {
+            "sasl_mechanism": settings.sasl_mechanism,
+            "sasl_plain_username": settings.username,
+            "sasl_plain_password": settings.password.get_secret_value(),
+        }
+    if settings.security.endswith("SSL"):
+        arguments["ssl_context"] = create_ssl_context(
+            cafile=str(settings.ca_file) if settings.ca_file else None,
+            certfile=str(settings.cert_file) if settings.cert_file else None,
+            keyfile=str(settings.key_file) if settings.key_file else None,
+        )
+    return arguments
+
+
+def topic_name(settings: KafkaSettings, topic: Topic) -> str:
+    """Return a topic's name on this cluster."""
+    return settings.prefix + topic.name
+
+
+async def ensure_topics(settings: KafkaSettings, wanted: Iterable[Topic] = topics.ALL, deadline_s: float = 30.0) -> None:
+    """Make the topics that are missing and check the partitions of those that exist.
+
+    Waits for the cluster up to `deadline_s`; raises TopicsError when a topic has other partitions than set (rooms would
+    change their partition).
+    """
+    admin = AIOKafkaAdminClient(**client_arguments(settings) | {"request_timeout_ms": 10_000})
+    try:
+        await _until(deadline_s, admin.start, f"no Kafka answers at {settings.bootstrap}")
+        await _until(deadline_s, lambda: _ensure(admin, settings, list(wanted)), "topics could not be made")
+    finally:
+        await admin.close()
+
+
+async def _until(deadline_s: float, attempt: Any, failed: str) -> None:
+    end = time.monotonic() + deadline_s
+    while True:
+        try:
+            await attempt()
+        except (KafkaError, OSError) as error:
+            if time.monotonic() > end:
+                raise TopicsError(f"{failed}: {error!r}") from error
+            await asyncio.sleep(0.2)
+        else:
+            return
+
+
+async def _ensure(admin: AIOKafkaAdminClient, settings: KafkaSettings, wanted: list[Topic]) -> None:
+    existing = set(await admin.list_topics())
+    missing = [
+        NewTopic(
+            name=topic_name(settings, topic),
+            num_partitions=topic.partitions or settings.partitions,
+            replication_factor=settings.replication,
+            topic_configs=topic.config() | {"min.insync.replicas": str(settings.min_insync)},
+        )
+        for topic in wanted
+        if topic_name(settings, topic) not in existing
+    ]
+    if missing:
+        answer = await admin.create_topics(missing)
+        for _, code, *detail in answer.topic_errors:
+            error = for_code(code)
+            if code and error is not TopicAlreadyExistsError:
+                raise error(str(detail))
+    described = await admin.describe_topics([topic_name(settings, topic) for topic in wanted])
+    have = {entry["topic"]: len(entry["partitions"]) for entry in described}
+    for topic in wanted:
+        name, need = topic_name(settings, topic), topic.partitions or settings.partitions
+        if have.get(name, 0) == 0:
+            raise KafkaError(f"{name} is not there yet")
+        if have[name] != need:
+            raise TopicsError(
+                f"topic {name} has {have[name]} partitions, the setting kafka.partitions says {need}: rooms would move to "
+                "other partitions. Set it to what the topic has, or use another prefix."
+            )
+
+
+class Producer:
+    """An idempotent producer, `acks=all`, that is thrown away and made anew after an error that retrying did not cure.
+
+    After such an error an aiokafka producer's partition stays broken for good, so the whole producer goes. `send` never
+    waits longer than its time-out.
+    """
+
+    def __init__(self, settings: KafkaSettings, made: Metrics, linger_ms: int = 0) -> None:
+        self._settings = settings
+        self._linger_ms = linger_ms
+        self._inner: AIOKafkaProducer | None = None
+        self._sent = 0
+        self._replacing = asyncio.Lock()
+        self._replacements: set[asyncio.Task[None]] = set()
+        self._metrics = made
+
+    async def start(self) -> None:
+        """Connect; raises KafkaError when no broker answers."""
+        self._inner = await self._make()
+
+    async def stop(self) -> None:
+        """Send what waits (up to the request time-out), then close."""
+        for task in self._replacements:
+            task.cancel()
+        await asyncio.gather(*self._replacements, return_exceptions=True)
+        inner, self._inner = self._inner, None
+        if inner is not None:
+            await _close(inner, self._settings.request_timeout_s)
+
+    async def _make(self) -> AIOKafkaProducer:
+        inner = AIOKafkaProducer(
+            **client_arguments(self._settings),
+            enable_idempotence=True,
+            acks="all",
+            linger_ms=self._linger_ms,
+            max_batch_size=MAX_REQUEST_BYTES,
+            max_request_size=MAX_REQUEST_BYTES + 64 * 1024,
+        )
+        try:
+            await inner.start()
+        except BaseException:
+            await inner.stop()
+            raise
+        self._sent = 0
+        return inner
+
+    async def send(
+        self, topic: Topic, value: bytes | None, *, key: bytes | None = None, partition: int | None = None, timeout_s: float
+    ) -> int:
+        """Write one record and return its offset once the brokers have acknowledged it; raise UnsentError if they do not."""
+        if value is not None and len(value) + len(key or b"") > MAX_REQUEST_BYTES - 1024:
+            self._count(topic, Unsent.TOO_LARGE)
+            raise UnsentError(Unsent.TOO_LARGE, f"{len(value)} bytes")
+        inner = self._inner
+        if inner is None:
+            raise UnsentError(Unsent.CLOSED, "the producer is being replaced or was closed")
+        began = time.perf_counter()
+        try:
+            async with asyncio.timeout(timeout_s):
+                acked = await inner.send(topic_name(self._settings, topic), value, key=key, partition=partition)
+                offset = int((await asyncio.shield(acked)).offset)
+        except TimeoutError:
+            self._count(topic, Unsent.TIMEOUT)
+            raise UnsentError(Unsent.TIMEOUT, f"no ack within {timeout_s} s") from None
+        except KafkaError as error:
+            self._count(topic, Unsent.BROKEN)
+            self._replace_soon(inner, type(error).__name__)
+            raise UnsentError(Unsent.BROKEN, repr(error)) from error
+        self._metrics.histogram(metrics.PRODUCE_SECONDS, topic.name).observe(time.perf_counter() - began)
+        self._sent += 1
+        if self._sent >= RECYCLE_AFTER:
+            self._replace_soon(inner, "recycled")
+        return offset
+
+    def _count(self, topic: Topic, reason: Unsent) -> None:
+        self._metrics.counter(metrics.PRODUCE_ERRORS, topic.name, reason.value).inc()
+
+    def _replace_soon(self, broken: AIOKafkaProducer, reason: str) -> None:
+        """Replace beside the caller: it takes longer than a sender may wait, and must be done even if the sender gives up."""
+        task = asyncio.create_task(self._replace(broken, reason))
+        self._replacements.add(task)
+        task.add_done_callback(self._replacements.discard)
+
+    async def _replace(self, broken: AIOKafkaProducer, reason: str) -> None:
+        async with self._replacing:
+            if self._inner is not broken:
+                return  # somebody was faster, or it was stopped
+            log.warning("producer_replaced", reason=reason)
+            self._metrics.counter(metrics.PRODUCER_REPLACED, reason).inc()
+            self._inner = None
+            try:
+                self._inner = await self._make()
+            except KafkaError as error:
+                log.warning("producer_not_made", error=repr(error))
+                self._inner = broken  # the next error tries again
+                return
+            await _close(broken, 0.5)
+
+
+async def _close(inner: AIOKafkaProducer, timeout_s: float) -> None:
+    try:
+        async with asyncio.timeout(timeout_s):
+            await inner.stop()
+    except (TimeoutError, KafkaError) as error:
+        log.warning("producer_closed_late", error=repr(error))
+
+
+async def close_consumer(inner: AIOKafkaConsumer) -> None:
+    """Stop a consumer.
+
+    With a fetch in retry, `stop` raises the CancelledError of its own task (aiokafka 0.14): only one meant for us goes on.
+    """
+    try:
+        await inner.stop()
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+
+
+class TopicReader:
+    """Reads all partitions of a topic without a group, from the end or the beginning, and goes on through broker restarts.
+
+    Used by gateways (`broadcast`), schedulers (`gateways`) and whoever holds state from a compacted topic.
+    """
+
+    def __init__(self, settings: KafkaSettings, topic: Topic, made: Metrics, *, from_beginning: bool = False) -> None:
+        self._settings = settings
+        self._topic = topic
+        self._name = topic_name(settings, topic)
+        self._from_beginning = from_beginning
+        self._metrics = made
+        self._inner: AIOKafkaConsumer | None = None
+        self._ends: dict[TopicPartition, int] = {}
+        self.positions: dict[TopicPartition, int] = {}
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether everything that was in the topic at the start has been read."""
+        return bool(self._ends) and all(self.positions.get(tp, 0) >= end for tp, end in self._ends.items())
+
+    async def start(self) -> None:
+        """Connect and find the place to start at."""
+        partitions = range(self._topic.partitions or self._settings.partitions)
+        assigned = [TopicPartition(self._name, partition) for partition in partitions]
+        inner = await self._open(assigned)
+        self._ends = dict(await inner.end_offsets(assigned))
+        self.positions = dict(await inner.beginning_offsets(assigned)) if self._from_beginning else dict(self._ends)
+        self._seek(inner, self.positions)
+        self._inner = inner
+
+    async def stop(self) -> None:
+        """Disconnect."""
+        inner, self._inner = self._inner, None
+        if inner is not None:
+            await close_consumer(inner)
+
+    async def _open(self, assigned: list[TopicPartition]) -> AIOKafkaConsumer:
+        inner = AIOKafkaConsumer(
+            **client_arguments(self._settings),
+            group_id=None,
+            enable_auto_commit=False,
+            auto_offset_reset="none",
+            check_crcs=False,
+            fetch_max_wait_ms=FETCH_WAIT_MS,
+            max_partition_fetch_bytes=4 * 1024 * 1024,
+        )
+        try:
+            await inner.start()
+        except BaseException:
+            await close_consumer(inner)
+            raise
+        inner.assign(assigned)
+        return inner
+
+    @staticmethod
+    def _seek(inner: AIOKafkaConsumer, positions: Mapping[TopicPartition, int]) -> None:
+        for tp, offset in positions.items():
+            inner.seek(tp, offset)
+
+    async def read(self) -> AsyncIterator[tuple[int, list[ConsumerRecord]]]:
+        """Give (partition, records in order) for ever;
+
+        at least once a second an empty list, so that callers can look around.
+        """
+        lag = self._metrics.gauge(metrics.READER_LAG, self._topic.name)
+        moved = time.monotonic()
+        while (inner := self._inner) is not None:
+            try:
+                fetched = await inner.getmany(timeout_ms=1000)
+            except OffsetOutOfRangeError as error:
+                await self._skip_lost(inner, error)
+                continue
+            except KafkaError as error:
+                await self._reopen(type(error).__name__)
+                continue
+            now = time.monotonic()
+            if not fetched:
+                yield -1, []
+                if now - moved > STALLED_S:
+                    moved = now
+                    if await self._is_behind(inner):
+                        await self._reopen("stalled")
+                continue
+            moved = now
+            for tp, records in fetched.items():
+                self.positions[tp] = records[-1].offset + 1
+                yield tp.partition, records
+            lag.set(sum(max(0, (inner.highwater(tp) or 0) - offset) for tp, offset in self.positions.items()))
+
+    async def _is_behind(self, inner: AIOKafkaConsumer) -> bool:
+        """Whether the log has grown beyond us while nothing came: the client hangs (aiokafka issue 1154)."""
+        try:
+            async with asyncio.timeout(self._settings.request_timeout_s):
+                ends = await inner.end_offsets(list(self.positions))
+        except (KafkaError, TimeoutError):
+            return False  # the brokers do not answer: nothing to gain from a new client
+        return any(ends[tp] > offset for tp, offset in self.positions.items())
+
+    async def _reopen(self, reason: str) -> None:
+        log.warning("reader_restarted", topic=self._name, reason=reason)
+        self._metrics.counter(metrics.READER_RESTARTS, self._topic.name, reason).inc()
+        old, self._inner = self._inner, None
+        if old is not None:
+            await close_consumer(old)
+        while True:
+            try:
+                inner = await self._open(list(self.positions))
+            except KafkaError as error:
+                log.warning("reader_not_opened", topic=self._name, error=repr(error))
+                await asyncio.sleep(0.5)
+                continue
+            self._seek(inner, self.positions)
+            self._inner = inner
+            return
+
+    async def _skip_lost(self, inner: AIOKafkaConsumer, error: OffsetOutOfRangeError) -> None:
+        """Go on where the log begins now: retention overtook this reader, or the log was cut. Loud: records are missing."""
+        lost = [tp for tp in self.positions if tp in (error.args[0] if error.args else {})] or list(self.positions)
+        begins, ends = await inner.beginning_offsets(lost), await inner.end_offsets(lost)
+        for tp in lost:
+            place = min(max(self.positions[tp], begins[tp]), ends[tp])
+            if place != self.positions[tp]:
+                log.error("records_missed", topic=self._name, partition=tp.partition, wanted=self.positions[tp], found=place)
+            self.positions[tp] = place
+            inner.seek(tp, place)
+        self._metrics.counter(metrics.READER_RESTARTS, self._topic.name, "offset_out_of_range").inc()

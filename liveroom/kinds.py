@@ -1,0 +1,94 @@
+"""What can happen in a room: the kinds, their classes and the roles. Data only, pure."""
+
+from enum import Enum, IntEnum
+from typing import Final
+
+
+class Kind(Enum):
+    """What an interaction or message is."""
+
+    DANMAKU = "danmaku"
+    GIFT = "gift"
+    LIKE = "like"
+    RED_PACKET = "red_packet"
+    COUPON = "coupon"
+    GOODS = "goods"
+    ANNOUNCEMENT = "announcement"
+    ENTER = "enter"
+    LEAVE = "leave"
+    CUSTOM = "custom"
+    ROOM = "room"
+    CLEAR = "clear"
+    DISSOLVE = "dissolve"
+    REOPEN = "reopen"
+    MUTE = "mute"
+    UNMUTE = "unmute"
+    BAN = "ban"
+    UNBAN = "unban"
+    KICK = "kick"
+
+
+class Class(Enum):
+    """How a kind travels.
+
+    RELIABLE: numbered in `seq` and `rseq`, never thinned. BEST_EFFORT: numbered in `seq`, may be thinned.
+    FOLDED: summed into the batch's header, no number. NOTICE: to one user, no number (it would be a hole for all others).
+    """
+
+    RELIABLE = "reliable"
+    BEST_EFFORT = "best_effort"
+    FOLDED = "folded"
+    NOTICE = "notice"
+
+
+CLASS_OF: Final[dict[Kind, Class]] = {
+    Kind.DANMAKU: Class.BEST_EFFORT,
+    Kind.GIFT: Class.RELIABLE,
+    Kind.LIKE: Class.FOLDED,
+    Kind.RED_PACKET: Class.RELIABLE,
+    Kind.COUPON: Class.RELIABLE,
+    Kind.GOODS: Class.RELIABLE,
+    Kind.ANNOUNCEMENT: Class.RELIABLE,
+    Kind.ENTER: Class.BEST_EFFORT,
+    Kind.LEAVE: Class.BEST_EFFORT,
+    Kind.CUSTOM: Class.BEST_EFFORT,
+    Kind.ROOM: Class.RELIABLE,
+    Kind.CLEAR: Class.RELIABLE,
+    Kind.DISSOLVE: Class.RELIABLE,
+    Kind.REOPEN: Class.RELIABLE,
+    Kind.MUTE: Class.NOTICE,
+    Kind.UNMUTE: Class.NOTICE,
+    Kind.BAN: Class.NOTICE,
+    Kind.UNBAN: Class.NOTICE,
+    Kind.KICK: Class.NOTICE,
+}
+
+
+class Role(Enum):
+    """Who somebody is, as their token says."""
+
+    GUEST = "guest"
+    VIEWER = "viewer"
+    STREAMER = "streamer"
+    MODERATOR = "moderator"
+    OPERATOR = "operator"
+    SERVICE = "service"
+
+
+class Outcome(Enum):
+    """What the owner of a partition did with an interaction; every taken one has exactly one of these."""
+
+    NUMBERED = "numbered"
+    FOLDED = "folded"
+    NOTICED = "noticed"
+    SKIPPED = "skipped"
+    DUPLICATE = "duplicate"
+    DEAD_LETTERED = "dead_lettered"
+
+
+class RecordType(IntEnum):
+    """The three records of the `broadcast` topic."""
+
+    CLAIM = 1
+    BATCH = 2
+    SNAPSHOT = 3

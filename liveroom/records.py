@@ -1,0 +1,685 @@
+"""Kafka records, versioned: how each is written and read, and the rule that says which of them are valid.
+
+Owns the bytes of every topic. JSON (msgspec structs) where foreign programs read or write, fixed binary for `broadcast`,
+where a gateway must skip what is not its own in a fraction of a microsecond. Pure: bytes in, values out; a record that cannot
+be read raises `BadRecordError` with a reason from `BadRecord`, never anything else. Documented in docs/records.md.
+"""
+
+import re
+import zlib
+from collections.abc import Iterator, Sequence
+from enum import Enum, IntFlag
+from struct import Struct as Layout
+from struct import error as LayoutError  # noqa: N812 - beside Layout
+from typing import Annotated, Any, Final, Generic, NamedTuple, TypeVar
+
+import msgspec
+
+from liveroom.kinds import CLASS_OF, Class, Kind, RecordType, Role
+
+VERSION: Final = 1
+MAX_PACKAGE_ITEMS: Final = 64
+MAX_UPLINK_BYTES: Final = 64 * 1024
+MAX_BROADCAST_BYTES: Final = 900 * 1024  # below the broker's default of 1 MiB with room for Kafka's own framing
+NO_OFFSET: Final = -1
+
+R = TypeVar("R", bound=msgspec.Struct)
+
+
+class BadRecord(Enum):
+    """Why a record cannot be used; a metric label, a dead-letter header and a log field."""
+
+    UNDECODABLE = "undecodable"
+    VERSION = "version"
+    SCHEMA = "schema"
+    WRONG_KEY = "wrong_key"
+    TOO_LARGE = "too_large"
+    TRUNCATED = "truncated"
+
+
+class BadRecordError(ValueError):
+    """A record that cannot be read, with its `reason`."""
+
+    def __init__(self, reason: BadRecord, detail: str) -> None:
+        super().__init__(f"{reason.value}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+# ---- uplink: public, JSON
+RoomId = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,64}\Z", description="a room")]
+UserId = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.:@-]{1,64}\Z", description="a user")]
+ItemId = Annotated[
+    str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.:-]{1,64}\Z", description="an interaction, unique per room and user")
+]
+Name = Annotated[str, msgspec.Meta(max_length=64, description="what viewers see as the sender's name")]
+Millis = Annotated[int, msgspec.Meta(ge=0, le=2**53, description="milliseconds since 1970-01-01 UTC")]
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+
+
+class Item(msgspec.Struct, frozen=True, gc=False):
+    """One interaction: its kind and the body that viewers get as it is (a JSON object)."""
+
+    kind: Kind
+    data: msgspec.Raw = msgspec.Raw(b"{}")
+
+
+class Uplink(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    """One record of `uplink`: an accepted interaction, or a package of up to 64 that stay together and in order.
+
+    `at_ms` is when it was accepted. `id` makes a reliable interaction happen once: the same (room, user, id) again within
+    10 minutes is a duplicate. `package` is the sender's own name for a package. `via` names the service that wrote the record.
+    """
+
+    v: int
+    room: RoomId
+    id: ItemId
+    user: UserId
+    at_ms: Millis
+    items: Annotated[list[Item], msgspec.Meta(min_length=1, max_length=MAX_PACKAGE_ITEMS)]
+    name: Name = ""
+    role: Role = Role.VIEWER
+    level: Annotated[int, msgspec.Meta(ge=0, le=255)] = 0
+    package: str = ""
+    via: str = ""
+    trace: str = ""
+
+    def item_id(self, index: int) -> str:
+        """Return the message id of item `index`: the record's own id, with `#index` behind it in a package."""
+        return self.id if len(self.items) == 1 else f"{self.id}#{index}"
+
+    def is_reliable(self) -> bool:
+        """Say whether any item must arrive."""
+        return any(CLASS_OF[item.kind] is not Class.BEST_EFFORT for item in self.items)
+
+
+_uplink_decoder: Final = msgspec.json.Decoder(Uplink)
+_encoder: Final = msgspec.json.Encoder()
+_BRACE: Final = ord("{")
+_LINE_BREAK: Final = re.compile(rb"[\r\n]")
+
+
+def encode_uplink(record: Uplink) -> bytes:
+    """Return the value of an `uplink` record. Its key is the room's id."""
+    value = _encoder.encode(record)
+    if len(value) > MAX_UPLINK_BYTES:
+        raise BadRecordError(BadRecord.TOO_LARGE, f"{len(value)} bytes, at most {MAX_UPLINK_BYTES}")
+    return value
+
+
+def decode_uplink(key: bytes | None, value: bytes | None) -> Uplink:
+    """Return what an `uplink` record says.
+
+    Every foreign producer's bytes pass here, so after it: ids match their patterns, bodies are JSON objects in UTF-8 without
+    line breaks, and the key is the room.
+    """
+    if value is None:
+        raise BadRecordError(BadRecord.UNDECODABLE, "no value")
+    if len(value) > MAX_UPLINK_BYTES:
+        raise BadRecordError(BadRecord.TOO_LARGE, f"{len(value)} bytes, at most {MAX_UPLINK_BYTES}")
+    try:
+        record = _uplink_decoder.decode(value)
+        value.decode()  # the parser checks a skipped body (Raw) for syntax only,
+        if b"\\ud" in value or b"\\uD" in value:
+            msgspec.json.decode(value)  # nor for lone surrogates, which most viewers' parsers refuse
+    except msgspec.ValidationError as error:
+        raise BadRecordError(BadRecord.SCHEMA, str(error)) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BadRecordError(BadRecord.UNDECODABLE, str(error)) from None
+    if record.v != VERSION:
+        raise BadRecordError(BadRecord.VERSION, f"version {record.v}, this reader knows {VERSION}")
+    if key != record.room.encode():
+        raise BadRecordError(BadRecord.WRONG_KEY, "the key is not the room's id")
+    if any(memoryview(item.data)[0] != _BRACE for item in record.items):
+        raise BadRecordError(BadRecord.SCHEMA, "data is not an object")
+    if _LINE_BREAK.search(value):
+        record = msgspec.structs.replace(record, items=[Item(i.kind, _one_line(i.data)) for i in record.items])
+    return record
+
+
+def _one_line(data: msgspec.Raw) -> msgspec.Raw:
+    return msgspec.Raw(msgspec.json.format(bytes(data), indent=-1))
+
+
+# ---- broadcast (binary, ours alone)
+class Anchor(NamedTuple):
+    """What ties a BATCH or SNAPSHOT to its writer and to the uplink (design: exactly once without transactions).
+
+    `uplink_next`: first uplink offset not yet reflected. `claim_offset`: where the writer's ruling claim lies.
+    `snapshot_offset`: first chunk of the newest complete snapshot, -1 when there is none.
+    """
+
+    uplink_next: int
+    claim_offset: int
+    snapshot_offset: int
+
+
+class Stamp(NamedTuple):
+    """Type and writer of any `broadcast` record: all that the validity rule looks at."""
+
+    type: RecordType
+    epoch: int
+    owner: bytes
+
+
+class Claim(NamedTuple):
+    """A take-over, or its renewal: from here on (epoch, owner) rules the partition."""
+
+    epoch: int
+    owner: bytes
+    at_ms: int
+    instance: str
+
+
+class RoomFlags(IntFlag):
+    """What a gateway must know of a room's part without opening it."""
+
+    DEFLATED = 1
+    CLEAR = 2
+    DISSOLVED = 4
+
+
+class RoomEntry(NamedTuple):
+    """A room's directory entry in a BATCH.
+
+    `first`..`last`: the numbers of its messages (first = last + 1 where there are none). `rseq`: newest reliable number.
+    `messages`: how many. `skipped`: thinned before numbering. `size`: bytes of the payload; `reliable_size`: bytes of its
+    first part alone, 0 where nothing reliable is in it.
+    """
+
+    hash: int
+    first: int
+    last: int
+    rseq: int
+    messages: int
+    skipped: int
+    size: int
+    reliable_size: int
+    epoch: int
+    flags: int
+
+
+class NoticeEntry(NamedTuple):
+    """Directory entry of a notice to one user (all devices) in one room, or in all rooms where `room` is 0."""
+
+    room: int
+    user: int
+    size: int
+
+
+class CardEntry(NamedTuple):
+    """Directory entry of a room card, for gateways where the room just became local."""
+
+    room: int
+    size: int
+
+
+class Batch(NamedTuple):
+    """A decoded BATCH. `body` and `starts` give payloads without copying: see `rooms`, `notices`, `cards`.
+
+    `pos`: the partition's newest acknowledged offset when this was packed. `at_ms`: when it was packed. `oldest_ms`: when
+    the oldest interaction in it was accepted (0 where there is none).
+    """
+
+    stamp: Stamp
+    anchor: Anchor
+    pos: int
+    at_ms: int
+    oldest_ms: int
+    entries: bytes
+    notice_entries: bytes
+    card_entries: bytes
+    body: memoryview
+
+    def rooms(self) -> Iterator[tuple[RoomEntry, memoryview]]:
+        """Give every room's entry and payload. The gateway's hot loop does the same by hand on `entries`."""
+        start = 0
+        for fields in ROOM_ENTRY.iter_unpack(self.entries):
+            entry = RoomEntry._make(fields)
+            yield entry, self.body[start : start + entry.size]
+            start += entry.size
+
+    def notices(self) -> Iterator[tuple[NoticeEntry, bytes]]:
+        """Give every notice's entry and its frame text."""
+        start = sum(fields[6] for fields in ROOM_ENTRY.iter_unpack(self.entries))
+        for fields in NOTICE_ENTRY.iter_unpack(self.notice_entries):
+            entry = NoticeEntry._make(fields)
+            yield entry, bytes(self.body[start : start + entry.size])
+            start += entry.size
+
+    def cards(self) -> Iterator[tuple[CardEntry, bytes]]:
+        """Give every card's entry and its JSON."""
+        start = len(self.body) - sum(size for _, size in CARD_ENTRY.iter_unpack(self.card_entries))
+        for fields in CARD_ENTRY.iter_unpack(self.card_entries):
+            entry = CardEntry._make(fields)
+            yield entry, bytes(self.body[start : start + entry.size])
+            start += entry.size
+
+
+class SnapshotChunk(NamedTuple):
+    """One chunk of a partition's snapshot; complete only with its last. `first_offset` of the whole is where part 0 lies."""
+
+    stamp: Stamp
+    anchor: Anchor
+    at_ms: int
+    snapshot_id: int
+    part: int
+    parts: int
+    data: bytes
+
+
+_STAMP: Final = Layout("<2sBBQ16s")
+_CLAIM: Final = Layout("<qH")
+_ANCHOR: Final = Layout("<qqq")
+_BATCH: Final = Layout("<qqqIII")
+_SNAPSHOT: Final = Layout("<qQII")
+ROOM_ENTRY: Final = Layout("<QQQQIIIIII")
+NOTICE_ENTRY: Final = Layout("<QQI")
+CARD_ENTRY: Final = Layout("<QI")
+_MAGIC: Final = b"LR"
+OWNER_BYTES: Final = 16
+_ANCHORED: Final = _STAMP.size + _ANCHOR.size
+
+
+def encode_claim(claim: Claim) -> bytes:
+    """Return the value of a CLAIM."""
+    name = claim.instance.encode()
+    return _STAMP.pack(_MAGIC, VERSION, RecordType.CLAIM, claim.epoch, claim.owner) + _CLAIM.pack(claim.at_ms, len(name)) + name
+
+
+def encode_batch(
+    epoch: int,
+    owner: bytes,
+    anchor: Anchor,
+    pos: int,
+    at_ms: int,
+    oldest_ms: int,
+    rooms: Sequence[tuple[RoomEntry, bytes]],
+    notices: Sequence[tuple[NoticeEntry, bytes]] = (),
+    cards: Sequence[tuple[CardEntry, bytes]] = (),
+) -> bytes:
+    """Return the value of a BATCH. Sizes in the entries must be those of the payloads."""
+    return b"".join(
+        (
+            _STAMP.pack(_MAGIC, VERSION, RecordType.BATCH, epoch, owner),
+            _ANCHOR.pack(*anchor),
+            _BATCH.pack(pos, at_ms, oldest_ms, len(rooms), len(notices), len(cards)),
+            *(ROOM_ENTRY.pack(*entry) for entry, _ in rooms),
+            *(NOTICE_ENTRY.pack(*entry) for entry, _ in notices),
+            *(CARD_ENTRY.pack(*entry) for entry, _ in cards),
+            *(payload for _, payload in rooms),
+            *(payload for _, payload in notices),
+            *(payload for _, payload in cards),
+        )
+    )
+
+
+def encode_snapshot_chunk(chunk: SnapshotChunk) -> bytes:
+    """Return the value of one SNAPSHOT record."""
+    return (
+        _STAMP.pack(_MAGIC, VERSION, RecordType.SNAPSHOT, chunk.stamp.epoch, chunk.stamp.owner)
+        + _ANCHOR.pack(*chunk.anchor)
+        + _SNAPSHOT.pack(chunk.at_ms, chunk.snapshot_id, chunk.part, chunk.parts)
+        + chunk.data
+    )
+
+
+def decode_stamp(value: bytes) -> Stamp:
+    """Return type and writer of a `broadcast` record."""
+    try:
+        magic, version, kind, epoch, owner = _STAMP.unpack_from(value)
+    except LayoutError:
+        raise BadRecordError(BadRecord.TRUNCATED, f"{len(value)} bytes") from None
+    if magic != _MAGIC:
+        raise BadRecordError(BadRecord.UNDECODABLE, "not a record of broadcast")
+    if version != VERSION:
+        raise BadRecordError(BadRecord.VERSION, f"version {version}, this reader knows {VERSION}")
+    try:
+        return Stamp(RecordType(kind), epoch, owner)
+    except ValueError:
+        raise BadRecordError(BadRecord.UNDECODABLE, f"record type {kind}") from None
+
+
+def decode_anchor(value: bytes) -> Anchor:
+    """Return the anchor of a BATCH or SNAPSHOT."""
+    try:
+        return Anchor._make(_ANCHOR.unpack_from(value, _STAMP.size))
+    except LayoutError:
+        raise BadRecordError(BadRecord.TRUNCATED, f"{len(value)} bytes") from None
+
+
+def decode_broadcast(value: bytes | None) -> Claim | Batch | SnapshotChunk:
+    """Return any record of `broadcast`."""
+    if value is None:
+        raise BadRecordError(BadRecord.UNDECODABLE, "no value")
+    stamp = decode_stamp(value)
+    try:
+        match stamp.type:
+            case RecordType.CLAIM:
+                return _claim(stamp, value)
+            case RecordType.BATCH:
+                return _batch(stamp, value)
+            case RecordType.SNAPSHOT:
+                at_ms, snapshot_id, part, parts = _SNAPSHOT.unpack_from(value, _ANCHORED)
+                data = value[_ANCHORED + _SNAPSHOT.size :]
+                return SnapshotChunk(stamp, decode_anchor(value), at_ms, snapshot_id, part, parts, data)
+    except (LayoutError, UnicodeDecodeError):
+        raise BadRecordError(BadRecord.TRUNCATED, f"{len(value)} bytes") from None
+
+
+def _claim(stamp: Stamp, value: bytes) -> Claim:
+    at_ms, length = _CLAIM.unpack_from(value, _STAMP.size)
+    name = value[_STAMP.size + _CLAIM.size :]
+    if len(name) != length:
+        raise BadRecordError(BadRecord.TRUNCATED, "a claim's instance")
+    return Claim(stamp.epoch, stamp.owner, at_ms, name.decode())
+
+
+def _batch(stamp: Stamp, value: bytes) -> Batch:
+    anchor = decode_anchor(value)
+    pos, at_ms, oldest_ms, rooms, notices, cards = _BATCH.unpack_from(value, _ANCHORED)
+    first = _ANCHORED + _BATCH.size
+    second = first + rooms * ROOM_ENTRY.size
+    third = second + notices * NOTICE_ENTRY.size
+    fourth = third + cards * CARD_ENTRY.size
+    if fourth > len(value):
+        raise BadRecordError(BadRecord.TRUNCATED, "a batch's directory")
+    body = memoryview(value)[fourth:]
+    return Batch(stamp, anchor, pos, at_ms, oldest_ms, value[first:second], value[second:third], value[third:fourth], body)
+
+
+class Ruling(NamedTuple):
+    """Whose records are valid from here on: the ruling claim, and where it lies."""
+
+    epoch: int
+    owner: bytes
+    offset: int
+
+
+NOBODY: Final = Ruling(0, b"", NO_OFFSET)
+
+
+def judge(ruling: Ruling, stamp: Stamp, offset: int) -> tuple[Ruling, bool]:
+    """Apply the validity rule to one record: return who rules after it, and whether it is valid.
+
+    A claim rules from its place on if its epoch is above the ruling one's; of two with one epoch the first wins; the ruling
+    owner's own claim again (a renewal) is valid and moves the ruling's place forward. Any other record is valid only if its
+    (epoch, owner) is the ruling claim's. Every reader uses this one function.
+    """
+    mine = stamp.epoch == ruling.epoch and stamp.owner == ruling.owner
+    if stamp.type is not RecordType.CLAIM:
+        return ruling, mine
+    if stamp.epoch > ruling.epoch or mine:
+        return Ruling(stamp.epoch, stamp.owner, offset), True
+    return ruling, False
+
+
+# ---- a partition's snapshot
+class Balance(msgspec.Struct, gc=False):
+    """What the owner took from uplink and what became of it, in items since the partition began; always equal (`is_exact`)."""
+
+    taken: int = 0
+    numbered: int = 0
+    folded: int = 0
+    noticed: int = 0
+    skipped: int = 0
+    duplicate: int = 0
+    dead_lettered: int = 0
+
+    def is_exact(self) -> bool:
+        """Say whether everything taken is accounted for."""
+        rest = self.numbered + self.folded + self.noticed + self.skipped + self.duplicate + self.dead_lettered
+        return self.taken == rest
+
+
+class Tombstone(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A message, or all of a user, that a `clear` took away:
+
+    itself message (`seq`, `rseq`); gone are `ids` and `user`'s up to it.
+    """
+
+    seq: int
+    rseq: int
+    ids: list[str] = []
+    user: str = ""
+
+
+class RoomSettings(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A room's modes, as `moderation` holds them and the card shows them. Times are milliseconds since 1970, 0: not set."""
+
+    slow_s: float = 0.0
+    muted_all: bool = False
+    allow: list[str] = []
+    followers_only: bool = False
+    subscribers_only: bool = False
+    no_media: bool = False
+    fold_identical: bool = False
+    limit_per_s: int = 0
+    hidden: bool = False
+    dissolved: bool = False
+    since_ms: int = 0
+
+
+class Seen(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A reliable interaction of the last 10 minutes, by id."""
+
+    user: str
+    id: str
+    at_ms: int
+
+
+class RoomState(msgspec.Struct, array_like=True):
+    """All that outlives an owner of one room. `recent` and `recent_reliable` are message lines, as viewers get them."""
+
+    room: str
+    epoch: int
+    seq: int = 0
+    rseq: int = 0
+    likes: int = 0
+    gifts: int = 0
+    messages: int = 0
+    skipped: int = 0
+    users: int = 0
+    connections: int = 0
+    settings: RoomSettings = RoomSettings()
+    announcement: bytes = b""
+    tombstones: list[Tombstone] = []
+    seen: list[Seen] = []
+    recent: list[bytes] = []
+    recent_reliable: list[bytes] = []
+    last_ms: int = 0
+
+
+class PartitionState(msgspec.Struct, array_like=True):
+    """The content of a SNAPSHOT: every live room of the partition and the owner's balance."""
+
+    v: int
+    balance: Balance
+    rooms: list[RoomState]
+
+
+_state_decoder: Final = msgspec.msgpack.Decoder(PartitionState)
+_packer: Final = msgspec.msgpack.Encoder()
+
+
+def encode_state(state: PartitionState, chunk_bytes: int = MAX_BROADCAST_BYTES - 1024) -> list[bytes]:
+    """Return a partition's state as the data of its SNAPSHOT chunks, at least one."""
+    packed = zlib.compress(_packer.encode(state), 1)
+    return [packed[i : i + chunk_bytes] for i in range(0, len(packed), chunk_bytes)]
+
+
+def decode_state(chunks: Sequence[bytes]) -> PartitionState:
+    """Return the state that `encode_state` cut up."""
+    try:
+        state = _state_decoder.decode(zlib.decompress(b"".join(chunks)))
+    except (zlib.error, msgspec.DecodeError) as error:
+        raise BadRecordError(BadRecord.UNDECODABLE, f"snapshot: {error}") from None
+    if state.v != VERSION:
+        raise BadRecordError(BadRecord.VERSION, f"snapshot version {state.v}, this reader knows {VERSION}")
+    return state
+
+
+# ---- presence, gateways, control, moderation
+class Presence(msgspec.Struct, frozen=True):
+    """Viewers of one room on one gateway. Users and connections apart: one user may watch on several devices."""
+
+    v: int
+    room: RoomId
+    gateway: str
+    generation: int
+    users: Count
+    connections: Count
+    at_ms: Millis
+
+
+class GatewayState(Enum):
+    """What a gateway does with new viewers."""
+
+    STARTING = "starting"
+    SERVING = "serving"
+    DRAINING = "draining"
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """What one gateway can carry; a load test sets them."""
+
+    connections: int = 10_000
+    joins_per_s: float = 500.0
+    cpu: float = 0.7
+    loop_lag_ms: float = 50.0
+    bytes_per_s: float = 100e6
+    packets_per_s: float = 100e3
+
+
+class LoadReport(msgspec.Struct, frozen=True):
+    """One gateway's load, every second. Rates are per second over the last one; None: not known (never zero).
+
+    `cpu` is the busy share of one core, `generation` the start time in milliseconds: a restarted gateway has another one.
+    """
+
+    v: int
+    gateway: str
+    generation: int
+    state: GatewayState
+    at_ms: Millis
+    url: str
+    host: str
+    ip: str
+    port: int
+    zone: str = ""
+    limits: Limits = Limits()
+    connections: int | None = None
+    users: int | None = None
+    rooms: int | None = None
+    joins_per_s: float | None = None
+    leaves_per_s: float | None = None
+    batches_per_s: float | None = None
+    bytes_per_s: float | None = None
+    packets_per_s: float | None = None
+    cpu: float | None = None
+    loop_lag_ms: float | None = None
+    rss_bytes: int | None = None
+    load1: float | None = None
+    io_per_s: float | None = None
+    sockets: int | None = None
+    slow: int | None = None
+    lag_records: int | None = None
+
+
+class OrderKind(Enum):
+    """What the pool may ask of a gateway."""
+
+    DRAIN = "drain"
+    SHED = "shed"
+    RESUME = "resume"
+
+
+class Order(msgspec.Struct, frozen=True):
+    """An order to one gateway, void for any other generation of it. `rate_per_s`: viewers a second, for `shed`."""
+
+    v: int
+    gateway: str
+    generation: int
+    kind: OrderKind
+    at_ms: Millis
+    reason: str
+    rate_per_s: float = 0.0
+
+
+class UserRule(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What is forbidden to one user in one room. Until-times in milliseconds since 1970; 0: no; -1: for good."""
+
+    muted_until_ms: int = 0
+    banned_until_ms: int = 0
+    by: str = ""
+    why: str = ""
+
+
+class Moderation(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One record of `moderation`: a room's modes (`settings`) or a user's rule (`user`, `rule`) in it."""
+
+    v: int
+    room: RoomId
+    at_ms: Millis
+    user: str = ""
+    settings: RoomSettings | None = None
+    rule: UserRule | None = None
+
+
+class Audit(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Who did what to whom in which room, and why."""
+
+    v: int
+    at_ms: Millis
+    room: str
+    by: str
+    role: Role
+    action: str
+    target: str = ""
+    why: str = ""
+    id: str = ""
+
+
+class DeadLetter(msgspec.Struct, frozen=True):
+    """An uplink record that could not be used: where it lay, why, and its bytes."""
+
+    v: int
+    topic: str
+    partition: int
+    offset: int
+    reason: str
+    detail: str
+    at_ms: Millis
+    key: bytes
+    value: bytes
+
+
+def encode_json(record: msgspec.Struct) -> bytes:
+    """Return the value of a record of any JSON topic."""
+    return _encoder.encode(record)
+
+
+class JsonReader(Generic[R]):
+    """Reads the records of one JSON topic: `JsonReader(LoadReport).read(value)`."""
+
+    def __init__(self, of: type[R]) -> None:
+        self._decoder = msgspec.json.Decoder(of)
+
+    def read(self, value: bytes | None) -> R:
+        """Return the record, or raise `BadRecordError`. A tombstone (no value) is the caller's to see first."""
+        if value is None:
+            raise BadRecordError(BadRecord.UNDECODABLE, "no value")
+        try:
+            record = self._decoder.decode(value)
+        except msgspec.ValidationError as error:
+            raise BadRecordError(BadRecord.SCHEMA, str(error)) from None
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise BadRecordError(BadRecord.UNDECODABLE, str(error)) from None
+        if (version := getattr(record, "v", VERSION)) != VERSION:
+            raise BadRecordError(BadRecord.VERSION, f"version {version}, this reader knows {VERSION}")
+        return record
+
+
+def schemas() -> dict[str, Any]:
+    """Return the JSON Schema of the public `uplink` record (also kept in docs/)."""
+    return msgspec.json.schema(Uplink)

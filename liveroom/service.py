@@ -1,0 +1,252 @@
+"""The only runtime: signals, logging, the internal port, metrics and an orderly end.
+
+A service's `__main__` calls `main(name, Settings, body)`. `body(settings, runtime)` starts the service, says
+`runtime.ready()` names as they come true, waits for `runtime.stopping` and ends in order: stop accepting, drain with a
+deadline, close. Any exception ends the process with 1 and a log line.
+"""
+
+import argparse
+import asyncio
+import gc
+import logging
+import signal
+import sys
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
+
+import prometheus_client as prometheus
+import structlog
+from aiohttp import web
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from pydantic import ValidationError
+
+from liveroom import __version__, metrics
+from liveroom.metrics import Metric, Shape
+from liveroom.settings import ServiceSettings, fields
+from liveroom.web import serve
+
+S = TypeVar("S", bound=ServiceSettings)
+LAG_INTERVAL_S = 0.1
+log = structlog.get_logger()
+
+
+class Metrics:
+    """A service's metrics, made from the contract. Resolve labels once, outside loops."""
+
+    def __init__(self, service: str) -> None:
+        self.registry = prometheus.CollectorRegistry()
+        prometheus.ProcessCollector(registry=self.registry)
+        prometheus.GCCollector(registry=self.registry)
+        self._made: dict[str, Any] = {m.name: self._make(m) for m in metrics.BY_SERVICE[service]}
+        self.gauge(metrics.BUILD_INFO, service, __version__).set(1)
+
+    def _make(self, metric: Metric) -> Any:
+        match metric.shape:
+            case Shape.COUNTER:
+                return prometheus.Counter(metric.name, metric.about, metric.labels, registry=self.registry)
+            case Shape.GAUGE:
+                return prometheus.Gauge(metric.name, metric.about, metric.labels, registry=self.registry)
+            case Shape.HISTOGRAM:
+                return prometheus.Histogram(
+                    metric.name, metric.about, metric.labels, buckets=metric.buckets, registry=self.registry
+                )
+
+    def _get(self, metric: Metric, labels: Sequence[str]) -> Any:
+        made = self._made[metric.name]
+        return made.labels(*labels) if labels else made
+
+    def counter(self, metric: Metric, *labels: str) -> prometheus.Counter:
+        """Return a counter of the contract, resolved to these label values."""
+        counter: prometheus.Counter = self._get(metric, labels)
+        return counter
+
+    def gauge(self, metric: Metric, *labels: str) -> prometheus.Gauge:
+        """Return a gauge of the contract, resolved to these label values."""
+        gauge: prometheus.Gauge = self._get(metric, labels)
+        return gauge
+
+    def histogram(self, metric: Metric, *labels: str) -> prometheus.Histogram:
+        """Return a histogram of the contract, resolved to these label values."""
+        histogram: prometheus.Histogram = self._get(metric, labels)
+        return histogram
+
+
+class Runtime:
+    """What a running service has from its process: metrics, readiness, the wish to stop."""
+
+    def __init__(self, service: str, *conditions: str) -> None:
+        self.service = service
+        self.metrics = Metrics(service)
+        self.stopping = asyncio.Event()
+        self.loop_lag_s = 0.0
+        self._waiting_for: dict[str, str] = dict.fromkeys(conditions, "not yet")
+
+    def ready(self, condition: str) -> None:
+        """Say that `condition` holds."""
+        if self._waiting_for.pop(condition, None) is not None and not self._waiting_for:
+            log.info("ready")
+
+    def unready(self, condition: str, why: str) -> None:
+        """Say that `condition` does not hold, and why; `/readyz` tells it."""
+        if self._waiting_for.get(condition) != why:
+            log.warning("not_ready", condition=condition, why=why)
+        self._waiting_for[condition] = why
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether every condition holds."""
+        return not self._waiting_for and not self.stopping.is_set()
+
+    def internal_app(self) -> web.Application:
+        """Return the app of the internal port."""
+        app = web.Application()
+        app.router.add_get("/livez", self._livez)
+        app.router.add_get("/readyz", self._readyz)
+        app.router.add_get("/metrics", self._metrics)
+        return app
+
+    async def _livez(self, _: web.Request) -> web.Response:
+        return web.Response(text="ok\n")
+
+    async def _readyz(self, _: web.Request) -> web.Response:
+        reasons = dict(self._waiting_for)
+        if self.stopping.is_set():
+            reasons["serving"] = "stopping"
+        text = "".join(f"{condition}: {why}\n" for condition, why in reasons.items()) or "ok\n"
+        return web.Response(status=503 if reasons else 200, text=text)
+
+    async def _metrics(self, _: web.Request) -> web.Response:
+        body = prometheus.generate_latest(self.metrics.registry)
+        return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    async def watch_loop(self) -> None:
+        """Measure how late the loop runs, for ever."""
+        lag = self.metrics.histogram(metrics.LOOP_LAG)
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + LAG_INTERVAL_S
+            await asyncio.sleep(LAG_INTERVAL_S)
+            late = max(0.0, loop.time() - due)
+            lag.observe(late)
+            self.loop_lag_s += (late - self.loop_lag_s) * 0.3
+
+    def watch_gc(self) -> None:
+        """Measure garbage collections."""
+        pause = self.metrics.histogram(metrics.GC_PAUSE)
+        began = 0.0
+
+        def on_gc(phase: str, _: dict[str, int]) -> None:
+            nonlocal began
+            if phase == "start":
+                began = time.perf_counter()
+            else:
+                pause.observe(time.perf_counter() - began)
+
+        gc.callbacks.append(on_gc)
+
+
+Body = Callable[[S, Runtime], Awaitable[None]]
+
+
+def main(service: str, settings: type[S], body: Body[S], *conditions: str, argv: Sequence[str] | None = None) -> None:
+    """Parse settings, run the service until SIGTERM or SIGINT, exit: 0 in order, 1 on a failure, 2 on bad settings."""
+    _parse_arguments(service, settings, argv)
+    try:
+        parsed = settings()
+    except (ValidationError, FileNotFoundError, ValueError) as error:
+        sys.stderr.write(f"{service}: settings are not usable\n{_in_words(error)}\n")
+        sys.exit(2)
+    configure_logging(parsed, service)
+    try:
+        _run(_guarded(service, parsed, body, conditions))
+    except* Exception as group:
+        for leaf in _leaves(group):
+            log.critical("service_failed", error=str(leaf) or repr(leaf), exc_info=leaf)
+        sys.exit(1)
+
+
+def _run(work: Any) -> None:
+    try:
+        import uvloop  # noqa: PLC0415 - not to be had on every system
+    except ImportError:
+        asyncio.run(work)
+    else:
+        uvloop.run(work)
+
+
+async def _guarded(service: str, settings: S, body: Body[S], conditions: Sequence[str]) -> None:
+    runtime = Runtime(service, *conditions)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, runtime.stopping.set)
+    runtime.watch_gc()
+    async with serve(runtime.internal_app(), settings.internal_host, settings.internal_port) as (_, port):
+        log.info("started", internal_port=port, version=__version__)
+        async with asyncio.TaskGroup() as tasks:
+            watcher = tasks.create_task(runtime.watch_loop())
+            await body(settings, runtime)
+            watcher.cancel()
+    log.info("stopped")
+
+
+def _parse_arguments(service: str, settings: type[ServiceSettings], argv: Sequence[str] | None) -> None:
+    rows = [f"  {name:<44} {about}{f' [{default}]' if default else ''}" for name, default, about in fields(settings)]
+    argparse.ArgumentParser(
+        prog=f"python -m {service}",
+        description=f"The {service} service of liveroom. Set by environment, or by the TOML file named in LIVEROOM_CONFIG:",
+        epilog="\n".join(rows),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    ).parse_args(argv)
+
+
+def _in_words(error: Exception) -> str:
+    if not isinstance(error, ValidationError):
+        return f"  {error}"
+    lines = []
+    for item in error.errors():
+        name = "LIVEROOM_" + "__".join(str(part).upper() for part in item["loc"])
+        lines.append(f"  {name}: {item['msg']}" if item["loc"] else f"  {item['msg']}")
+    return "\n".join(lines)
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    found: list[BaseException] = []
+    for error in group.exceptions:
+        found += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
+    return found
+
+
+def configure_logging(settings: ServiceSettings, service: str) -> None:
+    """Write one event a line to standard error: JSON, or colours on a terminal. aiokafka and aiohttp log the same way."""
+    level = getattr(logging, settings.log_level.upper())
+    as_json = settings.log_format == "json" or (settings.log_format == "auto" and not sys.stderr.isatty())
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    renderer: Any = structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer()
+    formatter = structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
+        processors=[
+            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+            *([structlog.processors.format_exc_info] if as_json else []),
+            renderer,
+        ],
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(formatter)
+    logging.basicConfig(handlers=[handler], level=level, force=True)
+    logging.getLogger("aiokafka").setLevel(max(level, logging.WARNING))
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+    structlog.contextvars.bind_contextvars(service=service, instance=settings.instance)

@@ -1,0 +1,203 @@
+"""Settings: one frozen model per service, parsed once in `__main__` and passed in. No globals.
+
+Sources, the first wins: environment (`LIVEROOM_...`, nested with `__`: `LIVEROOM_KAFKA__BOOTSTRAP`), the TOML file named by
+`LIVEROOM_CONFIG`, the folder of secrets named by `LIVEROOM_SECRETS` (one file a setting), the default. `KAFKA_BOOTSTRAP` is
+the default of `kafka.bootstrap`. Every field says its unit and why its default is what it is; `python -m ingress --help`
+prints them.
+"""
+
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SecretsSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from liveroom.topics import DEFAULT_PARTITIONS
+
+MIN_KEY_BYTES = 32
+
+
+class KafkaSettings(BaseModel):
+    """How to reach the cluster. Time-outs are far below the client's defaults, which break the failure budget of 10 s."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    bootstrap: str = Field(
+        default_factory=lambda: os.environ.get("KAFKA_BOOTSTRAP", "127.0.0.1:9092"), description="host:port list of the cluster"
+    )
+    prefix: str = Field(
+        "", pattern=r"^[A-Za-z0-9._-]{0,64}$", description="put before every topic and group: several systems on one cluster"
+    )
+    partitions: int = Field(
+        DEFAULT_PARTITIONS, ge=1, le=1024, description="partitions rooms are spread over; fixed for a cluster's life"
+    )
+    replication: int = Field(1, ge=1, le=9, description="replication factor of new topics; 1 for one broker, 3 in production")
+    min_insync: int = Field(1, ge=1, le=9, description="min.insync.replicas of new topics; 2 with a replication of 3")
+    request_timeout_s: float = Field(3.0, gt=0, description="one request to a broker; the client's 40 s would break the budget")
+    session_timeout_s: float = Field(
+        6.0, gt=0, description="until a dead member's partitions move; brokers refuse less than 6 s unless lowered"
+    )
+    metadata_max_age_s: float = Field(
+        5.0, gt=0, description="how old the view of leaders may get; the client's 5 min is too old"
+    )
+    security: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        "PLAINTEXT", description="protocol to the brokers"
+    )
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field("SCRAM-SHA-512", description="with SASL_*")
+    username: str = Field("", description="with SASL_*")
+    password: SecretStr = Field(SecretStr(""), description="with SASL_*")
+    ca_file: Path | None = Field(None, description="certificate authority of the brokers; the system's when not set")
+    cert_file: Path | None = Field(None, description="client certificate, for mutual TLS")
+    key_file: Path | None = Field(None, description="key of the client certificate")
+
+
+class ServiceSettings(BaseSettings):
+    """What every service has."""
+
+    model_config = SettingsConfigDict(env_prefix="LIVEROOM_", env_nested_delimiter="__", frozen=True, extra="ignore")
+
+    instance: str = Field(
+        default_factory=lambda: f"{socket.gethostname()[:40]}-{os.getpid()}",
+        pattern=r"^[A-Za-z0-9_.-]{1,64}$",
+        description="this process among its like, in logs, claims and reports",
+    )
+    host: str = Field("127.0.0.1", description="address of the public port; 0.0.0.0 in a container")
+    port: int = Field(0, ge=0, le=65_535, description="public port")
+    internal_host: str = Field("127.0.0.1", description="address of the internal port; never reachable from outside")
+    internal_port: int = Field(0, ge=0, le=65_535, description="internal port: /livez /readyz /metrics")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severe log line that is written")
+    log_format: Literal["auto", "json", "console"] = Field(
+        "auto", description="auto: colours on a terminal, JSON lines elsewhere"
+    )
+    origins: tuple[str, ...] = Field((), description="pages of these origins may call (CORS) and connect; '*': all")
+    kafka: KafkaSettings = Field(default_factory=KafkaSettings, description="the cluster")
+
+    @classmethod
+    def settings_customise_sources(  # noqa: D102 - the base class says it
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        del dotenv_settings, file_secret_settings
+        sources: list[PydanticBaseSettingsSource] = [init_settings, env_settings]
+        if file := os.environ.get("LIVEROOM_CONFIG"):
+            if not Path(file).is_file():
+                raise FileNotFoundError(f"LIVEROOM_CONFIG names {file}, which is not a file")
+            sources.append(TomlConfigSettingsSource(settings_cls, Path(file)))
+        if folder := os.environ.get("LIVEROOM_SECRETS"):
+            sources.append(SecretsSettingsSource(settings_cls, folder))
+        return tuple(sources)
+
+
+def _long_enough(key: SecretStr, name: str) -> None:
+    if len(key.get_secret_value().encode()) < MIN_KEY_BYTES:
+        raise ValueError(f"{name} must be at least {MIN_KEY_BYTES} bytes (try: openssl rand -hex 32)")
+
+
+class TokenSettings(ServiceSettings):
+    """The key of user tokens, for the services that check them."""
+
+    token_key: SecretStr = Field(description="HS256 key of user tokens, shared with the identity service; at least 32 bytes")
+    token_leeway_s: float = Field(30.0, ge=0, description="how far the clocks of token issuer and service may differ")
+
+    @model_validator(mode="after")
+    def _keys(self) -> "TokenSettings":
+        _long_enough(self.token_key, "token_key")
+        return self
+
+
+class TicketSettings(ServiceSettings):
+    """The keys of entry tickets, for scheduler and edge."""
+
+    ticket_keys: dict[str, SecretStr] = Field(
+        description='key id -> key of tickets, as JSON: {"k1": "..."}; the first signs, all verify (so keys can be rotated)',
+        min_length=1,
+    )
+
+    @model_validator(mode="after")
+    def _long_keys(self) -> "TicketSettings":
+        for name, key in self.ticket_keys.items():
+            _long_enough(key, f"ticket key {name}")
+        return self
+
+    def keys(self) -> dict[str, bytes]:
+        """Return the keys as bytes, the signing one first."""
+        return {name: key.get_secret_value().encode() for name, key in self.ticket_keys.items()}
+
+
+class IngressSettings(TokenSettings):
+    """The entrance for interactions."""
+
+    port: int = Field(8001, ge=0, le=65_535, description="public port")
+    internal_port: int = Field(9001, ge=0, le=65_535, description="internal port: /livez /readyz /metrics")
+    max_body_bytes: int = Field(32 * 1024, ge=1024, le=65_536, description="largest request; an uplink record holds 64 KiB")
+    body_timeout_s: float = Field(5.0, gt=0, description="time to send a request's body; slow senders are cut")
+    ack_timeout_s: float = Field(
+        2.5, gt=0, description="time for the brokers' ack; then 503 and Retry-After, in all within 3 s"
+    )
+    max_waiting: int = Field(10_000, ge=1, description="interactions waiting for an ack at once; more get 503 at once")
+
+
+class BroadcasterSettings(ServiceSettings):
+    """The numbering and packing of rooms."""
+
+    internal_port: int = Field(9002, ge=0, le=65_535, description="internal port: /livez /readyz /metrics")
+    flush_interval_ms: int = Field(100, ge=5, le=1000, description="a busy partition leaves one BATCH every so often")
+    linger_ms: int = Field(3, ge=0, le=100, description="how long the first interaction after quiet waits for company")
+    room_limit_per_s: int = Field(1000, ge=1, description="best-effort messages a second of one room; more are thinned")
+    snapshot_interval_s: float = Field(30.0, gt=0, description="how often a changed partition's state is written")
+    dedupe_s: float = Field(600.0, gt=0, description="how long ids of reliable interactions are remembered")
+
+
+class EdgeSettings(TicketSettings):
+    """The gateway."""
+
+    port: int = Field(8010, ge=0, le=65_535, description="public port")
+    internal_port: int = Field(9010, ge=0, le=65_535, description="internal port: /livez /readyz /metrics")
+    public_url: str = Field("", description="what browsers connect to, wss://name/v1/live; default: ws://host:port/v1/live")
+    public_ip: str = Field("", description="address handed out beside the name, so that no DNS is needed; default: host")
+    zone: str = Field("", description="where this gateway stands, for viewers near it")
+    report_interval_s: float = Field(1.0, gt=0, description="how often load is reported; readers forget after 3 s")
+    handshake_timeout_s: float = Field(5.0, gt=0, description="time to send the upgrade and to join the first room")
+    heartbeat_s: float = Field(20.0, gt=0, description="how often viewers are asked to beat")
+    drain_s: float = Field(20.0, ge=0, description="time over which viewers are moved away at the end")
+    max_connections: int = Field(10_000, ge=1, description="viewers this gateway takes; the load test finds it")
+    max_joins_per_s: float = Field(500.0, gt=0, description="joins a second this gateway takes; the load test finds it")
+    max_unsent_bytes: int = Field(256 * 1024, ge=4096, description="unsent bytes at which a viewer is closed as too slow")
+    slow_unsent_bytes: int = Field(
+        64 * 1024, ge=1024, description="unsent bytes from which a viewer gets reliable messages only"
+    )
+
+
+class SchedulerSettings(TokenSettings, TicketSettings):
+    """The entry."""
+
+    port: int = Field(8002, ge=0, le=65_535, description="public port")
+    internal_port: int = Field(9003, ge=0, le=65_535, description="internal port: /livez /readyz /metrics")
+    stale_s: float = Field(3.0, gt=0, description="a gateway that did not report for so long gets nobody")
+    addresses: int = Field(3, ge=1, le=10, description="most gateways named in one answer")
+    guests: bool = Field(default=True, description="answer without a token, as a guest who can only watch")
+
+
+def fields(model: type[BaseModel], prefix: str = "LIVEROOM_") -> Iterator[tuple[str, str, str]]:
+    """Give (environment variable, default, description) of every setting, nested ones with their path."""
+    for name, field in model.model_fields.items():
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            yield from fields(inner, f"{prefix}{name.upper()}__")
+            continue
+        default: Any = "(made at start)" if field.default_factory else field.default
+        shown = "(needed)" if field.is_required() else "" if isinstance(default, SecretStr) else str(default)
+        yield f"{prefix}{name.upper()}", shown, field.description or ""

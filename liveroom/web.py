@@ -1,0 +1,126 @@
+"""The HTTP manners all services share: problems instead of bare errors, CORS, and a server on one port.
+
+Called by the services' `app` modules. Refuses nothing itself but what aiohttp refuses (turned into problems, RFC 9457).
+"""
+
+from collections.abc import Callable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Final
+
+import orjson
+import structlog
+from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
+
+from liveroom.errors import TABLE, Code, ProblemError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+log = structlog.get_logger()
+
+_BY_STATUS: Final = {
+    400: Code.BAD_REQUEST,
+    404: Code.NOT_FOUND,
+    405: Code.METHOD_NOT_ALLOWED,
+    413: Code.TOO_LARGE,
+    415: Code.UNSUPPORTED_MEDIA_TYPE,
+}
+_ALLOWED_HEADERS: Final = "authorization, content-type, idempotency-key"
+_PREFLIGHT_AGE_S: Final = "600"
+
+
+def problem_response(problem: ProblemError) -> web.Response:
+    """Return the answer that a refusal is, with `Retry-After` (whole seconds, rounded up) where waiting helps."""
+    response = web.Response(status=problem.status, body=orjson.dumps(problem.body()), content_type="application/problem+json")
+    if problem.retry_after_s is not None:
+        response.headers["Retry-After"] = str(max(1, -int(-problem.retry_after_s // 1)))
+    if TABLE[problem.code].status == web.HTTPUnauthorized.status_code:
+        response.headers["WWW-Authenticate"] = "Bearer"
+    return response
+
+
+def json_response(body: bytes, status: int = 200) -> web.Response:
+    """Return JSON bytes as an answer that no cache keeps."""
+    return web.Response(status=status, body=body, content_type="application/json", headers={"Cache-Control": "no-store"})
+
+
+def problems(
+    on_refusal: Callable[[Code], None] | None = None,
+) -> Middleware:
+    """Return the middleware that turns refusals and failures into problems. `on_refusal` counts them."""
+
+    @web.middleware
+    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+        allow: str | None = None
+        try:
+            return await handler(request)
+        except ProblemError as error:
+            problem = error
+        except web.HTTPException as error:
+            if error.status < web.HTTPBadRequest.status_code:
+                raise
+            problem = ProblemError(_BY_STATUS.get(error.status, Code.BAD_REQUEST), error.reason)
+            allow = error.headers.get("Allow")  # a 405 must say it (RFC 9110, 15.5.6)
+        except ConnectionError:
+            raise
+        except Exception:
+            log.exception("request_failed", path=request.path, method=request.method)
+            problem = ProblemError(Code.INTERNAL)
+        if on_refusal is not None:
+            on_refusal(problem.code)
+        response = problem_response(problem)
+        if allow is not None:
+            response.headers["Allow"] = allow
+        return response
+
+    return middleware
+
+
+def cors(origins: tuple[str, ...]) -> Middleware:
+    """Return the middleware that lets pages of `origins` call ('*':
+
+    all). No cookies are used, so no credentials are allowed.
+    """
+
+    @web.middleware
+    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+        origin = request.headers.get("Origin")
+        if origin is None or not origin_allowed(origin, origins):
+            return await handler(request)
+        if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
+            response: web.StreamResponse = web.Response(status=204)
+            response.headers["Access-Control-Allow-Methods"] = "GET, POST, DELETE, PUT"
+            response.headers["Access-Control-Allow-Headers"] = _ALLOWED_HEADERS
+            response.headers["Access-Control-Max-Age"] = _PREFLIGHT_AGE_S
+        else:
+            response = await handler(request)
+        if not response.prepared:
+            response.headers["Access-Control-Allow-Origin"] = origin
+            response.headers["Access-Control-Expose-Headers"] = "Retry-After"
+            response.headers.add("Vary", "Origin")
+        return response
+
+    return middleware
+
+
+def origin_allowed(origin: str, origins: tuple[str, ...]) -> bool:
+    """Say whether pages of `origin` may call."""
+    return "*" in origins or origin in origins
+
+
+@asynccontextmanager
+async def serve(
+    app: web.Application, host: str, port: int, *, shutdown_timeout_s: float = 5.0
+) -> "AsyncIterator[tuple[web.AppRunner, int]]":
+    """Serve `app` while the block runs; gives the runner and the port it got (port 0: any free one).
+
+    Raises OSError with the address in words when it is taken.
+    """
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=shutdown_timeout_s, handle_signals=False)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, host, port, backlog=4096, reuse_address=True).start()
+        yield runner, int(runner.addresses[0][1])
+    finally:
+        await runner.cleanup()

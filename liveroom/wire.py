@@ -1,0 +1,297 @@
+"""What a viewer sees: frames, messages, the packed payload of a room's batch, and WebSocket frame bytes.
+
+Owns the viewer protocol `liveroom.v1.json` (docs/viewer-protocol.md). Pure. The broadcaster packs with it, the edge frames
+what was packed without opening it, viewers read it.
+
+A batch's payload is JSON lines: the header and the reliable messages first, then the best-effort ones. Above `DEFLATE_FROM`
+bytes it is raw deflate without context, with a sync flush between the two parts: so the payload as it is, and its first
+part alone, are both valid messages of `permessage-deflate` once the flush's last four bytes are taken off (RFC 7692,
+7.2.1).
+"""
+
+import zlib
+from collections.abc import Sequence
+from typing import Any, Final, Literal, NamedTuple
+
+import msgspec
+
+from liveroom.kinds import Kind, Role
+
+SUBPROTOCOL: Final = "liveroom.v1.json"
+DEFLATE_FROM: Final = 512
+DEFLATE_LEVEL: Final = 1  # 100 danmaku: 11.4 KB to 2.6 KB in 31 us; level 6: 2.3 KB in 91 us
+MAX_CLIENT_FRAME_BYTES: Final = 4096
+HEARTBEAT_S: Final = 20.0
+EDGE_QUIET_S: Final = 10.0
+VIEWER_SILENCE_S: Final = 25.0
+MAX_ROOMS_PER_CONNECTION: Final = 8
+_TAIL: Final = b"\x00\x00\xff\xff"
+
+_encoder: Final = msgspec.json.Encoder()
+
+
+# ---- edge to viewer
+class Hello(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t", tag="hello"):
+    """First frame of a connection: who serves it, how often to beat, and the token for pulls."""
+
+    gateway: str
+    generation: int
+    heartbeat_s: float
+    silence_s: float
+    user: str
+    pull: str = ""
+
+
+class Card(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A room as one sees it on entering. None: not known."""
+
+    epoch: int | None = None
+    seq: int | None = None
+    rseq: int | None = None
+    likes: int | None = None
+    users: int | None = None
+    connections: int | None = None
+    settings: msgspec.Raw = msgspec.Raw(b"null")
+    announcement: msgspec.Raw = msgspec.Raw(b"null")
+    messages: list[msgspec.Raw] = []
+    reliable: list[msgspec.Raw] = []
+    tombstones: list[msgspec.Raw] = []
+
+
+class Joined(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t", tag="joined"):
+    """Answer to `join`. Batches of the room may come before it; numbers up to `seq` are history.
+
+    `seq`, `rseq`, `epoch` are None where the gateway has seen nothing of the room yet: the first batch then sets them.
+    `resumed`: what was missed follows now, no pull is needed. `rules`: mutes of this user that hold.
+    """
+
+    room: str
+    epoch: int | None = None
+    seq: int | None = None
+    rseq: int | None = None
+    pos: str = ""
+    resumed: bool = False
+    card: Card | None = None
+    rules: msgspec.Raw = msgspec.Raw(b"null")
+
+
+class BatchHeader(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t", tag="batch"):
+    """First line of a batch.
+
+    `seq`: [first, last] numbers in it (first = last + 1: none). `rseq`: newest reliable number of the room. `pos`: cursor
+    for a pull. `likes`: total of the room, where it changed. `viewers`: [users, connections], where told. `skipped`:
+    danmaku thinned since the last batch. `at`: when packed, milliseconds.
+    """
+
+    room: str
+    epoch: int
+    seq: tuple[int, int]
+    rseq: int
+    at: int
+    pos: str = ""
+    skipped: int = 0
+    likes: int | None = None
+    viewers: tuple[int, int] | None = None
+
+
+class Message(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One line of a batch.
+
+    `rseq` only with reliable kinds. `n`: how many identical ones were folded into it. `at`: when accepted. `data` is the sender's body as it came.
+    """
+
+    seq: int
+    kind: Kind
+    id: str
+    user: str
+    at: int
+    rseq: int = 0
+    name: str = ""
+    role: Role = Role.VIEWER
+    level: int = 0
+    n: int = 1
+    package: str = ""
+    data: msgspec.Raw = msgspec.Raw(b"{}")
+
+
+class Notice(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t", tag="notice"):
+    """To one user: muted, banned, kicked. Has an id, no number."""
+
+    room: str
+    kind: Kind
+    id: str
+    at: int
+    until_ms: int = 0
+    why: str = ""
+
+
+class Move(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t", tag="move"):
+    """Reconnect through the scheduler after `delay_s`; this connection serves until then."""
+
+    reason: str
+    delay_s: float = 0.0
+
+
+class Error(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t", tag="error"):
+    """A refused frame or join. `code` is stable (liveroom/errors.py)."""
+
+    code: str
+    detail: str = ""
+    room: str = ""
+
+
+class Left(msgspec.Struct, frozen=True, tag_field="t", tag="left"):
+    """Answer to `leave`: nothing of the room follows."""
+
+    room: str
+
+
+class Beat(msgspec.Struct, frozen=True, tag_field="t", tag="hb"):
+    """Answer to `hb`: the edge lives, and its clock in milliseconds."""
+
+    at: int
+
+
+ServerFrame = Hello | Joined | Left | Notice | Move | Error | Beat
+
+
+# ---- viewer to edge
+class Join(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=False, tag_field="t", tag="join"):
+    """Enter a room; with the numbers already seen (`epoch`, `seq`, `rseq`) to resume."""
+
+    room: str
+    epoch: int | None = None
+    seq: int | None = None
+    rseq: int | None = None
+
+
+class Leave(msgspec.Struct, frozen=True, tag_field="t", tag="leave"):
+    """Leave a room."""
+
+    room: str
+
+
+class Heartbeat(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t", tag="hb"):
+    """The viewer lives, and how far it has come in each room: {room: [seq, rseq]}."""
+
+    rooms: dict[str, tuple[int, int]] = {}
+
+
+ClientFrame = Join | Leave | Heartbeat
+
+_client_decoder: Final[msgspec.json.Decoder[Any]] = msgspec.json.Decoder(ClientFrame)
+_server_decoder: Final[msgspec.json.Decoder[Any]] = msgspec.json.Decoder(ServerFrame | BatchHeader)
+_message_decoder: Final = msgspec.json.Decoder(Message)
+
+
+class BadFrameError(ValueError):
+    """A frame that is not of the protocol."""
+
+
+def decode_client_frame(text: bytes | str) -> Join | Leave | Heartbeat:
+    """Return what a viewer said, or raise `BadFrameError`."""
+    try:
+        frame: Join | Leave | Heartbeat = _client_decoder.decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BadFrameError(str(error)) from None
+    return frame
+
+
+class ReceivedBatch(NamedTuple):
+    """A batch as a viewer reads it; `messages` in order of `seq`."""
+
+    header: BatchHeader
+    messages: list[Message]
+
+
+def decode_server_frame(text: bytes) -> ServerFrame | ReceivedBatch:
+    """Return what the edge said, or raise `BadFrameError`. For viewers and tests."""
+    head, _, rest = text.partition(b"\n")
+    try:
+        frame: ServerFrame | BatchHeader = _server_decoder.decode(head)
+        if not isinstance(frame, BatchHeader):
+            return frame
+        messages = [_message_decoder.decode(line) for line in rest.split(b"\n") if line]
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BadFrameError(str(error)) from None
+    messages.sort(key=lambda message: message.seq)
+    return ReceivedBatch(frame, messages)
+
+
+def encode_frame(frame: ServerFrame | ClientFrame) -> bytes:
+    """Return a frame's JSON text."""
+    return _encoder.encode(frame)
+
+
+def encode_message(message: Message) -> bytes:
+    """Return a message's line (without the line break)."""
+    return _encoder.encode(message)
+
+
+class Payload(NamedTuple):
+    """A room's part of a BATCH:
+
+    bytes as the viewer gets them; `reliable_size` is that of its first part, 0 where it holds no reliable.
+    """
+
+    data: bytes
+    reliable_size: int
+    deflated: bool
+
+
+def pack_payload(header: BatchHeader, reliable: Sequence[bytes], best_effort: Sequence[bytes]) -> Payload:
+    """Pack one room's batch. Deflated payloads lack the flush's last four bytes, as `permessage-deflate` wants them."""
+    first = b"\n".join((_encoder.encode(header), *reliable))
+    rest = b"\n" + b"\n".join(best_effort) if best_effort else b""
+    if len(first) + len(rest) < DEFLATE_FROM:
+        return Payload(first + rest, len(first) if reliable else 0, deflated=False)
+    deflate = zlib.compressobj(DEFLATE_LEVEL, zlib.DEFLATED, -15, 9)
+    head = deflate.compress(first) + deflate.flush(zlib.Z_SYNC_FLUSH)
+    if not rest:
+        return Payload(head[:-4], len(head) - 4 if reliable else 0, deflated=True)
+    tail = deflate.compress(rest) + deflate.flush(zlib.Z_SYNC_FLUSH)
+    return Payload(head + tail[:-4], len(head) - 4 if reliable else 0, deflated=True)
+
+
+def inflate(data: bytes | memoryview, max_bytes: int = 16 * 1024 * 1024) -> bytes:
+    """Return the text of a deflated payload; raise `BadFrameError` when it is broken or would exceed `max_bytes`."""
+    engine = zlib.decompressobj(-15)
+    try:
+        text = engine.decompress(bytes(data) + _TAIL, max_bytes)
+    except zlib.error as error:
+        raise BadFrameError(str(error)) from None
+    if engine.unconsumed_tail:
+        raise BadFrameError(f"inflates to more than {max_bytes} bytes")
+    return text
+
+
+# ---- WebSocket frames
+TEXT: Final = 0x1
+CLOSE: Final = 0x8
+PING: Final = 0x9
+PONG: Final = 0xA
+_FIN: Final = 0x80
+_RSV1: Final = 0x40
+_SHORT: Final = 126
+_MEDIUM: Final = 1 << 16
+
+Opcode = Literal[0x1, 0x8, 0x9, 0xA]
+
+
+def websocket_frame(payload: bytes | memoryview, opcode: int = TEXT, *, deflated: bool = False) -> bytes:
+    """Return one whole unmasked frame (RFC 6455, 5.2), as a server sends it; RSV1 set when `deflated`."""
+    size = len(payload)
+    first = _FIN | (_RSV1 if deflated else 0) | opcode
+    if size < _SHORT:
+        head = bytes((first, size))
+    elif size < _MEDIUM:
+        head = bytes((first, 126)) + size.to_bytes(2, "big")
+    else:
+        head = bytes((first, 127)) + size.to_bytes(8, "big")
+    return head + payload
+
+
+def close_frame(code: int, reason: str = "") -> bytes:
+    """Return a close frame; `reason` is cut to the 123 bytes a control frame holds."""
+    text = reason.encode()[:123].decode(errors="ignore").encode()
+    return websocket_frame(code.to_bytes(2, "big") + text, CLOSE)

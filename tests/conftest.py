@@ -1,0 +1,50 @@
+"""Fixtures all tests share: one real Kafka a session, fresh topics a test."""
+
+import asyncio
+import secrets
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from liveroom.cli.localkafka import kafka_cluster
+from liveroom.settings import KafkaSettings
+
+PARTITIONS = 4
+
+
+@pytest.fixture(scope="session")
+def kafka_bootstrap() -> Iterator[str]:
+    """Address of a real broker, started once; `KAFKA_BOOTSTRAP` names another cluster instead."""
+    loop = asyncio.new_event_loop()
+    started: asyncio.Future[str] = loop.create_future()
+    ended = asyncio.Event()
+
+    async def serve() -> None:
+        try:
+            async with kafka_cluster() as bootstrap:
+                started.set_result(bootstrap)
+                await ended.wait()
+        except BaseException as error:
+            if not started.done():
+                started.set_exception(error)
+            raise
+
+    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),), name="kafka")
+    thread.start()
+    try:
+        yield asyncio.run_coroutine_threadsafe(_result(started), loop).result(120)
+    finally:
+        loop.call_soon_threadsafe(ended.set)
+        thread.join(30)
+        loop.close()
+
+
+async def _result(future: "asyncio.Future[str]") -> str:
+    return await future
+
+
+@pytest.fixture
+def kafka_settings(kafka_bootstrap: str) -> KafkaSettings:
+    """Settings with topics of this test's own."""
+    return KafkaSettings(bootstrap=kafka_bootstrap, prefix=f"t{secrets.token_hex(4)}.", partitions=PARTITIONS)

@@ -1,0 +1,210 @@
+"""An ingress for a test: its app in this process with a real or a made queue, or the real process."""
+
+import asyncio
+import contextlib
+import json
+import os
+import socket
+import sys
+import time
+import urllib.error
+import urllib.request
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from ingress.app import make_app
+from liveroom.kafka import UnsentError, client_arguments, topic_name
+from liveroom.kinds import Role
+from liveroom.records import Uplink, decode_uplink
+from liveroom.service import Metrics
+from liveroom.settings import IngressSettings, KafkaSettings
+from liveroom.tickets import User, sign_user
+from liveroom.topics import UPLINK
+from liveroom.web import serve
+
+KEY = "ingress-test-key-of-more-than-32-bytes"
+
+
+def settings_of(kafka: KafkaSettings | None = None, **changed: Any) -> IngressSettings:
+    values: dict[str, Any] = {"token_key": KEY, "port": 0, "internal_port": 0, "kafka": kafka or KafkaSettings()} | changed
+    return IngressSettings(**values)
+
+
+def token_of(role: Role = Role.VIEWER, *, user: str = "u1", ttl_s: int = 600, **more: Any) -> str:
+    return sign_user(User(user, role, **more), KEY.encode(), int(time.time()), ttl_s)
+
+
+def headers_of(role: Role = Role.VIEWER, **more: Any) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token_of(role, **more)}"}
+
+
+@dataclass
+class FakeQueue:
+    """Acknowledges at once, or fails as told."""
+
+    waiting: int = 0
+    error: UnsentError | None = None
+    taken: list[Uplink] = field(default_factory=list)
+
+    async def put(self, room: str, value: bytes) -> None:
+        if self.error is not None:
+            raise self.error
+        self.taken.append(decode_uplink(room.encode(), value))
+
+
+@dataclass
+class Served:
+    """An app on a port of this process."""
+
+    url: str
+    port: int
+    http: aiohttp.ClientSession
+    made: Metrics
+    queue: FakeQueue
+
+    def count(self, name: str, **labels: str) -> float | None:
+        return self.made.registry.get_sample_value(name, labels)
+
+
+@asynccontextmanager
+async def served(**changed: Any) -> AsyncIterator[Served]:
+    settings, queue, made = settings_of(**changed), FakeQueue(), Metrics("ingress")
+    async with serve(make_app(settings, queue, made), "127.0.0.1", 0) as (_, port):
+        url = f"http://127.0.0.1:{port}"
+        async with aiohttp.ClientSession(url) as http:
+            yield Served(url, port, http, made, queue)
+
+
+@dataclass
+class Running:
+    """The real process: `python -m ingress`. `log`: its log lines, read to the end only when it has ended."""
+
+    process: Process
+    port: int
+    internal_port: int
+    log: list[dict[str, Any]]
+    reader: "asyncio.Task[None]"
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    async def readyz(self) -> tuple[int, str]:
+        return await asyncio.to_thread(_get, f"http://127.0.0.1:{self.internal_port}/readyz")
+
+    async def livez(self) -> int:
+        return (await asyncio.to_thread(_get, f"http://127.0.0.1:{self.internal_port}/livez"))[0]
+
+    async def metrics(self) -> str:
+        return (await asyncio.to_thread(_get, f"http://127.0.0.1:{self.internal_port}/metrics"))[1]
+
+    async def until_ready(self, deadline_s: float = 30.0) -> None:
+        await until(self._is_ready, deadline_s)
+
+    async def _is_ready(self) -> bool:
+        return (await self.readyz())[0] == 200
+
+    async def ended(self, deadline_s: float = 10.0) -> int:
+        async with asyncio.timeout(deadline_s):
+            code = await self.process.wait()
+            await self.reader
+        return code
+
+
+def _get(url: str) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+
+
+async def until(true: Callable[[], Awaitable[bool]], deadline_s: float = 10.0) -> None:
+    """Look until `true()` holds."""
+    async with asyncio.timeout(deadline_s):
+        while not await true():
+            await asyncio.sleep(0.02)
+
+
+@asynccontextmanager
+async def running(kafka: KafkaSettings, **environment: str) -> AsyncIterator[Running]:
+    env = os.environ | {
+        "LIVEROOM_TOKEN_KEY": KEY,
+        "LIVEROOM_PORT": "0",
+        "LIVEROOM_INTERNAL_PORT": "0",
+        "LIVEROOM_LOG_FORMAT": "json",
+        "LIVEROOM_KAFKA__BOOTSTRAP": kafka.bootstrap,
+        "LIVEROOM_KAFKA__PREFIX": kafka.prefix,
+        "LIVEROOM_KAFKA__PARTITIONS": str(kafka.partitions),
+    }
+    process = await asyncio.create_subprocess_exec(sys.executable, "-m", "ingress", env=env | environment, stderr=PIPE)
+    log: list[dict[str, Any]] = []
+    assert process.stderr is not None
+    stderr = process.stderr
+
+    async def read() -> None:
+        async for line in stderr:
+            try:
+                log.append(json.loads(line))
+            except ValueError:
+                log.append({"event": line.decode(errors="replace")})
+
+    reader = asyncio.create_task(read())
+
+    def logged(event: str) -> dict[str, Any] | None:
+        return next((line for line in log if line.get("event") == event), None)
+
+    async def listening() -> bool:
+        assert process.returncode is None, log
+        return logged("listening") is not None
+
+    try:
+        await until(listening, 20)
+        started, at = logged("started"), logged("listening")
+        assert started is not None
+        assert at is not None
+        yield Running(process, at["port"], started["internal_port"], log, reader)
+    except BaseException:
+        print(*log, sep="\n")
+        raise
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+        await reader
+
+
+async def uplink_records(kafka: KafkaSettings) -> list[Uplink]:
+    """Everything in `uplink` right now, by partition and offset."""
+    consumer = AIOKafkaConsumer(**client_arguments(kafka), auto_offset_reset="none", enable_auto_commit=False)
+    await consumer.start()
+    try:
+        assigned = [TopicPartition(topic_name(kafka, UPLINK), number) for number in range(kafka.partitions)]
+        consumer.assign(assigned)
+        ends = await consumer.end_offsets(assigned)
+        records: list[Uplink] = []
+        for place in assigned:
+            consumer.seek(place, 0)
+        async with asyncio.timeout(10):
+            while any([await consumer.position(place) < ends[place] for place in assigned]):
+                for found in (await consumer.getmany(timeout_ms=200)).values():
+                    records += [decode_uplink(record.key, record.value) for record in found]
+        return records
+    finally:
+        await consumer.stop()
+
+
+def unused_port() -> int:
+    """A port nobody listens on, out of the range that outgoing connections get theirs from."""
+    for port in range(19_000, 20_000):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise RuntimeError("no port is free")

@@ -1,0 +1,328 @@
+"""What may enter, as tables."""
+
+import json
+import time
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ingress import checks
+from liveroom.bodies import BODY_OF
+from liveroom.errors import TABLE, Code, ProblemError
+from liveroom.kinds import Kind, Role
+from liveroom.records import MAX_PACKAGE_ITEMS, decode_uplink
+from liveroom.tickets import User, sign_user
+from liveroom.web import problem_response
+
+KEY = b"k" * 32
+BY_PATH = {route.path: route for route in checks.ROUTES}
+VIEWER = User("u1", Role.VIEWER, 3, "Ann")
+
+
+def accept(
+    path: str, body: bytes | dict[str, Any], user: User = VIEWER, room: str = "r1", header_id: str | None = None
+) -> checks.Accepted:
+    raw = body if isinstance(body, bytes) else msgspec.json.encode(body)
+    return checks.accept(BY_PATH[path], room, user, raw, header_id=header_id, new_id="made", now_ms=1_700_000_000_000)
+
+
+def refusal(path: str, body: bytes | dict[str, Any], **more: Any) -> Code:
+    with pytest.raises(ProblemError) as caught:
+        accept(path, body, **more)
+    assert problem_response(caught.value).status == TABLE[caught.value.code].status
+    return caught.value.code
+
+
+def data_of(accepted: checks.Accepted) -> list[tuple[Kind, Any]]:
+    record = decode_uplink(accepted.room.encode(), accepted.value)
+    return [(item.kind, json.loads(bytes(item.data))) for item in record.items]
+
+
+def test_every_kind_with_a_body_has_a_route_of_its_own() -> None:
+    assert {rule.kind for rule in checks.RULES} == set(BODY_OF)
+    assert len(BY_PATH) == len(checks.ROUTES) == len(BODY_OF) + 1
+
+
+def test_the_record_says_who_what_and_when() -> None:
+    accepted = accept("gifts", {"gift": "rose", "count": 3})
+    record = decode_uplink(b"r1", accepted.value)
+    assert (record.room, record.id, record.user, record.name, record.role, record.level) == (
+        "r1",
+        "made",
+        "u1",
+        "Ann",
+        Role.VIEWER,
+        3,
+    )
+    assert (record.at_ms, record.package, record.via) == (1_700_000_000_000, "", "ingress")
+    assert data_of(accepted) == [(Kind.GIFT, {"gift": "rose", "count": 3})]
+    assert json.loads(accepted.answer) == {"id": "made", "room": "r1", "kind": "gift", "at_ms": 1_700_000_000_000}
+
+
+@pytest.mark.parametrize(
+    ("body_id", "header_id", "expected"),
+    [
+        pytest.param(None, None, "made", id="none-so-made-here"),
+        pytest.param("b-1", None, "b-1", id="body"),
+        pytest.param(None, "h:1.2", "h:1.2", id="header"),
+        pytest.param("same", "same", "same", id="both-equal"),
+        pytest.param("a", "b", None, id="both-different"),
+        pytest.param(None, "", None, id="header-empty"),
+        pytest.param(None, "a b", None, id="header-with-space"),
+        pytest.param(None, "x" * 65, None, id="header-too-long"),
+        pytest.param("x" * 65, None, None, id="body-too-long"),
+        pytest.param("a/b", None, None, id="body-with-slash"),
+        pytest.param("a\n", None, None, id="body-with-line-break"),
+    ],
+)
+@pytest.mark.parametrize("path", ["danmaku", "packages"])
+def test_the_id_comes_from_body_or_header_or_is_made(
+    path: str, body_id: str | None, header_id: str | None, expected: str | None
+) -> None:
+    body: dict[str, Any] = (
+        {"text": "hi"} if path == "danmaku" else {"package": "p", "items": [{"kind": "danmaku", "data": {"text": "hi"}}]}
+    )
+    if body_id is not None:
+        body["id"] = body_id
+    if expected is None:
+        assert refusal(path, body, header_id=header_id) is Code.SCHEMA
+        return
+    accepted = accept(path, body, header_id=header_id)
+    assert decode_uplink(b"r1", accepted.value).id == json.loads(accepted.answer)["id"] == expected
+    assert "id" not in data_of(accepted)[0][1]
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        pytest.param(b"", Code.BAD_JSON, id="empty"),
+        pytest.param(b"hello", Code.BAD_JSON, id="not-json"),
+        pytest.param(b'{"text":"a"', Code.BAD_JSON, id="cut"),
+        pytest.param(b'{"text":"a"}{}', Code.BAD_JSON, id="more-behind"),
+        pytest.param(b'\xef\xbb\xbf{"text":"a"}', Code.BAD_JSON, id="byte-order-mark"),
+        pytest.param(b'{"text":"\xff"}', Code.BAD_JSON, id="not-utf8"),
+        pytest.param(b'{"text":"\xed\xa0\x80"}', Code.BAD_JSON, id="surrogate-in-utf8"),
+        pytest.param(b'{"text":"\\ud800"}', Code.BAD_JSON, id="lone-surrogate"),
+        pytest.param(b'{"text":"\\udc00\\ud800"}', Code.BAD_JSON, id="surrogates-swapped"),
+        pytest.param(b'{"\\ud800":1,"text":"a"}', Code.BAD_JSON, id="lone-surrogate-in-a-name"),
+        pytest.param(b'{"text":"a","size":NaN}', Code.BAD_JSON, id="nan"),
+        pytest.param(b'{"text":"a","size":Infinity}', Code.BAD_JSON, id="infinity"),
+        pytest.param(b'{"text":"a\n"}', Code.BAD_JSON, id="bare-line-break"),
+        pytest.param(b"[" * 30_000, Code.SCHEMA, id="deep-arrays"),
+        pytest.param(b'{"text":' * 4000, Code.SCHEMA, id="deep-objects"),
+        pytest.param(b"null", Code.SCHEMA, id="null"),
+        pytest.param(b'"text"', Code.SCHEMA, id="a-string"),
+        pytest.param(b"{}", Code.SCHEMA, id="text-missing"),
+        pytest.param(b'{"text":""}', Code.SCHEMA, id="text-empty"),
+        pytest.param(b'{"text":null}', Code.SCHEMA, id="text-null"),
+        pytest.param(b'{"text":5}', Code.SCHEMA, id="text-number"),
+        pytest.param(('{"text":"' + "字" * 201 + '"}').encode(), Code.SCHEMA, id="text-too-long"),
+        pytest.param(b'{"text":"a","color":16777216}', Code.SCHEMA, id="color-out-of-range"),
+        pytest.param(b'{"text":"a","size":13.5}', Code.SCHEMA, id="float"),
+        pytest.param(b'{"text":"a","size":1e400}', Code.SCHEMA, id="float-overflow"),
+        pytest.param(b'{"text":"a","size":' + b"9" * 20_000 + b"}", Code.SCHEMA, id="huge-integer"),
+        pytest.param(b'{"text":"a","size":true}', Code.SCHEMA, id="bool-for-int"),
+        pytest.param(b'{"text":"a","mode":"sideways"}', Code.SCHEMA, id="unknown-mode"),
+        pytest.param(b'{"text":"a","admin":true}', Code.SCHEMA, id="unknown-field"),
+        pytest.param(b'{"text":"a","mention":["a",["b"]]}', Code.SCHEMA, id="nested-mention"),
+        pytest.param(b'{"text":"a","mention":[' + b'"x",' * 5000 + b'"x"]}', Code.SCHEMA, id="many-mentions"),
+    ],
+)
+def test_a_body_that_is_not_a_danmaku_is_refused(body: bytes, code: Code) -> None:
+    assert refusal("danmaku", body) is code
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "data"),
+    [
+        pytest.param("danmaku", b'{"text":"a","text":"b"}', {"text": "b"}, id="doubled-name-last-wins"),
+        pytest.param("danmaku", b'{"text":"\\ud83d\\ude00"}', {"text": "\N{GRINNING FACE}"}, id="surrogate-pair"),
+        pytest.param("danmaku", b'{\r\n"text":\n"a\\nb"\n}', {"text": "a\nb"}, id="line-breaks-outside-go"),
+        pytest.param("danmaku", b'{"text":"a","mode":"top","size":36}', {"text": "a", "mode": "top", "size": 36}, id="all"),
+        pytest.param("danmaku", ('{"text":"' + "字" * 200 + '"}').encode(), {"text": "字" * 200}, id="longest"),
+        pytest.param("likes", b"{}", {}, id="like-without-count"),
+        pytest.param("likes", b'{"count":7}', {"count": 7}, id="likes"),
+        pytest.param("gifts", b'{"gift":"g","count":99999}', {"gift": "g", "count": 99_999}, id="gift"),
+    ],
+)
+def test_what_goes_on_is_one_line_of_known_fields(path: str, body: bytes, data: dict[str, Any]) -> None:
+    accepted = accept(path, body)
+    assert data_of(accepted)[0][1] == data
+    assert b"\n" not in accepted.value
+    assert b"\r" not in accepted.value
+
+
+def _package(count: int = 1, item: bytes = b'{"kind":"like","data":{}}', **more: str) -> bytes:
+    extra = "".join(f',"{name}":{value}' for name, value in more.items())
+    return b'{"package":"p1","items":[' + b",".join([item] * count) + b"]" + extra.encode() + b"}"
+
+
+def test_a_package_is_one_record_in_the_order_it_came() -> None:
+    body = (
+        b'{"items":[{"data":{"gift":"rose"},"kind":"gift"},{"kind":"danmaku","data":{"text":"x"}},'
+        b'{"kind":"like","data":{"count":2}}],"package":"p1","id":"i"}'
+    )
+    accepted = accept("packages", body)
+    assert data_of(accepted) == [(Kind.GIFT, {"gift": "rose"}), (Kind.DANMAKU, {"text": "x"}), (Kind.LIKE, {"count": 2})]
+    record = decode_uplink(b"r1", accepted.value)
+    assert (record.package, record.id, record.item_id(2)) == ("p1", "i", "i.2")
+    assert json.loads(accepted.answer)["kind"] == "package"
+
+
+def test_a_package_holds_as_many_items_as_a_record() -> None:
+    assert len(data_of(accept("packages", _package(MAX_PACKAGE_ITEMS)))) == MAX_PACKAGE_ITEMS
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        pytest.param(_package(0), Code.SCHEMA, id="no-items"),
+        pytest.param(_package(MAX_PACKAGE_ITEMS + 1), Code.PACKAGE_TOO_LARGE, id="too-many-items"),
+        pytest.param(_package(item=b'{"kind":"ban","data":{}}'), Code.SCHEMA, id="kind-nobody-may-send"),
+        pytest.param(_package(item=b'{"kind":"dance","data":{}}'), Code.SCHEMA, id="kind-unknown"),
+        pytest.param(_package(item=b'{"data":{}}'), Code.SCHEMA, id="kind-missing"),
+        pytest.param(_package(item=b'{"kind":"like"}'), Code.SCHEMA, id="data-missing"),
+        pytest.param(_package(item=b'{"kind":"like","data":[]}'), Code.SCHEMA, id="data-array"),
+        pytest.param(_package(item=b'{"kind":"like","data":{"text":"x"}}'), Code.SCHEMA, id="data-of-another-kind"),
+        pytest.param(_package(item=b'{"kind":"like","data":{},"user":"x"}'), Code.SCHEMA, id="item-with-more"),
+        pytest.param(_package(item=b'{"kind":"danmaku","data":{"text":"\\ud800"}}'), Code.BAD_JSON, id="lone-surrogate"),
+        pytest.param(_package(item=b'{"data":' + b"[" * 30_000), Code.BAD_JSON, id="deep-data-before-kind"),
+        pytest.param(_package(role='"streamer"'), Code.SCHEMA, id="more-fields"),
+        pytest.param(b'{"items":[{"kind":"like","data":{}}]}', Code.SCHEMA, id="package-missing"),
+        pytest.param(b'{"package":"a b","items":[{"kind":"like","data":{}}]}', Code.SCHEMA, id="package-not-an-id"),
+        pytest.param(_package(item=b'{"kind":"announcement","data":{"text":"x"}}'), Code.FORBIDDEN, id="kind-not-for-role"),
+    ],
+)
+def test_a_package_with_anything_wrong_is_refused_whole(body: bytes, code: Code) -> None:
+    assert refusal("packages", body) is code
+
+
+def test_a_package_over_the_record_size_is_refused() -> None:
+    item = msgspec.json.encode({"kind": "danmaku", "data": {"text": "字" * 200, "mention": ["m" * 64] * 10, "reply": "字" * 80}})
+    assert refusal("packages", _package(64, item)) is Code.PACKAGE_TOO_LARGE
+
+
+@pytest.mark.parametrize("room", ["", "a b", "a" * 65, "ä", "a/b", "a.b", "r\n", "\ud800"])
+def test_a_room_that_is_no_room_is_refused(room: str) -> None:
+    assert refusal("likes", {}, room=room) is Code.ROOM_INVALID
+
+
+_MAY_SEND = {
+    "danmaku": {Role.VIEWER, Role.STREAMER, Role.MODERATOR, Role.OPERATOR, Role.SERVICE},
+    "gifts": {Role.VIEWER, Role.STREAMER, Role.MODERATOR, Role.OPERATOR, Role.SERVICE},
+    "likes": {Role.VIEWER, Role.STREAMER, Role.MODERATOR, Role.OPERATOR, Role.SERVICE},
+    "announcements": {Role.STREAMER, Role.MODERATOR, Role.OPERATOR},
+}
+_BODY = {"danmaku": {"text": "x"}, "gifts": {"gift": "g"}, "likes": {}, "announcements": {"text": "x"}}
+
+
+@pytest.mark.parametrize("role", list(Role), ids=lambda role: role.value)
+@pytest.mark.parametrize("path", list(_BODY))
+def test_each_role_may_send_only_its_kinds(path: str, role: Role) -> None:
+    if role in _MAY_SEND[path]:
+        assert accept(path, _BODY[path], user=User("u", role))
+    else:
+        assert refusal(path, _BODY[path], user=User("u", role)) is Code.FORBIDDEN
+
+
+def test_a_token_for_rooms_is_good_for_these_alone() -> None:
+    user = User("u", Role.OPERATOR, rooms=("r1", "r2"))
+    assert accept("likes", {}, user=user, room="r2")
+    assert refusal("likes", {}, user=user, room="r3") is Code.FORBIDDEN
+
+
+def test_the_schema_is_checked_before_the_room_and_the_room_before_the_role() -> None:
+    guest = User("g", Role.GUEST)
+    assert refusal("danmaku", {}, user=guest, room="no room") is Code.SCHEMA
+    assert refusal("likes", {}, user=guest, room="no room") is Code.ROOM_INVALID
+    assert refusal("likes", {}, user=guest) is Code.FORBIDDEN
+
+
+def _signed(ttl_s: int = 600, key: bytes = KEY, **more: Any) -> str:
+    return "Bearer " + sign_user(User("u", **more), key, int(time.time()), ttl_s)
+
+
+@pytest.mark.parametrize(
+    ("authorization", "code"),
+    [
+        pytest.param(None, Code.TOKEN_MISSING, id="none"),
+        pytest.param("", Code.TOKEN_MISSING, id="empty"),
+        pytest.param("Bearer", Code.TOKEN_MISSING, id="scheme-alone"),
+        pytest.param("Bearer  ", Code.TOKEN_MISSING, id="scheme-and-spaces"),
+        pytest.param("Basic dTpw", Code.TOKEN_MISSING, id="basic"),
+        pytest.param("Bearer x", Code.TOKEN_INVALID, id="no-jwt"),
+        pytest.param("Bearer " + "W1tb" * 1900 + ".e30.AAAA", Code.TOKEN_INVALID, id="deep-head"),
+        pytest.param("Bearer eyJhbGciOiJub25lIn0.e30.", Code.TOKEN_INVALID, id="alg-none"),
+        pytest.param("Bearer eyJhbGciOiJIUzI1NiIsImNyaXQiOlsiXHVkODAwIl19.e30.AAAA", Code.TOKEN_INVALID, id="surrogate-in-head"),
+        pytest.param(_signed(key=b"x" * 32), Code.TOKEN_INVALID, id="another-key"),
+        pytest.param(_signed(ttl_s=-60), Code.TOKEN_EXPIRED, id="expired"),
+        pytest.param(_signed(name="\ud800"), Code.TOKEN_INVALID, id="name-no-record-can-hold"),
+    ],
+)
+def test_a_missing_or_bad_token_is_refused(authorization: str | None, code: Code) -> None:
+    with pytest.raises(ProblemError) as caught:
+        checks.authenticate(authorization, KEY, 30)
+    assert caught.value.code is code
+    assert problem_response(caught.value).status == 401
+
+
+@pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
+def test_a_good_token_names_its_user(scheme: str) -> None:
+    token = _signed(role=Role.MODERATOR, level=9, name="Bo", rooms=("r",)).removeprefix("Bearer ")
+    assert checks.authenticate(f"{scheme} {token}", KEY, 30) == User("u", Role.MODERATOR, 9, "Bo", ("r",))
+
+
+@pytest.mark.parametrize(
+    ("media_type", "good"),
+    [
+        pytest.param("application/json", True, id="json"),
+        pytest.param("Application/JSON; charset=utf-8", True, id="with-charset"),
+        pytest.param(None, False, id="none"),
+        pytest.param("text/plain", False, id="text"),
+        pytest.param("application/jsonp", False, id="longer"),
+        pytest.param("application/x-www-form-urlencoded", False, id="form"),
+    ],
+)
+def test_only_json_is_taken(media_type: str | None, good: bool) -> None:
+    if good:
+        checks.check_media_type(media_type)
+    else:
+        with pytest.raises(ProblemError) as caught:
+            checks.check_media_type(media_type)
+        assert caught.value.code is Code.UNSUPPORTED_MEDIA_TYPE
+
+
+@pytest.mark.parametrize(("declared", "good"), [(None, True), (0, True), (100, True), (101, False), (10**30, False)])
+def test_a_declared_size_is_refused_above_the_limit(declared: int | None, good: bool) -> None:
+    if good:
+        checks.check_size(declared, 100)
+    else:
+        with pytest.raises(ProblemError) as caught:
+            checks.check_size(declared, 100)
+        assert caught.value.code is Code.TOO_LARGE
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(codec=None), max_size=8),
+    lambda inner: st.lists(inner, max_size=4)
+    | st.dictionaries(st.sampled_from(["text", "id", "package", "items", "kind", "data", "gift", "count", "size"]), inner),
+    max_leaves=12,
+)
+
+
+@given(
+    path=st.sampled_from(sorted(BY_PATH)),
+    body=st.binary(max_size=200) | _JSON.map(lambda value: json.dumps(value).encode()),
+    header_id=st.none() | st.text(max_size=4),
+)
+def test_any_bytes_are_accepted_as_a_readable_record_or_refused(path: str, body: bytes, header_id: str | None) -> None:
+    try:
+        accepted = accept(path, body, user=User("u", Role.OPERATOR), header_id=header_id)
+    except ProblemError as problem:
+        assert problem.code in checks.REFUSALS
+        assert problem_response(problem).body
+    else:
+        decode_uplink(b"r1", accepted.value)
