@@ -1,0 +1,182 @@
+"""The room -> connection map, and who gets what."""
+
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge.hub import Frames, Hub, Room, quiet_members
+from liveroom.records import Anchor, Batch, NoticeEntry, RoomEntry, RoomFlags, decode_broadcast, encode_batch
+from liveroom.topics import room_hash
+from liveroom.wire import BatchHeader, Payload, ReceivedBatch, decode_server_frame, inflate, pack_payload, websocket_frame
+
+ANCHOR = Anchor(0, 0, -1)
+LONG_LINE = b'{"seq":1,"kind":"danmaku","id":"i","user":"u","at":1,"data":{"text":"' + b"x" * 1000 + b'"}}'
+GIFT = b'{"seq":2,"kind":"gift","id":"g","user":"u","at":1,"rseq":1,"data":{"gift":"rose"}}'
+
+
+@dataclass(eq=False)
+class FakeMember:
+    """Keeps what it is sent; slow ones take reliable parts only."""
+
+    user_hash: int = 1
+    deflate: bool = False
+    slow: bool = False
+    rooms: dict[int, Room] = field(default_factory=dict)
+    got: list[bytes] = field(default_factory=list)
+
+    def push(self, frames: Frames) -> int:
+        frame = frames.reliable(deflate=self.deflate) if self.slow else frames.whole(deflate=self.deflate)
+        if frame is None:
+            return 0
+        self.got.append(frame)
+        return len(frame)
+
+    def send(self, frame: bytes) -> None:
+        self.got.append(frame)
+
+
+def payload_of(
+    room: str, first: int = 1, last: int = 1, best_effort: tuple[bytes, ...] = (), reliable: tuple[bytes, ...] = ()
+) -> Payload:
+    return pack_payload(BatchHeader(room, 7, (first, last), len(reliable), at=1), reliable, best_effort)
+
+
+def entry_of(room: str, payload: Payload, first: int = 1, last: int = 1, messages: int = 1) -> RoomEntry:
+    flags = RoomFlags.DEFLATED if payload.deflated else 0
+    return RoomEntry(room_hash(room), first, last, 0, messages, 0, len(payload.data), payload.reliable_size, 7, flags)
+
+
+def batch_of(*rooms: str, notices: tuple[tuple[NoticeEntry, bytes], ...] = ()) -> Batch:
+    parts = [(entry_of(room, payload_of(room)), payload_of(room).data) for room in rooms]
+    decoded = decode_broadcast(encode_batch(1, b"o" * 16, ANCHOR, 0, 1, 1, parts, notices))
+    assert isinstance(decoded, Batch)
+    return decoded
+
+
+def test_a_batch_reaches_the_members_of_its_room_and_nobody_else() -> None:
+    hub = Hub()
+    here, there = FakeMember(), FakeMember(user_hash=2)
+    hub.join(here, "a", 0)
+    hub.join(there, "b", 0)
+    delivered = hub.deliver(batch_of("x", "a", "y"), "0.1", 1)
+    assert here.got == [websocket_frame(payload_of("a").data)]
+    assert there.got == []
+    assert (delivered.rooms, delivered.frames, delivered.messages) == (1, 1, 1)
+    assert delivered.wasted_bytes == len(payload_of("x").data) + len(payload_of("y").data)
+
+
+def test_a_room_exists_while_somebody_is_in_it() -> None:
+    hub = Hub()
+    first, second = FakeMember(), FakeMember()
+    hub.join(first, "a", 0)
+    hub.join(first, "a", 0)
+    hub.join(second, "a", 0)
+    assert hub.users == 1
+    hub.drop(first)
+    assert len(hub.rooms) == 1
+    assert hub.leave(second, "a")
+    assert not hub.leave(second, "a")
+    assert not hub.rooms
+    assert hub.users == 0
+
+
+@pytest.mark.parametrize(
+    ("deflate", "slow", "expected"),
+    [
+        pytest.param(True, False, "whole deflated", id="deflates"),
+        pytest.param(False, False, "whole plain", id="does not deflate"),
+        pytest.param(True, True, "reliable deflated", id="slow, deflates"),
+        pytest.param(False, True, "reliable plain", id="slow, does not deflate"),
+    ],
+)
+def test_each_member_gets_the_frame_it_can_take(deflate: bool, slow: bool, expected: str) -> None:
+    payload = payload_of("a", 1, 2, (LONG_LINE,), (GIFT,))
+    assert payload.deflated
+    part = payload.data if expected.startswith("whole") else payload.data[: payload.reliable_size]
+    plain = inflate(part)
+    frame = websocket_frame(part, deflated=True) if expected.endswith("deflated") else websocket_frame(plain)
+    hub = Hub()
+    member = FakeMember(deflate=deflate, slow=slow)
+    hub.join(member, "a", 0)
+    value = encode_batch(1, b"o" * 16, ANCHOR, 0, 1, 1, [(entry_of("a", payload, 1, 2, 2), payload.data)])
+    batch = decode_broadcast(value)
+    assert isinstance(batch, Batch)
+    hub.deliver(batch, "0.1", 1)
+    assert member.got == [frame]
+    received = decode_server_frame(plain)
+    assert isinstance(received, ReceivedBatch)
+    assert [message.seq for message in received.messages] == ([2] if slow else [1, 2])
+
+
+def test_a_slow_member_gets_nothing_of_chatter_and_that_counts() -> None:
+    hub = Hub()
+    member = FakeMember(slow=True)
+    hub.join(member, "a", 0)
+    delivered = hub.deliver(batch_of("a"), "0.1", 1)
+    assert member.got == []
+    assert delivered.skipped == 1
+
+
+def test_a_notice_reaches_all_devices_of_its_user_in_that_room_only() -> None:
+    hub = Hub()
+    user = room_hash("u1")
+    phone, desk, elsewhere, other = FakeMember(user), FakeMember(user), FakeMember(user), FakeMember(9)
+    for member, room in ((phone, "a"), (desk, "a"), (elsewhere, "b"), (other, "a")):
+        hub.join(member, room, 0)
+    text = b'{"t":"notice"}'
+    hub.deliver(batch_of("x", notices=((NoticeEntry(room_hash("a"), user, len(text)), text),)), "0.1", 1)
+    assert [member.got for member in (phone, desk, elsewhere, other)] == [
+        [websocket_frame(text)],
+        [websocket_frame(text)],
+        [],
+        [],
+    ]
+
+
+def test_a_hole_between_two_batches_of_a_local_room_is_counted() -> None:
+    hub = Hub()
+    hub.join(FakeMember(), "a", 0)
+
+    def deliver(first: int, last: int) -> int:
+        payload = payload_of("a", first, last)
+        value = encode_batch(1, b"o" * 16, ANCHOR, 0, 1, 1, [(entry_of("a", payload, first, last), payload.data)])
+        batch = decode_broadcast(value)
+        assert isinstance(batch, Batch)
+        return hub.deliver(batch, "0.1", 1).gaps
+
+    assert [deliver(5, 5), deliver(6, 8), deliver(10, 10), deliver(11, 10)] == [0, 0, 1, 0]
+
+
+def test_members_are_quiet_only_when_all_their_rooms_are() -> None:
+    hub = Hub()
+    member = FakeMember()
+    hub.join(member, "a", 0)
+    hub.join(member, "b", 10)
+    assert quiet_members(hub.rooms.values(), 5) == []
+    assert quiet_members(hub.rooms.values(), 10) == [member]
+
+
+@given(st.lists(st.tuples(st.sampled_from(["join", "leave", "drop"]), st.integers(0, 4), st.sampled_from("abcd")), max_size=60))
+def test_nobody_ever_gets_a_frame_of_a_room_it_is_not_in(steps: list[tuple[str, int, str]]) -> None:
+    hub = Hub()
+    members = [FakeMember(user_hash=i % 2) for i in range(5)]
+    model: dict[int, set[str]] = {i: set() for i in range(5)}
+    for step, who, room in steps:
+        match step:
+            case "join":
+                hub.join(members[who], room, 0)
+                model[who].add(room)
+            case "leave":
+                assert hub.leave(members[who], room) == (room in model[who])
+                model[who].discard(room)
+            case _:
+                hub.drop(members[who])
+                model[who].clear()
+        for member in members:
+            member.got.clear()
+        hub.deliver(batch_of("a", "b", "c", "d"), "0.1", 1)
+        for index, member in enumerate(members):
+            assert sorted(member.got) == sorted(websocket_frame(payload_of(name).data) for name in model[index])
+        assert hub.users == len({members[i].user_hash for i, rooms in model.items() if rooms})

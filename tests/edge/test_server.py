@@ -1,0 +1,252 @@
+"""One gateway's public port, spoken to by a client that is not ours (`websockets`)."""
+
+import asyncio
+import contextlib
+import json
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+import pytest
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosedError, InvalidStatus
+from websockets.typing import Subprotocol
+
+from edge.hub import Hub
+from edge.server import Server
+from liveroom.closecodes import Close
+from liveroom.records import Anchor, Batch, RoomEntry, RoomFlags, decode_broadcast, encode_batch
+from liveroom.service import Runtime
+from liveroom.settings import EdgeSettings
+from liveroom.tickets import ENTRY, PULL, Ticket, User, sign
+from liveroom.topics import room_hash
+from liveroom.web import serve
+from liveroom.wire import SUBPROTOCOL, BatchHeader, pack_payload
+
+KEYS = {"k2": "b" * 32, "k1": "a" * 32}
+GENERATION = 77
+
+
+@dataclass
+class Gateway:
+    """A running edge without a queue: tests hand it batches."""
+
+    server: Server
+    port: int
+
+    def ticket(self, user: str | User = "u1", *, key_id: str = "k2", **changes: Any) -> str:
+        fields: dict[str, Any] = {
+            "purpose": ENTRY,
+            "user": user if isinstance(user, User) else User(user),
+            "expires_ms": int(time.time() * 1000) + 60_000,
+            "nonce": "n",
+            "gateways": (("e1", GENERATION),),
+        }
+        return sign(Ticket(**fields | changes), key_id, KEYS.get(key_id, "c" * 32).encode())
+
+    def url(self, ticket: str) -> str:
+        return f"ws://127.0.0.1:{self.port}/v1/live?ticket={ticket}"
+
+    def connect(self, ticket: str | None = None, **options: Any) -> connect:
+        return connect(
+            self.url(self.ticket() if ticket is None else ticket), subprotocols=[Subprotocol(SUBPROTOCOL)], **options
+        )
+
+    def deliver(self, room: str, lines: list[bytes], first: int = 1) -> None:
+        last = first + len(lines) - 1
+        payload = pack_payload(BatchHeader(room, 3, (first, last), 0, at=1), [], lines)
+        flags = RoomFlags.DEFLATED if payload.deflated else 0
+        entry = RoomEntry(room_hash(room), first, last, 0, len(lines), 0, len(payload.data), payload.reliable_size, 3, flags)
+        batch = decode_broadcast(encode_batch(1, b"o" * 16, Anchor(0, 0, -1), 0, 1, 1, [(entry, payload.data)]))
+        assert isinstance(batch, Batch)
+        self.server.hub.deliver(batch, "0.1", time.monotonic())
+
+
+def settings_of(**changes: Any) -> EdgeSettings:
+    return EdgeSettings(instance="e1", ticket_keys=KEYS, drain_s=1, **changes)
+
+
+@pytest.fixture
+async def gateway(request: pytest.FixtureRequest) -> AsyncIterator[Gateway]:
+    settings = settings_of(**getattr(request, "param", {}))
+    server = Server(settings, Hub(), Runtime("edge"), GENERATION)
+    async with serve(server.app, "127.0.0.1", 0, shutdown_timeout_s=0.2) as (_, port):
+        yield Gateway(server, port)
+
+
+def line(seq: int, text: str = "hi") -> bytes:
+    return json.dumps({"seq": seq, "kind": "danmaku", "id": f"i{seq}", "user": "u", "at": 1, "data": {"text": text}}).encode()
+
+
+async def ask(socket: ClientConnection, **frame: Any) -> dict[str, Any]:
+    await socket.send(json.dumps(frame))
+    return await told(socket)
+
+
+async def told(socket: ClientConnection) -> dict[str, Any]:
+    text = await asyncio.wait_for(socket.recv(), 5)
+    frame: dict[str, Any] = json.loads(str(text).split("\n")[0])
+    return frame
+
+
+async def close_code(socket: ClientConnection) -> int | None:
+    async with asyncio.timeout(5):
+        with contextlib.suppress(ConnectionClosedError):
+            async for _ in socket:
+                pass
+        await socket.wait_closed()
+    return socket.close_code
+
+
+async def test_a_viewer_is_greeted_joins_gets_batches_and_leaves(gateway: Gateway) -> None:
+    async with gateway.connect() as socket:
+        hello = await told(socket)
+        assert (hello["t"], hello["gateway"], hello["generation"], hello["user"]) == ("hello", "e1", GENERATION, "u1")
+        assert await ask(socket, t="join", room="r") == {"t": "joined", "room": "r"}
+        gateway.deliver("r", [line(1)])
+        assert (await told(socket))["seq"] == [1, 1]
+        gateway.deliver("other", [line(1)])
+        assert await ask(socket, t="leave", room="r") == {"t": "left", "room": "r"}
+        assert (await ask(socket, t="leave", room="r"))["code"] == "not_in_room"
+        assert (await ask(socket, t="hb", rooms={}))["t"] == "hb"
+    assert not gateway.server.hub.rooms
+
+
+async def test_joined_says_the_newest_numbers_of_a_room_seen_before(gateway: Gateway) -> None:
+    async with gateway.connect() as first, gateway.connect(gateway.ticket("u2")) as second:
+        await told(first)
+        await ask(first, t="join", room="r")
+        gateway.deliver("r", [line(4), line(5)], first=4)
+        await told(second)
+        joined = await ask(second, t="join", room="r")
+        assert (joined["epoch"], joined["seq"], joined["rseq"], joined["pos"]) == (3, 5, 0, "0.1")
+
+
+@pytest.mark.parametrize("compression", [None, "deflate"])
+async def test_a_large_batch_arrives_whole_with_and_without_compression(gateway: Gateway, compression: str | None) -> None:
+    lines = [line(seq, "弾幕" * 20) for seq in range(1, 101)]
+    async with gateway.connect(compression=compression) as socket:
+        await told(socket)
+        await ask(socket, t="join", room="r")
+        gateway.deliver("r", lines)
+        assert str(await socket.recv()).encode().split(b"\n")[1:] == lines
+        gateway.deliver("r", lines, first=101)
+        assert str(await socket.recv()).encode().split(b"\n")[1:] == lines
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "code"),
+    [
+        pytest.param({"expires_ms": 1}, 401, "ticket_expired", id="expired"),
+        pytest.param({"gateways": (("e2", GENERATION),)}, 401, "ticket_invalid", id="other gateway"),
+        pytest.param({"gateways": (("e1", GENERATION - 1),)}, 401, "ticket_invalid", id="before the restart"),
+        pytest.param({"purpose": PULL}, 401, "ticket_invalid", id="a pull token"),
+        pytest.param({"key_id": "k9"}, 401, "ticket_invalid", id="unknown key"),
+    ],
+)
+async def test_a_ticket_that_is_not_for_this_gateway_is_refused(
+    gateway: Gateway, changes: dict[str, Any], status: int, code: str
+) -> None:
+    with pytest.raises(InvalidStatus) as refused:
+        await gateway.connect(gateway.ticket(**changes))
+    assert refused.value.response.status_code == status
+    assert json.loads(refused.value.response.body or b"")["code"] == code
+
+
+async def test_an_older_key_still_verifies(gateway: Gateway) -> None:
+    async with gateway.connect(gateway.ticket(key_id="k1")) as socket:
+        assert (await told(socket))["t"] == "hello"
+
+
+@pytest.mark.parametrize(
+    ("gateway", "headers", "status", "code"),
+    [
+        pytest.param({"max_connections": 1}, {}, 503, "full", id="full"),
+        pytest.param({"origins": ("https://a.example",)}, {"Origin": "https://b.example"}, 403, "origin", id="origin"),
+    ],
+    indirect=["gateway"],
+)
+async def test_who_may_not_come_is_told_why(gateway: Gateway, headers: dict[str, str], status: int, code: str) -> None:
+    async with gateway.connect():
+        with pytest.raises(InvalidStatus) as refused:
+            await gateway.connect(additional_headers=headers)
+    assert refused.value.response.status_code == status
+    assert json.loads(refused.value.response.body or b"")["code"] == code
+
+
+async def test_a_plain_request_is_told_to_upgrade(gateway: Gateway) -> None:
+    async with aiohttp.ClientSession() as http, http.get(f"http://127.0.0.1:{gateway.port}/v1/live") as answer:
+        assert answer.status == 426
+        assert (await answer.json(content_type=None))["code"] == "upgrade_required"
+
+
+@pytest.mark.parametrize(
+    ("frame", "code"),
+    [
+        pytest.param(b"binary", Close.UNSUPPORTED_DATA, id="binary"),
+        pytest.param("not json", Close.BAD_FRAME, id="not JSON"),
+        pytest.param('{"t":"fly"}', Close.BAD_FRAME, id="unknown frame"),
+        pytest.param("[" * 3000, Close.BAD_FRAME, id="nested deeply"),
+        pytest.param('{"t":"hb","pad":"' + "x" * 5000 + '"}', Close.TOO_BIG, id="too big"),
+    ],
+)
+async def test_a_frame_outside_the_protocol_ends_the_connection_with_its_code(
+    gateway: Gateway, frame: str | bytes, code: Close
+) -> None:
+    async with gateway.connect(compression=None) as socket:
+        await told(socket)
+        await socket.send(frame)
+        assert await close_code(socket) == code
+    assert not gateway.server.hub.rooms
+
+
+async def test_a_room_that_may_not_be_joined_is_refused_and_the_connection_lives(gateway: Gateway) -> None:
+    async with gateway.connect(gateway.ticket(user=User("u1", rooms=tuple(f"r{i}" for i in range(12))))) as socket:
+        await told(socket)
+        assert (await ask(socket, t="join", room="not a room"))["code"] == "room_invalid"
+        assert (await ask(socket, t="join", room="elsewhere"))["code"] == "forbidden"
+        for i in range(8):
+            assert (await ask(socket, t="join", room=f"r{i}"))["t"] == "joined"
+        assert (await ask(socket, t="join", room="r8"))["code"] == "too_many_rooms"
+        assert (await ask(socket, t="join", room="r7"))["t"] == "joined"
+
+
+@pytest.mark.parametrize("gateway", [{"slow_unsent_bytes": 64 * 1024, "max_unsent_bytes": 256 * 1024}], indirect=True)
+async def test_a_viewer_that_does_not_read_is_ended_and_the_others_go_on(gateway: Gateway) -> None:
+    async with gateway.connect(compression=None) as reader:
+        await told(reader)
+        await ask(reader, t="join", room="r")
+        _, writer = await asyncio.open_connection("127.0.0.1", gateway.port, limit=1024)
+        key = "dGhlIHNhbXBsZSBub25jZQ=="
+        head = (
+            f"GET /v1/live?ticket={gateway.ticket('slow')} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        )
+        writer.write(f"{head}Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n\r\n".encode())
+        join = b'{"t":"join","room":"r"}'
+        writer.write(bytes((0x81, 0x80 | len(join), 0, 0, 0, 0)) + join)
+        async with asyncio.timeout(5):
+            while len(gateway.server.hub.rooms[room_hash("r")].members) < 2:  # noqa: ASYNC110 - the edge has no such event
+                await asyncio.sleep(0)
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        seq = 0
+        async with asyncio.timeout(30):
+            while len(gateway.server.viewers) == 2:
+                gateway.deliver("r", [line(seq + i, "x" * 150) for i in range(1, 101)], first=seq + 1)
+                seq += 100
+                assert (await told(reader))["seq"][1] == seq
+        writer.transport.abort()
+
+
+async def test_a_draining_gateway_asks_viewers_to_move_takes_nobody_and_ends(gateway: Gateway) -> None:
+    async with gateway.connect() as socket:
+        await told(socket)
+        draining = asyncio.create_task(gateway.server.drain())
+        assert (await told(socket))["t"] == "move"
+        with pytest.raises(InvalidStatus) as refused:
+            await gateway.connect()
+        assert json.loads(refused.value.response.body or b"")["code"] == "draining"
+        assert await close_code(socket) == Close.SERVICE_RESTART
+        await draining
+    assert not gateway.server.viewers
