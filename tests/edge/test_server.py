@@ -54,9 +54,11 @@ class Gateway:
             self.url(self.ticket() if ticket is None else ticket), subprotocols=[Subprotocol(SUBPROTOCOL)], **options
         )
 
-    def deliver(self, room: str, lines: list[bytes], first: int = 1) -> None:
+    def deliver(self, room: str, lines: list[bytes], first: int = 1, *, reliable: bool = False) -> None:
         last = first + len(lines) - 1
-        payload = pack_payload(BatchHeader(room, 3, (first, last), 0, at=1), [], lines)
+        payload = pack_payload(
+            BatchHeader(room, 3, (first, last), 0, at=1), lines if reliable else [], [] if reliable else lines
+        )
         flags = RoomFlags.DEFLATED if payload.deflated else 0
         entry = RoomEntry(room_hash(room), first, last, 0, len(lines), 0, len(payload.data), payload.reliable_size, 3, flags)
         batch = decode_broadcast(encode_batch(1, b"o" * 16, Anchor(0, 0, -1), 0, 1, 1, [(entry, payload.data)]))
@@ -233,7 +235,7 @@ async def test_a_viewer_that_does_not_read_is_ended_and_the_others_go_on(gateway
         seq = 0
         async with asyncio.timeout(30):
             while len(gateway.server.viewers) == 2:
-                gateway.deliver("r", [line(seq + i, "x" * 150) for i in range(1, 101)], first=seq + 1)
+                gateway.deliver("r", [line(seq + i, "x" * 150) for i in range(1, 101)], seq + 1, reliable=True)
                 seq += 100
                 assert (await told(reader))["seq"][1] == seq
         writer.transport.abort()
