@@ -22,6 +22,8 @@ MAX_PACKAGE_ITEMS: Final = 64
 MAX_UPLINK_BYTES: Final = 64 * 1024
 MAX_BROADCAST_BYTES: Final = 900 * 1024  # below the broker's default of 1 MiB with room for Kafka's own framing
 NO_OFFSET: Final = -1
+MAX_STATE_BYTES: Final = 512 * 1024 * 1024  # a partition's state unpacked; zlib can pack 1 GB of nothing into 1 MB
+_MAX_DETAIL_CHARS: Final = 200  # a detail may quote what it refuses, and goes to logs and dead letters
 
 R = TypeVar("R", bound=msgspec.Struct)
 
@@ -41,6 +43,7 @@ class BadRecordError(ValueError):
     """A record that cannot be read, with its `reason`."""
 
     def __init__(self, reason: BadRecord, detail: str) -> None:
+        detail = detail[:_MAX_DETAIL_CHARS]
         super().__init__(f"{reason.value}: {detail}")
         self.reason = reason
         self.detail = detail
@@ -93,7 +96,14 @@ class Uplink(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
         return any(CLASS_OF[item.kind] is not Class.BEST_EFFORT for item in self.items)
 
 
+class _Version(msgspec.Struct):
+    """What is looked at first in a record that does not fit: a later version may have other fields."""
+
+    v: int = VERSION
+
+
 _uplink_decoder: Final = msgspec.json.Decoder(Uplink)
+_version_decoder: Final = msgspec.json.Decoder(_Version)
 _encoder: Final = msgspec.json.Encoder()
 _BRACE: Final = ord("{")
 _LINE_BREAK: Final = re.compile(rb"[\r\n]")
@@ -123,11 +133,11 @@ def decode_uplink(key: bytes | None, value: bytes | None) -> Uplink:
         if b"\\ud" in value or b"\\uD" in value:
             msgspec.json.decode(value)  # nor for lone surrogates, which most viewers' parsers refuse
     except msgspec.ValidationError as error:
-        raise BadRecordError(BadRecord.SCHEMA, str(error)) from None
+        raise _misfit(value, error) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadRecordError(BadRecord.UNDECODABLE, str(error)) from None
     if record.v != VERSION:
-        raise BadRecordError(BadRecord.VERSION, f"version {record.v}, this reader knows {VERSION}")
+        raise _foreign(record.v)
     if key != record.room.encode():
         raise BadRecordError(BadRecord.WRONG_KEY, "the key is not the room's id")
     if any(memoryview(item.data)[0] != _BRACE for item in record.items):
@@ -135,6 +145,19 @@ def decode_uplink(key: bytes | None, value: bytes | None) -> Uplink:
     if _LINE_BREAK.search(value):
         record = msgspec.structs.replace(record, items=[Item(i.kind, _one_line(i.data)) for i in record.items])
     return record
+
+
+def _misfit(value: bytes, error: msgspec.ValidationError) -> BadRecordError:
+    """Say why a record that is JSON does not fit: another version, or against the schema of ours."""
+    try:
+        version = _version_decoder.decode(value).v
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        version = VERSION
+    return BadRecordError(BadRecord.SCHEMA, str(error)) if version == VERSION else _foreign(version)
+
+
+def _foreign(version: int) -> BadRecordError:
+    return BadRecordError(BadRecord.VERSION, f"version {version}, this reader knows {VERSION}")
 
 
 def _one_line(data: msgspec.Raw) -> msgspec.Raw:
@@ -276,6 +299,7 @@ _SNAPSHOT: Final = Layout("<qQII")
 ROOM_ENTRY: Final = Layout("<QQQQIIIIII")
 NOTICE_ENTRY: Final = Layout("<QQI")
 CARD_ENTRY: Final = Layout("<QI")
+_SIZES: Final = (Layout("<40xI12x"), Layout("<16xI"), Layout("<8xI"))  # `size` alone of each entry: 30 ns, whole ones 95
 _MAGIC: Final = b"LR"
 OWNER_BYTES: Final = 16
 _ANCHORED: Final = _STAMP.size + _ANCHOR.size
@@ -385,7 +409,11 @@ def _batch(stamp: Stamp, value: bytes) -> Batch:
     if fourth > len(value):
         raise BadRecordError(BadRecord.TRUNCATED, "a batch's directory")
     body = memoryview(value)[fourth:]
-    return Batch(stamp, anchor, pos, at_ms, oldest_ms, value[first:second], value[second:third], value[third:fourth], body)
+    directory = value[first:second], value[second:third], value[third:fourth]
+    claimed = sum(size for sizes, part in zip(_SIZES, directory, strict=True) for (size,) in sizes.iter_unpack(part))
+    if claimed != len(body):
+        raise BadRecordError(BadRecord.TRUNCATED, f"a batch's directory names {claimed} bytes, {len(body)} follow it")
+    return Batch(stamp, anchor, pos, at_ms, oldest_ms, *directory, body)
 
 
 class Ruling(NamedTuple):
@@ -504,15 +532,24 @@ _packer: Final = msgspec.msgpack.Encoder()
 
 def encode_state(state: PartitionState, chunk_bytes: int = MAX_BROADCAST_BYTES - 1024) -> list[bytes]:
     """Return a partition's state as the data of its SNAPSHOT chunks, at least one."""
-    packed = zlib.compress(_packer.encode(state), 1)
+    plain = _packer.encode(state)
+    if len(plain) > MAX_STATE_BYTES:
+        raise BadRecordError(BadRecord.TOO_LARGE, f"a state of {len(plain)} bytes, at most {MAX_STATE_BYTES}")
+    packed = zlib.compress(plain, 1)
     return [packed[i : i + chunk_bytes] for i in range(0, len(packed), chunk_bytes)]
 
 
-def decode_state(chunks: Sequence[bytes]) -> PartitionState:
+def decode_state(chunks: Sequence[bytes], max_bytes: int = MAX_STATE_BYTES) -> PartitionState:
     """Return the state that `encode_state` cut up."""
+    engine = zlib.decompressobj()
     try:
-        state = _state_decoder.decode(zlib.decompress(b"".join(chunks)))
-    except (zlib.error, msgspec.DecodeError) as error:
+        plain = engine.decompress(b"".join(chunks), max_bytes + 1)
+        if len(plain) > max_bytes:
+            raise BadRecordError(BadRecord.TOO_LARGE, f"a state of more than {max_bytes} bytes")
+        if not engine.eof or engine.unused_data:
+            raise BadRecordError(BadRecord.TRUNCATED, "a snapshot's state")
+        state = _state_decoder.decode(plain)
+    except (zlib.error, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadRecordError(BadRecord.UNDECODABLE, f"snapshot: {error}") from None
     if state.v != VERSION:
         raise BadRecordError(BadRecord.VERSION, f"snapshot version {state.v}, this reader knows {VERSION}")
@@ -672,11 +709,11 @@ class JsonReader(Generic[R]):
         try:
             record = self._decoder.decode(value)
         except msgspec.ValidationError as error:
-            raise BadRecordError(BadRecord.SCHEMA, str(error)) from None
+            raise _misfit(value, error) from None
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise BadRecordError(BadRecord.UNDECODABLE, str(error)) from None
         if (version := getattr(record, "v", VERSION)) != VERSION:
-            raise BadRecordError(BadRecord.VERSION, f"version {version}, this reader knows {VERSION}")
+            raise _foreign(version)
         return record
 
 

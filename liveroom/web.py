@@ -28,6 +28,7 @@ _BY_STATUS: Final = {
 }
 _ALLOWED_HEADERS: Final = "authorization, content-type, idempotency-key"
 _PREFLIGHT_AGE_S: Final = "600"
+_LINGER_S: Final = 1.0  # how long the rest of a refused body is read, so that its sender sees the answer; 10 s keep slow ones
 
 
 def problem_response(problem: ProblemError) -> web.Response:
@@ -117,7 +118,9 @@ async def serve(
 
     Raises OSError with the address in words when it is taken.
     """
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=shutdown_timeout_s, handle_signals=False)
+    runner = web.AppRunner(
+        app, access_log=None, shutdown_timeout=shutdown_timeout_s, lingering_time=_LINGER_S, handle_signals=False
+    )
     await runner.setup()
     try:
         await web.TCPSite(runner, host, port, backlog=4096, reuse_address=True).start()

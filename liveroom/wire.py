@@ -192,7 +192,7 @@ def decode_client_frame(text: bytes | str) -> Join | Leave | Heartbeat:
     """Return what a viewer said, or raise `BadFrameError`."""
     try:
         frame: Join | Leave | Heartbeat = _client_decoder.decode(text)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise BadFrameError(str(error)) from None
     return frame
 
@@ -293,5 +293,5 @@ def websocket_frame(payload: bytes | memoryview, opcode: int = TEXT, *, deflated
 
 def close_frame(code: int, reason: str = "") -> bytes:
     """Return a close frame; `reason` is cut to the 123 bytes a control frame holds."""
-    text = reason.encode()[:123].decode(errors="ignore").encode()
+    text = reason.encode(errors="replace")[:123].decode(errors="ignore").encode()
     return websocket_frame(code.to_bytes(2, "big") + text, CLOSE)

@@ -116,6 +116,11 @@ class _Broker:
     def output(self) -> Path:
         return self.folder / "output.log"
 
+    def open_output(self) -> IO[bytes]:
+        """Start both logs anew."""
+        self.log.unlink(missing_ok=True)
+        return self.output.open("wb")
+
     def tail(self) -> str:
         """Return the first error and the last lines of what the broker logged and printed, without Java's stack frames."""
         shown: list[str] = []
@@ -215,8 +220,8 @@ class LocalKafka:
                         raise
         except BaseException as error:
             await self.stop()
-            if isinstance(error, LocalKafkaError):
-                distrust_jars(cache=self._cache)  # a damaged jar shows in many ways: look at all of them at the next start
+            if isinstance(error, LocalKafkaError):  # perhaps by a damaged jar: look at all of them at the next start
+                await asyncio.to_thread(distrust_jars, cache=self._cache)
             raise
 
     async def stop(self) -> None:
@@ -256,6 +261,27 @@ class LocalKafka:
         process.send_signal(number)
         if number == signal.SIGKILL:
             await process.wait()
+
+    async def in_sync(self, timeout_s: float = READY_TIMEOUT_S) -> None:
+        """Return once every partition has all its replicas in sync: the moment when the next single fault may come."""
+        deadline = time.monotonic() + timeout_s
+        client = AIOKafkaAdminClient(bootstrap_servers=self.bootstrap, request_timeout_ms=_REQUEST_TIMEOUT_MS)
+        await client.start()
+        try:
+            while True:
+                behind = [
+                    f"{topic['topic']}-{partition['partition']}"
+                    for topic in await client.describe_topics()
+                    for partition in topic["partitions"]
+                    if len(partition["isr"]) < len(partition["replicas"])
+                ]
+                if not behind:
+                    return
+                if time.monotonic() > deadline:
+                    raise LocalKafkaError(f"after {timeout_s:.0f} s replicas are not in sync: {', '.join(sorted(behind))}")
+                await asyncio.sleep(_LOOK_S)
+        finally:
+            await client.close()
 
     async def watch(self) -> None:
         """Wait until a broker ends that nobody stopped or killed through us, and raise. Never returns: run it as a task."""
@@ -350,9 +376,9 @@ class LocalKafka:
 
     async def _format(self, broker: _Broker, cluster_id: str) -> None:
         """Have Kafka's own tool write the empty data folder, if it is not there."""
-        if (broker.data / "meta.properties").exists():
+        if await asyncio.to_thread((broker.data / "meta.properties").exists):
             return
-        with broker.output.open("wb") as output:
+        with await asyncio.to_thread(broker.open_output) as output:
             process = await spawn_tethered(
                 [
                     *self._command(broker, heap_mb=64),
@@ -369,12 +395,12 @@ class LocalKafka:
             finally:
                 await stop_process(process)
         if code != 0:
-            raise LocalKafkaError(f"the data folder {broker.data} cannot be made (exit code {code}):\n{broker.tail()}")
+            tail = await asyncio.to_thread(broker.tail)
+            raise LocalKafkaError(f"the data folder {broker.data} cannot be made (exit code {code}):\n{tail}")
 
     async def _spawn(self, broker: _Broker) -> None:
         assert self._folder_lock is not None  # noqa: S101 - start() took it
-        broker.log.unlink(missing_ok=True)
-        with broker.output.open("wb") as output:
+        with await asyncio.to_thread(broker.open_output) as output:
             broker.process = await spawn_tethered(
                 [*self._command(broker, heap_mb=self._heap_mb), "kafka.Kafka", "server.properties"],
                 env=self._environment(),

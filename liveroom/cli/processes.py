@@ -350,7 +350,7 @@ class System:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is not None:
+        if error is not None and not isinstance(error, asyncio.CancelledError):  # that is Ctrl-C
             self.keep_logs = True
         await self.stop()
         if error is None:
@@ -370,7 +370,7 @@ class System:
                 for service in self.services:
                     tasks.create_task(self._start(service))
         except BaseException as error:
-            self.keep_logs = True
+            self.keep_logs = self.keep_logs or isinstance(error, Exception)  # not for Ctrl-C
             await self._stop_all(grace_s=2)
             if isinstance(error, BaseExceptionGroup):
                 raise error.exceptions[0] from None  # the first to fail; the others were cancelled

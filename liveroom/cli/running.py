@@ -1,7 +1,7 @@
 """What `liveroom demo` and `liveroom up` tell the other commands of this user: where their services are, and the key of tokens.
 
-Owns one file per running system in the user's runtime folder, readable by that user alone. A file whose process is gone (kill -9)
-is removed by the next reader. Refuses a folder that somebody else could write to.
+Owns one file per running system in the user's runtime folder, readable by that user alone. A file whose process is gone (kill
+-9) is removed by the next reader. Refuses a folder that somebody else could write to.
 """
 
 import os
@@ -101,5 +101,6 @@ def _check(folder: Path) -> None:
     about = folder.lstat()
     if not stat.S_ISDIR(about.st_mode) or about.st_uid != os.getuid() or about.st_mode & _FORBIDDEN:
         raise RuntimeFolderError(
-            f"{folder} is not a folder of this user alone (mode 700), so no keys are kept in it; remove it, or set LIVEROOM_RUNTIME_DIR"
+            f"{folder} is not a folder of this user alone (mode 700), so no keys are kept in it;"
+            " remove it, or set LIVEROOM_RUNTIME_DIR"
         )

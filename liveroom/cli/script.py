@@ -49,8 +49,8 @@ def write(lines: Sequence[Line], seed: int) -> list[Cue]:
             cues.append(Cue(at_s, f"g{gifts}", user, Kind.GIFT, body))
             gifts -= 1
     for number in range(max(1, round(len(lines) * LIKES_PER_DANMAKU))):
-        body = Like(chance.choice((1, 1, 2, 3, 5)))
-        cues.append(Cue(chance.uniform(0, length_s), f"l{number}", chance.choice(users), Kind.LIKE, body))
+        at_s, like = chance.uniform(0, length_s), Like(chance.choice((1, 1, 2, 3, 5)))
+        cues.append(Cue(at_s, f"l{number}", chance.choice(users), Kind.LIKE, like))
     cues.sort(key=lambda cue: cue.at_s)
     return cues
 

@@ -37,7 +37,7 @@ async def spawn_tethered(
     `communicate()`, which closes it; `stdout` and `stderr` may be pipes and are read as usual. On Linux "this process ends"
     includes the end of the thread that calls.
     """
-    program = shutil.which(command[0], path=env.get("PATH") if env is not None else None)
+    program = await asyncio.to_thread(shutil.which, command[0], path=env.get("PATH") if env is not None else None)
     if program is None:
         raise FileNotFoundError(f"cannot start {os.fspath(command[0])!r}: no such program")
     return await asyncio.create_subprocess_exec(

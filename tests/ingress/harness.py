@@ -1,4 +1,4 @@
-"""An ingress for a test: its app in this process with a real or a made queue, or the real process."""
+"""An ingress for a test: its app in this process with a queue that only looks like one, or the real process."""
 
 import asyncio
 import contextlib
@@ -129,7 +129,7 @@ def _get(url: str) -> tuple[int, str]:
 async def until(true: Callable[[], Awaitable[bool]], deadline_s: float = 10.0) -> None:
     """Look until `true()` holds."""
     async with asyncio.timeout(deadline_s):
-        while not await true():
+        while not await true():  # noqa: ASYNC110 - what is awaited lies in another process
             await asyncio.sleep(0.02)
 
 

@@ -1,0 +1,270 @@
+"""The commands and their options: what a person types.
+
+Owns names, options, environment variables and help, all pinned: scripts rely on them. What a command does stands in the module of
+its noun and is imported only when it runs, so that `liveroom --help` is quick.
+"""
+
+import asyncio
+import sys
+from collections.abc import Coroutine
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from liveroom import __version__
+from liveroom.kinds import Role
+
+app: Final = typer.Typer(
+    name="liveroom",
+    help="A live room on the real Kafka: danmaku, gifts and likes to every viewer. Begin with: liveroom demo",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+Ingress = Annotated[
+    str, typer.Option(envvar="LIVEROOM_INGRESS_URL", metavar="URL", help="ingress to send to; default: your running demo or up")
+]
+Scheduler = Annotated[
+    str, typer.Option(envvar="LIVEROOM_SCHEDULER_URL", metavar="URL", help="scheduler to ask; default: your running demo or up")
+]
+TokenKey = Annotated[
+    str,
+    typer.Option(envvar="LIVEROOM_TOKEN_KEY", metavar="KEY", help="key to sign user tokens with; default: that of your demo or up"),
+]
+Token = Annotated[str, typer.Option(envvar="LIVEROOM_TOKEN", metavar="JWT", help="a ready-made user token, used as it is")]
+Kafka = Annotated[
+    str, typer.Option(envvar="KAFKA_BOOTSTRAP", metavar="HOST:PORT", help="the cluster; default: that of your running demo or up")
+]
+Prefix = Annotated[str | None, typer.Option(metavar="TEXT", help="put before every topic's name; default: LIVEROOM_KAFKA__PREFIX")]
+Partitions = Annotated[int, typer.Option(min=1, max=1024, help="partitions rooms are spread over")]
+Edges = Annotated[int, typer.Option(min=1, max=64, help="gateways")]
+PagePort = Annotated[int, typer.Option(min=0, max=65_535, help="port of the page; a free one if it is taken, 0: any")]
+KeepLogs = Annotated[bool, typer.Option("--keep-logs", help="keep the folder with the services' logs")]
+Room = Annotated[str, typer.Option("--room", "-r", metavar="ID", help="1 to 64 of A-Z a-z 0-9 _ -")]
+RoomArgument = Annotated[str, typer.Argument(metavar="ROOM", help="1 to 64 of A-Z a-z 0-9 _ -")]
+
+
+class RoleName(str, Enum):
+    """The roles as the command line takes them."""
+
+    VIEWER = Role.VIEWER.value
+    STREAMER = Role.STREAMER.value
+    MODERATOR = Role.MODERATOR.value
+    OPERATOR = Role.OPERATOR.value
+    SERVICE = Role.SERVICE.value
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"liveroom {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    *, version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="show the version and end")] = False
+) -> None:
+    """Show a live room on the real Kafka: danmaku, gifts and likes to every viewer."""
+    del version
+
+
+@app.command()
+def demo(
+    viewers: Annotated[int, typer.Option(min=1, max=20_000, help="viewers that join through the scheduler")] = 50,
+    rooms: Annotated[int, typer.Option(min=1, max=1000, help="rooms, each with the same danmaku and its share of viewers")] = 1,
+    speed: Annotated[float, typer.Option(min=0.1, max=1000, help="times the danmaku's own timing")] = 1.0,
+    edges: Edges = 2,
+    partitions: Partitions = 16,
+    seed: Annotated[int | None, typer.Option(help="of the gifts and likes mixed in; printed, so that a run can be repeated")] = None,
+    file: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="danmaku XML to play; default: the 1,111 that come with us")
+    ] = None,
+    duration: Annotated[
+        float | None,
+        typer.Option(
+            min=1, metavar="SECONDS", help="end by itself; exit code 0 only if all viewers joined, danmaku and gifts were seen,"
+            " nothing was lost or doubled and no process died"
+        ),
+    ] = None,
+    page_port: PagePort = 8700,
+    keep_logs: KeepLogs = False,
+) -> None:
+    """Run everything on this machine and show it: Kafka, services, viewers, real danmaku with gifts and likes.
+
+    Keys: k kills a gateway (its viewers come back, it is started again after 3 s), q ends. KAFKA_BOOTSTRAP=host:port uses that
+    cluster instead of a local one.
+    """
+    from liveroom.cli.demo import DemoOptions, run_demo  # noqa: PLC0415 - see the module's docstring
+
+    options = DemoOptions(
+        viewers=viewers,
+        rooms=rooms,
+        speed=speed,
+        edges=edges,
+        partitions=partitions,
+        seed=seed,
+        file=file,
+        duration_s=duration,
+        page_port=page_port,
+        keep_logs=keep_logs,
+    )
+    _run(run_demo(options))
+
+
+@app.command()
+def up(
+    edges: Edges = 2,
+    partitions: Partitions = 16,
+    data: Annotated[
+        Path | None, typer.Option(file_okay=False, help="keep Kafka's data in this folder, and go on from them at the next start")
+    ] = None,
+    prefix: Annotated[str, typer.Option(metavar="TEXT", help="put before every topic's name")] = "",
+    page_port: PagePort = 8700,
+    keep_logs: KeepLogs = False,
+) -> None:
+    """Run Kafka and the services, without danmaku and viewers, until Ctrl-C.
+
+    While it runs, `liveroom send`, `watch`, `replay` and `topics` find it by themselves. KAFKA_BOOTSTRAP=host:port uses that
+    cluster instead of a local one.
+    """
+    from liveroom.cli.up import UpOptions, run_up  # noqa: PLC0415 - see the module's docstring
+
+    options = UpOptions(
+        edges=edges, partitions=partitions, data=data, prefix=prefix, page_port=page_port, keep_logs=keep_logs
+    )
+    _run(run_up(options))
+
+
+@app.command()
+def doctor(kafka: Kafka = "", prefix: Prefix = None) -> None:
+    """Look at this machine and say what is missing, in plain words. Exit code 1 if something must be mended."""
+    from liveroom.cli.talk import show_health  # noqa: PLC0415 - see the module's docstring
+
+    _run(show_health(kafka, prefix))
+
+
+@app.command()
+def replay(
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="danmaku in Bilibili's XML format")],
+    room: Room,
+    speed: Annotated[float, typer.Option(min=0.1, max=10_000, help="times the file's own timing")] = 1.0,
+    seed: Annotated[int | None, typer.Option(help="of the gifts and likes mixed in; printed, so that a run can be repeated")] = None,
+    plain: Annotated[bool, typer.Option("--plain", help="danmaku only, no gifts and likes")] = False,
+    ingress: Ingress = "",
+    token_key: TokenKey = "",
+    token: Token = "",
+) -> None:
+    """Send a danmaku file through ingress at its own timing times SPEED, with gifts and likes mixed in by a seed.
+
+    Says how many were accepted, refused (by code) and unknown. Exit code 1 if any was not accepted.
+    """
+    from liveroom.cli.replay import run_replay  # noqa: PLC0415 - see the module's docstring
+    from liveroom.cli.target import check_room, find_target  # noqa: PLC0415
+
+    async def run() -> int:
+        target = find_target(ingress=ingress, token_key=token_key, token=token)
+        return await run_replay(file, check_room(room), target, speed=speed, seed=seed, plain=plain)
+
+    _run(run())
+
+
+@app.command()
+def watch(
+    room: RoomArgument,
+    as_json: Annotated[bool, typer.Option("--json", help="one JSON object a line, as viewers get them")] = False,
+    duration: Annotated[float | None, typer.Option(min=0.1, metavar="SECONDS", help="end by itself")] = None,
+    user: Annotated[str, typer.Option(metavar="ID", help="watch as this user")] = "watcher",
+    scheduler: Scheduler = "",
+    token_key: TokenKey = "",
+    token: Token = "",
+) -> None:
+    """Join a room through the scheduler and print what a viewer sees, until Ctrl-C."""
+    from liveroom.cli.talk import run_watch  # noqa: PLC0415 - see the module's docstring
+    from liveroom.cli.target import check_room, find_target  # noqa: PLC0415
+
+    async def run() -> int:
+        target = find_target(scheduler=scheduler, token_key=token_key, token=token)
+        return await run_watch(check_room(room), target, user=user, as_json=as_json, duration_s=duration)
+
+    _run(run())
+
+
+@app.command()
+def send(
+    room: RoomArgument,
+    text: Annotated[str, typer.Argument(metavar="TEXT", help="up to 200 characters")],
+    user: Annotated[str, typer.Option(metavar="ID", help="send as this user")] = "me",
+    name: Annotated[str, typer.Option(help="what viewers see as the name")] = "",
+    ingress: Ingress = "",
+    token_key: TokenKey = "",
+    token: Token = "",
+) -> None:
+    """Send one danmaku. Prints the answer; exit code 1 if it was refused."""
+    from liveroom.cli.talk import run_send  # noqa: PLC0415 - see the module's docstring
+    from liveroom.cli.target import check_room, find_target  # noqa: PLC0415
+
+    async def run() -> int:
+        target = find_target(ingress=ingress, token_key=token_key, token=token)
+        return await run_send(check_room(room), text, target, user=user, name=name)
+
+    _run(run())
+
+
+@app.command()
+def token(
+    user: Annotated[str, typer.Option(metavar="ID", help="1 to 64 of A-Z a-z 0-9 _ . : @ -")],
+    role: Annotated[RoleName, typer.Option(help="what the user may do")] = RoleName.VIEWER,
+    name: Annotated[str, typer.Option(help="what viewers see as the name")] = "",
+    level: Annotated[int, typer.Option(min=0, max=255, help="higher levels are thinned last")] = 0,
+    room: Annotated[list[str] | None, typer.Option(metavar="ID", help="good for this room only; may be given again")] = None,
+    ttl: Annotated[int, typer.Option(min=1, metavar="SECONDS", help="how long it is good for")] = 3600,
+    token_key: TokenKey = "",
+) -> None:
+    """Print a user token, for curl and programs. In production an identity service signs them."""
+    from msgspec.structs import replace  # noqa: PLC0415 - see the module's docstring
+
+    from liveroom.cli.target import check_room, find_target, make_user  # noqa: PLC0415
+
+    async def run() -> int:
+        who = replace(make_user(user, role.value, name, level), rooms=tuple(check_room(one) for one in room or ()))
+        print(find_target(token_key=token_key).token_for(who, ttl))
+        return 0
+
+    _run(run())
+
+
+@app.command()
+def topics(
+    kafka: Kafka = "",
+    prefix: Prefix = None,
+    partitions: Annotated[int | None, typer.Option(min=1, max=1024, help="expected; default: LIVEROOM_KAFKA__PARTITIONS")] = None,
+) -> None:
+    """Show the topics: partitions, how far each goes, and the last record of every partition of the broadcast queue."""
+    from liveroom.cli.talk import show_topics  # noqa: PLC0415 - see the module's docstring
+
+    _run(show_topics(kafka, prefix, partitions))
+
+
+def _run(work: Coroutine[None, None, int]) -> None:
+    """Run a command; what went wrong for a reason we know is one line, not a traceback."""
+    from liveroom.cli.danmaku import DanmakuFileError  # noqa: PLC0415 - see the module's docstring
+    from liveroom.cli.java import NoJavaError  # noqa: PLC0415
+    from liveroom.cli.kafkajars import JarError  # noqa: PLC0415
+    from liveroom.cli.localkafka import LocalKafkaError  # noqa: PLC0415
+    from liveroom.cli.processes import ServiceError  # noqa: PLC0415
+    from liveroom.cli.running import RuntimeFolderError  # noqa: PLC0415
+    from liveroom.cli.target import TargetError  # noqa: PLC0415
+
+    known = (DanmakuFileError, NoJavaError, JarError, LocalKafkaError, ServiceError, RuntimeFolderError, TargetError)
+    try:
+        code = asyncio.run(work)
+    except KeyboardInterrupt:
+        code = 130
+    except known as error:
+        print(f"liveroom: {error}", file=sys.stderr)
+        code = 2
+    raise typer.Exit(code)

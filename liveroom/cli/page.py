@@ -1,0 +1,122 @@
+"""The page for people, as the demo serves it: three files, the addresses they need, and tokens for anyone at this machine.
+
+Owns the page's HTTP headers and `POST /demo/token`, which stands in for an identity service: it makes a viewer's token for any
+name. So it listens on 127.0.0.1 only and refuses requests that other pages or rebound names send. `up` and `demo` call it.
+"""
+
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from aiohttp import web
+
+import viewer
+from liveroom.cli.processes import HOST
+from liveroom.closecodes import TABLE
+from liveroom.errors import Code, ProblemError
+from liveroom.tickets import User, sign_user
+from liveroom.topics import USER_ID
+from liveroom.web import json_response, problems
+
+FOLDER: Final = Path(viewer.__file__).with_name("web")
+FILES: Final = {"/": "index.html", "/app.js": "app.js", "/style.css": "style.css"}
+HEADERS: Final = {
+    # Services start after the page, and gateways come and go: connections to any port of this machine.
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:;"
+    f" connect-src 'self' http://{HOST}:* ws://{HOST}:*; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+TOKEN_TTL_S: Final = 3600
+RETRY_AFTER_S: Final = 1.0
+_MAX_BODY_BYTES: Final = 1024
+_MAX_NAME_CHARS: Final = 32
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+@dataclass(slots=True)
+class PageState:
+    """What the page is told; the addresses are None until the services are ready."""
+
+    token_key: str
+    rooms: list[str]
+    ingress: str | None = None
+    scheduler: str | None = None
+    issued: int = field(default=0)
+
+
+class _TokenRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    name: str
+    user: str = ""
+
+
+def make_page(state: PageState) -> web.Application:
+    """Return the app that serves the page."""
+    app = web.Application(middlewares=[_headers, problems(), _own_pages_only], client_max_size=_MAX_BODY_BYTES)
+
+    async def config(_: web.Request) -> web.Response:
+        if state.ingress is None or state.scheduler is None:
+            raise ProblemError(Code.NOT_READY, retry_after_s=RETRY_AFTER_S)
+        closes = {
+            code: {"reason": rule.reason, "reconnect": rule.reconnect, "after_s": rule.after_s} for code, rule in TABLE.items()
+        }
+        about = {"ingress": state.ingress, "scheduler": state.scheduler, "rooms": state.rooms, "closes": closes}
+        return json_response(msgspec.json.encode(about))
+
+    async def token(request: web.Request) -> web.Response:
+        if request.content_type != "application/json":  # what a foreign page could send without asking (CORS)
+            raise ProblemError(Code.UNSUPPORTED_MEDIA_TYPE)
+        if state.ingress is None:
+            raise ProblemError(Code.NOT_READY, retry_after_s=RETRY_AFTER_S)
+        try:
+            asked = msgspec.json.decode(await request.read(), type=_TokenRequest)
+        except msgspec.ValidationError as error:
+            raise ProblemError(Code.SCHEMA, str(error)) from None
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise ProblemError(Code.BAD_JSON, str(error)) from None
+        name = " ".join(asked.name.split())[:_MAX_NAME_CHARS]
+        if not name:
+            raise ProblemError(Code.SCHEMA, "a name is needed - at `$.name`")
+        own = asked.user.startswith("guest-") and USER_ID.match(asked.user)  # never the name of one who plays in the demo
+        user = User(asked.user if own else f"guest-{secrets.token_hex(4)}", name=name)
+        state.issued += 1
+        signed = sign_user(user, state.token_key.encode(), int(time.time()), TOKEN_TTL_S)
+        return json_response(msgspec.json.encode({"user": user.id, "name": name, "token": signed}))
+
+    for path, file in FILES.items():
+        app.router.add_get(path, _file(FOLDER / file))
+    app.router.add_get("/demo/config", config)
+    app.router.add_post("/demo/token", token)
+    return app
+
+
+def _file(path: Path) -> Handler:
+    async def serve_file(_: web.Request) -> web.StreamResponse:
+        return web.FileResponse(path)
+
+    return serve_file
+
+
+@web.middleware
+async def _own_pages_only(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Refuse a foreign page's requests, and those to another name that resolves to this machine (DNS rebinding)."""
+    name = request.host.rpartition(":")[0] or request.host
+    if name not in {HOST, "localhost"}:
+        raise ProblemError(Code.ORIGIN, "the page is served as 127.0.0.1 and localhost only")
+    if request.headers.get("Origin", f"http://{request.host}") != f"http://{request.host}":
+        raise ProblemError(Code.ORIGIN)
+    return await handler(request)
+
+
+@web.middleware
+async def _headers(request: web.Request, handler: Handler) -> web.StreamResponse:
+    response = await handler(request)
+    response.headers.update(HEADERS)
+    return response

@@ -1,0 +1,70 @@
+"""`liveroom up`: Kafka, the services and the page, until a signal."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from rich.console import Console
+
+from liveroom.cli.stack import INTERRUPTED, Stack, Steps, curl_line, run_stack, until_signalled
+
+ROOM: Final = "lobby"
+
+
+@dataclass(frozen=True, slots=True)
+class UpOptions:
+    """The command's options; the command line says what they mean."""
+
+    edges: int
+    partitions: int
+    data: Path | None
+    prefix: str
+    page_port: int
+    keep_logs: bool
+
+
+async def run_up(options: UpOptions) -> int:
+    """Run until a signal; 1 if a process dies."""
+    code = await until_signalled(_up(options, Console()))
+    return 0 if code == INTERRUPTED else code  # a signal is how it ends
+
+
+async def _up(options: UpOptions, console: Console) -> int:
+    steps = Steps(console)
+    async with run_stack(
+        "up",
+        steps,
+        rooms=[ROOM],
+        edges=options.edges,
+        partitions=options.partitions,
+        data=options.data,
+        prefix=options.prefix,
+        page_port=options.page_port,
+        keep_logs=options.keep_logs,
+    ) as stack:
+        steps.say("ready")
+        _show(stack, console)
+        try:
+            await stack.system.watch()
+        finally:
+            console.print("stopping")
+    return 0
+
+
+def _show(stack: Stack, console: Console) -> None:
+    system = stack.system
+    lines = [
+        f"page       {stack.page_url}",
+        f"ingress    {system.ingress_url}",
+        f"scheduler  {system.scheduler_url}",
+        *(f"{edge.name:<10} {edge.url} (metrics: {edge.internal_url}/metrics)" for edge in system.edges),
+        f"Kafka      {system.kafka_bootstrap}",
+        f"logs       {system.folder}",
+        "",
+        "In another terminal:  liveroom watch lobby   and   liveroom send lobby hello",
+        curl_line(stack, ROOM),
+        "",
+        "Ctrl-C ends.",
+    ]
+    for line in lines:
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
