@@ -17,6 +17,7 @@ from liveroom.service import Runtime
 from liveroom.settings import EdgeSettings
 
 REPORT_TIMEOUT_S: Final = 2.0
+MIN_PERIOD_S: Final = 0.5
 log = structlog.get_logger()
 
 
@@ -118,7 +119,11 @@ class Reporter:
     def _measure(self) -> LoadReport:
         now, before = self._totals(), self._before
         self._before = now
-        passed = max(now.at - before.at, 1e-3)
+        passed = now.at - before.at
+
+        def rate(after: float, earlier: float) -> float | None:
+            return (after - earlier) / passed if passed >= MIN_PERIOD_S else None  # too short to tell: unknown, not zero
+
         server, settings = self._server, self._settings
         state = GatewayState.SERVING if self._runtime.is_ready else GatewayState.STARTING
         if server.draining or self._runtime.stopping.is_set():
@@ -138,12 +143,12 @@ class Reporter:
             connections=len(server.viewers),
             users=server.hub.users,
             rooms=len(server.hub.rooms),
-            joins_per_s=(now.joins - before.joins) / passed,
-            leaves_per_s=(now.leaves - before.leaves) / passed,
-            batches_per_s=(now.batches - before.batches) / passed,
-            bytes_per_s=(now.sent_bytes - before.sent_bytes) / passed,
-            packets_per_s=(now.batches - before.batches) / passed,
-            cpu=(now.cpu_s - before.cpu_s) / passed,
+            joins_per_s=rate(now.joins, before.joins),
+            leaves_per_s=rate(now.leaves, before.leaves),
+            batches_per_s=rate(now.batches, before.batches),
+            bytes_per_s=rate(now.sent_bytes, before.sent_bytes),
+            packets_per_s=rate(now.batches, before.batches),
+            cpu=rate(now.cpu_s, before.cpu_s),
             loop_lag_ms=self._runtime.loop_lag_s * 1000,
             rss_bytes=self._process.memory_info().rss,
             load1=os.getloadavg()[0],

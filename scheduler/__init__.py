@@ -1,0 +1,1 @@
+"""The scheduler: tells a viewer which gateways to connect to, weighted by their load."""

@@ -1,0 +1,75 @@
+"""Starts the scheduler: `python -m scheduler` (settings: `--help`). Owns the reading of load reports."""
+
+import asyncio
+import time
+from typing import Final
+
+import structlog
+from aiokafka.errors import KafkaError
+
+from liveroom import metrics, service, topics
+from liveroom.kafka import TopicReader, TopicsError, ensure_topics
+from liveroom.records import BadRecordError, JsonReader, LoadReport
+from liveroom.service import Runtime
+from liveroom.settings import SchedulerSettings
+from liveroom.web import serve
+from scheduler.app import Entry
+from scheduler.placement import Placement
+
+RETRY_S: Final = 0.5
+log = structlog.get_logger()
+
+
+async def follow(settings: SchedulerSettings, placement: Placement, entry: Entry, runtime: Runtime) -> None:
+    """Keep `placement` as the newest reports tell, for ever.
+
+    Starts at the end of the topic: what lies before it is older than a second and would only have to be distrusted.
+    """
+    reader = await _open(settings, runtime)
+    runtime.ready("kafka")
+    reports = JsonReader(LoadReport)
+    bad = runtime.metrics
+    try:
+        async for _, records in reader.read():
+            now_s = time.monotonic()
+            for record in records:
+                if record.value is None:
+                    placement.forget((record.key or b"").decode(errors="replace"))
+                    continue
+                try:
+                    placement.update(reports.read(record.value), now_s)
+                except BadRecordError as error:
+                    bad.counter(metrics.BAD_RECORDS, topics.GATEWAYS.name, error.reason.value).inc()
+                    log.warning("bad_report", offset=record.offset, error=str(error))
+            entry.report(now_s)
+    finally:
+        await reader.stop()
+
+
+async def _open(settings: SchedulerSettings, runtime: Runtime) -> TopicReader:
+    while True:
+        reader = TopicReader(settings.kafka, topics.GATEWAYS, runtime.metrics)
+        try:
+            await ensure_topics(settings.kafka, topics.ALL, RETRY_S)
+            await reader.start()
+        except (TopicsError, KafkaError, OSError) as error:
+            runtime.unready("kafka", str(error))
+            await asyncio.sleep(RETRY_S)
+        else:
+            return reader
+
+
+async def run(settings: SchedulerSettings, runtime: Runtime) -> None:
+    """Serve until told to stop. While Kafka is away, answers come from what is known until it is stale, then 503."""
+    placement = Placement(settings.stale_s)
+    entry = Entry(settings, placement, runtime.metrics)
+    async with asyncio.TaskGroup() as tasks:
+        following = tasks.create_task(follow(settings, placement, entry, runtime))
+        async with serve(entry.app(), settings.host, settings.port) as (_, port):
+            log.info("listening", host=settings.host, port=port)
+            await runtime.stopping.wait()
+        following.cancel()
+
+
+if __name__ == "__main__":
+    service.main("scheduler", SchedulerSettings, run, "kafka")

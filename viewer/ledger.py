@@ -1,0 +1,198 @@
+"""Judges a run: what was accepted against what each viewer saw. Pure; docs/ledger.md says what it promises.
+
+Fed by senders (`accepted`, `refused`, `unknown`) and by the effects of every viewer's session (`observe`). State per viewer and
+room is a few numbers, not a list, and ids are kept for a window, so it can run for hours.
+"""
+
+from collections import OrderedDict
+from typing import Final, NamedTuple
+
+from viewer.session import Counts, Delivered, Effect, Entered, Hole, Progress, Renumbered
+
+WINDOW_IDS: Final = 400_000
+LATE_S: Final = 10.0
+
+
+class Verdict(NamedTuple):
+    """The state of the books. Clean: nothing lost, doubled, disordered, wrong.
+
+    `lost`: reliable messages that a connected viewer did not get, or that nobody got in time. `missed_away`: reliable messages
+    that passed while a viewer was not connected. `late`: of the lost, those that nobody has seen (yet). `wrong_likes`: rooms
+    whose total is not what was accepted.
+    """
+
+    accepted: int
+    refused: int
+    unknown: int
+    delivered: int
+    lost: int
+    late: int
+    doubled: int
+    disordered: int
+    missed_away: int
+    renumbered: int
+    wrong_likes: int
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether nothing went wrong."""
+        return not (self.lost or self.doubled or self.disordered or self.renumbered or self.wrong_likes)
+
+    def __str__(self) -> str:
+        line = f"accepted {self.accepted:,}, lost {self.lost:,}, doubled {self.doubled:,}"
+        for name in ("disordered", "missed_away", "renumbered", "wrong_likes", "unknown"):
+            if count := getattr(self, name):
+                line += f", {name.replace('_', ' ')} {count:,}"
+        return line
+
+
+class _Place:
+    """One viewer in one room on one connection."""
+
+    __slots__ = ("epoch", "rseq", "seq")
+
+    def __init__(self, epoch: int, rseq: int) -> None:
+        self.epoch = epoch
+        self.seq = 0
+        self.rseq = rseq
+
+
+class _Room:
+    """What is known of a room: the newest number anybody was told, and its likes."""
+
+    __slots__ = ("likes", "likes_accepted", "likes_unknown", "rseq")
+
+    def __init__(self) -> None:
+        self.rseq = 0
+        self.likes = 0
+        self.likes_accepted = 0
+        self.likes_unknown = 0
+
+
+class Ledger:
+    """The books of one run."""
+
+    def __init__(self, window_ids: int = WINDOW_IDS) -> None:
+        self._window = window_ids
+        self._numbers: OrderedDict[tuple[str, str], tuple[int, int]] = OrderedDict()
+        self._awaited: dict[tuple[str, str], float] = {}
+        self._rooms: dict[str, _Room] = {}
+        self._places: dict[tuple[str, str], _Place] = {}
+        self._accepted = self._refused = self._unknown = 0
+        self._delivered = self._lost = self._doubled = self._disordered = self._missed_away = self._renumbered = 0
+
+    # ---- senders
+    def accepted(self, room: str, id_: str, now_s: float, *, reliable: bool, likes: int = 0, items: int = 1) -> None:
+        """An interaction got its 202. `items`: of a package."""
+        self._accepted += items
+        self._room(room).likes_accepted += likes
+        if reliable and not likes:
+            for item in [id_] if items == 1 else [f"{id_}#{index}" for index in range(items)]:
+                if (room, item) not in self._numbers:
+                    self._awaited[room, item] = now_s
+
+    def refused(self) -> None:
+        """An interaction was refused."""
+        self._refused += 1
+
+    def unknown(self, room: str, *, likes: int = 0) -> None:
+        """An interaction whose outcome its sender does not know: it may show up or not."""
+        self._unknown += 1
+        self._room(room).likes_unknown += likes
+
+    # ---- viewers
+    def observe(self, viewer: str, effect: Effect) -> None:
+        """Take what a viewer's session said."""
+        match effect:
+            case Delivered():
+                self._deliver(viewer, effect)
+            case Progress():
+                self._progress(viewer, effect)
+            case Hole(away=True):
+                self._missed_away += effect.to_rseq - effect.after_rseq
+                if place := self._places.get((viewer, effect.room)):
+                    place.rseq = max(place.rseq, effect.to_rseq)
+            case Counts(likes=int(likes)):
+                self._room(effect.room).likes = max(self._room(effect.room).likes, likes)
+            case Entered():
+                self._places.pop((viewer, effect.room), None)
+            case Renumbered():
+                self._renumbered += 1
+            case _:
+                pass
+
+    def gone(self, viewer: str) -> None:
+        """A viewer's connection ended: nothing more is due to it until it is back."""
+        for key in [key for key in self._places if key[0] == viewer]:
+            del self._places[key]
+
+    def verdict(self, now_s: float, *, settled: bool = False) -> Verdict:
+        """Return the books. `settled`: everything had time to arrive, so whatever is still due is lost."""
+        late = sum(settled or now_s - at > LATE_S for at in self._awaited.values())
+        behind = 0
+        wrong_likes = 0
+        if settled:
+            for (_, name), place in self._places.items():
+                behind += max(0, self._rooms[name].rseq - place.rseq)
+            for room in self._rooms.values():
+                wrong_likes += not room.likes_accepted <= room.likes <= room.likes_accepted + room.likes_unknown
+        return Verdict(
+            accepted=self._accepted,
+            refused=self._refused,
+            unknown=self._unknown,
+            delivered=self._delivered,
+            lost=self._lost + late + behind,
+            late=late,
+            doubled=self._doubled,
+            disordered=self._disordered,
+            missed_away=self._missed_away,
+            renumbered=self._renumbered,
+            wrong_likes=wrong_likes,
+        )
+
+    # ---- rules
+    def _room(self, name: str) -> _Room:
+        room = self._rooms.get(name)
+        if room is None:
+            room = self._rooms[name] = _Room()
+        return room
+
+    def _progress(self, viewer: str, effect: Progress) -> None:
+        room = self._room(effect.room)
+        if effect.first:
+            self._places[viewer, effect.room] = _Place(effect.epoch, effect.rseq)
+            room.rseq = max(room.rseq, effect.rseq)
+            return
+        room.rseq = max(room.rseq, effect.rseq)
+        place = self._places.get((viewer, effect.room))
+        if place is not None and place.rseq < effect.rseq:
+            self._lost += effect.rseq - place.rseq
+            place.rseq = effect.rseq
+
+    def _deliver(self, viewer: str, effect: Delivered) -> None:
+        message = effect.message
+        self._delivered += 1
+        key = (effect.room, message.id)
+        numbers = (effect.epoch, message.seq)
+        known = self._numbers.get(key)
+        if known is None:
+            self._numbers[key] = numbers
+            self._awaited.pop(key, None)
+            if len(self._numbers) > self._window:
+                self._numbers.popitem(last=False)
+        elif known != numbers:
+            self._doubled += 1
+        place = self._places.get((viewer, effect.room))
+        if place is None:
+            return
+        if message.seq == place.seq:
+            self._doubled += 1
+        elif message.seq < place.seq:
+            self._disordered += 1
+        place.seq = message.seq
+        if message.rseq:
+            if message.rseq <= place.rseq:
+                self._doubled += 1
+            else:
+                self._lost += message.rseq - place.rseq - 1
+                place.rseq = message.rseq
