@@ -15,7 +15,11 @@ from pathlib import Path
 
 from tests.bench.figure import Figure
 
-GROUPS = sorted(module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)]) if module.name[0] != "_" and module.name != "figure")
+GROUPS = sorted(
+    module.name
+    for module in pkgutil.iter_modules([str(Path(__file__).parent)])
+    if module.name[0] != "_" and module.name != "figure"
+)
 
 
 async def run(group: str) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -17,13 +17,12 @@ from liveroom.cli import danmaku, script
 from liveroom.cli.processes import System
 from liveroom.kinds import Kind
 from liveroom.records import Item, Uplink, encode_uplink
-from viewer.client import Accepted, Sender, Unknown, Viewer
+from tests.e2e.audience import Audience, knows_gateways, settled
+from viewer.client import Accepted, Sender, Unknown
 from viewer.ledger import Ledger, Verdict
-from viewer.session import Counts, Delivered, Effect
 
 FILE = Path(__file__).parents[1] / "data" / "danmaku-130614.xml"
 SPEED = 20
-SETTLE_S = 15.0
 
 
 @pytest.fixture
@@ -33,62 +32,6 @@ async def system(kafka_bootstrap: str, request: pytest.FixtureRequest) -> AsyncI
     async with System(kafka_bootstrap, prefix=f"e{secrets.token_hex(4)}.", partitions=4, settings=settings) as running:
         await knows_gateways(running, 2)
         yield running
-
-
-async def knows_gateways(system: System, count: int) -> None:
-    """Wait until the scheduler has reports of so many gateways."""
-    async with asyncio.timeout(10):
-        while (await system.scheduler.metrics()).get('liveroom_scheduler_gateways{state="open"}', 0) < count:  # noqa: ASYNC110 - its metrics are all there is to ask
-            await asyncio.sleep(0.05)
-
-
-class Audience:
-    """Viewers of one room, and what they saw."""
-
-    def __init__(self, system: System, room: str, http: aiohttp.ClientSession, ledger: Ledger) -> None:
-        self.ledger = ledger
-        self.viewers: list[Viewer] = []
-        self.seen: list[list[Delivered]] = []
-        self.likes: list[int] = []
-        self._system = system
-        self._room = room
-        self._http = http
-
-    async def join(self, stack: AsyncExitStack, count: int) -> None:
-        for number in range(count):
-            self.seen.append([])
-            self.likes.append(0)
-            name = f"v{number}"
-            viewer = Viewer(
-                self._system.scheduler_url,
-                [self._room],
-                http=self._http,
-                token=self._system.token(name),
-                on_effect=self._observer(number, name),
-                on_gone=lambda name=name: self.ledger.gone(name),  # type: ignore[misc]
-            )
-            self.viewers.append(await stack.enter_async_context(viewer))
-        await asyncio.gather(*(viewer.joined() for viewer in self.viewers))
-
-    def _observer(self, number: int, name: str) -> Callable[[Effect], None]:
-        def observe(effect: Effect) -> None:
-            self.ledger.observe(name, effect)
-            match effect:
-                case Delivered():
-                    self.seen[number].append(effect)
-                case Counts(likes=int(likes)):
-                    self.likes[number] = likes
-                case _:
-                    pass
-
-        return observe
-
-
-async def settled(condition: Callable[[], bool], timeout_s: float = SETTLE_S) -> None:
-    """Wait for a condition; its failing is left to the assertions that follow."""
-    end = time.monotonic() + timeout_s
-    while not condition() and time.monotonic() < end:  # noqa: ASYNC110 - nobody tells when the last viewer has the last message
-        await asyncio.sleep(0.02)
 
 
 async def test_every_danmaku_gift_and_like_of_a_real_show_reaches_fifty_viewers_on_two_gateways(system: System) -> None:
