@@ -23,10 +23,7 @@ BYTES_BUCKETS: Final = (256, 1024, 4096, 16_384, 65_536, 262_144, 1_048_576)
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One metric.
-
-    `labels` maps each label to its values, all made at the start at 0; an empty tuple: filled as they come (bounded).
-    """
+    """One metric. `labels` are names only; their values come from the services' enums and other bounded sets."""
 
     name: str
     shape: Shape

@@ -64,7 +64,9 @@ class Item(msgspec.Struct, frozen=True, gc=False):
     """One interaction: its kind and the body that viewers get as it is (a JSON object)."""
 
     kind: Kind
-    data: msgspec.Raw = msgspec.Raw(b"{}")
+    data: Annotated[msgspec.Raw, msgspec.Meta(extra_json_schema={"type": "object"})] = msgspec.field(
+        default_factory=lambda: msgspec.Raw(b"{}")
+    )
 
 
 class Uplink(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
@@ -74,7 +76,7 @@ class Uplink(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     10 minutes is a duplicate. `package` is the sender's own name for a package. `via` names the service that wrote the record.
     """
 
-    v: int
+    v: Annotated[int, msgspec.Meta(extra_json_schema={"const": VERSION})]
     room: RoomId
     id: ItemId
     user: UserId
@@ -718,5 +720,5 @@ class JsonReader(Generic[R]):
 
 
 def schemas() -> dict[str, Any]:
-    """Return the JSON Schema of the public `uplink` record (also kept in docs/)."""
+    """Return the JSON Schema of the public `uplink` record; docs/schemas/uplink.json is made from it."""
     return msgspec.json.schema(Uplink)

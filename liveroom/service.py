@@ -12,6 +12,7 @@ import logging
 import signal
 import sys
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
@@ -80,6 +81,7 @@ class Runtime:
         self.metrics = Metrics(service)
         self.stopping = asyncio.Event()
         self.loop_lag_s = 0.0
+        self._pauses_s: deque[float] = deque(maxlen=1000)
         self._waiting_for: dict[str, str] = dict.fromkeys(conditions, "not yet")
 
     def ready(self, condition: str) -> None:
@@ -121,8 +123,9 @@ class Runtime:
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def watch_loop(self) -> None:
-        """Measure how late the loop runs, for ever."""
+        """Measure how late the loop runs, for ever; put down the pauses that `watch_gc` saw."""
         lag = self.metrics.histogram(metrics.LOOP_LAG)
+        pause = self.metrics.histogram(metrics.GC_PAUSE)
         loop = asyncio.get_running_loop()
         while True:
             due = loop.time() + LAG_INTERVAL_S
@@ -130,10 +133,14 @@ class Runtime:
             late = max(0.0, loop.time() - due)
             lag.observe(late)
             self.loop_lag_s += (late - self.loop_lag_s) * 0.3
+            while self._pauses_s:
+                pause.observe(self._pauses_s.popleft())
 
     def watch_gc(self) -> None:
-        """Measure garbage collections."""
-        pause = self.metrics.histogram(metrics.GC_PAUSE)
+        """Measure garbage collections.
+
+        They may begin anywhere, also while a metric's lock is held, so the callback itself touches no metric.
+        """
         began = 0.0
 
         def on_gc(phase: str, _: dict[str, int]) -> None:
@@ -141,7 +148,7 @@ class Runtime:
             if phase == "start":
                 began = time.perf_counter()
             else:
-                pause.observe(time.perf_counter() - began)
+                self._pauses_s.append(time.perf_counter() - began)
 
         gc.callbacks.append(on_gc)
 

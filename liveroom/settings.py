@@ -1,12 +1,13 @@
 """Settings: one frozen model per service, parsed once in `__main__` and passed in. No globals.
 
 Sources, the first wins: environment (`LIVEROOM_...`, nested with `__`: `LIVEROOM_KAFKA__BOOTSTRAP`), the TOML file named by
-`LIVEROOM_CONFIG`, the folder of secrets named by `LIVEROOM_SECRETS` (one file a setting), the default. `KAFKA_BOOTSTRAP` is
-the default of `kafka.bootstrap`. Every field says its unit and why its default is what it is; `python -m ingress --help`
-prints them.
+`LIVEROOM_CONFIG`, the folder of secrets named by `LIVEROOM_SECRETS` (one file a setting, named like its variable), the default.
+`KAFKA_BOOTSTRAP` is the default of `kafka.bootstrap`. Every field says its unit and why its default is what it is;
+`python -m ingress --help` prints them.
 """
 
 import os
+import re
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,8 +16,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 from pydantic_settings import (
     BaseSettings,
+    NestedSecretsSettingsSource,
     PydanticBaseSettingsSource,
-    SecretsSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
 )
@@ -24,6 +25,7 @@ from pydantic_settings import (
 from liveroom.topics import DEFAULT_PARTITIONS
 
 MIN_KEY_BYTES = 32
+_KEY_ID = re.compile(r"[A-Za-z0-9_-]{1,16}\Z")
 
 
 class KafkaSettings(BaseModel):
@@ -97,7 +99,8 @@ class ServiceSettings(BaseSettings):
                 raise FileNotFoundError(f"LIVEROOM_CONFIG names {file}, which is not a file")
             sources.append(TomlConfigSettingsSource(settings_cls, Path(file)))
         if folder := os.environ.get("LIVEROOM_SECRETS"):
-            sources.append(SecretsSettingsSource(settings_cls, folder))
+            source = NestedSecretsSettingsSource(settings_cls, folder, secrets_dir_missing="error")  # type: ignore[arg-type]
+            sources.append(source)
         return tuple(sources)
 
 
@@ -129,6 +132,10 @@ class TicketSettings(ServiceSettings):
     @model_validator(mode="after")
     def _long_keys(self) -> "TicketSettings":
         for name, key in self.ticket_keys.items():
+            if not _KEY_ID.match(name):
+                raise ValueError(
+                    f"ticket key id {name!r} is not 1 to 16 of A-Z a-z 0-9 _ -"
+                )  # it stands between a ticket's dots
             _long_enough(key, f"ticket key {name}")
         return self
 

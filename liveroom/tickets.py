@@ -114,7 +114,7 @@ def verify_user(token: str, key: bytes, leeway_s: float = 30) -> User:
         )
     except jwt.ExpiredSignatureError:
         raise ProblemError(Code.TOKEN_EXPIRED) from None
-    except (jwt.InvalidTokenError, UnicodeError, TypeError) as error:  # TypeError: a claim `iss` that is no text
+    except (jwt.InvalidTokenError, UnicodeError) as error:
         raise ProblemError(Code.TOKEN_INVALID, str(error)) from None
     return _user_of(claims)
 

@@ -61,7 +61,8 @@ def problems(
         except web.HTTPException as error:
             if error.status < web.HTTPBadRequest.status_code:
                 raise
-            problem = ProblemError(_BY_STATUS.get(error.status, Code.BAD_REQUEST), error.reason)
+            other = Code.INTERNAL if error.status >= web.HTTPInternalServerError.status_code else Code.BAD_REQUEST
+            problem = ProblemError(_BY_STATUS.get(error.status, other), error.reason)
             allow = error.headers.get("Allow")  # a 405 must say it (RFC 9110, 15.5.6)
         except ConnectionError:
             raise
@@ -79,9 +80,10 @@ def problems(
 
 
 def cors(origins: tuple[str, ...]) -> Middleware:
-    """Return the middleware that lets pages of `origins` call ('*':
+    """Return the middleware that lets pages of `origins` call ('*': all). No cookies are used: no credentials are allowed.
 
-    all). No cookies are used, so no credentials are allowed.
+    It must stand before `problems` (`[cors(...), problems(...)]`): what goes through it as an exception gets no CORS headers,
+    and a page could not read why it was refused. It answers preflights itself, so routes need no OPTIONS.
     """
 
     @web.middleware

@@ -97,7 +97,8 @@ class BatchHeader(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t"
 class Message(msgspec.Struct, frozen=True, omit_defaults=True):
     """One line of a batch.
 
-    `rseq` only with reliable kinds. `n`: how many identical ones were folded into it. `at`: when accepted. `data` is the sender's body as it came.
+    `rseq` only with reliable kinds. `n`: how many identical ones were folded into it. `at`: when accepted.
+    `data` is the sender's body as it came.
     """
 
     seq: int

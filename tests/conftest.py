@@ -6,11 +6,20 @@ import threading
 from collections.abc import Iterator
 
 import pytest
+from blockbuster import BlockBuster, blockbuster_ctx
 
 from liveroom.cli.localkafka import kafka_cluster
 from liveroom.settings import KafkaSettings
 
 PARTITIONS = 4
+SCANNED = ["broadcaster", "edge", "ingress", "liveroom", "scheduler", "viewer"]  # the command line may wait for a small file
+
+
+@pytest.fixture(autouse=True)
+def blocking_calls_fail() -> Iterator[BlockBuster]:
+    """Fail a test in which our code blocks the event loop: by a sleep, a socket, a file, a lock."""
+    with blockbuster_ctx(SCANNED, excluded_modules=["liveroom.cli"]) as blockbuster:
+        yield blockbuster
 
 
 @pytest.fixture(scope="session")

@@ -1,13 +1,13 @@
 """The commands and their options: what a person types.
 
-Owns names, options, environment variables and help, all pinned: scripts rely on them. What a command does stands in the module of
-its noun and is imported only when it runs, so that `liveroom --help` is quick.
+Owns names, options, environment variables and help, all pinned: scripts rely on them. What a command does stands in the module
+of its noun and is imported only when it runs, so that `liveroom --help` is quick.
 """
 
 import asyncio
 import sys
 from collections.abc import Coroutine
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -33,13 +33,18 @@ Scheduler = Annotated[
 ]
 TokenKey = Annotated[
     str,
-    typer.Option(envvar="LIVEROOM_TOKEN_KEY", metavar="KEY", help="key to sign user tokens with; default: that of your demo or up"),
+    typer.Option(
+        envvar="LIVEROOM_TOKEN_KEY", metavar="KEY", help="key to sign user tokens with; default: that of your demo or up"
+    ),
 ]
 Token = Annotated[str, typer.Option(envvar="LIVEROOM_TOKEN", metavar="JWT", help="a ready-made user token, used as it is")]
 Kafka = Annotated[
-    str, typer.Option(envvar="KAFKA_BOOTSTRAP", metavar="HOST:PORT", help="the cluster; default: that of your running demo or up")
+    str,
+    typer.Option(envvar="KAFKA_BOOTSTRAP", metavar="HOST:PORT", help="the cluster; default: that of your running demo or up"),
 ]
-Prefix = Annotated[str | None, typer.Option(metavar="TEXT", help="put before every topic's name; default: LIVEROOM_KAFKA__PREFIX")]
+Prefix = Annotated[
+    str | None, typer.Option(metavar="TEXT", help="put before every topic's name; default: LIVEROOM_KAFKA__PREFIX")
+]
 Partitions = Annotated[int, typer.Option(min=1, max=1024, help="partitions rooms are spread over")]
 Edges = Annotated[int, typer.Option(min=1, max=64, help="gateways")]
 PagePort = Annotated[int, typer.Option(min=0, max=65_535, help="port of the page; a free one if it is taken, 0: any")]
@@ -48,7 +53,7 @@ Room = Annotated[str, typer.Option("--room", "-r", metavar="ID", help="1 to 64 o
 RoomArgument = Annotated[str, typer.Argument(metavar="ROOM", help="1 to 64 of A-Z a-z 0-9 _ -")]
 
 
-class RoleName(str, Enum):
+class RoleName(StrEnum):
     """The roles as the command line takes them."""
 
     VIEWER = Role.VIEWER.value
@@ -66,7 +71,10 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _main(
-    *, version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="show the version and end")] = False
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="show the version and end")
+    ] = False,
 ) -> None:
     """Show a live room on the real Kafka: danmaku, gifts and likes to every viewer."""
     del version
@@ -79,15 +87,19 @@ def demo(
     speed: Annotated[float, typer.Option(min=0.1, max=1000, help="times the danmaku's own timing")] = 1.0,
     edges: Edges = 2,
     partitions: Partitions = 16,
-    seed: Annotated[int | None, typer.Option(help="of the gifts and likes mixed in; printed, so that a run can be repeated")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="of the gifts and likes mixed in; printed, so that a run can be repeated")
+    ] = None,
     file: Annotated[
         Path | None, typer.Option(exists=True, dir_okay=False, help="danmaku XML to play; default: the 1,111 that come with us")
     ] = None,
     duration: Annotated[
         float | None,
         typer.Option(
-            min=1, metavar="SECONDS", help="end by itself; exit code 0 only if all viewers joined, danmaku and gifts were seen,"
-            " nothing was lost or doubled and no process died"
+            min=1,
+            metavar="SECONDS",
+            help="end by itself; exit code 0 only if all viewers joined, danmaku and gifts were seen,"
+            " nothing was lost or doubled and no process died",
         ),
     ] = None,
     page_port: PagePort = 8700,
@@ -120,7 +132,8 @@ def up(
     edges: Edges = 2,
     partitions: Partitions = 16,
     data: Annotated[
-        Path | None, typer.Option(file_okay=False, help="keep Kafka's data in this folder, and go on from them at the next start")
+        Path | None,
+        typer.Option(file_okay=False, help="keep Kafka's data in this folder, and go on from them at the next start"),
     ] = None,
     prefix: Annotated[str, typer.Option(metavar="TEXT", help="put before every topic's name")] = "",
     page_port: PagePort = 8700,
@@ -133,9 +146,7 @@ def up(
     """
     from liveroom.cli.up import UpOptions, run_up  # noqa: PLC0415 - see the module's docstring
 
-    options = UpOptions(
-        edges=edges, partitions=partitions, data=data, prefix=prefix, page_port=page_port, keep_logs=keep_logs
-    )
+    options = UpOptions(edges=edges, partitions=partitions, data=data, prefix=prefix, page_port=page_port, keep_logs=keep_logs)
     _run(run_up(options))
 
 
@@ -152,7 +163,9 @@ def replay(
     file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="danmaku in Bilibili's XML format")],
     room: Room,
     speed: Annotated[float, typer.Option(min=0.1, max=10_000, help="times the file's own timing")] = 1.0,
-    seed: Annotated[int | None, typer.Option(help="of the gifts and likes mixed in; printed, so that a run can be repeated")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="of the gifts and likes mixed in; printed, so that a run can be repeated")
+    ] = None,
     plain: Annotated[bool, typer.Option("--plain", help="danmaku only, no gifts and likes")] = False,
     ingress: Ingress = "",
     token_key: TokenKey = "",
@@ -241,7 +254,9 @@ def token(
 def topics(
     kafka: Kafka = "",
     prefix: Prefix = None,
-    partitions: Annotated[int | None, typer.Option(min=1, max=1024, help="expected; default: LIVEROOM_KAFKA__PARTITIONS")] = None,
+    partitions: Annotated[
+        int | None, typer.Option(min=1, max=1024, help="expected; default: LIVEROOM_KAFKA__PARTITIONS")
+    ] = None,
 ) -> None:
     """Show the topics: partitions, how far each goes, and the last record of every partition of the broadcast queue."""
     from liveroom.cli.talk import show_topics  # noqa: PLC0415 - see the module's docstring

@@ -498,6 +498,10 @@ def server_settings(address: BrokerAddress, cluster: list[BrokerAddress]) -> dic
         # controller refuses it as a duplicate: 11 s, measured): after 9 s by default, nearly all of the failure budget.
         "broker.session.timeout.ms": "3000",
         "broker.heartbeat.interval.ms": "500",
+        # A stopped (not dead) controller or leader holds what the others asked it for that long, by default 30 s. Measured with
+        # SIGSTOP on the controller: new producers got their id after 30 s; with 2 s, within the clients' own time-outs.
+        "controller.socket.timeout.ms": "2000",
+        "replica.socket.timeout.ms": "2000",
     }
 
 

@@ -14,15 +14,14 @@ from typing import Final
 import msgspec
 from aiohttp import web
 
-import viewer
-from liveroom.cli.processes import HOST
+from liveroom.cli.processes import HOST, ROOT
 from liveroom.closecodes import TABLE
 from liveroom.errors import Code, ProblemError
 from liveroom.tickets import User, sign_user
 from liveroom.topics import USER_ID
 from liveroom.web import json_response, problems
 
-FOLDER: Final = Path(viewer.__file__).with_name("web")
+FOLDER: Final = ROOT / "viewer" / "web"
 FILES: Final = {"/": "index.html", "/app.js": "app.js", "/style.css": "style.css"}
 HEADERS: Final = {
     # Services start after the page, and gateways come and go: connections to any port of this machine.

@@ -39,10 +39,12 @@ def write(lines: Sequence[Line], seed: int) -> list[Cue]:
     if not users:
         return []
     length_s = lines[-1].at_s
-    gifts = max(1, round(len(lines) * GIFTS_PER_DANMAKU))
+    total = gifts = max(1, round(len(lines) * GIFTS_PER_DANMAKU))
     while gifts > 0:
         user, gift = chance.choice(users), chance.choices(GIFTS, GIFT_WEIGHTS)[0]
         start_s, combo = chance.uniform(0, length_s), min(gifts, chance.choice((1, 1, 1, 2, 3, _MAX_COMBO)))
+        if gifts == total:
+            start_s = lines[0].at_s  # who watches for a few seconds sees one
         for step in range(combo):
             body = Gift(gift, count=chance.choice((1, 1, 1, 10)), combo=step + 1 if combo > 1 else 0)
             at_s = min(start_s + step * _COMBO_STEP_S, length_s)

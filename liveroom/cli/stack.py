@@ -1,7 +1,7 @@
 """Kafka, the services and the page of one run, started together and stopped in order; and the end by a signal.
 
-Owns what `up` and `demo` have in common: the order of starting (page, Kafka, all services at once), the announcement to the other
-commands, removing topics from a Kafka that is not ours. Refuses nothing by itself.
+Owns what `up` and `demo` have in common: the order of starting (page, Kafka, all services at once), the announcement to the
+other commands, removing topics from a Kafka that is not ours. Refuses nothing by itself.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,7 @@ from rich.console import Console
 from liveroom import topics
 from liveroom.cli.localkafka import kafka_cluster
 from liveroom.cli.page import PageState, make_page
-from liveroom.cli.processes import HOST, Service, ServiceDiedError, System
+from liveroom.cli.processes import HOST, ServiceDiedError, System
 from liveroom.cli.running import Running, announced, start_of_this_process_s
 from liveroom.kafka import client_arguments
 from liveroom.settings import KafkaSettings
@@ -76,7 +76,10 @@ async def run_stack(
     throwaway: bool = False,
     keep_logs: bool = False,
 ) -> AsyncIterator[Stack]:
-    """Run Kafka, services and page while the block runs. `throwaway`: on a Kafka of somebody else use topics of our own, removed."""
+    """Run Kafka, services and page while the block runs.
+
+    `throwaway`: on a Kafka that is not ours, use topics of this run's own and remove them at the end.
+    """
     raise_file_limit()
     external = bool(os.environ.get("KAFKA_BOOTSTRAP", "").strip())
     if throwaway and external:
@@ -131,7 +134,7 @@ def curl_line(stack: Stack, room: str) -> str:
     token = stack.system.token("curl", name="curl")
     return (
         f"curl -H 'Authorization: Bearer {token}' -H 'Content-Type: application/json'"
-        f" -d '{{\"text\":\"hello\"}}' {stack.system.ingress_url}/v1/rooms/{room}/danmaku"
+        f' -d \'{{"text":"hello"}}\' {stack.system.ingress_url}/v1/rooms/{room}/danmaku'
     )
 
 
@@ -141,11 +144,6 @@ def raise_file_limit() -> None:
     if soft != hard:
         with suppress(ValueError, OSError):  # macOS says "unlimited" and does not mean it
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def ended_services(services: Sequence[Service]) -> list[str]:
-    """Return the names of those that do not run."""
-    return [service.name for service in services if not service.running]
 
 
 def _page_port(wanted: int) -> int:
@@ -175,8 +173,11 @@ async def _remove_topics(bootstrap: str, prefix: str) -> None:
         await admin.close()
 
 
-async def until_signalled(work: Coroutine[None, None, int]) -> int:
-    """Run `work`; SIGINT, SIGTERM and SIGHUP end it in order, a second one at once. Exit code then: 130."""
+async def until_signalled(work: Coroutine[None, None, int], ask_to_end: Callable[[], bool] = lambda: False) -> int:
+    """Run `work`; SIGINT, SIGTERM and SIGHUP end it in order, a second one at once. Exit code then: 130.
+
+    `ask_to_end` may take the first signal itself, by returning True.
+    """
     task = asyncio.ensure_future(work)
     signals = 0
 
@@ -184,7 +185,8 @@ async def until_signalled(work: Coroutine[None, None, int]) -> int:
         nonlocal signals
         signals += 1
         if signals == 1:
-            task.cancel()
+            if not ask_to_end():
+                task.cancel()
         else:
             os._exit(INTERRUPTED)  # the children end by their tethers
 

@@ -10,6 +10,7 @@ from typing import Final
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
+from rich import box
 from rich.table import Table
 
 from liveroom import topics
@@ -135,11 +136,12 @@ def describe(partition: int, offset: int, value: bytes | None) -> Last:
 
 def topics_table(found: Survey, settings: KafkaSettings) -> Table:
     """Return the table of topics."""
-    shown = Table(title=f"Topics at {settings.bootstrap}" + (f", prefix {settings.prefix!r}" if settings.prefix else ""))
+    title = f"Topics at {settings.bootstrap}" + (f", prefix {settings.prefix!r}" if settings.prefix else "")
+    shown = Table(title=title, box=box.SIMPLE, title_justify="left")
     for name in ("topic", "key", "kept"):
-        shown.add_column(name)
+        shown.add_column(name, no_wrap=True)
     for name in ("partitions", "records", "begin..end"):
-        shown.add_column(name, justify="right")
+        shown.add_column(name, justify="right", no_wrap=True)
     for topic in topics.ALL:
         extents = found.extents.get(topic.name)
         if extents is None:
@@ -152,10 +154,10 @@ def topics_table(found: Survey, settings: KafkaSettings) -> Table:
 
 def partitions_table(found: Survey, now_ms: int) -> Table:
     """Return the table of `broadcast`'s partitions: who wrote last, and what."""
-    shown = Table(title="broadcast, the last record of every partition")
-    for name in ("partition", "begin", "end", "epoch", "owner", "uplink next", "claim at", "snapshot at", "age"):
-        shown.add_column(name, justify="right")
-    shown.add_column("what")
+    shown = Table(title="broadcast, the last record of every partition", box=box.SIMPLE, title_justify="left")
+    for name in ("p", "begin", "end", "epoch", "owner", "uplink next", "claim at", "snapshot at", "age"):
+        shown.add_column(name, justify="right", no_wrap=True)
+    shown.add_column("what", no_wrap=True)
     last = {entry.partition: entry for entry in found.last}
     for extent in found.extents.get(topics.BROADCAST.name, []):
         place = (str(extent.partition), f"{extent.begin:,}", f"{extent.end:,}")
@@ -175,5 +177,11 @@ def _offset(offset: int) -> str:
 
 
 def _kept(topic: Topic) -> str:
-    span = f"{topic.retention_ms / 3_600_000:g} h" if topic.retention_ms > 0 else "for good"
+    if topic.retention_ms <= 0:
+        span = "for good"
+    else:
+        unit, name = next(
+            entry for entry in ((86_400_000, "d"), (3_600_000, "h"), (60_000, "min")) if topic.retention_ms >= entry[0]
+        )
+        span = f"{topic.retention_ms / unit:g} {name}"
     return f"compacted, {span}" if topic.compacted else span

@@ -66,7 +66,9 @@ def need_ingress(target: Target) -> str:
 def need_scheduler(target: Target) -> str:
     """Return the scheduler's address, or say how to give one."""
     if not target.scheduler:
-        raise TargetError("no scheduler: start `liveroom demo` or `liveroom up`, or give --scheduler URL (LIVEROOM_SCHEDULER_URL)")
+        raise TargetError(
+            "no scheduler: start `liveroom demo` or `liveroom up`, or give --scheduler URL (LIVEROOM_SCHEDULER_URL)"
+        )
     return target.scheduler
 
 

@@ -1,0 +1,353 @@
+# ruff: noqa: INP001, SLF001, T201 - a script beside the documents, which describe the layouts that readers must not touch
+"""Writes what in docs/ comes from the code: `python docs/generate.py` (with `--check`: only say what is out of date, exit 1).
+
+Tables stand in the Markdown files between `<!-- generated: NAME -->` and `<!-- end -->`; JSON Schemas are whole files in
+docs/schemas. tests/liveroom/test_docs.py runs the check.
+"""
+
+import argparse
+import inspect
+import json
+import re
+import sys
+from collections.abc import Callable, Iterable
+from enum import Enum
+from pathlib import Path
+from typing import Any, Final, Union, get_args, get_origin
+
+import msgspec
+
+FOLDER: Final = Path(__file__).resolve().parent
+sys.path.insert(0, str(FOLDER.parent))
+
+from liveroom import bodies, closecodes, errors, kinds, metrics, records, settings, topics, wire  # noqa: E402
+
+_BLOCK: Final = re.compile(r"(<!-- generated: (?P<name>[a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def _table(head: tuple[str, ...], rows: Iterable[tuple[object, ...]]) -> str:
+    lines = [head, ("---",) * len(head), *rows]
+    return "".join(
+        "| " + " | ".join(str(cell).replace("|", "\\|").replace("\n", " ") for cell in line) + " |\n" for line in lines
+    )
+
+
+_PLAIN_NAMES: Final = {"str": "text", "int": "integer", "float": "number", "bool": "true or false", "bytes": "bytes"}
+
+
+# ---- what a type is called in a table
+def _named(of: Any) -> str:
+    origin, inner = get_origin(of), get_args(of)
+    if origin is not None and hasattr(of, "__metadata__"):
+        if inner[0] is msgspec.Raw:
+            return "object"
+        return _named(inner[0]) + _limits(of.__metadata__)
+    if of is type(None):
+        return "null"
+    if of is msgspec.Raw:
+        return "any"
+    if origin is list:
+        return f"list of {_named(inner[0])}"
+    if origin is tuple:
+        return f"list of {_named(inner[0])}" if inner[-1] is Ellipsis else f"[{', '.join(map(_named, inner))}]"
+    if origin is dict:
+        return f"{{{_named(inner[0])}: {_named(inner[1])}}}"
+    if inner:
+        return " or ".join(map(_named, inner))
+    if isinstance(of, type) and issubclass(of, msgspec.Struct | Enum):
+        return f"`{of.__name__}`"
+    return _PLAIN_NAMES.get(str(of.__name__), str(of.__name__))
+
+
+def _limits(metadata: Iterable[Any]) -> str:
+    said = []
+    for meta in metadata:
+        low, high = meta.ge if meta.ge is not None else meta.min_length, meta.le if meta.le is not None else meta.max_length
+        if meta.pattern:
+            said.append(f"`{meta.pattern.replace(chr(92) + 'Z', '$')}`")
+        elif low is not None and high is not None:
+            said.append(f"{low} to {high if high != 2**53 else '2^53'}")
+        elif high is not None:
+            said.append(f"at most {high}")
+    return f" ({', '.join(said)})" if said else ""
+
+
+def _default(field: msgspec.structs.FieldInfo) -> str:
+    if field.required:
+        return "needed"
+    if field.default_factory is not msgspec.NODEFAULT:
+        return f"`{_shown(field.default_factory())}`"
+    return f"`{_shown(field.default)}`"
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, msgspec.Raw):
+        return bytes(value).decode()
+    return msgspec.json.encode(value).decode()
+
+
+def _struct(of: type[msgspec.Struct]) -> str:
+    rows = [(f"`{f.encode_name}`", _named(f.type), _default(f)) for f in msgspec.structs.fields(of)]
+    config = of.__struct_config__
+    if config.tag is not None:
+        rows.insert(0, (f"`{config.tag_field}`", f'`"{config.tag}"`', "needed"))
+    return f"{_about(of)}\n\n{_table(('field', 'type', 'default'), rows)}"
+
+
+def _about(of: Any) -> str:
+    return " ".join(inspect.cleandoc(of.__doc__ or "").split())
+
+
+def _structs(*of: type[msgspec.Struct]) -> str:
+    return "\n".join(f"### {struct.__name__}\n{_struct(struct)}" for struct in of)
+
+
+# ---- tables
+def _topics() -> str:
+    def kept(topic: topics.Topic) -> str:
+        hours = topic.retention_ms / 3_600_000
+        units = ((hours / 24, "days"), (hours, "h"), (hours * 60, "min"))
+        time = next((f"{count:g} {unit}" for count, unit in units if count > 1), "")
+        return ", ".join(part for part in ("compacted" if topic.compacted else "", time) if part)
+
+    rows = [(f"`{t.name}`", t.key, t.about, t.partitions or "P", kept(t)) for t in topics.ALL]
+    return _table(("topic", "key", "what", "partitions", "kept"), rows)
+
+
+def _kinds() -> str:
+    made = {kind: f"`{body.__name__}`" for kind, body in bodies.BODY_OF.items()}
+    made |= {kind: f"`{bodies.Sanction.__name__}`" for kind, of in kinds.CLASS_OF.items() if of is kinds.Class.NOTICE}
+    rows = [(f"`{kind.value}`", of.value, made.get(kind, "any object")) for kind, of in kinds.CLASS_OF.items()]
+    return _table(("kind", "class", "`data`"), rows)
+
+
+def _close_codes() -> str:
+    rows = [
+        (
+            int(rule.code),
+            rule.reason,
+            "yes" if rule.reconnect else "no",
+            f"{rule.after_s:g}" if rule.reconnect else "",
+            rule.about,
+        )
+        for rule in closecodes.TABLE.values()
+    ]
+    other = closecodes.ABNORMAL
+    rows.append(("any other, or none", other.reason, "yes", f"{other.after_s:g}", other.about))  # type: ignore[arg-type]
+    return _table(("code", "reason", "reconnect", "after about (s)", "when"), rows)
+
+
+def _errors() -> str:
+    rows = [(f"`{code.value}`", refusal.status, refusal.title) for code, refusal in errors.TABLE.items()]
+    return _table(("code", "HTTP status", "meaning"), rows)
+
+
+def _settings() -> str:
+    parts = []
+    common = {row[0] for row in settings.fields(settings.ServiceSettings)}
+    shared = [row for row in settings.fields(settings.ServiceSettings) if not row[0].endswith("_PORT")]
+    parts.append(("every service", shared))
+    for service, model in (
+        ("ingress", settings.IngressSettings),
+        ("broadcaster", settings.BroadcasterSettings),
+        ("edge", settings.EdgeSettings),
+        ("scheduler", settings.SchedulerSettings),
+    ):
+        own = [row for row in settings.fields(model) if row[0] not in common or row[0].endswith("_PORT")]
+        parts.append((service, own))
+    texts = []
+    for title, rows in parts:
+        cells = [(f"`{name}`", _code(default), about) for name, default, about in rows]
+        texts.append(f"### {title}\n{_table(('variable', 'default', 'what'), cells)}")
+    return "\n".join(texts)
+
+
+def _code(default: str) -> str:
+    return default if not default or (default.startswith("(") and default != "()") else f"`{default}`"
+
+
+def _metrics() -> str:
+    groups = [
+        ("every service", metrics.EVERYWHERE),
+        ("ingress", metrics.INGRESS),
+        ("broadcaster", metrics.BROADCASTER),
+        ("edge", metrics.EDGE),
+        ("scheduler", metrics.SCHEDULER),
+        ("autoscaler", metrics.AUTOSCALER),
+        ("canary", metrics.CANARY),
+    ]
+    parts = []
+    for title, made in groups:
+        rows = [(f"`{m.name}`", m.shape.value, ", ".join(f"`{label}`" for label in m.labels), m.about) for m in made]
+        parts.append(f"### {title}\n{_table(('name', 'type', 'labels', 'what'), rows)}")
+    return "\n".join(parts)
+
+
+def _layouts() -> str:
+    def fields(layout: str, names: tuple[str, ...], size: int) -> str:
+        widths = {"Q": "unsigned 64", "q": "signed 64", "I": "unsigned 32", "H": "unsigned 16", "B": "unsigned 8"}
+        parts = re.findall(r"\d+s|[A-Za-z]", layout.removeprefix("<"))
+        rows = [(f"`{name}`", widths.get(part, f"{part[:-1]} bytes")) for name, part in zip(names, parts, strict=True)]
+        return f"{_table(('field', 'type'), rows)}\n{size} bytes.\n"
+
+    parts = []
+    for title, layout, names in (
+        ("head of every record", records._STAMP, ("magic", "version", "type", "epoch", "owner")),
+        ("anchor, after the head of BATCH and SNAPSHOT", records._ANCHOR, records.Anchor._fields),
+        ("CLAIM, after the head", records._CLAIM, ("at_ms", "instance_bytes")),
+        ("BATCH, after the anchor", records._BATCH, ("pos", "at_ms", "oldest_ms", "rooms", "notices", "cards")),
+        ("room entry", records.ROOM_ENTRY, records.RoomEntry._fields),
+        ("notice entry", records.NOTICE_ENTRY, records.NoticeEntry._fields),
+        ("card entry", records.CARD_ENTRY, records.CardEntry._fields),
+        ("SNAPSHOT, after the anchor", records._SNAPSHOT, ("at_ms", "snapshot_id", "part", "parts")),
+    ):
+        parts.append(f"### {title}\n{fields(layout.format, names, layout.size)}")
+    return "\n".join(parts)
+
+
+BLOCKS: Final[dict[str, Callable[[], str]]] = {
+    "topics": _topics,
+    "kinds": _kinds,
+    "roles": lambda: ", ".join(f"`{role.value}`" for role in kinds.Role) + ".\n",
+    "bad-record-reasons": lambda: ", ".join(f"`{reason.value}`" for reason in records.BadRecord) + ".\n",
+    "uplink-fields": lambda: _structs(records.Uplink, records.Item),
+    "bodies": lambda: _structs(bodies.Danmaku, bodies.Gift, bodies.Like, bodies.Announcement, bodies.Sanction),
+    "broadcast-layouts": _layouts,
+    "state-fields": lambda: _structs(
+        records.PartitionState, records.Balance, records.RoomState, records.RoomSettings, records.Tombstone, records.Seen
+    ),
+    "json-records": lambda: _structs(
+        records.Presence,
+        records.LoadReport,
+        records.Limits,
+        records.Order,
+        records.Moderation,
+        records.UserRule,
+        records.DeadLetter,
+        records.Audit,
+    ),
+    "server-frames": lambda: _structs(
+        wire.Hello,
+        wire.Joined,
+        wire.Card,
+        wire.BatchHeader,
+        wire.Message,
+        wire.Notice,
+        wire.Move,
+        wire.Left,
+        wire.Beat,
+        wire.Error,
+    ),
+    "client-frames": lambda: _structs(wire.Join, wire.Leave, wire.Heartbeat),
+    "close-codes": _close_codes,
+    "errors": _errors,
+    "settings": _settings,
+    "metrics": _metrics,
+}
+
+
+# ---- JSON Schemas
+def _plain(of: Any, seen: dict[Any, Any]) -> Any:
+    """Return the type with JSON left as it is (`Raw`) without a default: msgspec's schemas cannot write such a default."""
+    if isinstance(of, type) and issubclass(of, msgspec.Struct):
+        if of not in seen:
+            fields: list[Any] = []
+            for field in msgspec.structs.fields(of):
+                if isinstance(field.default, msgspec.Raw):
+                    fields.append((field.name, field.type | msgspec.UnsetType, msgspec.UNSET))
+                elif field.required:
+                    fields.append((field.name, _plain(field.type, seen)))
+                else:
+                    default = field.default
+                    if default is msgspec.NODEFAULT:
+                        default = msgspec.field(default_factory=field.default_factory)
+                    fields.append((field.name, _plain(field.type, seen), default))
+            config = of.__struct_config__
+            seen[of] = msgspec.defstruct(
+                of.__name__, fields, tag=config.tag, tag_field=config.tag_field, kw_only=True, namespace={"__doc__": _about(of)}
+            )
+        return seen[of]
+    if get_origin(of) is not None and type(None) in get_args(of):
+        return Union[tuple(_plain(part, seen) for part in get_args(of))]  # noqa: UP007
+    return of
+
+
+def _tidy(schema: Any) -> Any:
+    """Turn Python's end of a text in patterns into ECMA's, and docstrings into lines."""
+    if isinstance(schema, dict):
+        return {key: _tidy(value) for key, value in schema.items()}
+    if isinstance(schema, list):
+        return [_tidy(value) for value in schema]
+    return " ".join(schema.replace(r"\Z", "$").split()) if isinstance(schema, str) else schema
+
+
+def _schema(title: str, *of: Any) -> str:
+    seen: dict[Any, Any] = {}
+    union: Any = Union[tuple(_plain(one, seen) for one in of)]  # noqa: UP007 - a tuple made here
+    (schema,), parts = msgspec.json.schema_components([union], ref_template="#/$defs/{name}")
+    head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": title}
+    return json.dumps(_tidy(head | schema | {"$defs": parts}), indent=2, ensure_ascii=False) + "\n"
+
+
+def _uplink_schema() -> str:
+    schema = records.schemas()
+    head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "a record of the topic uplink"}
+    return json.dumps(_tidy(head | schema), indent=2, ensure_ascii=False) + "\n"
+
+
+SCHEMAS: Final[dict[str, Callable[[], str]]] = {
+    "uplink.json": _uplink_schema,
+    "client-frame.json": lambda: _schema("a frame from viewer to edge", wire.Join, wire.Leave, wire.Heartbeat),
+    "server-frame.json": lambda: _schema(
+        "a frame from edge to viewer, or the first line of a batch",
+        wire.Hello,
+        wire.Joined,
+        wire.Left,
+        wire.Notice,
+        wire.Move,
+        wire.Error,
+        wire.Beat,
+        wire.BatchHeader,
+    ),
+    "message.json": lambda: _schema("a line of a batch after the first", wire.Message),
+}
+
+
+def wanted() -> dict[Path, str]:
+    """Return every file that is generated, or holds something generated, as it must be."""
+    files = {FOLDER / "schemas" / name: made() for name, made in SCHEMAS.items()}
+    used: set[str] = set()
+
+    def block(found: re.Match[str]) -> str:
+        used.add(found["name"])
+        return f"{found[1]}\n{BLOCKS[found['name']]()}\n{found[3]}"
+
+    for path in sorted(FOLDER.glob("*.md")):
+        text = path.read_text(encoding="utf-8")
+        if _BLOCK.search(text):
+            files[path] = _BLOCK.sub(block, text)
+    if unused := set(BLOCKS) - used:
+        raise SystemExit(f"no file in docs/ has a place for {', '.join(sorted(unused))}")
+    return files
+
+
+def main() -> None:
+    """Write, or check."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--check", action="store_true", help="only say what is out of date")
+    check = parser.parse_args().check
+    stale = []
+    for path, text in wanted().items():
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            stale.append(path)
+            if not check:
+                path.parent.mkdir(exist_ok=True)
+                path.write_text(text, encoding="utf-8")
+    for path in stale:
+        print(f"{'out of date' if check else 'wrote'}: {path.relative_to(FOLDER.parent)}")
+    if check and stale:
+        sys.exit("run: python docs/generate.py")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,172 @@
+"""The small commands, and every command's help."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+from typer.testing import CliRunner
+
+from liveroom.cli import table
+from liveroom.cli.commands import app
+from liveroom.cli.processes import ROOT
+from liveroom.cli.talk import Teller, line_of
+from liveroom.closecodes import TABLE
+from liveroom.kinds import Kind
+from liveroom.records import Anchor, Claim, encode_batch, encode_claim
+from liveroom.settings import KafkaSettings
+from liveroom.tickets import verify_user
+from liveroom.wire import Message
+from viewer.session import Counts, Delivered, Ended, Entered, Hole, Progress
+
+KEY = "k" * 64
+COMMANDS = ("demo", "up", "doctor", "replay", "watch", "send", "token", "topics")
+
+
+@pytest.fixture(autouse=True)
+def _nothing_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIVEROOM_RUNTIME_DIR", str(tmp_path / "run"))
+    for name in ("KAFKA_BOOTSTRAP", "LIVEROOM_INGRESS_URL", "LIVEROOM_SCHEDULER_URL", "LIVEROOM_TOKEN_KEY", "LIVEROOM_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def message(kind: Kind, data: bytes, n: int = 1) -> Message:
+    return Message(7, kind, "i", "u1", 0, name="Ann", n=n, data=msgspec.Raw(data))
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command: str) -> None:
+    result = CliRunner().invoke(app, [command, "--help"])
+    assert result.exit_code == 0
+    assert len(result.output.splitlines()) > 5
+
+
+def test_the_commands_are_these() -> None:
+    assert {command.callback.__name__ for command in app.registered_commands if command.callback} == set(COMMANDS)
+
+
+def test_the_help_is_quick_to_import() -> None:
+    code = "import sys, liveroom.cli.commands; print(*[m for m in ('aiokafka', 'aiohttp', 'psutil') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
+
+
+def test_a_token_is_printed() -> None:
+    result = CliRunner().invoke(
+        app, ["token", "--user", "ann", "--role", "moderator", "--room", "a", "--room", "b", "--token-key", KEY]
+    )
+    assert result.exit_code == 0
+    user = verify_user(result.output.strip(), KEY.encode())
+    assert (user.id, user.role.value, user.rooms) == ("ann", "moderator", ("a", "b"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        pytest.param(["send", "r", "hi"], "liveroom demo", id="nothing runs"),
+        pytest.param(["send", "a b", "hi"], "is no room", id="no room"),
+        pytest.param(["send", "r", "x" * 201, "--ingress", "http://x", "--token", "t"], "200 characters", id="too long"),
+        pytest.param(["send", "r", "hi", "--ingress", "http://x"], "--token-key", id="no key"),
+        pytest.param(["watch", "r"], "no scheduler", id="no scheduler"),
+        pytest.param(["topics"], "no Kafka", id="no Kafka"),
+        pytest.param(["token", "--user", "a b", "--token-key", KEY], "no user id", id="no user"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line_that_says_what_to_do(arguments: list[str], words: str) -> None:
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 2
+    assert result.stderr.startswith("liveroom: ")
+    assert words in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_an_ingress_that_is_not_there_is_an_unknown_outcome(unused_tcp_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("viewer.client.RETRIES", 0)
+    url = f"http://127.0.0.1:{unused_tcp_port}"
+    result = CliRunner().invoke(app, ["send", "r", "hi", "--ingress", url, "--token-key", KEY])
+    assert result.exit_code == 1
+    assert result.output.startswith("unknown, it may have been written: ")
+
+
+@pytest.mark.parametrize(
+    ("shown", "line"),
+    [
+        pytest.param(message(Kind.DANMAKU, b'{"text":"\xe5\xbc\xb9\xe5\xb9\x95"}', 3), "     7  Ann: 弹幕 x3", id="danmaku"),
+        pytest.param(
+            message(Kind.GIFT, b'{"gift":"rose","count":2,"combo":3}'), "     7  Ann gives 2 rose, combo 3", id="gift"
+        ),
+        pytest.param(
+            message(Kind.DANMAKU, b'{"text":"a\\u001b[2Jb\\n\xe3\x80\x80c"}'),
+            "     7  Ann: a\N{REPLACEMENT CHARACTER}[2Jb\N{REPLACEMENT CHARACTER}\N{IDEOGRAPHIC SPACE}c",
+            id="control characters",
+        ),
+        pytest.param(message(Kind.GOODS, b'{"id":1}'), "     7  Ann goods {'id': 1}", id="another kind"),
+    ],
+)
+def test_a_message_is_a_line(shown: Message, line: str) -> None:
+    assert line_of(shown) == line
+
+
+async def test_a_watch_prints_what_is_for_people() -> None:
+    lines: list[str] = []
+    teller = Teller(as_json=False, out=lines.append)
+    for effect in (
+        Entered("r", 1, 2, 3),
+        Progress("r", 1, 2, first=True),
+        Delivered("r", 1, message(Kind.DANMAKU, b'{"text":"hi"}')),
+        Counts("r", 12_000, None),
+        Hole("r", 1, 2, 5, away=True),
+        Ended(TABLE[4003]),
+    ):
+        teller.tell(effect)
+    assert lines == [
+        "-- in room r",
+        "     7  Ann: hi",
+        "-- 12,000 likes",
+        "-- 3 gifts or notices were missed",
+        "-- the connection ended for good: banned",
+    ]
+    assert teller.ended.is_set()
+
+
+async def test_a_watch_as_json_prints_messages_only() -> None:
+    lines: list[str] = []
+    teller = Teller(as_json=True, out=lines.append)
+    teller.tell(Entered("r", 1, 2, 3))
+    teller.gone()
+    teller.tell(Delivered("r", 1, message(Kind.DANMAKU, b'{"text":"hi"}')))
+    assert [msgspec.json.decode(line)["data"] for line in lines] == [{"text": "hi"}]
+
+
+def test_records_of_broadcast_are_described() -> None:
+    owner = b"o" * 16
+    claim = table.describe(3, 0, encode_claim(Claim(5, owner, 1000, "b-1")))
+    assert (claim.what, claim.epoch, claim.owner, claim.at_ms) == ("claim by b-1", 5, owner.hex()[:8], 1000)
+    batch = table.describe(3, 9, encode_batch(5, owner, Anchor(7, 0, -1), 8, 2000, 0, []))
+    assert (batch.what, batch.anchor) == ("batch: 0 rooms, 0 messages", Anchor(7, 0, -1))
+    assert table.describe(3, 9, b"nonsense").what.startswith("unreadable")
+
+
+def test_tables_show_what_is_there_and_what_is_not() -> None:
+    found = table.Survey(
+        {"broadcast": [table.Extent(0, 0, 0), table.Extent(1, 5, 9)], "uplink": [table.Extent(0, 0, 3)]},
+        [table.Last(1, 8, "claim by b-1", 5, "6f6f6f6f", 1000)],
+    )
+    topics = table.topics_table(found, KafkaSettings(bootstrap="x:1"))
+    assert list(topics.columns[3].cells)[:3] == ["1", "2", "not made yet"]
+    assert list(topics.columns[2].cells)[:4] == ["1 d", "1 d", "compacted, for good", "10 min"]
+    partitions = table.partitions_table(found, 3500)
+    assert list(partitions.columns[-1].cells) == ["empty", "claim by b-1"]
+    assert list(partitions.columns[-2].cells) == ["", "2.5 s"]
+
+
+@pytest.mark.kafka
+async def test_a_real_cluster_is_surveyed(kafka_settings: KafkaSettings) -> None:
+    from liveroom.kafka import ensure_topics
+
+    assert (await table.look(kafka_settings)).partitions == {}
+    await ensure_topics(kafka_settings)
+    found = await table.survey(kafka_settings)
+    assert len(found.extents["uplink"]) == kafka_settings.partitions
+    assert found.last == []

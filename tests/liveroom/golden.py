@@ -1,0 +1,192 @@
+"""One record of every type with the bytes it must be: kept in tests/data/golden, checked by test_records.
+
+`python -m tests.liveroom.golden` writes the files anew. Do that only when a format changes on purpose, with a new version from
+the first release on (docs/records.md).
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from liveroom import records
+from liveroom.kinds import Kind, RecordType, Role
+from liveroom.records import (
+    Anchor,
+    Audit,
+    Balance,
+    CardEntry,
+    Claim,
+    DeadLetter,
+    GatewayState,
+    Item,
+    JsonReader,
+    Limits,
+    LoadReport,
+    Moderation,
+    NoticeEntry,
+    Order,
+    OrderKind,
+    PartitionState,
+    Presence,
+    RoomEntry,
+    RoomFlags,
+    RoomSettings,
+    RoomState,
+    Seen,
+    SnapshotChunk,
+    Stamp,
+    Tombstone,
+    Uplink,
+    UserRule,
+)
+from liveroom.topics import room_hash
+
+FOLDER: Final = Path(__file__).parents[1] / "data" / "golden"
+OWNER: Final = bytes(range(16))
+ANCHOR: Final = Anchor(uplink_next=42, claim_offset=7, snapshot_offset=-1)
+AT_MS: Final = 1_700_000_000_000
+
+
+class Golden(NamedTuple):
+    """One file: the record it holds, and how it is read."""
+
+    file: str
+    value: bytes
+    record: Any
+    read: Callable[[bytes], Any]
+
+
+def uplink(**changed: Any) -> Uplink:
+    """Return a record of `uplink`."""
+    fields: dict[str, Any] = {
+        "v": 1,
+        "room": "room-1",
+        "id": "a1",
+        "user": "u1",
+        "at_ms": AT_MS,
+        "items": [Item(Kind.DANMAKU, msgspec.Raw('{"text":"弹幕 😀"}'.encode()))],
+    }
+    return Uplink(**fields | changed)
+
+
+def _package() -> Uplink:
+    items = [
+        Item(Kind.GIFT, msgspec.Raw(b'{"gift":"rose","count":9}')),
+        Item(Kind.LIKE, msgspec.Raw(b'{"count":3}')),
+        Item(Kind.DANMAKU, msgspec.Raw(b'{"text":"hi"}')),
+    ]
+    return uplink(
+        id="p1", items=items, name="Ann", role=Role.MODERATOR, level=7, package="order-5", via="gift-service", trace="00-1"
+    )
+
+
+def batch() -> bytes:
+    """Return a BATCH of two rooms, a notice and a card."""
+    return records.encode_batch(
+        epoch=3,
+        owner=OWNER,
+        anchor=ANCHOR,
+        pos=99,
+        at_ms=AT_MS + 50,
+        oldest_ms=AT_MS,
+        rooms=[
+            (RoomEntry(room_hash("room-1"), 5, 6, 4, 2, 1, 8, 4, 77, RoomFlags(0)), b"head\ntail"[:8]),
+            (RoomEntry(room_hash("room-2"), 9, 8, 0, 0, 0, 3, 0, 77, RoomFlags.DEFLATED | RoomFlags.CLEAR), b"\x00\xff\x01"),
+        ],
+        notices=[(NoticeEntry(room_hash("room-1"), room_hash("u1"), 13), b'{"t":"notice"')],
+        cards=[(CardEntry(room_hash("room-2"), 2), b"{}")],
+    )
+
+
+def snapshot() -> SnapshotChunk:
+    """Return one chunk of a snapshot."""
+    return SnapshotChunk(Stamp(RecordType.SNAPSHOT, 3, OWNER), ANCHOR, AT_MS, 12, 0, 1, b"chunk")
+
+
+def state() -> PartitionState:
+    """Return a partition's state with every field in use."""
+    room = RoomState(
+        room="room-1",
+        epoch=77,
+        seq=6,
+        rseq=4,
+        likes=30,
+        gifts=4,
+        messages=6,
+        skipped=1,
+        users=2,
+        connections=3,
+        settings=RoomSettings(slow_s=2.5, muted_all=True, allow=["u1"], limit_per_s=500),
+        announcement=b'{"seq":1}',
+        tombstones=[Tombstone(5, 3, ["a0"], "u9")],
+        seen=[Seen("u1", "a1", AT_MS)],
+        recent=[b'{"seq":6}'],
+        recent_reliable=[b'{"seq":4}'],
+        last_ms=AT_MS,
+    )
+    return PartitionState(
+        1, Balance(taken=21, numbered=6, folded=5, noticed=4, skipped=3, duplicate=2, dead_lettered=1), [room]
+    )
+
+
+def _load_report() -> LoadReport:
+    return LoadReport(
+        v=1,
+        gateway="edge-1",
+        generation=AT_MS,
+        state=GatewayState.SERVING,
+        at_ms=AT_MS,
+        url="wss://edge-1.example/v1/live",
+        host="edge-1.example",
+        ip="192.0.2.1",
+        port=443,
+        zone="a",
+        limits=Limits(connections=2000),
+        connections=12,
+        users=11,
+        rooms=2,
+        cpu=0.25,
+    )
+
+
+def _json(file: str, record: msgspec.Struct) -> Golden:
+    return Golden(file, records.encode_json(record), record, JsonReader(type(record)).read)
+
+
+def _uplink(file: str, record: Uplink) -> Golden:
+    return Golden(file, records.encode_uplink(record), record, lambda value: records.decode_uplink(b"room-1", value))
+
+
+CLAIM: Final = Claim(3, OWNER, AT_MS, "broadcaster-1")
+
+# The batch is compared by its bytes: what `decode_broadcast` gives is views of them. The state is not packed (zlib's bytes
+# differ between its builds), its msgpack is.
+ALL: Final = (
+    _uplink("uplink.json", uplink()),
+    _uplink("uplink-package.json", _package()),
+    Golden("claim.bin", records.encode_claim(CLAIM), CLAIM, records.decode_broadcast),
+    Golden("batch.bin", batch(), records.decode_broadcast(batch()), records.decode_broadcast),
+    Golden("snapshot.bin", records.encode_snapshot_chunk(snapshot()), snapshot(), records.decode_broadcast),
+    Golden("state.msgpack", msgspec.msgpack.encode(state()), state(), msgspec.msgpack.Decoder(PartitionState).decode),
+    _json("presence.json", Presence(1, "room-1", "edge-1", AT_MS, 11, 12, AT_MS)),
+    _json("load-report.json", _load_report()),
+    _json("order.json", Order(1, "edge-1", AT_MS, OrderKind.SHED, AT_MS, "hot", 50.0)),
+    _json("moderation-room.json", Moderation(1, "room-1", AT_MS, settings=RoomSettings(slow_s=5.0, since_ms=AT_MS))),
+    _json("moderation-user.json", Moderation(1, "room-1", AT_MS, user="u9", rule=UserRule(-1, 0, "u1", "spam"))),
+    _json("audit.json", Audit(1, AT_MS, "room-1", "u1", Role.MODERATOR, "mute", "u9", "spam", "m1")),
+    _json("dead-letter.json", DeadLetter(1, "uplink", 3, 42, "schema", "Expected `int`", AT_MS, b"room-1", b"\xff{")),
+)
+
+
+def write() -> None:
+    """Write every file anew."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    for golden in ALL:
+        (FOLDER / golden.file).write_bytes(golden.value)
+        print(f"wrote {golden.file}: {len(golden.value)} bytes")
+
+
+if __name__ == "__main__":
+    write()

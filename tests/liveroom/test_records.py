@@ -1,0 +1,598 @@
+"""Kafka records: every one can be written and read, and whatever lies in the log is either read or refused with a reason."""
+
+import base64
+import contextlib
+import json
+import string
+import subprocess
+import sys
+import zlib
+from collections.abc import Callable
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from liveroom import records
+from liveroom.kinds import Kind, RecordType, Role
+from liveroom.records import (
+    NOBODY,
+    Anchor,
+    BadRecord,
+    BadRecordError,
+    Balance,
+    Batch,
+    CardEntry,
+    Claim,
+    Item,
+    JsonReader,
+    NoticeEntry,
+    RoomEntry,
+    RoomFlags,
+    RoomSettings,
+    Ruling,
+    Seen,
+    SnapshotChunk,
+    Stamp,
+    Tombstone,
+    decode_broadcast,
+    decode_state,
+    decode_uplink,
+    encode_state,
+    encode_uplink,
+    judge,
+)
+from tests.liveroom import golden
+from tests.liveroom.golden import ANCHOR, OWNER, Golden
+
+U8, U32, U64 = st.integers(0, 2**8 - 1), st.integers(0, 2**32 - 1), st.integers(0, 2**64 - 1)
+I64 = st.integers(-(2**63), 2**63 - 1)
+OWNERS = st.binary(min_size=16, max_size=16)
+ANCHORS = st.builds(Anchor, I64, I64, I64)
+TEXTS = st.text(max_size=20)
+MILLIS = st.integers(0, 2**53)
+ROOMS = st.text(string.ascii_letters + string.digits + "_-", min_size=1, max_size=64)
+IDS = st.text(string.ascii_letters + string.digits + "_.:-", min_size=1, max_size=64)
+USERS = st.text(string.ascii_letters + string.digits + "_.:@-", min_size=1, max_size=64)
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False) | TEXTS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
+    max_leaves=6,
+)
+BODIES = st.dictionaries(TEXTS, VALUES, max_size=4)
+ITEMS = st.builds(Item, st.sampled_from(Kind), BODIES.map(lambda body: msgspec.Raw(msgspec.json.encode(body))))
+UPLINKS = st.builds(
+    records.Uplink,
+    v=st.just(1),
+    room=ROOMS,
+    id=IDS,
+    user=USERS,
+    at_ms=MILLIS,
+    items=st.lists(ITEMS, min_size=1, max_size=4),
+    name=TEXTS,
+    role=st.sampled_from(Role),
+    level=U8,
+    package=TEXTS,
+    via=TEXTS,
+    trace=TEXTS,
+)
+
+
+def value_of(data: str = "{}", more: str = "", **changed: Any) -> bytes:
+    """An uplink record as a foreign producer may write it: fields as Python values, the body as text."""
+    fields = {"v": 1, "room": "r", "id": "i", "user": "u", "at_ms": 1} | changed
+    head = json.dumps(fields)[1:-1]
+    return f'{{{head},"items":[{{"kind":"danmaku","data":{data}}}]{more}}}'.encode()
+
+
+def reason_of(decode: Callable[[], object]) -> BadRecord:
+    with pytest.raises(BadRecordError) as caught:
+        decode()
+    return caught.value.reason
+
+
+# ---- golden bytes
+@pytest.mark.parametrize("sample", [pytest.param(sample, id=sample.file) for sample in golden.ALL])
+def test_a_record_is_written_as_the_bytes_that_are_kept(sample: Golden) -> None:
+    assert sample.value == (golden.FOLDER / sample.file).read_bytes(), "see tests/liveroom/golden.py"
+
+
+@pytest.mark.parametrize("sample", [pytest.param(sample, id=sample.file) for sample in golden.ALL])
+def test_the_bytes_that_are_kept_are_read_as_the_record(sample: Golden) -> None:
+    assert sample.read((golden.FOLDER / sample.file).read_bytes()) == sample.record
+
+
+def test_no_golden_file_is_left_without_a_record() -> None:
+    assert {path.name for path in golden.FOLDER.iterdir()} == {sample.file for sample in golden.ALL}
+
+
+def test_golden_files_are_written_by_the_documented_command(tmp_path: Path) -> None:
+    code = (
+        "from pathlib import Path; from tests.liveroom import golden; "
+        f"golden.FOLDER = Path({str(tmp_path)!r}) / 'new'; golden.write()"
+    )
+    said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert said.count("wrote") == len(golden.ALL)
+    assert (tmp_path / "new" / "batch.bin").read_bytes() == golden.batch()
+
+
+# ---- uplink
+@given(UPLINKS)
+def test_an_uplink_record_comes_back_as_it_was(record: records.Uplink) -> None:
+    assert decode_uplink(record.room.encode(), encode_uplink(record)) == record
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        pytest.param(None, BadRecord.UNDECODABLE, id="no value"),
+        pytest.param(b"", BadRecord.UNDECODABLE, id="empty"),
+        pytest.param(b"null", BadRecord.SCHEMA, id="null"),
+        pytest.param(b"\xef\xbb\xbf" + value_of(), BadRecord.UNDECODABLE, id="byte order mark"),
+        pytest.param(value_of() + b"{}", BadRecord.UNDECODABLE, id="two values"),
+        pytest.param(value_of('{"a":NaN}'), BadRecord.UNDECODABLE, id="NaN in a body"),
+        pytest.param(value_of('{"a":Infinity}'), BadRecord.UNDECODABLE, id="Infinity in a body"),
+        pytest.param(value_of('{"a":"\\ud800"}'), BadRecord.UNDECODABLE, id="lone high surrogate in a body"),
+        pytest.param(value_of('{"a":"\\uDC00"}'), BadRecord.UNDECODABLE, id="lone low surrogate in a body"),
+        pytest.param(value_of('{"\\ud800x":1}'), BadRecord.UNDECODABLE, id="lone surrogate in a body's key"),
+        pytest.param(value_of(name="\ud800"), BadRecord.UNDECODABLE, id="lone surrogate in a field"),
+        pytest.param(value_of('{"a":"?"}').replace(b"?", b"\xff"), BadRecord.UNDECODABLE, id="invalid UTF-8 in a body"),
+        pytest.param(value_of('{"a":"?"}').replace(b"?", b"\xed\xa0\x80"), BadRecord.UNDECODABLE, id="surrogate as UTF-8"),
+        pytest.param(value_of('{"a":"\n"}'), BadRecord.UNDECODABLE, id="line break in a text"),
+        pytest.param(value_of('{"a":' + "[" * 5000 + "]" * 5000 + "}"), BadRecord.UNDECODABLE, id="deep body"),
+        pytest.param(value_of(more=',"x":' + "[" * 5000 + "]" * 5000), BadRecord.UNDECODABLE, id="deep unknown field"),
+        pytest.param(value_of('{"a":"' + "x" * 65_536 + '"}'), BadRecord.TOO_LARGE, id="over 64 KiB"),
+        pytest.param(value_of(v=2), BadRecord.VERSION, id="version 2"),
+        pytest.param(b'{"v":2,"rooms":["r"]}', BadRecord.VERSION, id="version 2 with other fields"),
+        pytest.param(value_of(v=0), BadRecord.VERSION, id="version 0"),
+        pytest.param(value_of().replace(b'"v": 1', b'"v":' + b"9" * 4000), BadRecord.VERSION, id="version of 4,000 digits"),
+        pytest.param(value_of(v="1"), BadRecord.SCHEMA, id="version as text"),
+        pytest.param(value_of(room="s"), BadRecord.WRONG_KEY, id="key of another room"),
+        pytest.param(value_of(room=""), BadRecord.SCHEMA, id="empty room"),
+        pytest.param(value_of(room="r\n"), BadRecord.SCHEMA, id="room with a line break behind it"),
+        pytest.param(value_of(id="a b"), BadRecord.SCHEMA, id="id with a space"),
+        pytest.param(value_of(user="u" * 65), BadRecord.SCHEMA, id="user of 65"),
+        pytest.param(value_of(name="n" * 65), BadRecord.SCHEMA, id="name of 65"),
+        pytest.param(value_of(level=256), BadRecord.SCHEMA, id="level 256"),
+        pytest.param(value_of(role="king"), BadRecord.SCHEMA, id="unknown role"),
+        pytest.param(value_of(at_ms=-1), BadRecord.SCHEMA, id="before 1970"),
+        pytest.param(value_of(at_ms=2**53 + 1), BadRecord.SCHEMA, id="beyond what JavaScript counts"),
+        pytest.param(value_of("[]"), BadRecord.SCHEMA, id="body is a list"),
+        pytest.param(value_of("null"), BadRecord.SCHEMA, id="body is null"),
+        pytest.param(value_of(more=',"items":[]'), BadRecord.SCHEMA, id="no items"),
+        pytest.param(
+            value_of(more=',"items":[' + '{"kind":"like"},' * 64 + '{"kind":"like"}]'), BadRecord.SCHEMA, id="65 items"
+        ),
+        pytest.param(value_of(more=',"items":[{"kind":"shout"}]'), BadRecord.SCHEMA, id="unknown kind"),
+    ],
+)
+def test_an_unusable_uplink_record_is_refused_with_its_reason(value: bytes | None, reason: BadRecord) -> None:
+    assert reason_of(lambda: decode_uplink(b"r", value)) is reason
+
+
+@pytest.mark.parametrize("key", [None, b"", b"R", b"r "])
+def test_an_uplink_record_with_another_key_is_refused(key: bytes | None) -> None:
+    assert reason_of(lambda: decode_uplink(key, value_of())) is BadRecord.WRONG_KEY
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        pytest.param(value_of(more=',"mood":{"a":[1,null]}'), id="unknown field"),
+        pytest.param(value_of().replace(b'"kind"', b'"lang":"de","kind"'), id="unknown field of an item"),
+        pytest.param(value_of(more=',"items":[' + ",".join(['{"kind":"like"}'] * 64) + "]"), id="64 items"),
+        pytest.param(value_of('{"a":"\\ud83d\\ude00"}'), id="surrogate pair"),
+        pytest.param(value_of('{"a":"\\\\ud800"}'), id="a backslash and the text ud800"),
+        pytest.param(value_of("{" + '"a":1,' * 100 + '"a":2}'), id="doubled key"),
+    ],
+)
+def test_what_a_later_or_unusual_producer_writes_is_taken(value: bytes) -> None:
+    assert decode_uplink(b"r", value).room == "r"
+
+
+@given(BODIES)
+def test_a_body_over_several_lines_becomes_one_line_of_the_same_meaning(body: dict[str, Any]) -> None:
+    record = decode_uplink(b"r", value_of(json.dumps(body, indent=2).replace("\n", "\r\n")))
+    data = bytes(record.items[0].data)
+    assert b"\n" not in data
+    assert b"\r" not in data
+    assert json.loads(data) == body
+
+
+def test_a_body_starts_at_its_brace_whatever_space_was_before() -> None:
+    assert bytes(decode_uplink(b"r", value_of(' \t{"a": 1} ')).items[0].data) == b'{"a": 1}'
+
+
+def test_a_refusal_quotes_no_more_than_a_line_of_what_it_refused() -> None:
+    with pytest.raises(BadRecordError) as caught:
+        decode_uplink(b"r", value_of(role="x" * 60_000))
+    assert len(caught.value.detail) == 200
+    assert len(str(caught.value)) < 220
+
+
+def test_an_uplink_record_over_64_kib_is_not_written() -> None:
+    body = msgspec.Raw(b'{"text":"' + b"x" * 65_536 + b'"}')
+    assert reason_of(lambda: encode_uplink(golden.uplink(items=[Item(Kind.DANMAKU, body)]))) is BadRecord.TOO_LARGE
+
+
+def test_items_of_a_package_are_named_by_their_place_and_a_single_one_by_its_record() -> None:
+    single, package = golden.uplink(), golden.uplink(items=[Item(Kind.LIKE), Item(Kind.GIFT)])
+    assert [single.item_id(0), package.item_id(0), package.item_id(1)] == ["a1", "a1#0", "a1#1"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "reliable"), [(Kind.DANMAKU, False), (Kind.CUSTOM, False), (Kind.GIFT, True), (Kind.LIKE, True), (Kind.BAN, True)]
+)
+def test_a_record_is_reliable_unless_all_in_it_is_best_effort(kind: Kind, reliable: bool) -> None:
+    assert golden.uplink(items=[Item(kind)]).is_reliable() is reliable
+    assert golden.uplink(items=[Item(Kind.DANMAKU), Item(kind)]).is_reliable() is reliable
+
+
+# ---- anything in the log
+READERS = [
+    pytest.param(golden.ALL[1].value, lambda value: decode_uplink(b"room-1", value), id="uplink"),
+    *(pytest.param(sample.value, decode_broadcast, id=sample.file) for sample in golden.ALL if sample.read is decode_broadcast),
+    pytest.param(b"".join(encode_state(golden.state())), lambda value: decode_state([value]), id="state"),
+    *(
+        pytest.param(sample.value, sample.read, id=sample.file)
+        for sample in golden.ALL
+        if sample.file.endswith(".json") and "uplink" not in sample.file
+    ),
+]
+ANYTHING = [pytest.param(case.values[1], id=str(case.id)) for case in READERS]
+Read = Callable[[bytes], Any]
+
+
+def use(record: object) -> None:
+    """Do with a record what its readers do: it must stay inside its bytes."""
+    if isinstance(record, Batch):
+        rooms, notices, cards = list(record.rooms()), list(record.notices()), list(record.cards())
+        assert all(len(payload) == entry.size for entry, payload in rooms)
+        assert all(len(text) == entry.size for entry, text in notices)
+        assert all(len(text) == entry.size for entry, text in cards)
+        assert sum(len(part) for _, part in (*rooms, *notices, *cards)) == len(record.body)
+
+
+@pytest.mark.parametrize(("value", "read"), READERS)
+def test_a_record_cut_anywhere_is_refused_or_whole_in_itself(value: bytes, read: Read) -> None:
+    for size in range(len(value)):
+        try:
+            use(read(value[:size]))
+        except BadRecordError:
+            continue
+        record = read(value[:size])
+        # The data of a chunk has no length of its own (Kafka's record has): what is cut there is missed by `decode_state`.
+        assert isinstance(record, SnapshotChunk), f"{size} of {len(value)} bytes were taken as {record}"
+
+
+@pytest.mark.parametrize(("value", "read"), READERS)
+def test_a_record_with_any_bit_turned_is_read_or_refused_and_nothing_else(value: bytes, read: Read) -> None:
+    for place in range(len(value)):
+        for bit in range(8):
+            turned = bytearray(value)
+            turned[place] ^= 1 << bit
+            try:
+                use(read(bytes(turned)))
+            except BadRecordError:
+                continue
+
+
+@pytest.mark.parametrize("read", ANYTHING)
+@given(junk=st.binary(max_size=200))
+def test_any_bytes_are_read_or_refused_and_nothing_else(read: Read, junk: bytes) -> None:
+    with contextlib.suppress(BadRecordError):
+        use(read(junk))
+
+
+@pytest.mark.parametrize("kind", list(RecordType))
+@given(junk=st.binary(max_size=300))
+def test_any_bytes_behind_a_broadcast_head_are_read_or_refused_and_nothing_else(kind: RecordType, junk: bytes) -> None:
+    with contextlib.suppress(BadRecordError):
+        use(decode_broadcast(records._STAMP.pack(b"LR", 1, kind, 1, OWNER) + junk))
+
+
+@given(st.recursive(VALUES, lambda inner: st.lists(inner, max_size=20), max_leaves=30))
+def test_any_packed_value_is_no_state_or_a_state(value: object) -> None:
+    with contextlib.suppress(BadRecordError):
+        decode_state([zlib.compress(msgspec.msgpack.encode(value))])
+
+
+# ---- broadcast
+@given(U64, OWNERS, I64, st.text(max_size=64))
+def test_a_claim_comes_back_as_it_was(epoch: int, owner: bytes, at_ms: int, instance: str) -> None:
+    claim = Claim(epoch, owner, at_ms, instance)
+    value = records.encode_claim(claim)
+    assert decode_broadcast(value) == claim
+    assert records.decode_stamp(value) == Stamp(RecordType.CLAIM, epoch, owner)
+
+
+PAYLOADS = st.binary(max_size=60)
+ROOM_PARTS = st.builds(
+    lambda fields, payload: (RoomEntry._make((*fields[:6], len(payload), *fields[6:])), payload),
+    st.tuples(U64, U64, U64, U64, U32, U32, U32, U32, st.integers(0, 7)),
+    PAYLOADS,
+)
+NOTICE_PARTS = st.builds(lambda room, user, text: (NoticeEntry(room, user, len(text)), text), U64, U64, PAYLOADS)
+CARD_PARTS = st.builds(lambda room, text: (CardEntry(room, len(text)), text), U64, PAYLOADS)
+
+
+@given(
+    st.tuples(U64, OWNERS, ANCHORS, I64, I64, I64),
+    st.lists(ROOM_PARTS, max_size=5),
+    st.lists(NOTICE_PARTS, max_size=3),
+    st.lists(CARD_PARTS, max_size=3),
+)
+def test_a_batch_comes_back_as_it_was(
+    head: tuple[int, bytes, Anchor, int, int, int],
+    rooms: list[tuple[RoomEntry, bytes]],
+    notices: list[tuple[NoticeEntry, bytes]],
+    cards: list[tuple[CardEntry, bytes]],
+) -> None:
+    epoch, owner, anchor, pos, at_ms, oldest_ms = head
+    value = records.encode_batch(epoch, owner, anchor, pos, at_ms, oldest_ms, rooms, notices, cards)
+    batch = decode_broadcast(value)
+    assert isinstance(batch, Batch)
+    assert batch[:5] == (Stamp(RecordType.BATCH, epoch, owner), anchor, pos, at_ms, oldest_ms)
+    assert [(entry, bytes(payload)) for entry, payload in batch.rooms()] == rooms
+    assert list(batch.notices()) == notices
+    assert list(batch.cards()) == cards
+    assert records.decode_anchor(value) == anchor
+
+
+@pytest.mark.parametrize(
+    ("size", "body"),
+    [
+        pytest.param(5, b"four", id="names more than there is"),
+        pytest.param(3, b"four", id="names less than there is"),
+        pytest.param(2**32 - 1, b"four", id="names 4 GiB"),
+    ],
+)
+def test_a_batch_whose_directory_does_not_fit_its_body_is_refused(size: int, body: bytes) -> None:
+    room = RoomEntry(1, 1, 1, 0, 1, 0, size, 0, 1, RoomFlags(0))
+    for parts in (
+        {"rooms": [(room, body)]},
+        {"rooms": [], "notices": [(NoticeEntry(1, 1, size), body)]},
+        {"rooms": [], "cards": [(CardEntry(1, size), body)]},
+    ):
+        value = records.encode_batch(1, OWNER, ANCHOR, 0, 0, 0, **parts)
+        assert reason_of(partial(decode_broadcast, value)) is BadRecord.TRUNCATED
+
+
+@given(U64, OWNERS, ANCHORS, I64, st.tuples(U64, U32, U32), st.binary(max_size=100))
+def test_a_snapshot_chunk_comes_back_as_it_was(
+    epoch: int, owner: bytes, anchor: Anchor, at_ms: int, place: tuple[int, int, int], data: bytes
+) -> None:
+    chunk = SnapshotChunk(Stamp(RecordType.SNAPSHOT, epoch, owner), anchor, at_ms, *place, data)
+    assert decode_broadcast(records.encode_snapshot_chunk(chunk)) == chunk
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        pytest.param(None, BadRecord.UNDECODABLE, id="no value"),
+        pytest.param(b"", BadRecord.TRUNCATED, id="empty"),
+        pytest.param(b"XX" + golden.batch()[2:], BadRecord.UNDECODABLE, id="foreign"),
+        pytest.param(b"LR\x02" + golden.batch()[3:], BadRecord.VERSION, id="version 2"),
+        pytest.param(b"LR\x01\x09" + golden.batch()[4:], BadRecord.UNDECODABLE, id="unknown type"),
+        pytest.param(golden.batch() + b"x", BadRecord.TRUNCATED, id="a byte more"),
+        pytest.param(records.encode_claim(golden.CLAIM)[:-1] + b"\xff", BadRecord.TRUNCATED, id="claim not in UTF-8"),
+    ],
+)
+def test_an_unusable_broadcast_record_is_refused_with_its_reason(value: bytes | None, reason: BadRecord) -> None:
+    assert reason_of(lambda: decode_broadcast(value)) is reason
+
+
+# ---- a partition's state
+COUNTS = st.integers(0, 2**63 - 1)
+ROOM_STATES = st.builds(
+    records.RoomState,
+    room=ROOMS,
+    epoch=COUNTS,
+    seq=COUNTS,
+    rseq=COUNTS,
+    settings=st.builds(RoomSettings, slow_s=st.floats(0, 1e6), allow=st.lists(TEXTS, max_size=2), since_ms=MILLIS),
+    announcement=st.binary(max_size=20),
+    tombstones=st.lists(st.builds(Tombstone, COUNTS, COUNTS, st.lists(TEXTS, max_size=2), TEXTS), max_size=2),
+    seen=st.lists(st.builds(Seen, TEXTS, TEXTS, MILLIS), max_size=3),
+    recent=st.lists(st.binary(max_size=20), max_size=3),
+    recent_reliable=st.lists(st.binary(max_size=20), max_size=3),
+    last_ms=MILLIS,
+)
+STATES = st.builds(
+    records.PartitionState,
+    v=st.just(1),
+    balance=st.builds(Balance, COUNTS, COUNTS),
+    rooms=st.lists(ROOM_STATES, max_size=3),
+)
+
+
+@given(STATES, st.integers(1, 300))
+def test_a_state_cut_into_chunks_of_any_size_comes_back_as_it_was(state: records.PartitionState, chunk_bytes: int) -> None:
+    chunks = encode_state(state, chunk_bytes)
+    assert chunks
+    assert all(0 < len(chunk) <= chunk_bytes for chunk in chunks)
+    assert decode_state(chunks) == state
+
+
+@pytest.mark.parametrize(
+    ("chunks", "reason"),
+    [
+        pytest.param([], BadRecord.TRUNCATED, id="no chunk"),
+        pytest.param([b"junk"], BadRecord.UNDECODABLE, id="not zlib"),
+        pytest.param([zlib.compress(b"junk")], BadRecord.UNDECODABLE, id="not msgpack"),
+        pytest.param([zlib.compress(b"\x91" * 100_000)], BadRecord.UNDECODABLE, id="deep"),
+        pytest.param(
+            [zlib.compress(b"\x94\x01" + msgspec.msgpack.encode(Balance()) + b"\x90" + b"\x91" * 100_000)],
+            BadRecord.UNDECODABLE,
+            id="deep in a field of a later version",
+        ),
+        pytest.param(
+            [zlib.compress(msgspec.msgpack.encode(golden.state()).replace(b"room-1", b"room-\xff"))],
+            BadRecord.UNDECODABLE,
+            id="room not in UTF-8",
+        ),
+        pytest.param([zlib.compress(msgspec.msgpack.encode([2, Balance(), []]))], BadRecord.VERSION, id="version 2"),
+        pytest.param(encode_state(golden.state(), 50)[:-1], BadRecord.TRUNCATED, id="last chunk missing"),
+        pytest.param([*encode_state(golden.state()), b"x"], BadRecord.TRUNCATED, id="a chunk too many"),
+    ],
+)
+def test_an_unusable_state_is_refused_with_its_reason(chunks: list[bytes], reason: BadRecord) -> None:
+    assert reason_of(lambda: decode_state(chunks)) is reason
+
+
+def test_a_small_record_that_unpacks_to_gigabytes_is_refused_without_unpacking_it() -> None:
+    bomb = zlib.compress(b"\xc6" + bytes(16 * 1024 * 1024), 9)
+    assert reason_of(lambda: decode_state([bomb], max_bytes=1024 * 1024)) is BadRecord.TOO_LARGE
+
+
+def test_a_state_of_exactly_the_cap_is_read() -> None:
+    size = len(msgspec.msgpack.encode(golden.state()))
+    chunks = encode_state(golden.state())
+    assert decode_state(chunks, max_bytes=size) == golden.state()
+    assert reason_of(lambda: decode_state(chunks, max_bytes=size - 1)) is BadRecord.TOO_LARGE
+
+
+def test_a_state_that_could_not_be_read_is_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(records, "MAX_STATE_BYTES", 100)
+    assert reason_of(lambda: encode_state(golden.state())) is BadRecord.TOO_LARGE
+
+
+@pytest.mark.parametrize("outcome", ["numbered", "folded", "noticed", "skipped", "duplicate", "dead_lettered"])
+def test_a_balance_is_exact_only_if_everything_taken_has_an_outcome(outcome: str) -> None:
+    assert Balance().is_exact()
+    assert Balance(taken=2, **{outcome: 2}).is_exact()
+    assert not Balance(taken=3, **{outcome: 2}).is_exact()
+
+
+# ---- JSON topics
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        pytest.param(None, BadRecord.UNDECODABLE, id="no value"),
+        pytest.param(b"{", BadRecord.UNDECODABLE, id="no JSON"),
+        pytest.param(b"[" * 100_000, BadRecord.SCHEMA, id="deep list"),
+        pytest.param(b'{"x":' * 100_000, BadRecord.UNDECODABLE, id="deep object"),
+        pytest.param(b'{"v":1}', BadRecord.SCHEMA, id="fields missing"),
+        pytest.param(b'{"v":2}', BadRecord.VERSION, id="version 2"),
+        pytest.param(golden.ALL[6].value.replace(b'"v":1', b'"v":2'), BadRecord.VERSION, id="version 2 with our fields"),
+    ],
+)
+def test_an_unusable_json_record_is_refused_with_its_reason(value: bytes | None, reason: BadRecord) -> None:
+    assert reason_of(lambda: JsonReader(records.Presence).read(value)) is reason
+
+
+def test_a_load_report_tells_unknown_from_zero() -> None:
+    report = JsonReader(records.LoadReport).read(golden.ALL[7].value)
+    assert (report.connections, report.loop_lag_ms) == (12, None)
+
+
+def test_a_dead_letter_holds_the_bytes_as_base64() -> None:
+    assert base64.b64decode(json.loads(golden.ALL[12].value)["value"]) == b"\xff{"
+
+
+# ---- the validity rule
+A, B = b"a" * 16, b"b" * 16
+RULING = Ruling(5, A, 100)
+
+
+@pytest.mark.parametrize(
+    ("ruling", "stamp", "after", "valid"),
+    [
+        pytest.param(NOBODY, Stamp(RecordType.CLAIM, 1, A), Ruling(1, A, 200), True, id="first claim"),
+        pytest.param(NOBODY, Stamp(RecordType.BATCH, 1, A), NOBODY, False, id="batch before any claim"),
+        pytest.param(RULING, Stamp(RecordType.CLAIM, 6, B), Ruling(6, B, 200), True, id="claim above"),
+        pytest.param(RULING, Stamp(RecordType.CLAIM, 6, A), Ruling(6, A, 200), True, id="claim above by the same owner"),
+        pytest.param(RULING, Stamp(RecordType.CLAIM, 5, B), RULING, False, id="second claim of one epoch"),
+        pytest.param(RULING, Stamp(RecordType.CLAIM, 4, B), RULING, False, id="claim below"),
+        pytest.param(RULING, Stamp(RecordType.CLAIM, 4, A), RULING, False, id="late claim of its own past"),
+        pytest.param(RULING, Stamp(RecordType.CLAIM, 5, A), Ruling(5, A, 200), True, id="renewal"),
+        pytest.param(RULING, Stamp(RecordType.BATCH, 5, A), RULING, True, id="batch of the ruling owner"),
+        pytest.param(RULING, Stamp(RecordType.SNAPSHOT, 5, A), RULING, True, id="snapshot of the ruling owner"),
+        pytest.param(RULING, Stamp(RecordType.BATCH, 5, B), RULING, False, id="batch of the loser of one epoch"),
+        pytest.param(RULING, Stamp(RecordType.BATCH, 4, A), RULING, False, id="batch of its own past"),
+        pytest.param(RULING, Stamp(RecordType.BATCH, 6, B), RULING, False, id="batch above without a claim"),
+        pytest.param(RULING, Stamp(RecordType.SNAPSHOT, 4, B), RULING, False, id="snapshot of a deposed owner"),
+    ],
+)
+def test_the_validity_rule(ruling: Ruling, stamp: Stamp, after: Ruling, valid: bool) -> None:
+    assert judge(ruling, stamp, 200) == (after, valid)
+
+
+STAMPS = st.builds(Stamp, st.sampled_from(RecordType), st.integers(1, 4), st.sampled_from([A, B, b"c" * 16]))
+LOGS = st.lists(STAMPS, max_size=40)
+
+
+def judged(log: list[Stamp], start: int = 0) -> list[tuple[Ruling, bool]]:
+    """Who rules after each record, and which are valid, to a reader that begins at `start`."""
+    ruling, said = NOBODY, []
+    for offset, stamp in enumerate(log[start:], start):
+        ruling, valid = judge(ruling, stamp, offset)
+        said.append((ruling, valid))
+    return said
+
+
+@given(LOGS)
+@example([Stamp(RecordType.CLAIM, 1, A), Stamp(RecordType.CLAIM, 2, B), Stamp(RecordType.CLAIM, 1, A)])
+def test_a_reader_that_starts_at_any_ruling_claim_agrees_with_one_that_read_everything(log: list[Stamp]) -> None:
+    whole = judged(log)
+    for start, (stamp, (_, valid)) in enumerate(zip(log, whole, strict=True)):
+        if stamp.type is RecordType.CLAIM and valid:
+            assert judged(log, start) == whole[start:]
+
+
+@given(LOGS)
+def test_epochs_of_those_who_rule_never_fall_and_an_epoch_has_one_owner(log: list[Stamp]) -> None:
+    rulings = [ruling for ruling, _ in judged(log)]
+    assert all(before.epoch <= after.epoch for before, after in pairwise(rulings))
+    owners: dict[int, set[bytes]] = {}
+    for ruling in rulings:
+        owners.setdefault(ruling.epoch, set()).add(ruling.owner)
+    assert all(len(found) == 1 for found in owners.values())
+
+
+class Writer:
+    """An owner as the protocol has it: claims, reads back, and writes while it believes that it rules."""
+
+    def __init__(self, epoch: int, owner: bytes) -> None:
+        self.stamp = Stamp(RecordType.CLAIM, epoch, owner)
+        self.claimed = -1
+        self.anchor = -1
+
+
+@given(st.lists(st.tuples(st.sampled_from(["new", "read_back", "write", "renew"]), st.integers(0, 7)), max_size=60))
+def test_a_reader_in_mid_log_that_begins_at_the_anchor_before_it_agrees_with_one_that_read_everything(
+    steps: list[tuple[str, int]],
+) -> None:
+    """Owners overlap, pause and resume as they like; each writes only after it has read back its claim and found it ruling."""
+    log: list[tuple[Stamp, int]] = []  # (stamp, claim_offset)
+    writers: list[Writer] = []
+    for step, which in steps:
+        if step == "new" or not writers:
+            highest = max((stamp.epoch for stamp, _ in log), default=0)
+            writers.append(writer := Writer(highest + which % 2, bytes([len(writers)]) * 16))  # % 2: a race for one epoch
+            if writer.stamp.epoch == 0:
+                writers.pop()
+                continue
+            writer.claimed = len(log)
+            log.append((writer.stamp, -1))
+            continue
+        writer = writers[which % len(writers)]
+        if step == "read_back":
+            ruling = judged([stamp for stamp, _ in log])[-1][0]
+            if (ruling.epoch, ruling.owner) == writer.stamp[1:]:
+                writer.anchor = ruling.offset
+        elif writer.anchor >= 0:
+            if step == "renew":
+                log.append((writer.stamp, writer.anchor))
+            else:
+                log.append((writer.stamp._replace(type=RecordType.BATCH), writer.anchor))
+    stamps = [stamp for stamp, _ in log]
+    whole = judged(stamps)
+    for place, (stamp, anchor) in enumerate(log):
+        if stamp.type is not RecordType.CLAIM:  # the record before a reader's start
+            assert judged(stamps, anchor)[place - anchor :] == whole[place:]

@@ -1,0 +1,211 @@
+"""Settings: where they come from, which source wins, and what is said when they are not usable."""
+
+import json
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel, ValidationError
+from pydantic_settings import SettingsError
+
+from liveroom.settings import (
+    BroadcasterSettings,
+    EdgeSettings,
+    IngressSettings,
+    KafkaSettings,
+    SchedulerSettings,
+    ServiceSettings,
+    fields,
+)
+
+KEY = "0123456789abcdef0123456789abcdef"
+ALL = [IngressSettings, BroadcasterSettings, EdgeSettings, SchedulerSettings]
+
+
+@pytest.fixture(autouse=True)
+def _nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    import os
+
+    for name in os.environ:
+        if name.startswith("LIVEROOM_") or name == "KAFKA_BOOTSTRAP":
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def toml(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The file that LIVEROOM_CONFIG names."""
+    file = tmp_path / "liveroom.toml"
+    monkeypatch.setenv("LIVEROOM_CONFIG", str(file))
+    return file
+
+
+@pytest.fixture
+def secrets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The folder that LIVEROOM_SECRETS names."""
+    folder = tmp_path / "secrets"
+    folder.mkdir()
+    monkeypatch.setenv("LIVEROOM_SECRETS", str(folder))
+    return folder
+
+
+def test_without_anything_set_the_defaults_hold() -> None:
+    settings = BroadcasterSettings()
+    assert (settings.flush_interval_ms, settings.kafka.bootstrap, settings.kafka.partitions) == (100, "127.0.0.1:9092", 16)
+
+
+def test_the_environment_sets_fields_and_nested_fields(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIVEROOM_LINGER_MS", "7")
+    monkeypatch.setenv("LIVEROOM_KAFKA__BOOTSTRAP", "a:1,b:2")
+    monkeypatch.setenv("LIVEROOM_KAFKA__PARTITIONS", "8")
+    monkeypatch.setenv("LIVEROOM_ORIGINS", '["https://a.example"]')
+    settings = BroadcasterSettings()
+    assert (settings.linger_ms, settings.kafka.bootstrap, settings.kafka.partitions) == (7, "a:1,b:2", 8)
+    assert settings.origins == ("https://a.example",)
+
+
+def test_kafka_bootstrap_is_the_default_of_the_bootstrap_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KAFKA_BOOTSTRAP", "k:9")
+    assert BroadcasterSettings().kafka.bootstrap == "k:9"
+    monkeypatch.setenv("LIVEROOM_KAFKA__BOOTSTRAP", "own:1")
+    assert BroadcasterSettings().kafka.bootstrap == "own:1"
+
+
+def test_a_toml_file_sets_fields_and_what_other_services_have_is_passed_over(toml: Path) -> None:
+    toml.write_text('linger_ms = 9\nstale_s = 2.0\n[kafka]\nbootstrap = "f:1"\nprefix = "x."\n')
+    settings = BroadcasterSettings()
+    assert (settings.linger_ms, settings.kafka.bootstrap, settings.kafka.prefix) == (9, "f:1", "x.")
+
+
+def test_a_folder_of_secrets_sets_fields_and_nested_fields(secrets: Path) -> None:
+    (secrets / "liveroom_token_key").write_text(KEY + "\n")
+    (secrets / "liveroom_kafka__password").write_text("hush\n")
+    settings = IngressSettings()
+    assert settings.token_key.get_secret_value() == KEY
+    assert settings.kafka.password.get_secret_value() == "hush"
+
+
+def test_secrets_as_kubernetes_mounts_them_are_read_once(secrets: Path) -> None:
+    data = secrets / "..2026_01_01"
+    data.mkdir()
+    (data / "liveroom_ticket_keys").write_text(json.dumps({"k1": KEY}))
+    (secrets / "..data").symlink_to(data)
+    (secrets / "liveroom_ticket_keys").symlink_to(secrets / "..data" / "liveroom_ticket_keys")
+    assert EdgeSettings().keys() == {"k1": KEY.encode()}
+
+
+def test_environment_goes_before_file_before_secrets_before_default(
+    monkeypatch: pytest.MonkeyPatch, toml: Path, secrets: Path
+) -> None:
+    toml.write_text("")
+    (secrets / "liveroom_linger_ms").write_text("1")
+    assert BroadcasterSettings().linger_ms == 1
+    toml.write_text('linger_ms = 2\n[kafka]\nprefix = "file."\nbootstrap = "file:1"\n')
+    assert BroadcasterSettings().linger_ms == 2
+    monkeypatch.setenv("LIVEROOM_LINGER_MS", "3")
+    monkeypatch.setenv("LIVEROOM_KAFKA__BOOTSTRAP", "env:1")
+    settings = BroadcasterSettings()
+    assert settings.linger_ms == 3
+    assert (settings.kafka.bootstrap, settings.kafka.prefix) == ("env:1", "file."), "nested ones go field by field"
+    assert BroadcasterSettings(linger_ms=4).linger_ms == 4
+
+
+@pytest.mark.parametrize(
+    ("environment", "said"),
+    [
+        pytest.param({"LIVEROOM_LINGER_MS": "soon"}, "linger_ms", id="not a number"),
+        pytest.param({"LIVEROOM_LINGER_MS": "101"}, "linger_ms", id="out of range"),
+        pytest.param({"LIVEROOM_KAFKA__PARTITIONS": "0"}, "partitions", id="nested, out of range"),
+        pytest.param({"LIVEROOM_KAFKA__PREFIX": "a b"}, "prefix", id="prefix Kafka does not take"),
+        pytest.param({"LIVEROOM_KAFKA__PARTITION": "4"}, "partition", id="nested, misspelt"),
+        pytest.param({"LIVEROOM_INSTANCE": "a b"}, "instance", id="instance with a space"),
+        pytest.param({"LIVEROOM_LOG_LEVEL": "loud"}, "log_level", id="unknown level"),
+    ],
+)
+def test_a_bad_value_is_refused_by_its_name(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], said: str) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ValidationError, match=said):
+        BroadcasterSettings()
+
+
+def test_a_config_that_is_no_file_or_no_toml_is_refused(toml: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="LIVEROOM_CONFIG names"):
+        BroadcasterSettings()
+    toml.write_text("linger_ms = = 2")
+    with pytest.raises(ValueError, match="line 1"):
+        BroadcasterSettings()
+
+
+def test_a_folder_of_secrets_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIVEROOM_SECRETS", "/nowhere/at-all")
+    with pytest.raises(SettingsError, match="does not exist"):
+        BroadcasterSettings()
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        pytest.param({}, id="none"),
+        pytest.param({"k1": "short"}, id="short key"),
+        pytest.param({"k1": KEY, "k2": "é" * 15}, id="30 bytes"),
+        pytest.param({"a.b": KEY}, id="id with a dot, which parts a ticket"),
+        pytest.param({"": KEY}, id="empty id"),
+        pytest.param({"k" * 17: KEY}, id="id of 17"),
+    ],
+)
+def test_ticket_keys_that_cannot_sign_are_refused(keys: dict[str, str]) -> None:
+    with pytest.raises(ValidationError):
+        EdgeSettings(ticket_keys=keys)
+
+
+@pytest.mark.parametrize("model", [IngressSettings, EdgeSettings, SchedulerSettings])
+def test_keys_have_no_default(model: type[ServiceSettings]) -> None:
+    with pytest.raises(ValidationError, match="Field required"):
+        model()
+
+
+def test_the_first_ticket_key_signs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIVEROOM_TICKET_KEYS", json.dumps({"new": KEY, "old": KEY}))
+    assert next(iter(EdgeSettings().keys())) == "new"
+
+
+def test_settings_are_frozen() -> None:
+    settings = BroadcasterSettings()
+    for model, name in ((settings, "linger_ms"), (settings.kafka, "bootstrap")):
+        with pytest.raises(ValidationError, match="frozen"):
+            setattr(model, name, 1)
+
+
+def test_secrets_never_show() -> None:
+    kafka = KafkaSettings(password=KEY)
+    settings = SchedulerSettings(token_key=KEY, ticket_keys={"k1": KEY}, kafka=kafka)
+    for shown in (repr(settings), str(settings), settings.model_dump_json(), repr(settings.kafka)):
+        assert KEY not in shown
+
+
+def test_a_refused_secret_is_not_quoted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIVEROOM_TOKEN_KEY", "hush-hush")
+    with pytest.raises(ValidationError) as caught:
+        IngressSettings()
+    assert all("hush-hush" not in item["msg"] for item in caught.value.errors())
+
+
+def names_of(model: type[BaseModel]) -> set[str]:
+    return {name for name, _, _ in fields(model)}
+
+
+@pytest.mark.parametrize("model", ALL)
+def test_every_setting_is_listed_with_what_it_does(model: type[ServiceSettings]) -> None:
+    rows = list(fields(model))
+    assert len(rows) == len(names_of(model))
+    assert all(about for _, _, about in rows)
+    kafka = {f"LIVEROOM_KAFKA__{name.upper()}" for name in KafkaSettings.model_fields}
+    own = {f"LIVEROOM_{name.upper()}" for name in model.model_fields} - {"LIVEROOM_KAFKA"}
+    assert names_of(model) == kafka | own
+
+
+def test_a_list_of_settings_shows_no_secret_and_nothing_of_this_machine() -> None:
+    rows = {name: default for name, default, _ in fields(SchedulerSettings)}
+    assert rows["LIVEROOM_TOKEN_KEY"] == "(needed)"
+    assert rows["LIVEROOM_KAFKA__PASSWORD"] == ""
+    assert rows["LIVEROOM_INSTANCE"] == "(made at start)"
+    assert rows["LIVEROOM_STALE_S"] == "3.0"

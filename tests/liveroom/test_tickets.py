@@ -1,0 +1,254 @@
+"""Tickets and tokens: who holds a good one is let in, every other is refused with a problem and nothing else."""
+
+import base64
+import contextlib
+import hmac
+import json
+import string
+import time
+from collections.abc import Callable
+from hashlib import sha256
+from typing import Any
+
+import jwt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from liveroom import tickets
+from liveroom.errors import Code, ProblemError
+from liveroom.kinds import Role
+from liveroom.tickets import ENTRY, PULL, Ticket, User, sign, sign_user, verify, verify_user
+
+KEY, OLD_KEY = b"k" * 32, b"o" * 32
+KEYS = {"k1": KEY, "k0": OLD_KEY}
+NOW_MS = 1_700_000_000_000
+ANN = User("ann@example", Role.MODERATOR, 7, "Ann 安", ("r1", "r2"), follower=True, subscriber=True)
+TICKET = Ticket(ENTRY, ANN, NOW_MS + 60_000, "n0", (("edge-1", NOW_MS), ("edge-2", 5)))
+
+
+def code_of(verified: Callable[[], object]) -> Code:
+    with pytest.raises(ProblemError) as caught:
+        verified()
+    assert json.dumps(caught.value.body()).encode()
+    return caught.value.code
+
+
+def b64(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+# ---- tickets
+@given(
+    st.builds(
+        Ticket,
+        purpose=st.just(ENTRY),
+        user=st.builds(
+            User, id=st.text(string.ascii_letters, min_size=1), role=st.sampled_from(Role), level=st.integers(0, 255)
+        ),
+        expires_ms=st.integers(NOW_MS + 1, 2**53),
+        nonce=st.text(max_size=10),
+        gateways=st.lists(st.tuples(st.text(max_size=10), st.integers(0, 2**53)), max_size=3).map(tuple),
+    )
+)
+def test_a_ticket_comes_back_as_it_was(ticket: Ticket) -> None:
+    assert verify(sign(ticket, "k1", KEY), KEYS, ENTRY, NOW_MS) == ticket
+
+
+def test_a_ticket_of_an_older_key_still_verifies() -> None:
+    assert verify(sign(TICKET, "k0", OLD_KEY), KEYS, ENTRY, NOW_MS) == TICKET
+
+
+def test_a_ticket_with_any_character_changed_is_refused() -> None:
+    text = sign(TICKET, "k1", KEY)
+    for place, was in enumerate(text):
+        for other in "A_-.=":
+            if other == was:
+                continue
+            changed = text[:place] + other + text[place + 1 :]
+            assert code_of(lambda changed=changed: verify(changed, KEYS, ENTRY, NOW_MS)) is Code.TICKET_INVALID  # type: ignore[misc]
+
+
+def test_a_ticket_cut_anywhere_or_with_something_behind_it_is_refused() -> None:
+    text = sign(TICKET, "k1", KEY)
+    for changed in [*(text[:size] for size in range(len(text))), text + "A", text + "=", text + "\n", " " + text]:
+        assert code_of(lambda changed=changed: verify(changed, KEYS, ENTRY, NOW_MS)) is Code.TICKET_INVALID  # type: ignore[misc]
+
+
+def forged(payload: bytes, key: bytes = KEY, key_id: str = "k1") -> str:
+    body = f"v1.{key_id}.{b64(payload)}"
+    return f"{body}.{b64(hmac.digest(key, body.encode(), sha256))}"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("", id="empty"),
+        pytest.param("...", id="dots"),
+        pytest.param("v1.k1..", id="nothing in it"),
+        pytest.param("é.é.é.é", id="not ASCII"),
+        pytest.param("v1.k1.\ud800.x", id="lone surrogate"),
+        pytest.param("x" * 100_000, id="long"),
+        pytest.param(sign(TICKET, "k1", OLD_KEY), id="another key under this id"),
+        pytest.param(sign(TICKET, "k9", KEY), id="unknown key id"),
+        pytest.param("v2" + sign(TICKET, "k1", KEY)[2:], id="another version"),
+        pytest.param(forged(b""), id="signed, empty"),
+        pytest.param(forged(b"[]"), id="signed, a list"),
+        pytest.param(forged(b'{"purpose":"entry"}'), id="signed, fields missing"),
+        pytest.param(forged(b"\xff"), id="signed, not UTF-8"),
+        pytest.param(forged(b'{"a":' * 250), id="signed, deep"),
+        pytest.param(sign(Ticket(PULL, ANN, NOW_MS + 1, ""), "k1", KEY), id="for another purpose"),
+        pytest.param(sign(Ticket(ENTRY, User("u" * 2000), NOW_MS + 1, ""), "k1", KEY), id="over 2,048 characters"),
+    ],
+)
+def test_what_is_no_ticket_is_refused(text: str) -> None:
+    assert code_of(lambda: verify(text, KEYS, ENTRY, NOW_MS)) is Code.TICKET_INVALID
+
+
+@pytest.mark.parametrize(("now_ms", "good"), [(NOW_MS, True), (NOW_MS + 59_999, True), (NOW_MS + 60_000, False)])
+def test_a_ticket_is_good_until_its_millisecond(now_ms: int, good: bool) -> None:
+    text = sign(TICKET, "k1", KEY)
+    if good:
+        assert verify(text, KEYS, ENTRY, now_ms) == TICKET
+    else:
+        assert code_of(lambda: verify(text, KEYS, ENTRY, now_ms)) is Code.TICKET_EXPIRED
+
+
+@given(st.text(st.characters(exclude_categories=()), max_size=60))
+def test_any_text_is_no_ticket(text: str) -> None:
+    assert code_of(lambda: verify(text, KEYS, ENTRY, NOW_MS)) is Code.TICKET_INVALID
+
+
+# ---- user tokens
+def token(*, headers: dict[str, Any] | None = None, key: bytes = KEY, algorithm: str = "HS256", **claims: Any) -> str:
+    """A token of an identity service; a claim that is None is left out."""
+    all_claims = {"sub": "u1", "aud": "liveroom", "exp": int(time.time()) + 3600} | claims
+    left = {name: value for name, value in all_claims.items() if value is not None}
+    return jwt.encode(left, key, algorithm=algorithm, headers=headers)
+
+
+def raw_token(payload: bytes, header: bytes = b'{"alg":"HS256","typ":"JWT"}') -> str:
+    body = f"{b64(header)}.{b64(payload)}"
+    return f"{body}.{b64(hmac.digest(KEY, body.encode(), sha256))}"
+
+
+@pytest.mark.parametrize("user", [User("u1"), ANN])
+def test_a_user_comes_back_as_signed(user: User) -> None:
+    assert verify_user(sign_user(user, KEY, int(time.time()), key_id="k1"), KEY) == user
+
+
+def test_a_token_of_an_identity_service_needs_only_sub_aud_exp() -> None:
+    assert verify_user(token(), KEY) == User("u1")
+
+
+@pytest.mark.parametrize(("age_s", "good"), [(0, True), (20, True), (90, False)])
+def test_a_token_is_good_for_half_a_minute_more_than_it_says(age_s: int, good: bool) -> None:
+    text = sign_user(User("u1"), KEY, int(time.time()) - 3600 - age_s)
+    if good:
+        assert verify_user(text, KEY, leeway_s=60).id == "u1"
+    else:
+        assert code_of(lambda: verify_user(text, KEY, leeway_s=60)) is Code.TOKEN_EXPIRED
+
+
+def test_a_token_with_any_character_changed_is_refused() -> None:
+    text = token()
+    for place, was in enumerate(text):
+        if (place + 1 == len(text)) or text[place + 1] == ".":
+            continue  # the last character of a part has bits that base64 does not use
+        for other in "A_-.=":
+            if other != was:
+                changed = text[:place] + other + text[place + 1 :]
+                assert code_of(lambda changed=changed: verify_user(changed, KEY)) is Code.TOKEN_INVALID  # type: ignore[misc]
+
+
+PAYLOAD = b'{"sub":"u1","aud":"liveroom","exp":99999999999}'
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("", id="empty"),
+        pytest.param("a.b", id="two parts"),
+        pytest.param("\ud800.a.b", id="lone surrogate"),
+        pytest.param("é.é.é", id="not ASCII"),
+        pytest.param(raw_token(PAYLOAD, b'{"alg":"none"}').rpartition(".")[0] + ".", id="alg none"),
+        pytest.param(raw_token(PAYLOAD, b'{"alg":"None"}'), id="alg None with a signature"),
+        pytest.param(raw_token(PAYLOAD, b'{"alg":"HS512"}'), id="alg HS512 over an HS256 signature"),
+        pytest.param(token(algorithm="HS512", key=b"k" * 64), id="HS512"),
+        pytest.param(raw_token(PAYLOAD, b"[]"), id="header is a list"),
+        pytest.param(raw_token(PAYLOAD, b'{"alg":["HS256"]}'), id="alg is a list"),
+        pytest.param(raw_token(PAYLOAD, b"{}"), id="no alg"),
+        pytest.param(raw_token(PAYLOAD, b'{"alg":"HS256","crit":["x"]}'), id="unknown critical header"),
+        pytest.param(raw_token(PAYLOAD, b'{"alg":"HS256","b64":false,"crit":["b64"]}'), id="payload not in base64"),
+        pytest.param(raw_token(PAYLOAD, b'{"a":' + b"[" * 3000), id="deep header"),
+        pytest.param(raw_token(b'{"a":' + b"[" * 3000), id="deep payload"),
+        pytest.param(raw_token(b"[]"), id="payload is a list"),
+        pytest.param(raw_token(b"\xff"), id="payload not UTF-8"),
+        pytest.param(raw_token(b'{"sub":"u1","aud":"liveroom","exp":1e999}'), id="exp is infinite"),
+        pytest.param(raw_token(b'{"sub":"u1","aud":"liveroom","exp":NaN}'), id="exp is NaN"),
+        pytest.param(raw_token(b'{"sub":"u1","aud":"liveroom","exp":' + b"9" * 5000 + b"}"), id="exp of 5,000 digits"),
+        pytest.param(token(key=OLD_KEY), id="another key"),
+        pytest.param(token(aud="other"), id="another audience"),
+        pytest.param(token(aud=["other"]), id="other audiences"),
+        pytest.param(token(aud=[1]), id="audience of numbers"),
+        pytest.param(token(aud=None), id="no audience"),
+        pytest.param(token(exp=None), id="no exp"),
+        pytest.param(token(exp="soon"), id="exp is a text"),
+        pytest.param(token(exp=[1]), id="exp is a list"),
+        pytest.param(token(nbf=time.time() + 1000), id="not yet"),
+        pytest.param(token(iat=time.time() + 1000), id="from the future"),
+        pytest.param(token(iat={}), id="iat is an object"),
+        pytest.param(token(sub=None), id="no sub"),
+        pytest.param(raw_token(PAYLOAD.replace(b'"u1"', b"1")), id="sub is a number"),
+        pytest.param(token(sub=""), id="sub is empty"),
+        pytest.param(token(sub="a b"), id="sub with a space"),
+        pytest.param(token(sub="u1\n"), id="sub with a line break behind it"),
+        pytest.param(token(sub="u" * 65), id="sub of 65"),
+        pytest.param(token(role="king"), id="unknown role"),
+        pytest.param(token(role=["operator"]), id="role is a list"),
+        pytest.param(token(role={}), id="role is an object"),
+        pytest.param(token(level=-1), id="level below 0"),
+        pytest.param(token(level=256), id="level over 255"),
+        pytest.param(token(level=True), id="level is true"),
+        pytest.param(token(level=1.0), id="level is 1.0"),
+        pytest.param(token(name="n" * 65), id="name of 65"),
+        pytest.param(token(name=1), id="name is a number"),
+        pytest.param(token(name="\ud800"), id="name with a lone surrogate"),
+        pytest.param(token(rooms="r1"), id="rooms is a text"),
+        pytest.param(token(rooms=[1]), id="rooms of numbers"),
+        pytest.param(token(rooms=["a b"]), id="rooms that are none"),
+    ],
+)
+def test_what_is_no_token_of_ours_is_refused(text: str) -> None:
+    assert code_of(lambda: verify_user(text, KEY)) is Code.TOKEN_INVALID
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(exclude_categories=()), max_size=5),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    max_leaves=4,
+)
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(
+            ["sub", "aud", "exp", "nbf", "iat", "iss", "jti", "role", "level", "name", "rooms", "follower", "subscriber"]
+        ),
+        JSON_VALUES,
+    )
+)
+def test_signed_claims_of_any_type_make_a_user_or_a_refusal(claims: dict[str, Any]) -> None:
+    payload = {"sub": "u1", "aud": "liveroom", "exp": 99_999_999_999} | claims
+    with contextlib.suppress(ProblemError):
+        user = verify_user(raw_token(json.dumps(payload).encode()), KEY)
+        assert sign(Ticket(ENTRY, user, NOW_MS, ""), "k1", KEY)
+
+
+def test_follower_and_subscriber_must_be_true_itself() -> None:
+    user = verify_user(token(follower=1, subscriber="yes"), KEY)
+    assert (user.follower, user.subscriber) == (False, False)
+
+
+def test_the_algorithms_are_fixed_and_symmetric() -> None:
+    assert tickets.ALGORITHMS == ("HS256",)

@@ -1,0 +1,165 @@
+"""HTTP manners: every refusal is a problem, and pages of allowed origins can read it."""
+
+import json
+import socket
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import aiohttp
+import pytest
+import structlog
+from aiohttp import web
+
+from liveroom.errors import Code, ProblemError
+from liveroom.web import cors, json_response, origin_allowed, problems, serve
+
+PAGE = "https://a.example"
+
+
+async def _post(request: web.Request) -> web.Response:
+    match request.match_info["does"]:
+        case "refuse":
+            raise ProblemError(Code.SLOW_MODE, "wait", 1.2, slow_s=5)
+        case "unauthenticated":
+            raise ProblemError(Code.TOKEN_MISSING)
+        case "fail":
+            raise RuntimeError("hush: a secret")
+        case "unavailable":
+            raise web.HTTPServiceUnavailable
+        case "move":
+            raise web.HTTPFound("/elsewhere")
+        case "read":
+            return json_response(await request.read() or b"{}", 202)
+    raise AssertionError
+
+
+@pytest.fixture(autouse=True)
+def logged() -> Iterator[list[Any]]:
+    """Events as they were logged."""
+    with structlog.testing.capture_logs() as events:
+        yield events
+
+
+@pytest.fixture
+def refused() -> list[Code]:
+    """Codes as they were counted."""
+    return []
+
+
+@pytest.fixture
+async def client(refused: list[Code]) -> AsyncIterator[aiohttp.ClientSession]:
+    """A client of a small app on a real port; only `/do/...` exists, and takes POST alone."""
+    app = web.Application(middlewares=[cors((PAGE,)), problems(refused.append)], client_max_size=1000)
+    app.router.add_post("/do/{does}", _post)
+    async with serve(app, "127.0.0.1", 0) as (_, port), aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session:
+        yield session
+
+
+async def problem_of(answer: aiohttp.ClientResponse) -> dict[str, Any]:
+    assert answer.content_type == "application/problem+json"
+    body: dict[str, Any] = json.loads(await answer.read())
+    assert body["status"] == answer.status
+    return body
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "data", "status", "code"),
+    [
+        pytest.param("POST", "/do/refuse", b"", 429, Code.SLOW_MODE, id="a refusal"),
+        pytest.param("POST", "/do/fail", b"", 500, Code.INTERNAL, id="a failure"),
+        pytest.param("POST", "/do/unavailable", b"", 500, Code.INTERNAL, id="a failure that aiohttp names"),
+        pytest.param("POST", "/do/read", b"x" * 1001, 413, Code.TOO_LARGE, id="a body too large"),
+        pytest.param("GET", "/do/read", b"", 405, Code.METHOD_NOT_ALLOWED, id="another method"),
+        pytest.param("GET", "/elsewhere", b"", 404, Code.NOT_FOUND, id="another path"),
+        pytest.param("OPTIONS", "/do/read", b"", 405, Code.METHOD_NOT_ALLOWED, id="OPTIONS that is no preflight"),
+    ],
+)
+async def test_every_refusal_is_a_problem_with_its_code_and_is_counted(
+    client: aiohttp.ClientSession, refused: list[Code], method: str, path: str, data: bytes, status: int, code: Code
+) -> None:
+    async with client.request(method, path, data=data) as answer:
+        assert answer.status == status
+        assert (await problem_of(answer))["code"] == code.value
+    assert refused == [code]
+
+
+async def test_a_problem_says_when_to_come_again_and_what_else_is_known(client: aiohttp.ClientSession) -> None:
+    async with client.post("/do/refuse") as answer:
+        assert answer.headers["Retry-After"] == "2"
+        body = await problem_of(answer)
+    assert (body["retry_after_s"], body["detail"], body["slow_s"]) == (1.2, "wait", 5)
+
+
+async def test_a_missing_token_names_the_scheme(client: aiohttp.ClientSession) -> None:
+    async with client.post("/do/unauthenticated") as answer:
+        assert answer.headers["WWW-Authenticate"] == "Bearer"
+
+
+async def test_a_wrong_method_names_the_right_ones(client: aiohttp.ClientSession) -> None:
+    async with client.get("/do/read") as answer:
+        assert answer.headers["Allow"] == "POST"
+
+
+async def test_a_failure_tells_nothing_of_its_inside_but_to_the_log(client: aiohttp.ClientSession, logged: list[Any]) -> None:
+    async with client.post("/do/fail") as answer:
+        assert "hush" not in await answer.text()
+    assert [(event["event"], event["path"], event["exc_info"]) for event in logged] == [("request_failed", "/do/fail", True)]
+
+
+async def test_what_is_no_refusal_passes_as_it_is(client: aiohttp.ClientSession, refused: list[Code]) -> None:
+    async with client.post("/do/read", data=b'{"a":1}') as answer:
+        assert (answer.status, await answer.read(), answer.headers["Cache-Control"]) == (202, b'{"a":1}', "no-store")
+    async with client.post("/do/move", allow_redirects=False) as answer:
+        assert (answer.status, answer.headers["Location"]) == (302, "/elsewhere")
+    assert refused == []
+
+
+async def test_a_preflight_of_an_allowed_page_is_answered_for_a_path_that_has_only_post(client: aiohttp.ClientSession) -> None:
+    asked = {"Origin": PAGE, "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
+    async with client.options("/do/read", headers=asked) as answer:
+        assert answer.status == 204
+        assert answer.headers["Access-Control-Allow-Origin"] == PAGE
+        assert "POST" in answer.headers["Access-Control-Allow-Methods"]
+        assert {"authorization", "content-type", "idempotency-key"} <= set(
+            answer.headers["Access-Control-Allow-Headers"].split(", ")
+        )
+        assert answer.headers["Vary"] == "Origin"
+
+
+@pytest.mark.parametrize("path", ["/do/read", "/do/refuse", "/do/fail", "/elsewhere"])
+async def test_answers_and_problems_alike_can_be_read_by_an_allowed_page(client: aiohttp.ClientSession, path: str) -> None:
+    async with client.post(path, headers={"Origin": PAGE}) as answer:
+        assert answer.headers["Access-Control-Allow-Origin"] == PAGE
+        assert answer.headers["Access-Control-Expose-Headers"] == "Retry-After"
+        assert "Access-Control-Allow-Credentials" not in answer.headers
+
+
+@pytest.mark.parametrize("origin", ["https://b.example", "https://a.example.evil", "http://a.example", "null", ""])
+async def test_pages_of_other_origins_are_told_nothing(client: aiohttp.ClientSession, origin: str) -> None:
+    asked = {"Origin": origin, "Access-Control-Request-Method": "POST"}
+    async with client.options("/do/read", headers=asked) as answer:
+        assert answer.status == 405
+        assert not [name for name in answer.headers if name.startswith("Access-Control")]
+
+
+@pytest.mark.parametrize(
+    ("origin", "origins", "allowed"),
+    [
+        pytest.param(PAGE, (PAGE,), True, id="listed"),
+        pytest.param(PAGE, (), False, id="none are"),
+        pytest.param(PAGE, ("*",), True, id="all are"),
+        pytest.param(PAGE.upper(), (PAGE,), False, id="browsers send lower case"),
+    ],
+)
+def test_which_origins_are_allowed(origin: str, origins: tuple[str, ...], allowed: bool) -> None:
+    assert origin_allowed(origin, origins) is allowed
+
+
+async def test_a_port_that_is_taken_is_named() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(OSError, match=str(port)):
+            async with serve(web.Application(), "127.0.0.1", port):
+                pass
