@@ -99,7 +99,7 @@ async def test_nothing_is_left_of_a_parent_that_dies(number: signal.Signals) -> 
         "import asyncio, signal, sys; from liveroom.cli.tether import spawn_tethered\n"
         "signal.signal(signal.SIGINT, signal.SIG_DFL)\n"
         "async def main():\n"
-        f"    one, two = [await spawn_tethered(c, grace_s=0.3) for c in (['sleep', '600'], {STUBBORN!r})]\n"
+        f"    one, two = [await spawn_tethered(c, grace_s=0.3, stdout=-3) for c in (['sleep', '600'], {STUBBORN!r})]\n"
         "    print(one.pid, two.pid, flush=True)\n"
         "    await asyncio.sleep(600)\n"
         "asyncio.run(main())\n"

@@ -1,0 +1,138 @@
+"""Who gets viewers, and how many."""
+
+import random
+from collections import Counter
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from liveroom.records import GatewayState, Limits, LoadReport
+from scheduler.placement import Placement, Standing
+
+STALE_S = 3.0
+
+
+def report(
+    gateway: str = "e1", *, generation: int = 1, state: GatewayState = GatewayState.SERVING, **fields: Any
+) -> LoadReport:
+    known: dict[str, Any] = {"connections": 0} | fields
+    return LoadReport(1, gateway, generation, state, 0, f"ws://{gateway}", gateway, "127.0.0.1", 1, **known)
+
+
+def names(placement: Placement, now_s: float = 0.0, count: int = 3, seed: int = 1) -> set[str]:
+    return {choice.report.gateway for choice in placement.choose(count, now_s, random.Random(seed).random)}
+
+
+@pytest.mark.parametrize(
+    ("loaded", "now_s", "standing"),
+    [
+        pytest.param(report(), 3.0, Standing.OPEN, id="fresh"),
+        pytest.param(report(), 3.1, Standing.STALE, id="stale"),
+        pytest.param(report(state=GatewayState.STARTING), 0, Standing.STARTING, id="starting"),
+        pytest.param(report(state=GatewayState.DRAINING), 0, Standing.DRAINING, id="draining"),
+        pytest.param(report(connections=None), 0, Standing.UNKNOWN, id="does not know its connections"),
+        pytest.param(report(connections=10_000), 0, Standing.FULL, id="full"),
+        pytest.param(report(cpu=5.0), 0, Standing.OPEN, id="busy, not full"),
+        pytest.param(report(cpu=None, loop_lag_ms=None), 0, Standing.OPEN, id="unknown does not count"),
+    ],
+)
+def test_only_an_open_gateway_is_chosen(loaded: LoadReport, now_s: float, standing: Standing) -> None:
+    placement = Placement(STALE_S)
+    placement.update(loaded, 0.0)
+    assert placement.standing("e1", now_s) is standing
+    assert names(placement, now_s) == ({"e1"} if standing is Standing.OPEN else set())
+
+
+def test_the_clock_of_a_gateway_does_not_matter() -> None:
+    placement = Placement(STALE_S)
+    placement.update(report(), 1000.0)  # its own at_ms is 0
+    assert names(placement, 1001.0) == {"e1"}
+
+
+def test_a_report_of_an_older_start_is_ignored() -> None:
+    placement = Placement(STALE_S)
+    placement.update(report(generation=2), 0)
+    placement.update(report(generation=1, state=GatewayState.DRAINING), 1)
+    assert placement.standing("e1", 1) is Standing.OPEN
+
+
+def test_a_gateway_that_is_taken_back_is_forgotten() -> None:
+    placement = Placement(STALE_S)
+    placement.update(report(), 0)
+    placement.forget("e1")
+    assert placement.standing("e1", 0) is None
+    assert names(placement) == set()
+
+
+def test_a_busy_gateway_gets_next_to_nothing_while_another_has_room() -> None:
+    placement = Placement(STALE_S)
+    placement.update(report("busy", cpu=0.9), 0)
+    placement.update(report("idle", cpu=0.1), 0)
+    uniform = random.Random(3).random
+    first = Counter(placement.choose(1, 0, uniform)[0].report.gateway for _ in range(2000))
+    assert first["busy"] < 0.05 * first["idle"]
+
+
+def test_a_burst_between_two_reports_spreads_by_what_was_handed_out() -> None:
+    placement = Placement(STALE_S)
+    for name in ("a", "b"):
+        placement.update(report(name, limits=Limits(connections=100)), 0)
+    uniform = random.Random(5).random
+    first = Counter(placement.choose(1, 0, uniform)[0].report.gateway for _ in range(200))
+    assert first == {"a": 100, "b": 100}
+    assert placement.choose(1, 0, uniform) == []
+
+
+def test_what_was_handed_out_counts_until_the_second_report() -> None:
+    placement = Placement(STALE_S)
+    limits = Limits(connections=2)
+    placement.update(report(limits=limits), 0)
+    assert [len(placement.choose(1, 0, random.Random(1).random)) for _ in range(3)] == [1, 1, 0]
+    placement.update(report(limits=limits), 1)  # it may have been on its way
+    assert names(placement, 1) == set()
+    placement.update(report(limits=limits, connections=1), 2)
+    assert names(placement, 2) == {"e1"}
+
+
+@given(st.lists(st.integers(1, 1000), min_size=2, max_size=6), st.integers(0, 2**32))
+def test_first_choices_follow_the_room_left(room: list[int], seed: int) -> None:
+    placement = Placement(STALE_S)
+    for number, free in enumerate(room):
+        placement.update(
+            report(f"e{number}", limits=Limits(connections=1_000_000_000), connections=1_000_000_000 - free * 1_000_000), 0
+        )
+    uniform = random.Random(seed).random
+    draws = 3000
+    first = Counter(placement.choose(1, 0, uniform)[0].report.gateway for _ in range(draws))
+    for number, free in enumerate(room):
+        share = free / sum(room)
+        assert abs(first[f"e{number}"] / draws - share) < 6 * (share * (1 - share) / draws) ** 0.5 + 0.002
+
+
+@given(
+    st.lists(
+        st.builds(
+            report,
+            st.sampled_from(["a", "b", "c", "d"]),
+            generation=st.integers(1, 3),
+            state=st.sampled_from(GatewayState),
+            connections=st.none() | st.integers(0, 12),
+            limits=st.just(Limits(connections=10)),
+            cpu=st.none() | st.floats(0, 2),
+        ),
+        max_size=12,
+    ),
+    st.integers(0, 2**32),
+)
+def test_whatever_was_reported_only_open_gateways_are_chosen_each_once(reports: list[LoadReport], seed: int) -> None:
+    placement = Placement(STALE_S)
+    uniform = random.Random(seed).random
+    for now_s, loaded in enumerate(reports):
+        placement.update(loaded, now_s)
+        open_before = {name for name in "abcd" if placement.standing(name, now_s) is Standing.OPEN}
+        chosen = [choice.report.gateway for choice in placement.choose(3, now_s, uniform)]
+        assert set(chosen) <= open_before
+        assert len(chosen) == len(set(chosen))
+        assert bool(chosen) == bool(open_before)

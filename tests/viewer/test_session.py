@@ -1,0 +1,209 @@
+"""The rules of a viewer's session: order, once, holes, when to come back."""
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from liveroom.closecodes import TABLE, Close
+from liveroom.kinds import Kind
+from liveroom.wire import BatchHeader, Beat, Hello, Joined, Message, Move, encode_frame, encode_message
+from viewer.session import (
+    Connect,
+    Counts,
+    Delivered,
+    Disconnect,
+    Effect,
+    Ended,
+    Entered,
+    Hole,
+    Renumbered,
+    Send,
+    Session,
+    State,
+)
+
+EPOCH = 5
+
+
+def message(seq: int, rseq: int = 0) -> Message:
+    return Message(seq, Kind.GIFT if rseq else Kind.DANMAKU, f"i{seq}", "u", 1, rseq)
+
+
+def batch(first: int, last: int, rseq: int, messages: list[Message], *, epoch: int = EPOCH, likes: int | None = None) -> bytes:
+    header = msgspec.json.encode(BatchHeader("r", epoch, (first, last), rseq, at=1, likes=likes))
+    reliable_first = sorted(messages, key=lambda m: not m.rseq)
+    return b"\n".join((header, *(encode_message(m) for m in reliable_first)))
+
+
+def opened(*rooms: str) -> Session:
+    session = Session(rooms or ("r",))
+    assert session.start() == [Connect()]
+    session.opened(0)
+    return session
+
+
+def seqs(effects: list[Effect]) -> list[int]:
+    return [effect.message.seq for effect in effects if isinstance(effect, Delivered)]
+
+
+def holes(effects: list[Effect]) -> list[tuple[int, int, bool]]:
+    return [(effect.after_rseq, effect.to_rseq, effect.away) for effect in effects if isinstance(effect, Hole)]
+
+
+def test_messages_of_a_batch_come_in_order_though_reliable_ones_are_sent_first() -> None:
+    effects = opened().received(batch(1, 3, 1, [message(1), message(2, 1), message(3)]), 1)
+    assert seqs(effects) == [1, 2, 3]
+
+
+def test_what_was_seen_is_dropped() -> None:
+    session = opened()
+    first = batch(1, 2, 1, [message(1), message(2, 1)])
+    assert seqs(session.received(first, 1)) == [1, 2]
+    assert seqs(session.received(first, 1)) == []
+    assert session.duplicates == 2
+
+
+def test_a_hole_in_seq_alone_is_thinned_chatter() -> None:
+    session = opened()
+    session.received(batch(1, 1, 0, [message(1)]), 1)
+    effects = session.received(batch(2, 9, 0, [message(4), message(9)]), 1)
+    assert (seqs(effects), holes(effects), session.thinned) == ([4, 9], [], 6)
+
+
+@pytest.mark.parametrize(
+    ("frame", "expected"),
+    [
+        pytest.param(batch(2, 9, 4, [message(9, 4)]), [(1, 3, False)], id="before a message"),
+        pytest.param(batch(2, 9, 4, [message(5, 2)]), [(2, 4, False)], id="after the last message"),
+        pytest.param(batch(2, 9, 5, [message(5, 2), message(9, 4)]), [(2, 3, False), (4, 5, False)], id="two"),
+        pytest.param(batch(2, 1, 3, []), [(1, 3, False)], id="told by a header alone"),
+    ],
+)
+def test_a_hole_in_rseq_is_reported_exactly(frame: bytes, expected: list[tuple[int, int, bool]]) -> None:
+    session = opened()
+    session.received(batch(1, 1, 1, [message(1, 1)]), 1)
+    assert holes(session.received(frame, 1)) == expected
+
+
+def test_the_first_batch_sets_the_numbers_where_joined_could_not() -> None:
+    session = opened()
+    assert session.received(encode_frame(Joined("r")), 1) == [Entered("r", None, None, None)]
+    effects = session.received(batch(70, 71, 9, [message(70, 9), message(71)]), 1)
+    assert (seqs(effects), holes(effects)) == ([70, 71], [])
+
+
+def test_what_passed_while_away_is_a_hole_of_its_own_kind() -> None:
+    session = opened()
+    session.received(batch(1, 1, 1, [message(1, 1)]), 1)
+    session.closed(Close.GOING_AWAY, 2, 0.5)
+    session.tick(10)
+    sent = session.opened(10)
+    assert sent == [Send(b'{"t":"join","room":"r","epoch":5,"seq":1,"rseq":1}')]
+    effects = session.received(encode_frame(Joined("r", EPOCH, 9, 4)), 10)
+    assert holes(effects) == [(1, 4, True)]
+    assert seqs(session.received(batch(10, 10, 5, [message(10, 5)]), 10)) == [10]
+
+
+def test_a_new_epoch_begins_the_numbers_again_and_says_so() -> None:
+    session = opened()
+    session.received(batch(50, 50, 7, [message(50, 7)]), 1)
+    effects = session.received(batch(1, 1, 1, [message(1, 1)], epoch=6), 1)
+    assert seqs(effects) == [1]
+    assert Renumbered("r", 6) in effects
+    assert holes(effects) == []
+
+
+def test_totals_are_passed_on_where_told() -> None:
+    effects = opened().received(batch(1, 0, 0, [], likes=12), 1)
+    assert Counts("r", 12, None) in effects
+
+
+@pytest.mark.parametrize("code", [pytest.param(code, id=rule.code.name) for code, rule in TABLE.items()])
+def test_a_close_code_says_whether_to_come_back(code: int) -> None:
+    session = opened()
+    effects = session.closed(code, 1, 0.999)
+    rule = TABLE[code]
+    assert (session.state is State.WAITING) == rule.reconnect
+    assert any(isinstance(effect, Ended) for effect in effects) != rule.reconnect
+    assert session.wake_at is None if not rule.reconnect else session.wake_at is not None and session.wake_at >= 1
+
+
+@given(st.lists(st.floats(0, 1, exclude_max=True), min_size=1, max_size=30))
+def test_waiting_is_full_jitter_below_a_doubling_limit_of_at_most_30_s(uniforms: list[float]) -> None:
+    session = Session(["r"])
+    session.start()
+    now = 0.0
+    for attempt, uniform in enumerate(uniforms):
+        session.failed(now, uniform)
+        assert session.wake_at is not None
+        assert 0 <= session.wake_at - now <= min(30.0, 0.5 * 2 ** min(attempt, 16)) + 1e-9
+        now = session.wake_at
+        assert session.tick(now) == [Connect()]
+
+
+def test_a_heartbeat_tells_how_far_each_room_is_at_the_interval_of_hello() -> None:
+    session = opened()
+    session.received(encode_frame(Hello("e1", 1, heartbeat_s=7, silence_s=25, user="u")), 0)
+    session.received(batch(1, 2, 1, [message(1), message(2, 1)]), 1)
+    assert session.wake_at == 7
+    assert session.tick(6.9) == []
+    assert session.tick(7) == [Send(b'{"t":"hb","rooms":{"r":[2,1]}}')]
+    assert session.wake_at == 14
+
+
+def test_silence_ends_the_connection_and_any_frame_breaks_it() -> None:
+    session = opened()
+    session.received(encode_frame(Beat(1)), 20)
+    assert Disconnect(Close.GOING_AWAY) not in session.tick(44.9)
+    assert session.tick(45) == [Disconnect(Close.GOING_AWAY)]
+
+
+def test_move_reconnects_after_its_delay() -> None:
+    session = opened()
+    session.received(encode_frame(Move("drain", delay_s=2)), 1)
+    assert session.wake_at == 3
+    assert session.tick(2.9) == []
+    assert session.tick(3) == [Disconnect(Close.GOING_AWAY)]
+
+
+def test_a_frame_that_cannot_be_read_is_counted_and_changes_nothing() -> None:
+    session = opened()
+    assert session.received(b"\xff", 1) == []
+    assert session.received(b'{"t":"batch"', 1) == []
+    assert session.bad_frames == 2
+
+
+@given(st.data())
+def test_whatever_is_lost_repeated_or_thinned_each_message_comes_once_in_order_and_every_reliable_hole_is_told(
+    data: st.DataObject,
+) -> None:
+    kinds = data.draw(st.lists(st.booleans(), min_size=1, max_size=40), label="reliable?")
+    messages, rseq = [], 0
+    for seq, reliable in enumerate(kinds, 1):
+        rseq += reliable
+        messages.append(message(seq, rseq if reliable else 0))
+    session = opened()
+    got: list[Message] = []
+    told_missing: set[int] = set()
+    at = 0
+    while at < len(messages):
+        size = data.draw(st.integers(1, 8), label="batch")
+        part = messages[at : at + size]
+        newest = max((m.rseq for m in messages[: at + len(part)]), default=0)
+        lost = data.draw(st.booleans(), label="lost?") and at > 0
+        kept = [m for m in part if m.rseq or not data.draw(st.booleans(), label="thinned?")]
+        frame = batch(at + 1, at + len(part), newest, kept)
+        for _ in range(0 if lost else data.draw(st.integers(1, 2), label="times")):
+            effects = session.received(frame, 1)
+            got += [effect.message for effect in effects if isinstance(effect, Delivered)]
+            for after, to, away in holes(effects):
+                assert not away
+                assert not told_missing & set(range(after + 1, to + 1))
+                told_missing |= set(range(after + 1, to + 1))
+        at += len(part)
+    assert [m.seq for m in got] == sorted({m.seq for m in got})
+    seen = {m.rseq for m in got if m.rseq}
+    last = session.rooms["r"].rseq
+    assert seen | told_missing == set(range(1, last + 1))
+    assert not seen & told_missing
