@@ -106,6 +106,9 @@ def test_a_payload_and_its_first_part_alone_are_both_whole_messages(reliable: li
         assert packed.reliable_size == 0
     if packed.deflated:
         assert inflate(packed.data) == as_viewer(packed.data)
+        assert not packed.data.endswith(b"\x00\x00\xff\xff"), "RFC 7692, 7.2.1: the flush's end is taken off"
+        if reliable and best_effort:
+            assert packed.data[packed.reliable_size :].startswith(b"\x00\x00\xff\xff")
 
 
 @pytest.mark.parametrize(
