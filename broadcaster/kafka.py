@@ -27,6 +27,7 @@ RETRY_S: Final = 0.2
 LOOK_S: Final = 1.0
 SETTLE_S: Final = 5.0
 STALLED_S: Final = 5.0
+NOWHERE: Final = -2  # differs from every place and from None
 log = structlog.get_logger()
 
 
@@ -142,22 +143,22 @@ class Broadcaster:
         """Read on where take-overs that are done have found to go on."""
         for number, wanted in list(self._to_seek.items()):
             tp = TopicPartition(self._uplink, number)
-            if tp not in self._consumer.assignment():
-                del self._to_seek[number]
-                continue
             try:
                 begins = (await self._consumer.beginning_offsets([tp]))[tp]
                 ends = (await self._consumer.end_offsets([tp]))[tp]
-                if wanted is None:
-                    wanted = await self._consumer.committed(tp) if begins > 0 else begins  # noqa: PLW2901 - settled here
+                committed = await self._consumer.committed(tp) if wanted is None and begins > 0 else None
             except KafkaError as error:
                 log.warning("uplink_place_unknown", partition=number, error=repr(error))
                 continue
-            partition = self._partitions[number]
-            place = begins if wanted is None else wanted
+            # Meanwhile it may have been taken away, or taken over once more.
+            partition = self._partitions.get(number)
+            if partition is None or tp not in self._consumer.assignment() or self._to_seek.get(number, NOWHERE) != wanted:
+                continue
+            place = wanted if wanted is not None else begins if committed is None else committed
             if not begins <= place <= ends:
                 partition.uplink_lost(place, begins)
                 place = begins
+            partition.begins_at(place)
             self._consumer.seek(tp, place)
             del self._to_seek[number]
             self._resume(number)
@@ -173,10 +174,9 @@ class Broadcaster:
             self._reported.pop(number, None)
         for number in numbers:
             self._pause(number)
-            partition = self._partitions.get(number)
-            if partition is not None:
-                if partition.is_ruling:
-                    self._to_seek[number] = partition.wanted_next
+            if (kept := self._partitions.get(number)) is not None:
+                if kept.is_ruling:
+                    self._to_seek[number] = kept.wanted_next
                 continue
             partition = Partition(number, self._settings, self._producer, self._runtime, self._on_ruling, self._on_lost)
             self._partitions[number] = partition

@@ -126,9 +126,16 @@ class Partition:
         return len(self._inbox) < MAX_INBOX
 
     @property
-    def wanted_next(self) -> int:
-        """The first uplink offset that was not handed in yet."""
-        return self._inbox[-1].offset + 1 if self._inbox else self._taken_to
+    def wanted_next(self) -> int | None:
+        """The first uplink offset that was not handed in yet; None: nothing says where to begin."""
+        if self._inbox:
+            return int(self._inbox[-1].offset) + 1
+        return None if self._taken_to == NO_OFFSET else self._taken_to
+
+    def begins_at(self, offset: int) -> None:
+        """Learn where records will be handed in from: nothing in the log said so."""
+        if self._taken_to == NO_OFFSET:
+            self._taken_to = self.uplink_next = offset
 
     @property
     def has_room(self) -> bool:
@@ -209,11 +216,12 @@ class Partition:
         self._tenure = taken.tenure
         self._epoch.set(taken.tenure.epoch)
         self._snapshot_s = time.monotonic() if taken.tenure.snapshot_offset != NO_OFFSET else float("-inf")
-        self._taken_to = self.uplink_next = NO_OFFSET if taken.uplink_next is None else taken.uplink_next
+        uplink_next = None if taken.uplink_next in {None, NO_OFFSET} else taken.uplink_next
+        self._taken_to = self.uplink_next = NO_OFFSET if uplink_next is None else uplink_next
         self.seen_end = NO_OFFSET
         self.is_ruling = True
-        log.info("taken_over", partition=self.number, epoch=taken.tenure.epoch, uplink_next=taken.uplink_next, rooms=len(rooms))
-        self._on_ruling(self.number, taken.uplink_next)
+        log.info("taken_over", partition=self.number, epoch=taken.tenure.epoch, uplink_next=uplink_next, rooms=len(rooms))
+        self._on_ruling(self.number, uplink_next)
 
     def _new_rooms(self, state: Any, *, floor: int) -> Rooms:
         settings = self._settings
@@ -244,7 +252,7 @@ class Partition:
                 pass
             self._wake.clear()
             await self._look_around()
-            if self._inbox or self.rooms.has_news:
+            if self._taken_to != NO_OFFSET and (self._inbox or self.rooms.has_news):
                 await asyncio.sleep(max(linger_s, flushed + interval_s - time.monotonic()))
                 flushed = time.monotonic()
                 await self._flush()
@@ -332,8 +340,8 @@ class Partition:
     async def _snapshot(self) -> None:
         """Write the state, then renew the claim behind it, so that retention never takes what others start from."""
         tenure, rooms = self._ruling(), self.rooms
-        while not rooms.store(STORE_STEP):
-            await asyncio.sleep(0)  # others go on between the steps
+        while not rooms.store(STORE_STEP):  # noqa: ASYNC110 - it works in steps, and others go on between them
+            await asyncio.sleep(0)
         state = rooms.snapshot(self.audience.rooms())
         parts = await asyncio.to_thread(encode_state, state)
         anchor, at_ms, snapshot_id = tenure.anchor(self.uplink_next), now_ms(), secrets.randbits(63)

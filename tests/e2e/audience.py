@@ -25,7 +25,14 @@ async def knows_gateways(system: System, count: int) -> None:
 class Audience:
     """Viewers of one room, and what they saw."""
 
-    def __init__(self, system: System, room: str, http: aiohttp.ClientSession, ledger: Ledger) -> None:
+    def __init__(
+        self,
+        system: System,
+        room: str,
+        http: aiohttp.ClientSession,
+        ledger: Ledger,
+        on_seen: Callable[[str, float], object] = lambda *_: None,
+    ) -> None:
         self.ledger = ledger
         self.viewers: list[Viewer] = []
         self.seen: list[list[Delivered]] = []
@@ -33,12 +40,13 @@ class Audience:
         self._system = system
         self._room = room
         self._http = http
+        self._on_seen = on_seen
 
     async def join(self, stack: AsyncExitStack, count: int) -> None:
         for number in range(count):
             self.seen.append([])
             self.likes.append(0)
-            name = f"v{number}"
+            name = f"{self._room}-v{number}"
             viewer = Viewer(
                 self._system.scheduler_url,
                 [self._room],
@@ -56,6 +64,7 @@ class Audience:
             match effect:
                 case Delivered():
                     self.seen[number].append(effect)
+                    self._on_seen(effect.message.id, time.monotonic())
                 case Counts(likes=int(likes)):
                     self.likes[number] = likes
                 case _:
