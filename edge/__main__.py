@@ -6,7 +6,7 @@ import time
 import structlog
 
 from edge.hub import Hub
-from edge.kafka import Reporter, fan_out
+from edge.kafka import Reporter, fan_out, report_presence
 from edge.server import Server
 from liveroom import service
 from liveroom.kafka import Producer, ensure_topics
@@ -33,6 +33,7 @@ async def run(settings: EdgeSettings, runtime: Runtime) -> None:
             working = [
                 tasks.create_task(fan_out(queue, hub, runtime)),
                 tasks.create_task(reporter.run(producer)),
+                tasks.create_task(report_presence(hub, server, producer)),
                 tasks.create_task(server.sweep()),
             ]
             log.info("listening", host=settings.host, port=port)

@@ -1,4 +1,4 @@
-"""The queue's side of the edge: reads all of `broadcast` without a group, reports load to `gateways`."""
+"""The queue's side of the edge: reads all of `broadcast` without a group, reports load and audiences."""
 
 import asyncio
 import os
@@ -9,15 +9,17 @@ import psutil
 import structlog
 
 from edge.hub import Hub
+from edge.presence import Pace
 from edge.server import Server
 from liveroom import metrics, topics
 from liveroom.kafka import Producer, UnsentError
 from liveroom.queue import QueueReader
-from liveroom.records import GatewayState, Limits, LoadReport, encode_json
+from liveroom.records import GatewayState, Limits, LoadReport, Presence, encode_json
 from liveroom.service import Runtime
 from liveroom.settings import EdgeSettings
 
 REPORT_TIMEOUT_S: Final = 2.0
+PRESENCE_LOOK_S: Final = 0.05
 MIN_PERIOD_S: Final = 0.5
 log = structlog.get_logger()
 
@@ -46,6 +48,32 @@ async def fan_out(queue: QueueReader, hub: Hub, runtime: Runtime) -> None:
         queue_delay.observe(max(0, now_ms - batch.at_ms) / 1000)
         if batch.oldest_ms:
             delay.observe(max(0, now_ms - batch.oldest_ms) / 1000)
+
+
+async def report_presence(hub: Hub, server: Server, producer: Producer) -> None:
+    """Tell the owners of rooms how many watch them here, for ever."""
+    pace = Pace()
+
+    async def tell(room: str, now_s: float) -> None:
+        users, connections = hub.audience(room)
+        if not pace.wants(room, users, connections, now_s):
+            return
+        gateway = server.settings.instance
+        record = Presence(1, room, gateway, server.generation, users, connections, time.time_ns() // 1_000_000)
+        try:
+            await producer.send(topics.PRESENCE, encode_json(record), key=room.encode(), timeout_s=REPORT_TIMEOUT_S)
+        except UnsentError as error:
+            log.warning("presence_unreported", room=room, error=str(error))
+            pace.failed(room)
+        else:
+            pace.told(room, users, connections, now_s)
+
+    while True:
+        await asyncio.sleep(PRESENCE_LOOK_S)
+        changed, hub.changed = hub.changed, {}
+        pace.changed(changed)
+        now_s = time.monotonic()
+        await asyncio.gather(*(tell(room, now_s) for room in pace.due(now_s)))
 
 
 class _Totals(NamedTuple):

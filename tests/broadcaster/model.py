@@ -1,8 +1,8 @@
 """A model of one partition in memory: a log, an uplink, and owners that run the real take-over, tenure and rooms on it.
 
-Everything that can go wrong between an owner and its log is a choice of the schedule: who moves next, appends that are slow,
-lost, or written twice, owners that die or sleep, retention. The log judges itself record by record as it grows; that is the truth
-which owners and readers are held against.
+Everything that can go wrong between an owner and its log is a choice of the schedule: who moves next, appends that are
+slow, lost, or written twice, owners that die or sleep, retention. The log judges itself record by record as it grows;
+that is the truth which owners and readers are held against.
 """
 
 import secrets

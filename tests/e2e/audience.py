@@ -37,6 +37,7 @@ class Audience:
         self.viewers: list[Viewer] = []
         self.seen: list[list[Delivered]] = []
         self.likes: list[int] = []
+        self.viewers_told: list[tuple[int, int] | None] = []
         self._system = system
         self._room = room
         self._http = http
@@ -46,6 +47,7 @@ class Audience:
         for number in range(count):
             self.seen.append([])
             self.likes.append(0)
+            self.viewers_told.append(None)
             name = f"{self._room}-v{number}"
             viewer = Viewer(
                 self._system.scheduler_url,
@@ -65,8 +67,9 @@ class Audience:
                 case Delivered():
                     self.seen[number].append(effect)
                     self._on_seen(effect.message.id, time.monotonic())
-                case Counts(likes=int(likes)):
-                    self.likes[number] = likes
+                case Counts():
+                    self.likes[number] = self.likes[number] if effect.likes is None else effect.likes
+                    self.viewers_told[number] = effect.viewers or self.viewers_told[number]
                 case _:
                     pass
 
