@@ -1,40 +1,61 @@
-"""The rooms of one partition: number, fold, pack. Pure.
+"""The rooms of one partition: what is taken from the uplink, and the BATCH that comes of it. Pure.
 
-Owns what the owner of a partition holds in memory and every number a viewer sees. Takes decoded uplink records and `now_ms`,
-returns the rooms' parts of a BATCH. Called by the broadcaster's partition loop alone; refuses nothing (what it takes is
-accepted already), but a kind that nobody may send straight counts as dead-lettered.
+Owns all that the owner of a partition holds in memory, and its balance. Takes decoded uplink records with their offsets and
+Kafka's own time of each (never the wall clock: numbers must not depend on it), returns the parts of one BATCH. What is in a
+snapshot stays packed until its room is needed. Called by the partition's task alone; refuses a record whose body is not of
+its kind (`BadBodyError`).
+
+Everything taken before a `pack` goes into it: one BATCH is one step of the partition. So the caller stops taking when
+`is_full`, which keeps every BATCH below what a record may hold.
 """
 
-from collections import deque
-from collections.abc import Iterable
-from typing import Final, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
 
-from liveroom.bodies import Like, Sanction
-from liveroom.kinds import CLASS_OF, Class, Kind, Outcome
+from broadcaster.audience import Viewers
+from broadcaster.room import NUMBERED, RELIABLE, Room, unpack
+from liveroom.bodies import Clear, Like, Sanction
+from liveroom.kinds import Kind
 from liveroom.records import (
+    VERSION,
+    BadRecordError,
     Balance,
+    Batch,
+    CardEntry,
     Item,
     NoticeEntry,
     PartitionState,
     RoomEntry,
-    RoomFlags,
+    RoomSettings,
     RoomState,
-    Seen,
+    StoredRoom,
     Uplink,
+    decode_room,
+    encode_room,
 )
-from liveroom.topics import room_hash
-from liveroom.wire import BatchHeader, Message, Notice, encode_frame, encode_message, pack_payload
+from liveroom.topics import BROADCAST, room_hash
+from liveroom.wire import Notice, encode_frame
 
 DEDUPE_MS: Final = 600_000
-BEST_EFFORT_DEDUPE_MS: Final = 10_000
-RECENT_MESSAGES: Final = 20
-RECENT_RELIABLE: Final = 20
+MAX_TAKEN_BYTES: Final = 448 * 1024
+ITEM_BYTES: Final = 900  # at most what an item's line has beside its data: ids, an escaped name, numbers
+ROOM_BYTES: Final = 400  # at most a room's directory entry and header
+EXTRA_BYTES: Final = 192 * 1024  # for viewer counts and cards; a card is smaller than this
 IDLE_MS: Final = 3_600_000
+OPEN_MS: Final = 120_000
+_U32: Final = 0xFFFFFFFF
+
+T = TypeVar("T")
 
 _like_decoder: Final = msgspec.json.Decoder(Like)
 _sanction_decoder: Final = msgspec.json.Decoder(Sanction)
+_clear_decoder: Final = msgspec.json.Decoder(Clear)
+_settings_decoder: Final = msgspec.json.Decoder(RoomSettings)
+_encode: Final = msgspec.json.Encoder().encode
+
+_CHECKED: Final[dict[Kind, msgspec.json.Decoder[Any]]] = {Kind.CLEAR: _clear_decoder, Kind.ROOM: _settings_decoder}
 
 
 class BadBodyError(ValueError):
@@ -49,280 +70,251 @@ class Packed(NamedTuple):
 
     rooms: list[tuple[RoomEntry, bytes]]
     notices: list[tuple[NoticeEntry, bytes]]
+    cards: list[tuple[CardEntry, bytes]]
     oldest_ms: int
     text_bytes: int
     packed_bytes: int
 
-
-class SeenIds:
-    """Ids of the last `window_ms`, forgotten as time goes on."""
-
-    __slots__ = ("_at", "_order", "_window_ms")
-
-    def __init__(self, window_ms: int, seen: Iterable[tuple[str, int]] = ()) -> None:
-        self._window_ms = window_ms
-        self._at = dict(seen)
-        self._order = deque(self._at.items())
-
-    def meet(self, key: str, now_ms: int) -> bool:
-        """Remember `key`; say whether it was met within the window before."""
-        order, since = self._order, now_ms - self._window_ms
-        while order and order[0][1] <= since:
-            old, _ = order.popleft()
-            self._at.pop(old, None)
-        if key in self._at:
-            return True
-        self._at[key] = now_ms
-        order.append((key, now_ms))
-        return False
-
-    def items(self) -> Iterable[tuple[str, int]]:
-        """Give (key, when), oldest first."""
-        return self._at.items()
-
-
-class Room:
-    """One room: its lasting state, and what waits for the next batch."""
-
-    __slots__ = (
-        "best_effort",
-        "first",
-        "fresh",
-        "likes_changed",
-        "notices",
-        "oldest_ms",
-        "recent",
-        "recent_reliable",
-        "reliable",
-        "seen",
-        "skipped",
-        "state",
-        "viewers_changed",
-    )
-
-    def __init__(self, state: RoomState) -> None:
-        self.state = state
-        self.reliable: list[bytes] = []
-        self.best_effort: list[bytes] = []
-        self.first = state.seq + 1
-        self.oldest_ms = 0
-        self.skipped = 0
-        self.likes_changed = False
-        self.viewers_changed = False
-        self.notices: list[tuple[NoticeEntry, bytes]] = []
-        self.seen = SeenIds(DEDUPE_MS, ((f"{seen.user} {seen.id}", seen.at_ms) for seen in state.seen))
-        self.fresh = SeenIds(BEST_EFFORT_DEDUPE_MS)
-        self.recent: deque[bytes] = deque(state.recent, RECENT_MESSAGES)
-        self.recent_reliable: deque[bytes] = deque(state.recent_reliable, RECENT_RELIABLE)
-
-    @property
-    def has_news(self) -> bool:
-        """Whether there is something for everybody in the room."""
-        return bool(self.reliable or self.best_effort or self.skipped or self.likes_changed or self.viewers_changed)
-
-    def frozen(self, now_ms: int) -> RoomState:
-        """Return the state as a snapshot holds it."""
-        since = now_ms - DEDUPE_MS
-        seen = [Seen(*_split(key), at) for key, at in self.seen.items() if at > since]
-        return msgspec.structs.replace(
-            self.state, seen=seen, recent=list(self.recent), recent_reliable=list(self.recent_reliable)
-        )
+    def __bool__(self) -> bool:
+        return bool(self.rooms or self.notices or self.cards)
 
 
 class Rooms:
     """All rooms of a partition and the balance of what was taken.
 
-    `new_epoch` is the `room_epoch` of rooms met for the first time: it differs after history was truly lost.
+    `balance` is that of the last `pack`: what was taken since is not in it. A room's epoch is the second of its first record,
+    and not below `epoch_floor`, which is above all that were given before a loss of history.
     """
 
-    def __init__(self, new_epoch: int, state: PartitionState | None = None) -> None:
-        self._new_epoch = new_epoch
-        self.balance = state.balance if state is not None else Balance()
-        self._rooms: dict[str, Room] = {room.room: Room(room) for room in state.rooms} if state is not None else {}
-        self._dirty: dict[str, Room] = {}
+    def __init__(
+        self, state: PartitionState | None = None, *, dedupe_ms: int = DEDUPE_MS, limit_per_s: int = 1000, epoch_floor: int = 1
+    ) -> None:
+        self.balance = msgspec.structs.replace(state.balance) if state is not None else Balance()
+        self.clock_ms = state.clock_ms if state is not None else 0
+        self.rooms_lost = 0
+        self._coming = msgspec.structs.replace(self.balance)
+        self._dedupe_ms = dedupe_ms
+        self._limit_per_s = limit_per_s
+        self._epoch_floor = epoch_floor
+        self._stored: dict[str, StoredRoom] = {room.room: room for room in state.rooms} if state is not None else {}
+        self._open: dict[str, Room] = {}
+        self._changed: dict[str, None] = {}
+        self._waiting: dict[str, Room] = {}
+        self._watched: dict[str, Viewers] = {}
+        self._cards: dict[str, None] = {}
+        self._taken_bytes = 0
 
     def __len__(self) -> int:
-        return len(self._rooms)
+        return len(self._stored) + sum(name not in self._stored for name in self._open)
+
+    # ---- in
+    @property
+    def is_full(self) -> bool:
+        """Whether nothing more may be taken before the next `pack`."""
+        return self._taken_bytes >= MAX_TAKEN_BYTES
 
     @property
-    def is_dirty(self) -> bool:
-        """Whether something waits for the next batch."""
-        return bool(self._dirty)
+    def has_news(self) -> bool:
+        """Whether a `pack` now would hold something."""
+        return bool(self._waiting or self._watched or self._cards)
 
-    def take(self, record: Uplink, now_ms: int) -> None:
-        """Take one uplink record, whole.
+    def take(self, record: Uplink, offset: int, at_ms: int) -> None:
+        """Take one uplink record, whole. `at_ms` is Kafka's time of it.
 
         Raises BadBodyError before anything changed when a body is not of its kind; the caller then puts it aside
         (`dead_letter`).
         """
-        likes = sum(_likes(item) for item in record.items if item.kind is Kind.LIKE)
-        notices = [_sanction(item) for item in record.items if CLASS_OF[item.kind] is Class.NOTICE]
-        room = self._rooms.get(record.room) or self._open(record.room)
-        state = room.state
-        balance = self.balance
-        count = len(record.items)
-        balance.taken += count
-        state.last_ms = now_ms
-        # Reliable ids are kept for 10 minutes and across owners, best-effort ones briefly and here only: enough for a
-        # sender that tries again after a 503.
-        seen = room.seen if record.is_reliable() else room.fresh
-        if seen.meet(f"{record.user} {record.id}", now_ms):
-            balance.duplicate += count
+        items = record.items
+        likes, numbered, reliable, sanctions = _sort(items)
+        self.clock_ms = max(self.clock_ms, at_ms)
+        name = record.room
+        room = self._open.get(name) or self._opened(name, at_ms)
+        room.clock_ms = at_ms
+        self._changed[name] = None
+        coming = self._coming
+        coming.taken += len(items)
+        # Reliable ids are kept for 10 minutes and across owners, others briefly and here only: enough for a sender that
+        # tries again after a 503.
+        seen = room.seen if reliable or sanctions else room.fresh
+        if seen.meet(f"{record.user} {record.id}", at_ms):
+            coming.duplicate += len(items)
             return
-        self._dirty[record.room] = room
+        if name not in self._waiting:
+            self._waiting[name] = room
+            self._taken_bytes += ROOM_BYTES
         if room.oldest_ms == 0 or record.at_ms < room.oldest_ms:
             room.oldest_ms = record.at_ms
-        for index, item in enumerate(record.items):
-            outcome = self._place(room, record, index, CLASS_OF[item.kind])
-            setattr(balance, outcome.value, getattr(balance, outcome.value) + 1)
-        room.notices += [_notice(record, kind, sanction) for kind, sanction in notices]
+        self._taken_bytes += (len(items) + 2 * len(sanctions)) * ITEM_BYTES
+        for item in items:
+            self._taken_bytes += len(memoryview(item.data))
+        if numbered:
+            room.wait(offset, record, numbered, may_go=not reliable)
         if likes:
-            state.likes += likes
-            room.likes_changed = True
-
-    def _place(self, room: Room, record: Uplink, index: int, belongs: Class) -> Outcome:
-        if belongs is Class.FOLDED:
-            return Outcome.FOLDED
-        if belongs is Class.NOTICE:
-            return Outcome.NOTICED
-        state = room.state
-        item = record.items[index]
-        state.seq += 1
-        state.messages += 1
-        reliable = belongs is Class.RELIABLE
-        if reliable:
-            state.rseq += 1
-        line = encode_message(
-            Message(
-                seq=state.seq,
-                kind=item.kind,
-                id=record.item_id(index),
-                user=record.user,
-                at=record.at_ms,
-                rseq=state.rseq if reliable else 0,
-                name=record.name,
-                role=record.role,
-                level=record.level,
-                package=record.package,
-                data=item.data,
-            )
-        )
-        if reliable:
-            room.reliable.append(line)
-            room.recent_reliable.append(line)
-            state.gifts += item.kind is Kind.GIFT
-            if item.kind is Kind.ANNOUNCEMENT:
-                state.announcement = line
-        else:
-            room.best_effort.append(line)
-            room.recent.append(line)
-        return Outcome.NUMBERED
+            room.like(likes)
+            coming.folded += len(items) - numbered - len(sanctions)
+        for kind, sanction in sanctions:
+            coming.noticed += 1
+            room.notices.append(_notice(record, room.hash, kind, sanction))
+            if kind is Kind.BAN:
+                room.wait(offset, _clear_of(record, sanction.user), 1, may_go=False)
+                coming.numbered -= 1  # it comes with the ban, which is counted: the message is no item of its own
 
     def dead_letter(self, items: int = 1) -> None:
         """Count a record that was put aside."""
-        self.balance.taken += items
-        self.balance.dead_lettered += items
+        self._coming.taken += items
+        self._coming.dead_lettered += items
 
-    def _open(self, name: str) -> Room:
-        room = self._rooms[name] = Room(RoomState(name, self._new_epoch))
-        return room
+    def watch(self, name: str, viewers: Viewers) -> None:
+        """Tell a room's viewer sums in its next batch."""
+        self._watched[name] = viewers
 
-    def pack(self, pos: str, now_ms: int, max_bytes: int) -> Packed:
-        """Take what waits, of as many rooms as fit into `max_bytes` (at least one), as the rooms' parts of a BATCH."""
+    def want_card(self, name: str) -> None:
+        """Put a room's card into one of the next batches."""
+        self._cards[name] = None
+
+    # ---- out
+    def pack(self, pos: str, now_ms: int) -> Packed:
+        """Return all that was taken, and as many viewer sums and cards as fit beside it, as the parts of one BATCH."""
         packed: list[tuple[RoomEntry, bytes]] = []
         notices: list[tuple[NoticeEntry, bytes]] = []
-        oldest_ms = size = text = 0
-        for name in list(self._dirty):
-            if packed and size >= max_bytes:
+        oldest_ms = text = 0
+        extra = 0
+        for name in list(self._watched):
+            if extra > EXTRA_BYTES // 2:
                 break
-            room = self._dirty.pop(name)
+            if name not in self._waiting:
+                extra += ROOM_BYTES
+            room = self._waiting[name] = self._open.get(name) or self._opened(name, now_ms)
+            room.watch(self._watched.pop(name))
+        coming = self._coming
+        for room in self._waiting.values():
             if room.oldest_ms and (oldest_ms == 0 or room.oldest_ms < oldest_ms):
                 oldest_ms = room.oldest_ms
             notices += room.notices
             if room.has_news:
-                entry, payload, text_bytes = _pack_room(room, pos, now_ms)
+                entry, payload, counts, text_bytes = room.pack(pos, now_ms, self._limit_per_s)
                 packed.append((entry, payload))
-                size += len(payload)
                 text += text_bytes
-            _reset(room)
-        return Packed(packed, notices, oldest_ms, text, size)
+                coming.numbered += counts.numbered
+                coming.folded += counts.folded
+                coming.skipped += counts.skipped
+            room.packed()
+        self._waiting = {}
+        self._taken_bytes = 0
+        self.balance = msgspec.structs.replace(coming)
+        size = sum(len(payload) for _, payload in packed)
+        return Packed(packed, notices, self._pack_cards(EXTRA_BYTES - extra, now_ms), oldest_ms, text, size)
 
-    def forget_idle(self, now_ms: int) -> int:
-        """Forget rooms where nothing happened for an hour and no number is in use; return how many.
+    def _pack_cards(self, max_bytes: int, now_ms: int) -> list[tuple[CardEntry, bytes]]:
+        cards: list[tuple[CardEntry, bytes]] = []
+        for name in list(self._cards):
+            room = self._open.get(name) or self._opened(name, now_ms)
+            card = room.card()
+            max_bytes -= len(card) + ROOM_BYTES
+            if max_bytes < 0:
+                break
+            del self._cards[name]
+            cards.append((CardEntry(room.hash, len(card)), card))
+        return cards
 
-        A room with messages keeps its numbers: forgetting them would number anew under the old epoch.
+    # ---- lasting
+    @property
+    def has_changed(self) -> bool:
+        """Whether a snapshot would differ from the last one."""
+        return bool(self._changed)
+
+    def store(self, at_most: int) -> bool:
+        """Pack up to `at_most` changed rooms for the next snapshot; say whether none is left. Nothing may be waiting."""
+        for name in list(self._changed)[:at_most]:
+            del self._changed[name]
+            room = self._open[name]
+            self._stored[name] = encode_room(room.frozen(self._dedupe_ms))
+        return not self._changed
+
+    def snapshot(self, is_watched: Iterable[str] = ()) -> PartitionState:
+        """Return all that outlives this owner, once everything is stored. Rooms that were left alone are closed or forgotten.
+
+        A forgotten room has no message left in the log, so nobody can hold numbers of it.
         """
-        idle = [
-            n for n, r in self._rooms.items() if r.state.seq == 0 and not r.state.likes and r.state.last_ms < now_ms - IDLE_MS
-        ]
-        for name in idle:
-            del self._rooms[name]
-        return len(idle)
+        watched = set(is_watched)
+        for name, room in list(self._open.items()):
+            if room.clock_ms < self.clock_ms - OPEN_MS and name not in watched:
+                del self._open[name]
+        for name, stored in list(self._stored.items()):
+            if stored.last_ms < self.clock_ms - BROADCAST.retention_ms - IDLE_MS and name not in self._open:
+                del self._stored[name]
+        return PartitionState(VERSION, msgspec.structs.replace(self.balance), self.clock_ms, list(self._stored.values()))
 
-    def state(self, now_ms: int) -> PartitionState:
-        """Return all that outlives this owner."""
-        return PartitionState(1, msgspec.structs.replace(self.balance), [room.frozen(now_ms) for room in self._rooms.values()])
+    def apply(self, batch: Batch) -> None:
+        """Bring back what a valid batch of the last owner did."""
+        self.clock_ms = max(self.clock_ms, batch.clock_ms)
+        for entry, payload in batch.rooms():
+            unpacked = unpack(entry, payload)
+            name, epoch = unpacked.header.room, unpacked.header.epoch
+            room = self._open.get(name) or self._opened(name, batch.clock_ms)
+            if room.state.epoch != epoch:
+                room = self._open[name] = Room(RoomState(name, epoch), self._dedupe_ms)
+            room.apply(unpacked, batch.clock_ms)
+            self._changed[name] = None
+        self.balance = batch.balance
+        self._coming = msgspec.structs.replace(batch.balance)
+
+    def _opened(self, name: str, at_ms: int) -> Room:
+        stored = self._stored.get(name)
+        state = None
+        if stored is not None:
+            try:
+                state = decode_room(stored)
+            except BadRecordError:
+                self.rooms_lost += 1
+                self._epoch_floor = max(self._epoch_floor, at_ms // 1000 & _U32)
+        if state is None:
+            state = RoomState(name, max(self._epoch_floor, at_ms // 1000 & _U32, 1), last_ms=at_ms)
+            self._changed[name] = None
+        room = self._open[name] = Room(state, self._dedupe_ms)
+        return room
 
 
-def _split(key: str) -> tuple[str, str]:
-    user, _, id_ = key.partition(" ")
-    return user, id_
+class _Sorted(NamedTuple):
+    """A record's items: the sum of likes, how many take a number, how many of these are reliable, what is for one user."""
+
+    likes: int
+    numbered: int
+    reliable: int
+    sanctions: list[tuple[Kind, Sanction]]
 
 
-def _likes(item: Item) -> int:
+def _sort(items: Sequence[Item]) -> _Sorted:
+    """Look at all items of a record; raise BadBodyError when one is not of its kind."""
+    likes = numbered = reliable = 0
+    sanctions: list[tuple[Kind, Sanction]] = []
+    for item in items:
+        kind = item.kind
+        if kind in NUMBERED:
+            numbered += 1
+            if kind in RELIABLE:
+                reliable += 1
+                if (decoder := _CHECKED.get(kind)) is not None:
+                    _body(decoder, item)
+        elif kind is Kind.LIKE:
+            likes += _body(_like_decoder, item).count
+        else:
+            sanctions.append((kind, _body(_sanction_decoder, item)))
+    return _Sorted(likes, numbered, reliable, sanctions)
+
+
+def _body(decoder: msgspec.json.Decoder[T], item: Item) -> T:
     try:
-        return _like_decoder.decode(item.data).count
-    except msgspec.DecodeError as error:
-        raise BadBodyError(f"like: {error}") from None
-
-
-def _sanction(item: Item) -> tuple[Kind, Sanction]:
-    try:
-        return item.kind, _sanction_decoder.decode(item.data)
+        return decoder.decode(item.data)
     except msgspec.DecodeError as error:
         raise BadBodyError(f"{item.kind.value}: {error}") from None
 
 
-def _notice(record: Uplink, kind: Kind, sanction: Sanction) -> tuple[NoticeEntry, bytes]:
+def _notice(record: Uplink, room: int, kind: Kind, sanction: Sanction) -> tuple[NoticeEntry, bytes]:
     text = encode_frame(Notice(record.room, kind, record.id, record.at_ms, sanction.until_ms, sanction.why))
-    return NoticeEntry(room_hash(record.room), room_hash(sanction.user), len(text)), text
+    return NoticeEntry(room, room_hash(sanction.user), len(text)), text
 
 
-def _pack_room(room: Room, pos: str, now_ms: int) -> tuple[RoomEntry, bytes, int]:
-    state = room.state
-    header = BatchHeader(
-        room=state.room,
-        epoch=state.epoch,
-        seq=(room.first, state.seq),
-        rseq=state.rseq,
-        at=now_ms,
-        pos=pos,
-        skipped=room.skipped,
-        likes=state.likes if room.likes_changed else None,
-        viewers=(state.users, state.connections) if room.viewers_changed else None,
-    )
-    payload = pack_payload(header, room.reliable, room.best_effort)
-    entry = RoomEntry(
-        hash=room_hash(state.room),
-        first=room.first,
-        last=state.seq,
-        rseq=state.rseq,
-        messages=len(room.reliable) + len(room.best_effort),
-        skipped=room.skipped,
-        size=len(payload.data),
-        reliable_size=payload.reliable_size,
-        epoch=state.epoch,
-        flags=RoomFlags.DEFLATED if payload.deflated else 0,
-    )
-    return entry, payload.data, _text_bytes((*room.reliable, *room.best_effort))
-
-
-def _text_bytes(lines: Iterable[bytes]) -> int:
-    return sum(map(len, lines))
-
-
-def _reset(room: Room) -> None:
-    room.reliable, room.best_effort, room.notices = [], [], []
-    room.first = room.state.seq + 1
-    room.oldest_ms = room.skipped = 0
-    room.likes_changed = room.viewers_changed = False
+def _clear_of(record: Uplink, user: str) -> Uplink:
+    """Return the `clear` that a ban implies."""
+    return msgspec.structs.replace(record, items=[Item(Kind.CLEAR, msgspec.Raw(_encode(Clear(user=user))))], package="")

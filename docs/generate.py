@@ -195,7 +195,11 @@ def _layouts() -> str:
         ("head of every record", records._STAMP, ("magic", "version", "type", "epoch", "owner")),
         ("anchor, after the head of BATCH and SNAPSHOT", records._ANCHOR, records.Anchor._fields),
         ("CLAIM, after the head", records._CLAIM, ("at_ms", "instance_bytes")),
-        ("BATCH, after the anchor", records._BATCH, ("pos", "at_ms", "oldest_ms", "rooms", "notices", "cards")),
+        (
+            "BATCH, after the anchor",
+            records._BATCH,
+            ("pos", "at_ms", "oldest_ms", "clock_ms", *records.Balance.__struct_fields__, "rooms", "notices", "cards"),
+        ),
         ("room entry", records.ROOM_ENTRY, records.RoomEntry._fields),
         ("notice entry", records.NOTICE_ENTRY, records.NoticeEntry._fields),
         ("card entry", records.CARD_ENTRY, records.CardEntry._fields),
@@ -211,7 +215,7 @@ BLOCKS: Final[dict[str, Callable[[], str]]] = {
     "roles": lambda: ", ".join(f"`{role.value}`" for role in kinds.Role) + ".\n",
     "bad-record-reasons": lambda: ", ".join(f"`{reason.value}`" for reason in records.BadRecord) + ".\n",
     "uplink-fields": lambda: _structs(records.Uplink, records.Item),
-    "bodies": lambda: _structs(bodies.Danmaku, bodies.Gift, bodies.Like, bodies.Announcement, bodies.Sanction),
+    "bodies": lambda: _structs(bodies.Danmaku, bodies.Gift, bodies.Like, bodies.Announcement, bodies.Clear, bodies.Sanction),
     "broadcast-layouts": _layouts,
     "state-fields": lambda: _structs(
         records.PartitionState, records.Balance, records.RoomState, records.RoomSettings, records.Tombstone, records.Seen

@@ -90,16 +90,24 @@ class Delivered(NamedTuple):
 
 
 class Hub:
-    """The rooms and users of one gateway."""
+    """The rooms and users of one gateway. `changed`: rooms whose audience changed; who reports it takes it out."""
 
     def __init__(self) -> None:
         self.rooms: dict[int, Room] = {}
+        self.changed: dict[str, None] = {}
         self._by_user: dict[int, dict[Member, int]] = {}
 
     @property
     def users(self) -> int:
         """Distinct users in some room."""
         return len(self._by_user)
+
+    def audience(self, name: str) -> tuple[int, int]:
+        """Return the users and the connections of a room."""
+        room = self.rooms.get(room_hash(name))
+        if room is None:
+            return 0, 0
+        return len({member.user_hash for member in room.members}), len(room.members)
 
     def join(self, member: Member, name: str, now_s: float) -> Room:
         """Put a member into a room; once more is the same."""
@@ -110,6 +118,7 @@ class Hub:
         if hash_ not in member.rooms:
             room.members[member] = None
             member.rooms[hash_] = room
+            self.changed[name] = None
             devices = self._by_user.setdefault(member.user_hash, {})
             devices[member] = devices.get(member, 0) + 1
         return room
@@ -120,6 +129,7 @@ class Hub:
         if room is None:
             return False
         del room.members[member]
+        self.changed[room.name] = None
         if not room.members:
             del self.rooms[room.hash]
         devices = self._by_user[member.user_hash]

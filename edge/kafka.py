@@ -1,4 +1,4 @@
-"""The queue's side of the edge: reads all of `broadcast` without a group, reports load to `gateways`."""
+"""The queue's side of the edge: reads all of `broadcast` without a group, reports load and audiences."""
 
 import asyncio
 import os
@@ -9,52 +9,71 @@ import psutil
 import structlog
 
 from edge.hub import Hub
+from edge.presence import Pace
 from edge.server import Server
 from liveroom import metrics, topics
-from liveroom.kafka import Producer, TopicReader, UnsentError
-from liveroom.records import BadRecordError, Batch, GatewayState, Limits, LoadReport, decode_broadcast, encode_json
+from liveroom.kafka import Producer, UnsentError
+from liveroom.queue import QueueReader
+from liveroom.records import GatewayState, Limits, LoadReport, Presence, encode_json
 from liveroom.service import Runtime
 from liveroom.settings import EdgeSettings
 
 REPORT_TIMEOUT_S: Final = 2.0
+PRESENCE_LOOK_S: Final = 0.05
 MIN_PERIOD_S: Final = 0.5
 log = structlog.get_logger()
 
 
-async def fan_out(reader: TopicReader, hub: Hub, runtime: Runtime) -> None:
+async def fan_out(queue: QueueReader, hub: Hub, runtime: Runtime) -> None:
     """Read the queue and push what is for rooms here, for ever."""
     made = runtime.metrics
     frames, messages = made.counter(metrics.DELIVERED_BATCHES), made.counter(metrics.DELIVERED_MESSAGES)
     sent, skipped = made.counter(metrics.SENT_BYTES), made.counter(metrics.SKIPPED, "slow")
-    read, wasted = made.counter(metrics.READ_BYTES), made.counter(metrics.WASTED_BYTES)
+    wasted = made.counter(metrics.WASTED_BYTES)
     delay, queue_delay = made.histogram(metrics.FANOUT_DELAY), made.histogram(metrics.QUEUE_DELAY)
     seconds, gaps = made.histogram(metrics.FANOUT_SECONDS), made.counter(metrics.GAPS, "queue")
-    async for partition, records in reader.read():
-        for record in records:
-            read.inc(len(record.value or b""))
-            try:
-                batch = decode_broadcast(record.value)
-            except BadRecordError as error:
-                made.counter(metrics.BAD_RECORDS, topics.BROADCAST.name, error.reason.value).inc()
-                log.error("bad_record", partition=partition, offset=record.offset, error=str(error))  # noqa: TRY400
-                continue
-            if not isinstance(batch, Batch):
-                continue
-            began = time.monotonic()
-            delivered = hub.deliver(batch, f"{partition}.{record.offset}", began)
-            wasted.inc(delivered.wasted_bytes)
-            if not delivered.rooms:
-                continue
-            now_ms = time.time_ns() // 1_000_000
-            seconds.observe(time.monotonic() - began)
-            frames.inc(delivered.frames)
-            messages.inc(delivered.messages)
-            sent.inc(delivered.sent_bytes)
-            skipped.inc(delivered.skipped)
-            gaps.inc(delivered.gaps)
-            queue_delay.observe(max(0, now_ms - batch.at_ms) / 1000)
-            if batch.oldest_ms:
-                delay.observe(max(0, now_ms - batch.oldest_ms) / 1000)
+    async for partition, offset, batch in queue.batches():
+        began = time.monotonic()
+        delivered = hub.deliver(batch, f"{partition}.{offset}", began)
+        wasted.inc(delivered.wasted_bytes)
+        if not delivered.rooms:
+            continue
+        now_ms = time.time_ns() // 1_000_000
+        seconds.observe(time.monotonic() - began)
+        frames.inc(delivered.frames)
+        messages.inc(delivered.messages)
+        sent.inc(delivered.sent_bytes)
+        skipped.inc(delivered.skipped)
+        gaps.inc(delivered.gaps)
+        queue_delay.observe(max(0, now_ms - batch.at_ms) / 1000)
+        if batch.oldest_ms:
+            delay.observe(max(0, now_ms - batch.oldest_ms) / 1000)
+
+
+async def report_presence(hub: Hub, server: Server, producer: Producer) -> None:
+    """Tell the owners of rooms how many watch them here, for ever."""
+    pace = Pace()
+
+    async def tell(room: str, now_s: float) -> None:
+        users, connections = hub.audience(room)
+        if not pace.wants(room, users, connections, now_s):
+            return
+        gateway = server.settings.instance
+        record = Presence(1, room, gateway, server.generation, users, connections, time.time_ns() // 1_000_000)
+        try:
+            await producer.send(topics.PRESENCE, encode_json(record), key=room.encode(), timeout_s=REPORT_TIMEOUT_S)
+        except UnsentError as error:
+            log.warning("presence_unreported", room=room, error=str(error))
+            pace.failed(room)
+        else:
+            pace.told(room, users, connections, now_s)
+
+    while True:
+        await asyncio.sleep(PRESENCE_LOOK_S)
+        changed, hub.changed = hub.changed, {}
+        pace.changed(changed)
+        now_s = time.monotonic()
+        await asyncio.gather(*(tell(room, now_s) for room in pace.due(now_s)))
 
 
 class _Totals(NamedTuple):
@@ -71,10 +90,9 @@ class _Totals(NamedTuple):
 class Reporter:
     """Tells the pool every second how this gateway is."""
 
-    def __init__(self, settings: EdgeSettings, server: Server, reader: TopicReader, runtime: Runtime, port: int) -> None:
+    def __init__(self, settings: EdgeSettings, server: Server, runtime: Runtime, port: int) -> None:
         self._settings = settings
         self._server = server
-        self._reader = reader
         self._runtime = runtime
         self._process = psutil.Process(os.getpid())
         host = settings.host if settings.host != "0.0.0.0" else "127.0.0.1"

@@ -56,6 +56,13 @@ class Announcement(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unkno
     link: Annotated[str, msgspec.Meta(max_length=500, pattern=r"^(https://.*)?$")] = ""
 
 
+class Clear(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Takes one message away (`id`, with its `#index` in a package), or all of one user so far (`user`)."""
+
+    id: Annotated[str, msgspec.Meta(max_length=80)] = ""
+    user: Annotated[str, msgspec.Meta(max_length=64)] = ""
+
+
 class Sanction(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a mute, ban or kick says, and to whom. `until_ms`: milliseconds since 1970, -1: for good, 0: it is lifted."""
 

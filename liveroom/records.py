@@ -23,6 +23,9 @@ MAX_UPLINK_BYTES: Final = 64 * 1024
 MAX_BROADCAST_BYTES: Final = 900 * 1024  # below the broker's default of 1 MiB with room for Kafka's own framing
 NO_OFFSET: Final = -1
 MAX_STATE_BYTES: Final = 512 * 1024 * 1024  # a partition's state unpacked; zlib can pack 1 GB of nothing into 1 MB
+MAX_ROOM_BYTES: Final = (
+    64 * 1024 * 1024
+)  # one room of a snapshot, inflated: ten minutes of ids of the busiest room are a tenth of it
 _MAX_DETAIL_CHARS: Final = 200  # a detail may quote what it refuses, and goes to logs and dead letters
 
 R = TypeVar("R", bound=msgspec.Struct)
@@ -56,6 +59,9 @@ ItemId = Annotated[
     str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.:-]{1,64}\Z", description="an interaction, unique per room and user")
 ]
 Name = Annotated[str, msgspec.Meta(max_length=64, description="what viewers see as the sender's name")]
+PackageId = Annotated[
+    str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.:-]{0,64}\Z", description="a package, by the sender's own name for it")
+]
 Millis = Annotated[int, msgspec.Meta(ge=0, le=2**53, description="milliseconds since 1970-01-01 UTC")]
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 
@@ -85,7 +91,7 @@ class Uplink(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     name: Name = ""
     role: Role = Role.VIEWER
     level: Annotated[int, msgspec.Meta(ge=0, le=255)] = 0
-    package: str = ""
+    package: PackageId = ""
     via: str = ""
     trace: str = ""
 
@@ -196,6 +202,28 @@ class Claim(NamedTuple):
     instance: str
 
 
+class Balance(msgspec.Struct, gc=False):
+    """What the owner took from uplink and what became of it, in items since the partition began; always equal (`is_exact`)."""
+
+    taken: int = 0
+    numbered: int = 0
+    folded: int = 0
+    noticed: int = 0
+    skipped: int = 0
+    duplicate: int = 0
+    dead_lettered: int = 0
+
+    @property
+    def off(self) -> int:
+        """Items taken less items accounted for; anything but 0 is a defect."""
+        rest = self.numbered + self.folded + self.noticed + self.skipped + self.duplicate + self.dead_lettered
+        return self.taken - rest
+
+    def is_exact(self) -> bool:
+        """Say whether everything taken is accounted for."""
+        return self.off == 0
+
+
 class RoomFlags(IntFlag):
     """What a gateway must know of a room's part without opening it."""
 
@@ -243,7 +271,8 @@ class Batch(NamedTuple):
     """A decoded BATCH. `body` and `starts` give payloads without copying: see `rooms`, `notices`, `cards`.
 
     `pos`: the partition's newest acknowledged offset when this was packed. `at_ms`: when it was packed. `oldest_ms`: when
-    the oldest interaction in it was accepted (0 where there is none).
+    the oldest interaction in it was accepted (0 where there is none). `clock_ms`: Kafka's time of the newest uplink record it
+    reflects. `balance`: the owner's, with this batch in it.
     """
 
     stamp: Stamp
@@ -255,6 +284,8 @@ class Batch(NamedTuple):
     notice_entries: bytes
     card_entries: bytes
     body: memoryview
+    clock_ms: int = 0
+    balance: Balance = Balance()
 
     def rooms(self) -> Iterator[tuple[RoomEntry, memoryview]]:
         """Give every room's entry and payload. The gateway's hot loop does the same by hand on `entries`."""
@@ -296,7 +327,7 @@ class SnapshotChunk(NamedTuple):
 _STAMP: Final = Layout("<2sBBQ16s")
 _CLAIM: Final = Layout("<qH")
 _ANCHOR: Final = Layout("<qqq")
-_BATCH: Final = Layout("<qqqIII")
+_BATCH: Final = Layout("<qqqqQQQQQQQIII")
 _SNAPSHOT: Final = Layout("<qQII")
 ROOM_ENTRY: Final = Layout("<QQQQIIIIII")
 NOTICE_ENTRY: Final = Layout("<QQI")
@@ -323,13 +354,17 @@ def encode_batch(
     rooms: Sequence[tuple[RoomEntry, bytes]],
     notices: Sequence[tuple[NoticeEntry, bytes]] = (),
     cards: Sequence[tuple[CardEntry, bytes]] = (),
+    clock_ms: int = 0,
+    balance: Balance = Balance(),  # noqa: B008 - only read
 ) -> bytes:
     """Return the value of a BATCH. Sizes in the entries must be those of the payloads."""
     return b"".join(
         (
             _STAMP.pack(_MAGIC, VERSION, RecordType.BATCH, epoch, owner),
             _ANCHOR.pack(*anchor),
-            _BATCH.pack(pos, at_ms, oldest_ms, len(rooms), len(notices), len(cards)),
+            _BATCH.pack(
+                pos, at_ms, oldest_ms, clock_ms, *msgspec.structs.astuple(balance), len(rooms), len(notices), len(cards)
+            ),
             *(ROOM_ENTRY.pack(*entry) for entry, _ in rooms),
             *(NOTICE_ENTRY.pack(*entry) for entry, _ in notices),
             *(CARD_ENTRY.pack(*entry) for entry, _ in cards),
@@ -403,7 +438,7 @@ def _claim(stamp: Stamp, value: bytes) -> Claim:
 
 def _batch(stamp: Stamp, value: bytes) -> Batch:
     anchor = decode_anchor(value)
-    pos, at_ms, oldest_ms, rooms, notices, cards = _BATCH.unpack_from(value, _ANCHORED)
+    pos, at_ms, oldest_ms, clock_ms, *counts, rooms, notices, cards = _BATCH.unpack_from(value, _ANCHORED)
     first = _ANCHORED + _BATCH.size
     second = first + rooms * ROOM_ENTRY.size
     third = second + notices * NOTICE_ENTRY.size
@@ -415,7 +450,7 @@ def _batch(stamp: Stamp, value: bytes) -> Batch:
     claimed = sum(size for sizes, part in zip(_SIZES, directory, strict=True) for (size,) in sizes.iter_unpack(part))
     if claimed != len(body):
         raise BadRecordError(BadRecord.TRUNCATED, f"a batch's directory names {claimed} bytes, {len(body)} follow it")
-    return Batch(stamp, anchor, pos, at_ms, oldest_ms, *directory, body)
+    return Batch(stamp, anchor, pos, at_ms, oldest_ms, *directory, body, clock_ms, Balance(*counts))
 
 
 class Ruling(NamedTuple):
@@ -445,28 +480,8 @@ def judge(ruling: Ruling, stamp: Stamp, offset: int) -> tuple[Ruling, bool]:
 
 
 # ---- a partition's snapshot
-class Balance(msgspec.Struct, gc=False):
-    """What the owner took from uplink and what became of it, in items since the partition began; always equal (`is_exact`)."""
-
-    taken: int = 0
-    numbered: int = 0
-    folded: int = 0
-    noticed: int = 0
-    skipped: int = 0
-    duplicate: int = 0
-    dead_lettered: int = 0
-
-    def is_exact(self) -> bool:
-        """Say whether everything taken is accounted for."""
-        rest = self.numbered + self.folded + self.noticed + self.skipped + self.duplicate + self.dead_lettered
-        return self.taken == rest
-
-
 class Tombstone(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """A message, or all of a user, that a `clear` took away:
-
-    itself message (`seq`, `rseq`); gone are `ids` and `user`'s up to it.
-    """
+    """What a `clear` took away: the messages `ids`, or all of `user`, up to itself, which is message (`seq`, `rseq`)."""
 
     seq: int
     rseq: int
@@ -509,8 +524,6 @@ class RoomState(msgspec.Struct, array_like=True):
     gifts: int = 0
     messages: int = 0
     skipped: int = 0
-    users: int = 0
-    connections: int = 0
     settings: RoomSettings = RoomSettings()
     announcement: bytes = b""
     tombstones: list[Tombstone] = []
@@ -520,38 +533,64 @@ class RoomState(msgspec.Struct, array_like=True):
     last_ms: int = 0
 
 
+class StoredRoom(msgspec.Struct, array_like=True, gc=False):
+    """A room in a snapshot, packed on its own: an owner packs again only what changed and opens only what is needed.
+
+    `last_ms`: Kafka's time of its last interaction.
+    """
+
+    room: str
+    last_ms: int
+    data: bytes
+
+
 class PartitionState(msgspec.Struct, array_like=True):
-    """The content of a SNAPSHOT: every live room of the partition and the owner's balance."""
+    """The content of a SNAPSHOT: every live room of the partition and the owner's balance.
+
+    `clock_ms`: Kafka's time of the newest uplink record in it.
+    """
 
     v: int
     balance: Balance
-    rooms: list[RoomState]
+    clock_ms: int
+    rooms: list[StoredRoom]
 
 
+_room_decoder: Final = msgspec.msgpack.Decoder(RoomState)
 _state_decoder: Final = msgspec.msgpack.Decoder(PartitionState)
 _packer: Final = msgspec.msgpack.Encoder()
 
 
+def encode_room(state: RoomState) -> StoredRoom:
+    """Return a room as a snapshot holds it."""
+    return StoredRoom(state.room, state.last_ms, zlib.compress(_packer.encode(state), 1))
+
+
+def decode_room(stored: StoredRoom) -> RoomState:
+    """Return the room that `encode_room` packed."""
+    engine = zlib.decompressobj()
+    try:
+        plain = engine.decompress(stored.data, MAX_ROOM_BYTES)
+        if not engine.eof or engine.unused_data:
+            raise BadRecordError(BadRecord.TRUNCATED, f"room {stored.room} in a snapshot")
+        return _room_decoder.decode(plain)
+    except (zlib.error, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BadRecordError(BadRecord.UNDECODABLE, f"room {stored.room} in a snapshot: {error}") from None
+
+
 def encode_state(state: PartitionState, chunk_bytes: int = MAX_BROADCAST_BYTES - 1024) -> list[bytes]:
     """Return a partition's state as the data of its SNAPSHOT chunks, at least one."""
-    plain = _packer.encode(state)
-    if len(plain) > MAX_STATE_BYTES:
-        raise BadRecordError(BadRecord.TOO_LARGE, f"a state of {len(plain)} bytes, at most {MAX_STATE_BYTES}")
-    packed = zlib.compress(plain, 1)
+    packed = _packer.encode(state)
+    if len(packed) > MAX_STATE_BYTES:
+        raise BadRecordError(BadRecord.TOO_LARGE, f"a state of {len(packed)} bytes, at most {MAX_STATE_BYTES}")
     return [packed[i : i + chunk_bytes] for i in range(0, len(packed), chunk_bytes)]
 
 
-def decode_state(chunks: Sequence[bytes], max_bytes: int = MAX_STATE_BYTES) -> PartitionState:
+def decode_state(chunks: Sequence[bytes]) -> PartitionState:
     """Return the state that `encode_state` cut up."""
-    engine = zlib.decompressobj()
     try:
-        plain = engine.decompress(b"".join(chunks), max_bytes + 1)
-        if len(plain) > max_bytes:
-            raise BadRecordError(BadRecord.TOO_LARGE, f"a state of more than {max_bytes} bytes")
-        if not engine.eof or engine.unused_data:
-            raise BadRecordError(BadRecord.TRUNCATED, "a snapshot's state")
-        state = _state_decoder.decode(plain)
-    except (zlib.error, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        state = _state_decoder.decode(b"".join(chunks))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadRecordError(BadRecord.UNDECODABLE, f"snapshot: {error}") from None
     if state.v != VERSION:
         raise BadRecordError(BadRecord.VERSION, f"snapshot version {state.v}, this reader knows {VERSION}")
@@ -559,8 +598,15 @@ def decode_state(chunks: Sequence[bytes], max_bytes: int = MAX_STATE_BYTES) -> P
 
 
 # ---- presence, gateways, control, moderation
+PRESENCE_INTERVAL_S: Final = 60.0
+
+
 class Presence(msgspec.Struct, frozen=True):
-    """Viewers of one room on one gateway. Users and connections apart: one user may watch on several devices."""
+    """Viewers of one room on one gateway. Users and connections apart: one user may watch on several devices.
+
+    Sent at once when a room gets its first viewer there (the owner then puts the room's card into its next batch), on change at
+    most every 2 s, and again every `PRESENCE_INTERVAL_S` without a change, so that a new owner knows all rooms soon.
+    """
 
     v: int
     room: RoomId

@@ -25,20 +25,30 @@ async def knows_gateways(system: System, count: int) -> None:
 class Audience:
     """Viewers of one room, and what they saw."""
 
-    def __init__(self, system: System, room: str, http: aiohttp.ClientSession, ledger: Ledger) -> None:
+    def __init__(
+        self,
+        system: System,
+        room: str,
+        http: aiohttp.ClientSession,
+        ledger: Ledger,
+        on_seen: Callable[[str, float], object] = lambda *_: None,
+    ) -> None:
         self.ledger = ledger
         self.viewers: list[Viewer] = []
         self.seen: list[list[Delivered]] = []
         self.likes: list[int] = []
+        self.viewers_told: list[tuple[int, int] | None] = []
         self._system = system
         self._room = room
         self._http = http
+        self._on_seen = on_seen
 
     async def join(self, stack: AsyncExitStack, count: int) -> None:
         for number in range(count):
             self.seen.append([])
             self.likes.append(0)
-            name = f"v{number}"
+            self.viewers_told.append(None)
+            name = f"{self._room}-v{number}"
             viewer = Viewer(
                 self._system.scheduler_url,
                 [self._room],
@@ -56,8 +66,10 @@ class Audience:
             match effect:
                 case Delivered():
                     self.seen[number].append(effect)
-                case Counts(likes=int(likes)):
-                    self.likes[number] = likes
+                    self._on_seen(effect.message.id, time.monotonic())
+                case Counts():
+                    self.likes[number] = self.likes[number] if effect.likes is None else effect.likes
+                    self.viewers_told[number] = effect.viewers or self.viewers_told[number]
                 case _:
                     pass
 

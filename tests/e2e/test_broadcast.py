@@ -41,6 +41,8 @@ async def test_every_danmaku_gift_and_like_of_a_real_show_reaches_fifty_viewers_
         audience = Audience(system, "show", http, ledger)
         await audience.join(stack, 50)
         assert {viewer.gateway for viewer in audience.viewers} == {"edge-1", "edge-2"}
+        await settled(lambda: set(audience.viewers_told) == {(50, 50)})
+        assert set(audience.viewers_told) == {(50, 50)}
         outcomes: list[tuple[Kind, str, Accepted]] = []
         began = time.monotonic()
         limit = asyncio.Semaphore(200)

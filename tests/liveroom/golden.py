@@ -37,6 +37,7 @@ from liveroom.records import (
     Seen,
     SnapshotChunk,
     Stamp,
+    StoredRoom,
     Tombstone,
     Uplink,
     UserRule,
@@ -56,6 +57,9 @@ class Golden(NamedTuple):
     value: bytes
     record: Any
     read: Callable[[bytes], Any]
+
+
+BALANCE: Final = Balance(taken=21, numbered=6, folded=5, noticed=4, skipped=3, duplicate=2, dead_lettered=1)
 
 
 def uplink(**changed: Any) -> Uplink:
@@ -97,6 +101,8 @@ def batch() -> bytes:
         ],
         notices=[(NoticeEntry(room_hash("room-1"), room_hash("u1"), 13), b'{"t":"notice"')],
         cards=[(CardEntry(room_hash("room-2"), 2), b"{}")],
+        clock_ms=AT_MS + 7,
+        balance=BALANCE,
     )
 
 
@@ -105,9 +111,9 @@ def snapshot() -> SnapshotChunk:
     return SnapshotChunk(Stamp(RecordType.SNAPSHOT, 3, OWNER), ANCHOR, AT_MS, 12, 0, 1, b"chunk")
 
 
-def state() -> PartitionState:
-    """Return a partition's state with every field in use."""
-    room = RoomState(
+def room() -> RoomState:
+    """Return a room's state with every field in use."""
+    return RoomState(
         room="room-1",
         epoch=77,
         seq=6,
@@ -116,8 +122,6 @@ def state() -> PartitionState:
         gifts=4,
         messages=6,
         skipped=1,
-        users=2,
-        connections=3,
         settings=RoomSettings(slow_s=2.5, muted_all=True, allow=["u1"], limit_per_s=500),
         announcement=b'{"seq":1}',
         tombstones=[Tombstone(5, 3, ["a0"], "u9")],
@@ -126,9 +130,11 @@ def state() -> PartitionState:
         recent_reliable=[b'{"seq":4}'],
         last_ms=AT_MS,
     )
-    return PartitionState(
-        1, Balance(taken=21, numbered=6, folded=5, noticed=4, skipped=3, duplicate=2, dead_lettered=1), [room]
-    )
+
+
+def state() -> PartitionState:
+    """Return a partition's state with every field in use; its room is packed by a stand-in, for zlib's bytes differ."""
+    return PartitionState(1, BALANCE, AT_MS, [StoredRoom("room-1", AT_MS, b"packed")])
 
 
 def _load_report() -> LoadReport:
@@ -161,7 +167,7 @@ def _uplink(file: str, record: Uplink) -> Golden:
 
 CLAIM: Final = Claim(3, OWNER, AT_MS, "broadcaster-1")
 
-# The batch is compared by its bytes: what `decode_broadcast` gives is views of them. The state is not packed (zlib's bytes
+# The batch is compared by its bytes: what `decode_broadcast` gives is views of them. A room is not packed (zlib's bytes
 # differ between its builds), its msgpack is.
 ALL: Final = (
     _uplink("uplink.json", uplink()),
@@ -177,6 +183,7 @@ ALL: Final = (
     _json("moderation-user.json", Moderation(1, "room-1", AT_MS, user="u9", rule=UserRule(-1, 0, "u1", "spam"))),
     _json("audit.json", Audit(1, AT_MS, "room-1", "u1", Role.MODERATOR, "mute", "u9", "spam", "m1")),
     _json("dead-letter.json", DeadLetter(1, "uplink", 3, 42, "schema", "Expected `int`", AT_MS, b"room-1", b"\xff{")),
+    Golden("room.msgpack", msgspec.msgpack.encode(room()), room(), msgspec.msgpack.Decoder(RoomState).decode),
 )
 
 

@@ -1,0 +1,129 @@
+"""How many watch each room of a partition, from what the gateways say in `presence`. Pure.
+
+Owns the counts by gateway and which rooms' sums must be told again. Refuses nothing. A gateway that fell silent, or that was
+started anew since, counts for nothing. Called by the partition's task with its own clock (seconds).
+"""
+
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+from liveroom.records import Presence
+
+TELL_INTERVAL_S: Final = 1.0
+GATEWAY_SILENCE_S: Final = 10.0
+
+
+class Viewers(NamedTuple):
+    """Users and connections: one user may watch on several devices."""
+
+    users: int
+    connections: int
+
+
+NOBODY: Final = Viewers(0, 0)
+
+
+class _Gateway:
+    """One gateway: its start generation, when it was last heard of, the rooms it counts in."""
+
+    __slots__ = ("generation", "heard_s", "rooms")
+
+    def __init__(self, generation: int, heard_s: float) -> None:
+        self.generation = generation
+        self.heard_s = heard_s
+        self.rooms: set[str] = set()
+
+
+class Audience:
+    """The viewers of one partition's rooms."""
+
+    def __init__(self) -> None:
+        self._rooms: dict[str, dict[str, Viewers]] = {}
+        self._gateways: dict[str, _Gateway] = {}
+        self._untold: dict[str, None] = {}
+        self._told: dict[str, tuple[float, Viewers]] = {}
+
+    def __contains__(self, room: str) -> bool:
+        """Whether somebody watches `room`."""
+        return room in self._rooms
+
+    def rooms(self) -> list[str]:
+        """Return the rooms that somebody watches."""
+        return list(self._rooms)
+
+    def hear(self, record: Presence, now_s: float) -> bool:
+        """Take a gateway's count of one room; say whether the room just became local there: it needs its card."""
+        gateway = self._meet(record.gateway, record.generation, now_s)
+        if gateway is None:
+            return False
+        by_gateway = self._rooms.setdefault(record.room, {})
+        before = by_gateway.get(record.gateway)
+        now = Viewers(record.users, record.connections)
+        if now.connections:
+            by_gateway[record.gateway] = now
+            gateway.rooms.add(record.room)
+        else:
+            self._leave(record.room, record.gateway)
+            gateway.rooms.discard(record.room)
+        if before != now:
+            self._untold[record.room] = None
+        return before is None and now.connections > 0
+
+    def gateway_lives(self, name: str, generation: int, now_s: float) -> None:
+        """Take a gateway's load report: it lives, and counts of an earlier start of it are void."""
+        self._meet(name, generation, now_s)
+
+    def expire(self, now_s: float) -> None:
+        """Drop the counts of gateways that fell silent."""
+        for name in [name for name, gateway in self._gateways.items() if now_s - gateway.heard_s > GATEWAY_SILENCE_S]:
+            self._forget(name)
+
+    def due(self, now_s: float) -> Iterator[tuple[str, Viewers]]:
+        """Give the rooms whose sums changed and may be told again; each counts as told once it was taken."""
+        for room in list(self._untold):
+            viewers = self.of(room)
+            at_s, told = self._told.get(room, (float("-inf"), NOBODY))
+            if viewers != told and now_s - at_s < TELL_INTERVAL_S:
+                continue
+            del self._untold[room]
+            if viewers == told:
+                continue
+            if room in self._rooms:
+                self._told[room] = now_s, viewers
+            else:
+                self._told.pop(room, None)
+            yield room, viewers
+
+    @property
+    def has_untold(self) -> bool:
+        """Whether some sums changed."""
+        return bool(self._untold)
+
+    def of(self, room: str) -> Viewers:
+        """Return the sums of a room."""
+        counts = self._rooms.get(room, {}).values()
+        return Viewers(sum(count.users for count in counts), sum(count.connections for count in counts))
+
+    def _meet(self, name: str, generation: int, now_s: float) -> _Gateway | None:
+        """Return the gateway, None where `generation` is an earlier start of it than the one known."""
+        gateway = self._gateways.get(name)
+        if gateway is not None and generation < gateway.generation:
+            return None
+        if gateway is not None and generation > gateway.generation:
+            self._forget(name)
+            gateway = None
+        if gateway is None:
+            gateway = self._gateways[name] = _Gateway(generation, now_s)
+        gateway.heard_s = now_s
+        return gateway
+
+    def _forget(self, name: str) -> None:
+        for room in self._gateways.pop(name).rooms:
+            self._leave(room, name)
+            self._untold[room] = None
+
+    def _leave(self, room: str, gateway: str) -> None:
+        by_gateway = self._rooms.get(room, {})
+        by_gateway.pop(gateway, None)
+        if not by_gateway:
+            self._rooms.pop(room, None)

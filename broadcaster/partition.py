@@ -1,0 +1,413 @@
+"""One partition in this instance's hands: taken over, numbered, written, snapshotted, and taken over again after any failure.
+
+Owns the life of a partition here. The protocol is `broadcaster.ownership`, the numbers are `broadcaster.rooms`; this is what
+drives them over Kafka. One recovery path: whatever goes wrong (deposed, no ack, a read that fails), all state is thrown away
+and the partition is taken over from the log with a new owner and epoch.
+"""
+
+import asyncio
+import secrets
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import structlog
+from aiokafka import ConsumerRecord
+from aiokafka.errors import KafkaError
+
+from broadcaster.audience import Audience
+from broadcaster.ownership import Append, Apply, Load, Lost, TakenOver, Tenure, take_over
+from broadcaster.room import HistoryError
+from broadcaster.rooms import BadBodyError, Rooms
+from liveroom import metrics, topics
+from liveroom.kafka import Producer, UnsentError
+from liveroom.kinds import RecordType
+from liveroom.queue import LogReader, LogReadError
+from liveroom.records import (
+    MAX_BROADCAST_BYTES,
+    NO_OFFSET,
+    OWNER_BYTES,
+    BadRecord,
+    BadRecordError,
+    Balance,
+    Batch,
+    Claim,
+    DeadLetter,
+    SnapshotChunk,
+    Stamp,
+    decode_broadcast,
+    decode_state,
+    decode_uplink,
+    encode_batch,
+    encode_claim,
+    encode_json,
+    encode_snapshot_chunk,
+    encode_state,
+)
+from liveroom.ruling import Steps
+from liveroom.service import Runtime
+from liveroom.settings import BroadcasterSettings
+
+SEND_TIMEOUT_S: Final = 4.0
+RETRY_S: Final = 0.2
+IDLE_S: Final = 1.0
+SNAPSHOT_AT_LEAST_S: Final = 3600.0
+STORE_STEP: Final = 200
+MAX_INBOX: Final = 20_000
+DEAD_LETTER_BYTES: Final = 65_536
+log = structlog.get_logger()
+
+
+class DeposedError(Exception):
+    """Somebody else rules the partition now."""
+
+
+def now_ms() -> int:
+    """Return the wall clock in milliseconds."""
+    return time.time_ns() // 1_000_000
+
+
+class Partition:
+    """A partition assigned to this instance. `run` it as a task; cancel it when it is assigned elsewhere.
+
+    `on_ruling(number, uplink_next)` is called when it has been taken over and uplink records are wanted from that offset on
+    (None: nothing says where; begin at what is there), `on_lost(number)` when records must not be handed in any more.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        settings: BroadcasterSettings,
+        producer: Producer,
+        runtime: Runtime,
+        on_ruling: Callable[[int, int | None], None],
+        on_lost: Callable[[int], None],
+    ) -> None:
+        self.number = number
+        self.audience = Audience()
+        self.uplink_next = NO_OFFSET
+        self.is_ruling = False
+        self.seen_end = NO_OFFSET
+        self.rooms = Rooms()
+        self._settings = settings
+        self._producer = producer
+        self._runtime = runtime
+        self._on_ruling = on_ruling
+        self._on_lost = on_lost
+        self._inbox: deque[ConsumerRecord] = deque()
+        self._wake = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._tenure: Tenure | None = None
+        self._taken_to = NO_OFFSET
+        self._snapshot_s = 0.0
+        made = runtime.metrics
+        self._batches = made.counter(metrics.BATCHES)
+        self._batch_bytes = made.histogram(metrics.BATCH_BYTES)
+        self._before = made.counter(metrics.PACKED_BYTES, "before")
+        self._after = made.counter(metrics.PACKED_BYTES, "after")
+        self._delay = made.histogram(metrics.UPLINK_DELAY)
+        self._snapshots = made.counter(metrics.SNAPSHOTS)
+        self._epoch = made.gauge(metrics.EPOCH, str(number))
+        self._takeover_s = made.histogram(metrics.TAKEOVER_SECONDS)
+
+    @property
+    def balance(self) -> Balance:
+        """What became of everything taken, up to the last batch."""
+        return self.rooms.balance
+
+    # ---- called by the group's loop
+    def hand_in(self, records: Sequence[ConsumerRecord]) -> bool:
+        """Take uplink records in order; say whether there is room for more."""
+        if self.is_ruling:
+            self._inbox.extend(records)
+            self._wake.set()
+        return len(self._inbox) < MAX_INBOX
+
+    @property
+    def wanted_next(self) -> int | None:
+        """The first uplink offset that was not handed in yet; None: nothing says where to begin."""
+        if self._inbox:
+            return int(self._inbox[-1].offset) + 1
+        return None if self._taken_to == NO_OFFSET else self._taken_to
+
+    def begins_at(self, offset: int) -> None:
+        """Learn where records will be handed in from: nothing in the log said so."""
+        if self._taken_to == NO_OFFSET:
+            self._taken_to = self.uplink_next = offset
+
+    @property
+    def has_room(self) -> bool:
+        """Whether more records may be handed in."""
+        return len(self._inbox) < MAX_INBOX // 2
+
+    def wake(self) -> None:
+        """Look around: the log's end or the audience changed."""
+        self._wake.set()
+
+    async def settle(self) -> None:
+        """Write what was handed in and a last snapshot, so that the next owner takes over at once."""
+        if not self.is_ruling:
+            return
+        self._idle.clear()
+        self._wake.set()
+        await self._idle.wait()
+
+    # ---- life
+    async def run(self, reason: str) -> None:
+        """Rule the partition for ever, by taking it over as often as needed."""
+        while True:
+            began = time.monotonic()
+            self._runtime.metrics.counter(metrics.TAKEOVERS, reason).inc()
+            try:
+                await self._take_over()
+                self._takeover_s.observe(time.monotonic() - began)
+                await self._rule()
+            except (DeposedError, UnsentError, LogReadError, HistoryError, KafkaError, OSError, TimeoutError) as error:
+                reason = _reason(error)
+                log.warning("partition_dropped", partition=self.number, reason=reason, error=str(error) or repr(error))
+            finally:
+                self._drop()
+            await asyncio.sleep(RETRY_S)
+
+    def _drop(self) -> None:
+        was_ruling, self.is_ruling = self.is_ruling, False
+        self._tenure = None
+        self._inbox.clear()
+        self._idle.set()
+        if was_ruling:
+            self._on_lost(self.number)
+
+    async def _take_over(self) -> None:
+        owner = secrets.token_bytes(OWNER_BYTES)
+        rooms = self._new_rooms(None, floor=1)
+
+        async def answer(asked: object) -> Any:
+            nonlocal rooms
+            match asked:
+                case Append(epoch):
+                    claim = Claim(epoch, owner, now_ms(), self._settings.instance)
+                    return await self._send(encode_claim(claim))
+                case Load(chunks):
+                    try:
+                        rooms = self._new_rooms(decode_state(chunks), floor=1)
+                    except BadRecordError as error:
+                        log.error("snapshot_unreadable", partition=self.number, error=str(error))  # noqa: TRY400
+                        return False
+                    return True
+                case Apply(values):
+                    for value in values:
+                        batch = decode_broadcast(value)
+                        if isinstance(batch, Batch):
+                            rooms.apply(batch)
+                    return None
+                case _:
+                    raise TypeError(f"take-over asks for {asked!r}")
+
+        async with LogReader(self._settings.kafka, self.number) as reader:
+            start, end = await reader.bounds()
+            # Where the log no longer says who ruled, an epoch from the clock is above all that were counted up from 1.
+            floor = now_ms() // 1000 if start > 0 else 1
+            taken: TakenOver = await reader.drive(take_over(start, end, owner, floor), answer)
+        if taken.lost is not None:
+            rooms = self._history_lost(taken.lost)
+        self.rooms = rooms
+        self._tenure = taken.tenure
+        self._epoch.set(taken.tenure.epoch)
+        self._snapshot_s = time.monotonic() if taken.tenure.snapshot_offset != NO_OFFSET else float("-inf")
+        uplink_next = None if taken.uplink_next in {None, NO_OFFSET} else taken.uplink_next
+        self._taken_to = self.uplink_next = NO_OFFSET if uplink_next is None else uplink_next
+        self.seen_end = NO_OFFSET
+        self.is_ruling = True
+        log.info("taken_over", partition=self.number, epoch=taken.tenure.epoch, uplink_next=uplink_next, rooms=len(rooms))
+        self._on_ruling(self.number, uplink_next)
+
+    def _new_rooms(self, state: Any, *, floor: int) -> Rooms:
+        settings = self._settings
+        return Rooms(state, dedupe_ms=int(settings.dedupe_s * 1000), limit_per_s=settings.room_limit_per_s, epoch_floor=floor)
+
+    def _history_lost(self, lost: Lost) -> Rooms:
+        """Begin again, loudly, with epochs above all that were given."""
+        self._runtime.metrics.counter(metrics.HISTORY_LOST, lost.value).inc()
+        log.error("history_lost", partition=self.number, what=lost.value, then="rooms get new epochs and numbers")
+        return self._new_rooms(None, floor=now_ms() // 1000)
+
+    def uplink_lost(self, wanted: int, found: int) -> None:
+        """Note that uplink records are gone which were never taken: retention overtook their owner."""
+        self._runtime.metrics.counter(metrics.HISTORY_LOST, Lost.UPLINK.value).inc()
+        log.error("uplink_lost", partition=self.number, wanted=wanted, found=found, then="rooms get new epochs and numbers")
+        self.rooms = self._history_lost(Lost.UPLINK)
+        self._taken_to = self.uplink_next = found
+
+    # ---- ruling
+    async def _rule(self) -> None:
+        interval_s, linger_s = self._settings.flush_interval_ms / 1000, self._settings.linger_ms / 1000
+        flushed = time.monotonic() - interval_s
+        while True:
+            try:
+                async with asyncio.timeout(IDLE_S):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+            self._wake.clear()
+            await self._look_around()
+            if self._taken_to != NO_OFFSET and (self._inbox or self.rooms.has_news):
+                await asyncio.sleep(max(linger_s, flushed + interval_s - time.monotonic()))
+                flushed = time.monotonic()
+                await self._flush()
+            is_settling = not self._idle.is_set()
+            if not self._inbox and self._is_snapshot_due(is_settling):
+                await self._snapshot()
+            if not self._inbox:
+                self._idle.set()
+
+    async def _look_around(self) -> None:
+        tenure = self._ruling()
+        if self.seen_end > tenure.next_offset and not await self._drive(tenure.up_to(self.seen_end)):
+            raise DeposedError("another claim was found in the log")
+        now = time.monotonic()
+        self.audience.expire(now)
+        for room, viewers in self.audience.due(now):
+            self.rooms.watch(room, viewers)
+
+    async def _flush(self) -> None:
+        """Write what was handed in: one batch, one step. As many as it takes."""
+        while True:
+            letters = self._take()
+            for letter in letters:
+                await self._put_aside(letter)
+            packed = self.rooms.pack(f"{self.number}.{self._ruling().next_offset - 1}", now_ms())
+            tenure = self._ruling()
+            value = encode_batch(
+                tenure.epoch,
+                tenure.owner,
+                tenure.anchor(self._taken_to),
+                tenure.next_offset - 1,
+                now_ms(),
+                packed.oldest_ms,
+                packed.rooms,
+                packed.notices,
+                packed.cards,
+                self.rooms.clock_ms,
+                self.rooms.balance,
+            )
+            await self._write(value)
+            self.uplink_next = self._taken_to
+            self._batches.inc()
+            self._batch_bytes.observe(len(value))
+            self._before.inc(packed.text_bytes)
+            self._after.inc(packed.packed_bytes)
+            if packed.oldest_ms:
+                self._delay.observe(max(0, now_ms() - packed.oldest_ms) / 1000)
+            if not self._inbox:
+                return
+
+    def _take(self) -> list[DeadLetter]:
+        letters: list[DeadLetter] = []
+        inbox, rooms = self._inbox, self.rooms
+        while inbox and not rooms.is_full:
+            record = inbox.popleft()
+            if record.offset < self._taken_to:
+                continue
+            self._taken_to = record.offset + 1
+            try:
+                rooms.take(decode_uplink(record.key, record.value), record.offset, record.timestamp)
+            except BadRecordError as error:
+                letters.append(_letter(record, error.reason, error.detail))
+            except BadBodyError as error:
+                letters.append(_letter(record, BadRecord.SCHEMA, str(error)))
+            else:
+                continue
+            rooms.dead_letter()
+        return letters
+
+    async def _put_aside(self, letter: DeadLetter) -> None:
+        """Write a record that cannot be used to the dead letters; only then may the batch that counts it be written.
+
+        After a take-over it may be put aside twice: its place in the uplink says that it is the same.
+        """
+        log.warning("dead_letter", partition=letter.partition, offset=letter.offset, reason=letter.reason, detail=letter.detail)
+        await self._producer.send(topics.DEAD_LETTER, encode_json(letter), timeout_s=SEND_TIMEOUT_S)
+        self._runtime.metrics.counter(metrics.DEAD_LETTERS, letter.reason).inc()
+
+    def _is_snapshot_due(self, is_settling: bool) -> bool:
+        passed = time.monotonic() - self._snapshot_s
+        if not self.rooms.has_changed:
+            return passed > SNAPSHOT_AT_LEAST_S
+        return is_settling or passed > self._settings.snapshot_interval_s
+
+    async def _snapshot(self) -> None:
+        """Write the state, then renew the claim behind it, so that retention never takes what others start from."""
+        tenure, rooms = self._ruling(), self.rooms
+        while not rooms.store(STORE_STEP):  # noqa: ASYNC110 - it works in steps, and others go on between them
+            await asyncio.sleep(0)
+        state = rooms.snapshot(self.audience.rooms())
+        parts = await asyncio.to_thread(encode_state, state)
+        anchor, at_ms, snapshot_id = tenure.anchor(self.uplink_next), now_ms(), secrets.randbits(63)
+        stamp = Stamp(RecordType.SNAPSHOT, tenure.epoch, tenure.owner)
+        first = NO_OFFSET
+        for part, data in enumerate(parts):
+            chunk = SnapshotChunk(stamp, anchor, at_ms, snapshot_id, part, len(parts), data)
+            offset = await self._write(encode_snapshot_chunk(chunk))
+            first = offset if part == 0 else first
+        tenure.snapshot_offset = first
+        renewal = Claim(tenure.epoch, tenure.owner, now_ms(), self._settings.instance)
+        tenure.renewed(await self._write(encode_claim(renewal)))
+        self._snapshot_s = time.monotonic()
+        self._snapshots.inc()
+
+    # ---- the log
+    async def _write(self, value: bytes) -> int:
+        """Append a record and make sure that we still ruled where it lies."""
+        offset = await self._send(value)
+        if not await self._drive(self._ruling().acked(offset)):
+            raise DeposedError("another claim lies before what was just written")
+        return offset
+
+    async def _send(self, value: bytes) -> int:
+        if len(value) > MAX_BROADCAST_BYTES + 64 * 1024:
+            raise RuntimeError(f"a record of {len(value)} bytes: the bound on a batch does not hold")
+        return await self._producer.send(topics.BROADCAST, value, partition=self.number, timeout_s=SEND_TIMEOUT_S)
+
+    async def _drive(self, steps: Steps[bool]) -> bool:
+        """Run a walk of our tenure. Nearly always nobody else wrote, and it needs nothing of the log."""
+        try:
+            asked = next(steps)
+        except StopIteration as done:
+            return bool(done.value)
+        async with LogReader(self._settings.kafka, self.number) as reader:
+            return await reader.drive(steps, asked=asked)
+
+    def _ruling(self) -> Tenure:
+        if self._tenure is None:
+            raise DeposedError("not taken over")
+        return self._tenure
+
+
+def _reason(error: Exception) -> str:
+    match error:
+        case DeposedError():
+            return "deposed"
+        case UnsentError():
+            return f"unsent_{error.reason.value}"
+        case LogReadError():
+            return "log_unread"
+        case HistoryError():
+            return "history"
+        case _:
+            return "kafka"
+
+
+def _letter(record: ConsumerRecord, reason: BadRecord, detail: str) -> DeadLetter:
+    return DeadLetter(
+        1,
+        record.topic,
+        record.partition,
+        record.offset,
+        reason.value,
+        detail,
+        now_ms(),
+        (record.key or b"")[:1024],
+        (record.value or b"")[:DEAD_LETTER_BYTES],
+    )

@@ -1,0 +1,427 @@
+"""One room in its owner's hands: what waits, what gets which number, what lasts. Pure.
+
+Owns a room's numbers and lasting state. Takes what `broadcaster.rooms` found fit to take, numbers it when it is packed, and
+reads the same state back from packed batches. Refuses a duplicate (`Met`), thins what is above the room's limit.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import Final, NamedTuple
+
+import msgspec
+
+from broadcaster.audience import Viewers
+from broadcaster.thinning import Allowance, Candidate, choose
+from liveroom.bodies import Clear
+from liveroom.kinds import CLASS_OF, Class, Kind, Role
+from liveroom.records import (
+    Item,
+    NoticeEntry,
+    RoomEntry,
+    RoomFlags,
+    RoomSettings,
+    RoomState,
+    Seen,
+    Tombstone,
+    Uplink,
+)
+from liveroom.topics import room_hash
+from liveroom.wire import BatchHeader, Card, Message, inflate, pack_payload
+
+BEST_EFFORT_DEDUPE_MS: Final = 10_000
+RECENT_MESSAGES: Final = 20
+RECENT_BYTES: Final = 16 * 1024
+MAX_TOMBSTONES: Final = 100
+MAX_CARD_BYTES: Final = 160 * 1024
+
+NUMBERED: Final = frozenset(kind for kind, belongs in CLASS_OF.items() if belongs in {Class.RELIABLE, Class.BEST_EFFORT})
+RELIABLE: Final = frozenset(kind for kind, belongs in CLASS_OF.items() if belongs is Class.RELIABLE)
+_FOLDERS: Final = frozenset({Role.VIEWER, Role.GUEST})
+
+_encode: Final = msgspec.json.Encoder().encode
+_message_decoder: Final = msgspec.json.Decoder(Message)
+_header_decoder: Final = msgspec.json.Decoder(BatchHeader)
+_settings_decoder: Final = msgspec.json.Decoder(RoomSettings)
+_clear_decoder: Final = msgspec.json.Decoder(Clear)
+
+
+class _Tail(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    """A message without its numbers, which are known last and are put before it."""
+
+    kind: Kind
+    id: str
+    user: str
+    at: int
+    name: str = ""
+    role: Role = Role.VIEWER
+    level: int = 0
+    package: str = ""
+    data: msgspec.Raw = msgspec.Raw(b"{}")
+
+
+class SeenIds:
+    """Ids of the last `window_ms`, forgotten as time goes on."""
+
+    __slots__ = ("_at", "_order", "_window_ms")
+
+    def __init__(self, window_ms: int, seen: Iterable[tuple[str, int]] = ()) -> None:
+        self._window_ms = window_ms
+        self._at = dict(seen)
+        self._order = deque(self._at.items())
+
+    def meet(self, key: str, now_ms: int) -> bool:
+        """Remember `key`; say whether it was met within the window before."""
+        order, since = self._order, now_ms - self._window_ms
+        while order and order[0][1] <= since:
+            old, _ = order.popleft()
+            self._at.pop(old, None)
+        if key in self._at:
+            return True
+        self._at[key] = now_ms
+        order.append((key, now_ms))
+        return False
+
+    def since(self, at_ms: int) -> list[tuple[str, int]]:
+        """Return (key, when) of all met after `at_ms`, oldest first."""
+        return [(key, at) for key, at in self._at.items() if at > at_ms]
+
+
+class Waiting(NamedTuple):
+    """A record that waits: its items that take a number (`cost`), whether it may be thinned, how many identical ones it is."""
+
+    offset: int
+    record: Uplink
+    cost: int
+    may_go: bool
+    n: int = 1
+
+
+class Numbered(NamedTuple):
+    """What became of the items that waited."""
+
+    numbered: int
+    folded: int
+    skipped: int
+
+
+class Unpacked(NamedTuple):
+    """A room's part of a BATCH, opened again. `lines` are the messages', the reliable ones first."""
+
+    header: BatchHeader
+    lines: list[bytes]
+
+
+class HistoryError(ValueError):
+    """Valid batches whose numbers do not follow each other: never to be seen."""
+
+
+class Room:
+    """One room: its lasting state, and what waits for the next batch."""
+
+    __slots__ = (
+        "_allowance",
+        "_clears",
+        "_dissolves",
+        "_waiting",
+        "_waiting_items",
+        "_waiting_may_go",
+        "clock_ms",
+        "fresh",
+        "has_news",
+        "hash",
+        "likes_changed",
+        "notices",
+        "oldest_ms",
+        "recent",
+        "recent_reliable",
+        "seen",
+        "state",
+        "viewers",
+        "viewers_changed",
+    )
+
+    def __init__(self, state: RoomState, dedupe_ms: int) -> None:
+        self.state = state
+        self.hash = room_hash(state.room)
+        self.clock_ms = state.last_ms
+        self.seen = SeenIds(dedupe_ms, ((f"{seen.user} {seen.id}", seen.at_ms) for seen in state.seen))
+        self.fresh = SeenIds(BEST_EFFORT_DEDUPE_MS)
+        self.recent: deque[bytes] = deque(state.recent, RECENT_MESSAGES)
+        self.recent_reliable: deque[bytes] = deque(state.recent_reliable, RECENT_MESSAGES)
+        self.viewers: Viewers | None = None
+        self._allowance = Allowance()
+        self._reset()
+
+    def _reset(self) -> None:
+        self._waiting: list[Waiting] = []
+        self._waiting_items = 0
+        self._waiting_may_go = 0
+        self._clears = False
+        self._dissolves = False
+        self.has_news = False
+        self.notices: list[tuple[NoticeEntry, bytes]] = []
+        self.oldest_ms = 0
+        self.likes_changed = False
+        self.viewers_changed = False
+
+    # ---- in
+    def wait(self, offset: int, record: Uplink, cost: int, *, may_go: bool) -> None:
+        """Let a record wait of which `cost` items take a number; `may_go`: none of them must arrive."""
+        self._waiting.append(Waiting(offset, record, cost, may_go))
+        self._waiting_items += cost
+        self.has_news = True
+        if may_go:
+            self._waiting_may_go += cost
+
+    def like(self, count: int) -> None:
+        """Add likes to the room's sum."""
+        self.state.likes += count
+        self.likes_changed = self.has_news = True
+
+    def watch(self, viewers: Viewers) -> None:
+        """Set the sums of those who watch."""
+        self.viewers = viewers
+        self.viewers_changed = self.has_news = True
+
+    # ---- out
+    def pack(self, pos: str, now_ms: int, limit_per_s: int) -> tuple[RoomEntry, bytes, Numbered, int]:
+        """Number what waits and return it as the room's part of a BATCH, with its size as text."""
+        state = self.state
+        first = state.seq + 1
+        counts, kept = self._survivors(limit_per_s)
+        reliable: list[bytes] = []
+        best_effort: list[bytes] = []
+        for _, record, _, _, n in kept:
+            items = record.items
+            alone = len(items) == 1
+            for index, item in enumerate(items):
+                if item.kind in RELIABLE:
+                    reliable.append(self._number_reliable(record, item, record.id if alone else f"{record.id}#{index}"))
+                elif item.kind in NUMBERED:
+                    best_effort.append(self._number(record, item, record.id if alone else f"{record.id}#{index}", n))
+        state.messages += len(reliable) + len(best_effort)
+        state.skipped += counts.skipped
+        self._trim()
+        header = BatchHeader(
+            room=state.room,
+            epoch=state.epoch,
+            seq=(first, state.seq),
+            rseq=state.rseq,
+            at=now_ms,
+            pos=pos,
+            skipped=counts.skipped,
+            likes=state.likes if self.likes_changed else None,
+            viewers=self.viewers if self.viewers_changed else None,
+        )
+        payload = pack_payload(header, reliable, best_effort)
+        flags = RoomFlags.DEFLATED if payload.deflated else 0
+        if self._clears:
+            flags |= RoomFlags.CLEAR
+        if self._dissolves:
+            flags |= RoomFlags.DISSOLVED
+        entry = RoomEntry(
+            hash=self.hash,
+            first=first,
+            last=state.seq,
+            rseq=state.rseq,
+            messages=len(reliable) + len(best_effort),
+            skipped=counts.skipped,
+            size=len(payload.data),
+            reliable_size=payload.reliable_size,
+            epoch=state.epoch,
+            flags=int(flags),
+        )
+        return entry, payload.data, counts, sum(map(len, reliable)) + sum(map(len, best_effort))
+
+    def packed(self) -> None:
+        """Forget what waited: it is in a batch now."""
+        self._reset()
+
+    def _survivors(self, limit_per_s: int) -> tuple[Numbered, Sequence[Waiting]]:
+        """Return what stays of what waits, in order, with how many identical ones each stands for."""
+        settings, total, wanted = self.state.settings, self._waiting_items, self._waiting_may_go
+        waiting: Sequence[Waiting] = self._waiting
+        folded = 0
+        if settings.fold_identical and wanted > 1:
+            waiting = _fold(waiting)
+            folded = len(self._waiting) - len(waiting)
+            wanted -= folded
+        limit = settings.limit_per_s if settings.limit_per_s > 0 else limit_per_s
+        left = self._allowance.left(limit, self.clock_ms)
+        if wanted <= left:
+            self._allowance.spend(wanted)
+            return Numbered(total - folded, folded, 0), waiting
+        movable = [index for index, entry in enumerate(waiting) if entry.may_go]
+        stays = choose([_candidate(waiting[index]) for index in movable], left)
+        gone = {index for index, stay in zip(movable, stays, strict=True) if not stay}
+        cost_gone = sum(waiting[index].cost for index in gone)
+        folds_gone = sum(waiting[index].n - 1 for index in gone)
+        self._allowance.spend(wanted - cost_gone)
+        counts = Numbered(total - folded - cost_gone, folded - folds_gone, cost_gone + folds_gone)
+        return counts, [entry for index, entry in enumerate(waiting) if index not in gone]
+
+    def _number(self, record: Uplink, item: Item, message_id: str, n: int) -> bytes:
+        state = self.state
+        state.seq += 1
+        tail = _tail(record, item, message_id)
+        line = b'{"seq":%d,%b' % (state.seq, tail) if n == 1 else b'{"seq":%d,"n":%d,%b' % (state.seq, n, tail)
+        self._remember(self.recent, line)
+        return line
+
+    def _number_reliable(self, record: Uplink, item: Item, message_id: str) -> bytes:
+        state = self.state
+        state.seq += 1
+        state.rseq += 1
+        line = b'{"seq":%d,"rseq":%d,%b' % (state.seq, state.rseq, _tail(record, item, message_id))
+        self._reflect(item.kind, item.data, line)
+        return line
+
+    @staticmethod
+    def _remember(recent: deque[bytes], line: bytes) -> None:
+        """Keep a line for cards. One too large for that is in the history alone."""
+        if len(line) <= RECENT_BYTES:
+            recent.append(line)
+
+    def _trim(self) -> None:
+        """Let only the newest lines stay that fit into `RECENT_BYTES`."""
+        for recent in (self.recent, self.recent_reliable):
+            size = sum(map(len, recent))
+            while size > RECENT_BYTES:
+                size -= len(recent.popleft())
+
+    def _reflect(self, kind: Kind, data: msgspec.Raw, line: bytes) -> None:
+        """Let a reliable message have its effect on what lasts."""
+        state = self.state
+        match kind:
+            case Kind.GIFT:
+                state.gifts += 1
+            case Kind.ANNOUNCEMENT:
+                state.announcement = line
+            case Kind.ROOM:
+                state.settings = _settings_decoder.decode(data)
+            case Kind.DISSOLVE:
+                state.settings = msgspec.structs.replace(state.settings, dissolved=True)
+                self._dissolves = True
+            case Kind.REOPEN:
+                state.settings = msgspec.structs.replace(state.settings, dissolved=False)
+            case Kind.CLEAR:
+                self._clear(_clear_decoder.decode(data))
+        self._remember(self.recent_reliable, line)
+
+    def _clear(self, clear: Clear) -> None:
+        state = self.state
+        self._clears = True
+        stone = Tombstone(state.seq, state.rseq, [clear.id] if clear.id else [], clear.user)
+        state.tombstones = [*state.tombstones[-MAX_TOMBSTONES + 1 :], stone]
+        for recent in (self.recent, self.recent_reliable):
+            kept = [line for line in recent if not _is_cleared(line, clear)]
+            recent.clear()
+            recent.extend(kept)
+        if state.announcement and _is_cleared(state.announcement, clear):
+            state.announcement = b""
+
+    # ---- lasting
+    def frozen(self, dedupe_ms: int) -> RoomState:
+        """Return the state as a snapshot holds it."""
+        self.state.last_ms = self.clock_ms
+        seen = [Seen(*_split(key), at) for key, at in self.seen.since(self.clock_ms - dedupe_ms)]
+        recent, recent_reliable = list(self.recent), list(self.recent_reliable)
+        return msgspec.structs.replace(self.state, seen=seen, recent=recent, recent_reliable=recent_reliable)
+
+    def apply(self, batch: Unpacked, clock_ms: int) -> None:
+        """Bring back what a batch of the last owner did to this room. A batch that was written twice counts once."""
+        header, state = batch.header, self.state
+        (first, last), is_known = header.seq, header.seq[0] <= header.seq[1] <= state.seq
+        self.clock_ms = max(self.clock_ms, clock_ms)
+        if header.likes is not None:
+            state.likes = max(state.likes, header.likes)
+        if is_known:
+            return
+        if first != state.seq + 1:
+            raise HistoryError(f"room {state.room}: numbers {first} to {last} behind {state.seq}")
+        state.skipped += header.skipped
+        messages = sorted(((_message_decoder.decode(line), line) for line in batch.lines), key=lambda pair: pair[0].seq)
+        state.messages += len(messages)
+        for message, line in messages:
+            state.seq = message.seq
+            if message.rseq:
+                state.rseq = message.rseq
+                self.seen.meet(f"{message.user} {message.id.partition('#')[0]}", clock_ms)
+                self._reflect(message.kind, message.data, line)
+            else:
+                self._remember(self.recent, line)
+        self._trim()
+        self._reset()
+
+    def card(self) -> bytes:
+        """Return the room's card, without its messages where it would be too large."""
+        state = self.state
+        card = Card(
+            epoch=state.epoch,
+            seq=state.seq,
+            rseq=state.rseq,
+            likes=state.likes,
+            users=self.viewers.users if self.viewers is not None else None,
+            connections=self.viewers.connections if self.viewers is not None else None,
+            settings=msgspec.Raw(_encode(state.settings)),
+            announcement=msgspec.Raw(state.announcement or b"null"),
+            messages=[msgspec.Raw(line) for line in self.recent],
+            reliable=[msgspec.Raw(line) for line in self.recent_reliable],
+            tombstones=[msgspec.Raw(_encode(stone)) for stone in state.tombstones],
+        )
+        text = _encode(card)
+        if len(text) > MAX_CARD_BYTES:
+            text = _encode(msgspec.structs.replace(card, messages=[], reliable=[], tombstones=[]))
+        return text
+
+
+def unpack(entry: RoomEntry, payload: memoryview) -> Unpacked:
+    """Open a room's part of a BATCH."""
+    text = inflate(payload) if entry.flags & RoomFlags.DEFLATED else bytes(payload)
+    head, *lines = text.split(b"\n")
+    return Unpacked(_header_decoder.decode(head), lines)
+
+
+def _fold(waiting: Sequence[Waiting]) -> list[Waiting]:
+    """Let the first of identical danmaku stand for all. Those of the streamer and moderators, and packages, stay themselves."""
+    folded: dict[object, Waiting] = {}
+    for entry in waiting:
+        record = entry.record
+        key: object = entry.offset
+        if len(record.items) == 1 and record.items[0].kind is Kind.DANMAKU and record.role in _FOLDERS and not record.package:
+            key = bytes(record.items[0].data)
+        before = folded.get(key)
+        folded[key] = entry if before is None else before._replace(n=before.n + 1)
+    return list(folded.values())
+
+
+def _candidate(entry: Waiting) -> Candidate:
+    record = entry.record
+    return Candidate(entry.offset, record.role, record.level, record.user, entry.cost)
+
+
+def _tail(record: Uplink, item: Item, message_id: str) -> bytes:
+    """Return a message's text behind its numbers."""
+    return _encode(
+        _Tail(
+            item.kind,
+            message_id,
+            record.user,
+            record.at_ms,
+            record.name,
+            record.role,
+            record.level,
+            record.package,
+            item.data,
+        )
+    )[1:]
+
+
+def _is_cleared(line: bytes, clear: Clear) -> bool:
+    message = _message_decoder.decode(line)
+    return message.id == clear.id or (clear.user != "" and message.user == clear.user and message.kind is not Kind.CLEAR)
+
+
+def _split(key: str) -> tuple[str, str]:
+    user, _, id_ = key.partition(" ")
+    return user, id_

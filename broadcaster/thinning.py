@@ -1,0 +1,71 @@
+"""Which best-effort interactions a room above its limit keeps, before they get numbers. Pure.
+
+Owns the order of preference: the streamer and operators, moderators, higher levels; among equals every user's first before
+anybody's second, and the rest by lot. The lot is drawn by the uplink offset and the limit is measured in Kafka's time, so a
+replay of the same records decides alike. Called by `broadcaster.room`; refuses nothing, it only chooses.
+"""
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from liveroom.kinds import Role
+
+_RANK: Final = {Role.STREAMER: 0, Role.OPERATOR: 0, Role.MODERATOR: 1}
+_ORDINARY: Final = 2
+_U64: Final = (1 << 64) - 1
+
+
+class Candidate(NamedTuple):
+    """One uplink record of best-effort items: who sent it, where it lay, how many numbers it would take."""
+
+    offset: int
+    role: Role
+    level: int
+    user: str
+    cost: int
+
+
+class Allowance:
+    """How many messages a room may still number: grows by its limit a second, up to one second's worth."""
+
+    __slots__ = ("_at_ms", "_left")
+
+    def __init__(self) -> None:
+        self._at_ms: int | None = None
+        self._left = 0.0
+
+    def left(self, limit_per_s: int, at_ms: int) -> int:
+        """Return what may be numbered at `at_ms`. A clock that went back adds nothing."""
+        passed_ms = at_ms - self._at_ms if self._at_ms is not None else 1000
+        self._left = min(float(limit_per_s), self._left + max(0, passed_ms) * limit_per_s / 1000)
+        self._at_ms = at_ms
+        return int(self._left)
+
+    def spend(self, numbered: int) -> None:
+        """Take off what was numbered."""
+        self._left -= numbered
+
+
+def choose(candidates: Sequence[Candidate], allowance: int) -> list[bool]:
+    """Say of each candidate whether it stays. One that does not fit any more leaves its place to smaller ones behind it."""
+    nth: dict[str, int] = {}
+    order: list[tuple[int, int, int, int, int]] = []
+    for index, candidate in enumerate(candidates):
+        turn = nth[candidate.user] = nth.get(candidate.user, -1) + 1
+        order.append((_RANK.get(candidate.role, _ORDINARY), -candidate.level, turn, _lot(candidate.offset), index))
+    order.sort()
+    stays = [False] * len(candidates)
+    for *_, index in order:
+        cost = candidates[index].cost
+        if cost <= allowance:
+            stays[index] = True
+            allowance -= cost
+    return stays
+
+
+def _lot(offset: int) -> int:
+    """Return a number that looks random but is the offset's own (the finaliser of splitmix64)."""
+    mixed = (offset + 1) * 0x9E3779B97F4A7C15 & _U64
+    mixed = (mixed ^ mixed >> 30) * 0xBF58476D1CE4E5B9 & _U64
+    mixed = (mixed ^ mixed >> 27) * 0x94D049BB133111EB & _U64
+    return mixed ^ mixed >> 31

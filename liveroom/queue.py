@@ -1,0 +1,232 @@
+"""The log `broadcast` as its readers need it: ranges of a partition for take-overs, valid batches for gateways.
+
+Owns the reading; who rules is found by `liveroom.ruling`, what is valid by `liveroom.records.judge`. Used by the broadcaster
+(`LogReader`), the edge (`QueueReader`) and the command line (`describe`).
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from typing import Any, Final, NamedTuple, Self, TypeVar
+
+import structlog
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+
+from liveroom import metrics, topics
+from liveroom.kafka import TopicReader, client_arguments, close_consumer, topic_name
+from liveroom.kinds import RecordType
+from liveroom.records import (
+    NO_OFFSET,
+    NOBODY,
+    Anchor,
+    BadRecordError,
+    Batch,
+    Claim,
+    Ruling,
+    decode_anchor,
+    decode_broadcast,
+    judge,
+)
+from liveroom.ruling import Read, Steps, find_ruling, judging_start, stamp_of
+from liveroom.service import Metrics
+from liveroom.settings import KafkaSettings
+
+READ_TIMEOUT_S: Final = 5.0
+T = TypeVar("T")
+log = structlog.get_logger()
+
+
+class LogReadError(Exception):
+    """A range of the log that could not be read: it was cut away meanwhile, or the brokers do not answer."""
+
+
+class LogReader:
+    """Reads ranges of one partition of `broadcast`. One connection, for as long as the block runs."""
+
+    def __init__(self, settings: KafkaSettings, partition: int) -> None:
+        self._settings = settings
+        self._tp = TopicPartition(topic_name(settings, topics.BROADCAST), partition)
+        self._inner: AIOKafkaConsumer | None = None
+        self._at = NO_OFFSET
+
+    async def __aenter__(self) -> Self:
+        inner = AIOKafkaConsumer(
+            **client_arguments(self._settings),
+            group_id=None,
+            enable_auto_commit=False,
+            auto_offset_reset="none",
+            fetch_max_wait_ms=100,
+            max_partition_fetch_bytes=4 * 1024 * 1024,
+        )
+        try:
+            await inner.start()
+        except BaseException:
+            await close_consumer(inner)
+            raise
+        inner.assign([self._tp])
+        self._inner = inner
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._inner is not None:
+            await close_consumer(self._inner)
+
+    def _client(self) -> AIOKafkaConsumer:
+        if self._inner is None:
+            raise RuntimeError("not opened")
+        return self._inner
+
+    async def bounds(self) -> tuple[int, int]:
+        """Return the first offset that is kept, and the one behind the last."""
+        inner = self._client()
+        async with asyncio.timeout(READ_TIMEOUT_S):
+            starts, ends = await inner.beginning_offsets([self._tp]), await inner.end_offsets([self._tp])
+        return starts[self._tp], ends[self._tp]
+
+    async def read(self, start: int, stop: int) -> list[tuple[int, bytes]]:
+        """Return records from `start` on and before `stop`, at least one."""
+        inner = self._client()
+        if self._at != start:
+            inner.seek(self._tp, start)
+            self._at = start
+        end = time.monotonic() + READ_TIMEOUT_S
+        while time.monotonic() < end:
+            fetched = await inner.getmany(self._tp, timeout_ms=500)
+            records: list[ConsumerRecord] = fetched.get(self._tp, [])
+            if records:
+                self._at = records[-1].offset + 1
+                wanted = [(record.offset, record.value or b"") for record in records if record.offset < stop]
+                if not wanted:
+                    raise LogReadError(f"offsets {start} to {stop} are gone: the log goes on at {records[0].offset}")
+                return wanted
+        raise LogReadError(f"nothing at offset {start} within {READ_TIMEOUT_S} s")
+
+    async def drive(self, steps: Steps[T], answer: Callable[[Any], Awaitable[Any]] | None = None, *, asked: object = None) -> T:
+        """Run a walk over the log: its `Read`s are answered from the log, anything else by awaiting `answer`.
+
+        `asked`: what a walk that was begun elsewhere waits for.
+        """
+        try:
+            while True:
+                if asked is None:
+                    asked = next(steps)
+                elif isinstance(asked, Read):
+                    asked = steps.send(await self.read(asked.start, asked.stop))
+                elif answer is not None:
+                    asked = steps.send(await answer(asked))
+                else:
+                    raise TypeError(f"nobody answers {asked!r}")
+        except StopIteration as done:
+            result: T = done.value
+            return result
+
+
+class QueueReader:
+    """Gives a gateway every valid batch from now on. What deposed owners wrote is passed over and counted."""
+
+    def __init__(self, settings: KafkaSettings, made: Metrics) -> None:
+        self._settings = settings
+        self._reader = TopicReader(settings, topics.BROADCAST, made)
+        self._rulings: dict[int, Ruling] = {}
+        self._void = made.counter(metrics.VOID_RECORDS)
+        self._read_bytes = made.counter(metrics.READ_BYTES)
+        self._metrics = made
+
+    async def start(self) -> None:
+        """Connect, and find out who rules each partition."""
+        await self._reader.start()
+        limit = asyncio.Semaphore(8)
+
+        async def ruling_of(partition: int, stop: int) -> None:
+            async with limit, LogReader(self._settings, partition) as reader:
+                start, _ = await reader.bounds()
+                self._rulings[partition] = await reader.drive(find_ruling(start, stop))
+
+        async with asyncio.TaskGroup() as tasks:
+            for tp, offset in self._reader.positions.items():
+                tasks.create_task(ruling_of(tp.partition, offset))
+
+    async def stop(self) -> None:
+        """Disconnect."""
+        await self._reader.stop()
+
+    async def batches(self) -> AsyncIterator[tuple[int, int, Batch]]:
+        """Give (partition, offset, batch) for ever."""
+        async for partition, records in self._reader.read():
+            for record in records:
+                if (batch := self._valid_batch(partition, record)) is not None:
+                    yield partition, record.offset, batch
+
+    def _valid_batch(self, partition: int, record: ConsumerRecord) -> Batch | None:
+        value: bytes = record.value or b""
+        self._read_bytes.inc(len(value))
+        stamp = stamp_of(value)
+        if stamp is not None:
+            self._rulings[partition], counts = judge(self._rulings.get(partition, NOBODY), stamp, record.offset)
+            if not counts:
+                self._void.inc()
+                return None
+            if stamp.type is not RecordType.BATCH:
+                return None
+        try:
+            batch = decode_broadcast(value)
+        except BadRecordError as error:
+            self._metrics.counter(metrics.BAD_RECORDS, topics.BROADCAST.name, error.reason.value).inc()
+            log.error("bad_record", partition=partition, offset=record.offset, error=str(error))  # noqa: TRY400
+            return None
+        return batch if isinstance(batch, Batch) else None
+
+
+class Description(NamedTuple):
+    """A partition of the queue as it stands. `instance`, `claimed_ms`: of the ruling claim; None: nobody rules."""
+
+    partition: int
+    start: int
+    end: int
+    epoch: int | None
+    instance: str | None
+    claimed_ms: int | None
+    uplink_next: int | None
+    snapshot_offset: int | None
+
+
+async def describe(settings: KafkaSettings, partitions: Iterable[int]) -> Sequence[Description]:
+    """Return how each partition of the queue stands: its owner, epoch, place in the uplink, newest snapshot."""
+    limit = asyncio.Semaphore(4)
+
+    async def one(partition: int) -> Description:
+        async with limit, LogReader(settings, partition) as reader:
+            start, end = await reader.bounds()
+            if start == end:
+                return Description(partition, start, end, None, None, None, None, None)
+            begin = await reader.drive(judging_start(start, end))
+            ruling, claim, anchor = NOBODY, None, None
+            while begin < end:
+                records = await reader.read(begin, end)
+                for offset, value in records:
+                    stamp = stamp_of(value)
+                    if stamp is None:
+                        continue
+                    ruling, counts = judge(ruling, stamp, offset)
+                    if counts:
+                        claim, anchor = _newer(stamp.type, value, claim, anchor)
+                begin = records[-1][0] + 1
+            return Description(
+                partition,
+                start,
+                end,
+                ruling.epoch or None,
+                claim.instance if claim else None,
+                claim.at_ms if claim else None,
+                anchor.uplink_next if anchor else None,
+                anchor.snapshot_offset if anchor and anchor.snapshot_offset != NO_OFFSET else None,
+            )
+
+    return await asyncio.gather(*(one(partition) for partition in partitions))
+
+
+def _newer(kind: RecordType, value: bytes, claim: Claim | None, anchor: Anchor | None) -> tuple[Claim | None, Anchor | None]:
+    if kind is not RecordType.CLAIM:
+        return claim, decode_anchor(value)
+    decoded = decode_broadcast(value)
+    return (decoded if isinstance(decoded, Claim) else claim), anchor

@@ -1,0 +1,129 @@
+"""Reads the whole log by the validity rule and says whether the queue is exact: each accepted item once, in order, numbered."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+
+from liveroom.kinds import CLASS_OF, Class, RecordType
+from liveroom.records import NOBODY, BadRecordError, Balance, Batch, RoomFlags, decode_broadcast, decode_uplink, judge
+from liveroom.ruling import stamp_of
+from liveroom.wire import ReceivedBatch, decode_server_frame, inflate
+
+
+class Exact(NamedTuple):
+    """What a log came to."""
+
+    items: int
+    void: int
+    balance: Balance
+    epochs: int
+
+
+async def judge_log(bootstrap: str, prefix: str, partitions: int) -> Exact:
+    """Read `uplink` and `broadcast` to their ends; assert that they agree."""
+    consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, auto_offset_reset="earliest", enable_auto_commit=False)
+    await consumer.start()
+    try:
+        results = [await _judge_partition(consumer, prefix, partition) for partition in range(partitions)]
+    finally:
+        await consumer.stop()
+    balance = Balance(*(sum(getattr(result.balance, name) for result in results) for name in Balance.__struct_fields__))
+    return Exact(sum(r.items for r in results), sum(r.void for r in results), balance, max(r.epochs for r in results))
+
+
+async def _all(consumer: AIOKafkaConsumer, topic: str, partition: int) -> list[ConsumerRecord]:
+    tp = TopicPartition(topic, partition)
+    consumer.assign([tp])
+    await consumer.seek_to_beginning(tp)
+    end = (await consumer.end_offsets([tp]))[tp]
+    records: list[ConsumerRecord] = []
+    while (records[-1].offset + 1 if records else 0) < end:
+        records += (await consumer.getmany(tp, timeout_ms=1000)).get(tp, [])
+    return records
+
+
+class _Wanted:
+    """What the uplink holds, so what the queue must hold: (message id, reliable?) by room, in order."""
+
+    def __init__(self, records: Sequence[ConsumerRecord]) -> None:
+        self.messages: dict[str, list[tuple[str, bool]]] = defaultdict(list)
+        self.taken = self.items = 0
+        seen: set[tuple[str, str, str]] = set()
+        for record in records:
+            try:
+                uplink = decode_uplink(record.key, record.value)
+            except BadRecordError:
+                self.taken += 1
+                continue
+            self.taken += len(uplink.items)
+            key = (uplink.room, uplink.user, uplink.id)
+            if uplink.is_reliable() and key in seen:
+                continue
+            seen.add(key)
+            self.items += len(uplink.items)
+            for index, item in enumerate(uplink.items):
+                if CLASS_OF[item.kind] in {Class.RELIABLE, Class.BEST_EFFORT}:
+                    self.messages[uplink.room].append((uplink.item_id(index), CLASS_OF[item.kind] is Class.RELIABLE))
+
+
+class _Found:
+    """What the valid batches hold, read as a viewer reads: numbers seen before are passed over, and must be the same."""
+
+    def __init__(self) -> None:
+        self.messages: dict[str, list[tuple[str, bool]]] = defaultdict(list)
+        self.room_epochs: dict[str, set[int]] = defaultdict(set)
+        self._rseqs: dict[str, int] = defaultdict(int)
+
+    def take(self, batch: Batch) -> None:
+        for entry, payload in batch.rooms():
+            frame = decode_server_frame(inflate(payload) if entry.flags & RoomFlags.DEFLATED else bytes(payload))
+            assert isinstance(frame, ReceivedBatch)
+            room = frame.header.room
+            found = self.messages[room]
+            self.room_epochs[room].add(frame.header.epoch)
+            for message in frame.messages:
+                if message.seq <= len(found):
+                    assert found[message.seq - 1][0] == message.id, "one number, two messages"
+                    continue
+                assert message.seq == len(found) + 1, f"{room}: a hole before {message.seq}"
+                self._rseqs[room] += message.rseq > 0
+                assert message.rseq in {0, self._rseqs[room]}
+                found.append((message.id, message.rseq > 0))
+
+
+async def _judge_partition(consumer: AIOKafkaConsumer, prefix: str, partition: int) -> Exact:
+    wanted = _Wanted(await _all(consumer, f"{prefix}uplink", partition))
+    found, ruling, void, epochs, last = _Found(), NOBODY, 0, set[int](), None
+    for record in await _all(consumer, f"{prefix}broadcast", partition):
+        stamp = stamp_of(record.value)
+        assert stamp is not None, "a record that nobody can read"
+        ruling, valid = judge(ruling, stamp, record.offset)
+        epochs.add(stamp.epoch)
+        void += not valid
+        if not valid or stamp.type is not RecordType.BATCH:
+            continue
+        batch = decode_broadcast(record.value)
+        assert isinstance(batch, Batch)
+        assert batch.balance.is_exact(), batch.balance
+        if last is not None and batch.anchor.uplink_next == last.anchor.uplink_next:
+            assert batch.balance == last.balance, "something was counted though nothing was taken"
+        last = batch
+        found.take(batch)
+    for room, expected in wanted.messages.items():
+        _same(room, found.messages[room], expected)
+    assert all(len(epochs_of_room) == 1 for epochs_of_room in found.room_epochs.values()), "history was lost"
+    balance = last.balance if last is not None else Balance()
+    assert balance.taken == wanted.taken, f"{balance} of {wanted.taken} items"
+    return Exact(wanted.items, void, balance, len(epochs))
+
+
+def _same(room: str, numbered: list[tuple[str, bool]], accepted: list[tuple[str, bool]]) -> None:
+    if numbered != accepted:
+        at = next((i for i, (a, b) in enumerate(zip(numbered, accepted, strict=False)) if a != b), -1)
+        missing = set(accepted) - set(numbered)
+        raise AssertionError(
+            f"{room}: {len(numbered)} numbered, {len(accepted)} accepted; first differs at {at}: "
+            f"{numbered[at : at + 3]} for {accepted[at : at + 3]}; missing {sorted(missing)[:5]} of {len(missing)}"
+        )
