@@ -7,6 +7,8 @@ from typing import Final
 class Kind(Enum):
     """What an interaction or message is."""
 
+    __hash__ = object.__hash__  # members are singletons; Enum's own hash is Python code, and every item's kind is looked up
+
     DANMAKU = "danmaku"
     GIFT = "gift"
     LIKE = "like"

@@ -148,8 +148,9 @@ def decode_uplink(key: bytes | None, value: bytes | None) -> Uplink:
         raise _foreign(record.v)
     if key != record.room.encode():
         raise BadRecordError(BadRecord.WRONG_KEY, "the key is not the room's id")
-    if any(memoryview(item.data)[0] != _BRACE for item in record.items):
-        raise BadRecordError(BadRecord.SCHEMA, "data is not an object")
+    for item in record.items:
+        if memoryview(item.data)[0] != _BRACE:
+            raise BadRecordError(BadRecord.SCHEMA, "data is not an object")
     if _LINE_BREAK.search(value):
         record = msgspec.structs.replace(record, items=[Item(i.kind, _one_line(i.data)) for i in record.items])
     return record

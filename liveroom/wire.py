@@ -247,11 +247,12 @@ def pack_payload(header: BatchHeader, reliable: Sequence[bytes], best_effort: Se
     if len(first) + len(rest) < DEFLATE_FROM:
         return Payload(first + rest, len(first) if reliable else 0, deflated=False)
     deflate = zlib.compressobj(DEFLATE_LEVEL, zlib.DEFLATED, -15, 9)
+    if not reliable or not rest:
+        data = deflate.compress(first + rest) + deflate.flush(zlib.Z_SYNC_FLUSH)
+        return Payload(data[:-4], len(data) - 4 if reliable else 0, deflated=True)
     head = deflate.compress(first) + deflate.flush(zlib.Z_SYNC_FLUSH)
-    if not rest:
-        return Payload(head[:-4], len(head) - 4 if reliable else 0, deflated=True)
     tail = deflate.compress(rest) + deflate.flush(zlib.Z_SYNC_FLUSH)
-    return Payload(head + tail[:-4], len(head) - 4 if reliable else 0, deflated=True)
+    return Payload(head + tail[:-4], len(head) - 4, deflated=True)
 
 
 def inflate(data: bytes | memoryview, max_bytes: int = 16 * 1024 * 1024) -> bytes:
