@@ -196,6 +196,7 @@ class Broadcaster:
 
     def _on_ruling(self, number: int, uplink_next: int | None) -> None:
         self._to_seek[number] = uplink_next
+        self._reported[number] = msgspec.structs.replace(self._partitions[number].balance)
 
     def _on_lost(self, number: int) -> None:
         self._to_seek.pop(number, None)
@@ -266,11 +267,10 @@ class Broadcaster:
             if not partition.is_ruling:
                 continue
             balance = partition.balance
-            before = self._reported.get(number)
-            if before is not None:
-                for outcome, counter in self._outcomes.items():
-                    counter.inc(max(0, getattr(balance, outcome.value) - getattr(before, outcome.value)))
-                self._taken.inc(max(0, balance.taken - before.taken))
+            before = self._reported[number]
+            for outcome, counter in self._outcomes.items():
+                counter.inc(max(0, getattr(balance, outcome.value) - getattr(before, outcome.value)))
+            self._taken.inc(max(0, balance.taken - before.taken))
             self._reported[number] = msgspec.structs.replace(balance)
             off += abs(balance.off)
             rooms += len(partition.rooms)

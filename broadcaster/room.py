@@ -201,7 +201,6 @@ class Room:
                     best_effort.append(self._number(record, item, record.id if alone else f"{record.id}#{index}", n))
         state.messages += len(reliable) + len(best_effort)
         state.skipped += counts.skipped
-        self._trim()
         header = BatchHeader(
             room=state.room,
             epoch=state.epoch,
@@ -220,16 +219,16 @@ class Room:
         if self._dissolves:
             flags |= RoomFlags.DISSOLVED
         entry = RoomEntry(
-            hash=self.hash,
-            first=first,
-            last=state.seq,
-            rseq=state.rseq,
-            messages=len(reliable) + len(best_effort),
-            skipped=counts.skipped,
-            size=len(payload.data),
-            reliable_size=payload.reliable_size,
-            epoch=state.epoch,
-            flags=int(flags),
+            self.hash,
+            first,
+            state.seq,
+            state.rseq,
+            len(reliable) + len(best_effort),
+            counts.skipped,
+            len(payload.data),
+            payload.reliable_size,
+            state.epoch,
+            int(flags),
         )
         return entry, payload.data, counts, sum(map(len, reliable)) + sum(map(len, best_effort))
 
@@ -282,13 +281,6 @@ class Room:
         if len(line) <= RECENT_BYTES:
             recent.append(line)
 
-    def _trim(self) -> None:
-        """Let only the newest lines stay that fit into `RECENT_BYTES`."""
-        for recent in (self.recent, self.recent_reliable):
-            size = sum(map(len, recent))
-            while size > RECENT_BYTES:
-                size -= len(recent.popleft())
-
     def _reflect(self, kind: Kind, data: msgspec.Raw, line: bytes) -> None:
         """Let a reliable message have its effect on what lasts."""
         state = self.state
@@ -325,7 +317,7 @@ class Room:
         """Return the state as a snapshot holds it."""
         self.state.last_ms = self.clock_ms
         seen = [Seen(*_split(key), at) for key, at in self.seen.since(self.clock_ms - dedupe_ms)]
-        recent, recent_reliable = list(self.recent), list(self.recent_reliable)
+        recent, recent_reliable = _newest(self.recent), _newest(self.recent_reliable)
         return msgspec.structs.replace(self.state, seen=seen, recent=recent, recent_reliable=recent_reliable)
 
     def apply(self, batch: Unpacked, clock_ms: int) -> None:
@@ -350,7 +342,6 @@ class Room:
                 self._reflect(message.kind, message.data, line)
             else:
                 self._remember(self.recent, line)
-        self._trim()
         self._reset()
 
     def card(self) -> bytes:
@@ -365,8 +356,8 @@ class Room:
             connections=self.viewers.connections if self.viewers is not None else None,
             settings=msgspec.Raw(_encode(state.settings)),
             announcement=msgspec.Raw(state.announcement or b"null"),
-            messages=[msgspec.Raw(line) for line in self.recent],
-            reliable=[msgspec.Raw(line) for line in self.recent_reliable],
+            messages=[msgspec.Raw(line) for line in _newest(self.recent)],
+            reliable=[msgspec.Raw(line) for line in _newest(self.recent_reliable)],
             tombstones=[msgspec.Raw(_encode(stone)) for stone in state.tombstones],
         )
         text = _encode(card)
@@ -380,6 +371,14 @@ def unpack(entry: RoomEntry, payload: memoryview) -> Unpacked:
     text = inflate(payload) if entry.flags & RoomFlags.DEFLATED else bytes(payload)
     head, *lines = text.split(b"\n")
     return Unpacked(_header_decoder.decode(head), lines)
+
+
+def _newest(recent: deque[bytes]) -> list[bytes]:
+    """Return the newest lines that fit into `RECENT_BYTES`."""
+    size = sum(map(len, recent))
+    while size > RECENT_BYTES:
+        size -= len(recent.popleft())
+    return list(recent)
 
 
 def _fold(waiting: Sequence[Waiting]) -> list[Waiting]:

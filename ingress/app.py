@@ -5,8 +5,8 @@ Called by `__main__`. Later checks (rates, words, moderation) go between `checks
 """
 
 import asyncio
+import secrets
 import time
-import uuid
 from typing import Final, Protocol
 
 from aiohttp import web
@@ -81,7 +81,7 @@ class _Entrance:
             user,
             body,
             header_id=headers.get("Idempotency-Key"),
-            new_id=uuid.uuid4().hex,
+            new_id=secrets.token_hex(8),
             now_ms=time.time_ns() // 1_000_000,
         )
 

@@ -81,7 +81,7 @@ async def test_an_id_is_made_where_none_is_given_and_taken_from_the_header() -> 
         async with ingress.http.post(DANMAKU, json={"text": "a"}, headers=headers_of() | {"Idempotency-Key": "mine"}) as answer:
             assert (await answer.json())["id"] == "mine"
         assert [record.id for record in ingress.queue.taken] == [made, "mine"]
-        assert len(made) == 32
+        assert len(made) == 16
 
 
 async def test_every_metric_is_there_at_0_from_the_start() -> None:
