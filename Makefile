@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo up check lint test bench clean
+.PHONY: demo up check lint test faults bench clean
 
 $(VENV)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -26,6 +26,9 @@ lint: $(VENV)/.ready
 
 test: $(VENV)/.ready
 	$(BIN)/python -m pytest $(ARGS)
+
+faults: $(VENV)/.ready  ## every fault on the real Kafka, with random timing:  make faults ROUNDS=5
+	LIVEROOM_FAULT_ROUNDS=$(or $(ROUNDS),3) $(BIN)/python -m pytest tests/faults -m "fault or slow" -s $(ARGS)
 
 bench: $(VENV)/.ready  ## make bench ONLY=e2e
 	$(BIN)/python -m tests.bench $(ONLY)

@@ -157,7 +157,7 @@ class Partition:
     # ---- life
     async def run(self, reason: str) -> None:
         """Rule the partition for ever, by taking it over as often as needed."""
-        while True:
+        while not _is_cancelled():
             began = time.monotonic()
             self._runtime.metrics.counter(metrics.TAKEOVERS, reason).inc()
             try:
@@ -210,6 +210,8 @@ class Partition:
             # Where the log no longer says who ruled, an epoch from the clock is above all that were counted up from 1.
             floor = now_ms() // 1000 if start > 0 else 1
             taken: TakenOver = await reader.drive(take_over(start, end, owner, floor), answer)
+        if _is_cancelled():
+            raise asyncio.CancelledError
         if taken.lost is not None:
             rooms = self._history_lost(taken.lost)
         self.rooms = rooms
@@ -383,6 +385,12 @@ class Partition:
         if self._tenure is None:
             raise DeposedError("not taken over")
         return self._tenure
+
+
+def _is_cancelled() -> bool:
+    """Say whether our task was cancelled: aiokafka 0.14 swallows that at several places, and we would rule on unseen."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _reason(error: Exception) -> str:

@@ -1,28 +1,61 @@
 """Reads the whole log by the validity rule and says whether the queue is exact: each accepted item once, in order, numbered."""
 
+import asyncio
+import time
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
-from liveroom.kinds import CLASS_OF, Class, RecordType
-from liveroom.records import NOBODY, BadRecordError, Balance, Batch, RoomFlags, decode_broadcast, decode_uplink, judge
+from liveroom.kinds import CLASS_OF, Class
+from liveroom.records import NOBODY, BadRecordError, Balance, Batch, Claim, RoomFlags, decode_broadcast, decode_uplink, judge
 from liveroom.ruling import stamp_of
 from liveroom.wire import ReceivedBatch, decode_server_frame, inflate
 
+POISON = "poison"  # id of records whose body is not of its kind
+
+
+class Reign(NamedTuple):
+    """One owner's rule of a partition, by the times its records name; `batch_ms` 0: it never wrote a batch."""
+
+    partition: int
+    instance: str
+    claim_ms: int
+    batch_ms: int
+
 
 class Exact(NamedTuple):
-    """What a log came to."""
+    """What a log came to. `reigns` in their order in each partition."""
 
     items: int
     void: int
     balance: Balance
-    epochs: int
+    reigns: list[Reign]
+
+    def take_overs(self, victim: str, at_ms: int) -> list[float]:
+        """Return how long after `at_ms` each partition that `victim` ruled then had its next batch, in seconds."""
+        pairs = zip(self.reigns, self.reigns[1:], strict=False)
+        return [
+            (after.batch_ms - at_ms) / 1000
+            for before, after in pairs
+            if before.partition == after.partition and before.instance == victim and before.claim_ms <= at_ms < after.claim_ms
+        ]
 
 
-async def judge_log(bootstrap: str, prefix: str, partitions: int) -> Exact:
-    """Read `uplink` and `broadcast` to their ends; assert that they agree."""
+async def judge_log(bootstrap: str, prefix: str, partitions: int, settle_s: float = 20.0) -> Exact:
+    """Read `uplink` and `broadcast` to their ends; assert that they agree, at the latest after `settle_s`."""
+    end = time.monotonic() + settle_s
+    while True:
+        try:
+            return await _judge(bootstrap, prefix, partitions)
+        except AssertionError:
+            if time.monotonic() > end:
+                raise
+            await asyncio.sleep(0.5)  # the last danmaku may be on their way
+
+
+async def _judge(bootstrap: str, prefix: str, partitions: int) -> Exact:
     consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, auto_offset_reset="earliest", enable_auto_commit=False)
     await consumer.start()
     try:
@@ -30,7 +63,8 @@ async def judge_log(bootstrap: str, prefix: str, partitions: int) -> Exact:
     finally:
         await consumer.stop()
     balance = Balance(*(sum(getattr(result.balance, name) for result in results) for name in Balance.__struct_fields__))
-    return Exact(sum(r.items for r in results), sum(r.void for r in results), balance, max(r.epochs for r in results))
+    reigns = [reign for result in results for reign in result.reigns]
+    return Exact(sum(r.items for r in results), sum(r.void for r in results), balance, reigns)
 
 
 async def _all(consumer: AIOKafkaConsumer, topic: str, partition: int) -> list[ConsumerRecord]:
@@ -55,6 +89,9 @@ class _Wanted:
             try:
                 uplink = decode_uplink(record.key, record.value)
             except BadRecordError:
+                self.taken += 1
+                continue
+            if uplink.id == POISON:
                 self.taken += 1
                 continue
             self.taken += len(uplink.items)
@@ -95,17 +132,23 @@ class _Found:
 
 async def _judge_partition(consumer: AIOKafkaConsumer, prefix: str, partition: int) -> Exact:
     wanted = _Wanted(await _all(consumer, f"{prefix}uplink", partition))
-    found, ruling, void, epochs, last = _Found(), NOBODY, 0, set[int](), None
+    found, ruling, void, last = _Found(), NOBODY, 0, None
+    reigns: list[Reign] = []
     for record in await _all(consumer, f"{prefix}broadcast", partition):
         stamp = stamp_of(record.value)
         assert stamp is not None, "a record that nobody can read"
+        before = ruling
         ruling, valid = judge(ruling, stamp, record.offset)
-        epochs.add(stamp.epoch)
         void += not valid
-        if not valid or stamp.type is not RecordType.BATCH:
+        if not valid:
             continue
         batch = decode_broadcast(record.value)
-        assert isinstance(batch, Batch)
+        if isinstance(batch, Claim) and (ruling.epoch, ruling.owner) != (before.epoch, before.owner):
+            reigns.append(Reign(partition, batch.instance, batch.at_ms, 0))
+        if not isinstance(batch, Batch):
+            continue
+        if not reigns[-1].batch_ms:
+            reigns[-1] = reigns[-1]._replace(batch_ms=batch.at_ms)
         assert batch.balance.is_exact(), batch.balance
         if last is not None and batch.anchor.uplink_next == last.anchor.uplink_next:
             assert batch.balance == last.balance, "something was counted though nothing was taken"
@@ -116,7 +159,7 @@ async def _judge_partition(consumer: AIOKafkaConsumer, prefix: str, partition: i
     assert all(len(epochs_of_room) == 1 for epochs_of_room in found.room_epochs.values()), "history was lost"
     balance = last.balance if last is not None else Balance()
     assert balance.taken == wanted.taken, f"{balance} of {wanted.taken} items"
-    return Exact(wanted.items, void, balance, len(epochs))
+    return Exact(wanted.items, void, balance, reigns)
 
 
 def _same(room: str, numbered: list[tuple[str, bool]], accepted: list[tuple[str, bool]]) -> None:
