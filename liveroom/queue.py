@@ -32,6 +32,7 @@ from liveroom.service import Metrics
 from liveroom.settings import KafkaSettings
 
 READ_TIMEOUT_S: Final = 5.0
+REQUEST_TIMEOUT_MS: Final = 1500  # short: a broker that hangs is asked in vain, and the next attempt asks another
 T = TypeVar("T")
 log = structlog.get_logger()
 
@@ -51,7 +52,7 @@ class LogReader:
 
     async def __aenter__(self) -> Self:
         inner = AIOKafkaConsumer(
-            **client_arguments(self._settings),
+            **client_arguments(self._settings) | {"request_timeout_ms": REQUEST_TIMEOUT_MS},
             group_id=None,
             enable_auto_commit=False,
             auto_offset_reset="none",
