@@ -102,6 +102,7 @@ class Partition:
         self._tenure: Tenure | None = None
         self._taken_to = NO_OFFSET
         self._snapshot_s = 0.0
+        self._rooms_lost = 0
         made = runtime.metrics
         self._batches = made.counter(metrics.BATCHES)
         self._batch_bytes = made.histogram(metrics.BATCH_BYTES)
@@ -215,6 +216,7 @@ class Partition:
         if taken.lost is not None:
             rooms = self._history_lost(taken.lost)
         self.rooms = rooms
+        self._rooms_lost = 0
         self._tenure = taken.tenure
         self._epoch.set(taken.tenure.epoch)
         self._snapshot_s = time.monotonic() if taken.tenure.snapshot_offset != NO_OFFSET else float("-inf")
@@ -268,10 +270,18 @@ class Partition:
         tenure = self._ruling()
         if self.seen_end > tenure.next_offset and not await self._drive(tenure.up_to(self.seen_end)):
             raise DeposedError("another claim was found in the log")
+        self._tell_lost_rooms()
         now = time.monotonic()
         self.audience.expire(now)
         for room, viewers in self.audience.due(now):
             self.rooms.watch(room, viewers)
+
+    def _tell_lost_rooms(self) -> None:
+        """Tell loudly of rooms that the snapshot holds damaged: seen only when they are needed."""
+        if (lost := self.rooms.rooms_lost) > self._rooms_lost:
+            self._runtime.metrics.counter(metrics.HISTORY_LOST, Lost.ROOM.value).inc(lost - self._rooms_lost)
+            log.error("history_lost", partition=self.number, what=Lost.ROOM.value, rooms=lost, then="they get new epochs")
+        self._rooms_lost = lost
 
     async def _flush(self) -> None:
         """Write what was handed in: one batch, one step. As many as it takes."""
