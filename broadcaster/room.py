@@ -335,7 +335,8 @@ class Room:
         """
         header, state = batch.header, self.state
         (first, last), is_known = header.seq, header.seq[0] <= header.seq[1] <= state.seq
-        self.clock_ms = max(self.clock_ms, clock_ms)
+        if batch.lines or header.skipped or header.likes is not None:
+            self.clock_ms = clock_ms
         if header.likes is not None:
             state.likes = max(state.likes, header.likes)
         if is_known:

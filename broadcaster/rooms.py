@@ -261,7 +261,7 @@ class Rooms:
             if room.state.epoch != epoch:
                 if name in self._lost and unpacked.header.seq[0] > 1:
                     continue  # it goes on from numbers that are lost
-                room = self._open[name] = Room(RoomState(name, epoch), self._dedupe_ms)
+                room = self._open[name] = Room(RoomState(name, epoch, last_ms=batch.at_ms), self._dedupe_ms)
             room.apply(unpacked, batch.clock_ms, is_again=is_again)
             self._changed[name] = None
         self.balance = batch.balance

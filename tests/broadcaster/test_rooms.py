@@ -645,6 +645,19 @@ def test_a_room_whose_history_was_lost_begins_again_under_the_epoch_of_its_batch
     assert got.entries["r"].epoch == T0 // 1000 + 60
 
 
+@pytest.mark.parametrize("rebuild", REBUILT)
+def test_a_room_that_was_only_watched_keeps_its_epoch(rebuild: Callable[[Rooms, bytes], Rooms]) -> None:
+    old = Rooms()
+    old.watch("r", Viewers(1, 1))
+    first = tick(old)
+    rooms = rebuild(old, first.value)
+    take(rooms, uplink("b", room="busy"), at_ms=T0 + 2 * OPEN_MS)
+    tick(rooms)
+    snapshot(rooms)
+    take(rooms, uplink("a"), at_ms=T0 + 3 * OPEN_MS)
+    assert tick(rooms).entries["r"].epoch == first.entries["r"].epoch == T0 // 1000
+
+
 def broken(rooms: Rooms, name: str) -> Rooms:
     """Rooms from a snapshot in which one room's bytes cannot be read."""
     state = decode_state(snapshot(rooms))
