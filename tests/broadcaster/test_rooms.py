@@ -243,6 +243,13 @@ def test_likes_are_a_sum_in_the_header_without_a_number() -> None:
     assert (third.entries["r"].first, third.entries["r"].last) == (3, 2), "no message in it"
 
 
+def test_likes_in_a_package_are_folded_one_by_one() -> None:
+    rooms, got = after([uplink("a", LIKE, GIFT, LIKE)])
+    assert got.frames["r"].header.likes == 4
+    assert got.ids() == ["a#1"]
+    assert rooms.balance == Balance(taken=3, numbered=1, folded=2)
+
+
 def same(id_: str, **more: Any) -> Uplink:
     return uplink(id_, item(DANMAKU, text="666"), **more)
 

@@ -223,10 +223,11 @@ class Owner(RuleBasedStateMachine):
         self.log: list[bytes] = []
         self.taken: list[tuple[Uplink, int, int]] = []
 
-    @rule(number=st.integers(0, 12) | st.integers(13, 10_000), items=ITEMS, sender=SENDERS)
-    def somebody_sends(self, number: int, items: list[Item], sender: dict[str, Any]) -> None:
-        lasts = any(each.kind in RELIABLE or each.kind in SANCTIONS for each in items)
-        self._take(uplink(f"{'g' if lasts else 'd'}{number}", *items, **sender), self.offset, self.now_ms)
+    @rule(sent=st.lists(st.tuples(st.integers(0, 12), ITEMS, SENDERS), min_size=1, max_size=8))
+    def some_send(self, sent: list[tuple[int, list[Item], dict[str, Any]]]) -> None:
+        for number, items, sender in sent:
+            lasts = any(each.kind in RELIABLE or each.kind in SANCTIONS for each in items)
+            self._take(uplink(f"{'g' if lasts else 'd'}{number}", *items, **sender), self.offset, self.now_ms)
 
     @rule(texts=st.lists(DANMAKU, min_size=3, max_size=12), room=st.sampled_from(["a", "b"]))
     def a_crowd_sends(self, texts: list[Item], room: str) -> None:
@@ -299,6 +300,7 @@ class Owner(RuleBasedStateMachine):
         self.rooms.take(record, offset, at_ms)
         self.expected.take(record, at_ms)
         self.taken.append((record, offset, at_ms))
+        assert self.rooms.balance == self.written.balance, "that of the last batch"
 
     def _write(self) -> None:
         got = tick(self.rooms, self.now_ms)
@@ -323,5 +325,5 @@ class Owner(RuleBasedStateMachine):
 
 TestOwner = Owner.TestCase
 TestOwner.settings = settings(
-    max_examples=150, stateful_step_count=30, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=250, stateful_step_count=25, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
