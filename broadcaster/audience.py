@@ -42,6 +42,7 @@ class Audience:
         self._gateways: dict[str, _Gateway] = {}
         self._untold: dict[str, None] = {}
         self._told: dict[str, tuple[float, Viewers]] = {}
+        self._told_empty: dict[str, float] = {}
 
     def __contains__(self, room: str) -> bool:
         """Whether somebody watches `room`."""
@@ -74,9 +75,13 @@ class Audience:
         self._meet(name, generation, now_s)
 
     def expire(self, now_s: float) -> None:
-        """Drop the counts of gateways that fell silent."""
+        """Drop the counts of gateways that fell silent, and the rooms that were told to be empty and may be told again."""
         for name in [name for name, gateway in self._gateways.items() if now_s - gateway.heard_s > GATEWAY_SILENCE_S]:
             self._forget(name)
+        for room, at_s in list(self._told_empty.items()):
+            if now_s - at_s < TELL_INTERVAL_S:
+                break
+            del self._told_empty[room], self._told[room]
 
     def due(self, now_s: float) -> Iterator[tuple[str, Viewers]]:
         """Give the rooms whose sums changed and may be told again; each counts as told once it was taken."""
@@ -88,10 +93,11 @@ class Audience:
             del self._untold[room]
             if viewers == told:
                 continue
+            self._told[room] = now_s, viewers
             if room in self._rooms:
-                self._told[room] = now_s, viewers
+                self._told_empty.pop(room, None)
             else:
-                self._told.pop(room, None)
+                self._told_empty[room] = now_s
             yield room, viewers
 
     @property

@@ -320,18 +320,23 @@ class Room:
         recent, recent_reliable = _newest(self.recent), _newest(self.recent_reliable)
         return msgspec.structs.replace(self.state, seen=seen, recent=recent, recent_reliable=recent_reliable)
 
-    def apply(self, batch: Unpacked, clock_ms: int) -> None:
-        """Bring back what a batch of the last owner did to this room. A batch that was written twice counts once."""
+    def apply(self, batch: Unpacked, clock_ms: int, *, is_again: bool) -> None:
+        """Bring back what a batch of the last owner did to this room. A batch that was written twice counts once.
+
+        `is_again`: it reflects nothing of the uplink that the one before it did not; known by numbers only where it has some.
+        """
         header, state = batch.header, self.state
         (first, last), is_known = header.seq, header.seq[0] <= header.seq[1] <= state.seq
-        self.clock_ms = max(self.clock_ms, clock_ms)
+        if batch.lines or header.skipped or header.likes is not None:
+            self.clock_ms = clock_ms
         if header.likes is not None:
             state.likes = max(state.likes, header.likes)
         if is_known:
             return
         if first != state.seq + 1:
             raise HistoryError(f"room {state.room}: numbers {first} to {last} behind {state.seq}")
-        state.skipped += header.skipped
+        if not is_again:
+            state.skipped += header.skipped
         messages = sorted(((_message_decoder.decode(line), line) for line in batch.lines), key=lambda pair: pair[0].seq)
         state.messages += len(messages)
         for message, line in messages:
@@ -384,9 +389,9 @@ def _newest(recent: deque[bytes]) -> list[bytes]:
 def _fold(waiting: Sequence[Waiting]) -> list[Waiting]:
     """Let the first of identical danmaku stand for all. Those of the streamer and moderators, and packages, stay themselves."""
     folded: dict[object, Waiting] = {}
-    for entry in waiting:
+    for index, entry in enumerate(waiting):
         record = entry.record
-        key: object = entry.offset
+        key: object = index  # not the offset: a ban in a package waits beside its clear, under one offset
         if len(record.items) == 1 and record.items[0].kind is Kind.DANMAKU and record.role in _FOLDERS and not record.package:
             key = bytes(record.items[0].data)
         before = folded.get(key)

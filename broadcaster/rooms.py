@@ -91,7 +91,6 @@ class Rooms:
     ) -> None:
         self.balance = msgspec.structs.replace(state.balance) if state is not None else Balance()
         self.clock_ms = state.clock_ms if state is not None else 0
-        self.rooms_lost = 0
         self._coming = msgspec.structs.replace(self.balance)
         self._dedupe_ms = dedupe_ms
         self._limit_per_s = limit_per_s
@@ -99,6 +98,7 @@ class Rooms:
         self._stored: dict[str, StoredRoom] = {room.room: room for room in state.rooms} if state is not None else {}
         self._open: dict[str, Room] = {}
         self._changed: dict[str, None] = {}
+        self._lost: set[str] = set()
         self._waiting: dict[str, Room] = {}
         self._watched: dict[str, Viewers] = {}
         self._cards: dict[str, None] = {}
@@ -106,6 +106,11 @@ class Rooms:
 
     def __len__(self) -> int:
         return len(self._stored) + sum(name not in self._stored for name in self._open)
+
+    @property
+    def rooms_lost(self) -> int:
+        """How many rooms of the snapshot could not be read: each begins again with a new epoch."""
+        return len(self._lost)
 
     # ---- in
     @property
@@ -248,13 +253,16 @@ class Rooms:
     def apply(self, batch: Batch) -> None:
         """Bring back what a valid batch of the last owner did."""
         self.clock_ms = max(self.clock_ms, batch.clock_ms)
+        is_again = batch.balance == self.balance
         for entry, payload in batch.rooms():
             unpacked = unpack(entry, payload)
             name, epoch = unpacked.header.room, unpacked.header.epoch
             room = self._open.get(name) or self._opened(name, batch.clock_ms)
             if room.state.epoch != epoch:
-                room = self._open[name] = Room(RoomState(name, epoch), self._dedupe_ms)
-            room.apply(unpacked, batch.clock_ms)
+                if name in self._lost and unpacked.header.seq[0] > 1:
+                    continue  # it goes on from numbers that are lost
+                room = self._open[name] = Room(RoomState(name, epoch, last_ms=batch.at_ms), self._dedupe_ms)
+            room.apply(unpacked, batch.clock_ms, is_again=is_again)
             self._changed[name] = None
         self.balance = batch.balance
         self._coming = msgspec.structs.replace(batch.balance)
@@ -266,8 +274,9 @@ class Rooms:
             try:
                 state = decode_room(stored)
             except BadRecordError:
-                self.rooms_lost += 1
-                self._epoch_floor = max(self._epoch_floor, at_ms // 1000 & _U32)
+                self._lost.add(name)
+                above = max(at_ms, self.clock_ms) // 1000 + 1  # of the second of its first record, which may be this one
+                self._epoch_floor = max(self._epoch_floor, above & _U32)
         if state is None:
             state = RoomState(name, max(self._epoch_floor, at_ms // 1000 & _U32, 1), last_ms=at_ms)
             self._changed[name] = None

@@ -503,10 +503,10 @@ class RoomSettings(msgspec.Struct, frozen=True, omit_defaults=True):
     subscribers_only: bool = False
     no_media: bool = False
     fold_identical: bool = False
-    limit_per_s: int = 0
+    limit_per_s: Count = 0
     hidden: bool = False
     dissolved: bool = False
-    since_ms: int = 0
+    since_ms: Millis = 0
 
 
 class Seen(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -41,13 +41,16 @@ class Judged(NamedTuple):
 
 
 def stamp_of(value: bytes | None) -> Stamp | None:
-    """Return a record's stamp, None where it has none that can be read: such a record is void for everybody alike."""
+    """Return a record's stamp, None where it or the anchor cannot be read: such a record is void for everybody alike."""
     if value is None:
         return None
     try:
-        return decode_stamp(value)
+        stamp = decode_stamp(value)
+        if stamp.type is not RecordType.CLAIM:
+            decode_anchor(value)
     except BadRecordError:
         return None
+    return stamp
 
 
 def read(start: int, stop: int) -> Steps[Sequence[Record]]:

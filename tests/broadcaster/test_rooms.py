@@ -1,0 +1,799 @@
+"""The rooms of a partition: numbers, duplicates, folding, thinning, what lasts, and how large a BATCH may get."""
+
+from collections.abc import Callable, Iterable
+from itertools import count
+from typing import Any
+
+import msgspec
+import pytest
+
+from broadcaster.audience import Viewers
+from broadcaster.room import BEST_EFFORT_DEDUPE_MS, MAX_TOMBSTONES, RECENT_BYTES, RECENT_MESSAGES, HistoryError
+from broadcaster.rooms import DEDUPE_MS, EXTRA_BYTES, IDLE_MS, MAX_TAKEN_BYTES, OPEN_MS, BadBodyError, Rooms
+from liveroom.kinds import CLASS_OF, Class, Kind, Role
+from liveroom.records import (
+    MAX_BROADCAST_BYTES,
+    MAX_PACKAGE_ITEMS,
+    MAX_UPLINK_BYTES,
+    Balance,
+    Item,
+    RoomFlags,
+    RoomSettings,
+    StoredRoom,
+    Tombstone,
+    Uplink,
+    decode_state,
+    encode_state,
+)
+from liveroom.topics import BROADCAST, room_hash
+from liveroom.wire import Card, Notice
+from tests.broadcaster.ticks import MINUTE_MS, SANCTIONS, T0, Tick, item, loaded, read, snapshot, states, tick, uplink
+
+DANMAKU, GIFT, LIKE, CLEAR, BAN, MUTE = Kind.DANMAKU, Kind.GIFT, Kind.LIKE, Kind.CLEAR, Kind.BAN, Kind.MUTE
+NUMBERED = [kind for kind in Kind if CLASS_OF[kind] in {Class.RELIABLE, Class.BEST_EFFORT}]
+
+
+def take(rooms: Rooms, *records: Uplink, at_ms: int = T0) -> None:
+    first = rooms.balance.taken + rooms._coming.taken
+    for offset, record in enumerate(records, first):
+        rooms.take(record, offset, at_ms)
+
+
+def after(*ticks: Iterable[Uplink], **settings: Any) -> tuple[Rooms, Tick]:
+    """Rooms that packed each of `ticks`, and the last of these."""
+    rooms = Rooms(**settings)
+    for records in ticks:
+        take(rooms, *records)
+        last = tick(rooms)
+    return rooms, last
+
+
+def with_settings(**settings: Any) -> Rooms:
+    """Rooms of which `r` has these settings; its next number is 2."""
+    rooms, _ = after([uplink("settings", item(Kind.ROOM, **settings))])
+    return rooms
+
+
+def not_at_all(rooms: Rooms, value: bytes) -> Rooms:
+    return rooms
+
+
+def by_snapshot(rooms: Rooms, value: bytes = b"") -> Rooms:
+    return loaded(snapshot(rooms))
+
+
+def by_batches(rooms: Rooms, value: bytes) -> Rooms:
+    """What a new owner knows of an owner that wrote this batch alone."""
+    again = Rooms()
+    again.apply(read(value))
+    return again
+
+
+def card(rooms: Rooms, room: str = "r") -> Card:
+    rooms.want_card(room)
+    for _ in range(10):
+        for entry, text in tick(rooms).batch.cards():
+            if entry.room == room_hash(room):
+                return msgspec.json.decode(text, type=Card)
+    raise AssertionError("no card came")
+
+
+# ---- numbers
+def test_numbers_of_a_room_begin_at_1_and_go_on_over_batches() -> None:
+    rooms, first = after([uplink("a"), uplink("b", GIFT), uplink("c")])
+    assert first.numbers() == [(1, 0), (2, 1), (3, 0)]
+    take(rooms, uplink("d", GIFT), uplink("e", room="other"), uplink("f"))
+    second = tick(rooms)
+    assert second.numbers() == [(4, 2), (5, 0)]
+    assert second.numbers("other") == [(1, 0)]
+    take(rooms, uplink("g"))
+    third = tick(rooms)
+    assert third.numbers() == [(6, 0)]
+    assert third.frames["r"].header.rseq == 2, "each batch repeats how far the reliable ones go"
+    assert list(third.frames) == ["r"], "a room without news is in no batch"
+
+
+@pytest.mark.parametrize("kind", [pytest.param(kind, id=kind.value) for kind in NUMBERED])
+def test_a_message_has_a_reliable_number_if_its_kind_must_arrive(kind: Kind) -> None:
+    _, got = after([uplink("a", kind)])
+    assert got.numbers() == [(1, 1 if CLASS_OF[kind] is Class.RELIABLE else 0)]
+    assert got.entries["r"].rseq == got.messages()[0].rseq
+
+
+def test_a_message_is_what_was_sent() -> None:
+    sent = uplink(
+        "a", item(GIFT, gift="rose", count=3), user="u@1", name="\u732b\n", role=Role.MODERATOR, level=9, at_ms=T0 - 5
+    )
+    _, got = after([sent])
+    (message,) = got.messages()
+    assert bytes(message.data) == bytes(sent.items[0].data)
+    said = (message.id, message.user, message.name, message.role, message.level, message.at, message.kind, message.n)
+    assert said == ("a", "u@1", "\u732b\n", Role.MODERATOR, 9, T0 - 5, GIFT, 1)
+    assert got.packed.oldest_ms == T0 - 5
+
+
+def test_a_room_has_the_epoch_of_its_first_second_and_keeps_it() -> None:
+    rooms = Rooms(epoch_floor=5)
+    take(rooms, uplink("a"), at_ms=7_999)
+    take(rooms, uplink("b", room="early"), at_ms=4_000)
+    first = tick(rooms)
+    assert first.entries["r"].epoch == 7
+    assert first.entries["early"].epoch == 5, "not below the floor"
+    for rebuilt in (rooms, by_snapshot(rooms), by_batches(rooms, first.value)):
+        take(rebuilt, uplink("c"), at_ms=60 * MINUTE_MS)
+        assert tick(rebuilt).entries["r"].epoch == 7
+
+
+# ---- duplicates
+REBUILT = [
+    pytest.param(not_at_all, id="the same owner"),
+    pytest.param(by_snapshot, id="from a snapshot"),
+    pytest.param(by_batches, id="from the batch"),
+    pytest.param(lambda rooms, value: by_snapshot(by_batches(rooms, value), value), id="from the batch, then a snapshot"),
+]
+
+
+@pytest.mark.parametrize("rebuild", REBUILT)
+@pytest.mark.parametrize(
+    ("passed_ms", "is_delivered"),
+    [(0, False), (1, False), (DEDUPE_MS - 1, False), (DEDUPE_MS, True), (2 * DEDUPE_MS, True)],
+)
+@pytest.mark.parametrize("items", [pytest.param((GIFT,), id="alone"), pytest.param((DANMAKU, GIFT, LIKE), id="a package")])
+def test_a_reliable_interaction_sent_again_within_10_minutes_is_delivered_once(
+    rebuild: Callable[[Rooms, bytes], Rooms], passed_ms: int, is_delivered: bool, items: tuple[Kind, ...]
+) -> None:
+    old, first = after([uplink("a", *items)])
+    rooms = rebuild(old, first.value)
+    take(rooms, uplink("a", *items), at_ms=T0 + passed_ms)
+    got = tick(rooms)
+    assert bool(got.messages()) is is_delivered
+    assert rooms.balance.duplicate == (0 if is_delivered else len(items))
+    assert rooms.balance.off == 0
+
+
+@pytest.mark.parametrize("rebuild", REBUILT)
+@pytest.mark.parametrize(
+    "other",
+    [
+        pytest.param(uplink("b", GIFT), id="another id"),
+        pytest.param(uplink("a", GIFT, user="v"), id="another user"),
+        pytest.param(uplink("a", GIFT, room="s"), id="another room"),
+        pytest.param(uplink("a"), id="best effort"),
+    ],
+)
+def test_only_the_same_id_of_the_same_user_in_the_same_room_is_a_duplicate(
+    rebuild: Callable[[Rooms, bytes], Rooms], other: Uplink
+) -> None:
+    old, first = after([uplink("a", GIFT)])
+    rooms = rebuild(old, first.value)
+    take(rooms, other)
+    assert tick(rooms).ids(other.room) == [other.id]
+
+
+def test_a_duplicate_does_not_prolong_the_time_that_its_id_is_kept() -> None:
+    rooms, _ = after([uplink("a", GIFT)])
+    take(rooms, uplink("a", GIFT), at_ms=T0 + DEDUPE_MS // 2)
+    assert not tick(rooms).messages()
+    take(rooms, uplink("a", GIFT), at_ms=T0 + DEDUPE_MS)
+    assert tick(rooms).ids() == ["a"]
+
+
+def test_a_duplicate_in_the_same_batch_is_delivered_once() -> None:
+    rooms, got = after([uplink("a", GIFT), uplink("b"), uplink("a", GIFT), uplink("b")])
+    assert got.ids() == ["a", "b"]
+    assert rooms.balance == Balance(taken=4, numbered=2, duplicate=2)
+
+
+@pytest.mark.parametrize(("passed_ms", "is_delivered"), [(0, False), (BEST_EFFORT_DEDUPE_MS - 1, False), (10_000, True)])
+def test_a_best_effort_interaction_sent_again_within_10_seconds_is_delivered_once(passed_ms: int, is_delivered: bool) -> None:
+    rooms, _ = after([uplink("a")])
+    take(rooms, uplink("a"), at_ms=T0 + passed_ms)
+    assert bool(tick(rooms).messages()) is is_delivered
+    assert rooms.balance.duplicate == (not is_delivered)
+
+
+def test_a_sanction_sent_again_is_told_once_and_a_snapshot_knows_of_it() -> None:
+    old, first = after([uplink("a", MUTE)])
+    assert len(first.notices) == 1
+    for rooms in (old, by_snapshot(old)):
+        take(rooms, uplink("a", MUTE))
+        assert not tick(rooms).notices
+
+
+@pytest.mark.parametrize(("passed_ms", "ids"), [(DEDUPE_MS - 1, ["a"]), (DEDUPE_MS, [])])
+def test_a_snapshot_holds_ids_as_long_as_they_count(passed_ms: int, ids: list[str]) -> None:
+    rooms, _ = after([uplink("a", GIFT)])
+    take(rooms, uplink("b"), at_ms=T0 + passed_ms)
+    tick(rooms)
+    assert [seen.id for seen in states(rooms)["r"].seen] == ids
+
+
+# ---- packages
+def test_a_package_stays_whole_and_in_order_under_ids_of_its_own() -> None:
+    package = uplink("p", GIFT, DANMAKU, Kind.COUPON, DANMAKU, package="set")
+    _, got = after([uplink("before"), package, uplink("behind", GIFT)])
+    assert got.ids() == ["before", "p#0", "p#1", "p#2", "p#3", "behind"]
+    assert got.numbers() == [(1, 0), (2, 1), (3, 0), (4, 2), (5, 0), (6, 3)]
+    assert [message.package for message in got.messages()] == ["", "set", "set", "set", "set", ""]
+
+
+def test_a_package_of_best_effort_items_is_thinned_whole() -> None:
+    rooms, got = after([uplink("p", *[DANMAKU] * 3), uplink("q", *[DANMAKU] * 2, level=1)], limit_per_s=4)
+    assert got.ids() == ["q#0", "q#1"]
+    assert rooms.balance == Balance(taken=5, numbered=2, skipped=3)
+
+
+def test_a_package_with_anything_reliable_is_never_thinned() -> None:
+    rooms, got = after([uplink("p", GIFT, *[DANMAKU] * 9)], limit_per_s=1)
+    assert len(got.messages()) == 10
+    assert rooms.balance.skipped == 0
+
+
+# ---- folding
+def test_likes_are_a_sum_in_the_header_without_a_number() -> None:
+    rooms, first = after([uplink("a", LIKE), uplink("b", item(LIKE, count=40), user="v"), uplink("c", GIFT)])
+    assert first.frames["r"].header.likes == 42
+    assert first.ids() == ["c"]
+    assert rooms.balance == Balance(taken=3, numbered=1, folded=2)
+    take(rooms, uplink("d"))
+    assert tick(rooms).frames["r"].header.likes is None, "told where it changed"
+    take(rooms, uplink("e", LIKE))
+    third = tick(rooms)
+    assert third.frames["r"].header.likes == 44
+    assert (third.entries["r"].first, third.entries["r"].last) == (3, 2), "no message in it"
+
+
+def test_likes_in_a_package_are_folded_one_by_one() -> None:
+    rooms, got = after([uplink("a", LIKE, GIFT, LIKE)])
+    assert got.frames["r"].header.likes == 4
+    assert got.ids() == ["a#1"]
+    assert rooms.balance == Balance(taken=3, numbered=1, folded=2)
+
+
+def same(id_: str, **more: Any) -> Uplink:
+    return uplink(id_, item(DANMAKU, text="666"), **more)
+
+
+def test_identical_danmaku_of_a_tick_are_one_message_with_a_count_where_the_room_asks_for_it() -> None:
+    rooms = with_settings(fold_identical=True)
+    take(rooms, same("a"), uplink("x"), same("b", user="v"), same("c", user="w", role=Role.GUEST), uplink("g", GIFT))
+    got = tick(rooms)
+    assert [(message.id, message.n) for message in got.messages()] == [("a", 3), ("x", 1), ("g", 1)]
+    assert rooms.balance == Balance(taken=6, numbered=4, folded=2)
+    take(rooms, same("d"))
+    assert [(message.id, message.n) for message in tick(rooms).messages()] == [("d", 1)], "each tick by itself"
+
+
+def test_identical_danmaku_stay_apart_where_the_room_does_not_ask() -> None:
+    _, got = after([same("a"), same("b")])
+    assert [(message.id, message.n) for message in got.messages()] == [("a", 1), ("b", 1)]
+
+
+@pytest.mark.parametrize(
+    "apart",
+    [
+        *(pytest.param({"role": role}, id=role.value) for role in Role if role not in {Role.VIEWER, Role.GUEST}),
+        pytest.param({"package": "p"}, id="a package"),
+    ],
+)
+def test_what_is_more_than_one_voice_of_many_is_not_folded(apart: dict[str, Any]) -> None:
+    rooms = with_settings(fold_identical=True)
+    take(rooms, same("a"), same("b", **apart), same("c", **apart), same("d"))
+    assert [(message.id, message.n) for message in tick(rooms).messages()] == [("a", 2), ("b", 1), ("c", 1)]
+
+
+def test_other_kinds_of_one_body_are_not_folded() -> None:
+    rooms = with_settings(fold_identical=True)
+    take(rooms, *(uplink(kind.value, item(kind, text="666")) for kind in (DANMAKU, Kind.ENTER, Kind.CUSTOM, GIFT)))
+    assert tick(rooms).ids() == ["danmaku", "enter", "custom", "gift"]
+
+
+def test_the_clear_of_a_ban_in_a_package_is_not_folded_into_it() -> None:
+    rooms = with_settings(fold_identical=True)
+    take(rooms, same("a"), same("b"), uplink("p", GIFT, BAN, item(BAN, user="second")))
+    got = tick(rooms)
+    assert [(message.id, message.kind, message.n) for message in got.messages()] == [
+        ("a", DANMAKU, 2),
+        ("p#0", GIFT, 1),
+        ("p", CLEAR, 1),
+        ("p", CLEAR, 1),
+    ]
+    assert rooms.balance == Balance(taken=6, numbered=3, folded=1, noticed=2)
+
+
+# ---- thinning
+def test_above_the_limit_danmaku_are_skipped_before_numbering_and_viewers_are_told() -> None:
+    rooms, got = after([uplink(f"d{number}", user=f"u{number}") for number in range(30)], limit_per_s=10)
+    assert [seq for seq, _ in got.numbers()] == list(range(1, 11))
+    assert got.frames["r"].header.skipped == got.entries["r"].skipped == 20
+    assert rooms.balance == Balance(taken=30, numbered=10, skipped=20)
+    assert states(rooms)["r"].skipped == 20
+    order = [int(id_[1:]) for id_ in got.ids()]
+    assert order == sorted(order), "those that stay keep their order"
+
+
+def test_reliable_ones_are_never_thinned_and_take_nothing_of_the_limit() -> None:
+    gifts = [uplink(f"g{number}", GIFT) for number in range(50)]
+    danmaku = [uplink(f"d{number}", user=f"u{number}") for number in range(8)]
+    _, got = after([*gifts, *danmaku], limit_per_s=5)
+    assert [id_ for id_ in got.ids() if id_.startswith("g")] == [record.id for record in gifts]
+    assert sum(id_.startswith("d") for id_ in got.ids()) == 5
+
+
+def test_the_streamer_is_heard_however_loud_the_crowd_is() -> None:
+    crowd = [uplink(f"d{number}", user=f"u{number}", level=200) for number in range(100)]
+    _, got = after([*crowd, uplink("s", user="star", role=Role.STREAMER)], limit_per_s=3)
+    assert got.ids()[-1] == "s"
+
+
+def test_the_limit_grows_with_the_time_of_the_log_and_a_room_may_have_its_own() -> None:
+    rooms = with_settings(limit_per_s=10)
+    numbers = count()
+
+    def numbered(at_ms: int) -> int:
+        take(
+            rooms,
+            *(uplink(f"d{number}", user=f"u{number}") for _, number in zip(range(30), numbers, strict=False)),
+            at_ms=at_ms,
+        )
+        return len(tick(rooms).messages())
+
+    assert [numbered(T0 + passed_ms) for passed_ms in (0, 0, 500, 1_500, 60_000)] == [10, 0, 5, 10, 10]
+
+
+def test_what_stays_below_the_limit_is_taken_off_it_and_folded_ones_only_once() -> None:
+    rooms = with_settings(limit_per_s=4, fold_identical=True)
+    take(rooms, *(same(f"s{number}", user=f"u{number}") for number in range(4)))
+    assert len(tick(rooms).messages()) == 1
+    for number in range(3):
+        take(
+            rooms, uplink(f"a{number}", item(DANMAKU, text=f"{number}")), uplink(f"b{number}", item(DANMAKU, text=f"b{number}"))
+        )
+    assert len(tick(rooms).messages()) == 3
+
+
+def test_thinning_decides_alike_in_a_replay() -> None:
+    records = [uplink(f"d{number}", user=f"u{number % 7}", level=number % 3) for number in range(60)]
+    assert after(records, limit_per_s=20)[1].value == after(records, limit_per_s=20)[1].value
+
+
+def test_folded_danmaku_that_are_thinned_count_as_skipped() -> None:
+    rooms = with_settings(fold_identical=True, limit_per_s=1)
+    take(rooms, same("a"), same("b", user="v"), same("c", user="w"), uplink("high", level=9))
+    got = tick(rooms)
+    assert got.ids() == ["high"]
+    assert got.frames["r"].header.skipped == 3
+    assert rooms.balance == Balance(taken=5, numbered=2, skipped=3)
+
+
+# ---- notices and clears
+@pytest.mark.parametrize("kind", [pytest.param(kind, id=kind.value) for kind in SANCTIONS])
+def test_a_sanction_is_a_notice_to_one_user_without_a_number(kind: Kind) -> None:
+    rooms, got = after([uplink("n", item(kind, user="troll", until_ms=5, why="spam"), at_ms=T0 - 3)])
+    ((entry, notice),) = got.notices
+    assert (entry.room, entry.user) == (room_hash("r"), room_hash("troll"))
+    assert notice == Notice("r", kind, "n", T0 - 3, 5, "spam")
+    assert rooms.balance == Balance(taken=1, noticed=1)
+    assert got.ids() == (["n"] if kind is BAN else [])
+    assert got.packed.oldest_ms == T0 - 3
+
+
+def test_a_ban_takes_all_of_the_user_away_and_a_mute_does_not() -> None:
+    rooms, _ = after([uplink("a", user="troll"), uplink("b", GIFT, user="troll"), uplink("c")], [uplink("m", MUTE)])
+    assert len(card(rooms).messages) == 2
+    take(rooms, uplink("n", BAN, user="mod", role=Role.MODERATOR))
+    got = tick(rooms)
+    (message,) = got.messages()
+    assert (message.id, message.kind, message.user, message.rseq) == ("n", CLEAR, "mod", 2)
+    assert msgspec.json.decode(message.data) == {"user": "troll"}
+    assert got.entries["r"].flags & RoomFlags.CLEAR
+    state = states(rooms)["r"]
+    assert state.tombstones == [Tombstone(4, 2, [], "troll")]
+    assert b"troll" not in b"".join(state.recent)
+    assert [b'"clear"' in line for line in state.recent_reliable] == [True]
+
+
+def test_a_clear_of_one_message_takes_it_away_wherever_it_is_kept() -> None:
+    rooms, _ = after([uplink("a"), uplink("p", GIFT, DANMAKU), uplink("n", item(Kind.ANNOUNCEMENT, text="hi"))])
+    for number, target in enumerate(("a", "p#0", "n")):
+        take(rooms, uplink(f"c{number}", item(CLEAR, id=target)))
+        got = tick(rooms)
+        assert got.entries["r"].flags & RoomFlags.CLEAR
+    shown = card(rooms)
+    assert [msgspec.json.decode(line)["id"] for line in shown.messages] == ["p#1"]
+    assert [msgspec.json.decode(line)["id"] for line in shown.reliable] == ["c0", "c1", "c2"]
+    assert bytes(shown.announcement) == b"null"
+    assert [msgspec.json.decode(stone, type=Tombstone) for stone in shown.tombstones] == [
+        Tombstone(5, 3, ["a"]),
+        Tombstone(6, 4, ["p#0"]),
+        Tombstone(7, 5, ["n"]),
+    ]
+
+
+def test_a_clear_takes_away_what_came_before_it_in_its_tick_and_not_what_comes_after() -> None:
+    rooms, got = after([uplink("a", user="troll"), uplink("c", CLEAR), uplink("b", user="troll")])
+    assert got.ids() == ["a", "c", "b"], "in the batch itself nothing is missing"
+    assert [msgspec.json.decode(line)["id"] for line in card(rooms).messages] == ["b"]
+    take(rooms, uplink("d"))
+    assert not tick(rooms).entries["r"].flags & RoomFlags.CLEAR
+
+
+def test_a_moderator_who_is_cleared_keeps_the_clears_themselves() -> None:
+    rooms, _ = after([uplink("c", item(CLEAR, user="x"), user="mod"), uplink("d", item(CLEAR, user="mod"))])
+    assert len(states(rooms)["r"].recent_reliable) == 2
+
+
+def test_only_the_newest_tombstones_are_kept() -> None:
+    rooms, _ = after([uplink(f"c{number}", item(CLEAR, id=f"m{number}")) for number in range(MAX_TOMBSTONES + 5)])
+    stones = states(rooms)["r"].tombstones
+    assert [stone.ids for stone in stones] == [[f"m{number}"] for number in range(5, MAX_TOMBSTONES + 5)]
+
+
+# ---- what lasts
+def test_a_room_is_dissolved_and_opened_again() -> None:
+    rooms, gone = after([uplink("a", item(Kind.ROOM, slow_s=3.0))], [uplink("b", Kind.DISSOLVE)])
+    assert gone.entries["r"].flags & RoomFlags.DISSOLVED
+    assert states(rooms)["r"].settings == RoomSettings(slow_s=3.0, dissolved=True)
+    take(rooms, uplink("c", Kind.REOPEN))
+    assert not tick(rooms).entries["r"].flags & RoomFlags.DISSOLVED
+    assert states(rooms)["r"].settings == RoomSettings(slow_s=3.0)
+
+
+def test_a_card_shows_the_room_as_it_is() -> None:
+    rooms, _ = after(
+        [
+            uplink("s", item(Kind.ROOM, muted_all=True, allow=["u"])),
+            uplink("n", item(Kind.ANNOUNCEMENT, text="hi")),
+            uplink("l", LIKE),
+            uplink("d"),
+            uplink("g", GIFT),
+        ]
+    )
+    rooms.watch("r", Viewers(5, 7))
+    assert tick(rooms).frames["r"].header.viewers == (5, 7)
+    shown = card(rooms)
+    assert (shown.epoch, shown.seq, shown.rseq, shown.likes) == (T0 // 1000, 4, 3, 2)
+    assert (shown.users, shown.connections) == (5, 7)
+    assert msgspec.json.decode(shown.settings, type=RoomSettings) == RoomSettings(muted_all=True, allow=["u"])
+    assert msgspec.json.decode(shown.announcement)["data"] == {"text": "hi"}
+    assert [msgspec.json.decode(line)["id"] for line in shown.messages] == ["d"]
+    assert [msgspec.json.decode(line)["id"] for line in shown.reliable] == ["s", "n", "g"]
+
+
+def test_a_card_that_was_asked_for_often_comes_once() -> None:
+    rooms, _ = after([uplink("a")])
+    for _ in range(5):
+        rooms.want_card("r")
+    assert len(list(tick(rooms).batch.cards())) == 1
+    assert not rooms.has_news
+    assert not list(tick(rooms).batch.cards())
+
+
+def test_a_card_that_would_be_too_large_comes_without_its_messages() -> None:
+    rooms, _ = after(
+        [
+            uplink("s", item(Kind.ROOM, allow=["x" * 60_000])),
+            uplink("n", item(Kind.ANNOUNCEMENT, text="x" * 60_000)),
+            *(uplink(f"c{number}", item(CLEAR, user="\x01" * 64, id="\x01" * 80)) for number in range(MAX_TOMBSTONES)),
+            uplink("a"),
+        ]
+    )
+    shown = card(rooms)
+    assert (shown.messages, shown.reliable, shown.tombstones) == ([], [], [])
+    assert len(shown.announcement) > 60_000 < len(shown.settings)
+    assert shown.seq == MAX_TOMBSTONES + 3
+
+
+def test_the_card_of_an_unknown_room_says_that_nothing_was_sent_and_who_watches_is_not_known() -> None:
+    shown = card(Rooms())
+    assert (shown.seq, shown.rseq, shown.likes, shown.users) == (0, 0, 0, None)
+
+
+def test_the_last_messages_of_a_room_are_kept_by_number_and_by_size() -> None:
+    rooms, _ = after([uplink(f"d{number}") for number in range(30)] + [uplink(f"g{number}", GIFT) for number in range(30)])
+    state = states(rooms)["r"]
+    assert len(state.recent) == len(state.recent_reliable) == RECENT_MESSAGES
+    assert b'"d29"' in state.recent[-1]
+    assert b'"g10"' in state.recent_reliable[0]
+    take(rooms, *(uplink(f"e{number}", item(DANMAKU, text="x" * 5_000)) for number in range(5)))
+    take(rooms, uplink("huge", item(DANMAKU, text="x" * RECENT_BYTES)))
+    tick(rooms)
+    kept = states(rooms)["r"].recent
+    assert [msgspec.json.decode(line)["id"] for line in kept] == ["e2", "e3", "e4"]
+
+
+def test_viewer_sums_are_told_once_and_take_no_number() -> None:
+    rooms, _ = after([uplink("a")])
+    rooms.watch("r", Viewers(1, 2))
+    rooms.watch("new", Viewers(3, 4))
+    assert rooms.has_news
+    got = tick(rooms)
+    assert got.frames["r"].header.viewers == (1, 2)
+    assert got.frames["new"].header.viewers == (3, 4)
+    assert (got.entries["new"].first, got.entries["new"].last) == (1, 0)
+    assert not tick(rooms).frames
+
+
+# ---- bodies that are not of their kind
+BAD = [
+    pytest.param(Kind.LIKE, b'{"count":0}', id="no likes"),
+    pytest.param(Kind.LIKE, b'{"count":1001}', id="too many likes"),
+    pytest.param(Kind.LIKE, b'{"taps":1}', id="an unknown field of a like"),
+    pytest.param(Kind.CLEAR, b'{"id":5}', id="a clear of a number"),
+    pytest.param(Kind.CLEAR, b'{"user":"%b"}' % (b"x" * 65), id="a clear of a long user"),
+    pytest.param(Kind.ROOM, b'{"slow_s":"x"}', id="settings of another type"),
+    pytest.param(Kind.ROOM, b'{"slow_s":1e999}', id="settings beyond a float"),
+    pytest.param(Kind.ROOM, b'{"limit_per_s":1000000000000000000000}', id="a limit beyond 64 bits"),
+    pytest.param(Kind.ROOM, b'{"since_ms":-9223372036854775809}', id="a time beyond 64 bits"),
+    *(pytest.param(kind, b"{}", id=f"{kind.value} of nobody") for kind in SANCTIONS),
+    *(pytest.param(kind, b'{"user":""}', id=f"{kind.value} of an empty user") for kind in SANCTIONS),
+    pytest.param(Kind.BAN, b'{"user":"u","why":"%b"}' % (b"x" * 201), id="a long reason"),
+]
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+@pytest.mark.parametrize(("kind", "body"), BAD)
+def test_a_bad_body_is_refused_before_anything_changed(kind: Kind, body: bytes, place: int) -> None:
+    rooms, _ = after([uplink("a", GIFT)])
+    before = snapshot(rooms)
+    items = [item(GIFT), item(LIKE)]
+    items.insert(place, Item(kind, msgspec.Raw(body)))
+    for room in ("r", "new"):
+        with pytest.raises(BadBodyError, match=kind.value):
+            rooms.take(uplink("bad", *items, room=room), 9, T0 + MINUTE_MS)
+    assert not rooms.has_news
+    assert not rooms.has_changed
+    assert rooms._coming == rooms.balance
+    assert snapshot(rooms) == before
+    rooms.dead_letter()
+    take(rooms, uplink("bad", GIFT))
+    assert tick(rooms).ids() == ["bad"], "its id was not met"
+    assert rooms.balance == Balance(taken=3, numbered=2, dead_lettered=1)
+
+
+@pytest.mark.parametrize("kind", [pytest.param(kind, id=kind.value) for kind in Kind])
+@pytest.mark.parametrize("body", [b"{}", b'{"limit_per_s":9007199254740992,"since_ms":9007199254740992,"slow_s":1e300}'])
+def test_whatever_is_taken_can_be_snapshotted_and_shown(kind: Kind, body: bytes) -> None:
+    rooms = Rooms()
+    try:
+        rooms.take(uplink("a", Item(kind, msgspec.Raw(body))), 0, T0)
+    except BadBodyError:
+        rooms.take(uplink("a", kind), 0, T0)
+    tick(rooms)
+    assert states(by_snapshot(rooms)) == states(rooms)
+    assert card(rooms).epoch == T0 // 1000
+
+
+# ---- snapshots, closing, forgetting
+def test_a_room_that_was_left_alone_is_closed_and_comes_back_from_what_was_stored() -> None:
+    rooms, _ = after([uplink("a", GIFT), uplink("l", LIKE), uplink("w", GIFT, room="watched")])
+    take(rooms, uplink("b", room="busy"), at_ms=T0 + OPEN_MS + 1)
+    tick(rooms)
+    snapshot(rooms, ("watched",))
+    assert set(rooms._open) == {"busy", "watched"}
+    assert len(rooms) == 3
+    take(rooms, uplink("a", GIFT), uplink("c", GIFT), at_ms=T0 + OPEN_MS + 2)
+    got = tick(rooms)
+    assert got.numbers() == [(2, 2)]
+    assert got.ids() == ["c"], "it remembers what it saw"
+    assert got.entries["r"].epoch == T0 // 1000
+    assert states(rooms)["r"].likes == 2
+
+
+def test_a_room_is_forgotten_only_once_no_message_of_it_can_be_in_the_log() -> None:
+    rooms, _ = after([uplink("w", room="watched")])
+    take(rooms, uplink("old"), at_ms=T0 - MINUTE_MS)
+    tick(rooms)
+    take(rooms, uplink("a"))
+    tick(rooms)
+    kept = BROADCAST.retention_ms + IDLE_MS
+    take(rooms, uplink("b", room="busy"), at_ms=T0 + kept)
+    tick(rooms)
+    assert {room.room for room in decode_state(snapshot(rooms, ("watched",))).rooms} == {"r", "watched", "busy"}
+    take(rooms, uplink("c", room="busy"), at_ms=T0 + kept + 1)
+    tick(rooms)
+    assert {room.room for room in decode_state(snapshot(rooms, ("watched",))).rooms} == {"watched", "busy"}
+    assert len(rooms) == 2
+    take(rooms, uplink("d"), at_ms=T0 + kept + 2)
+    got = tick(rooms)
+    assert got.entries["r"].epoch == (T0 + kept + 2) // 1000
+    assert got.numbers() == [(1, 0)]
+
+
+def test_a_snapshot_packs_in_steps_and_only_what_changed() -> None:
+    rooms, _ = after([uplink("a", room=name) for name in ("a", "b", "c")])
+    assert not rooms.store(2)
+    assert rooms.store(2)
+    assert not rooms.has_changed
+    assert {room.room for room in rooms.snapshot().rooms} == {"a", "b", "c"}
+    again = loaded(encode_state(rooms.snapshot()))
+    assert not again.has_changed
+    assert again.balance == rooms.balance
+    assert again.clock_ms == rooms.clock_ms == T0
+    take(again, uplink("b", room="b"))
+    tick(again)
+    assert again.store(1)
+
+
+# ---- a new owner
+def test_a_batch_that_was_written_twice_counts_once() -> None:
+    rooms = Rooms(limit_per_s=2)
+    values = []
+    for number in range(4):
+        take(rooms, *(uplink(f"{number}-{index}", user=f"u{index}") for index in range(5)), uplink(f"l{number}", LIKE))
+        values.append(tick(rooms).value)
+    again = Rooms()
+    for value in values:
+        again.apply(read(value))
+        again.apply(read(value))
+    assert again.balance == rooms.balance
+    old, new = states(rooms)["r"], states(again)["r"]
+    assert (new.seq, new.likes, new.skipped, new.messages) == (old.seq, 8, 18, 2) == (2, old.likes, old.skipped, old.messages)
+
+
+def test_a_hole_in_the_numbers_of_valid_batches_is_not_passed_over() -> None:
+    rooms, _ = after([uplink("a")], [uplink("b")])
+    take(rooms, uplink("c"))
+    third = tick(rooms).value
+    with pytest.raises(HistoryError):
+        Rooms().apply(read(third))
+
+
+def test_a_room_whose_history_was_lost_begins_again_under_the_epoch_of_its_batches() -> None:
+    old, first = after([uplink("a", GIFT), uplink("b", GIFT)])
+    newer = Rooms(epoch_floor=T0 // 1000 + 60)
+    take(newer, uplink("a", GIFT))
+    second = tick(newer)
+    again = by_batches(old, first.value)
+    again.apply(read(second.value))
+    take(again, uplink("c"), uplink("b", GIFT))
+    got = tick(again)
+    assert got.numbers() == [(2, 0), (3, 2)]
+    assert got.entries["r"].epoch == T0 // 1000 + 60
+
+
+@pytest.mark.parametrize("rebuild", REBUILT)
+def test_a_room_that_was_only_watched_keeps_its_epoch(rebuild: Callable[[Rooms, bytes], Rooms]) -> None:
+    old = Rooms()
+    old.watch("r", Viewers(1, 1))
+    first = tick(old)
+    rooms = rebuild(old, first.value)
+    take(rooms, uplink("b", room="busy"), at_ms=T0 + 2 * OPEN_MS)
+    tick(rooms)
+    snapshot(rooms)
+    take(rooms, uplink("a"), at_ms=T0 + 3 * OPEN_MS)
+    assert tick(rooms).entries["r"].epoch == first.entries["r"].epoch == T0 // 1000
+
+
+def broken(rooms: Rooms, name: str) -> Rooms:
+    """Rooms from a snapshot in which one room's bytes cannot be read."""
+    state = decode_state(snapshot(rooms))
+    spoilt = [StoredRoom(room.room, room.last_ms, b"?" if room.room == name else room.data) for room in state.rooms]
+    return Rooms(msgspec.structs.replace(state, rooms=spoilt))
+
+
+def test_a_room_that_cannot_be_read_begins_again_with_a_new_epoch_and_the_others_go_on() -> None:
+    old, _ = after([uplink("a"), uplink("a", room="s")])
+    rooms = broken(old, "r")
+    take(rooms, uplink("b"), uplink("b", room="s"), at_ms=T0 + 1_000)
+    got = tick(rooms)
+    assert rooms.rooms_lost == 1
+    assert got.numbers() == [(1, 0)]
+    assert got.numbers("s") == [(2, 0)]
+    assert got.entries["r"].epoch > T0 // 1000 == got.entries["s"].epoch
+
+
+@pytest.mark.parametrize("passed_ms", [0, 5_000])
+def test_a_room_that_cannot_be_read_stops_no_take_over_when_batches_follow_its_snapshot(passed_ms: int) -> None:
+    old, _ = after([uplink("a"), uplink("a", room="s")])
+    first, second = broken(old, "r"), broken(old, "r")
+    for number in range(2):
+        take(old, uplink(f"b{number}", GIFT), uplink(f"b{number}", room="s"), at_ms=T0 + passed_ms)
+        value = tick(old).value
+        first.apply(read(value))
+        second.apply(read(value))
+    assert first.rooms_lost == 1
+    take(first, uplink("c"), uplink("c", room="s"), at_ms=T0 + passed_ms)
+    got = tick(first)
+    assert got.numbers() == [(1, 0)]
+    assert got.numbers("s") == [(4, 0)]
+    assert got.entries["r"].epoch > T0 // 1000, "viewers must see that its numbers are others"
+    second.apply(read(got.value))
+    take(second, uplink("d"))
+    again = tick(second)
+    assert again.numbers() == [(2, 0)]
+    assert again.entries["r"].epoch == got.entries["r"].epoch
+
+
+# ---- how large a BATCH may get
+ESCAPES = "\x01" * 64
+LONG_ROOM = "R" * 57
+LONG_ID = "i" * 57
+
+
+def widest(number: int, *items: Item, room: str = LONG_ROOM + "0000000") -> Uplink:
+    """A record whose names take as many bytes as they can."""
+    names: dict[str, Any] = {"user": "u" * 64, "name": ESCAPES, "package": "p" * 64}
+    return uplink(f"{LONG_ID}{number:07}", *items, room=room, role=Role.MODERATOR, level=255, at_ms=2**53, **names)
+
+
+def many_rooms(number: int) -> Uplink:
+    return widest(number, item(GIFT), room=f"{LONG_ROOM}{number:07}")
+
+
+def empty_items(number: int) -> Uplink:
+    return widest(number, *[Item(Kind.ANNOUNCEMENT)] * MAX_PACKAGE_ITEMS)
+
+
+def one_body(number: int) -> Uplink:
+    return widest(number, item(GIFT, gift="x" * (MAX_UPLINK_BYTES - 1_100)))
+
+
+def bodies(number: int) -> Uplink:
+    return widest(number, *[item(DANMAKU, text="x" * 950)] * MAX_PACKAGE_ITEMS)
+
+
+def bans(number: int) -> Uplink:
+    return widest(number, *[item(BAN, user=ESCAPES, why='"' * 190)] * (MAX_PACKAGE_ITEMS - 4))
+
+
+def short_bans(number: int) -> Uplink:
+    return widest(number, *[item(BAN, user="k")] * MAX_PACKAGE_ITEMS)
+
+
+def kicks(number: int) -> Uplink:
+    return widest(number, item(Kind.KICK, user="k"), room=f"{LONG_ROOM}{number:07}")
+
+
+@pytest.fixture
+def nothing_deflates(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bodies may be such that deflating saves nothing."""
+    monkeypatch.setattr("liveroom.wire.DEFLATE_FROM", 2**40)
+
+
+FILLS = [many_rooms, empty_items, one_body, bodies, bans, short_bans, kicks]
+LASTS = [empty_items, bodies, bans]
+WATCHED = 1_500
+
+
+@pytest.mark.usefixtures("nothing_deflates")
+@pytest.mark.parametrize("extra_bytes", [pytest.param(0, id="alone"), pytest.param(EXTRA_BYTES, id="beside counts and cards")])
+@pytest.mark.parametrize("last", [pytest.param(make, id=make.__name__) for make in LASTS])
+@pytest.mark.parametrize("fill", [pytest.param(make, id=make.__name__) for make in FILLS])
+def test_no_batch_is_larger_than_what_was_reckoned_and_than_a_record_may_be(
+    fill: Callable[[int], Uplink], last: Callable[[int], Uplink], extra_bytes: int
+) -> None:
+    rooms, numbers = Rooms(limit_per_s=10**9), count(1)
+    carded = [f"c{name}" for name in range(5)] if extra_bytes else []
+    watched = ["W" * 57 + f"{name:07}" for name in range(WATCHED)] if extra_bytes else []
+    for name in carded:
+        take(rooms, widest(next(numbers), item(Kind.ANNOUNCEMENT, text="x" * 60_000), room=name))
+    for name in carded[-1:]:
+        take(rooms, widest(next(numbers), item(Kind.ROOM, allow=["x" * 60_000]), room=name))
+    tick(rooms)
+    for name in watched:
+        rooms.watch(name, Viewers(2**53, 2**53))
+    for name in carded:
+        rooms.want_card(name)
+    for make in (fill, many_rooms):
+        record = make(next(numbers))
+        while rooms._taken_bytes + _reckoned(record) < MAX_TAKEN_BYTES:
+            take(rooms, record)
+            record = make(next(numbers))
+    take(rooms, last(next(numbers)))
+    cards = told = 0
+    while rooms.has_news:
+        reckoned = rooms._taken_bytes
+        got = tick(rooms, 2**53)
+        assert len(got.value) <= reckoned + extra_bytes + 256
+        assert len(got.value) <= MAX_BROADCAST_BYTES
+        cards += len(list(got.batch.cards()))
+        told += sum(frame.header.viewers is not None for frame in got.frames.values())
+    assert cards == len(carded)
+    assert told == len(watched)
+
+
+def _reckoned(record: Uplink) -> int:
+    rooms = Rooms()
+    rooms.take(record, 0, 0)
+    return rooms._taken_bytes
