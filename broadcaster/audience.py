@@ -100,6 +100,12 @@ class Audience:
                 self._told_empty[room] = now_s
             yield room, viewers
 
+    def tell_all_again(self) -> None:
+        """Let all sums be told again: the partition was taken over, and its rooms do not know them."""
+        self._told.clear()
+        self._told_empty.clear()
+        self._untold.update(dict.fromkeys(self._rooms))
+
     @property
     def has_untold(self) -> bool:
         """Whether some sums changed."""

@@ -216,6 +216,7 @@ class Partition:
         if taken.lost is not None:
             rooms = self._history_lost(taken.lost)
         self.rooms = rooms
+        self.audience.tell_all_again()
         self._rooms_lost = 0
         self._tenure = taken.tenure
         self._epoch.set(taken.tenure.epoch)

@@ -239,3 +239,13 @@ def test_sums_are_those_of_living_gateways_and_are_told_in_the_end(steps: list[H
     assert not audience.has_untold
     for room in ("r", "s"):
         assert saying.last.get(room, (0, NOBODY))[1] == audience.of(room)
+
+
+def test_after_a_take_over_all_sums_are_told_again_at_once() -> None:
+    audience = Audience()
+    audience.hear(presence("a", 3), 0)
+    audience.hear(presence("a", 1, room="other"), 0)
+    assert set(told(audience, 0)) == {"r", "other"}
+    audience.tell_all_again()
+    assert told(audience, 0.1) == {"r": Viewers(3, 3), "other": Viewers(1, 1)}
+    assert not audience.has_untold
