@@ -164,7 +164,7 @@ class Producer:
         await asyncio.gather(*self._replacements, return_exceptions=True)
         inner, self._inner = self._inner, None
         if inner is not None:
-            await _close(inner, self._settings.request_timeout_s)
+            await _close(inner)
 
     async def _make(self) -> AIOKafkaProducer:
         inner = AIOKafkaProducer(
@@ -192,7 +192,7 @@ class Producer:
             raise UnsentError(Unsent.TOO_LARGE, f"{len(value)} bytes")
         inner = self._inner
         if inner is None:
-            raise UnsentError(Unsent.CLOSED, "the producer is being replaced or was closed")
+            raise UnsentError(Unsent.CLOSED, "the producer was closed")
         began = time.perf_counter()
         try:
             async with asyncio.timeout(timeout_s):
@@ -220,28 +220,28 @@ class Producer:
         self._replacements.add(task)
         task.add_done_callback(self._replacements.discard)
 
-    async def _replace(self, broken: AIOKafkaProducer, reason: str) -> None:
+    async def _replace(self, old: AIOKafkaProducer, reason: str) -> None:
+        """Put a new producer in the place of `old`, which works on until then: perhaps only one partition of it is broken."""
         async with self._replacing:
-            if self._inner is not broken:
+            if self._inner is not old:
                 return  # somebody was faster, or it was stopped
             log.warning("producer_replaced", reason=reason)
             self._metrics.counter(metrics.PRODUCER_REPLACED, reason).inc()
-            self._inner = None
             try:
-                self._inner = await self._make()
+                made = await self._make()
             except KafkaError as error:
                 log.warning("producer_not_made", error=repr(error))
-                self._inner = broken  # the next error tries again
-                return
-            await _close(broken, 0.5)
+                return  # the next error tries again
+            self._inner = made
+        await _close(old)
 
 
-async def _close(inner: AIOKafkaProducer, timeout_s: float) -> None:
+async def _close(inner: AIOKafkaProducer) -> None:
+    """Close a producer. What it holds is sent, or given up after the request time-out; cut off before, it would leak."""
     try:
-        async with asyncio.timeout(timeout_s):
-            await inner.stop()
-    except (TimeoutError, KafkaError) as error:
-        log.warning("producer_closed_late", error=repr(error))
+        await inner.stop()
+    except KafkaError as error:
+        log.warning("producer_closed_in_error", error=repr(error))
 
 
 async def close_consumer(inner: AIOKafkaConsumer) -> None:

@@ -1,0 +1,247 @@
+"""What aiokafka 0.14 does wrong, provoked on the real Kafka, and that the recipes bear it."""
+
+import asyncio
+import secrets
+import signal
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
+from aiokafka.errors import KafkaError
+
+from liveroom import kafka, metrics
+from liveroom.cli.localkafka import LocalKafka
+from liveroom.kafka import Producer, TopicReader, Unsent, UnsentError, close_consumer, ensure_topics
+from liveroom.service import Metrics
+from liveroom.settings import KafkaSettings
+from liveroom.topics import DEAD_LETTER, UPLINK
+
+DEADLINE_S = 20.0
+
+
+@asynccontextmanager
+async def producer_for(settings: KafkaSettings, made: Metrics) -> AsyncIterator[Producer]:
+    producer = Producer(settings, made)
+    await producer.start()
+    try:
+        yield producer
+    finally:
+        await producer.stop()
+
+
+@asynccontextmanager
+async def admin_for(settings: KafkaSettings) -> AsyncIterator[AIOKafkaAdminClient]:
+    admin = AIOKafkaAdminClient(bootstrap_servers=settings.bootstrap)
+    await admin.start()
+    try:
+        yield admin
+    finally:
+        await admin.close()
+
+
+async def everything(settings: KafkaSettings, name: str) -> list[bytes]:
+    """Read all partitions of a topic to their ends."""
+    consumer = AIOKafkaConsumer(bootstrap_servers=settings.bootstrap, auto_offset_reset="earliest")
+    await consumer.start()
+    try:
+        tps = [TopicPartition(name, partition) for partition in range(settings.partitions)]
+        consumer.assign(tps)
+        ends = await consumer.end_offsets(tps)
+        values: list[bytes] = []
+        while any([await consumer.position(tp) < end for tp, end in ends.items()]):
+            values += [record.value for records in (await consumer.getmany(timeout_ms=300)).values() for record in records]
+        return values
+    finally:
+        await consumer.stop()
+
+
+def count_of(made: Metrics, metric: metrics.Metric, *labels: str) -> float:
+    value: float = made.counter(metric, *labels)._value.get()
+    return value
+
+
+async def test_a_record_too_large_is_refused_before_it_breaks_the_producer(kafka_settings: KafkaSettings) -> None:
+    await ensure_topics(kafka_settings, [UPLINK])
+    made = Metrics("ingress")
+    async with producer_for(kafka_settings, made) as producer:
+        with pytest.raises(UnsentError) as error:
+            await producer.send(UPLINK, b"x" * kafka.MAX_REQUEST_BYTES, timeout_s=3)
+        assert error.value.reason is Unsent.TOO_LARGE
+        assert await producer.send(UPLINK, b"small", partition=0, timeout_s=3) == 0
+        assert not producer._replacements
+
+
+async def test_a_producer_broken_by_a_refusal_of_the_broker_is_replaced_and_loses_nothing_of_others(
+    kafka_settings: KafkaSettings,
+) -> None:
+    name = kafka.topic_name(kafka_settings, UPLINK)
+    async with admin_for(kafka_settings) as admin:
+        await admin.create_topics([NewTopic(name, kafka_settings.partitions, 1, topic_configs={"max.message.bytes": "2000"})])
+    made = Metrics("ingress")
+    async with producer_for(kafka_settings, made) as producer:
+        await producer.send(UPLINK, b"before", partition=0, timeout_s=5)
+        with pytest.raises(UnsentError) as error:
+            await producer.send(UPLINK, b"x" * 5000, partition=0, timeout_s=5)
+        assert error.value.reason is Unsent.BROKEN
+        await _sent_at_last(producer, b"after", 0)
+        assert count_of(made, metrics.PRODUCER_REPLACED, "MessageSizeTooLargeError") == 1
+    assert await everything(kafka_settings, name) == [b"before", b"after"]
+
+
+async def _sent_at_last(producer: Producer, value: bytes, partition: int) -> None:
+    """Send until it is acknowledged: what a broken producer refuses was not written."""
+    async with asyncio.timeout(DEADLINE_S):
+        while True:
+            try:
+                await producer.send(UPLINK, value, partition=partition, timeout_s=5)
+            except UnsentError:
+                await asyncio.sleep(0.01)
+            else:
+                return
+
+
+async def test_a_producer_is_recycled_long_before_its_sequence_wraps_and_loses_and_doubles_nothing(
+    kafka_settings: KafkaSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kafka, "RECYCLE_AFTER", 50)
+    await ensure_topics(kafka_settings, [UPLINK])
+    made = Metrics("ingress")
+    async with producer_for(kafka_settings, made) as producer:
+
+        async def send(task: int) -> None:
+            for number in range(40):
+                await producer.send(UPLINK, b"%d %d" % (task, number), partition=task % kafka_settings.partitions, timeout_s=5)
+
+        await asyncio.gather(*(send(task) for task in range(8)))
+        assert count_of(made, metrics.PRODUCER_REPLACED, "recycled") >= 3
+    values = await everything(kafka_settings, kafka.topic_name(kafka_settings, UPLINK))
+    assert sorted(values) == sorted(b"%d %d" % (task, number) for task in range(8) for number in range(40))
+
+
+@pytest.mark.fault
+async def test_time_outs_hold_while_the_broker_hangs_and_work_goes_on_after_it() -> None:
+    made = Metrics("ingress")
+    async with LocalKafka() as cluster:
+        settings = KafkaSettings(bootstrap=cluster.bootstrap, prefix="", partitions=1)
+        await ensure_topics(settings, [UPLINK])
+        async with producer_for(settings, made) as producer:
+            await producer.send(UPLINK, b"before", partition=0, timeout_s=3)
+            await cluster.kill_broker(number=signal.SIGSTOP)
+            for _ in range(3):
+                began = time.monotonic()
+                with pytest.raises(UnsentError) as error:
+                    await producer.send(UPLINK, b"unknown", partition=0, timeout_s=1)
+                assert error.value.reason in {Unsent.TIMEOUT, Unsent.BROKEN, Unsent.CLOSED}
+                assert time.monotonic() - began < 2
+            began = time.monotonic()
+            with pytest.raises(KafkaError):
+                await Producer(settings, made).start()
+            assert time.monotonic() - began < 3 * settings.request_timeout_s
+            await cluster.kill_broker(number=signal.SIGCONT)
+            await _sent_after_fault(producer)
+        values = await everything(settings, UPLINK.name)
+    assert values[0] == b"before"
+    assert values[-1] == b"after"
+    assert values.count(b"unknown") <= 3
+
+
+async def _sent_after_fault(producer: Producer) -> None:
+    async with asyncio.timeout(DEADLINE_S):
+        while True:
+            try:
+                await producer.send(UPLINK, b"after", partition=0, timeout_s=3)
+            except UnsentError:
+                await asyncio.sleep(0.1)
+            else:
+                return
+
+
+async def next_values(reader: TopicReader, count: int) -> list[bytes]:
+    values: list[bytes] = []
+    async with asyncio.timeout(DEADLINE_S):
+        async for _, records in reader.read():
+            values += [record.value for record in records]
+            if len(values) >= count:
+                break
+    return values
+
+
+async def test_a_reader_whose_client_hangs_gets_a_new_one_and_misses_nothing(
+    kafka_settings: KafkaSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kafka, "STALLED_S", 1.0)
+    await ensure_topics(kafka_settings, [UPLINK])
+    made = Metrics("edge")
+    reader = TopicReader(kafka_settings, UPLINK, made)
+    async with producer_for(kafka_settings, made) as producer:
+        await reader.start()
+        try:
+            await producer.send(UPLINK, b"one", partition=1, timeout_s=3)
+            assert await next_values(reader, 1) == [b"one"]
+            hanging: Any = reader._inner
+            hanging.pause(*hanging.assignment())
+            for number in range(5):
+                await producer.send(UPLINK, b"%d" % number, partition=1, timeout_s=3)
+            assert await next_values(reader, 5) == [b"0", b"1", b"2", b"3", b"4"]
+            assert count_of(made, metrics.READER_RESTARTS, UPLINK.name, "stalled") == 1
+        finally:
+            await reader.stop()
+
+
+async def test_a_reader_whose_place_was_cut_away_says_so_and_goes_on_at_what_is_kept(kafka_settings: KafkaSettings) -> None:
+    await ensure_topics(kafka_settings, [DEAD_LETTER, UPLINK])
+    made = Metrics("edge")
+    reader = TopicReader(kafka_settings, UPLINK, made)
+    async with producer_for(kafka_settings, made) as producer, admin_for(kafka_settings) as admin:
+        await reader.start()
+        try:
+            inner: Any = reader._inner
+            inner.pause(*inner.assignment())  # or it would have fetched them before they are cut away
+            for number in range(10):
+                await producer.send(UPLINK, b"%d" % number, partition=2, timeout_s=3)
+            tp = TopicPartition(kafka.topic_name(kafka_settings, UPLINK), 2)
+            await admin.delete_records({tp: RecordsToDelete(before_offset=6)})
+            inner.resume(*inner.assignment())
+            assert await next_values(reader, 4) == [b"6", b"7", b"8", b"9"]
+            assert count_of(made, metrics.READER_RESTARTS, UPLINK.name, "offset_out_of_range") == 1
+        finally:
+            await reader.stop()
+
+
+class Client:
+    """A consumer whose `stop` behaves in one of the ways aiokafka's does."""
+
+    def __init__(self, *, raises: bool, swallows: bool) -> None:
+        self.raises = raises
+        self.swallows = swallows
+
+    async def stop(self) -> None:
+        if self.raises:
+            raise asyncio.CancelledError
+        try:
+            await asyncio.sleep(0.05)
+        except asyncio.CancelledError:
+            if not self.swallows:
+                raise
+
+
+async def test_closing_a_consumer_passes_over_its_own_cancellation_and_heeds_ours() -> None:
+    own: Any = Client(raises=True, swallows=False)
+    await close_consumer(own)
+    for swallows in (False, True):
+        client: Any = Client(raises=False, swallows=swallows)
+        task = asyncio.create_task(close_consumer(client))
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+
+def test_every_client_has_time_outs_within_the_failure_budget() -> None:
+    arguments = kafka.client_arguments(KafkaSettings(bootstrap="nowhere:1", prefix=secrets.token_hex(4)))
+    assert arguments["request_timeout_ms"] == 3000
+    assert arguments["metadata_max_age_ms"] == 5000
