@@ -18,11 +18,11 @@ from liveroom.kinds import RecordType
 from liveroom.records import (
     NO_OFFSET,
     NOBODY,
-    Anchor,
     BadRecordError,
     Batch,
     Claim,
     Ruling,
+    SnapshotChunk,
     decode_anchor,
     decode_broadcast,
     judge,
@@ -34,6 +34,7 @@ from liveroom.settings import KafkaSettings
 READ_TIMEOUT_S: Final = 5.0
 REQUEST_TIMEOUT_MS: Final = 1500  # short: a broker that hangs is asked in vain, and the next attempt asks another
 T = TypeVar("T")
+D = TypeVar("D", Claim, SnapshotChunk)
 log = structlog.get_logger()
 
 
@@ -178,56 +179,120 @@ class QueueReader:
         return batch if isinstance(batch, Batch) else None
 
 
+class Snapshot(NamedTuple):
+    """The newest complete snapshot of a partition: where its first chunk lies, when it was written, its size in the log.
+
+    `at_ms` and `size_bytes` None: retention has taken it, or (the size alone) not all of it came with one fetch.
+    """
+
+    offset: int
+    at_ms: int | None
+    size_bytes: int | None
+
+
 class Description(NamedTuple):
-    """A partition of the queue as it stands. `instance`, `claimed_ms`: of the ruling claim; None: nobody rules."""
+    """A partition of the queue as it stands, kept from `start` to before `end`.
+
+    `epoch`, `instance`, `claimed_ms`: of the ruling claim, as last renewed; None: nobody rules. `uplink_next`: how far the
+    newest valid record is; None: no valid record says so. `is_last_void`: whether the last record is void; None: there is none.
+    """
 
     partition: int
     start: int
     end: int
-    epoch: int | None
-    instance: str | None
-    claimed_ms: int | None
-    uplink_next: int | None
-    snapshot_offset: int | None
+    epoch: int | None = None
+    instance: str | None = None
+    claimed_ms: int | None = None
+    uplink_next: int | None = None
+    snapshot: Snapshot | None = None
+    is_last_void: bool | None = None
 
 
 async def describe(settings: KafkaSettings, partitions: Iterable[int]) -> Sequence[Description]:
-    """Return how each partition of the queue stands: its owner, epoch, place in the uplink, newest snapshot."""
+    """Return how each partition of the queue stands: its owner, epoch, place in the uplink, newest snapshot, last record."""
     limit = asyncio.Semaphore(4)
 
     async def one(partition: int) -> Description:
         async with limit, LogReader(settings, partition) as reader:
             start, end = await reader.bounds()
-            if start == end:
-                return Description(partition, start, end, None, None, None, None, None)
-            begin = await reader.drive(judging_start(start, end))
-            ruling, claim, anchor = NOBODY, None, None
-            while begin < end:
-                records = await reader.read(begin, end)
-                for offset, value in records:
-                    stamp = stamp_of(value)
-                    if stamp is None:
-                        continue
-                    ruling, counts = judge(ruling, stamp, offset)
-                    if counts:
-                        claim, anchor = _newer(stamp.type, value, claim, anchor)
-                begin = records[-1][0] + 1
-            return Description(
-                partition,
-                start,
-                end,
-                ruling.epoch or None,
-                claim.instance if claim else None,
-                claim.at_ms if claim else None,
-                anchor.uplink_next if anchor else None,
-                anchor.snapshot_offset if anchor and anchor.snapshot_offset != NO_OFFSET else None,
-            )
+            return await _describe(reader, Description(partition, start, end))
 
     return await asyncio.gather(*(one(partition) for partition in partitions))
 
 
-def _newer(kind: RecordType, value: bytes, claim: Claim | None, anchor: Anchor | None) -> tuple[Claim | None, Anchor | None]:
-    if kind is not RecordType.CLAIM:
-        return claim, decode_anchor(value)
-    decoded = decode_broadcast(value)
-    return (decoded if isinstance(decoded, Claim) else claim), anchor
+async def _describe(reader: LogReader, bare: Description) -> Description:
+    """Judge a partition from where that can be begun, and note what the last valid record of each type says."""
+    ruling, claim, anchor, chunks, is_last_void = NOBODY, None, None, _Chunks(), None
+    at = await reader.drive(judging_start(bare.start, bare.end))
+    while at < bare.end:
+        records = await reader.read(at, bare.end)
+        for offset, value in records:
+            stamp = stamp_of(value)
+            is_last_void = True
+            if stamp is None:
+                continue
+            ruling, counts = judge(ruling, stamp, offset)
+            is_last_void = not counts
+            if not counts:
+                continue
+            if stamp.type is RecordType.CLAIM:
+                claim = _decoded(value, Claim)
+                continue
+            anchor = decode_anchor(value)
+            if stamp.type is RecordType.SNAPSHOT:
+                chunks.take(offset, _decoded(value, SnapshotChunk))
+        at = records[-1][0] + 1
+    newest = chunks.newest
+    if newest is None and anchor is not None and anchor.snapshot_offset != NO_OFFSET:
+        newest = await _snapshot_at(reader, anchor.snapshot_offset, bare)
+    return bare._replace(
+        epoch=ruling.epoch or None,
+        instance=claim.instance if claim else None,
+        claimed_ms=claim.at_ms if claim else None,
+        uplink_next=anchor.uplink_next if anchor and anchor.uplink_next != NO_OFFSET else None,
+        snapshot=newest,
+        is_last_void=is_last_void,
+    )
+
+
+async def _snapshot_at(reader: LogReader, offset: int, kept: Description) -> Snapshot:
+    """Return what one fetch tells of the snapshot that a valid record names."""
+    if offset < kept.start:
+        return Snapshot(offset, None, None)
+    chunks = _Chunks()
+    for at, value in await reader.read(offset, kept.end):
+        if (chunk := _decoded(value, SnapshotChunk)) is not None and chunks.newest is None:
+            chunks.take(at, chunk)
+    return chunks.newest or Snapshot(offset, chunks.at_ms, None)
+
+
+class _Chunks:
+    """Puts the chunks of snapshots together, as far as a description needs them."""
+
+    def __init__(self) -> None:
+        self.newest: Snapshot | None = None
+        self.at_ms: int | None = None
+        self._id = self._parts = self._offset = self._size_bytes = 0
+
+    def take(self, offset: int, chunk: SnapshotChunk | None) -> None:
+        """Take the next chunk that lies in the log."""
+        if chunk is None:
+            return
+        if chunk.part == 0:
+            self._id, self._parts, self._offset, self._size_bytes = chunk.snapshot_id, 0, offset, 0
+            self.at_ms = chunk.at_ms
+        if chunk.snapshot_id != self._id or chunk.part != self._parts:
+            return  # written twice, or its beginning is not here
+        self._parts += 1
+        self._size_bytes += len(chunk.data)
+        if self._parts == chunk.parts:
+            self.newest = Snapshot(self._offset, self.at_ms, self._size_bytes)
+
+
+def _decoded(value: bytes, kind: type[D]) -> D | None:
+    """Decode a record as one of its kind; None where its stamp can be read and the rest cannot."""
+    try:
+        record = decode_broadcast(value)
+    except BadRecordError:
+        return None
+    return record if isinstance(record, kind) else None

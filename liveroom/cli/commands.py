@@ -258,7 +258,11 @@ def topics(
         int | None, typer.Option(min=1, max=1024, help="expected; default: LIVEROOM_KAFKA__PARTITIONS")
     ] = None,
 ) -> None:
-    """Show the topics: partitions, how far each goes, and the last record of every partition of the broadcast queue."""
+    """Show the topics, and who rules the queue.
+
+    Of every topic how far it goes. Of every partition of the broadcast queue: who rules it and its epoch, how long ago it was
+    claimed (or the claim renewed), how far it is behind the uplink, its newest snapshot, and whether its last record is void.
+    """
     from liveroom.cli.talk import show_topics  # noqa: PLC0415 - see the module's docstring
 
     _run(show_topics(kafka, prefix, partitions))

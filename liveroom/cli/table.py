@@ -1,11 +1,11 @@
 """`liveroom topics`: the topics of a cluster, how far each goes, and who rules which partition of `broadcast`.
 
-Owns the look at a cluster; changes nothing and joins no group. The doctor uses it too.
+Owns the look at a cluster and the tables; who rules is told by `liveroom.queue.describe`. Changes nothing and joins no group.
+The doctor uses it too.
 """
 
-import asyncio
-import time
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -14,12 +14,12 @@ from rich import box
 from rich.table import Table
 
 from liveroom import topics
-from liveroom.kafka import client_arguments, topic_name
-from liveroom.records import Anchor, BadRecordError, Batch, Claim, SnapshotChunk, decode_broadcast, decode_stamp
+from liveroom.kafka import client_arguments, close_consumer, topic_name
+from liveroom.queue import Description, describe
 from liveroom.settings import KafkaSettings
 from liveroom.topics import Topic
 
-READ_TIMEOUT_S: Final = 5.0
+_LAST: Final = {None: "none", False: "valid", True: "void"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,24 +40,11 @@ class Extent:
 
 
 @dataclass(frozen=True, slots=True)
-class Last:
-    """The last record of a partition of `broadcast`: who wrote it, when, what."""
-
-    partition: int
-    offset: int
-    what: str
-    epoch: int | None = None
-    owner: str = ""
-    at_ms: int | None = None
-    anchor: Anchor | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Survey:
     """All that `liveroom topics` shows."""
 
     extents: dict[str, list[Extent]]
-    last: list[Last] = field(default_factory=list)
+    queue: Sequence[Description] = ()
 
 
 async def look(settings: KafkaSettings) -> Cluster:
@@ -74,8 +61,9 @@ async def look(settings: KafkaSettings) -> Cluster:
 
 
 async def survey(settings: KafkaSettings) -> Survey:
-    """Read where every topic begins and ends, and the last record of every partition of `broadcast`."""
+    """Read how every partition of `broadcast` stands, then where every topic begins and ends: so no lag is below 0."""
     cluster = await look(settings)
+    queue = await describe(settings, range(cluster.partitions.get(topic_name(settings, topics.BROADCAST), 0)))
     consumer = AIOKafkaConsumer(**client_arguments(settings), group_id=None, enable_auto_commit=False, auto_offset_reset="none")
     try:
         await consumer.start()
@@ -84,54 +72,15 @@ async def survey(settings: KafkaSettings) -> Survey:
             for topic in topics.ALL
             if topic_name(settings, topic) in cluster.partitions
         }
-        last = await _last(consumer, topic_name(settings, topics.BROADCAST), extents.get(topics.BROADCAST.name, []))
     finally:
-        await consumer.stop()
-    return Survey(extents, last)
+        await close_consumer(consumer)
+    return Survey(extents, queue)
 
 
 async def _extents(consumer: AIOKafkaConsumer, name: str, count: int) -> list[Extent]:
     partitions = [TopicPartition(name, partition) for partition in range(count)]
     begins, ends = await consumer.beginning_offsets(partitions), await consumer.end_offsets(partitions)
     return [Extent(tp.partition, begins[tp], ends[tp]) for tp in partitions]
-
-
-async def _last(consumer: AIOKafkaConsumer, name: str, extents: list[Extent]) -> list[Last]:
-    """Read the last record of each partition that has one."""
-    wanted = {TopicPartition(name, extent.partition): extent.end - 1 for extent in extents if extent.end > extent.begin}
-    if not wanted:
-        return []
-    consumer.assign(list(wanted))
-    for tp, offset in wanted.items():
-        consumer.seek(tp, offset)
-    found: dict[int, Last] = {}
-    deadline = time.monotonic() + READ_TIMEOUT_S
-    while len(found) < len(wanted) and time.monotonic() < deadline:
-        for tp, records in (await consumer.getmany(timeout_ms=500)).items():
-            if records:
-                found[tp.partition] = describe(tp.partition, records[-1].offset, records[-1].value)
-                consumer.pause(tp)
-        await asyncio.sleep(0)
-    return [found[partition] for partition in sorted(found)]
-
-
-def describe(partition: int, offset: int, value: bytes | None) -> Last:
-    """Say what one record of `broadcast` is."""
-    try:
-        record = decode_broadcast(value)
-        stamp = decode_stamp(value or b"")
-    except BadRecordError as error:
-        return Last(partition, offset, f"unreadable ({error})")
-    anchor = None if isinstance(record, Claim) else record.anchor
-    match record:
-        case Claim():
-            what = f"claim by {record.instance}"
-        case Batch():
-            rooms = list(record.rooms())
-            what = f"batch: {len(rooms)} rooms, {sum(entry.messages for entry, _ in rooms)} messages"
-        case SnapshotChunk():
-            what = f"snapshot, part {record.part + 1} of {record.parts}"
-    return Last(partition, offset, what, stamp.epoch, stamp.owner.hex()[:8], record.at_ms, anchor)
 
 
 def topics_table(found: Survey, settings: KafkaSettings) -> Table:
@@ -153,27 +102,45 @@ def topics_table(found: Survey, settings: KafkaSettings) -> Table:
 
 
 def partitions_table(found: Survey, now_ms: int) -> Table:
-    """Return the table of `broadcast`'s partitions: who wrote last, and what."""
-    shown = Table(title="broadcast, the last record of every partition", box=box.SIMPLE, title_justify="left")
-    for name in ("p", "begin", "end", "epoch", "owner", "uplink next", "claim at", "snapshot at", "age"):
+    """Return the table of `broadcast`'s partitions: who rules each, how far it is, and from where it can be rebuilt."""
+    shown = Table(title="broadcast, who rules each partition", box=box.SIMPLE, title_justify="left")
+    for name in ("p", "begin..end"):
         shown.add_column(name, justify="right", no_wrap=True)
-    shown.add_column("what", no_wrap=True)
-    last = {entry.partition: entry for entry in found.last}
-    for extent in found.extents.get(topics.BROADCAST.name, []):
-        place = (str(extent.partition), f"{extent.begin:,}", f"{extent.end:,}")
-        entry = last.get(extent.partition)
-        if entry is None:
-            shown.add_row(*place, *[""] * 6, "empty" if extent.end == extent.begin else "not read in time")
-            continue
-        age = f"{max(0, now_ms - entry.at_ms) / 1000:.1f} s" if entry.at_ms is not None else ""
-        anchor = [_offset(offset) for offset in entry.anchor] if entry.anchor is not None else [""] * 3
-        epoch = str(entry.epoch) if entry.epoch is not None else ""
-        shown.add_row(*place, epoch, entry.owner, *anchor, age, entry.what)
+    shown.add_column("owner", no_wrap=True)
+    for name in ("epoch", "claim age", "uplink next", "lag", "snapshot at", "its age", "its size"):
+        shown.add_column(name, justify="right", no_wrap=True)
+    shown.add_column("last record", no_wrap=True)
+    ends = {extent.partition: extent.end for extent in found.extents.get(topics.UPLINK.name, [])}
+    for entry in found.queue:
+        uplink_end = ends.get(entry.partition)
+        lag = uplink_end - entry.uplink_next if uplink_end is not None and entry.uplink_next is not None else None
+        snapshot = entry.snapshot
+        shown.add_row(
+            str(entry.partition),
+            f"{entry.start:,}..{entry.end:,}",
+            "nobody" if entry.epoch is None else entry.instance or "unreadable",
+            _number(entry.epoch),
+            _age(entry.claimed_ms, now_ms),
+            _number(entry.uplink_next),
+            _number(lag),
+            _number(snapshot.offset) if snapshot else "-",
+            _age(snapshot.at_ms, now_ms) if snapshot else "-",
+            _size(snapshot.size_bytes) if snapshot else "-",
+            _LAST[entry.is_last_void],
+        )
     return shown
 
 
-def _offset(offset: int) -> str:
-    return f"{offset:,}" if offset >= 0 else "-"
+def _number(number: int | None) -> str:
+    return "-" if number is None else f"{number:,}"
+
+
+def _age(at_ms: int | None, now_ms: int) -> str:
+    return "-" if at_ms is None else f"{max(0, now_ms - at_ms) / 1000:,.1f} s"
+
+
+def _size(size_bytes: int | None) -> str:
+    return "-" if size_bytes is None else f"{size_bytes / 1000:,.1f} kB"
 
 
 def _kept(topic: Topic) -> str:

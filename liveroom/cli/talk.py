@@ -19,6 +19,7 @@ from liveroom.cli.doctor import Level
 from liveroom.cli.target import Target, TargetError, find_kafka, make_user, need_ingress, need_scheduler
 from liveroom.errors import TABLE, Code
 from liveroom.kinds import Kind
+from liveroom.queue import LogReadError
 from liveroom.wire import Message
 from viewer.client import Accepted, Refused, Sender, Unknown, Viewer
 from viewer.session import Counts, Delivered, Effect, Ended, Entered, Hole, Moved, Renumbered, Told
@@ -145,14 +146,14 @@ async def show_health(kafka: str, prefix: str | None) -> int:
 
 
 async def show_topics(kafka: str, prefix: str | None, partitions: int | None) -> int:
-    """Print the topics and the partitions of `broadcast`."""
+    """Print the topics, and who rules the partitions of `broadcast`."""
     settings = find_kafka(kafka, prefix, partitions)
     if settings is None:
         raise TargetError("no Kafka: start `liveroom demo` or `liveroom up`, or give --kafka HOST:PORT (KAFKA_BOOTSTRAP)")
     try:
         found = await table.survey(settings)
-    except (KafkaError, OSError) as error:
-        raise TargetError(f"Kafka at {settings.bootstrap} does not answer: {error}") from None
+    except (KafkaError, OSError, TimeoutError, LogReadError) as error:
+        raise TargetError(f"Kafka at {settings.bootstrap} does not answer: {error!r}") from None
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = _WIDTH

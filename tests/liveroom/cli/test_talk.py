@@ -1,23 +1,32 @@
 """The small commands, and every command's help."""
 
+import asyncio
+import secrets
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import aiohttp
 import msgspec
 import pytest
+from rich.table import Table
 from typer.testing import CliRunner
 
 from liveroom.cli import table
 from liveroom.cli.commands import app
-from liveroom.cli.processes import ROOT
+from liveroom.cli.processes import ROOT, System
 from liveroom.cli.talk import Teller, line_of
 from liveroom.closecodes import TABLE
+from liveroom.kafka import ensure_topics
 from liveroom.kinds import Kind
-from liveroom.records import Anchor, Claim, encode_batch, encode_claim
+from liveroom.queue import Description, Snapshot
 from liveroom.settings import KafkaSettings
 from liveroom.tickets import verify_user
+from liveroom.topics import partition_of
 from liveroom.wire import Message
+from viewer.client import Accepted, Sender
 from viewer.session import Counts, Delivered, Ended, Entered, Hole, Progress
 
 KEY = "k" * 64
@@ -139,34 +148,75 @@ async def test_a_watch_as_json_prints_messages_only() -> None:
     assert [msgspec.json.decode(line)["data"] for line in lines] == [{"text": "hi"}]
 
 
-def test_records_of_broadcast_are_described() -> None:
-    owner = b"o" * 16
-    claim = table.describe(3, 0, encode_claim(Claim(5, owner, 1000, "b-1")))
-    assert (claim.what, claim.epoch, claim.owner, claim.at_ms) == ("claim by b-1", 5, owner.hex()[:8], 1000)
-    batch = table.describe(3, 9, encode_batch(5, owner, Anchor(7, 0, -1), 8, 2000, 0, []))
-    assert (batch.what, batch.anchor) == ("batch: 0 rooms, 0 messages", Anchor(7, 0, -1))
-    assert table.describe(3, 9, b"nonsense").what.startswith("unreadable")
+def cells(shown: Table) -> list[list[str]]:
+    """Return a table's cells, row by row."""
+    return [list(row) for row in zip(*(column.cells for column in shown.columns), strict=True)]
 
 
 def test_tables_show_what_is_there_and_what_is_not() -> None:
     found = table.Survey(
-        {"broadcast": [table.Extent(0, 0, 0), table.Extent(1, 5, 9)], "uplink": [table.Extent(0, 0, 3)]},
-        [table.Last(1, 8, "claim by b-1", 5, "6f6f6f6f", 1000)],
+        {
+            "broadcast": [table.Extent(0, 0, 0), table.Extent(1, 5, 9), table.Extent(2, 5, 9)],
+            "uplink": [table.Extent(0, 0, 3), table.Extent(1, 0, 12_000)],
+        },
+        [
+            Description(0, 0, 0),
+            Description(1, 5, 9, 1_790_000_000, "b-1", 1000, 11_000, Snapshot(6, 2000, 12_345), is_last_void=False),
+            Description(2, 5, 9, None, None, None, 4, Snapshot(1, None, None), is_last_void=True),
+        ],
     )
     topics = table.topics_table(found, KafkaSettings(bootstrap="x:1"))
-    assert list(topics.columns[3].cells)[:3] == ["1", "2", "not made yet"]
+    assert list(topics.columns[3].cells)[:3] == ["2", "3", "not made yet"]
     assert list(topics.columns[2].cells)[:4] == ["1 d", "1 d", "compacted, for good", "10 min"]
-    partitions = table.partitions_table(found, 3500)
-    assert list(partitions.columns[-1].cells) == ["empty", "claim by b-1"]
-    assert list(partitions.columns[-2].cells) == ["", "2.5 s"]
+    assert cells(table.partitions_table(found, 3500)) == [
+        ["0", "0..0", "nobody", "-", "-", "-", "-", "-", "-", "-", "none"],
+        ["1", "5..9", "b-1", "1,790,000,000", "2.5 s", "11,000", "1,000", "6", "1.5 s", "12.3 kB", "valid"],
+        ["2", "5..9", "nobody", "-", "-", "4", "-", "1", "-", "-", "void"],
+    ]
 
 
 @pytest.mark.kafka
 async def test_a_real_cluster_is_surveyed(kafka_settings: KafkaSettings) -> None:
-    from liveroom.kafka import ensure_topics
-
     assert (await table.look(kafka_settings)).partitions == {}
+    assert await table.survey(kafka_settings) == table.Survey({}, [])
     await ensure_topics(kafka_settings)
     found = await table.survey(kafka_settings)
     assert len(found.extents["uplink"]) == kafka_settings.partitions
-    assert found.last == []
+    assert found.queue == [Description(partition, 0, 0) for partition in range(kafka_settings.partitions)]
+
+
+@pytest.mark.kafka
+async def test_who_rules_a_running_system_and_how_far_it_is_behind_is_printed(kafka_bootstrap: str) -> None:
+    prefix, partitions = f"t{secrets.token_hex(4)}.", 2
+    quick = {"SNAPSHOT_INTERVAL_S": "1"}
+    async with (
+        System(kafka_bootstrap, prefix=prefix, partitions=partitions, edges=1, settings=quick) as system,
+        aiohttp.ClientSession() as http,
+    ):
+        sender = Sender(system.ingress_url, system.token("giver"), http)
+        rooms = {partition_of(f"room-{number}", partitions): f"room-{number}" for number in range(20)}
+        for room in rooms.values():
+            assert isinstance(await sender.gift(room, "rose"), Accepted)
+        settings = KafkaSettings(bootstrap=kafka_bootstrap, prefix=prefix, partitions=partitions)
+
+        async def printed() -> list[list[str]]:
+            return cells(table.partitions_table(await table.survey(settings), time.time_ns() // 1_000_000))
+
+        rows: list[list[str]] = []
+        async with asyncio.timeout(20):
+            while not rows or any(row[6] != "0" or row[7] == "-" for row in rows):
+                rows = await printed()
+        for row in rows:
+            assert row[2:4] == ["broadcaster-1", "1"]
+            assert row[5:7] == ["1", "0"]
+            assert row[10] == "valid"
+        system.broadcasters[0].kill(signal.SIGSTOP)
+        for room in rooms.values():
+            assert isinstance(await sender.gift(room, "rose"), Accepted)
+        assert [row[5:7] for row in await printed()] == [["1", "1"], ["1", "1"]]
+        output = await asyncio.to_thread(
+            CliRunner().invoke, app, ["topics", "--kafka", kafka_bootstrap, "--prefix", prefix, "--partitions", "2"]
+        )
+        system.broadcasters[0].kill(signal.SIGCONT)
+    assert output.exit_code == 0
+    assert output.output.count("broadcaster-1") == partitions
