@@ -6,7 +6,7 @@ docs/kafka.md.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping
 from contextlib import suppress
 from enum import Enum
 from typing import Any, Final
@@ -14,7 +14,14 @@ from typing import Any, Final
 import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.errors import KafkaError, OffsetOutOfRangeError, TopicAlreadyExistsError, for_code
+from aiokafka.errors import (
+    KafkaError,
+    KafkaTimeoutError,
+    OffsetOutOfRangeError,
+    ProducerClosed,
+    TopicAlreadyExistsError,
+    for_code,
+)
 from aiokafka.helpers import create_ssl_context
 
 from liveroom import metrics, topics
@@ -26,6 +33,10 @@ MAX_REQUEST_BYTES: Final = 1_000_000  # the broker's message.max.bytes is 1,048,
 RECYCLE_AFTER: Final = 1 << 30  # records of one partition; the client's sequence wraps wrongly at 2**31
 FETCH_WAIT_MS: Final = 250
 STALLED_S: Final = 5.0
+START_REQUESTS: Final = (
+    4  # time-outs of one request that a producer's start may take: connect, ask who is there, get an id, again
+)
+CLOSE_TIMEOUT_S: Final = 5.0
 log = structlog.get_logger()
 
 
@@ -151,10 +162,11 @@ class Producer:
         self._sent = 0
         self._replacing = asyncio.Lock()
         self._replacements: set[asyncio.Task[None]] = set()
+        self._closings: set[asyncio.Task[None]] = set()
         self._metrics = made
 
     async def start(self) -> None:
-        """Connect; raises KafkaError when no broker answers."""
+        """Connect; raises KafkaError when no broker answers in time."""
         self._inner = await self._make()
 
     async def stop(self) -> None:
@@ -164,7 +176,8 @@ class Producer:
         await asyncio.gather(*self._replacements, return_exceptions=True)
         inner, self._inner = self._inner, None
         if inner is not None:
-            await _close(inner)
+            self._close_soon(inner)
+        await asyncio.gather(*self._closings)
 
     async def _make(self) -> AIOKafkaProducer:
         inner = AIOKafkaProducer(
@@ -176,7 +189,11 @@ class Producer:
             max_request_size=MAX_REQUEST_BYTES + 64 * 1024,
         )
         try:
-            await inner.start()
+            async with asyncio.timeout(START_REQUESTS * self._settings.request_timeout_s):
+                await inner.start()  # by itself it would ask for a producer id for ever
+        except TimeoutError:
+            await inner.stop()
+            raise KafkaTimeoutError("no broker gave a producer id in time") from None
         except BaseException:
             await inner.stop()
             raise
@@ -196,7 +213,13 @@ class Producer:
         began = time.perf_counter()
         try:
             async with asyncio.timeout(timeout_s):
-                acked = await inner.send(topic_name(self._settings, topic), value, key=key, partition=partition)
+                try:
+                    acked = await inner.send(topic_name(self._settings, topic), value, key=key, partition=partition)
+                except ProducerClosed:
+                    if self._inner is None or self._inner is inner:
+                        raise
+                    inner = self._inner  # replaced while this record waited for room in it, so it was not taken
+                    acked = await inner.send(topic_name(self._settings, topic), value, key=key, partition=partition)
                 offset = int((await asyncio.shield(acked)).offset)
         except TimeoutError:
             self._count(topic, Unsent.TIMEOUT)
@@ -216,9 +239,8 @@ class Producer:
 
     def _replace_soon(self, broken: AIOKafkaProducer, reason: str) -> None:
         """Replace beside the caller: it takes longer than a sender may wait, and must be done even if the sender gives up."""
-        task = asyncio.create_task(self._replace(broken, reason))
-        self._replacements.add(task)
-        task.add_done_callback(self._replacements.discard)
+        if not self._replacing.locked():
+            _keep(self._replacements, self._replace(broken, reason))
 
     async def _replace(self, old: AIOKafkaProducer, reason: str) -> None:
         """Put a new producer in the place of `old`, which works on until then: perhaps only one partition of it is broken."""
@@ -233,11 +255,33 @@ class Producer:
                 log.warning("producer_not_made", error=repr(error))
                 return  # the next error tries again
             self._inner = made
-        await _close(old)
+        self._close_soon(old)
+
+    def _close_soon(self, inner: AIOKafkaProducer) -> None:
+        """Close a producer in a task that nobody cancels: broken off it would leak."""
+        _keep(self._closings, _close(inner, self._settings.request_timeout_s))
 
 
-async def _close(inner: AIOKafkaProducer) -> None:
-    """Close a producer. What it holds is sent, or given up after the request time-out; cut off before, it would leak."""
+def _keep(tasks: set[asyncio.Task[None]], work: Coroutine[Any, Any, None]) -> None:
+    task = asyncio.create_task(work)
+    tasks.add(task)
+    task.add_done_callback(tasks.discard)
+
+
+async def _close(inner: AIOKafkaProducer, timeout_s: float) -> None:
+    """Close a producer: what it holds is sent, or given up after the time-out.
+
+    An idempotent producer of aiokafka 0.14 never gives up a record, and its `stop` waits for all of them: with no broker it
+    would wait for ever. So its sender is ended first, after the request that is on its way, and what is left is taken from it.
+    """
+    try:
+        async with asyncio.timeout(timeout_s):
+            await inner._message_accumulator.close()  # noqa: SLF001
+    except TimeoutError:
+        log.warning("producer_gave_up", waited_s=timeout_s)
+        with suppress(KafkaError):
+            await inner._sender.close()  # noqa: SLF001
+        inner._message_accumulator._batches.clear()  # noqa: SLF001
     try:
         await inner.stop()
     except KafkaError as error:
@@ -245,16 +289,31 @@ async def _close(inner: AIOKafkaProducer) -> None:
 
 
 async def close_consumer(inner: AIOKafkaConsumer) -> None:
-    """Stop a consumer, and let a cancellation that comes meanwhile go on to the caller.
+    """Stop a consumer, wholly, and let a cancellation that comes meanwhile go on to the caller.
 
-    With a fetch in retry, `stop` of aiokafka 0.14 raises the CancelledError of its own task; at other places it swallows ours.
+    With a fetch in retry, `stop` of aiokafka 0.14 raises the CancelledError of its own task, and leaves its connections open;
+    at other places it swallows a cancellation of ours. So it runs in a task of its own.
     """
-    task = asyncio.current_task()
-    before = task.cancelling() if task is not None else 0
-    with suppress(asyncio.CancelledError):
-        await inner.stop()
-    if task is not None and task.cancelling() > before:
-        raise asyncio.CancelledError
+    stopping = asyncio.create_task(inner.stop())
+    try:
+        await asyncio.wait([stopping])
+    except asyncio.CancelledError:
+        await asyncio.wait([stopping], timeout=CLOSE_TIMEOUT_S)
+        raise
+    finally:
+        if stopping.cancelled():
+            await _close_rest(inner)
+    if not stopping.cancelled() and (error := stopping.exception()) is not None:
+        raise error
+
+
+async def _close_rest(inner: AIOKafkaConsumer) -> None:
+    """Do what `stop` does not get to when it breaks off."""
+    pending = list(inner._fetcher._pending_tasks) if inner._fetcher is not None else []  # noqa: SLF001
+    for task in pending:
+        task.cancel()
+    await asyncio.gather(*pending, return_exceptions=True)
+    await inner._client.close()  # noqa: SLF001
 
 
 class TopicReader:
@@ -328,7 +387,10 @@ class TopicReader:
             try:
                 fetched = await inner.getmany(timeout_ms=1000)
             except OffsetOutOfRangeError as error:
-                await self._skip_lost(inner, error)
+                try:
+                    await self._skip_lost(inner, error)
+                except KafkaError as failed:
+                    await self._reopen(type(failed).__name__)
                 continue
             except KafkaError as error:
                 await self._reopen(type(error).__name__)

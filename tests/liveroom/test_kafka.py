@@ -1,17 +1,20 @@
 """What aiokafka 0.14 does wrong, provoked on the real Kafka, and that the recipes bear it."""
 
 import asyncio
+import logging
 import secrets
 import signal
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
-from aiokafka.errors import KafkaError
+from aiokafka.client import AIOKafkaClient
+from aiokafka.errors import KafkaError, KafkaTimeoutError
+from structlog.testing import capture_logs
 
 from liveroom import kafka, metrics
 from liveroom.cli.localkafka import LocalKafka
@@ -131,6 +134,7 @@ async def test_time_outs_hold_while_the_broker_hangs_and_work_goes_on_after_it()
         async with producer_for(settings, made) as producer:
             await producer.send(UPLINK, b"before", partition=0, timeout_s=3)
             await cluster.kill_broker(number=signal.SIGSTOP)
+            await _unsent_at_last(producer)
             for _ in range(3):
                 began = time.monotonic()
                 with pytest.raises(UnsentError) as error:
@@ -149,6 +153,16 @@ async def test_time_outs_hold_while_the_broker_hangs_and_work_goes_on_after_it()
     assert values.count(b"unknown") <= 3
 
 
+async def _unsent_at_last(producer: Producer) -> None:
+    """Send until nothing comes back: a signal takes a moment to stop all of a broker's threads."""
+    async with asyncio.timeout(DEADLINE_S):
+        while True:
+            try:
+                await producer.send(UPLINK, b"unsent", partition=0, timeout_s=0.2)
+            except UnsentError:
+                return
+
+
 async def _sent_after_fault(producer: Producer) -> None:
     async with asyncio.timeout(DEADLINE_S):
         while True:
@@ -158,6 +172,68 @@ async def _sent_after_fault(producer: Producer) -> None:
                 await asyncio.sleep(0.1)
             else:
                 return
+
+
+async def test_senders_that_wait_for_room_in_a_producer_that_is_recycled_go_on_in_the_new_one(
+    kafka_settings: KafkaSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kafka, "RECYCLE_AFTER", 5)
+    await ensure_topics(kafka_settings, [UPLINK])
+    made = Metrics("ingress")
+    async with producer_for(kafka_settings, made) as producer:
+
+        async def send(task: int) -> None:
+            for number in range(6):  # a batch has room for three
+                await producer.send(UPLINK, b"%d %d " % (task, number) + b"x" * 300_000, partition=0, timeout_s=10)
+
+        await asyncio.gather(*(send(task) for task in range(12)))
+        assert count_of(made, metrics.PRODUCER_REPLACED, "recycled") >= 2
+    values = await everything(kafka_settings, kafka.topic_name(kafka_settings, UPLINK))
+    heads = sorted(value.rstrip(b"x") for value in values)
+    assert heads == sorted(b"%d %d " % (task, number) for task in range(12) for number in range(6))
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("number", [signal.SIGSTOP, signal.SIGKILL])
+async def test_a_producer_with_an_unsent_record_ends_in_time_and_wholly_without_a_broker(
+    number: signal.Signals,
+) -> None:
+    async with LocalKafka() as cluster:
+        settings = KafkaSettings(bootstrap=cluster.bootstrap, prefix="", partitions=1, request_timeout_s=1)
+        await ensure_topics(settings, [UPLINK])
+        before = asyncio.all_tasks()
+        producer = Producer(settings, Metrics("ingress"))
+        await producer.start()
+        await producer.send(UPLINK, b"acknowledged", partition=0, timeout_s=3)
+        await cluster.kill_broker(number=number)
+        await _unsent_at_last(producer)
+        began = time.monotonic()
+        async with asyncio.timeout(DEADLINE_S):
+            await producer.stop()
+        assert time.monotonic() - began < 5 * settings.request_timeout_s
+        await asyncio.sleep(0)
+        assert asyncio.all_tasks() == before
+
+
+@pytest.mark.fault
+async def test_a_producer_gives_up_its_start_when_the_broker_hangs_before_it_has_an_id(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with LocalKafka() as cluster:
+        settings = KafkaSettings(bootstrap=cluster.bootstrap, prefix="", partitions=1, request_timeout_s=1)
+        bootstrap = AIOKafkaClient.bootstrap
+
+        async def hang_after(client: AIOKafkaClient) -> None:
+            await bootstrap(client)
+            await cluster.kill_broker(number=signal.SIGSTOP)
+
+        monkeypatch.setattr(AIOKafkaClient, "bootstrap", hang_after)
+        before = asyncio.all_tasks()
+        began = time.monotonic()
+        async with asyncio.timeout(DEADLINE_S):
+            with pytest.raises(KafkaError):
+                await Producer(settings, Metrics("ingress")).start()
+        assert time.monotonic() - began < 6 * settings.request_timeout_s
+        await asyncio.sleep(0)
+        assert asyncio.all_tasks() == before
 
 
 async def next_values(reader: TopicReader, count: int) -> list[bytes]:
@@ -206,39 +282,134 @@ async def test_a_reader_whose_place_was_cut_away_says_so_and_goes_on_at_what_is_
             tp = TopicPartition(kafka.topic_name(kafka_settings, UPLINK), 2)
             await admin.delete_records({tp: RecordsToDelete(before_offset=6)})
             inner.resume(*inner.assignment())
-            assert await next_values(reader, 4) == [b"6", b"7", b"8", b"9"]
+            with capture_logs() as told:
+                assert await next_values(reader, 4) == [b"6", b"7", b"8", b"9"]
             assert count_of(made, metrics.READER_RESTARTS, UPLINK.name, "offset_out_of_range") == 1
+            (line,) = told
+            assert line == {
+                "event": "records_missed",
+                "log_level": "error",
+                "topic": tp.topic,
+                "partition": 2,
+                "wanted": 0,
+                "found": 6,
+            }
         finally:
             await reader.stop()
 
 
-class Client:
-    """A consumer whose `stop` behaves in one of the ways aiokafka's does."""
+async def test_a_reader_that_is_beyond_a_log_which_lost_its_end_goes_on_at_the_end(kafka_settings: KafkaSettings) -> None:
+    await ensure_topics(kafka_settings, [UPLINK])
+    made = Metrics("edge")
+    reader = TopicReader(kafka_settings, UPLINK, made)
+    async with producer_for(kafka_settings, made) as producer:
+        await producer.send(UPLINK, b"before", partition=2, timeout_s=3)
+        await reader.start()
+        try:
+            inner: Any = reader._inner
+            tp = TopicPartition(kafka.topic_name(kafka_settings, UPLINK), 2)
+            reader.positions[tp] = 50
+            inner.seek(tp, 50)
+            with capture_logs() as told:
+                async with asyncio.timeout(DEADLINE_S):
+                    async for _ in reader.read():
+                        if told:
+                            break
+            assert [(line["event"], line["wanted"], line["found"]) for line in told] == [("records_missed", 50, 1)]
+            await producer.send(UPLINK, b"after", partition=2, timeout_s=3)
+            assert await next_values(reader, 1) == [b"after"]
+        finally:
+            await reader.stop()
 
-    def __init__(self, *, raises: bool, swallows: bool) -> None:
-        self.raises = raises
+
+async def test_a_reader_that_cannot_ask_where_the_log_begins_tries_again(
+    kafka_settings: KafkaSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await ensure_topics(kafka_settings, [UPLINK])
+    made = Metrics("edge")
+    reader = TopicReader(kafka_settings, UPLINK, made)
+    async with producer_for(kafka_settings, made) as producer, admin_for(kafka_settings) as admin:
+        await reader.start()
+        try:
+            inner: Any = reader._inner
+            inner.pause(*inner.assignment())
+            for number in range(3):
+                await producer.send(UPLINK, b"%d" % number, partition=2, timeout_s=3)
+            tp = TopicPartition(kafka.topic_name(kafka_settings, UPLINK), 2)
+            await admin.delete_records({tp: RecordsToDelete(before_offset=2)})
+
+            async def refuse(_: object) -> None:
+                raise KafkaTimeoutError
+
+            monkeypatch.setattr(inner, "beginning_offsets", refuse)  # of the first client alone
+            inner.resume(*inner.assignment())
+            assert await next_values(reader, 1) == [b"2"]
+            assert count_of(made, metrics.READER_RESTARTS, UPLINK.name, "KafkaTimeoutError") == 1
+        finally:
+            await reader.stop()
+
+
+@pytest.mark.fault
+async def test_a_consumer_whose_fetch_is_in_retry_is_closed_wholly_and_its_own_cancellation_passed_over() -> None:
+    async with LocalKafka() as cluster:
+        settings = KafkaSettings(bootstrap=cluster.bootstrap, prefix="", partitions=1)
+        await ensure_topics(settings, [UPLINK])
+        before = asyncio.all_tasks()
+        reader = TopicReader(settings, UPLINK, Metrics("edge"))
+        await reader.start()
+        inner: Any = reader._inner
+        inner._fetcher._retry_backoff = 60
+        with capture_stdlib("aiokafka.consumer.fetcher") as failed:
+            await cluster.kill_broker()
+            await asyncio.wait_for(failed.wait(), DEADLINE_S)
+        await reader.stop()
+        await asyncio.sleep(0)
+        assert asyncio.all_tasks() == before
+        assert inner._client._sync_task is None
+
+
+@contextmanager
+def capture_stdlib(name: str) -> Iterator[asyncio.Event]:
+    """Give an event that is set at the first error this logger writes."""
+    seen = asyncio.Event()
+
+    class Handler(logging.Handler):
+        def emit(self, _: logging.LogRecord) -> None:
+            seen.set()
+
+    handler = Handler(logging.ERROR)
+    logging.getLogger(name).addHandler(handler)
+    try:
+        yield seen
+    finally:
+        logging.getLogger(name).removeHandler(handler)
+
+
+class Client:
+    """A consumer whose `stop` takes its time, and may swallow a cancellation as aiokafka's does."""
+
+    def __init__(self, *, swallows: bool) -> None:
         self.swallows = swallows
+        self.stopped = False
 
     async def stop(self) -> None:
-        if self.raises:
-            raise asyncio.CancelledError
         try:
             await asyncio.sleep(0.05)
         except asyncio.CancelledError:
             if not self.swallows:
                 raise
+        self.stopped = True
 
 
-async def test_closing_a_consumer_passes_over_its_own_cancellation_and_heeds_ours() -> None:
-    own: Any = Client(raises=True, swallows=False)
-    await close_consumer(own)
-    for swallows in (False, True):
-        client: Any = Client(raises=False, swallows=swallows)
-        task = asyncio.create_task(close_consumer(client))
-        await asyncio.sleep(0)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
+@pytest.mark.parametrize("swallows", [False, True])
+async def test_a_cancellation_while_a_consumer_is_closed_goes_on_once_it_is_closed(swallows: bool) -> None:
+    client: Any = Client(swallows=swallows)
+    task = asyncio.create_task(close_consumer(client))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert client.stopped
 
 
 def test_every_client_has_time_outs_within_the_failure_budget() -> None:
