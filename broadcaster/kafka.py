@@ -146,7 +146,7 @@ class Broadcaster:
             try:
                 begins = (await self._consumer.beginning_offsets([tp]))[tp]
                 ends = (await self._consumer.end_offsets([tp]))[tp]
-                committed = await self._consumer.committed(tp) if wanted is None and begins > 0 else None
+                committed = await self._consumer.committed(tp) if wanted is None else None
             except KafkaError as error:
                 log.warning("uplink_place_unknown", partition=number, error=repr(error))
                 continue

@@ -19,7 +19,7 @@ from aiokafka.errors import KafkaError
 from broadcaster.audience import Audience
 from broadcaster.ownership import Append, Apply, Load, Lost, TakenOver, Tenure, take_over
 from broadcaster.room import HistoryError
-from broadcaster.rooms import BadBodyError, Rooms
+from broadcaster.rooms import NOTHING, BadBodyError, Packed, Rooms
 from liveroom import metrics, topics
 from liveroom.kafka import Producer, UnsentError
 from liveroom.kinds import RecordType
@@ -240,8 +240,7 @@ class Partition:
 
     def uplink_lost(self, wanted: int, found: int) -> None:
         """Note that uplink records are gone which were never taken: retention overtook their owner."""
-        self._runtime.metrics.counter(metrics.HISTORY_LOST, Lost.UPLINK.value).inc()
-        log.error("uplink_lost", partition=self.number, wanted=wanted, found=found, then="rooms get new epochs and numbers")
+        log.error("uplink_lost", partition=self.number, wanted=wanted, found=found)
         self.rooms = self._history_lost(Lost.UPLINK)
         self._taken_to = self.uplink_next = found
 
@@ -291,20 +290,7 @@ class Partition:
             for letter in letters:
                 await self._put_aside(letter)
             packed = self.rooms.pack(f"{self.number}.{self._ruling().next_offset - 1}", now_ms())
-            tenure = self._ruling()
-            value = encode_batch(
-                tenure.epoch,
-                tenure.owner,
-                tenure.anchor(self._taken_to),
-                tenure.next_offset - 1,
-                now_ms(),
-                packed.oldest_ms,
-                packed.rooms,
-                packed.notices,
-                packed.cards,
-                self.rooms.clock_ms,
-                self.rooms.balance,
-            )
+            value = self._encode(packed, self._taken_to)
             await self._write(value)
             self.uplink_next = self._taken_to
             self._batches.inc()
@@ -315,6 +301,22 @@ class Partition:
                 self._delay.observe(max(0, now_ms() - packed.oldest_ms) / 1000)
             if not self._inbox:
                 return
+
+    def _encode(self, packed: Packed, uplink_next: int) -> bytes:
+        tenure = self._ruling()
+        return encode_batch(
+            tenure.epoch,
+            tenure.owner,
+            tenure.anchor(uplink_next),
+            tenure.next_offset - 1,
+            now_ms(),
+            packed.oldest_ms,
+            packed.rooms,
+            packed.notices,
+            packed.cards,
+            self.rooms.clock_ms,
+            self.rooms.balance,
+        )
 
     def _take(self) -> list[DeadLetter]:
         letters: list[DeadLetter] = []
@@ -351,7 +353,10 @@ class Partition:
         return is_settling or passed > self._settings.snapshot_interval_s
 
     async def _snapshot(self) -> None:
-        """Write the state, then renew the claim behind it, so that retention never takes what others start from."""
+        """Write the state, then renew the claim behind it, so that retention never takes what others start from.
+
+        An empty batch names both: nothing before it is needed any more.
+        """
         tenure, rooms = self._ruling(), self.rooms
         while not rooms.store(STORE_STEP):  # noqa: ASYNC110 - it works in steps, and others go on between them
             await asyncio.sleep(0)
@@ -367,6 +372,7 @@ class Partition:
         tenure.snapshot_offset = first
         renewal = Claim(tenure.epoch, tenure.owner, now_ms(), self._settings.instance)
         tenure.renewed(await self._write(encode_claim(renewal)))
+        await self._write(self._encode(NOTHING, self.uplink_next))
         self._snapshot_s = time.monotonic()
         self._snapshots.inc()
 

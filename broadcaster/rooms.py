@@ -79,6 +79,9 @@ class Packed(NamedTuple):
         return bool(self.rooms or self.notices or self.cards)
 
 
+NOTHING: Final = Packed([], [], [], 0, 0, 0)
+
+
 class Rooms:
     """All rooms of a partition and the balance of what was taken.
 

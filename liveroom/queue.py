@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple, Self, TypeVar
 
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka.errors import KafkaError
 
 from liveroom import metrics, topics
 from liveroom.kafka import TopicReader, client_arguments, close_consumer, topic_name
@@ -32,6 +33,7 @@ from liveroom.service import Metrics
 from liveroom.settings import KafkaSettings
 
 READ_TIMEOUT_S: Final = 5.0
+RETRY_S: Final = 0.2
 REQUEST_TIMEOUT_MS: Final = 1500  # short: a broker that hangs is asked in vain, and the next attempt asks another
 T = TypeVar("T")
 D = TypeVar("D", Claim, SnapshotChunk)
@@ -130,6 +132,7 @@ class QueueReader:
         self._settings = settings
         self._reader = TopicReader(settings, topics.BROADCAST, made)
         self._rulings: dict[int, Ruling] = {}
+        self._next: dict[int, int] = {}
         self._void = made.counter(metrics.VOID_RECORDS)
         self._read_bytes = made.counter(metrics.READ_BYTES)
         self._metrics = made
@@ -139,14 +142,19 @@ class QueueReader:
         await self._reader.start()
         limit = asyncio.Semaphore(8)
 
-        async def ruling_of(partition: int, stop: int) -> None:
-            async with limit, LogReader(self._settings, partition) as reader:
-                start, _ = await reader.bounds()
-                self._rulings[partition] = await reader.drive(find_ruling(start, stop))
+        async def find(partition: int, stop: int) -> None:
+            async with limit:
+                await self._find_ruling(partition, stop)
 
         async with asyncio.TaskGroup() as tasks:
             for tp, offset in self._reader.positions.items():
-                tasks.create_task(ruling_of(tp.partition, offset))
+                tasks.create_task(find(tp.partition, offset))
+
+    async def _find_ruling(self, partition: int, stop: int) -> None:
+        async with LogReader(self._settings, partition) as reader:
+            start, _ = await reader.bounds()
+            self._rulings[partition] = await reader.drive(find_ruling(start, stop))
+            self._next[partition] = stop
 
     async def stop(self) -> None:
         """Disconnect."""
@@ -155,9 +163,23 @@ class QueueReader:
     async def batches(self) -> AsyncIterator[tuple[int, int, Batch]]:
         """Give (partition, offset, batch) for ever."""
         async for partition, records in self._reader.read():
+            if records and records[0].offset != self._next[partition]:
+                await self._find_again(partition, records[0].offset)
             for record in records:
+                self._next[partition] = record.offset + 1
                 if (batch := self._valid_batch(partition, record)) is not None:
                     yield partition, record.offset, batch
+
+    async def _find_again(self, partition: int, offset: int) -> None:
+        """Find out who rules before `offset`: what lay before it was cut away unread, perhaps with a claim."""
+        while True:
+            try:
+                await self._find_ruling(partition, offset)
+            except (KafkaError, LogReadError, TimeoutError) as error:
+                log.warning("ruling_unknown", partition=partition, error=repr(error))
+                await asyncio.sleep(RETRY_S)
+            else:
+                return
 
     def _valid_batch(self, partition: int, record: ConsumerRecord) -> Batch | None:
         value: bytes = record.value or b""

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from broadcaster.ownership import Append, Apply, Load, TakenOver, Tenure, take_over
-from broadcaster.rooms import Rooms
+from broadcaster.rooms import NOTHING, Packed, Rooms
 from liveroom.kinds import Kind, RecordType
 from liveroom.records import (
     NO_OFFSET,
@@ -262,12 +262,14 @@ class World:
                     answer = yield asked
 
     def _flush(self, tenure: Tenure, rooms: Rooms, next_: int) -> Generator[Any, Any, bool]:
-        packed = rooms.pack("", 0)
+        return (yield from self._write(tenure, self._batch(tenure, rooms, rooms.pack("", 0), next_)))
+
+    @staticmethod
+    def _batch(tenure: Tenure, rooms: Rooms, packed: Packed, next_: int) -> bytes:
         anchor = tenure.anchor(next_)
-        value = encode_batch(
+        return encode_batch(
             tenure.epoch, tenure.owner, anchor, 0, 0, 0, packed.rooms, clock_ms=rooms.clock_ms, balance=rooms.balance
         )
-        return (yield from self._write(tenure, value))
 
     def _write(self, tenure: Tenure, value: bytes) -> Generator[Any, Any, bool]:
         offset = yield Write(value)
@@ -293,7 +295,7 @@ class World:
         if not (yield from tenure.acked(offset)):
             return False
         tenure.renewed(offset)
-        return True
+        return (yield from self._write(tenure, self._batch(tenure, rooms, NOTHING, next_)))
 
     # ---- what must hold
     def check(self) -> None:

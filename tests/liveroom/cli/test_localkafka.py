@@ -14,7 +14,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from liveroom.cli import localkafka
-from liveroom.cli.localkafka import LocalKafka, LocalKafkaError, kafka_cluster
+from liveroom.cli.localkafka import BrokerAddress, LocalKafka, LocalKafkaError, kafka_cluster, server_settings
 
 pytestmark = pytest.mark.kafka
 DEADLINE_S = 30.0
@@ -212,3 +212,11 @@ async def test_three_brokers_survive_the_loss_of_the_one_that_leads_dead_or_stop
         await produce(others, "safe", [b"one is stopped"])
         await kafka.kill_broker(leader, signal.SIGCONT)
         assert await everything(others, "safe", 3) == [b"before", b"one is dead", b"one is stopped"]
+
+
+def test_three_local_brokers_are_set_as_those_in_production_must_be() -> None:
+    text = (Path(__file__).parents[3] / "deploy" / "kafka" / "broker.properties").read_text(encoding="ascii")
+    wanted = dict(line.split("=", 1) for line in text.splitlines() if line and not line.startswith("#"))
+    nodes = [BrokerAddress(number, 2 * number, 2 * number + 1) for number in (1, 2, 3)]
+    have = server_settings(nodes[0], nodes)
+    assert {name: have.get(name) for name in wanted} == wanted

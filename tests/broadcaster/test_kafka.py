@@ -1,0 +1,205 @@
+"""A broadcaster on the real Kafka, in this process, when its client hangs or its topics lose their heads."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import msgspec
+import pytest
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
+
+from broadcaster import kafka
+from broadcaster.kafka import Broadcaster
+from broadcaster.ownership import Lost
+from liveroom import metrics
+from liveroom.kafka import Producer, ensure_topics, topic_name
+from liveroom.kinds import Kind
+from liveroom.records import Batch, Item, RoomFlags, Uplink, decode_broadcast, encode_uplink
+from liveroom.service import Runtime
+from liveroom.settings import BroadcasterSettings, KafkaSettings
+from liveroom.topics import BROADCAST, UPLINK, Topic
+from liveroom.wire import ReceivedBatch, decode_server_frame, inflate
+
+DEADLINE_S = 20.0
+
+
+@pytest.fixture
+def settings(kafka_settings: KafkaSettings) -> KafkaSettings:
+    return kafka_settings.model_copy(update={"partitions": 1, "session_timeout_s": 3.0})
+
+
+class Bench:
+    """A broadcaster, and the two ends of its partition."""
+
+    def __init__(self, settings: KafkaSettings, broadcaster: Broadcaster, producer: Producer, runtime: Runtime) -> None:
+        self.broadcaster = broadcaster
+        self.runtime = runtime
+        self._settings = settings
+        self._producer = producer
+        self._sent = 0
+
+    async def send(self, count: int = 1) -> None:
+        await send(self._producer, count)
+
+    async def got(self, count: int) -> list[ReceivedBatch]:
+        """Wait until so many messages lie on the queue; return the batches that hold them."""
+        async with asyncio.timeout(DEADLINE_S):
+            while True:
+                batches = await batches_of(self._settings)
+                if sum(len(batch.messages) for batch in batches) >= count:
+                    return batches
+                await asyncio.sleep(0.1)
+
+    def lost(self, what: Lost) -> float:
+        value: float = self.runtime.metrics.counter(metrics.HISTORY_LOST, what.value)._value.get()
+        return value
+
+
+async def send(producer: Producer, count: int) -> None:
+    for _ in range(count):
+        record = Uplink(1, "r", f"i{id(object())}-{asyncio.get_running_loop().time()}", "u", 1, [Item(Kind.GIFT)])
+        value = encode_uplink(msgspec.structs.replace(record, id=record.id.replace(".", "-")))
+        await producer.send(UPLINK, value, key=b"r", partition=0, timeout_s=5)
+
+
+async def batches_of(settings: KafkaSettings) -> list[ReceivedBatch]:
+    tp = TopicPartition(topic_name(settings, BROADCAST), 0)
+    consumer = AIOKafkaConsumer(bootstrap_servers=settings.bootstrap, auto_offset_reset="earliest")
+    await consumer.start()
+    try:
+        consumer.assign([tp])
+        end = (await consumer.end_offsets([tp]))[tp]
+        found: list[ReceivedBatch] = []
+        while await consumer.position(tp) < end:
+            for record in (await consumer.getmany(tp, timeout_ms=300)).get(tp, []):
+                batch = decode_broadcast(record.value)
+                if isinstance(batch, Batch):
+                    for entry, payload in batch.rooms():
+                        text = inflate(payload) if entry.flags & RoomFlags.DEFLATED else bytes(payload)
+                        frame = decode_server_frame(text)
+                        assert isinstance(frame, ReceivedBatch)
+                        found.append(frame)
+        return found
+    finally:
+        await consumer.stop()
+
+
+async def cut(settings: KafkaSettings, topic: Topic, before_offset: int) -> None:
+    """Do what retention does. -1: up to the end."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=settings.bootstrap)
+    await admin.start()
+    try:
+        await admin.delete_records({TopicPartition(topic_name(settings, topic), 0): RecordsToDelete(before_offset)})
+    finally:
+        await admin.close()
+
+
+@asynccontextmanager
+async def producing(settings: KafkaSettings) -> AsyncIterator[Producer]:
+    await ensure_topics(settings)
+    producer = Producer(settings, Runtime("broadcaster").metrics)
+    await producer.start()
+    try:
+        yield producer
+    finally:
+        await producer.stop()
+
+
+@asynccontextmanager
+async def broadcasting(settings: KafkaSettings) -> AsyncIterator[Bench]:
+    """Run a broadcaster while the block runs; it ends in order, with a snapshot."""
+    runtime = Runtime("broadcaster", "assigned")
+    whole = BroadcasterSettings(kafka=settings, instance="one", snapshot_interval_s=3600)
+    async with producing(settings) as producer, asyncio.TaskGroup() as tasks:
+        broadcaster = Broadcaster(whole, producer, runtime, tasks)
+        running = tasks.create_task(broadcaster.run())
+        try:
+            yield Bench(settings, broadcaster, producer, runtime)
+        finally:
+            runtime.stopping.set()
+            await running
+
+
+async def test_a_group_member_whose_client_hangs_joins_anew_and_misses_nothing(
+    settings: KafkaSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kafka, "STALLED_S", 1.0)
+    async with broadcasting(settings) as bench:
+        await bench.send(3)
+        await bench.got(3)
+        hanging = bench.broadcaster._consumer
+        hanging.pause(*hanging.assignment())
+        await bench.send(5)
+        batches = await bench.got(8)
+        assert bench.broadcaster._consumer is not hanging
+        restarts = bench.runtime.metrics.counter(metrics.READER_RESTARTS, UPLINK.name, "stalled")
+        assert restarts._value.get() == 1
+    assert [message.rseq for batch in batches for message in batch.messages] == list(range(1, 9))
+
+
+async def test_a_restart_in_order_goes_on_with_the_next_number(settings: KafkaSettings) -> None:
+    async with broadcasting(settings) as bench:
+        await bench.send(3)
+        await bench.got(3)
+    async with broadcasting(settings) as bench:
+        await bench.send(2)
+        batches = await bench.got(5)
+        assert [message.rseq for batch in batches for message in batch.messages] == [1, 2, 3, 4, 5]
+        assert len({batch.header.epoch for batch in batches}) == 1
+        assert sum(bench.lost(what) for what in Lost) == 0
+
+
+async def test_uplink_that_retention_took_unread_is_a_loud_loss_and_a_new_room_epoch(
+    settings: KafkaSettings,
+) -> None:
+    async with broadcasting(settings) as bench:
+        await bench.send(3)
+        (first, *_) = await bench.got(3)
+    async with producing(settings) as producer:
+        await send(producer, 4)
+    await cut(settings, UPLINK, 5)
+    await asyncio.sleep(1.1)  # an epoch is a second: the new one must be above
+    async with broadcasting(settings) as bench:
+        batches = await bench.got(5)
+        assert bench.lost(Lost.UPLINK) == 1
+    assert [message.rseq for message in batches[-1].messages][-1] == 2
+    assert batches[-1].header.epoch > first.header.epoch
+
+
+async def test_a_queue_without_its_history_is_a_loud_loss_and_a_new_room_epoch(settings: KafkaSettings) -> None:
+    async with broadcasting(settings) as bench:
+        await bench.send(3)
+        (first, *_) = await bench.got(3)
+    await cut(settings, BROADCAST, -1)
+    await asyncio.sleep(1.1)
+    async with broadcasting(settings) as bench:
+        await bench.send(2)
+        batches = await bench.got(2)
+        assert bench.lost(Lost.BROADCAST) == 1
+    assert [message.rseq for batch in batches for message in batch.messages] == [1, 2]
+    assert batches[0].header.epoch > first.header.epoch
+
+
+async def test_a_snapshot_that_retention_took_is_a_loud_loss_and_a_new_room_epoch(settings: KafkaSettings) -> None:
+    async with broadcasting(settings) as bench:
+        await bench.send(3)
+        (first, *_) = await bench.got(3)
+    # What is left is the renewed claim behind the snapshot, and batches that name both.
+    async with broadcasting(settings) as bench:
+        await bench.send(1)
+        await bench.got(4)
+        partition = bench.broadcaster._partitions[0]
+        assert partition._tenure is not None
+        claim = partition._tenure.claim_offset
+        for task in bench.broadcaster._lives.values():
+            task.cancel()  # no settling: it dies
+        partition.is_ruling = False
+    await cut(settings, BROADCAST, claim)
+    await asyncio.sleep(1.1)
+    async with broadcasting(settings) as bench:
+        await bench.send(2)
+        batches = await bench.got(3)
+        assert bench.lost(Lost.SNAPSHOT) == 1
+    assert [message.rseq for message in batches[-1].messages][-1] == 2
+    assert batches[-1].header.epoch > first.header.epoch
