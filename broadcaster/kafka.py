@@ -6,12 +6,13 @@ Owns the group membership, which is for assignment alone: where a partition goes
 
 import asyncio
 import time
+from collections.abc import Iterable
 from typing import Final
 
 import msgspec
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
 from broadcaster.partition import Partition
 from liveroom import metrics, topics
@@ -27,6 +28,7 @@ RETRY_S: Final = 0.2
 LOOK_S: Final = 1.0
 SETTLE_S: Final = 5.0
 STALLED_S: Final = 5.0
+JOIN_SESSIONS: Final = 3  # so many session time-outs may joining the group take: the others have one to come along
 NOWHERE: Final = -2  # differs from every place and from None
 log = structlog.get_logger()
 
@@ -66,7 +68,7 @@ class Broadcaster:
             group_id=f"{kafka.prefix}broadcaster",
             client_id=self._settings.instance,
             enable_auto_commit=False,
-            auto_offset_reset="earliest",  # only until the take-over says where
+            auto_offset_reset="none",  # the log says where; a place that is gone must be told, not jumped over
             session_timeout_ms=timeout_ms,
             heartbeat_interval_ms=timeout_ms // 4,
             rebalance_timeout_ms=timeout_ms,
@@ -94,8 +96,37 @@ class Broadcaster:
             await close_consumer(self._consumer)
 
     async def _join(self) -> None:
-        self._consumer.subscribe([self._uplink], listener=Assignment(self))
-        await self._consumer.start()
+        """Join the group: as often as needed, until told to stop. A client whose start failed is of no use any more."""
+        while not self._runtime.stopping.is_set():
+            self._consumer.subscribe([self._uplink], listener=Assignment(self))
+            if await self._started(self._consumer):
+                break
+            if self._partitions:  # given to it before it failed
+                self.assign(set())
+            await close_consumer(self._consumer)
+            self._consumer = self._make_consumer()
+            await asyncio.sleep(RETRY_S)
+
+    async def _started(self, consumer: AIOKafkaConsumer) -> bool:
+        """Start a client, which waits for its partitions: by itself for ever. Say whether it has them."""
+        joining = asyncio.create_task(consumer.start())
+        stopping = asyncio.create_task(self._runtime.stopping.wait())
+        try:
+            timeout_s = JOIN_SESSIONS * self._settings.kafka.session_timeout_s
+            await asyncio.wait([joining, stopping], timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopping.cancel()
+            joining.cancel()  # does nothing to one that is done
+            await asyncio.wait([joining])
+        if joining.cancelled():
+            log.warning("group_not_joined", error="not in time, or told to stop")
+            return False
+        if (error := joining.exception()) is None:
+            return True
+        log.warning("group_not_joined", error=repr(error))
+        if not isinstance(error, KafkaError):
+            raise error
+        return False
 
     async def _rejoin(self, reason: str) -> None:
         """Leave the group and join it with a new client: the old one hangs (aiokafka issue 1154)."""
@@ -104,20 +135,14 @@ class Broadcaster:
         self.assign(set())
         await close_consumer(self._consumer)
         self._consumer = self._make_consumer()
-        while not self._runtime.stopping.is_set():
-            try:
-                await self._join()
-            except KafkaError as error:
-                log.warning("group_not_joined", error=repr(error))
-                await asyncio.sleep(RETRY_S)
-            else:
-                break
+        await self._join()
         self._moved_s = time.monotonic()
 
     async def _poll(self) -> None:
         if self._is_stalled:
             self._is_stalled = False
             await self._rejoin("stalled")
+            return  # perhaps only because we are to stop: then the client was never started
         await self._seek_where_ruling()
         for number in list(self._full):
             partition = self._partitions.get(number)
@@ -126,6 +151,9 @@ class Broadcaster:
                 self._resume(number)
         try:
             fetched = await self._consumer.getmany(timeout_ms=POLL_MS)
+        except OffsetOutOfRangeError as error:
+            self._find_place(error.args[0])
+            return
         except KafkaError as error:
             log.warning("uplink_unread", error=repr(error))
             await asyncio.sleep(RETRY_S)
@@ -138,6 +166,14 @@ class Broadcaster:
             if not partition.hand_in(records):
                 self._full.add(tp.partition)
                 self._pause(tp.partition)
+
+    def _find_place(self, gone: Iterable[TopicPartition]) -> None:
+        """Look anew where these partitions go on: retention overtook their owner, or the log lost its end."""
+        for tp in gone:
+            partition = self._partitions.get(tp.partition)
+            if partition is not None and partition.is_ruling:
+                self._pause(tp.partition)
+                self._to_seek[tp.partition] = partition.wanted_next
 
     async def _seek_where_ruling(self) -> None:
         """Read on where take-overs that are done have found to go on."""
@@ -156,6 +192,8 @@ class Broadcaster:
                 continue
             place = wanted if wanted is not None else begins if committed is None else committed
             if not begins <= place <= ends:
+                if partition.is_busy:
+                    continue  # what was handed in before is written first
                 partition.uplink_lost(place, begins)
                 place = begins
             partition.begins_at(place)
@@ -173,7 +211,7 @@ class Broadcaster:
             self._full.discard(number)
             self._reported.pop(number, None)
         for number in numbers:
-            self._pause(number)
+            self._hold(number)
             if (kept := self._partitions.get(number)) is not None:
                 if kept.is_ruling:
                     self._to_seek[number] = kept.wanted_next
@@ -201,6 +239,13 @@ class Broadcaster:
     def _on_lost(self, number: int) -> None:
         self._to_seek.pop(number, None)
         self._pause(number)
+
+    def _hold(self, number: int) -> None:
+        """Fetch nothing of a partition that is just assigned. Without a place, the client would look for a committed one."""
+        tp = TopicPartition(self._uplink, number)
+        if tp in self._consumer.assignment():
+            self._consumer.pause(tp)
+            self._consumer.seek(tp, 0)
 
     def _pause(self, number: int) -> None:
         tp = TopicPartition(self._uplink, number)

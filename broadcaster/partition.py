@@ -143,6 +143,11 @@ class Partition:
         """Whether more records may be handed in."""
         return len(self._inbox) < MAX_INBOX // 2
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether records were handed in that no acknowledged batch reflects."""
+        return bool(self._inbox) or self._taken_to != self.uplink_next
+
     def wake(self) -> None:
         """Look around: the log's end or the audience changed."""
         self._wake.set()

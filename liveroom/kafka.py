@@ -304,7 +304,9 @@ async def close_consumer(inner: AIOKafkaConsumer) -> None:
         if stopping.cancelled():
             await _close_rest(inner)
     if not stopping.cancelled() and (error := stopping.exception()) is not None:
-        raise error
+        if not isinstance(error, KafkaError):
+            raise error
+        log.warning("consumer_closed_in_error", error=repr(error))
 
 
 async def _close_rest(inner: AIOKafkaConsumer) -> None:

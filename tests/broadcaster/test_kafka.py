@@ -1,6 +1,8 @@
 """A broadcaster on the real Kafka, in this process, when its client hangs or its topics lose their heads."""
 
 import asyncio
+import signal
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -13,6 +15,7 @@ from broadcaster import kafka
 from broadcaster.kafka import Broadcaster
 from broadcaster.ownership import Lost
 from liveroom import metrics
+from liveroom.cli.localkafka import LocalKafka
 from liveroom.kafka import Producer, ensure_topics, topic_name
 from liveroom.kinds import Kind
 from liveroom.records import Batch, Item, RoomFlags, Uplink, decode_broadcast, encode_uplink
@@ -20,6 +23,7 @@ from liveroom.service import Runtime
 from liveroom.settings import BroadcasterSettings, KafkaSettings
 from liveroom.topics import BROADCAST, UPLINK, Topic
 from liveroom.wire import ReceivedBatch, decode_server_frame, inflate
+from tests.e2e.audience import settled
 
 DEADLINE_S = 20.0
 
@@ -165,6 +169,78 @@ async def test_uplink_that_retention_took_unread_is_a_loud_loss_and_a_new_room_e
         assert bench.lost(Lost.UPLINK) == 1
     assert [message.rseq for message in batches[-1].messages][-1] == 2
     assert batches[-1].header.epoch > first.header.epoch
+
+
+async def test_uplink_that_retention_takes_from_under_a_ruling_owner_is_told_too(settings: KafkaSettings) -> None:
+    async with broadcasting(settings) as bench:
+        await bench.send(3)
+        (first, *_) = await bench.got(3)
+        consumer = bench.broadcaster._consumer
+        consumer.pause(*consumer.assignment())
+        await asyncio.sleep(1.1)  # a fetch may be on its way; and an epoch is a second
+        await bench.send(5)
+        await cut(settings, UPLINK, 6)
+        consumer.resume(*consumer.assignment())
+        batches = await bench.got(5)
+        await bench.send(1)
+        batches = await bench.got(6)
+        assert bench.broadcaster._consumer is consumer
+        assert bench.lost(Lost.UPLINK) == 1
+    assert [message.rseq for batch in batches for message in batch.messages] == [1, 2, 3, 1, 2, 3]
+    assert batches[-1].header.epoch > first.header.epoch
+
+
+async def test_what_was_handed_in_before_its_uplink_was_cut_is_written_before_the_rooms_begin_anew(
+    settings: KafkaSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with broadcasting(settings) as bench:
+        await bench.send(3)
+        (first, *_) = await bench.got(3)
+        consumer = bench.broadcaster._consumer
+        partition = bench.broadcaster._partitions[0]
+        rule, may_write = partition._write, asyncio.Event()
+
+        async def write_late(value: bytes) -> int:
+            await may_write.wait()
+            return await rule(value)
+
+        monkeypatch.setattr(partition, "_write", write_late)
+        await bench.send(2)
+        await settled(lambda: partition.wanted_next == 5)
+        assert partition.is_busy
+        consumer.pause(*consumer.assignment())
+        await asyncio.sleep(1.1)
+        await bench.send(3)
+        await cut(settings, UPLINK, 7)
+        consumer.resume(*consumer.assignment())
+        await asyncio.sleep(1)
+        assert bench.lost(Lost.UPLINK) == 0
+        may_write.set()
+        batches = await bench.got(6)
+        assert bench.lost(Lost.UPLINK) == 1
+    assert [message.rseq for batch in batches for message in batch.messages] == [1, 2, 3, 4, 5, 1]
+    assert batches[-1].header.epoch > first.header.epoch
+
+
+@pytest.mark.fault
+async def test_a_group_member_joins_anew_when_the_broker_is_back_and_ends_in_time_when_it_is_not() -> None:
+    async with LocalKafka() as cluster:
+        settings = KafkaSettings(bootstrap=cluster.bootstrap, prefix="", partitions=1, session_timeout_s=3)
+        async with broadcasting(settings) as bench:
+            await bench.send(2)
+            await bench.got(2)
+            await cluster.kill_broker()
+            bench.broadcaster._is_stalled = True
+            await asyncio.sleep(3)
+            await cluster.start_broker()
+            await bench.send(2)
+            batches = await bench.got(4)
+            assert [message.rseq for batch in batches for message in batch.messages] == [1, 2, 3, 4]
+            await cluster.kill_broker(number=signal.SIGSTOP)
+            bench.broadcaster._is_stalled = True
+            await asyncio.sleep(2)
+            began = time.monotonic()
+        assert time.monotonic() - began < DEADLINE_S
 
 
 async def test_a_queue_without_its_history_is_a_loud_loss_and_a_new_room_epoch(settings: KafkaSettings) -> None:
