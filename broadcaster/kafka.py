@@ -48,8 +48,7 @@ class Broadcaster:
         self._to_seek: dict[int, int | None] = {}
         self._full: set[int] = set()
         self._committed: dict[TopicPartition, int] = {}
-        self._moved_s = time.monotonic()
-        self._behind_since_s: float | None = None
+        self._waiting: dict[int, tuple[int, float]] = {}
         self._is_stalled = False
         made = runtime.metrics
         self._outcomes = {outcome: made.counter(metrics.ITEMS, outcome.value) for outcome in Outcome}
@@ -136,7 +135,6 @@ class Broadcaster:
         await close_consumer(self._consumer)
         self._consumer = self._make_consumer()
         await self._join()
-        self._moved_s = time.monotonic()
 
     async def _poll(self) -> None:
         if self._is_stalled:
@@ -159,7 +157,6 @@ class Broadcaster:
             await asyncio.sleep(RETRY_S)
             return
         for tp, records in fetched.items():
-            self._moved_s = time.monotonic()
             partition = self._partitions.get(tp.partition)
             if partition is None or tp.partition in self._to_seek:
                 continue  # taken away, or begun anew elsewhere, while the records were on their way
@@ -210,6 +207,7 @@ class Broadcaster:
             self._to_seek.pop(number, None)
             self._full.discard(number)
             self._reported.pop(number, None)
+            self._waiting.pop(number, None)
         for number in numbers:
             self._hold(number)
             if (kept := self._partitions.get(number)) is not None:
@@ -276,7 +274,7 @@ class Broadcaster:
         if not queue:
             return
         ends = await self._consumer.end_offsets([*queue.values(), *uplink.values()])
-        behind = False
+        now = time.monotonic()
         for number, partition in list(self._partitions.items()):
             if number not in queue:
                 continue
@@ -284,15 +282,19 @@ class Broadcaster:
             partition.wake()
             lag = max(0, ends[uplink[number]] - max(0, partition.uplink_next))
             self._runtime.metrics.gauge(metrics.UPLINK_LAG, str(number)).set(lag)
-            behind = behind or (partition.is_ruling and lag > 0 and number not in self._full)
-        now = time.monotonic()
-        if not behind:
-            self._behind_since_s = None
-        elif self._behind_since_s is None:
-            self._behind_since_s = now
-        elif now - self._behind_since_s > STALLED_S and now - self._moved_s > STALLED_S:
-            self._behind_since_s = None
-            self._is_stalled = True
+            self._is_stalled |= self._stalls(number, partition, ends[uplink[number]], now)
+
+    def _stalls(self, number: int, partition: Partition, end: int, now: float) -> bool:
+        """Whether records have waited in the uplink for long and none of this partition came: the client hangs."""
+        place = partition.wanted_next
+        if not partition.is_ruling or number in self._full or place is None or place >= end:
+            self._waiting.pop(number, None)
+            return False
+        waited_at, since_s = self._waiting.setdefault(number, (place, now))
+        if waited_at != place:
+            self._waiting[number] = (place, now)
+            return False
+        return now - since_s > STALLED_S
 
     async def _commit(self) -> None:
         wanted = {

@@ -60,11 +60,11 @@ class Bench:
         return value
 
 
-async def send(producer: Producer, count: int) -> None:
+async def send(producer: Producer, count: int, partition: int = 0) -> None:
     for _ in range(count):
         record = Uplink(1, "r", f"i{id(object())}-{asyncio.get_running_loop().time()}", "u", 1, [Item(Kind.GIFT)])
         value = encode_uplink(msgspec.structs.replace(record, id=record.id.replace(".", "-")))
-        await producer.send(UPLINK, value, key=b"r", partition=0, timeout_s=5)
+        await producer.send(UPLINK, value, key=b"r", partition=partition, timeout_s=5)
 
 
 async def batches_of(settings: KafkaSettings) -> list[ReceivedBatch]:
@@ -139,6 +139,31 @@ async def test_a_group_member_whose_client_hangs_joins_anew_and_misses_nothing(
         assert bench.broadcaster._consumer is not hanging
         restarts = bench.runtime.metrics.counter(metrics.READER_RESTARTS, UPLINK.name, "stalled")
         assert restarts._value.get() == 1
+    assert [message.rseq for batch in batches for message in batch.messages] == list(range(1, 9))
+
+
+async def test_one_partition_that_hangs_while_another_flows_is_noticed(
+    settings: KafkaSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kafka, "STALLED_S", 1.0)
+    settings = settings.model_copy(update={"partitions": 2})
+    async with broadcasting(settings) as bench, asyncio.TaskGroup() as tasks:
+        await bench.send(3)
+        await bench.got(3)
+
+        async def flow() -> None:
+            while True:
+                await send(bench._producer, 1, partition=1)
+                await asyncio.sleep(0.1)
+
+        flowing = tasks.create_task(flow())
+        hanging = bench.broadcaster._consumer
+        hanging.pause(TopicPartition(topic_name(settings, UPLINK), 0))
+        await asyncio.sleep(0.5)
+        await bench.send(5)
+        batches = await bench.got(8)
+        flowing.cancel()
+        assert bench.broadcaster._consumer is not hanging
     assert [message.rseq for batch in batches for message in batch.messages] == list(range(1, 9))
 
 
