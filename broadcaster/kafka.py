@@ -18,6 +18,7 @@ from broadcaster.partition import Partition
 from liveroom import metrics, topics
 from liveroom.kafka import Producer, TopicReader, client_arguments, close_consumer, topic_name
 from liveroom.kinds import Outcome
+from liveroom.queue import REQUEST_TIMEOUT_MS
 from liveroom.records import NO_OFFSET, BadRecordError, Balance, JsonReader, LoadReport, Presence
 from liveroom.service import Runtime
 from liveroom.settings import BroadcasterSettings
@@ -58,6 +59,12 @@ class Broadcaster:
         self._owned = made.gauge(metrics.PARTITIONS_OWNED)
         self._live = made.gauge(metrics.ROOMS_LIVE)
         self._consumer = self._make_consumer()
+        self._asker = self._make_asker()
+
+    def _make_asker(self) -> AIOKafkaConsumer:
+        """Return a client that only asks for offsets: on the group's connection each question waits behind a long fetch."""
+        arguments = client_arguments(self._settings.kafka) | {"request_timeout_ms": REQUEST_TIMEOUT_MS}
+        return AIOKafkaConsumer(**arguments, group_id=None, enable_auto_commit=False)
 
     def _make_consumer(self) -> AIOKafkaConsumer:
         kafka = self._settings.kafka
@@ -77,6 +84,7 @@ class Broadcaster:
     # ---- life
     async def run(self) -> None:
         """Join the group and work until `runtime.stopping`; then settle and leave, so that others take over at once."""
+        await self._start_asker()
         await self._join()
         helpers = [
             self._tasks.create_task(self._watch_presence()),
@@ -93,6 +101,19 @@ class Broadcaster:
             for task in (*helpers, *self._lives.values()):
                 task.cancel()
             await close_consumer(self._consumer)
+            await close_consumer(self._asker)
+
+    async def _start_asker(self) -> None:
+        while not self._runtime.stopping.is_set():
+            try:
+                await self._asker.start()
+            except KafkaError as error:
+                log.warning("asker_not_started", error=repr(error))
+                await close_consumer(self._asker)
+                self._asker = self._make_asker()
+                await asyncio.sleep(RETRY_S)
+            else:
+                return
 
     async def _join(self) -> None:
         """Join the group: as often as needed, until told to stop. A client whose start failed is of no use any more."""
@@ -174,29 +195,37 @@ class Broadcaster:
 
     async def _seek_where_ruling(self) -> None:
         """Read on where take-overs that are done have found to go on."""
-        for number, wanted in list(self._to_seek.items()):
-            tp = TopicPartition(self._uplink, number)
-            try:
-                begins = (await self._consumer.beginning_offsets([tp]))[tp]
-                ends = (await self._consumer.end_offsets([tp]))[tp]
-                committed = await self._consumer.committed(tp) if wanted is None else None
-            except KafkaError as error:
-                log.warning("uplink_place_unknown", partition=number, error=repr(error))
-                continue
+        if not self._to_seek:
+            return
+        pending = {TopicPartition(self._uplink, number): wanted for number, wanted in self._to_seek.items()}
+        unknown = [tp for tp, wanted in pending.items() if wanted is None]
+        try:
+            begins, ends, *committed = await asyncio.gather(
+                self._asker.beginning_offsets(list(pending)),
+                self._asker.end_offsets(list(pending)),
+                *(self._consumer.committed(tp) for tp in unknown),
+            )
+        except KafkaError as error:
+            log.warning("uplink_place_unknown", partitions=sorted(tp.partition for tp in pending), error=repr(error))
+            return
+        last_known = dict(zip(unknown, committed, strict=True))
+        for tp, wanted in pending.items():
             # Meanwhile it may have been taken away, or taken over once more.
-            partition = self._partitions.get(number)
-            if partition is None or tp not in self._consumer.assignment() or self._to_seek.get(number, NOWHERE) != wanted:
+            partition = self._partitions.get(tp.partition)
+            still_wanted = self._to_seek.get(tp.partition, NOWHERE) == wanted
+            if partition is None or not still_wanted or tp not in self._consumer.assignment():
                 continue
-            place = wanted if wanted is not None else begins if committed is None else committed
-            if not begins <= place <= ends:
+            place = wanted if wanted is not None else last_known[tp]
+            place = begins[tp] if place is None else place
+            if not begins[tp] <= place <= ends[tp]:
                 if partition.is_busy:
                     continue  # what was handed in before is written first
-                partition.uplink_lost(place, begins)
-                place = begins
+                partition.uplink_lost(place, begins[tp])
+                place = begins[tp]
             partition.begins_at(place)
             self._consumer.seek(tp, place)
-            del self._to_seek[number]
-            self._resume(number)
+            del self._to_seek[tp.partition]
+            self._resume(tp.partition)
 
     # ---- assignment
     def assign(self, numbers: set[int]) -> None:
@@ -273,7 +302,7 @@ class Broadcaster:
         uplink = {number: TopicPartition(self._uplink, number) for number in self._partitions}
         if not queue:
             return
-        ends = await self._consumer.end_offsets([*queue.values(), *uplink.values()])
+        ends = await self._asker.end_offsets([*queue.values(), *uplink.values()])
         now = time.monotonic()
         for number, partition in list(self._partitions.items()):
             if number not in queue:
