@@ -12,13 +12,13 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+import msgspec
 import structlog
 from aiokafka import ConsumerRecord
 from aiokafka.errors import KafkaError
 
 from broadcaster.audience import Audience
 from broadcaster.ownership import Append, Apply, Load, Lost, TakenOver, Tenure, take_over
-from broadcaster.room import HistoryError
 from broadcaster.rooms import NOTHING, BadBodyError, Packed, Rooms
 from liveroom import metrics, topics
 from liveroom.kafka import Producer, UnsentError
@@ -56,6 +56,7 @@ SNAPSHOT_AT_LEAST_S: Final = 3600.0
 STORE_STEP: Final = 200
 MAX_INBOX: Final = 20_000
 DEAD_LETTER_BYTES: Final = 65_536
+MAX_LETTERS: Final = 200  # of one batch: they are held in memory until they are written
 log = structlog.get_logger()
 
 
@@ -170,7 +171,7 @@ class Partition:
                 await self._take_over()
                 self._takeover_s.observe(time.monotonic() - began)
                 await self._rule()
-            except (DeposedError, UnsentError, LogReadError, HistoryError, KafkaError, OSError, TimeoutError) as error:
+            except (DeposedError, UnsentError, LogReadError, KafkaError, OSError, TimeoutError) as error:
                 reason = _reason(error)
                 log.warning("partition_dropped", partition=self.number, reason=reason, error=str(error) or repr(error))
             finally:
@@ -188,9 +189,10 @@ class Partition:
     async def _take_over(self) -> None:
         owner = secrets.token_bytes(OWNER_BYTES)
         rooms = self._new_rooms(None, floor=1)
+        is_readable = True
 
         async def answer(asked: object) -> Any:
-            nonlocal rooms
+            nonlocal rooms, is_readable
             match asked:
                 case Append(epoch):
                     claim = Claim(epoch, owner, now_ms(), self._settings.instance)
@@ -203,10 +205,11 @@ class Partition:
                         return False
                     return True
                 case Apply(values):
-                    for value in values:
-                        batch = decode_broadcast(value)
-                        if isinstance(batch, Batch):
-                            rooms.apply(batch)
+                    try:
+                        _apply(rooms, values)
+                    except (ValueError, msgspec.DecodeError) as error:
+                        log.error("history_unreadable", partition=self.number, error=str(error))  # noqa: TRY400
+                        is_readable = False
                     return None
                 case _:
                     raise TypeError(f"take-over asks for {asked!r}")
@@ -218,8 +221,8 @@ class Partition:
             taken: TakenOver = await reader.drive(take_over(start, end, owner, floor), answer)
         if _is_cancelled():
             raise asyncio.CancelledError
-        if taken.lost is not None:
-            rooms = self._history_lost(taken.lost)
+        if taken.lost is not None or not is_readable:  # taken over again it would be no better
+            rooms = self._history_lost(taken.lost or Lost.BROADCAST)
         self.rooms = rooms
         self.audience.tell_all_again()
         self._rooms_lost = 0
@@ -292,8 +295,7 @@ class Partition:
         """Write what was handed in: one batch, one step. As many as it takes."""
         while True:
             letters = self._take()
-            for letter in letters:
-                await self._put_aside(letter)
+            await asyncio.gather(*map(self._put_aside, letters))
             packed = self.rooms.pack(f"{self.number}.{self._ruling().next_offset - 1}", now_ms())
             value = self._encode(packed, self._taken_to)
             await self._write(value)
@@ -326,7 +328,7 @@ class Partition:
     def _take(self) -> list[DeadLetter]:
         letters: list[DeadLetter] = []
         inbox, rooms = self._inbox, self.rooms
-        while inbox and not rooms.is_full:
+        while inbox and not rooms.is_full and len(letters) < MAX_LETTERS:
             record = inbox.popleft()
             if record.offset < self._taken_to:
                 continue
@@ -409,6 +411,13 @@ class Partition:
         return self._tenure
 
 
+def _apply(rooms: Rooms, values: Sequence[bytes]) -> None:
+    for value in values:
+        batch = decode_broadcast(value)
+        if isinstance(batch, Batch):
+            rooms.apply(batch)
+
+
 def _is_cancelled() -> bool:
     """Say whether our task was cancelled: aiokafka 0.14 swallows that at several places, and we would rule on unseen."""
     task = asyncio.current_task()
@@ -423,8 +432,6 @@ def _reason(error: Exception) -> str:
             return f"unsent_{error.reason.value}"
         case LogReadError():
             return "log_unread"
-        case HistoryError():
-            return "history"
         case _:
             return "kafka"
 

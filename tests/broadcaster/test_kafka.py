@@ -18,11 +18,23 @@ from liveroom import metrics
 from liveroom.cli.localkafka import LocalKafka
 from liveroom.kafka import Producer, ensure_topics, topic_name
 from liveroom.kinds import Kind
-from liveroom.records import Batch, Item, RoomFlags, Uplink, decode_broadcast, encode_uplink
+from liveroom.records import (
+    Anchor,
+    Batch,
+    Claim,
+    Item,
+    RoomEntry,
+    RoomFlags,
+    Uplink,
+    decode_broadcast,
+    encode_batch,
+    encode_claim,
+    encode_uplink,
+)
 from liveroom.service import Runtime
 from liveroom.settings import BroadcasterSettings, KafkaSettings
-from liveroom.topics import BROADCAST, UPLINK, Topic
-from liveroom.wire import ReceivedBatch, decode_server_frame, inflate
+from liveroom.topics import BROADCAST, UPLINK, Topic, room_hash
+from liveroom.wire import BatchHeader, ReceivedBatch, decode_server_frame, inflate, pack_payload
 from tests.e2e.audience import settled
 
 DEADLINE_S = 20.0
@@ -304,3 +316,25 @@ async def test_a_snapshot_that_retention_took_is_a_loud_loss_and_a_new_room_epoc
         assert bench.lost(Lost.SNAPSHOT) == 1
     assert [message.rseq for message in batches[-1].messages][-1] == 2
     assert batches[-1].header.epoch > first.header.epoch
+
+
+@pytest.mark.parametrize("payload", [b"no batch", pack_payload(BatchHeader("r", 7, (5, 5), 0, at=1), [], []).data])
+async def test_a_history_that_cannot_be_applied_is_a_loud_loss_not_a_partition_that_never_comes_back(
+    settings: KafkaSettings, payload: bytes
+) -> None:
+    owner = b"x" * 16
+    async with producing(settings) as producer:
+        await producer.send(BROADCAST, encode_claim(Claim(1, owner, 1, "gone")), partition=0, timeout_s=5)
+        entry = RoomEntry(room_hash("r"), 5, 5, 0, 1, 0, len(payload), 0, 7, 0)
+        batch = encode_batch(1, owner, Anchor(0, 0, -1), 0, 1, 1, [(entry, payload)])
+        await producer.send(BROADCAST, batch, partition=0, timeout_s=5)
+    async with broadcasting(settings) as bench:
+        await bench.send(2)
+        async with asyncio.timeout(DEADLINE_S):
+            while not bench.lost(Lost.BROADCAST):  # noqa: ASYNC110 - a metric is all there is to see
+                await asyncio.sleep(0.05)
+        partition = bench.broadcaster._partitions[0]
+        async with asyncio.timeout(DEADLINE_S):
+            while partition.balance.numbered < 2:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+        assert bench.lost(Lost.BROADCAST) == 1

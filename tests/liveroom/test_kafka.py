@@ -10,18 +10,18 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import pytest
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
 from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import KafkaError, KafkaTimeoutError
 from structlog.testing import capture_logs
 
-from liveroom import kafka, metrics
+from liveroom import kafka, metrics, topics
 from liveroom.cli.localkafka import LocalKafka
-from liveroom.kafka import Producer, TopicReader, Unsent, UnsentError, close_consumer, ensure_topics
+from liveroom.kafka import Producer, TopicReader, Unsent, UnsentError, close_consumer, ensure_topics, topic_name
 from liveroom.service import Metrics
 from liveroom.settings import KafkaSettings
-from liveroom.topics import DEAD_LETTER, UPLINK
+from liveroom.topics import DEAD_LETTER, UPLINK, Topic
 
 DEADLINE_S = 20.0
 
@@ -416,3 +416,20 @@ def test_every_client_has_time_outs_within_the_failure_budget() -> None:
     arguments = kafka.client_arguments(KafkaSettings(bootstrap="nowhere:1", prefix=secrets.token_hex(4)))
     assert arguments["request_timeout_ms"] == 3000
     assert arguments["metadata_max_age_ms"] == 5000
+
+
+@pytest.mark.parametrize("topic", topics.ALL, ids=lambda topic: topic.name)
+async def test_a_records_time_is_the_brokers_whatever_its_writer_says(kafka_settings: KafkaSettings, topic: Topic) -> None:
+    await ensure_topics(kafka_settings, [topic])
+    name = topic_name(kafka_settings, topic)
+    writer = AIOKafkaProducer(bootstrap_servers=kafka_settings.bootstrap)
+    reader = AIOKafkaConsumer(bootstrap_servers=kafka_settings.bootstrap, auto_offset_reset="earliest")
+    await asyncio.gather(writer.start(), reader.start())
+    try:
+        began_ms = time.time_ns() // 10**6
+        reader.assign([TopicPartition(name, 0)])
+        await writer.send_and_wait(name, b"{}", key=b"k", partition=0, timestamp_ms=began_ms + 50 * 60_000)
+        record = await asyncio.wait_for(reader.getone(), DEADLINE_S)
+        assert abs(record.timestamp - began_ms) < DEADLINE_S * 1000
+    finally:
+        await asyncio.gather(writer.stop(), reader.stop())

@@ -62,7 +62,12 @@ def test_topic_names_differ_and_kafka_takes_them() -> None:
     ],
 )
 def test_a_topic_says_how_long_it_is_kept(topic: topics.Topic, policy: str, retention_ms: str) -> None:
-    assert topic.config() == {"cleanup.policy": policy, "compression.type": "producer", "retention.ms": retention_ms}
+    assert topic.config() == {
+        "cleanup.policy": policy,
+        "compression.type": "producer",
+        "message.timestamp.type": "LogAppendTime",
+        "retention.ms": retention_ms,
+    }
 
 
 def test_the_mode_of_a_room_and_the_rule_of_a_user_have_keys_of_their_own() -> None:
