@@ -12,6 +12,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 
 from broadcaster import kafka
+from broadcaster import partition as partition_module
 from broadcaster.kafka import Broadcaster
 from broadcaster.ownership import Lost
 from liveroom import metrics
@@ -338,3 +339,15 @@ async def test_a_history_that_cannot_be_applied_is_a_loud_loss_not_a_partition_t
             while partition.balance.numbered < 2:  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
         assert bench.lost(Lost.BROADCAST) == 1
+
+
+async def test_an_inbox_is_bounded_in_records_and_bytes_and_takes_more_once_it_was_emptied(
+    settings: KafkaSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(partition_module, "MAX_INBOX_BYTES", 4000)
+    async with producing(settings) as producer:
+        await send(producer, 400)
+    async with broadcasting(settings) as bench:
+        batches = await bench.got(400)
+        assert bench.broadcaster._partitions[0]._inbox_bytes == 0
+    assert [message.rseq for batch in batches for message in batch.messages] == list(range(1, 401))
