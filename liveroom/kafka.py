@@ -171,6 +171,8 @@ class Producer:
 
     async def stop(self) -> None:
         """Send what waits (up to the request time-out), then close."""
+        if self._replacements:  # a start that is broken off leaks its connection: mostly it is a matter of milliseconds
+            await asyncio.wait(self._replacements, timeout=self._settings.request_timeout_s)
         for task in self._replacements:
             task.cancel()
         await asyncio.gather(*self._replacements, return_exceptions=True)
