@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterable
 from typing import Final
 
-import msgspec
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
@@ -94,8 +93,8 @@ class Broadcaster:
         try:
             while not self._runtime.stopping.is_set():
                 await self._poll()
-            for partition in self._partitions.values():
-                self._consumer.pause(TopicPartition(self._uplink, partition.number))
+            for number in self._partitions:
+                self._pause(number)
             await self._settle()
         finally:
             for task in (*helpers, *self._lives.values()):
@@ -261,7 +260,7 @@ class Broadcaster:
 
     def _on_ruling(self, number: int, uplink_next: int | None) -> None:
         self._to_seek[number] = uplink_next
-        self._reported[number] = msgspec.structs.replace(self._partitions[number].balance)
+        self._reported[number] = self._partitions[number].balance
 
     def _on_lost(self, number: int) -> None:
         self._to_seek.pop(number, None)
@@ -347,7 +346,7 @@ class Broadcaster:
             for outcome, counter in self._outcomes.items():
                 counter.inc(max(0, getattr(balance, outcome.value) - getattr(before, outcome.value)))
             self._taken.inc(max(0, balance.taken - before.taken))
-            self._reported[number] = msgspec.structs.replace(balance)
+            self._reported[number] = balance  # a pack makes a new one
             off += abs(balance.off)
             rooms += len(partition.rooms)
         self._balance_off.set(off)

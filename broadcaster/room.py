@@ -26,7 +26,7 @@ from liveroom.records import (
     Uplink,
 )
 from liveroom.topics import room_hash
-from liveroom.wire import BatchHeader, Card, Message, inflate, pack_payload
+from liveroom.wire import BatchHeader, Card, Message, pack_payload, payload_text
 
 BEST_EFFORT_DEDUPE_MS: Final = 10_000
 RECENT_MESSAGES: Final = 20
@@ -373,7 +373,7 @@ class Room:
 
 def unpack(entry: RoomEntry, payload: memoryview) -> Unpacked:
     """Open a room's part of a BATCH."""
-    text = inflate(payload) if entry.flags & RoomFlags.DEFLATED else bytes(payload)
+    text = payload_text(payload, deflated=bool(entry.flags & RoomFlags.DEFLATED))
     head, *lines = text.split(b"\n")
     return Unpacked(_header_decoder.decode(head), lines)
 

@@ -7,7 +7,7 @@ somebody is in it. Called by the reader of the queue (`deliver`) and the server 
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple, Protocol
 
-from liveroom.records import CARD_ENTRY, NOTICE_ENTRY, ROOM_ENTRY, Batch, RoomFlags
+from liveroom.records import NOTICE_ENTRY, ROOM_ENTRY, Batch, RoomFlags
 from liveroom.topics import room_hash
 from liveroom.wire import inflate, websocket_frame
 
@@ -182,11 +182,6 @@ class Hub:
             for member in list(self._by_user.get(user, ())):
                 if room_ == 0 or room_ in member.rooms:
                     member.send(frame)
-
-
-def card_bytes(entries: bytes) -> int:
-    """Return how many bytes of a batch's body are cards."""
-    return sum(size for _, size in CARD_ENTRY.iter_unpack(entries))
 
 
 def quiet_members(rooms: Iterable[Room], since_s: float) -> Sequence[Member]:

@@ -267,6 +267,11 @@ def inflate(data: bytes | memoryview, max_bytes: int = 16 * 1024 * 1024) -> byte
     return text
 
 
+def payload_text(payload: bytes | memoryview, *, deflated: bool) -> bytes:
+    """Return the text of a room's payload, deflated or not."""
+    return inflate(payload) if deflated else bytes(payload)
+
+
 # ---- WebSocket frames
 TEXT: Final = 0x1
 CLOSE: Final = 0x8

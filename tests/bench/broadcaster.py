@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 
 import msgspec
 import psutil
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaProducer
 
 from liveroom import metrics
 from liveroom.cli import danmaku
@@ -19,9 +19,11 @@ from liveroom.cli.localkafka import kafka_cluster
 from liveroom.cli.processes import Service, System
 from liveroom.kinds import Kind
 from liveroom.records import Batch, Item, RoomFlags, Uplink, decode_broadcast, encode_uplink
-from liveroom.wire import inflate
+from liveroom.topics import BROADCAST
+from liveroom.wire import payload_text
 from tests.bench.e2e import FILE
 from tests.bench.figure import Figure
+from tests.log import read_all
 
 ITEMS = 150_000
 ROOMS = (1, 100, 10_000)
@@ -102,31 +104,16 @@ async def _packing(bootstrap: str) -> tuple[float, float]:
         await _fill(system, int(RATE_PER_S * PACKING_S), 1, rate_per_s=RATE_PER_S)
         await _until(system.broadcasters[0], TAKEN, RATE_PER_S * PACKING_S)
         records = text = messages = 0
-        for value in await _log(system):
-            batch = decode_broadcast(value)
+        for record in await read_all(bootstrap, f"{system.prefix}{BROADCAST.name}", [0]):
+            batch = decode_broadcast(record.value)
             if not isinstance(batch, Batch):
                 continue
-            records += len(value)
+            records += len(record.value)
             for entry, payload in batch.rooms():
                 messages += entry.messages
-                lines = inflate(payload) if entry.flags & RoomFlags.DEFLATED else bytes(payload)
+                lines = payload_text(payload, deflated=bool(entry.flags & RoomFlags.DEFLATED))
                 text += len(lines.partition(b"\n")[2])
         return records / messages, text / messages
-
-
-async def _log(system: System) -> list[bytes]:
-    tp = TopicPartition(f"{system.prefix}broadcast", 0)
-    consumer = AIOKafkaConsumer(bootstrap_servers=system.kafka_bootstrap, auto_offset_reset="earliest")
-    await consumer.start()
-    try:
-        consumer.assign([tp])
-        end = (await consumer.end_offsets([tp]))[tp]
-        values: list[bytes] = []
-        while await consumer.position(tp) < end:
-            values += [record.value for record in (await consumer.getmany(tp, timeout_ms=500)).get(tp, [])]
-        return values
-    finally:
-        await consumer.stop()
 
 
 async def _takeover(bootstrap: str) -> float:

@@ -37,7 +37,7 @@ from liveroom.records import (
     judge,
 )
 from liveroom.ruling import Read, find_ruling
-from liveroom.wire import ReceivedBatch, decode_server_frame, inflate
+from tests.log import received
 
 ROOMS = ("a", "b", "c")
 BODIES = {Kind.DANMAKU: b'{"text":"hi"}', Kind.GIFT: b'{"gift":"rose"}', Kind.LIKE: b'{"count":2}'}
@@ -336,10 +336,7 @@ class World:
                 continue
             assert record.anchor.uplink_next >= next_, "the uplink was taken backwards"
             last, next_ = record, record.anchor.uplink_next
-            for entry, payload in record.rooms():
-                text = inflate(payload) if entry.flags & 1 else bytes(payload)
-                frame = decode_server_frame(text)
-                assert isinstance(frame, ReceivedBatch)
+            for frame in received(record):
                 numbers = got[frame.header.room]
                 likes[frame.header.room] = frame.header.likes or likes[frame.header.room]
                 for message in frame.messages:

@@ -1,15 +1,14 @@
 """A broadcaster on the real Kafka, in this process, when its client hangs or its topics lose their heads."""
 
 import asyncio
+import secrets
 import signal
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import msgspec
 import pytest
-from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
+from aiokafka import TopicPartition
 
 from broadcaster import kafka
 from broadcaster import partition as partition_module
@@ -25,18 +24,18 @@ from liveroom.records import (
     Claim,
     Item,
     RoomEntry,
-    RoomFlags,
     Uplink,
     decode_broadcast,
     encode_batch,
     encode_claim,
     encode_uplink,
 )
-from liveroom.service import Runtime
+from liveroom.service import Metrics, Runtime
 from liveroom.settings import BroadcasterSettings, KafkaSettings
-from liveroom.topics import BROADCAST, UPLINK, Topic, room_hash
-from liveroom.wire import BatchHeader, ReceivedBatch, decode_server_frame, inflate, pack_payload
+from liveroom.topics import BROADCAST, UPLINK, room_hash
+from liveroom.wire import BatchHeader, ReceivedBatch, pack_payload
 from tests.e2e.audience import settled
+from tests.log import cut, producing, read_all, received
 
 DEADLINE_S = 20.0
 
@@ -54,7 +53,6 @@ class Bench:
         self.runtime = runtime
         self._settings = settings
         self._producer = producer
-        self._sent = 0
 
     async def send(self, count: int = 1) -> None:
         await send(self._producer, count)
@@ -75,52 +73,21 @@ class Bench:
 
 async def send(producer: Producer, count: int, partition: int = 0) -> None:
     for _ in range(count):
-        record = Uplink(1, "r", f"i{id(object())}-{asyncio.get_running_loop().time()}", "u", 1, [Item(Kind.GIFT)])
-        value = encode_uplink(msgspec.structs.replace(record, id=record.id.replace(".", "-")))
-        await producer.send(UPLINK, value, key=b"r", partition=partition, timeout_s=5)
+        record = Uplink(1, "r", secrets.token_hex(8), "u", 1, [Item(Kind.GIFT)])
+        await producer.send(UPLINK, encode_uplink(record), key=b"r", partition=partition, timeout_s=5)
 
 
 async def batches_of(settings: KafkaSettings) -> list[ReceivedBatch]:
-    tp = TopicPartition(topic_name(settings, BROADCAST), 0)
-    consumer = AIOKafkaConsumer(bootstrap_servers=settings.bootstrap, auto_offset_reset="earliest")
-    await consumer.start()
-    try:
-        consumer.assign([tp])
-        end = (await consumer.end_offsets([tp]))[tp]
-        found: list[ReceivedBatch] = []
-        while await consumer.position(tp) < end:
-            for record in (await consumer.getmany(tp, timeout_ms=300)).get(tp, []):
-                batch = decode_broadcast(record.value)
-                if isinstance(batch, Batch):
-                    for entry, payload in batch.rooms():
-                        text = inflate(payload) if entry.flags & RoomFlags.DEFLATED else bytes(payload)
-                        frame = decode_server_frame(text)
-                        assert isinstance(frame, ReceivedBatch)
-                        found.append(frame)
-        return found
-    finally:
-        await consumer.stop()
-
-
-async def cut(settings: KafkaSettings, topic: Topic, before_offset: int) -> None:
-    """Do what retention does. -1: up to the end."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=settings.bootstrap)
-    await admin.start()
-    try:
-        await admin.delete_records({TopicPartition(topic_name(settings, topic), 0): RecordsToDelete(before_offset)})
-    finally:
-        await admin.close()
+    records = await read_all(settings.bootstrap, topic_name(settings, BROADCAST), [0])
+    batches = [decode_broadcast(record.value) for record in records]
+    return [frame for batch in batches if isinstance(batch, Batch) for frame in received(batch)]
 
 
 @asynccontextmanager
-async def producing(settings: KafkaSettings) -> AsyncIterator[Producer]:
+async def writing(settings: KafkaSettings) -> AsyncIterator[Producer]:
     await ensure_topics(settings)
-    producer = Producer(settings, Runtime("broadcaster").metrics)
-    await producer.start()
-    try:
+    async with producing(settings, Metrics("broadcaster")) as producer:
         yield producer
-    finally:
-        await producer.stop()
 
 
 @asynccontextmanager
@@ -128,7 +95,7 @@ async def broadcasting(settings: KafkaSettings) -> AsyncIterator[Bench]:
     """Run a broadcaster while the block runs; it ends in order, with a snapshot."""
     runtime = Runtime("broadcaster", "assigned")
     whole = BroadcasterSettings(kafka=settings, instance="one", snapshot_interval_s=3600)
-    async with producing(settings) as producer, asyncio.TaskGroup() as tasks:
+    async with writing(settings) as producer, asyncio.TaskGroup() as tasks:
         broadcaster = Broadcaster(whole, producer, runtime, tasks)
         running = tasks.create_task(broadcaster.run())
         try:
@@ -198,9 +165,9 @@ async def test_uplink_that_retention_took_unread_is_a_loud_loss_and_a_new_room_e
     async with broadcasting(settings) as bench:
         await bench.send(3)
         (first, *_) = await bench.got(3)
-    async with producing(settings) as producer:
+    async with writing(settings) as producer:
         await send(producer, 4)
-    await cut(settings, UPLINK, 5)
+    await cut(settings, UPLINK, 0, 5)
     await asyncio.sleep(1.1)  # an epoch is a second: the new one must be above
     async with broadcasting(settings) as bench:
         batches = await bench.got(5)
@@ -217,7 +184,7 @@ async def test_uplink_that_retention_takes_from_under_a_ruling_owner_is_told_too
         consumer.pause(*consumer.assignment())
         await asyncio.sleep(1.1)  # a fetch may be on its way; and an epoch is a second
         await bench.send(5)
-        await cut(settings, UPLINK, 6)
+        await cut(settings, UPLINK, 0, 6)
         consumer.resume(*consumer.assignment())
         batches = await bench.got(5)
         await bench.send(1)
@@ -249,7 +216,7 @@ async def test_what_was_handed_in_before_its_uplink_was_cut_is_written_before_th
         consumer.pause(*consumer.assignment())
         await asyncio.sleep(1.1)
         await bench.send(3)
-        await cut(settings, UPLINK, 7)
+        await cut(settings, UPLINK, 0, 7)
         consumer.resume(*consumer.assignment())
         await asyncio.sleep(1)
         assert bench.lost(Lost.UPLINK) == 0
@@ -285,7 +252,7 @@ async def test_a_queue_without_its_history_is_a_loud_loss_and_a_new_room_epoch(s
     async with broadcasting(settings) as bench:
         await bench.send(3)
         (first, *_) = await bench.got(3)
-    await cut(settings, BROADCAST, -1)
+    await cut(settings, BROADCAST, 0, -1)
     await asyncio.sleep(1.1)
     async with broadcasting(settings) as bench:
         await bench.send(2)
@@ -309,7 +276,7 @@ async def test_a_snapshot_that_retention_took_is_a_loud_loss_and_a_new_room_epoc
         for task in bench.broadcaster._lives.values():
             task.cancel()  # no settling: it dies
         partition.is_ruling = False
-    await cut(settings, BROADCAST, claim)
+    await cut(settings, BROADCAST, 0, claim)
     await asyncio.sleep(1.1)
     async with broadcasting(settings) as bench:
         await bench.send(2)
@@ -324,7 +291,7 @@ async def test_a_history_that_cannot_be_applied_is_a_loud_loss_not_a_partition_t
     settings: KafkaSettings, payload: bytes
 ) -> None:
     owner = b"x" * 16
-    async with producing(settings) as producer:
+    async with writing(settings) as producer:
         await producer.send(BROADCAST, encode_claim(Claim(1, owner, 1, "gone")), partition=0, timeout_s=5)
         entry = RoomEntry(room_hash("r"), 5, 5, 0, 1, 0, len(payload), 0, 7, 0)
         batch = encode_batch(1, owner, Anchor(0, 0, -1), 0, 1, 1, [(entry, payload)])
@@ -345,7 +312,7 @@ async def test_an_inbox_is_bounded_in_records_and_bytes_and_takes_more_once_it_w
     settings: KafkaSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(partition_module, "MAX_INBOX_BYTES", 4000)
-    async with producing(settings) as producer:
+    async with writing(settings) as producer:
         await send(producer, 400)
     async with broadcasting(settings) as bench:
         batches = await bench.got(400)

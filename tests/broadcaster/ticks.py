@@ -24,7 +24,7 @@ from liveroom.records import (
     encode_uplink,
 )
 from liveroom.topics import room_hash
-from liveroom.wire import Message, Notice, ReceivedBatch, decode_server_frame, inflate
+from liveroom.wire import Message, Notice, ReceivedBatch, decode_server_frame, payload_text
 
 T0 = 1_700_000_000_000
 MINUTE_MS = 60_000
@@ -104,7 +104,7 @@ def tick(rooms: Rooms, now_ms: int = T0) -> Tick:
 
 
 def _frame(payload: bytes, is_deflated: bool) -> ReceivedBatch:
-    frame = decode_server_frame(inflate(payload) if is_deflated else payload)
+    frame = decode_server_frame(payload_text(payload, deflated=is_deflated))
     assert isinstance(frame, ReceivedBatch)
     return frame
 

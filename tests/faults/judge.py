@@ -6,12 +6,12 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka import ConsumerRecord
 
 from liveroom.kinds import CLASS_OF, Class
-from liveroom.records import NOBODY, BadRecordError, Balance, Batch, Claim, RoomFlags, decode_broadcast, decode_uplink, judge
+from liveroom.records import NOBODY, BadRecordError, Balance, Batch, Claim, decode_broadcast, decode_uplink, judge
 from liveroom.ruling import stamp_of
-from liveroom.wire import ReceivedBatch, decode_server_frame, inflate
+from tests.log import read_all, received
 
 POISON = "poison"  # id of records whose body is not of its kind
 
@@ -56,26 +56,10 @@ async def judge_log(bootstrap: str, prefix: str, partitions: int, settle_s: floa
 
 
 async def _judge(bootstrap: str, prefix: str, partitions: int) -> Exact:
-    consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, auto_offset_reset="earliest", enable_auto_commit=False)
-    await consumer.start()
-    try:
-        results = [await _judge_partition(consumer, prefix, partition) for partition in range(partitions)]
-    finally:
-        await consumer.stop()
+    results = [await _judge_partition(bootstrap, prefix, partition) for partition in range(partitions)]
     balance = Balance(*(sum(getattr(result.balance, name) for result in results) for name in Balance.__struct_fields__))
     reigns = [reign for result in results for reign in result.reigns]
     return Exact(sum(r.items for r in results), sum(r.void for r in results), balance, reigns)
-
-
-async def _all(consumer: AIOKafkaConsumer, topic: str, partition: int) -> list[ConsumerRecord]:
-    tp = TopicPartition(topic, partition)
-    consumer.assign([tp])
-    await consumer.seek_to_beginning(tp)
-    end = (await consumer.end_offsets([tp]))[tp]
-    records: list[ConsumerRecord] = []
-    while (records[-1].offset + 1 if records else 0) < end:
-        records += (await consumer.getmany(tp, timeout_ms=1000)).get(tp, [])
-    return records
 
 
 class _Wanted:
@@ -114,9 +98,7 @@ class _Found:
         self._rseqs: dict[str, int] = defaultdict(int)
 
     def take(self, batch: Batch) -> None:
-        for entry, payload in batch.rooms():
-            frame = decode_server_frame(inflate(payload) if entry.flags & RoomFlags.DEFLATED else bytes(payload))
-            assert isinstance(frame, ReceivedBatch)
+        for frame in received(batch):
             room = frame.header.room
             found = self.messages[room]
             self.room_epochs[room].add(frame.header.epoch)
@@ -130,11 +112,11 @@ class _Found:
                 found.append((message.id, message.rseq > 0))
 
 
-async def _judge_partition(consumer: AIOKafkaConsumer, prefix: str, partition: int) -> Exact:
-    wanted = _Wanted(await _all(consumer, f"{prefix}uplink", partition))
+async def _judge_partition(bootstrap: str, prefix: str, partition: int) -> Exact:
+    wanted = _Wanted(await read_all(bootstrap, f"{prefix}uplink", [partition]))
     found, ruling, void, last = _Found(), NOBODY, 0, None
     reigns: list[Reign] = []
-    for record in await _all(consumer, f"{prefix}broadcast", partition):
+    for record in await read_all(bootstrap, f"{prefix}broadcast", [partition]):
         stamp = stamp_of(record.value)
         assert stamp is not None, "a record that nobody can read"
         before = ruling

@@ -16,10 +16,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
-from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from ingress.app import make_app
-from liveroom.kafka import UnsentError, client_arguments, topic_name
+from liveroom.kafka import UnsentError, topic_name
 from liveroom.kinds import Role
 from liveroom.records import Uplink, decode_uplink
 from liveroom.service import Metrics
@@ -27,6 +26,7 @@ from liveroom.settings import IngressSettings, KafkaSettings
 from liveroom.tickets import User, sign_user
 from liveroom.topics import UPLINK
 from liveroom.web import serve
+from tests.log import read_all
 
 KEY = "ingress-test-key-of-more-than-32-bytes"
 
@@ -183,22 +183,8 @@ async def running(kafka: KafkaSettings, **environment: str) -> AsyncIterator[Run
 
 async def uplink_records(kafka: KafkaSettings) -> list[Uplink]:
     """Everything in `uplink` right now, by partition and offset."""
-    consumer = AIOKafkaConsumer(**client_arguments(kafka), auto_offset_reset="none", enable_auto_commit=False)
-    await consumer.start()
-    try:
-        assigned = [TopicPartition(topic_name(kafka, UPLINK), number) for number in range(kafka.partitions)]
-        consumer.assign(assigned)
-        ends = await consumer.end_offsets(assigned)
-        records: list[Uplink] = []
-        for place in assigned:
-            consumer.seek(place, 0)
-        async with asyncio.timeout(10):
-            while any([await consumer.position(place) < ends[place] for place in assigned]):
-                for found in (await consumer.getmany(timeout_ms=200)).values():
-                    records += [decode_uplink(record.key, record.value) for record in found]
-        return records
-    finally:
-        await consumer.stop()
+    records = await read_all(kafka.bootstrap, topic_name(kafka, UPLINK), range(kafka.partitions))
+    return [decode_uplink(record.key, record.value) for record in records]
 
 
 def unused_port() -> int:

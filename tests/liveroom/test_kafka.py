@@ -5,13 +5,13 @@ import logging
 import secrets
 import signal
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import KafkaError, KafkaTimeoutError
 from structlog.testing import capture_logs
@@ -22,44 +22,15 @@ from liveroom.kafka import Producer, TopicReader, Unsent, UnsentError, close_con
 from liveroom.service import Metrics
 from liveroom.settings import KafkaSettings
 from liveroom.topics import DEAD_LETTER, UPLINK, Topic
+from tests.log import cut, producing, read_all
 
 DEADLINE_S = 20.0
 
 
-@asynccontextmanager
-async def producer_for(settings: KafkaSettings, made: Metrics) -> AsyncIterator[Producer]:
-    producer = Producer(settings, made)
-    await producer.start()
-    try:
-        yield producer
-    finally:
-        await producer.stop()
-
-
-@asynccontextmanager
-async def admin_for(settings: KafkaSettings) -> AsyncIterator[AIOKafkaAdminClient]:
-    admin = AIOKafkaAdminClient(bootstrap_servers=settings.bootstrap)
-    await admin.start()
-    try:
-        yield admin
-    finally:
-        await admin.close()
-
-
-async def everything(settings: KafkaSettings, name: str) -> list[bytes]:
-    """Read all partitions of a topic to their ends."""
-    consumer = AIOKafkaConsumer(bootstrap_servers=settings.bootstrap, auto_offset_reset="earliest")
-    await consumer.start()
-    try:
-        tps = [TopicPartition(name, partition) for partition in range(settings.partitions)]
-        consumer.assign(tps)
-        ends = await consumer.end_offsets(tps)
-        values: list[bytes] = []
-        while any([await consumer.position(tp) < end for tp, end in ends.items()]):
-            values += [record.value for records in (await consumer.getmany(timeout_ms=300)).values() for record in records]
-        return values
-    finally:
-        await consumer.stop()
+async def everything(settings: KafkaSettings) -> list[bytes]:
+    """Read all of `uplink`."""
+    records = await read_all(settings.bootstrap, topic_name(settings, UPLINK), range(settings.partitions))
+    return [record.value for record in records]
 
 
 def count_of(made: Metrics, metric: metrics.Metric, *labels: str) -> float:
@@ -70,7 +41,7 @@ def count_of(made: Metrics, metric: metrics.Metric, *labels: str) -> float:
 async def test_a_record_too_large_is_refused_before_it_breaks_the_producer(kafka_settings: KafkaSettings) -> None:
     await ensure_topics(kafka_settings, [UPLINK])
     made = Metrics("ingress")
-    async with producer_for(kafka_settings, made) as producer:
+    async with producing(kafka_settings, made) as producer:
         with pytest.raises(UnsentError) as error:
             await producer.send(UPLINK, b"x" * kafka.MAX_REQUEST_BYTES, timeout_s=3)
         assert error.value.reason is Unsent.TOO_LARGE
@@ -82,17 +53,21 @@ async def test_a_producer_broken_by_a_refusal_of_the_broker_is_replaced_and_lose
     kafka_settings: KafkaSettings,
 ) -> None:
     name = kafka.topic_name(kafka_settings, UPLINK)
-    async with admin_for(kafka_settings) as admin:
+    admin = AIOKafkaAdminClient(bootstrap_servers=kafka_settings.bootstrap)
+    await admin.start()
+    try:
         await admin.create_topics([NewTopic(name, kafka_settings.partitions, 1, topic_configs={"max.message.bytes": "2000"})])
+    finally:
+        await admin.close()
     made = Metrics("ingress")
-    async with producer_for(kafka_settings, made) as producer:
+    async with producing(kafka_settings, made) as producer:
         await producer.send(UPLINK, b"before", partition=0, timeout_s=5)
         with pytest.raises(UnsentError) as error:
             await producer.send(UPLINK, b"x" * 5000, partition=0, timeout_s=5)
         assert error.value.reason is Unsent.BROKEN
         await _sent_at_last(producer, b"after", 0)
         assert count_of(made, metrics.PRODUCER_REPLACED, "MessageSizeTooLargeError") == 1
-    assert await everything(kafka_settings, name) == [b"before", b"after"]
+    assert await everything(kafka_settings) == [b"before", b"after"]
 
 
 async def _sent_at_last(producer: Producer, value: bytes, partition: int) -> None:
@@ -113,7 +88,7 @@ async def test_a_producer_is_recycled_long_before_its_sequence_wraps_and_loses_a
     monkeypatch.setattr(kafka, "RECYCLE_AFTER", 50)
     await ensure_topics(kafka_settings, [UPLINK])
     made = Metrics("ingress")
-    async with producer_for(kafka_settings, made) as producer:
+    async with producing(kafka_settings, made) as producer:
 
         async def send(task: int) -> None:
             for number in range(40):
@@ -121,7 +96,7 @@ async def test_a_producer_is_recycled_long_before_its_sequence_wraps_and_loses_a
 
         await asyncio.gather(*(send(task) for task in range(8)))
         assert count_of(made, metrics.PRODUCER_REPLACED, "recycled") >= 3
-    values = await everything(kafka_settings, kafka.topic_name(kafka_settings, UPLINK))
+    values = await everything(kafka_settings)
     assert sorted(values) == sorted(b"%d %d" % (task, number) for task in range(8) for number in range(40))
 
 
@@ -131,7 +106,7 @@ async def test_time_outs_hold_while_the_broker_hangs_and_work_goes_on_after_it()
     async with LocalKafka() as cluster:
         settings = KafkaSettings(bootstrap=cluster.bootstrap, prefix="", partitions=1)
         await ensure_topics(settings, [UPLINK])
-        async with producer_for(settings, made) as producer:
+        async with producing(settings, made) as producer:
             await producer.send(UPLINK, b"before", partition=0, timeout_s=3)
             await cluster.kill_broker(number=signal.SIGSTOP)
             await _unsent_at_last(producer)
@@ -146,8 +121,8 @@ async def test_time_outs_hold_while_the_broker_hangs_and_work_goes_on_after_it()
                 await Producer(settings, made).start()
             assert time.monotonic() - began < 3 * settings.request_timeout_s
             await cluster.kill_broker(number=signal.SIGCONT)
-            await _sent_after_fault(producer)
-        values = await everything(settings, UPLINK.name)
+            await _sent_at_last(producer, b"after", 0)
+        values = await everything(settings)
     assert values[0] == b"before"
     assert values[-1] == b"after"
     assert values.count(b"unknown") <= 3
@@ -163,24 +138,13 @@ async def _unsent_at_last(producer: Producer) -> None:
                 return
 
 
-async def _sent_after_fault(producer: Producer) -> None:
-    async with asyncio.timeout(DEADLINE_S):
-        while True:
-            try:
-                await producer.send(UPLINK, b"after", partition=0, timeout_s=3)
-            except UnsentError:
-                await asyncio.sleep(0.1)
-            else:
-                return
-
-
 async def test_senders_that_wait_for_room_in_a_producer_that_is_recycled_go_on_in_the_new_one(
     kafka_settings: KafkaSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(kafka, "RECYCLE_AFTER", 5)
     await ensure_topics(kafka_settings, [UPLINK])
     made = Metrics("ingress")
-    async with producer_for(kafka_settings, made) as producer:
+    async with producing(kafka_settings, made) as producer:
 
         async def send(task: int) -> None:
             for number in range(6):  # a batch has room for three
@@ -188,7 +152,7 @@ async def test_senders_that_wait_for_room_in_a_producer_that_is_recycled_go_on_i
 
         await asyncio.gather(*(send(task) for task in range(12)))
         assert count_of(made, metrics.PRODUCER_REPLACED, "recycled") >= 2
-    values = await everything(kafka_settings, kafka.topic_name(kafka_settings, UPLINK))
+    values = await everything(kafka_settings)
     heads = sorted(value.rstrip(b"x") for value in values)
     assert heads == sorted(b"%d %d " % (task, number) for task in range(12) for number in range(6))
 
@@ -253,7 +217,7 @@ async def test_a_reader_whose_client_hangs_gets_a_new_one_and_misses_nothing(
     await ensure_topics(kafka_settings, [UPLINK])
     made = Metrics("edge")
     reader = TopicReader(kafka_settings, UPLINK, made)
-    async with producer_for(kafka_settings, made) as producer:
+    async with producing(kafka_settings, made) as producer:
         await reader.start()
         try:
             await producer.send(UPLINK, b"one", partition=1, timeout_s=3)
@@ -272,15 +236,14 @@ async def test_a_reader_whose_place_was_cut_away_says_so_and_goes_on_at_what_is_
     await ensure_topics(kafka_settings, [DEAD_LETTER, UPLINK])
     made = Metrics("edge")
     reader = TopicReader(kafka_settings, UPLINK, made)
-    async with producer_for(kafka_settings, made) as producer, admin_for(kafka_settings) as admin:
+    async with producing(kafka_settings, made) as producer:
         await reader.start()
         try:
             inner: Any = reader._inner
             inner.pause(*inner.assignment())  # or it would have fetched them before they are cut away
             for number in range(10):
                 await producer.send(UPLINK, b"%d" % number, partition=2, timeout_s=3)
-            tp = TopicPartition(kafka.topic_name(kafka_settings, UPLINK), 2)
-            await admin.delete_records({tp: RecordsToDelete(before_offset=6)})
+            await cut(kafka_settings, UPLINK, 2, 6)
             inner.resume(*inner.assignment())
             with capture_logs() as told:
                 assert await next_values(reader, 4) == [b"6", b"7", b"8", b"9"]
@@ -289,7 +252,7 @@ async def test_a_reader_whose_place_was_cut_away_says_so_and_goes_on_at_what_is_
             assert line == {
                 "event": "records_missed",
                 "log_level": "error",
-                "topic": tp.topic,
+                "topic": topic_name(kafka_settings, UPLINK),
                 "partition": 2,
                 "wanted": 0,
                 "found": 6,
@@ -302,7 +265,7 @@ async def test_a_reader_that_is_beyond_a_log_which_lost_its_end_goes_on_at_the_e
     await ensure_topics(kafka_settings, [UPLINK])
     made = Metrics("edge")
     reader = TopicReader(kafka_settings, UPLINK, made)
-    async with producer_for(kafka_settings, made) as producer:
+    async with producing(kafka_settings, made) as producer:
         await producer.send(UPLINK, b"before", partition=2, timeout_s=3)
         await reader.start()
         try:
@@ -328,15 +291,14 @@ async def test_a_reader_that_cannot_ask_where_the_log_begins_tries_again(
     await ensure_topics(kafka_settings, [UPLINK])
     made = Metrics("edge")
     reader = TopicReader(kafka_settings, UPLINK, made)
-    async with producer_for(kafka_settings, made) as producer, admin_for(kafka_settings) as admin:
+    async with producing(kafka_settings, made) as producer:
         await reader.start()
         try:
             inner: Any = reader._inner
             inner.pause(*inner.assignment())
             for number in range(3):
                 await producer.send(UPLINK, b"%d" % number, partition=2, timeout_s=3)
-            tp = TopicPartition(kafka.topic_name(kafka_settings, UPLINK), 2)
-            await admin.delete_records({tp: RecordsToDelete(before_offset=2)})
+            await cut(kafka_settings, UPLINK, 2, 2)
 
             async def refuse(_: object) -> None:
                 raise KafkaTimeoutError

@@ -8,8 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from aiokafka import AIOKafkaProducer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
+from aiokafka import TopicPartition
 
 from liveroom import metrics
 from liveroom.kafka import Producer, ensure_topics, topic_name
@@ -28,6 +27,7 @@ from liveroom.records import (
 from liveroom.service import Metrics
 from liveroom.settings import KafkaSettings
 from liveroom.topics import BROADCAST
+from tests.log import cut, producing
 
 pytestmark = pytest.mark.kafka
 A, B = b"a" * 16, b"b" * 16
@@ -55,21 +55,8 @@ class Writer:
 @asynccontextmanager
 async def writer(settings: KafkaSettings) -> AsyncIterator[Writer]:
     await ensure_topics(settings, [BROADCAST])
-    producer = Producer(settings, Metrics("broadcaster"))
-    await producer.start()
-    try:
+    async with producing(settings, Metrics("broadcaster")) as producer:
         yield Writer(producer)
-    finally:
-        await producer.stop()
-
-
-async def cut(settings: KafkaSettings, before_offset: int) -> None:
-    admin = AIOKafkaAdminClient(bootstrap_servers=settings.bootstrap)
-    await admin.start()
-    try:
-        await admin.delete_records({TopicPartition(topic_name(settings, BROADCAST), 0): RecordsToDelete(before_offset)})
-    finally:
-        await admin.close()
 
 
 async def next_positions(reader: QueueReader, last: int) -> list[int]:
@@ -122,7 +109,7 @@ async def test_a_gateway_whose_place_was_cut_away_with_a_claim_finds_out_who_rul
             await log.batch(1, A, 2)
             claim = await log.claim(2, B)
             await log.batch(2, B, 3)
-            await cut(settings, claim + 2)  # the claim itself too: only its renewal is left to know it by
+            await cut(settings, BROADCAST, 0, claim + 2)  # the claim itself too: only its renewal is left to know it by
             await log.claim(2, B)
             await log.batch(2, B, 4)
             await log.batch(1, A, 5)
@@ -146,7 +133,7 @@ async def test_a_gateway_that_missed_a_claim_but_not_its_batches_delivers_them(s
             await log.batch(1, A, 2)
             claim = await log.claim(2, B)
             await log.batch(2, B, 3)
-            await cut(settings, claim)
+            await cut(settings, BROADCAST, 0, claim)
             reader._reader.positions[TopicPartition(topic_name(settings, BROADCAST), 0)] = claim + 1
             inner.seek(TopicPartition(topic_name(settings, BROADCAST), 0), claim + 1)
             inner.resume(*inner.assignment())
@@ -163,7 +150,7 @@ async def test_a_range_that_was_cut_away_is_an_error_not_other_records(settings:
             await log.batch(1, A, pos)
         assert await reader.bounds() == (0, 6)
         assert [offset for offset, _ in await reader.read(2, 4)] == [2, 3]
-        await cut(settings, 3)
+        await cut(settings, BROADCAST, 0, 3)
         assert await reader.bounds() == (3, 6)
         assert [offset for offset, _ in await reader.read(3, 6)] == [3, 4, 5]
         with pytest.raises(LogReadError):
@@ -186,21 +173,11 @@ def chunk(epoch: int, owner: bytes, anchor: Anchor, part: int, parts: int, snaps
 async def described(settings: KafkaSettings, values: Sequence[bytes | None], cut_before: int = 0) -> Description:
     """Write these records into partition 1 and describe it."""
     await ensure_topics(settings, [BROADCAST])
-    tp = TopicPartition(topic_name(settings, BROADCAST), 1)
-    producer = AIOKafkaProducer(bootstrap_servers=settings.bootstrap)
-    await producer.start()
-    try:
+    async with producing(settings, Metrics("broadcaster")) as producer:
         for value in values:
-            await producer.send_and_wait(tp.topic, value, key=b"k", partition=tp.partition)
-    finally:
-        await producer.stop()
+            await producer.send(BROADCAST, value, key=b"k", partition=1, timeout_s=5)
     if cut_before:
-        admin = AIOKafkaAdminClient(bootstrap_servers=settings.bootstrap)
-        await admin.start()
-        try:
-            await admin.delete_records({tp: RecordsToDelete(before_offset=cut_before)})
-        finally:
-            await admin.close()
+        await cut(settings, BROADCAST, 1, cut_before)
     (found,) = await describe(settings, [1])
     return found
 
