@@ -1,0 +1,270 @@
+"""What a viewer's bytes say: the frames of RFC 6455, from client to server, as whole messages.
+
+Owns one connection's unfinished frame and message: at most 4 KiB of each, nothing while idle. Refuses what breaks RFC 6455 or
+RFC 7692, what is too big and what is not text: at a frame's header where that tells already. Pure: the viewer's connection
+feeds it, answers pings, and closes when it is told to.
+"""
+
+import zlib
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Final
+
+import msgspec
+
+from liveroom.closecodes import Close
+from liveroom.wire import CLOSE, MAX_CLIENT_FRAME_BYTES, PING, PONG, TEXT
+
+MAX_FRAGMENTS: Final = 64
+
+_CONTINUATION: Final = 0x0
+_BINARY: Final = 0x2
+_OPCODES: Final = frozenset((_CONTINUATION, TEXT, _BINARY, CLOSE, PING, PONG))
+_CONTROL: Final = 0x8
+_OPCODE: Final = 0x0F
+_FIN: Final = 0x80
+_RSV1: Final = 0x40
+_RSV: Final = 0x70
+_WHOLE_TEXT: Final = _FIN | TEXT
+_MASKED: Final = 0x80
+_SIZE_IN_2: Final = 126
+_SIZE_IN_8: Final = 127
+_HEAD_BYTES: Final = 2
+_KEY_BYTES: Final = 4
+_MAX_CONTROL_BYTES: Final = 125
+_CLOSE_CODE_BYTES: Final = 2
+_SYNC_FLUSH: Final = b"\x00\x00\xff\xff"  # what a sender takes off (RFC 7692, 7.2.1)
+# Codes a peer may send: the registry of RFC 6455, 11.7, without 1004 to 1006 and 1015; 3000 and up are free (7.4.2).
+_CLOSE_CODES: Final = frozenset((*range(1000, 1004), *range(1007, 1015), *range(3000, 5000)))
+
+
+class Flaw(StrEnum):
+    """What was wrong with what came; also the close frame's reason."""
+
+    OPCODE = "unknown opcode"
+    UNMASKED = "frame not masked"
+    RESERVED_BIT = "reserved bit set"
+    CONTROL_SIZE = "control frame too long"
+    CONTROL_FRAGMENT = "fragmented control frame"
+    NOT_CONTINUED = "expected a continuation frame"
+    NOTHING_TO_CONTINUE = "unexpected continuation frame"
+    CLOSE_SIZE = "close frame too short"
+    CLOSE_CODE = "invalid close code"
+    DEFLATE = "invalid deflate data"
+    BINARY = "text frames only"
+    CLOSE_UTF8 = "close reason is not UTF-8"
+    UTF8 = "text is not UTF-8"
+    SIZE = "message too big"
+    FRAGMENTS = "too many fragments"
+
+
+_CODES: Final = {
+    Flaw.BINARY: Close.UNSUPPORTED_DATA,
+    Flaw.CLOSE_UTF8: Close.INVALID_TEXT,
+    Flaw.UTF8: Close.INVALID_TEXT,
+    Flaw.SIZE: Close.TOO_BIG,
+    Flaw.FRAGMENTS: Close.TOO_BIG,
+}
+
+
+class Text(msgspec.Struct, frozen=True, gc=False):
+    """A whole text message: valid UTF-8, inflated, at most `MAX_CLIENT_FRAME_BYTES`."""
+
+    data: bytes
+
+
+class Ping(msgspec.Struct, frozen=True, gc=False):
+    """To be answered with a pong of the same payload."""
+
+    payload: bytes
+
+
+class Pong(msgspec.Struct, frozen=True, gc=False):
+    """An answer to a ping, or a heartbeat of the viewer's own."""
+
+    payload: bytes
+
+
+class Closing(msgspec.Struct, frozen=True, gc=False):
+    """The viewer ends the connection: to be answered with a close frame of the same code. None: it gave none."""
+
+    code: int | None
+    reason: str
+
+
+class Fault(msgspec.Struct, frozen=True, gc=False):
+    """The viewer broke a rule: to be answered with a close frame of this code and reason."""
+
+    code: Close
+    reason: Flaw
+
+
+Event = Text | Ping | Pong | Closing | Fault
+_LAST: Final = (Closing, Fault)
+
+_FAULTS: Final = {flaw: Fault(_CODES.get(flaw, Close.PROTOCOL_ERROR), flaw) for flaw in Flaw}
+
+
+class _Message:
+    """A fragmented message so far: as it came, so deflated where it was; inflated once, when it is whole."""
+
+    __slots__ = ("data", "deflated", "fragments")
+
+    def __init__(self, data: bytes, *, deflated: bool) -> None:
+        self.data = bytearray(data)
+        self.deflated = deflated
+        self.fragments = 1
+
+
+class Receiver:
+    """One connection's incoming side. `deflates`: `permessage-deflate` with `client_no_context_takeover` was agreed on.
+
+    `ended`: a `Closing` or a `Fault` was returned, and nothing more is read.
+    """
+
+    __slots__ = ("_message", "_rest", "deflates", "ended")
+
+    def __init__(self, *, deflates: bool = False) -> None:
+        self.deflates = deflates
+        self.ended = False
+        self._rest = b""
+        self._message: _Message | None = None
+
+    def feed(self, data: bytes) -> Sequence[Event]:
+        """Return what came to an end in `data`, in order. A `Closing` or a `Fault` is the last event there is."""
+        if self.ended:
+            return ()
+        data = self._rest + data
+        events: list[Event] = []
+        start = 0
+        end = len(data)
+        while end - start >= _HEAD_BYTES:
+            first = data[start]
+            size = data[start + 1] - _MASKED
+            opcode = first & _OPCODE
+            if opcode not in _OPCODES or size < 0:
+                events.append(self._fault(Flaw.UNMASKED if size < 0 else Flaw.OPCODE))
+                return events
+            key = start + _HEAD_BYTES
+            if size >= _SIZE_IN_2:
+                key += 2 if size == _SIZE_IN_2 else 8
+                if key > end:
+                    break
+                size = int.from_bytes(data[start + _HEAD_BYTES : key], "big")
+            flaw = self._judge(first, opcode, size)
+            if flaw is not None:
+                events.append(self._fault(flaw))
+                return events
+            body = key + _KEY_BYTES
+            after = body + size
+            if after > end:
+                break
+            payload = _unmask(data[key:body], data[body:after])
+            start = after
+            event = self._control(opcode, payload) if opcode & _CONTROL else self._data(first, payload)
+            if event is not None:
+                events.append(event)
+                if isinstance(event, _LAST):
+                    return events
+        self._rest = data[start:]
+        return events
+
+    def _judge(self, first: int, opcode: int, size: int) -> Flaw | None:
+        """Return what a frame's header alone refuses, before its payload is waited for."""
+        message = self._message
+        if first == _WHOLE_TEXT and message is None:
+            return Flaw.SIZE if size > MAX_CLIENT_FRAME_BYTES else None
+        if opcode & _CONTROL:
+            if size > _MAX_CONTROL_BYTES:
+                return Flaw.CONTROL_SIZE
+            if first & _RSV:
+                return Flaw.RESERVED_BIT
+            return None if first & _FIN else Flaw.CONTROL_FRAGMENT
+        if size + (len(message.data) if message is not None else 0) > MAX_CLIENT_FRAME_BYTES:
+            return Flaw.SIZE
+        if first & _RSV and (first & _RSV != _RSV1 or not self.deflates or opcode == _CONTINUATION):
+            return Flaw.RESERVED_BIT
+        if message is None:
+            if opcode == _CONTINUATION:
+                return Flaw.NOTHING_TO_CONTINUE
+            return Flaw.BINARY if opcode == _BINARY else None
+        if opcode != _CONTINUATION:
+            return Flaw.NOT_CONTINUED
+        return Flaw.FRAGMENTS if message.fragments >= MAX_FRAGMENTS else None
+
+    def _control(self, opcode: int, payload: bytes) -> Event:
+        if opcode == PING:
+            return Ping(payload)
+        if opcode == PONG:
+            return Pong(payload)
+        if not payload:
+            return self._end(Closing(None, ""))
+        if len(payload) < _CLOSE_CODE_BYTES:
+            return self._fault(Flaw.CLOSE_SIZE)
+        code = int.from_bytes(payload[:_CLOSE_CODE_BYTES], "big")
+        try:
+            reason = payload[_CLOSE_CODE_BYTES:].decode()
+        except UnicodeDecodeError:
+            return self._fault(Flaw.CLOSE_UTF8)
+        return self._end(Closing(code, reason)) if code in _CLOSE_CODES else self._fault(Flaw.CLOSE_CODE)
+
+    def _data(self, first: int, payload: bytes) -> Event | None:
+        """Take a data frame that `_judge` has passed; return its message once it is whole."""
+        message = self._message
+        if message is not None:
+            message.data += payload
+            message.fragments += 1
+            if not first & _FIN:
+                return None
+            self._message = None
+            payload = bytes(message.data)
+            deflated = message.deflated
+        else:
+            deflated = bool(first & _RSV1)
+            if not first & _FIN:
+                self._message = _Message(payload, deflated=deflated)
+                return None
+        text = _inflate(payload) if deflated else payload
+        if isinstance(text, Flaw):
+            return self._fault(text)
+        return Text(text) if _is_utf8(text) else self._fault(Flaw.UTF8)
+
+    def _fault(self, flaw: Flaw) -> Fault:
+        self._end(fault := _FAULTS[flaw])
+        return fault
+
+    def _end(self, event: Event) -> Event:
+        self.ended = True
+        self._rest = b""
+        self._message = None
+        return event
+
+
+def _unmask(key: bytes, data: bytes) -> bytes:
+    """Return the payload in clear (RFC 6455, 5.3). One exclusive or over big integers: no loop over bytes, and linear."""
+    size = len(data)
+    mask = int.from_bytes((key * (size // _KEY_BYTES + 1))[:size], "little")
+    return (int.from_bytes(data, "little") ^ mask).to_bytes(size, "little")
+
+
+def _is_utf8(data: bytes) -> bool:
+    if data.isascii():
+        return True
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _inflate(data: bytes) -> bytes | Flaw:
+    """Return the text of a deflated message (RFC 7692, 7.2.2), or what is wrong with it.
+
+    At most one byte over the limit is ever made: with that room left, no output is held back when the input is used up.
+    """
+    engine = zlib.decompressobj(-zlib.MAX_WBITS)
+    try:
+        text = engine.decompress(data + _SYNC_FLUSH, MAX_CLIENT_FRAME_BYTES + 1)
+    except zlib.error:
+        return Flaw.DEFLATE
+    return Flaw.SIZE if len(text) > MAX_CLIENT_FRAME_BYTES else text
