@@ -53,7 +53,7 @@ class Audience:
         return list(self._rooms)
 
     def hear(self, record: Presence, now_s: float) -> bool:
-        """Take a gateway's count of one room; say whether the room just became local there: it needs its card."""
+        """Take a gateway's count of one room; say whether it needs the room's card: the room just became local there, or it asks."""
         gateway = self._meet(record.gateway, record.generation, now_s)
         if gateway is None:
             return False
@@ -68,7 +68,7 @@ class Audience:
             gateway.rooms.discard(record.room)
         if before != now:
             self._untold[record.room] = None
-        return before is None and now.connections > 0
+        return now.connections > 0 and (before is None or record.card)
 
     def gateway_lives(self, name: str, generation: int, now_s: float) -> None:
         """Take a gateway's load report: it lives, and counts of an earlier start of it are void."""

@@ -59,10 +59,12 @@ class Card(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Joined(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t", tag="joined"):
-    """Answer to `join`. Batches of the room may come before it; numbers up to `seq` are history.
+    """Answer to `join`. Numbers up to `seq` are history; batches follow from there.
 
     `seq`, `rseq`, `epoch` are None where the gateway has seen nothing of the room yet: the first batch then sets them.
-    `resumed`: what was missed follows now, no pull is needed. `rules`: mutes of this user that hold.
+    `resumed`: the numbers are the viewer's own and what it missed follows now, so no pull is needed. `card`: the room as it was
+    at `seq`; where the gateway does not have it within a second, it follows as a frame of its own. `rules`: mutes of this user
+    that hold.
     """
 
     room: str
@@ -73,6 +75,13 @@ class Joined(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t", tag
     resumed: bool = False
     card: Card | None = None
     rules: msgspec.Raw = msgspec.Raw(b"null")
+
+
+class Carded(msgspec.Struct, frozen=True, tag_field="t", tag="card"):
+    """The card of a room that was joined without one. Its numbers are the card's own: they move nothing."""
+
+    room: str
+    card: Card
 
 
 class BatchHeader(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t", tag="batch", gc=False):
@@ -153,7 +162,25 @@ class Beat(msgspec.Struct, frozen=True, tag_field="t", tag="hb"):
     at: int
 
 
-ServerFrame = Hello | Joined | Left | Notice | Move | Error | Beat
+class Pulled(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Answer to a pull: what a room's history holds behind the numbers that were asked for, in order of `seq`.
+
+    `epoch`: of the numbers (None: the room has none here). `seq`, `rseq`: the history was searched up to these, so nothing
+    asked for lies between what was asked and them but `messages`. `pos`: where to go on; `more`: there is more, so do.
+    `gone`: the beginning of what was asked for is no longer kept.
+    """
+
+    room: str
+    epoch: int | None = None
+    seq: int = 0
+    rseq: int = 0
+    pos: str = ""
+    more: bool = False
+    gone: bool = False
+    messages: list[msgspec.Raw] = []
+
+
+ServerFrame = Hello | Joined | Carded | Left | Notice | Move | Error | Beat
 
 
 # ---- viewer to edge
@@ -183,6 +210,7 @@ ClientFrame = Join | Leave | Heartbeat
 _client_decoder: Final[msgspec.json.Decoder[Any]] = msgspec.json.Decoder(ClientFrame)
 _server_decoder: Final[msgspec.json.Decoder[Any]] = msgspec.json.Decoder(ServerFrame | BatchHeader)
 _message_decoder: Final = msgspec.json.Decoder(Message)
+_pulled_decoder: Final = msgspec.json.Decoder(Pulled)
 
 
 class BadFrameError(ValueError):
@@ -205,6 +233,15 @@ class ReceivedBatch(NamedTuple):
     messages: list[Message]
 
 
+def decode_pulled(text: bytes) -> tuple[Pulled, list[Message]]:
+    """Return a pull's answer and its messages, or raise `BadFrameError`. For viewers and tests."""
+    try:
+        pulled = _pulled_decoder.decode(text)
+        return pulled, [_message_decoder.decode(line) for line in pulled.messages]
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BadFrameError(str(error)) from None
+
+
 def decode_server_frame(text: bytes) -> ServerFrame | ReceivedBatch:
     """Return what the edge said, or raise `BadFrameError`. For viewers and tests."""
     head, _, rest = text.partition(b"\n")
@@ -219,8 +256,8 @@ def decode_server_frame(text: bytes) -> ServerFrame | ReceivedBatch:
     return ReceivedBatch(frame, messages)
 
 
-def encode_frame(frame: ServerFrame | ClientFrame) -> bytes:
-    """Return a frame's JSON text."""
+def encode_frame(frame: ServerFrame | ClientFrame | Pulled) -> bytes:
+    """Return a frame's JSON text, or that of a pull's answer."""
     return _encoder.encode(frame)
 
 

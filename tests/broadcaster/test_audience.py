@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import NamedTuple
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -35,6 +36,13 @@ def test_a_gateway_needs_a_card_when_the_room_becomes_local_there_and_not_before
     heard = [audience.hear(presence("a", users), 0) for users in (1, 2, 1, 0, 0, 1)]
     assert heard == [True, False, False, False, False, True]
     assert audience.hear(presence("b", 1), 0)
+
+
+def test_a_gateway_gets_a_card_anew_when_it_asks_while_it_has_viewers() -> None:
+    audience = Audience()
+    audience.hear(presence("a", 1), 0)
+    assert audience.hear(msgspec.structs.replace(presence("a", 1), card=True), 0)
+    assert not audience.hear(msgspec.structs.replace(presence("a", 0), card=True), 0)
 
 
 def test_a_room_that_nobody_watches_is_not_kept() -> None:
