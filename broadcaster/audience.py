@@ -53,7 +53,7 @@ class Audience:
         return list(self._rooms)
 
     def hear(self, record: Presence, now_s: float) -> bool:
-        """Take a gateway's count of one room; say whether it needs the room's card: the room just became local there, or it asks."""
+        """Take a gateway's count of one room; say whether it needs a card: the room just became local there, or it asks."""
         gateway = self._meet(record.gateway, record.generation, now_s)
         if gateway is None:
             return False

@@ -609,8 +609,8 @@ class Presence(msgspec.Struct, frozen=True):
     """Viewers of one room on one gateway. Users and connections apart: one user may watch on several devices.
 
     Sent at once when a room gets its first viewer there (the owner then puts the room's card into its next batch), on change at
-    most every 2 s, and again every `PRESENCE_INTERVAL_S` without a change, so that a new owner knows all rooms soon. `card`: the
-    gateway needs the room's card anew.
+    most every 2 s, and again every `PRESENCE_INTERVAL_S` without a change, so that a new owner knows all rooms soon. `card`:
+    the gateway needs the room's card anew.
     """
 
     v: int
