@@ -1,6 +1,7 @@
 """A viewer and a sender over aiohttp, for bots, tests and the command line.
 
-`Viewer` is the shell around `session.Session`: it asks the scheduler, tries the addresses in order, keeps the connection.
+`Viewer` is the shell around `session.Session`: it asks the scheduler, takes the address that answers first, keeps the
+connection, and pulls what did not come.
 `Sender` speaks to the ingress. Neither ever waits without a time-out.
 """
 
@@ -9,9 +10,11 @@ import random
 import secrets
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
+from urllib.parse import urlsplit
 
 import aiohttp
 import orjson
@@ -20,12 +23,16 @@ import structlog
 from liveroom.closecodes import Close
 from liveroom.errors import Code
 from liveroom.wire import SUBPROTOCOL
-from viewer.session import Connect, Disconnect, Effect, Ended, Entered, Send, Session, State
+from viewer.session import Connect, Disconnect, Effect, Ended, Entered, Pull, Send, Session, State
 
 CONNECT_TIMEOUT_S: Final = 5.0
+CLOSE_TIMEOUT_S: Final = 1.0
+STAGGER_S: Final = 0.25
+PULL_TIMEOUT_S: Final = 5.0
 SEND_TIMEOUT_S: Final = 5.0
 RETRIES: Final = 5
 MAX_BATCH_BYTES: Final = 16 * 1024 * 1024
+_OVER: Final = {aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSING, aiohttp.WSMsgType.CLOSED, aiohttp.WSMsgType.ERROR}
 log = structlog.get_logger()
 
 
@@ -60,6 +67,113 @@ async def ask_entry(http: aiohttp.ClientSession, scheduler_url: str, rooms: Iter
         return Entry([gateway["id"] for gateway in gateways], [gateway["url"] for gateway in gateways], body["ticket"])
 
 
+class Opened(NamedTuple):
+    """A connection that stands."""
+
+    gateway: str
+    url: str
+    socket: aiohttp.ClientWebSocketResponse
+
+
+async def race(http: aiohttp.ClientSession, entry: Entry) -> Opened | None:
+    """Open the addresses, each a little after the one before, or at once when one fails; the first upgrade wins.
+
+    The others are broken off, or closed where they had opened too. None: none could be opened.
+    """
+    racing: list[asyncio.Task[Opened | None]] = []
+    kept: asyncio.Task[Opened | None] | None = None
+    try:
+        won = await _first(http, entry, racing)
+        await _call_off([task for task in racing if task is not won])
+        kept = won
+    finally:
+        if kept is None:
+            await _call_off(racing)
+    return None if kept is None else kept.result()
+
+
+async def _first(
+    http: aiohttp.ClientSession, entry: Entry, racing: list[asyncio.Task[Opened | None]]
+) -> asyncio.Task[Opened | None] | None:
+    waiting = list(zip(entry.gateways, entry.urls, strict=True))
+    running: set[asyncio.Task[Opened | None]] = set()
+    while waiting or running:
+        if waiting:
+            racing.append(asyncio.create_task(_open(http, *waiting.pop(0), entry.ticket)))
+            running.add(racing[-1])
+        timeout_s = STAGGER_S if waiting else None
+        done, running = await asyncio.wait(running, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            if task.result() is not None:
+                return task
+    return None
+
+
+async def _open(http: aiohttp.ClientSession, gateway: str, url: str, ticket: str) -> Opened | None:
+    try:
+        async with asyncio.timeout(CONNECT_TIMEOUT_S):
+            socket = await http.ws_connect(
+                url,
+                params={"ticket": ticket},
+                protocols=(SUBPROTOCOL,),
+                compress=15,
+                max_msg_size=MAX_BATCH_BYTES,
+                timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_TIMEOUT_S),
+            )
+    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        log.debug("no_gateway", url=url, error=repr(error))
+        return None
+    return Opened(gateway, url, socket)
+
+
+async def _call_off(racing: Iterable[asyncio.Task[Opened | None]]) -> None:
+    for task in racing:
+        task.cancel()
+    for told in await asyncio.gather(*racing, return_exceptions=True):
+        if isinstance(told, Opened):
+            await told.socket.close(code=Close.NORMAL)
+
+
+class Answer(NamedTuple):
+    """What came of a pull: its body, or None and what the refusal asked for."""
+
+    body: bytes | None
+    retry_after_s: float | None = None
+
+
+async def ask_pull(http: aiohttp.ClientSession, gateway_url: str, pull: Pull) -> Answer:
+    """Do a pull at the gateway that serves the WebSocket at `gateway_url`. Raises nothing that a network may do."""
+    gateway = urlsplit(gateway_url)
+    url = f"{'https' if gateway.scheme == 'wss' else 'http'}://{gateway.netloc}/v1/rooms/{pull.room}/messages"
+    try:
+        async with http.get(
+            url,
+            params=pull.params,
+            headers={"Authorization": f"Bearer {pull.token}"},
+            timeout=aiohttp.ClientTimeout(PULL_TIMEOUT_S),
+        ) as answer:
+            if answer.status == HTTPStatus.OK:
+                return Answer(await answer.read())
+            log.debug("pull_refused", room=pull.room, status=answer.status)
+            if answer.status in {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE}:
+                return Answer(None, _seconds(answer.headers.get("Retry-After", "")))
+    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        log.debug("pull_failed", room=pull.room, error=repr(error))
+    return Answer(None)
+
+
+def _seconds(text: str) -> float | None:
+    return float(text) if text.isascii() and text.isdigit() else None  # a date is not worth reading
+
+
+def take_answer(session: Session, room: str, answer: Answer) -> list[Effect]:
+    """Tell a session what came of its pull."""
+    now, uniform = time.monotonic(), random.random()  # noqa: S311 - jitter
+    if answer.body is None:
+        return session.pull_failed(room, now, uniform, answer.retry_after_s)
+    return session.pulled(room, answer.body, now, uniform)
+
+
 class Viewer:
     """One viewer in one or more rooms, for as long as the block runs.
 
@@ -86,6 +200,8 @@ class Viewer:
         self._on_effect = on_effect
         self._on_gone = on_gone
         self._socket: aiohttp.ClientWebSocketResponse | None = None
+        self._url = ""
+        self._pulls: dict[str, asyncio.Task[Answer]] = {}
         self._task: asyncio.Task[None] | None = None
         self._entered: set[str] = set()
         self._in_rooms = asyncio.Event()
@@ -130,74 +246,85 @@ class Viewer:
                     await self._connect()
                 case Send(text):
                     if self._socket is not None and not self._socket.closed:
-                        await self._socket.send_str(text.decode())
+                        with suppress(aiohttp.ClientError, OSError):  # it is lost: the next receipt says so
+                            await self._socket.send_str(text.decode())
                 case Disconnect(code):
                     if self._socket is not None:
                         await self._socket.close(code=code)
-                case Ended():
-                    self.ended = effect
-                case Entered(room):
-                    self._entered.add(room)
-                    if self._entered >= self.session.rooms.keys():
-                        self._in_rooms.set()
+                case Pull(room):
+                    await end_tasks(self._pulls.pop(room, None))
+                    self._pulls[room] = asyncio.create_task(ask_pull(self._http, self._url, effect))
                 case _:
-                    pass
+                    self._note(effect)
             self._on_effect(effect)
 
+    def _note(self, effect: Effect) -> None:
+        match effect:
+            case Ended():
+                self.ended = effect
+            case Entered(room):
+                self._entered.add(room)
+                if self._entered >= self.session.rooms.keys():
+                    self._in_rooms.set()
+            case _:
+                pass
+
     async def _connect(self) -> None:
-        now = time.monotonic
+        opened: Opened | None = None
+        retry_after_s: float | None = None
         try:
             entry = await ask_entry(self._http, self._scheduler_url, self.session.rooms, self._token)
+            opened = await race(self._http, entry)
         except NoEntryError as error:
             log.debug("no_entry", code=error.code)
-            await self._act(self.session.failed(now(), random.random(), error.retry_after_s))  # noqa: S311 - jitter
-            return
+            retry_after_s = error.retry_after_s
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             log.debug("no_scheduler", error=repr(error))
-            await self._act(self.session.failed(now(), random.random()))  # noqa: S311 - jitter
+        if opened is None:
+            await self._act(self.session.failed(time.monotonic(), random.random(), retry_after_s))  # noqa: S311 - jitter
             return
-        for gateway, url in zip(entry.gateways, entry.urls, strict=True):
-            try:
-                async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                    self._socket = await self._http.ws_connect(
-                        url,
-                        params={"ticket": entry.ticket},
-                        protocols=(SUBPROTOCOL,),
-                        compress=15,
-                        max_msg_size=MAX_BATCH_BYTES,
-                    )
-            except (aiohttp.ClientError, TimeoutError, OSError) as error:
-                log.debug("no_gateway", url=url, error=repr(error))
-                continue
-            self.gateway = gateway
-            await self._act(self.session.opened(now()))
-            return
-        await self._act(self.session.failed(now(), random.random()))  # noqa: S311 - jitter
+        self.gateway, self._url, self._socket = opened
+        await self._act(self.session.opened(time.monotonic()))
 
     async def _listen(self) -> None:
+        """Take frames and answers to pulls, and tick when it is time, however fast frames come."""
         socket = self._socket
         if socket is None:
             raise RuntimeError("open without a connection")
-        while self.session.state is State.OPEN:
-            wake_at = self.session.wake_at
-            timeout_s = None if wake_at is None else max(0.0, wake_at - time.monotonic())
-            try:
-                message = await socket.receive(timeout=timeout_s)
-            except TimeoutError:
-                await self._act(self.session.tick(time.monotonic()))
-                continue
-            if message.type is aiohttp.WSMsgType.TEXT:
-                await self._act(self.session.received(message.data.encode(), time.monotonic()))
-            elif message.type in {
-                aiohttp.WSMsgType.CLOSE,
-                aiohttp.WSMsgType.CLOSING,
-                aiohttp.WSMsgType.CLOSED,
-                aiohttp.WSMsgType.ERROR,
-            }:
-                self._on_gone()
-                code = socket.close_code
-                self._socket = None
-                await self._act(self.session.closed(code, time.monotonic(), random.random()))  # noqa: S311 - jitter
+        receiving = asyncio.create_task(socket.receive())
+        try:
+            while True:
+                wake_at = self.session.wake_at
+                timeout_s = None if wake_at is None else max(0.0, wake_at - time.monotonic())
+                waits = {receiving, *self._pulls.values()}
+                await asyncio.wait(waits, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+                if receiving.done():
+                    message = receiving.result()
+                    if message.type in _OVER:
+                        break
+                    receiving = asyncio.create_task(socket.receive())
+                    if message.type is aiohttp.WSMsgType.TEXT:
+                        await self._act(self.session.received(message.data.encode(), time.monotonic()))
+                for room, task in [(room, task) for room, task in self._pulls.items() if task.done()]:
+                    if self._pulls.get(room) is task:
+                        del self._pulls[room]
+                        await self._act(take_answer(self.session, room, task.result()))
+                if self.session.wake_at is not None and time.monotonic() >= self.session.wake_at:
+                    await self._act(self.session.tick(time.monotonic()))
+        finally:
+            pulls, self._pulls = self._pulls, {}
+            await end_tasks(receiving, *pulls.values())
+        self._socket = None
+        self._on_gone()
+        await self._act(self.session.closed(socket.close_code, time.monotonic(), random.random()))  # noqa: S311 - jitter
+
+
+async def end_tasks(*tasks: asyncio.Task[Any] | None) -> None:
+    """Cancel tasks and wait for their end, whatever it is."""
+    ending = [task for task in tasks if task is not None]
+    for task in ending:
+        task.cancel()
+    await asyncio.gather(*ending, return_exceptions=True)
 
 
 class Accepted(NamedTuple):

@@ -1,13 +1,14 @@
 """Judges a run: what was accepted against what each viewer saw. Pure; docs/ledger.md says what it promises.
 
 Fed by senders (`accepted`, `refused`, `unknown`) and by the effects of every viewer's session (`observe`). State per viewer and
-room is a few numbers, not a list, and ids are kept for a window, so it can run for hours.
+room is a few numbers and what is missing just now, and ids are kept for a window, so it can run for hours.
 """
 
 from collections import OrderedDict
 from typing import Final, NamedTuple
 
-from viewer.session import Counts, Delivered, Effect, Entered, Hole, Progress, Renumbered
+from liveroom.wire import Left
+from viewer.session import Counts, Delivered, Effect, Lost, Progress, Renumbered, Told
 
 WINDOW_IDS: Final = 400_000
 LATE_S: Final = 10.0
@@ -16,20 +17,20 @@ LATE_S: Final = 10.0
 class Verdict(NamedTuple):
     """The state of the books. Clean: nothing lost, doubled, disordered, wrong.
 
-    `lost`: reliable messages that a connected viewer did not get, or that nobody got in time. `missed_away`: reliable messages
-    that passed while a viewer was not connected. `late`: of the lost, those that nobody has seen (yet). `wrong_likes`: rooms
-    whose total is not what was accepted.
+    `lost`: reliable messages that a viewer did not get, connected or not, or that nobody got in time. `late`: of the lost,
+    those that nobody has seen (yet). `pulled`: deliveries that filled a hole. `wrong_likes`: rooms whose total is not what was
+    accepted.
     """
 
     accepted: int
     refused: int
     unknown: int
     delivered: int
+    pulled: int
     lost: int
     late: int
     doubled: int
     disordered: int
-    missed_away: int
     renumbered: int
     wrong_likes: int
 
@@ -40,21 +41,27 @@ class Verdict(NamedTuple):
 
     def __str__(self) -> str:
         line = f"accepted {self.accepted:,}, lost {self.lost:,}, doubled {self.doubled:,}"
-        for name in ("disordered", "missed_away", "renumbered", "wrong_likes", "unknown"):
+        for name in ("pulled", "disordered", "renumbered", "wrong_likes", "unknown"):
             if count := getattr(self, name):
                 line += f", {name.replace('_', ' ')} {count:,}"
         return line
 
 
 class _Place:
-    """One viewer in one room on one connection."""
+    """One viewer in one room, whatever becomes of its connections. `missing`: numbers up to `rseq` that did not come yet."""
 
-    __slots__ = ("epoch", "rseq", "seq")
+    __slots__ = ("epoch", "missing", "rseq", "seq")
 
     def __init__(self, epoch: int, rseq: int) -> None:
         self.epoch = epoch
         self.seq = 0
         self.rseq = rseq
+        self.missing: set[int] = set()
+
+    def come_to(self, rseq: int) -> None:
+        """Go on to a number: it is missing, like those before it, until it comes."""
+        self.missing.update(range(self.rseq + 1, rseq + 1))
+        self.rseq = max(self.rseq, rseq)
 
 
 class _Room:
@@ -79,7 +86,7 @@ class Ledger:
         self._rooms: dict[str, _Room] = {}
         self._places: dict[tuple[str, str], _Place] = {}
         self._accepted = self._refused = self._unknown = 0
-        self._delivered = self._lost = self._doubled = self._disordered = self._missed_away = self._renumbered = 0
+        self._delivered = self._pulled = self._lost = self._doubled = self._disordered = self._renumbered = 0
 
     # ---- senders
     def accepted(self, room: str, id_: str, now_s: float, *, reliable: bool, likes: int = 0, items: int = 1) -> None:
@@ -108,21 +115,19 @@ class Ledger:
                 self._deliver(viewer, effect)
             case Progress():
                 self._progress(viewer, effect)
-            case Hole(away=True):
-                self._missed_away += effect.to_rseq - effect.after_rseq
-                if place := self._places.get((viewer, effect.room)):
-                    place.rseq = max(place.rseq, effect.to_rseq)
+            case Lost():
+                self._lose(viewer, effect)
             case Counts(likes=int(likes)):
                 self._room(effect.room).likes = max(self._room(effect.room).likes, likes)
-            case Entered():
-                self._places.pop((viewer, effect.room), None)
+            case Told(what=Left(room=room)):
+                self._places.pop((viewer, room), None)
             case Renumbered():
                 self._renumbered += 1
             case _:
                 pass
 
-    def gone(self, viewer: str) -> None:
-        """A viewer's connection ended: nothing more is due to it until it is back."""
+    def left(self, viewer: str) -> None:
+        """A viewer left for good: nothing more is due to it."""
         for key in [key for key in self._places if key[0] == viewer]:
             del self._places[key]
 
@@ -133,7 +138,7 @@ class Ledger:
         wrong_likes = 0
         if settled:
             for (_, name), place in self._places.items():
-                behind += max(0, self._rooms[name].rseq - place.rseq)
+                behind += max(0, self._rooms[name].rseq - place.rseq) + len(place.missing)
             for room in self._rooms.values():
                 wrong_likes += not room.likes_accepted <= room.likes <= room.likes_accepted + room.likes_unknown
         return Verdict(
@@ -141,11 +146,11 @@ class Ledger:
             refused=self._refused,
             unknown=self._unknown,
             delivered=self._delivered,
+            pulled=self._pulled,
             lost=self._lost + late + behind,
             late=late,
             doubled=self._doubled,
             disordered=self._disordered,
-            missed_away=self._missed_away,
             renumbered=self._renumbered,
             wrong_likes=wrong_likes,
         )
@@ -159,21 +164,26 @@ class Ledger:
 
     def _progress(self, viewer: str, effect: Progress) -> None:
         room = self._room(effect.room)
-        if effect.first:
-            self._places[viewer, effect.room] = _Place(effect.epoch, effect.rseq)
-            room.rseq = max(room.rseq, effect.rseq)
-            return
         room.rseq = max(room.rseq, effect.rseq)
         place = self._places.get((viewer, effect.room))
-        if place is not None and place.rseq < effect.rseq:
-            self._lost += effect.rseq - place.rseq
-            place.rseq = effect.rseq
+        if place is not None and place.epoch == effect.epoch:
+            place.come_to(effect.rseq)
+        elif effect.first:
+            if place is not None:
+                self._lost += len(place.missing)
+            self._places[viewer, effect.room] = _Place(effect.epoch, effect.rseq)
 
-    def _deliver(self, viewer: str, effect: Delivered) -> None:
-        message = effect.message
-        self._delivered += 1
-        key = (effect.room, message.id)
-        numbers = (effect.epoch, message.seq)
+    def _lose(self, viewer: str, effect: Lost) -> None:
+        self._lost += effect.to_rseq - effect.after_rseq
+        place = self._places.get((viewer, effect.room))
+        if place is not None and place.epoch == effect.epoch:
+            place.come_to(effect.to_rseq)
+            place.missing.difference_update(range(effect.after_rseq + 1, effect.to_rseq + 1))
+
+    def _number(self, effect: Delivered) -> None:
+        """An id has one number for all viewers."""
+        key = (effect.room, effect.message.id)
+        numbers = (effect.epoch, effect.message.seq)
         known = self._numbers.get(key)
         if known is None:
             self._numbers[key] = numbers
@@ -182,8 +192,20 @@ class Ledger:
                 self._numbers.popitem(last=False)
         elif known != numbers:
             self._doubled += 1
+
+    def _deliver(self, viewer: str, effect: Delivered) -> None:
+        message = effect.message
+        self._delivered += 1
+        self._pulled += effect.late
+        self._number(effect)
         place = self._places.get((viewer, effect.room))
         if place is None:
+            return
+        if effect.late:
+            if message.rseq in place.missing:
+                place.missing.remove(message.rseq)
+            else:
+                self._doubled += 1
             return
         if message.seq == place.seq:
             self._doubled += 1
@@ -194,5 +216,5 @@ class Ledger:
             if message.rseq <= place.rseq:
                 self._doubled += 1
             else:
-                self._lost += message.rseq - place.rseq - 1
+                place.come_to(message.rseq - 1)
                 place.rseq = message.rseq

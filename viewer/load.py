@@ -1,7 +1,7 @@
 """A crowd: thousands of viewers in one process, for load and demos. `python -m viewer.load --help`.
 
 Each is one raw connection without tasks; most only count what comes, every `sample`-th one runs the whole session, so that
-everything is checked on some. Frames are the same bytes for a whole room, so a header is read once and remembered.
+everything is checked on some. Frames are the same bytes for a whole room, so each is read once and remembered.
 """
 
 import argparse
@@ -13,7 +13,7 @@ import sys
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from functools import partial
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
@@ -21,13 +21,28 @@ import aiohttp
 import msgspec
 import orjson
 
-from liveroom.wire import CLOSE, PING, PONG, SUBPROTOCOL, TEXT, Heartbeat, Join, encode_frame
-from viewer.client import NoEntryError, ask_entry
-from viewer.session import Disconnect, Effect, Send, Session, State
+from liveroom.wire import (
+    CLOSE,
+    PING,
+    PONG,
+    SUBPROTOCOL,
+    TEXT,
+    BadFrameError,
+    Heartbeat,
+    Join,
+    ReceivedBatch,
+    ServerFrame,
+    decode_server_frame,
+    encode_frame,
+)
+from viewer.client import NoEntryError, ask_entry, ask_pull, end_tasks, take_answer
+from viewer.session import Disconnect, Effect, Pull, Send, Session, State
 
 REMEMBERED_HEADERS: Final = 1024
+REMEMBERED_FRAMES: Final = 256
 DELAY_SAMPLES: Final = 20_000
 HEARTBEAT_S: Final = 20.0
+TICK_S: Final = 0.25
 CONNECT_TIMEOUT_S: Final = 10.0
 _MASK_BIT: Final = 0x80
 _LEN_16: Final = 126
@@ -88,10 +103,12 @@ class FrameReader:
 class Link(asyncio.Protocol):
     """One connection of the crowd."""
 
-    __slots__ = ("_crowd", "_head", "_reader", "beat_at", "index", "joined", "session", "transport")
+    __slots__ = ("_crowd", "_head", "_reader", "beat_at", "index", "joined", "pulls", "session", "transport", "url")
 
-    def __init__(self, crowd: "Crowd", index: int, session: Session | None) -> None:
+    def __init__(self, crowd: "Crowd", index: int, session: Session | None, url: str) -> None:
         self._crowd = crowd
+        self.url = url
+        self.pulls: dict[str, asyncio.Task[None]] = {}
         self._reader: FrameReader | None = None
         self._head = b""
         self.index = index
@@ -130,6 +147,11 @@ class Link(asyncio.Protocol):
         """Come back, if the crowd still wants that."""
         self._crowd.lost(self)
 
+    def give_up(self) -> None:
+        """Wait no longer for the upgrade's answer."""
+        if self._reader is None and self.transport is not None:
+            self.transport.abort()
+
     def send(self, payload: bytes, opcode: int = TEXT) -> None:
         """Send a small masked frame (mask of zeros: it hides nothing from a test)."""
         if self.transport is not None and not self.transport.is_closing():
@@ -158,6 +180,8 @@ class Link(asyncio.Protocol):
                 self.send(effect.text)
             elif isinstance(effect, Disconnect):
                 self._close()
+            elif isinstance(effect, Pull):
+                self._crowd.pull(self, effect)
             self._crowd.on_effect(f"crowd-{self.index}", effect)
 
     def _close(self) -> None:
@@ -177,7 +201,6 @@ class Crowd:
         joins_per_s: float = 1000.0,
         sample: int = 50,
         on_effect: Callable[[str, Effect], None] = lambda *_: None,
-        on_gone: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.on_effect = on_effect
         self.links: dict[Link, None] = {}
@@ -189,13 +212,14 @@ class Crowd:
         self._viewers = viewers
         self._pause_s = 1 / joins_per_s
         self._sample = sample
-        self._on_gone = on_gone
         self._batches = self._messages = self._bytes = self._reconnects = 0
         self._delays: deque[float] = deque(maxlen=DELAY_SAMPLES)
         self._headers: OrderedDict[bytes, int] = OrderedDict()
+        self._frames: OrderedDict[bytes, ReceivedBatch] = OrderedDict()
         self._decoder = msgspec.json.Decoder(_Header)
         self._http: aiohttp.ClientSession | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._pulls: set[asyncio.Task[None]] = set()
         self._beating: asyncio.Task[None] | None = None
         self._stopping = False
 
@@ -220,10 +244,7 @@ class Crowd:
     async def stop(self) -> None:
         """Send everybody home."""
         self._stopping = True
-        for task in (*self._tasks, *([self._beating] if self._beating else [])):
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+        await end_tasks(*self._tasks, *self._pulls, self._beating)
         for link in list(self.links):
             if link.transport is not None:
                 link.transport.abort()
@@ -267,7 +288,16 @@ class Crowd:
             link.joined = True
             self.joined += 1
         if link.session is not None:
-            link.act(link.session.received(text, time.monotonic()))
+            link.act(self._received(link.session, text))
+
+    def pull(self, link: Link, pull: Pull) -> None:
+        """Ask the link's gateway for what did not come; a room's pull ends with the next one."""
+        task = asyncio.create_task(self._pull(link, pull))
+        self._pulls.add(task)
+        task.add_done_callback(self._pulls.discard)
+        if before := link.pulls.get(pull.room):
+            before.cancel()
+        link.pulls[pull.room] = task
 
     def closing(self, link: Link, code: int | None) -> None:
         """The edge said why it ends the connection."""
@@ -279,12 +309,46 @@ class Crowd:
         if self.links.pop(link, "none") is None:
             self.connected -= 1
             self.joined -= link.joined
-            self._on_gone(f"crowd-{link.index}")
-            if link.session is not None and link.session.state is State.OPEN:
-                self.closing(link, None)
+            for task in link.pulls.values():
+                task.cancel()
+        session = link.session
+        if session is None:
+            self._again(link.index, None, random.uniform(0, 1))  # noqa: S311 - jitter
+            return
+        if session.state is State.OPEN:
+            self.closing(link, None)
+        elif session.state is State.CONNECTING:  # the upgrade was refused
+            session.failed(time.monotonic(), random.random())  # noqa: S311 - jitter
+        if session.state is not State.ENDED:
+            self._again(link.index, session, until(session))
+
+    # ---- rules
+    def _received(self, session: Session, text: bytes) -> list[Effect]:
+        now = time.monotonic()
+        frame: ServerFrame | ReceivedBatch | None = self._frames.get(text)
+        if frame is None:
+            try:
+                frame = decode_server_frame(text)
+            except BadFrameError:
+                return session.received(text, now)
+            if isinstance(frame, ReceivedBatch):  # the rest is for one viewer
+                self._frames[text] = frame
+                if len(self._frames) > REMEMBERED_FRAMES:
+                    self._frames.popitem(last=False)
+        return session.received_frame(frame, now)
+
+    async def _pull(self, link: Link, pull: Pull) -> None:
+        if self._http is None or link.session is None:
+            return
+        answer = await ask_pull(self._http, link.url, pull)
+        if link.pulls.get(pull.room) is asyncio.current_task():
+            del link.pulls[pull.room]
+            link.act(take_answer(link.session, pull.room, answer))
+
+    def _again(self, index: int, session: Session | None, delay_s: float) -> None:
         if not self._stopping:
             self._reconnects += 1
-            self._spawn(link.index, link.session, random.uniform(0, 1))  # noqa: S311 - jitter
+            self._spawn(index, session, delay_s)
 
     def _spawn(self, index: int, session: Session | None, delay_s: float) -> None:
         task = asyncio.create_task(self._come(index, session, delay_s))
@@ -298,16 +362,23 @@ class Crowd:
         loop = asyncio.get_running_loop()
         while not self._stopping:
             await asyncio.sleep(delay_s)
+            if session is not None:
+                session.tick(time.monotonic())
             try:
                 entry = await ask_entry(http, self._scheduler_url, [self.room_of(index)])
-                address = urlsplit(entry.urls[0])
+                url = entry.urls[0]
+                address = urlsplit(url)
                 async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                    transport, _ = await loop.create_connection(
-                        lambda: Link(self, index, session), str(address.hostname), int(address.port or 80)
+                    transport, link = await loop.create_connection(
+                        partial(Link, self, index, session, url), str(address.hostname), int(address.port or 80)
                     )
-            except (NoEntryError, aiohttp.ClientError, TimeoutError, OSError, ValueError):
+            except (NoEntryError, aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
                 self.refused += 1
                 delay_s = random.uniform(0.1, 1.0)  # noqa: S311 - jitter
+                if session is not None:
+                    retry_after_s = error.retry_after_s if isinstance(error, NoEntryError) else None
+                    session.failed(time.monotonic(), random.random(), retry_after_s)  # noqa: S311 - jitter
+                    delay_s = until(session)
                 continue
             key = base64.b64encode(secrets.token_bytes(16)).decode()
             transport.write(
@@ -315,17 +386,27 @@ class Crowd:
                 f"Connection: Upgrade\r\nSec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n"
                 f"Sec-WebSocket-Protocol: {SUBPROTOCOL}\r\n\r\n".encode()
             )
+            loop.call_later(CONNECT_TIMEOUT_S, link.give_up)
             return
 
     async def _beat(self) -> None:
+        """Send heartbeats; a session says itself what is due."""
         beat = encode_frame(Heartbeat())
         while True:
-            await asyncio.sleep(1)
+            await asyncio.sleep(TICK_S)
             now = time.monotonic()
             for link in list(self.links):
-                if now >= link.beat_at:
-                    link.beat_at = now + HEARTBEAT_S
-                    link.send(beat)
+                if link.session is None:
+                    if now >= link.beat_at:
+                        link.beat_at = now + HEARTBEAT_S
+                        link.send(beat)
+                elif link.session.state is State.OPEN and link.session.wake_at is not None and now >= link.session.wake_at:
+                    link.act(link.session.tick(now))
+
+
+def until(session: Session) -> float:
+    """Return the seconds until a session wants to be ticked."""
+    return max(0.0, (session.wake_at or 0.0) - time.monotonic())
 
 
 async def _main(arguments: argparse.Namespace) -> int:

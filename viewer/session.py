@@ -1,18 +1,26 @@
 """A viewer's connection to its rooms, free of I/O: events in, effects out. The JavaScript SDK follows the same rules.
 
-Owns order, duplicates, holes, heartbeats and when to reconnect. The caller connects, sends and delivers as the effects say, and
-calls `tick` at `wake_at` at the latest. Time is seconds of a monotonic clock; `uniform` is a random number in [0, 1).
+Owns order, duplicates, holes, pulls, heartbeats and when to reconnect. The caller connects, sends, pulls and delivers as the
+effects say, and calls `tick` at `wake_at` at the latest. Time is seconds of a monotonic clock; `uniform` is a random number in
+[0, 1).
+
+Reliable messages that did not come are pulled while batches go on: a message that fills a hole comes late and says so. The rest
+comes in order of `seq`. Each comes once, or is told as lost.
 """
 
+import math
 from collections.abc import Iterable
 from enum import Enum
 from typing import Final, NamedTuple
 
 from liveroom.closecodes import ABNORMAL, Close, CloseRule, rule_for
 from liveroom.wire import (
+    HEARTBEAT_S,
     VIEWER_SILENCE_S,
     BadFrameError,
     Beat,
+    Card,
+    Carded,
     Error,
     Heartbeat,
     Hello,
@@ -23,13 +31,22 @@ from liveroom.wire import (
     Message,
     Move,
     Notice,
+    Pulled,
     ReceivedBatch,
+    ServerFrame,
+    decode_pulled,
     decode_server_frame,
     encode_frame,
 )
 
 MAX_BACKOFF_S: Final = 30.0
 STABLE_S: Final = 10.0
+PULL_AGAIN_S: Final = 0.5
+MAX_PULLS: Final = 8  # in a row that brought nothing
+GROW_AFTER: Final = 3  # answered beats
+GROW_BY: Final = 1.25
+GROW_TO: Final = 2.5  # times the gateway's interval: it ends a connection silent for three
+SHRINK_TO: Final = 0.8  # of the interval that a connection did not survive
 
 
 class State(Enum):
@@ -58,21 +75,42 @@ class Disconnect(NamedTuple):
     code: Close
 
 
+class Pull(NamedTuple):
+    """Ask the gateway of this connection for `/v1/rooms/{room}/messages` with `params`; then call `pulled` or `pull_failed`.
+
+    `token`: for `Authorization: Bearer`. A connection's pulls end with it, a room's with the next one.
+    """
+
+    room: str
+    token: str
+    params: dict[str, str]
+
+
 class Entered(NamedTuple):
-    """The room is joined; numbers are None until its first batch."""
+    """The room is joined; numbers are None until its first batch. `resumed`: what was missed follows."""
 
     room: str
     epoch: int | None
     seq: int | None
     rseq: int | None
+    card: Card | None = None
+    resumed: bool = False
+
+
+class RoomCard(NamedTuple):
+    """The card of a room that was entered without one."""
+
+    room: str
+    card: Card
 
 
 class Delivered(NamedTuple):
-    """A message, in order, once."""
+    """A message, once; in order of `seq` but for those that fill a hole (`late`)."""
 
     room: str
     epoch: int
     message: Message
+    late: bool = False
 
 
 class Counts(NamedTuple):
@@ -84,7 +122,7 @@ class Counts(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """The newest reliable number of a room, as a batch says it. `first`: the numbers start here on this connection."""
+    """The newest reliable number of a room, as the gateway says it. `first`: the numbers start here in this epoch."""
 
     room: str
     epoch: int
@@ -93,13 +131,21 @@ class Progress(NamedTuple):
 
 
 class Hole(NamedTuple):
-    """Reliable messages after `after_rseq` up to `to_rseq` did not come: pull them. `away`: they passed while not connected."""
+    """Reliable messages after `after_rseq` up to `to_rseq` did not come. They will come late, or be told as lost."""
 
     room: str
     epoch: int
     after_rseq: int
     to_rseq: int
-    away: bool
+
+
+class Lost(NamedTuple):
+    """Reliable messages of a hole, after `after_rseq` up to `to_rseq`, will not come any more."""
+
+    room: str
+    epoch: int
+    after_rseq: int
+    to_rseq: int
 
 
 class Renumbered(NamedTuple):
@@ -127,25 +173,57 @@ class Ended(NamedTuple):
     rule: CloseRule
 
 
-Effect = Connect | Send | Disconnect | Entered | Delivered | Counts | Progress | Hole | Renumbered | Told | Moved | Ended
+Effect = (
+    Connect
+    | Send
+    | Disconnect
+    | Pull
+    | Entered
+    | RoomCard
+    | Delivered
+    | Counts
+    | Progress
+    | Hole
+    | Lost
+    | Renumbered
+    | Told
+    | Moved
+    | Ended
+)
+
+
+class Missing(NamedTuple):
+    """Reliable messages that may still come, and the cursor from just before them."""
+
+    after_rseq: int
+    to_rseq: int
+    pos: str
 
 
 class Position:
-    """How far a viewer is in one room. `fresh`: nothing came of it on this connection yet."""
+    """How far a viewer is in one room.
 
-    __slots__ = ("epoch", "fresh", "rseq", "seq")
+    `pos`: cursor of what gave the numbers. `missing`: holes, oldest first. `asked`: behind which number the pull asks that is
+    out. `pull_at`: not to pull before. `pulls`: how many in a row brought nothing.
+    """
+
+    __slots__ = ("asked", "epoch", "missing", "pos", "pull_at", "pulls", "rseq", "seq")
 
     def __init__(self) -> None:
         self.epoch: int | None = None
         self.seq = 0
         self.rseq = 0
-        self.fresh = True
+        self.pos = ""
+        self.missing: list[Missing] = []
+        self.asked: int | None = None
+        self.pull_at = 0.0
+        self.pulls = 0
 
 
 class Session:
-    """One viewer: its rooms, its place in each, its connection's state."""
+    """One viewer: its rooms, its place in each, its connection's state. `battery`: beat as seldom as the network bears."""
 
-    def __init__(self, rooms: Iterable[str]) -> None:
+    def __init__(self, rooms: Iterable[str], *, battery: bool = False) -> None:
         self.state = State.IDLE
         self.rooms: dict[str, Position] = {room: Position() for room in rooms}
         self.wake_at: float | None = None
@@ -156,9 +234,14 @@ class Session:
         self._attempts = 0
         self._opened_at = 0.0
         self._heard_at = 0.0
-        self._beat_s = 20.0
-        self._silence_s = VIEWER_SILENCE_S
+        self._token: str | None = None
+        self._battery = battery
+        self._base_s = self._beat_s = HEARTBEAT_S
+        self._longest_s = math.inf
+        self._answered = 0
+        self._beaten_at: float | None = None
         self._beat_at = 0.0
+        self._silence_s = VIEWER_SILENCE_S
         self._retry_at: float | None = None
         self._move_at: float | None = None
 
@@ -172,10 +255,9 @@ class Session:
         """The connection stands."""
         self.state = State.OPEN
         self._opened_at = self._heard_at = now
-        self._beat_at = now + self._beat_s
+        self._set_heartbeat(self._base_s, now)
+        self._token = None
         self._move_at = None
-        for position in self.rooms.values():
-            position.fresh = True
         self._plan()
         return [Send(encode_frame(self._join(room))) for room in self.rooms]
 
@@ -189,6 +271,10 @@ class Session:
         if self.state is State.ENDED:
             return []
         rule = rule_for(code)
+        if rule is ABNORMAL and self._beat_s > self._base_s:
+            self._longest_s = self._beat_s * SHRINK_TO
+        for position in self.rooms.values():
+            position.asked, position.pull_at, position.pulls = None, 0.0, 0
         if not rule.reconnect:
             self.state = State.ENDED
             self.wake_at = None
@@ -201,21 +287,29 @@ class Session:
 
     def received(self, text: bytes, now: float) -> list[Effect]:
         """Take a text frame."""
-        self._heard_at = now
         try:
             frame = decode_server_frame(text)
         except BadFrameError:
+            self._heard_at = now
             self.bad_frames += 1
             return []
+        return self.received_frame(frame, now)
+
+    def received_frame(self, frame: ServerFrame | ReceivedBatch, now: float) -> list[Effect]:
+        """Take a frame that somebody has decoded already."""
+        self._heard_at = now
         effects: list[Effect] = []
         match frame:
             case ReceivedBatch():
                 self._batch(frame, effects)
             case Hello():
-                self._beat_s, self._silence_s = frame.heartbeat_s, frame.silence_s
-                self._beat_at = now + self._beat_s
+                self._silence_s, self._token = frame.silence_s, frame.pull
+                self._set_heartbeat(frame.heartbeat_s, now)
             case Joined():
                 self._joined(frame, effects)
+            case Carded():
+                if frame.room in self.rooms:
+                    effects.append(RoomCard(frame.room, frame.card))
             case Move():
                 self._move_at = now + frame.delay_s
                 effects.append(Moved(frame.reason))
@@ -223,6 +317,50 @@ class Session:
                 effects.append(Told(frame))
             case Beat():
                 pass
+        self._pull(now, effects)
+        self._plan()
+        return effects
+
+    def pulled(self, room: str, text: bytes, now: float, uniform: float) -> list[Effect]:
+        """A pull was answered with this body."""
+        position = self.rooms.get(room)
+        if position is None or position.epoch is None or position.asked is None:
+            return []  # forgotten
+        try:
+            answer, messages = decode_pulled(text)
+        except BadFrameError:
+            self.bad_frames += 1
+            return self.pull_failed(room, now, uniform)
+        if answer.epoch is None or answer.epoch < position.epoch:
+            return self.pull_failed(room, now, uniform)  # the gateway is behind
+        effects: list[Effect] = []
+        asked, position.asked = position.asked, None
+        if answer.epoch > position.epoch:
+            self._lose(room, position, position.rseq, effects)
+        else:
+            epoch = answer.epoch
+            effects += [Delivered(room, epoch, told, late=True) for told in messages if self._fill(position, told.rseq)]
+            self._lose(room, position, answer.rseq, effects)  # searched up to there: what is still missing never comes
+            moved = self._move_on(position, asked, answer)
+            brought = bool(effects) or (answer.more and moved)
+            if not brought:
+                self._fruitless(room, position, now, uniform, 0.0, effects)
+            else:
+                position.pulls = 0
+                position.pull_at = now if answer.more else now + uniform * PULL_AGAIN_S
+        self._pull(now, effects)
+        self._plan()
+        return effects
+
+    def pull_failed(self, room: str, now: float, uniform: float, retry_after_s: float | None = None) -> list[Effect]:
+        """A pull was not answered, or refused (`retry_after_s`: what was asked for)."""
+        position = self.rooms.get(room)
+        if position is None or position.asked is None:
+            return []
+        effects: list[Effect] = []
+        position.asked = None
+        self._fruitless(room, position, now, uniform, retry_after_s or 0.0, effects)
+        self._pull(now, effects)
         self._plan()
         return effects
 
@@ -237,12 +375,10 @@ class Session:
             if now - self._heard_at >= self._silence_s or (self._move_at is not None and now >= self._move_at):
                 self._move_at = None
                 effects.append(Disconnect(Close.GOING_AWAY))
-            elif now >= self._beat_at:
-                self._beat_at = now + self._beat_s
-                at = {
-                    name: (position.seq, position.rseq) for name, position in self.rooms.items() if position.epoch is not None
-                }
-                effects.append(Send(encode_frame(Heartbeat(at))))
+            else:
+                if now >= self._beat_at:
+                    self._beat(now, effects)
+                self._pull(now, effects)
         self._plan()
         return effects
 
@@ -257,6 +393,7 @@ class Session:
         """Leave a room."""
         if self.rooms.pop(room, None) is None or self.state is not State.OPEN:
             return []
+        self._plan()
         return [Send(encode_frame(Leave(room)))]
 
     def end(self) -> list[Effect]:
@@ -266,7 +403,7 @@ class Session:
         self.wake_at = None
         return [Disconnect(Close.NORMAL)] if was_open else []
 
-    # ---- rules
+    # ---- the connection
     def _join(self, room: str) -> Join:
         position = self.rooms[room]
         if position.epoch is None:
@@ -286,61 +423,162 @@ class Session:
             self.wake_at = self._retry_at
         elif self.state is State.OPEN:
             due = min(self._beat_at, self._heard_at + self._silence_s)
-            self.wake_at = due if self._move_at is None else min(due, self._move_at)
+            if self._move_at is not None:
+                due = min(due, self._move_at)
+            if self._token is not None:
+                for position in self.rooms.values():
+                    if position.missing and position.asked is None:
+                        due = min(due, position.pull_at)
+            self.wake_at = due
         else:
             self.wake_at = None
 
+    def _set_heartbeat(self, interval_s: float, now: float) -> None:
+        self._base_s = self._beat_s = interval_s
+        self._beat_at = now + interval_s
+        self._beaten_at = None
+        self._answered = 0
+
+    def _beat(self, now: float, effects: list[Effect]) -> None:
+        if self._battery and self._beaten_at is not None and self._heard_at > self._beaten_at:
+            self._answered += 1
+            if self._answered == GROW_AFTER:
+                self._answered = 0
+                limit = min(self._base_s * GROW_TO, self._longest_s)
+                self._beat_s = max(self._base_s, min(self._beat_s * GROW_BY, limit))
+        self._beaten_at = now
+        self._beat_at = now + self._beat_s
+        at = {name: (position.seq, position.rseq) for name, position in self.rooms.items() if position.epoch is not None}
+        effects.append(Send(encode_frame(Heartbeat(at))))
+
+    # ---- numbers
     def _joined(self, frame: Joined, effects: list[Effect]) -> None:
-        position = self.rooms.get(frame.room)
+        room = frame.room
+        position = self.rooms.get(room)
         if position is None:
             return
-        effects.append(Entered(frame.room, frame.epoch, frame.seq, frame.rseq))
+        effects.append(Entered(room, frame.epoch, frame.seq, frame.rseq, frame.card, frame.resumed))
         if frame.epoch is None or frame.seq is None or frame.rseq is None or frame.resumed:
             return
-        if position.epoch is None or position.epoch != frame.epoch:
-            if position.epoch is not None:
-                effects.append(Renumbered(frame.room, frame.epoch))
-        elif frame.rseq > position.rseq:
-            effects.append(Hole(frame.room, frame.epoch, position.rseq, frame.rseq, away=True))
-        position.epoch, position.seq, position.rseq, position.fresh = frame.epoch, frame.seq, frame.rseq, False
-        effects.append(Progress(frame.room, frame.epoch, frame.rseq, first=True))
+        if position.epoch is not None and frame.epoch < position.epoch:
+            return  # the gateway is behind
+        if position.epoch != frame.epoch:
+            self._begin(room, position, frame.epoch, frame.seq, frame.rseq, effects)
+        else:
+            self._skip(room, position, frame.rseq, effects)
+            effects.append(Progress(room, frame.epoch, frame.rseq, first=False))
+        if frame.seq >= position.seq:
+            position.seq, position.pos = frame.seq, frame.pos or position.pos
 
     def _batch(self, batch: ReceivedBatch, effects: list[Effect]) -> None:
         header = batch.header
         room, epoch, (first, last) = header.room, header.epoch, header.seq
         position = self.rooms.get(room)
-        if position is None:
-            return  # left a moment ago
-        reliable = sum(message.rseq > 0 for message in batch.messages)
-        away = position.fresh and position.epoch == epoch
+        if position is None or (position.epoch is not None and epoch < position.epoch):
+            return  # left a moment ago, or the gateway is behind
         if position.epoch != epoch:
-            if position.epoch is not None:
-                effects.append(Renumbered(room, epoch))
-            position.epoch, position.seq, position.rseq, position.fresh = epoch, first - 1, header.rseq - reliable, True
-        if position.fresh:
-            position.fresh = False
-            effects.append(Progress(room, epoch, header.rseq - reliable, first=True))
-        unseen = max(0, last - max(position.seq, first - 1))
-        before = self.duplicates
-        self._deliver(batch, position, away, effects)
-        self.thinned += max(0, unseen - (len(batch.messages) - (self.duplicates - before)))
-        position.seq = max(position.seq, last)
-        if header.rseq > position.rseq:
-            effects.append(Hole(room, epoch, position.rseq, header.rseq, away))
-            position.rseq = header.rseq
+            reliable = sum(message.rseq > 0 for message in batch.messages)
+            self._begin(room, position, epoch, first - 1, header.rseq - reliable, effects)
+        before = position.seq
+        came = self._deliver(batch, position, effects)
+        self._skip(room, position, header.rseq, effects)
+        if last >= before:
+            self.thinned += max(0, last - max(before, first - 1) - came)
+            position.seq, position.pos = last, header.pos or position.pos
         effects.append(Progress(room, epoch, header.rseq, first=False))
         if header.likes is not None or header.viewers is not None:
             effects.append(Counts(room, header.likes, header.viewers))
 
-    def _deliver(self, batch: ReceivedBatch, position: Position, away: bool, effects: list[Effect]) -> None:
+    def _deliver(self, batch: ReceivedBatch, position: Position, effects: list[Effect]) -> int:
+        """Deliver what is new; return how many came in order."""
         room, epoch = batch.header.room, batch.header.epoch
+        came = 0
         for message in batch.messages:
-            if message.seq <= position.seq:
+            if position.missing and self._fill(position, message.rseq):
+                effects.append(Delivered(room, epoch, message, late=True))
+            elif message.seq <= position.seq or 0 < message.rseq <= position.rseq:
                 self.duplicates += 1
+            else:
+                position.seq = message.seq
+                if message.rseq:
+                    self._skip(room, position, message.rseq - 1, effects)
+                    position.rseq = message.rseq
+                effects.append(Delivered(room, epoch, message))
+                came += 1
+        return came
+
+    def _begin(self, room: str, position: Position, epoch: int, seq: int, rseq: int, effects: list[Effect]) -> None:
+        """Begin the numbers of an epoch."""
+        if position.epoch is not None:
+            self._lose(room, position, position.rseq, effects)
+            effects.append(Renumbered(room, epoch))
+        position.epoch, position.seq, position.rseq, position.pos, position.asked = epoch, seq, rseq, "", None
+        effects.append(Progress(room, epoch, rseq, first=True))
+
+    def _skip(self, room: str, position: Position, to_rseq: int, effects: list[Effect]) -> None:
+        """Go on to `to_rseq`; what lies between did not come."""
+        if position.epoch is None or to_rseq <= position.rseq:
+            return
+        if not position.missing:
+            position.pull_at, position.pulls = 0.0, 0
+        position.missing.append(Missing(position.rseq, to_rseq, position.pos))
+        effects.append(Hole(room, position.epoch, position.rseq, to_rseq))
+        position.rseq = to_rseq
+
+    # ---- what is missing
+    def _pull(self, now: float, effects: list[Effect]) -> None:
+        """Ask for the oldest hole of each room, one pull at a time; no token: this gateway cannot be asked."""
+        if self.state is not State.OPEN or self._token is None:
+            return
+        for room, position in self.rooms.items():
+            if not position.missing or position.asked is not None:
                 continue
-            position.seq = message.seq
-            if message.rseq:
-                if message.rseq > position.rseq + 1:
-                    effects.append(Hole(room, epoch, position.rseq, message.rseq - 1, away))
-                position.rseq = message.rseq
-            effects.append(Delivered(room, epoch, message))
+            if not self._token:
+                self._lose(room, position, position.rseq, effects)
+            elif now >= position.pull_at:
+                after_rseq, _, pos = position.missing[0]
+                position.asked = after_rseq
+                params = {"epoch": str(position.epoch), "after_rseq": str(after_rseq)}
+                effects.append(Pull(room, self._token, {"pos": pos} | params if pos else params))
+
+    def _move_on(self, position: Position, asked: int, answer: Pulled) -> bool:
+        """Let the next pull begin where this one ended, unless it asks for a later hole, which has a nearer cursor."""
+        if not position.missing or not answer.pos:
+            return False
+        oldest = position.missing[0]
+        if oldest.pos == answer.pos or oldest.after_rseq > max(asked, answer.rseq):
+            return False
+        position.missing[0] = oldest._replace(pos=answer.pos)
+        return True
+
+    def _fruitless(
+        self, room: str, position: Position, now: float, uniform: float, after_s: float, effects: list[Effect]
+    ) -> None:
+        """A pull brought nothing: again after full jitter, or give the oldest hole up."""
+        position.pull_at = now + after_s + uniform * min(MAX_BACKOFF_S, PULL_AGAIN_S * 2**position.pulls)
+        position.pulls += 1
+        if position.pulls == MAX_PULLS:
+            position.pulls, position.pull_at = 0, now
+            if position.missing:
+                self._lose(room, position, position.missing[0].to_rseq, effects)
+
+    def _fill(self, position: Position, rseq: int) -> bool:
+        """Take a number out of the holes; say whether it was in one."""
+        for index, (after_rseq, to_rseq, pos) in enumerate(position.missing):
+            if after_rseq < rseq <= to_rseq:
+                parts = [Missing(after_rseq, rseq - 1, pos), Missing(rseq, to_rseq, pos)]
+                position.missing[index : index + 1] = [part for part in parts if part.to_rseq > part.after_rseq]
+                return True
+        return False
+
+    def _lose(self, room: str, position: Position, to_rseq: int, effects: list[Effect]) -> None:
+        """Give up what is missing up to `to_rseq`."""
+        if position.epoch is None:
+            return
+        left: list[Missing] = []
+        for hole in position.missing:
+            if hole.after_rseq < to_rseq:
+                effects.append(Lost(room, position.epoch, hole.after_rseq, min(hole.to_rseq, to_rseq)))
+            if hole.to_rseq > to_rseq:
+                left.append(hole._replace(after_rseq=max(hole.after_rseq, to_rseq)))
+        position.missing = left

@@ -127,7 +127,6 @@ class Demo:
             joins_per_s=_FEW_JOINS_PER_S,
             sample=sample,
             on_effect=self.watching.on_effect,
-            on_gone=self.watching.ledger.gone,
         )
         self.most_joined = 0
         self._looks: deque[_Look] = deque(maxlen=WINDOW)

@@ -22,7 +22,7 @@ from liveroom.kinds import Kind
 from liveroom.queue import LogReadError
 from liveroom.wire import Message
 from viewer.client import Accepted, Refused, Sender, Unknown, Viewer
-from viewer.session import Counts, Delivered, Effect, Ended, Entered, Hole, Moved, Renumbered, Told
+from viewer.session import Counts, Delivered, Effect, Ended, Entered, Lost, Moved, Renumbered, Told
 
 _WIDTH: Final = 160  # of tables in a file or pipe
 _STYLES: Final = {Level.OK: "green", Level.WARN: "yellow", Level.FAIL: "red"}
@@ -116,7 +116,7 @@ def _note_of(effect: Effect) -> str:
             return f"in room {effect.room}"
         case Counts(likes=int(likes)):
             return f"{likes:,} likes"
-        case Hole():
+        case Lost():
             return f"{effect.to_rseq - effect.after_rseq} gifts or notices were missed"
         case Renumbered():
             return "the room's history begins anew"

@@ -55,7 +55,6 @@ class Audience:
                 http=self._http,
                 token=self._system.token(name),
                 on_effect=self._observer(number, name),
-                on_gone=lambda name=name: self.ledger.gone(name),  # type: ignore[misc]
             )
             self.viewers.append(await stack.enter_async_context(viewer))
         await asyncio.gather(*(viewer.joined() for viewer in self.viewers))

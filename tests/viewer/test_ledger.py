@@ -5,15 +5,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from liveroom.kinds import Kind
-from liveroom.wire import Message
+from liveroom.wire import Left, Message
 from viewer.ledger import LATE_S, Ledger
-from viewer.session import Counts, Delivered, Effect, Entered, Hole, Progress, Renumbered
+from viewer.session import Counts, Delivered, Effect, Entered, Lost, Progress, Renumbered, Told
 
 EPOCH = 1
 
 
 def gift(seq: int, rseq: int, id_: str = "") -> Delivered:
     return Delivered("r", EPOCH, Message(seq, Kind.GIFT, id_ or f"g{rseq}", "u", 1, rseq))
+
+
+def late(seq: int, rseq: int) -> Delivered:
+    return gift(seq, rseq)._replace(late=True)
 
 
 def text(seq: int, id_: str = "") -> Delivered:
@@ -53,6 +57,10 @@ def test_a_clean_run_is_clean() -> None:
         pytest.param([*start(), gift(1, 1), told(1), gift(4, 3), told(3)], "lost", 1, id="a gift did not come"),
         pytest.param([*start(), gift(1, 1), told(1), gift(3, 2), told(3)], "lost", 1, id="a header tells of more than came"),
         pytest.param([*start(), gift(1, 1), told(1)], "lost", 2, id="behind the others at the end"),
+        pytest.param([*start(), gift(1, 1), Progress("r", EPOCH, 3, first=True)], "lost", 2, id="passed while away"),
+        pytest.param([*start(), gift(1, 1), gift(4, 3), told(3), Lost("r", EPOCH, 1, 2)], "lost", 1, id="told as lost"),
+        pytest.param([*CLEAN, late(3, 2)], "doubled", 1, id="late, but not missing"),
+        pytest.param([*start(), gift(1, 1), gift(4, 3), late(3, 2), late(3, 2)], "doubled", 1, id="late twice"),
         pytest.param([*CLEAN, gift(4, 3)], "doubled", 2, id="the same message twice"),
         pytest.param([*CLEAN, gift(5, 4, "g1"), told(4)], "doubled", 1, id="one id under two numbers"),
         pytest.param([*CLEAN, text(2)], "disordered", 1, id="an old message late"),
@@ -81,17 +89,38 @@ def test_every_item_of_a_package_is_due() -> None:
     assert ledger.verdict(0, settled=True).late == 1
 
 
-def test_what_passed_while_a_viewer_was_away_is_counted_apart() -> None:
-    back: list[Effect] = [*start(), gift(1, 1), told(1), Entered("r", EPOCH, 3, 2), Hole("r", EPOCH, 1, 2, away=True)]
-    back += [Progress("r", EPOCH, 2, first=True), gift(4, 3), told(3)]
-    verdict = run(CLEAN, back, accepted=3).verdict(1, settled=True)
+def test_what_comes_late_is_not_lost_and_is_counted() -> None:
+    ledger = run(CLEAN, [*start(), gift(1, 1), gift(4, 3), told(3)], accepted=3)
+    assert ledger.verdict(1).is_clean  # it may still come
+    assert ledger.verdict(1, settled=True).lost == 1
+    ledger.observe("v1", late(3, 2))
+    verdict = ledger.verdict(1, settled=True)
     assert verdict.is_clean
-    assert verdict.missed_away == 1
+    assert verdict.pulled == 1
 
 
-def test_nothing_is_due_to_a_viewer_that_is_gone() -> None:
-    ledger = run(CLEAN, [*start(), gift(1, 1), told(1)], accepted=3)
-    ledger.gone("v1")
+def test_what_the_session_tells_as_lost_is_lost_at_once_and_once() -> None:
+    ledger = run([*start(), told(3), Lost("r", EPOCH, 0, 3)])
+    assert ledger.verdict(1).lost == 3
+    assert ledger.verdict(1, settled=True).lost == 3
+
+
+def test_a_place_outlives_connections() -> None:
+    back: list[Effect] = [*start(), gift(1, 1), told(1), Entered("r", EPOCH, 3, 2), told(2), gift(4, 3), told(3)]
+    ledger = run(CLEAN, back, accepted=3)
+    assert ledger.verdict(1, settled=True).lost == 1
+    ledger.observe("v1", late(3, 2))
+    assert ledger.verdict(1, settled=True).is_clean
+
+
+def test_what_is_missing_when_numbers_begin_again_is_lost() -> None:
+    ledger = run([*start(), told(2), Renumbered("r", EPOCH + 1), Progress("r", EPOCH + 1, 0, first=True)])
+    assert ledger.verdict(1).lost == 2
+
+
+def test_nothing_is_due_to_a_viewer_that_left() -> None:
+    ledger = run(CLEAN, [*start(), gift(1, 1), told(1)], [*start(), gift(1, 1), Told(Left("r"))], accepted=3)
+    ledger.left("v1")
     assert ledger.verdict(1, settled=True).is_clean
 
 

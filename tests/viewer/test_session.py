@@ -30,8 +30,17 @@ def message(seq: int, rseq: int = 0) -> Message:
     return Message(seq, Kind.GIFT if rseq else Kind.DANMAKU, f"i{seq}", "u", 1, rseq)
 
 
-def batch(first: int, last: int, rseq: int, messages: list[Message], *, epoch: int = EPOCH, likes: int | None = None) -> bytes:
-    header = msgspec.json.encode(BatchHeader("r", epoch, (first, last), rseq, at=1, likes=likes))
+def batch(
+    first: int,
+    last: int,
+    rseq: int,
+    messages: list[Message],
+    *,
+    epoch: int = EPOCH,
+    likes: int | None = None,
+    pos: str = "",
+) -> bytes:
+    header = msgspec.json.encode(BatchHeader("r", epoch, (first, last), rseq, at=1, likes=likes, pos=pos))
     reliable_first = sorted(messages, key=lambda m: not m.rseq)
     return b"\n".join((header, *(encode_message(m) for m in reliable_first)))
 
@@ -47,8 +56,8 @@ def seqs(effects: list[Effect]) -> list[int]:
     return [effect.message.seq for effect in effects if isinstance(effect, Delivered)]
 
 
-def holes(effects: list[Effect]) -> list[tuple[int, int, bool]]:
-    return [(effect.after_rseq, effect.to_rseq, effect.away) for effect in effects if isinstance(effect, Hole)]
+def holes(effects: list[Effect]) -> list[tuple[int, int]]:
+    return [(effect.after_rseq, effect.to_rseq) for effect in effects if isinstance(effect, Hole)]
 
 
 def test_messages_of_a_batch_come_in_order_though_reliable_ones_are_sent_first() -> None:
@@ -74,13 +83,13 @@ def test_a_hole_in_seq_alone_is_thinned_chatter() -> None:
 @pytest.mark.parametrize(
     ("frame", "expected"),
     [
-        pytest.param(batch(2, 9, 4, [message(9, 4)]), [(1, 3, False)], id="before a message"),
-        pytest.param(batch(2, 9, 4, [message(5, 2)]), [(2, 4, False)], id="after the last message"),
-        pytest.param(batch(2, 9, 5, [message(5, 2), message(9, 4)]), [(2, 3, False), (4, 5, False)], id="two"),
-        pytest.param(batch(2, 1, 3, []), [(1, 3, False)], id="told by a header alone"),
+        pytest.param(batch(2, 9, 4, [message(9, 4)]), [(1, 3)], id="before a message"),
+        pytest.param(batch(2, 9, 4, [message(5, 2)]), [(2, 4)], id="after the last message"),
+        pytest.param(batch(2, 9, 5, [message(5, 2), message(9, 4)]), [(2, 3), (4, 5)], id="two"),
+        pytest.param(batch(2, 1, 3, []), [(1, 3)], id="told by a header alone"),
     ],
 )
-def test_a_hole_in_rseq_is_reported_exactly(frame: bytes, expected: list[tuple[int, int, bool]]) -> None:
+def test_a_hole_in_rseq_is_reported_exactly(frame: bytes, expected: list[tuple[int, int]]) -> None:
     session = opened()
     session.received(batch(1, 1, 1, [message(1, 1)]), 1)
     assert holes(session.received(frame, 1)) == expected
@@ -93,7 +102,7 @@ def test_the_first_batch_sets_the_numbers_where_joined_could_not() -> None:
     assert (seqs(effects), holes(effects)) == ([70, 71], [])
 
 
-def test_what_passed_while_away_is_a_hole_of_its_own_kind() -> None:
+def test_what_passed_while_away_is_a_hole() -> None:
     session = opened()
     session.received(batch(1, 1, 1, [message(1, 1)]), 1)
     session.closed(Close.GOING_AWAY, 2, 0.5)
@@ -101,7 +110,7 @@ def test_what_passed_while_away_is_a_hole_of_its_own_kind() -> None:
     sent = session.opened(10)
     assert sent == [Send(b'{"t":"join","room":"r","epoch":5,"seq":1,"rseq":1}')]
     effects = session.received(encode_frame(Joined("r", EPOCH, 9, 4)), 10)
-    assert holes(effects) == [(1, 4, True)]
+    assert holes(effects) == [(1, 4)]
     assert seqs(session.received(batch(10, 10, 5, [message(10, 5)]), 10)) == [10]
 
 
@@ -197,8 +206,7 @@ def test_whatever_is_lost_repeated_or_thinned_each_message_comes_once_in_order_a
         for _ in range(0 if lost else data.draw(st.integers(1, 2), label="times")):
             effects = session.received(frame, 1)
             got += [effect.message for effect in effects if isinstance(effect, Delivered)]
-            for after, to, away in holes(effects):
-                assert not away
+            for after, to in holes(effects):
                 assert not told_missing & set(range(after + 1, to + 1))
                 told_missing |= set(range(after + 1, to + 1))
         at += len(part)

@@ -27,7 +27,7 @@ from liveroom.tickets import verify_user
 from liveroom.topics import partition_of
 from liveroom.wire import Message
 from viewer.client import Accepted, Sender
-from viewer.session import Counts, Delivered, Ended, Entered, Hole, Progress
+from viewer.session import Counts, Delivered, Ended, Entered, Hole, Lost, Progress
 
 KEY = "k" * 64
 COMMANDS = ("demo", "up", "doctor", "replay", "watch", "send", "token", "topics")
@@ -125,7 +125,8 @@ async def test_a_watch_prints_what_is_for_people() -> None:
         Progress("r", 1, 2, first=True),
         Delivered("r", 1, message(Kind.DANMAKU, b'{"text":"hi"}')),
         Counts("r", 12_000, None),
-        Hole("r", 1, 2, 5, away=True),
+        Hole("r", 1, 2, 5),
+        Lost("r", 1, 2, 5),
         Ended(TABLE[4003]),
     ):
         teller.tell(effect)
