@@ -1,0 +1,243 @@
+"""The viewer's shell and the crowd against gateways that are slow, gone, or lose what they were to push."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import AsyncExitStack
+
+import aiohttp
+import msgspec
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from liveroom.kinds import Kind
+from liveroom.wire import SUBPROTOCOL, BatchHeader, Hello, Joined, Message, Pulled, encode_frame, encode_message
+from viewer.client import Entry, Viewer, race
+from viewer.ledger import Ledger
+from viewer.load import Crowd
+from viewer.session import Delivered, Effect, Lost
+
+MESSAGES = [encode_message(Message(seq, Kind.GIFT, f"g{seq}", "u", 1, seq)) for seq in range(1, 6)]
+
+
+def batch(first: int, last: int) -> str:
+    """Return the batch of some of `MESSAGES`."""
+    header = msgspec.json.encode(BatchHeader("r", 1, (first, last), last, at=1, pos=f"0.{last}"))
+    return b"\n".join((header, *MESSAGES[first - 1 : last])).decode()
+
+
+class Gateway:
+    """Upgrades after `wait_s`; pushes the batches but one; answers pulls with `refusals` first."""
+
+    def __init__(self, *, wait_s: float = 0.0, refusals: Iterable[tuple[int, str]] = ()) -> None:
+        self.wait_s = wait_s
+        self.refusals = list(refusals)
+        self.open: set[web.WebSocketResponse] = set()
+        self.upgrades = 0
+        self.pulls: list[tuple[str | None, dict[str, str]]] = []
+        self.flows = False  # again and again what it has
+        self.hangs = False
+        app = web.Application()
+        app.router.add_get("/v1/live", self.live)
+        app.router.add_get("/v1/rooms/r/messages", self.pulled)
+        self.server = TestServer(app)
+
+    @property
+    def url(self) -> str:
+        return f"ws://127.0.0.1:{self.server.port}/v1/live"
+
+    async def live(self, request: web.Request) -> web.WebSocketResponse:
+        self.upgrades += 1
+        await asyncio.sleep(self.wait_s)
+        socket = web.WebSocketResponse(protocols=(SUBPROTOCOL,))
+        await socket.prepare(request)
+        self.open.add(socket)
+        try:
+            await socket.send_str(encode_frame(Hello("e", 1, 20, 25, "u", pull="secret")).decode())
+            first = msgspec.json.decode((await socket.receive()).data)
+            resumed = "epoch" in first
+            await socket.send_str(encode_frame(Joined("r", 1, 0, 0, "0.0", resumed=resumed)).decode())
+            for part in [(1, 1), (3, 4)]:  # 2 is lost
+                await socket.send_str(batch(*part))
+            while self.flows:
+                await socket.send_str(batch(3, 4))
+                await asyncio.sleep(0.001)
+            await socket.receive()
+        finally:
+            self.open.discard(socket)
+        return socket
+
+    async def pulled(self, request: web.Request) -> web.Response:
+        self.pulls.append((request.headers.get("Authorization"), dict(request.query)))
+        if self.hangs:
+            await asyncio.sleep(60)
+        if self.refusals:
+            status, retry_after = self.refusals.pop(0)
+            return web.Response(status=status, headers={"Retry-After": retry_after})
+        after = int(request.query["after_rseq"])
+        answer = Pulled("r", 1, 4, 4, "0.4", messages=[msgspec.Raw(line) for line in MESSAGES[after:4]])
+        return web.Response(body=encode_frame(answer))
+
+
+@pytest.fixture
+async def stack() -> AsyncIterator[AsyncExitStack]:
+    async with AsyncExitStack() as entered:
+        yield entered
+
+
+async def start(stack: AsyncExitStack, *gateways: Gateway) -> None:
+    for gateway in gateways:
+        await gateway.server.start_server()
+        stack.push_async_callback(gateway.server.close)
+
+
+async def scheduler(stack: AsyncExitStack, urls: list[str]) -> str:
+    """Return the address of a scheduler that names these gateways."""
+
+    async def entry(_: web.Request) -> web.Response:
+        gateways = [{"id": f"e{number}", "url": url} for number, url in enumerate(urls)]
+        return web.json_response({"gateways": gateways, "ticket": "t"})
+
+    app = web.Application()
+    app.router.add_get("/v1/entry", entry)
+    server = TestServer(app)
+    await server.start_server()
+    stack.push_async_callback(server.close)
+    return f"http://127.0.0.1:{server.port}"
+
+
+async def client(stack: AsyncExitStack) -> aiohttp.ClientSession:
+    return await stack.enter_async_context(aiohttp.ClientSession())
+
+
+async def comes(condition: Callable[[], object], timeout_s: float = 5) -> None:
+    async with asyncio.timeout(timeout_s):
+        while not condition():  # noqa: ASYNC110 - nothing tells
+            await asyncio.sleep(0.005)
+
+
+def came(effects: list[Effect]) -> list[tuple[int, bool]]:
+    return [(effect.message.seq, effect.late) for effect in effects if isinstance(effect, Delivered)]
+
+
+async def test_the_first_address_that_upgrades_wins_and_nothing_of_the_others_stays(
+    stack: AsyncExitStack, unused_tcp_port: int
+) -> None:
+    slow, quick, spare = Gateway(wait_s=1.0), Gateway(), Gateway()
+    await start(stack, slow, quick, spare)
+    http = await client(stack)
+    began = asyncio.get_running_loop().time()
+    nobody = f"ws://127.0.0.1:{unused_tcp_port}/v1/live"
+    won = await race(http, Entry(["gone", "slow", "quick", "spare"], [nobody, slow.url, quick.url, spare.url], "t"))
+    passed = asyncio.get_running_loop().time() - began
+    assert won is not None
+    assert (won.gateway, won.url) == ("quick", quick.url)
+    assert 0.2 < passed < 1.0  # at once after the one that failed, a little after the slow one
+    assert (slow.upgrades, quick.upgrades, spare.upgrades) == (1, 1, 0)
+    await asyncio.sleep(1.0)
+    assert (len(slow.open), len(quick.open)) == (0, 1)
+    await won.socket.close()
+
+
+async def test_of_two_that_open_at_once_one_is_closed(stack: AsyncExitStack) -> None:
+    both = [Gateway(wait_s=0.25), Gateway()]
+    await start(stack, *both)
+    http = await client(stack)
+    for _ in range(5):
+        won = await race(http, Entry(["a", "b"], [gateway.url for gateway in both], "t"))
+        assert won is not None
+        await comes(lambda: sum(len(gateway.open) for gateway in both) == 1)
+        await won.socket.close()
+        await comes(lambda: not any(gateway.open for gateway in both))
+
+
+async def test_a_race_broken_off_leaves_nothing_open(stack: AsyncExitStack) -> None:
+    both = [Gateway(wait_s=0.3), Gateway(wait_s=0.05)]
+    await start(stack, *both)
+    http = await client(stack)
+    for wait_s in (0.0, 0.1, 0.28, 0.3, 0.305, 0.31):
+        racing = asyncio.create_task(race(http, Entry(["a", "b"], [gateway.url for gateway in both], "t")))
+        await asyncio.sleep(wait_s)
+        racing.cancel()
+        (told,) = await asyncio.gather(racing, return_exceptions=True)
+        if not isinstance(told, BaseException) and told is not None:
+            await told.socket.close()
+        await comes(lambda: not any(gateway.open for gateway in both))
+
+
+async def test_nobody_wins_where_all_fail(stack: AsyncExitStack, unused_tcp_port: int) -> None:
+    assert await race(await client(stack), Entry(["a"], [f"ws://127.0.0.1:{unused_tcp_port}/"], "t")) is None
+
+
+@pytest.mark.parametrize("flows", [False, True])
+async def test_a_viewer_pulls_what_did_not_come_until_it_is_answered(stack: AsyncExitStack, flows: bool) -> None:
+    gateway = Gateway(refusals=[(503, "0"), (404, ""), (429, "x")])
+    gateway.flows = flows
+    await start(stack, gateway)
+    effects: list[Effect] = []
+    url = await scheduler(stack, [gateway.url])
+    async with Viewer(url, ["r"], http=await client(stack), on_effect=effects.append) as viewer:
+        await viewer.joined()
+        await comes(lambda: len(came(effects)) == 4)
+        assert came(effects) == [(1, False), (3, False), (4, False), (2, True)]
+        assert viewer.is_open
+    assert gateway.pulls == [("Bearer secret", {"pos": "0.1", "epoch": "1", "after_rseq": "1"})] * 4
+    assert not any(isinstance(effect, Lost) for effect in effects)
+
+
+async def test_leaving_while_a_pull_is_out_ends_it(stack: AsyncExitStack) -> None:
+    gateway = Gateway()
+    gateway.hangs = True
+    await start(stack, gateway)
+    async with Viewer(await scheduler(stack, [gateway.url]), ["r"], http=await client(stack)):
+        await comes(lambda: gateway.pulls)
+        assert pulls()
+    assert not pulls()
+
+
+def pulls() -> list[asyncio.Task[object]]:
+    return [task for task in asyncio.all_tasks() if "ask_pull" in repr(task.get_coro())]
+
+
+def cut(socket: web.WebSocketResponse, how: str) -> None:
+    """End a connection without a close frame."""
+    assert socket._req is not None
+    transport = socket._req.transport
+    assert transport is not None
+    if how == "reset":
+        transport.abort()
+    else:
+        transport.close()
+
+
+@pytest.mark.parametrize("how", ["reset", "end of stream"])
+async def test_a_connection_cut_without_a_word_is_made_again(stack: AsyncExitStack, how: str) -> None:
+    gateway = Gateway()
+    await start(stack, gateway)
+    gone: list[int] = []
+    viewer = Viewer(await scheduler(stack, [gateway.url]), ["r"], http=await client(stack), on_gone=lambda: gone.append(1))
+    async with viewer:
+        await viewer.joined()
+        for times in range(1, 3):
+            await comes(lambda: gateway.open)
+            cut(next(iter(gateway.open)), how)
+            await comes(lambda times=times: len(gone) == times and viewer.is_open)  # type: ignore[misc]
+    assert viewer.ended is None
+
+
+async def test_a_crowd_that_checks_everything_pulls_and_comes_back(stack: AsyncExitStack) -> None:
+    gateway = Gateway(refusals=[(503, "0")])
+    await start(stack, gateway)
+    ledger = Ledger()
+    crowd = Crowd(await scheduler(stack, [gateway.url]), ["r"], 30, sample=1, on_effect=ledger.observe)
+    try:
+        await crowd.start()
+        await comes(lambda: crowd.joined == 30 and ledger.verdict(0).pulled == 30)
+        for socket in list(gateway.open)[:10]:
+            cut(socket, "reset")
+        await comes(lambda: crowd.figures().reconnects == 10 and crowd.joined == 30)
+        assert ledger.verdict(0, settled=True).lost == 0
+        assert ledger.verdict(0, settled=True).doubled == 0
+    finally:
+        await crowd.stop()
+    assert not [task for task in asyncio.all_tasks() if "Crowd" in repr(task.get_coro())]
