@@ -308,6 +308,7 @@ SCHEMAS: Final[dict[str, Callable[[], str]]] = {
         "a frame from edge to viewer, or the first line of a batch",
         wire.Hello,
         wire.Joined,
+        wire.Carded,
         wire.Left,
         wire.Notice,
         wire.Move,
@@ -315,6 +316,7 @@ SCHEMAS: Final[dict[str, Callable[[], str]]] = {
         wire.Beat,
         wire.BatchHeader,
     ),
+    "pulled.json": lambda: _schema("the answer to a pull", wire.Pulled),
     "message.json": lambda: _schema("a line of a batch after the first", wire.Message),
 }
 

@@ -1,50 +1,86 @@
 """`python -m edge`."""
 
 import asyncio
+import resource
+import ssl
 import time
+from typing import Final
 
 import structlog
 
 from edge.hub import Hub
-from edge.kafka import Reporter, fan_out, report_presence
+from edge.kafka import Reporter, fan_out, follow_orders, report_presence
+from edge.pulls import Pulls
 from edge.server import Server
-from liveroom import service
-from liveroom.kafka import Producer, ensure_topics
+from liveroom import service, topics
+from liveroom.kafka import Producer, TopicReader, ensure_topics
 from liveroom.queue import QueueReader
 from liveroom.service import Runtime
 from liveroom.settings import EdgeSettings
 from liveroom.web import serve
 
+OTHER_FILES: Final = 200
 log = structlog.get_logger()
+
+
+def tls_context(settings: EdgeSettings) -> ssl.SSLContext | None:
+    """Return what the public port speaks TLS with, None without a certificate."""
+    if settings.tls_cert_file is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(settings.tls_cert_file, settings.tls_key_file)
+    return context
+
+
+def allow_connections(wanted: int) -> None:
+    """Raise the limit of open files so that so many viewers fit, as far as the system lets us; say where it does not."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = wanted + OTHER_FILES
+    if soft >= needed:
+        return
+    given = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (given, hard))
+    if given < needed:
+        log.warning("few_files", limit=given, needed=needed, viewers=given - OTHER_FILES)
 
 
 async def run(settings: EdgeSettings, runtime: Runtime) -> None:
     """Serve until told to stop, then move the viewers away."""
+    allow_connections(settings.max_connections)
     hub = Hub()
     server = Server(settings, hub, runtime, generation=time.time_ns() // 1_000_000)
     await ensure_topics(settings.kafka)
     producer = Producer(settings.kafka, runtime.metrics)
     queue = QueueReader(settings.kafka, runtime.metrics)
-    await asyncio.gather(producer.start(), queue.start())
+    orders = TopicReader(settings.kafka, topics.CONTROL, runtime.metrics)
+    await asyncio.gather(producer.start(), queue.start(), orders.start())
     runtime.ready("kafka")
     try:
-        async with serve(server.app, settings.host, settings.port) as (_, port), asyncio.TaskGroup() as tasks:
+        pulls = Pulls(server, runtime, queue.next_offset)
+        async with (
+            serve(server.app, settings.host, settings.port, tls=tls_context(settings)) as (runner, port),
+            asyncio.TaskGroup() as tasks,
+        ):
             reporter = Reporter(settings, server, runtime, port)
             working = [
-                tasks.create_task(fan_out(queue, hub, runtime)),
+                tasks.create_task(fan_out(queue, server, runtime)),
+                tasks.create_task(follow_orders(orders, server, runtime)),
                 tasks.create_task(reporter.run(producer)),
                 tasks.create_task(report_presence(hub, server, producer)),
-                tasks.create_task(server.sweep()),
+                tasks.create_task(server.keep_time(lambda: runner.server.connections if runner.server else ())),
             ]
             log.info("listening", host=settings.host, port=port)
             runtime.ready("listening")
             await runtime.stopping.wait()
+            server.stop_moving()
             server.draining = True
             await reporter.report(producer)
             await server.drain()
+            await pulls.close()
             for task in working:
                 task.cancel()
     finally:
+        await orders.stop()
         await queue.stop()
         await producer.stop()
 

@@ -1,58 +1,31 @@
 """Who is in which room on this gateway, and the fan-out of a batch to them.
 
 Owns the room -> connection map. No I/O of its own: it hands finished frames to `Member.push`. A room exists here while
-somebody is in it. Called by the reader of the queue (`deliver`) and the server (`join`, `leave`, `drop`).
+somebody is in it, and `LINGER_S` more. Called by the reader of the queue (`deliver`) and the server (`join`, `leave`, `drop`).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable
 from typing import Final, NamedTuple, Protocol
 
-from liveroom.records import NOTICE_ENTRY, ROOM_ENTRY, Batch, RoomFlags
+from edge.frames import Frames
+from edge.room import RING_BYTES, Room
+from liveroom.records import CARD_ENTRY, NOTICE_ENTRY, ROOM_ENTRY, Batch, RoomFlags
 from liveroom.topics import room_hash
-from liveroom.wire import inflate, websocket_frame
+from liveroom.wire import websocket_frame
 
+SLICE: Final = 1000  # pushes between two looks at the loop: 5 to 10 ms
+LINGER_S: Final = 120.0
+RINGS_BYTES: Final = 256 * 1024 * 1024
 _DEFLATED: Final = int(RoomFlags.DEFLATED)
-
-
-class Frames:
-    """One room's batch as finished WebSocket frames, each made once and only when somebody needs it.
-
-    `reliable` is the first part alone, for slow viewers: None where nothing in it is reliable.
-    """
-
-    __slots__ = ("_made", "_payload", "_reliable_size", "is_deflated")
-
-    def __init__(self, payload: memoryview | bytes, reliable_size: int, *, is_deflated: bool) -> None:
-        self._payload = payload
-        self._reliable_size = reliable_size
-        self.is_deflated = is_deflated
-        self._made: dict[tuple[bool, bool], bytes] = {}
-
-    def whole(self, *, deflate: bool) -> bytes:
-        """Return the frame of everything; deflated only where the batch is and the viewer takes it."""
-        return self._frame(deflate and self.is_deflated, reliable_only=False)
-
-    def reliable(self, *, deflate: bool) -> bytes | None:
-        """Return the frame of the header and the reliable messages."""
-        if not self._reliable_size:
-            return None
-        return self._frame(deflate and self.is_deflated, reliable_only=True)
-
-    def _frame(self, deflated: bool, *, reliable_only: bool) -> bytes:
-        key = (deflated, reliable_only)
-        if (frame := self._made.get(key)) is None:
-            payload = self._payload[: self._reliable_size] if reliable_only else self._payload
-            if self.is_deflated and not deflated:
-                payload = inflate(payload)
-            frame = self._made[key] = websocket_frame(payload, deflated=deflated)
-        return frame
+_CLEAR: Final = int(RoomFlags.CLEAR)
 
 
 class Member(Protocol):
     """A viewer's connection, as the hub needs it."""
 
     user_hash: int
-    rooms: dict[int, "Room"]
+    rooms: dict[int, Room]
+    deflates: bool
 
     def push(self, frames: Frames) -> int:
         """Send a batch, or what a slow viewer gets of it; return the bytes sent (0: skipped)."""
@@ -60,25 +33,12 @@ class Member(Protocol):
     def send(self, frame: bytes) -> None:
         """Send a finished frame."""
 
-
-class Room:
-    """A room with a viewer here, and the newest numbers this gateway has seen of it (None: none yet)."""
-
-    __slots__ = ("epoch", "hash", "members", "name", "pos", "pushed_at", "rseq", "seq")
-
-    def __init__(self, name: str, hash_: int, now_s: float) -> None:
-        self.name = name
-        self.hash = hash_
-        self.members: dict[Member, None] = {}
-        self.epoch: int | None = None
-        self.seq: int | None = None
-        self.rseq: int | None = None
-        self.pos = ""
-        self.pushed_at = now_s
+    def replay(self, frames: Frames, *, is_whole: bool) -> None:
+        """Send all of a batch or its reliable part, however slow the viewer is."""
 
 
 class Delivered(NamedTuple):
-    """What one BATCH was to this gateway. `wasted_bytes`: payloads of rooms without a viewer here."""
+    """What one BATCH was to this gateway. `wasted_bytes`: payloads of rooms not here. `carded`: rooms with a new card."""
 
     rooms: int
     frames: int
@@ -87,6 +47,7 @@ class Delivered(NamedTuple):
     skipped: int
     wasted_bytes: int
     gaps: int
+    carded: tuple[Room, ...] = ()
 
 
 class Hub:
@@ -95,6 +56,7 @@ class Hub:
     def __init__(self) -> None:
         self.rooms: dict[int, Room] = {}
         self.changed: dict[str, None] = {}
+        self._vacant: dict[Room, None] = {}
         self._by_user: dict[int, dict[Member, int]] = {}
 
     @property
@@ -102,36 +64,56 @@ class Hub:
         """Distinct users in some room."""
         return len(self._by_user)
 
+    @property
+    def watched(self) -> int:
+        """Rooms with somebody in them."""
+        return len(self.rooms) - len(self._vacant)
+
     def audience(self, name: str) -> tuple[int, int]:
         """Return the users and the connections of a room."""
         room = self.rooms.get(room_hash(name))
         if room is None:
             return 0, 0
-        return len({member.user_hash for member in room.members}), len(room.members)
+        users = {member.user_hash for members in (room.members, room.waiting) for member in members}
+        return len(users), len(room.members) + len(room.waiting)
 
-    def join(self, member: Member, name: str, now_s: float) -> Room:
-        """Put a member into a room; once more is the same."""
+    def devices(self, user: int) -> list[Member]:
+        """Return the connections of a user."""
+        return list(self._by_user.get(user, ()))
+
+    # ---- who is where
+    def knock(self, member: Member, name: str, now_s: float) -> Room:
+        """Let a member wait for a room: it counts as there, and is pushed nothing. Whoever is in already stays in."""
         hash_ = room_hash(name)
         room = self.rooms.get(hash_)
         if room is None:
             room = self.rooms[hash_] = Room(name, hash_, now_s)
         if hash_ not in member.rooms:
-            room.members[member] = None
+            self._vacant.pop(room, None)
+            room.waiting[member] = now_s
             member.rooms[hash_] = room
             self.changed[name] = None
             devices = self._by_user.setdefault(member.user_hash, {})
             devices[member] = devices.get(member, 0) + 1
         return room
 
-    def leave(self, member: Member, name: str) -> bool:
+    def enter(self, member: Member, room: Room) -> None:
+        """Push the room's batches to a member that waits for it, from the next one on."""
+        if room.waiting.pop(member, None) is not None:
+            room.members[member] = None
+
+    def leave(self, member: Member, name: str, now_s: float) -> bool:
         """Take a member out of a room; say whether it was in it."""
         room = member.rooms.pop(room_hash(name), None)
         if room is None:
             return False
-        del room.members[member]
+        room.members.pop(member, None)
+        room.waiting.pop(member, None)
+        room.owed.pop(member, None)
         self.changed[room.name] = None
-        if not room.members:
-            del self.rooms[room.hash]
+        if room.is_empty:
+            room.left_s = now_s
+            self._vacant[room] = None
         devices = self._by_user[member.user_hash]
         devices[member] -= 1
         if not devices[member]:
@@ -140,16 +122,29 @@ class Hub:
             del self._by_user[member.user_hash]
         return True
 
-    def drop(self, member: Member) -> None:
+    def drop(self, member: Member, now_s: float) -> None:
         """Take a member out of all its rooms: its connection is gone."""
         for room in list(member.rooms.values()):
-            self.leave(member, room.name)
+            self.leave(member, room.name, now_s)
 
-    def deliver(self, batch: Batch, pos: str, now_s: float) -> Delivered:
-        """Push every local room's part of a batch to its members; pass over the others without touching their bytes."""
+    def forget_vacant(self, now_s: float) -> None:
+        """Forget the rooms that have been empty for long."""
+        for room in list(self._vacant):
+            if now_s - room.left_s < LINGER_S:
+                break
+            del self._vacant[room], self.rooms[room.hash]
+
+    # ---- what comes
+    def deliver(self, batch: Batch, partition: int, offset: int, now_s: float) -> Generator[None, None, Delivered]:
+        """Push every local room's part of a batch to its members; pass over the others without touching their bytes.
+
+        Yields between slices of `SLICE` pushes, so that a huge room does not hold up the loop; returns the totals. One batch
+        must be driven to its end before the next one begins: that keeps the order.
+        """
         local = self.rooms
         body = batch.body
-        start = rooms = frames_sent = messages_sent = sent_bytes = skipped = wasted = gaps = 0
+        pos = f"{partition}.{offset}"
+        start = rooms = frames_sent = messages_sent = sent_bytes = skipped = wasted = gaps = pushed = 0
         for hash_, first, last, rseq, messages, _, size, reliable_size, epoch, flags in ROOM_ENTRY.iter_unpack(batch.entries):
             end = start + size
             room = local.get(hash_)
@@ -157,34 +152,65 @@ class Hub:
                 wasted += size
                 start = end
                 continue
-            gaps += room.seq is not None and room.epoch == epoch and first > room.seq + 1
-            room.epoch, room.seq, room.rseq, room.pos, room.pushed_at = epoch, last, rseq, pos, now_s
-            frames = Frames(body[start:end], reliable_size, is_deflated=bool(flags & _DEFLATED))
+            frames = Frames(
+                bytes(body[start:end]),
+                reliable_size,
+                is_deflated=bool(flags & _DEFLATED),
+                has_clear=bool(flags & _CLEAR),
+                first=first,
+                last=last,
+                rseq=rseq,
+                offset=offset,
+                at_s=now_s,
+            )
             start = end
+            gaps += room.take(frames, epoch, pos, min(RING_BYTES, RINGS_BYTES // len(local)))
+            if frames.has_clear:
+                yield from room.clear(list(frames.clears()))
             rooms += 1
-            for member in list(room.members):
-                size_sent = member.push(frames)
-                if size_sent:
-                    sent_bytes += size_sent
-                    frames_sent += 1
-                    messages_sent += messages
-                else:
-                    skipped += 1
+            frames_before = frames_sent
+            members = list(room.members)
+            for begin in range(0, len(members), SLICE):
+                part = members[begin : begin + SLICE]
+                if pushed + len(part) > SLICE:
+                    yield
+                    pushed = 0
+                    part = [member for member in part if member in room.members]  # some may have left meanwhile
+                pushed += len(part)
+                for member in part:
+                    size_sent = member.push(frames)
+                    if size_sent:
+                        sent_bytes += size_sent
+                        frames_sent += 1
+                    else:
+                        skipped += 1
+            messages_sent += messages * (frames_sent - frames_before)
+        carded = self._take_cards(batch, pos, offset, now_s) if batch.card_entries else ()
         if batch.notice_entries:
             self._notify(batch, start)
-        return Delivered(rooms, frames_sent, messages_sent, sent_bytes, skipped, wasted, gaps)
+        return Delivered(rooms, frames_sent, messages_sent, sent_bytes, skipped, wasted, gaps, carded)
 
     def _notify(self, batch: Batch, start: int) -> None:
         for room_, user, size in NOTICE_ENTRY.iter_unpack(batch.notice_entries):
             text = batch.body[start : start + size]
             start += size
             frame = websocket_frame(text)
-            for member in list(self._by_user.get(user, ())):
+            for member in self.devices(user):
                 if room_ == 0 or room_ in member.rooms:
                     member.send(frame)
 
+    def _take_cards(self, batch: Batch, pos: str, offset: int, now_s: float) -> tuple[Room, ...]:
+        start = len(batch.body) - sum(size for _, size in CARD_ENTRY.iter_unpack(batch.card_entries))
+        carded: list[Room] = []
+        for hash_, size in CARD_ENTRY.iter_unpack(batch.card_entries):
+            room = self.rooms.get(hash_)
+            if room is not None:
+                room.take_card(bytes(batch.body[start : start + size]), pos, offset, now_s)
+                carded.append(room)
+            start += size
+        return tuple(carded)
 
-def quiet_members(rooms: Iterable[Room], since_s: float) -> Sequence[Member]:
-    """Return the members to whom nothing was pushed since `since_s`."""
-    quiet = {member: None for room in rooms if room.pushed_at <= since_s for member in room.members}
-    return [member for member in quiet if all(room.pushed_at <= since_s for room in member.rooms.values())]
+
+def waiting_too_long(rooms: Iterable[Room], now_s: float, wait_s: float) -> list[tuple[Member, Room]]:
+    """Return who waits for a room for longer than that."""
+    return [(member, room) for room in rooms for member, since_s in room.waiting.items() if now_s - since_s >= wait_s]

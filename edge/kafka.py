@@ -3,18 +3,19 @@
 import asyncio
 import os
 import time
+from collections.abc import Generator
 from typing import Final, NamedTuple
 
 import psutil
 import structlog
 
-from edge.hub import Hub
+from edge.hub import Delivered, Hub
 from edge.presence import Pace
 from edge.server import Server
 from liveroom import metrics, topics
-from liveroom.kafka import Producer, UnsentError
+from liveroom.kafka import Producer, TopicReader, UnsentError
 from liveroom.queue import QueueReader
-from liveroom.records import GatewayState, Limits, LoadReport, Presence, encode_json
+from liveroom.records import BadRecordError, GatewayState, JsonReader, Limits, LoadReport, Order, Presence, encode_json
 from liveroom.service import Runtime
 from liveroom.settings import EdgeSettings
 
@@ -24,7 +25,18 @@ MIN_PERIOD_S: Final = 0.5
 log = structlog.get_logger()
 
 
-async def fan_out(queue: QueueReader, hub: Hub, runtime: Runtime) -> None:
+async def drive(delivering: Generator[None, None, Delivered]) -> Delivered:
+    """Push a batch to its end; between two slices everything else has its turn."""
+    while True:
+        try:
+            next(delivering)
+        except StopIteration as done:
+            delivered: Delivered = done.value
+            return delivered
+        await asyncio.sleep(0)
+
+
+async def fan_out(queue: QueueReader, server: Server, runtime: Runtime) -> None:
     """Read the queue and push what is for rooms here, for ever."""
     made = runtime.metrics
     frames, messages = made.counter(metrics.DELIVERED_BATCHES), made.counter(metrics.DELIVERED_MESSAGES)
@@ -34,7 +46,8 @@ async def fan_out(queue: QueueReader, hub: Hub, runtime: Runtime) -> None:
     seconds, gaps = made.histogram(metrics.FANOUT_SECONDS), made.counter(metrics.GAPS, "queue")
     async for partition, offset, batch in queue.batches():
         began = time.monotonic()
-        delivered = hub.deliver(batch, f"{partition}.{offset}", began)
+        delivered = await drive(server.hub.deliver(batch, partition, offset, began))
+        server.carded(delivered.carded)
         wasted.inc(delivered.wasted_bytes)
         if not delivered.rooms:
             continue
@@ -50,16 +63,32 @@ async def fan_out(queue: QueueReader, hub: Hub, runtime: Runtime) -> None:
             delay.observe(max(0, now_ms - batch.oldest_ms) / 1000)
 
 
+async def follow_orders(orders: TopicReader, server: Server, runtime: Runtime) -> None:
+    """Do what the pool asks of this gateway, for ever."""
+    read = JsonReader(Order)
+    async for _, records in orders.read():
+        for record in records:
+            if record.value is None:
+                continue  # an order that is void by now
+            try:
+                order = read.read(record.value)
+            except BadRecordError as error:
+                runtime.metrics.counter(metrics.BAD_RECORDS, topics.CONTROL.name, error.reason.value).inc()
+                log.error("bad_record", topic=topics.CONTROL.name, offset=record.offset, error=str(error))  # noqa: TRY400
+                continue
+            server.obey(order)
+
+
 async def report_presence(hub: Hub, server: Server, producer: Producer) -> None:
     """Tell the owners of rooms how many watch them here, for ever."""
     pace = Pace()
 
-    async def tell(room: str, now_s: float) -> None:
+    async def tell(room: str, now_s: float, *, card: bool = False) -> None:
         users, connections = hub.audience(room)
-        if not pace.wants(room, users, connections, now_s):
+        if not pace.wants(room, users, connections, now_s) and not (card and connections):
             return
         gateway = server.settings.instance
-        record = Presence(1, room, gateway, server.generation, users, connections, time.time_ns() // 1_000_000)
+        record = Presence(1, room, gateway, server.generation, users, connections, time.time_ns() // 1_000_000, card)
         try:
             await producer.send(topics.PRESENCE, encode_json(record), key=room.encode(), timeout_s=REPORT_TIMEOUT_S)
         except UnsentError as error:
@@ -73,7 +102,9 @@ async def report_presence(hub: Hub, server: Server, producer: Producer) -> None:
         changed, hub.changed = hub.changed, {}
         pace.changed(changed)
         now_s = time.monotonic()
-        await asyncio.gather(*(tell(room, now_s) for room in pace.due(now_s)))
+        wanted, server.cards_wanted = server.cards_wanted, {}
+        due = dict.fromkeys(pace.due(now_s)) | wanted
+        await asyncio.gather(*(tell(room, now_s, card=room in wanted) for room in due))
 
 
 class _Totals(NamedTuple):
@@ -96,7 +127,8 @@ class Reporter:
         self._runtime = runtime
         self._process = psutil.Process(os.getpid())
         host = settings.host if settings.host != "0.0.0.0" else "127.0.0.1"
-        self._url = settings.public_url or f"ws://{host}:{port}/v1/live"
+        scheme = "wss" if settings.tls_cert_file else "ws"
+        self._url = settings.public_url or f"{scheme}://{host}:{port}/v1/live"
         self._host, self._ip, self._port = host, settings.public_ip or host, port
         self._limits = Limits(connections=settings.max_connections, joins_per_s=settings.max_joins_per_s)
         made = runtime.metrics
@@ -158,9 +190,9 @@ class Reporter:
             port=self._port,
             zone=settings.zone,
             limits=self._limits,
-            connections=len(server.viewers),
+            connections=len(server.members),
             users=server.hub.users,
-            rooms=len(server.hub.rooms),
+            rooms=server.hub.watched,
             joins_per_s=rate(now.joins, before.joins),
             leaves_per_s=rate(now.leaves, before.leaves),
             batches_per_s=rate(now.batches, before.batches),
@@ -171,5 +203,5 @@ class Reporter:
             rss_bytes=self._process.memory_info().rss,
             load1=os.getloadavg()[0],
             sockets=self._process.num_fds(),
-            slow=sum(viewer.slowed for viewer in server.viewers),
+            slow=len(server.backlogs),
         )

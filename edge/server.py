@@ -1,280 +1,449 @@
-"""The viewers' side of the edge: the upgrade with its ticket, then one connection each.
+"""The viewers' side of the edge: the upgrade with its ticket, then one member each, without a task or a timer.
 
-Owns `GET /v1/live`. Refuses with a problem before the upgrade (ticket, origin, full, draining), with a close code after it.
-What it knows of rooms it asks of the hub.
+Owns `GET /v1/live`, the members and their time-outs (one timing wheel), what viewers ask, and how they are moved away. Refuses
+with a problem before the upgrade (ticket, origin, full, draining), with a close code after it. What it knows of rooms it asks
+of the hub; pulls are `edge.pulls`.
 """
 
 import asyncio
 import contextlib
+import gc
+import random
+import secrets
 import time
-from typing import Final, cast
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from typing import Final, NamedTuple
 
-import aiohttp
 import structlog
 from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
 
-from edge.hub import Frames, Hub, Room, quiet_members
+from edge.handshake import shake
+from edge.hub import Hub, waiting_too_long
+from edge.hub import Member as InRooms
+from edge.limits import Bucket
+from edge.member import Backlog, Member
+from edge.room import Position, Room
+from edge.wheel import Wheel
 from liveroom import metrics, tickets
 from liveroom.closecodes import TABLE, Close
 from liveroom.errors import Code, ProblemError
+from liveroom.records import Order, OrderKind
 from liveroom.service import Runtime
 from liveroom.settings import EdgeSettings
 from liveroom.topics import ROOM_ID, room_hash
 from liveroom.web import cors, origin_allowed, problems
 from liveroom.wire import (
-    EDGE_QUIET_S,
-    MAX_CLIENT_FRAME_BYTES,
     MAX_ROOMS_PER_CONNECTION,
-    SUBPROTOCOL,
     VIEWER_SILENCE_S,
     BadFrameError,
     Beat,
+    Carded,
     Error,
     Heartbeat,
     Hello,
     Join,
-    Joined,
     Leave,
     Left,
     Move,
-    close_frame,
+    ServerFrame,
     decode_client_frame,
     encode_frame,
     websocket_frame,
 )
 
-PULL_TOKEN_TTL_S: Final = 300
-FULL_WINDOW: Final = 15
+PULL_TTL_S: Final = 300.0
+MAX_FORMER: Final = 100_000
 LATE_HEARTBEATS: Final = 3
-SWEEP_S: Final = 2.0
-MOVE_SLICES: Final = 20
+TICK_S: Final = 0.25
+TURN_S: Final = 4.5  # twice this, and nothing has been sent for less than 10 s
+WHEEL_SLOTS: Final = 64
+CARD_WAIT_S: Final = 1.0
 CLOSE_TIMEOUT_S: Final = 2.0
+MOVE_SLICES: Final = 20
+SHED_GRACE_S: Final = 5.0
+JOIN_BURST_S: Final = 2.0
+RELIEF: Final = 0.9  # down to which share of the cap the slowest are closed
+FREEZE_AFTER_JOINS: Final = 5000
 log = structlog.get_logger()
 
 
-class Viewer:
-    """One connection. Frames are written to its transport as they are; nothing waits for a slow one."""
+class Puller(NamedTuple):
+    """Who may pull: as a member, or for a while after that (`until_s`)."""
 
-    __slots__ = (
-        "deflates",
-        "heard_at",
-        "max_unsent",
-        "rooms",
-        "slow_unsent",
-        "slowed",
-        "ticket_rooms",
-        "transport",
-        "user",
-        "user_hash",
-    )
+    user: str
+    ticket_rooms: tuple[str, ...]
+    until_s: float | None = None
 
-    def __init__(
-        self, transport: asyncio.WriteTransport, user: tickets.User, settings: EdgeSettings, *, deflates: bool
-    ) -> None:
-        self.transport = transport
-        self.user = user.id
-        self.user_hash = room_hash(user.id)
-        self.ticket_rooms = user.rooms
-        self.rooms: dict[int, Room] = {}
-        self.deflates = deflates
-        self.heard_at = time.monotonic()
-        self.slow_unsent = settings.slow_unsent_bytes
-        self.max_unsent = settings.max_unsent_bytes
-        self.slowed = False
 
-    def push(self, frames: Frames) -> int:
-        """Send a batch; to a slow viewer its reliable part only, to one far behind a close instead."""
-        unsent = self.transport.get_write_buffer_size()
-        self.slowed = unsent > self.slow_unsent
-        if unsent > self.max_unsent:
-            self.close(Close.SLOW)
-            return 0
-        frame = frames.reliable(deflate=self.deflates) if self.slowed else frames.whole(deflate=self.deflates)
-        if frame is None:
-            return 0
-        self.transport.write(frame)
-        return len(frame)
+class HandedOver(web.StreamResponse):
+    """The answer aiohttp is given where the connection is no longer its own: it writes nothing."""
 
-    def send(self, frame: bytes) -> None:
-        """Send a finished frame."""
-        self.transport.write(frame)
+    async def prepare(self, request: web.BaseRequest) -> None:
+        """Write nothing."""
 
-    def close(self, code: Close) -> None:
-        """Say why, and end: what is unsent is given up."""
-        if not self.transport.is_closing():
-            self.transport.write(close_frame(code, TABLE[code].reason))
-            if self.transport.get_write_buffer_size() > self.slow_unsent:
-                self.transport.abort()
-            else:
-                self.transport.close()
+    async def write_eof(self, data: bytes = b"") -> None:
+        """Write nothing."""
+
+
+class _Behind:
+    """Takes what a viewer sent right behind its upgrade, before the answer: aiohttp has read it already."""
+
+    def __init__(self) -> None:
+        self.data = b""
+
+    def feed_data(self, data: bytes) -> tuple[bool, bytes]:
+        """Keep it."""
+        self.data += data
+        return False, b""
+
+    def feed_eof(self) -> None:
+        """Nothing more comes this way."""
 
 
 class Server:
-    """The public app of a gateway."""
+    """The public app of a gateway, and its members."""
+
+    now_s = staticmethod(time.monotonic)
 
     def __init__(self, settings: EdgeSettings, hub: Hub, runtime: Runtime, generation: int) -> None:
         self.settings = settings
         self.hub = hub
         self.generation = generation
-        self.viewers: dict[Viewer, None] = {}
+        self.members: dict[Member, None] = {}
+        self.pullers: dict[str, Puller] = {}
+        self.cards_wanted: dict[str, None] = {}
+        self.answering: set[RequestHandler] = set()
         self.joins = 0
         self.leaves = 0
         self.draining = False
+        # what members need (edge.member.Gateway)
+        self.backlogs: dict[Member, Backlog] = {}
+        self.unsent = 0
+        self.slow_unsent = settings.slow_unsent_bytes
+        self.max_unsent = settings.max_unsent_bytes
+        now_s = self.now_s()
+        self._wheel: Wheel[Member] = Wheel(TICK_S, WHEEL_SLOTS, now_s)
+        self._joins_left = Bucket(settings.max_joins_per_s, settings.max_joins_per_s * JOIN_BURST_S, now_s)
+        self._former: OrderedDict[str, float] = OrderedDict()
+        self._by_address: dict[str, int] = {}
+        self._addresses: dict[Member, str] = {}
+        self._connected_s: dict[RequestHandler, float] = {}
+        self._unfrozen = 0
         self._emptied = asyncio.Event()
+        self._moving: asyncio.Task[None] | None = None
         self._keys = settings.keys()
         self._runtime = runtime
         made = runtime.metrics
         self._joined = {outcome: made.counter(metrics.JOINS, outcome) for outcome in ("joined", "refused")}
+        self._resumed = {outcome: made.counter(metrics.RESUMES, outcome) for outcome in ("ring", "pull")}
+        self._closes = {code: made.counter(metrics.CLOSES, str(code)) for code in TABLE}
+        self._other_closes = {name: made.counter(metrics.CLOSES, name) for name in ("none", "other")}
         self._refused = {code: made.counter(metrics.UPGRADES_REFUSED, code.value) for code in Code}
         self.app = web.Application(middlewares=[cors(settings.origins), problems(lambda code: self._refused[code].inc())])
-        self.app.router.add_get("/v1/live", self._live)
+        self.app.router.add_get("/v1/live", self._live, allow_head=False)
 
+    # ---- the upgrade
     async def _live(self, request: web.Request) -> web.StreamResponse:
-        user = self._admit(request)
-        ws = web.WebSocketResponse(
-            protocols=(SUBPROTOCOL,), max_msg_size=MAX_CLIENT_FRAME_BYTES, compress=True, autoping=True, timeout=5.0
-        )
-        await ws.prepare(request)
-        transport = cast("asyncio.WriteTransport | None", request.transport)
-        if transport is None:
-            return ws  # gone already
-        viewer = Viewer(transport, user, self.settings, deflates=ws.compress == FULL_WINDOW)
-        self.viewers[viewer] = None
-        try:
-            self._greet(viewer, user)
-            await self._listen(ws, viewer)
-        finally:
-            self.hub.drop(viewer)
-            del self.viewers[viewer]
-            if not self.viewers:
-                self._emptied.set()
-            self.leaves += 1
-            self._runtime.metrics.counter(metrics.CLOSES, str(ws.close_code or "none")).inc()
-        return ws
-
-    def _admit(self, request: web.Request) -> tickets.User:
-        """Return who comes, or raise the refusal. Cheap checks first."""
         if self.draining or self._runtime.stopping.is_set():
             raise ProblemError(Code.DRAINING, retry_after_s=0.2)
-        if request.headers.get("Upgrade", "").lower() != "websocket":
-            raise ProblemError(Code.UPGRADE_REQUIRED)
-        origin = request.headers.get("Origin")
-        if origin is not None and self.settings.origins and not origin_allowed(origin, self.settings.origins):
-            raise ProblemError(Code.ORIGIN, origin[:200])
-        if len(self.viewers) >= self.settings.max_connections:
-            raise ProblemError(Code.FULL, retry_after_s=1)
-        now_ms = time.time_ns() // 1_000_000
-        ticket = tickets.verify(request.query.get("ticket", ""), self._keys, tickets.ENTRY, now_ms)
-        if (self.settings.instance, self.generation) not in ticket.gateways:
-            raise ProblemError(Code.TICKET_INVALID, "the ticket is for other gateways, or for this one before it was restarted")
-        return ticket.user
-
-    def _greet(self, viewer: Viewer, user: tickets.User) -> None:
-        now_ms = time.time_ns() // 1_000_000
-        key_id, key = next(iter(self._keys.items()))
-        here = ((self.settings.instance, self.generation),)
-        pull = tickets.Ticket(tickets.PULL, user, now_ms + PULL_TOKEN_TTL_S * 1000, "", here)
+        handshake = shake(request.headers)
+        address = request.remote or ""
+        user = self._admit(request, address)
+        transport, protocol = request.transport, request.protocol
+        if transport is None or transport.is_closing():
+            return HandedOver()  # gone already
+        now_s = self.now_s()
+        member = Member(self, user.id, user.rooms, secrets.token_urlsafe(12), now_s, deflates=handshake.deflates)
+        behind = _Behind()
+        protocol.set_parser(behind)  # type: ignore[arg-type]  # it is only fed
+        protocol.transport = None  # aiohttp lets go: no task, no timer, no parser is left of it
+        member.take_over(transport)
+        protocol.connection_lost(None)
+        self._take_in(member, address, now_s)
         hello = Hello(
             gateway=self.settings.instance,
             generation=self.generation,
             heartbeat_s=self.settings.heartbeat_s,
             silence_s=VIEWER_SILENCE_S,
             user=user.id,
-            pull=tickets.sign(pull, key_id, key),
+            pull=member.pull,
         )
-        viewer.send(websocket_frame(encode_frame(hello)))
+        member.send(handshake.answer + _frame(hello))
+        if behind.data:
+            member.data_received(behind.data)
+        return HandedOver()
 
-    async def _listen(self, ws: web.WebSocketResponse, viewer: Viewer) -> None:
-        async for message in ws:
-            viewer.heard_at = time.monotonic()
-            if message.type is not aiohttp.WSMsgType.TEXT:
-                await _close(ws, Close.UNSUPPORTED_DATA)
-                return
-            try:
-                frame = decode_client_frame(message.data)
-            except BadFrameError:
-                await _close(ws, Close.BAD_FRAME)
-                return
-            match frame:
-                case Join():
-                    self._join(viewer, frame)
-                case Leave():
-                    if self.hub.leave(viewer, frame.room):
-                        viewer.send(websocket_frame(encode_frame(Left(frame.room))))
-                    else:
-                        _refuse(viewer, Code.NOT_IN_ROOM, frame.room)
-                case Heartbeat():
-                    viewer.send(websocket_frame(encode_frame(Beat(time.time_ns() // 1_000_000))))
+    def _admit(self, request: web.Request, address: str) -> tickets.User:
+        """Return who comes, or raise the refusal. Cheap checks first."""
+        settings = self.settings
+        origin = request.headers.get("Origin")
+        if origin is not None and settings.origins and not origin_allowed(origin, settings.origins):
+            raise ProblemError(Code.ORIGIN, origin[:200])
+        if len(self.members) >= settings.max_connections:
+            raise ProblemError(Code.FULL, retry_after_s=1)
+        if settings.max_per_address and self._by_address.get(address, 0) >= settings.max_per_address:
+            raise ProblemError(Code.RATE_ADDRESS, "too many connections from this address", retry_after_s=10)
+        now_ms = time.time_ns() // 1_000_000
+        ticket = tickets.verify(request.query.get("ticket", ""), self._keys, tickets.ENTRY, now_ms)
+        if (settings.instance, self.generation) not in ticket.gateways:
+            raise ProblemError(Code.TICKET_INVALID, "the ticket is for other gateways, or for this one before it was restarted")
+        if wait_s := self._joins_left.take(self.now_s()):
+            raise ProblemError(Code.FULL, "too many come at once", retry_after_s=max(1.0, wait_s))
+        return ticket.user
 
-    def _join(self, viewer: Viewer, frame: Join) -> None:
+    def _take_in(self, member: Member, address: str, now_s: float) -> None:
+        self.members[member] = None
+        self.pullers[member.pull] = Puller(member.user, member.ticket_rooms)
+        if self.settings.max_per_address:
+            self._addresses[member] = address
+            self._by_address[address] = self._by_address.get(address, 0) + 1
+        self._wheel.put(member, now_s + min(TURN_S, self.settings.handshake_timeout_s))
+        self._unfrozen += 1
+
+    # ---- what members tell (edge.member.Gateway)
+    def heard(self, member: Member, text: bytes) -> None:
+        """Take what a viewer said."""
+        try:
+            frame = decode_client_frame(text)
+        except BadFrameError:
+            member.close(Close.BAD_FRAME)
+            return
+        match frame:
+            case Join():
+                self._join(member, frame)
+            case Leave():
+                if self.hub.leave(member, frame.room, self.now_s()):
+                    member.send(_frame(Left(frame.room)))
+                else:
+                    _refuse(member, Code.NOT_IN_ROOM, frame.room)
+            case Heartbeat():
+                member.send(_frame(Beat(time.time_ns() // 1_000_000)))
+
+    def leaving(self, member: Member) -> None:
+        """Let a member that is ending take part in nothing; it has `CLOSE_TIMEOUT_S` to go by itself."""
+        self.hub.drop(member, self.now_s())
+        self._wheel.put(member, self.now_s() + CLOSE_TIMEOUT_S)
+
+    def lost(self, member: Member) -> None:
+        """Forget a member."""
+        now_s = self.now_s()
+        self.hub.drop(member, now_s)
+        if self.members.pop(member, "gone") == "gone":
+            return
+        self.leaves += 1
+        if not self.members:
+            self._emptied.set()
+        code = member.close_code
+        counter = self._closes.get(code)
+        (counter if counter is not None else self._other_closes["other" if code else "none"]).inc()
+        self.pullers[member.pull] = self.pullers[member.pull]._replace(until_s=now_s + PULL_TTL_S)
+        self._former[member.pull] = now_s + PULL_TTL_S
+        if len(self._former) > MAX_FORMER:
+            del self.pullers[self._former.popitem(last=False)[0]]
+        address = self._addresses.pop(member, None)
+        if address is not None:
+            self._by_address[address] -= 1
+            if not self._by_address[address]:
+                del self._by_address[address]
+
+    def overflowed(self) -> None:
+        """Close the slowest viewers, largest first, when too much waits for all together."""
+        cap = self.settings.max_unsent_total_bytes
+        if self.unsent <= cap:
+            return
+        for member in sorted(self.backlogs, key=lambda member: member.unsent, reverse=True):
+            if self.unsent <= cap * RELIEF:
+                break
+            member.close(Close.SLOW)
+
+    # ---- joins
+    def _join(self, member: Member, frame: Join) -> None:
         refusal = None
         if not ROOM_ID.match(frame.room):
             refusal = Code.ROOM_INVALID
-        elif viewer.ticket_rooms and frame.room not in viewer.ticket_rooms:
+        elif member.ticket_rooms and frame.room not in member.ticket_rooms:
             refusal = Code.FORBIDDEN
-        elif len(viewer.rooms) >= MAX_ROOMS_PER_CONNECTION and room_hash(frame.room) not in viewer.rooms:
+        elif len(member.rooms) >= MAX_ROOMS_PER_CONNECTION and room_hash(frame.room) not in member.rooms:
             refusal = Code.TOO_MANY_ROOMS
         if refusal is not None:
             self._joined["refused"].inc()
-            _refuse(viewer, refusal, frame.room)
+            _refuse(member, refusal, frame.room)
             return
-        room = self.hub.join(viewer, frame.room, time.monotonic())
+        now_s = self.now_s()
+        room = self.hub.knock(member, frame.room, now_s)
         self.joins += 1
         self._joined["joined"].inc()
-        joined = Joined(room=room.name, epoch=room.epoch, seq=room.seq, rseq=room.rseq, pos=room.pos)
-        viewer.send(websocket_frame(encode_frame(joined)))
+        if frame.epoch is not None and frame.seq is not None and frame.rseq is not None:
+            missed = room.missed(Position(frame.epoch, frame.seq, frame.rseq), deflates=member.deflates)
+            self._resumed["ring" if missed is not None else "pull"].inc()
+            if missed is not None:
+                self.hub.enter(member, room)
+                for frames, is_whole in missed:
+                    member.replay(frames, is_whole=is_whole)
+                return
+        if member in room.members or room.has_fresh_card(now_s):
+            self._welcome(member, room)
+        elif room.wants_card(now_s):
+            self.cards_wanted[room.name] = None
 
-    async def sweep(self) -> None:
-        """Every other second: beat where nothing was pushed, end who said nothing for too long. For ever."""
-        pushes: dict[Viewer, float] = {}
+    def _welcome(self, member: InRooms, room: Room) -> None:
+        self.hub.enter(member, room)
+        for frames, is_whole in room.greeting(self.now_s()):
+            member.replay(frames, is_whole=is_whole)
+
+    def carded(self, rooms: Iterable[Room]) -> None:
+        """Answer those who waited for the card of a room; give it to those who could not wait."""
+        for room in rooms:
+            card = room.read_card()
+            if room.owed and card is not None:
+                late = _frame(Carded(room.name, card))
+                for owed in room.owed:
+                    owed.send(late)
+                room.owed.clear()
+            for member in list(room.waiting):
+                self._welcome(member, room)
+
+    # ---- time
+    def turn(self) -> None:
+        """Look at the members whose time has come: who is silent, who must hear something, who takes too little."""
+        now_s = self.now_s()
+        beat = _frame(Beat(time.time_ns() // 1_000_000))
+        for member in self._wheel.turn(now_s):
+            self._look_at(member, now_s, beat)
+        for waiting, room in waiting_too_long(self.hub.rooms.values(), now_s, CARD_WAIT_S):
+            room.owed[waiting] = None
+            self._welcome(waiting, room)
+        for member in list(self.backlogs):
+            since_s = member.waits_since()
+            if since_s is not None and now_s - since_s > self.settings.max_unsent_s:
+                member.close(Close.SLOW)
+        while self._former:
+            pull, until_s = next(iter(self._former.items()))
+            if until_s > now_s:
+                break
+            del self._former[pull], self.pullers[pull]
+        self.hub.forget_vacant(now_s)
+
+    def _look_at(self, member: Member, now_s: float, beat: bytes) -> None:
+        if member.transport is None:
+            return
+        if member.close_code:
+            if now_s - member.closing_s >= CLOSE_TIMEOUT_S:
+                member.abort()
+            return
+        silent_s = now_s - member.heard_s
+        timeout_s = self.settings.handshake_timeout_s
+        member.frames = 0
+        if silent_s > self.settings.heartbeat_s * LATE_HEARTBEATS:
+            member.close(Close.HEARTBEAT_LATE)
+        elif not member.rooms and silent_s >= timeout_s:
+            member.close(Close.HANDSHAKE_LATE)
+        else:
+            if member not in self.backlogs and all(now_s - room.pushed_s >= TURN_S for room in member.rooms.values()):
+                member.send(beat)
+            self._wheel.put(member, now_s + TURN_S if member.rooms else min(now_s + TURN_S, member.heard_s + timeout_s))
+
+    async def keep_time(self, connections: Callable[[], Iterable[RequestHandler]]) -> None:
+        """Turn the wheel, for ever. `connections`: those that are still aiohttp's, so have sent no whole request."""
+        freeze_at = 0
         while True:
-            await asyncio.sleep(SWEEP_S)
-            now = time.monotonic()
-            beat = websocket_frame(encode_frame(Beat(time.time_ns() // 1_000_000)))
-            quiet = cast("list[Viewer]", quiet_members(self.hub.rooms.values(), now - EDGE_QUIET_S / 2))
-            for viewer in quiet:
-                if now - pushes.get(viewer, 0.0) >= EDGE_QUIET_S / 2:
-                    viewer.send(beat)
-                    pushes[viewer] = now
-            pushes = {viewer: at for viewer, at in pushes.items() if viewer in self.viewers}
-            for viewer in list(self.viewers):
-                silent = now - viewer.heard_at
-                if silent > self.settings.heartbeat_s * LATE_HEARTBEATS:
-                    viewer.close(Close.HEARTBEAT_LATE)
-                elif not viewer.rooms and silent > self.settings.handshake_timeout_s:
-                    viewer.close(Close.HANDSHAKE_LATE)
+            await asyncio.sleep(TICK_S)
+            self.turn()
+            self._end_late_handshakes(connections())
+            if self._unfrozen >= FREEZE_AFTER_JOINS and self.joins == freeze_at:  # the wave is over
+                self._unfrozen = 0
+                gc.collect(1)
+                gc.freeze()  # members live long: a full collection need not look at them
+            freeze_at = self.joins
 
+    def _end_late_handshakes(self, connections: Iterable[RequestHandler]) -> None:
+        """Close what has been connected for long without having become a member, unless it is being answered."""
+        now_s = self.now_s()
+        seen = {}
+        for connection in connections:
+            if connection in self.answering:
+                continue
+            since_s = seen[connection] = self._connected_s.get(connection, now_s)
+            if now_s - since_s >= self.settings.handshake_timeout_s:
+                connection.force_close()
+        self._connected_s = seen
+
+    # ---- moving viewers away
     async def drain(self) -> None:
         """Take nobody more, ask viewers in slices to move, end those who stay."""
         self.draining = True
-        log.info("draining", viewers=len(self.viewers), over_s=self.settings.drain_s)
-        viewers = list(self.viewers)
-        per_slice = -(-len(viewers) // MOVE_SLICES) or 1
-        move = websocket_frame(encode_frame(Move("drain")))
+        log.info("draining", viewers=len(self.members), over_s=self.settings.drain_s)
+        members = list(self.members)
+        per_slice = -(-len(members) // MOVE_SLICES) or 1
+        move = _frame(Move("drain"))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.settings.drain_s):
-                for start in range(0, len(viewers), per_slice):
-                    for viewer in viewers[start : start + per_slice]:
-                        viewer.send(move)
+                for start in range(0, len(members), per_slice):
+                    for member in members[start : start + per_slice]:
+                        member.send(move)
                     await asyncio.sleep(self.settings.drain_s / 2 / MOVE_SLICES)
                 await self._all_gone()
-        for viewer in list(self.viewers):
-            viewer.close(Close.SERVICE_RESTART)
+        for member in list(self.members):
+            member.close(Close.SERVICE_RESTART)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_TIMEOUT_S):
                 await self._all_gone()
-        for viewer in list(self.viewers):
-            viewer.transport.abort()
+        for member in list(self.members):
+            member.abort()
 
     async def _all_gone(self) -> None:
-        if self.viewers:
+        if self.members:
             self._emptied.clear()
             await self._emptied.wait()
 
+    def obey(self, order: Order) -> None:
+        """Do what the pool asks. A later order takes the place of an earlier one."""
+        if (order.gateway, order.generation) != (self.settings.instance, self.generation):
+            return  # another gateway's, or this one's before it was restarted
+        log.info("ordered", kind=order.kind.value, reason=order.reason, rate_per_s=order.rate_per_s)
+        self.stop_moving()
+        match order.kind:
+            case OrderKind.DRAIN:
+                self.draining = True
+                self._moving = asyncio.create_task(self.drain())
+            case OrderKind.SHED:
+                self.draining = False
+                if order.rate_per_s > 0:
+                    self._moving = asyncio.create_task(self.shed(order.rate_per_s))
+            case OrderKind.RESUME:
+                self.draining = False
 
-def _refuse(viewer: Viewer, code: Code, room: str) -> None:
-    viewer.send(websocket_frame(encode_frame(Error(code.value, room=room[:64]))))
+    def stop_moving(self) -> None:
+        """Move nobody any more; who was asked to may still go."""
+        if self._moving is not None:
+            self._moving.cancel()
+            self._moving = None
+
+    async def shed(self, rate_per_s: float) -> None:
+        """Ask so many viewers a second to move, chosen at random, until cancelled; end those who do not."""
+        asked: OrderedDict[Member, float] = OrderedDict()
+        move = _frame(Move("shed"))
+        while True:
+            await asyncio.sleep(1 / rate_per_s)
+            now_s = self.now_s()
+            staying = [member for member in self.members if member not in asked and not member.close_code]
+            if staying:
+                chosen = random.choice(staying)  # noqa: S311 - no secret
+                chosen.send(move)
+                asked[chosen] = now_s
+            while asked:
+                member, since_s = next(iter(asked.items()))
+                if now_s - since_s < SHED_GRACE_S:
+                    break
+                del asked[member]
+                member.close(Close.SHED)
 
 
-async def _close(ws: web.WebSocketResponse, code: Close) -> None:
-    await ws.close(code=int(code), message=TABLE[code].reason.encode())
+def _frame(frame: ServerFrame) -> bytes:
+    return websocket_frame(encode_frame(frame))
+
+
+def _refuse(member: Member, code: Code, room: str) -> None:
+    member.send(_frame(Error(code.value, room=room[:64])))

@@ -27,6 +27,7 @@ class Close(IntEnum):
     SLOW = 4008
     SHED = 4009
     BAD_FRAME = 4010
+    TOO_FAST = 4011
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +102,9 @@ _RULES: Final = (
     CloseRule(Close.SLOW, "too slow", reconnect=True, after_s=1, about="Unsent bytes or their age went over the limit."),
     CloseRule(Close.SHED, "moved", reconnect=True, after_s=0.2, about="The gateway sheds load; take another one."),
     CloseRule(Close.BAD_FRAME, "bad frame", reconnect=False, after_s=0, about="A frame that is not of the viewer protocol."),
+    CloseRule(
+        Close.TOO_FAST, "too many frames", reconnect=False, after_s=0, about="Far more frames than a viewer has reason to send."
+    ),
 )
 
 TABLE: Final[dict[int, CloseRule]] = {int(rule.code): rule for rule in _RULES}

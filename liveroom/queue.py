@@ -87,6 +87,13 @@ class LogReader:
             starts, ends = await inner.beginning_offsets([self._tp]), await inner.end_offsets([self._tp])
         return starts[self._tp], ends[self._tp]
 
+    async def offset_since(self, at_ms: int) -> int | None:
+        """Return the first offset written at that time or later (the brokers' clock); None: nothing has been since."""
+        inner = self._client()
+        async with asyncio.timeout(READ_TIMEOUT_S):
+            found = (await inner.offsets_for_times({self._tp: max(0, at_ms)}))[self._tp]
+        return None if found is None else int(found.offset)
+
     async def read(self, start: int, stop: int) -> list[tuple[int, bytes]]:
         """Return records from `start` on and before `stop`, at least one."""
         inner = self._client()
@@ -159,6 +166,10 @@ class QueueReader:
     async def stop(self) -> None:
         """Disconnect."""
         await self._reader.stop()
+
+    def next_offset(self, partition: int) -> int:
+        """Return the offset behind the last record of a partition that was given."""
+        return self._next[partition]
 
     async def batches(self) -> AsyncIterator[tuple[int, int, Batch]]:
         """Give (partition, offset, batch) for ever."""

@@ -182,10 +182,20 @@ class EdgeSettings(TicketSettings):
     drain_s: float = Field(20.0, ge=0, description="time over which viewers are moved away at the end")
     max_connections: int = Field(10_000, ge=1, description="viewers this gateway takes; the load test finds it")
     max_joins_per_s: float = Field(500.0, gt=0, description="joins a second this gateway takes; the load test finds it")
+    max_per_address: int = Field(0, ge=0, description="viewers from one address; 0: any number (a whole campus may share one)")
     max_unsent_bytes: int = Field(256 * 1024, ge=4096, description="unsent bytes at which a viewer is closed as too slow")
     slow_unsent_bytes: int = Field(
         64 * 1024, ge=1024, description="unsent bytes from which a viewer gets reliable messages only"
     )
+    max_unsent_s: float = Field(10.0, gt=0, description="age of the oldest unsent byte at which a viewer is closed as too slow")
+    max_unsent_total_bytes: int = Field(
+        256 * 1024 * 1024, ge=65_536, description="unsent bytes of all viewers; over it the slowest are closed first"
+    )
+    pull_back_s: float = Field(600.0, gt=0, description="how far back viewers may pull messages from the log")
+    tls_cert_file: Path | None = Field(
+        None, description="certificate chain, PEM; with it the public port speaks TLS (wss, https)"
+    )
+    tls_key_file: Path | None = Field(None, description="key of the certificate, PEM")
 
 
 class SchedulerSettings(TokenSettings, TicketSettings):

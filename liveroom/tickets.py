@@ -1,4 +1,4 @@
-"""Entry tickets (scheduler to edge), pull tokens (edge to itself) and user tokens (identity service to all). Pure.
+"""Entry tickets (scheduler to edge) and user tokens (identity service to all). Pure.
 
 A ticket is `v1.<key id>.<payload>.<signature>`: JSON and its HMAC-SHA256, both base64url. It names the gateways it is good
 for with their start generation, so one that restarted or drains refuses it. A user token is a JWT; the algorithms are fixed
@@ -43,7 +43,7 @@ class User(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Ticket(msgspec.Struct, frozen=True, omit_defaults=True):
-    """An entry: who, until when, and at which gateways (id, generation). `purpose` keeps tickets and pull tokens apart."""
+    """An entry: who, until when, and at which gateways (id, generation). `purpose` keeps what is signed alike apart."""
 
     purpose: str
     user: User
@@ -53,7 +53,6 @@ class Ticket(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 ENTRY: Final = "entry"
-PULL: Final = "pull"
 
 _encoder: Final = msgspec.json.Encoder()
 _decoder: Final = msgspec.json.Decoder(Ticket)

@@ -5,6 +5,7 @@ Called by the services' `app` modules. Refuses nothing itself but what aiohttp r
 
 from collections.abc import Callable
 from contextlib import asynccontextmanager
+from ssl import SSLContext
 from typing import TYPE_CHECKING, Final
 
 import orjson
@@ -38,6 +39,8 @@ def problem_response(problem: ProblemError) -> web.Response:
         response.headers["Retry-After"] = str(max(1, -int(-problem.retry_after_s // 1)))
     if TABLE[problem.code].status == web.HTTPUnauthorized.status_code:
         response.headers["WWW-Authenticate"] = "Bearer"
+    if problem.code is Code.UPGRADE_REQUIRED:
+        response.headers.update({"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"})
     return response
 
 
@@ -114,7 +117,7 @@ def origin_allowed(origin: str, origins: tuple[str, ...]) -> bool:
 
 @asynccontextmanager
 async def serve(
-    app: web.Application, host: str, port: int, *, shutdown_timeout_s: float = 5.0
+    app: web.Application, host: str, port: int, *, shutdown_timeout_s: float = 5.0, tls: SSLContext | None = None
 ) -> "AsyncIterator[tuple[web.AppRunner, int]]":
     """Serve `app` while the block runs; gives the runner and the port it got (port 0: any free one).
 
@@ -125,7 +128,7 @@ async def serve(
     )
     await runner.setup()
     try:
-        await web.TCPSite(runner, host, port, backlog=4096, reuse_address=True).start()
+        await web.TCPSite(runner, host, port, backlog=4096, reuse_address=True, ssl_context=tls).start()
         yield runner, int(runner.addresses[0][1])
     finally:
         await runner.cleanup()

@@ -279,7 +279,12 @@ class Payload(NamedTuple):
 
 def pack_payload(header: BatchHeader, reliable: Sequence[bytes], best_effort: Sequence[bytes]) -> Payload:
     """Pack one room's batch. Deflated payloads lack the flush's last four bytes, as `permessage-deflate` wants them."""
-    first = b"\n".join((_encoder.encode(header), *reliable))
+    return pack_lines(_encoder.encode(header), reliable, best_effort)
+
+
+def pack_lines(header: bytes, reliable: Sequence[bytes] = (), best_effort: Sequence[bytes] = ()) -> Payload:
+    """Pack a batch whose header is encoded already, or any frame (`header` alone) that is public: all viewers share it."""
+    first = b"\n".join((header, *reliable))
     rest = b"\n" + b"\n".join(best_effort) if best_effort else b""
     if len(first) + len(rest) < DEFLATE_FROM:
         return Payload(first + rest, len(first) if reliable else 0, deflated=False)

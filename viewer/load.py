@@ -366,12 +366,7 @@ class Crowd:
                 session.tick(time.monotonic())
             try:
                 entry = await ask_entry(http, self._scheduler_url, [self.room_of(index)])
-                url = entry.urls[0]
-                address = urlsplit(url)
-                async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                    transport, link = await loop.create_connection(
-                        partial(Link, self, index, session, url), str(address.hostname), int(address.port or 80)
-                    )
+                transport, link = await self._connect(entry.urls, index, session)
             except (NoEntryError, aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
                 self.refused += 1
                 delay_s = random.uniform(0.1, 1.0)  # noqa: S311 - jitter
@@ -381,6 +376,7 @@ class Crowd:
                     delay_s = until(session)
                 continue
             key = base64.b64encode(secrets.token_bytes(16)).decode()
+            address = urlsplit(link.url)
             transport.write(
                 f"GET {address.path}?ticket={entry.ticket} HTTP/1.1\r\nHost: {address.netloc}\r\nUpgrade: websocket\r\n"
                 f"Connection: Upgrade\r\nSec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n"
@@ -388,6 +384,20 @@ class Crowd:
             )
             loop.call_later(CONNECT_TIMEOUT_S, link.give_up)
             return
+
+    async def _connect(self, urls: Sequence[str], index: int, session: Session | None) -> tuple[asyncio.WriteTransport, Link]:
+        """Connect to the first gateway that answers; raise the last one's failure."""
+        failure: Exception = ValueError("no address")
+        for url in urls:
+            address = urlsplit(url)
+            try:
+                async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                    return await asyncio.get_running_loop().create_connection(
+                        partial(Link, self, index, session, url), str(address.hostname), int(address.port or 80)
+                    )
+            except (OSError, TimeoutError) as error:
+                failure = error
+        raise failure
 
     async def _beat(self) -> None:
         """Send heartbeats; a session says itself what is due."""

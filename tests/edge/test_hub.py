@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.hub import Frames, Hub, Room, quiet_members
+from edge.frames import Frames
+from edge.hub import LINGER_S, Delivered, Hub
+from edge.room import Room
 from liveroom.records import Anchor, Batch, NoticeEntry, RoomEntry, RoomFlags, decode_broadcast, encode_batch
 from liveroom.topics import room_hash
 from liveroom.wire import BatchHeader, Payload, ReceivedBatch, decode_server_frame, inflate, pack_payload, websocket_frame
@@ -21,13 +23,13 @@ class FakeMember:
     """Keeps what it is sent; slow ones take reliable parts only."""
 
     user_hash: int = 1
-    deflate: bool = False
+    deflates: bool = False
     slow: bool = False
     rooms: dict[int, Room] = field(default_factory=dict)
     got: list[bytes] = field(default_factory=list)
 
     def push(self, frames: Frames) -> int:
-        frame = frames.reliable(deflate=self.deflate) if self.slow else frames.whole(deflate=self.deflate)
+        frame = frames.reliable(deflate=self.deflates) if self.slow else frames.make(deflate=self.deflates)
         if frame is None:
             return 0
         self.got.append(frame)
@@ -35,6 +37,27 @@ class FakeMember:
 
     def send(self, frame: bytes) -> None:
         self.got.append(frame)
+
+    def replay(self, frames: Frames, *, is_whole: bool) -> None:
+        frame = frames.make(deflate=self.deflates) if is_whole else frames.reliable(deflate=self.deflates)
+        assert frame is not None
+        self.got.append(frame)
+
+
+def join(hub: Hub, member: FakeMember, name: str, now_s: float = 0) -> Room:
+    room = hub.knock(member, name, now_s)
+    hub.enter(member, room)
+    return room
+
+
+def deliver(hub: Hub, batch: Batch, offset: int = 1, now_s: float = 1) -> Delivered:
+    delivering = hub.deliver(batch, 0, offset, now_s)
+    while True:
+        try:
+            next(delivering)
+        except StopIteration as done:
+            delivered: Delivered = done.value
+            return delivered
 
 
 def payload_of(
@@ -58,9 +81,9 @@ def batch_of(*rooms: str, notices: tuple[tuple[NoticeEntry, bytes], ...] = ()) -
 def test_a_batch_reaches_the_members_of_its_room_and_nobody_else() -> None:
     hub = Hub()
     here, there = FakeMember(), FakeMember(user_hash=2)
-    hub.join(here, "a", 0)
-    hub.join(there, "b", 0)
-    delivered = hub.deliver(batch_of("x", "a", "y"), "0.1", 1)
+    join(hub, here, "a", 0)
+    join(hub, there, "b", 0)
+    delivered = deliver(hub, batch_of("x", "a", "y"))
     assert here.got == [websocket_frame(payload_of("a").data)]
     assert there.got == []
     assert (delivered.rooms, delivered.frames, delivered.messages) == (1, 1, 1)
@@ -70,14 +93,18 @@ def test_a_batch_reaches_the_members_of_its_room_and_nobody_else() -> None:
 def test_a_room_exists_while_somebody_is_in_it() -> None:
     hub = Hub()
     first, second = FakeMember(), FakeMember()
-    hub.join(first, "a", 0)
-    hub.join(first, "a", 0)
-    hub.join(second, "a", 0)
+    join(hub, first, "a", 0)
+    join(hub, first, "a", 0)
+    join(hub, second, "a", 0)
     assert hub.users == 1
-    hub.drop(first)
-    assert len(hub.rooms) == 1
-    assert hub.leave(second, "a")
-    assert not hub.leave(second, "a")
+    hub.drop(first, 0)
+    assert hub.watched == 1
+    assert hub.leave(second, "a", 0)
+    assert not hub.leave(second, "a", 0)
+    assert hub.watched == 0
+    hub.forget_vacant(LINGER_S - 1)
+    assert hub.rooms
+    hub.forget_vacant(LINGER_S)
     assert not hub.rooms
     assert hub.users == 0
 
@@ -98,12 +125,12 @@ def test_each_member_gets_the_frame_it_can_take(deflate: bool, slow: bool, expec
     plain = inflate(part)
     frame = websocket_frame(part, deflated=True) if expected.endswith("deflated") else websocket_frame(plain)
     hub = Hub()
-    member = FakeMember(deflate=deflate, slow=slow)
-    hub.join(member, "a", 0)
+    member = FakeMember(deflates=deflate, slow=slow)
+    join(hub, member, "a", 0)
     value = encode_batch(1, b"o" * 16, ANCHOR, 0, 1, 1, [(entry_of("a", payload, 1, 2, 2), payload.data)])
     batch = decode_broadcast(value)
     assert isinstance(batch, Batch)
-    hub.deliver(batch, "0.1", 1)
+    deliver(hub, batch)
     assert member.got == [frame]
     received = decode_server_frame(plain)
     assert isinstance(received, ReceivedBatch)
@@ -113,8 +140,8 @@ def test_each_member_gets_the_frame_it_can_take(deflate: bool, slow: bool, expec
 def test_a_slow_member_gets_nothing_of_chatter_and_that_counts() -> None:
     hub = Hub()
     member = FakeMember(slow=True)
-    hub.join(member, "a", 0)
-    delivered = hub.deliver(batch_of("a"), "0.1", 1)
+    join(hub, member, "a", 0)
+    delivered = deliver(hub, batch_of("a"))
     assert member.got == []
     assert delivered.skipped == 1
 
@@ -124,9 +151,9 @@ def test_a_notice_reaches_all_devices_of_its_user_in_that_room_only() -> None:
     user = room_hash("u1")
     phone, desk, elsewhere, other = FakeMember(user), FakeMember(user), FakeMember(user), FakeMember(9)
     for member, room in ((phone, "a"), (desk, "a"), (elsewhere, "b"), (other, "a")):
-        hub.join(member, room, 0)
+        join(hub, member, room, 0)
     text = b'{"t":"notice"}'
-    hub.deliver(batch_of("x", notices=((NoticeEntry(room_hash("a"), user, len(text)), text),)), "0.1", 1)
+    deliver(hub, batch_of("x", notices=((NoticeEntry(room_hash("a"), user, len(text)), text),)))
     assert [member.got for member in (phone, desk, elsewhere, other)] == [
         [websocket_frame(text)],
         [websocket_frame(text)],
@@ -137,25 +164,16 @@ def test_a_notice_reaches_all_devices_of_its_user_in_that_room_only() -> None:
 
 def test_a_hole_between_two_batches_of_a_local_room_is_counted() -> None:
     hub = Hub()
-    hub.join(FakeMember(), "a", 0)
+    join(hub, FakeMember(), "a", 0)
 
-    def deliver(first: int, last: int) -> int:
+    def gaps(first: int, last: int) -> int:
         payload = payload_of("a", first, last)
         value = encode_batch(1, b"o" * 16, ANCHOR, 0, 1, 1, [(entry_of("a", payload, first, last), payload.data)])
         batch = decode_broadcast(value)
         assert isinstance(batch, Batch)
-        return hub.deliver(batch, "0.1", 1).gaps
+        return deliver(hub, batch).gaps
 
-    assert [deliver(5, 5), deliver(6, 8), deliver(10, 10), deliver(11, 10)] == [0, 0, 1, 0]
-
-
-def test_members_are_quiet_only_when_all_their_rooms_are() -> None:
-    hub = Hub()
-    member = FakeMember()
-    hub.join(member, "a", 0)
-    hub.join(member, "b", 10)
-    assert quiet_members(hub.rooms.values(), 5) == []
-    assert quiet_members(hub.rooms.values(), 10) == [member]
+    assert [gaps(5, 5), gaps(6, 8), gaps(10, 10), gaps(11, 10)] == [0, 0, 1, 0]
 
 
 @given(st.lists(st.tuples(st.sampled_from(["join", "leave", "drop"]), st.integers(0, 4), st.sampled_from("abcd")), max_size=60))
@@ -166,17 +184,17 @@ def test_nobody_ever_gets_a_frame_of_a_room_it_is_not_in(steps: list[tuple[str, 
     for step, who, room in steps:
         match step:
             case "join":
-                hub.join(members[who], room, 0)
+                join(hub, members[who], room, 0)
                 model[who].add(room)
             case "leave":
-                assert hub.leave(members[who], room) == (room in model[who])
+                assert hub.leave(members[who], room, 0) == (room in model[who])
                 model[who].discard(room)
             case _:
-                hub.drop(members[who])
+                hub.drop(members[who], 0)
                 model[who].clear()
         for member in members:
             member.got.clear()
-        hub.deliver(batch_of("a", "b", "c", "d"), "0.1", 1)
+        deliver(hub, batch_of("a", "b", "c", "d"))
         for index, member in enumerate(members):
             assert sorted(member.got) == sorted(websocket_frame(payload_of(name).data) for name in model[index])
         assert hub.users == len({members[i].user_hash for i, rooms in model.items() if rooms})

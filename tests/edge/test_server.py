@@ -1,105 +1,18 @@
 """One gateway's public port, spoken to by a client that is not ours (`websockets`)."""
 
 import asyncio
-import contextlib
 import json
-import time
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
 import pytest
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosedError, InvalidStatus
-from websockets.typing import Subprotocol
+from websockets.exceptions import InvalidStatus
 
-from edge.hub import Hub
-from edge.server import Server
 from liveroom.closecodes import Close
-from liveroom.records import Anchor, Batch, RoomEntry, RoomFlags, decode_broadcast, encode_batch
-from liveroom.service import Runtime
-from liveroom.settings import EdgeSettings
-from liveroom.tickets import ENTRY, PULL, Ticket, User, sign
+from liveroom.records import Order, OrderKind
+from liveroom.tickets import User
 from liveroom.topics import room_hash
-from liveroom.web import serve
-from liveroom.wire import SUBPROTOCOL, BatchHeader, pack_payload
-
-KEYS = {"k2": "b" * 32, "k1": "a" * 32}
-GENERATION = 77
-
-
-@dataclass
-class Gateway:
-    """A running edge without a queue: tests hand it batches."""
-
-    server: Server
-    port: int
-
-    def ticket(self, user: str | User = "u1", *, key_id: str = "k2", **changes: Any) -> str:
-        fields: dict[str, Any] = {
-            "purpose": ENTRY,
-            "user": user if isinstance(user, User) else User(user),
-            "expires_ms": int(time.time() * 1000) + 60_000,
-            "nonce": "n",
-            "gateways": (("e1", GENERATION),),
-        }
-        return sign(Ticket(**fields | changes), key_id, KEYS.get(key_id, "c" * 32).encode())
-
-    def url(self, ticket: str) -> str:
-        return f"ws://127.0.0.1:{self.port}/v1/live?ticket={ticket}"
-
-    def connect(self, ticket: str | None = None, **options: Any) -> connect:
-        return connect(
-            self.url(self.ticket() if ticket is None else ticket), subprotocols=[Subprotocol(SUBPROTOCOL)], **options
-        )
-
-    def deliver(self, room: str, lines: list[bytes], first: int = 1, *, reliable: bool = False) -> None:
-        last = first + len(lines) - 1
-        payload = pack_payload(
-            BatchHeader(room, 3, (first, last), 0, at=1), lines if reliable else [], [] if reliable else lines
-        )
-        flags = RoomFlags.DEFLATED if payload.deflated else 0
-        entry = RoomEntry(room_hash(room), first, last, 0, len(lines), 0, len(payload.data), payload.reliable_size, 3, flags)
-        batch = decode_broadcast(encode_batch(1, b"o" * 16, Anchor(0, 0, -1), 0, 1, 1, [(entry, payload.data)]))
-        assert isinstance(batch, Batch)
-        self.server.hub.deliver(batch, "0.1", time.monotonic())
-
-
-def settings_of(**changes: Any) -> EdgeSettings:
-    return EdgeSettings(instance="e1", ticket_keys=KEYS, drain_s=1, **changes)
-
-
-@pytest.fixture
-async def gateway(request: pytest.FixtureRequest) -> AsyncIterator[Gateway]:
-    settings = settings_of(**getattr(request, "param", {}))
-    server = Server(settings, Hub(), Runtime("edge"), GENERATION)
-    async with serve(server.app, "127.0.0.1", 0, shutdown_timeout_s=0.2) as (_, port):
-        yield Gateway(server, port)
-
-
-def line(seq: int, text: str = "hi") -> bytes:
-    return json.dumps({"seq": seq, "kind": "danmaku", "id": f"i{seq}", "user": "u", "at": 1, "data": {"text": text}}).encode()
-
-
-async def ask(socket: ClientConnection, **frame: Any) -> dict[str, Any]:
-    await socket.send(json.dumps(frame))
-    return await told(socket)
-
-
-async def told(socket: ClientConnection) -> dict[str, Any]:
-    text = await asyncio.wait_for(socket.recv(), 5)
-    frame: dict[str, Any] = json.loads(str(text).split("\n")[0])
-    return frame
-
-
-async def close_code(socket: ClientConnection) -> int | None:
-    async with asyncio.timeout(5):
-        with contextlib.suppress(ConnectionClosedError):
-            async for _ in socket:
-                pass
-        await socket.wait_closed()
-    return socket.close_code
+from tests.edge.gateway import GENERATION, Gateway, ask, close_code, line, told
 
 
 async def test_a_viewer_is_greeted_joins_gets_batches_and_leaves(gateway: Gateway) -> None:
@@ -107,20 +20,20 @@ async def test_a_viewer_is_greeted_joins_gets_batches_and_leaves(gateway: Gatewa
         hello = await told(socket)
         assert (hello["t"], hello["gateway"], hello["generation"], hello["user"]) == ("hello", "e1", GENERATION, "u1")
         assert await ask(socket, t="join", room="r") == {"t": "joined", "room": "r"}
-        gateway.deliver("r", [line(1)])
+        await gateway.deliver("r", [line(1)])
         assert (await told(socket))["seq"] == [1, 1]
-        gateway.deliver("other", [line(1)])
+        await gateway.deliver("other", [line(1)])
         assert await ask(socket, t="leave", room="r") == {"t": "left", "room": "r"}
         assert (await ask(socket, t="leave", room="r"))["code"] == "not_in_room"
         assert (await ask(socket, t="hb", rooms={}))["t"] == "hb"
-    assert not gateway.server.hub.rooms
+    assert gateway.server.hub.watched == 0
 
 
 async def test_joined_says_the_newest_numbers_of_a_room_seen_before(gateway: Gateway) -> None:
     async with gateway.connect() as first, gateway.connect(gateway.ticket("u2")) as second:
         await told(first)
         await ask(first, t="join", room="r")
-        gateway.deliver("r", [line(4), line(5)], first=4)
+        await gateway.deliver("r", [line(4), line(5)], first=4)
         await told(second)
         joined = await ask(second, t="join", room="r")
         assert (joined["epoch"], joined["seq"], joined["rseq"], joined["pos"]) == (3, 5, 0, "0.1")
@@ -132,9 +45,9 @@ async def test_a_large_batch_arrives_whole_with_and_without_compression(gateway:
     async with gateway.connect(compression=compression) as socket:
         await told(socket)
         await ask(socket, t="join", room="r")
-        gateway.deliver("r", lines)
+        await gateway.deliver("r", lines)
         assert str(await socket.recv()).encode().split(b"\n")[1:] == lines
-        gateway.deliver("r", lines, first=101)
+        await gateway.deliver("r", lines, first=101)
         assert str(await socket.recv()).encode().split(b"\n")[1:] == lines
 
 
@@ -144,7 +57,7 @@ async def test_a_large_batch_arrives_whole_with_and_without_compression(gateway:
         pytest.param({"expires_ms": 1}, 401, "ticket_expired", id="expired"),
         pytest.param({"gateways": (("e2", GENERATION),)}, 401, "ticket_invalid", id="other gateway"),
         pytest.param({"gateways": (("e1", GENERATION - 1),)}, 401, "ticket_invalid", id="before the restart"),
-        pytest.param({"purpose": PULL}, 401, "ticket_invalid", id="a pull token"),
+        pytest.param({"purpose": "other"}, 401, "ticket_invalid", id="for another purpose"),
         pytest.param({"key_id": "k9"}, 401, "ticket_invalid", id="unknown key"),
     ],
 )
@@ -201,7 +114,7 @@ async def test_a_frame_outside_the_protocol_ends_the_connection_with_its_code(
         await told(socket)
         await socket.send(frame)
         assert await close_code(socket) == code
-    assert not gateway.server.hub.rooms
+    assert gateway.server.hub.watched == 0
 
 
 async def test_a_room_that_may_not_be_joined_is_refused_and_the_connection_lives(gateway: Gateway) -> None:
@@ -234,8 +147,8 @@ async def test_a_viewer_that_does_not_read_is_ended_and_the_others_go_on(gateway
         writer.transport.pause_reading()  # type: ignore[attr-defined]
         seq = 0
         async with asyncio.timeout(30):
-            while len(gateway.server.viewers) == 2:
-                gateway.deliver("r", [line(seq + i, "x" * 150) for i in range(1, 101)], seq + 1, reliable=True)
+            while len(gateway.server.members) == 2:
+                await gateway.deliver("r", [line(seq + i, "x" * 150) for i in range(1, 101)], seq + 1, reliable=True)
                 seq += 100
                 assert (await told(reader))["seq"][1] == seq
         writer.transport.abort()
@@ -251,4 +164,30 @@ async def test_a_draining_gateway_asks_viewers_to_move_takes_nobody_and_ends(gat
         assert json.loads(refused.value.response.body or b"")["code"] == "draining"
         assert await close_code(socket) == Close.SERVICE_RESTART
         await draining
-    assert not gateway.server.viewers
+    assert not gateway.server.members
+
+
+async def test_orders_to_this_start_of_this_gateway_are_obeyed_and_no_others(gateway: Gateway) -> None:
+    def order(kind: OrderKind, rate_per_s: float = 0, *, name: str = "e1", generation: int = GENERATION) -> None:
+        gateway.server.obey(Order(1, name, generation, kind, 0, "test", rate_per_s))
+
+    async with gateway.connect() as first, gateway.connect() as second:
+        hellos = [await told(first), await told(second)]
+        assert [hello["t"] for hello in hellos] == ["hello", "hello"]
+        order(OrderKind.DRAIN, name="e2")
+        order(OrderKind.DRAIN, generation=GENERATION - 1)
+        async with gateway.connect() as third:
+            await told(third)
+        order(OrderKind.DRAIN)
+        with pytest.raises(InvalidStatus):
+            await gateway.connect()
+        order(OrderKind.RESUME)
+        async with gateway.connect() as third:
+            await told(third)
+        order(OrderKind.SHED, 50)
+        for socket in (first, second):
+            frame = await told(socket)
+            while frame["reason"] == "drain":
+                frame = await told(socket)
+            assert (frame["t"], frame["reason"]) == ("move", "shed")
+        gateway.server.stop_moving()

@@ -68,13 +68,20 @@ def test_examples_of_frames_are_read_by_the_code_and_valid_by_the_schemas() -> N
         if kind in {"join", "leave"} or (kind == "hb" and "at" not in value):
             assert wire.encode_frame(wire.decode_client_frame(line))
             assert valid(value, "client-frame.json"), line
+        elif "messages" in value:
+            pulled, messages = wire.decode_pulled(line.encode())
+            assert valid(value, "pulled.json"), line
+            assert all(valid(message, "message.json") for message in value["messages"])
+            assert pulled.rseq == max(message.rseq for message in messages)
+            kind = "pulled"
         elif kind == "message":
             assert valid(value, "message.json"), line
         else:
             assert wire.decode_server_frame(line.encode())
             assert valid(value, "server-frame.json"), line
         seen.add(kind)
-    assert seen == {"hello", "join", "joined", "batch", "message", "notice", "move", "error", "leave", "left", "hb"}
+    told = {"hello", "joined", "card", "batch", "message", "notice", "move", "error", "left", "hb", "pulled"}
+    assert seen == told | {"join", "leave"}
 
 
 def test_the_batch_of_the_viewer_protocol_is_one() -> None:

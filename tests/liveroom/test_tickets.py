@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from liveroom import tickets
 from liveroom.errors import Code, ProblemError
 from liveroom.kinds import Role
-from liveroom.tickets import ENTRY, PULL, Ticket, User, sign, sign_user, verify, verify_user
+from liveroom.tickets import ENTRY, Ticket, User, sign, sign_user, verify, verify_user
 
 KEY, OLD_KEY = b"k" * 32, b"o" * 32
 KEYS = {"k1": KEY, "k0": OLD_KEY}
@@ -97,7 +97,7 @@ def forged(payload: bytes, key: bytes = KEY, key_id: str = "k1") -> str:
         pytest.param(forged(b'{"purpose":"entry"}'), id="signed, fields missing"),
         pytest.param(forged(b"\xff"), id="signed, not UTF-8"),
         pytest.param(forged(b'{"a":' * 250), id="signed, deep"),
-        pytest.param(sign(Ticket(PULL, ANN, NOW_MS + 1, ""), "k1", KEY), id="for another purpose"),
+        pytest.param(sign(Ticket("other", ANN, NOW_MS + 1, ""), "k1", KEY), id="for another purpose"),
         pytest.param(sign(Ticket(ENTRY, User("u" * 2000), NOW_MS + 1, ""), "k1", KEY), id="over 2,048 characters"),
     ],
 )

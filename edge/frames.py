@@ -1,0 +1,159 @@
+"""One room's part of a BATCH as this gateway keeps it: its numbers and its finished WebSocket frames. Pure.
+
+Owns making each frame once, and taking messages out again when they are cleared. Made by the hub; shared by all viewers, their
+queues and the room's ring.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final, NamedTuple
+
+import msgspec
+
+from liveroom.bodies import Clear
+from liveroom.kinds import Kind
+from liveroom.wire import inflate, pack_lines, payload_text, websocket_frame
+
+
+class Line(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    """What one must know of a message's line to clear or to search it."""
+
+    seq: int
+    kind: Kind
+    id: str
+    user: str
+    at: int
+    rseq: int = 0
+    data: msgspec.Raw = msgspec.Raw(b"{}")
+
+
+class Cleared(NamedTuple):
+    """What a `clear` takes away: one message, or all of a user, numbered before `seq`."""
+
+    seq: int
+    id: str
+    user: str
+
+    def takes(self, line: Line) -> bool:
+        """Whether it takes this message."""
+        if line.seq >= self.seq or line.kind is Kind.CLEAR:
+            return False
+        return (self.id != "" and line.id == self.id) or (self.user != "" and line.user == self.user)
+
+    def needles(self) -> Iterator[bytes]:
+        """Give bytes one of which stands in every message it takes."""
+        for name in (self.id, self.user):
+            if name:
+                yield _encode(name)
+
+
+_line_decoder: Final = msgspec.json.Decoder(Line)
+_clear_decoder: Final = msgspec.json.Decoder(Clear)
+_encode: Final = msgspec.json.Encoder().encode
+
+
+class Frames:
+    """A room's part of a BATCH, or any other public frame (numbers zero).
+
+    `made`: the frames of everything, plain and deflated; None until somebody needed it (`make`). `offset`: of its record.
+    `first` to `last`: its numbers; `rseq`: the newest reliable one.
+    """
+
+    __slots__ = (
+        "_reliable",
+        "at_s",
+        "first",
+        "has_clear",
+        "is_deflated",
+        "last",
+        "made",
+        "offset",
+        "payload",
+        "reliable_size",
+        "rseq",
+    )
+
+    def __init__(
+        self,
+        payload: bytes,
+        reliable_size: int = 0,
+        *,
+        is_deflated: bool,
+        has_clear: bool = False,
+        first: int = 1,
+        last: int = 0,
+        rseq: int = 0,
+        offset: int = 0,
+        at_s: float = 0.0,
+    ) -> None:
+        self.payload = payload
+        self.reliable_size = reliable_size
+        self.is_deflated = is_deflated
+        self.has_clear = has_clear
+        self.first = first
+        self.last = last
+        self.rseq = rseq
+        self.offset = offset
+        self.at_s = at_s
+        self.made: list[bytes | None] = [None, None]
+        self._reliable: list[bytes | None] = [None, None]
+
+    def make(self, *, deflate: bool) -> bytes:
+        """Return the frame of everything; deflated only where the batch is and the viewer takes it."""
+        return self._frame(self.made, self.payload, deflate=deflate)
+
+    def reliable(self, *, deflate: bool) -> bytes | None:
+        """Return the frame of the header and the reliable messages; None where nothing is reliable."""
+        if not self.reliable_size:
+            return None
+        return self._frame(self._reliable, self.payload[: self.reliable_size], deflate=deflate)
+
+    def forget(self) -> None:
+        """Drop the frames that were made: they can be made again."""
+        self.made = [None, None]
+        self._reliable = [None, None]
+
+    def _frame(self, made: list[bytes | None], payload: bytes, *, deflate: bool) -> bytes:
+        frame = made[deflate]
+        if frame is None:
+            deflated = deflate and self.is_deflated
+            text = inflate(payload) if self.is_deflated and not deflated else payload
+            frame = made[deflate] = websocket_frame(text, deflated=deflated)
+            if not self.is_deflated:
+                made[not deflate] = frame
+        return frame
+
+    def lines(self) -> Iterator[tuple[Line, bytes]]:
+        """Give the messages, the reliable ones first."""
+        for text in payload_text(self.payload, deflated=self.is_deflated).split(b"\n")[1:]:
+            yield _line_decoder.decode(text), text
+
+    def clears(self) -> Iterator[Cleared]:
+        """Give what the `clear`s in it take away. Only worth asking where `has_clear`."""
+        for line, _ in self.lines():
+            if line.kind is Kind.CLEAR:
+                clear = _clear_decoder.decode(line.data)
+                yield Cleared(line.seq, clear.id, clear.user)
+
+    def purge(self, clears: Sequence[Cleared]) -> None:
+        """Take out the messages that are cleared."""
+        text = payload_text(self.payload, deflated=self.is_deflated)
+        if not any(needle in text for clear in clears for needle in clear.needles()):
+            return
+        reliable: list[bytes] = []
+        best_effort: list[bytes] = []
+        for line, raw in self.lines():
+            left = purged(line, raw, clears)
+            if left is not None:
+                (reliable if line.rseq else best_effort).append(left)
+        self.payload, self.reliable_size, self.is_deflated = pack_lines(text.partition(b"\n")[0], reliable, best_effort)
+        self.forget()
+
+
+def purged(line: Line, raw: bytes, clears: Iterable[Cleared]) -> bytes | None:
+    """Return what is left of a message: itself, nothing, or in place of a reliable one a `clear` of it: no hole is seen."""
+    if not any(clear.takes(line) for clear in clears):
+        return raw
+    if not line.rseq:
+        return None
+    data = msgspec.Raw(_encode(Clear(id=line.id)))
+    return _encode(Line(line.seq, Kind.CLEAR, line.id, line.user, line.at, line.rseq, data))

@@ -1,0 +1,15 @@
+"""The gateway that tests of this folder share."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tests.edge.gateway import Gateway, running, settings_of
+
+
+@pytest.fixture
+async def gateway(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Gateway]:
+    """A gateway with the settings of the test's parameter; rooms have no cards, and nobody waits for one."""
+    monkeypatch.setattr("edge.server.CARD_WAIT_S", 0.0)
+    async with running(settings_of(**getattr(request, "param", {}))) as made:
+        yield made

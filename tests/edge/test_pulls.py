@@ -1,0 +1,306 @@
+"""Pulls on the real Kafka: what the ring no longer holds is read again from the log, once for all who ask."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+import msgspec
+import pytest
+
+from edge.hub import Hub
+from edge.kafka import fan_out
+from edge.pulls import Pulls
+from edge.server import Puller, Server
+from liveroom import metrics
+from liveroom.bodies import Clear
+from liveroom.kafka import Producer, ensure_topics
+from liveroom.kinds import Kind
+from liveroom.queue import QueueReader
+from liveroom.records import Anchor, Claim, RoomEntry, RoomFlags, encode_batch, encode_claim
+from liveroom.service import Runtime
+from liveroom.settings import EdgeSettings, KafkaSettings
+from liveroom.topics import BROADCAST, room_hash
+from liveroom.web import serve
+from liveroom.wire import BatchHeader, Message, decode_pulled, encode_message, pack_payload
+from tests.log import cut, producing
+
+pytestmark = pytest.mark.kafka
+OWNER, OTHER = b"o" * 16, b"p" * 16
+EPOCH = 7
+
+
+@dataclass
+class Desk:
+    """A gateway that reads a log which a test writes."""
+
+    server: Server
+    queue: QueueReader
+    producer: Producer
+    port: int
+    http: aiohttp.ClientSession
+    claim: int = 0
+    seq: int = 0
+    rseq: int = 0
+    messages: list[Message] = field(default_factory=list)
+
+    async def rule(self) -> None:
+        """Claim the partition, or renew the claim."""
+        self.claim = await self.producer.send(BROADCAST, encode_claim(Claim(1, OWNER, 1, "o")), partition=0, timeout_s=5)
+
+    async def write(self, *kinds: Kind, room: str = "r", owner: bytes = OWNER, by: str = "u", **data: Any) -> int:
+        """Write a batch with a message of each kind; return its offset."""
+        messages = []
+        for kind in kinds:
+            self.seq += 1
+            self.rseq += kind is not Kind.DANMAKU
+            body = msgspec.Raw(msgspec.json.encode(data))
+            rseq = self.rseq if kind is not Kind.DANMAKU else 0
+            messages.append(Message(self.seq, kind, f"i{self.seq}", by, 1, rseq, data=body))
+        first = self.seq - len(messages) + 1
+        reliable = [encode_message(message) for message in messages if message.rseq]
+        chatter = [encode_message(message) for message in messages if not message.rseq]
+        payload = pack_payload(BatchHeader(room, EPOCH, (first, self.seq), self.rseq, at=1), reliable, chatter)
+        flags = (RoomFlags.DEFLATED if payload.deflated else 0) | (RoomFlags.CLEAR if Kind.CLEAR in kinds else 0)
+        sizes = len(payload.data), payload.reliable_size
+        entry = RoomEntry(room_hash(room), first, self.seq, self.rseq, len(messages), 0, *sizes, EPOCH, flags)
+        value = encode_batch(1, owner, Anchor(0, self.claim, -1), 0, 1, 1, [(entry, payload.data)])
+        offset = await self.producer.send(BROADCAST, value, partition=0, timeout_s=5)
+        if owner is OWNER:
+            self.messages += messages
+        else:
+            self.seq, self.rseq = first - 1, self.rseq - len(reliable)
+        return offset
+
+    async def caught_up(self, offset: int) -> None:
+        """Wait until the gateway has read a record."""
+        async with asyncio.timeout(10):
+            while self.queue.next_offset(0) <= offset:  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(0.01)
+
+    def let_in(self, token: str = "tok", *rooms: str) -> None:
+        self.server.pullers[token] = Puller("u", rooms)
+
+    async def ask(self, room: str = "r", token: str = "tok", **query: Any) -> tuple[int, bytes]:
+        url = f"http://127.0.0.1:{self.port}/v1/rooms/{room}/messages"
+        async with self.http.get(url, params=query, headers={"Authorization": f"Bearer {token}"}) as answer:
+            return answer.status, await answer.read()
+
+    async def pull(self, **query: Any) -> tuple[Any, list[Message]]:
+        status, body = await self.ask(**query)
+        assert status == 200, body
+        return decode_pulled(body)
+
+    def count(self, outcome: str) -> float:
+        return float(self.server._runtime.metrics.counter(metrics.PULLS, outcome)._value.get())
+
+    def wanted(self, after_rseq: int = 0) -> list[Message]:
+        return [message for message in self.messages if message.rseq > after_rseq]
+
+
+@asynccontextmanager
+async def desk(kafka: KafkaSettings, **changes: Any) -> AsyncIterator[Desk]:
+    settings = EdgeSettings(instance="e1", ticket_keys={"k1": "a" * 32}, kafka=kafka, **changes)
+    runtime = Runtime("edge")
+    await ensure_topics(kafka, [BROADCAST])
+    server = Server(settings, Hub(), runtime, 1)
+    queue = QueueReader(kafka, runtime.metrics)
+    async with producing(kafka, runtime.metrics) as producer:
+        await queue.start()
+        pulls = Pulls(server, runtime, queue.next_offset)
+        reading = asyncio.create_task(fan_out(queue, server, runtime))
+        try:
+            async with (
+                serve(server.app, "127.0.0.1", 0, shutdown_timeout_s=0.2) as (_, port),
+                aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=200)) as http,
+            ):
+                made = Desk(server, queue, producer, port, http)
+                await made.rule()
+                made.let_in()
+                yield made
+        finally:
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+            await pulls.close()
+            await queue.stop()
+
+
+@pytest.fixture
+def kafka(kafka_settings: KafkaSettings) -> KafkaSettings:
+    return kafka_settings.model_copy(update={"partitions": 1})
+
+
+async def test_reliable_messages_behind_a_number_come_in_order_up_to_now(kafka: KafkaSettings) -> None:
+    async with desk(kafka) as here:
+        first = await here.write(Kind.DANMAKU, Kind.GIFT)
+        for _ in range(5):
+            last = await here.write(Kind.GIFT, Kind.DANMAKU, Kind.GIFT)
+        await here.write(Kind.GIFT, room="elsewhere")
+        await here.caught_up(last + 1)
+        here.messages.pop()
+        pulled, messages = await here.pull(pos=f"0.{first}", after_rseq=1)
+        assert messages == here.wanted(1)
+        assert (pulled.epoch, pulled.rseq, pulled.more, pulled.gone) == (EPOCH, 11, False, False)
+        pulled, messages = await here.pull(pos=f"0.{first}", after_seq=3)
+        assert messages == [message for message in here.messages if message.seq > 3]
+        pulled, messages = await here.pull(before_seq=6)
+        assert [message.seq for message in messages] == [1, 2, 3, 4, 5]
+        pulled, messages = await here.pull(pos=pulled.pos, after_rseq=11)
+        assert (messages, pulled.more) == ([], False)
+
+
+async def test_a_thousand_pulls_of_one_range_are_one_read(kafka: KafkaSettings) -> None:
+    async with desk(kafka) as here:
+        first = await here.write(Kind.GIFT)
+        last = [await here.write(Kind.GIFT, Kind.DANMAKU) for _ in range(20)][-1]
+        await here.caught_up(last)
+        for number in range(1000):
+            here.let_in(f"tok{number}")
+        answers = await asyncio.gather(
+            *(here.ask(token=f"tok{number}", pos=f"0.{first + number % 3}", after_rseq=number % 3) for number in range(1000))
+        )
+        assert {status for status, _ in answers} == {200}
+        for number, (_, body) in enumerate(answers):
+            assert decode_pulled(body)[1] == here.wanted(number % 3)
+        assert here.count("read") <= 2
+        assert here.count("read") + here.count("shared") == 1000
+
+
+async def test_the_log_and_the_ring_are_joined_without_a_hole_or_a_double(
+    kafka: KafkaSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge.hub.RING_BYTES", 600)
+    async with desk(kafka) as here:
+        here.server.hub.knock(_Nobody(), "r", 0)
+        first = await here.write(Kind.GIFT)
+        last = [await here.write(Kind.GIFT, Kind.DANMAKU) for _ in range(20)][-1]
+        await here.caught_up(last)
+        room = here.server.hub.rooms[room_hash("r")]
+        assert 0 < len(room.ring) < 20
+        assert (await here.pull(pos=f"0.{first}", after_rseq=1))[1] == here.wanted(1)
+        assert here.count("read") == 1
+        newest = room.base[1]
+        assert (await here.pull(pos=f"0.{first}", after_rseq=newest))[1] == here.wanted(newest)
+        assert (here.count("read"), here.count("ring")) == (1, 1)
+
+
+async def test_what_retention_took_is_said_to_be_gone(kafka: KafkaSettings) -> None:
+    async with desk(kafka) as here:
+        offsets = [await here.write(Kind.GIFT) for _ in range(4)]
+        await here.rule()
+        offsets += [await here.write(Kind.GIFT) for _ in range(6)]
+        await here.caught_up(offsets[-1])
+        await cut(kafka, BROADCAST, 0, here.claim)
+        pulled, messages = await here.pull(pos=f"0.{offsets[0]}", after_rseq=1)
+        assert pulled.gone
+        assert messages == here.wanted(4)
+        pulled, messages = await here.pull(pos=f"0.{offsets[3]}", after_rseq=4)
+        assert (messages, pulled.gone) == (here.wanted(4), False)
+
+
+async def test_nobody_goes_back_further_than_is_allowed(kafka: KafkaSettings) -> None:
+    async with desk(kafka, pull_back_s=1.5) as here:
+        offsets = [await here.write(Kind.GIFT) for _ in range(3)]
+        await asyncio.sleep(2)
+        offsets.append(await here.write(Kind.GIFT))
+        await here.caught_up(offsets[-1])
+        for query in ({"pos": f"0.{offsets[0]}"}, {}):
+            pulled, messages = await here.pull(**query, after_rseq=1)
+            assert (messages, pulled.gone, pulled.rseq) == (here.wanted(3), True, 4)
+
+
+async def test_what_was_cleared_is_not_given_out_again_and_leaves_no_hole(kafka: KafkaSettings) -> None:
+    async with desk(kafka) as here:
+        first = await here.write(Kind.GIFT, Kind.DANMAKU, by="rude")
+        await here.write(Kind.GIFT, Kind.DANMAKU)
+        last = await here.write(Kind.CLEAR, **msgspec.to_builtins(Clear(user="rude")))
+        await here.caught_up(last)
+        _, messages = await here.pull(pos=f"0.{first}", after_seq=0)
+        assert [(message.seq, message.rseq, message.kind) for message in messages] == [
+            (1, 1, Kind.CLEAR),
+            (3, 2, Kind.GIFT),
+            (4, 0, Kind.DANMAKU),
+            (5, 3, Kind.CLEAR),
+        ]
+        assert msgspec.json.decode(messages[0].data, type=Clear) == Clear(id="i1")
+
+
+async def test_what_a_deposed_owner_wrote_is_not_given_out(kafka: KafkaSettings) -> None:
+    async with desk(kafka) as here:
+        first = await here.write(Kind.GIFT)
+        await here.write(Kind.GIFT, owner=OTHER)
+        last = await here.write(Kind.GIFT)
+        await here.caught_up(last)
+        assert (await here.pull(pos=f"0.{first}", after_rseq=0))[1] == here.wanted()
+
+
+async def test_a_long_history_comes_in_parts_that_fit(kafka: KafkaSettings) -> None:
+    async with desk(kafka) as here:
+        offsets = [await here.write(*[Kind.GIFT] * 400, note="x" * 100) for _ in range(8)]
+        await here.caught_up(offsets[-1])
+        pos, rseq, answers, got = f"0.{offsets[0]}", 0, 0, list[Message]()
+        more = True
+        while more:
+            pulled, messages = await here.pull(pos=pos, after_rseq=rseq)
+            got += messages
+            pos, rseq, more, answers = pulled.pos, pulled.rseq, pulled.more, answers + 1
+        assert got == here.wanted()
+        assert answers == 4
+
+
+async def test_who_may_not_pull_is_told_why(kafka: KafkaSettings) -> None:
+    async with desk(kafka) as here:
+        here.let_in("bound", "mine")
+
+        async def code(**query: Any) -> tuple[int, str]:
+            status, body = await here.ask(**query)
+            return status, msgspec.json.decode(body)["code"]
+
+        assert await code(token="other") == (401, "token_invalid")
+        assert await code(token="bound") == (403, "forbidden")
+        assert await code(room="no%20room") == (404, "room_invalid")
+        for query in (
+            {"pos": "1.5"},
+            {"pos": "x"},
+            {"pos": "0.-1"},
+            {"after_rseq": "-1"},
+            {"after_seq": "1e3"},
+            {"epoch": "9" * 30},
+        ):
+            assert await code(**query, token="bound", room="mine") == (422, "schema")
+        statuses = [(await here.ask(after_rseq=0))[0] for _ in range(15)]
+        assert statuses[0] == 200
+        assert statuses[-1] == 429
+
+
+async def test_a_puller_may_pull_for_a_while_after_its_connection_ended_and_then_no_more(kafka: KafkaSettings) -> None:
+    async with desk(kafka) as here:
+        here.server.pullers["tok"] = Puller("u", (), time.monotonic() + 300)
+        here.server._former["tok"] = time.monotonic() + 300
+        here.server.turn()
+        assert (await here.ask(after_rseq=0))[0] == 200
+        here.server._former["tok"] = time.monotonic() - 1
+        here.server.turn()
+        assert (await here.ask(after_rseq=0))[0] == 401
+
+
+class _Nobody:
+    """Keeps a room local."""
+
+    user_hash = 1
+    deflates = False
+
+    def __init__(self) -> None:
+        self.rooms: dict[int, Any] = {}
+
+    def push(self, _: Any) -> int:
+        return 1
+
+    def send(self, _: bytes) -> None:
+        return
+
+    def replay(self, *_: Any, **__: Any) -> None:
+        return
