@@ -5,7 +5,6 @@ baseline of the same run: an absolute time on a shared machine proves nothing.
 """
 
 import argparse
-import asyncio
 import importlib
 import pkgutil
 import sys
@@ -13,12 +12,14 @@ import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
+import uvloop
+
 from tests.bench.figure import Figure
 
 GROUPS = sorted(
     module.name
     for module in pkgutil.iter_modules([str(Path(__file__).parent)])
-    if module.name[0] != "_" and module.name != "figure"
+    if module.name[0] != "_" and module.name not in {"figure", "sink"}
 )
 
 
@@ -40,7 +41,7 @@ def main() -> None:
     if unknown := [group for group in wanted if group not in GROUPS]:
         sys.exit(f"no benchmark {', '.join(unknown)}; there are: {', '.join(GROUPS)}")
     for group in wanted:
-        asyncio.run(run(group))
+        uvloop.run(run(group))
 
 
 if __name__ == "__main__":

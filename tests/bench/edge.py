@@ -1,0 +1,342 @@
+"""The gateway against what its work costs at least: a bare loop of writes, the same in C, and aiohttp.
+
+Each pair is measured in alternating rounds in one process, in CPU time (of the kernel's part too); figures are medians of 9
+ratios, with the spread. The viewers are a process of their own (tests/bench/sink.py).
+"""
+
+import asyncio
+import contextlib
+import ctypes
+import gc
+import os
+import resource
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import psutil
+from aiohttp import web
+from aiohttp.base_protocol import BaseProtocol
+from aiohttp.http_websocket import WebSocketWriter
+
+from edge.hub import Delivered, Hub
+from edge.server import Server
+from liveroom.kinds import Kind
+from liveroom.records import Anchor, Batch, RoomEntry, RoomFlags, decode_broadcast, encode_batch
+from liveroom.service import Runtime
+from liveroom.settings import EdgeSettings
+from liveroom.tickets import ENTRY, Ticket, User, sign
+from liveroom.topics import room_hash
+from liveroom.web import serve
+from liveroom.wire import BatchHeader, Message, encode_message, pack_payload
+from tests.bench.figure import Figure
+
+ROUNDS = 9
+MEMBERS = 2000
+IDLE = 10_000
+HUGE = 15_000
+HANDSHAKES = 400
+MESSAGES = 100  # of one tick of a room with 1,000 messages a second
+FOREIGN_ROOMS = 2000
+SMALL_BYTES = 200
+ROOM = "bench"
+KEY = "b" * 32
+C_SOURCE = """
+#include <sys/socket.h>
+int fan_out(const int *fds, int count, const char *frame, int size) {
+    int sent = 0;
+    for (int i = 0; i < count; i++) if (send(fds[i], frame, size, MSG_DONTWAIT | MSG_NOSIGNAL) == size) sent++;
+    return sent;
+}
+"""
+
+
+class Gateway:
+    """A gateway without a queue, beside a bare aiohttp server, in this process."""
+
+    def __init__(self, server: Server, port: int, bare_port: int, bare: list[web.WebSocketResponse]) -> None:
+        self.server = server
+        self.port = port
+        self.bare_port = bare_port
+        self.bare = bare
+
+    def path(self) -> str:
+        ticket = Ticket(ENTRY, User("u1"), int(time.time() * 1000) + 60_000, "n", (("e1", 1),))
+        return f"/v1/live?ticket={sign(ticket, 'k1', KEY.encode())}"
+
+    @asynccontextmanager
+    async def viewers(self, count: int, *, bare: bool = False, joining: bool = True) -> AsyncIterator[None]:
+        """So many viewers, in the room or in none, or on bare aiohttp connections, while the block runs."""
+        room = [ROOM] if joining else []
+        arguments = (str(self.bare_port), str(count), "/") if bare else (str(self.port), str(count), self.path(), *room)
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "tests.bench.sink",
+            "127.0.0.1",
+            *arguments,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        assert process.stdout is not None
+        assert process.stdin is not None
+        try:
+            assert await process.stdout.readline() == b"ready\n"
+            there = self.bare if bare else self.server.members
+            while len(self.joined() if joining else there) < count:  # noqa: ASYNC110 - the gateway has no such event
+                await asyncio.sleep(0.05)
+            yield
+        finally:
+            process.stdin.close()
+            await process.wait()
+            while self.server.members or self.bare:  # noqa: ASYNC110 - the gateway has no such event
+                await asyncio.sleep(0.05)
+
+    def joined(self) -> Sequence[Any]:
+        room = self.server.hub.rooms.get(room_hash(ROOM))
+        return list(room.members) if room is not None else []
+
+    def deliver(self, batch: Batch) -> float:
+        """Fan a batch out to its end; return the longest slice in seconds of this thread's CPU."""
+        delivering = self.server.hub.deliver(batch, 0, 1, time.monotonic())
+        longest = 0.0
+        while True:
+            began = time.thread_time()
+            try:
+                next(delivering)
+            except StopIteration as done:
+                delivered: Delivered = done.value
+                assert delivered.frames == len(self.joined())
+                assert not delivered.skipped
+                assert not self.server.backlogs
+                return max(longest, time.thread_time() - began)
+            longest = max(longest, time.thread_time() - began)
+
+
+@asynccontextmanager
+async def gateway() -> AsyncIterator[Gateway]:
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    settings = EdgeSettings(instance="e1", ticket_keys={"k1": KEY}, max_connections=HUGE, max_joins_per_s=1e6, heartbeat_s=600)
+    runtime = Runtime("edge")
+    runtime.watch_gc()  # as in the service
+    server = Server(settings, Hub(), runtime, 1)
+    bare: list[web.WebSocketResponse] = []
+
+    async def upgrade(request: web.Request) -> web.WebSocketResponse:
+        ws = web.WebSocketResponse(compress=False)
+        await ws.prepare(request)
+        bare.append(ws)
+        with contextlib.suppress(ConnectionError):
+            async for _ in ws:
+                pass
+        bare.remove(ws)
+        return ws
+
+    app = web.Application()
+    app.router.add_get("/", upgrade)
+    async with (
+        serve(server.app, "127.0.0.1", 0, shutdown_timeout_s=0.2) as (runner, port),
+        serve(app, "127.0.0.1", 0, shutdown_timeout_s=0.2) as (_, bare_port),
+    ):
+        keeper = asyncio.create_task(server.keep_time(lambda: runner.server.connections if runner.server else ()))
+        yield Gateway(server, port, bare_port, bare)
+        keeper.cancel()
+
+
+def batch_of(lines: Sequence[bytes], room: str = ROOM, first: int = 1) -> tuple[RoomEntry, bytes]:
+    last = first + len(lines) - 1
+    payload = pack_payload(BatchHeader(room, 7, (first, last), 0, at=1), [], lines)
+    flags = RoomFlags.DEFLATED if payload.deflated else 0
+    return RoomEntry(room_hash(room), first, last, 0, len(lines), 0, len(payload.data), 0, 7, flags), payload.data
+
+
+def decoded(*parts: tuple[RoomEntry, bytes]) -> Batch:
+    batch = decode_broadcast(encode_batch(1, b"o" * 16, Anchor(0, 0, -1), 0, 1, 1, parts))
+    assert isinstance(batch, Batch)
+    return batch
+
+
+def line(seq: int) -> bytes:
+    data = msgspec.Raw(b'{"text":"this is what people say %d"}' % (seq * 7919))
+    return encode_message(
+        Message(seq, Kind.DANMAKU, f"{seq * 2654435761 % 2**64:016x}", f"user{seq % 50}", 1_700_000_000_000, data=data)
+    )
+
+
+Way = Callable[[], Awaitable[float]]
+
+
+async def compared(ours: Way, *others: Way) -> list[tuple[float, str]]:
+    """Return, for each other way, the median ratio of our cost to it and the spread. All are warmed up once."""
+    rounds: list[list[float]] = []
+    ways = [ours, *others]
+    for number in range(ROUNDS + 1):
+        costs = [0.0] * len(ways)
+        for place in range(len(ways)):
+            index = (number + place) % len(ways)  # each comes first in turn: what ran before it matters
+            costs[index] = await ways[index]()
+            await asyncio.sleep(0.05)  # the viewers read what came
+        rounds.append(costs)
+    results = []
+    for index in range(1, len(others) + 1):
+        ratios = sorted(costs[0] / costs[index] for costs in rounds[1:])
+        results.append((statistics.median(ratios), f"{ratios[0]:.3f} to {ratios[-1]:.3f}, {ROUNDS} rounds"))
+    return results
+
+
+def timed(work: Callable[[], object], units: int) -> float:
+    """Return the CPU seconds of this thread for each unit of work."""
+    began = time.thread_time()
+    work()
+    return (time.thread_time() - began) / units
+
+
+def compiled() -> Callable[[Any, int, bytes, int], int] | None:
+    """Return the loop in C, None without a compiler."""
+    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    if compiler is None:
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        source, library = Path(folder) / "loop.c", Path(folder) / "loop.so"
+        source.write_text(C_SOURCE)
+        if os.spawnlp(os.P_WAIT, compiler, compiler, "-O2", "-shared", "-fPIC", "-o", str(library), str(source)):
+            return None
+        function: Callable[[Any, int, bytes, int], int] = ctypes.CDLL(str(library)).fan_out
+        return function
+
+
+async def pushes(gateway: Gateway) -> AsyncIterator[Figure]:
+    """One small batch to 2,000 members, against bare loops over the same sockets."""
+    text = b'{"seq":1,"kind":"danmaku","id":"0123456789abcdef","user":"u","at":1,"data":{"text":"'
+    small = decoded(batch_of([text + b"x" * (SMALL_BYTES - len(text) - 60) + b'"}}']))
+    gateway.deliver(small)
+    members = gateway.joined()
+    frame = next(iter(gateway.server.hub.rooms.values())).ring[-1].make(deflate=True)
+    fds = [member.fd for member in members]
+    write = os.write
+
+    async def ours() -> float:
+        return timed(lambda: gateway.deliver(small), MEMBERS)
+
+    async def bare() -> float:
+        def loop() -> None:
+            for fd in fds:
+                write(fd, frame)
+
+        return timed(loop, MEMBERS)
+
+    fan_out = compiled()
+    array = (ctypes.c_int * MEMBERS)(*fds)
+
+    async def in_c() -> float:
+        def loop() -> None:
+            assert fan_out is not None
+            assert fan_out(array, MEMBERS, frame, len(frame)) == MEMBERS
+
+        return timed(loop, MEMBERS)
+
+    names = ["edge.push_vs_bare", "edge.push_vs_c"]
+    ways = [bare] if fan_out is None else [bare, in_c]
+    for name, (ratio, spread) in zip(names, await compared(ours, *ways), strict=False):
+        yield Figure(name, ratio, "times", f"{len(frame)} bytes to {MEMBERS} members; {spread}")
+    if fan_out is None:
+        print("# edge.push_vs_c: no C compiler here", flush=True)
+
+
+async def deliveries(gateway: Gateway) -> AsyncIterator[Figure]:
+    """A busy room's tick to 2,000 viewers, against aiohttp on the same transports, message by message and batch by batch."""
+    lines = [line(seq) for seq in range(1, MESSAGES + 1)]
+    entry, payload = batch_of(lines)
+    tick = decoded((entry, payload))
+    texts = [text.decode() for text in lines[:3]]
+    sockets = [aiohttp_over(member.transport) for member in gateway.joined()]
+
+    async def ours() -> float:
+        return timed(lambda: gateway.deliver(tick), MESSAGES * MEMBERS)
+
+    async def one_by_one() -> float:
+        began = time.thread_time()
+        for text in texts:
+            for ws in sockets:
+                await ws.send_str(text)
+        return (time.thread_time() - began) / (len(texts) * MEMBERS)
+
+    async def whole() -> float:
+        began = time.thread_time()
+        for ws in sockets:
+            await ws.send_bytes(payload)
+        return (time.thread_time() - began) / (MESSAGES * MEMBERS)
+
+    (message, message_spread), (batch, batch_spread) = await compared(ours, one_by_one, whole)
+    about = f"{MESSAGES} messages, {len(payload)} bytes, to {MEMBERS} viewers"
+    yield Figure("edge.delivered_vs_aiohttp", message, "times", f"{about}; {message_spread}")
+    yield Figure("edge.batch_vs_aiohttp", batch, "times", f"{about}; {batch_spread}")
+
+
+def aiohttp_over(transport: asyncio.Transport) -> web.WebSocketResponse:
+    """Return aiohttp's connection as it would be on this transport."""
+    ws = web.WebSocketResponse()
+    ws._writer = WebSocketWriter(BaseProtocol(asyncio.get_running_loop()), transport)
+    return ws
+
+
+async def handshakes(gateway: Gateway) -> AsyncIterator[Figure]:
+    """An upgrade with a ticket, against aiohttp's own without one."""
+
+    def way(*, bare: bool) -> Way:
+        async def come() -> float:
+            began = time.process_time()
+            async with gateway.viewers(HANDSHAKES, bare=bare, joining=False):
+                return (time.process_time() - began) / HANDSHAKES
+
+        return come
+
+    [(ratio, spread)] = await compared(way(bare=False), way(bare=True))
+    yield Figure("edge.handshake_vs_aiohttp", ratio, "times", f"{HANDSHAKES} upgrades at once, ours with a ticket; {spread}")
+
+
+def foreign(gateway: Gateway) -> Figure:
+    """A batch of rooms that nobody watches here, against one of half as many: what a room more costs."""
+    many = decoded(*(batch_of([line(1)], f"elsewhere-{number}") for number in range(FOREIGN_ROOMS)))
+    costs = sorted(timed(lambda: _run(gateway.server.hub, many), FOREIGN_ROOMS) * 1e6 for _ in range(ROUNDS))
+    return Figure("edge.foreign_room_us", statistics.median(costs), "us", f"{costs[0]:.3f} to {costs[-1]:.3f}, {ROUNDS} rounds")
+
+
+def _run(hub: Hub, batch: Batch) -> None:
+    for _ in hub.deliver(batch, 0, 1, 0):
+        pass
+
+
+async def measure() -> AsyncIterator[Figure]:
+    """Measure all."""
+    async with gateway() as here:
+        gc.collect()
+        before = psutil.Process().memory_info().rss
+        async with here.viewers(IDLE):
+            gc.collect()
+            kib = (psutil.Process().memory_info().rss - before) / IDLE / 1024
+            yield Figure("edge.kib_per_viewer", kib, "KiB", f"resident memory for each of {IDLE} joined viewers")
+        async with here.viewers(HUGE):
+            batch = decoded(batch_of([line(seq) for seq in range(1, MESSAGES + 1)]))
+            slices = []
+            for _ in range(ROUNDS):
+                slices.append(here.deliver(batch) * 1000)
+                await asyncio.sleep(0.5)
+            about = f"the longest of {ROUNDS} fan-outs to {HUGE} members (median {statistics.median(slices):.1f})"
+            yield Figure("edge.longest_block_ms", max(slices), "ms", about)
+        yield foreign(here)
+        async with here.viewers(MEMBERS):
+            async for figure in pushes(here):
+                yield figure
+            async for figure in deliveries(here):
+                yield figure
+        async for figure in handshakes(here):
+            yield figure
