@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -20,6 +20,8 @@ from tests.e2e.audience import Audience, knows_gateways, settled
 from tests.faults.judge import Exact, judge_log
 from viewer.client import Accepted, Sender, Unknown
 from viewer.ledger import Ledger
+from viewer.load import Crowd
+from viewer.session import Effect
 
 PARTITIONS = 4
 ROOMS = [f"room-{number}" for number in range(8)]
@@ -43,6 +45,7 @@ class Show:
     stopping: bool = False
     over_at: float = 0.0
     exact: Exact | None = None
+    crowd: Crowd | None = None
 
     async def give(self, http: aiohttp.ClientSession, number: int) -> None:
         """Give gifts and likes to rooms in turn until told to stop."""
@@ -77,6 +80,17 @@ class Show:
                 await self.write(encode_uplink(record), room)
             await asyncio.sleep(0.05)
 
+    async def chatter(self, room: str, per_s: int) -> None:
+        """Write danmaku of one room into the uplink until cancelled, with the time in them."""
+        number = 0
+        while True:
+            for _ in range(per_s // 20):
+                number += 1
+                body = msgspec.Raw(msgspec.json.encode(Danmaku(f"弹幕 {number} {secrets.token_hex(40)}")))
+                record = Uplink(1, room, f"c{number}", f"u{number % 50}", time.time_ns() // 10**6, [Item(Kind.DANMAKU, body)])
+                await self.write(encode_uplink(record), room)
+            await asyncio.sleep(0.05)
+
     async def write(self, value: bytes | None, room: str) -> None:
         """Write any bytes into the uplink, as a service with credentials of its own can."""
         await self.producer.send(f"{self.system.prefix}{UPLINK.name}", value, key=room.encode())
@@ -94,14 +108,26 @@ class Show:
 
 
 @asynccontextmanager
-async def show(bootstrap: str, *, broadcasters: int = 1, settings: Mapping[str, str] | None = None) -> AsyncIterator[Show]:
-    """Run a system under load while the block runs. Its end stops the load and judges what came of it."""
+async def show(
+    bootstrap: str,
+    *,
+    broadcasters: int = 1,
+    edges: int = 2,
+    crowd: int = 0,
+    settings: Mapping[str, str] | None = None,
+    on_effect: Callable[[str, Effect], None] = lambda *_: None,
+) -> AsyncIterator[Show]:
+    """Run a system under load while the block runs. Its end stops the load and judges what came of it.
+
+    `crowd`: so many viewers more, whose effects `on_effect` gets too.
+    """
     async with AsyncExitStack() as stack:
         system = System(
             bootstrap,
             prefix=f"f{secrets.token_hex(4)}.",
             partitions=PARTITIONS,
             broadcasters=broadcasters,
+            edges=edges,
             settings={"KAFKA__SESSION_TIMEOUT_S": "3", "SNAPSHOT_INTERVAL_S": "2"} | dict(settings or {}),
         )
         await stack.enter_async_context(system)
@@ -109,11 +135,13 @@ async def show(bootstrap: str, *, broadcasters: int = 1, settings: Mapping[str, 
         producer = AIOKafkaProducer(bootstrap_servers=bootstrap, acks="all", enable_idempotence=True)
         await producer.start()
         stack.push_async_callback(producer.stop)
-        await knows_gateways(system, 2)
+        await knows_gateways(system, edges)
         ledger = Ledger()
         running = Show(system, producer, ledger)
         for room in ROOMS:
             await Audience(system, room, http, ledger, on_seen=running.seen_at.setdefault).join(stack, 2)
+        if crowd:
+            running.crowd = await stack.enter_async_context(_crowd(running, crowd, on_effect))
         async with asyncio.TaskGroup() as tasks:
             for number in range(GIVERS):
                 tasks.create_task(running.give(http, number))
@@ -124,3 +152,20 @@ async def show(bootstrap: str, *, broadcasters: int = 1, settings: Mapping[str, 
             await chat
             await producer.flush()
         running.exact = await running.finish()
+
+
+@asynccontextmanager
+async def _crowd(running: Show, viewers: int, on_effect: Callable[[str, Effect], None]) -> AsyncIterator[Crowd]:
+    """Have more viewers, all judged, while the block runs."""
+
+    def observe(viewer: str, effect: Effect) -> None:
+        running.ledger.observe(viewer, effect)
+        on_effect(viewer, effect)
+
+    crowd = Crowd(running.system.scheduler_url, ROOMS, viewers, joins_per_s=400, sample=1, on_effect=observe)
+    try:
+        await crowd.start()
+        await settled(lambda: crowd.joined == viewers)
+        yield crowd
+    finally:
+        await crowd.stop()

@@ -1,0 +1,60 @@
+"""The client in docs/viewer-protocol.md, run as it stands against the running system."""
+
+import asyncio
+import os
+import re
+import sys
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from liveroom.cli.processes import System
+from tests.e2e.audience import knows_gateways
+from viewer.client import Accepted, Sender
+
+pytestmark = pytest.mark.kafka
+JOINED = 'liveroom_edge_joins_total{outcome="joined"}'
+DOCUMENT = Path(__file__).parents[2] / "docs" / "viewer-protocol.md"
+
+
+async def test_the_client_of_the_document_shows_all_that_comes(kafka_bootstrap: str, tmp_path: Path) -> None:
+    (program,) = re.findall(r"^```python\n(.*?)^```", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    client = tmp_path / "client.py"
+    client.write_text(program, encoding="utf-8")
+    async with System(kafka_bootstrap, prefix="document.", partitions=2, edges=1) as system, aiohttp.ClientSession() as http:
+        await knows_gateways(system, 1)
+        sender = Sender(system.ingress_url, system.token("ann"), http)
+        environment = os.environ | {"SCHEDULER": system.scheduler_url, "ROOM": "lobby", "TOKEN": system.token("bob")}
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, str(client), env=environment, stdout=asyncio.subprocess.PIPE
+        )
+        assert process.stdout is not None
+        out = process.stdout
+
+        async def shown() -> str:
+            return (await asyncio.wait_for(out.readline(), 15)).decode().strip()
+
+        try:
+            async with asyncio.timeout(15):
+                while (await system.edges[0].metrics())[JOINED] < 1:  # noqa: ASYNC110 - its metrics are all there is to ask
+                    await asyncio.sleep(0.05)
+            await asyncio.sleep(1.2)  # the join is answered by now, with the card or without
+            assert isinstance(await sender.danmaku("lobby", "hello"), Accepted)
+            assert await shown() == '1 danmaku ann {"text": "hello"}'
+            assert isinstance(await sender.gift("lobby", "rose", 3), Accepted)
+            assert await shown() == '2 gift ann {"gift": "rose", "count": 3}'
+            system.edges[0].kill()
+            assert (await shown()).startswith("# ")
+            assert isinstance(await sender.gift("lobby", "boat"), Accepted)
+            await asyncio.sleep(1)
+            await system.edges[0].start_ready()
+            line = await shown()
+            while line.startswith("#"):
+                line = await shown()
+            assert line == '3 gift ann {"gift": "boat"} late'
+            assert isinstance(await sender.danmaku("lobby", "back"), Accepted)
+            assert await shown() == '4 danmaku ann {"text": "back"}'
+        finally:
+            process.kill()
+            await process.wait()
