@@ -12,7 +12,7 @@ import time
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 DEFLATE = "Sec-WebSocket-Extensions: permessage-deflate\r\n"
 AT_ONCE = 100
-PAUSE_S = 0.005  # seldom asleep on the sockets: a wake-up at every frame would cost the sender more than the frame
+PAUSE_S = 0.03  # seldom asleep on the sockets: a wake-up at every frame would cost the sender more than the frame
 MOST_EVENTS = 20_000
 
 
