@@ -70,11 +70,15 @@ class Waiting:
 
 
 class Backlog:
-    """What waits for one slow viewer. `size`: all its bytes, with what the transport holds (`rest`, since `rest_s`)."""
+    """What waits for one slow viewer. `size`: all its bytes, with what the transport holds (`rest`, since `rest_s`).
 
-    __slots__ = ("rest", "rest_s", "size", "waiting")
+    `is_flowing`: frames are being given to the transport. With TLS it says from within `write` that it can take more.
+    """
+
+    __slots__ = ("is_flowing", "rest", "rest_s", "size", "waiting")
 
     def __init__(self, rest: int, now_s: float) -> None:
+        self.is_flowing = False
         self.waiting: deque[Waiting] = deque()
         self.rest = self.size = rest
         self.rest_s = now_s
@@ -237,29 +241,38 @@ class Member(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         """The transport holds nothing any more: give it what waits, one frame after the other."""
-        gateway, transport = self._gateway, self.transport
-        backlog = gateway.backlogs.get(self)
-        if backlog is not None and transport is not None:
-            gateway.unsent -= backlog.rest
-            backlog.size -= backlog.rest
-            backlog.rest = 0
-            while backlog.waiting:
-                waiting = backlog.waiting.popleft()
-                gateway.unsent -= waiting.size
-                backlog.size -= waiting.size
-                frame = waiting.make(deflate=self.deflates)
-                if frame is None:
-                    continue
-                transport.write(frame)
-                if rest := transport.get_write_buffer_size():
-                    backlog.rest = rest
-                    backlog.rest_s = waiting.at_s
-                    backlog.size += rest
-                    gateway.unsent += rest
-                    return
-            del gateway.backlogs[self]
+        backlog = self._gateway.backlogs.get(self)
+        if backlog is not None and (backlog.is_flowing or not self._flow(backlog)):
+            return
         if self.fd != NO_FD and not self.close_code:
             self.blocked = False
+
+    def _flow(self, backlog: Backlog) -> bool:
+        """Give the transport what waits until it holds some of it; return whether nothing waits any more."""
+        gateway, transport = self._gateway, self.transport
+        if transport is None:
+            return False
+        gateway.unsent -= backlog.rest
+        backlog.size -= backlog.rest
+        backlog.rest = 0
+        backlog.is_flowing = True
+        while backlog.waiting:
+            waiting = backlog.waiting.popleft()
+            gateway.unsent -= waiting.size
+            backlog.size -= waiting.size
+            frame = waiting.make(deflate=self.deflates)
+            if frame is None:
+                continue
+            transport.write(frame)
+            if rest := transport.get_write_buffer_size():
+                backlog.rest = rest
+                backlog.rest_s = waiting.at_s
+                backlog.size += rest
+                gateway.unsent += rest
+                backlog.is_flowing = False
+                return False
+        del gateway.backlogs[self]
+        return True
 
     def _give_up(self) -> None:
         """Drop what waits."""

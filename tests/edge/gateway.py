@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import ssl
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -81,10 +82,10 @@ def settings_of(**changes: Any) -> EdgeSettings:
 
 
 @asynccontextmanager
-async def running(settings: EdgeSettings) -> AsyncIterator[Gateway]:
+async def running(settings: EdgeSettings, *, tls: ssl.SSLContext | None = None) -> AsyncIterator[Gateway]:
     """Serve while the block runs."""
     server = Server(settings, Hub(), Runtime("edge"), GENERATION)
-    async with serve(server.app, "127.0.0.1", 0, shutdown_timeout_s=0.2) as (runner, port):
+    async with serve(server.app, "127.0.0.1", 0, shutdown_timeout_s=0.2, tls=tls) as (runner, port):
         keeper = asyncio.create_task(server.keep_time(lambda: runner.server.connections if runner.server else ()))
         yield Gateway(server, port)
         keeper.cancel()

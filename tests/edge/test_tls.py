@@ -1,0 +1,105 @@
+"""The gateway with TLS: the same protocol, by way of the transport. On uvloop and on asyncio's own loop."""
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import trustme
+import uvloop
+from websockets.asyncio.client import ClientConnection, connect
+
+from edge.__main__ import tls_context
+from liveroom.closecodes import Close
+from tests.edge.gateway import Gateway, ask, close_code, line, running, settings_of, told
+
+Run = Callable[[Coroutine[Any, Any, None]], None]
+
+
+class Certificate(NamedTuple):
+    """What the gateway is given, and what viewers trust."""
+
+    settings: dict[str, Any]
+    trusting: ssl.SSLContext
+
+
+@pytest.fixture(params=[asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+def run(request: pytest.FixtureRequest) -> Run:
+    chosen: Run = request.param
+    return chosen
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Certificate:
+    authority = trustme.CA()
+    made = authority.issue_cert("127.0.0.1")
+    made.private_key_pem.write_to_path(tmp_path / "key.pem")
+    for blob in made.cert_chain_pems:
+        blob.write_to_path(tmp_path / "cert.pem", append=True)
+    trusting = ssl.create_default_context()
+    authority.configure_trust(trusting)
+    return Certificate({"tls_cert_file": tmp_path / "cert.pem", "tls_key_file": tmp_path / "key.pem"}, trusting)
+
+
+def viewer(gateway: Gateway, certificate: Certificate, **options: Any) -> connect:
+    return connect(gateway.url(gateway.ticket()).replace("ws:", "wss:"), ssl=certificate.trusting, **options)
+
+
+async def in_room(socket_: ClientConnection) -> None:
+    assert (await told(socket_))["t"] == "hello"
+    assert (await ask(socket_, t="join", room="r"))["t"] == "joined"
+
+
+def test_batches_come_and_the_end_is_told(run: Run, certificate: Certificate, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edge.server.CARD_WAIT_S", 0.0)
+
+    async def scenario() -> None:
+        settings = settings_of(**certificate.settings)
+        async with running(settings, tls=tls_context(settings)) as gateway, viewer(gateway, certificate) as watching:
+            await in_room(watching)
+            for seq in range(1, 200):
+                await gateway.deliver("r", [line(seq, "x" * 1000)], seq)
+                assert (await told(watching))["seq"] == [seq, seq]
+            assert (gateway.server.unsent, len(gateway.server.backlogs)) == (0, 0)
+            await watching.send('{"t":"fly"}')
+            assert await close_code(watching) == Close.BAD_FRAME
+            await gone(gateway)
+
+    run(scenario())
+
+
+def test_a_viewer_that_does_not_read_is_ended(run: Run, certificate: Certificate, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edge.server.CARD_WAIT_S", 0.0)
+
+    async def scenario() -> None:
+        settings = settings_of(**certificate.settings, slow_unsent_bytes=32_768, max_unsent_bytes=131_072)
+        async with running(settings, tls=tls_context(settings)) as gateway:
+            raw = socket.socket()
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            raw.setblocking(False)
+            await asyncio.get_running_loop().sock_connect(raw, ("127.0.0.1", gateway.port))
+            slow = await viewer(gateway, certificate, sock=raw, server_hostname="127.0.0.1", max_queue=1, compression=None)
+            async with viewer(gateway, certificate) as watching:
+                await in_room(slow)
+                await in_room(watching)
+                slow.transport.pause_reading()
+                seq = 0
+                async with asyncio.timeout(20):
+                    while len(gateway.server.members) > 1:
+                        seq += 1
+                        await gateway.deliver("r", [line(seq, f"{seq}" * 500)], seq, reliable=True)
+                        assert (await told(watching))["seq"] == [seq, seq]
+                assert gateway.server.unsent == 0
+            slow.transport.abort()
+            await gone(gateway)
+
+    run(scenario())
+
+
+async def gone(gateway: Gateway) -> None:
+    async with asyncio.timeout(5):
+        while gateway.server.members:  # noqa: ASYNC110 - the edge has no such event
+            await asyncio.sleep(0.01)
