@@ -22,6 +22,7 @@ CARD_FRESH_S: Final = 10.0
 CARD_ASK_S: Final = 1.0
 RESUME_WHOLE_BYTES: Final = 48 * 1024  # what a resume may queue for one viewer: it must not look like a slow one
 RESUME_BYTES: Final = 192 * 1024
+GREETING_WHOLE_BYTES: Final = 12 * 1024  # more chatter than that nobody reads who has just come
 _INFLATES: Final = 6  # payloads are text again for those who do not deflate
 _card_decoder: Final = msgspec.json.Decoder(Card)
 
@@ -161,37 +162,43 @@ class Room:
         return True
 
     # ---- answers
-    def greeting(self, now_s: float) -> Sequence[tuple[Frames, bool]]:
+    def greeting(self, now_s: float, *, deflates: bool) -> Sequence[tuple[Frames, bool]]:
         """Return what a viewer without a place of its own gets, and of each whether all of it: `joined`, what came since."""
         if not self.has_fresh_card(now_s) or self.card is None or self.card_at is None:
             return [(_public(Joined(self.name, self.epoch, self.seq, self.rseq, self.pos)), True)]
         epoch, seq, rseq = self.card_at
         if self._greeting is None:
             self._greeting = _public(Joined(self.name, epoch, seq, rseq, self.pos, card=_card_decoder.decode(self.card)))
-        return [(self._greeting, True), *((frames, False) for frames in self.ring if frames.rseq > rseq)]
+        since, _ = self._since(self.card_at, GREETING_WHOLE_BYTES, deflates=deflates)
+        return [(self._greeting, True), *since]
 
     def missed(self, at: Position, *, deflates: bool) -> Sequence[tuple[Frames, bool]] | None:
-        """Return what a viewer has missed, and of each whether all of it (else its reliable part); None: a pull must tell.
-
-        Of a long absence the chatter is left out as for slow viewers: only the newest of it is worth its bytes.
-        """
+        """Return what a viewer has missed, and of each whether all of it (else its reliable part); None: a pull must tell."""
         if at.epoch != self.epoch or not (at.seq >= self.base[0] or at.rseq >= self.base[1]):
             return None
+        since, size = self._since(at, RESUME_WHOLE_BYTES, deflates=deflates)
+        if size > RESUME_BYTES:
+            return None
+        joined = Joined(self.name, at.epoch, at.seq, at.rseq, self.pos, resumed=True)
+        return [(_public(joined), True), *since]
+
+    def _since(self, at: Position, whole_bytes: int, *, deflates: bool) -> tuple[list[tuple[Frames, bool]], int]:
+        """Return what the ring holds behind a place, and its bytes.
+
+        Of a long time the chatter is left out as for slow viewers: only the newest `whole_bytes` of it are worth sending.
+        """
         parts: list[tuple[Frames, bool]] = []
         size = 0
         for frames in reversed(self.ring):
             if frames.last <= at.seq and frames.rseq <= at.rseq:
                 break
             whole = len(frames.payload) * (1 if deflates or not frames.is_deflated else _INFLATES)
-            is_whole = size + whole <= RESUME_WHOLE_BYTES
-            if not is_whole and not frames.reliable_size:
-                continue
-            size += whole if is_whole else whole * frames.reliable_size // len(frames.payload)
-            if size > RESUME_BYTES:
-                return None
-            parts.append((frames, is_whole))
-        joined = Joined(self.name, at.epoch, at.seq, at.rseq, self.pos, resumed=True)
-        return [(_public(joined), True), *reversed(parts)]
+            is_whole = size + whole <= whole_bytes
+            if is_whole or frames.reliable_size:
+                size += whole if is_whole else whole * frames.reliable_size // len(frames.payload)
+                parts.append((frames, is_whole))
+        parts.reverse()
+        return parts, size
 
 
 def _public(joined: Joined) -> Frames:

@@ -290,7 +290,7 @@ class Server:
 
     def _welcome(self, member: InRooms, room: Room) -> None:
         self.hub.enter(member, room)
-        for frames, is_whole in room.greeting(self.now_s()):
+        for frames, is_whole in room.greeting(self.now_s(), deflates=member.deflates):
             member.replay(frames, is_whole=is_whole)
 
     def carded(self, rooms: Iterable[Room]) -> None:

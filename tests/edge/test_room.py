@@ -155,15 +155,27 @@ def test_a_hole_in_what_came_empties_the_ring() -> None:
     assert len(owner.room.ring) == 1
 
 
-def test_who_enters_gets_the_card_and_what_is_reliable_since() -> None:
+def test_who_enters_gets_the_card_and_what_came_since() -> None:
     owner = Owner()
     owner.take(Kind.GIFT)
     owner.card(1, likes=9)
     owner.take(Kind.DANMAKU, Kind.GIFT)
-    joined, messages = read(owner.room.greeting(2))
+    joined, messages = read(owner.room.greeting(2, deflates=True))
     assert joined.card is not None
     assert (joined.seq, joined.rseq, joined.card.likes, joined.resumed) == (1, 1, 9, False)
-    assert messages == [owner.messages[2]]
+    assert messages == owner.messages[1:]
+
+
+def test_who_enters_a_busy_room_gets_the_newest_chatter_and_all_that_is_reliable_since_the_card() -> None:
+    owner = Owner()
+    owner.card(1)
+    for _ in range(100):
+        owner.take(Kind.GIFT, *[Kind.DANMAKU] * 20, pad=50)
+    parts = owner.room.greeting(2, deflates=False)
+    _, messages = read(parts)
+    assert [message.rseq for message in messages if message.rseq] == list(range(1, 101))
+    assert 100 < len(messages) < len(owner.messages) / 2
+    assert messages[-1] == owner.messages[-1]
 
 
 def test_a_card_grows_old_only_when_something_happened_since() -> None:
@@ -175,7 +187,7 @@ def test_a_card_grows_old_only_when_something_happened_since() -> None:
     owner.take(Kind.DANMAKU)
     assert owner.room.has_fresh_card(1 + CARD_FRESH_S)
     assert not owner.room.has_fresh_card(1.1 + CARD_FRESH_S)
-    joined, messages = read(owner.room.greeting(1000))
+    joined, messages = read(owner.room.greeting(1000, deflates=True))
     assert (joined.card, joined.seq, messages) == (None, 2, [])
 
 
