@@ -36,8 +36,8 @@ class View:
                 self.carded.set()
             case Delivered(message=message):
                 self.lines[message.id] = {"kind": message.kind.value, "data": msgspec.json.decode(message.data)}
-            case Counts(likes=likes) if likes is not None:
-                self.likes = likes
+            case Counts(likes=likes):
+                self.likes = self.likes if likes is None else likes
 
     def texts(self) -> set[object]:
         return {line["data"]["text"] for line in self.lines.values() if line["kind"] == "danmaku"}  # type: ignore[index]
