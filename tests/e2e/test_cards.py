@@ -29,7 +29,7 @@ class View:
     def on_effect(self, effect: Effect) -> None:
         match effect:
             case Entered(card=Card() as card) | RoomCard(card=card):
-                self.card, self.likes = card, card.likes
+                self.card, self.likes = card, card.likes or 0
                 for raw in (*card.reliable, *card.messages):
                     line = msgspec.json.decode(raw)
                     self.lines[line["id"]] = line
