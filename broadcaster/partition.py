@@ -17,10 +17,10 @@ import structlog
 from aiokafka import ConsumerRecord
 from aiokafka.errors import KafkaError
 
-from broadcaster.audience import Audience
 from broadcaster.ownership import Append, Apply, Load, Lost, TakenOver, Tenure, take_over
 from broadcaster.rooms import NOTHING, BadBodyError, Packed, Rooms
 from liveroom import metrics, topics
+from liveroom.audience import Audience
 from liveroom.kafka import Producer, UnsentError
 from liveroom.kinds import RecordType
 from liveroom.queue import LogReader, LogReadError

@@ -10,16 +10,16 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from broadcaster.audience import Viewers
 from broadcaster.thinning import Allowance, Candidate, choose
+from liveroom.audience import Viewers
 from liveroom.bodies import Clear
 from liveroom.kinds import CLASS_OF, Class, Kind, Role
 from liveroom.records import (
     Item,
     NoticeEntry,
+    RoomChange,
     RoomEntry,
     RoomFlags,
-    RoomSettings,
     RoomState,
     Seen,
     Tombstone,
@@ -41,7 +41,7 @@ _FOLDERS: Final = frozenset({Role.VIEWER, Role.GUEST})
 _encode: Final = msgspec.json.Encoder().encode
 _message_decoder: Final = msgspec.json.Decoder(Message)
 _header_decoder: Final = msgspec.json.Decoder(BatchHeader)
-_settings_decoder: Final = msgspec.json.Decoder(RoomSettings)
+_change_decoder: Final = msgspec.json.Decoder(RoomChange)
 _clear_decoder: Final = msgspec.json.Decoder(Clear)
 
 
@@ -120,6 +120,7 @@ class Room:
 
     __slots__ = (
         "_allowance",
+        "_cleared",
         "_clears",
         "_dissolves",
         "_waiting",
@@ -149,6 +150,7 @@ class Room:
         self.recent: deque[bytes] = deque(state.recent, RECENT_MESSAGES)
         self.recent_reliable: deque[bytes] = deque(state.recent_reliable, RECENT_MESSAGES)
         self.viewers: Viewers | None = None
+        self._cleared: dict[str, int] = {stone.user: stone.before_ms for stone in state.tombstones if stone.before_ms}
         self._allowance = Allowance()
         self._reset()
 
@@ -165,6 +167,16 @@ class Room:
         self.viewers_changed = False
 
     # ---- in
+    def hide(self, user: str, before_ms: int) -> None:
+        """Pass over what a user sent before then, though it comes later: it was on its way when it was cleared."""
+        self._cleared[user] = max(before_ms, self._cleared.pop(user, 0))
+        if len(self._cleared) > MAX_TOMBSTONES:
+            del self._cleared[next(iter(self._cleared))]
+
+    def hides(self, user: str, at_ms: int) -> bool:
+        """Whether what a user sent at that time was cleared before it came."""
+        return at_ms < self._cleared.get(user, 0)
+
     def wait(self, offset: int, record: Uplink, cost: int, *, may_go: bool) -> None:
         """Let a record wait of which `cost` items take a number; `may_go`: none of them must arrive."""
         self._waiting.append(Waiting(offset, record, cost, may_go))
@@ -290,7 +302,7 @@ class Room:
             case Kind.ANNOUNCEMENT:
                 state.announcement = line
             case Kind.ROOM:
-                state.settings = _settings_decoder.decode(data)
+                state.settings = msgspec.structs.replace(state.settings, **_change_decoder.decode(data).modes())
             case Kind.DISSOLVE:
                 state.settings = msgspec.structs.replace(state.settings, dissolved=True)
                 self._dissolves = True
@@ -303,7 +315,9 @@ class Room:
     def _clear(self, clear: Clear) -> None:
         state = self.state
         self._clears = True
-        stone = Tombstone(state.seq, state.rseq, [clear.id] if clear.id else [], clear.user)
+        if clear.before_ms:
+            self.hide(clear.user, clear.before_ms)
+        stone = Tombstone(state.seq, state.rseq, [clear.id] if clear.id else [], clear.user, clear.before_ms)
         state.tombstones = [*state.tombstones[-MAX_TOMBSTONES + 1 :], stone]
         for recent in (self.recent, self.recent_reliable):
             kept = [line for line in recent if not _is_cleared(line, clear)]

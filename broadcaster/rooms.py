@@ -14,11 +14,12 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
 
-from broadcaster.audience import Viewers
 from broadcaster.room import NUMBERED, RELIABLE, Room, unpack
+from liveroom.audience import Viewers
 from liveroom.bodies import Clear, Like, Sanction
 from liveroom.kinds import Kind
 from liveroom.records import (
+    MAX_MILLIS,
     VERSION,
     BadRecordError,
     Balance,
@@ -27,8 +28,8 @@ from liveroom.records import (
     Item,
     NoticeEntry,
     PartitionState,
+    RoomChange,
     RoomEntry,
-    RoomSettings,
     RoomState,
     StoredRoom,
     Uplink,
@@ -40,11 +41,12 @@ from liveroom.wire import Notice, encode_frame
 
 DEDUPE_MS: Final = 600_000
 MAX_TAKEN_BYTES: Final = 448 * 1024
-ITEM_BYTES: Final = 900  # at most what an item's line has beside its data: ids, an escaped name, numbers
+ITEM_BYTES: Final = 940  # at most what an item's line has beside its data: ids, an escaped name, numbers
 ROOM_BYTES: Final = 400  # at most a room's directory entry and header
 EXTRA_BYTES: Final = 192 * 1024  # for viewer counts and cards; a card is smaller than this
 IDLE_MS: Final = 3_600_000
 OPEN_MS: Final = 120_000
+BAN_KNOWN_MS: Final = 2000  # until every ingress knows of a ban, twice over
 _U32: Final = 0xFFFFFFFF
 
 T = TypeVar("T")
@@ -52,10 +54,10 @@ T = TypeVar("T")
 _like_decoder: Final = msgspec.json.Decoder(Like)
 _sanction_decoder: Final = msgspec.json.Decoder(Sanction)
 _clear_decoder: Final = msgspec.json.Decoder(Clear)
-_settings_decoder: Final = msgspec.json.Decoder(RoomSettings)
+_change_decoder: Final = msgspec.json.Decoder(RoomChange)
 _encode: Final = msgspec.json.Encoder().encode
 
-_CHECKED: Final[dict[Kind, msgspec.json.Decoder[Any]]] = {Kind.CLEAR: _clear_decoder, Kind.ROOM: _settings_decoder}
+_CHECKED: Final[dict[Kind, msgspec.json.Decoder[Any]]] = {Kind.CLEAR: _clear_decoder, Kind.ROOM: _change_decoder}
 
 
 class BadBodyError(ValueError):
@@ -133,7 +135,7 @@ class Rooms:
         (`dead_letter`).
         """
         items = record.items
-        likes, numbered, reliable, sanctions = _sort(items)
+        likes, numbered, reliable, sanctions, clears = _sort(items)
         self.clock_ms = max(self.clock_ms, at_ms)
         name = record.room
         room = self._open.get(name) or self._opened(name, at_ms)
@@ -146,6 +148,9 @@ class Rooms:
         seen = room.seen if reliable or sanctions else room.fresh
         if seen.meet(f"{record.user} {record.id}", at_ms):
             coming.duplicate += len(items)
+            return
+        if numbered == len(items) and not reliable and room.hides(record.user, record.at_ms):
+            coming.skipped += len(items)
             return
         if name not in self._waiting:
             self._waiting[name] = room
@@ -160,11 +165,20 @@ class Rooms:
         if likes:
             room.like(likes)
             coming.folded += len(items) - numbered - len(sanctions)
+        for clear in clears:
+            room.hide(clear.user, clear.before_ms)
+        self._sanction(room, record, offset, sanctions)
+
+    def _sanction(self, room: Room, record: Uplink, offset: int, sanctions: Sequence[tuple[Kind, Sanction]]) -> None:
+        """Tell who is muted, banned or put out; a ban takes what its user said off the screens."""
+        coming = self._coming
         for kind, sanction in sanctions:
             coming.noticed += 1
             room.notices.append(_notice(record, room.hash, kind, sanction))
             if kind is Kind.BAN:
-                room.wait(offset, _clear_of(record, sanction.user), 1, may_go=False)
+                clear = _clear_of(record, sanction.user)
+                room.hide(clear.user, clear.before_ms)
+                room.wait(offset, _alone(record, Kind.CLEAR, clear), 1, may_go=False)
                 coming.numbered -= 1  # it comes with the ban, which is counted: the message is no item of its own
 
     def dead_letter(self, items: int = 1) -> None:
@@ -288,18 +302,20 @@ class Rooms:
 
 
 class _Sorted(NamedTuple):
-    """A record's items: the sum of likes, how many take a number, how many of these are reliable, what is for one user."""
+    """A record's items: the sum of likes, how many take a number, and are reliable; sanctions, clears of users."""
 
     likes: int
     numbered: int
     reliable: int
     sanctions: list[tuple[Kind, Sanction]]
+    clears: list[Clear]
 
 
 def _sort(items: Sequence[Item]) -> _Sorted:
     """Look at all items of a record; raise BadBodyError when one is not of its kind."""
     likes = numbered = reliable = 0
     sanctions: list[tuple[Kind, Sanction]] = []
+    clears: list[Clear] = []
     for item in items:
         kind = item.kind
         if kind in NUMBERED:
@@ -307,12 +323,14 @@ def _sort(items: Sequence[Item]) -> _Sorted:
             if kind in RELIABLE:
                 reliable += 1
                 if (decoder := _CHECKED.get(kind)) is not None:
-                    _body(decoder, item)
+                    body = _body(decoder, item)
+                    if kind is Kind.CLEAR and body.user:
+                        clears.append(body)
         elif kind is Kind.LIKE:
             likes += _body(_like_decoder, item).count
         else:
             sanctions.append((kind, _body(_sanction_decoder, item)))
-    return _Sorted(likes, numbered, reliable, sanctions)
+    return _Sorted(likes, numbered, reliable, sanctions, clears)
 
 
 def _body(decoder: msgspec.json.Decoder[T], item: Item) -> T:
@@ -327,6 +345,10 @@ def _notice(record: Uplink, room: int, kind: Kind, sanction: Sanction) -> tuple[
     return NoticeEntry(room, room_hash(sanction.user), len(text)), text
 
 
-def _clear_of(record: Uplink, user: str) -> Uplink:
-    """Return the `clear` that a ban implies."""
-    return msgspec.structs.replace(record, items=[Item(Kind.CLEAR, msgspec.Raw(_encode(Clear(user=user))))], package="")
+def _clear_of(record: Uplink, user: str) -> Clear:
+    """Return the `clear` that a ban implies: also of what its user sends until every ingress knows of the ban."""
+    return Clear(user=user, before_ms=min(record.at_ms + BAN_KNOWN_MS, MAX_MILLIS))
+
+
+def _alone(record: Uplink, kind: Kind, body: msgspec.Struct) -> Uplink:
+    return msgspec.structs.replace(record, items=[Item(kind, msgspec.Raw(_encode(body)))], package="")

@@ -53,7 +53,7 @@ def _named(of: Any) -> str:
     if origin is dict:
         return f"{{{_named(inner[0])}: {_named(inner[1])}}}"
     if inner:
-        return " or ".join(map(_named, inner))
+        return " or ".join(_named(each) for each in inner if each is not msgspec.UnsetType)
     if isinstance(of, type) and issubclass(of, msgspec.Struct | Enum):
         return f"`{of.__name__}`"
     return _PLAIN_NAMES.get(str(of.__name__), str(of.__name__))
@@ -75,6 +75,8 @@ def _limits(metadata: Iterable[Any]) -> str:
 def _default(field: msgspec.structs.FieldInfo) -> str:
     if field.required:
         return "needed"
+    if field.default is msgspec.UNSET:
+        return "left out"
     if field.default_factory is not msgspec.NODEFAULT:
         return f"`{_shown(field.default_factory())}`"
     return f"`{_shown(field.default)}`"
@@ -215,10 +217,16 @@ BLOCKS: Final[dict[str, Callable[[], str]]] = {
     "roles": lambda: ", ".join(f"`{role.value}`" for role in kinds.Role) + ".\n",
     "bad-record-reasons": lambda: ", ".join(f"`{reason.value}`" for reason in records.BadRecord) + ".\n",
     "uplink-fields": lambda: _structs(records.Uplink, records.Item),
-    "bodies": lambda: _structs(bodies.Danmaku, bodies.Gift, bodies.Like, bodies.Announcement, bodies.Clear, bodies.Sanction),
+    "bodies": lambda: _structs(*dict.fromkeys(bodies.BODY_OF.values()), bodies.Clear, bodies.Sanction),
     "broadcast-layouts": _layouts,
     "state-fields": lambda: _structs(
-        records.PartitionState, records.Balance, records.RoomState, records.RoomSettings, records.Tombstone, records.Seen
+        records.PartitionState,
+        records.Balance,
+        records.RoomState,
+        records.RoomSettings,
+        records.RoomChange,
+        records.Tombstone,
+        records.Seen,
     ),
     "json-records": lambda: _structs(
         records.Presence,
@@ -226,7 +234,6 @@ BLOCKS: Final[dict[str, Callable[[], str]]] = {
         records.Limits,
         records.Order,
         records.Moderation,
-        records.UserRule,
         records.DeadLetter,
         records.Audit,
     ),

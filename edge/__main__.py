@@ -13,7 +13,9 @@ from edge.kafka import Reporter, fan_out, follow_orders, report_presence
 from edge.pulls import Pulls
 from edge.server import Server
 from liveroom import service, topics
+from liveroom.follow import RULES_READ, follow_rules
 from liveroom.kafka import Producer, TopicReader, ensure_topics
+from liveroom.moderation import Rules
 from liveroom.queue import QueueReader
 from liveroom.service import Runtime
 from liveroom.settings import EdgeSettings
@@ -47,13 +49,13 @@ def allow_connections(wanted: int) -> None:
 async def run(settings: EdgeSettings, runtime: Runtime) -> None:
     """Serve until told to stop, then move the viewers away."""
     allow_connections(settings.max_connections)
-    hub = Hub()
-    server = Server(settings, hub, runtime, generation=time.time_ns() // 1_000_000)
+    hub, rules = Hub(), Rules()
+    server = Server(settings, hub, rules, runtime, generation=time.time_ns() // 1_000_000)
     await ensure_topics(settings.kafka)
     producer = Producer(settings.kafka, runtime.metrics)
     queue = QueueReader(settings.kafka, runtime.metrics)
-    orders = TopicReader(settings.kafka, topics.CONTROL, runtime.metrics)
-    await asyncio.gather(producer.start(), queue.start(), orders.start())
+    orders = TopicReader(settings.kafka, topics.CONTROL, runtime.metrics, from_beginning=True)
+    await asyncio.gather(producer.start(), queue.start())
     runtime.ready("kafka")
     try:
         pulls = Pulls(server, runtime, queue.next_offset)
@@ -65,6 +67,7 @@ async def run(settings: EdgeSettings, runtime: Runtime) -> None:
             working = [
                 tasks.create_task(fan_out(queue, server, runtime)),
                 tasks.create_task(follow_orders(orders, server, runtime)),
+                tasks.create_task(follow_rules(settings.kafka, rules, runtime, server.on_rule)),
                 tasks.create_task(reporter.run(producer)),
                 tasks.create_task(report_presence(hub, server, producer)),
                 tasks.create_task(server.keep_time(lambda: runner.server.connections if runner.server else ())),
@@ -80,10 +83,9 @@ async def run(settings: EdgeSettings, runtime: Runtime) -> None:
             for task in working:
                 task.cancel()
     finally:
-        await orders.stop()
         await queue.stop()
         await producer.stop()
 
 
 if __name__ == "__main__":
-    service.main("edge", EdgeSettings, run, "kafka", "listening")
+    service.main("edge", EdgeSettings, run, "kafka", "listening", RULES_READ)

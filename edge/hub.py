@@ -9,6 +9,8 @@ from typing import Final, NamedTuple, Protocol
 
 from edge.frames import Frames
 from edge.room import RING_BYTES, Room
+from liveroom.closecodes import Close
+from liveroom.kinds import Role
 from liveroom.records import CARD_ENTRY, NOTICE_ENTRY, ROOM_ENTRY, Batch, RoomFlags
 from liveroom.topics import room_hash
 from liveroom.wire import websocket_frame
@@ -18,12 +20,16 @@ LINGER_S: Final = 120.0
 RINGS_BYTES: Final = 256 * 1024 * 1024
 _DEFLATED: Final = int(RoomFlags.DEFLATED)
 _CLEAR: Final = int(RoomFlags.CLEAR)
+_DISSOLVED: Final = int(RoomFlags.DISSOLVED)
+_KICK: Final = b'"kind":"kick"'  # in a text these quotes would be escaped
 
 
 class Member(Protocol):
     """A viewer's connection, as the hub needs it."""
 
+    user: str
     user_hash: int
+    role: Role
     rooms: dict[int, Room]
     deflates: bool
 
@@ -33,12 +39,18 @@ class Member(Protocol):
     def send(self, frame: bytes) -> None:
         """Send a finished frame."""
 
+    def close(self, code: Close, reason: str = "", /) -> None:
+        """Say why, and end."""
+
     def replay(self, frames: Frames, *, is_whole: bool) -> None:
         """Send all of a batch or its reliable part, however slow the viewer is."""
 
 
 class Delivered(NamedTuple):
-    """What one BATCH was to this gateway. `wasted_bytes`: payloads of rooms not here. `carded`: rooms with a new card."""
+    """What one BATCH was to this gateway. `wasted_bytes`: payloads of rooms not here. `carded`: rooms with a new card.
+
+    `dissolved`: rooms that are closed with it; `kicked`: (room, user) hashes of who is put out.
+    """
 
     rooms: int
     frames: int
@@ -48,6 +60,8 @@ class Delivered(NamedTuple):
     wasted_bytes: int
     gaps: int
     carded: tuple[Room, ...] = ()
+    dissolved: tuple[Room, ...] = ()
+    kicked: tuple[tuple[int, int], ...] = ()
 
 
 class Hub:
@@ -144,6 +158,7 @@ class Hub:
         local = self.rooms
         body = batch.body
         pos = f"{partition}.{offset}"
+        dissolved: list[Room] = []
         start = rooms = frames_sent = messages_sent = sent_bytes = skipped = wasted = gaps = pushed = 0
         for hash_, first, last, rseq, messages, _, size, reliable_size, epoch, flags in ROOM_ENTRY.iter_unpack(batch.entries):
             end = start + size
@@ -164,6 +179,8 @@ class Hub:
                 at_s=now_s,
             )
             start = end
+            if flags & _DISSOLVED:
+                dissolved.append(room)
             gaps += room.take(frames, epoch, pos, min(RING_BYTES, RINGS_BYTES // len(local)))
             if frames.has_clear:
                 yield from room.clear(list(frames.clears()))
@@ -186,18 +203,24 @@ class Hub:
                         skipped += 1
             messages_sent += messages * (frames_sent - frames_before)
         carded = self._take_cards(batch, pos, offset, now_s) if batch.card_entries else ()
-        if batch.notice_entries:
-            self._notify(batch, start)
-        return Delivered(rooms, frames_sent, messages_sent, sent_bytes, skipped, wasted, gaps, carded)
+        kicked = self._notify(batch, start) if batch.notice_entries else ()
+        return Delivered(rooms, frames_sent, messages_sent, sent_bytes, skipped, wasted, gaps, carded, tuple(dissolved), kicked)
 
-    def _notify(self, batch: Batch, start: int) -> None:
+    def _notify(self, batch: Batch, start: int) -> tuple[tuple[int, int], ...]:
+        """Give notices to the devices of their users; return who is put out with one."""
+        kicked: list[tuple[int, int]] = []
         for room_, user, size in NOTICE_ENTRY.iter_unpack(batch.notice_entries):
             text = batch.body[start : start + size]
             start += size
+            devices = [member for member in self.devices(user) if room_ == 0 or room_ in member.rooms]
+            if not devices:
+                continue
             frame = websocket_frame(text)
-            for member in self.devices(user):
-                if room_ == 0 or room_ in member.rooms:
-                    member.send(frame)
+            for member in devices:
+                member.send(frame)
+            if _KICK in bytes(text):
+                kicked.append((room_, user))
+        return tuple(kicked)
 
     def _take_cards(self, batch: Batch, pos: str, offset: int, now_s: float) -> tuple[Room, ...]:
         start = len(batch.body) - sum(size for _, size in CARD_ENTRY.iter_unpack(batch.card_entries))

@@ -13,9 +13,10 @@ from edge.hub import Delivered, Hub
 from edge.presence import Pace
 from edge.server import Server
 from liveroom import metrics, topics
+from liveroom.follow import records
 from liveroom.kafka import Producer, TopicReader, UnsentError
 from liveroom.queue import QueueReader
-from liveroom.records import BadRecordError, GatewayState, JsonReader, Limits, LoadReport, Order, Presence, encode_json
+from liveroom.records import GatewayState, Limits, LoadReport, Order, Presence, encode_json
 from liveroom.service import Runtime
 from liveroom.settings import EdgeSettings
 
@@ -48,6 +49,11 @@ async def fan_out(queue: QueueReader, server: Server, runtime: Runtime) -> None:
         began = time.monotonic()
         delivered = await drive(server.hub.deliver(batch, partition, offset, began))
         server.carded(delivered.carded)
+        for room_hash, user in delivered.kicked:
+            server.kick(room_hash, user)
+        for room in delivered.dissolved:
+            for _ in server.dissolve(room):
+                await asyncio.sleep(0)
         wasted.inc(delivered.wasted_bytes)
         if not delivered.rooms:
             continue
@@ -65,17 +71,8 @@ async def fan_out(queue: QueueReader, server: Server, runtime: Runtime) -> None:
 
 async def follow_orders(orders: TopicReader, server: Server, runtime: Runtime) -> None:
     """Do what the pool asks of this gateway, for ever."""
-    read = JsonReader(Order)
-    async for _, records in orders.read():
-        for record in records:
-            if record.value is None:
-                continue  # an order that is void by now
-            try:
-                order = read.read(record.value)
-            except BadRecordError as error:
-                runtime.metrics.counter(metrics.BAD_RECORDS, topics.CONTROL.name, error.reason.value).inc()
-                log.error("bad_record", topic=topics.CONTROL.name, offset=record.offset, error=str(error))  # noqa: TRY400
-                continue
+    async for found in records(orders, topics.CONTROL, Order, runtime.metrics):
+        for _, order in found:
             server.obey(order)
 
 

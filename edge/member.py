@@ -15,6 +15,7 @@ from edge.frames import Frames
 from edge.receiver import Closing, Fault, Ping, Receiver, Text
 from edge.room import Room
 from liveroom.closecodes import TABLE, Close
+from liveroom.tickets import User
 from liveroom.topics import room_hash
 from liveroom.wire import CLOSE, PONG, close_frame, websocket_frame
 
@@ -98,6 +99,7 @@ class Member(asyncio.Protocol):
         "frames",
         "heard_s",
         "pull",
+        "role",
         "rooms",
         "ticket_rooms",
         "transport",
@@ -105,18 +107,17 @@ class Member(asyncio.Protocol):
         "user_hash",
     )
 
-    def __init__(
-        self, gateway: Gateway, user: str, ticket_rooms: tuple[str, ...], pull: str, now_s: float, *, deflates: bool
-    ) -> None:
+    def __init__(self, gateway: Gateway, user: User, pull: str, now_s: float, *, deflates: bool) -> None:
         self._gateway = gateway
         self._receiver = Receiver(deflates=deflates)
         self.transport: asyncio.Transport | None = None
         self.fd = NO_FD
         self.blocked = True
         self.deflates = deflates
-        self.user = user
-        self.user_hash = room_hash(user)
-        self.ticket_rooms = ticket_rooms
+        self.user = user.id
+        self.user_hash = room_hash(user.id)
+        self.role = user.role
+        self.ticket_rooms = user.rooms
         self.pull = pull
         self.rooms: dict[int, Room] = {}
         self.heard_s = now_s

@@ -17,12 +17,12 @@ from aiohttp import web
 from aiokafka.errors import KafkaError
 
 from edge.frames import Frames, Line, purged
-from edge.limits import Bucket
 from edge.room import Room
 from edge.server import Puller, Server
 from liveroom import metrics
 from liveroom.errors import Code, ProblemError
 from liveroom.kinds import RecordType
+from liveroom.limits import Bucket
 from liveroom.queue import LogReader, LogReadError
 from liveroom.records import NO_OFFSET, BadRecordError, Batch, RoomFlags, decode_broadcast, judge
 from liveroom.ruling import find_ruling, stamp_of
@@ -133,6 +133,8 @@ class Pulls:
             raise ProblemError(Code.ROOM_INVALID)
         if puller.ticket_rooms and name not in puller.ticket_rooms:
             raise ProblemError(Code.FORBIDDEN)
+        if (ban := self._server.ban_of(puller.user, puller.role, name)) is not None:
+            raise ProblemError(Code.BANNED, ban.why)
         partition = partition_of(name, self._settings.kafka.partitions)
         question = _question(request, partition)
         async with asyncio.timeout(TIMEOUT_S):

@@ -12,24 +12,27 @@ import random
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 import structlog
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
+from edge.frames import Frames
 from edge.handshake import shake
-from edge.hub import Hub, waiting_too_long
+from edge.hub import SLICE, Hub, waiting_too_long
 from edge.hub import Member as InRooms
-from edge.limits import Bucket
 from edge.member import Backlog, Member
 from edge.room import Position, Room
 from edge.wheel import Wheel
 from liveroom import metrics, tickets
 from liveroom.closecodes import TABLE, Close
 from liveroom.errors import Code, ProblemError
-from liveroom.records import Order, OrderKind
+from liveroom.kinds import UNTOUCHABLE, Kind, Role
+from liveroom.limits import Bucket
+from liveroom.moderation import Rules, holds
+from liveroom.records import Moderation, Order, OrderKind, RuleKind
 from liveroom.service import Runtime
 from liveroom.settings import EdgeSettings
 from liveroom.topics import ROOM_ID, room_hash
@@ -47,6 +50,7 @@ from liveroom.wire import (
     Leave,
     Left,
     Move,
+    Notice,
     ServerFrame,
     decode_client_frame,
     encode_frame,
@@ -73,6 +77,7 @@ class Puller(NamedTuple):
     """Who may pull: as a member, or for a while after that (`until_s`)."""
 
     user: str
+    role: Role
     ticket_rooms: tuple[str, ...]
     until_s: float | None = None
 
@@ -107,9 +112,10 @@ class Server:
 
     now_s = staticmethod(time.monotonic)
 
-    def __init__(self, settings: EdgeSettings, hub: Hub, runtime: Runtime, generation: int) -> None:
+    def __init__(self, settings: EdgeSettings, hub: Hub, rules: Rules, runtime: Runtime, generation: int) -> None:
         self.settings = settings
         self.hub = hub
+        self.rules = rules
         self.generation = generation
         self.members: dict[Member, None] = {}
         self.pullers: dict[str, Puller] = {}
@@ -155,7 +161,7 @@ class Server:
         if transport is None or transport.is_closing():
             return HandedOver()  # gone already
         now_s = self.now_s()
-        member = Member(self, user.id, user.rooms, secrets.token_urlsafe(12), now_s, deflates=handshake.deflates)
+        member = Member(self, user, secrets.token_urlsafe(12), now_s, deflates=handshake.deflates)
         behind = _Behind()
         protocol.set_parser(behind)  # type: ignore[arg-type]  # it is only fed
         protocol.transport = None  # aiohttp lets go: no task, no timer, no parser is left of it
@@ -195,7 +201,7 @@ class Server:
 
     def _take_in(self, member: Member, address: str, now_s: float) -> None:
         self.members[member] = None
-        self.pullers[member.pull] = Puller(member.user, member.ticket_rooms)
+        self.pullers[member.pull] = Puller(member.user, member.role, member.ticket_rooms)
         if self.settings.max_per_address:
             self._addresses[member] = address
             self._by_address[address] = self._by_address.get(address, 0) + 1
@@ -259,14 +265,24 @@ class Server:
             member.close(Close.SLOW)
 
     # ---- joins
+    def _refusal(self, member: Member, room: str) -> Code | None:
+        """Return why a member may not enter a room."""
+        if not ROOM_ID.match(room):
+            return Code.ROOM_INVALID
+        if member.ticket_rooms and room not in member.ticket_rooms:
+            return Code.FORBIDDEN
+        if len(member.rooms) >= MAX_ROOMS_PER_CONNECTION and room_hash(room) not in member.rooms:
+            return Code.TOO_MANY_ROOMS
+        if self.rules.settings(room).dissolved:
+            return Code.ROOM_DISSOLVED
+        return Code.BANNED if self.ban_of(member.user, member.role, room) is not None else None
+
+    def ban_of(self, user: str, role: Role, room: str) -> Moderation | None:
+        """Return the ban of a user from a room that holds."""
+        return self.rules.banned(room, user, _now_ms()) if role not in UNTOUCHABLE else None
+
     def _join(self, member: Member, frame: Join) -> None:
-        refusal = None
-        if not ROOM_ID.match(frame.room):
-            refusal = Code.ROOM_INVALID
-        elif member.ticket_rooms and frame.room not in member.ticket_rooms:
-            refusal = Code.FORBIDDEN
-        elif len(member.rooms) >= MAX_ROOMS_PER_CONNECTION and room_hash(frame.room) not in member.rooms:
-            refusal = Code.TOO_MANY_ROOMS
+        refusal = self._refusal(member, frame.room)
         if refusal is not None:
             self._joined["refused"].inc()
             _refuse(member, refusal, frame.room)
@@ -279,9 +295,7 @@ class Server:
             missed = room.missed(Position(frame.epoch, frame.seq, frame.rseq), deflates=member.deflates)
             self._resumed["ring" if missed is not None else "pull"].inc()
             if missed is not None:
-                self.hub.enter(member, room)
-                for frames, is_whole in missed:
-                    member.replay(frames, is_whole=is_whole)
+                self._let_in(member, room, missed)
                 return
         if member in room.members or room.has_fresh_card(now_s):
             self._welcome(member, room)
@@ -289,9 +303,48 @@ class Server:
             self.cards_wanted[room.name] = None
 
     def _welcome(self, member: InRooms, room: Room) -> None:
+        self._let_in(member, room, room.greeting(self.now_s(), deflates=member.deflates))
+
+    def _let_in(self, member: InRooms, room: Room, parts: Sequence[tuple[Frames, bool]]) -> None:
+        """Push the room's batches from now on, after what comes before them; tell a mute that holds."""
         self.hub.enter(member, room)
-        for frames, is_whole in room.greeting(self.now_s(), deflates=member.deflates):
+        for frames, is_whole in parts:
             member.replay(frames, is_whole=is_whole)
+        mute = self.rules.muted(room.name, member.user, _now_ms())
+        if mute is not None and member.role not in UNTOUCHABLE:
+            member.send(_notice(Kind.MUTE, mute))
+
+    # ---- putting out
+    def on_rule(self, rule: Moderation) -> None:
+        """Put out who is banned from now on."""
+        if rule.kind is not RuleKind.BAN or not holds(rule, _now_ms()):
+            return
+        hash_ = room_hash(rule.room)
+        for member in self.hub.devices(room_hash(rule.name)):
+            if hash_ in member.rooms and member.role not in UNTOUCHABLE:
+                member.send(_notice(Kind.BAN, rule))
+                self._put_out(member, member.rooms[hash_], Code.BANNED, Close.BANNED)
+
+    def kick(self, room: int, user: int) -> None:
+        """Put out all devices of a user (hashes)."""
+        for member in self.hub.devices(user):
+            if room in member.rooms:
+                self._put_out(member, member.rooms[room], Code.KICKED, Close.KICKED)
+
+    def dissolve(self, room: Room) -> Iterator[None]:
+        """Put everybody out of a room; yields between slices."""
+        for number, member in enumerate([*room.members, *room.waiting], 1):
+            if room.hash in member.rooms:
+                self._put_out(member, room, Code.ROOM_DISSOLVED, Close.ROOM_DISSOLVED)
+            if number % SLICE == 0:
+                yield
+
+    def _put_out(self, member: InRooms, room: Room, code: Code, close: Close) -> None:
+        """Take a member out of a room, and end its connection where it is in no other."""
+        self.hub.leave(member, room.name, self.now_s())
+        member.send(_frame(Error(code.value, room=room.name)))
+        if not member.rooms:
+            member.close(close)
 
     def carded(self, rooms: Iterable[Room]) -> None:
         """Answer those who waited for the card of a room; give it to those who could not wait."""
@@ -443,6 +496,14 @@ class Server:
 
 def _frame(frame: ServerFrame) -> bytes:
     return websocket_frame(encode_frame(frame))
+
+
+def _notice(kind: Kind, rule: Moderation) -> bytes:
+    return _frame(Notice(rule.room, kind, rule.id, rule.at_ms, rule.until_ms, rule.why))
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
 
 
 def _refuse(member: Member, code: Code, room: str) -> None:

@@ -1,94 +1,177 @@
-"""The ingress over HTTP: routes, reading bodies within limits, answers, metrics.
+"""The ingress over HTTP: routes, who sends, reading bodies within limits, answers, metrics.
 
-Owns the order of a request: the checks of `checks`, the queue, 202. Refuses slow bodies, and everything over `max_waiting`.
-Called by `__main__`. Later checks (rates, words, moderation) go between `checks.accept` and `put`.
+Owns what is HTTP: tokens, media types, slow bodies, 202. Refuses everything over `max_waiting`. Called by `__main__`; what is
+done with an interaction is `entrance`'s, what hosts do `acts`'.
 """
 
 import asyncio
 import secrets
 import time
-from typing import Final, Protocol
+from collections.abc import Awaitable, Callable
+from typing import Final
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from ingress import checks
+from ingress import checks, openapi
+from ingress.actions import BY_ACT, ROUTES, Act, Route
+from ingress.acts import Acts, Asked
 from ingress.checks import Outcome
+from ingress.entrance import Entrance, outcome_of
 from liveroom import metrics
 from liveroom.errors import Code, ProblemError
-from liveroom.kafka import Unsent, UnsentError
 from liveroom.service import Metrics
 from liveroom.settings import IngressSettings
+from liveroom.tickets import User
+from liveroom.tokens import Verifier
 from liveroom.web import cors, json_response, problems
 
-RETRY_AFTER_S: Final = 1.0
-_NEVER_WRITTEN: Final = frozenset({Unsent.CLOSED, Unsent.TOO_LARGE})
+_BODILESS: Final = frozenset({"GET", "DELETE"})
 
 
-class Queue(Protocol):
-    """Where accepted interactions go."""
+class App:
+    """All routes of the public port."""
 
-    waiting: int
-
-    async def put(self, room: str, value: bytes) -> None:
-        """Return after the brokers' ack, or raise `UnsentError` within the time for it."""
-
-
-class _Entrance:
-    """One route's handler, with all it needs resolved."""
-
-    def __init__(self, route: checks.AnyRoute, settings: IngressSettings, queue: Queue, made: Metrics) -> None:
-        self._route = route
-        self._queue = queue
-        self._key = settings.token_key.get_secret_value().encode()
-        self._leeway_s = settings.token_leeway_s
-        self._max_bytes = settings.max_body_bytes
-        self._body_timeout_s = settings.body_timeout_s
-        self._max_waiting = settings.max_waiting
-        self._seconds = made.histogram(metrics.INGRESS_SECONDS, route.path)
-        self._counts = {outcome: made.counter(metrics.INTERACTIONS, route.name, outcome.value) for outcome in Outcome}
-
-    async def handle(self, request: web.Request) -> web.Response:
-        """Take one interaction: 202 after the ack, else a problem."""
-        began_s = time.perf_counter()
-        outcome = Outcome.REFUSED
-        try:
-            accepted = await self._check(request)
-            if self._queue.waiting >= self._max_waiting:
-                raise ProblemError(Code.QUEUE_UNAVAILABLE, "too many are waiting", RETRY_AFTER_S)
-            outcome = Outcome.UNKNOWN
-            try:
-                await self._queue.put(accepted.room, accepted.value)
-            except UnsentError as error:
-                if error.reason in _NEVER_WRITTEN:
-                    outcome = Outcome.REFUSED
-                raise ProblemError(Code.QUEUE_UNAVAILABLE, retry_after_s=RETRY_AFTER_S) from error
-            outcome = Outcome.ACCEPTED
-            return json_response(accepted.answer, 202)
-        finally:
-            self._counts[outcome].inc()
-            self._seconds.observe(time.perf_counter() - began_s)
-
-    async def _check(self, request: web.Request) -> checks.Accepted:
-        headers = request.headers
-        checks.check_size(request.content_length, self._max_bytes)
-        user = checks.authenticate(headers.get("Authorization"), self._key, self._leeway_s)
-        checks.check_media_type(headers.get("Content-Type"))
-        body = await self._read(request)
-        return checks.accept(
-            self._route,
-            request.match_info["room"],
-            user,
-            body,
-            header_id=headers.get("Idempotency-Key"),
-            new_id=secrets.token_hex(8),
-            now_ms=time.time_ns() // 1_000_000,
+    def __init__(self, settings: IngressSettings, verifier: Verifier, entrance: Entrance, acts: Acts, made: Metrics) -> None:
+        self._settings = settings
+        self._verifier = verifier
+        self._entrance = entrance
+        self._acts = acts
+        self._made = made
+        self._document = openapi.encoded()
+        refusals = {code: made.counter(metrics.REFUSALS, code.value) for code in Code}
+        self._counts = {
+            name: {outcome: made.counter(metrics.INTERACTIONS, name, outcome.value) for outcome in Outcome}
+            for name in (route.name for route in checks.ROUTES)
+        }
+        self._refusals = refusals
+        self.web = web.Application(
+            middlewares=[cors(settings.origins), problems(lambda code: refusals[code].inc())],
+            client_max_size=settings.max_body_bytes,
         )
+        router = self.web.router
+        for kind in checks.ROUTES:
+            router.add_post(f"/v1/rooms/{{room}}/{kind.path}", self._interaction(kind), expect_handler=_expect)
+        for route in ROUTES:
+            handler = self._timed(route.act.value, self._bulk if route.act is Act.BULK else self._act(route))
+            path = route.path.replace("{word}", "{word:.+}")
+            router.add_route(route.method, path, handler, expect_handler=_expect)
+        router.add_get("/v1/openapi.json", self._openapi)
 
-    async def _read(self, request: web.Request) -> bytes:
+    # ---- interactions
+    def _interaction(self, route: checks.AnyRoute) -> Callable[[web.Request], Awaitable[web.Response]]:
+        """Return the handler of one kind: 202 after the ack, else a problem."""
+        counts, entrance = self._counts[route.name], self._entrance
+        seconds = self._made.histogram(metrics.INGRESS_SECONDS, route.path)
+
+        async def handle(request: web.Request) -> web.Response:
+            began_s = time.perf_counter()
+            outcome = Outcome.REFUSED
+            try:
+                user, body = await self._read(request, self._settings.max_body_bytes)
+                draft = checks.draft(
+                    route,
+                    request.match_info["room"],
+                    user,
+                    body,
+                    header_id=request.headers.get("Idempotency-Key"),
+                    new_id=secrets.token_hex(8),
+                )
+                admitted, at_ms = await entrance.admit(route.name, draft)
+                outcome = Outcome.UNKNOWN  # until the ack, whatever happens
+                try:
+                    await entrance.put(admitted, at_ms)
+                except ProblemError as problem:
+                    outcome = outcome_of(problem)
+                    raise
+                outcome = Outcome.ACCEPTED
+                text = _changed_text(draft, admitted)
+                return json_response(checks.answer(checks.Accepted(draft.id, draft.room, route.name, at_ms, text)), 202)
+            finally:
+                counts[outcome].inc()
+                seconds.observe(time.perf_counter() - began_s)
+
+        return handle
+
+    async def _bulk(self, request: web.Request) -> web.Response:
+        user, body = await self._read(request, checks.MAX_BULK_BYTES)
+        if user.role not in BY_ACT[Act.BULK].roles:
+            raise ProblemError(Code.FORBIDDEN, f"a {user.role.value} may not publish in bulk")
+        drafts: list[checks.Draft] = []
+        places: list[int] = []
+        results: list[checks.BulkResult | None] = []
+        raws = checks.read_bulk(body)
+        made = secrets.token_hex(8)
+        at_ms = 0
+        for number, raw in enumerate(raws):
+            try:
+                draft = checks.draft_bulk(raw, user, f"{made}.{number}")
+                draft, at_ms = await self._entrance.admit_bulk(draft)
+            except ProblemError as problem:
+                results.append(self._refused(problem))
+            else:
+                places.append(number)
+                drafts.append(draft)
+                results.append(None)
+        errors = await self._entrance.put_many(drafts, at_ms)
+        accepted = 0
+        for place, draft, error in zip(places, drafts, errors, strict=True):
+            outcome = Outcome.ACCEPTED if error is None else outcome_of(error)
+            accepted += error is None
+            self._counts[draft.bodies[0].interaction.kind.value][outcome].inc()
+            results[place] = checks.BulkResult(draft.id) if error is None else self._refused(error)
+        return json_response(checks.answer(checks.BulkAnswer(accepted, [result for result in results if result is not None])))
+
+    def _refused(self, problem: ProblemError) -> checks.BulkResult:
+        self._refusals[problem.code].inc()
+        return checks.BulkResult(code=problem.code.value, detail=problem.detail, retry_after_s=problem.retry_after_s)
+
+    # ---- acts
+    def _act(self, route: Route) -> Callable[[web.Request], Awaitable[web.Response]]:
+        async def handle(request: web.Request) -> web.Response:
+            acts = self._acts
+            if route.method in _BODILESS:
+                user, body = self._verifier.bearer(request.headers.get("Authorization"), time.time()), b""
+            else:
+                user, body = await self._read(request, self._settings.max_body_bytes)
+            acts.check(route.act, request.match_info.get("room"), user)
+            status, answer = await acts.answer(Asked(route.act, request, user, body))
+            return json_response(checks.answer(answer), status)
+
+        return handle
+
+    def _timed(
+        self, name: str, handler: Callable[[web.Request], Awaitable[web.Response]]
+    ) -> Callable[[web.Request], Awaitable[web.Response]]:
+        seconds = self._made.histogram(metrics.INGRESS_SECONDS, name)
+
+        async def handle(request: web.Request) -> web.Response:
+            began_s = time.perf_counter()
+            try:
+                return await handler(request)
+            finally:
+                seconds.observe(time.perf_counter() - began_s)
+
+        return handle
+
+    async def _openapi(self, _: web.Request) -> web.Response:
+        return json_response(self._document)
+
+    # ---- reading
+    async def _read(self, request: web.Request, max_bytes: int) -> tuple[User, bytes]:
+        """Return who sends, and the body; cheap checks first."""
+        headers = request.headers
+        checks.check_size(request.content_length, max_bytes)
+        user = self._verifier.bearer(headers.get("Authorization"), time.time())
+        checks.check_media_type(headers.get("Content-Type"))
+        if max_bytes != self._settings.max_body_bytes:
+            request = request.clone(client_max_size=max_bytes)
+        return user, await self._body(request)
+
+    async def _body(self, request: web.BaseRequest) -> bytes:
         """Return the body; aiohttp cuts it at `client_max_size`, also when it is chunked or inflates to more."""
         try:
-            async with asyncio.timeout(self._body_timeout_s):
+            async with asyncio.timeout(self._settings.body_timeout_s):
                 if "Expect" in request.headers:
                     await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
                     request.writer.output_size = 0
@@ -99,19 +182,12 @@ class _Entrance:
             raise ProblemError(Code.BAD_REQUEST, str(error)) from None
 
 
+def _changed_text(draft: checks.Draft, admitted: checks.Draft) -> str:
+    """Return the text of a danmaku where it was changed on its way in."""
+    if admitted.bodies == draft.bodies or draft.package:
+        return ""
+    return str(admitted.bodies[0].data.text)
+
+
 async def _expect(_: web.Request) -> None:
-    """Do not ask for the body yet: `_Entrance` does, once size and token have passed."""
-
-
-def make_app(settings: IngressSettings, queue: Queue, made: Metrics) -> web.Application:
-    """Return the app of the public port. CORS is the outermost middleware, so refusals carry its headers too."""
-    refusals = {code: made.counter(metrics.REFUSALS, code.value) for code in checks.REFUSALS}
-
-    def count(code: Code) -> None:
-        (refusals.get(code) or made.counter(metrics.REFUSALS, code.value)).inc()
-
-    app = web.Application(middlewares=[cors(settings.origins), problems(count)], client_max_size=settings.max_body_bytes)
-    for route in checks.ROUTES:
-        entrance = _Entrance(route, settings, queue, made)
-        app.router.add_post(f"/v1/rooms/{{room}}/{route.path}", entrance.handle, expect_handler=_expect)
-    return app
+    """Do not ask for the body yet: `_body` does, once size and token have passed."""

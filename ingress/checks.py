@@ -1,62 +1,29 @@
-"""What may enter: every check of a request and the `uplink` record it becomes. Pure: bytes, values and `now` in, values out.
+"""What may enter: the checks of a request and the `uplink` record it becomes. Pure: bytes, values and `now` in, values out.
 
-Owns the table of routes (kind, path, who may send). Refuses with `ProblemError`, in order: size, token, media type, schema,
-room, role. Called by `app`, for every request; nothing here waits.
+Owns reading bodies against each kind's schema. Refuses with `ProblemError`, in order: size, media type, schema, room, role.
+What the room's state says is `ingress.gate`'s, what words say `ingress.words`'. Called by `app` for every request; nothing
+here waits.
 """
 
+from collections.abc import Iterable, Sequence
 from enum import Enum
-from typing import Any, Final, NamedTuple, Union
+from typing import Any, Final, NamedTuple, TypeVar, Union
 
 import msgspec
 
-from liveroom.bodies import BODY_OF
+from ingress.actions import BY_KIND, INTERACTIONS, Interaction
+from liveroom.bodies import BODY_OF, MAX_CUSTOM_BYTES, Custom
 from liveroom.errors import Code, ProblemError
 from liveroom.kinds import Kind, Role
-from liveroom.records import MAX_PACKAGE_ITEMS, VERSION, BadRecordError, Item, ItemId, Uplink, encode_uplink
-from liveroom.tickets import User, verify_user
+from liveroom.records import MAX_PACKAGE_ITEMS, VERSION, BadRecordError, Item, ItemId, Name, Uplink, UserId, encode_uplink
+from liveroom.tickets import User
 from liveroom.topics import INTERACTION_ID, ROOM_ID
 
 PACKAGE: Final = "package"
 VIA: Final = "ingress"
-
-SPEAKERS: Final = frozenset(Role) - {Role.GUEST}
-HOSTS: Final = frozenset({Role.STREAMER, Role.MODERATOR, Role.OPERATOR})
-
-
-class Rule(NamedTuple):
-    """A kind that users may send: the last part of its path, and which roles may."""
-
-    kind: Kind
-    path: str
-    roles: frozenset[Role]
-
-
-RULES: Final = (
-    Rule(Kind.DANMAKU, "danmaku", SPEAKERS),
-    Rule(Kind.GIFT, "gifts", SPEAKERS),
-    Rule(Kind.LIKE, "likes", SPEAKERS),
-    Rule(Kind.ANNOUNCEMENT, "announcements", HOSTS),
-)
-ROLES_OF: Final = {rule.kind: rule.roles for rule in RULES}
-
-REFUSALS: Final = (
-    Code.TOO_LARGE,
-    Code.TOKEN_MISSING,
-    Code.TOKEN_INVALID,
-    Code.TOKEN_EXPIRED,
-    Code.UNSUPPORTED_MEDIA_TYPE,
-    Code.BAD_REQUEST,
-    Code.BODY_LATE,
-    Code.BAD_JSON,
-    Code.SCHEMA,
-    Code.PACKAGE_TOO_LARGE,
-    Code.ROOM_INVALID,
-    Code.FORBIDDEN,
-    Code.QUEUE_UNAVAILABLE,
-    Code.NOT_FOUND,
-    Code.METHOD_NOT_ALLOWED,
-    Code.INTERNAL,
-)
+MAX_BULK_ITEMS: Final = 1000
+MAX_BULK_BYTES: Final = 1024 * 1024
+T = TypeVar("T")
 
 
 class Outcome(Enum):
@@ -67,69 +34,86 @@ class Outcome(Enum):
     UNKNOWN = "unknown"
 
 
-class Accepted(NamedTuple):
-    """A request that passed: the room's key and the record for `uplink`, and the answer for after the ack."""
+class Body(NamedTuple):
+    """One interaction: its kind's rules, and what it carries."""
+
+    interaction: Interaction
+    data: Any
+
+
+class Draft(NamedTuple):
+    """A request whose form is good and whose sender may send such."""
 
     room: str
-    value: bytes
-    answer: bytes
-
-
-class _Answer(msgspec.Struct, frozen=True):
-    """The body of a 202."""
-
     id: str
-    room: str
-    kind: str
-    at_ms: int
+    user: User
+    bodies: Sequence[Body]
+    package: str = ""
 
 
 class _Sent(NamedTuple):
     """What a body said."""
 
     id: str
-    items: list[Item]
+    bodies: list[Body]
     package: str = ""
+
+
+class Accepted(msgspec.Struct, frozen=True, omit_defaults=True):
+    """It is written: every viewer of the room will get it.
+
+    `text`: as it was let through, where words were masked or changed.
+    """
+
+    id: str
+    room: str
+    kind: str
+    at_ms: int
+    text: str = ""
 
 
 _encoder: Final = msgspec.json.Encoder()
 
 
+def _camel(kind: Kind) -> str:
+    return kind.value.title().replace("_", "")
+
+
 class Route:
     """One kind's path below `/v1/rooms/{room}/`: reads bodies that are the kind's own fields and an optional `id`."""
 
-    def __init__(self, rule: Rule) -> None:
-        self.name = rule.kind.value
-        self.path = rule.path
-        self._kind = rule.kind
-        request = msgspec.defstruct(
-            f"{BODY_OF[rule.kind].__name__}Request",
+    def __init__(self, interaction: Interaction) -> None:
+        self.name = interaction.kind.value
+        self.path = interaction.path
+        self.interaction = interaction
+        self.request = msgspec.defstruct(
+            f"{_camel(interaction.kind)}Request",
             [("id", ItemId, "")],
-            bases=(BODY_OF[rule.kind],),
+            bases=(BODY_OF[interaction.kind],),
             frozen=True,
             kw_only=True,
             omit_defaults=True,
             forbid_unknown_fields=True,
         )
-        self._decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(request)
+        self._decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(self.request)
 
     def read(self, body: bytes) -> _Sent:
-        """Return what `body` says. It goes on as we write it: known fields only, the last of doubled ones, in one line."""
-        sent = _decode(self._decoder, body)
+        """Return what `body` says."""
+        sent = decode(self._decoder, body)
         data = msgspec.structs.replace(sent, id="") if sent.id else sent
-        return _Sent(sent.id, [Item(self._kind, msgspec.Raw(_encoder.encode(data)))])
+        return _Sent(sent.id, [Body(self.interaction, data)])
 
 
 _ITEM_TYPES: Final = {
     msgspec.defstruct(
-        f"{BODY_OF[rule.kind].__name__}Item",
-        [("data", BODY_OF[rule.kind])],
+        f"{_camel(interaction.kind)}Item",
+        [("data", BODY_OF[interaction.kind])],
         tag_field="kind",
-        tag=rule.kind.value,
+        tag=interaction.kind.value,
         frozen=True,
         forbid_unknown_fields=True,
-    ): rule.kind
-    for rule in RULES
+    ): interaction
+    for interaction in INTERACTIONS
 }
 
 
@@ -138,29 +122,28 @@ class PackageRoute:
 
     name = PACKAGE
     path = "packages"
+    request = msgspec.defstruct(
+        "PackageRequest",
+        [("package", ItemId), ("items", list[Union[tuple(_ITEM_TYPES)]]), ("id", ItemId, "")],  # type: ignore[misc] # noqa: UP007
+        frozen=True,
+        forbid_unknown_fields=True,
+    )
 
     def __init__(self) -> None:
-        request = msgspec.defstruct(
-            "PackageRequest",
-            [("package", ItemId), ("items", list[Union[tuple(_ITEM_TYPES)]]), ("id", ItemId, "")],  # type: ignore[misc] # noqa: UP007
-            frozen=True,
-            forbid_unknown_fields=True,
-        )
-        self._decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(request)
+        self._decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(self.request)
 
     def read(self, body: bytes) -> _Sent:
         """Return what `body` says; every item is checked as if it came alone."""
-        sent = _decode(self._decoder, body)
+        sent = decode(self._decoder, body)
         if not sent.items:
             raise ProblemError(Code.SCHEMA, "a package has at least one item - at `$.items`")
         if len(sent.items) > MAX_PACKAGE_ITEMS:
             raise ProblemError(Code.PACKAGE_TOO_LARGE, f"{len(sent.items)} items, at most {MAX_PACKAGE_ITEMS}")
-        items = [Item(_ITEM_TYPES[type(item)], msgspec.Raw(_encoder.encode(item.data))) for item in sent.items]
-        return _Sent(sent.id, items, sent.package)
+        return _Sent(sent.id, [Body(_ITEM_TYPES[type(item)], item.data) for item in sent.items], sent.package)
 
 
 AnyRoute = Route | PackageRoute
-ROUTES: Final[tuple[AnyRoute, ...]] = (*(Route(rule) for rule in RULES), PackageRoute())
+ROUTES: Final[tuple[AnyRoute, ...]] = (*(Route(interaction) for interaction in INTERACTIONS), PackageRoute())
 
 
 def check_size(declared: int | None, max_bytes: int) -> None:
@@ -169,49 +152,73 @@ def check_size(declared: int | None, max_bytes: int) -> None:
         raise ProblemError(Code.TOO_LARGE, f"{declared} bytes, at most {max_bytes}")
 
 
-def authenticate(authorization: str | None, key: bytes, leeway_s: float) -> User:
-    """Return the user whose bearer token this is."""
-    scheme, _, token = (authorization or "").partition(" ")
-    token = token.strip()
-    if scheme.lower() != "bearer" or not token:
-        raise ProblemError(Code.TOKEN_MISSING)
-    return verify_user(token, key, leeway_s)
-
-
 def check_media_type(content_type: str | None) -> None:
     """Refuse what does not say that it is JSON: a page of a foreign origin can send plain text without asking (CORS)."""
     if (content_type or "").partition(";")[0].strip().lower() != "application/json":
         raise ProblemError(Code.UNSUPPORTED_MEDIA_TYPE)
 
 
-def accept(route: AnyRoute, room: str, user: User, body: bytes, *, header_id: str | None, new_id: str, now_ms: int) -> Accepted:
-    """Return what a request becomes, or refuse it: schema, room, role. `new_id` is taken where the sender gave none."""
-    sent = route.read(body)
-    item_id = _choose_id(sent.id, header_id, new_id)
+def check_room(room: str, user: User) -> None:
+    """Refuse what is no room, and rooms that the token is not for."""
     if not ROOM_ID.match(room):
         raise ProblemError(Code.ROOM_INVALID)
-    _check_role(user, room, sent.items)
+    if user.rooms and room not in user.rooms:
+        raise ProblemError(Code.FORBIDDEN, "the token is for other rooms")
+
+
+def check_roles(user: User, bodies: Iterable[Body]) -> None:
+    """Refuse who may not send one of these."""
+    for interaction, _ in bodies:
+        if user.role not in interaction.roles:
+            raise ProblemError(Code.FORBIDDEN, f"a {user.role.value} may not send a {interaction.kind.value}")
+
+
+def draft(route: AnyRoute, room: str, user: User, body: bytes, *, header_id: str | None, new_id: str) -> Draft:
+    """Return what a request says, or refuse it: schema, room, role. `new_id` is taken where the sender gave none."""
+    sent = route.read(body)
+    item_id = choose_id(sent.id, header_id, new_id)
+    check_room(room, user)
+    check_roles(user, sent.bodies)
+    return Draft(room, item_id, user, sent.bodies, sent.package)
+
+
+def encode(draft_: Draft, now_ms: int) -> bytes:
+    """Return the record for `uplink`."""
+    user = draft_.user
     record = Uplink(
         VERSION,
-        room,
-        item_id,
+        draft_.room,
+        draft_.id,
         user.id,
         now_ms,
-        sent.items,
+        [_item(body) for body in draft_.bodies],
         name=user.name,
         role=user.role,
         level=user.level,
-        package=sent.package,
+        package=draft_.package,
         via=VIA,
     )
     try:
-        value = encode_uplink(record)
+        return encode_uplink(record)
     except BadRecordError as error:
-        raise ProblemError(Code.PACKAGE_TOO_LARGE if sent.package else Code.TOO_LARGE, error.detail) from None
-    return Accepted(room, value, _encoder.encode(_Answer(item_id, room, route.name, now_ms)))
+        raise ProblemError(Code.PACKAGE_TOO_LARGE if draft_.package else Code.TOO_LARGE, error.detail) from None
 
 
-def _choose_id(body_id: str, header_id: str | None, new_id: str) -> str:
+def _item(body: Body) -> Item:
+    """Return an item as we write it: known fields only, the last of doubled ones, in one line."""
+    data = _encoder.encode(body.data)
+    if len(data) > MAX_CUSTOM_BYTES and isinstance(body.data, Custom):
+        raise ProblemError(Code.TOO_LARGE, f"{len(data)} bytes, at most {MAX_CUSTOM_BYTES}")
+    return Item(body.interaction.kind, msgspec.Raw(data))
+
+
+def answer(accepted: msgspec.Struct) -> bytes:
+    """Return the body of an answer."""
+    return _encoder.encode(accepted)
+
+
+def choose_id(body_id: str, header_id: str | None, new_id: str) -> str:
+    """Return the id that a request has by its body or header; both must agree."""
     if header_id is None:
         return body_id or new_id
     if not INTERACTION_ID.match(header_id):
@@ -221,18 +228,75 @@ def _choose_id(body_id: str, header_id: str | None, new_id: str) -> str:
     return header_id
 
 
-def _check_role(user: User, room: str, items: list[Item]) -> None:
-    if user.rooms and room not in user.rooms:
-        raise ProblemError(Code.FORBIDDEN, "the token is for other rooms")
-    for item in items:
-        if user.role not in ROLES_OF[item.kind]:
-            raise ProblemError(Code.FORBIDDEN, f"a {user.role.value} may not send a {item.kind.value}")
-
-
-def _decode(decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:
+def decode(decoder: msgspec.json.Decoder[T], body: bytes | msgspec.Raw) -> T:
+    """Return what a body says, or refuse it."""
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
         raise ProblemError(Code.SCHEMA, str(error)) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ProblemError(Code.BAD_JSON, str(error)) from None
+
+
+# ---- many at once, from services
+class BulkItem(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One interaction of a user, published by a service: where, by whom, what. `data` is the kind's own body."""
+
+    room: str
+    user: UserId
+    kind: Kind
+    data: msgspec.Raw
+    id: ItemId = ""
+    name: Name = ""
+    role: Role = Role.VIEWER
+    level: int = 0
+
+
+class BulkRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Many interactions, of any rooms and users."""
+
+    items: list[msgspec.Raw]
+
+
+class BulkResult(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What became of one item: `id` where it was accepted, else the problem's `code`, and when to try again."""
+
+    id: str = ""
+    code: str = ""
+    detail: str = ""
+    retry_after_s: float | None = None
+
+
+class BulkAnswer(msgspec.Struct, frozen=True):
+    """What became of many interactions, in the order of the request."""
+
+    accepted: int
+    items: list[BulkResult]
+
+
+_bulk_decoder: Final = msgspec.json.Decoder(BulkRequest)
+_bulk_item_decoder: Final = msgspec.json.Decoder(BulkItem)
+_body_decoders: Final[dict[Kind, msgspec.json.Decoder[Any]]] = {kind: msgspec.json.Decoder(BODY_OF[kind]) for kind in BY_KIND}
+_MAX_LEVEL: Final = 255
+_USERS: Final = frozenset(Role) - {Role.SERVICE, Role.OPERATOR}
+
+
+def read_bulk(body: bytes) -> list[msgspec.Raw]:
+    """Return the items of a bulk request, each still to be read."""
+    items = decode(_bulk_decoder, body).items
+    if not 1 <= len(items) <= MAX_BULK_ITEMS:
+        raise ProblemError(Code.SCHEMA, f"1 to {MAX_BULK_ITEMS} items - at `$.items`")
+    return items
+
+
+def draft_bulk(raw: msgspec.Raw, service: User, new_id: str) -> Draft:
+    """Return what one item of a bulk request says, or refuse it. The service answers for who the user is."""
+    item = decode(_bulk_item_decoder, raw)
+    interaction = BY_KIND.get(item.kind)
+    if interaction is None or Role.SERVICE not in interaction.roles:
+        raise ProblemError(Code.FORBIDDEN, f"a service may not send a {item.kind.value}")
+    if item.role not in _USERS or not 0 <= item.level <= _MAX_LEVEL:
+        raise ProblemError(Code.SCHEMA, "role is that of a user, level 0 to 255")
+    check_room(item.room, service)
+    user = User(item.user, item.role, item.level, item.name)
+    return Draft(item.room, item.id or new_id, user, (Body(interaction, decode(_body_decoders[item.kind], item.data)),))

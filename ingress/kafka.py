@@ -7,6 +7,7 @@ Called by `app` (`put`) and `__main__` (`watch`, `stop`).
 
 import asyncio
 import time
+from collections.abc import Sequence
 from typing import Final
 
 import structlog
@@ -15,7 +16,7 @@ from aiokafka.errors import KafkaError
 from liveroom.kafka import Producer, TopicsError, Unsent, UnsentError, ensure_topics
 from liveroom.service import Runtime
 from liveroom.settings import IngressSettings
-from liveroom.topics import ALL, UPLINK
+from liveroom.topics import ALL, UPLINK, Topic, partition_of
 
 READY: Final = "kafka"
 _TRY_S: Final = 1.0  # one attempt to reach Kafka retries within this time
@@ -25,32 +26,56 @@ _PROBE_S: Final = 5.0
 log = structlog.get_logger()
 
 
-class UplinkQueue:
-    """Writes `uplink` records and waits for their acks. `waiting`: how many are under way; the caller bounds it."""
+class LogQueue:
+    """Writes records and waits for their acks. `waiting`: how many are under way; the caller bounds it."""
 
     def __init__(self, settings: IngressSettings, runtime: Runtime) -> None:
         self.waiting = 0
         self._settings = settings
         self._runtime = runtime
         self._producer: Producer | None = None
+        self.connected = asyncio.Event()  # the topics are there too
         self._acked_s = 0.0
 
-    async def put(self, room: str, value: bytes) -> None:
+    async def put(self, topic: Topic, key: bytes, value: bytes) -> None:
         """Return once the brokers have acknowledged the record; raise `UnsentError` after `ack_timeout_s` at the latest."""
-        producer = self._producer
-        if producer is None:
-            raise UnsentError(Unsent.CLOSED, "not connected to Kafka yet")
+        producer = self._connected()
         began_s = time.monotonic()
+        partition = partition_of(key.decode(), topic.partitions or self._settings.kafka.partitions)
         self.waiting += 1
         try:
-            await producer.send(UPLINK, value, key=room.encode(), timeout_s=self._settings.ack_timeout_s)
+            await producer.send(topic, value, key=key, partition=partition, timeout_s=self._settings.ack_timeout_s)
         except UnsentError as error:
-            if error.reason in {Unsent.TIMEOUT, Unsent.BROKEN} and self._acked_s < began_s:
-                self._runtime.unready(READY, "Kafka does not acknowledge")  # not one ack since this record was handed over
+            self._failed(error, began_s)
             raise
         finally:
             self.waiting -= 1
         self._acked_s = time.monotonic()
+
+    async def put_many(self, topic: Topic, records: Sequence[tuple[bytes, bytes]]) -> list[UnsentError | None]:
+        """Write (key, value) records together; return of each why it got no ack within `ack_timeout_s`."""
+        producer = self._connected()
+        began_s = time.monotonic()
+        self.waiting += len(records)
+        try:
+            errors = await producer.send_many(topic, records, timeout_s=self._settings.ack_timeout_s)
+        finally:
+            self.waiting -= len(records)
+        if None in errors:
+            self._acked_s = time.monotonic()
+        for error in errors:
+            if error is not None:
+                self._failed(error, began_s)
+        return errors
+
+    def _connected(self) -> Producer:
+        if self._producer is None:
+            raise UnsentError(Unsent.CLOSED, "not connected to Kafka yet")
+        return self._producer
+
+    def _failed(self, error: UnsentError, began_s: float) -> None:
+        if error.reason in {Unsent.TIMEOUT, Unsent.BROKEN} and self._acked_s < began_s:
+            self._runtime.unready(READY, "Kafka does not acknowledge")  # not one ack since this record was handed over
 
     async def watch(self) -> None:
         """Connect, then keep readiness true, for ever.
@@ -84,6 +109,7 @@ class UplinkQueue:
             else:
                 break
         self._producer = producer
+        self.connected.set()
         self._acked_s = time.monotonic()
         self._runtime.ready(READY)
 

@@ -28,6 +28,7 @@ class Close(IntEnum):
     SHED = 4009
     BAD_FRAME = 4010
     TOO_FAST = 4011
+    KICKED = 4012
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +105,9 @@ _RULES: Final = (
     CloseRule(Close.BAD_FRAME, "bad frame", reconnect=False, after_s=0, about="A frame that is not of the viewer protocol."),
     CloseRule(
         Close.TOO_FAST, "too many frames", reconnect=False, after_s=0, about="Far more frames than a viewer has reason to send."
+    ),
+    CloseRule(
+        Close.KICKED, "put out", reconnect=False, after_s=0, about="The user was put out of the only room of the connection."
     ),
 )
 

@@ -24,6 +24,7 @@ class Code(Enum):
     FORBIDDEN = "forbidden"
     MUTED = "muted"
     BANNED = "banned"
+    KICKED = "kicked"
     ROOM_MUTED = "room_muted"
     FOLLOWERS_ONLY = "followers_only"
     SUBSCRIBERS_ONLY = "subscribers_only"
@@ -46,6 +47,7 @@ class Code(Enum):
     TOO_MANY_ROOMS = "too_many_rooms"
     NOT_IN_ROOM = "not_in_room"
     GONE = "gone"
+    LIMIT = "limit"
     INTERNAL = "internal"
 
 
@@ -74,6 +76,7 @@ TABLE: Final[dict[Code, Refusal]] = {
     Code.FORBIDDEN: Refusal(403, "This role may not do that"),
     Code.MUTED: Refusal(403, "You are muted in this room"),
     Code.BANNED: Refusal(403, "You are banned from this room"),
+    Code.KICKED: Refusal(403, "You were put out of this room"),
     Code.ROOM_MUTED: Refusal(403, "The room is muted"),
     Code.FOLLOWERS_ONLY: Refusal(403, "Only followers may speak in this room"),
     Code.SUBSCRIBERS_ONLY: Refusal(403, "Only subscribers may speak in this room"),
@@ -96,6 +99,7 @@ TABLE: Final[dict[Code, Refusal]] = {
     Code.TOO_MANY_ROOMS: Refusal(409, "A connection can be in 8 rooms"),
     Code.NOT_IN_ROOM: Refusal(409, "The connection is not in this room"),
     Code.GONE: Refusal(410, "What was asked for is no longer kept"),
+    Code.LIMIT: Refusal(409, "There are as many of these as there may be"),
     Code.INTERNAL: Refusal(500, "The service failed; the failure is logged"),
 }
 

@@ -6,7 +6,7 @@ docs/kafka.md.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping
+from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
 from enum import Enum
 from typing import Any, Final
@@ -27,7 +27,7 @@ from aiokafka.helpers import create_ssl_context
 from liveroom import metrics, topics
 from liveroom.service import Metrics
 from liveroom.settings import KafkaSettings
-from liveroom.topics import Topic
+from liveroom.topics import Topic, partition_of
 
 MAX_REQUEST_BYTES: Final = 1_000_000  # the broker's message.max.bytes is 1,048,588
 RECYCLE_AFTER: Final = 1 << 30  # records of one partition; the client's sequence wraps wrongly at 2**31
@@ -206,38 +206,92 @@ class Producer:
         self, topic: Topic, value: bytes | None, *, key: bytes | None = None, partition: int | None = None, timeout_s: float
     ) -> int:
         """Write one record and return its offset once the brokers have acknowledged it; raise UnsentError if they do not."""
-        if value is not None and len(value) + len(key or b"") > MAX_REQUEST_BYTES - 1024:
-            self._count(topic, Unsent.TOO_LARGE)
-            raise UnsentError(Unsent.TOO_LARGE, f"{len(value)} bytes")
-        inner = self._inner
-        if inner is None:
-            raise UnsentError(Unsent.CLOSED, "the producer was closed")
+        self._check_size(topic, key, value)
         began = time.perf_counter()
         try:
             async with asyncio.timeout(timeout_s):
-                try:
-                    acked = await inner.send(topic_name(self._settings, topic), value, key=key, partition=partition)
-                except ProducerClosed:
-                    if self._inner is None or self._inner is inner:
-                        raise
-                    inner = self._inner  # replaced while this record waited for room in it, so it was not taken
-                    acked = await inner.send(topic_name(self._settings, topic), value, key=key, partition=partition)
-                offset = int((await asyncio.shield(acked)).offset)
+                offset = int((await asyncio.shield(await self._hand_over(topic, key, value, partition))).offset)
         except TimeoutError:
-            self._count(topic, Unsent.TIMEOUT)
-            raise UnsentError(Unsent.TIMEOUT, f"no ack within {timeout_s} s") from None
+            raise self._unsent(topic, Unsent.TIMEOUT, f"no ack within {timeout_s} s") from None
         except KafkaError as error:
-            self._count(topic, Unsent.BROKEN)
-            self._replace_soon(inner, type(error).__name__)
-            raise UnsentError(Unsent.BROKEN, repr(error)) from error
-        self._metrics.histogram(metrics.PRODUCE_SECONDS, topic.name).observe(time.perf_counter() - began)
-        self._sent += 1
-        if self._sent >= RECYCLE_AFTER:
-            self._replace_soon(inner, "recycled")
+            raise self._broken(topic, error) from error
+        self._acked(topic, began, 1)
         return offset
 
-    def _count(self, topic: Topic, reason: Unsent) -> None:
+    async def send_many(
+        self, topic: Topic, records: Sequence[tuple[bytes, bytes]], *, timeout_s: float
+    ) -> list[UnsentError | None]:
+        """Write (key, value) records together; return of each why the brokers have not acknowledged it, None where they have.
+
+        One wait for all: with a task and a timer each, waiting would cost more than sending.
+        """
+        began, partitions = time.perf_counter(), topic.partitions or self._settings.partitions
+        outcomes: list[asyncio.Future[Any] | UnsentError] = []
+        try:
+            async with asyncio.timeout(timeout_s):
+                for key, value in records:
+                    try:
+                        self._check_size(topic, key, value)
+                        outcomes.append(await self._hand_over(topic, key, value, partition_of(key.decode(), partitions)))
+                    except UnsentError as error:
+                        outcomes.append(error)
+                    except KafkaError as error:
+                        outcomes.append(self._broken(topic, error))
+                if waiting := [ack for ack in outcomes if not isinstance(ack, UnsentError)]:
+                    await asyncio.wait(waiting)
+        except TimeoutError:
+            outcomes += [self._unsent(topic, Unsent.TIMEOUT, "not taken") for _ in records[len(outcomes) :]]
+        errors = [self._outcome(topic, outcome, timeout_s) for outcome in outcomes]
+        self._acked(topic, began, errors.count(None))
+        return errors
+
+    async def _hand_over(
+        self, topic: Topic, key: bytes | None, value: bytes | None, partition: int | None
+    ) -> "asyncio.Future[Any]":
+        """Give a record to the client; return the future of its ack."""
+        name = topic_name(self._settings, topic)
+        inner = self._inner
+        if inner is None:
+            raise UnsentError(Unsent.CLOSED, "the producer was closed")
+        try:
+            ack: asyncio.Future[Any] = await inner.send(name, value, key=key, partition=partition)
+        except ProducerClosed as error:
+            if self._inner is None or self._inner is inner:
+                raise self._broken(topic, error) from error
+            # replaced while this record waited for room in it, so it was not taken
+            ack = await self._inner.send(name, value, key=key, partition=partition)
+        return ack
+
+    def _outcome(self, topic: Topic, outcome: "asyncio.Future[Any] | UnsentError", timeout_s: float) -> UnsentError | None:
+        if isinstance(outcome, UnsentError):
+            return outcome
+        if not outcome.done():
+            outcome.add_done_callback(_look)
+            return self._unsent(topic, Unsent.TIMEOUT, f"no ack within {timeout_s} s")
+        error = outcome.exception()
+        return self._broken(topic, error) if error is not None else None
+
+    def _check_size(self, topic: Topic, key: bytes | None, value: bytes | None) -> None:
+        if value is not None and len(value) + len(key or b"") > MAX_REQUEST_BYTES - 1024:
+            raise self._unsent(topic, Unsent.TOO_LARGE, f"{len(value)} bytes")
+
+    def _broken(self, topic: Topic, error: BaseException) -> UnsentError:
+        """Replace the producer, and return what to tell the sender."""
+        if self._inner is not None:
+            self._replace_soon(self._inner, type(error).__name__)
+        return self._unsent(topic, Unsent.BROKEN, repr(error))
+
+    def _unsent(self, topic: Topic, reason: Unsent, detail: str) -> UnsentError:
         self._metrics.counter(metrics.PRODUCE_ERRORS, topic.name, reason.value).inc()
+        return UnsentError(reason, detail)
+
+    def _acked(self, topic: Topic, began: float, records: int) -> None:
+        if not records:
+            return
+        self._metrics.histogram(metrics.PRODUCE_SECONDS, topic.name).observe(time.perf_counter() - began)
+        self._sent += records
+        if self._sent >= RECYCLE_AFTER and self._inner is not None:
+            self._replace_soon(self._inner, "recycled")
 
     def _replace_soon(self, broken: AIOKafkaProducer, reason: str) -> None:
         """Replace beside the caller: it takes longer than a sender may wait, and must be done even if the sender gives up."""
@@ -262,6 +316,12 @@ class Producer:
     def _close_soon(self, inner: AIOKafkaProducer) -> None:
         """Close a producer in a task that nobody cancels: broken off it would leak."""
         _keep(self._closings, _close(inner, self._settings.request_timeout_s))
+
+
+def _look(ack: "asyncio.Future[Any]") -> None:
+    """Look at an ack that nobody waits for any more: an error that nobody has seen is logged as a defect."""
+    if not ack.cancelled():
+        ack.exception()
 
 
 def _keep(tasks: set[asyncio.Task[None]], work: Coroutine[Any, Any, None]) -> None:

@@ -77,6 +77,9 @@ class Role(Enum):
     SERVICE = "service"
 
 
+UNTOUCHABLE: Final = frozenset({Role.STREAMER, Role.OPERATOR, Role.SERVICE})  # no mute or ban holds for them
+
+
 class Outcome(Enum):
     """What the owner of a partition did with an interaction; every taken one has exactly one of these."""
 

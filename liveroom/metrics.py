@@ -65,6 +65,10 @@ BAD_RECORDS: Final = _counter("bad_records_total", "Records that could not be re
 INTERACTIONS: Final = _counter("ingress_interactions_total", "Interactions by what became of them.", "kind", "outcome")
 REFUSALS: Final = _counter("ingress_refusals_total", "Requests refused, by stable code.", "code")
 INGRESS_SECONDS: Final = _histogram("ingress_request_seconds", "From the request's head to its answer.", "route")
+WORD_HITS: Final = _counter("ingress_word_hits_total", "Texts with words of a library, by what was done.", "action")
+REVIEW_OUTCOMES: Final = ("allow", "refuse", "change", "fallback")
+REVIEWS: Final = _counter("ingress_reviews_total", "Texts shown to the review hook, by its answer.", "outcome")
+ACTS: Final = _counter("ingress_acts_total", "Acts of hosts and operators, and of the system itself, that were done.", "act")
 
 # broadcaster
 ITEMS: Final = _counter("broadcaster_items_total", "Items by outcome; taken equals the sum of all others.", "outcome")
@@ -135,7 +139,7 @@ EVERYWHERE: Final = (
     READER_RESTARTS,
     BAD_RECORDS,
 )
-INGRESS: Final = (INTERACTIONS, REFUSALS, INGRESS_SECONDS)
+INGRESS: Final = (INTERACTIONS, REFUSALS, INGRESS_SECONDS, WORD_HITS, REVIEWS, ACTS)
 BROADCASTER: Final = (
     ITEMS,
     PARTITIONS_OWNED,

@@ -61,7 +61,8 @@ Name = Annotated[str, msgspec.Meta(max_length=64, description="what viewers see 
 PackageId = Annotated[
     str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.:-]{0,64}\Z", description="a package, by the sender's own name for it")
 ]
-Millis = Annotated[int, msgspec.Meta(ge=0, le=2**53, description="milliseconds since 1970-01-01 UTC")]
+MAX_MILLIS: Final = 2**53
+Millis = Annotated[int, msgspec.Meta(ge=0, le=MAX_MILLIS, description="milliseconds since 1970-01-01 UTC")]
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 
 
@@ -485,16 +486,25 @@ def judge(ruling: Ruling, stamp: Stamp, offset: int) -> tuple[Ruling, bool]:
 
 # ---- a partition's snapshot
 class Tombstone(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """What a `clear` took away: the messages `ids`, or all of `user`, up to itself, which is message (`seq`, `rseq`)."""
+    """What a `clear` took away: the messages `ids`, or all of `user`, up to itself, which is message (`seq`, `rseq`).
+
+    `before_ms`: what the user sent before then goes too where it comes later.
+    """
 
     seq: int
     rseq: int
     ids: list[str] = []
     user: str = ""
+    before_ms: Millis = 0
 
 
 class RoomSettings(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A room's modes, as `moderation` holds them and the card shows them. Times are milliseconds since 1970, 0: not set."""
+    """A room's modes, as its card shows them.
+
+    `slow_s`: seconds between two messages of one user. `muted_all`: only hosts and `allow` may speak. `no_media`: text only.
+    `fold_identical`: identical danmaku become one with a count. `limit_per_s`: danmaku a second, more are thinned (0: the
+    system's limit). `hidden`: not to be listed anywhere. `dissolved`: nobody may enter or send.
+    """
 
     slow_s: float = 0.0
     muted_all: bool = False
@@ -506,7 +516,28 @@ class RoomSettings(msgspec.Struct, frozen=True, omit_defaults=True):
     limit_per_s: Count = 0
     hidden: bool = False
     dissolved: bool = False
-    since_ms: Millis = 0
+
+
+class RoomChange(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """Modes of a room that change (`RoomSettings`); those left out stay as they are."""
+
+    slow_s: Annotated[float, msgspec.Meta(ge=0, le=86_400)] | msgspec.UnsetType = msgspec.UNSET
+    muted_all: bool | msgspec.UnsetType = msgspec.UNSET
+    allow: Annotated[list[UserId], msgspec.Meta(max_length=200)] | msgspec.UnsetType = msgspec.UNSET
+    followers_only: bool | msgspec.UnsetType = msgspec.UNSET
+    subscribers_only: bool | msgspec.UnsetType = msgspec.UNSET
+    no_media: bool | msgspec.UnsetType = msgspec.UNSET
+    fold_identical: bool | msgspec.UnsetType = msgspec.UNSET
+    limit_per_s: Count | msgspec.UnsetType = msgspec.UNSET
+    hidden: bool | msgspec.UnsetType = msgspec.UNSET
+
+    def modes(self) -> dict[str, Any]:
+        """Return what changes, by name."""
+        told = {name: value for name in self.__struct_fields__ if (value := getattr(self, name)) is not msgspec.UNSET}
+        return {name: _USUAL[name] if value == _USUAL.get(name) else value for name, value in told.items()}
+
+
+_USUAL: Final = msgspec.structs.asdict(RoomSettings())  # the very objects, or they would be written though they are usual
 
 
 class Seen(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -610,7 +641,7 @@ class Presence(msgspec.Struct, frozen=True):
 
     Sent at once when a room gets its first viewer there (the owner then puts the room's card into its next batch), on change at
     most every 2 s, and again every `PRESENCE_INTERVAL_S` without a change, so that a new owner knows all rooms soon. `card`:
-    the gateway needs the room's card anew.
+    it asks for the room's card (an ingress may too, without viewers).
     """
 
     v: int
@@ -697,28 +728,37 @@ class Order(msgspec.Struct, frozen=True):
     rate_per_s: float = 0.0
 
 
-class UserRule(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What is forbidden to one user in one room. Until-times in milliseconds since 1970; 0: no; -1: for good."""
+class RuleKind(Enum):
+    """What a record of `moderation` sets: one mode of a room, one user's mute or ban in it, or a word it does not take."""
 
-    muted_until_ms: int = 0
-    banned_until_ms: int = 0
-    by: str = ""
-    why: str = ""
+    MODE = "mode"
+    MUTE = "mute"
+    BAN = "ban"
+    WORD = "word"
 
 
 class Moderation(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One record of `moderation`: a room's modes (`settings`) or a user's rule (`user`, `rule`) in it."""
+    """One record of `moderation`: one rule, by which the last one of its key holds (`rule_key`).
+
+    `name`: the mode, the user, or the word. `until_ms`: of mutes and bans; 0: lifted, -1: for good. `value`: the mode's
+    value; of a word what to do (WordAction; null: taken off). `by`, `why`, `id`: who set it, why, and the request's id.
+    `room` "*": all rooms.
+    """
 
     v: int
-    room: RoomId
+    room: Annotated[str, msgspec.Meta(pattern=r"^([A-Za-z0-9_-]{1,64}|\*)\Z")]
     at_ms: Millis
-    user: str = ""
-    settings: RoomSettings | None = None
-    rule: UserRule | None = None
+    kind: RuleKind
+    name: str
+    by: str = ""
+    why: str = ""
+    id: str = ""
+    until_ms: int = 0
+    value: Any = None
 
 
 class Audit(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Who did what to whom in which room, and why."""
+    """Who did what in which room, to whom or what (`target`), and why. `what`: the details, as they were asked for."""
 
     v: int
     at_ms: Millis
@@ -729,6 +769,7 @@ class Audit(msgspec.Struct, frozen=True, omit_defaults=True):
     target: str = ""
     why: str = ""
     id: str = ""
+    what: Any = None
 
 
 class DeadLetter(msgspec.Struct, frozen=True):

@@ -22,6 +22,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from liveroom.tokens import Key, read_keys, secret
 from liveroom.topics import DEFAULT_PARTITIONS
 
 MIN_KEY_BYTES = 32
@@ -110,15 +111,29 @@ def _long_enough(key: SecretStr, name: str) -> None:
 
 
 class TokenSettings(ServiceSettings):
-    """The key of user tokens, for the services that check them."""
+    """The keys of user tokens, for the services that check them."""
 
-    token_key: SecretStr = Field(description="HS256 key of user tokens, shared with the identity service; at least 32 bytes")
+    token_key: SecretStr = Field(
+        SecretStr(""), description="HS256 key of user tokens, shared with the identity service; at least 32 bytes"
+    )
+    token_keys_file: Path | None = Field(
+        None,
+        description="JWK Set of user tokens (HS256, RS256, EdDSA), read again when it changes; beside token_key or instead",
+    )
     token_leeway_s: float = Field(30.0, ge=0, description="how far the clocks of token issuer and service may differ")
 
     @model_validator(mode="after")
     def _keys(self) -> "TokenSettings":
-        _long_enough(self.token_key, "token_key")
+        if self.token_keys_file is None or self.token_key.get_secret_value():
+            _long_enough(self.token_key, "token_key")
         return self
+
+    def read_token_keys(self) -> list[Key]:
+        """Return the keys as they are now; raise OSError or KeysError where the file cannot be used."""
+        keys = read_keys(self.token_keys_file.read_bytes()) if self.token_keys_file is not None else []
+        if one := self.token_key.get_secret_value():
+            keys.append(secret(one.encode()))
+        return keys
 
 
 class TicketSettings(ServiceSettings):
@@ -144,6 +159,27 @@ class TicketSettings(ServiceSettings):
         return {name: key.get_secret_value().encode() for name, key in self.ticket_keys.items()}
 
 
+class RateSettings(BaseModel):
+    """How fast one kind of interaction may be sent, at one ingress. 0: as fast as one likes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    user_per_s: float = Field(1.0, ge=0, le=1e6, description="by one user, on average")
+    user_burst: float = Field(5.0, ge=1, le=1e6, description="by one user at once")
+    room_per_s: float = Field(0.0, ge=0, le=1e6, description="in one room, by all")
+
+
+USUAL_RATES = {
+    "danmaku": RateSettings(user_per_s=3, user_burst=10, room_per_s=5000),
+    "gift": RateSettings(user_per_s=20, user_burst=100),
+    "like": RateSettings(user_per_s=5, user_burst=20),
+    "custom": RateSettings(user_per_s=3, user_burst=10, room_per_s=500),
+    "package": RateSettings(user_per_s=5, user_burst=20),
+    "act": RateSettings(user_per_s=20, user_burst=100),
+}
+OTHER_RATE = RateSettings(user_per_s=5, user_burst=20)
+
+
 class IngressSettings(TokenSettings):
     """The entrance for interactions."""
 
@@ -155,6 +191,20 @@ class IngressSettings(TokenSettings):
         2.5, gt=0, description="time for the brokers' ack; then 503 and Retry-After, in all within 3 s"
     )
     max_waiting: int = Field(10_000, ge=1, description="interactions waiting for an ack at once; more get 503 at once")
+    rates: dict[str, RateSettings] = Field(
+        {},
+        description='rates that differ from the usual ones, as JSON: {"danmaku": {"user_per_s": 1, "user_burst": 3}}; '
+        "names are kinds, `package` and `act` (what hosts do)",
+    )
+    word_files: tuple[Path, ...] = Field((), description="word libraries, as JSON list; read again when they change")
+    word_mute_hits: int = Field(5, ge=0, description="texts with words after which a user is muted; 0: never")
+    word_media_hits: int = Field(0, ge=0, description="refused texts of a room after which it takes no media; 0: never")
+    word_window_s: float = Field(300.0, gt=0, description="time within which these count")
+    word_mute_s: int = Field(600, ge=1, description="how long such a mute holds")
+    review_url: str = Field("", description="HTTP hook that is asked about every danmaku; none: nobody is asked")
+    review_timeout_s: float = Field(0.2, gt=0, le=2, description="time for its answer")
+    review_fallback: Literal["allow", "refuse"] = Field("allow", description="what is done while it does not answer")
+    announce_rooms_per_s: float = Field(200.0, gt=0, description="pace of an announcement to all rooms")
 
 
 class BroadcasterSettings(ServiceSettings):

@@ -1,33 +1,24 @@
-"""Entry tickets (scheduler to edge) and user tokens (identity service to all). Pure.
+"""Entry tickets, from the scheduler to the edge, and whom they and user tokens speak for. Pure.
 
 A ticket is `v1.<key id>.<payload>.<signature>`: JSON and its HMAC-SHA256, both base64url. It names the gateways it is good
-for with their start generation, so one that restarted or drains refuses it. A user token is a JWT; the algorithms are fixed
-here, never taken from the token.
+for with their start generation, so one that restarted or drains refuses it.
 """
 
 import base64
 import binascii
 import hmac
-import re
 from collections.abc import Mapping
 from hashlib import sha256
-from typing import Any, Final
+from typing import Final
 
-import jwt
 import msgspec
 
 from liveroom.errors import Code, ProblemError
 from liveroom.kinds import Role
-from liveroom.topics import ROOM_ID, USER_ID
 
-AUDIENCE: Final = "liveroom"
-ALGORITHMS: Final = ("HS256",)
 TICKET_TTL_S: Final = 60
 MAX_TICKET_CHARS: Final = 2048
-_MAX_NAME_CHARS: Final = 64
-_MAX_LEVEL: Final = 255
 _TICKET_PARTS: Final = 4
-_SURROGATE: Final = re.compile("[\\ud800-\\udfff]")  # alone in a text: no record (UTF-8) can hold it
 
 
 class User(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -85,55 +76,6 @@ def verify(text: str, keys: Mapping[str, bytes], purpose: str, now_ms: int) -> T
     if now_ms >= ticket.expires_ms:
         raise ProblemError(Code.TICKET_EXPIRED)
     return ticket
-
-
-def sign_user(user: User, key: bytes, now_s: int, ttl_s: int = 3600, key_id: str = "") -> str:
-    """Return a user token. For the demo, tests and `liveroom token`; in production an identity service signs them."""
-    claims: dict[str, Any] = {"sub": user.id, "aud": AUDIENCE, "iat": now_s, "exp": now_s + ttl_s, "role": user.role.value}
-    claims |= {"level": user.level, "name": user.name}
-    if user.rooms:
-        claims["rooms"] = list(user.rooms)
-    if user.follower:
-        claims["follower"] = True
-    if user.subscriber:
-        claims["subscriber"] = True
-    return jwt.encode(claims, key, algorithm=ALGORITHMS[0], headers={"kid": key_id} if key_id else None)
-
-
-def verify_user(token: str, key: bytes, leeway_s: float = 30) -> User:
-    """Return who a user token speaks for, or raise a problem (token_invalid, token_expired)."""
-    try:
-        claims = jwt.decode(
-            token,
-            key,
-            algorithms=list(ALGORITHMS),
-            audience=AUDIENCE,
-            leeway=leeway_s,
-            options={"require": ["exp", "sub", "aud"]},
-        )
-    except jwt.ExpiredSignatureError:
-        raise ProblemError(Code.TOKEN_EXPIRED) from None
-    except (jwt.InvalidTokenError, UnicodeError) as error:
-        raise ProblemError(Code.TOKEN_INVALID, str(error)) from None
-    return _user_of(claims)
-
-
-def _user_of(claims: Mapping[str, Any]) -> User:
-    subject, level, name = claims["sub"], claims.get("level", 0), claims.get("name", "")
-    rooms = claims.get("rooms", [])
-    if not isinstance(subject, str) or not USER_ID.match(subject):
-        raise ProblemError(Code.TOKEN_INVALID, "sub is not a user id")
-    if not isinstance(level, int) or isinstance(level, bool) or not 0 <= level <= _MAX_LEVEL:
-        raise ProblemError(Code.TOKEN_INVALID, "level is not 0 to 255")
-    if not isinstance(name, str) or len(name) > _MAX_NAME_CHARS or _SURROGATE.search(name):
-        raise ProblemError(Code.TOKEN_INVALID, "name is not a text of at most 64 characters")
-    if not isinstance(rooms, list) or not all(isinstance(room, str) and ROOM_ID.match(room) for room in rooms):
-        raise ProblemError(Code.TOKEN_INVALID, "rooms is not a list of rooms")
-    try:
-        role = Role(claims.get("role", Role.VIEWER.value))
-    except ValueError:
-        raise ProblemError(Code.TOKEN_INVALID, "role is not known") from None
-    return User(subject, role, level, name, tuple(rooms), claims.get("follower") is True, claims.get("subscriber") is True)
 
 
 def _b64(data: bytes) -> str:

@@ -47,7 +47,9 @@ class Topic:
 
 UPLINK: Final = Topic("uplink", "room", "accepted interactions, one record each", 24 * _HOUR_MS)
 BROADCAST: Final = Topic("broadcast", "none: the room's partition", "the global queue: CLAIM, BATCH, SNAPSHOT", 24 * _HOUR_MS)
-MODERATION: Final = Topic("moderation", "room, user", "mutes, bans, room modes", -1, compacted=True)
+MODERATION: Final = Topic(
+    "moderation", "room, rule, name", "mutes, bans, room modes, words: one rule a key", -1, compacted=True
+)
 PRESENCE: Final = Topic("presence", "room", "viewers of a room on one gateway", 10 * _MINUTE_MS)
 GATEWAYS: Final = Topic("gateways", "gateway id", "load reports, one a second", 10 * _MINUTE_MS, 1, compacted=True)
 CONTROL: Final = Topic("control", "gateway id", "orders to a gateway", -1, 1, compacted=True)
@@ -91,6 +93,9 @@ def room_hash(room: str) -> int:
     return int.from_bytes(blake2b(room.encode(), digest_size=8).digest(), "little")
 
 
-def moderation_key(room: str, user: str | None = None) -> bytes:
-    """Return the key in `moderation` of a room's modes, or of one user in that room."""
-    return f"{room}/{user}".encode() if user is not None else room.encode()
+def rule_key(room: str, kind: str, name: str) -> bytes:
+    """Return the key of one rule in `moderation`.
+
+    A key for every mode, mute, ban and word: two moderators who change different things at once both get what they wanted.
+    """
+    return f"{room}/{kind}/{name}".encode()

@@ -96,7 +96,7 @@ def cors(origins: tuple[str, ...]) -> Middleware:
             return await handler(request)
         if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
             response: web.StreamResponse = web.Response(status=204)
-            response.headers["Access-Control-Allow-Methods"] = "GET, POST, DELETE, PUT"
+            response.headers["Access-Control-Allow-Methods"] = "GET, POST, DELETE, PUT, PATCH"
             response.headers["Access-Control-Allow-Headers"] = _ALLOWED_HEADERS
             response.headers["Access-Control-Max-Age"] = _PREFLIGHT_AGE_S
         else:

@@ -63,8 +63,7 @@ class Joined(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t", tag
 
     `seq`, `rseq`, `epoch` are None where the gateway has seen nothing of the room yet: the first batch then sets them.
     `resumed`: the numbers are the viewer's own and what it missed follows now, so no pull is needed. `card`: the room as it was
-    at `seq`; where the gateway does not have it within a second, it follows as a frame of its own. `rules`: mutes of this user
-    that hold.
+    at `seq`; where the gateway does not have it within a second, it follows as a frame of its own.
     """
 
     room: str
@@ -74,7 +73,6 @@ class Joined(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t", tag
     pos: str = ""
     resumed: bool = False
     card: Card | None = None
-    rules: msgspec.Raw = msgspec.Raw(b"null")
 
 
 class Carded(msgspec.Struct, frozen=True, tag_field="t", tag="card"):
@@ -125,7 +123,10 @@ class Message(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Notice(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t", tag="notice"):
-    """To one user: muted, banned, kicked. Has an id, no number."""
+    """To one user: muted, banned, kicked, or no longer so.
+
+    Has an id, no number. A mute that holds is told again on entering.
+    """
 
     room: str
     kind: Kind
@@ -143,7 +144,7 @@ class Move(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t", tag="
 
 
 class Error(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t", tag="error"):
-    """A refused frame or join. `code` is stable (liveroom/errors.py)."""
+    """A refused frame or join; or the viewer is put out of the room (banned, kicked, room_dissolved). `code` is stable."""
 
     code: str
     detail: str = ""

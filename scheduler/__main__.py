@@ -8,10 +8,12 @@ import structlog
 from aiokafka.errors import KafkaError
 
 from liveroom import metrics, service, topics
+from liveroom.files import watch
 from liveroom.kafka import TopicReader, TopicsError, ensure_topics
 from liveroom.records import BadRecordError, JsonReader, LoadReport
 from liveroom.service import Runtime
 from liveroom.settings import SchedulerSettings
+from liveroom.tokens import Verifier
 from liveroom.web import serve
 from scheduler.app import Entry
 from scheduler.placement import Placement
@@ -62,13 +64,19 @@ async def _open(settings: SchedulerSettings, runtime: Runtime) -> TopicReader:
 async def run(settings: SchedulerSettings, runtime: Runtime) -> None:
     """Serve until told to stop. While Kafka is away, answers come from what is known until it is stale, then 503."""
     placement = Placement(settings.stale_s)
-    entry = Entry(settings, placement, runtime.metrics)
+    verifier = Verifier(await asyncio.to_thread(settings.read_token_keys), settings.token_leeway_s)
+    entry = Entry(settings, placement, verifier, runtime.metrics)
+    key_files = [settings.token_keys_file] if settings.token_keys_file is not None else []
     async with asyncio.TaskGroup() as tasks:
-        following = tasks.create_task(follow(settings, placement, entry, runtime))
+        working = [
+            tasks.create_task(follow(settings, placement, entry, runtime)),
+            tasks.create_task(watch(key_files, settings.read_token_keys, verifier.use)),
+        ]
         async with serve(entry.app(), settings.host, settings.port) as (_, port):
             log.info("listening", host=settings.host, port=port)
             await runtime.stopping.wait()
-        following.cancel()
+        for task in working:
+            task.cancel()
 
 
 if __name__ == "__main__":

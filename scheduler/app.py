@@ -18,22 +18,22 @@ from liveroom.kinds import Role
 from liveroom.service import Metrics
 from liveroom.settings import SchedulerSettings
 from liveroom.tickets import TICKET_TTL_S, Ticket, User
+from liveroom.tokens import Verifier
 from liveroom.topics import ROOM_ID
 from liveroom.web import cors, json_response, problems
 from liveroom.wire import MAX_ROOMS_PER_CONNECTION
 from scheduler.placement import Placement, Standing
 
 RETRY_AFTER_S: Final = 1.0
-BEARER: Final = "Bearer "
 
 
 class Entry:
     """Answers entry requests from what `placement` knows."""
 
-    def __init__(self, settings: SchedulerSettings, placement: Placement, made: Metrics) -> None:
+    def __init__(self, settings: SchedulerSettings, placement: Placement, verifier: Verifier, made: Metrics) -> None:
         self._settings = settings
         self._placement = placement
-        self._token_key = settings.token_key.get_secret_value().encode()
+        self._verifier = verifier
         self._key_id, self._key = next(iter(settings.keys().items()))
         self._entered = made.counter(metrics.ENTRIES, "entered")
         self._refused = {code: made.counter(metrics.ENTRIES, code.value) for code in Code}
@@ -101,6 +101,4 @@ class Entry:
             if not self._settings.guests:
                 raise ProblemError(Code.TOKEN_MISSING)
             return User(f"guest-{secrets.token_hex(8)}", Role.GUEST)
-        if not authorization.startswith(BEARER):
-            raise ProblemError(Code.TOKEN_INVALID, "Authorization: Bearer ...")
-        return tickets.verify_user(authorization[len(BEARER) :], self._token_key, self._settings.token_leeway_s)
+        return self._verifier.bearer(authorization, time.time())

@@ -1,6 +1,7 @@
 """Fixtures all tests share: one real Kafka a session, fresh topics a test."""
 
 import asyncio
+import os
 import secrets
 import threading
 from collections.abc import Iterator
@@ -10,8 +11,10 @@ from blockbuster import BlockBuster, blockbuster_ctx
 
 from liveroom.cli.localkafka import kafka_cluster
 from liveroom.settings import KafkaSettings
+from tests.rates import NO_RATES
 
 PARTITIONS = 4
+os.environ.setdefault("LIVEROOM_RATES", NO_RATES)  # services take it from here
 SCANNED = ["broadcaster", "edge", "ingress", "liveroom", "scheduler", "viewer"]  # the command line may wait for a small file
 
 

@@ -32,6 +32,7 @@ PULL_TIMEOUT_S: Final = 5.0
 SEND_TIMEOUT_S: Final = 5.0
 RETRIES: Final = 5
 MAX_BATCH_BYTES: Final = 16 * 1024 * 1024
+_AGAIN: Final = frozenset({Code.QUEUE_UNAVAILABLE.value, Code.NOT_READY.value})
 _OVER: Final = {aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSING, aiohttp.WSMsgType.CLOSED, aiohttp.WSMsgType.ERROR}
 log = structlog.get_logger()
 
@@ -401,7 +402,7 @@ class Sender:
                 if answer.status == HTTPStatus.ACCEPTED:
                     return Accepted(id_, told["at_ms"]), 0.0
                 code = str(told.get("code", answer.status))
-                if code == Code.QUEUE_UNAVAILABLE.value:
+                if code in _AGAIN:
                     return Unknown(id_, code), float(told.get("retry_after_s", 1.0))
                 return Refused(id_, code), 0.0
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:

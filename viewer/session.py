@@ -14,6 +14,7 @@ from enum import Enum
 from typing import Final, NamedTuple
 
 from liveroom.closecodes import ABNORMAL, Close, CloseRule, rule_for
+from liveroom.errors import Code
 from liveroom.wire import (
     HEARTBEAT_S,
     VIEWER_SILENCE_S,
@@ -192,6 +193,15 @@ Effect = (
 )
 
 
+_OUT: Final = {
+    Code.BANNED.value: Close.BANNED,
+    Code.KICKED.value: Close.KICKED,
+    Code.ROOM_DISSOLVED.value: Close.ROOM_DISSOLVED,
+    Code.FORBIDDEN.value: Close.NORMAL,
+    Code.ROOM_INVALID.value: Close.NORMAL,
+}
+
+
 class Missing(NamedTuple):
     """Reliable messages that may still come, and the cursor from just before them."""
 
@@ -313,7 +323,9 @@ class Session:
             case Move():
                 self._move_at = now + frame.delay_s
                 effects.append(Moved(frame.reason))
-            case Notice() | Error() | Left():
+            case Error():
+                self._refused(frame, effects)
+            case Notice() | Left():
                 effects.append(Told(frame))
             case Beat():
                 pass
@@ -432,6 +444,16 @@ class Session:
             self.wake_at = due
         else:
             self.wake_at = None
+
+    def _refused(self, error: Error, effects: list[Effect]) -> None:
+        """Do not ask again for a room that does not take this user; without any room there is nothing to stay for."""
+        effects.append(Told(error))
+        code = _OUT.get(error.code)
+        if code is None or self.rooms.pop(error.room, None) is None:
+            return
+        if not self.rooms:
+            self.state = State.ENDED
+            effects += [Disconnect(code), Ended(rule_for(code))]
 
     def _set_heartbeat(self, interval_s: float, now: float) -> None:
         self._base_s = self._beat_s = interval_s

@@ -17,7 +17,8 @@ from aiohttp import web
 from liveroom.cli.processes import HOST, ROOT
 from liveroom.closecodes import TABLE
 from liveroom.errors import Code, ProblemError
-from liveroom.tickets import User, sign_user
+from liveroom.tickets import User
+from liveroom.tokens import sign_user
 from liveroom.topics import USER_ID
 from liveroom.web import json_response, problems
 

@@ -32,7 +32,8 @@ from prometheus_client.parser import text_string_to_metric_families
 import liveroom
 from liveroom.cli.tether import spawn_tethered, stop_process
 from liveroom.kinds import Role
-from liveroom.tickets import User, sign_user
+from liveroom.tickets import User
+from liveroom.tokens import sign_user
 from liveroom.topics import DEFAULT_PARTITIONS
 
 HOST: Final = "127.0.0.1"
@@ -246,7 +247,7 @@ class Service:
 
 
 class System:
-    """One ingress, one scheduler, broadcasters and edges on a given Kafka: `async with System(bootstrap) as system: ...`.
+    """Ingresses, one scheduler, broadcasters and edges on a given Kafka: `async with System(bootstrap) as system: ...`.
 
     All are started at once and ready when the block begins. `folder` None: a temporary one, removed at the end unless
     `keep_logs` or something failed. `settings` go to every service, `settings_of` to those of one module; names are those of
@@ -262,6 +263,7 @@ class System:
         partitions: int = DEFAULT_PARTITIONS,
         edges: int = 2,
         broadcasters: int = 1,
+        ingresses: int = 1,
         origins: Sequence[str] = (),
         settings: Mapping[str, str] | None = None,
         settings_of: Mapping[str, Mapping[str, str]] | None = None,
@@ -282,10 +284,10 @@ class System:
         self._origins = list(origins)
         self._settings = dict(settings or {})
         self._settings_of = dict(settings_of or {})
-        self._counts = {"broadcaster": broadcasters, "edge": edges}
+        self._counts = {"broadcaster": broadcasters, "edge": edges, "ingress": ingresses}
         self._on_step = on_step or (lambda _: None)
         self._died = asyncio.Event()
-        self._ingress: Service | None = None
+        self.ingresses: list[Service] = []
         self._scheduler: Service | None = None
         self.broadcasters: list[Service] = []
         self.edges: list[Service] = []
@@ -299,10 +301,10 @@ class System:
 
     @property
     def ingress(self) -> Service:
-        """The ingress process."""
-        if self._ingress is None:
+        """The first ingress process."""
+        if not self.ingresses:
             raise ServiceError("the system was not started")
-        return self._ingress
+        return self.ingresses[0]
 
     @property
     def scheduler(self) -> Service:
@@ -324,8 +326,7 @@ class System:
     @property
     def services(self) -> list[Service]:
         """Return all processes, in the order in which they are stopped."""
-        ends = [service for service in (self._ingress,) if service is not None]
-        return [*ends, *self.broadcasters, *self.edges, *([self._scheduler] if self._scheduler is not None else [])]
+        return [*self.ingresses, *self.broadcasters, *self.edges, *([self._scheduler] if self._scheduler is not None else [])]
 
     def token(
         self,
@@ -361,7 +362,7 @@ class System:
         if self.services:
             raise ServiceError("started already")
         self._folder, self._lock = await asyncio.to_thread(_make_folder, self._given_folder)
-        self._ingress = self._service("ingress", 1)
+        self.ingresses = [self._service("ingress", i + 1) for i in range(self._counts["ingress"])]
         self._scheduler = self._service("scheduler", 1)
         self.broadcasters = [self._service("broadcaster", i + 1) for i in range(self._counts["broadcaster"])]
         self.edges = [self._service("edge", i + 1) for i in range(self._counts["edge"])]

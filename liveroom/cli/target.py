@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from liveroom.cli.running import Running, RuntimeFolderError, find_running
 from liveroom.kinds import Role
 from liveroom.settings import MIN_KEY_BYTES, KafkaSettings, ServiceSettings
-from liveroom.tickets import User, sign_user
+from liveroom.tickets import User
+from liveroom.tokens import sign_user
 from liveroom.topics import ROOM_ID, USER_ID
 
 TOKEN_TTL_S = 3600

@@ -24,6 +24,7 @@ from liveroom.wire import payload_text
 from tests.bench.e2e import FILE
 from tests.bench.figure import Figure
 from tests.log import read_all
+from tests.rates import NO_RATES
 
 ITEMS = 150_000
 ROOMS = (1, 100, 10_000)
@@ -50,7 +51,9 @@ async def measure() -> AsyncIterator[Figure]:
 
 def _system(bootstrap: str, **settings: str) -> System:
     known = {"ROOM_LIMIT_PER_S": str(NO_LIMIT), "KAFKA__SESSION_TIMEOUT_S": "3"}
-    return System(bootstrap, prefix=f"b{secrets.token_hex(4)}.", partitions=1, edges=1, settings=known | settings)
+    return System(
+        bootstrap, prefix=f"b{secrets.token_hex(4)}.", partitions=1, edges=1, settings=known | {"RATES": NO_RATES} | settings
+    )
 
 
 async def _fill(system: System, count: int, rooms: int, *, rate_per_s: float = 0.0) -> None:

@@ -30,6 +30,7 @@ from liveroom.records import Item, Uplink, encode_uplink
 from liveroom.settings import KafkaSettings
 from liveroom.topics import DEAD_LETTER
 from tests.bench.figure import Figure
+from tests.rates import NO_RATES
 from viewer.client import Accepted, Sender, Viewer
 from viewer.session import Delivered, Effect
 
@@ -45,7 +46,7 @@ async def measure() -> AsyncIterator[Figure]:
     """Give the figures of this group."""
     async with kafka_cluster() as bootstrap:
         prefix = f"b{secrets.token_hex(4)}."
-        async with System(bootstrap, prefix=prefix, partitions=4, edges=1) as system:
+        async with System(bootstrap, prefix=prefix, partitions=4, edges=1, settings={"RATES": NO_RATES}) as system:
             hops, delays = await _quiet(system)
             hop = statistics.median(hops)
             yield Figure("e2e.hop_median_ms", hop * 1000, "ms", "baseline: one bare hop through the same broker")

@@ -29,6 +29,7 @@ from aiohttp.http_websocket import WebSocketWriter
 from edge.hub import Delivered, Hub
 from edge.server import Server
 from liveroom.kinds import Kind
+from liveroom.moderation import Rules
 from liveroom.records import Anchor, Batch, RoomEntry, RoomFlags, decode_broadcast, encode_batch
 from liveroom.service import Runtime
 from liveroom.settings import EdgeSettings
@@ -127,7 +128,7 @@ async def gateway() -> AsyncIterator[Gateway]:
     settings = EdgeSettings(instance="e1", ticket_keys={"k1": KEY}, max_connections=HUGE, max_joins_per_s=1e6, heartbeat_s=600)
     runtime = Runtime("edge")
     runtime.watch_gc()  # as in the service
-    server = Server(settings, Hub(), runtime, 1)
+    server = Server(settings, Hub(), Rules(), runtime, 1)
     bare: list[web.WebSocketResponse] = []
 
     async def upgrade(request: web.Request) -> web.WebSocketResponse:

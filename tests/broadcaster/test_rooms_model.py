@@ -10,12 +10,12 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
-from broadcaster.audience import Viewers
 from broadcaster.room import BEST_EFFORT_DEDUPE_MS, NUMBERED, RECENT_MESSAGES, RELIABLE
-from broadcaster.rooms import DEDUPE_MS, BadBodyError, Rooms
+from broadcaster.rooms import BAN_KNOWN_MS, DEDUPE_MS, BadBodyError, Rooms
+from liveroom.audience import Viewers
 from liveroom.bodies import Clear
 from liveroom.kinds import Kind, Role
-from liveroom.records import Balance, Item, RoomFlags, RoomSettings, RoomState, Uplink
+from liveroom.records import Balance, Item, RoomChange, RoomFlags, RoomSettings, RoomState, Uplink
 from liveroom.wire import Message
 from tests.broadcaster.ticks import SANCTIONS, T0, Tick, item, loaded, read, snapshot, states, tick, uplink
 
@@ -72,6 +72,7 @@ class Expected:
         self.may_go: set[Name] = set()
         self.likes: dict[str, int] = defaultdict(int)
         self.like_items = 0
+        self.hidden: dict[tuple[str, str], int] = defaultdict(int)
         self.clears_of_bans = 0
         self.numbers: dict[str, tuple[int, int]] = defaultdict(lambda: (0, 0))
         self.epochs: dict[str, int] = {}
@@ -91,6 +92,27 @@ class Expected:
             self.balance.duplicate += len(kinds)
             return
         met[key] = at_ms
+        if (
+            all(kind in NUMBERED and kind not in RELIABLE for kind in kinds)
+            and record.at_ms < self.hidden[record.room, record.user]
+        ):
+            self.balance.skipped += len(kinds)
+            return
+        self._hide(record)
+        self._take(record, kinds, is_reliable=is_reliable)
+
+    def _hide(self, record: Uplink) -> None:
+        for each in record.items:
+            if each.kind is Kind.BAN:
+                user, before_ms = msgspec.json.decode(each.data)["user"], record.at_ms + BAN_KNOWN_MS
+            elif each.kind is Kind.CLEAR:
+                body = msgspec.json.decode(each.data)
+                user, before_ms = body.get("user", ""), body.get("before_ms", 0)
+            else:
+                continue
+            self.hidden[record.room, user] = max(before_ms, self.hidden[record.room, user])
+
+    def _take(self, record: Uplink, kinds: list[Kind], *, is_reliable: bool) -> None:
         for index, each in enumerate(record.items):
             id_ = record.user, record.item_id(index)
             if each.kind in RELIABLE:
@@ -165,7 +187,8 @@ class Expected:
                 if before.id != clear.id and (before.user != clear.user or before.kind is Kind.CLEAR)
             ]
         elif message.kind is Kind.ROOM:
-            self.settings[room] = msgspec.json.decode(message.data, type=RoomSettings)
+            change = msgspec.json.decode(message.data, type=RoomChange)
+            self.settings[room] = msgspec.structs.replace(self.settings[room], **change.modes())
         elif message.kind in {Kind.DISSOLVE, Kind.REOPEN}:
             is_gone = message.kind is Kind.DISSOLVE
             self.settings[room] = msgspec.structs.replace(self.settings[room], dissolved=is_gone)

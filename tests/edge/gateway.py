@@ -17,6 +17,7 @@ from websockets.typing import Subprotocol
 from edge.hub import Hub
 from edge.kafka import drive
 from edge.server import Server
+from liveroom.moderation import Rules
 from liveroom.records import Anchor, Batch, NoticeEntry, RoomEntry, RoomFlags, decode_broadcast, encode_batch
 from liveroom.service import Runtime
 from liveroom.settings import EdgeSettings
@@ -84,7 +85,7 @@ def settings_of(**changes: Any) -> EdgeSettings:
 @asynccontextmanager
 async def running(settings: EdgeSettings, *, tls: ssl.SSLContext | None = None) -> AsyncIterator[Gateway]:
     """Serve while the block runs."""
-    server = Server(settings, Hub(), Runtime("edge"), GENERATION)
+    server = Server(settings, Hub(), Rules(), Runtime("edge"), GENERATION)
     async with serve(server.app, "127.0.0.1", 0, shutdown_timeout_s=0.2, tls=tls) as (runner, port):
         keeper = asyncio.create_task(server.keep_time(lambda: runner.server.connections if runner.server else ()))
         yield Gateway(server, port)

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from edge.frames import Frames
 from edge.hub import LINGER_S, Delivered, Hub
 from edge.room import Room
+from liveroom.closecodes import Close
+from liveroom.kinds import Role
 from liveroom.records import Anchor, Batch, NoticeEntry, RoomEntry, RoomFlags, decode_broadcast, encode_batch
 from liveroom.topics import room_hash
 from liveroom.wire import BatchHeader, Payload, ReceivedBatch, decode_server_frame, inflate, pack_payload, websocket_frame
@@ -27,6 +29,8 @@ class FakeMember:
     slow: bool = False
     rooms: dict[int, Room] = field(default_factory=dict)
     got: list[bytes] = field(default_factory=list)
+    user: str = "u"
+    role: Role = Role.VIEWER
 
     def push(self, frames: Frames) -> int:
         frame = frames.reliable(deflate=self.deflates) if self.slow else frames.make(deflate=self.deflates)
@@ -37,6 +41,9 @@ class FakeMember:
 
     def send(self, frame: bytes) -> None:
         self.got.append(frame)
+
+    def close(self, _: Close, __: str = "") -> None:
+        raise AssertionError("the hub closes nobody")
 
     def replay(self, frames: Frames, *, is_whole: bool) -> None:
         frame = frames.make(deflate=self.deflates) if is_whole else frames.reliable(deflate=self.deflates)

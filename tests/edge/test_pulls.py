@@ -17,8 +17,10 @@ from edge.pulls import Pulls
 from edge.server import Puller, Server
 from liveroom import metrics
 from liveroom.bodies import Clear
+from liveroom.closecodes import Close
 from liveroom.kafka import Producer, ensure_topics
-from liveroom.kinds import Kind
+from liveroom.kinds import Kind, Role
+from liveroom.moderation import Rules
 from liveroom.queue import QueueReader
 from liveroom.records import Anchor, Claim, RoomEntry, RoomFlags, encode_batch, encode_claim
 from liveroom.service import Runtime
@@ -106,7 +108,7 @@ async def desk(kafka: KafkaSettings, **changes: Any) -> AsyncIterator[Desk]:
     settings = EdgeSettings(instance="e1", ticket_keys={"k1": "a" * 32}, kafka=kafka, **changes)
     runtime = Runtime("edge")
     await ensure_topics(kafka, [BROADCAST])
-    server = Server(settings, Hub(), runtime, 1)
+    server = Server(settings, Hub(), Rules(), runtime, 1)
     queue = QueueReader(kafka, runtime.metrics)
     async with producing(kafka, runtime.metrics) as producer:
         await queue.start()
@@ -290,7 +292,9 @@ async def test_a_puller_may_pull_for_a_while_after_its_connection_ended_and_then
 class _Nobody:
     """Keeps a room local."""
 
+    user = "nobody"
     user_hash = 1
+    role = Role.VIEWER
     deflates = False
 
     def __init__(self) -> None:
@@ -300,6 +304,9 @@ class _Nobody:
         return 1
 
     def send(self, _: bytes) -> None:
+        return
+
+    def close(self, _: Close, __: str = "") -> None:
         return
 
     def replay(self, *_: Any, **__: Any) -> None:

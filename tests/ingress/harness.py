@@ -10,21 +10,29 @@ import time
 import urllib.error
 import urllib.request
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
 
-from ingress.app import make_app
+from ingress.acts import Acts
+from ingress.announcing import Announcer
+from ingress.app import App
+from ingress.entrance import Entrance
+from ingress.review import Reviewer
+from ingress.roomstate import RoomStates
+from ingress.words import Libraries
 from liveroom.kafka import UnsentError, topic_name
 from liveroom.kinds import Role
+from liveroom.moderation import Rules
 from liveroom.records import Uplink, decode_uplink
-from liveroom.service import Metrics
+from liveroom.service import Metrics, Runtime
 from liveroom.settings import IngressSettings, KafkaSettings
-from liveroom.tickets import User, sign_user
-from liveroom.topics import UPLINK
+from liveroom.tickets import User
+from liveroom.tokens import Verifier, sign_user
+from liveroom.topics import UPLINK, Topic
 from liveroom.web import serve
 from tests.log import read_all
 
@@ -51,11 +59,19 @@ class FakeQueue:
     waiting: int = 0
     error: UnsentError | None = None
     taken: list[Uplink] = field(default_factory=list)
+    written: list[tuple[Topic, bytes, bytes]] = field(default_factory=list)
 
-    async def put(self, room: str, value: bytes) -> None:
+    async def put(self, topic: Topic, key: bytes, value: bytes) -> None:
         if self.error is not None:
             raise self.error
-        self.taken.append(decode_uplink(room.encode(), value))
+        self.written.append((topic, key, value))
+        if topic is UPLINK:
+            self.taken.append(decode_uplink(key, value))
+
+    async def put_many(self, topic: Topic, records: Sequence[tuple[bytes, bytes]]) -> list[UnsentError | None]:
+        for key, value in records:
+            await self.put(topic, key, value)
+        return [None] * len(records)
 
 
 @dataclass
@@ -67,6 +83,8 @@ class Served:
     http: aiohttp.ClientSession
     made: Metrics
     queue: FakeQueue
+    rules: Rules
+    libraries: Libraries
 
     def count(self, name: str, **labels: str) -> float | None:
         return self.made.registry.get_sample_value(name, labels)
@@ -74,11 +92,19 @@ class Served:
 
 @asynccontextmanager
 async def served(**changed: Any) -> AsyncIterator[Served]:
-    settings, queue, made = settings_of(**changed), FakeQueue(), Metrics("ingress")
-    async with serve(make_app(settings, queue, made), "127.0.0.1", 0) as (_, port):
+    settings, queue, runtime, rules = settings_of(**changed), FakeQueue(), Runtime("ingress"), Rules()
+    rules.are_read = True
+    libraries, reviewer = Libraries(rules.words), Reviewer(settings, runtime.metrics)
+    entrance = Entrance(settings, queue, rules, libraries, reviewer, runtime.metrics)
+    states, announcer = RoomStates(settings, queue, rules), Announcer(settings, queue, runtime)
+    acts = Acts(entrance.desk, entrance.gate, rules, states, announcer)
+    app = App(settings, Verifier(settings.read_token_keys(), settings.token_leeway_s), entrance, acts, runtime.metrics)
+    async with serve(app.web, "127.0.0.1", 0) as (_, port):
         url = f"http://127.0.0.1:{port}"
         async with aiohttp.ClientSession(url) as http:
-            yield Served(url, port, http, made, queue)
+            yield Served(url, port, http, runtime.metrics, queue, rules, libraries)
+    await entrance.close()
+    await reviewer.close()
 
 
 @dataclass

@@ -12,6 +12,7 @@ import pytest
 from yarl import URL
 
 from ingress import checks
+from ingress.actions import BY_KIND
 from liveroom.errors import TABLE, Code
 from liveroom.kafka import Unsent, UnsentError
 from liveroom.kinds import Kind, Role
@@ -90,7 +91,7 @@ async def test_every_metric_is_there_at_0_from_the_start() -> None:
             for outcome in checks.Outcome:
                 assert ingress.count("liveroom_ingress_interactions_total", kind=route.name, outcome=outcome.value) == 0
             assert ingress.count("liveroom_ingress_request_seconds_count", route=route.path) == 0
-        for code in checks.REFUSALS:
+        for code in Code:
             assert ingress.count("liveroom_ingress_refusals_total", code=code.value) == 0
 
 
@@ -310,5 +311,5 @@ def test_the_settings_leave_time_to_answer_within_3_s() -> None:
 
 
 def test_a_kind_counts_under_its_own_name() -> None:
-    assert [route.name for route in checks.ROUTES] == [rule.kind.value for rule in checks.RULES] + ["package"]
-    assert Kind.GIFT in checks.ROLES_OF
+    assert [route.name for route in checks.ROUTES] == [kind.value for kind in BY_KIND] + ["package"]
+    assert Kind.GIFT in BY_KIND

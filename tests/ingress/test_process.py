@@ -29,7 +29,7 @@ async def send(
         body = await answer.json(content_type=None)
         if answer.status == 503:
             assert answer.headers["Retry-After"] == "1"
-            assert body["code"] == "queue_unavailable"
+            assert body["code"] in {"queue_unavailable", "not_ready"}
         return answer.status, body, time.monotonic() - began
 
 

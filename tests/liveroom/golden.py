@@ -34,13 +34,13 @@ from liveroom.records import (
     RoomFlags,
     RoomSettings,
     RoomState,
+    RuleKind,
     Seen,
     SnapshotChunk,
     Stamp,
     StoredRoom,
     Tombstone,
     Uplink,
-    UserRule,
 )
 from liveroom.topics import room_hash
 
@@ -179,8 +179,9 @@ ALL: Final = (
     _json("presence.json", Presence(1, "room-1", "edge-1", AT_MS, 11, 12, AT_MS)),
     _json("load-report.json", _load_report()),
     _json("order.json", Order(1, "edge-1", AT_MS, OrderKind.SHED, AT_MS, "hot", 50.0)),
-    _json("moderation-room.json", Moderation(1, "room-1", AT_MS, settings=RoomSettings(slow_s=5.0, since_ms=AT_MS))),
-    _json("moderation-user.json", Moderation(1, "room-1", AT_MS, user="u9", rule=UserRule(-1, 0, "u1", "spam"))),
+    _json("moderation-mode.json", Moderation(1, "room-1", AT_MS, RuleKind.MODE, "slow_s", "u1", id="m1", value=5.0)),
+    _json("moderation-mute.json", Moderation(1, "room-1", AT_MS, RuleKind.MUTE, "u9", "u1", "spam", "m2", until_ms=-1)),
+    _json("moderation-word.json", Moderation(1, "*", AT_MS, RuleKind.WORD, "spam", "op", id="m3", value="mask")),
     _json("audit.json", Audit(1, AT_MS, "room-1", "u1", Role.MODERATOR, "mute", "u9", "spam", "m1")),
     _json("dead-letter.json", DeadLetter(1, "uplink", 3, 42, "schema", "Expected `int`", AT_MS, b"room-1", b"\xff{")),
     Golden("room.msgpack", msgspec.msgpack.encode(room()), room(), msgspec.msgpack.Decoder(RoomState).decode),

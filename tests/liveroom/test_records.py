@@ -395,7 +395,7 @@ ROOM_STATES = st.builds(
     epoch=COUNTS,
     seq=COUNTS,
     rseq=COUNTS,
-    settings=st.builds(RoomSettings, slow_s=st.floats(0, 1e6), allow=st.lists(TEXTS, max_size=2), since_ms=MILLIS),
+    settings=st.builds(RoomSettings, slow_s=st.floats(0, 1e6), allow=st.lists(TEXTS, max_size=2)),
     announcement=st.binary(max_size=20),
     tombstones=st.lists(st.builds(Tombstone, COUNTS, COUNTS, st.lists(TEXTS, max_size=2), TEXTS), max_size=2),
     seen=st.lists(st.builds(Seen, TEXTS, TEXTS, MILLIS), max_size=3),

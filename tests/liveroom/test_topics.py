@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from liveroom import topics
-from liveroom.topics import moderation_key, murmur2, partition_of, room_hash
+from liveroom.topics import murmur2, partition_of, room_hash, rule_key
 
 ROOMS = st.text(string.ascii_letters + string.digits + "_-", min_size=1, max_size=64)
 
@@ -70,7 +70,6 @@ def test_a_topic_says_how_long_it_is_kept(topic: topics.Topic, policy: str, rete
     }
 
 
-def test_the_mode_of_a_room_and_the_rule_of_a_user_have_keys_of_their_own() -> None:
-    assert moderation_key("r") == b"r"
-    assert moderation_key("r", "u") == b"r/u"
-    assert moderation_key("r", "") != moderation_key("r")
+def test_every_rule_of_a_room_has_a_key_of_its_own() -> None:
+    assert rule_key("r", "mode", "slow_s") == b"r/mode/slow_s"
+    assert len({rule_key(room, kind, name) for room in ("r", "*") for kind in ("mute", "ban") for name in ("a", "b/c")}) == 8

@@ -13,7 +13,8 @@ from liveroom.kafka import ensure_topics
 from liveroom.records import encode_json
 from liveroom.service import Metrics
 from liveroom.settings import KafkaSettings, SchedulerSettings
-from liveroom.tickets import ENTRY, User, sign_user, verify
+from liveroom.tickets import ENTRY, User, verify
+from liveroom.tokens import Verifier, secret, sign_user
 from liveroom.web import serve
 from scheduler.app import Entry
 from scheduler.placement import Placement
@@ -35,7 +36,9 @@ async def url(placement: Placement, request: pytest.FixtureRequest) -> AsyncIter
     settings = SchedulerSettings(
         token_key=TOKEN_KEY, ticket_keys=TICKET_KEYS, origins=("https://page.example",), **getattr(request, "param", {})
     )
-    async with serve(Entry(settings, placement, Metrics("scheduler")).app(), "127.0.0.1", 0) as (_, port):
+    async with serve(
+        Entry(settings, placement, Verifier([secret(TOKEN_KEY.encode())]), Metrics("scheduler")).app(), "127.0.0.1", 0
+    ) as (_, port):
         yield f"http://127.0.0.1:{port}/v1/entry"
 
 
@@ -78,7 +81,7 @@ async def test_a_ticket_speaks_for_the_user_of_the_token(url: str, placement: Pl
         pytest.param("&".join(f"room=r{i}" for i in range(9)), {}, 400, "bad_request", id="nine rooms"),
         pytest.param("room=a%20b", {}, 404, "room_invalid", id="no room's id"),
         pytest.param("room=r", {"Authorization": "Bearer x"}, 401, "token_invalid", id="no token"),
-        pytest.param("room=r", {"Authorization": "Basic x"}, 401, "token_invalid", id="not a bearer"),
+        pytest.param("room=r", {"Authorization": "Basic x"}, 401, "token_missing", id="not a bearer"),
         pytest.param("room=r", bearer(User("u"), key="x" * 32), 401, "token_invalid", id="another's key"),
         pytest.param("room=r", bearer(User("u"), ttl_s=-100), 401, "token_expired", id="expired"),
         pytest.param("room=r", bearer(User("u", rooms=("other",)), ttl_s=9999), 403, "forbidden", id="token of another room"),

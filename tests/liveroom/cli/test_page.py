@@ -9,8 +9,8 @@ import pytest
 from liveroom.cli.page import FILES, FOLDER, PageState, make_page
 from liveroom.closecodes import TABLE
 from liveroom.kinds import Role
-from liveroom.tickets import verify_user
 from liveroom.web import serve
+from tests.tokens import verify_user
 
 KEY = "k" * 64
 JSON = {"Content-Type": "application/json"}

@@ -16,7 +16,7 @@ import pytest
 
 from liveroom.cli.processes import ROOT, Death, Service, ServiceDiedError, ServiceError, System, free_ports
 from liveroom.kinds import Role
-from liveroom.tickets import verify_user
+from tests.tokens import verify_user
 
 CHILD = dedent(
     """

@@ -14,8 +14,8 @@ from liveroom.cli.replay import Answer, Player, run_replay
 from liveroom.cli.script import Cue, loop
 from liveroom.cli.target import Target
 from liveroom.kinds import Kind
-from liveroom.tickets import verify_user
 from liveroom.web import serve
+from tests.tokens import verify_user
 from viewer.client import Accepted, Refused, Unknown
 
 KEY = "k" * 64

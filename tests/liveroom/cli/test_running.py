@@ -19,7 +19,8 @@ from liveroom.cli.target import (
     need_scheduler,
 )
 from liveroom.kinds import Role
-from liveroom.tickets import User, verify_user
+from liveroom.tickets import User
+from tests.tokens import verify_user
 
 KEY = "k" * 64
 

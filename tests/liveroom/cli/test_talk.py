@@ -23,9 +23,9 @@ from liveroom.kafka import ensure_topics
 from liveroom.kinds import Kind
 from liveroom.queue import Description, Snapshot
 from liveroom.settings import KafkaSettings
-from liveroom.tickets import verify_user
 from liveroom.topics import partition_of
 from liveroom.wire import Message
+from tests.tokens import verify_user
 from viewer.client import Accepted, Sender
 from viewer.session import Counts, Delivered, Ended, Entered, Hole, Lost, Progress
 

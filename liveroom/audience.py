@@ -53,7 +53,7 @@ class Audience:
         return list(self._rooms)
 
     def hear(self, record: Presence, now_s: float) -> bool:
-        """Take a gateway's count of one room; say whether it needs a card: the room just became local there, or it asks."""
+        """Take a gateway's count of one room; say whether it gets a card: the room became local there, or it asks."""
         gateway = self._meet(record.gateway, record.generation, now_s)
         if gateway is None:
             return False
@@ -68,7 +68,7 @@ class Audience:
             gateway.rooms.discard(record.room)
         if before != now:
             self._untold[record.room] = None
-        return now.connections > 0 and (before is None or record.card)
+        return record.card or (now.connections > 0 and before is None)
 
     def gateway_lives(self, name: str, generation: int, now_s: float) -> None:
         """Take a gateway's load report: it lives, and counts of an earlier start of it are void."""

@@ -7,7 +7,7 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broadcaster.audience import GATEWAY_SILENCE_S, NOBODY, TELL_INTERVAL_S, Audience, Viewers
+from liveroom.audience import GATEWAY_SILENCE_S, NOBODY, TELL_INTERVAL_S, Audience, Viewers
 from liveroom.records import Presence
 
 
@@ -42,7 +42,8 @@ def test_a_gateway_gets_a_card_anew_when_it_asks_while_it_has_viewers() -> None:
     audience = Audience()
     audience.hear(presence("a", 1), 0)
     assert audience.hear(msgspec.structs.replace(presence("a", 1), card=True), 0)
-    assert not audience.hear(msgspec.structs.replace(presence("a", 0), card=True), 0)
+    assert audience.hear(msgspec.structs.replace(presence("ingress", 0), card=True), 0), "who asks need not watch"
+    assert audience.of("r") == (1, 1)
 
 
 def test_a_room_that_nobody_watches_is_not_kept() -> None:

@@ -1,0 +1,263 @@
+"""The OpenAPI 3.1 document of the ingress, made from the tables and the bodies. Pure; served at `/v1/openapi.json`."""
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+import msgspec
+
+from ingress import checks
+from ingress.actions import ROUTES, Act, Interaction, Route
+from ingress.acts import REQUESTS, Announced, HeldList, WordList
+from ingress.desk import Done
+from ingress.roomstate import RoomReport
+from liveroom import __version__
+from liveroom.errors import TABLE, Code
+from liveroom.kinds import CLASS_OF, Role
+from liveroom.records import MAX_PACKAGE_ITEMS
+
+_REF: Final = "#/components/schemas/{name}"
+_ROOM: Final[dict[str, Any]] = {
+    "name": "room",
+    "in": "path",
+    "required": True,
+    "schema": {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}$"},
+}
+_USER: Final[dict[str, Any]] = {
+    "name": "user",
+    "in": "path",
+    "required": True,
+    "schema": {"type": "string", "pattern": "^[A-Za-z0-9_.:@-]{1,64}$"},
+}
+_WORD: Final[dict[str, Any]] = {
+    "name": "word",
+    "in": "path",
+    "required": True,
+    "schema": {"type": "string", "minLength": 1, "maxLength": 64},
+}
+_KEY: Final[dict[str, Any]] = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "description": "as `id` in the body: the same one again is done once",
+    "schema": {"type": "string", "pattern": "^[A-Za-z0-9_.:-]{1,64}$"},
+}
+_LIMIT: Final[dict[str, Any]] = {
+    "name": "limit",
+    "in": "query",
+    "schema": {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100},
+}
+_AFTER: Final[dict[str, Any]] = {
+    "name": "after",
+    "in": "query",
+    "description": "go on after this user",
+    "schema": {"type": "string"},
+}
+
+_ALWAYS: Final = (Code.TOKEN_MISSING, Code.TOKEN_INVALID, Code.TOKEN_EXPIRED, Code.FORBIDDEN, Code.BAD_REQUEST, Code.RATE_USER)
+_BODY: Final = (
+    Code.BAD_JSON,
+    Code.SCHEMA,
+    Code.TOO_LARGE,
+    Code.PACKAGE_TOO_LARGE,
+    Code.UNSUPPORTED_MEDIA_TYPE,
+    Code.BODY_LATE,
+    Code.QUEUE_UNAVAILABLE,
+)
+_SENDING: Final = (
+    Code.ROOM_DISSOLVED,
+    Code.BANNED,
+    Code.MUTED,
+    Code.ROOM_MUTED,
+    Code.FOLLOWERS_ONLY,
+    Code.SUBSCRIBERS_ONLY,
+    Code.NO_MEDIA,
+    Code.WORDS,
+    Code.REVIEW,
+    Code.RATE_ROOM,
+    Code.SLOW_MODE,
+)
+
+EXAMPLES: Final[dict[str, dict[str, Any]]] = {
+    "danmaku": {"text": "hello", "color": 0xFFCC00},
+    "gift": {"id": "order-4711", "gift": "rose", "count": 3, "combo": 12},
+    "like": {"count": 7},
+    "red_packet": {"packet": "rp-1", "text": "good luck", "count": 100},
+    "coupon": {"coupon": "c-1", "text": "20 off", "ends_ms": 1_800_000_000_000},
+    "goods": {"goods": "sku-1", "title": "a mug", "price": 1299, "currency": "EUR", "link": "https://shop.example/sku-1"},
+    "announcement": {"text": "We begin at eight."},
+    "enter": {"badge": "captain"},
+    "leave": {"badge": "captain"},
+    "custom": {"type": "sticker", "body": {"pack": "cats", "n": 3}},
+    "package": {
+        "package": "p1",
+        "items": [{"kind": "gift", "data": {"gift": "rose"}}, {"kind": "danmaku", "data": {"text": "for you"}}],
+    },
+    "mute": {"user": "rude", "for_s": 600, "why": "spam"},
+    "ban": {"user": "rude", "why": "threats"},
+    "kick": {"user": "rude"},
+    "clear": {"user": "rude"},
+    "modes": {"slow_s": 5, "followers_only": True},
+    "dissolve": {"why": "the show is over"},
+    "reopen": {},
+    "set_room_word": {"action": "mask"},
+    "set_word": {"action": "refuse"},
+    "announce": {"text": "Maintenance at midnight."},
+    "bulk": {"items": [{"room": "lobby", "user": "anna", "kind": "gift", "id": "order-1", "data": {"gift": "rose"}}]},
+}
+
+
+def _responses(good: str, schema: type[msgspec.Struct], codes: Iterable[Code]) -> dict[str, Any]:
+    by_status: dict[int, list[Code]] = {}
+    for code in codes:
+        by_status.setdefault(TABLE[code].status, []).append(code)
+    answers: dict[str, Any] = {
+        good: {
+            "description": (schema.__doc__ or "").strip().split("\n")[0],
+            "content": {"application/json": {"schema": {"$ref": _REF.format(name=schema.__name__)}}},
+        }
+    }
+    for status, found in sorted(by_status.items()):
+        answers[str(status)] = {
+            "description": "; ".join(f"`{code.value}`: {TABLE[code].title}" for code in found),
+            "content": {"application/problem+json": {"schema": {"$ref": _REF.format(name="Problem")}}},
+        }
+        if status in {429, 503}:
+            answers[str(status)]["headers"] = {"Retry-After": {"description": "seconds", "schema": {"type": "integer"}}}
+    return answers
+
+
+def _operation(
+    name: str, about: str, roles: Iterable[Role], parameters: list[Any], responses: dict[str, Any]
+) -> dict[str, Any]:
+    who = ", ".join(role.value for role in Role if role in set(roles))
+    operation: dict[str, Any] = {
+        "operationId": name,
+        "summary": about,
+        "description": f"Who may: {who}.",
+        "responses": responses,
+    }
+    if parameters:
+        operation["parameters"] = parameters
+    return operation
+
+
+def _body(name: str, schema: type[msgspec.Struct]) -> dict[str, Any]:
+    content = {"schema": {"$ref": _REF.format(name=schema.__name__)}, "example": EXAMPLES[name]}
+    return {"required": True, "content": {"application/json": content}}
+
+
+def _interaction(route: checks.AnyRoute, interaction: Interaction | None) -> dict[str, Any]:
+    roles = interaction.roles if interaction is not None else frozenset(Role) - {Role.GUEST}
+    about = (
+        f"{interaction.about} ({CLASS_OF[interaction.kind].value})"
+        if interaction is not None
+        else "Send several, which stay together"
+    )
+    answers = _responses("202", checks.Accepted, (*_ALWAYS, Code.ROOM_INVALID, *_BODY, *_SENDING))
+    operation = _operation(f"send_{route.name}", about, roles, [_ROOM, _KEY], answers)
+    return operation | {"requestBody": _body(route.name, route.request)}
+
+
+def _act(route: Route) -> dict[str, Any]:
+    act, parameters = (
+        route.act,
+        [each for part, each in (("{room}", _ROOM), ("{user}", _USER), ("{word}", _WORD)) if part in route.path],
+    )
+    if act in {Act.MUTES, Act.BANS}:
+        parameters += [_LIMIT, _AFTER]
+    codes = list(_ALWAYS)
+    if "{room}" in route.path or "{user}" in route.path:
+        codes.append(Code.ROOM_INVALID)
+    if act is Act.STATE or act is Act.ANNOUNCE:
+        codes.append(Code.NOT_READY)
+    if act in {Act.SET_ROOM_WORD, Act.SET_WORD}:
+        codes.append(Code.LIMIT)
+    body = {}
+    if act in _REQUESTS:
+        codes += _BODY
+        body = {"requestBody": _body(act.value, _REQUESTS[act])}
+        parameters = [*parameters, _KEY]
+    elif route.method == "DELETE":
+        codes += [Code.SCHEMA, Code.QUEUE_UNAVAILABLE]
+        parameters = [*parameters, _KEY]
+    answer = _ANSWERS.get(act, Done)
+    status = "202" if issubclass(answer, Done) else "200"
+    return _operation(act.value, route.about, route.roles, parameters, _responses(status, answer, codes)) | body
+
+
+_ANSWERS: Final[dict[Act, type[msgspec.Struct]]] = {
+    Act.STATE: RoomReport,
+    Act.MUTES: HeldList,
+    Act.BANS: HeldList,
+    Act.ROOM_WORDS: WordList,
+    Act.WORDS: WordList,
+    Act.ANNOUNCE: Announced,
+    Act.BULK: checks.BulkAnswer,
+}
+_REQUESTS: Final = REQUESTS | {Act.BULK: checks.BulkRequest}
+_PROBLEM: Final = {
+    "type": "object",
+    "description": "A refusal (RFC 9457). Programs branch on `code`.",
+    "required": ["type", "title", "status", "code"],
+    "properties": {
+        "type": {"type": "string"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "code": {"type": "string", "enum": [code.value for code in Code]},
+        "detail": {"type": "string"},
+        "retry_after_s": {"type": "number", "description": "when to try again"},
+        "until_ms": {"type": "integer", "description": "of mutes and bans; -1: for good"},
+    },
+}
+
+
+def document() -> dict[str, Any]:
+    """Return the document."""
+    paths: dict[str, dict[str, Any]] = {}
+    for kind in checks.ROUTES:
+        interaction = kind.interaction if isinstance(kind, checks.Route) else None
+        paths[f"/v1/rooms/{{room}}/{kind.path}"] = {"post": _interaction(kind, interaction)}
+    for route in ROUTES:
+        paths.setdefault(route.path, {})[route.method.lower()] = _act(route)
+    types: list[type[msgspec.Struct]] = [
+        *(kind.request for kind in checks.ROUTES),
+        *_REQUESTS.values(),
+        *_ANSWERS.values(),
+        checks.Accepted,
+        checks.BulkItem,
+        Done,
+    ]
+    _, schemas = msgspec.json.schema_components(types, ref_template=_REF)
+    schemas["BulkRequest"]["properties"]["items"] = {
+        "type": "array",
+        "minItems": 1,
+        "maxItems": checks.MAX_BULK_ITEMS,
+        "items": {"$ref": _REF.format(name="BulkItem")},
+    }
+    schemas["PackageRequest"]["properties"]["items"] |= {"minItems": 1, "maxItems": MAX_PACKAGE_ITEMS}
+    schemas["Problem"] = _PROBLEM
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "liveroom ingress",
+            "version": __version__,
+            "description": "Sending to live rooms, and moderating them. 202: it is written and reaches the viewers.",
+        },
+        "security": [{"token": []}],
+        "paths": paths,
+        "components": {
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}},
+            "schemas": _portable(schemas),
+        },
+    }
+
+
+def _portable(node: Any) -> Any:
+    r"""Return schemas with patterns as other languages know them: Python's `\Z` is their `$`."""
+    if isinstance(node, dict):
+        return {key: value.replace("\\Z", "$") if key == "pattern" else _portable(value) for key, value in node.items()}
+    return [_portable(each) for each in node] if isinstance(node, list) else node
+
+
+def encoded() -> bytes:
+    """Return the document as JSON."""
+    return msgspec.json.format(msgspec.json.encode(document()), indent=2)

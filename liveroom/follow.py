@@ -1,0 +1,79 @@
+"""Following a JSON topic for as long as a service runs, through brokers that are not there yet or no more.
+
+Used by whoever keeps state from a topic: rules from `moderation`, orders from `control`, audiences from `presence`.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Final, TypeVar
+
+import msgspec
+import structlog
+from aiokafka.errors import KafkaError
+
+from liveroom import metrics, topics
+from liveroom.kafka import TopicReader
+from liveroom.moderation import Rules
+from liveroom.records import BadRecordError, JsonReader, Moderation
+from liveroom.service import Metrics, Runtime
+from liveroom.settings import KafkaSettings
+from liveroom.topics import Topic
+
+RULES_READ: Final = "moderation"  # the condition of readiness
+RETRY_S: Final = 0.5
+R = TypeVar("R", bound=msgspec.Struct)
+log = structlog.get_logger()
+
+
+def bad_record(made: Metrics, topic: Topic, offset: int, error: BadRecordError) -> None:
+    """Count and log a record that cannot be used."""
+    made.counter(metrics.BAD_RECORDS, topic.name, error.reason.value).inc()
+    log.error("bad_record", topic=topic.name, offset=offset, error=str(error))
+
+
+async def records(reader: TopicReader, topic: Topic, of: type[R], made: Metrics) -> AsyncIterator[list[tuple[int, R]]]:
+    """Give what comes (offset, record) until cancelled; at least once a second an empty list.
+
+    Bad ones are told and passed over.
+    """
+    read = JsonReader(of).read
+    while True:
+        try:
+            await reader.start()
+            break
+        except KafkaError as error:
+            log.warning("reader_not_opened", topic=topic.name, error=repr(error))
+            await asyncio.sleep(RETRY_S)
+    try:
+        async for _, fetched in reader.read():
+            found: list[tuple[int, R]] = []
+            for record in fetched:
+                if record.value is None:
+                    continue  # void by now
+                try:
+                    found.append((record.offset, read(record.value)))
+                except BadRecordError as error:
+                    bad_record(made, topic, record.offset, error)
+            yield found
+    finally:
+        await reader.stop()
+
+
+async def follow_rules(
+    settings: KafkaSettings, rules: Rules, runtime: Runtime, on_rule: Callable[[Moderation], None] | None = None
+) -> None:
+    """Keep `rules` as `moderation` tells them, for ever. `on_rule` is told each one."""
+    made, topic = runtime.metrics, topics.MODERATION
+    reader = TopicReader(settings, topic, made, from_beginning=True)
+    async for found in records(reader, topic, Moderation, made):
+        for offset, rule in found:
+            try:
+                rules.apply(rule)
+            except BadRecordError as error:
+                bad_record(made, topic, offset, error)
+                continue
+            if on_rule is not None:
+                on_rule(rule)
+        if reader.caught_up:
+            rules.are_read = True
+            runtime.ready(RULES_READ)

@@ -1,0 +1,128 @@
+"""The rules in force, as `moderation` tells them: rooms' modes, mutes, bans, words. Pure.
+
+Owns what every ingress and every edge must agree on. It is told by one record a rule, so that the order of different rules does
+not matter; of one rule the last record holds. Refuses a mode it does not know (`BadRecordError`). Who may set rules is the
+ingress's to say.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from typing import Final
+
+import msgspec
+
+from liveroom.records import BadRecord, BadRecordError, Moderation, RoomChange, RoomSettings, RuleKind
+from liveroom.topics import rule_key
+
+EVERYWHERE: Final = "*"
+FOR_GOOD: Final = -1
+REMEMBERED_MS: Final = 600_000
+MAX_REMEMBERED: Final = 100_000
+NO_MODES: Final = RoomSettings()
+DISSOLVED: Final = ({"dissolved": True}, {"dissolved": False})
+
+
+def key_of(rule: Moderation) -> bytes:
+    """Return the key of a rule's record."""
+    return rule_key(rule.room, rule.kind.value, rule.name)
+
+
+def holds(rule: Moderation, now_ms: int) -> bool:
+    """Whether a mute or ban holds."""
+    return rule.until_ms == FOR_GOOD or now_ms < rule.until_ms
+
+
+class Rules:
+    """All rules. `modes`: of rooms that have any but the usual; `words`: by room, what to do with each.
+
+    `are_read`: whether they are all here; until then nobody may be let in by them.
+    """
+
+    def __init__(self) -> None:
+        self.are_read = False
+        self.modes: dict[str, RoomSettings] = {}
+        self.words: dict[str, dict[str, str]] = {}
+        self._users: dict[RuleKind, dict[str, dict[str, Moderation]]] = {RuleKind.MUTE: {}, RuleKind.BAN: {}}
+        self._mutes, self._bans = self._users[RuleKind.MUTE], self._users[RuleKind.BAN]
+        self._done: OrderedDict[tuple[bytes, str], Moderation] = OrderedDict()
+
+    def apply(self, rule: Moderation) -> None:
+        """Let a rule hold from now on, or no more. One may be told twice."""
+        room = rule.room
+        match rule.kind:
+            case RuleKind.MODE:
+                self._set_mode(rule)
+            case RuleKind.WORD:
+                words = self.words.setdefault(room, {})
+                if rule.value is None:
+                    words.pop(rule.name, None)
+                else:
+                    words[rule.name] = str(rule.value)
+                if not words:
+                    del self.words[room]
+            case kind:
+                users = self._users[kind].setdefault(room, {})
+                if rule.until_ms:
+                    users[rule.name] = rule
+                else:
+                    users.pop(rule.name, None)
+                if not users:
+                    del self._users[kind][room]
+        if rule.id:
+            self._remember(rule)
+
+    def _set_mode(self, rule: Moderation) -> None:
+        named = {rule.name: rule.value}
+        try:
+            change = named if named in DISSOLVED else msgspec.convert(named, RoomChange).modes()
+        except msgspec.ValidationError as error:
+            raise BadRecordError(BadRecord.SCHEMA, str(error)) from None
+        after = msgspec.structs.replace(self.modes.get(rule.room, NO_MODES), **change)
+        if after == NO_MODES:
+            self.modes.pop(rule.room, None)
+        else:
+            self.modes[rule.room] = after
+
+    def _remember(self, rule: Moderation) -> None:
+        done, name = self._done, (key_of(rule), rule.id)
+        done.setdefault(name, rule)
+        while len(done) > MAX_REMEMBERED or next(iter(done.values())).at_ms < rule.at_ms - REMEMBERED_MS:
+            done.popitem(last=False)
+
+    def done(self, rule: Moderation) -> Moderation | None:
+        """Return what the very same request (key, id, by whom) has set already, within 10 minutes."""
+        before = self._done.get((key_of(rule), rule.id))
+        if before is None or before.by != rule.by or bool(before.until_ms) != bool(rule.until_ms):
+            return None
+        return before
+
+    def settings(self, room: str) -> RoomSettings:
+        """Return a room's modes."""
+        return self.modes.get(room, NO_MODES)
+
+    def muted(self, room: str, user: str, now_ms: int) -> Moderation | None:
+        """Return the mute of a user in a room that holds."""
+        return _found(self._mutes, room, user, now_ms)
+
+    def banned(self, room: str, user: str, now_ms: int) -> Moderation | None:
+        """Return the ban of a user from a room that holds."""
+        return _found(self._bans, room, user, now_ms)
+
+    def all_of(self, kind: RuleKind, room: str, now_ms: int) -> Iterator[Moderation]:
+        """Give the mutes or bans of a room that hold, by user."""
+        users = self._users[kind].get(room, {})
+        for user in sorted(users):
+            if holds(users[user], now_ms):
+                yield users[user]
+
+
+def _found(rules: dict[str, dict[str, Moderation]], room: str, user: str, now_ms: int) -> Moderation | None:
+    users = rules.get(room)
+    if users is None or (rule := users.get(user)) is None:
+        return None
+    if holds(rule, now_ms):
+        return rule
+    del users[user]  # over: forget it
+    if not users:
+        del rules[room]
+    return None

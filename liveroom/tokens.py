@@ -1,0 +1,183 @@
+"""User tokens: JWTs that an identity service signs and every service checks. Pure.
+
+Owns which keys and algorithms count: each key has one algorithm, taken from the key and never from the token, so no token can
+choose `none`, or have a public key used as a secret. Refuses with `token_invalid` or `token_expired`. Called by ingress and
+scheduler.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+import jwt
+import msgspec
+
+from liveroom.errors import Code, ProblemError
+from liveroom.kinds import Role
+from liveroom.tickets import User
+from liveroom.topics import ROOM_ID, USER_ID
+
+AUDIENCE: Final = "liveroom"
+LEEWAY_S: Final = 30.0
+MAX_TOKEN_CHARS: Final = 8192
+MAX_CACHED: Final = 50_000
+MIN_SECRET_BYTES: Final = 32
+MIN_RSA_BITS: Final = 2048
+ANY: Final = ""
+_ALGORITHMS: Final = {"oct": "HS256", "RSA": "RS256", "OKP": "EdDSA"}
+_MAX_NAME_CHARS: Final = 64
+_MAX_LEVEL: Final = 255
+_SURROGATE: Final = re.compile("[\\ud800-\\udfff]")  # alone in a text: no record (UTF-8) can hold it
+
+
+class KeysError(ValueError):
+    """A key set that cannot be used; the message says which key and why."""
+
+
+class Key(NamedTuple):
+    """A key and the one algorithm it is for. `id` ANY: whatever key a token names."""
+
+    id: str
+    algorithm: str
+    key: Any
+
+
+class _KeySet(msgspec.Struct):
+    """A JWK Set (RFC 7517)."""
+
+    keys: list[dict[str, Any]]
+
+
+def secret(key: bytes, key_id: str = ANY) -> Key:
+    """Return an HS256 key."""
+    return Key(key_id, "HS256", key)
+
+
+def read_keys(text: bytes) -> list[Key]:
+    """Return the keys of a JWK Set that sign: HS256 (`oct`), RS256 (`RSA`), EdDSA (`OKP`); raise KeysError for any other."""
+    try:
+        described = msgspec.json.decode(text, type=_KeySet).keys
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise KeysError(f"not a JWK Set: {error}") from None
+    keys = [_key(each, number) for number, each in enumerate(described) if each.get("use", "sig") == "sig"]
+    if not keys:
+        raise KeysError("no key in it signs")
+    if len({key.id for key in keys}) != len(keys):
+        raise KeysError("two keys have one kid")
+    return keys
+
+
+def _key(described: Mapping[str, Any], number: int) -> Key:
+    name = described.get("kid")
+    if not isinstance(name, str) or not name:
+        raise KeysError(f"key {number} has no kid")
+    algorithm = _ALGORITHMS.get(str(described.get("kty")))
+    if algorithm is None or described.get("alg", algorithm) != algorithm:
+        raise KeysError(f"key {name} is not for HS256 (oct), RS256 (RSA) or EdDSA (OKP)")
+    if algorithm != "HS256" and "d" in described:
+        raise KeysError(f"key {name} is a private key: those who check tokens need the public one only")
+    try:
+        key = jwt.PyJWK(dict(described), algorithm=algorithm).key
+    except (jwt.PyJWTError, ValueError, TypeError, KeyError) as error:
+        raise KeysError(f"key {name}: {error}") from None
+    if algorithm == "HS256" and len(key) < MIN_SECRET_BYTES:
+        raise KeysError(f"key {name} must be at least {MIN_SECRET_BYTES} bytes")
+    if algorithm == "RS256" and key.key_size < MIN_RSA_BITS:
+        raise KeysError(f"key {name} must be at least {MIN_RSA_BITS} bits")
+    return Key(name, algorithm, key)
+
+
+class Verifier:
+    """Checks tokens; one that was good is remembered until it expires or the keys change: a signature costs 50 us."""
+
+    def __init__(self, keys: Sequence[Key], leeway_s: float = LEEWAY_S) -> None:
+        self._keys = list(keys)
+        self._leeway_s = leeway_s
+        self._known: dict[str, tuple[User, float]] = {}
+
+    def use(self, keys: Sequence[Key]) -> None:
+        """Take other keys from now on."""
+        self._keys = list(keys)
+        self._known.clear()
+
+    def bearer(self, authorization: str | None, now_s: float) -> User:
+        """Return whose bearer token an `Authorization` header holds."""
+        scheme, _, token = (authorization or "").partition(" ")
+        token = token.strip()
+        if scheme.lower() != "bearer" or not token:
+            raise ProblemError(Code.TOKEN_MISSING)
+        return self.verify(token, now_s)
+
+    def verify(self, token: str, now_s: float) -> User:
+        """Return who a token speaks for."""
+        known = self._known.get(token)
+        if known is not None:
+            if now_s < known[1]:
+                return known[0]
+            del self._known[token]
+        if len(token) > MAX_TOKEN_CHARS:
+            raise ProblemError(Code.TOKEN_INVALID, f"longer than {MAX_TOKEN_CHARS}")
+        claims = self._claims(token)
+        user = user_of(claims)
+        if len(self._known) >= MAX_CACHED:
+            del self._known[next(iter(self._known))]
+        self._known[token] = user, float(claims["exp"]) + self._leeway_s
+        return user
+
+    def _claims(self, token: str) -> dict[str, Any]:
+        try:
+            name = jwt.get_unverified_header(token).get("kid")
+            for key in self._keys:
+                if name is None or key.id in {name, ANY}:
+                    try:
+                        return self._decode(token, key)
+                    except (jwt.InvalidSignatureError, jwt.InvalidAlgorithmError):
+                        continue
+        except jwt.ExpiredSignatureError:
+            raise ProblemError(Code.TOKEN_EXPIRED) from None
+        except (jwt.InvalidTokenError, UnicodeError, RecursionError) as error:
+            raise ProblemError(Code.TOKEN_INVALID, str(error)[:200]) from None
+        raise ProblemError(Code.TOKEN_INVALID, "no key of ours has signed it")
+
+    def _decode(self, token: str, key: Key) -> dict[str, Any]:
+        claims: dict[str, Any] = jwt.decode(
+            token,
+            key.key,
+            algorithms=[key.algorithm],
+            audience=AUDIENCE,
+            leeway=self._leeway_s,
+            options={"require": ["exp", "sub", "aud"]},
+        )
+        return claims
+
+
+def user_of(claims: Mapping[str, Any]) -> User:
+    """Return the user whom a token's claims describe, or raise a problem."""
+    subject, level, name = claims["sub"], claims.get("level", 0), claims.get("name", "")
+    rooms = claims.get("rooms", [])
+    if not isinstance(subject, str) or not USER_ID.match(subject):
+        raise ProblemError(Code.TOKEN_INVALID, "sub is not a user id")
+    if not isinstance(level, int) or isinstance(level, bool) or not 0 <= level <= _MAX_LEVEL:
+        raise ProblemError(Code.TOKEN_INVALID, "level is not 0 to 255")
+    if not isinstance(name, str) or len(name) > _MAX_NAME_CHARS or _SURROGATE.search(name):
+        raise ProblemError(Code.TOKEN_INVALID, "name is not a text of at most 64 characters")
+    if not isinstance(rooms, list) or not all(isinstance(room, str) and ROOM_ID.match(room) for room in rooms):
+        raise ProblemError(Code.TOKEN_INVALID, "rooms is not a list of rooms")
+    try:
+        role = Role(claims.get("role", Role.VIEWER.value))
+    except ValueError:
+        raise ProblemError(Code.TOKEN_INVALID, "role is not known") from None
+    return User(subject, role, level, name, tuple(rooms), claims.get("follower") is True, claims.get("subscriber") is True)
+
+
+def sign_user(user: User, key: bytes, now_s: int, ttl_s: int = 3600, key_id: str = ANY) -> str:
+    """Return a user token signed with an HS256 key. For the demo, tests and `liveroom token`."""
+    claims: dict[str, Any] = {"sub": user.id, "aud": AUDIENCE, "iat": now_s, "exp": now_s + ttl_s, "role": user.role.value}
+    claims |= {"level": user.level, "name": user.name}
+    if user.rooms:
+        claims["rooms"] = list(user.rooms)
+    if user.follower:
+        claims["follower"] = True
+    if user.subscriber:
+        claims["subscriber"] = True
+    return jwt.encode(claims, key, algorithm="HS256", headers={"kid": key_id} if key_id else None)
