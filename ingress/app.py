@@ -54,7 +54,7 @@ class App:
             router.add_post(f"/v1/rooms/{{room}}/{kind.path}", self._interaction(kind), expect_handler=_expect)
         for route in ROUTES:
             handler = self._timed(route.act.value, self._bulk if route.act is Act.BULK else self._act(route))
-            path = route.path.replace("{word}", "{word:.+}")
+            path = route.path.replace("{word}", "{word:(?s:.+)}")
             router.add_route(route.method, path, handler, expect_handler=_expect)
         router.add_get("/v1/openapi.json", self._openapi)
 
@@ -170,6 +170,8 @@ class App:
 
     async def _body(self, request: web.BaseRequest) -> bytes:
         """Return the body; aiohttp cuts it at `client_max_size`, also when it is chunked or inflates to more."""
+        if request.content.is_eof() and not request.content.exception():
+            return await request.read()  # it is here already, as nearly always: a timer would cost more than the reading
         try:
             async with asyncio.timeout(self._settings.body_timeout_s):
                 if "Expect" in request.headers:

@@ -13,7 +13,7 @@ import msgspec
 import structlog
 
 from ingress import checks
-from ingress.actions import Act, State
+from ingress.actions import Act
 from ingress.checks import Body, Draft, Outcome
 from ingress.desk import SYSTEM, Desk, Queue, Request
 from ingress.gate import Gate, Rate
@@ -76,7 +76,7 @@ class Entrance:
         bodies = [self._judged(draft, body, now_s) for body in draft.bodies]
         if self._reviewer.is_on:
             bodies = [await self._reviewed(draft, body) for body in bodies]
-        return draft._replace(bodies=bodies), now_ms
+        return (draft if bodies == draft.bodies else draft._replace(bodies=bodies)), now_ms
 
     async def admit_bulk(self, draft: Draft) -> tuple[Draft, int]:
         """Return what a service publishes for a user: the room's state, bans, mutes and words count, rates do not."""
@@ -104,15 +104,12 @@ class Entrance:
         if self.queue.waiting >= self._max_waiting:
             raise ProblemError(Code.QUEUE_UNAVAILABLE, "too many are waiting", RETRY_AFTER_S)
         value = checks.encode(draft, now_ms)
-        slow = [body.interaction for body in draft.bodies if State.SLOW in body.interaction.stopped_by]
-        now_s = time.monotonic()
-        for interaction in slow:
-            self.gate.spoke(interaction, draft.room, draft.user, now_s)
+        is_slow = self.gate.speak((body.interaction for body in draft.bodies), draft.room, draft.user, time.monotonic())
         try:
             await self.queue.put(UPLINK, draft.room.encode(), value)
         except UnsentError as error:
-            if slow:
-                self.gate.unspoke(draft.room, draft.user)  # it will be tried again
+            if is_slow:
+                self.gate.unspeak(draft.room, draft.user)  # it will be tried again
             raise _unsent(error) from error
 
     def _judged(self, draft: Draft, body: Body, now_s: float) -> Body:

@@ -4,7 +4,7 @@ Owns the order in which these forbid. Refuses with `ProblemError`; a refused one
 rates. Called for every interaction.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
 from ingress.actions import FREE, Interaction, State
@@ -98,12 +98,14 @@ class Gate:
         if self._is_slow(interaction, room, user) and (wait_s := self._slow.wait_s(room, user.id, now_s)):
             raise ProblemError(Code.SLOW_MODE, retry_after_s=wait_s)
 
-    def spoke(self, interaction: Interaction, room: str, user: User, now_s: float) -> None:
-        """Let who speaks now wait, where the room is in slow mode."""
-        if self._is_slow(interaction, room, user):
+    def speak(self, interactions: Iterable[Interaction], room: str, user: User, now_s: float) -> bool:
+        """Let who speaks now wait, where the room is in slow mode; say whether it is."""
+        is_slow = room in self.rules.modes and any(self._is_slow(interaction, room, user) for interaction in interactions)
+        if is_slow:
             self._slow.spoke(room, user.id, self.rules.settings(room).slow_s, now_s)
+        return is_slow
 
-    def unspoke(self, room: str, user: User) -> None:
+    def unspeak(self, room: str, user: User) -> None:
         """Take back that a user spoke: it was not written."""
         self._slow.forget(room, user.id)
 

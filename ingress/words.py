@@ -142,6 +142,8 @@ def check_word(word: str) -> str:
     """Return a word that can be searched for, or raise LibraryError."""
     if not 1 <= len(word) <= MAX_WORD_CHARS:
         raise LibraryError(f"a word has 1 to {MAX_WORD_CHARS} characters")
+    if not word.isprintable():
+        raise LibraryError(f"{word!r} has characters that nobody sees")
     if not normal(word.strip(_INNER)):
         raise LibraryError(f"{word!r} has no letter")
     return word

@@ -23,6 +23,7 @@ from aiokafka.errors import (
     for_code,
 )
 from aiokafka.helpers import create_ssl_context
+from prometheus_client import Histogram
 
 from liveroom import metrics, topics
 from liveroom.service import Metrics
@@ -164,6 +165,7 @@ class Producer:
         self._replacements: set[asyncio.Task[None]] = set()
         self._closings: set[asyncio.Task[None]] = set()
         self._metrics = made
+        self._seconds: dict[str, Histogram] = {}
 
     async def start(self) -> None:
         """Connect; raises KafkaError when no broker answers in time."""
@@ -210,7 +212,8 @@ class Producer:
         began = time.perf_counter()
         try:
             async with asyncio.timeout(timeout_s):
-                offset = int((await asyncio.shield(await self._hand_over(topic, key, value, partition))).offset)
+                ack = await self._hand_over(topic, key, value, partition)
+                offset = int((await ack).offset)  # a wait that is broken off cancels the future alone, not the record
         except TimeoutError:
             raise self._unsent(topic, Unsent.TIMEOUT, f"no ack within {timeout_s} s") from None
         except KafkaError as error:
@@ -288,7 +291,10 @@ class Producer:
     def _acked(self, topic: Topic, began: float, records: int) -> None:
         if not records:
             return
-        self._metrics.histogram(metrics.PRODUCE_SECONDS, topic.name).observe(time.perf_counter() - began)
+        seconds = self._seconds.get(topic.name)
+        if seconds is None:
+            seconds = self._seconds[topic.name] = self._metrics.histogram(metrics.PRODUCE_SECONDS, topic.name)
+        seconds.observe(time.perf_counter() - began)
         self._sent += records
         if self._sent >= RECYCLE_AFTER and self._inner is not None:
             self._replace_soon(self._inner, "recycled")

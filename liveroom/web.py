@@ -12,6 +12,7 @@ import orjson
 import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
+from multidict import CIMultiDict
 
 from liveroom.errors import TABLE, Code, ProblemError
 
@@ -29,6 +30,7 @@ _BY_STATUS: Final = {
 }
 _ALLOWED_HEADERS: Final = "authorization, content-type, idempotency-key"
 _PREFLIGHT_AGE_S: Final = "600"
+_JSON_HEADERS: Final = CIMultiDict({"Content-Type": "application/json", "Cache-Control": "no-store"})
 _LINGER_S: Final = 1.0  # how long the rest of a refused body is read, so that its sender sees the answer; 10 s keep slow ones
 
 
@@ -46,7 +48,7 @@ def problem_response(problem: ProblemError) -> web.Response:
 
 def json_response(body: bytes, status: int = 200) -> web.Response:
     """Return JSON bytes as an answer that no cache keeps."""
-    return web.Response(status=status, body=body, content_type="application/json", headers={"Cache-Control": "no-store"})
+    return web.Response(status=status, body=body, headers=_JSON_HEADERS.copy())
 
 
 def problems(

@@ -84,7 +84,7 @@ class Desk:
                 await asyncio.sleep(0.01)
 
     def let_in(self, token: str = "tok", *rooms: str) -> None:
-        self.server.pullers[token] = Puller("u", rooms)
+        self.server.pullers[token] = Puller("u", Role.VIEWER, rooms)
 
     async def ask(self, room: str = "r", token: str = "tok", **query: Any) -> tuple[int, bytes]:
         url = f"http://127.0.0.1:{self.port}/v1/rooms/{room}/messages"
@@ -280,7 +280,7 @@ async def test_who_may_not_pull_is_told_why(kafka: KafkaSettings) -> None:
 
 async def test_a_puller_may_pull_for_a_while_after_its_connection_ended_and_then_no_more(kafka: KafkaSettings) -> None:
     async with desk(kafka) as here:
-        here.server.pullers["tok"] = Puller("u", (), time.monotonic() + 300)
+        here.server.pullers["tok"] = Puller("u", Role.VIEWER, (), time.monotonic() + 300)
         here.server._former["tok"] = time.monotonic() + 300
         here.server.turn()
         assert (await here.ask(after_rseq=0))[0] == 200

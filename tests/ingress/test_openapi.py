@@ -1,0 +1,69 @@
+"""The OpenAPI document: whole, and true of the running ingress whatever is sent to it."""
+
+import asyncio
+import secrets
+import shutil
+import sys
+from asyncio.subprocess import PIPE, STDOUT
+from pathlib import Path
+
+import pytest
+
+from ingress import openapi
+from ingress.actions import ROUTES
+from ingress.checks import ROUTES as KINDS
+from liveroom.cli.processes import System
+from liveroom.kinds import Role
+
+CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
+EXAMPLES = 15
+SEED = 1
+
+
+def test_every_route_is_in_it_and_every_body_has_an_example() -> None:
+    paths = openapi.document()["paths"]
+    for kind in KINDS:
+        assert "post" in paths[f"/v1/rooms/{{room}}/{kind.path}"]
+    for route in ROUTES:
+        assert route.method.lower() in paths[route.path]
+    bodies = [
+        operation["requestBody"]["content"]["application/json"]
+        for methods in paths.values()
+        for operation in methods.values()
+        if "requestBody" in operation
+    ]
+    assert len(bodies) > len(KINDS)
+    assert all("example" in body for body in bodies)
+
+
+@pytest.mark.kafka
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("role", [Role.OPERATOR, Role.SERVICE, Role.VIEWER], ids=lambda role: role.value)
+async def test_no_request_is_answered_with_5xx_or_anything_undocumented(kafka_bootstrap: str, role: Role) -> None:
+    """Schemathesis makes good and bad requests for every operation: none may be answered as the document does not say."""
+    program = shutil.which("schemathesis", path=str(Path(sys.executable).parent))
+    assert program is not None
+    async with System(kafka_bootstrap, prefix=f"o{secrets.token_hex(4)}.", partitions=2, edges=0) as system:
+        process = await asyncio.create_subprocess_exec(
+            program,
+            "run",
+            f"{system.ingress_url}/v1/openapi.json",
+            "--header",
+            f"Authorization: Bearer {system.token('u1', role)}",
+            "--checks",
+            CHECKS,
+            "--phases",
+            "examples,coverage,fuzzing",
+            "--max-examples",
+            str(EXAMPLES),
+            "--seed",
+            str(SEED),
+            "--generation-database",
+            "none",
+            "--no-color",
+            stdout=PIPE,
+            stderr=STDOUT,
+        )
+        told, _ = await process.communicate()
+        assert process.returncode == 0, told.decode(errors="replace")[-8000:]
+        assert "request_failed" not in await asyncio.to_thread(system.ingress.log.read_text)
