@@ -3,6 +3,7 @@
 from typing import Final
 
 _FEW: Final = 1024
+_ROUNDING_S: Final = 1e-9
 
 
 class Bucket:
@@ -33,7 +34,7 @@ class Buckets:
 
     def __init__(self, rate: float, burst: float) -> None:
         self._interval_s = 1 / rate
-        self._tolerance_s = (burst - 1) / rate + 1e-9  # or rounding would refuse the last one of a burst
+        self._tolerance_s = (burst - 1) / rate
         self._full_s: dict[str, float] = {}
         self._sweep_at = _FEW
 
@@ -44,7 +45,7 @@ class Buckets:
         """Take `cost`; return 0, or in how many seconds there is so much again. More than the burst waits for a full one."""
         full_s = max(self._full_s.get(key, now_s), now_s)
         wait_s = full_s - now_s + min((cost - 1) * self._interval_s, self._tolerance_s) - self._tolerance_s
-        if wait_s > 0:
+        if wait_s > _ROUNDING_S:
             return wait_s
         self._full_s[key] = full_s + cost * self._interval_s
         if len(self._full_s) > self._sweep_at:

@@ -19,7 +19,6 @@ FOR_GOOD: Final = -1
 REMEMBERED_MS: Final = 600_000
 MAX_REMEMBERED: Final = 100_000
 NO_MODES: Final = RoomSettings()
-DISSOLVED: Final = ({"dissolved": True}, {"dissolved": False})
 
 
 def key_of(rule: Moderation) -> bytes:
@@ -73,8 +72,9 @@ class Rules:
 
     def _set_mode(self, rule: Moderation) -> None:
         named = {rule.name: rule.value}
+        is_end = rule.name == "dissolved" and isinstance(rule.value, bool)
         try:
-            change = named if named in DISSOLVED else msgspec.convert(named, RoomChange).modes()
+            change = named if is_end else msgspec.convert(named, RoomChange).modes()
         except msgspec.ValidationError as error:
             raise BadRecordError(BadRecord.SCHEMA, str(error)) from None
         after = msgspec.structs.replace(self.modes.get(rule.room, NO_MODES), **change)

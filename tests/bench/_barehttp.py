@@ -1,8 +1,5 @@
 """The baseline of the ingress: aiohttp alone, JSON in and JSON out. `python -m tests.bench._barehttp` says its port."""
 
-`python -m tests.bench._barehttp`: says its port.
-"""
-
 import asyncio
 
 import uvloop

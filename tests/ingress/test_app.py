@@ -313,3 +313,48 @@ def test_the_settings_leave_time_to_answer_within_3_s() -> None:
 def test_a_kind_counts_under_its_own_name() -> None:
     assert [route.name for route in checks.ROUTES] == [kind.value for kind in BY_KIND] + ["package"]
     assert Kind.GIFT in BY_KIND
+
+
+async def test_too_fast_is_429_and_says_when_to_come_again() -> None:
+    async with served(rates={"danmaku": {"user_per_s": 0.5, "user_burst": 2}}) as ingress:
+
+        async def say(user: str = "u1", role: Role = Role.VIEWER) -> tuple[int, dict[str, Any], str | None]:
+            async with ingress.http.post(DANMAKU, json={"text": "x"}, headers=headers_of(role, user=user)) as answer:
+                return answer.status, await answer.json(content_type=None), answer.headers.get("Retry-After")
+
+        assert [(await say())[0] for _ in range(2)] == [202, 202]
+        status, body, retry_after = await say()
+        assert (status, body["code"], retry_after) == (429, "rate_user", "2")
+        assert 1 < body["retry_after_s"] <= 2
+        assert (await say("u2"))[0] == 202
+        assert [(await say("s", Role.SERVICE))[0] for _ in range(10)] == [202] * 10
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        pytest.param(b'{"type":"t","body":' + b"[" * 16_000 + b"]" * 16_000 + b"}", Code.BAD_JSON, id="deep"),
+        pytest.param(b'{"type":"t","body":' + b'{"a":' * 5000 + b"1" + b"}" * 5000 + b"}", Code.BAD_JSON, id="deep objects"),
+        pytest.param(b'{"type":"t","body":NaN}', Code.BAD_JSON, id="NaN"),
+        pytest.param(b'{"type":"t","body":Infinity}', Code.BAD_JSON, id="infinity"),
+        pytest.param(b'{"type":"t","body":"\\ud800"}', Code.BAD_JSON, id="a lone surrogate"),
+        pytest.param(b'{"type":"t","body":"\xff"}', Code.BAD_JSON, id="not UTF-8"),
+        pytest.param(b'{"type":"t","body":"' + b"x" * 2050 + b'"}', Code.TOO_LARGE, id="more than 2 KiB"),
+        pytest.param(b'{"type":"t","body":[' + b"1e999," * 400 + b"1]}", Code.SCHEMA, id="numbers beyond floats"),
+    ],
+)
+async def test_an_opaque_body_is_json_within_limits(body: bytes, code: Code) -> None:
+    async with served() as ingress:
+        headers = headers_of() | {"Content-Type": "application/json"}
+        async with asyncio.timeout(2), ingress.http.post("/v1/rooms/r1/custom", data=body, headers=headers) as answer:
+            await problem_of(answer, code)
+        assert ingress.queue.taken == []
+
+
+async def test_of_doubled_fields_the_last_counts_also_in_an_opaque_body() -> None:
+    async with served() as ingress:
+        headers = headers_of() | {"Content-Type": "application/json"}
+        body = b'{"type":"a","type":"t","body":{"x":1,"x":2}}'
+        async with ingress.http.post("/v1/rooms/r1/custom", data=body, headers=headers) as answer:
+            assert answer.status == 202
+        assert bytes(ingress.queue.taken[0].items[0].data) == b'{"type":"t","body":{"x":2}}'

@@ -1,15 +1,21 @@
 """The real process on the real Kafka."""
 
 import asyncio
+import json
 import os
 import signal
 import sys
 import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import aiohttp
+import jwt
 import psutil
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from jwt.algorithms import OKPAlgorithm
 
 from liveroom.cli.localkafka import LocalKafka
 from liveroom.settings import KafkaSettings
@@ -196,3 +202,49 @@ async def test_bad_settings_end_it_with_2_and_a_word_why(environment: dict[str, 
     _, error = await process.communicate()
     assert process.returncode == 2
     assert says in error.decode()
+
+
+async def test_keys_are_read_again_when_their_file_changes(kafka_settings: KafkaSettings, tmp_path: Path) -> None:
+    old, new = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
+    file = tmp_path / "keys.json"
+
+    def publish(**keys: Ed25519PrivateKey) -> None:
+        described = [json.loads(OKPAlgorithm.to_jwk(key.public_key())) | {"kid": kid} for kid, key in keys.items()]
+        file.write_text(json.dumps({"keys": described}))
+
+    def signed(key: Ed25519PrivateKey, kid: str) -> dict[str, str]:
+        claims = {"sub": "ann", "aud": "liveroom", "exp": time.time() + 60}
+        return {"Authorization": f"Bearer {jwt.encode(claims, key, 'EdDSA', headers={'kid': kid})}"}
+
+    publish(k1=old)
+    async with (
+        running(kafka_settings, LIVEROOM_TOKEN_KEYS_FILE=str(file)) as ingress,
+        aiohttp.ClientSession(ingress.url) as http,
+    ):
+        await ingress.until_ready()
+
+        async def status(headers: dict[str, str]) -> int:
+            async with http.post(DANMAKU, json={"text": "hi"}, headers=headers) as answer:
+                return answer.status
+
+        assert [await status(signed(old, "k1")), await status(signed(new, "k2"))] == [202, 401]
+        assert await status(headers_of()) == 202, "the secret beside the file"
+        publish(k1=old, k2=new)
+        await until(lambda: _equals(status, signed(new, "k2"), 202))
+        assert await status(signed(old, "k1")) == 202
+        file.write_text("not a key set")
+        await asyncio.sleep(2.5)
+        assert await status(signed(new, "k2")) == 202, "what was read before stays"
+        publish(k2=new)
+        await until(lambda: _equals(status, signed(old, "k1"), 401))
+        ingress.process.terminate()
+        await ingress.ended()
+        assert [line["event"] for line in ingress.log if line["event"] in {"files_read", "file_not_usable"}] == [
+            "files_read",
+            "file_not_usable",
+            "files_read",
+        ]
+
+
+async def _equals(ask: Callable[[dict[str, str]], Awaitable[int]], headers: dict[str, str], wanted: int) -> bool:
+    return await ask(headers) == wanted

@@ -1,0 +1,131 @@
+"""Words: found in spite of the usual tricks, and not where they are not."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ingress.words import (
+    MAX_WORD_CHARS,
+    Libraries,
+    Library,
+    LibraryError,
+    Offences,
+    WordAction,
+    check_word,
+    judge,
+    normal,
+    read_library,
+)
+
+LIBRARY = Library(
+    {
+        "ass": WordAction.MASK,
+        "*fuck*": WordAction.MASK,
+        "bad*": WordAction.REFUSE,
+        "spam": WordAction.COUNT,
+        "傻逼": WordAction.REFUSE,
+        "臺灣": WordAction.COUNT,
+        "two words": WordAction.MASK,
+    }
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "masked"),
+    [
+        pytest.param("kick ass now", ["ass"], "kick *** now", id="as it is"),
+        pytest.param("ASS", ["ass"], "***", id="case"),
+        pytest.param("ａｓｓ", ["ass"], "***", id="full width"),
+        pytest.param("a s s!", ["ass"], "*****!", id="spaces"),
+        pytest.param("a.s-s", ["ass"], "*****", id="signs"),
+        pytest.param("a\u200bs\u200ds", ["ass"], "*****", id="zero width"),
+        pytest.param("a\u0301\u0308ss", ["ass"], "*****", id="marks"),
+        pytest.param("аss", ["ass"], "***", id="a Cyrillic letter"),
+        pytest.param("@ss", ["ass"], "***", id="a sign for a letter"),
+        pytest.param("𝓪𝓼𝓼", ["ass"], "***", id="letters of mathematics"),
+        pytest.param("bass ass", ["ass"], "bass ***", id="the whole word alone"),
+        pytest.param("class", [], "class", id="inside a word"),
+        pytest.param("as someone", [], "as someone", id="over the end of a word"),
+        pytest.param("motherfucker", ["*fuck*"], "mother****er", id="inside a word where it is asked for"),
+        pytest.param("badly", ["bad*"], "***ly", id="the beginning of a word"),
+        pytest.param("forbad", [], "forbad", id="the end of a word"),
+        pytest.param("你是傻 逼吗", ["傻逼"], "你是***吗", id="Chinese"),
+        pytest.param("台灣", ["臺灣"], "台灣", id="traditional and simplified"),
+        pytest.param("two   words", ["two words"], "***********", id="two words"),
+        pytest.param("spam ass", ["ass", "spam"], "spam ***", id="counted ones stay"),
+        pytest.param("", [], "", id="nothing"),
+        pytest.param("😀😀", [], "😀😀", id="no letter"),
+    ],
+)
+def test_a_word_is_found_in_spite_of_tricks(text: str, words: list[str], masked: str) -> None:
+    verdict = judge(text, [LIBRARY])
+    assert sorted(verdict.words) == sorted(words)
+    assert verdict.text == masked
+    assert (verdict.action is None) == (not words)
+
+
+def test_the_severest_action_counts() -> None:
+    assert judge("spam", [LIBRARY]).action is WordAction.COUNT
+    assert judge("spam ass", [LIBRARY]).action is WordAction.MASK
+    assert judge("spam ass bad", [LIBRARY]).action is WordAction.REFUSE
+
+
+@given(st.text(max_size=30))
+def test_any_text_is_judged_and_masks_keep_its_length(text: str) -> None:
+    verdict = judge(text, [LIBRARY])
+    assert len(verdict.text) == len(text)
+    assert normal(normal(text)) == normal(text)
+
+
+@given(
+    st.text(st.characters(categories=["L"]), min_size=1, max_size=8),
+    st.lists(st.sampled_from(["", " ", ".", "\u200b", "-"]), min_size=8, max_size=8),
+)
+def test_a_word_is_found_with_anything_between_its_letters(word: str, between: list[str]) -> None:
+    library = Library({f"*{word}*": WordAction.MASK}) if normal(word) else Library({})
+    text = "".join(letter + sign for letter, sign in zip(word, between, strict=False))
+    assert bool(judge(text, [library]).words) == bool(normal(word))
+
+
+def test_a_library_is_a_plain_list() -> None:
+    text = "# comment\nrefuse bad word\nmask darn # another\n\n  count  spam \n"
+    assert read_library(text) == {"bad word": WordAction.REFUSE, "darn": WordAction.MASK, "spam": WordAction.COUNT}
+
+
+@pytest.mark.parametrize("line", ["forbid x", "refuse", "refuse ...", "refuse " + "x" * (MAX_WORD_CHARS + 1), "mask a\x01b"])
+def test_a_line_that_cannot_be_used_is_named(line: str) -> None:
+    with pytest.raises(LibraryError, match="line 2"):
+        read_library(f"mask darn\n{line}\n")
+
+
+def test_rooms_have_words_of_their_own_beside_those_of_all() -> None:
+    rules = {"*": {"spam": "refuse"}, "r": {"spoiler": "mask", "later": "unknown to this version"}}
+    libraries = Libraries(rules)
+    libraries.use_files(Library({check_word("darn"): WordAction.COUNT}))
+    assert [libraries.judge("r", text).action for text in ("spam", "spoiler", "darn", "later")] == [
+        WordAction.REFUSE,
+        WordAction.MASK,
+        WordAction.COUNT,
+        None,
+    ]
+    assert libraries.judge("other", "spoiler").action is None
+    rules["other"] = {"spoiler": "mask"}
+    del rules["r"]["spoiler"]
+    libraries.changed("r")
+    assert libraries.judge("other", "spoiler").action is WordAction.MASK
+    assert libraries.judge("r", "spoiler").action is None
+
+
+def test_the_last_of_so_many_offences_within_the_time_is_told() -> None:
+    offences = Offences(3, 10)
+    assert [offences.add(("r", "u"), now_s) for now_s in (0, 1, 11.5, 12, 12.5)] == [False, False, False, False, True]
+    assert [offences.add(("r", "u"), now_s) for now_s in (13, 14, 15)] == [False, False, True], "then it begins anew"
+    assert not any(offences.add(("r", "v"), now_s) for now_s in (16, 17))
+    assert not any(Offences(0, 10).add(("r", "u"), now_s) for now_s in range(100))
+
+
+def test_offences_of_long_ago_are_forgotten() -> None:
+    offences = Offences(3, 10)
+    for number in range(1000):
+        offences.add((f"u{number}",), number)
+    assert len(offences._at) < 30

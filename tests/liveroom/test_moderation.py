@@ -1,0 +1,121 @@
+"""The table of rules: what holds after any records, in any order of different rules."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from liveroom.moderation import EVERYWHERE, FOR_GOOD, NO_MODES, REMEMBERED_MS, Rules, key_of
+from liveroom.records import BadRecordError, JsonReader, Moderation, RoomSettings, RuleKind, encode_json
+
+NOW_MS = 1_700_000_000_000
+
+
+def rule(kind: RuleKind, name: str, room: str = "r", **more: Any) -> Moderation:
+    made = Moderation(1, room, more.pop("at_ms", NOW_MS), kind, name, **{"by": "mod"} | more)
+    return JsonReader(Moderation).read(encode_json(made))
+
+
+def after(*told: Moderation) -> Rules:
+    rules = Rules()
+    for each in told:
+        rules.apply(each)
+    return rules
+
+
+def test_modes_are_put_together_and_taken_back() -> None:
+    slow, muted = rule(RuleKind.MODE, "slow_s", value=5), rule(RuleKind.MODE, "muted_all", value=True)
+    assert after(slow, muted).settings("r") == RoomSettings(slow_s=5.0, muted_all=True)
+    rules = after(slow, muted, rule(RuleKind.MODE, "slow_s", value=0), rule(RuleKind.MODE, "muted_all", value=False))
+    assert rules.settings("r") is NO_MODES
+    assert rules.modes == {}, "a room as usual takes no memory"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("slow_s", "x"), ("slow_s", -1), ("nonsense", 1), ("dissolved", 1), ("dissolved", None), ("allow", ["a b"])],
+)
+def test_a_mode_that_cannot_be_is_refused_and_changes_nothing(name: str, value: Any) -> None:
+    rules = Rules()
+    with pytest.raises(BadRecordError):
+        rules.apply(rule(RuleKind.MODE, name, value=value))
+    assert rules.modes == {}
+
+
+@pytest.mark.parametrize("kind", [RuleKind.MUTE, RuleKind.BAN])
+def test_a_mute_or_ban_holds_until_its_time_or_until_it_is_lifted(kind: RuleKind) -> None:
+    def found(rules: Rules, user: str, now_ms: int) -> Moderation | None:
+        return (rules.muted if kind is RuleKind.MUTE else rules.banned)("r", user, now_ms)
+
+    told = [rule(kind, "a", until_ms=NOW_MS + 1000), rule(kind, "b", until_ms=FOR_GOOD), rule(kind, "c", until_ms=FOR_GOOD)]
+    rules = after(*told, rule(kind, "c", until_ms=0))
+    assert [each.name for each in rules.all_of(kind, "r", NOW_MS)] == ["a", "b"]
+    assert found(rules, "a", NOW_MS + 999) == told[0]
+    assert found(rules, "a", NOW_MS + 1000) is None
+    assert found(rules, "b", NOW_MS + 10**12) == told[1]
+    assert found(rules, "c", NOW_MS) is None
+    assert rules.banned("other", "b", NOW_MS) is None
+    rules.apply(rule(kind, "b", until_ms=0))
+    assert rules._users[kind] == {}, "what is over takes no memory"
+
+
+def test_words_of_a_room_and_of_all() -> None:
+    rules = after(rule(RuleKind.WORD, "spam", value="mask"), rule(RuleKind.WORD, "spam", EVERYWHERE, value="refuse"))
+    assert rules.words == {"r": {"spam": "mask"}, EVERYWHERE: {"spam": "refuse"}}
+    rules.apply(rule(RuleKind.WORD, "spam"))
+    assert rules.words == {EVERYWHERE: {"spam": "refuse"}}
+
+
+def test_a_request_is_done_once_for_10_minutes() -> None:
+    first = rule(RuleKind.MUTE, "u", id="m1", until_ms=FOR_GOOD)
+    rules = after(first)
+    assert rules.done(rule(RuleKind.MUTE, "u", id="m1", until_ms=NOW_MS + 5)) == first
+    for other in (
+        rule(RuleKind.MUTE, "u", id="m2", until_ms=FOR_GOOD),
+        rule(RuleKind.MUTE, "v", id="m1", until_ms=FOR_GOOD),
+        rule(RuleKind.BAN, "u", id="m1", until_ms=FOR_GOOD),
+        rule(RuleKind.MUTE, "u", id="m1", until_ms=0),
+        rule(RuleKind.MUTE, "u", id="m1", until_ms=FOR_GOOD, by="another"),
+        rule(RuleKind.MUTE, "u", "other", id="m1", until_ms=FOR_GOOD),
+    ):
+        assert rules.done(other) is None
+    rules.apply(rule(RuleKind.MUTE, "u", id="m9", until_ms=0, at_ms=NOW_MS + REMEMBERED_MS + 1))
+    assert rules.done(first) is None
+
+
+RULES = st.builds(
+    lambda kind, name, room, on: rule(
+        kind,
+        "slow_s" if kind is RuleKind.MODE else name,
+        room,
+        until_ms=(FOR_GOOD if on else 0) if kind in {RuleKind.MUTE, RuleKind.BAN} else 0,
+        value=(3 if on else 0) if kind is RuleKind.MODE else ("mask" if on else None) if kind is RuleKind.WORD else None,
+    ),
+    st.sampled_from(RuleKind),
+    st.sampled_from("ab"),
+    st.sampled_from(["r", "s"]),
+    st.booleans(),
+)
+
+
+@given(st.lists(RULES, max_size=20), st.randoms())
+def test_only_the_order_of_one_rule_matters(told: list[Moderation], rng: Any) -> None:
+    """Partitions are read in any order: records of different keys must not see each other."""
+    by_key: dict[bytes, list[Moderation]] = {}
+    for each in told:
+        by_key.setdefault(key_of(each), []).append(each)
+    queues = list(by_key.values())
+    shuffled = []
+    while queues:
+        queue = rng.choice(queues)
+        shuffled.append(queue.pop(0))
+        queues = [each for each in queues if each]
+    one, other = after(*told), after(*shuffled)
+    assert (one.modes, one.words, one._users) == (other.modes, other.words, other._users)
+    compacted = after(*(rules[-1] for rules in _last(told).values()))
+    assert (one.modes, one.words, one._users) == (compacted.modes, compacted.words, compacted._users)
+
+
+def _last(told: list[Moderation]) -> dict[bytes, list[Moderation]]:
+    return {key_of(each): [each] for each in told}
