@@ -20,6 +20,7 @@ import msgspec
 FOLDER: Final = Path(__file__).resolve().parent
 sys.path.insert(0, str(FOLDER.parent))
 
+from ingress import actions, openapi  # noqa: E402
 from liveroom import bodies, closecodes, errors, kinds, metrics, records, settings, topics, wire  # noqa: E402
 
 _BLOCK: Final = re.compile(r"(<!-- generated: (?P<name>[a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -211,6 +212,30 @@ def _layouts() -> str:
     return "\n".join(parts)
 
 
+def _who(roles: frozenset[kinds.Role]) -> str:
+    return ", ".join(role.value for role in kinds.Role if role in roles)
+
+
+def _interactions() -> str:
+    rows = (
+        (
+            f"`{each.path}`",
+            f"`{each.kind.value}`",
+            kinds.CLASS_OF[each.kind].value.replace("_", " "),
+            each.about,
+            _who(each.roles),
+            ", ".join(f"`{state.value}`" for state in actions.State if state in each.stopped_by),
+        )
+        for each in actions.INTERACTIONS
+    )
+    return _table(("path", "kind", "class", "what", "who", "stopped by"), rows)
+
+
+def _acts() -> str:
+    rows = ((f"`{each.method} {each.path.removeprefix('/v1')}`", each.about, _who(each.roles)) for each in actions.ROUTES)
+    return _table(("call (below `/v1`)", "what", "who"), rows)
+
+
 BLOCKS: Final[dict[str, Callable[[], str]]] = {
     "topics": _topics,
     "kinds": _kinds,
@@ -252,6 +277,8 @@ BLOCKS: Final[dict[str, Callable[[], str]]] = {
     ),
     "pulled": lambda: _structs(wire.Pulled),
     "client-frames": lambda: _structs(wire.Join, wire.Leave, wire.Heartbeat),
+    "interactions": _interactions,
+    "acts": _acts,
     "close-codes": _close_codes,
     "errors": _errors,
     "settings": _settings,
@@ -331,6 +358,7 @@ SCHEMAS: Final[dict[str, Callable[[], str]]] = {
 def wanted() -> dict[Path, str]:
     """Return every file that is generated, or holds something generated, as it must be."""
     files = {FOLDER / "schemas" / name: made() for name, made in SCHEMAS.items()}
+    files[FOLDER / "openapi.json"] = openapi.encoded().decode() + "\n"
     used: set[str] = set()
 
     def block(found: re.Match[str]) -> str:
