@@ -124,8 +124,10 @@ class TokenSettings(ServiceSettings):
 
     @model_validator(mode="after")
     def _keys(self) -> "TokenSettings":
-        if self.token_keys_file is None or self.token_key.get_secret_value():
+        if self.token_key.get_secret_value():
             _long_enough(self.token_key, "token_key")
+        elif self.token_keys_file is None:
+            raise ValueError("keys of user tokens are needed: LIVEROOM_TOKEN_KEY, or LIVEROOM_TOKEN_KEYS_FILE")
         return self
 
     def read_token_keys(self) -> list[Key]:
