@@ -159,7 +159,7 @@ def test_ticket_keys_that_cannot_sign_are_refused(keys: dict[str, str]) -> None:
 
 @pytest.mark.parametrize("model", [IngressSettings, EdgeSettings, SchedulerSettings])
 def test_keys_have_no_default(model: type[ServiceSettings]) -> None:
-    with pytest.raises(ValidationError, match="Field required|are needed"):
+    with pytest.raises(ValidationError, match=r"Field required|are needed"):
         model()
 
 
