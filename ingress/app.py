@@ -10,6 +10,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+import msgspec
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
@@ -77,16 +78,14 @@ class App:
                     header_id=request.headers.get("Idempotency-Key"),
                     new_id=secrets.token_hex(8),
                 )
-                admitted, at_ms = await entrance.admit(route.name, draft)
                 outcome = Outcome.UNKNOWN  # until the ack, whatever happens
-                try:
-                    await entrance.put(admitted, at_ms)
-                except ProblemError as problem:
-                    outcome = outcome_of(problem)
-                    raise
+                written, at_ms = await entrance.enter(route.name, draft)
                 outcome = Outcome.ACCEPTED
-                text = _changed_text(draft, admitted)
+                text = _changed_text(draft, written)
                 return json_response(checks.answer(checks.Accepted(draft.id, draft.room, route.name, at_ms, text)), 202)
+            except ProblemError as problem:
+                outcome = outcome_of(problem)
+                raise
             finally:
                 counts[outcome].inc()
                 seconds.observe(time.perf_counter() - began_s)
@@ -97,30 +96,21 @@ class App:
         user, body = await self._read(request, checks.MAX_BULK_BYTES)
         if user.role not in BY_ACT[Act.BULK].roles:
             raise ProblemError(Code.FORBIDDEN, f"a {user.role.value} may not publish in bulk")
-        drafts: list[checks.Draft] = []
-        places: list[int] = []
-        results: list[checks.BulkResult | None] = []
-        raws = checks.read_bulk(body)
         made = secrets.token_hex(8)
-        at_ms = 0
-        for number, raw in enumerate(raws):
-            try:
-                draft = checks.draft_bulk(raw, user, f"{made}.{number}")
-                draft, at_ms = await self._entrance.admit_bulk(draft)
-            except ProblemError as problem:
-                results.append(self._refused(problem))
-            else:
-                places.append(number)
-                drafts.append(draft)
-                results.append(None)
-        errors = await self._entrance.put_many(drafts, at_ms)
-        accepted = 0
-        for place, draft, error in zip(places, drafts, errors, strict=True):
-            outcome = Outcome.ACCEPTED if error is None else outcome_of(error)
-            accepted += error is None
+        drafts = [_drafted(raw, user, f"{made}.{number}") for number, raw in enumerate(checks.read_bulk(body))]
+        good = [draft for draft in drafts if isinstance(draft, checks.Draft)]
+        outcomes = iter(await self._entrance.enter_many(good))
+        results: list[checks.BulkResult] = []
+        for draft in drafts:
+            if isinstance(draft, ProblemError):
+                results.append(self._refused(draft))
+                continue
+            written = next(outcomes)
+            outcome = outcome_of(written) if isinstance(written, ProblemError) else Outcome.ACCEPTED
             self._counts[draft.bodies[0].interaction.kind.value][outcome].inc()
-            results[place] = checks.BulkResult(draft.id) if error is None else self._refused(error)
-        return json_response(checks.answer(checks.BulkAnswer(accepted, [result for result in results if result is not None])))
+            results.append(self._refused(written) if isinstance(written, ProblemError) else checks.BulkResult(draft.id))
+        accepted = sum(not result.code for result in results)
+        return json_response(checks.answer(checks.BulkAnswer(accepted, results)))
 
     def _refused(self, problem: ProblemError) -> checks.BulkResult:
         self._refusals[problem.code].inc()
@@ -184,11 +174,16 @@ class App:
             raise ProblemError(Code.BAD_REQUEST, str(error)) from None
 
 
-def _changed_text(draft: checks.Draft, admitted: checks.Draft) -> str:
+def _drafted(raw: msgspec.Raw, service: User, new_id: str) -> checks.Draft | ProblemError:
+    try:
+        return checks.draft_bulk(raw, service, new_id)
+    except ProblemError as problem:
+        return problem
+
+
+def _changed_text(draft: checks.Draft, written: checks.Draft) -> str:
     """Return the text of a danmaku where it was changed on its way in."""
-    if admitted.bodies == draft.bodies or draft.package:
-        return ""
-    return str(admitted.bodies[0].data.text)
+    return "" if written is draft or draft.package else str(written.bodies[0].data.text)
 
 
 async def _expect(_: web.Request) -> None:

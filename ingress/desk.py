@@ -8,7 +8,7 @@ writes no rule again (it might have been lifted since), and gets the same answer
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
@@ -65,12 +65,16 @@ class Done(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Request(NamedTuple):
-    """Who asks for an act in which room, and why. `id`: the request's; the same one again is done once."""
+    """Who asks for an act in which room, and why.
+
+    `id`: the request's; the same one again is done once. `what`: for the audit.
+    """
 
     room: str
     by: User
     id: str
     why: str = ""
+    what: Mapping[str, Any] = {}
 
 
 _encode: Final = msgspec.json.Encoder().encode
@@ -168,7 +172,8 @@ class Desk:
 
     async def _audit(self, act: Act, request: Request, at_ms: int, target: str, what: dict[str, Any] | None) -> None:
         by = request.by
-        record = Audit(VERSION, at_ms, request.room, by.id, by.role, act.value, target, request.why, request.id, what)
+        told = {**(what or {}), **request.what} or None
+        record = Audit(VERSION, at_ms, request.room, by.id, by.role, act.value, target, request.why, request.id, told)
         await self._put(AUDIT, request.room.encode(), encode_json(record))
 
     async def _put(self, topic: Topic, key: bytes, value: bytes) -> None:

@@ -6,6 +6,7 @@ Refuses with problems; lets the system mute who offends again and again. Called 
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Coroutine, Sequence
 from typing import Any, Final
 
@@ -64,53 +65,91 @@ class Entrance:
         """End what the system does by itself."""
         await asyncio.gather(*self._by_itself, return_exceptions=True)
 
-    async def admit(self, name: str, draft: Draft) -> tuple[Draft, int]:
-        """Return what may enter, with its text as it is let through, and when; raise the refusal."""
+    async def enter(self, name: str, draft: Draft) -> tuple[Draft, int]:
+        """Let an interaction in: return it as it was written, and when, after the ack; raise the refusal."""
         now_s, now_ms = time.monotonic(), time.time_ns() // 1_000_000
         gate, room, user = self.gate, draft.room, draft.user
-        for body in draft.bodies:
-            gate.check_states(body.interaction, room, user, now_ms)
+        interactions = [body.interaction for body in draft.bodies]
+        for interaction in interactions:
+            gate.check_states(interaction, room, user, now_ms)
         gate.check_rates(name, room, user, now_s)
-        for body in draft.bodies:
-            gate.check_slow(body.interaction, room, user, now_s)
-        bodies = [self._judged(draft, body, now_s) for body in draft.bodies]
-        if self._reviewer.is_on:
-            bodies = [await self._reviewed(draft, body) for body in bodies]
-        return (draft if bodies == draft.bodies else draft._replace(bodies=bodies)), now_ms
+        if draft.package:
+            for kind, count in Counter(interaction.kind.value for interaction in interactions).items():
+                gate.check_rates(kind, room, user, now_s, count)
+        is_turn = gate.take_turn(interactions, room, user, now_s)
+        try:
+            draft = await self._read_through(draft, now_s)
+            await self._put(draft, checks.encode(draft, now_ms))
+        except ProblemError:
+            if is_turn:
+                gate.give_back_turn(room, user)  # it may be tried again
+            raise
+        return draft, now_ms
 
-    async def admit_bulk(self, draft: Draft) -> tuple[Draft, int]:
-        """Return what a service publishes for a user: the room's state, bans, mutes and words count, rates do not."""
+    async def enter_many(self, drafts: Sequence[Draft]) -> list[Draft | ProblemError]:
+        """Let in what a service publishes for users: their rooms' states, bans, mutes and words count, rates do not.
+
+        Return of each what was written, or why it was not.
+        """
         now_s, now_ms = time.monotonic(), time.time_ns() // 1_000_000
-        body = draft.bodies[0]
-        self.gate.check_states(body.interaction, draft.room, draft.user, now_ms)
-        judged = self._judged(draft, body, now_s)
-        if self._reviewer.is_on:
-            judged = await self._reviewed(draft, judged)
-        return (draft if judged is body else draft._replace(bodies=(judged,))), now_ms
-
-    async def put_many(self, drafts: Sequence[Draft], now_ms: int) -> list[ProblemError | None]:
-        """Write many, together; return of each why it was not."""
         if self.queue.waiting + len(drafts) > self._max_waiting:
             return [ProblemError(Code.QUEUE_UNAVAILABLE, "too many are waiting", RETRY_AFTER_S)] * len(drafts)
-        records = [(draft.room.encode(), checks.encode(draft, now_ms)) for draft in drafts]
-        try:
-            errors = await self.queue.put_many(UPLINK, records)
-        except UnsentError as error:
-            errors = [error] * len(drafts)
-        return [_unsent(error) if error is not None else None for error in errors]
+        outcomes: list[Draft | ProblemError] = [self._checked(draft, now_s, now_ms) for draft in drafts]
+        if self._reviewer.is_on:
+            outcomes = await asyncio.gather(*map(self._outcome_of_review, outcomes))
+        places: list[int] = []
+        records: list[tuple[bytes, bytes]] = []
+        for place, draft in enumerate(outcomes):
+            if isinstance(draft, Draft):
+                try:
+                    records.append((draft.room.encode(), checks.encode(draft, now_ms)))
+                    places.append(place)
+                except ProblemError as problem:
+                    outcomes[place] = problem
+        for place, error in zip(places, await self._put_many(records), strict=True):
+            if error is not None:
+                outcomes[place] = _unsent(error)
+        return outcomes
 
-    async def put(self, draft: Draft, now_ms: int) -> None:
-        """Write it; return after the ack."""
+    async def _put(self, draft: Draft, value: bytes) -> None:
         if self.queue.waiting >= self._max_waiting:
             raise ProblemError(Code.QUEUE_UNAVAILABLE, "too many are waiting", RETRY_AFTER_S)
-        value = checks.encode(draft, now_ms)
-        is_slow = self.gate.speak((body.interaction for body in draft.bodies), draft.room, draft.user, time.monotonic())
         try:
             await self.queue.put(UPLINK, draft.room.encode(), value)
         except UnsentError as error:
-            if is_slow:
-                self.gate.unspeak(draft.room, draft.user)  # it will be tried again
             raise _unsent(error) from error
+
+    async def _put_many(self, records: Sequence[tuple[bytes, bytes]]) -> Sequence[UnsentError | None]:
+        try:
+            return await self.queue.put_many(UPLINK, records)
+        except UnsentError as error:
+            return [error] * len(records)
+
+    def _checked(self, draft: Draft, now_s: float, now_ms: int) -> Draft | ProblemError:
+        """Return one item of many as state and words let it through."""
+        (body,) = draft.bodies
+        try:
+            self.gate.check_states(body.interaction, draft.room, draft.user, now_ms)
+            judged = self._judged(draft, body, now_s)
+        except ProblemError as problem:
+            return problem
+        return draft if judged is body else draft._replace(bodies=(judged,))
+
+    async def _outcome_of_review(self, draft: Draft | ProblemError) -> Draft | ProblemError:
+        if isinstance(draft, ProblemError):
+            return draft
+        try:
+            return draft._replace(bodies=[await self._reviewed(draft, body) for body in draft.bodies])
+        except ProblemError as problem:
+            return problem
+
+    # ---- words and review
+    async def _read_through(self, draft: Draft, now_s: float) -> Draft:
+        """Return it as words and review let it through."""
+        bodies = [self._judged(draft, body, now_s) for body in draft.bodies]
+        if self._reviewer.is_on:
+            bodies = [await self._reviewed(draft, body) for body in bodies]
+        return draft if bodies == draft.bodies else draft._replace(bodies=bodies)
 
     def _judged(self, draft: Draft, body: Body, now_s: float) -> Body:
         """Return a danmaku as the words let it through."""
@@ -135,13 +174,13 @@ class Entrance:
 
     # ---- what the system does by itself
     def _offend(self, draft: Draft, action: WordAction, words: Sequence[str], now_s: float) -> None:
-        room, user = draft.room, draft.user.id
+        room, user, what = draft.room, draft.user.id, {"words": list(words), "message": draft.id}
         if self._offenders.add((room, user), now_s):
             until_ms = time.time_ns() // 1_000_000 + self._mute_s * 1000
-            request = Request(room, SYSTEM, f"words:{draft.id}"[:64], f"words: {', '.join(words)}"[:200])
+            request = Request(room, SYSTEM, f"words:{draft.id}"[:64], "forbidden words", what)
             self._do(self.desk.sanction(Act.MUTE, request, user, until_ms))
         if action is WordAction.REFUSE and not self._rules.settings(room).no_media and self._offended.add((room,), now_s):
-            request = Request(room, SYSTEM, f"media:{draft.id}"[:64], "too many refused texts")
+            request = Request(room, SYSTEM, f"media:{draft.id}"[:64], "too many refused texts", what)
             self._do(self.desk.set_modes(request, RoomChange(no_media=True)))
 
     def _do(self, work: Coroutine[Any, Any, object]) -> None:

@@ -4,7 +4,7 @@ Owns the order in which these forbid. Refuses with `ProblemError`; a refused one
 rates. Called for every interaction.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 from ingress.actions import FREE, Interaction, State
@@ -93,25 +93,24 @@ class Gate:
         if kind.rooms is not None and (wait_s := kind.rooms.take(room, now_s, cost)):
             raise ProblemError(Code.RATE_ROOM, retry_after_s=wait_s)
 
-    def check_slow(self, interaction: Interaction, room: str, user: User, now_s: float) -> None:
-        """Refuse who spoke a moment ago where the room is in slow mode."""
-        if self._is_slow(interaction, room, user) and (wait_s := self._slow.wait_s(room, user.id, now_s)):
+    def take_turn(self, interactions: Sequence[Interaction], room: str, user: User, now_s: float) -> bool:
+        """Refuse who spoke a moment ago where the room is in slow mode; else let the user wait from now on, and say so."""
+        slow_s = self.rules.modes[room].slow_s if room in self.rules.modes else 0
+        if not slow_s or user.role in FREE:
+            return False
+        speech = sum(State.SLOW in interaction.stopped_by for interaction in interactions)
+        if not speech:
+            return False
+        if wait_s := self._slow.wait_s(room, user.id, now_s):
             raise ProblemError(Code.SLOW_MODE, retry_after_s=wait_s)
+        if speech > 1:
+            raise ProblemError(Code.SLOW_MODE, "one message at a time")
+        self._slow.spoke(room, user.id, slow_s, now_s)
+        return True
 
-    def speak(self, interactions: Iterable[Interaction], room: str, user: User, now_s: float) -> bool:
-        """Let who speaks now wait, where the room is in slow mode; say whether it is."""
-        is_slow = room in self.rules.modes and any(self._is_slow(interaction, room, user) for interaction in interactions)
-        if is_slow:
-            self._slow.spoke(room, user.id, self.rules.settings(room).slow_s, now_s)
-        return is_slow
-
-    def unspeak(self, room: str, user: User) -> None:
+    def give_back_turn(self, room: str, user: User) -> None:
         """Take back that a user spoke: it was not written."""
         self._slow.forget(room, user.id)
-
-    def _is_slow(self, interaction: Interaction, room: str, user: User) -> bool:
-        settings = self.rules.modes.get(room)
-        return settings is not None and settings.slow_s > 0 and State.SLOW in interaction.stopped_by and user.role not in FREE
 
 
 def _check_modes(settings: RoomSettings, stops: frozenset[State], user: User) -> None:

@@ -63,6 +63,7 @@ _BODY: Final = (
     Code.QUEUE_UNAVAILABLE,
 )
 _SENDING: Final = (
+    Code.NOT_READY,
     Code.ROOM_DISSOLVED,
     Code.BANNED,
     Code.MUTED,

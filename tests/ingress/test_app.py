@@ -16,7 +16,8 @@ from ingress.actions import BY_KIND
 from liveroom.errors import TABLE, Code
 from liveroom.kafka import Unsent, UnsentError
 from liveroom.kinds import Kind, Role
-from tests.ingress.harness import headers_of, served, settings_of
+from liveroom.records import Moderation, RuleKind
+from tests.ingress.harness import Served, headers_of, served, settings_of
 
 DANMAKU = "/v1/rooms/r1/danmaku"
 JSON = {"Content-Type": "application/json"}
@@ -358,3 +359,47 @@ async def test_of_doubled_fields_the_last_counts_also_in_an_opaque_body() -> Non
         async with ingress.http.post("/v1/rooms/r1/custom", data=body, headers=headers) as answer:
             assert answer.status == 202
         assert bytes(ingress.queue.taken[0].items[0].data) == b'{"type":"t","body":{"x":2}}'
+
+
+async def post(ingress: Served, path: str, body: Any, **more: Any) -> tuple[int, dict[str, Any]]:
+    async with ingress.http.post(path, json=body, headers=headers_of(**more)) as answer:
+        return answer.status, await answer.json(content_type=None)
+
+
+async def test_a_package_counts_for_all_that_is_in_it() -> None:
+    package = {"package": "p", "items": [{"kind": "danmaku", "data": {"text": "x"}}] * 3}
+    async with served(rates={"danmaku": {"user_per_s": 0.5, "user_burst": 5}}) as ingress:
+        assert (await post(ingress, "/v1/rooms/r1/packages", package))[0] == 202
+        status, body = await post(ingress, "/v1/rooms/r1/packages", package)
+        assert (status, body["code"]) == (429, "rate_user")
+    async with served() as ingress:
+        ingress.rules.apply(Moderation(1, "r1", 1, RuleKind.MODE, "slow_s", value=30))
+        status, body = await post(ingress, "/v1/rooms/r1/packages", package)
+        assert (status, body["code"], body["detail"]) == (429, "slow_mode", "one message at a time")
+        assert (await post(ingress, DANMAKU, {"text": "x"}))[0] == 202
+
+
+async def test_what_was_not_written_does_not_count_in_slow_mode() -> None:
+    async with served() as ingress:
+        ingress.rules.apply(Moderation(1, "r1", 1, RuleKind.MODE, "slow_s", value=30))
+        ingress.queue.error = UnsentError(Unsent.TIMEOUT)
+        assert (await post(ingress, DANMAKU, {"text": "x"}))[0] == 503
+        ingress.queue.error = None
+        assert (await post(ingress, DANMAKU, {"text": "x"}))[0] == 202
+        assert (await post(ingress, DANMAKU, {"text": "x"}))[1]["code"] == "slow_mode"
+
+
+async def test_of_many_only_the_bad_ones_are_refused_whatever_the_log_says() -> None:
+    rest = {"room": "r1", "user": "u", "kind": "custom"}
+    items = [rest | {"data": {"type": "t", "body": "x" * size}} for size in (1, 3000, 2)]
+    async with served() as ingress:
+        status, body = await post(ingress, "/v1/interactions", {"items": items}, role=Role.SERVICE)
+        assert (status, body["accepted"], [item.get("code") for item in body["items"]]) == (200, 2, [None, "too_large", None])
+        ingress.queue.error = UnsentError(Unsent.TIMEOUT)
+        status, body = await post(ingress, "/v1/interactions", {"items": items}, role=Role.SERVICE)
+        assert [item["code"] for item in body["items"]] == ["queue_unavailable", "too_large", "queue_unavailable"]
+        assert body["items"][0]["retry_after_s"] == 1
+        assert ingress.count("liveroom_ingress_interactions_total", kind="custom", outcome="unknown") == 2
+    async with served(max_waiting=1) as ingress:
+        status, body = await post(ingress, "/v1/interactions", {"items": items}, role=Role.SERVICE)
+        assert {item["code"] for item in body["items"]} == {"queue_unavailable"}

@@ -62,10 +62,9 @@ def refusal(gate_: Gate, interaction: Interaction, user: User, room: str = "r", 
     try:
         gate_.check_states(interaction, room, user, NOW_MS)
         gate_.check_rates(interaction.kind.value, room, user, now_s)
-        gate_.check_slow(interaction, room, user, now_s)
+        gate_.take_turn([interaction], room, user, now_s)
     except ProblemError as problem:
         return problem.code
-    gate_.speak([interaction], room, user, now_s)
     return None
 
 
@@ -113,8 +112,10 @@ def test_slow_mode_is_a_users_own_and_ends() -> None:
     gate_ = gate(State.SLOW)
     assert [refusal(gate_, DANMAKU, User("u"), now_s=now_s) for now_s in (0, 29.9, 30)] == [None, Code.SLOW_MODE, None]
     assert refusal(gate_, DANMAKU, User("v"), now_s=30) is None
-    gate_.unspeak("r", User("v"))
+    gate_.give_back_turn("r", User("v"))
     assert refusal(gate_, DANMAKU, User("v"), now_s=31) is None, "what was not written does not count"
+    with pytest.raises(ProblemError):
+        gate_.take_turn([DANMAKU, DANMAKU], "r", User("x"), 31)
     for number in range(5000):
         refusal(gate_, DANMAKU, User(f"w{number}"), now_s=100 + number)
     assert len(gate_._slow._again_s) < 3000
