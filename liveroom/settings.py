@@ -257,6 +257,7 @@ class SchedulerSettings(TokenSettings, TicketSettings):
     internal_port: int = Field(9003, ge=0, le=65_535, description="internal port: /livez /readyz /metrics")
     stale_s: float = Field(3.0, gt=0, description="a gateway that did not report for so long gets nobody")
     addresses: int = Field(3, ge=1, le=10, description="most gateways named in one answer")
+    replicas: int = Field(1, ge=1, le=100, description="schedulers behind the balancer; none sees the tickets of the others")
     guests: bool = Field(default=True, description="answer without a token, as a guest who can only watch")
 
 

@@ -63,7 +63,7 @@ async def _open(settings: SchedulerSettings, runtime: Runtime) -> TopicReader:
 
 async def run(settings: SchedulerSettings, runtime: Runtime) -> None:
     """Serve until told to stop. While Kafka is away, answers come from what is known until it is stale, then 503."""
-    placement = Placement(settings.stale_s)
+    placement = Placement(settings.stale_s, settings.replicas)
     verifier = Verifier(await asyncio.to_thread(settings.read_token_keys), settings.token_leeway_s)
     entry = Entry(settings, placement, verifier, runtime.metrics)
     key_files = [settings.token_keys_file] if settings.token_keys_file is not None else []

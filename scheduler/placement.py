@@ -1,9 +1,11 @@
 """Which gateways a viewer is sent to. Pure: takes load reports and the time, returns choices.
 
-Owns the weights. A gateway's weight is the headroom of its tightest resource times the viewers it can hold, so equal weights
-mean equal room. Never chosen: a gateway that is stale (by when its report came, its own clock may be off), starting, draining,
-full (no connection left), or that does not know its own connections. One whose processor, network or loop is over its limit
-keeps a hundredth of its weight: next to nothing while others have room, yet nobody is refused because all are busy.
+Owns the weights. What counts is the free share of a gateway's tightest resource, and how far it lies above `EVEN` less than
+the mean of all: so a gateway that was just started takes most of those who come, and all fill evenly; the weight is that
+times the viewers it can hold. Never chosen: a gateway that is stale (by when its report came, its own clock may be off),
+starting, draining, full (no connection left), or that does not know its own connections. One whose processor, network or loop
+is over its limit keeps a hundredth of its weight: next to nothing while others have room, yet nobody is refused because all
+are busy.
 """
 
 from bisect import bisect_right
@@ -17,6 +19,8 @@ from liveroom.records import GatewayState, LoadReport
 REBUILD_S: Final = 0.05
 TRIES_PER_CHOICE: Final = 8
 BUSY_SHARE: Final = 0.01
+EVEN: Final = 0.05
+BETWEEN_REPORTS_S: Final = 2.0
 
 
 class Standing(Enum):
@@ -43,11 +47,12 @@ class _Gateway:
     A ticket counts until the second report after it: the first may have been on its way when it was handed out.
     """
 
-    __slots__ = ("earlier", "handed_out", "headroom", "report", "seen_s")
+    __slots__ = ("earlier", "handed_out", "headroom", "level", "report", "seen_s")
 
     def __init__(self, report: LoadReport, now_s: float) -> None:
         self.handed_out = 0
         self.earlier = 0
+        self.level = 0.0
         self.update(report, now_s)
 
     def update(self, report: LoadReport, now_s: float) -> None:
@@ -57,14 +62,21 @@ class _Gateway:
         self.headroom = _headroom_without_connections(report)
 
     @property
-    def weight(self) -> float:
-        """Room for so many more viewers, less where another resource is tighter."""
+    def free(self) -> float:
+        """The free share of the tightest resource, with those counted who are on their way."""
         report = self.report
         if report.connections is None:
             return 0.0
-        limit = report.limits.connections
-        free = 1.0 - (report.connections + self.handed_out + self.earlier) / limit
-        return max(0.0, min(free, max(self.headroom, BUSY_SHARE * free))) * limit
+        coming = self.handed_out + self.earlier
+        free = 1.0 - (report.connections + coming) / report.limits.connections
+        joins = 1.0 - coming / (report.limits.joins_per_s * BETWEEN_REPORTS_S)
+        return max(0.0, min(free, max(self.headroom, BUSY_SHARE * free), max(joins, BUSY_SHARE * free)))
+
+    @property
+    def weight(self) -> float:
+        """How much of those who come it is to get: by what it has free above the level, a little below it too."""
+        free = self.free
+        return max(free - self.level, BUSY_SHARE * free) * self.report.limits.connections
 
 
 def _headroom_without_connections(report: LoadReport) -> float:
@@ -81,10 +93,15 @@ def _headroom_without_connections(report: LoadReport) -> float:
 
 
 class Placement:
-    """The gateways as their reports tell, and the choice among them."""
+    """The gateways as their reports tell, and the choice among them.
 
-    def __init__(self, stale_s: float) -> None:
+    `replicas`: how many schedulers hand out tickets. None knows of the others', so each counts its own so many times: else a
+    crowd would be sent to gateways that the others have filled meanwhile.
+    """
+
+    def __init__(self, stale_s: float, replicas: int = 1) -> None:
         self._stale_s = stale_s
+        self._replicas = replicas
         self._gateways: dict[str, _Gateway] = {}
         self._open: list[_Gateway] = []
         self._sums: list[float] = []
@@ -150,12 +167,17 @@ class Placement:
         if not chosen:
             chosen = self._roomiest(now_s)
         for name in chosen:
-            self._gateways[name].handed_out += 1
+            self._gateways[name].handed_out += self._replicas
             break
         return list(chosen.values())
 
     def _rebuild(self, now_s: float) -> None:
         self._open = [gateway for gateway in self._gateways.values() if self._standing(gateway, now_s) is Standing.OPEN]
+        room = sum(gateway.report.limits.connections for gateway in self._open)
+        free = sum(gateway.free * gateway.report.limits.connections for gateway in self._open)
+        level = free / room - EVEN if room else 0.0
+        for gateway in self._open:
+            gateway.level = max(0.0, level)
         self._weights = [gateway.weight for gateway in self._open]
         self._sums = list(accumulate(self._weights))
         self._rebuild_at_s = now_s + REBUILD_S

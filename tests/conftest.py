@@ -15,7 +15,15 @@ from tests.rates import NO_RATES
 
 PARTITIONS = 4
 os.environ.setdefault("LIVEROOM_RATES", NO_RATES)  # services take it from here
-SCANNED = ["broadcaster", "edge", "ingress", "liveroom", "scheduler", "viewer"]  # the command line may wait for a small file
+SCANNED = [
+    "autoscaler",
+    "broadcaster",
+    "edge",
+    "ingress",
+    "liveroom",
+    "scheduler",
+    "viewer",
+]  # the command line may wait for a small file
 
 
 @pytest.fixture(autouse=True)

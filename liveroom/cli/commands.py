@@ -251,6 +251,26 @@ def token(
 
 
 @app.command()
+def simulate(
+    scenarios: Annotated[list[str] | None, typer.Argument(metavar="[SCENARIO]...", help="which; default: all")] = None,
+    policy: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="policy of the pool, TOML; default: the scenario's")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="the same seed gives the same")] = 1,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="draw it: .svg, .png or .pdf (needs liveroom[plots])")
+    ] = None,
+) -> None:
+    """Show what the pool would do: a star's room filling in a minute, a slow evening, failures.
+
+    No Kafka, nothing is started.
+    """
+    from liveroom.cli.simulate import simulate as run  # noqa: PLC0415 - see the module's docstring
+
+    raise typer.Exit(run(scenarios or [], policy, seed, plot))
+
+
+@app.command()
 def topics(
     kafka: Kafka = "",
     prefix: Prefix = None,

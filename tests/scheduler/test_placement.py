@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from liveroom.records import GatewayState, Limits, LoadReport
-from scheduler.placement import Placement, Standing
+from scheduler.placement import BUSY_SHARE, EVEN, Placement, Standing
 
 STALE_S = 3.0
 
@@ -66,12 +66,34 @@ def test_a_gateway_that_is_taken_back_is_forgotten() -> None:
     assert names(placement) == set()
 
 
+def test_new_gateways_get_most_of_those_who_come_until_all_are_even() -> None:
+    placement, uniform = Placement(STALE_S), random.Random(3).random
+    for number in range(60):
+        placement.update(report(f"e{number}", connections=2000 if number < 50 else 0), 0)
+    first = Counter(placement.choose(1, 0, uniform)[0].report.gateway for _ in range(1000))
+    assert sum(first[f"e{number}"] for number in range(50, 60)) > 600
+    for number in range(60):
+        placement.update(report(f"e{number}", connections=1667), 1)
+        placement.update(report(f"e{number}", connections=1667), 2)
+    first = Counter(placement.choose(1, 2, uniform)[0].report.gateway for _ in range(6000))
+    assert max(first.values()) < 1.6 * min(first.values())
+
+
+def test_nobody_is_sent_more_joins_between_two_reports_than_it_can_take() -> None:
+    placement, uniform = Placement(STALE_S), random.Random(3).random
+    placement.update(report("new"), 0)
+    for number in range(20):
+        placement.update(report(f"e{number}", connections=8000), 0)
+    first = Counter(placement.choose(1, 0, uniform)[0].report.gateway for _ in range(4000))
+    assert 800 < first["new"] < 1100
+
+
 def test_a_busy_gateway_gets_next_to_nothing_while_another_has_room() -> None:
     placement = Placement(STALE_S)
     placement.update(report("busy", cpu=0.9), 0)
     placement.update(report("idle", cpu=0.1), 0)
     uniform = random.Random(3).random
-    first = Counter(placement.choose(1, 0, uniform)[0].report.gateway for _ in range(2000))
+    first = Counter(placement.choose(1, 0, uniform)[0].report.gateway for _ in range(500))
     assert first["busy"] < 0.05 * first["idle"]
 
 
@@ -97,17 +119,17 @@ def test_what_was_handed_out_counts_until_the_second_report() -> None:
 
 
 @given(st.lists(st.integers(1, 1000), min_size=2, max_size=6), st.integers(0, 2**32))
-def test_first_choices_follow_the_room_left(room: list[int], seed: int) -> None:
-    placement = Placement(STALE_S)
+def test_first_choices_follow_the_room_above_the_level(room: list[int], seed: int) -> None:
+    placement, limits = Placement(STALE_S), Limits(connections=1_000_000_000, joins_per_s=1e12)
     for number, free in enumerate(room):
-        placement.update(
-            report(f"e{number}", limits=Limits(connections=1_000_000_000), connections=1_000_000_000 - free * 1_000_000), 0
-        )
+        placement.update(report(f"e{number}", limits=limits, connections=1_000_000_000 - free * 1_000_000), 0)
+    level = max(0.0, sum(room) / len(room) - EVEN * 1000)
+    weights = [max(free - level, BUSY_SHARE * free) for free in room]
     uniform = random.Random(seed).random
     draws = 3000
     first = Counter(placement.choose(1, 0, uniform)[0].report.gateway for _ in range(draws))
-    for number, free in enumerate(room):
-        share = free / sum(room)
+    for number, weight in enumerate(weights):
+        share = weight / sum(weights)
         assert abs(first[f"e{number}"] / draws - share) < 6 * (share * (1 - share) / draws) ** 0.5 + 0.002
 
 
