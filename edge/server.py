@@ -365,6 +365,9 @@ class Server:
         beat = _frame(Beat(time.time_ns() // 1_000_000))
         for member in self._wheel.turn(now_s):
             self._look_at(member, now_s, beat)
+        for room in self.hub.rooms.values():
+            if (room.waiting or room.owed) and room.wants_card(now_s):
+                self.cards_wanted[room.name] = None  # who came within a second of the last question found it asked already
         for waiting, room in waiting_too_long(self.hub.rooms.values(), now_s, CARD_WAIT_S):
             room.owed[waiting] = None
             self._welcome(waiting, room)

@@ -191,3 +191,22 @@ async def test_orders_to_this_start_of_this_gateway_are_obeyed_and_no_others(gat
                 frame = await told(socket)
             assert (frame["t"], frame["reason"]) == ("move", "shed")
         gateway.server.stop_moving()
+
+
+async def test_a_card_is_asked_for_until_it_comes(gateway: Gateway) -> None:
+    server = gateway.server
+    async with gateway.connect() as first, gateway.connect(gateway.ticket("u2")) as second:
+        for viewer in (first, second):
+            await told(viewer)
+            await viewer.send('{"t":"join","room":"r"}')
+        for _ in range(2):  # also for the second one, who came when it had been asked a moment before
+            async with asyncio.timeout(3):
+                while "r" not in server.cards_wanted:  # noqa: ASYNC110 - the edge has no such event
+                    await asyncio.sleep(0.02)
+            server.cards_wanted = {}
+        room = server.hub.rooms[room_hash("r")]
+        room.take_card(b'{"epoch":1,"seq":0,"rseq":0}', "0.1", 1, server.now_s())
+        server.carded([room])
+        server.cards_wanted = {}
+        await asyncio.sleep(1.5)
+        assert server.cards_wanted == {}
