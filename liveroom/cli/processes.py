@@ -2,7 +2,7 @@
 
 Owns the ports, keys, run folder and life of one system's processes. `System` is what `liveroom demo`, `liveroom up` and every
 end-to-end and fault test run; Kafka is given to it. Refuses to restart what died by itself: that is noted in `deaths` and told
-by `watch()` and at the end. No child outlives this process, not even by kill -9 (`liveroom.cli.tether`).
+by `watch()` and at the end. No child outlives this process, not even by kill -9 (`liveroom.tether`).
 """
 
 import asyncio
@@ -30,8 +30,8 @@ import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 
 import liveroom
-from liveroom.cli.tether import spawn_tethered, stop_process
 from liveroom.kinds import Role
+from liveroom.tether import spawn_tethered, stop_process
 from liveroom.tickets import User
 from liveroom.tokens import sign_user
 from liveroom.topics import DEFAULT_PARTITIONS
