@@ -1,7 +1,7 @@
 """Children that cannot outlive their parent.
 
 Owns how `liveroom demo` and the local Kafka start processes: in a session of their own (Ctrl-C in the terminal reaches only the
-parent, which stops them in order) and tied to the parent by a pipe (see `liveroom.cli.watchdog`), so that not even kill -9 of
+parent, which stops them in order) and tied to the parent by a pipe (see `liveroom.watchdog`), so that not even kill -9 of
 the parent leaves one behind. Refuses to restart anything, and to guess at a command that is not there.
 """
 
@@ -18,6 +18,7 @@ from typing import IO, Final
 
 WATCHDOG: Final = Path(__file__).with_name("watchdog.py")
 DEFAULT_GRACE_S: Final = 5.0
+OUTLIVES: Final = "+"
 
 
 async def spawn_tethered(
@@ -29,6 +30,7 @@ async def spawn_tethered(
     stderr: int | IO[bytes] | None = None,
     pass_fds: Collection[int] = (),
     grace_s: float = DEFAULT_GRACE_S,
+    tether: int | None = None,
 ) -> Process:
     """Start `command`; it gets SIGTERM, and SIGKILL `grace_s` later, when this process ends in whatever way.
 
@@ -36,6 +38,8 @@ async def spawn_tethered(
     caller's to keep: closing it ends the command, and the command itself reads an empty standard input. So do not use
     `communicate()`, which closes it; `stdout` and `stderr` may be pipes and are read as usual. On Linux "this process ends"
     includes the end of the thread that calls.
+
+    `tether`: the reading end of a pipe that somebody else holds. The command is then tied to that one, and outlives us.
     """
     program = await asyncio.to_thread(shutil.which, command[0], path=env.get("PATH") if env is not None else None)
     if program is None:
@@ -45,10 +49,10 @@ async def spawn_tethered(
         "-I",
         "-S",
         WATCHDOG,
-        str(grace_s),
+        f"{grace_s}{'' if tether is None else OUTLIVES}",
         program,
         *command[1:],
-        stdin=PIPE,
+        stdin=PIPE if tether is None else tether,
         stdout=stdout,
         stderr=stderr,
         env=env,

@@ -1,6 +1,6 @@
 """The process side of a tether: become the command, and leave a watchdog behind that ends it when the parent is gone.
 
-Run as a script by `liveroom.cli.tether`, never imported by it: `python -I -S watchdog.py GRACE_S COMMAND...`. Standard input is
+Run as a script by `liveroom.tether`, never imported by it: `python -I -S watchdog.py GRACE_S[+] COMMAND...`. Standard input is
 the tether, a pipe whose other end only the parent holds. The script forks the watchdog and then *execs* the command, so the
 command keeps the process id, the exit code and the signals that the parent sees. The watchdog waits for the end of the pipe
 (the parent closed it, or died, even by kill -9: works on every Unix), sends SIGTERM, and SIGKILL after the grace.
@@ -59,8 +59,9 @@ def _watchdog(target: int, alive: int, grace_s: float) -> None:
     _watch(target, 0, 3, grace_s)
 
 
-def _main(grace_s: float, command: list[str]) -> None:
-    if sys.platform == "linux":
+def _main(grace: str, command: list[str]) -> None:
+    grace_s = float(grace.rstrip("+"))
+    if sys.platform == "linux" and not grace.endswith("+"):  # with it the tether is somebody else's, and the parent may die
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
     target = os.getpid()
     alive, held_by_command = os.pipe()
@@ -71,7 +72,7 @@ def _main(grace_s: float, command: list[str]) -> None:
         finally:
             os._exit(0)
     os.close(alive)
-    os.set_inheritable(held_by_command, True)
+    os.set_inheritable(held_by_command, True)  # noqa: FBT003 - the system call has no names
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     for number in (signal.SIGPIPE, signal.SIGXFSZ):
@@ -80,4 +81,4 @@ def _main(grace_s: float, command: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    _main(float(sys.argv[1]), sys.argv[2:])
+    _main(sys.argv[1], sys.argv[2:])

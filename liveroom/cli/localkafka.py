@@ -33,7 +33,7 @@ from aiokafka.errors import KafkaError
 
 from liveroom.cli.java import Java, find_java
 from liveroom.cli.kafkajars import KAFKA_VERSION, distrust_jars, ensure_jars
-from liveroom.cli.tether import spawn_tethered, stop_process
+from liveroom.tether import spawn_tethered, stop_process
 
 HOST: Final = "127.0.0.1"
 READY_TIMEOUT_S: Final = 60.0

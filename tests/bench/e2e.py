@@ -23,11 +23,11 @@ from liveroom.bodies import Danmaku
 from liveroom.cli import danmaku
 from liveroom.cli.localkafka import kafka_cluster
 from liveroom.cli.processes import System
-from liveroom.cli.tether import spawn_tethered
 from liveroom.kafka import ensure_topics
 from liveroom.kinds import Kind
 from liveroom.records import Item, Uplink, encode_uplink
 from liveroom.settings import KafkaSettings
+from liveroom.tether import spawn_tethered
 from liveroom.topics import DEAD_LETTER
 from tests.bench.figure import Figure
 from tests.rates import NO_RATES

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import psutil
 import pytest
 
-from liveroom.cli.tether import spawn_tethered, stop_process
+from liveroom.tether import spawn_tethered, stop_process
 
 DEADLINE_S = 10.0
 STUBBORN = ["sh", "-c", "trap '' TERM; echo ready; while :; do sleep 0.05; done"]
@@ -96,7 +96,7 @@ async def test_the_watchdog_ends_with_the_command() -> None:
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 async def test_nothing_is_left_of_a_parent_that_dies(number: signal.Signals) -> None:
     script = (
-        "import asyncio, signal, sys; from liveroom.cli.tether import spawn_tethered\n"
+        "import asyncio, signal, sys; from liveroom.tether import spawn_tethered\n"
         "signal.signal(signal.SIGINT, signal.SIG_DFL)\n"
         "async def main():\n"
         f"    one, two = [await spawn_tethered(c, grace_s=0.3, stdout=-3) for c in (['sleep', '600'], {STUBBORN!r})]\n"
@@ -117,7 +117,7 @@ async def test_nothing_is_left_of_a_parent_that_dies(number: signal.Signals) -> 
 @pytest.mark.skipif(sys.platform != "linux", reason="the second belt is Linux's")
 async def test_nothing_is_left_either_when_the_watchdog_was_killed_before() -> None:
     script = (
-        "import asyncio; from liveroom.cli.tether import spawn_tethered\n"
+        "import asyncio; from liveroom.tether import spawn_tethered\n"
         "async def main():\n"
         "    print((await spawn_tethered(['sleep', '600'])).pid, flush=True)\n"
         "    await asyncio.sleep(600)\n"
