@@ -60,11 +60,12 @@ class Observation(NamedTuple):
 
 
 class History(NamedTuple):
-    """What earlier decisions leave behind. `wishes`: (when, how many were needed) within the window for going down.
+    """What earlier decisions leave behind. `since_s`: of the first one. `wishes`: (when, how many were needed) within the window for going down.
 
     `totals`: (when, how many viewers) of the last seconds. `before_event`: viewers there were before each event that is on.
     """
 
+    since_s: float | None = None
     last_up_s: float = -math.inf
     last_down_s: float = -math.inf
     totals: tuple[tuple[float, int], ...] = ()
@@ -110,7 +111,8 @@ def decide(seen: Observation, history: History, policy: Policy, now_s: float) ->
     growth = (total - first) / max(now_s - first_s, TREND_S)
     need, before_event = _need(known, growth, history, policy, now_s)
     wishes = (*((at_s, many) for at_s, many in history.wishes if at_s > now_s - policy.down_window_s), (now_s, need.gateways))
-    history = history._replace(totals=totals, wishes=wishes, before_event=before_event)
+    since_s = now_s if history.since_s is None else history.since_s
+    history = history._replace(since_s=since_s, totals=totals, wishes=wishes, before_event=before_event)
     desired, reason, detail = _step(seen, need, history, policy, now_s)
     actual = seen.running
     drain: tuple[str, ...] = ()
@@ -203,10 +205,9 @@ def _step_down(seen: Observation, history: History, policy: Policy, now_s: float
         return actual, Reason.UNKNOWN, f"{unknown} gateways do not say how they are"
     if len(counted) < len(seen.gateways):
         return actual, Reason.DRAINING, f"{len(seen.gateways) - len(counted)} are being emptied"
-    first_s = history.wishes[0][0]
     most = max(policy.min, *(many for _, many in history.wishes))
     if (
-        now_s - first_s < policy.down_window_s * 0.9
+        now_s - (history.since_s or now_s) < policy.down_window_s
         or now_s - history.last_down_s < policy.down_window_s
         or now_s - history.last_up_s < policy.down_after_up_s
     ):

@@ -261,6 +261,22 @@ class SchedulerSettings(TokenSettings, TicketSettings):
     guests: bool = Field(default=True, description="answer without a token, as a guest who can only watch")
 
 
+class AutoscalerSettings(TokenSettings):
+    """The size of the pool. With the local driver it starts gateways with its own environment: their settings too."""
+
+    port: int = Field(8003, ge=0, le=65_535, description="public port, for operators")
+    internal_port: int = Field(9004, ge=0, le=65_535, description="internal port: /livez /readyz /metrics")
+    policy_file: Path | None = Field(None, description="policy, TOML; read again when it changes (docs/pool.md)")
+    interval_s: float = Field(1.0, gt=0, le=60, description="how often it looks and decides")
+    empty_s: float = Field(60.0, gt=0, description="time for a gateway to be emptied; then it is stopped all the same")
+    dry_run: bool = Field(default=False, description="decide and say so, but do nothing")
+    local_folder: Path = Field(Path("pool"), description="the local driver's files: a log and a state for each gateway")
+    local_settings: dict[str, str] = Field(
+        {}, description='settings of the gateways that differ: {"LIVEROOM_MAX_CONNECTIONS": "500"}'
+    )
+    local_tether: int | None = Field(None, description="descriptor of a pipe; the gateways end when its other end is closed")
+
+
 def fields(model: type[BaseModel], prefix: str = "LIVEROOM_") -> Iterator[tuple[str, str, str]]:
     """Give (environment variable, default, description) of every setting, nested ones with their path."""
     for name, field in model.model_fields.items():

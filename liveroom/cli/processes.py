@@ -39,6 +39,7 @@ from liveroom.topics import DEFAULT_PARTITIONS
 HOST: Final = "127.0.0.1"
 READY_TIMEOUT_S: Final = 40.0
 STOP_TIMEOUT_S: Final = 10.0
+POOL_END_S: Final = 3.0
 TICKET_KEY_ID: Final = "k1"
 ROOT: Final = Path(liveroom.__file__).resolve().parents[1]
 
@@ -95,6 +96,7 @@ class Service:
     on_death: Callable[[Death], None] | None = None
     port: int = 0
     internal_port: int = 0
+    pass_fds: Sequence[int] = ()
     process: Process | None = None
     _asked: bool = field(default=False, init=False)
     _reaper: asyncio.Task[None] | None = field(default=None, init=False)
@@ -145,7 +147,9 @@ class Service:
         self._asked = False
         file = await asyncio.to_thread(self.log.open, "ab")
         try:
-            self.process = await spawn_tethered(command, env=self._environment(), stdout=file, stderr=file)
+            self.process = await spawn_tethered(
+                command, env=self._environment(), stdout=file, stderr=file, pass_fds=self.pass_fds
+            )
         finally:
             file.close()
         self._reaper = asyncio.create_task(self._reap(self.process), name=f"reap {self.name}")
@@ -264,6 +268,7 @@ class System:
         edges: int = 2,
         broadcasters: int = 1,
         ingresses: int = 1,
+        autoscalers: int = 0,
         origins: Sequence[str] = (),
         settings: Mapping[str, str] | None = None,
         settings_of: Mapping[str, Mapping[str, str]] | None = None,
@@ -284,10 +289,12 @@ class System:
         self._origins = list(origins)
         self._settings = dict(settings or {})
         self._settings_of = dict(settings_of or {})
-        self._counts = {"broadcaster": broadcasters, "edge": edges, "ingress": ingresses}
+        self._counts = {"broadcaster": broadcasters, "edge": edges, "ingress": ingresses, "autoscaler": autoscalers}
         self._on_step = on_step or (lambda _: None)
         self._died = asyncio.Event()
         self.ingresses: list[Service] = []
+        self.autoscalers: list[Service] = []
+        self._pool_tether: tuple[int, int] | None = None
         self._scheduler: Service | None = None
         self.broadcasters: list[Service] = []
         self.edges: list[Service] = []
@@ -326,7 +333,13 @@ class System:
     @property
     def services(self) -> list[Service]:
         """Return all processes, in the order in which they are stopped."""
-        return [*self.ingresses, *self.broadcasters, *self.edges, *([self._scheduler] if self._scheduler is not None else [])]
+        return [
+            *self.autoscalers,
+            *self.ingresses,
+            *self.broadcasters,
+            *self.edges,
+            *([self._scheduler] if self._scheduler is not None else []),
+        ]
 
     def token(
         self,
@@ -366,6 +379,9 @@ class System:
         self._scheduler = self._service("scheduler", 1)
         self.broadcasters = [self._service("broadcaster", i + 1) for i in range(self._counts["broadcaster"])]
         self.edges = [self._service("edge", i + 1) for i in range(self._counts["edge"])]
+        if self._counts["autoscaler"]:
+            self._pool_tether = os.pipe()  # gateways that an autoscaler starts outlive it, and end with us
+            self.autoscalers = [self._autoscaler(i + 1) for i in range(self._counts["autoscaler"])]
         try:
             async with asyncio.TaskGroup() as tasks:
                 for service in self.services:
@@ -410,6 +426,14 @@ class System:
             if not taken & {service.port, service.internal_port}:
                 return service
 
+    def _autoscaler(self, number: int) -> Service:
+        service = self._service("autoscaler", number)
+        reading = self._pool_tether[0] if self._pool_tether is not None else 0
+        ours = {"LIVEROOM_LOCAL_FOLDER": str(self.folder / "pool"), "LIVEROOM_LOCAL_TETHER": str(reading)}
+        service.environment = ours | dict(service.environment)
+        service.pass_fds = (reading,)
+        return service
+
     def _settings_for(self, module: str) -> dict[str, str]:
         ours = {
             "KAFKA__BOOTSTRAP": self.kafka_bootstrap,
@@ -431,8 +455,13 @@ class System:
 
     async def _stop_all(self, grace_s: float) -> None:
         try:
-            for module in ("ingress", "broadcaster", "edge", "scheduler"):
+            for module in ("autoscaler", "ingress", "broadcaster", "edge", "scheduler"):
                 await asyncio.gather(*(service.stop(grace_s) for service in self.services if service.module == module))
+            if self._pool_tether is not None:
+                os.close(self._pool_tether[1])
+                await asyncio.sleep(POOL_END_S)
+                os.close(self._pool_tether[0])
+                self._pool_tether = None
         finally:
             if self._folder is not None and self._lock is not None:
                 keep = self.keep_logs or bool(self.deaths) or self._given_folder is not None

@@ -1,0 +1,83 @@
+"""Starts the autoscaler: `python -m autoscaler` (settings: `--help`). Owns the order of start and end."""
+
+import asyncio
+import time
+
+import structlog
+
+from autoscaler.app import App
+from autoscaler.drivers.local import LocalDriver
+from autoscaler.kafka import follow_reports, lead, send_order
+from autoscaler.policy import USUAL, Policy, read_policy
+from autoscaler.pool import Pool
+from liveroom import service
+from liveroom.files import watch
+from liveroom.kafka import Producer, ensure_topics
+from liveroom.service import Runtime
+from liveroom.settings import AutoscalerSettings
+from liveroom.tokens import Verifier
+from liveroom.web import serve
+
+log = structlog.get_logger()
+
+
+def read_policy_file(settings: AutoscalerSettings) -> Policy:
+    """Return the policy as it is now; raise OSError or PolicyError where the file cannot be used."""
+    return read_policy(settings.policy_file.read_bytes()) if settings.policy_file is not None else USUAL
+
+
+async def run(settings: AutoscalerSettings, runtime: Runtime) -> None:
+    """Look once a second until told to stop. The gateways go on without it."""
+    verifier = Verifier(await asyncio.to_thread(settings.read_token_keys), settings.token_leeway_s)
+    policy = await asyncio.to_thread(read_policy_file, settings)
+    await ensure_topics(settings.kafka)
+    producer = Producer(settings.kafka, runtime.metrics)
+    await producer.start()
+    driver = LocalDriver(settings.local_folder, settings.local_settings, settings.local_tether)
+    pool = Pool(
+        policy,
+        driver,
+        lambda order: send_order(producer, order),
+        runtime.metrics,
+        empty_s=settings.empty_s,
+        dry_run=settings.dry_run,
+    )
+
+    def use(policy: Policy) -> None:
+        pool.policy = policy
+
+    def say(is_leading: bool) -> None:
+        if is_leading != pool.is_leading:
+            log.info("leading" if is_leading else "following")
+        pool.is_leading = is_leading
+
+    async def look() -> None:
+        while True:
+            await pool.tick(time.monotonic())
+            await asyncio.sleep(settings.interval_s)
+
+    files = [settings.policy_file] if settings.policy_file is not None else []
+    try:
+        async with (
+            serve(App(settings, verifier, pool).web, settings.host, settings.port) as (_, port),
+            asyncio.TaskGroup() as tasks,
+        ):
+            working = [
+                tasks.create_task(follow_reports(settings.kafka, pool, runtime)),
+                tasks.create_task(lead(settings.kafka, say)),
+                tasks.create_task(driver.watch()),
+                tasks.create_task(look()),
+                tasks.create_task(watch(files, lambda: read_policy_file(settings), use)),
+            ]
+            log.info("listening", port=port)
+            runtime.ready("kafka")
+            await runtime.stopping.wait()
+            for task in working:
+                task.cancel()
+    finally:
+        driver.release()
+        await producer.stop()
+
+
+if __name__ == "__main__":
+    service.main("autoscaler", AutoscalerSettings, run, "kafka")

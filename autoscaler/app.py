@@ -1,0 +1,95 @@
+"""The autoscaler over HTTP, for operators: what it sees, what it decided and why; pausing it by hand.
+
+Refuses everybody but operators (`forbidden`). Called by `__main__`; `liveroom pool` asks here.
+"""
+
+import time
+
+import msgspec
+from aiohttp import web
+
+from autoscaler.pool import Noted, Pool
+from liveroom.errors import Code, ProblemError
+from liveroom.kinds import Role
+from liveroom.settings import AutoscalerSettings
+from liveroom.tickets import User
+from liveroom.tokens import Verifier
+from liveroom.web import cors, json_response, problems
+
+_encode = msgspec.json.Encoder().encode
+
+
+class App:
+    """All routes of the public port."""
+
+    def __init__(self, settings: AutoscalerSettings, verifier: Verifier, pool: Pool) -> None:
+        self._verifier = verifier
+        self._pool = pool
+        self._instance = settings.instance
+        self.web = web.Application(middlewares=[cors(settings.origins), problems()], client_max_size=4096)
+        router = self.web.router
+        router.add_get("/v1/pool", self._state)
+        router.add_get("/v1/decisions", self._decisions)
+        router.add_post("/v1/pool/pause", self._pause)
+        router.add_post("/v1/pool/resume", self._resume)
+
+    def _operator(self, request: web.Request) -> User:
+        user = self._verifier.bearer(request.headers.get("Authorization"), time.time())
+        if user.role is not Role.OPERATOR:
+            raise ProblemError(Code.FORBIDDEN, "for operators only")
+        return user
+
+    async def _state(self, request: web.Request) -> web.Response:
+        self._operator(request)
+        return self._answer()
+
+    async def _pause(self, request: web.Request) -> web.Response:
+        self._pool.paused_by = self._operator(request).id
+        return self._answer()
+
+    async def _resume(self, request: web.Request) -> web.Response:
+        self._operator(request)
+        self._pool.paused_by = ""
+        return self._answer()
+
+    async def _decisions(self, request: web.Request) -> web.Response:
+        self._operator(request)
+        return json_response(_encode({"decisions": [_told(noted) for noted in reversed(self._pool.noted)]}))
+
+    def _answer(self) -> web.Response:
+        pool = self._pool
+        gateways = sorted(pool.gateways(time.monotonic()), key=lambda seen: seen.report.gateway)
+        told = {
+            "instance": self._instance,
+            "leading": pool.is_leading,
+            "paused_by": pool.paused_by,
+            "policy": pool.policy,
+            "last": _told(pool.noted[-1]) if pool.noted else None,
+            "gateways": [
+                {
+                    "id": report.gateway,
+                    "state": report.state,
+                    "age_s": round(age_s, 1),
+                    "connections": report.connections,
+                    "joins_per_s": report.joins_per_s,
+                    "cpu": report.cpu,
+                    "loop_lag_ms": report.loop_lag_ms,
+                }
+                for report, age_s in gateways
+            ],
+        }
+        return json_response(_encode(told))
+
+
+def _told(noted: Noted) -> dict[str, object]:
+    decision = noted.decision
+    return {
+        "at_ms": noted.at_ms,
+        "desired": decision.desired,
+        "actual": decision.actual,
+        "needed": decision.needed,
+        "reason": decision.reason,
+        "detail": decision.detail,
+        "drain": decision.drain,
+        "done": noted.is_done,
+    }

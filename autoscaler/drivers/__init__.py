@@ -1,0 +1,1 @@
+"""What starts and stops gateways. One module each; all do what `autoscaler.pool.Driver` says."""

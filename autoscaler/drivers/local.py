@@ -1,0 +1,210 @@
+"""Gateways as processes of this machine: started, started again when they crash, stopped once they are empty.
+
+Owns the processes and their ports, by a file each in `folder`: who is started anew (or takes over after a kill -9) finds
+them running and goes on with them. Restarts a crashed one with a growing pause. Two never work on one folder (a lock).
+"""
+
+import asyncio
+import fcntl
+import os
+import random
+import signal
+import socket
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Final
+
+import msgspec
+import psutil
+import structlog
+
+from liveroom.tether import spawn_tethered
+
+HOST: Final = "127.0.0.1"
+PORTS: Final = range(20_000, 32_000)  # below those that outgoing connections take
+LOOK_S: Final = 0.2
+FIRST_PAUSE_S: Final = 1.0
+LONGEST_PAUSE_S: Final = 30.0
+STABLE_S: Final = 60.0
+LOCK: Final = ".driver"
+log = structlog.get_logger()
+
+
+class _Process(msgspec.Struct):
+    """One gateway, as its file holds it. `pid` 0: it does not run. `started_s`: the system's time of its start."""
+
+    name: str
+    port: int
+    internal_port: int
+    pid: int = 0
+    started_s: float = 0.0
+    is_leaving: bool = False
+    crashes: int = 0
+    again_s: float = 0.0
+
+    def find(self) -> psutil.Process | None:
+        """Return the process while it lives; another one that has got its number is not it."""
+        try:
+            process = psutil.Process(self.pid)
+            if process.create_time() != self.started_s or process.status() == psutil.STATUS_ZOMBIE:
+                return None
+        except psutil.Error:
+            return None
+        return process
+
+
+class LocalDriver:
+    """The gateways of this machine. `environment`: settings of all of them; `tether`: they end when its other end is closed."""
+
+    def __init__(self, folder: Path, environment: Mapping[str, str], tether: int | None = None) -> None:
+        self._folder = folder
+        self._environment = dict(environment)
+        self._tether = tether
+        self._processes: dict[str, _Process] = {}
+        self._lock: IO[str] | None = None
+        self._reapers: set[asyncio.Task[int]] = set()
+
+    async def take(self) -> bool:
+        """Take over what runs; say whether it is ours now: another driver may still hold it."""
+        if self._lock is None:
+            self._lock = await asyncio.to_thread(_locked, self._folder)
+            if self._lock is not None:
+                self._processes = await asyncio.to_thread(_read, self._folder)
+                for known in self._processes.values():
+                    log.info("gateway_found", gateway=known.name, runs=known.find() is not None)
+        return self._lock is not None
+
+    def release(self) -> None:
+        """Let go; the gateways go on."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def running(self) -> list[str]:
+        """Return the gateways that there are to be, those among them too that have just crashed."""
+        return [known.name for known in self._processes.values() if not known.is_leaving]
+
+    def leaving(self) -> list[str]:
+        """Return the gateways that are being emptied."""
+        return [known.name for known in self._processes.values() if known.is_leaving]
+
+    async def grow(self, count: int) -> list[str]:
+        """Start so many more; return their names."""
+        names = []
+        for _ in range(count):
+            number = 1
+            while f"edge-{number}" in self._processes:
+                number += 1
+            port, internal_port = _free_ports(2)
+            made = self._processes[f"edge-{number}"] = _Process(f"edge-{number}", port, internal_port)
+            await self._launch(made)
+            names.append(made.name)
+        return names
+
+    async def leave(self, name: str) -> None:
+        """Count a gateway no more: it is being emptied. A crashed one is not started again."""
+        if (known := self._processes.get(name)) is not None and not known.is_leaving:
+            known.is_leaving = True
+            await self._keep(known)
+
+    async def end(self, name: str) -> None:
+        """Stop a gateway that is empty, or late."""
+        known = self._processes.get(name)
+        if known is not None and (process := known.find()) is not None:
+            log.info("gateway_stopped", gateway=name)
+            with suppress(psutil.Error):
+                process.send_signal(signal.SIGTERM)
+
+    async def watch(self) -> None:
+        """Start again what crashed, forget what left, for ever."""
+        while True:
+            await asyncio.sleep(LOOK_S)
+            if self._lock is None:
+                continue
+            now_s = time.time()
+            for known in list(self._processes.values()):
+                if known.find() is not None:
+                    if known.crashes and now_s - known.started_s > STABLE_S:
+                        known.crashes = 0
+                    continue
+                if known.is_leaving:
+                    del self._processes[known.name]
+                    await asyncio.to_thread((self._folder / f"{known.name}.json").unlink, missing_ok=True)
+                elif known.pid:
+                    pause_s = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2**known.crashes)
+                    known.pid, known.crashes, known.again_s = 0, known.crashes + 1, now_s + pause_s
+                    log.error("gateway_crashed", gateway=known.name, again_in_s=pause_s, times=known.crashes)
+                    await self._keep(known)
+                elif now_s >= known.again_s:
+                    await self._launch(known)
+
+    async def _launch(self, known: _Process) -> None:
+        environment = dict(os.environ) | self._environment
+        environment |= {"LIVEROOM_INSTANCE": known.name, "LIVEROOM_PORT": str(known.port)}
+        environment |= {
+            "LIVEROOM_INTERNAL_PORT": str(known.internal_port),
+            "LIVEROOM_HOST": HOST,
+            "LIVEROOM_INTERNAL_HOST": HOST,
+        }
+        file = await asyncio.to_thread((self._folder / f"{known.name}.log").open, "ab")
+        try:
+            tether = self._tether if self._tether is not None else await asyncio.to_thread(os.open, os.devnull, os.O_RDONLY)
+            process = await spawn_tethered(
+                (sys.executable, "-P", "-m", "edge"), env=environment, stdout=file, stderr=file, tether=tether
+            )
+        finally:
+            file.close()
+        reaper = asyncio.create_task(process.wait())
+        self._reapers.add(reaper)
+        reaper.add_done_callback(self._reapers.discard)
+        known.pid = process.pid
+        with suppress(psutil.Error):
+            known.started_s = psutil.Process(process.pid).create_time()
+        log.info("gateway_started", gateway=known.name, port=known.port, pid=known.pid)
+        await self._keep(known)
+
+    async def _keep(self, known: _Process) -> None:
+        await asyncio.to_thread(_write, self._folder / f"{known.name}.json", msgspec.json.encode(known))
+
+
+def _write(file: Path, data: bytes) -> None:
+    new = file.with_suffix(".new")
+    new.write_bytes(data)
+    new.replace(file)  # never half a file
+
+
+def _locked(folder: Path) -> IO[str] | None:
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = (folder / LOCK).open("a", encoding="ascii")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.close()
+        return None
+    return lock
+
+
+def _read(folder: Path) -> dict[str, _Process]:
+    found = {}
+    for file in sorted(folder.glob("*.json")):
+        try:
+            known = msgspec.json.decode(file.read_bytes(), type=_Process)
+        except (OSError, msgspec.DecodeError) as error:
+            log.warning("gateway_file_not_usable", file=file.name, error=str(error))
+            continue
+        found[known.name] = known
+    return found
+
+
+def _free_ports(count: int) -> list[int]:
+    ports: list[int] = []
+    while len(ports) < count:
+        port = random.choice(PORTS)  # noqa: S311 - no secret
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind((HOST, port))
+            if port not in ports:
+                ports.append(port)
+    return ports

@@ -1,0 +1,71 @@
+"""Who leads: the owner of the group's only partition of `gateways`. And the reports and orders, in Kafka.
+
+Owns the group membership. A follower is as warm as the leader: all read all reports.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+from aiokafka import AIOKafkaConsumer
+from aiokafka.errors import KafkaError
+
+from autoscaler.pool import Pool
+from liveroom import topics
+from liveroom.follow import records
+from liveroom.kafka import Producer, TopicReader, UnsentError, client_arguments, close_consumer, topic_name
+from liveroom.records import LoadReport, Order, encode_json
+from liveroom.service import Runtime
+from liveroom.settings import KafkaSettings
+
+GROUP: Final = "autoscaler"
+RETRY_S: Final = 1.0
+LOOK_S: Final = 0.5
+ORDER_TIMEOUT_S: Final = 2.0
+log = structlog.get_logger()
+
+
+async def follow_reports(settings: KafkaSettings, pool: Pool, runtime: Runtime) -> None:
+    """Let the pool hear all load reports, for ever."""
+    reader = TopicReader(settings, topics.GATEWAYS, runtime.metrics)
+    async for found in records(reader, topics.GATEWAYS, LoadReport, runtime.metrics):
+        now_s = time.monotonic()
+        for _, report in found:
+            pool.hear(report, now_s)
+
+
+async def lead(settings: KafkaSettings, say: Callable[[bool], None]) -> None:
+    """Take part in the election, for ever; `say` whether we lead. Whoever loses the brokers does not lead."""
+    while True:
+        consumer = AIOKafkaConsumer(
+            topic_name(settings, topics.GATEWAYS),
+            **client_arguments(settings),
+            group_id=f"{settings.prefix}{GROUP}",
+            enable_auto_commit=False,
+            session_timeout_ms=int(settings.session_timeout_s * 1000),
+            heartbeat_interval_ms=int(settings.session_timeout_s * 1000 / 6),
+            max_poll_interval_ms=60_000,
+        )
+        try:
+            await consumer.start()
+            while True:
+                await consumer.getmany(timeout_ms=int(LOOK_S * 1000))  # the reports themselves are read elsewhere
+                say(bool(consumer.assignment()))
+        except KafkaError as error:
+            log.warning("no_election", error=repr(error))
+        finally:
+            say(False)  # noqa: FBT003 - a callback
+            await close_consumer(consumer)
+        await asyncio.sleep(RETRY_S)
+
+
+async def send_order(producer: Producer, order: Order) -> None:
+    """Write an order; one that cannot be written is told, and the next tick gives another."""
+    try:
+        await producer.send(topics.CONTROL, encode_json(order), key=order.gateway.encode(), timeout_s=ORDER_TIMEOUT_S)
+    except UnsentError as error:
+        log.warning("order_unsent", gateway=order.gateway, kind=order.kind.value, error=str(error))
+    else:
+        log.info("ordered", gateway=order.gateway, kind=order.kind.value, reason=order.reason, rate_per_s=order.rate_per_s)

@@ -1,0 +1,173 @@
+"""The pool: looks once a second, decides, and has it done: orders to gateways, starts and stops by the driver.
+
+Owns what is known of the gateways, the last decisions, and the order of a scale-in: a gateway is told to drain, and stopped
+once it is empty or its time is over. Does nothing while it does not lead, is paused, or runs dry. Called by `__main__`.
+"""
+
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Final, NamedTuple, Protocol
+
+import structlog
+
+from autoscaler.decide import Decision, History, Observation, Seen, decide
+from autoscaler.policy import Policy
+from liveroom import metrics
+from liveroom.records import VERSION, GatewayState, LoadReport, Order, OrderKind
+from liveroom.service import Metrics
+
+FORGET_S: Final = 30.0
+KEPT: Final = 600
+SHED_AGAIN_S: Final = 10.0
+log = structlog.get_logger()
+
+
+class Driver(Protocol):
+    """What starts and stops gateways."""
+
+    async def take(self) -> bool:
+        """Begin to work; say whether it can: another one may still be at it."""
+
+    def release(self) -> None:
+        """Stop working; the gateways go on."""
+
+    def running(self) -> list[str]:
+        """Return the gateways that there are to be: started and not on their way out."""
+
+    def leaving(self) -> list[str]:
+        """Return the gateways that are being emptied and still there."""
+
+    async def grow(self, count: int) -> list[str]:
+        """Start so many more; return their names."""
+
+    async def leave(self, name: str) -> None:
+        """Count a gateway no more: it is being emptied."""
+
+    async def end(self, name: str) -> None:
+        """Stop a gateway that is empty, or late."""
+
+
+class Noted(NamedTuple):
+    """A decision, when it was made, and whether it was carried out."""
+
+    at_ms: int
+    decision: Decision
+    is_done: bool
+
+
+class Pool:
+    """The gateways, and what is decided about them. `send`: gives an order to a gateway."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        driver: Driver,
+        send: Callable[[Order], Awaitable[None]],
+        made: Metrics,
+        *,
+        empty_s: float,
+        dry_run: bool,
+    ) -> None:
+        self.policy = policy
+        self.is_leading = False
+        self.paused_by = ""
+        self.noted: deque[Noted] = deque(maxlen=KEPT)
+        self._driver = driver
+        self._send = send
+        self._empty_s = empty_s
+        self._dry_run = dry_run
+        self._seen: dict[str, tuple[LoadReport, float]] = {}
+        self._leaving: dict[str, float] = {}
+        self._shedding: dict[str, tuple[float, float]] = {}
+        self._history = History()
+        self._made = made
+        self._desired, self._actual = made.gauge(metrics.POOL_DESIRED), made.gauge(metrics.POOL_ACTUAL)
+        self._leading = made.gauge(metrics.LEADING)
+
+    def hear(self, report: LoadReport, now_s: float) -> None:
+        """Take a report; one of an older start of the gateway is ignored."""
+        known = self._seen.get(report.gateway)
+        if known is None or known[0].generation <= report.generation:
+            self._seen[report.gateway] = report, now_s
+
+    def gateways(self, now_s: float) -> list[Seen]:
+        """Return what is known of the gateways that there are, or that were a moment ago."""
+        running = {*self._driver.running(), *self._leaving}
+        for name, (_, at_s) in list(self._seen.items()):
+            if name not in running or now_s - at_s > FORGET_S:
+                del self._seen[name]
+        return [Seen(report, now_s - at_s) for report, at_s in self._seen.values()]
+
+    async def tick(self, now_s: float) -> None:
+        """Look, decide, and have it done. `now_s`: of the same clock as `hear`'s."""
+        self._leading.set(self.is_leading)
+        gateways = self.gateways(now_s)
+        self._actual.set(sum(gateway.is_known for gateway in gateways))
+        if not self.is_leading or not await self._driver.take():
+            self._driver.release()
+            self._history, self._shedding = History(), {}
+            return
+        decision = decide(Observation(gateways, len(self._driver.running())), self._history, self.policy, time.time())
+        self._desired.set(decision.desired)
+        does = not self._dry_run and not self.paused_by
+        if decision.desired != decision.actual:
+            self._made.counter(metrics.DECISIONS, decision.reason.value).inc()
+            log.info(
+                "decided",
+                desired=decision.desired,
+                actual=decision.actual,
+                reason=decision.reason.value,
+                detail=decision.detail,
+                done=does,
+            )
+        last = self.noted[-1].decision if self.noted else None
+        if last is None or (last.desired, last.actual, last.reason) != (decision.desired, decision.actual, decision.reason):
+            self.noted.append(Noted(time.time_ns() // 1_000_000, decision, does))
+        self._history = (
+            decision.history
+            if does
+            else decision.history._replace(last_up_s=self._history.last_up_s, last_down_s=self._history.last_down_s)
+        )
+        if does:
+            await self._do(decision, now_s)
+
+    async def _do(self, decision: Decision, now_s: float) -> None:
+        if decision.desired > decision.actual:
+            await self._driver.grow(decision.desired - decision.actual)
+        for name in decision.drain:
+            await self._driver.leave(name)
+            self._leaving[name] = now_s
+            await self._order(name, OrderKind.DRAIN, decision.detail)
+        leaving = self._driver.leaving()
+        self._leaving = {name: self._leaving.get(name, now_s) for name in leaving}
+        for name, since_s in self._leaving.items():
+            report, at_s = self._seen.get(name, (None, 0.0))
+            is_empty = (
+                report is not None and report.state is GatewayState.DRAINING and report.connections == 0 and at_s > since_s
+            )
+            if report is not None and report.state is not GatewayState.DRAINING:
+                await self._order(name, OrderKind.DRAIN, "being emptied")  # the first order was lost, or not heard yet
+            if is_empty or now_s - since_s > self._empty_s:
+                await self._driver.end(name)
+        await self._shed(decision, now_s)
+
+    async def _shed(self, decision: Decision, now_s: float) -> None:
+        """Tell who is to shed, again after a while; tell those who are not any more."""
+        wanted = {shed.gateway: shed.rate_per_s for shed in decision.shed if shed.rate_per_s > 0}
+        for name in [name for name in self._shedding if name not in wanted]:
+            del self._shedding[name]
+            if name not in self._leaving:
+                await self._order(name, OrderKind.RESUME, "even")
+        for name, rate in wanted.items():
+            before, at_s = self._shedding.get(name, (0.0, 0.0))
+            if abs(rate - before) > before * 0.5 or now_s - at_s > SHED_AGAIN_S:
+                self._shedding[name] = rate, now_s
+                await self._order(name, OrderKind.SHED, "fuller than the others", rate)
+
+    async def _order(self, name: str, kind: OrderKind, reason: str, rate_per_s: float = 0.0) -> None:
+        known = self._seen.get(name)
+        if known is None:
+            return
+        report = known[0]
+        await self._send(Order(VERSION, name, report.generation, kind, time.time_ns() // 1_000_000, reason, rate_per_s))

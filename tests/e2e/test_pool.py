@@ -1,0 +1,176 @@
+"""The pool on this machine: it grows with the crowd, gives it back without losing a message, and survives its own parts."""
+
+import asyncio
+import secrets
+import signal
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import psutil
+import pytest
+
+from liveroom.cli.processes import System
+from liveroom.kinds import Role
+from tests.e2e.audience import Audience, knows_gateways, settled
+from viewer.client import Accepted, Sender
+from viewer.ledger import Ledger
+
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(240)]
+POLICY = """
+min = 2
+max = 6
+down_window_s = 4
+down_after_up_s = 4
+step_down = 0.5
+warm_up_s = 3
+ahead_s = 1
+"""
+ROOM_FOR = 20  # viewers of one gateway
+
+
+class Pool:
+    """A system whose gateways an autoscaler starts."""
+
+    def __init__(self, system: System, http: aiohttp.ClientSession) -> None:
+        self.system = system
+        self.http = http
+
+    async def ask(self, path: str = "pool", method: str = "GET", autoscaler: int = 0, role: Role = Role.OPERATOR) -> Any:
+        headers = {"Authorization": f"Bearer {self.system.token('op', role)}"}
+        url = f"{self.system.autoscalers[autoscaler].url}/v1/{path}"
+        async with self.http.request(method, url, headers=headers) as answer:
+            return await answer.json(content_type=None)
+
+    async def serving(self, autoscaler: int = 0) -> dict[str, int]:
+        """The gateways that serve, with their viewers."""
+        gateways = (await self.ask(autoscaler=autoscaler))["gateways"]
+        return {each["id"]: each["connections"] for each in gateways if each["state"] == "serving" and each["age_s"] < 3}
+
+    async def until(self, least: int, most: int, timeout_s: float = 40, autoscaler: int = 0) -> dict[str, int]:
+        """Wait until so many serve."""
+        async with asyncio.timeout(timeout_s):
+            while not least <= len(await self.serving(autoscaler)) <= most:
+                await asyncio.sleep(0.3)
+        return await self.serving(autoscaler)
+
+    def processes(self) -> list[psutil.Process]:
+        """The gateways' processes."""
+        return [
+            process
+            for process in psutil.process_iter(["cmdline", "environ"])
+            if (process.info["cmdline"] or [])[-2:] == ["-m", "edge"]
+            and (process.info["environ"] or {}).get("LIVEROOM_KAFKA__PREFIX") == self.system.prefix
+        ]
+
+
+@asynccontextmanager
+async def pooled(bootstrap: str, tmp_path: Path, autoscalers: int = 1) -> AsyncIterator[Pool]:
+    policy = tmp_path / "policy.toml"
+    policy.write_text(POLICY)
+    async with (
+        System(
+            bootstrap,
+            prefix=f"p{secrets.token_hex(4)}.",
+            partitions=2,
+            edges=0,
+            autoscalers=autoscalers,
+            settings={"MAX_CONNECTIONS": str(ROOM_FOR), "POLICY_FILE": str(policy), "KAFKA__SESSION_TIMEOUT_S": "3"},
+        ) as system,
+        aiohttp.ClientSession() as http,
+    ):
+        pool = Pool(system, http)
+        await knows_gateways(system, 2)
+        yield pool
+    assert pool.processes() == [], "nothing is left of the pool"
+
+
+async def test_the_pool_grows_with_the_crowd_and_shrinks_without_losing_a_message(kafka_bootstrap: str, tmp_path: Path) -> None:
+    async with pooled(kafka_bootstrap, tmp_path) as pool:
+        ledger = Ledger()
+        audience = Audience(pool.system, "lobby", pool.http, ledger)
+        sender = Sender(pool.system.ingress_url, pool.system.token("ann"), pool.http)
+        ended = asyncio.Event()
+        given = 0
+
+        async def give() -> None:
+            nonlocal given
+            while not ended.is_set():
+                answer = await sender.gift("lobby", "rose")
+                assert isinstance(answer, Accepted)
+                given += 1
+                await asyncio.sleep(0.02)
+
+        giving = asyncio.create_task(give())
+        async with AsyncExitStack() as stay:
+            await audience.join(stay, 10)
+            async with AsyncExitStack() as crowd:
+                for _ in range(12):
+                    await audience.join(crowd, 5)
+                    await asyncio.sleep(0.3)
+                grown = await pool.until(5, 6)
+                assert sum(grown.values()) == 70
+                reasons = [each["reason"] for each in (await pool.ask("decisions"))["decisions"]]
+                assert {"connections", "trend", "joins"} & set(reasons)
+            shrunk = await pool.until(2, 2, 90)
+            assert sum(shrunk.values()) == 10
+            await asyncio.sleep(1)
+            ended.set()
+            await giving
+            await settled(lambda: all(len(seen) >= given for seen in audience.seen[:10]))
+            assert given > 500
+            for seen in audience.seen[:10]:
+                rseqs = [delivered.message.rseq for delivered in seen if delivered.message.rseq]
+                assert sorted(rseqs) == list(range(rseqs[0], given + 1)), "no hole, nothing twice"
+        async with asyncio.timeout(20):
+            while len(pool.processes()) > 2:  # noqa: ASYNC110 - processes are looked at
+                await asyncio.sleep(0.2)
+
+
+async def test_a_gateway_that_is_killed_is_started_again(kafka_bootstrap: str, tmp_path: Path) -> None:
+    async with pooled(kafka_bootstrap, tmp_path) as pool:
+        victim = pool.processes()[0]
+        before = {process.pid for process in pool.processes()}
+        victim.send_signal(signal.SIGKILL)
+        async with asyncio.timeout(20):
+            while len({process.pid for process in pool.processes()} - before) < 1:  # noqa: ASYNC110 - processes are looked at
+                await asyncio.sleep(0.2)
+        await pool.until(2, 2)
+
+
+async def test_without_its_autoscaler_nothing_moves_and_the_next_one_goes_on(kafka_bootstrap: str, tmp_path: Path) -> None:
+    async with pooled(kafka_bootstrap, tmp_path, autoscalers=2) as pool:
+        states = [await pool.ask(autoscaler=number) for number in (0, 1)]
+        assert sorted(state["leading"] for state in states) == [False, True]
+        leader = next(number for number, state in enumerate(states) if state["leading"])
+        before = {process.pid for process in pool.processes()}
+        pool.system.autoscalers[leader].kill(signal.SIGKILL)
+        await asyncio.sleep(2)
+        assert {process.pid for process in pool.processes()} == before, "the gateways go on"
+        other = 1 - leader
+        async with asyncio.timeout(30):
+            while not (await pool.ask(autoscaler=other))["leading"]:
+                await asyncio.sleep(0.2)
+        await pool.until(2, 2, autoscaler=other)
+        assert {process.pid for process in pool.processes()} == before, "and are taken over as they are"
+        pool.processes()[0].send_signal(signal.SIGKILL)
+        async with asyncio.timeout(20):
+            while len({process.pid for process in pool.processes()} - before) < 1:  # noqa: ASYNC110 - processes are looked at
+                await asyncio.sleep(0.2)
+
+
+async def test_operators_pause_it_and_nobody_else(kafka_bootstrap: str, tmp_path: Path) -> None:
+    async with pooled(kafka_bootstrap, tmp_path) as pool:
+        for role in set(Role) - {Role.OPERATOR}:
+            assert (await pool.ask(role=role))["code"] == "forbidden"
+            assert (await pool.ask("pool/pause", "POST", role=role))["code"] == "forbidden"
+        assert (await pool.ask("pool/pause", "POST"))["paused_by"] == "op"
+        (tmp_path / "policy.toml").write_text(POLICY.replace("min = 2", "min = 4"))
+        await asyncio.sleep(5)
+        assert len(pool.processes()) == 2
+        last = (await pool.ask("decisions"))["decisions"][0]
+        assert (last["desired"], last["reason"], last["done"]) == (4, "minimum", False)
+        assert (await pool.ask("pool/resume", "POST"))["paused_by"] == ""
+        await pool.until(4, 4)
