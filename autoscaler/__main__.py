@@ -2,12 +2,13 @@
 
 import asyncio
 import time
+from functools import partial
 
 import structlog
 
 from autoscaler.app import App
-from autoscaler.drivers.local import LocalDriver
-from autoscaler.kafka import follow_reports, lead, send_order
+from autoscaler.drivers.local import LocalDriver, Share
+from autoscaler.kafka import follow_orders, follow_reports, lead, send_order
 from autoscaler.policy import USUAL, Policy, read_policy
 from autoscaler.pool import Pool
 from liveroom import service
@@ -33,15 +34,10 @@ async def run(settings: AutoscalerSettings, runtime: Runtime) -> None:
     await ensure_topics(settings.kafka)
     producer = Producer(settings.kafka, runtime.metrics)
     await producer.start()
-    driver = LocalDriver(settings.local_folder, settings.local_settings, settings.local_tether)
-    pool = Pool(
-        policy,
-        driver,
-        lambda order: send_order(producer, order),
-        runtime.metrics,
-        empty_s=settings.empty_s,
-        dry_run=settings.dry_run,
-    )
+    share = Share(settings.local_nice, settings.local_memory_bytes, settings.local_files)
+    driver = LocalDriver(settings.local_folder, settings.local_settings, settings.local_tether, share)
+    send = partial(send_order, producer)
+    pool = Pool(policy, driver, send, runtime.metrics, empty_s=settings.empty_s, dry_run=settings.dry_run)
 
     def use(policy: Policy) -> None:
         pool.policy = policy
@@ -56,18 +52,19 @@ async def run(settings: AutoscalerSettings, runtime: Runtime) -> None:
             await pool.tick(time.monotonic())
             await asyncio.sleep(settings.interval_s)
 
-    files = [settings.policy_file] if settings.policy_file is not None else []
     try:
         async with (
-            serve(App(settings, verifier, pool).web, settings.host, settings.port) as (_, port),
+            serve(App(settings, verifier, pool, send).web, settings.host, settings.port) as (_, port),
             asyncio.TaskGroup() as tasks,
         ):
             working = [
                 tasks.create_task(follow_reports(settings.kafka, pool, runtime)),
+                tasks.create_task(follow_orders(settings.kafka, pool, runtime)),
                 tasks.create_task(lead(settings.kafka, say)),
                 tasks.create_task(driver.watch()),
                 tasks.create_task(look()),
-                tasks.create_task(watch(files, lambda: read_policy_file(settings), use)),
+                tasks.create_task(watch([settings.policy_file], partial(read_policy_file, settings), use)),
+                tasks.create_task(watch([settings.token_keys_file], settings.read_token_keys, verifier.use)),
             ]
             log.info("listening", port=port)
             runtime.ready("kafka")

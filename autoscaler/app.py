@@ -4,25 +4,32 @@ Refuses everybody but operators (`forbidden`). Called by `__main__`; `liveroom p
 """
 
 import time
+from collections.abc import Awaitable, Callable
+from typing import Final
 
 import msgspec
 from aiohttp import web
 
-from autoscaler.pool import Noted, Pool
+from autoscaler.pool import POOL, Noted, Pool
 from liveroom.errors import Code, ProblemError
 from liveroom.kinds import Role
+from liveroom.records import VERSION, Order, OrderKind
 from liveroom.settings import AutoscalerSettings
 from liveroom.tickets import User
 from liveroom.tokens import Verifier
 from liveroom.web import cors, json_response, problems
 
+RETRY_AFTER_S: Final = 1.0
 _encode = msgspec.json.Encoder().encode
 
 
 class App:
     """All routes of the public port."""
 
-    def __init__(self, settings: AutoscalerSettings, verifier: Verifier, pool: Pool) -> None:
+    def __init__(
+        self, settings: AutoscalerSettings, verifier: Verifier, pool: Pool, send: Callable[[Order], Awaitable[bool]]
+    ) -> None:
+        self._send = send
         self._verifier = verifier
         self._pool = pool
         self._instance = settings.instance
@@ -44,12 +51,17 @@ class App:
         return self._answer()
 
     async def _pause(self, request: web.Request) -> web.Response:
-        self._pool.paused_by = self._operator(request).id
-        return self._answer()
+        return await self._tell(OrderKind.PAUSE, self._operator(request).id)
 
     async def _resume(self, request: web.Request) -> web.Response:
-        self._operator(request)
-        self._pool.paused_by = ""
+        return await self._tell(OrderKind.RESUME, self._operator(request).id)
+
+    async def _tell(self, kind: OrderKind, by: str) -> web.Response:
+        """Write it down, so that it holds for whoever leads next too."""
+        order = Order(VERSION, POOL, 0, kind, time.time_ns() // 1_000_000, by)
+        if not await self._send(order):
+            raise ProblemError(Code.QUEUE_UNAVAILABLE, retry_after_s=RETRY_AFTER_S)
+        self._pool.obey(order)
         return self._answer()
 
     async def _decisions(self, request: web.Request) -> web.Response:
@@ -61,7 +73,7 @@ class App:
         gateways = sorted(pool.gateways(time.monotonic()), key=lambda seen: seen.report.gateway)
         told = {
             "instance": self._instance,
-            "leading": pool.is_leading,
+            "leading": pool.is_working,
             "paused_by": pool.paused_by,
             "policy": pool.policy,
             "last": _told(pool.noted[-1]) if pool.noted else None,

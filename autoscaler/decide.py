@@ -60,9 +60,10 @@ class Observation(NamedTuple):
 
 
 class History(NamedTuple):
-    """What earlier decisions leave behind. `since_s`: of the first one. `wishes`: (when, how many were needed) within the window for going down.
+    """What earlier decisions leave behind.
 
-    `totals`: (when, how many viewers) of the last seconds. `before_event`: viewers there were before each event that is on.
+    `since_s`: of the first one. `wishes`: (when, how many were needed) within the window for going down. `totals`: (when, how
+    many viewers) of the last seconds. `before_event`: viewers there were before each event that is on.
     """
 
     since_s: float | None = None

@@ -61,11 +61,20 @@ async def lead(settings: KafkaSettings, say: Callable[[bool], None]) -> None:
         await asyncio.sleep(RETRY_S)
 
 
-async def send_order(producer: Producer, order: Order) -> None:
-    """Write an order; one that cannot be written is told, and the next tick gives another."""
+async def follow_orders(settings: KafkaSettings, pool: Pool, runtime: Runtime) -> None:
+    """Let the pool hear what operators asked of it, earlier ones too, for ever."""
+    reader = TopicReader(settings, topics.CONTROL, runtime.metrics, from_beginning=True)
+    async for found in records(reader, topics.CONTROL, Order, runtime.metrics):
+        for _, order in found:
+            pool.obey(order)
+
+
+async def send_order(producer: Producer, order: Order) -> bool:
+    """Write an order; say whether it is written. The next tick gives another one."""
     try:
         await producer.send(topics.CONTROL, encode_json(order), key=order.gateway.encode(), timeout_s=ORDER_TIMEOUT_S)
     except UnsentError as error:
         log.warning("order_unsent", gateway=order.gateway, kind=order.kind.value, error=str(error))
-    else:
-        log.info("ordered", gateway=order.gateway, kind=order.kind.value, reason=order.reason, rate_per_s=order.rate_per_s)
+        return False
+    log.info("ordered", gateway=order.gateway, kind=order.kind.value, reason=order.reason, rate_per_s=order.rate_per_s)
+    return True

@@ -19,6 +19,7 @@ from liveroom.service import Metrics
 
 FORGET_S: Final = 30.0
 KEPT: Final = 600
+POOL: Final = "*"  # no gateway may be called so
 SHED_AGAIN_S: Final = 10.0
 log = structlog.get_logger()
 
@@ -63,7 +64,7 @@ class Pool:
         self,
         policy: Policy,
         driver: Driver,
-        send: Callable[[Order], Awaitable[None]],
+        send: Callable[[Order], Awaitable[bool]],
         made: Metrics,
         *,
         empty_s: float,
@@ -71,6 +72,7 @@ class Pool:
     ) -> None:
         self.policy = policy
         self.is_leading = False
+        self.is_working = False
         self.paused_by = ""
         self.noted: deque[Noted] = deque(maxlen=KEPT)
         self._driver = driver
@@ -91,22 +93,28 @@ class Pool:
         if known is None or known[0].generation <= report.generation:
             self._seen[report.gateway] = report, now_s
 
+    def obey(self, order: Order) -> None:
+        """Take an order that an operator gave to the pool itself; others are for gateways."""
+        if order.gateway == POOL:
+            self.paused_by = order.reason if order.kind is OrderKind.PAUSE else ""
+
     def gateways(self, now_s: float) -> list[Seen]:
         """Return what is known of the gateways that there are, or that were a moment ago."""
-        running = {*self._driver.running(), *self._leaving}
+        ours = {*self._driver.running(), *self._driver.leaving()}
         for name, (_, at_s) in list(self._seen.items()):
-            if name not in running or now_s - at_s > FORGET_S:
+            if (self.is_working and name not in ours) or now_s - at_s > FORGET_S:
                 del self._seen[name]
         return [Seen(report, now_s - at_s) for report, at_s in self._seen.values()]
 
     async def tick(self, now_s: float) -> None:
         """Look, decide, and have it done. `now_s`: of the same clock as `hear`'s."""
-        self._leading.set(self.is_leading)
+        self.is_working = self.is_leading and await self._driver.take()
+        self._leading.set(self.is_working)
         gateways = self.gateways(now_s)
         self._actual.set(sum(gateway.is_known for gateway in gateways))
-        if not self.is_leading or not await self._driver.take():
+        if not self.is_working:
             self._driver.release()
-            self._history, self._shedding = History(), {}
+            self._history, self._leaving, self._shedding = History(), {}, {}
             return
         decision = decide(Observation(gateways, len(self._driver.running())), self._history, self.policy, time.time())
         self._desired.set(decision.desired)

@@ -13,6 +13,7 @@ from edge.kafka import Reporter, fan_out, follow_orders, report_presence
 from edge.pulls import Pulls
 from edge.server import Server
 from liveroom import service, topics
+from liveroom.files import watch
 from liveroom.follow import RULES_READ, follow_rules
 from liveroom.kafka import Producer, TopicReader, ensure_topics
 from liveroom.moderation import Rules
@@ -51,6 +52,7 @@ async def run(settings: EdgeSettings, runtime: Runtime) -> None:
     allow_connections(settings.max_connections)
     hub, rules = Hub(), Rules()
     server = Server(settings, hub, rules, runtime, generation=time.time_ns() // 1_000_000)
+    server.use(await asyncio.to_thread(settings.read_ticket_keys))
     await ensure_topics(settings.kafka)
     producer = Producer(settings.kafka, runtime.metrics)
     queue = QueueReader(settings.kafka, runtime.metrics)
@@ -68,6 +70,7 @@ async def run(settings: EdgeSettings, runtime: Runtime) -> None:
                 tasks.create_task(fan_out(queue, server, runtime)),
                 tasks.create_task(follow_orders(orders, server, runtime)),
                 tasks.create_task(follow_rules(settings.kafka, rules, runtime, server.on_rule)),
+                tasks.create_task(watch([settings.ticket_keys_file], settings.read_ticket_keys, server.use)),
                 tasks.create_task(reporter.run(producer)),
                 tasks.create_task(report_presence(hub, server, producer)),
                 tasks.create_task(server.keep_time(lambda: runner.server.connections if runner.server else ())),

@@ -12,7 +12,7 @@ import random
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 import structlog
@@ -32,6 +32,7 @@ from liveroom.errors import Code, ProblemError
 from liveroom.kinds import UNTOUCHABLE, Kind, Role
 from liveroom.limits import Bucket
 from liveroom.moderation import Rules, holds
+from liveroom.networks import Networks, caller, subscriber
 from liveroom.records import Moderation, Order, OrderKind, RuleKind
 from liveroom.service import Runtime
 from liveroom.settings import EdgeSettings
@@ -139,7 +140,8 @@ class Server:
         self._unfrozen = 0
         self._emptied = asyncio.Event()
         self._moving: asyncio.Task[None] | None = None
-        self._keys = settings.keys()
+        self._keys: Mapping[str, bytes] = {}
+        self._proxies = Networks((network, network) for network in settings.proxies)
         self._runtime = runtime
         made = runtime.metrics
         self._joined = {outcome: made.counter(metrics.JOINS, outcome) for outcome in ("joined", "refused")}
@@ -150,12 +152,16 @@ class Server:
         self.app = web.Application(middlewares=[cors(settings.origins), problems(lambda code: self._refused[code].inc())])
         self.app.router.add_get("/v1/live", self._live, allow_head=False)
 
+    def use(self, keys: Mapping[str, bytes]) -> None:
+        """Take these keys of tickets from now on."""
+        self._keys = keys
+
     # ---- the upgrade
     async def _live(self, request: web.Request) -> web.StreamResponse:
         if self.draining or self._runtime.stopping.is_set():
             raise ProblemError(Code.DRAINING, retry_after_s=0.2)
         handshake = shake(request.headers)
-        address = request.remote or ""
+        address = subscriber(caller(request.remote, request.headers.get("X-Forwarded-For"), self._proxies))
         user = self._admit(request, address)
         transport, protocol = request.transport, request.protocol
         if transport is None or transport.is_closing():

@@ -64,14 +64,13 @@ async def run(settings: IngressSettings, runtime: Runtime) -> None:
         if rule.kind is RuleKind.WORD:
             libraries.changed(rule.room)
 
-    key_files = [settings.token_keys_file] if settings.token_keys_file is not None else []
     async with asyncio.TaskGroup() as tasks:
         working = [
             tasks.create_task(queue.watch()),
             tasks.create_task(_after(queue.connected, follow_rules(settings.kafka, rules, runtime, on_rule))),
             tasks.create_task(_after(queue.connected, announcer.follow_presence())),
             tasks.create_task(_after(queue.connected, announcer.follow_gateways())),
-            tasks.create_task(watch(key_files, settings.read_token_keys, verifier.use)),
+            tasks.create_task(watch([settings.token_keys_file], settings.read_token_keys, verifier.use)),
             tasks.create_task(watch(settings.word_files, lambda: read_word_files(settings), libraries.use_files)),
         ]
         drain_s = settings.ack_timeout_s + _ANSWER_S

@@ -28,11 +28,12 @@ def _state(paths: Sequence[Path]) -> list[tuple[int, int, int] | None]:
     return found
 
 
-async def watch(paths: Sequence[Path], read: Callable[[], T], use: Callable[[T], None]) -> None:
+async def watch(files: Sequence[Path | None], read: Callable[[], T], use: Callable[[T], None]) -> None:
     """Call `read` in a thread when one of the files has changed, and `use` with what it gave, for ever.
 
-    `read` raises OSError or ValueError where a file cannot be used.
+    `read` raises OSError or ValueError where a file cannot be used. None stands for a file that is not asked for.
     """
+    paths = [file for file in files if file is not None]
     if not paths:
         return
     seen = await asyncio.to_thread(_state, paths)

@@ -709,15 +709,19 @@ class LoadReport(msgspec.Struct, frozen=True):
 
 
 class OrderKind(Enum):
-    """What the pool may ask of a gateway."""
+    """What the pool may ask of a gateway; of the pool itself: not to change (`pause`), and to go on (`resume`)."""
 
     DRAIN = "drain"
     SHED = "shed"
     RESUME = "resume"
+    PAUSE = "pause"
 
 
 class Order(msgspec.Struct, frozen=True):
-    """An order to one gateway, void for any other generation of it. `rate_per_s`: viewers a second, for `shed`."""
+    """An order to one gateway, void for any other generation of it. `rate_per_s`: viewers a second, for `shed`.
+
+    `gateway` "*": to the pool, by the operator `reason` names.
+    """
 
     v: int
     gateway: str

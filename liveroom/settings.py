@@ -9,11 +9,11 @@ Sources, the first wins: environment (`LIVEROOM_...`, nested with `__`: `LIVEROO
 import os
 import re
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, TypeAdapter, model_validator
 from pydantic_settings import (
     BaseSettings,
     NestedSecretsSettingsSource,
@@ -22,6 +22,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from liveroom.networks import Networks
 from liveroom.tokens import Key, read_keys, secret
 from liveroom.topics import DEFAULT_PARTITIONS
 
@@ -139,26 +140,42 @@ class TokenSettings(ServiceSettings):
 
 
 class TicketSettings(ServiceSettings):
-    """The keys of entry tickets, for scheduler and edge."""
+    """What viewers meet, for scheduler and edge: the keys of entry tickets, and whose word about addresses is believed."""
 
     ticket_keys: dict[str, SecretStr] = Field(
-        description='key id -> key of tickets, as JSON: {"k1": "..."}; the first signs, all verify (so keys can be rotated)',
-        min_length=1,
+        {}, description='key id -> key of tickets, as JSON: {"k1": "..."}; the first signs, all verify'
+    )
+    ticket_keys_file: Path | None = Field(
+        None, description="the same as a file, read again when it changes, so that keys can be rotated; beside or instead"
+    )
+    proxies: tuple[str, ...] = Field(
+        (), description="networks of proxies in front, whose X-Forwarded-For is believed, as JSON list"
     )
 
     @model_validator(mode="after")
     def _long_keys(self) -> "TicketSettings":
-        for name, key in self.ticket_keys.items():
-            if not _KEY_ID.match(name):
-                raise ValueError(
-                    f"ticket key id {name!r} is not 1 to 16 of A-Z a-z 0-9 _ -"
-                )  # it stands between a ticket's dots
-            _long_enough(key, f"ticket key {name}")
+        if not self.ticket_keys and self.ticket_keys_file is None:
+            raise ValueError("keys of tickets are needed: LIVEROOM_TICKET_KEYS, or LIVEROOM_TICKET_KEYS_FILE")
+        _check_ticket_keys(self.ticket_keys)
+        Networks((network, "") for network in self.proxies)
         return self
 
-    def keys(self) -> dict[str, bytes]:
-        """Return the keys as bytes, the signing one first."""
-        return {name: key.get_secret_value().encode() for name, key in self.ticket_keys.items()}
+    def read_ticket_keys(self) -> dict[str, bytes]:
+        """Return the keys as they are now, the signing one first; raise OSError or ValueError where the file cannot be used."""
+        keys: dict[str, SecretStr] = {}
+        if self.ticket_keys_file is not None:
+            keys = TypeAdapter(dict[str, SecretStr]).validate_json(self.ticket_keys_file.read_bytes())
+            if not keys:
+                raise ValueError("there is no ticket key in the file")
+            _check_ticket_keys(keys)
+        return {name: key.get_secret_value().encode() for name, key in (keys | self.ticket_keys).items()}
+
+
+def _check_ticket_keys(keys: Mapping[str, SecretStr]) -> None:
+    for name, key in keys.items():
+        if not _KEY_ID.match(name):  # it stands between a ticket's dots
+            raise ValueError(f"ticket key id {name!r} is not 1 to 16 of A-Z a-z 0-9 _ -")
+        _long_enough(key, f"ticket key {name}")
 
 
 class RateSettings(BaseModel):
@@ -259,6 +276,13 @@ class SchedulerSettings(TokenSettings, TicketSettings):
     addresses: int = Field(3, ge=1, le=10, description="most gateways named in one answer")
     replicas: int = Field(1, ge=1, le=100, description="schedulers behind the balancer; none sees the tickets of the others")
     guests: bool = Field(default=True, description="answer without a token, as a guest who can only watch")
+    zones_file: Path | None = Field(
+        None, description="a line a network: 10.0.0.0/8 east; viewers go to gateways of their zone; read again when it changes"
+    )
+    address_per_s: float = Field(
+        50.0, ge=0, le=1e6, description="entries for one address on average (a /64 of IPv6); 0: any number"
+    )
+    address_burst: float = Field(500.0, ge=1, le=1e6, description="entries for one address at once")
 
 
 class AutoscalerSettings(TokenSettings):
@@ -273,6 +297,13 @@ class AutoscalerSettings(TokenSettings):
     local_folder: Path = Field(Path("pool"), description="the local driver's files: a log and a state for each gateway")
     local_settings: dict[str, str] = Field(
         {}, description='settings of the gateways that differ: {"LIVEROOM_MAX_CONNECTIONS": "500"}'
+    )
+    local_nice: int | None = Field(None, ge=0, le=19, description="how much a gateway gives way on a busy processor")
+    local_memory_bytes: int | None = Field(
+        None, ge=256 * 1024 * 1024, description="address space of a gateway; one that wants more is started again"
+    )
+    local_files: int | None = Field(
+        None, ge=256, description="open files of a gateway, so its viewers too; default: the system's"
     )
     local_tether: int | None = Field(None, description="descriptor of a pipe; the gateways end when its other end is closed")
 

@@ -52,7 +52,7 @@ MODERATION: Final = Topic(
 )
 PRESENCE: Final = Topic("presence", "room", "viewers of a room on one gateway", 10 * _MINUTE_MS)
 GATEWAYS: Final = Topic("gateways", "gateway id", "load reports, one a second", 10 * _MINUTE_MS, 1, compacted=True)
-CONTROL: Final = Topic("control", "gateway id", "orders to a gateway", -1, 1, compacted=True)
+CONTROL: Final = Topic("control", "gateway id", "orders to a gateway; * to the pool", -1, 1, compacted=True)
 DEAD_LETTER: Final = Topic("dead-letter", "room, as found", "uplink records that cannot be used", 7 * 24 * _HOUR_MS)
 AUDIT: Final = Topic("audit", "room", "who moderated what, and why", 90 * 24 * _HOUR_MS)
 

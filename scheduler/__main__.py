@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from functools import partial
 from typing import Final
 
 import structlog
@@ -10,6 +11,7 @@ from aiokafka.errors import KafkaError
 from liveroom import metrics, service, topics
 from liveroom.files import watch
 from liveroom.kafka import TopicReader, TopicsError, ensure_topics
+from liveroom.networks import Networks, read_networks
 from liveroom.records import BadRecordError, JsonReader, LoadReport
 from liveroom.service import Runtime
 from liveroom.settings import SchedulerSettings
@@ -20,6 +22,11 @@ from scheduler.placement import Placement
 
 RETRY_S: Final = 0.5
 log = structlog.get_logger()
+
+
+def read_zones(settings: SchedulerSettings) -> Networks:
+    """Return the zones of viewers' networks as they are now; raise OSError or NetworksError where the file cannot be used."""
+    return read_networks(settings.zones_file.read_text()) if settings.zones_file is not None else Networks()
 
 
 async def follow(settings: SchedulerSettings, placement: Placement, entry: Entry, runtime: Runtime) -> None:
@@ -66,11 +73,14 @@ async def run(settings: SchedulerSettings, runtime: Runtime) -> None:
     placement = Placement(settings.stale_s, settings.replicas)
     verifier = Verifier(await asyncio.to_thread(settings.read_token_keys), settings.token_leeway_s)
     entry = Entry(settings, placement, verifier, runtime.metrics)
-    key_files = [settings.token_keys_file] if settings.token_keys_file is not None else []
+    entry.use_keys(await asyncio.to_thread(settings.read_ticket_keys))
+    entry.use_zones(await asyncio.to_thread(read_zones, settings))
     async with asyncio.TaskGroup() as tasks:
         working = [
             tasks.create_task(follow(settings, placement, entry, runtime)),
-            tasks.create_task(watch(key_files, settings.read_token_keys, verifier.use)),
+            tasks.create_task(watch([settings.token_keys_file], settings.read_token_keys, verifier.use)),
+            tasks.create_task(watch([settings.ticket_keys_file], settings.read_ticket_keys, entry.use_keys)),
+            tasks.create_task(watch([settings.zones_file], partial(read_zones, settings), entry.use_zones)),
         ]
         async with serve(entry.app(), settings.host, settings.port) as (_, port):
             log.info("listening", host=settings.host, port=port)

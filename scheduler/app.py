@@ -1,20 +1,24 @@
-"""The scheduler over HTTP: `GET /v1/entry?room=` answers with gateways and one signed ticket.
+"""The scheduler over HTTP: `GET /v1/entry?room=` answers with gateways and one signed ticket; `/v1/gateways` is for operators.
 
 Owns who gets a ticket. Refuses bad rooms and tokens (a bad token never becomes a guest), and everybody while no gateway has
 room. Called by `__main__`.
 """
 
+import os
 import random
-import secrets
 import time
+from collections.abc import Mapping
 from typing import Final
 
+import msgspec
 import orjson
 from aiohttp import web
 
 from liveroom import metrics, tickets
 from liveroom.errors import Code, ProblemError
 from liveroom.kinds import Role
+from liveroom.limits import Buckets
+from liveroom.networks import Networks, caller, subscriber
 from liveroom.service import Metrics
 from liveroom.settings import SchedulerSettings
 from liveroom.tickets import TICKET_TTL_S, Ticket, User
@@ -25,6 +29,23 @@ from liveroom.wire import MAX_ROOMS_PER_CONNECTION
 from scheduler.placement import Placement, Standing
 
 RETRY_AFTER_S: Final = 1.0
+RANDOM_BYTES: Final = 4096
+
+
+class _Chance:
+    """Unguessable text, taken from the system many at once: asking it for each takes a tenth of an answer's time."""
+
+    __slots__ = ("_at", "_bytes")
+
+    def __init__(self) -> None:
+        self._bytes, self._at = b"", 0
+
+    def take(self, size: int) -> str:
+        """Return so many random bytes as text of hexadecimal digits."""
+        if self._at + size > len(self._bytes):
+            self._bytes, self._at = os.urandom(RANDOM_BYTES), 0
+        at, self._at = self._at, self._at + size
+        return self._bytes[at : at + size].hex()
 
 
 class Entry:
@@ -34,7 +55,11 @@ class Entry:
         self._settings = settings
         self._placement = placement
         self._verifier = verifier
-        self._key_id, self._key = next(iter(settings.keys().items()))
+        self._proxies = Networks((network, network) for network in settings.proxies)
+        self._zones = Networks()
+        self._addresses = Buckets(settings.address_per_s, settings.address_burst) if settings.address_per_s else None
+        self._key_id, self._key = "", b""
+        self._chance = _Chance()
         self._entered = made.counter(metrics.ENTRIES, "entered")
         self._refused = {code: made.counter(metrics.ENTRIES, code.value) for code in Code}
         self._seconds = made.histogram(metrics.ENTRY_SECONDS)
@@ -46,7 +71,16 @@ class Entry:
             middlewares=[cors(self._settings.origins), problems(lambda code: self._refused[code].inc())], client_max_size=1024
         )
         app.router.add_get("/v1/entry", self._entry)
+        app.router.add_get("/v1/gateways", self._gateways)
         return app
+
+    def use_keys(self, keys: Mapping[str, bytes]) -> None:
+        """Sign tickets with the first of these from now on."""
+        self._key_id, self._key = next(iter(keys.items()))
+
+    def use_zones(self, zones: Networks) -> None:
+        """Know viewers' zones by these networks from now on."""
+        self._zones = zones
 
     def report(self, now_s: float) -> None:
         """Refresh the gauges."""
@@ -55,6 +89,9 @@ class Entry:
 
     async def _entry(self, request: web.Request) -> web.Response:
         began = time.perf_counter()
+        address = caller(request.remote, request.headers.get("X-Forwarded-For"), self._proxies)
+        if self._addresses is not None and (wait_s := self._addresses.take(subscriber(address), time.monotonic())):
+            raise ProblemError(Code.RATE_ADDRESS, retry_after_s=wait_s)
         rooms = tuple(dict.fromkeys(request.query.getall("room", [])))
         user = self._user(request.headers.get("Authorization"))
         if not rooms or len(rooms) > MAX_ROOMS_PER_CONNECTION:
@@ -63,7 +100,8 @@ class Entry:
             raise ProblemError(Code.ROOM_INVALID)
         if user.rooms and not set(rooms) <= set(user.rooms):
             raise ProblemError(Code.FORBIDDEN, "the token is for other rooms")
-        chosen = self._placement.choose(self._settings.addresses, time.monotonic(), random.random)
+        zone = self._zones.find(address)
+        chosen = self._placement.choose(self._settings.addresses, time.monotonic(), random.random, zone)
         if not chosen:
             raise ProblemError(Code.NO_GATEWAY, retry_after_s=RETRY_AFTER_S)
         expires_ms = time.time_ns() // 1_000_000 + TICKET_TTL_S * 1000
@@ -71,7 +109,7 @@ class Entry:
             purpose=tickets.ENTRY,
             user=User(user.id, user.role, user.level, user.name, rooms, user.follower, user.subscriber),
             expires_ms=expires_ms,
-            nonce=secrets.token_urlsafe(9),
+            nonce=self._chance.take(9),
             gateways=tuple((choice.report.gateway, choice.report.generation) for choice in chosen),
         )
         answer = {
@@ -96,9 +134,24 @@ class Entry:
         self._seconds.observe(time.perf_counter() - began)
         return json_response(orjson.dumps(answer))
 
+    async def _gateways(self, request: web.Request) -> web.Response:
+        """Tell operators how all gateways stand, and why."""
+        if self._verifier.bearer(request.headers.get("Authorization"), time.time()).role is not Role.OPERATOR:
+            raise ProblemError(Code.FORBIDDEN, "for operators only")
+        told = [
+            {
+                "standing": standing.value,
+                "weight": round(weight, 3),
+                "age_s": round(age_s, 1),
+                **msgspec.to_builtins(report),
+            }
+            for report, age_s, standing, weight in self._placement.all(time.monotonic())
+        ]
+        return json_response(orjson.dumps({"gateways": told}))
+
     def _user(self, authorization: str | None) -> User:
         if authorization is None:
             if not self._settings.guests:
                 raise ProblemError(Code.TOKEN_MISSING)
-            return User(f"guest-{secrets.token_hex(8)}", Role.GUEST)
+            return User(f"guest-{self._chance.take(8)}", Role.GUEST)
         return self._verifier.bearer(authorization, time.time())

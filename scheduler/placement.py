@@ -5,7 +5,7 @@ the mean of all: so a gateway that was just started takes most of those who come
 times the viewers it can hold. Never chosen: a gateway that is stale (by when its report came, its own clock may be off),
 starting, draining, full (no connection left), or that does not know its own connections. One whose processor, network or loop
 is over its limit keeps a hundredth of its weight: next to nothing while others have room, yet nobody is refused because all
-are busy.
+are busy. A viewer whose zone is known goes to a gateway there while one has room.
 """
 
 from bisect import bisect_right
@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 
 from liveroom.records import GatewayState, LoadReport
 
-REBUILD_S: Final = 0.05
+REBUILD_S: Final = 0.1
 TRIES_PER_CHOICE: Final = 8
 BUSY_SHARE: Final = 0.01
 EVEN: Final = 0.05
@@ -41,18 +41,27 @@ class Choice(NamedTuple):
     weight: float
 
 
+class Known(NamedTuple):
+    """A gateway as it is known: its newest report, how old that is, how it stands, its weight."""
+
+    report: LoadReport
+    age_s: float
+    standing: Standing
+    weight: float
+
+
 class _Gateway:
     """The newest report of a gateway, and the tickets handed out that it cannot show yet.
 
-    A ticket counts until the second report after it: the first may have been on its way when it was handed out.
+    A ticket counts until the second report after it: the first may have been on its way when it was handed out. What a report
+    says once is kept as numbers: the free share is asked for far more often than reports come.
     """
 
-    __slots__ = ("earlier", "handed_out", "headroom", "level", "report", "seen_s")
+    __slots__ = ("connections", "each", "each_join", "earlier", "handed_out", "headroom", "report", "seen_s", "unused")
 
     def __init__(self, report: LoadReport, now_s: float) -> None:
         self.handed_out = 0
         self.earlier = 0
-        self.level = 0.0
         self.update(report, now_s)
 
     def update(self, report: LoadReport, now_s: float) -> None:
@@ -60,23 +69,44 @@ class _Gateway:
         self.seen_s = now_s
         self.earlier, self.handed_out = self.handed_out, 0
         self.headroom = _headroom_without_connections(report)
+        limits = report.limits
+        self.connections = limits.connections
+        self.unused = 1.0 - report.connections / limits.connections if report.connections is not None else 0.0
+        self.each = 1.0 / limits.connections
+        self.each_join = 1.0 / (limits.joins_per_s * BETWEEN_REPORTS_S)
 
     @property
     def free(self) -> float:
         """The free share of the tightest resource, with those counted who are on their way."""
-        report = self.report
-        if report.connections is None:
-            return 0.0
         coming = self.handed_out + self.earlier
-        free = 1.0 - (report.connections + coming) / report.limits.connections
-        joins = 1.0 - coming / (report.limits.joins_per_s * BETWEEN_REPORTS_S)
-        return max(0.0, min(free, max(self.headroom, BUSY_SHARE * free), max(joins, BUSY_SHARE * free)))
+        free = self.unused - coming * self.each
+        if free <= 0.0:
+            return 0.0
+        tightest = min(self.headroom, 1.0 - coming * self.each_join)
+        return min(free, max(tightest, BUSY_SHARE * free))
 
-    @property
-    def weight(self) -> float:
-        """How much of those who come it is to get: by what it has free above the level, a little below it too."""
-        free = self.free
-        return max(free - self.level, BUSY_SHARE * free) * self.report.limits.connections
+    def weight(self, level: float) -> float:
+        """Return how much of those who come it is to get: by what it has free above the level, a little below it too."""
+        return self.weighed(self.free, level)
+
+    def weighed(self, free: float, level: float) -> float:
+        """Return the weight of a gateway with so much free."""
+        return max(free - level, BUSY_SHARE * free) * self.connections
+
+
+class _Urn:
+    """Gateways to draw from, with their weights at one moment."""
+
+    __slots__ = ("gateways", "level", "sums", "weights")
+
+    def __init__(self, gateways: list[_Gateway]) -> None:
+        free = [gateway.free for gateway in gateways]
+        room = sum(gateway.connections for gateway in gateways)
+        unused = sum(gateway.connections * share for gateway, share in zip(gateways, free, strict=True))
+        self.gateways = gateways
+        self.level = max(0.0, unused / room - EVEN) if room else 0.0
+        self.weights = [gateway.weighed(share, self.level) for gateway, share in zip(gateways, free, strict=True)]
+        self.sums = list(accumulate(self.weights))
 
 
 def _headroom_without_connections(report: LoadReport) -> float:
@@ -103,9 +133,8 @@ class Placement:
         self._stale_s = stale_s
         self._replicas = replicas
         self._gateways: dict[str, _Gateway] = {}
-        self._open: list[_Gateway] = []
-        self._sums: list[float] = []
-        self._weights: list[float] = []
+        self._all = _Urn([])
+        self._zones: dict[str, _Urn] = {}
         self._rebuild_at_s = 0.0
 
     def update(self, report: LoadReport, now_s: float) -> None:
@@ -129,6 +158,13 @@ class Placement:
         known = self._gateways.get(gateway)
         return self._standing(known, now_s) if known is not None else None
 
+    def all(self, now_s: float) -> list[Known]:
+        """Return all gateways with what is known of them, by name."""
+        return [
+            Known(gateway.report, now_s - gateway.seen_s, self._standing(gateway, now_s), gateway.weight(self._all.level))
+            for _, gateway in sorted(self._gateways.items())
+        ]
+
     def standings(self, now_s: float) -> dict[Standing, int]:
         """Return how many gateways stand how."""
         counts = dict.fromkeys(Standing, 0)
@@ -143,47 +179,57 @@ class Placement:
             return Standing.STARTING if gateway.report.state is GatewayState.STARTING else Standing.DRAINING
         if gateway.report.connections is None:
             return Standing.UNKNOWN
-        return Standing.OPEN if gateway.weight > 0 else Standing.FULL
+        return Standing.OPEN if gateway.free > 0 else Standing.FULL
 
-    def choose(self, count: int, now_s: float, uniform: Callable[[], float]) -> list[Choice]:
-        """Return up to `count` different gateways, drawn by weight, the first one reserved for the asker.
+    def choose(self, count: int, now_s: float, uniform: Callable[[], float], zone: str | None = None) -> list[Choice]:
+        """Return up to `count` different gateways, drawn by weight, those of `zone` before all others.
 
-        `uniform` gives random numbers in [0, 1). Draws from sums at most 50 ms old and corrects by rejection for what was
-        handed out since, so an answer costs the same with 1,000 gateways as with 10.
+        The first one is reserved for the asker. `uniform` gives random numbers in [0, 1). Draws from sums at most 100 ms old and
+        corrects by rejection for what was handed out since, so an answer costs the same with 1,000 gateways as with 10.
         """
         if now_s >= self._rebuild_at_s:
             self._rebuild(now_s)
-        chosen: dict[str, Choice] = {}
-        if self._sums:
-            for _ in range(TRIES_PER_CHOICE * count):
-                index = min(bisect_right(self._sums, uniform() * self._sums[-1]), len(self._sums) - 1)
-                gateway, weight = self._open[index], self._weights[index]
-                now = gateway.weight
-                fits = now > 0 and gateway.report.gateway not in chosen and uniform() * weight < now
-                if fits and self._standing(gateway, now_s) is Standing.OPEN:
-                    chosen[gateway.report.gateway] = Choice(gateway.report, now)
-                    if len(chosen) == min(count, len(self._open)):
-                        break
+        chosen: list[_Gateway] = []
+        if zone is not None and (near := self._zones.get(zone)) is not None:
+            self._draw(near, chosen, count, now_s, uniform)
+        if len(chosen) < count:
+            self._draw(self._all, chosen, count, now_s, uniform)
         if not chosen:
             chosen = self._roomiest(now_s)
-        for name in chosen:
-            self._gateways[name].handed_out += self._replicas
-            break
-        return list(chosen.values())
+        told = [Choice(gateway.report, gateway.weight(self._all.level)) for gateway in chosen]
+        for gateway in chosen[:1]:
+            gateway.handed_out += self._replicas
+        return told
+
+    def _draw(self, urn: _Urn, chosen: list[_Gateway], count: int, now_s: float, uniform: Callable[[], float]) -> None:
+        """Add to `chosen` until there are `count`. Only the first one is reserved, so only its weight is that of now."""
+        if not urn.sums:
+            return
+        last, total, oldest_s = len(urn.sums) - 1, urn.sums[-1], now_s - self._stale_s
+        count = min(count, len(self._all.gateways))
+        for _ in range(TRIES_PER_CHOICE * count):
+            index = bisect_right(urn.sums, uniform() * total, 0, last)
+            gateway = urn.gateways[index]
+            free = gateway.free
+            if free <= 0 or gateway.seen_s < oldest_s or gateway in chosen:
+                continue
+            if not chosen and uniform() * urn.weights[index] >= gateway.weighed(free, urn.level):
+                continue
+            chosen.append(gateway)
+            if len(chosen) == count:
+                return
 
     def _rebuild(self, now_s: float) -> None:
-        self._open = [gateway for gateway in self._gateways.values() if self._standing(gateway, now_s) is Standing.OPEN]
-        room = sum(gateway.report.limits.connections for gateway in self._open)
-        free = sum(gateway.free * gateway.report.limits.connections for gateway in self._open)
-        level = free / room - EVEN if room else 0.0
-        for gateway in self._open:
-            gateway.level = max(0.0, level)
-        self._weights = [gateway.weight for gateway in self._open]
-        self._sums = list(accumulate(self._weights))
+        opened = [gateway for gateway in self._gateways.values() if self._standing(gateway, now_s) is Standing.OPEN]
+        zones: dict[str, list[_Gateway]] = {}
+        for gateway in opened:
+            if gateway.report.zone:
+                zones.setdefault(gateway.report.zone, []).append(gateway)
+        self._all = _Urn(opened)
+        self._zones = {zone: _Urn(gateways) for zone, gateways in zones.items()}
         self._rebuild_at_s = now_s + REBUILD_S
 
-    def _roomiest(self, now_s: float) -> dict[str, Choice]:
+    def _roomiest(self, now_s: float) -> list[_Gateway]:
         """Return the one gateway with most room: drawing found none because nearly all of it was handed out."""
         left = [gateway for gateway in self._gateways.values() if self._standing(gateway, now_s) is Standing.OPEN]
-        best = max(left, key=lambda gateway: gateway.weight, default=None)
-        return {best.report.gateway: Choice(best.report, best.weight)} if best is not None else {}
+        return [max(left, key=lambda gateway: gateway.weight(self._all.level))] if left else []

@@ -6,25 +6,24 @@ them running and goes on with them. Restarts a crashed one with a growing pause.
 
 import asyncio
 import fcntl
+import itertools
 import os
-import random
 import signal
-import socket
 import sys
 import time
-from collections.abc import Mapping
+from asyncio.subprocess import DEVNULL, Process
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Final, NamedTuple
 
 import msgspec
 import psutil
 import structlog
 
+from liveroom.ports import HOST, free_ports, is_free
 from liveroom.tether import spawn_tethered
 
-HOST: Final = "127.0.0.1"
-PORTS: Final = range(20_000, 32_000)  # below those that outgoing connections take
 LOOK_S: Final = 0.2
 FIRST_PAUSE_S: Final = 1.0
 LONGEST_PAUSE_S: Final = 30.0
@@ -56,15 +55,45 @@ class _Process(msgspec.Struct):
         return process
 
 
-class LocalDriver:
-    """The gateways of this machine. `environment`: settings of all of them; `tether`: they end when its other end is closed."""
+class Share(NamedTuple):
+    """What one gateway may take of the machine; None: what it likes.
 
-    def __init__(self, folder: Path, environment: Mapping[str, str], tether: int | None = None) -> None:
+    `nice`: 0 to 19, the higher the less of a busy processor. `memory_bytes`: address space; one that wants more ends and is
+    started again. `files`: open files, so viewers too.
+    """
+
+    nice: int | None = None
+    memory_bytes: int | None = None
+    files: int | None = None
+
+    def give(self, process: psutil.Process) -> None:
+        """Set it for a running process; raise psutil.Error or OSError where the system does not allow it."""
+        if self.nice is not None:
+            process.nice(self.nice)
+        if sys.platform == "linux":
+            if self.memory_bytes is not None:
+                process.rlimit(psutil.RLIMIT_AS, (self.memory_bytes, self.memory_bytes))
+            if self.files is not None:
+                process.rlimit(psutil.RLIMIT_NOFILE, (self.files, self.files))
+
+
+class LocalDriver:
+    """The gateways of this machine.
+
+    `environment`: settings of all of them; `tether`: the reading end of a pipe, they end when its other end is closed; None:
+    they go on until they are stopped.
+    """
+
+    def __init__(
+        self, folder: Path, environment: Mapping[str, str], tether: int | None = None, share: Share | None = None
+    ) -> None:
         self._folder = folder
         self._environment = dict(environment)
         self._tether = tether
+        self._share = share or Share()
         self._processes: dict[str, _Process] = {}
         self._lock: IO[str] | None = None
+        self._turn = asyncio.Lock()  # starting one takes a while, and nobody is to start it twice
         self._reapers: set[asyncio.Task[int]] = set()
 
     async def take(self) -> bool:
@@ -93,15 +122,13 @@ class LocalDriver:
 
     async def grow(self, count: int) -> list[str]:
         """Start so many more; return their names."""
-        names = []
-        for _ in range(count):
-            number = 1
-            while f"edge-{number}" in self._processes:
-                number += 1
-            port, internal_port = _free_ports(2)
-            made = self._processes[f"edge-{number}"] = _Process(f"edge-{number}", port, internal_port)
-            await self._launch(made)
-            names.append(made.name)
+        free = (name for number in itertools.count(1) if (name := f"pool-{number}") not in self._processes)
+        names = list(itertools.islice(free, count))
+        async with self._turn:
+            for name in names:
+                port, internal_port = free_ports(2)
+                made = self._processes[name] = _Process(name, port, internal_port)
+                await self._launch(made)
         return names
 
     async def leave(self, name: str) -> None:
@@ -124,47 +151,61 @@ class LocalDriver:
             await asyncio.sleep(LOOK_S)
             if self._lock is None:
                 continue
-            now_s = time.time()
-            for known in list(self._processes.values()):
-                if known.find() is not None:
-                    if known.crashes and now_s - known.started_s > STABLE_S:
-                        known.crashes = 0
-                    continue
-                if known.is_leaving:
-                    del self._processes[known.name]
-                    await asyncio.to_thread((self._folder / f"{known.name}.json").unlink, missing_ok=True)
-                elif known.pid:
-                    pause_s = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2**known.crashes)
-                    known.pid, known.crashes, known.again_s = 0, known.crashes + 1, now_s + pause_s
-                    log.error("gateway_crashed", gateway=known.name, again_in_s=pause_s, times=known.crashes)
-                    await self._keep(known)
-                elif now_s >= known.again_s:
-                    await self._launch(known)
+            async with self._turn:
+                for known in list(self._processes.values()):
+                    await self._look_after(known, time.time())
+
+    async def _look_after(self, known: _Process, now_s: float) -> None:
+        if known.find() is not None:
+            if known.crashes and now_s - known.started_s > STABLE_S:
+                known.crashes = 0
+        elif known.is_leaving:
+            del self._processes[known.name]
+            await asyncio.to_thread((self._folder / f"{known.name}.json").unlink, missing_ok=True)
+        elif known.pid:
+            await self._again(known, "it ended unasked")
+        elif now_s >= known.again_s:
+            await self._launch(known)
+
+    async def _again(self, known: _Process, why: str) -> None:
+        """Have a gateway started again, after a longer pause each time."""
+        pause_s = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** min(known.crashes, 10))
+        known.pid, known.crashes, known.again_s = 0, known.crashes + 1, time.time() + pause_s
+        log.error("gateway_crashed", gateway=known.name, why=why, again_in_s=pause_s, times=known.crashes)
+        await self._keep(known)
 
     async def _launch(self, known: _Process) -> None:
-        environment = dict(os.environ) | self._environment
-        environment |= {"LIVEROOM_INSTANCE": known.name, "LIVEROOM_PORT": str(known.port)}
-        environment |= {
-            "LIVEROOM_INTERNAL_PORT": str(known.internal_port),
-            "LIVEROOM_HOST": HOST,
-            "LIVEROOM_INTERNAL_HOST": HOST,
-        }
-        file = await asyncio.to_thread((self._folder / f"{known.name}.log").open, "ab")
+        if not (is_free(known.port) and is_free(known.internal_port)):
+            known.port, known.internal_port = free_ports(2)
+        environment = os.environ | self._environment
+        environment |= {"LIVEROOM_INSTANCE": known.name, "LIVEROOM_HOST": HOST, "LIVEROOM_INTERNAL_HOST": HOST}
+        environment |= {"LIVEROOM_PORT": str(known.port), "LIVEROOM_INTERNAL_PORT": str(known.internal_port)}
         try:
-            tether = self._tether if self._tether is not None else await asyncio.to_thread(os.open, os.devnull, os.O_RDONLY)
-            process = await spawn_tethered(
-                (sys.executable, "-P", "-m", "edge"), env=environment, stdout=file, stderr=file, tether=tether
-            )
-        finally:
-            file.close()
+            with await asyncio.to_thread((self._folder / f"{known.name}.log").open, "ab") as file:
+                process = await self._spawn((sys.executable, "-P", "-m", "edge"), environment, file)
+        except OSError as error:
+            await self._again(known, repr(error))
+            return
         reaper = asyncio.create_task(process.wait())
         self._reapers.add(reaper)
         reaper.add_done_callback(self._reapers.discard)
-        known.pid = process.pid
-        with suppress(psutil.Error):
-            known.started_s = psutil.Process(process.pid).create_time()
+        known.pid, known.started_s = process.pid, 0.0
+        with suppress(psutil.NoSuchProcess):
+            started = psutil.Process(process.pid)
+            known.started_s = started.create_time()
+            try:
+                self._share.give(started)
+            except (psutil.AccessDenied, OSError, ValueError) as error:
+                log.warning("share_not_given", gateway=known.name, error=repr(error))
         log.info("gateway_started", gateway=known.name, port=known.port, pid=known.pid)
         await self._keep(known)
+
+    async def _spawn(self, command: Sequence[str], environment: Mapping[str, str], output: IO[bytes]) -> Process:
+        if self._tether is not None:
+            return await spawn_tethered(command, env=environment, stdout=output, stderr=output, tether=self._tether)
+        return await asyncio.create_subprocess_exec(
+            *command, env=environment, stdin=DEVNULL, stdout=output, stderr=output, start_new_session=True
+        )
 
     async def _keep(self, known: _Process) -> None:
         await asyncio.to_thread(_write, self._folder / f"{known.name}.json", msgspec.json.encode(known))
@@ -197,14 +238,3 @@ def _read(folder: Path) -> dict[str, _Process]:
             continue
         found[known.name] = known
     return found
-
-
-def _free_ports(count: int) -> list[int]:
-    ports: list[int] = []
-    while len(ports) < count:
-        port = random.choice(PORTS)  # noqa: S311 - no secret
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind((HOST, port))
-            if port not in ports:
-                ports.append(port)
-    return ports

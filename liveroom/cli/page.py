@@ -14,9 +14,10 @@ from typing import Final
 import msgspec
 from aiohttp import web
 
-from liveroom.cli.processes import HOST, ROOT
+from liveroom.cli.processes import ROOT
 from liveroom.closecodes import TABLE
 from liveroom.errors import Code, ProblemError
+from liveroom.ports import HOST
 from liveroom.tickets import User
 from liveroom.tokens import sign_user
 from liveroom.topics import USER_ID

@@ -9,7 +9,6 @@ import asyncio
 import fcntl
 import json
 import os
-import random
 import secrets
 import shutil
 import signal
@@ -31,20 +30,18 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import liveroom
 from liveroom.kinds import Role
+from liveroom.ports import HOST, free_ports
 from liveroom.tether import spawn_tethered, stop_process
 from liveroom.tickets import User
 from liveroom.tokens import sign_user
 from liveroom.topics import DEFAULT_PARTITIONS
 
-HOST: Final = "127.0.0.1"
 READY_TIMEOUT_S: Final = 40.0
 STOP_TIMEOUT_S: Final = 10.0
-POOL_END_S: Final = 3.0
 TICKET_KEY_ID: Final = "k1"
 ROOT: Final = Path(liveroom.__file__).resolve().parents[1]
 
 _LOOK_S: Final = 0.05
-_PORTS: Final = range(20_000, 32_000)  # below the ephemeral range: no outgoing connection takes the port of one that is down
 _PORT_TAKEN: Final = "address already in use"
 _PORT_ATTEMPTS: Final = 3
 _TAIL_LINES: Final = 12
@@ -294,7 +291,7 @@ class System:
         self._died = asyncio.Event()
         self.ingresses: list[Service] = []
         self.autoscalers: list[Service] = []
-        self._pool_tether: tuple[int, int] | None = None
+        self._pool_tether: tuple[socket.socket, socket.socket] | None = None
         self._scheduler: Service | None = None
         self.broadcasters: list[Service] = []
         self.edges: list[Service] = []
@@ -380,7 +377,7 @@ class System:
         self.broadcasters = [self._service("broadcaster", i + 1) for i in range(self._counts["broadcaster"])]
         self.edges = [self._service("edge", i + 1) for i in range(self._counts["edge"])]
         if self._counts["autoscaler"]:
-            self._pool_tether = os.pipe()  # gateways that an autoscaler starts outlive it, and end with us
+            self._pool_tether = socket.socketpair()  # gateways that an autoscaler starts outlive it, and end with us
             self.autoscalers = [self._autoscaler(i + 1) for i in range(self._counts["autoscaler"])]
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -428,7 +425,8 @@ class System:
 
     def _autoscaler(self, number: int) -> Service:
         service = self._service("autoscaler", number)
-        reading = self._pool_tether[0] if self._pool_tether is not None else 0
+        assert self._pool_tether is not None  # noqa: S101 - made before
+        reading = self._pool_tether[1].fileno()
         ours = {"LIVEROOM_LOCAL_FOLDER": str(self.folder / "pool"), "LIVEROOM_LOCAL_TETHER": str(reading)}
         service.environment = ours | dict(service.environment)
         service.pass_fds = (reading,)
@@ -443,6 +441,7 @@ class System:
             "TICKET_KEYS": json.dumps(self.ticket_keys),
             "ORIGINS": json.dumps(self._origins),
             "DRAIN_S": "1",  # 20 s are for the public; the demo and the tests end soon
+            "ADDRESS_PER_S": "0",  # all viewers of this machine have one address
             "LOG_FORMAT": "json",
         }
         wanted = self._settings | dict(self._settings_of.get(module, {}))
@@ -458,9 +457,7 @@ class System:
             for module in ("autoscaler", "ingress", "broadcaster", "edge", "scheduler"):
                 await asyncio.gather(*(service.stop(grace_s) for service in self.services if service.module == module))
             if self._pool_tether is not None:
-                os.close(self._pool_tether[1])
-                await asyncio.sleep(POOL_END_S)
-                os.close(self._pool_tether[0])
+                await _let_go(*self._pool_tether, grace_s)
                 self._pool_tether = None
         finally:
             if self._folder is not None and self._lock is not None:
@@ -474,20 +471,14 @@ class System:
         self._died.set()
 
 
-def free_ports(count: int) -> list[int]:
-    """Return ports that are free right now, at random, so that systems started at once seldom meet."""
-    ports: list[int] = []
-    chance = random.SystemRandom()
-    while len(ports) < count:
-        port = chance.choice(_PORTS)
-        with socket.socket() as probe:
-            try:
-                probe.bind((HOST, port))
-            except OSError:
-                continue
-        if port not in ports:
-            ports.append(port)
-    return ports
+async def _let_go(ours: socket.socket, theirs: socket.socket, grace_s: float) -> None:
+    """Tell all that hold `theirs` to end, and wait until none is left."""
+    theirs.close()
+    ours.setblocking(False)
+    with ours, suppress(TimeoutError):
+        ours.shutdown(socket.SHUT_WR)
+        async with asyncio.timeout(grace_s):
+            await asyncio.get_running_loop().sock_recv(ours, 1)
 
 
 def _ended(code: int | None) -> str:

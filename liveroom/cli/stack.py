@@ -25,9 +25,10 @@ from rich.console import Console
 from liveroom import topics
 from liveroom.cli.localkafka import kafka_cluster
 from liveroom.cli.page import PageState, make_page
-from liveroom.cli.processes import HOST, ServiceDiedError, System
+from liveroom.cli.processes import ServiceDiedError, System
 from liveroom.cli.running import Running, announced, start_of_this_process_s
 from liveroom.kafka import client_arguments
+from liveroom.ports import HOST
 from liveroom.settings import KafkaSettings
 from liveroom.web import serve
 

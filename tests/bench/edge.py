@@ -129,6 +129,7 @@ async def gateway() -> AsyncIterator[Gateway]:
     runtime = Runtime("edge")
     runtime.watch_gc()  # as in the service
     server = Server(settings, Hub(), Rules(), runtime, 1)
+    server.use(settings.read_ticket_keys())
     bare: list[web.WebSocketResponse] = []
 
     async def upgrade(request: web.Request) -> web.WebSocketResponse:

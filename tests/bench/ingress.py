@@ -10,12 +10,9 @@ import random
 import secrets
 import statistics
 import string
-import sys
 import tempfile
 import time
-from asyncio.subprocess import PIPE
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import psutil
@@ -25,11 +22,11 @@ from liveroom.cli import danmaku
 from liveroom.cli.localkafka import kafka_cluster
 from liveroom.cli.processes import System
 from liveroom.kinds import Role
+from tests.bench._http import bare, cpu_s
 from tests.bench.e2e import FILE
 from tests.bench.figure import Figure
 
 USERS = 1000
-CONNECTIONS = 64
 REQUESTS = 6000
 ROUNDS = 9
 WORDS = 20_000
@@ -48,14 +45,14 @@ async def measure() -> AsyncIterator[Figure]:
         async with (
             kafka_cluster() as bootstrap,
             System(bootstrap, prefix=f"b{secrets.token_hex(4)}.", partitions=4, edges=1, settings=settings) as system,
-            _bare() as (bare_port, bare),
+            bare() as (bare_port, beside),
         ):
             ingress = psutil.Process(system.ingress.pid)
             requests = _requests([system.token(f"user-{number}", level=number % 60) for number in range(USERS)])
             ratios, rates = [], []
             for _ in range(ROUNDS + 1):
-                bare_s = await _cpu_s(bare, bare_port, requests)
-                ours_s = await _cpu_s(ingress, system.ingress.port, requests)
+                bare_s = await cpu_s(beside, bare_port, requests)
+                ours_s = await cpu_s(ingress, system.ingress.port, requests)
                 ratios.append(bare_s / ours_s)
                 rates.append(REQUESTS / ours_s)
             ratios, rates = ratios[1:], rates[1:]  # the first one warms up
@@ -66,7 +63,7 @@ async def measure() -> AsyncIterator[Figure]:
             yield Figure("ingress.accept_vs_bare", statistics.median(ratios), "ratio", f"aim: at least 0.5; {spread}")
             bulk = _bulk_requests(system.token("gifts", role=Role.SERVICE))
             per_s = [
-                len(bulk) * BULK_ITEMS / await _cpu_s(ingress, system.ingress.port, bulk, connections=4) for _ in range(ROUNDS)
+                len(bulk) * BULK_ITEMS / await cpu_s(ingress, system.ingress.port, bulk, connections=4) for _ in range(ROUNDS)
             ]
             spread = f"{min(per_s):.0f} to {max(per_s):.0f}"
             yield Figure("ingress.bulk_per_s", statistics.median(per_s), "items/s", f"of its processor; aim: 20,000; {spread}")
@@ -89,17 +86,6 @@ def _words_us() -> float:
             libraries.judge("r", text)
         took.append((time.thread_time() - began) / len(texts) * 1e6)
     return statistics.median(took)
-
-
-@asynccontextmanager
-async def _bare() -> AsyncIterator[tuple[int, psutil.Process]]:
-    process = await asyncio.create_subprocess_exec(sys.executable, "-m", "tests.bench._barehttp", stdout=PIPE)
-    try:
-        assert process.stdout is not None
-        yield int(await process.stdout.readline()), psutil.Process(process.pid)
-    finally:
-        process.kill()
-        await process.wait()
 
 
 def _requests(tokens: Sequence[str]) -> list[bytes]:
@@ -135,27 +121,3 @@ def _request(path: str, body: object, token: str) -> bytes:
     data = json.dumps(body, ensure_ascii=False).encode()
     head = f"POST /v1/{path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {token}\r\n"
     return f"{head}Content-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n".encode() + data
-
-
-async def _cpu_s(process: psutil.Process, port: int, requests: Sequence[bytes], connections: int = CONNECTIONS) -> float:
-    """Send all requests over some connections, and return the server's processor time for them."""
-    waiting = iter(requests)
-    before = process.cpu_times()
-    await asyncio.gather(*(_send(port, waiting) for _ in range(connections)))
-    after = process.cpu_times()
-    return after.user + after.system - before.user - before.system
-
-
-async def _send(port: int, waiting: Iterator[bytes]) -> None:
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    try:
-        for request in waiting:
-            writer.write(request)
-            head = await reader.readuntil(b"\r\n\r\n")
-            status = int(head[9:12])
-            length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
-            body = await reader.readexactly(length)
-            if status not in {200, 202} or b'"code"' in body:
-                raise RuntimeError(f"{status}: {body[:200]!r}")
-    finally:
-        writer.close()

@@ -44,7 +44,7 @@ class Audience:
         self._on_seen = on_seen
 
     async def join(self, stack: AsyncExitStack, count: int) -> None:
-        for number in range(count):
+        for number in range(len(self.seen), len(self.seen) + count):
             self.seen.append([])
             self.likes.append(0)
             self.viewers_told.append(None)

@@ -86,6 +86,7 @@ def settings_of(**changes: Any) -> EdgeSettings:
 async def running(settings: EdgeSettings, *, tls: ssl.SSLContext | None = None) -> AsyncIterator[Gateway]:
     """Serve while the block runs."""
     server = Server(settings, Hub(), Rules(), Runtime("edge"), GENERATION)
+    server.use(settings.read_ticket_keys())
     async with serve(server.app, "127.0.0.1", 0, shutdown_timeout_s=0.2, tls=tls) as (runner, port):
         keeper = asyncio.create_task(server.keep_time(lambda: runner.server.connections if runner.server else ()))
         yield Gateway(server, port)

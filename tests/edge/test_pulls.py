@@ -109,6 +109,7 @@ async def desk(kafka: KafkaSettings, **changes: Any) -> AsyncIterator[Desk]:
     runtime = Runtime("edge")
     await ensure_topics(kafka, [BROADCAST])
     server = Server(settings, Hub(), Rules(), runtime, 1)
+    server.use(settings.read_ticket_keys())
     queue = QueueReader(kafka, runtime.metrics)
     async with producing(kafka, runtime.metrics) as producer:
         await queue.start()

@@ -1,7 +1,11 @@
 """The entry over HTTP, and the real process on the real Kafka."""
 
+import asyncio
+import json
 import time
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -9,13 +13,16 @@ import pytest
 from aiokafka import AIOKafkaProducer
 
 from liveroom.cli.processes import Service
+from liveroom.files import watch
 from liveroom.kafka import ensure_topics
-from liveroom.records import encode_json
+from liveroom.kinds import Role
+from liveroom.records import GatewayState, encode_json
 from liveroom.service import Metrics
 from liveroom.settings import KafkaSettings, SchedulerSettings
 from liveroom.tickets import ENTRY, User, verify
 from liveroom.tokens import Verifier, secret, sign_user
 from liveroom.web import serve
+from scheduler.__main__ import read_zones
 from scheduler.app import Entry
 from scheduler.placement import Placement
 from tests.e2e.audience import settled
@@ -36,10 +43,18 @@ async def url(placement: Placement, request: pytest.FixtureRequest) -> AsyncIter
     settings = SchedulerSettings(
         token_key=TOKEN_KEY, ticket_keys=TICKET_KEYS, origins=("https://page.example",), **getattr(request, "param", {})
     )
-    async with serve(
-        Entry(settings, placement, Verifier([secret(TOKEN_KEY.encode())]), Metrics("scheduler")).app(), "127.0.0.1", 0
-    ) as (_, port):
-        yield f"http://127.0.0.1:{port}/v1/entry"
+    async with served(settings, placement) as (url, _):
+        yield url
+
+
+@asynccontextmanager
+async def served(settings: SchedulerSettings, placement: Placement) -> AsyncIterator[tuple[str, Entry]]:
+    """Serve entries while the block runs; gives their address."""
+    entry = Entry(settings, placement, Verifier([secret(TOKEN_KEY.encode())]), Metrics("scheduler"))
+    entry.use_keys(await asyncio.to_thread(settings.read_ticket_keys))
+    entry.use_zones(await asyncio.to_thread(read_zones, settings))
+    async with serve(entry.app(), "127.0.0.1", 0) as (_, port):
+        yield f"http://127.0.0.1:{port}/v1/entry", entry
 
 
 def bearer(user: User, *, key: str = TOKEN_KEY, ttl_s: int = 60) -> dict[str, str]:
@@ -100,6 +115,84 @@ async def test_guests_may_be_turned_away(url: str, placement: Placement) -> None
     placement.update(report(), time.monotonic())
     status, body, _ = await get(f"{url}?room=r")
     assert (status, body["code"]) == (401, "token_missing")
+
+
+@pytest.mark.parametrize("url", [{"proxies": ("127.0.0.0/8",), "address_per_s": 0.001, "address_burst": 2}], indirect=True)
+async def test_an_address_gets_only_so_many_entries(url: str, placement: Placement) -> None:
+    placement.update(report(), time.monotonic())
+    for _ in range(2):
+        assert (await get(f"{url}?room=r", {"X-Forwarded-For": "1.2.3.4"}))[0] == 200
+    status, body, headers = await get(f"{url}?room=r", {"X-Forwarded-For": "6.6.6.6, 1.2.3.4"})
+    assert (status, body["code"]) == (429, "rate_address")
+    assert 900 < int(headers["Retry-After"]) <= 1000
+    assert (await get(f"{url}?room=r", {"X-Forwarded-For": "1.2.3.5"}))[0] == 200
+
+
+@pytest.fixture
+def zones(tmp_path: Path) -> Path:
+    file = tmp_path / "zones"
+    file.write_text("1.0.0.0/8 east\n2.0.0.0/8 west\n")
+    return file
+
+
+async def test_viewers_go_to_their_zone_first(placement: Placement, zones: Path) -> None:
+    settings = SchedulerSettings(token_key=TOKEN_KEY, ticket_keys=TICKET_KEYS, zones_file=zones, proxies=("127.0.0.0/8",))
+    async with served(settings, placement) as (url, _):
+        for number in range(4):
+            for zone in ("east", "west"):
+                placement.update(report(f"{zone}-{number}", zone=zone), time.monotonic())
+
+        async def first(address: str) -> str:
+            _, body, _ = await get(f"{url}?room=r", {"X-Forwarded-For": address})
+            return str(body["gateways"][0]["id"]).partition("-")[0]
+
+        assert {await first("1.2.3.4") for _ in range(20)} == {"east"}
+        assert {await first("2.2.3.4") for _ in range(20)} == {"west"}
+        assert {await first("3.2.3.4") for _ in range(40)} == {"east", "west"}
+        for number in range(4):
+            placement.update(report(f"west-{number}", zone="west", connections=10_000), time.monotonic())
+        placement.choose(1, time.monotonic() + 1, lambda: 0.5)
+        assert {await first("2.2.3.4") for _ in range(20)} == {"east"}, "a full zone is no zone"
+
+
+async def test_ticket_keys_change_without_a_restart(placement: Placement, tmp_path: Path) -> None:
+    file = tmp_path / "keys.json"
+    file.write_text(json.dumps({"k1": "1" * 32}))
+    settings = SchedulerSettings(token_key=TOKEN_KEY, ticket_keys_file=file)
+    async with served(settings, placement) as (url, entry):
+        placement.update(report(), time.monotonic())
+        watching = asyncio.create_task(watch([file], settings.read_ticket_keys, entry.use_keys))
+        await asyncio.sleep(0.1)
+
+        async def signed_by() -> str:
+            placement.update(report(), time.monotonic())
+            return str((await get(f"{url}?room=r"))[1]["ticket"]).split(".")[1]
+
+        assert await signed_by() == "k1"
+        for bad in ("{}", "nonsense", '{"k2": "short"}', '{"a.b": "' + "2" * 32 + '"}'):
+            file.write_text(bad)
+            await asyncio.sleep(1.2)
+            assert await signed_by() == "k1", "a file that cannot be used changes nothing"
+        file.write_text(json.dumps({"k2": "2" * 32, "k1": "1" * 32}))
+        async with asyncio.timeout(5):
+            while await signed_by() != "k2":  # noqa: ASYNC110 - it is asked over HTTP
+                await asyncio.sleep(0.1)
+        watching.cancel()
+
+
+async def test_operators_see_how_gateways_stand_and_nobody_else(url: str, placement: Placement) -> None:
+    placement.update(report("a", connections=7), time.monotonic())
+    placement.update(report("b", state=GatewayState.DRAINING), time.monotonic())
+    url = url.replace("/entry", "/gateways")
+    for headers in ({}, bearer(User("ann"))):
+        assert (await get(url, headers))[0] in {401, 403}
+    status, body, _ = await get(url, bearer(User("op", Role.OPERATOR)))
+    assert status == 200
+    assert [(each["gateway"], each["standing"], each["connections"]) for each in body["gateways"]] == [
+        ("a", "open", 7),
+        ("b", "draining", 0),
+    ]
+    assert body["gateways"][0]["weight"] > 0
 
 
 async def test_without_a_gateway_the_answer_says_when_to_ask_again(url: str) -> None:

@@ -14,8 +14,9 @@ from textwrap import dedent
 import psutil
 import pytest
 
-from liveroom.cli.processes import ROOT, Death, Service, ServiceDiedError, ServiceError, System, free_ports
+from liveroom.cli.processes import ROOT, Death, Service, ServiceDiedError, ServiceError, System
 from liveroom.kinds import Role
+from liveroom.ports import free_ports
 from tests.tokens import verify_user
 
 CHILD = dedent(
