@@ -76,7 +76,7 @@ class App:
             "leading": pool.is_working,
             "paused_by": pool.paused_by,
             "policy": pool.policy,
-            "last": _told(pool.noted[-1]) if pool.noted else None,
+            "last": _told(pool.last) if pool.last is not None else None,
             "gateways": [
                 {
                     "id": report.gateway,

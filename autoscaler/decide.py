@@ -169,7 +169,7 @@ def _resource(known: Sequence[LoadReport], name: str, reason: Reason, target: fl
     if not used:
         return _Need(0, reason, "")
     share = sum(value / limit for value, limit in used) / len(used)
-    return _Need(_divided(share * len(known), target), reason, f"{share:.0%} of the limit")
+    return _Need(_divided(share * len(known), target), reason, f"{reason.value} at {share:.0%} of the limit")
 
 
 def _divided(used: float, room: float) -> int:

@@ -74,7 +74,8 @@ class Pool:
         self.is_leading = False
         self.is_working = False
         self.paused_by = ""
-        self.noted: deque[Noted] = deque(maxlen=KEPT)
+        self.last: Noted | None = None
+        self.noted: deque[Noted] = deque(maxlen=KEPT)  # those that differ from the one before
         self._driver = driver
         self._send = send
         self._empty_s = empty_s
@@ -114,11 +115,12 @@ class Pool:
         self._actual.set(sum(gateway.is_known for gateway in gateways))
         if not self.is_working:
             self._driver.release()
-            self._history, self._leaving, self._shedding = History(), {}, {}
+            self._history, self._leaving, self._shedding, self.last = History(), {}, {}, None
             return
         decision = decide(Observation(gateways, len(self._driver.running())), self._history, self.policy, time.time())
+        self.last = Noted(time.time_ns() // 1_000_000, decision, not self._dry_run and not self.paused_by)
         self._desired.set(decision.desired)
-        does = not self._dry_run and not self.paused_by
+        does = self.last.is_done
         if decision.desired != decision.actual:
             self._made.counter(metrics.DECISIONS, decision.reason.value).inc()
             log.info(
@@ -131,7 +133,7 @@ class Pool:
             )
         last = self.noted[-1].decision if self.noted else None
         if last is None or (last.desired, last.actual, last.reason) != (decision.desired, decision.actual, decision.reason):
-            self.noted.append(Noted(time.time_ns() // 1_000_000, decision, does))
+            self.noted.append(self.last)
         self._history = (
             decision.history
             if does

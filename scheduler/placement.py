@@ -184,8 +184,8 @@ class Placement:
     def choose(self, count: int, now_s: float, uniform: Callable[[], float], zone: str | None = None) -> list[Choice]:
         """Return up to `count` different gateways, drawn by weight, those of `zone` before all others.
 
-        The first one is reserved for the asker. `uniform` gives random numbers in [0, 1). Draws from sums at most 100 ms old and
-        corrects by rejection for what was handed out since, so an answer costs the same with 1,000 gateways as with 10.
+        The first one is reserved for the asker. `uniform` gives random numbers in [0, 1). Draws from sums of the last 100 ms
+        and corrects by rejection for what was handed out since, so an answer costs the same with 1,000 gateways as with 10.
         """
         if now_s >= self._rebuild_at_s:
             self._rebuild(now_s)

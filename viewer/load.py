@@ -164,6 +164,9 @@ class Link(asyncio.Protocol):
             self.transport.write(head + b"\0\0\0\0" + payload)
 
     def _opened(self) -> None:
+        if not self._crowd.wants(self.index):
+            self._close()
+            return
         now = time.monotonic()
         self.beat_at = now + HEARTBEAT_S
         self._crowd.connected += 1
@@ -231,15 +234,36 @@ class Crowd:
         """Let everybody come, at the set pace; returns when all have tried once."""
         self._http = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=64))
         self._beating = asyncio.create_task(self._beat())
+        viewers, self._viewers = self._viewers, 0
+        await self.grow(viewers, 1 / self._pause_s)
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    async def grow(self, viewers: int, joins_per_s: float) -> None:
+        """Let more come until there are `viewers`; returns when the last one is on its way."""
+        first, self._viewers = self._viewers, viewers
         began = time.monotonic()
-        for index in range(self._viewers):
-            await asyncio.sleep(max(0.0, began + index * self._pause_s - time.monotonic()))
+        for index in range(first, viewers):
+            await asyncio.sleep(max(0.0, began + (index - first) / joins_per_s - time.monotonic()))
+            if index >= self._viewers:
+                return  # it was made smaller meanwhile
             session = Session([self.room_of(index)]) if index % self._sample == 0 else None
             if session is not None:
                 session.start()
             self._spawn(index, session, 0.0)
-        while self._tasks:
-            await asyncio.wait(self._tasks)
+
+    def shrink(self, viewers: int) -> list[str]:
+        """Send the last ones home until `viewers` are left; return the names of those who left."""
+        left = range(viewers, self._viewers)
+        self._viewers = min(viewers, self._viewers)
+        for link in [link for link in self.links if not self.wants(link.index)]:
+            if link.transport is not None:
+                link.transport.abort()
+        return [f"crowd-{index}" for index in left]
+
+    def wants(self, index: int) -> bool:
+        """Say whether a viewer is still to be there."""
+        return index < self._viewers and not self._stopping
 
     async def stop(self) -> None:
         """Send everybody home."""
@@ -311,6 +335,8 @@ class Crowd:
             self.joined -= link.joined
             for task in link.pulls.values():
                 task.cancel()
+        if not self.wants(link.index):
+            return
         session = link.session
         if session is None:
             self._again(link.index, None, random.uniform(0, 1))  # noqa: S311 - jitter
@@ -346,7 +372,7 @@ class Crowd:
             link.act(take_answer(link.session, pull.room, answer))
 
     def _again(self, index: int, session: Session | None, delay_s: float) -> None:
-        if not self._stopping:
+        if self.wants(index):
             self._reconnects += 1
             self._spawn(index, session, delay_s)
 
@@ -360,7 +386,7 @@ class Crowd:
         if http is None:
             raise RuntimeError("not started")
         loop = asyncio.get_running_loop()
-        while not self._stopping:
+        while self.wants(index):
             await asyncio.sleep(delay_s)
             if session is not None:
                 session.tick(time.monotonic())

@@ -53,6 +53,19 @@ Room = Annotated[str, typer.Option("--room", "-r", metavar="ID", help="1 to 64 o
 RoomArgument = Annotated[str, typer.Argument(metavar="ROOM", help="1 to 64 of A-Z a-z 0-9 _ -")]
 
 
+VIEWERS: Final = 50
+SURGE_VIEWERS: Final = 400
+
+
+class Act(StrEnum):
+    """What `liveroom pool` does."""
+
+    SHOW = "show"
+    PAUSE = "pause"
+    RESUME = "resume"
+    DECISIONS = "decisions"
+
+
 class RoleName(StrEnum):
     """The roles as the command line takes them."""
 
@@ -82,7 +95,10 @@ def _main(
 
 @app.command()
 def demo(
-    viewers: Annotated[int, typer.Option(min=1, max=20_000, help="viewers that join through the scheduler")] = 50,
+    viewers: Annotated[
+        int | None,
+        typer.Option(min=1, max=20_000, help="viewers that join through the scheduler; default: 50, with --surge 400 at most"),
+    ] = None,
     rooms: Annotated[int, typer.Option(min=1, max=1000, help="rooms, each with the same danmaku and its share of viewers")] = 1,
     speed: Annotated[float, typer.Option(min=0.1, max=1000, help="times the danmaku's own timing")] = 1.0,
     edges: Edges = 2,
@@ -102,6 +118,14 @@ def demo(
             " nothing was lost or doubled and no process died",
         ),
     ] = None,
+    surge: Annotated[
+        bool,
+        typer.Option(
+            "--surge",
+            help="viewers pour in, the pool of gateways grows, they even out, the crowd leaves, gateways are emptied and stop;"
+            " ends by itself, exit code as with --duration",
+        ),
+    ] = False,
     page_port: PagePort = 8700,
     keep_logs: KeepLogs = False,
 ) -> None:
@@ -113,7 +137,7 @@ def demo(
     from liveroom.cli.demo import DemoOptions, run_demo  # noqa: PLC0415 - see the module's docstring
 
     options = DemoOptions(
-        viewers=viewers,
+        viewers=viewers or (SURGE_VIEWERS if surge else VIEWERS),
         rooms=rooms,
         speed=speed,
         edges=edges,
@@ -123,6 +147,7 @@ def demo(
         duration_s=duration,
         page_port=page_port,
         keep_logs=keep_logs,
+        surge=surge,
     )
     _run(run_demo(options))
 
@@ -136,6 +161,12 @@ def up(
         typer.Option(file_okay=False, help="keep Kafka's data in this folder, and go on from them at the next start"),
     ] = None,
     prefix: Annotated[str, typer.Option(metavar="TEXT", help="put before every topic's name")] = "",
+    policy: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True, dir_okay=False, metavar="FILE", help="have an autoscaler start and stop gateways by this policy, TOML"
+        ),
+    ] = None,
     page_port: PagePort = 8700,
     keep_logs: KeepLogs = False,
 ) -> None:
@@ -146,7 +177,15 @@ def up(
     """
     from liveroom.cli.up import UpOptions, run_up  # noqa: PLC0415 - see the module's docstring
 
-    options = UpOptions(edges=edges, partitions=partitions, data=data, prefix=prefix, page_port=page_port, keep_logs=keep_logs)
+    options = UpOptions(
+        edges=edges,
+        partitions=partitions,
+        data=data,
+        prefix=prefix,
+        page_port=page_port,
+        keep_logs=keep_logs,
+        policy=policy,
+    )
     _run(run_up(options))
 
 
@@ -271,6 +310,33 @@ def simulate(
 
 
 @app.command()
+def pool(
+    act: Annotated[Act, typer.Argument(metavar="[show|pause|resume|decisions]", help="default: show")] = Act.SHOW,
+    user: Annotated[str, typer.Option(metavar="ID", help="do it as this operator")] = "operator",
+    autoscaler: Annotated[
+        str,
+        typer.Option(
+            envvar="LIVEROOM_AUTOSCALER_URL", metavar="URL", help="autoscaler to ask; default: that of your running demo or up"
+        ),
+    ] = "",
+    token_key: TokenKey = "",
+    token: Token = "",
+) -> None:
+    """Show the pool of gateways and what was decided about it, or pause and resume it.
+
+    While it is paused, decisions are still made and shown, but no gateway is started, emptied or stopped; one that crashes is
+    started again. A pause holds for whichever autoscaler leads, until it is resumed.
+    """
+    from liveroom.cli.pool import run_pool  # noqa: PLC0415 - see the module's docstring
+    from liveroom.cli.target import find_target  # noqa: PLC0415
+
+    async def run() -> int:
+        return await run_pool(act, find_target(autoscaler=autoscaler, token_key=token_key, token=token), user)
+
+    _run(run())
+
+
+@app.command()
 def topics(
     kafka: Kafka = "",
     prefix: Prefix = None,
@@ -294,11 +360,21 @@ def _run(work: Coroutine[None, None, int]) -> None:
     from liveroom.cli.java import NoJavaError  # noqa: PLC0415
     from liveroom.cli.kafkajars import JarError  # noqa: PLC0415
     from liveroom.cli.localkafka import LocalKafkaError  # noqa: PLC0415
+    from liveroom.cli.pooleye import PoolError  # noqa: PLC0415
     from liveroom.cli.processes import ServiceError  # noqa: PLC0415
     from liveroom.cli.running import RuntimeFolderError  # noqa: PLC0415
     from liveroom.cli.target import TargetError  # noqa: PLC0415
 
-    known = (DanmakuFileError, NoJavaError, JarError, LocalKafkaError, ServiceError, RuntimeFolderError, TargetError)
+    known = (
+        DanmakuFileError,
+        NoJavaError,
+        JarError,
+        LocalKafkaError,
+        PoolError,
+        ServiceError,
+        RuntimeFolderError,
+        TargetError,
+    )
     try:
         code = asyncio.run(work)
     except KeyboardInterrupt:

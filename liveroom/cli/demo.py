@@ -13,9 +13,10 @@ import sys
 import time
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final
 
 import aiohttp
@@ -25,13 +26,15 @@ from rich.live import Live
 from liveroom import metrics
 from liveroom.bodies import Like
 from liveroom.cli.danmaku import DanmakuFileError, Line, read_file
+from liveroom.cli.pooleye import PoolError, PoolEye
 from liveroom.cli.processes import ROOT, Service, ServiceError
 from liveroom.cli.replay import CONNECTIONS, Answer, Player, send_cue
 from liveroom.cli.script import Cue, loop, write
-from liveroom.cli.show import Gateway, Screen, quantile, status_line, table
+from liveroom.cli.show import KEYS, KEYS_OF_SURGE, Gateway, Screen, quantile, status_line, table
 from liveroom.cli.stack import INTERRUPTED, Stack, Steps, curl_line, run_stack, until_signalled
+from liveroom.cli.surge import LEAST, POLICY, plan, surge
 from liveroom.cli.talk import line_of
-from liveroom.kinds import CLASS_OF, Class, Kind
+from liveroom.kinds import CLASS_OF, Class, Kind, Role
 from viewer.client import Accepted, Refused, Sender, Unknown
 from viewer.ledger import Ledger, Verdict
 from viewer.load import Crowd
@@ -44,6 +47,7 @@ ANSWER_TIMEOUT_S: Final = 8.0
 CHECKED_VIEWERS: Final = 200  # of a larger crowd so many check everything, the others count
 LOOK_S: Final = 0.5
 LINE_S: Final = 5.0
+SILENT_S: Final = 3.0
 WINDOW: Final = 10  # looks that rates and delays are taken over
 TOKEN_TTL_S: Final = 7 * 86_400
 NOTICED: Final = 6
@@ -68,6 +72,7 @@ class DemoOptions:
     duration_s: float | None = None
     page_port: int = 8700
     keep_logs: bool = False
+    surge: bool = False
 
 
 @dataclass(slots=True)
@@ -108,7 +113,16 @@ class Watching:
 class Demo:
     """One run on a running stack."""
 
-    def __init__(self, options: DemoOptions, stack: Stack, lines: list[Line], seed: int, rooms: list[str]) -> None:
+    def __init__(
+        self,
+        options: DemoOptions,
+        stack: Stack,
+        lines: list[Line],
+        seed: int,
+        rooms: list[str],
+        eye: PoolEye | None = None,
+    ) -> None:
+        self.eye = eye
         self.watching = Watching()
         self.killed: dict[str, float] = {}
         self._options = options
@@ -123,7 +137,7 @@ class Demo:
         self._crowd = Crowd(
             stack.system.scheduler_url,
             rooms,
-            options.viewers,
+            plan(options.viewers).calm if options.surge else options.viewers,
             joins_per_s=_FEW_JOINS_PER_S,
             sample=sample,
             on_effect=self.watching.on_effect,
@@ -137,6 +151,15 @@ class Demo:
         self._revivals: set[asyncio.Task[None]] = set()
 
     # ---- viewers and senders
+    async def come(self, viewers: int, joins_per_s: float) -> None:
+        """Let more viewers come until there are so many."""
+        await self._crowd.grow(viewers, joins_per_s)
+
+    def go(self, viewers: int) -> None:
+        """Send home all but so many."""
+        for name in self._crowd.shrink(viewers):
+            self.watching.ledger.left(name)
+
     @asynccontextmanager
     async def crowd(self) -> AsyncIterator[None]:
         """Have the viewers in their rooms while the block runs."""
@@ -152,11 +175,16 @@ class Demo:
     async def all_joined(self, timeout_s: float) -> bool:
         """Wait until all viewers are in their rooms at once."""
         deadline = time.monotonic() + timeout_s
-        while self._count_joined() < self._options.viewers:
+        while self._count_joined() < self.wanted:
             if time.monotonic() > deadline:
                 return False
             await asyncio.sleep(0.05)
         return True
+
+    @property
+    def wanted(self) -> int:
+        """How many viewers are to be there just now."""
+        return self._crowd.figures().wanted
 
     def _count_joined(self) -> int:
         joined = self._crowd.figures().joined
@@ -268,6 +296,7 @@ class Demo:
         """Read all counters and return what there is to show."""
         edges = self._stack.system.edges
         told = await asyncio.gather(*(self._ask(edge) for edge in edges))
+        gateways, pool = await self._look_at_pool()
         figures = self._crowd.figures()
         self._count_joined()
         delays, self.watching.delays_ms = self.watching.delays_ms, []
@@ -280,16 +309,38 @@ class Demo:
             elapsed_s=last.at_s - self._began_s,
             rooms=len(self.rooms),
             viewers=figures.joined,
-            wanted=self._options.viewers,
+            wanted=figures.wanted,
             interactions_per_s=(last.sent - first.sent) / span_s,
             deliveries_per_s=(last.delivered - first.delivered) / span_s,
             delay_p50_ms=quantile(ordered, 0.5),
             delay_p99_ms=quantile(ordered, 0.99),
-            gateways=[self._gateway(edge, first, last, span_s) for edge in edges],
+            gateways=gateways or [self._gateway(edge, first, last, span_s) for edge in edges],
             verdict=self.verdict(),
             deaths=[f"{death.service} {death.why}" for death in self._stack.system.deaths],
             last=list(self.watching.last),
+            pool=pool,
+            keys=KEYS if self.eye is None else KEYS_OF_SURGE,
         )
+
+    async def _look_at_pool(self) -> tuple[list[Gateway], str]:
+        """Return the gateways as the autoscaler sees them, and what it decided."""
+        if self.eye is None:
+            return [], ""
+        try:
+            pool = await self.eye.look()
+        except PoolError as error:
+            return [], str(error)
+        gateways = [
+            Gateway(
+                seen.id,
+                seen.state if seen.age_s < SILENT_S else f"silent for {seen.age_s:.0f} s",
+                seen.connections,
+                is_well=seen.state == "serving",
+            )
+            for seen in pool.gateways
+        ]
+        last = pool.last
+        return gateways, f"pool {last.actual}, wanted {last.desired}: {last.reason} ({last.detail})" if last is not None else ""
 
     def _gateway(self, edge: Service, first: _Look, last: _Look, span_s: float) -> Gateway:
         state = self._state(edge, last)
@@ -365,22 +416,39 @@ async def _demo(options: DemoOptions, console: Console, ending: asyncio.Event, p
     seed = options.seed if options.seed is not None else secrets.randbelow(1_000_000)
     rooms = [f"live-{number + 1}" for number in range(options.rooms)]
     steps.say(f"seed {seed} (repeat this run with --seed {seed})")
-    async with run_stack(
-        "demo",
-        steps,
-        rooms=rooms,
-        edges=options.edges,
-        partitions=options.partitions,
-        page_port=options.page_port,
-        throwaway=True,
-        keep_logs=options.keep_logs,
-    ) as stack:
-        demo = Demo(options, stack, found.lines, seed, rooms)
+    async with AsyncExitStack() as context:
+        settings: dict[str, str] = {}
+        if options.surge:
+            folder = Path(context.enter_context(TemporaryDirectory()))
+            await asyncio.to_thread((folder / "policy.toml").write_text, POLICY)
+            most = plan(options.viewers).max_connections
+            settings = {"POLICY_FILE": str(folder / "policy.toml"), "MAX_CONNECTIONS": str(most)}
+        stack = await context.enter_async_context(
+            run_stack(
+                "demo",
+                steps,
+                rooms=rooms,
+                edges=0 if options.surge else options.edges,
+                partitions=options.partitions,
+                page_port=options.page_port,
+                throwaway=True,
+                keep_logs=options.keep_logs,
+                autoscalers=int(options.surge),
+                settings=settings,
+            )
+        )
+        eye = None
+        if options.surge:
+            http = await context.enter_async_context(aiohttp.ClientSession())
+            token = stack.system.token("demo", Role.OPERATOR, ttl_s=TOKEN_TTL_S)
+            eye = PoolEye(http, stack.system.autoscalers[0].url, token)
+            steps.say(f"the autoscaler starts the first {LEAST} gateways")
+        demo = Demo(options, stack, found.lines, seed, rooms, eye)
         async with demo.crowd():
-            verdict, interrupted = await _play(demo, options, stack, steps, ending, playing)
+            verdict, wrong, interrupted = await _play(demo, options, stack, steps, ending, playing)
         await demo.end_revivals()
         deaths = [death.service for death in stack.system.deaths]
-        wrong = failures(demo, options, verdict, deaths)
+        wrong = [] if interrupted and options.surge else wrong + failures(demo, options, verdict, deaths)
         console.print(str(verdict), markup=False)
         for line in wrong:
             console.print(f"FAILED: {line}", markup=False)
@@ -388,18 +456,21 @@ async def _demo(options: DemoOptions, console: Console, ending: asyncio.Event, p
             stack.system.keep_logs = True
         if stack.system.keep_logs:
             console.print(f"logs: {stack.system.folder}", markup=False)
-    if options.duration_s is None:
+    if options.duration_s is None and (interrupted or not options.surge):
         return 1 if deaths else 0
     return 1 if wrong else INTERRUPTED if interrupted else 0
 
 
 async def _play(
     demo: Demo, options: DemoOptions, stack: Stack, steps: Steps, ending: asyncio.Event, playing: asyncio.Event
-) -> tuple[Verdict, bool]:
-    """Let the viewers come, play, show it, and settle the books; also say whether it was ended before its time."""
+) -> tuple[Verdict, list[str], bool]:
+    """Let the viewers come, play, show it, and settle the books.
+
+    Also say what of a surge did not come about, and whether it was ended before its time.
+    """
     console = steps.console
     everybody = await demo.all_joined(JOIN_TIMEOUT_S)
-    steps.say(f"{demo.most_joined:,} of {options.viewers:,} viewers joined" + ("" if everybody else ", playing all the same"))
+    steps.say(f"{demo.most_joined:,} of {demo.wanted:,} viewers joined" + ("" if everybody else ", playing all the same"))
     lines = [f"page  {stack.page_url}", f"logs  {stack.system.folder}", f"Kafka {stack.system.kafka_bootstrap}"]
     for line in (*lines, "send by hand:", curl_line(stack, demo.rooms[0]), ""):
         console.print(line, markup=False, soft_wrap=True)
@@ -411,20 +482,22 @@ async def _play(
             show = _show_table(demo, console, lines) if console.is_terminal else _show_lines(demo, console)
             shown = asyncio.create_task(show)
             ended = asyncio.create_task(ending.wait())
-            await asyncio.wait({ended, shown, play}, timeout=options.duration_s, return_when=asyncio.FIRST_COMPLETED)
-            for task in (ended, shown, first):
+            surging = [asyncio.create_task(surge(demo, demo.eye, steps, plan(options.viewers)))] if demo.eye is not None else []
+            await asyncio.wait({ended, shown, play, *surging}, timeout=options.duration_s, return_when=asyncio.FIRST_COMPLETED)
+            for task in (ended, shown, first, *surging):
                 task.cancel()
-            await asyncio.wait({ended, shown, first})
+            await asyncio.wait({ended, shown, first, *surging})
         demo.stop_playing()
         await asyncio.wait({play}, timeout=ANSWER_TIMEOUT_S)
     finally:
         playing.clear()
         for task in (play, first):
             task.cancel()
-    for task in (play, shown):
+    for task in (play, shown, *surging):
         if task.done() and not task.cancelled() and (error := task.exception()) is not None:
             raise error
-    return await demo.settled(), ending.is_set()
+    wrong = [line for task in surging if not task.cancelled() for line in task.result()]
+    return await demo.settled(), wrong, ending.is_set()
 
 
 async def _tell_first(demo: Demo, steps: Steps) -> None:

@@ -35,6 +35,7 @@ class Running(msgspec.Struct, frozen=True):
     partitions: int
     rooms: list[str]
     logs: str
+    autoscaler: str = ""
 
 
 class RuntimeFolderError(Exception):

@@ -12,6 +12,7 @@ from rich.text import Text
 from viewer.ledger import Verdict
 
 KEYS: Final = "k kills a gateway (its viewers come back), q ends"
+KEYS_OF_SURGE: Final = "q ends"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,10 @@ class Gateway:
 
 @dataclass(frozen=True, slots=True)
 class Screen:
-    """All that the demo shows. Delays are from acceptance to a viewer's receipt, over the last seconds; None: nothing came."""
+    """All that the demo shows. Delays are from acceptance to a viewer's receipt, over the last seconds; None: nothing came.
+
+    `pool`: what the autoscaler last decided, where there is one.
+    """
 
     elapsed_s: float
     rooms: int
@@ -41,6 +45,8 @@ class Screen:
     verdict: Verdict
     deaths: Sequence[str] = ()
     last: Sequence[str] = ()
+    pool: str = ""
+    keys: str = KEYS
 
 
 def quantile(ordered: Sequence[float], share: float) -> float | None:
@@ -55,7 +61,7 @@ def status_line(screen: Screen) -> str:
         f"{screen.elapsed_s:6.0f} s  viewers {screen.viewers:,} of {screen.wanted:,},"
         f" {screen.interactions_per_s:,.1f} interactions/s,"
         f" {screen.deliveries_per_s:,.0f} deliveries/s, delay p50 {_ms(screen.delay_p50_ms)} p99 {_ms(screen.delay_p99_ms)};"
-        f" {gateways}; {screen.verdict}"
+        f" {gateways}; {f'{screen.pool}; ' if screen.pool else ''}{screen.verdict}"
     )
     return line + "".join(f"; {death}" for death in screen.deaths)
 
@@ -87,13 +93,14 @@ def table(screen: Screen, lines: Sequence[str]) -> Group:
         Text(f"liveroom demo, {screen.elapsed_s:,.0f} s", style="bold"),
         figures,
         gateways,
+        *([Text(screen.pool)] if screen.pool else []),
         Text(str(screen.verdict), style="green" if clean else "bold red"),
         *(Text(death, style="bold red") for death in screen.deaths),
         Text(""),
         *(Text(line, style="dim", no_wrap=True, overflow="ellipsis") for line in screen.last),
         Text(""),
         *(Text(line, no_wrap=True, overflow="ellipsis") for line in lines),
-        Text(KEYS, style="dim"),
+        Text(screen.keys, style="dim"),
     ]
     return Group(*parts)
 

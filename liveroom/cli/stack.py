@@ -12,7 +12,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,6 +76,8 @@ async def run_stack(
     prefix: str = "",
     throwaway: bool = False,
     keep_logs: bool = False,
+    autoscalers: int = 0,
+    settings: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Stack]:
     """Run Kafka, services and page while the block runs.
 
@@ -96,8 +98,9 @@ async def run_stack(
                 prefix=prefix,
                 partitions=partitions,
                 edges=edges,
+                autoscalers=autoscalers,
                 origins=(f"http://{HOST}:{port}", f"http://localhost:{port}"),
-                settings={} if external else _LOCAL_SETTINGS,
+                settings=({} if external else _LOCAL_SETTINGS) | dict(settings or {}),
                 keep_logs=keep_logs,
                 on_step=steps.say,
             )
@@ -124,6 +127,7 @@ def _running(what: str, stack: Stack, rooms: Sequence[str]) -> Running:
         token_key=system.token_key,
         kafka=system.kafka_bootstrap,
         prefix=system.prefix,
+        autoscaler=system.autoscalers[0].url if system.autoscalers else "",
         partitions=system.partitions,
         rooms=list(rooms),
         logs=str(system.folder),

@@ -29,6 +29,7 @@ class Target:
     scheduler: str
     token_key: str
     token: str
+    autoscaler: str = ""
 
     def token_for(self, user: User, ttl_s: int = TOKEN_TTL_S) -> str:
         """Return a token: the given one as it is, else one made for `user`."""
@@ -42,7 +43,9 @@ class Target:
         return sign_user(user, self.token_key.encode(), int(time.time()), ttl_s)
 
 
-def find_target(*, ingress: str = "", scheduler: str = "", token_key: str = "", token: str = "") -> Target:
+def find_target(
+    *, ingress: str = "", scheduler: str = "", autoscaler: str = "", token_key: str = "", token: str = ""
+) -> Target:
     """Return where to send to; what is not given is taken from a running system.
 
     Its key goes only to its own addresses: a token for another ingress would be good at this one.
@@ -51,10 +54,11 @@ def find_target(*, ingress: str = "", scheduler: str = "", token_key: str = "", 
         raise TargetError(f"the token key must be at least {MIN_KEY_BYTES} bytes")
     running = _newest()
     if running is not None:
-        foreign = ingress.rstrip("/") not in {"", running.ingress} or scheduler.rstrip("/") not in {"", running.scheduler}
-        if not foreign:
-            return Target(running.ingress, running.scheduler, token_key or running.token_key, token)
-    return Target(ingress.rstrip("/"), scheduler.rstrip("/"), token_key, token)
+        own = {"", running.ingress, running.scheduler, running.autoscaler}
+        if {ingress.rstrip("/"), scheduler.rstrip("/"), autoscaler.rstrip("/")} <= own:
+            key = token_key or running.token_key
+            return Target(running.ingress, running.scheduler, key, token, running.autoscaler)
+    return Target(ingress.rstrip("/"), scheduler.rstrip("/"), token_key, token, autoscaler.rstrip("/"))
 
 
 def need_ingress(target: Target) -> str:
@@ -71,6 +75,15 @@ def need_scheduler(target: Target) -> str:
             "no scheduler: start `liveroom demo` or `liveroom up`, or give --scheduler URL (LIVEROOM_SCHEDULER_URL)"
         )
     return target.scheduler
+
+
+def need_autoscaler(target: Target) -> str:
+    """Return the autoscaler's address, or say how to give one."""
+    if not target.autoscaler:
+        raise TargetError(
+            "no autoscaler: start `liveroom up --policy FILE`, or give --autoscaler URL (LIVEROOM_AUTOSCALER_URL)"
+        )
+    return target.autoscaler
 
 
 def find_kafka(bootstrap: str = "", prefix: str | None = None, partitions: int | None = None) -> KafkaSettings | None:

@@ -21,6 +21,7 @@ class UpOptions:
     prefix: str
     page_port: int
     keep_logs: bool
+    policy: Path | None = None
 
 
 async def run_up(options: UpOptions) -> int:
@@ -35,7 +36,9 @@ async def _up(options: UpOptions, console: Console) -> int:
         "up",
         steps,
         rooms=[ROOM],
-        edges=options.edges,
+        edges=options.edges if options.policy is None else 0,
+        autoscalers=int(options.policy is not None),
+        settings={} if options.policy is None else {"POLICY_FILE": str(options.policy.absolute())},
         partitions=options.partitions,
         data=options.data,
         prefix=options.prefix,
@@ -57,6 +60,7 @@ def _show(stack: Stack, console: Console) -> None:
         f"page       {stack.page_url}",
         f"ingress    {system.ingress_url}",
         f"scheduler  {system.scheduler_url}",
+        *(f"autoscaler {one.url} (the pool: liveroom pool)" for one in system.autoscalers),
         *(f"{edge.name:<10} {edge.url} (metrics: {edge.internal_url}/metrics)" for edge in system.edges),
         f"Kafka      {system.kafka_bootstrap}",
         f"logs       {system.folder}",
