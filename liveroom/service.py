@@ -13,7 +13,7 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final, TypeVar
 
 import prometheus_client as prometheus
@@ -29,6 +29,7 @@ from liveroom.web import serve
 
 S = TypeVar("S", bound=ServiceSettings)
 LAG_INTERVAL_S = 0.1
+START_END_S: Final = 1.0
 GC_THRESHOLDS: Final = (20_000, 20, 20)  # records come in thousands and are no cycles: the default looks every 700 of them
 log = structlog.get_logger()
 
@@ -84,10 +85,12 @@ class Runtime:
         self.loop_lag_s = 0.0
         self._pauses_s: deque[float] = deque(maxlen=1000)
         self._waiting_for: dict[str, str] = dict.fromkeys(conditions, "not yet")
+        self.was_ready = not conditions
 
     def ready(self, condition: str) -> None:
         """Say that `condition` holds."""
         if self._waiting_for.pop(condition, None) is not None and not self._waiting_for:
+            self.was_ready = True
             log.info("ready")
 
     def unready(self, condition: str, why: str) -> None:
@@ -156,7 +159,7 @@ class Runtime:
         gc.set_threshold(*GC_THRESHOLDS)
 
 
-Body = Callable[[S, Runtime], Awaitable[None]]
+Body = Callable[[S, Runtime], Coroutine[Any, Any, None]]
 
 
 def main(service: str, settings: type[S], body: Body[S], *conditions: str, argv: Sequence[str] | None = None) -> None:
@@ -195,9 +198,21 @@ async def _guarded(service: str, settings: S, body: Body[S], conditions: Sequenc
         log.info("started", internal_port=port, version=__version__)
         async with asyncio.TaskGroup() as tasks:
             watcher = tasks.create_task(runtime.watch_loop())
-            await body(settings, runtime)
+            working = tasks.create_task(body(settings, runtime))
+            ender = tasks.create_task(_end_start(runtime, working))
+            await asyncio.wait({working})
             watcher.cancel()
+            ender.cancel()
     log.info("stopped")
+
+
+async def _end_start(runtime: Runtime, working: asyncio.Task[None]) -> None:
+    """Break off a start that is to end: whoever waits for Kafka does not look whether it is to stop."""
+    await runtime.stopping.wait()
+    await asyncio.wait({working}, timeout=START_END_S)
+    while not (runtime.was_ready or working.done()):
+        working.cancel()
+        await asyncio.wait({working}, timeout=START_END_S)  # a Kafka client may swallow it
 
 
 def _parse_arguments(service: str, settings: type[ServiceSettings], argv: Sequence[str] | None) -> None:

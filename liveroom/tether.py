@@ -30,7 +30,6 @@ async def spawn_tethered(
     stderr: int | IO[bytes] | None = None,
     pass_fds: Collection[int] = (),
     grace_s: float = DEFAULT_GRACE_S,
-    tether: int | None = None,
 ) -> Process:
     """Start `command`; it gets SIGTERM, and SIGKILL `grace_s` later, when this process ends in whatever way.
 
@@ -38,21 +37,13 @@ async def spawn_tethered(
     caller's to keep: closing it ends the command, and the command itself reads an empty standard input. So do not use
     `communicate()`, which closes it; `stdout` and `stderr` may be pipes and are read as usual. On Linux "this process ends"
     includes the end of the thread that calls.
-
-    `tether`: the reading end of a pipe that somebody else holds. The command is then tied to that one, and outlives us.
     """
     program = await asyncio.to_thread(shutil.which, command[0], path=env.get("PATH") if env is not None else None)
     if program is None:
         raise FileNotFoundError(f"cannot start {os.fspath(command[0])!r}: no such program")
     return await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-I",
-        "-S",
-        WATCHDOG,
-        f"{grace_s}{'' if tether is None else OUTLIVES}",
-        program,
-        *command[1:],
-        stdin=PIPE if tether is None else tether,
+        *_watched([program, *command[1:]], str(grace_s)),
+        stdin=PIPE,
         stdout=stdout,
         stderr=stderr,
         env=env,
@@ -60,6 +51,24 @@ async def spawn_tethered(
         pass_fds=tuple(pass_fds),
         start_new_session=True,
     )
+
+
+def spawn_outliving(command: Sequence[str], *, env: Mapping[str, str], output: int, tether: int | None) -> int:
+    """Start `command` (its program with its path) so that it outlives this process; return its process id. Blocks.
+
+    `tether`: the reading end of a pipe that somebody else holds; the command ends when its other end is closed. None: it is
+    tied to nobody. Who calls must reap it (`os.waitpid`).
+    """
+    out = [(os.POSIX_SPAWN_DUP2, output, 1), (os.POSIX_SPAWN_DUP2, output, 2)]
+    if tether is None:
+        nothing = (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)
+        return os.posix_spawn(command[0], list(command), env, file_actions=[nothing, *out], setsid=True)
+    watched = _watched(command, f"{DEFAULT_GRACE_S}{OUTLIVES}")
+    return os.posix_spawn(watched[0], watched, env, file_actions=[(os.POSIX_SPAWN_DUP2, tether, 0), *out], setsid=True)
+
+
+def _watched(command: Sequence[str | os.PathLike[str]], grace: str) -> list[str]:
+    return [sys.executable, "-I", "-S", str(WATCHDOG), grace, *(os.fspath(part) for part in command)]
 
 
 async def stop_process(process: Process, *, grace_s: float = DEFAULT_GRACE_S) -> int:

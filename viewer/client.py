@@ -55,12 +55,23 @@ class Entry(NamedTuple):
 
 
 async def ask_entry(http: aiohttp.ClientSession, scheduler_url: str, rooms: Iterable[str], token: str | None = None) -> Entry:
-    """Ask the scheduler where to connect; raise NoEntryError where it names no gateway."""
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    """Ask the scheduler where to connect; raise NoEntryError where it names no gateway.
+
+    `scheduler_url` may name several, with commas between: where one does not answer, the next is asked.
+    """
+    urls = scheduler_url.split(",")
+    random.shuffle(urls)
     query = [("room", room) for room in rooms]
-    async with http.get(
-        f"{scheduler_url}/v1/entry", params=query, headers=headers, timeout=aiohttp.ClientTimeout(CONNECT_TIMEOUT_S)
-    ) as answer:
+    for url in urls[:-1]:
+        with suppress(aiohttp.ClientError, TimeoutError, OSError):
+            return await _ask_one(http, url.strip(), query, token)
+    return await _ask_one(http, urls[-1].strip(), query, token)
+
+
+async def _ask_one(http: aiohttp.ClientSession, url: str, query: list[tuple[str, str]], token: str | None) -> Entry:
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    limit = aiohttp.ClientTimeout(CONNECT_TIMEOUT_S)
+    async with http.get(f"{url}/v1/entry", params=query, headers=headers, timeout=limit) as answer:
         body: dict[str, Any] = orjson.loads(await answer.read())
         if answer.status != HTTPStatus.OK:
             raise NoEntryError(str(body.get("code", answer.status)), body.get("retry_after_s"))

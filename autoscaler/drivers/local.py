@@ -11,8 +11,7 @@ import os
 import signal
 import sys
 import time
-from asyncio.subprocess import DEVNULL, Process
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Final, NamedTuple
@@ -22,7 +21,7 @@ import psutil
 import structlog
 
 from liveroom.ports import HOST, free_ports, is_free
-from liveroom.tether import spawn_tethered
+from liveroom.tether import spawn_outliving
 
 LOOK_S: Final = 0.2
 FIRST_PAUSE_S: Final = 1.0
@@ -45,7 +44,11 @@ class _Process(msgspec.Struct):
     again_s: float = 0.0
 
     def find(self) -> psutil.Process | None:
-        """Return the process while it lives; another one that has got its number is not it."""
+        """Return the process while it lives; another one that has got its number is not it. Reaps it where it was our child."""
+        if not self.pid:
+            return None
+        with suppress(OSError):
+            os.waitpid(self.pid, os.WNOHANG)
         try:
             process = psutil.Process(self.pid)
             if process.create_time() != self.started_s or process.status() == psutil.STATUS_ZOMBIE:
@@ -94,7 +97,6 @@ class LocalDriver:
         self._processes: dict[str, _Process] = {}
         self._lock: IO[str] | None = None
         self._turn = asyncio.Lock()  # starting one takes a while, and nobody is to start it twice
-        self._reapers: set[asyncio.Task[int]] = set()
 
     async def take(self) -> bool:
         """Take over what runs; say whether it is ours now: another driver may still hold it."""
@@ -102,8 +104,7 @@ class LocalDriver:
             self._lock = await asyncio.to_thread(_locked, self._folder)
             if self._lock is not None:
                 self._processes = await asyncio.to_thread(_read, self._folder)
-                for known in self._processes.values():
-                    log.info("gateway_found", gateway=known.name, runs=known.find() is not None)
+                log.info("gateways_found", names=list(self._processes))
         return self._lock is not None
 
     def release(self) -> None:
@@ -140,10 +141,8 @@ class LocalDriver:
     async def end(self, name: str) -> None:
         """Stop a gateway that is empty, or late."""
         known = self._processes.get(name)
-        if known is not None and (process := known.find()) is not None:
+        if known is not None and await asyncio.to_thread(_terminated, known):
             log.info("gateway_stopped", gateway=name)
-            with suppress(psutil.Error):
-                process.send_signal(signal.SIGTERM)
 
     async def watch(self) -> None:
         """Start again what crashed, forget what left, for ever."""
@@ -156,7 +155,7 @@ class LocalDriver:
                     await self._look_after(known, time.time())
 
     async def _look_after(self, known: _Process, now_s: float) -> None:
-        if known.find() is not None:
+        if await asyncio.to_thread(known.find) is not None:
             if known.crashes and now_s - known.started_s > STABLE_S:
                 known.crashes = 0
         elif known.is_leaving:
@@ -182,33 +181,43 @@ class LocalDriver:
         environment |= {"LIVEROOM_PORT": str(known.port), "LIVEROOM_INTERNAL_PORT": str(known.internal_port)}
         try:
             with await asyncio.to_thread((self._folder / f"{known.name}.log").open, "ab") as file:
-                process = await self._spawn((sys.executable, "-P", "-m", "edge"), environment, file)
+                pid = await asyncio.to_thread(self._spawn, environment, file.fileno())
         except OSError as error:
             await self._again(known, repr(error))
             return
-        reaper = asyncio.create_task(process.wait())
-        self._reapers.add(reaper)
-        reaper.add_done_callback(self._reapers.discard)
-        known.pid, known.started_s = process.pid, 0.0
-        with suppress(psutil.NoSuchProcess):
-            started = psutil.Process(process.pid)
-            known.started_s = started.create_time()
-            try:
-                self._share.give(started)
-            except (psutil.AccessDenied, OSError, ValueError) as error:
-                log.warning("share_not_given", gateway=known.name, error=repr(error))
+        known.pid, known.started_s = pid, await asyncio.to_thread(_started_s, pid, self._share)
         log.info("gateway_started", gateway=known.name, port=known.port, pid=known.pid)
         await self._keep(known)
 
-    async def _spawn(self, command: Sequence[str], environment: Mapping[str, str], output: IO[bytes]) -> Process:
-        if self._tether is not None:
-            return await spawn_tethered(command, env=environment, stdout=output, stderr=output, tether=self._tether)
-        return await asyncio.create_subprocess_exec(
-            *command, env=environment, stdin=DEVNULL, stdout=output, stderr=output, start_new_session=True
-        )
+    def _spawn(self, environment: Mapping[str, str], output: int) -> int:
+        command = (sys.executable, "-P", "-m", "edge")
+        return spawn_outliving(command, env=environment, output=output, tether=self._tether)
 
     async def _keep(self, known: _Process) -> None:
         await asyncio.to_thread(_write, self._folder / f"{known.name}.json", msgspec.json.encode(known))
+
+
+def _started_s(pid: int, share: Share) -> float:
+    """Return when a process was started, and give it its share; 0 where it has ended already."""
+    try:
+        process = psutil.Process(pid)
+        started_s = process.create_time()
+    except psutil.NoSuchProcess:
+        return 0.0
+    try:
+        share.give(process)
+    except (psutil.Error, OSError, ValueError) as error:
+        log.warning("share_not_given", pid=pid, error=repr(error))
+    return started_s
+
+
+def _terminated(known: _Process) -> bool:
+    """Ask a process to end; say whether there was one."""
+    process = known.find()
+    with suppress(psutil.Error):
+        if process is not None:
+            process.send_signal(signal.SIGTERM)
+    return process is not None
 
 
 def _write(file: Path, data: bytes) -> None:

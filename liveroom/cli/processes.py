@@ -248,7 +248,7 @@ class Service:
 
 
 class System:
-    """Ingresses, one scheduler, broadcasters and edges on a given Kafka: `async with System(bootstrap) as system: ...`.
+    """All services on a given Kafka, as many of each as wanted: `async with System(bootstrap) as system: ...`.
 
     All are started at once and ready when the block begins. `folder` None: a temporary one, removed at the end unless
     `keep_logs` or something failed. `settings` go to every service, `settings_of` to those of one module; names are those of
@@ -265,6 +265,7 @@ class System:
         edges: int = 2,
         broadcasters: int = 1,
         ingresses: int = 1,
+        schedulers: int = 1,
         autoscalers: int = 0,
         origins: Sequence[str] = (),
         settings: Mapping[str, str] | None = None,
@@ -286,13 +287,14 @@ class System:
         self._origins = list(origins)
         self._settings = dict(settings or {})
         self._settings_of = dict(settings_of or {})
-        self._counts = {"broadcaster": broadcasters, "edge": edges, "ingress": ingresses, "autoscaler": autoscalers}
+        self._counts = {"broadcaster": broadcasters, "edge": edges, "ingress": ingresses}
+        self._counts |= {"scheduler": schedulers, "autoscaler": autoscalers}
         self._on_step = on_step or (lambda _: None)
         self._died = asyncio.Event()
         self.ingresses: list[Service] = []
         self.autoscalers: list[Service] = []
         self._pool_tether: tuple[socket.socket, socket.socket] | None = None
-        self._scheduler: Service | None = None
+        self.schedulers: list[Service] = []
         self.broadcasters: list[Service] = []
         self.edges: list[Service] = []
 
@@ -312,10 +314,10 @@ class System:
 
     @property
     def scheduler(self) -> Service:
-        """The scheduler process."""
-        if self._scheduler is None:
+        """The first scheduler process."""
+        if not self.schedulers:
             raise ServiceError("the system was not started")
-        return self._scheduler
+        return self.schedulers[0]
 
     @property
     def ingress_url(self) -> str:
@@ -324,8 +326,8 @@ class System:
 
     @property
     def scheduler_url(self) -> str:
-        """Where viewers ask for a gateway."""
-        return self.scheduler.url
+        """Where viewers ask for a gateway: all schedulers, with commas between."""
+        return ",".join(scheduler.url for scheduler in self.schedulers)
 
     @property
     def services(self) -> list[Service]:
@@ -335,7 +337,7 @@ class System:
             *self.ingresses,
             *self.broadcasters,
             *self.edges,
-            *([self._scheduler] if self._scheduler is not None else []),
+            *self.schedulers,
         ]
 
     def token(
@@ -373,7 +375,7 @@ class System:
             raise ServiceError("started already")
         self._folder, self._lock = await asyncio.to_thread(_make_folder, self._given_folder)
         self.ingresses = [self._service("ingress", i + 1) for i in range(self._counts["ingress"])]
-        self._scheduler = self._service("scheduler", 1)
+        self.schedulers = [self._service("scheduler", i + 1) for i in range(self._counts["scheduler"])]
         self.broadcasters = [self._service("broadcaster", i + 1) for i in range(self._counts["broadcaster"])]
         self.edges = [self._service("edge", i + 1) for i in range(self._counts["edge"])]
         if self._counts["autoscaler"]:
@@ -441,6 +443,7 @@ class System:
             "TICKET_KEYS": json.dumps(self.ticket_keys),
             "ORIGINS": json.dumps(self._origins),
             "DRAIN_S": "1",  # 20 s are for the public; the demo and the tests end soon
+            "REPLICAS": str(self._counts["scheduler"]),
             "ADDRESS_PER_S": "0",  # all viewers of this machine have one address
             "LOG_FORMAT": "json",
         }

@@ -187,3 +187,19 @@ def test_readiness_is_lost_again_with_a_reason() -> None:
     import asyncio
 
     assert asyncio.run(told()) == [False, True, False, False]
+
+
+def test_a_start_that_waits_for_kafka_ends_when_told_to(tmp_path: Path) -> None:
+    environment = os.environ | {
+        "LIVEROOM_TICKET_KEYS": json.dumps({"k1": "a" * 32}),
+        "LIVEROOM_KAFKA__BOOTSTRAP": "127.0.0.1:1",
+        "LIVEROOM_INTERNAL_PORT": "0",
+        "PYTHONPATH": str(ROOT),
+    }
+    log = tmp_path / "log"
+    with log.open("wb") as file, subprocess.Popen([sys.executable, "-m", "edge"], env=environment, stderr=file) as process:
+        while b"Unable connect" not in log.read_bytes() and process.poll() is None:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0, log.read_text()
+    assert '"stopped"' in log.read_text()

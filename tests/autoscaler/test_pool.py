@@ -1,0 +1,180 @@
+"""What the pool does with decisions: the order of a scale-in, sheds, pauses. The driver here keeps names and starts nothing."""
+
+from typing import Any
+
+import pytest
+
+from autoscaler.policy import Policy
+from autoscaler.pool import POOL, SHED_AGAIN_S, Pool
+from liveroom.records import GatewayState, Limits, LoadReport, Order, OrderKind
+from liveroom.service import Metrics
+
+
+class Names:
+    """A driver of gateways that are names."""
+
+    def __init__(self, *names: str) -> None:
+        self.names = list(names)
+        self.emptied: list[str] = []
+        self.ended: list[str] = []
+        self.mine = True
+
+    async def take(self) -> bool:
+        return self.mine
+
+    def release(self) -> None:
+        pass
+
+    def running(self) -> list[str]:
+        return [name for name in self.names if name not in self.emptied]
+
+    def leaving(self) -> list[str]:
+        return [name for name in self.emptied if name in self.names]
+
+    async def grow(self, count: int) -> list[str]:
+        made = [f"n{len(self.names) + index}" for index in range(count)]
+        self.names += made
+        return made
+
+    async def leave(self, name: str) -> None:
+        self.emptied.append(name)
+
+    async def end(self, name: str) -> None:
+        self.ended.append(name)
+        self.names.remove(name)
+
+
+class World:
+    """A pool, its gateways, and a clock."""
+
+    def __init__(self, *names: str, policy: Policy | None = None, dry_run: bool = False) -> None:
+        self.driver = Names(*names)
+        self.orders: list[tuple[str, str, int]] = []
+        quick = Policy(min=1, max=9, down_window_s=2, down_after_up_s=2, step_down=0.5, up_window_s=1)
+        self.pool = Pool(policy or quick, self.driver, self.send, Metrics("autoscaler"), empty_s=30, dry_run=dry_run)
+        self.pool.is_leading = True
+        self.now_s = 100.0
+        self.connections = dict.fromkeys(names, 0)
+        self.states: dict[str, GatewayState] = {}
+        self.delivers = True
+
+    async def send(self, order: Order) -> bool:
+        self.orders.append((order.gateway, order.kind.value, order.generation))
+        if self.delivers and order.kind is OrderKind.DRAIN:
+            self.states[order.gateway] = GatewayState.DRAINING
+        return True
+
+    async def second(self, count: int = 1) -> None:
+        for _ in range(count):
+            self.now_s += 1
+            for name in self.driver.names:
+                state = self.states.get(name, GatewayState.SERVING)
+                self.pool.hear(report(name, self.connections.get(name, 0), state), self.now_s)
+            await self.pool.tick(self.now_s)
+
+
+def report(name: str, connections: int, state: GatewayState = GatewayState.SERVING, **more: Any) -> LoadReport:
+    limits = Limits(connections=100, joins_per_s=50)
+    return LoadReport(1, name, 7, state, 0, "", "", "", 0, connections=connections, limits=limits, **more)
+
+
+@pytest.fixture(autouse=True)
+def _clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Decisions are told by the system's clock; a second of the test is one of theirs."""
+    ticks = iter(range(1_000_000, 2_000_000))
+    monkeypatch.setattr("autoscaler.pool.time.time", lambda: next(ticks))
+
+
+async def test_it_grows_at_once() -> None:
+    world = World("a")
+    world.connections["a"] = 100
+    await world.second()
+    assert len(world.driver.names) == 2
+
+
+async def test_one_that_leaves_is_told_until_it_drains_and_stopped_once_it_is_empty() -> None:
+    world = World("a", "b")
+    world.connections |= {"a": 5, "b": 1}
+    world.delivers = False
+    await world.second(4)
+    assert world.driver.emptied == ["b"], "the emptiest"
+    assert world.orders.count(("b", "drain", 7)) >= 2, "the first order was lost"
+    world.delivers = True
+    await world.second(2)
+    assert world.driver.ended == []
+    world.connections |= {"a": 6, "b": 0}
+    await world.second(2)
+    assert world.driver.ended == ["b"]
+    sent = len(world.orders)
+    await world.second(3)
+    assert len(world.orders) == sent, "nobody is told anything any more"
+
+
+async def test_one_that_does_not_get_empty_is_stopped_when_its_time_is_over() -> None:
+    world = World("a", "b")
+    world.connections |= {"a": 5, "b": 1}
+    await world.second(30)
+    assert (world.driver.emptied, world.driver.ended) == (["b"], [])
+    await world.second(10)
+    assert world.driver.ended == ["b"]
+
+
+async def test_the_full_ones_shed_until_all_are_even() -> None:
+    world = World("a", "b", policy=Policy(min=2, max=2))
+    world.connections |= {"a": 60, "b": 10}
+    await world.second(2)
+    assert world.orders == [("a", "shed", 7)]
+    await world.second(int(SHED_AGAIN_S) + 1)
+    assert world.orders == [("a", "shed", 7)] * 2, "said again: it may have been lost"
+    world.connections |= {"a": 35, "b": 35}
+    await world.second(2)
+    assert world.orders[2:] == [("a", "resume", 7)]
+
+
+async def test_a_pause_and_a_dry_run_decide_and_do_nothing() -> None:
+    for world in (World("a"), World("a", dry_run=True)):
+        if not world.pool._dry_run:
+            world.pool.obey(Order(1, POOL, 0, OrderKind.PAUSE, 0, "op"))
+            assert world.pool.paused_by == "op"
+        world.connections["a"] = 100
+        await world.second(3)
+        assert world.driver.names == ["a"]
+        assert world.pool.last is not None
+        assert (world.pool.last.decision.desired, world.pool.last.is_done) == (2, False)
+        world.pool.obey(Order(1, "a", 7, OrderKind.RESUME, 0, "even"))
+        assert world.pool.paused_by in {"", "op"}, "orders to gateways are not for the pool"
+    world = World("a")
+    world.pool.obey(Order(1, POOL, 0, OrderKind.PAUSE, 0, "op"))
+    world.connections["a"] = 100
+    await world.second()
+    world.pool.obey(Order(1, POOL, 0, OrderKind.RESUME, 0, "op"))
+    await world.second()
+    assert len(world.driver.names) == 2, "at once: what was decided in the pause opened no window"
+
+
+async def test_who_does_not_lead_or_whose_driver_is_taken_does_nothing() -> None:
+    for change in ("is_leading", "mine"):
+        world = World("a")
+        world.connections["a"] = 100
+        if change == "mine":
+            world.driver.mine = False
+        else:
+            world.pool.is_leading = False
+        await world.second(3)
+        assert (world.driver.names, world.pool.last) == (["a"], None)
+        assert len(world.pool.gateways(world.now_s)) == 1, "but it knows the gateways"
+
+
+async def test_gateways_that_are_not_its_own_are_not_its_business() -> None:
+    world = World("a")
+    world.pool.hear(report("foreign", 100), world.now_s + 1)
+    await world.second(2)
+    assert [seen.report.gateway for seen in world.pool.gateways(world.now_s)] == ["a"]
+    assert world.driver.names == ["a"]
+
+
+def test_a_report_of_an_older_start_is_ignored() -> None:
+    world = World("a")
+    world.pool.hear(report("a", 1), 1)
+    world.pool.hear(report("a", 9).__class__(1, "a", 6, GatewayState.SERVING, 0, "", "", "", 0, connections=9), 2)
+    assert [seen.report.connections for seen in world.pool.gateways(2)] == [1]
