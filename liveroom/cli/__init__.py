@@ -1,11 +1,11 @@
-"""The command line: `liveroom demo | up | doctor | replay | watch | send | token | topics`.
+"""The command line: `liveroom demo | up | doctor | replay | watch | send | simulate | pool | token | topics`.
 
-Kept light: the tether that guards child processes lives here and must start fast.
+Kept light: `liveroom --help` is to be quick.
 """
 
 
 def main() -> None:
     """Run the command line."""
-    from liveroom.cli.commands import app  # noqa: PLC0415 - children start faster without it
+    from liveroom.cli.commands import app  # noqa: PLC0415 - whoever imports a part of this needs no commands
 
     app()

@@ -1,8 +1,11 @@
 """The pool on this machine: it grows with the crowd, gives it back without losing a message, and survives its own parts."""
 
 import asyncio
+import os
 import secrets
 import signal
+import sys
+from asyncio.subprocess import PIPE, STDOUT
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -12,7 +15,7 @@ import aiohttp
 import psutil
 import pytest
 
-from liveroom.cli.processes import System
+from liveroom.cli.processes import ROOT, System
 from liveroom.kinds import Role
 from tests.e2e.audience import Audience, knows_gateways, settled
 from viewer.client import Accepted, Sender
@@ -61,6 +64,22 @@ class Pool:
         async with asyncio.timeout(timeout_s):
             while sum((await self.serving()).values()) != viewers:  # noqa: ASYNC110 - it is asked over HTTP
                 await asyncio.sleep(0.3)
+
+    async def command(self, act: str) -> str:
+        """Run `liveroom pool` as an operator does; return what it prints."""
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-c",
+            "from liveroom.cli.commands import app; app()",
+            *("pool", act, "--user", "op", "--autoscaler", self.system.autoscalers[0].url),
+            stdout=PIPE,
+            stderr=STDOUT,
+            cwd=ROOT,
+            env=os.environ | {"LIVEROOM_TOKEN_KEY": self.system.token_key},
+        )
+        output = (await process.communicate())[0].decode()
+        assert process.returncode == 0, output
+        return output
 
     def processes(self) -> list[psutil.Process]:
         """The gateways' processes."""
@@ -173,7 +192,9 @@ async def test_operators_pause_it_and_nobody_else(kafka_bootstrap: str, tmp_path
         for role in set(Role) - {Role.OPERATOR}:
             assert (await pool.ask(role=role))["code"] == "forbidden"
             assert (await pool.ask("pool/pause", "POST", role=role))["code"] == "forbidden"
-        assert (await pool.ask("pool/pause", "POST"))["paused_by"] == "op"
+        shown = await pool.command("pause")
+        assert "PAUSED by op" in shown
+        assert (await pool.ask())["paused_by"] == "op"
         pool.system.autoscalers[0].kill(signal.SIGKILL)
         await pool.system.autoscalers[0].ended()
         await pool.system.autoscalers[0].start_ready()
@@ -186,5 +207,8 @@ async def test_operators_pause_it_and_nobody_else(kafka_bootstrap: str, tmp_path
         assert len(pool.processes()) == 2, "it is paused still"
         last = decisions[0]
         assert (last["desired"], last["reason"], last["done"]) == (4, "minimum", False)
-        assert (await pool.ask("pool/resume", "POST"))["paused_by"] == ""
+        assert "PAUSED" not in await pool.command("resume")
         await pool.until(4, 4)
+        shown = await pool.command("show")
+        assert all(name in shown for name in ("autoscaler-1 leads", "pool-4", "serving", "minimum"))
+        assert "minimum" in await pool.command("decisions")
