@@ -19,6 +19,7 @@ from liveroom.errors import Code, ProblemError
 from liveroom.kinds import Role
 from liveroom.limits import Buckets
 from liveroom.networks import Networks, caller, subscriber
+from liveroom.records import LoadReport
 from liveroom.service import Metrics
 from liveroom.settings import SchedulerSettings
 from liveroom.tickets import TICKET_TTL_S, Ticket, User
@@ -30,6 +31,7 @@ from scheduler.placement import Placement, Standing
 
 RETRY_AFTER_S: Final = 1.0
 RANDOM_BYTES: Final = 4096
+MOST_KEPT: Final = 4096
 
 
 class _Chance:
@@ -48,6 +50,18 @@ class _Chance:
         return self._bytes[at : at + size].hex()
 
 
+class _Answer(msgspec.Struct, frozen=True):
+    gateways: list[msgspec.Raw]
+    ticket: str
+    expires_ms: int
+    rooms: tuple[str, ...]
+    user: str
+    role: Role
+
+
+_encode: Final = msgspec.json.Encoder().encode
+
+
 class Entry:
     """Answers entry requests from what `placement` knows."""
 
@@ -60,6 +74,7 @@ class Entry:
         self._addresses = Buckets(settings.address_per_s, settings.address_burst) if settings.address_per_s else None
         self._key_id, self._key = "", b""
         self._chance = _Chance()
+        self._addresses_of: dict[str, tuple[int, bytes]] = {}
         self._entered = made.counter(metrics.ENTRIES, "entered")
         self._refused = {code: made.counter(metrics.ENTRIES, code.value) for code in Code}
         self._seconds = made.histogram(metrics.ENTRY_SECONDS)
@@ -112,27 +127,27 @@ class Entry:
             nonce=self._chance.take(9),
             gateways=tuple((choice.report.gateway, choice.report.generation) for choice in chosen),
         )
-        answer = {
-            "gateways": [
-                {
-                    "id": report.gateway,
-                    "url": report.url,
-                    "host": report.host,
-                    "ip": report.ip,
-                    "port": report.port,
-                    "weight": round(weight, 3),
-                }
-                for report, weight in chosen
-            ],
-            "ticket": tickets.sign(ticket, self._key_id, self._key),
-            "expires_ms": expires_ms,
-            "rooms": rooms,
-            "user": user.id,
-            "role": user.role.value,
-        }
+        answer = _Answer(
+            gateways=[self._addressed(report, weight) for report, weight in chosen],
+            ticket=tickets.sign(ticket, self._key_id, self._key),
+            expires_ms=expires_ms,
+            rooms=rooms,
+            user=user.id,
+            role=user.role,
+        )
         self._entered.inc()
         self._seconds.observe(time.perf_counter() - began)
-        return json_response(orjson.dumps(answer))
+        return json_response(_encode(answer))
+
+    def _addressed(self, report: LoadReport, weight: float) -> msgspec.Raw:
+        """Return a gateway as answers name it. All but the weight stays as it is for one start of a gateway, so it is kept."""
+        known = self._addresses_of.get(report.gateway)
+        if known is None or known[0] != report.generation:
+            if len(self._addresses_of) > MOST_KEPT:
+                self._addresses_of.clear()  # names of gateways that are long gone
+            told = {"id": report.gateway, "url": report.url, "host": report.host, "ip": report.ip, "port": report.port}
+            known = self._addresses_of[report.gateway] = report.generation, orjson.dumps(told)[:-1]
+        return msgspec.Raw(b'%b,"weight":%.3f}' % (known[1], weight))
 
     async def _gateways(self, request: web.Request) -> web.Response:
         """Tell operators how all gateways stand, and why."""

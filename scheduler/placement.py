@@ -35,7 +35,7 @@ class Standing(Enum):
 
 
 class Choice(NamedTuple):
-    """A gateway a viewer may connect to, and its weight at that moment."""
+    """A gateway a viewer may connect to, and its weight when the sums were made."""
 
     report: LoadReport
     weight: float
@@ -189,19 +189,19 @@ class Placement:
         """
         if now_s >= self._rebuild_at_s:
             self._rebuild(now_s)
-        chosen: list[_Gateway] = []
+        chosen: dict[_Gateway, float] = {}
         if zone is not None and (near := self._zones.get(zone)) is not None:
             self._draw(near, chosen, count, now_s, uniform)
         if len(chosen) < count:
             self._draw(self._all, chosen, count, now_s, uniform)
         if not chosen:
             chosen = self._roomiest(now_s)
-        told = [Choice(gateway.report, gateway.weight(self._all.level)) for gateway in chosen]
-        for gateway in chosen[:1]:
+        for gateway in chosen:
             gateway.handed_out += self._replicas
-        return told
+            break
+        return [Choice(gateway.report, weight) for gateway, weight in chosen.items()]
 
-    def _draw(self, urn: _Urn, chosen: list[_Gateway], count: int, now_s: float, uniform: Callable[[], float]) -> None:
+    def _draw(self, urn: _Urn, chosen: dict[_Gateway, float], count: int, now_s: float, uniform: Callable[[], float]) -> None:
         """Add to `chosen` until there are `count`. Only the first one is reserved, so only its weight is that of now."""
         if not urn.sums:
             return
@@ -215,7 +215,7 @@ class Placement:
                 continue
             if not chosen and uniform() * urn.weights[index] >= gateway.weighed(free, urn.level):
                 continue
-            chosen.append(gateway)
+            chosen[gateway] = urn.weights[index]
             if len(chosen) == count:
                 return
 
@@ -229,7 +229,9 @@ class Placement:
         self._zones = {zone: _Urn(gateways) for zone, gateways in zones.items()}
         self._rebuild_at_s = now_s + REBUILD_S
 
-    def _roomiest(self, now_s: float) -> list[_Gateway]:
+    def _roomiest(self, now_s: float) -> dict[_Gateway, float]:
         """Return the one gateway with most room: drawing found none because nearly all of it was handed out."""
         left = [gateway for gateway in self._gateways.values() if self._standing(gateway, now_s) is Standing.OPEN]
-        return [max(left, key=lambda gateway: gateway.weight(self._all.level))] if left else []
+        weights = {gateway: gateway.weight(self._all.level) for gateway in left}
+        best = max(left, key=weights.__getitem__, default=None)
+        return {best: weights[best]} if best is not None else {}
