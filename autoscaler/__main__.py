@@ -11,7 +11,7 @@ from autoscaler.drivers.local import LocalDriver, Share
 from autoscaler.kafka import follow_orders, follow_reports, lead, send_order
 from autoscaler.policy import USUAL, Policy, read_policy
 from autoscaler.pool import Pool
-from liveroom import service
+from liveroom import service, topics
 from liveroom.files import watch
 from liveroom.kafka import Producer, ensure_topics
 from liveroom.service import Runtime
@@ -32,7 +32,7 @@ async def run(settings: AutoscalerSettings, runtime: Runtime) -> None:
     verifier = Verifier(await asyncio.to_thread(settings.read_token_keys), settings.token_leeway_s)
     policy = await asyncio.to_thread(read_policy_file, settings)
     await ensure_topics(settings.kafka)
-    producer = Producer(settings.kafka, runtime.metrics)
+    producer = Producer(settings.kafka, runtime.metrics, [topics.CONTROL])
     await producer.start()
     share = Share(settings.local_nice, settings.local_memory_bytes, settings.local_files)
     driver = LocalDriver(settings.local_folder, settings.local_settings, settings.local_tether, share)

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple, Protocol
 
 import structlog
 
-from autoscaler.decide import Decision, History, Observation, Seen, decide
+from autoscaler.decide import Decision, History, Observation, Reason, Seen, decide
 from autoscaler.policy import Policy
 from liveroom import metrics
 from liveroom.records import VERSION, GatewayState, LoadReport, Order, OrderKind
@@ -86,6 +86,7 @@ class Pool:
         self._history = History()
         self._made = made
         self._desired, self._actual = made.gauge(metrics.POOL_DESIRED), made.gauge(metrics.POOL_ACTUAL)
+        made.exist(metrics.DECISIONS, [reason.value for reason in Reason])
         self._leading = made.gauge(metrics.LEADING)
 
     def hear(self, report: LoadReport, now_s: float) -> None:

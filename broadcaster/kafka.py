@@ -13,12 +13,13 @@ import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
-from broadcaster.partition import Partition
+from broadcaster.ownership import Lost
+from broadcaster.partition import ASSIGNED, TAKEOVER_REASONS, Partition
 from liveroom import metrics, topics
-from liveroom.kafka import Producer, TopicReader, client_arguments, close_consumer, topic_name
+from liveroom.kafka import STALLED, Producer, TopicReader, client_arguments, close_consumer, topic_name
 from liveroom.kinds import Outcome
 from liveroom.queue import REQUEST_TIMEOUT_MS
-from liveroom.records import NO_OFFSET, BadRecordError, Balance, JsonReader, LoadReport, Presence
+from liveroom.records import NO_OFFSET, BadRecord, BadRecordError, Balance, JsonReader, LoadReport, Presence
 from liveroom.service import Runtime
 from liveroom.settings import BroadcasterSettings
 from liveroom.topics import partition_of
@@ -53,6 +54,11 @@ class Broadcaster:
         made = runtime.metrics
         self._outcomes = {outcome: made.counter(metrics.ITEMS, outcome.value) for outcome in Outcome}
         self._taken = made.counter(metrics.ITEMS, "taken")
+        made.exist(metrics.READER_RESTARTS, [topics.UPLINK.name], [STALLED])
+        made.exist(metrics.BAD_RECORDS, [topics.UPLINK.name], [reason.value for reason in BadRecord])
+        made.exist(metrics.DEAD_LETTERS, [reason.value for reason in BadRecord])
+        made.exist(metrics.HISTORY_LOST, [lost.value for lost in Lost])
+        made.exist(metrics.TAKEOVERS, TAKEOVER_REASONS)
         self._reported: dict[int, Balance] = {}
         self._balance_off = made.gauge(metrics.BALANCE_OFF)
         self._owned = made.gauge(metrics.PARTITIONS_OWNED)
@@ -159,7 +165,7 @@ class Broadcaster:
     async def _poll(self) -> None:
         if self._is_stalled:
             self._is_stalled = False
-            await self._rejoin("stalled")
+            await self._rejoin(STALLED)
             return  # perhaps only because we are to stop: then the client was never started
         await self._seek_where_ruling()
         for number in list(self._full):
@@ -244,7 +250,7 @@ class Broadcaster:
                 continue
             partition = Partition(number, self._settings, self._producer, self._runtime, self._on_ruling, self._on_lost)
             self._partitions[number] = partition
-            self._lives[number] = self._tasks.create_task(partition.run("assigned"))
+            self._lives[number] = self._tasks.create_task(partition.run(ASSIGNED))
         self._owned.set(len(self._partitions))
         log.info("assigned", partitions=sorted(numbers))
         self._runtime.ready("assigned")

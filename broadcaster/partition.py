@@ -21,7 +21,7 @@ from broadcaster.ownership import Append, Apply, Load, Lost, TakenOver, Tenure, 
 from broadcaster.rooms import NOTHING, BadBodyError, Packed, Rooms
 from liveroom import metrics, topics
 from liveroom.audience import Audience
-from liveroom.kafka import Producer, UnsentError
+from liveroom.kafka import Producer, Unsent, UnsentError
 from liveroom.kinds import RecordType
 from liveroom.queue import LogReader, LogReadError
 from liveroom.records import (
@@ -49,6 +49,8 @@ from liveroom.ruling import Steps
 from liveroom.service import Runtime
 from liveroom.settings import BroadcasterSettings
 
+ASSIGNED: Final = "assigned"
+TAKEOVER_REASONS: Final = (ASSIGNED, "deposed", "log_unread", "kafka", *(f"unsent_{reason.value}" for reason in Unsent))
 SEND_TIMEOUT_S: Final = 4.0
 RETRY_S: Final = 0.2
 IDLE_S: Final = 1.0

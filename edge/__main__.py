@@ -54,7 +54,7 @@ async def run(settings: EdgeSettings, runtime: Runtime) -> None:
     server = Server(settings, hub, rules, runtime, generation=time.time_ns() // 1_000_000)
     server.use(await asyncio.to_thread(settings.read_ticket_keys))
     await ensure_topics(settings.kafka)
-    producer = Producer(settings.kafka, runtime.metrics)
+    producer = Producer(settings.kafka, runtime.metrics, [topics.GATEWAYS, topics.PRESENCE])
     queue = QueueReader(settings.kafka, runtime.metrics)
     orders = TopicReader(settings.kafka, topics.CONTROL, runtime.metrics, from_beginning=True)
     await asyncio.gather(producer.start(), queue.start())

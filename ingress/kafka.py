@@ -16,7 +16,7 @@ from aiokafka.errors import KafkaError
 from liveroom.kafka import Producer, TopicsError, Unsent, UnsentError, ensure_topics
 from liveroom.service import Runtime
 from liveroom.settings import IngressSettings
-from liveroom.topics import ALL, UPLINK, Topic, partition_of
+from liveroom.topics import ALL, AUDIT, MODERATION, UPLINK, Topic, partition_of
 
 READY: Final = "kafka"
 _TRY_S: Final = 1.0  # one attempt to reach Kafka retries within this time
@@ -98,7 +98,7 @@ class LogQueue:
             await producer.stop()
 
     async def _connect(self) -> None:
-        producer = Producer(self._settings.kafka, self._runtime.metrics)
+        producer = Producer(self._settings.kafka, self._runtime.metrics, [UPLINK, MODERATION, AUDIT])
         while True:
             try:
                 await ensure_topics(self._settings.kafka, ALL, _TRY_S)

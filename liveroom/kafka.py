@@ -23,9 +23,9 @@ from aiokafka.errors import (
     for_code,
 )
 from aiokafka.helpers import create_ssl_context
-from prometheus_client import Histogram
 
 from liveroom import metrics, topics
+from liveroom.records import BadRecord
 from liveroom.service import Metrics
 from liveroom.settings import KafkaSettings
 from liveroom.topics import Topic, partition_of
@@ -39,6 +39,11 @@ START_REQUESTS: Final = (
 )
 CLOSE_TIMEOUT_S: Final = 5.0
 log = structlog.get_logger()
+
+
+RECYCLED: Final = "recycled"
+STALLED: Final = "stalled"
+OUT_OF_RANGE: Final = "offset_out_of_range"
 
 
 class Unsent(Enum):
@@ -156,7 +161,7 @@ class Producer:
     waits longer than its time-out.
     """
 
-    def __init__(self, settings: KafkaSettings, made: Metrics, linger_ms: int = 0) -> None:
+    def __init__(self, settings: KafkaSettings, made: Metrics, writes: Iterable[Topic] = (), linger_ms: int = 0) -> None:
         self._settings = settings
         self._linger_ms = linger_ms
         self._inner: AIOKafkaProducer | None = None
@@ -165,7 +170,10 @@ class Producer:
         self._replacements: set[asyncio.Task[None]] = set()
         self._closings: set[asyncio.Task[None]] = set()
         self._metrics = made
-        self._seconds: dict[str, Histogram] = {}
+        names = [topic.name for topic in writes]
+        self._seconds = {name: made.histogram(metrics.PRODUCE_SECONDS, name) for name in names}
+        made.exist(metrics.PRODUCE_ERRORS, names, [reason.value for reason in Unsent])
+        made.exist(metrics.PRODUCER_REPLACED, [RECYCLED])
 
     async def start(self) -> None:
         """Connect; raises KafkaError when no broker answers in time."""
@@ -297,7 +305,7 @@ class Producer:
         seconds.observe(time.perf_counter() - began)
         self._sent += records
         if self._sent >= RECYCLE_AFTER and self._inner is not None:
-            self._replace_soon(self._inner, "recycled")
+            self._replace_soon(self._inner, RECYCLED)
 
     def _replace_soon(self, broken: AIOKafkaProducer, reason: str) -> None:
         """Replace beside the caller: it takes longer than a sender may wait, and must be done even if the sender gives up."""
@@ -398,6 +406,8 @@ class TopicReader:
         self._name = topic_name(settings, topic)
         self._from_beginning = from_beginning
         self._metrics = made
+        made.exist(metrics.READER_RESTARTS, [topic.name], [STALLED, OUT_OF_RANGE])
+        made.exist(metrics.BAD_RECORDS, [topic.name], [reason.value for reason in BadRecord])
         self._inner: AIOKafkaConsumer | None = None
         self._ends: dict[TopicPartition, int] = {}
         self.positions: dict[TopicPartition, int] = {}
@@ -471,7 +481,7 @@ class TopicReader:
                 if now - moved > STALLED_S:
                     moved = now
                     if await self._is_behind(inner):
-                        await self._reopen("stalled")
+                        await self._reopen(STALLED)
                 continue
             moved = now
             for tp, records in fetched.items():
@@ -515,4 +525,4 @@ class TopicReader:
                 log.error("records_missed", topic=self._name, partition=tp.partition, wanted=self.positions[tp], found=place)
             self.positions[tp] = place
             inner.seek(tp, place)
-        self._metrics.counter(metrics.READER_RESTARTS, self._topic.name, "offset_out_of_range").inc()
+        self._metrics.counter(metrics.READER_RESTARTS, self._topic.name, OUT_OF_RANGE).inc()

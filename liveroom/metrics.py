@@ -61,6 +61,14 @@ READER_RESTARTS: Final = _counter(
 )
 BAD_RECORDS: Final = _counter("bad_records_total", "Records that could not be read.", "topic", "reason")
 
+# the machine, as every service reads it when it is asked; of its process the Prometheus client tells itself: process_*
+MACHINE_LOAD: Final = _gauge("machine_load1", "Processes that run or wait, over a minute.")
+MACHINE_CORES: Final = _gauge("machine_cores", "Processors of this machine.")
+MACHINE_MEMORY: Final = _gauge("machine_memory_available_bytes", "Memory that can be had without swapping.")
+MACHINE_BYTES: Final = _counter("machine_network_bytes_total", "Bytes over all network interfaces.", "direction")
+MACHINE_PACKETS: Final = _counter("machine_network_packets_total", "Packets over all network interfaces.", "direction")
+MACHINE_IO: Final = _counter("machine_disk_operations_total", "Reads and writes of all disks.", "operation")
+
 # ingress
 INTERACTIONS: Final = _counter("ingress_interactions_total", "Interactions by what became of them.", "kind", "outcome")
 REFUSALS: Final = _counter("ingress_refusals_total", "Requests refused, by stable code.", "code")
@@ -138,6 +146,12 @@ EVERYWHERE: Final = (
     READER_LAG,
     READER_RESTARTS,
     BAD_RECORDS,
+    MACHINE_LOAD,
+    MACHINE_CORES,
+    MACHINE_MEMORY,
+    MACHINE_BYTES,
+    MACHINE_PACKETS,
+    MACHINE_IO,
 )
 INGRESS: Final = (INTERACTIONS, REFUSALS, INGRESS_SECONDS, WORD_HITS, REVIEWS, ACTS)
 BROADCASTER: Final = (

@@ -8,12 +8,13 @@ deadline, close. Any exception ends the process with 1 and a log line.
 import argparse
 import asyncio
 import gc
+import itertools
 import logging
 import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, Final, TypeVar
 
 import prometheus_client as prometheus
@@ -23,6 +24,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from pydantic import ValidationError
 
 from liveroom import __version__, metrics
+from liveroom.machine import Machine
 from liveroom.metrics import Metric, Shape
 from liveroom.settings import ServiceSettings, fields
 from liveroom.web import serve
@@ -43,6 +45,7 @@ class Metrics:
         prometheus.GCCollector(registry=self.registry)
         self._made: dict[str, Any] = {m.name: self._make(m) for m in metrics.BY_SERVICE[service]}
         self.gauge(metrics.BUILD_INFO, service, __version__).set(1)
+        self.machine = Machine(self)
 
     def _make(self, metric: Metric) -> Any:
         match metric.shape:
@@ -58,6 +61,11 @@ class Metrics:
     def _get(self, metric: Metric, labels: Sequence[str]) -> Any:
         made = self._made[metric.name]
         return made.labels(*labels) if labels else made
+
+    def exist(self, metric: Metric, *values: Iterable[str]) -> None:
+        """Have the series of all these label values exist, at 0: what first appears at 1 is no increase to Prometheus."""
+        for labels in itertools.product(*values):
+            self._get(metric, labels)
 
     def counter(self, metric: Metric, *labels: str) -> prometheus.Counter:
         """Return a counter of the contract, resolved to these label values."""
@@ -123,6 +131,7 @@ class Runtime:
         return web.Response(status=503 if reasons else 200, text=text)
 
     async def _metrics(self, _: web.Request) -> web.Response:
+        await asyncio.to_thread(self.metrics.machine.read)
         body = prometheus.generate_latest(self.metrics.registry)
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
 

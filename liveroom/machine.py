@@ -1,0 +1,45 @@
+"""What the machine does, read when somebody asks for metrics. Blocks a moment: to be called in a thread."""
+
+import os
+from typing import TYPE_CHECKING, Final
+
+import psutil
+from prometheus_client import Counter
+
+from liveroom import metrics
+
+if TYPE_CHECKING:
+    from liveroom.service import Metrics
+
+DIRECTIONS: Final = ("in", "out")
+OPERATIONS: Final = ("read", "write")
+
+
+class Machine:
+    """Keeps the gauges and counters of `made`. On systems that do not tell a number it stays at 0."""
+
+    def __init__(self, made: "Metrics") -> None:
+        self._load = made.gauge(metrics.MACHINE_LOAD)
+        self._memory = made.gauge(metrics.MACHINE_MEMORY)
+        self._bytes = [made.counter(metrics.MACHINE_BYTES, direction) for direction in DIRECTIONS]
+        self._packets = [made.counter(metrics.MACHINE_PACKETS, direction) for direction in DIRECTIONS]
+        self._operations = [made.counter(metrics.MACHINE_IO, operation) for operation in OPERATIONS]
+        made.gauge(metrics.MACHINE_CORES).set(os.cpu_count() or 1)
+
+    def read(self) -> None:
+        """Bring all up to date."""
+        self._load.set(os.getloadavg()[0])
+        self._memory.set(psutil.virtual_memory().available)
+        if (network := psutil.net_io_counters()) is not None:
+            for counter, value in zip(self._bytes, (network.bytes_recv, network.bytes_sent), strict=True):
+                _set(counter, value)
+            for counter, value in zip(self._packets, (network.packets_recv, network.packets_sent), strict=True):
+                _set(counter, value)
+        if (disks := psutil.disk_io_counters()) is not None:
+            for counter, value in zip(self._operations, (disks.read_count, disks.write_count), strict=True):
+                _set(counter, value)
+
+
+def _set(counter: Counter, value: float) -> None:
+    """Bring a counter to what the system has counted."""
+    counter.inc(max(0.0, value - counter._value.get()))  # noqa: SLF001 - the library has no other way to read one
