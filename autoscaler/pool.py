@@ -87,6 +87,8 @@ class Pool:
         self._made = made
         self._desired, self._actual = made.gauge(metrics.POOL_DESIRED), made.gauge(metrics.POOL_ACTUAL)
         made.exist(metrics.DECISIONS, [reason.value for reason in Reason])
+        self._min, self._max = made.gauge(metrics.POOL_MIN), made.gauge(metrics.POOL_MAX)
+        self._needed, self._paused = made.gauge(metrics.POOL_NEEDED), made.gauge(metrics.POOL_PAUSED)
         self._leading = made.gauge(metrics.LEADING)
 
     def hear(self, report: LoadReport, now_s: float) -> None:
@@ -112,6 +114,9 @@ class Pool:
         """Look, decide, and have it done. `now_s`: of the same clock as `hear`'s."""
         self.is_working = self.is_leading and await self._driver.take()
         self._leading.set(self.is_working)
+        self._min.set(self.policy.min)
+        self._max.set(self.policy.max)
+        self._paused.set(bool(self.paused_by))
         gateways = self.gateways(now_s)
         self._actual.set(sum(gateway.is_known for gateway in gateways))
         if not self.is_working:
@@ -121,6 +126,7 @@ class Pool:
         decision = decide(Observation(gateways, len(self._driver.running())), self._history, self.policy, time.time())
         self.last = Noted(time.time_ns() // 1_000_000, decision, not self._dry_run and not self.paused_by)
         self._desired.set(decision.desired)
+        self._needed.set(decision.needed)
         does = self.last.is_done
         if decision.desired != decision.actual:
             self._made.counter(metrics.DECISIONS, decision.reason.value).inc()

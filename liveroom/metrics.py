@@ -46,6 +46,7 @@ def _histogram(name: str, about: str, *labels: str, buckets: tuple[float, ...] =
 
 # every service
 BUILD_INFO: Final = _gauge("build_info", "1, with the version and the service as labels.", "service", "version")
+PARTITIONS: Final = _gauge("kafka_partitions", "Partitions that rooms are spread over, as this process is set.")
 LOOP_LAG: Final = _histogram("loop_lag_seconds", "How late the event loop ran a timer that was due.")
 GC_PAUSE: Final = _histogram("gc_pause_seconds", "Length of garbage collections.")
 PRODUCE_SECONDS: Final = _histogram(
@@ -129,6 +130,10 @@ ENTRY_SECONDS: Final = _histogram("scheduler_entry_seconds", "Time to answer an 
 # autoscaler
 POOL_DESIRED: Final = _gauge("autoscaler_desired_gateways", "Gateways wanted.")
 POOL_ACTUAL: Final = _gauge("autoscaler_actual_gateways", "Gateways that report.")
+POOL_MIN: Final = _gauge("autoscaler_min_gateways", "Least gateways the policy allows.")
+POOL_MAX: Final = _gauge("autoscaler_max_gateways", "Most gateways the policy allows.")
+POOL_NEEDED: Final = _gauge("autoscaler_needed_gateways", "Gateways that what is there takes, before limits and windows.")
+POOL_PAUSED: Final = _gauge("autoscaler_paused", "1 while an operator has paused the pool.")
 DECISIONS: Final = _counter("autoscaler_decisions_total", "Decisions, by reason.", "reason")
 LEADING: Final = _gauge("autoscaler_leading", "1 on the instance that decides.")
 
@@ -138,6 +143,7 @@ CANARY_LOST: Final = _counter("canary_lost_total", "Marked interactions not rece
 
 EVERYWHERE: Final = (
     BUILD_INFO,
+    PARTITIONS,
     LOOP_LAG,
     GC_PAUSE,
     PRODUCE_SECONDS,
@@ -195,7 +201,7 @@ EDGE: Final = (
     VOID_RECORDS,
 )
 SCHEDULER: Final = (ENTRIES, GATEWAYS_KNOWN, ENTRY_SECONDS)
-AUTOSCALER: Final = (POOL_DESIRED, POOL_ACTUAL, DECISIONS, LEADING)
+AUTOSCALER: Final = (POOL_DESIRED, POOL_ACTUAL, POOL_MIN, POOL_MAX, POOL_NEEDED, POOL_PAUSED, DECISIONS, LEADING)
 CANARY: Final = (CANARY_DELAY, CANARY_LOST)
 
 BY_SERVICE: Final[dict[str, tuple[Metric, ...]]] = {

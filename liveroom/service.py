@@ -203,6 +203,7 @@ async def _guarded(service: str, settings: S, body: Body[S], conditions: Sequenc
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, runtime.stopping.set)
     runtime.watch_gc()
+    runtime.metrics.gauge(metrics.PARTITIONS).set(settings.kafka.partitions)
     async with serve(runtime.internal_app(), settings.internal_host, settings.internal_port) as (_, port):
         log.info("started", internal_port=port, version=__version__)
         async with asyncio.TaskGroup() as tasks:

@@ -44,7 +44,7 @@ def settings_of(kafka: KafkaSettings | None = None, **changed: Any) -> IngressSe
     return IngressSettings(**values)
 
 
-def token_of(role: Role = Role.VIEWER, *, user: str = "u1", ttl_s: int = 600, **more: Any) -> str:
+def token_of(role: Role = Role.VIEWER, *, user: str = "u1", ttl_s: int = 86_400, **more: Any) -> str:
     return sign_user(User(user, role, **more), KEY.encode(), int(time.time()), ttl_s)
 
 

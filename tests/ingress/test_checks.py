@@ -266,7 +266,7 @@ def test_the_schema_is_checked_before_the_room_and_the_room_before_the_role() ->
     assert refusal("likes", {}, user=guest) is Code.FORBIDDEN
 
 
-def _signed(ttl_s: int = 600, key: bytes = KEY, **more: Any) -> str:
+def _signed(ttl_s: int = 86_400, key: bytes = KEY, **more: Any) -> str:
     return "Bearer " + sign_user(User("u", **more), key, int(time.time()), ttl_s)
 
 

@@ -57,7 +57,7 @@ async def served(settings: SchedulerSettings, placement: Placement) -> AsyncIter
         yield f"http://127.0.0.1:{port}/v1/entry", entry
 
 
-def bearer(user: User, *, key: str = TOKEN_KEY, ttl_s: int = 60) -> dict[str, str]:
+def bearer(user: User, *, key: str = TOKEN_KEY, ttl_s: int = 86_400) -> dict[str, str]:
     return {"Authorization": f"Bearer {sign_user(user, key.encode(), int(time.time()), ttl_s)}"}
 
 

@@ -1,0 +1,1 @@
+"""What SREs look at: Grafana dashboards, Prometheus rules and alerts, made from the contract's names."""

@@ -1,0 +1,106 @@
+"""For every alert a series that fires it and one that does not, for `promtool test rules`. Pure."""
+
+from typing import Any, Final, NamedTuple
+
+from dashboards.alerts import Windows, alerts
+from liveroom import metrics
+from liveroom.metrics import Metric
+
+SCRAPE: Final = "15s"
+
+
+class Case(NamedTuple):
+    """Series in promtool's notation (`0+5x10`: 0, 5, ... 50), a sample each `SCRAPE`; looked at after so many minutes."""
+
+    fires: dict[str, str]
+    quiet: dict[str, str]
+    minutes: int = 10
+
+
+def _series(metric: Metric, labels: str = "") -> str:
+    inside = ",".join(filter(None, ('instance="a"', 'job="j"', 'cluster="c"', labels)))
+    return f"{metric.name}{{{inside}}}"
+
+
+def _delays(limit: str, late: str, all_: str) -> dict[str, str]:
+    """The count of pushes, and those within a limit."""
+    name = metrics.FANOUT_DELAY.name
+    return {f'{name}_bucket{{instance="a",le="{limit}"}}': late, f'{name}_count{{instance="a"}}': all_}
+
+
+def _counter(metric: Metric, labels: str) -> Case:
+    return Case({_series(metric, labels): "0x30 1x30"}, {_series(metric, labels): "5x2000"})
+
+
+def _above(metric: Metric, over: str, under: str, labels: str = "") -> Case:
+    return Case({_series(metric, labels): f"{over}x2000"}, {_series(metric, labels): f"{under}x2000"})
+
+
+_LAG: Final = metrics.LOOP_LAG.name
+
+CASES: Final[dict[str, Case]] = {
+    "ReliableLateFast": Case(_delays("3.0", "0+50x2000", "0+100x2000"), _delays("3.0", "0+100x2000", "0+100x2000"), 80),
+    "ReliableLateSlow": Case(_delays("3.0", "0+99x2000", "0+100x2000"), _delays("3.0", "0+9999x2000", "0+10000x2000"), 390),
+    "GiftDelay": Case(_delays("10.0", "0+99x2000", "0+100x2000"), _delays("10.0", "0+100x2000", "0+100x2000")),
+    "BalanceOff": _above(metrics.BALANCE_OFF, "1", "0"),
+    "PartitionWithoutOwner": Case(
+        {_series(metrics.PARTITIONS_OWNED): "15x2000", _series(metrics.PARTITIONS): "16x2000"},
+        {_series(metrics.PARTITIONS_OWNED): "16x2000", _series(metrics.PARTITIONS): "16x2000"},
+    ),
+    "HistoryLost": _counter(metrics.HISTORY_LOST, 'reason="room"'),
+    "QueueReaderBehind": _above(metrics.READER_LAG, "501", "500", 'topic="broadcast"'),
+    "UplinkBehind": _above(metrics.UPLINK_LAG, "501", "500", 'partition="3"'),
+    "StalledConsumer": _counter(metrics.READER_RESTARTS, 'topic="broadcast",reason="stalled"'),
+    "ServiceSilent": Case({'up{instance="a",job="edge"}': "0x2000"}, {'up{instance="a",job="edge"}': "1x2000"}),
+    "GatewayLost": _above(metrics.GATEWAYS_KNOWN, "1", "0", 'state="stale"'),
+    "NobodyHasRoom": Case(
+        {_series(metrics.ENTRIES, 'outcome="no_gateway"'): "0+1x2000"},
+        {_series(metrics.ENTRIES, 'outcome="no_gateway"'): "7x2000"},
+    ),
+    "AutoscalerAtMax": Case(
+        {_series(metrics.POOL_NEEDED): "6x2000", _series(metrics.POOL_MAX): "6x2000"},
+        {_series(metrics.POOL_NEEDED): "5x2000", _series(metrics.POOL_MAX): "6x2000"},
+    ),
+    "AutoscalerLeaderless": _above(metrics.LEADING, "0", "1"),
+    "AutoscalerPaused": _above(metrics.POOL_PAUSED, "1", "0"),
+    "LoopLag": Case(
+        {
+            f'{_LAG}_bucket{{instance="a",le="0.2"}}': "0+10x2000",
+            f'{_LAG}_bucket{{instance="a",le="0.5"}}': "0+100x2000",
+            f'{_LAG}_bucket{{instance="a",le="+Inf"}}': "0+100x2000",
+        },
+        {f'{_LAG}_bucket{{instance="a",le="0.01"}}': "0+100x2000", f'{_LAG}_bucket{{instance="a",le="+Inf"}}': "0+100x2000"},
+    ),
+    "UnacknowledgedRecords": _counter(metrics.PRODUCE_ERRORS, 'topic="uplink",reason="timeout"'),
+    "IngressRefusesForKafka": Case(
+        {_series(metrics.REFUSALS, 'code="queue_unavailable"'): "0+1x2000"},
+        {_series(metrics.REFUSALS, 'code="queue_unavailable"'): "7x2000"},
+    ),
+    "DeadLetters": _counter(metrics.DEAD_LETTERS, 'reason="schema"'),
+    "UnreadableRecords": _counter(metrics.BAD_RECORDS, 'topic="gateways",reason="schema"'),
+    "CanaryLoss": _counter(metrics.CANARY_LOST, 'gateway="e1"'),
+}
+
+
+def rule_tests(rules: str) -> dict[str, Any]:
+    """Return what `promtool test rules` reads."""
+    known = {alert.name: alert for alert in alerts(Windows())}
+    tests = []
+    for name, case in CASES.items():
+        firing = f'alertname="{name}",alertstate="firing",severity="{known[name].severity}"'
+        for series, fires in ((case.fires, True), (case.quiet, False)):
+            tests.append(
+                {
+                    "name": f"{name} {'fires' if fires else 'is quiet'}",
+                    "interval": SCRAPE,
+                    "input_series": [{"series": one, "values": values} for one, values in series.items()],
+                    "promql_expr_test": [
+                        {
+                            "expr": f"count(ALERTS{{{firing}}}) or vector(0)",
+                            "eval_time": f"{case.minutes}m",
+                            "exp_samples": [{"labels": "{}", "value": int(fires)}],
+                        }
+                    ],
+                }
+            )
+    return {"rule_files": [rules], "evaluation_interval": "15s", "tests": tests}

@@ -1,0 +1,55 @@
+"""Writes the dashboards, rules and examples: `python -m dashboards.generate`; `--check` says what is not up to date.
+
+Owns the files in `dashboards/grafana` and `dashboards/prometheus`. Nobody edits those by hand.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from dashboards.alerts import Windows, rule_file
+from dashboards.boards import ALL
+from dashboards.cases import rule_tests
+from dashboards.scrape import SERVICES, alertmanager, prometheus, targets
+
+HERE: Final = Path(__file__).parent
+NOTE: Final = "# Made by: python -m dashboards.generate\n"
+
+
+def files() -> dict[str, str]:
+    """Return every file's text by its path below this folder."""
+    services = {service: {"static_configs": targets([f"127.0.0.1:{port}"], "example")} for service, port in SERVICES.items()}
+    return {
+        **{f"grafana/{board.uid}.json": json.dumps(board.json(), indent=2) + "\n" for board in ALL},
+        "prometheus/rules.yml": as_yaml(rule_file(Windows())),
+        "prometheus/rules_test.yml": as_yaml(rule_tests("rules.yml")),
+        "prometheus/prometheus.yml": as_yaml(prometheus(services, "rules.yml", managers=["127.0.0.1:9093"])),
+        "prometheus/alertmanager.yml": as_yaml(alertmanager()),
+    }
+
+
+def as_yaml(data: Any) -> str:
+    """Return YAML that says where it comes from."""
+    return NOTE + yaml.safe_dump(data, sort_keys=False, width=120, allow_unicode=True)
+
+
+def main() -> None:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(prog="python -m dashboards.generate", description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 if a file is not up to date")
+    check = parser.parse_args().check
+    stale = [path for path, text in files().items() if not (HERE / path).is_file() or (HERE / path).read_text() != text]
+    for path in [] if check else stale:
+        (HERE / path).parent.mkdir(parents=True, exist_ok=True)
+        (HERE / path).write_text(files()[path])
+    if stale:
+        sys.stdout.write(f"{'not up to date' if check else 'wrote'}: {', '.join(stale)}\n")
+    sys.exit(1 if check and stale else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,45 @@
+"""PromQL from the contract: selectors, rates, quantiles. Pure; a metric is named only by the contract's constant."""
+
+from typing import Final
+
+from liveroom.metrics import Metric, Shape
+
+# Every target has the labels `job` (the service), `instance` and `cluster`: dashboards/prometheus/prometheus.yml sets them.
+SHOWN: Final = 'cluster=~"$cluster",instance=~"$instance"'
+RATE: Final = "$__rate_interval"
+
+
+def name(metric: Metric, *matchers: str) -> str:
+    """Return a metric as shown on a dashboard, with more matchers."""
+    return f"{metric.name}{{{','.join((SHOWN, *matchers))}}}"
+
+
+def rate(metric: Metric, *matchers: str, by: str = "") -> str:
+    """Return the sum of a counter's rates, by some labels."""
+    if metric.shape is not Shape.COUNTER:
+        raise ValueError(f"{metric.name} is no counter")
+    return f"sum{_by(by)}(rate({name(metric, *matchers)}[{RATE}]))"
+
+
+def total(metric: Metric, *matchers: str, by: str = "") -> str:
+    """Return the sum of a gauge, by some labels."""
+    if metric.shape is not Shape.GAUGE:
+        raise ValueError(f"{metric.name} is no gauge")
+    return f"sum{_by(by)}({name(metric, *matchers)})"
+
+
+def quantile(share: float, metric: Metric, *matchers: str, by: str = "") -> str:
+    """Return a quantile of a histogram."""
+    return f"histogram_quantile({share}, {buckets(metric, *matchers, by=by)})"
+
+
+def buckets(metric: Metric, *matchers: str, by: str = "") -> str:
+    """Return the rates of a histogram's buckets, for quantiles and heat maps."""
+    if metric.shape is not Shape.HISTOGRAM:
+        raise ValueError(f"{metric.name} is no histogram")
+    labels = ",".join(filter(None, ("le", by)))
+    return f"sum by({labels})(rate({metric.name}_bucket{{{','.join((SHOWN, *matchers))}}}[{RATE}]))"
+
+
+def _by(labels: str) -> str:
+    return f" by({labels})" if labels else ""

@@ -1,0 +1,53 @@
+"""How Prometheus finds the services, and where alerts go. Pure."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+SERVICES: Final = {"ingress": 9001, "broadcaster": 9002, "edge": 9010, "scheduler": 9003, "autoscaler": 9004}
+EVERY: Final = "15s"
+
+
+def prometheus(
+    services: Mapping[str, Mapping[str, Any]], rules: str, *, every: str = EVERY, managers: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Return prometheus.yml: a job a service, each with its service discovery (`static_configs`, `file_sd_configs`, ...).
+
+    Targets must have the label `cluster`: the dashboards choose by it.
+    """
+    made: dict[str, Any] = {
+        "global": {"scrape_interval": every, "evaluation_interval": every, "scrape_timeout": every},
+        "rule_files": [rules],
+        "scrape_configs": [{"job_name": service, **found} for service, found in services.items()],
+    }
+    if managers:
+        made["alerting"] = {"alertmanagers": [{"static_configs": [{"targets": list(managers)}]}]}
+    return made
+
+
+def targets(addresses: Sequence[str], cluster: str) -> list[dict[str, Any]]:
+    """Return targets as static and file discovery take them."""
+    return [{"targets": list(addresses), "labels": {"cluster": cluster}}]
+
+
+def alertmanager() -> dict[str, Any]:
+    """Return an example: pages at once, tickets gathered; a lost gateway hides what follows from it."""
+    return {
+        "route": {
+            "receiver": "tickets",
+            "group_by": ["alertname", "cluster"],
+            "group_wait": "30s",
+            "repeat_interval": "12h",
+            "routes": [{"matchers": ['severity="page"'], "receiver": "pager", "group_wait": "10s", "repeat_interval": "1h"}],
+        },
+        "receivers": [
+            {"name": "pager", "webhook_configs": [{"url": "http://127.0.0.1:8800/page"}]},
+            {"name": "tickets", "webhook_configs": [{"url": "http://127.0.0.1:8800/ticket"}]},
+        ],
+        "inhibit_rules": [
+            {
+                "source_matchers": ['alertname="PartitionWithoutOwner"'],
+                "target_matchers": ['alertname=~"UplinkBehind|ReliableLate.*"'],
+                "equal": ["cluster"],
+            }
+        ],
+    }
