@@ -167,6 +167,12 @@ def up(
             exists=True, dir_okay=False, metavar="FILE", help="have an autoscaler start and stop gateways by this policy, TOML"
         ),
     ] = None,
+    with_prometheus: Annotated[
+        bool,
+        typer.Option(
+            "--with-prometheus", help="start a Prometheus that scrapes all services (apt install prometheus), with our alerts"
+        ),
+    ] = False,
     page_port: PagePort = 8700,
     keep_logs: KeepLogs = False,
 ) -> None:
@@ -185,6 +191,7 @@ def up(
         page_port=page_port,
         keep_logs=keep_logs,
         policy=policy,
+        with_prometheus=with_prometheus,
     )
     _run(run_up(options))
 
@@ -362,6 +369,7 @@ def _run(work: Coroutine[None, None, int]) -> None:
     from liveroom.cli.localkafka import LocalKafkaError  # noqa: PLC0415
     from liveroom.cli.pooleye import PoolError  # noqa: PLC0415
     from liveroom.cli.processes import ServiceError  # noqa: PLC0415
+    from liveroom.cli.prometheus import PrometheusError  # noqa: PLC0415
     from liveroom.cli.running import RuntimeFolderError  # noqa: PLC0415
     from liveroom.cli.target import TargetError  # noqa: PLC0415
 
@@ -371,6 +379,7 @@ def _run(work: Coroutine[None, None, int]) -> None:
         JarError,
         LocalKafkaError,
         PoolError,
+        PrometheusError,
         ServiceError,
         RuntimeFolderError,
         TargetError,

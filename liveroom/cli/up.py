@@ -1,11 +1,13 @@
 """`liveroom up`: Kafka, the services and the page, until a signal."""
 
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from rich.console import Console
 
+from liveroom.cli.prometheus import find_prometheus, run_prometheus
 from liveroom.cli.stack import INTERRUPTED, Stack, Steps, curl_line, run_stack, until_signalled
 
 ROOM: Final = "lobby"
@@ -22,6 +24,7 @@ class UpOptions:
     page_port: int
     keep_logs: bool
     policy: Path | None = None
+    with_prometheus: bool = False
 
 
 async def run_up(options: UpOptions) -> int:
@@ -32,7 +35,22 @@ async def run_up(options: UpOptions) -> int:
 
 async def _up(options: UpOptions, console: Console) -> int:
     steps = Steps(console)
-    async with run_stack(
+    if options.with_prometheus:
+        find_prometheus()  # say so at once where there is none
+    async with AsyncExitStack() as context:
+        stack = await context.enter_async_context(_stack(options, steps))
+        prometheus = await context.enter_async_context(run_prometheus(stack.system)) if options.with_prometheus else ""
+        steps.say("ready")
+        _show(stack, console, prometheus)
+        try:
+            await stack.system.watch()
+        finally:
+            console.print("stopping")
+    return 0
+
+
+def _stack(options: UpOptions, steps: Steps) -> AbstractAsyncContextManager[Stack]:
+    return run_stack(
         "up",
         steps,
         rooms=[ROOM],
@@ -44,17 +62,10 @@ async def _up(options: UpOptions, console: Console) -> int:
         prefix=options.prefix,
         page_port=options.page_port,
         keep_logs=options.keep_logs,
-    ) as stack:
-        steps.say("ready")
-        _show(stack, console)
-        try:
-            await stack.system.watch()
-        finally:
-            console.print("stopping")
-    return 0
+    )
 
 
-def _show(stack: Stack, console: Console) -> None:
+def _show(stack: Stack, console: Console, prometheus: str) -> None:
     system = stack.system
     lines = [
         f"page       {stack.page_url}",
@@ -62,6 +73,7 @@ def _show(stack: Stack, console: Console) -> None:
         f"scheduler  {system.scheduler_url}",
         *(f"autoscaler {one.url} (the pool: liveroom pool)" for one in system.autoscalers),
         *(f"{edge.name:<10} {edge.url} (metrics: {edge.internal_url}/metrics)" for edge in system.edges),
+        *([f"Prometheus {prometheus} (dashboards/grafana holds dashboards for it)"] if prometheus else []),
         f"Kafka      {system.kafka_bootstrap}",
         f"logs       {system.folder}",
         "",
