@@ -4,6 +4,7 @@ Owns the room -> connection map. No I/O of its own: it hands finished frames to 
 somebody is in it, and `LINGER_S` more. Called by the reader of the queue (`deliver`) and the server (`join`, `leave`, `drop`).
 """
 
+import heapq
 from collections.abc import Generator, Iterable
 from typing import Final, NamedTuple, Protocol
 
@@ -90,6 +91,11 @@ class Hub:
             return 0, 0
         users = {member.user_hash for members in (room.members, room.waiting) for member in members}
         return len(users), len(room.members) + len(room.waiting)
+
+    def hottest(self, count: int) -> list[tuple[str, int]]:
+        """Return the rooms with most connections, and how many."""
+        counted = ((len(room.members) + len(room.waiting), room.name) for room in self.rooms.values())
+        return [(name, connections) for connections, name in heapq.nlargest(count, counted) if connections]
 
     def devices(self, user: int) -> list[Member]:
         """Return the connections of a user."""

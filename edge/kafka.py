@@ -16,13 +16,14 @@ from liveroom import metrics, topics
 from liveroom.follow import records
 from liveroom.kafka import Producer, TopicReader, UnsentError
 from liveroom.queue import QueueReader
-from liveroom.records import GatewayState, Limits, LoadReport, Order, Presence, encode_json
+from liveroom.records import GatewayState, HotRoom, Limits, LoadReport, Order, Presence, encode_json
 from liveroom.service import Runtime
 from liveroom.settings import EdgeSettings
 
 REPORT_TIMEOUT_S: Final = 2.0
 PRESENCE_LOOK_S: Final = 0.05
 MIN_PERIOD_S: Final = 0.5
+HOT_ROOMS: Final = 5
 log = structlog.get_logger()
 
 
@@ -66,7 +67,9 @@ async def fan_out(queue: QueueReader, server: Server, runtime: Runtime) -> None:
         gaps.inc(delivered.gaps)
         queue_delay.observe(max(0, now_ms - batch.at_ms) / 1000)
         if batch.oldest_ms:
-            delay.observe(max(0, now_ms - batch.oldest_ms) / 1000)
+            late_ms = max(0, now_ms - batch.oldest_ms)
+            delay.observe(late_ms / 1000)
+            server.worst_delay_ms = max(server.worst_delay_ms or 0.0, late_ms)
 
 
 async def follow_orders(orders: TopicReader, server: Server, runtime: Runtime) -> None:
@@ -172,6 +175,7 @@ class Reporter:
             return (after - earlier) / passed if passed >= MIN_PERIOD_S else None  # too short to tell: unknown, not zero
 
         server, settings = self._server, self._settings
+        delay_ms, server.worst_delay_ms = server.worst_delay_ms, None
         state = GatewayState.SERVING if self._runtime.is_ready else GatewayState.STARTING
         if server.draining or self._runtime.stopping.is_set():
             state = GatewayState.DRAINING
@@ -201,4 +205,6 @@ class Reporter:
             load1=os.getloadavg()[0],
             sockets=self._process.num_fds(),
             slow=len(server.backlogs),
+            delay_ms=delay_ms,
+            hot=tuple(HotRoom(name, connections) for name, connections in server.hub.hottest(HOT_ROOMS)),
         )

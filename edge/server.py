@@ -140,6 +140,7 @@ class Server:
         self._unfrozen = 0
         self._emptied = asyncio.Event()
         self._moving: asyncio.Task[None] | None = None
+        self.worst_delay_ms: float | None = None
         self._keys: Mapping[str, bytes] = {}
         self._proxies = Networks((network, network) for network in settings.proxies)
         self._runtime = runtime

@@ -673,10 +673,19 @@ class Limits(msgspec.Struct, frozen=True):
     packets_per_s: float = 100e3
 
 
+class HotRoom(msgspec.Struct, frozen=True):
+    """A room with many viewers at a gateway."""
+
+    room: str
+    connections: int
+
+
 class LoadReport(msgspec.Struct, frozen=True):
     """One gateway's load, every second. Rates are per second over the last one; None: not known (never zero).
 
     `cpu` is the busy share of one core, `generation` the start time in milliseconds: a restarted gateway has another one.
+    `delay_ms` is the longest from an interaction's acceptance to its push since the last report, `hot` the rooms with most
+    viewers here.
     """
 
     v: int
@@ -706,6 +715,8 @@ class LoadReport(msgspec.Struct, frozen=True):
     sockets: int | None = None
     slow: int | None = None
     lag_records: int | None = None
+    delay_ms: float | None = None
+    hot: tuple[HotRoom, ...] = ()
 
 
 class OrderKind(Enum):

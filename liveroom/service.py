@@ -24,6 +24,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from pydantic import ValidationError
 
 from liveroom import __version__, metrics
+from liveroom.debug import Debug
 from liveroom.machine import Machine
 from liveroom.metrics import Metric, Shape
 from liveroom.settings import ServiceSettings, fields
@@ -112,9 +113,10 @@ class Runtime:
         """Whether every condition holds."""
         return not self._waiting_for and not self.stopping.is_set()
 
-    def internal_app(self) -> web.Application:
-        """Return the app of the internal port."""
+    def internal_app(self, debug_key: str = "") -> web.Application:
+        """Return the app of the internal port. `debug_key`: opens /debug to who shows it."""
         app = web.Application()
+        Debug(debug_key).add_to(app)
         app.router.add_get("/livez", self._livez)
         app.router.add_get("/readyz", self._readyz)
         app.router.add_get("/metrics", self._metrics)
@@ -204,7 +206,9 @@ async def _guarded(service: str, settings: S, body: Body[S], conditions: Sequenc
         loop.add_signal_handler(number, runtime.stopping.set)
     runtime.watch_gc()
     runtime.metrics.gauge(metrics.PARTITIONS).set(settings.kafka.partitions)
-    async with serve(runtime.internal_app(), settings.internal_host, settings.internal_port) as (_, port):
+    async with serve(
+        runtime.internal_app(settings.debug_key.get_secret_value()), settings.internal_host, settings.internal_port
+    ) as (_, port):
         log.info("started", internal_port=port, version=__version__)
         async with asyncio.TaskGroup() as tasks:
             watcher = tasks.create_task(runtime.watch_loop())

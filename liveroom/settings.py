@@ -82,6 +82,9 @@ class ServiceSettings(BaseSettings):
     log_format: Literal["auto", "json", "console"] = Field(
         "auto", description="auto: colours on a terminal, JSON lines elsewhere"
     )
+    debug_key: SecretStr = Field(
+        SecretStr(""), description="key that operators show at /debug of the internal port; none: there is no /debug"
+    )
     origins: tuple[str, ...] = Field((), description="pages of these origins may call (CORS) and connect; '*': all")
     kafka: KafkaSettings = Field(default_factory=KafkaSettings, description="the cluster")
 

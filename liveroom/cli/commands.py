@@ -31,6 +31,12 @@ Ingress = Annotated[
 Scheduler = Annotated[
     str, typer.Option(envvar="LIVEROOM_SCHEDULER_URL", metavar="URL", help="scheduler to ask; default: your running demo or up")
 ]
+Autoscaler = Annotated[
+    str,
+    typer.Option(
+        envvar="LIVEROOM_AUTOSCALER_URL", metavar="URL", help="autoscaler to ask; default: that of your running demo or up"
+    ),
+]
 TokenKey = Annotated[
     str,
     typer.Option(
@@ -317,15 +323,31 @@ def simulate(
 
 
 @app.command()
+def top(
+    once: Annotated[bool, typer.Option("--once", help="show it once and end, as without a terminal")] = False,
+    duration: Annotated[float | None, typer.Option(min=1, metavar="SECONDS", help="end by itself")] = None,
+    user: Annotated[str, typer.Option(metavar="ID", help="look as this operator")] = "operator",
+    scheduler: Scheduler = "",
+    autoscaler: Autoscaler = "",
+    token_key: TokenKey = "",
+    token: Token = "",
+) -> None:
+    """Show gateways, the rooms with most viewers, delays and the pool's decisions, live, until Ctrl-C."""
+    from liveroom.cli.target import find_target  # noqa: PLC0415 - see the module's docstring
+    from liveroom.cli.top import run_top  # noqa: PLC0415
+
+    async def run() -> int:
+        target = find_target(scheduler=scheduler, autoscaler=autoscaler, token_key=token_key, token=token)
+        return await run_top(target, user, once=once, duration_s=duration)
+
+    _run(run())
+
+
+@app.command()
 def pool(
     act: Annotated[Act, typer.Argument(metavar="[show|pause|resume|decisions]", help="default: show")] = Act.SHOW,
     user: Annotated[str, typer.Option(metavar="ID", help="do it as this operator")] = "operator",
-    autoscaler: Annotated[
-        str,
-        typer.Option(
-            envvar="LIVEROOM_AUTOSCALER_URL", metavar="URL", help="autoscaler to ask; default: that of your running demo or up"
-        ),
-    ] = "",
+    autoscaler: Autoscaler = "",
     token_key: TokenKey = "",
     token: Token = "",
 ) -> None:

@@ -441,6 +441,7 @@ class System:
             "KAFKA__PARTITIONS": str(self.partitions),
             "TOKEN_KEY": self.token_key,
             "TICKET_KEYS": json.dumps(self.ticket_keys),
+            "DEBUG_KEY": self.token_key,
             "ORIGINS": json.dumps(self._origins),
             "DRAIN_S": "1",  # 20 s are for the public; the demo and the tests end soon
             "REPLICAS": str(self._counts["scheduler"]),

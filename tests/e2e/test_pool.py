@@ -65,17 +65,22 @@ class Pool:
             while sum((await self.serving()).values()) != viewers:  # noqa: ASYNC110 - it is asked over HTTP
                 await asyncio.sleep(0.3)
 
-    async def command(self, act: str) -> str:
-        """Run `liveroom pool` as an operator does; return what it prints."""
+    async def command(self, act: str, name: str = "pool") -> str:
+        """Run a command as an operator does; return what it prints."""
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-c",
             "from liveroom.cli.commands import app; app()",
-            *("pool", act, "--user", "op", "--autoscaler", self.system.autoscalers[0].url),
+            *(name, act, "--user", "op", "--autoscaler", self.system.autoscalers[0].url),
             stdout=PIPE,
             stderr=STDOUT,
             cwd=ROOT,
-            env=os.environ | {"LIVEROOM_TOKEN_KEY": self.system.token_key},
+            env=os.environ
+            | {
+                "LIVEROOM_TOKEN_KEY": self.system.token_key,
+                "LIVEROOM_SCHEDULER_URL": self.system.scheduler_url,
+                "COLUMNS": "160",
+            },
         )
         output = (await process.communicate())[0].decode()
         assert process.returncode == 0, output
@@ -212,3 +217,4 @@ async def test_operators_pause_it_and_nobody_else(kafka_bootstrap: str, tmp_path
         shown = await pool.command("show")
         assert all(name in shown for name in ("autoscaler-1 leads", "pool-4", "serving", "minimum"))
         assert "minimum" in await pool.command("decisions")
+        assert "4 of 4 gateways report" in await pool.command("--once", name="top")
