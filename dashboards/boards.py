@@ -114,6 +114,28 @@ OVERVIEW: Final = Board(
             ],
         ),
         Row(
+            "Canaries",
+            [
+                Panel(
+                    "Delay p99",
+                    "From a marked gift's 202 to its receipt, by gateway.",
+                    [Query(quantile(0.99, metrics.CANARY_DELAY, by="gateway"), "{{gateway}}")],
+                    "s",
+                    red_above=SLOW_S,
+                ),
+                Panel(
+                    "Lost and out of order",
+                    "Marked gifts, by gateway.",
+                    [
+                        Query(f"sum by(gateway)({name(metrics.CANARY_LOST)})", "lost {{gateway}}"),
+                        Query(f"sum by(gateway)({name(metrics.CANARY_DISORDERED)})", "out of order {{gateway}}"),
+                    ],
+                    red_above=0.5,
+                ),
+                Panel("Sent/s", "By outcome.", [Query(rate(metrics.CANARY_SENT, by="outcome"), "{{outcome}}")], "ops"),
+            ],
+        ),
+        Row(
             "Ingress",
             [
                 Panel(

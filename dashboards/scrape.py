@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-SERVICES: Final = {"ingress": 9001, "broadcaster": 9002, "edge": 9010, "scheduler": 9003, "autoscaler": 9004}
+SERVICES: Final = {"ingress": 9001, "broadcaster": 9002, "edge": 9010, "scheduler": 9003, "autoscaler": 9004, "canary": 9005}
 EVERY: Final = "15s"
 
 

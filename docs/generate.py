@@ -155,6 +155,8 @@ def _settings() -> str:
         ("broadcaster", settings.BroadcasterSettings),
         ("edge", settings.EdgeSettings),
         ("scheduler", settings.SchedulerSettings),
+        ("autoscaler", settings.AutoscalerSettings),
+        ("canary", settings.CanarySettings),
     ):
         own = [row for row in settings.fields(model) if row[0] not in common or row[0].endswith("_PORT")]
         parts.append((service, own))

@@ -140,6 +140,8 @@ LEADING: Final = _gauge("autoscaler_leading", "1 on the instance that decides.")
 # canary
 CANARY_DELAY: Final = _histogram("canary_delay_seconds", "From a marked interaction's 202 to its receipt.", "gateway")
 CANARY_LOST: Final = _counter("canary_lost_total", "Marked interactions not received in time.", "gateway")
+CANARY_SENT: Final = _counter("canary_sent_total", "Marked interactions by their outcome.", "outcome")
+CANARY_DISORDERED: Final = _counter("canary_disordered_total", "Messages that came out of order, or twice.", "gateway")
 
 EVERYWHERE: Final = (
     BUILD_INFO,
@@ -202,7 +204,7 @@ EDGE: Final = (
 )
 SCHEDULER: Final = (ENTRIES, GATEWAYS_KNOWN, ENTRY_SECONDS)
 AUTOSCALER: Final = (POOL_DESIRED, POOL_ACTUAL, POOL_MIN, POOL_MAX, POOL_NEEDED, POOL_PAUSED, DECISIONS, LEADING)
-CANARY: Final = (CANARY_DELAY, CANARY_LOST)
+CANARY: Final = (CANARY_DELAY, CANARY_LOST, CANARY_SENT, CANARY_DISORDERED)
 
 BY_SERVICE: Final[dict[str, tuple[Metric, ...]]] = {
     "ingress": EVERYWHERE + INGRESS,

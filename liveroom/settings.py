@@ -311,6 +311,28 @@ class AutoscalerSettings(TokenSettings):
     local_tether: int | None = Field(None, description="descriptor of a pipe; the gateways end when its other end is closed")
 
 
+class CanarySettings(ServiceSettings):
+    """A viewer at every gateway that sees whether what is sent arrives."""
+
+    internal_port: int = Field(9005, ge=0, le=65_535, description="internal port: /livez /readyz /metrics")
+    ingress_url: str = Field("http://127.0.0.1:8001", description="ingress to send to")
+    scheduler_url: str = Field("http://127.0.0.1:8002", description="scheduler to ask; several with commas between")
+    token: SecretStr = Field(SecretStr(""), description="an operator's user token")
+    token_key: SecretStr = Field(SecretStr(""), description="HS256 key to make an operator's token with, where there is none")
+    user: str = Field("canary", pattern=r"^[A-Za-z0-9_.:@-]{1,64}$", description="the user it is")
+    room: str = Field("canary", pattern=r"^[A-Za-z0-9_-]{1,64}$", description="its room, which it hides")
+    interval_s: float = Field(1.0, gt=0, description="how often it sends a gift")
+    lost_s: float = Field(10.0, gt=0, description="time after which a gift counts as lost")
+
+    @model_validator(mode="after")
+    def _some_token(self) -> "CanarySettings":
+        if not self.token.get_secret_value():
+            if not self.token_key.get_secret_value():
+                raise ValueError("an operator's token is needed: LIVEROOM_TOKEN, or LIVEROOM_TOKEN_KEY to make one")
+            _long_enough(self.token_key, "token_key")
+        return self
+
+
 def fields(model: type[BaseModel], prefix: str = "LIVEROOM_") -> Iterator[tuple[str, str, str]]:
     """Give (environment variable, default, description) of every setting, nested ones with their path."""
     for name, field in model.model_fields.items():

@@ -115,8 +115,13 @@ class Entry:
             raise ProblemError(Code.ROOM_INVALID)
         if user.rooms and not set(rooms) <= set(user.rooms):
             raise ProblemError(Code.FORBIDDEN, "the token is for other rooms")
-        zone = self._zones.find(address)
-        chosen = self._placement.choose(self._settings.addresses, time.monotonic(), random.random, zone)
+        if (wanted := request.query.get("gateway")) is not None:
+            if user.role is not Role.OPERATOR:
+                raise ProblemError(Code.FORBIDDEN, "only operators choose their gateway")
+            chosen = self._placement.only(wanted, time.monotonic())
+        else:
+            zone = self._zones.find(address)
+            chosen = self._placement.choose(self._settings.addresses, time.monotonic(), random.random, zone)
         if not chosen:
             raise ProblemError(Code.NO_GATEWAY, retry_after_s=RETRY_AFTER_S)
         expires_ms = time.time_ns() // 1_000_000 + TICKET_TTL_S * 1000

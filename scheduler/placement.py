@@ -201,6 +201,13 @@ class Placement:
             break
         return [Choice(gateway.report, weight) for gateway, weight in chosen.items()]
 
+    def only(self, gateway: str, now_s: float) -> list[Choice]:
+        """Return this gateway if it takes viewers, full or not: for operators who look at it."""
+        known = self._gateways.get(gateway)
+        if known is None or self._standing(known, now_s) not in {Standing.OPEN, Standing.FULL}:
+            return []
+        return [Choice(known.report, known.weight(self._all.level))]
+
     def _draw(self, urn: _Urn, chosen: dict[_Gateway, float], count: int, now_s: float, uniform: Callable[[], float]) -> None:
         """Add to `chosen` until there are `count`. Only the first one is reserved, so only its weight is that of now."""
         if not urn.sums:

@@ -54,14 +54,19 @@ class Entry(NamedTuple):
     ticket: str
 
 
-async def ask_entry(http: aiohttp.ClientSession, scheduler_url: str, rooms: Iterable[str], token: str | None = None) -> Entry:
+async def ask_entry(
+    http: aiohttp.ClientSession, scheduler_url: str, rooms: Iterable[str], token: str | None = None, gateway: str = ""
+) -> Entry:
     """Ask the scheduler where to connect; raise NoEntryError where it names no gateway.
 
-    `scheduler_url` may name several, with commas between: where one does not answer, the next is asked.
+    `scheduler_url` may name several, with commas between: where one does not answer, the next is asked. `gateway`: this one and
+    no other; for operators.
     """
     urls = scheduler_url.split(",")
     random.shuffle(urls)
     query = [("room", room) for room in rooms]
+    if gateway:
+        query.append(("gateway", gateway))
     for url in urls[:-1]:
         with suppress(aiohttp.ClientError, TimeoutError, OSError):
             return await _ask_one(http, url.strip(), query, token)
@@ -190,7 +195,8 @@ class Viewer:
     """One viewer in one or more rooms, for as long as the block runs.
 
     `on_effect` gets every effect of the session as it happens (deliveries, holes, counts ...), `on_gone` each loss of the
-    connection. Raises nothing for lost connections: it comes back by the rules, and ends only where they say so (`ended`).
+    connection. `gateway`: always this one, for operators. Raises nothing for lost connections: it comes back by the rules, and
+    ends only where they say so (`ended`).
     """
 
     def __init__(
@@ -202,11 +208,13 @@ class Viewer:
         token: str | None = None,
         on_effect: Callable[[Effect], None] = lambda _: None,
         on_gone: Callable[[], None] = lambda: None,
+        gateway: str = "",
     ) -> None:
         self.session = Session(rooms)
         self.gateway = ""
         self.ended: Ended | None = None
         self._scheduler_url = scheduler_url
+        self._only = gateway
         self._http = http
         self._token = token
         self._on_effect = on_effect
@@ -285,7 +293,7 @@ class Viewer:
         opened: Opened | None = None
         retry_after_s: float | None = None
         try:
-            entry = await ask_entry(self._http, self._scheduler_url, self.session.rooms, self._token)
+            entry = await ask_entry(self._http, self._scheduler_url, self.session.rooms, self._token, self._only)
             opened = await race(self._http, entry)
         except NoEntryError as error:
             log.debug("no_entry", code=error.code)

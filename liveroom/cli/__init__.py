@@ -1,4 +1,4 @@
-"""The command line: `liveroom demo | up | doctor | replay | watch | send | simulate | pool | top | token | topics`.
+"""The command line: `liveroom demo | up | doctor | replay | watch | send | simulate | pool | top | canary | token | topics`.
 
 Kept light: `liveroom --help` is to be quick.
 """

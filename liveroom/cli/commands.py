@@ -323,6 +323,31 @@ def simulate(
 
 
 @app.command()
+def canary(
+    interval: Annotated[float, typer.Option(min=0.05, metavar="SECONDS", help="how often a gift is sent")] = 1.0,
+    duration: Annotated[float | None, typer.Option(min=1, metavar="SECONDS", help="end by itself")] = None,
+    metrics_port: Annotated[int, typer.Option(min=0, max=65_535, help="port of /metrics; 0: any")] = 0,
+    ingress: Ingress = "",
+    scheduler: Scheduler = "",
+    token_key: TokenKey = "",
+    token: Token = "",
+) -> None:
+    """Be a viewer at every gateway, send marked gifts into a hidden room, and see whether, when and in which order they come.
+
+    Needs an operator's token. Exit code 1 if anything was lost or came out of order, or nothing came. As a service:
+    python -m viewer.canary.
+    """
+    from liveroom.cli.canary import run_canary  # noqa: PLC0415 - see the module's docstring
+    from liveroom.cli.target import find_target  # noqa: PLC0415
+
+    async def run() -> int:
+        target = find_target(ingress=ingress, scheduler=scheduler, token_key=token_key, token=token)
+        return await run_canary(target, interval_s=interval, duration_s=duration, metrics_port=metrics_port)
+
+    _run(run())
+
+
+@app.command()
 def top(
     once: Annotated[bool, typer.Option("--once", help="show it once and end, as without a terminal")] = False,
     duration: Annotated[float | None, typer.Option(min=1, metavar="SECONDS", help="end by itself")] = None,

@@ -267,6 +267,7 @@ class System:
         ingresses: int = 1,
         schedulers: int = 1,
         autoscalers: int = 0,
+        canaries: int = 0,
         origins: Sequence[str] = (),
         settings: Mapping[str, str] | None = None,
         settings_of: Mapping[str, Mapping[str, str]] | None = None,
@@ -288,11 +289,12 @@ class System:
         self._settings = dict(settings or {})
         self._settings_of = dict(settings_of or {})
         self._counts = {"broadcaster": broadcasters, "edge": edges, "ingress": ingresses}
-        self._counts |= {"scheduler": schedulers, "autoscaler": autoscalers}
+        self._counts |= {"scheduler": schedulers, "autoscaler": autoscalers, "canary": canaries}
         self._on_step = on_step or (lambda _: None)
         self._died = asyncio.Event()
         self.ingresses: list[Service] = []
         self.autoscalers: list[Service] = []
+        self.canaries: list[Service] = []
         self._pool_tether: tuple[socket.socket, socket.socket] | None = None
         self.schedulers: list[Service] = []
         self.broadcasters: list[Service] = []
@@ -333,6 +335,7 @@ class System:
     def services(self) -> list[Service]:
         """Return all processes, in the order in which they are stopped."""
         return [
+            *self.canaries,
             *self.autoscalers,
             *self.ingresses,
             *self.broadcasters,
@@ -381,6 +384,7 @@ class System:
         if self._counts["autoscaler"]:
             self._pool_tether = socket.socketpair()  # gateways that an autoscaler starts outlive it, and end with us
             self.autoscalers = [self._autoscaler(i + 1) for i in range(self._counts["autoscaler"])]
+        self.canaries = [self._canary(i + 1) for i in range(self._counts["canary"])]
         try:
             async with asyncio.TaskGroup() as tasks:
                 for service in self.services:
@@ -434,6 +438,13 @@ class System:
         service.pass_fds = (reading,)
         return service
 
+    def _canary(self, number: int) -> Service:
+        service = self._service("viewer.canary", number)
+        service.name = f"canary-{number}"
+        urls = {"LIVEROOM_INGRESS_URL": self.ingress_url, "LIVEROOM_SCHEDULER_URL": self.scheduler_url}
+        service.environment = urls | dict(service.environment)
+        return service
+
     def _settings_for(self, module: str) -> dict[str, str]:
         ours = {
             "KAFKA__BOOTSTRAP": self.kafka_bootstrap,
@@ -458,7 +469,7 @@ class System:
 
     async def _stop_all(self, grace_s: float) -> None:
         try:
-            for module in ("autoscaler", "ingress", "broadcaster", "edge", "scheduler"):
+            for module in ("viewer.canary", "autoscaler", "ingress", "broadcaster", "edge", "scheduler"):
                 await asyncio.gather(*(service.stop(grace_s) for service in self.services if service.module == module))
             if self._pool_tether is not None:
                 await _let_go(*self._pool_tether, grace_s)

@@ -102,7 +102,7 @@ def _addresses(system: System) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {service: [] for service in SERVICES}
     for service in system.services:
         if service.process is not None:
-            found[service.module].append(f"{HOST}:{service.internal_port}")
+            found[service.name.rpartition("-")[0]].append(f"{HOST}:{service.internal_port}")
     return found
 
 

@@ -27,7 +27,6 @@ WINDOWS = Windows.all("6s", "1s")
 POLICY = "min = 2\nmax = 2\nwarm_up_s = 3\n"
 VARIABLES = {"$cluster": ".*", "$service": ".*", "$instance": ".*", "$__rate_interval": "15s"}
 SERIES = r"liveroom_[a-z0-9_]+"
-NOT_HERE = {"CanaryLoss"}  # no canary runs
 
 
 class Prom:
@@ -103,7 +102,7 @@ async def test_every_panel_rule_and_alert_has_data(
 ) -> None:
     policy = tmp_path / "policy.toml"
     policy.write_text(POLICY)
-    more = {"edges": 0, "autoscalers": 1, "settings": {"POLICY_FILE": str(policy)}}
+    more = {"edges": 0, "autoscalers": 1, "canaries": 1, "settings": {"POLICY_FILE": str(policy)}}
     async with watched(kafka_bootstrap, monkeypatch, prometheus_folder, **more) as (system, prom, audience, stack):
         await audience.join(stack, 6)
         async with aiohttp.ClientSession() as http:
@@ -111,7 +110,7 @@ async def test_every_panel_rule_and_alert_has_data(
         await asyncio.sleep(4)
         empty = [expr for expr in shown() if not await prom.query(expr)]
         empty += [name for name, _ in records(WINDOWS) if not await prom.query(name)]
-        asked = {one for alert in alerts(WINDOWS) if alert.name not in NOT_HERE for one in re.findall(SERIES, alert.expr)}
+        asked = {one for alert in alerts(WINDOWS) for one in re.findall(SERIES, alert.expr)}
         empty += [one for one in asked if not await prom.query(one)]
         assert empty == [], "nothing to show"
         assert await prom.firing() == set(), "nothing is wrong"
@@ -120,7 +119,12 @@ async def test_every_panel_rule_and_alert_has_data(
 async def test_faults_fire_their_alerts_and_their_end_ends_them(
     kafka_bootstrap: str, prometheus_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    more = {"edges": 2, "settings": {"KAFKA__SESSION_TIMEOUT_S": "3"}}
+    more = {
+        "edges": 2,
+        "canaries": 1,
+        "settings": {"KAFKA__SESSION_TIMEOUT_S": "3"},
+        "settings_of": {"viewer.canary": {"LOST_S": "1", "INTERVAL_S": "0.2"}},
+    }
     async with watched(kafka_bootstrap, monkeypatch, prometheus_folder, **more) as (system, prom, audience, stack):
         await audience.join(stack, 4)
         async with aiohttp.ClientSession() as http:
@@ -137,10 +141,10 @@ async def test_faults_fire_their_alerts_and_their_end_ends_them(
             await asyncio.sleep(max(0.0, began + 11 - time.monotonic()))
             await system.broadcasters[0].start_ready()
             await prom.until_firing({"GiftDelay"})
-            await prom.until_quiet({"PartitionWithoutOwner", "ServiceSilent", "GiftDelay"})
+            await prom.until_quiet({"PartitionWithoutOwner", "ServiceSilent", "GiftDelay", "CanaryLoss"})
 
             system.edges[1].kill(signal.SIGSTOP)
-            await prom.until_firing({"GatewayLost", "ServiceSilent"})
+            await prom.until_firing({"GatewayLost", "ServiceSilent", "CanaryLoss"})
             system.edges[1].kill(signal.SIGCONT)
             await prom.until_quiet({"GatewayLost", "ServiceSilent"})
 

@@ -180,6 +180,20 @@ async def test_ticket_keys_change_without_a_restart(placement: Placement, tmp_pa
         watching.cancel()
 
 
+async def test_operators_choose_their_gateway_full_or_not_and_nobody_else(url: str, placement: Placement) -> None:
+    placement.update(report("a"), time.monotonic())
+    placement.update(report("b", connections=10_000), time.monotonic())
+    placement.update(report("c", state=GatewayState.DRAINING), time.monotonic())
+    operator = bearer(User("op", Role.OPERATOR))
+    for name in ("a", "b"):
+        _, body, _ = await get(f"{url}?room=r&gateway={name}", operator)
+        assert [each["id"] for each in body["gateways"]] == [name]
+    for name in ("c", "nobody", ""):
+        assert (await get(f"{url}?room=r&gateway={name}", operator))[1]["code"] == "no_gateway"
+    for headers in ({}, bearer(User("ann"))):
+        assert (await get(f"{url}?room=r&gateway=a", headers))[1]["code"] == "forbidden"
+
+
 async def test_operators_see_how_gateways_stand_and_nobody_else(url: str, placement: Placement) -> None:
     placement.update(report("a", connections=7), time.monotonic())
     placement.update(report("b", state=GatewayState.DRAINING), time.monotonic())

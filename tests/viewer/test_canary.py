@@ -1,0 +1,113 @@
+"""The canary: what one gateway's probe counts, and the whole of it on the real system."""
+
+import asyncio
+import secrets
+import signal
+import sys
+from asyncio.subprocess import PIPE, STDOUT
+
+import msgspec
+import pytest
+
+from liveroom.cli.processes import ROOT, System
+from liveroom.kinds import Kind
+from liveroom.service import Metrics
+from liveroom.wire import Message
+from tests.e2e.audience import knows_gateways
+from viewer.canary import Probe
+from viewer.session import Delivered, Entered
+
+LOST_S = 10.0
+
+
+class Clock:
+    """A clock that a test moves."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now_s = 100.0
+        monkeypatch.setattr("viewer.canary.time.monotonic", lambda: self.now_s)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock(monkeypatch)
+
+
+@pytest.fixture
+def probe() -> Probe:
+    probe = Probe("e1", Metrics("canary"))
+    probe.on_effect(Entered("canary", 1, 1, 1))
+    return probe
+
+
+def gift(id_: str, seq: int, epoch: int = 1, *, late: bool = False) -> Delivered:
+    return Delivered("canary", epoch, Message(seq, Kind.GIFT, id_, "canary", 0, n=1, data=msgspec.Raw(b"{}")), late)
+
+
+def test_a_gift_is_timed_from_its_202(probe: Probe, clock: Clock) -> None:
+    probe.sent("a", clock.now_s)
+    clock.now_s += 0.25
+    probe.on_effect(gift("a", 1))
+    assert (probe.received, list(probe.delays_ms)) == (1, [250.0])
+    probe.on_effect(gift("b", 2))
+    clock.now_s += 0.1
+    probe.sent("b", clock.now_s)
+    assert (probe.received, probe.delays_ms[-1]) == (2, 0.0), "it was there before its 202"
+
+
+def test_what_does_not_come_in_time_is_lost_once(probe: Probe, clock: Clock) -> None:
+    probe.sent("a", clock.now_s)
+    clock.now_s += LOST_S
+    probe.sweep(clock.now_s, LOST_S)
+    assert probe.lost == 0
+    clock.now_s += 0.1
+    for _ in range(2):
+        probe.sweep(clock.now_s, LOST_S)
+    assert (probe.lost, probe.received) == (1, 0)
+
+
+def test_what_was_sent_while_it_was_not_in_is_not_due(probe: Probe, clock: Clock) -> None:
+    probe.sent("due", clock.now_s)
+    probe.gone()
+    probe.sent("not due", clock.now_s)
+    probe.on_effect(Entered("canary", 1, 5, 5, resumed=True))
+    probe.sweep(clock.now_s + LOST_S + 1, LOST_S)
+    assert probe.lost == 1, "a lost connection excuses nothing: what was missed is pulled"
+
+
+def test_order_is_by_epoch_and_number_and_what_was_pulled_may_be_late(probe: Probe) -> None:
+    for delivered in (gift("a", 1), gift("b", 2), gift("c", 4), gift("d", 3, late=True), gift("e", 1, epoch=2)):
+        probe.on_effect(delivered)
+    assert probe.disordered == 0
+    probe.on_effect(gift("f", 1, epoch=2))
+    probe.on_effect(gift("g", 9, epoch=1))
+    assert probe.disordered == 2
+
+
+@pytest.mark.kafka
+async def test_it_is_at_every_gateway_and_follows_them(kafka_bootstrap: str) -> None:
+    async with System(kafka_bootstrap, prefix=f"c{secrets.token_hex(4)}.", partitions=2, edges=2) as system:
+        await knows_gateways(system, 2)
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-c",
+            "from liveroom.cli import main; main()",
+            *("canary", "--interval", "0.1", "--duration", "12"),
+            *("--ingress", system.ingress_url, "--scheduler", system.scheduler_url, "--token-key", system.token_key),
+            stdout=PIPE,
+            stderr=STDOUT,
+            cwd=ROOT,
+        )
+        await asyncio.sleep(3)
+        third = await system.add_edge()
+        await asyncio.sleep(4)
+        third.kill(signal.SIGTERM)  # in order: its viewers move away
+        output = (await process.communicate())[0].decode()
+        assert process.returncode == 0, output
+        rows = [line.split() for line in output.splitlines() if line.strip().startswith("edge-")][-3:]
+        assert [(row[0], row[1], row[3], row[4]) for row in rows] == [
+            ("edge-3", "gone", "0", "0"),
+            ("edge-1", "there", "0", "0"),
+            ("edge-2", "there", "0", "0"),
+        ], output
+        assert all(int(row[2]) > 3 for row in rows), output
