@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo up check lint test faults bench clean
+.PHONY: demo up check lint test faults bench soak clean
 
 $(VENV)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -32,6 +32,9 @@ faults: $(VENV)/.ready  ## every fault on the real Kafka, with random timing:  m
 
 bench: $(VENV)/.ready  ## make bench ONLY=e2e
 	$(BIN)/python -m tests.bench $(ONLY)
+
+soak: $(VENV)/.ready  ## half an hour with churn: does any process grow?  make soak ARGS="--minutes 10"
+	$(BIN)/python -m tests.soak $(ARGS)
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -68,6 +68,7 @@ CARD_WAIT_S: Final = 1.0
 CLOSE_TIMEOUT_S: Final = 2.0
 MOVE_SLICES: Final = 20
 SHED_GRACE_S: Final = 5.0
+SHED_FOR_S: Final = 30.0
 JOIN_BURST_S: Final = 2.0
 RELIEF: Final = 0.9  # down to which share of the cap the slowest are closed
 FREEZE_AFTER_JOINS: Final = 5000
@@ -140,6 +141,7 @@ class Server:
         self._unfrozen = 0
         self._emptied = asyncio.Event()
         self._moving: asyncio.Task[None] | None = None
+        self._asked: OrderedDict[Member, float] = OrderedDict()  # to move, and when; over several orders to shed
         self.worst_delay_ms: float | None = None
         self._keys: Mapping[str, bytes] = {}
         self._proxies = Networks((network, network) for network in settings.proxies)
@@ -467,6 +469,8 @@ class Server:
             return  # another gateway's, or this one's before it was restarted
         log.info("ordered", kind=order.kind.value, reason=order.reason, rate_per_s=order.rate_per_s)
         self.stop_moving()
+        if order.kind is not OrderKind.SHED:
+            self._asked.clear()
         match order.kind:
             case OrderKind.DRAIN:
                 self.draining = True
@@ -485,14 +489,17 @@ class Server:
             self._moving = None
 
     async def shed(self, rate_per_s: float) -> None:
-        """Ask so many viewers a second to move, chosen at random, until cancelled; end those who do not."""
-        asked: OrderedDict[Member, float] = OrderedDict()
+        """Ask so many viewers a second to move, chosen at random, for `SHED_FOR_S`; end those who do not.
+
+        The pool says it again while it is wanted: a leader that has died, or was paused, says nothing more.
+        """
+        asked, until_s = self._asked, self.now_s() + SHED_FOR_S
         move = _frame(Move("shed"))
-        while True:
+        while asked or self.now_s() < until_s:
             await asyncio.sleep(1 / rate_per_s)
             now_s = self.now_s()
             staying = [member for member in self.members if member not in asked and not member.close_code]
-            if staying:
+            if staying and now_s < until_s:
                 chosen = random.choice(staying)  # noqa: S311 - no secret
                 chosen.send(move)
                 asked[chosen] = now_s

@@ -48,7 +48,7 @@ async def measure() -> AsyncIterator[Figure]:
             bare() as (bare_port, beside),
         ):
             ingress = psutil.Process(system.ingress.pid)
-            requests = _requests([system.token(f"user-{number}", level=number % 60) for number in range(USERS)])
+            requests = danmaku_requests([system.token(f"user-{number}", level=number % 60) for number in range(USERS)])
             ratios, rates = [], []
             for _ in range(ROUNDS + 1):
                 bare_s = await cpu_s(beside, bare_port, requests)
@@ -88,7 +88,7 @@ def _words_us() -> float:
     return statistics.median(took)
 
 
-def _requests(tokens: Sequence[str]) -> list[bytes]:
+def danmaku_requests(tokens: Sequence[str]) -> list[bytes]:
     """One request each of a user in turn: real texts, ids made by the ingress."""
     lines = danmaku.read_file(FILE).lines
     return [

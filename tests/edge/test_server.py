@@ -193,6 +193,28 @@ async def test_orders_to_this_start_of_this_gateway_are_obeyed_and_no_others(gat
         gateway.server.stop_moving()
 
 
+async def test_shedding_is_over_unless_it_is_said_again(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edge.server.SHED_FOR_S", 0.4)
+    monkeypatch.setattr("edge.server.SHED_GRACE_S", 0.6)
+
+    def shed() -> None:
+        gateway.server.obey(Order(1, "e1", GENERATION, OrderKind.SHED, 0, "test", 50))
+
+    async with gateway.connect() as first:
+        await told(first)
+        shed()
+        assert (await told(first))["t"] == "move"
+        await asyncio.sleep(0.3)
+        shed()  # who was asked before stays asked, and is not asked again
+        assert await close_code(first) == Close.SHED
+    await asyncio.sleep(0.3)
+    async with gateway.connect() as later:
+        await told(later)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.3):
+                await told(later)
+
+
 async def test_a_card_is_asked_for_until_it_comes(gateway: Gateway) -> None:
     server = gateway.server
     async with gateway.connect() as first, gateway.connect(gateway.ticket("u2")) as second:
