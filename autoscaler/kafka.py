@@ -67,6 +67,7 @@ async def follow_orders(settings: KafkaSettings, pool: Pool, runtime: Runtime) -
     async for found in records(reader, topics.CONTROL, Order, runtime.metrics):
         for _, order in found:
             pool.obey(order)
+        pool.knows_orders = pool.knows_orders or reader.caught_up
 
 
 async def send_order(producer: Producer, order: Order) -> bool:

@@ -73,6 +73,7 @@ class Pool:
         self.policy = policy
         self.is_leading = False
         self.is_working = False
+        self.knows_orders = False  # before, a pause may be in force that it has not read yet
         self.paused_by = ""
         self.last: Noted | None = None
         self.noted: deque[Noted] = deque(maxlen=KEPT)  # those that differ from the one before
@@ -112,7 +113,7 @@ class Pool:
 
     async def tick(self, now_s: float) -> None:
         """Look, decide, and have it done. `now_s`: of the same clock as `hear`'s."""
-        self.is_working = self.is_leading and await self._driver.take()
+        self.is_working = self.is_leading and self.knows_orders and await self._driver.take()
         self._leading.set(self.is_working)
         self._min.set(self.policy.min)
         self._max.set(self.policy.max)

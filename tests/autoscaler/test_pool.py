@@ -52,7 +52,7 @@ class World:
         self.orders: list[tuple[str, str, int]] = []
         quick = Policy(min=1, max=9, down_window_s=2, down_after_up_s=2, step_down=0.5, up_window_s=1)
         self.pool = Pool(policy or quick, self.driver, self.send, Metrics("autoscaler"), empty_s=30, dry_run=dry_run)
-        self.pool.is_leading = True
+        self.pool.is_leading = self.pool.knows_orders = True
         self.now_s = 100.0
         self.connections = dict.fromkeys(names, 0)
         self.states: dict[str, GatewayState] = {}
@@ -153,13 +153,13 @@ async def test_a_pause_and_a_dry_run_decide_and_do_nothing() -> None:
 
 
 async def test_who_does_not_lead_or_whose_driver_is_taken_does_nothing() -> None:
-    for change in ("is_leading", "mine"):
+    for change in ("is_leading", "knows_orders", "mine"):
         world = World("a")
         world.connections["a"] = 100
         if change == "mine":
             world.driver.mine = False
         else:
-            world.pool.is_leading = False
+            setattr(world.pool, change, False)
         await world.second(3)
         assert (world.driver.names, world.pool.last) == (["a"], None)
         assert len(world.pool.gateways(world.now_s)) == 1, "but it knows the gateways"
