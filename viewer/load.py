@@ -7,6 +7,7 @@ everything is checked on some. Frames are the same bytes for a whole room, so ea
 import argparse
 import asyncio
 import base64
+import itertools
 import random
 import secrets
 import sys
@@ -103,10 +104,11 @@ class FrameReader:
 class Link(asyncio.Protocol):
     """One connection of the crowd."""
 
-    __slots__ = ("_crowd", "_head", "_reader", "beat_at", "index", "joined", "pulls", "session", "transport", "url")
+    __slots__ = ("_crowd", "_head", "_reader", "beat_at", "index", "joined", "pulls", "session", "transport", "turn", "url")
 
-    def __init__(self, crowd: "Crowd", index: int, session: Session | None, url: str) -> None:
+    def __init__(self, crowd: "Crowd", index: int, turn: int, session: Session | None, url: str) -> None:
         self._crowd = crowd
+        self.turn = turn
         self.url = url
         self.pulls: dict[str, asyncio.Task[None]] = {}
         self._reader: FrameReader | None = None
@@ -164,7 +166,7 @@ class Link(asyncio.Protocol):
             self.transport.write(head + b"\0\0\0\0" + payload)
 
     def _opened(self) -> None:
-        if not self._crowd.wants(self.index):
+        if not self._crowd.wants(self.index, self.turn):
             self._close()
             return
         now = time.monotonic()
@@ -225,6 +227,8 @@ class Crowd:
         self._pulls: set[asyncio.Task[None]] = set()
         self._beating: asyncio.Task[None] | None = None
         self._stopping = False
+        self._turns: dict[int, int] = {}
+        self._counter = itertools.count()
 
     def room_of(self, index: int) -> str:
         """Return the room of viewer `index`."""
@@ -247,23 +251,26 @@ class Crowd:
             await asyncio.sleep(max(0.0, began + (index - first) / joins_per_s - time.monotonic()))
             if index >= self._viewers:
                 return  # it was made smaller meanwhile
+            self._turns[index] = turn = next(self._counter)
             session = Session([self.room_of(index)]) if index % self._sample == 0 else None
             if session is not None:
                 session.start()
-            self._spawn(index, session, 0.0)
+            self._spawn(index, turn, session, 0.0)
 
     def shrink(self, viewers: int) -> list[str]:
         """Send the last ones home until `viewers` are left; return the names of those who left."""
         left = range(viewers, self._viewers)
         self._viewers = min(viewers, self._viewers)
-        for link in [link for link in self.links if not self.wants(link.index)]:
+        for index in left:
+            self._turns.pop(index, None)
+        for link in [link for link in self.links if not self.wants(link.index, link.turn)]:
             if link.transport is not None:
                 link.transport.abort()
         return [f"crowd-{index}" for index in left]
 
-    def wants(self, index: int) -> bool:
-        """Say whether a viewer is still to be there."""
-        return index < self._viewers and not self._stopping
+    def wants(self, index: int, turn: int) -> bool:
+        """Say whether a viewer is still to be there. `turn`: one that left is not the one that came later in its place."""
+        return self._turns.get(index) == turn and not self._stopping
 
     async def stop(self) -> None:
         """Send everybody home."""
@@ -335,18 +342,18 @@ class Crowd:
             self.joined -= link.joined
             for task in link.pulls.values():
                 task.cancel()
-        if not self.wants(link.index):
+        if not self.wants(link.index, link.turn):
             return
         session = link.session
         if session is None:
-            self._again(link.index, None, random.uniform(0, 1))  # noqa: S311 - jitter
+            self._again(link.index, link.turn, None, random.uniform(0, 1))  # noqa: S311 - jitter
             return
         if session.state is State.OPEN:
             self.closing(link, None)
         elif session.state is State.CONNECTING:  # the upgrade was refused
             session.failed(time.monotonic(), random.random())  # noqa: S311 - jitter
         if session.state is not State.ENDED:
-            self._again(link.index, session, until(session))
+            self._again(link.index, link.turn, session, until(session))
 
     # ---- rules
     def _received(self, session: Session, text: bytes) -> list[Effect]:
@@ -371,28 +378,28 @@ class Crowd:
             del link.pulls[pull.room]
             link.act(take_answer(link.session, pull.room, answer))
 
-    def _again(self, index: int, session: Session | None, delay_s: float) -> None:
-        if self.wants(index):
+    def _again(self, index: int, turn: int, session: Session | None, delay_s: float) -> None:
+        if self.wants(index, turn):
             self._reconnects += 1
-            self._spawn(index, session, delay_s)
+            self._spawn(index, turn, session, delay_s)
 
-    def _spawn(self, index: int, session: Session | None, delay_s: float) -> None:
-        task = asyncio.create_task(self._come(index, session, delay_s))
+    def _spawn(self, index: int, turn: int, session: Session | None, delay_s: float) -> None:
+        task = asyncio.create_task(self._come(index, turn, session, delay_s))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _come(self, index: int, session: Session | None, delay_s: float) -> None:
+    async def _come(self, index: int, turn: int, session: Session | None, delay_s: float) -> None:
         http = self._http
         if http is None:
             raise RuntimeError("not started")
         loop = asyncio.get_running_loop()
-        while self.wants(index):
+        while self.wants(index, turn):
             await asyncio.sleep(delay_s)
             if session is not None:
                 session.tick(time.monotonic())
             try:
                 entry = await ask_entry(http, self._scheduler_url, [self.room_of(index)])
-                transport, link = await self._connect(entry.urls, index, session)
+                transport, link = await self._connect(entry.urls, index, turn, session)
             except (NoEntryError, aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
                 self.refused += 1
                 delay_s = random.uniform(0.1, 1.0)  # noqa: S311 - jitter
@@ -411,7 +418,9 @@ class Crowd:
             loop.call_later(CONNECT_TIMEOUT_S, link.give_up)
             return
 
-    async def _connect(self, urls: Sequence[str], index: int, session: Session | None) -> tuple[asyncio.WriteTransport, Link]:
+    async def _connect(
+        self, urls: Sequence[str], index: int, turn: int, session: Session | None
+    ) -> tuple[asyncio.WriteTransport, Link]:
         """Connect to the first gateway that answers; raise the last one's failure."""
         failure: Exception = ValueError("no address")
         for url in urls:
@@ -419,7 +428,7 @@ class Crowd:
             try:
                 async with asyncio.timeout(CONNECT_TIMEOUT_S):
                     return await asyncio.get_running_loop().create_connection(
-                        partial(Link, self, index, session, url), str(address.hostname), int(address.port or 80)
+                        partial(Link, self, index, turn, session, url), str(address.hostname), int(address.port or 80)
                     )
             except (OSError, TimeoutError) as error:
                 failure = error
