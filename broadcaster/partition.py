@@ -26,6 +26,7 @@ from liveroom.kinds import RecordType
 from liveroom.queue import LogReader, LogReadError
 from liveroom.records import (
     MAX_BROADCAST_BYTES,
+    MAX_TRACED,
     NO_OFFSET,
     OWNER_BYTES,
     BadRecord,
@@ -36,6 +37,8 @@ from liveroom.records import (
     DeadLetter,
     SnapshotChunk,
     Stamp,
+    Traced,
+    Uplink,
     decode_broadcast,
     decode_state,
     decode_uplink,
@@ -44,6 +47,7 @@ from liveroom.records import (
     encode_json,
     encode_snapshot_chunk,
     encode_state,
+    encode_traces,
 )
 from liveroom.ruling import Steps
 from liveroom.service import Runtime
@@ -108,6 +112,8 @@ class Partition:
         self._taken_to = NO_OFFSET
         self._snapshot_s = 0.0
         self._rooms_lost = 0
+        self._traced: list[tuple[Traced, int]] = []
+        self._tracing = runtime.tracing
         made = runtime.metrics
         self._batches = made.counter(metrics.BATCHES)
         self._batch_bytes = made.histogram(metrics.BATCH_BYTES)
@@ -188,6 +194,7 @@ class Partition:
         self._tenure = None
         self._inbox.clear()
         self._inbox_bytes = 0
+        self._traced.clear()
         self._idle.set()
         if was_ruling:
             self._on_lost(self.number)
@@ -304,8 +311,10 @@ class Partition:
             await asyncio.gather(*map(self._put_aside, letters))
             packed = self.rooms.pack(f"{self.number}.{self._ruling().next_offset - 1}", now_ms())
             value = self._encode(packed, self._taken_to)
-            await self._write(value)
+            traced, self._traced = self._traced, []
+            await self._write(value, encode_traces(each for each, _ in traced))
             self.uplink_next = self._taken_to
+            self._trace(traced)
             self._batches.inc()
             self._batch_bytes.observe(len(value))
             self._before.inc(packed.text_bytes)
@@ -341,7 +350,9 @@ class Partition:
                 continue
             self._taken_to = record.offset + 1
             try:
-                rooms.take(decode_uplink(record.key, record.value), record.offset, record.timestamp)
+                uplink = decode_uplink(record.key, record.value)
+                rooms.take(uplink, record.offset, record.timestamp)
+                self._sample(uplink)
             except BadRecordError as error:
                 letters.append(_letter(record, error.reason, error.detail))
             except BadBodyError as error:
@@ -350,6 +361,19 @@ class Partition:
                 continue
             rooms.dead_letter()
         return letters
+
+    def _sample(self, uplink: Uplink) -> None:
+        """Note an interaction that was taken, if it is one of those that are traced."""
+        if self._tracing is None or len(self._traced) >= MAX_TRACED:
+            return
+        if (trace := self._tracing.trace_of(uplink.room, uplink.id)) is not None:
+            self._traced.append((Traced(trace, topics.room_hash(uplink.room)), time.time_ns()))
+
+    def _trace(self, traced: Sequence[tuple[Traced, int]]) -> None:
+        """Tell of interactions whose batch is written."""
+        if self._tracing is not None:
+            for (trace, _), taken_ns in traced:
+                self._tracing.go_on(trace, "broadcaster number and write", taken_ns, time.time_ns(), partition=self.number)
 
     async def _put_aside(self, letter: DeadLetter) -> None:
         """Write a record that cannot be used to the dead letters; only then may the batch that counts it be written.
@@ -396,17 +420,19 @@ class Partition:
         self._snapshots.inc()
 
     # ---- the log
-    async def _write(self, value: bytes) -> int:
+    async def _write(self, value: bytes, headers: Sequence[tuple[str, bytes]] = ()) -> int:
         """Append a record and make sure that we still ruled where it lies."""
-        offset = await self._send(value)
+        offset = await self._send(value, headers)
         if not await self._drive(self._ruling().acked(offset)):
             raise DeposedError("another claim lies before what was just written")
         return offset
 
-    async def _send(self, value: bytes) -> int:
+    async def _send(self, value: bytes, headers: Sequence[tuple[str, bytes]] = ()) -> int:
         if len(value) > MAX_BROADCAST_BYTES + 64 * 1024:
             raise RuntimeError(f"a record of {len(value)} bytes: the bound on a batch does not hold")
-        return await self._producer.send(topics.BROADCAST, value, partition=self.number, timeout_s=SEND_TIMEOUT_S)
+        return await self._producer.send(
+            topics.BROADCAST, value, partition=self.number, headers=headers, timeout_s=SEND_TIMEOUT_S
+        )
 
     async def _drive(self, steps: Steps[bool]) -> bool:
         """Run a walk of our tenure. Nearly always nobody else wrote, and it needs nothing of the log."""

@@ -16,7 +16,7 @@ from liveroom import metrics, topics
 from liveroom.follow import records
 from liveroom.kafka import Producer, TopicReader, UnsentError
 from liveroom.queue import QueueReader
-from liveroom.records import GatewayState, HotRoom, Limits, LoadReport, Order, Presence, encode_json
+from liveroom.records import GatewayState, HotRoom, LoadReport, Order, Presence, encode_json
 from liveroom.service import Runtime
 from liveroom.settings import EdgeSettings
 
@@ -45,6 +45,7 @@ async def fan_out(queue: QueueReader, server: Server, runtime: Runtime) -> None:
     sent, skipped = made.counter(metrics.SENT_BYTES), made.counter(metrics.SKIPPED, "slow")
     wasted = made.counter(metrics.WASTED_BYTES)
     delay, queue_delay = made.histogram(metrics.FANOUT_DELAY), made.histogram(metrics.QUEUE_DELAY)
+    tracing = runtime.tracing
     seconds, gaps = made.histogram(metrics.FANOUT_SECONDS), made.counter(metrics.GAPS, "queue")
     async for partition, offset, batch in queue.batches():
         began = time.monotonic()
@@ -58,8 +59,15 @@ async def fan_out(queue: QueueReader, server: Server, runtime: Runtime) -> None:
         wasted.inc(delivered.wasted_bytes)
         if not delivered.rooms:
             continue
-        now_ms = time.time_ns() // 1_000_000
-        seconds.observe(time.monotonic() - began)
+        now_ns = time.time_ns()
+        now_ms = now_ns // 1_000_000
+        took_s = time.monotonic() - began
+        seconds.observe(took_s)
+        if tracing is not None:
+            for trace, room_hash in batch.traces:
+                if (local := server.hub.rooms.get(room_hash)) is not None:
+                    began_ns = now_ns - int(took_s * 1e9)
+                    tracing.go_on(trace, "edge fan-out", began_ns, now_ns, viewers=len(local.members))
         frames.inc(delivered.frames)
         messages.inc(delivered.messages)
         sent.inc(delivered.sent_bytes)
@@ -130,7 +138,7 @@ class Reporter:
         scheme = "wss" if settings.tls_cert_file else "ws"
         self._url = settings.public_url or f"{scheme}://{host}:{port}/v1/live"
         self._host, self._ip, self._port = host, settings.public_ip or host, port
-        self._limits = Limits(connections=settings.max_connections, joins_per_s=settings.max_joins_per_s)
+        self._limits = settings.limits
         made = runtime.metrics
         self._frames = made.counter(metrics.DELIVERED_BATCHES)
         self._sent = made.counter(metrics.SENT_BYTES)

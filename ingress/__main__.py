@@ -58,7 +58,7 @@ async def run(settings: IngressSettings, runtime: Runtime) -> None:
     entrance = Entrance(settings, queue, rules, libraries, reviewer, runtime.metrics)
     announcer = Announcer(settings, queue, runtime)
     states = RoomStates(settings, queue, rules)
-    app = App(settings, verifier, entrance, Acts(entrance.desk, entrance.gate, rules, states, announcer), runtime.metrics)
+    app = App(settings, verifier, entrance, Acts(entrance.desk, entrance.gate, rules, states, announcer), runtime)
 
     def on_rule(rule: Moderation) -> None:
         if rule.kind is RuleKind.WORD:

@@ -21,7 +21,7 @@ from ingress.checks import Outcome
 from ingress.entrance import Entrance, outcome_of
 from liveroom import metrics
 from liveroom.errors import Code, ProblemError
-from liveroom.service import Metrics
+from liveroom.service import Runtime
 from liveroom.settings import IngressSettings
 from liveroom.tickets import User
 from liveroom.tokens import Verifier
@@ -33,12 +33,13 @@ _BODILESS: Final = frozenset({"GET", "DELETE"})
 class App:
     """All routes of the public port."""
 
-    def __init__(self, settings: IngressSettings, verifier: Verifier, entrance: Entrance, acts: Acts, made: Metrics) -> None:
+    def __init__(self, settings: IngressSettings, verifier: Verifier, entrance: Entrance, acts: Acts, runtime: Runtime) -> None:
         self._settings = settings
         self._verifier = verifier
         self._entrance = entrance
         self._acts = acts
-        self._made = made
+        self._made = made = runtime.metrics
+        self._tracing = runtime.tracing
         self._document = openapi.encoded()
         refusals = {code: made.counter(metrics.REFUSALS, code.value) for code in Code}
         self._counts = {
@@ -81,6 +82,7 @@ class App:
                 outcome = Outcome.UNKNOWN  # until the ack, whatever happens
                 written, at_ms = await entrance.enter(route.name, draft)
                 outcome = Outcome.ACCEPTED
+                self._trace(route.name, draft, began_s)
                 text = _changed_text(draft, written)
                 return json_response(checks.answer(checks.Accepted(draft.id, draft.room, route.name, at_ms, text)), 202)
             except ProblemError as problem:
@@ -96,7 +98,7 @@ class App:
         user, body = await self._read(request, checks.MAX_BULK_BYTES)
         if user.role not in BY_ACT[Act.BULK].roles:
             raise ProblemError(Code.FORBIDDEN, f"a {user.role.value} may not publish in bulk")
-        made = secrets.token_hex(8)
+        made, began_s = secrets.token_hex(8), time.perf_counter()
         drafts = [_drafted(raw, user, f"{made}.{number}") for number, raw in enumerate(checks.read_bulk(body))]
         good = [draft for draft in drafts if isinstance(draft, checks.Draft)]
         outcomes = iter(await self._entrance.enter_many(good))
@@ -107,10 +109,20 @@ class App:
                 continue
             written = next(outcomes)
             outcome = outcome_of(written) if isinstance(written, ProblemError) else Outcome.ACCEPTED
+            if outcome is Outcome.ACCEPTED:
+                self._trace(draft.bodies[0].interaction.kind.value, draft, began_s)
             self._counts[draft.bodies[0].interaction.kind.value][outcome].inc()
             results.append(self._refused(written) if isinstance(written, ProblemError) else checks.BulkResult(draft.id))
         accepted = sum(not result.code for result in results)
         return json_response(checks.answer(checks.BulkAnswer(accepted, results)))
+
+    def _trace(self, kind: str, draft: checks.Draft, began_s: float) -> None:
+        """Tell of an interaction that was accepted, if it is one of those that are traced."""
+        if self._tracing is None or (trace := self._tracing.trace_of(draft.room, draft.id)) is None:
+            return
+        now_ns = time.time_ns()
+        began_ns = now_ns - int((time.perf_counter() - began_s) * 1e9)
+        self._tracing.begin(trace, "ingress accept", began_ns, now_ns, kind=kind, room=draft.room, id=draft.id)
 
     def _refused(self, problem: ProblemError) -> checks.BulkResult:
         self._refusals[problem.code].inc()

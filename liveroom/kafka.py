@@ -213,14 +213,21 @@ class Producer:
         return inner
 
     async def send(
-        self, topic: Topic, value: bytes | None, *, key: bytes | None = None, partition: int | None = None, timeout_s: float
+        self,
+        topic: Topic,
+        value: bytes | None,
+        *,
+        key: bytes | None = None,
+        partition: int | None = None,
+        headers: Sequence[tuple[str, bytes]] = (),
+        timeout_s: float,
     ) -> int:
         """Write one record and return its offset once the brokers have acknowledged it; raise UnsentError if they do not."""
         self._check_size(topic, key, value)
         began = time.perf_counter()
         try:
             async with asyncio.timeout(timeout_s):
-                ack = await self._hand_over(topic, key, value, partition)
+                ack = await self._hand_over(topic, key, value, partition, headers)
                 offset = int((await ack).offset)  # a wait that is broken off cancels the future alone, not the record
         except TimeoutError:
             raise self._unsent(topic, Unsent.TIMEOUT, f"no ack within {timeout_s} s") from None
@@ -257,7 +264,12 @@ class Producer:
         return errors
 
     async def _hand_over(
-        self, topic: Topic, key: bytes | None, value: bytes | None, partition: int | None
+        self,
+        topic: Topic,
+        key: bytes | None,
+        value: bytes | None,
+        partition: int | None,
+        headers: Sequence[tuple[str, bytes]] = (),
     ) -> "asyncio.Future[Any]":
         """Give a record to the client; return the future of its ack."""
         name = topic_name(self._settings, topic)
@@ -265,12 +277,12 @@ class Producer:
         if inner is None:
             raise UnsentError(Unsent.CLOSED, "the producer was closed")
         try:
-            ack: asyncio.Future[Any] = await inner.send(name, value, key=key, partition=partition)
+            ack: asyncio.Future[Any] = await inner.send(name, value, key=key, partition=partition, headers=headers)
         except ProducerClosed as error:
             if self._inner is None or self._inner is inner:
                 raise self._broken(topic, error) from error
             # replaced while this record waited for room in it, so it was not taken
-            ack = await self._inner.send(name, value, key=key, partition=partition)
+            ack = await self._inner.send(name, value, key=key, partition=partition, headers=headers)
         return ack
 
     def _outcome(self, topic: Topic, outcome: "asyncio.Future[Any] | UnsentError", timeout_s: float) -> UnsentError | None:

@@ -26,6 +26,7 @@ from liveroom.records import (
     SnapshotChunk,
     decode_anchor,
     decode_broadcast,
+    decode_traces,
     judge,
 )
 from liveroom.ruling import Read, Steps, find_ruling, judging_start, stamp_of
@@ -209,7 +210,9 @@ class QueueReader:
             self._metrics.counter(metrics.BAD_RECORDS, topics.BROADCAST.name, error.reason.value).inc()
             log.error("bad_record", partition=partition, offset=record.offset, error=str(error))  # noqa: TRY400
             return None
-        return batch if isinstance(batch, Batch) else None
+        if not isinstance(batch, Batch):
+            return None
+        return batch._replace(traces=decode_traces(record.headers)) if record.headers else batch
 
 
 class Snapshot(NamedTuple):

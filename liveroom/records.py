@@ -6,7 +6,7 @@ be read raises `BadRecordError` with a reason from `BadRecord`, never anything e
 """
 
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from enum import Enum, IntFlag
 from struct import Struct as Layout
 from struct import error as LayoutError  # noqa: N812 - beside Layout
@@ -21,6 +21,8 @@ MAX_PACKAGE_ITEMS: Final = 64
 MAX_UPLINK_BYTES: Final = 64 * 1024
 MAX_BROADCAST_BYTES: Final = 900 * 1024  # below the broker's default of 1 MiB with room for Kafka's own framing
 NO_OFFSET: Final = -1
+MAX_TRACED: Final = 20  # of one batch
+TRACE_HEADER: Final = "liveroom-trace"
 MAX_STATE_BYTES: Final = 512 * 1024 * 1024  # a partition's state unpacked; zlib can pack 1 GB of nothing into 1 MB
 MAX_ROOM_BYTES: Final = (
     64 * 1024 * 1024
@@ -93,7 +95,6 @@ class Uplink(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     level: Annotated[int, msgspec.Meta(ge=0, le=255)] = 0
     package: PackageId = ""
     via: str = ""
-    trace: str = ""
 
     def item_id(self, index: int) -> str:
         """Return the message id of item `index`: the record's own id, with `#index` behind it in a package."""
@@ -272,12 +273,20 @@ class CardEntry(NamedTuple):
     size: int
 
 
+class Traced(NamedTuple):
+    """An interaction that is traced: its trace, and the hash of its room."""
+
+    trace: int
+    room: int
+
+
 class Batch(NamedTuple):
     """A decoded BATCH. `body` and `starts` give payloads without copying: see `rooms`, `notices`, `cards`.
 
     `pos`: the partition's newest acknowledged offset when this was packed. `at_ms`: when it was packed. `oldest_ms`: when
     the oldest interaction in it was accepted (0 where there is none). `clock_ms`: Kafka's time of the newest uplink record it
-    reflects. `balance`: the owner's, with this batch in it.
+    reflects. `balance`: the owner's, with this batch in it. `traces`: of interactions in it that are traced, as the record's
+    headers tell.
     """
 
     stamp: Stamp
@@ -291,6 +300,7 @@ class Batch(NamedTuple):
     body: memoryview
     clock_ms: int = 0
     balance: Balance = Balance()
+    traces: tuple[Traced, ...] = ()
 
     def rooms(self) -> Iterator[tuple[RoomEntry, memoryview]]:
         """Give every room's entry and payload. The gateway's hot loop does the same by hand on `entries`."""
@@ -347,6 +357,20 @@ def encode_claim(claim: Claim) -> bytes:
     """Return the value of a CLAIM."""
     name = claim.instance.encode()
     return _STAMP.pack(_MAGIC, VERSION, RecordType.CLAIM, claim.epoch, claim.owner) + _CLAIM.pack(claim.at_ms, len(name)) + name
+
+
+_TRACED: Final = Layout(">16sQ")
+
+
+def encode_traces(traced: Iterable[Traced]) -> list[tuple[str, bytes]]:
+    """Return the Kafka headers of a BATCH that name what is traced in it; they are no part of the record's value."""
+    return [(TRACE_HEADER, _TRACED.pack(trace.to_bytes(16, "big"), room)) for trace, room in traced]
+
+
+def decode_traces(headers: Iterable[tuple[str, bytes]]) -> tuple[Traced, ...]:
+    """Return what headers name; those of others are passed over."""
+    found = [_TRACED.unpack(value) for name, value in headers if name == TRACE_HEADER and len(value) == _TRACED.size]
+    return tuple(Traced(int.from_bytes(trace, "big"), room) for trace, room in found[:MAX_TRACED])
 
 
 def encode_batch(

@@ -15,7 +15,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Sequence
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import prometheus_client as prometheus
 import structlog
@@ -29,6 +29,9 @@ from liveroom.machine import Machine
 from liveroom.metrics import Metric, Shape
 from liveroom.settings import ServiceSettings, fields
 from liveroom.web import serve
+
+if TYPE_CHECKING:
+    from liveroom.tracing import Tracing
 
 S = TypeVar("S", bound=ServiceSettings)
 LAG_INTERVAL_S = 0.1
@@ -91,6 +94,7 @@ class Runtime:
         self.service = service
         self.metrics = Metrics(service)
         self.stopping = asyncio.Event()
+        self.tracing: Tracing | None = None
         self.loop_lag_s = 0.0
         self._pauses_s: deque[float] = deque(maxlen=1000)
         self._waiting_for: dict[str, str] = dict.fromkeys(conditions, "not yet")
@@ -183,7 +187,12 @@ def main(service: str, settings: type[S], body: Body[S], *conditions: str, argv:
         sys.exit(2)
     configure_logging(parsed, service)
     try:
-        _run(_guarded(service, parsed, body, conditions))
+        tracing = _tracing(service, parsed)
+    except ImportError:
+        sys.stderr.write(f"{service}: LIVEROOM_TRACE_RATIO needs OpenTelemetry: pip install 'liveroom[tracing]'\n")
+        sys.exit(2)
+    try:
+        _run(_guarded(service, parsed, body, conditions, tracing))
     except* Exception as group:
         for leaf in _leaves(group):
             log.critical("service_failed", error=str(leaf) or repr(leaf), exc_info=leaf)
@@ -199,8 +208,17 @@ def _run(work: Any) -> None:
         uvloop.run(work)
 
 
-async def _guarded(service: str, settings: S, body: Body[S], conditions: Sequence[str]) -> None:
+def _tracing(service: str, settings: ServiceSettings) -> "Tracing | None":
+    if not settings.trace_ratio:
+        return None
+    from liveroom.tracing import Tracing  # noqa: PLC0415 - an extra
+
+    return Tracing(service, settings.instance, settings.trace_ratio)
+
+
+async def _guarded(service: str, settings: S, body: Body[S], conditions: Sequence[str], tracing: "Tracing | None") -> None:
     runtime = Runtime(service, *conditions)
+    runtime.tracing = tracing
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, runtime.stopping.set)
@@ -217,6 +235,8 @@ async def _guarded(service: str, settings: S, body: Body[S], conditions: Sequenc
             await asyncio.wait({working})
             watcher.cancel()
             ender.cancel()
+    if tracing is not None:
+        await asyncio.to_thread(tracing.close)
     log.info("stopped")
 
 

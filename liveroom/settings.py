@@ -1,7 +1,8 @@
 """Settings: one frozen model per service, parsed once in `__main__` and passed in. No globals.
 
 Sources, the first wins: environment (`LIVEROOM_...`, nested with `__`: `LIVEROOM_KAFKA__BOOTSTRAP`), the TOML file named by
-`LIVEROOM_CONFIG`, the folder of secrets named by `LIVEROOM_SECRETS` (one file a setting, named like its variable), the default.
+`LIVEROOM_CONFIG`, for gateways the limits file of the load test named by `LIVEROOM_LIMITS` (JSON), the folder of secrets named
+by `LIVEROOM_SECRETS` (one file a setting, named like its variable), the default.
 `KAFKA_BOOTSTRAP` is the default of `kafka.bootstrap`. Every field says its unit and why its default is what it is;
 `python -m ingress --help` prints them.
 """
@@ -16,6 +17,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, TypeAdapter, model_validator
 from pydantic_settings import (
     BaseSettings,
+    JsonConfigSettingsSource,
     NestedSecretsSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
@@ -23,10 +25,13 @@ from pydantic_settings import (
 )
 
 from liveroom.networks import Networks
+from liveroom.records import Limits
 from liveroom.tokens import Key, read_keys, secret
 from liveroom.topics import DEFAULT_PARTITIONS
 
 MIN_KEY_BYTES = 32
+LIMITS = "LIVEROOM_LIMITS"
+_usual = Limits()
 _KEY_ID = re.compile(r"[A-Za-z0-9_-]{1,16}\Z")
 
 
@@ -85,6 +90,12 @@ class ServiceSettings(BaseSettings):
     debug_key: SecretStr = Field(
         SecretStr(""), description="key that operators show at /debug of the internal port; none: there is no /debug"
     )
+    trace_ratio: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="share of interactions that are traced (OpenTelemetry; needs liveroom[tracing]); the same for all services",
+    )
     origins: tuple[str, ...] = Field((), description="pages of these origins may call (CORS) and connect; '*': all")
     kafka: KafkaSettings = Field(default_factory=KafkaSettings, description="the cluster")
 
@@ -99,14 +110,27 @@ class ServiceSettings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         del dotenv_settings, file_secret_settings
         sources: list[PydanticBaseSettingsSource] = [init_settings, env_settings]
-        if file := os.environ.get("LIVEROOM_CONFIG"):
-            if not Path(file).is_file():
-                raise FileNotFoundError(f"LIVEROOM_CONFIG names {file}, which is not a file")
-            sources.append(TomlConfigSettingsSource(settings_cls, Path(file)))
+        if config := _file_named_by("LIVEROOM_CONFIG"):
+            sources.append(TomlConfigSettingsSource(settings_cls, config))
+        if issubclass(settings_cls, EdgeSettings) and (limits := _file_named_by(LIMITS)):
+            try:
+                sources.append(JsonConfigSettingsSource(settings_cls, limits))
+            except (ValueError, TypeError) as error:
+                raise ValueError(f"{LIMITS} names {limits}, which is no JSON object: {error}") from None
         if folder := os.environ.get("LIVEROOM_SECRETS"):
             source = NestedSecretsSettingsSource(settings_cls, folder, secrets_dir_missing="error")  # type: ignore[arg-type]
             sources.append(source)
         return tuple(sources)
+
+
+def _file_named_by(variable: str) -> Path | None:
+    """Return the file that a variable of the environment names, None where it names none."""
+    name = os.environ.get(variable)
+    if not name:
+        return None
+    if not Path(name).is_file():
+        raise FileNotFoundError(f"{variable} names {name}, which is not a file")
+    return Path(name)
 
 
 def _long_enough(key: SecretStr, name: str) -> None:
@@ -252,8 +276,16 @@ class EdgeSettings(TicketSettings):
     handshake_timeout_s: float = Field(5.0, gt=0, description="time to send the upgrade and to join the first room")
     heartbeat_s: float = Field(20.0, gt=0, description="how often viewers are asked to beat")
     drain_s: float = Field(20.0, ge=0, description="time over which viewers are moved away at the end")
-    max_connections: int = Field(10_000, ge=1, description="viewers this gateway takes; the load test finds it")
-    max_joins_per_s: float = Field(500.0, gt=0, description="joins a second this gateway takes; the load test finds it")
+    max_connections: int = Field(_usual.connections, ge=1, description="viewers this gateway takes; the load test finds it")
+    max_joins_per_s: float = Field(
+        _usual.joins_per_s, gt=0, description="joins a second this gateway takes; the load test finds it"
+    )
+    max_cpu: float = Field(
+        _usual.cpu, gt=0, le=1, description="share of a core from which on it gets next to no new viewers; so the next three"
+    )
+    max_loop_lag_ms: float = Field(_usual.loop_lag_ms, gt=0, description="how late its event loop may run")
+    max_bytes_per_s: float = Field(_usual.bytes_per_s, gt=0, description="bytes a second to viewers; the load test finds it")
+    max_packets_per_s: float = Field(_usual.packets_per_s, gt=0, description="pushes a second; the load test finds it")
     max_per_address: int = Field(0, ge=0, description="viewers from one address; 0: any number (a whole campus may share one)")
     max_unsent_bytes: int = Field(256 * 1024, ge=4096, description="unsent bytes at which a viewer is closed as too slow")
     slow_unsent_bytes: int = Field(
@@ -268,6 +300,18 @@ class EdgeSettings(TicketSettings):
         None, description="certificate chain, PEM; with it the public port speaks TLS (wss, https)"
     )
     tls_key_file: Path | None = Field(None, description="key of the certificate, PEM")
+
+    @property
+    def limits(self) -> Limits:
+        """What this gateway can carry, as it tells scheduler and autoscaler."""
+        return Limits(
+            connections=self.max_connections,
+            joins_per_s=self.max_joins_per_s,
+            cpu=self.max_cpu,
+            loop_lag_ms=self.max_loop_lag_ms,
+            bytes_per_s=self.max_bytes_per_s,
+            packets_per_s=self.max_packets_per_s,
+        )
 
 
 class SchedulerSettings(TokenSettings, TicketSettings):

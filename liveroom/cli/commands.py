@@ -72,6 +72,14 @@ class Act(StrEnum):
     DECISIONS = "decisions"
 
 
+class Ramp(StrEnum):
+    """What `liveroom loadtest` raises."""
+
+    VIEWERS = "viewers"
+    JOINS = "joins"
+    BYTES = "bytes"
+
+
 class RoleName(StrEnum):
     """The roles as the command line takes them."""
 
@@ -323,6 +331,55 @@ def simulate(
 
 
 @app.command()
+def loadtest(
+    ramp: Annotated[
+        list[Ramp] | None, typer.Option(help="what is raised; may be given again; default: all three, in turn")
+    ] = None,
+    runs: Annotated[int, typer.Option(min=1, max=20, help="of each ramp; the median counts")] = 3,
+    first: Annotated[int, typer.Option(min=10, help="viewers to begin with")] = 1000,
+    most: Annotated[int, typer.Option(min=10, max=1_000_000, help="viewers to end at, if nothing breaks")] = 100_000,
+    messages_per_s: Annotated[
+        float, typer.Option(min=0.1, max=100_000, help="danmaku (and a gift in a hundred) a second, in all rooms together")
+    ] = 100.0,
+    rooms: Annotated[int, typer.Option(min=1, max=1000, help="rooms that viewers and danmaku are spread over")] = 1,
+    factor: Annotated[float, typer.Option(min=1.01, max=10, help="each step is so many times the one before")] = 1.25,
+    step: Annotated[float, typer.Option(min=1, metavar="SECONDS", help="how long each step is looked at")] = 6.0,
+    cpu: Annotated[float, typer.Option(min=0.01, max=1, help="objective: busy share of the gateway's core")] = 0.9,
+    loop_lag_ms: Annotated[float, typer.Option(min=0.1, help="objective: how late the gateway's event loop is, mean")] = 50.0,
+    delay_ms: Annotated[float, typer.Option(min=1, help="objective: from acceptance to a viewer, 99th percentile")] = 1000.0,
+    limits: Annotated[
+        Path | None, typer.Option(dir_okay=False, metavar="FILE", help="write what follows for gateways, JSON: LIVEROOM_LIMITS")
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option(dir_okay=False, metavar="FILE", help="write a report, HTML; plots need liveroom[plots]")
+    ] = None,
+) -> None:
+    """Find out how much one gateway carries on this machine, by loading it until an objective breaks.
+
+    Runs a system of its own, with the gateway alone on a processor core and the load on the others. Takes two cores, and many
+    minutes. Exit code 1 if it is inconclusive (nothing broke, or the load's own core was over 85% busy) or if a viewer that
+    checks everything found something wrong.
+    """
+    from liveroom.cli.knee import Kind, Objectives  # noqa: PLC0415 - see the module's docstring
+    from liveroom.cli.loadtest import LoadOptions, run_loadtest  # noqa: PLC0415
+
+    options = LoadOptions(
+        ramps=[Kind(each.value) for each in ramp or Ramp],
+        runs=runs,
+        first=first,
+        most=most,
+        messages_per_s=messages_per_s,
+        rooms=rooms,
+        factor=factor,
+        step_s=step,
+        objectives=Objectives(cpu=cpu, loop_lag_ms=loop_lag_ms, delay_ms=delay_ms),
+        limits_file=limits,
+        report_file=report,
+    )
+    _run(run_loadtest(options))
+
+
+@app.command()
 def canary(
     interval: Annotated[float, typer.Option(min=0.05, metavar="SECONDS", help="how often a gift is sent")] = 1.0,
     duration: Annotated[float | None, typer.Option(min=1, metavar="SECONDS", help="end by itself")] = None,
@@ -413,6 +470,7 @@ def _run(work: Coroutine[None, None, int]) -> None:
     from liveroom.cli.danmaku import DanmakuFileError  # noqa: PLC0415 - see the module's docstring
     from liveroom.cli.java import NoJavaError  # noqa: PLC0415
     from liveroom.cli.kafkajars import JarError  # noqa: PLC0415
+    from liveroom.cli.laboratory import LoadError  # noqa: PLC0415
     from liveroom.cli.localkafka import LocalKafkaError  # noqa: PLC0415
     from liveroom.cli.pooleye import PoolError  # noqa: PLC0415
     from liveroom.cli.processes import ServiceError  # noqa: PLC0415
@@ -424,6 +482,7 @@ def _run(work: Coroutine[None, None, int]) -> None:
         DanmakuFileError,
         NoJavaError,
         JarError,
+        LoadError,
         LocalKafkaError,
         PoolError,
         PrometheusError,

@@ -16,6 +16,7 @@ from xml.parsers import expat
 
 from liveroom.bodies import Danmaku, Mode
 
+FILE: Final = "danmaku-130614.xml"
 MAX_FILE_BYTES: Final = 64 * 1024 * 1024
 MAX_TEXT_CHARS: Final = 200
 MIN_SIZE: Final = 12
@@ -60,6 +61,15 @@ class DanmakuFile(NamedTuple):
     def length_s(self) -> float:
         """Time of the last line."""
         return self.lines[-1].at_s if self.lines else 0.0
+
+
+def default_file() -> Path:
+    """Return the danmaku that come with us: beside this module in a wheel, among the tests in a checkout."""
+    places = (Path(__file__).with_name("data") / FILE, Path(__file__).parents[2] / "tests" / "data" / FILE)
+    for path in places:
+        if path.is_file():
+            return path
+    raise DanmakuFileError(f"{FILE} is not where it should be ({places[0]}); name a file with --file")
 
 
 def read_file(path: Path) -> DanmakuFile:

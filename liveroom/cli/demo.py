@@ -25,9 +25,9 @@ from rich.live import Live
 
 from liveroom import metrics
 from liveroom.bodies import Like
-from liveroom.cli.danmaku import DanmakuFileError, Line, read_file
+from liveroom.cli.danmaku import DanmakuFileError, Line, default_file, read_file
 from liveroom.cli.pooleye import PoolError, PoolEye
-from liveroom.cli.processes import ROOT, Service, ServiceError
+from liveroom.cli.processes import Service, ServiceError
 from liveroom.cli.replay import CONNECTIONS, Answer, Player, send_cue
 from liveroom.cli.script import Cue, loop, write
 from liveroom.cli.show import KEYS, KEYS_OF_SURGE, Gateway, Screen, quantile, status_line, table
@@ -51,9 +51,7 @@ SILENT_S: Final = 3.0
 WINDOW: Final = 10  # looks that rates and delays are taken over
 TOKEN_TTL_S: Final = 7 * 86_400
 NOTICED: Final = 6
-FILE: Final = "danmaku-130614.xml"
 # In a wheel the file lies beside this module, in a checkout with the test data.
-FILES: Final = (Path(__file__).with_name("data") / FILE, ROOT / "tests" / "data" / FILE)
 _MAX_SAMPLES: Final = 20_000
 _FEW_JOINS_PER_S: Final = 500.0
 
@@ -410,7 +408,7 @@ async def run_demo(options: DemoOptions) -> int:
 
 async def _demo(options: DemoOptions, console: Console, ending: asyncio.Event, playing: asyncio.Event) -> int:
     steps = Steps(console)
-    found = await asyncio.to_thread(read_file, options.file or _default_file())
+    found = await asyncio.to_thread(read_file, options.file or default_file())
     if not found.lines:
         raise DanmakuFileError(f"{options.file}: there is no danmaku in it")
     seed = options.seed if options.seed is not None else secrets.randbelow(1_000_000)
@@ -549,10 +547,3 @@ def keys(ending: asyncio.Event, demo: Demo) -> Iterator[None]:
     finally:
         loop_.remove_reader(descriptor)
         termios.tcsetattr(descriptor, termios.TCSANOW, before)
-
-
-def _default_file() -> Path:
-    for path in FILES:
-        if path.is_file():
-            return path
-    raise DanmakuFileError(f"{FILE} is not where it should be ({FILES[0]}); name a file with --file")

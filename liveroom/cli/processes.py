@@ -65,6 +65,14 @@ class Death:
         return f"{self.service} {self.why}; the end of {self.log}:\n{self.tail}"
 
 
+def importing() -> dict[str, str]:
+    """Return this process's environment, such that a child finds our modules."""
+    environment = dict(os.environ)
+    if (ROOT / "pyproject.toml").is_file():  # a checkout, perhaps not installed; in a wheel this is site-packages
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), environment.get("PYTHONPATH"))))
+    return environment
+
+
 class ServiceError(Exception):
     """A service does not start, or ended by itself; the message holds the end of its log."""
 
@@ -232,9 +240,7 @@ class Service:
         }
 
     def _environment(self) -> dict[str, str]:
-        environment = dict(os.environ)
-        if (ROOT / "pyproject.toml").is_file():  # a checkout, perhaps not installed; in a wheel this is site-packages
-            environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), environment.get("PYTHONPATH"))))
+        environment = importing()
         environment |= {"LIVEROOM_INSTANCE": self.name, "LIVEROOM_HOST": HOST, "LIVEROOM_INTERNAL_HOST": HOST}
         environment |= {"LIVEROOM_PORT": str(self.port), "LIVEROOM_INTERNAL_PORT": str(self.internal_port)}
         return environment | dict(self.environment)

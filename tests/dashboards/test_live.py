@@ -18,7 +18,9 @@ from dashboards.boards import ALL
 from liveroom.cli.processes import System
 from liveroom.cli.prometheus import run_prometheus
 from liveroom.kinds import Role
-from tests.e2e.audience import Audience, knows_gateways
+from liveroom.ports import HOST
+from tests.e2e.audience import Audience, knows_gateways, settled
+from tests.kafkaproxy import kafka_proxy
 from viewer.client import Accepted, Sender
 from viewer.ledger import Ledger
 
@@ -159,3 +161,25 @@ async def test_a_pool_that_needs_more_than_it_may_have_says_so(
     async with watched(kafka_bootstrap, monkeypatch, prometheus_folder, **more) as (_, prom, audience, stack):
         await audience.join(stack, 18)
         await prom.until_firing({"AutoscalerAtMax"})
+
+
+async def test_a_consumer_that_hangs_is_replaced_and_said_and_nothing_is_missed(
+    kafka_bootstrap: str, prometheus_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with kafka_proxy(kafka_bootstrap) as proxy:
+        more = {"edges": 2, "settings_of": {"edge": {"KAFKA__BOOTSTRAP": f"{HOST}:{proxy.port}"}}}
+        async with watched(kafka_bootstrap, monkeypatch, prometheus_folder, **more) as (system, prom, audience, stack):
+            await audience.join(stack, 4)
+            async with aiohttp.ClientSession() as http:
+                sender = Sender(system.ingress_url, system.token("ann"), http)
+                assert isinstance(await sender.gift("lobby", "rose"), Accepted)
+                assert "StalledConsumer" not in await prom.firing()
+                proxy.hangs = True
+                ids = [sent.id for _ in range(5) if isinstance(sent := await sender.gift("lobby", "rose"), Accepted)]
+                await prom.until_firing({"StalledConsumer"})
+                proxy.hangs = False
+                assert proxy.held
+                assert len(ids) == 5
+                await settled(lambda: all(set(ids) <= {each.message.id for each in seen} for seen in audience.seen))
+                assert all([each.message.id for each in seen][-5:] == ids for seen in audience.seen), "in order, once"
+                await prom.until_quiet({"StalledConsumer"})

@@ -98,7 +98,7 @@ async def served(**changed: Any) -> AsyncIterator[Served]:
     entrance = Entrance(settings, queue, rules, libraries, reviewer, runtime.metrics)
     states, announcer = RoomStates(settings, queue, rules), Announcer(settings, queue, runtime)
     acts = Acts(entrance.desk, entrance.gate, rules, states, announcer)
-    app = App(settings, Verifier(settings.read_token_keys(), settings.token_leeway_s), entrance, acts, runtime.metrics)
+    app = App(settings, Verifier(settings.read_token_keys(), settings.token_leeway_s), entrance, acts, runtime)
     async with serve(app.web, "127.0.0.1", 0) as (_, port):
         url = f"http://127.0.0.1:{port}"
         async with aiohttp.ClientSession(url) as http:

@@ -81,9 +81,7 @@ def _package() -> Uplink:
         Item(Kind.LIKE, msgspec.Raw(b'{"count":3}')),
         Item(Kind.DANMAKU, msgspec.Raw(b'{"text":"hi"}')),
     ]
-    return uplink(
-        id="p1", items=items, name="Ann", role=Role.MODERATOR, level=7, package="order-5", via="gift-service", trace="00-1"
-    )
+    return uplink(id="p1", items=items, name="Ann", role=Role.MODERATOR, level=7, package="order-5", via="gift-service")
 
 
 def batch() -> bytes:

@@ -79,7 +79,6 @@ UPLINKS = st.builds(
     level=U8,
     package=st.from_regex(r"[A-Za-z0-9_.:-]{0,64}", fullmatch=True),
     via=TEXTS,
-    trace=TEXTS,
 )
 
 

@@ -30,7 +30,22 @@ from viewer.client import Accepted, Sender
 from viewer.session import Counts, Delivered, Ended, Entered, Hole, Lost, Progress
 
 KEY = "k" * 64
-COMMANDS = ("demo", "up", "doctor", "replay", "watch", "send", "simulate", "pool", "top", "canary", "token", "topics")
+COMMANDS = (
+    "demo",
+    "up",
+    "doctor",
+    "replay",
+    "watch",
+    "send",
+    "simulate",
+    "pool",
+    "top",
+    "canary",
+    "loadtest",
+    "loadtest",
+    "token",
+    "topics",
+)
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,176 @@
+"""Where one gateway stops keeping its promises, from what a load test measured step by step. Pure.
+
+Owns the arithmetic: which objective breaks first, at which load each one does, how far runs differ, what limits follow. A load
+generator that was itself too busy proves nothing: then there is no knee, and it says so.
+"""
+
+import statistics
+from collections.abc import Sequence
+from enum import Enum
+from typing import Final, NamedTuple
+
+CLIENT_BUSY: Final = 0.85
+
+
+class Resource(Enum):
+    """What an objective is about, by the name of its measure."""
+
+    CPU = "cpu"
+    LOOP_LAG = "loop_lag_ms"
+    DELAY = "delay_ms"
+    SKIPPED = "skipped"
+    MISSING = "missing"
+
+
+class Objectives(NamedTuple):
+    """What a gateway must hold to. Above any of these a step is broken.
+
+    `cpu`: busy share of its core. `loop_lag_ms`: mean lateness of its loop's timer. `delay_ms`: from acceptance to a viewer,
+    99th percentile. `skipped`: share of pushes left out, and of viewers closed, for being slow. `missing`: share of the viewers
+    who should be in a room, or should have come in within this step, and are not.
+    """
+
+    cpu: float = 0.9
+    loop_lag_ms: float = 50.0
+    delay_ms: float = 1000.0
+    skipped: float = 0.001
+    missing: float = 0.01
+
+
+class Measures(NamedTuple):
+    """One step: what the gateway did under a load, and how busy the load's own cores were (`client`, share of the busiest).
+
+    Rates are per second. None: not known, which breaks nothing.
+    """
+
+    level: float
+    cpu: float
+    loop_lag_ms: float
+    delay_ms: float | None
+    skipped: float
+    missing: float
+    client: float
+    connections: float
+    joins_per_s: float
+    packets_per_s: float
+    bytes_per_s: float
+    rss_bytes: float
+
+    def broken(self, objectives: Objectives) -> list[Resource]:
+        """Return what is over its objective."""
+        return [
+            resource
+            for resource in Resource
+            if (value := getattr(self, resource.value)) is not None and value > getattr(objectives, resource.value)
+        ]
+
+    @property
+    def is_trusted(self) -> bool:
+        """Whether the load generator had time enough to load."""
+        return self.client <= CLIENT_BUSY
+
+
+class Crossing(NamedTuple):
+    """Where a resource meets its objective; `level` None: not within this run."""
+
+    resource: Resource
+    level: float | None
+
+
+class Knee(NamedTuple):
+    """What a run found: the highest load at which everything holds, what breaks first, and what the gateway does there."""
+
+    level: float
+    resource: Resource
+    there: Measures
+    crossings: tuple[Crossing, ...]
+
+
+class Kind(Enum):
+    """What a ramp raises: viewers in busy rooms; how many a second come and go; what is said to uncompressed viewers."""
+
+    VIEWERS = "viewers"
+    JOINS = "joins"
+    BYTES = "bytes"
+
+
+class Inconclusive(NamedTuple):
+    """Why a run found no knee. `held`: the highest load at which everything held and the load generator was not too busy."""
+
+    why: str
+    held: float | None
+
+
+class Found(NamedTuple):
+    """Several runs together. `spread`: of the knees, largest less smallest over the median."""
+
+    median: Knee
+    spread: float
+    levels: tuple[float, ...]
+
+
+class Ramp(NamedTuple):
+    """One ramp: what all its runs measured, and what came of them."""
+
+    kind: Kind
+    runs: tuple[tuple[Measures, ...], ...]
+    result: Found | Inconclusive
+
+
+def find_knee(steps: Sequence[Measures], objectives: Objectives) -> Knee | Inconclusive:
+    """Return the knee of a ramp whose levels rise, between its last step that held and its first that did not."""
+    held: Measures | None = None
+    for step in steps:
+        broken = step.broken(objectives)
+        if not step.is_trusted:
+            return Inconclusive(
+                f"the load generator's own core was {step.client:.0%} busy at {step.level:,.0f}", held.level if held else None
+            )
+        if not broken:
+            held = step
+            continue
+        if held is None:
+            return Inconclusive(f"{_names(broken)} broke at the first step already: begin lower", None)
+        crossings = [Crossing(resource, _crossing(resource, held, step, objectives)) for resource in Resource]
+        level, first = min((crossing.level, crossing.resource.value) for crossing in crossings if crossing.level is not None)
+        return Knee(level, Resource(first), _between(held, step, level), tuple(crossings))
+    return Inconclusive("nothing broke: go higher", held.level if held else None)
+
+
+def settle(runs: Sequence[Knee | Inconclusive]) -> Found | Inconclusive:
+    """Return the median of runs, or the first that found none."""
+    knees: list[Knee] = []
+    for run in runs:
+        if isinstance(run, Inconclusive):
+            return run
+        knees.append(run)
+    knees.sort(key=lambda knee: knee.level)
+    levels = tuple(knee.level for knee in knees)
+    median = knees[(len(knees) - 1) // 2]
+    return Found(median, (levels[-1] - levels[0]) / statistics.median(levels), levels)
+
+
+def _crossing(resource: Resource, held: Measures, broken: Measures, objectives: Objectives) -> float | None:
+    """Return where a straight line from the one step to the other meets the objective."""
+    name = resource.value
+    after, limit = getattr(broken, name), getattr(objectives, name)
+    if after is None or after <= limit:
+        return None
+    before = getattr(held, name)
+    if before is None:
+        return held.level
+    share = (limit - before) / (after - before)
+    return float(held.level + share * (broken.level - held.level))
+
+
+def _between(held: Measures, broken: Measures, level: float) -> Measures:
+    share = (level - held.level) / (broken.level - held.level)
+
+    def at(before: float | None, after: float | None) -> float | None:
+        return before if before is None or after is None else before + share * (after - before)
+
+    return Measures(*(at(before, after) for before, after in zip(held, broken, strict=True)))  # type: ignore[arg-type]
+
+
+def _names(broken: Sequence[Resource]) -> str:
+    return ", ".join(resource.value for resource in broken)
