@@ -21,6 +21,7 @@ AUDIENCE: Final = "liveroom"
 LEEWAY_S: Final = 30.0
 MAX_TOKEN_CHARS: Final = 8192
 MAX_CACHED: Final = 50_000
+FORGOTTEN_AT_ONCE: Final = 3
 MIN_SECRET_BYTES: Final = 32
 MIN_RSA_BITS: Final = 2048
 ANY: Final = ""
@@ -119,10 +120,17 @@ class Verifier:
             raise ProblemError(Code.TOKEN_INVALID, f"longer than {MAX_TOKEN_CHARS}")
         claims = self._claims(token)
         user = user_of(claims)
-        if len(self._known) >= MAX_CACHED:
-            del self._known[next(iter(self._known))]
+        self._forget_some(now_s)
         self._known[token] = user, float(claims["exp"]) + self._leeway_s
         return user
+
+    def _forget_some(self, now_s: float) -> None:
+        """Make room for one more, and let go of those that came first and are over: they are never shown again."""
+        for _ in range(FORGOTTEN_AT_ONCE):
+            first = next(iter(self._known), None)
+            if first is None or (len(self._known) < MAX_CACHED and now_s < self._known[first][1]):
+                return
+            del self._known[first]
 
     def _claims(self, token: str) -> dict[str, Any]:
         try:
