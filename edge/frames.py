@@ -1,4 +1,4 @@
-"""One room's part of a BATCH as this gateway keeps it: its numbers and its finished WebSocket frames. Pure.
+"""One room's part of a BATCH as this gateway keeps it: its numbers and its finished frames. Pure.
 
 Owns making each frame once, and taking messages out again when they are cleared. Made by the hub; shared by all viewers, their
 queues and the room's ring.
@@ -46,15 +46,25 @@ class Cleared(NamedTuple):
                 yield _encode(name)
 
 
+PLAIN: Final = 0
+DEFLATED: Final = 1
+EVENTS: Final = 2
 _line_decoder: Final = msgspec.json.Decoder(Line)
 _clear_decoder: Final = msgspec.json.Decoder(Clear)
 _encode: Final = msgspec.json.Encoder().encode
 
 
+def as_event(text: bytes, name: str = "") -> bytes:
+    """Return a text as one server-sent event, for viewers whose network lets no WebSocket through."""
+    head = f"event: {name}\n".encode() if name else b""
+    return b"%bdata: %b\n\n" % (head, text.replace(b"\n", b"\ndata: "))
+
+
 class Frames:
     """A room's part of a BATCH, or any other public frame (numbers zero).
 
-    `made`: the frames of everything, plain and deflated; None until somebody needed it (`make`). `offset`: of its record.
+    `made`: the frames of everything by form (`PLAIN` and `DEFLATED` for WebSockets, `EVENTS` for event streams); None until
+    somebody needed it (`make`). `offset`: of its record.
     `first` to `last`: its numbers; `rseq`: the newest reliable one.
     """
 
@@ -94,32 +104,32 @@ class Frames:
         self.rseq = rseq
         self.offset = offset
         self.at_s = at_s
-        self.made: list[bytes | None] = [None, None]
-        self._reliable: list[bytes | None] = [None, None]
+        self.made: list[bytes | None] = [None, None, None]
+        self._reliable: list[bytes | None] = [None, None, None]
 
-    def make(self, *, deflate: bool) -> bytes:
+    def make(self, form: int) -> bytes:
         """Return the frame of everything; deflated only where the batch is and the viewer takes it."""
-        return self._frame(self.made, self.payload, deflate=deflate)
+        return self._frame(self.made, self.payload, form)
 
-    def reliable(self, *, deflate: bool) -> bytes | None:
+    def reliable(self, form: int) -> bytes | None:
         """Return the frame of the header and the reliable messages; None where nothing is reliable."""
         if not self.reliable_size:
             return None
-        return self._frame(self._reliable, self.payload[: self.reliable_size], deflate=deflate)
+        return self._frame(self._reliable, self.payload[: self.reliable_size], form)
 
     def forget(self) -> None:
         """Drop the frames that were made: they can be made again."""
-        self.made = [None, None]
-        self._reliable = [None, None]
+        self.made = [None, None, None]
+        self._reliable = [None, None, None]
 
-    def _frame(self, made: list[bytes | None], payload: bytes, *, deflate: bool) -> bytes:
-        frame = made[deflate]
+    def _frame(self, made: list[bytes | None], payload: bytes, form: int) -> bytes:
+        frame = made[form]
         if frame is None:
-            deflated = deflate and self.is_deflated
+            deflated = form == DEFLATED and self.is_deflated
             text = inflate(payload) if self.is_deflated and not deflated else payload
-            frame = made[deflate] = websocket_frame(text, deflated=deflated)
-            if not self.is_deflated:
-                made[not deflate] = frame
+            frame = made[form] = as_event(text) if form == EVENTS else websocket_frame(text, deflated=deflated)
+            if not self.is_deflated and form != EVENTS:
+                made[PLAIN] = made[DEFLATED] = frame
         return frame
 
     def lines(self) -> Iterator[tuple[Line, bytes]]:

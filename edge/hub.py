@@ -14,7 +14,6 @@ from liveroom.closecodes import Close
 from liveroom.kinds import Role
 from liveroom.records import CARD_ENTRY, NOTICE_ENTRY, ROOM_ENTRY, Batch, RoomFlags
 from liveroom.topics import room_hash
-from liveroom.wire import websocket_frame
 
 SLICE: Final = 1000  # pushes between two looks at the loop: 5 to 10 ms
 LINGER_S: Final = 120.0
@@ -32,13 +31,13 @@ class Member(Protocol):
     user_hash: int
     role: Role
     rooms: dict[int, Room]
-    deflates: bool
+    form: int
 
     def push(self, frames: Frames) -> int:
         """Send a batch, or what a slow viewer gets of it; return the bytes sent (0: skipped)."""
 
-    def send(self, frame: bytes) -> None:
-        """Send a finished frame."""
+    def send(self, text: bytes) -> None:
+        """Send a text of its own."""
 
     def close(self, code: Close, reason: str = "", /) -> None:
         """Say why, and end."""
@@ -216,15 +215,14 @@ class Hub:
         """Give notices to the devices of their users; return who is put out with one."""
         kicked: list[tuple[int, int]] = []
         for room_, user, size in NOTICE_ENTRY.iter_unpack(batch.notice_entries):
-            text = batch.body[start : start + size]
+            text = bytes(batch.body[start : start + size])
             start += size
             devices = [member for member in self.devices(user) if room_ == 0 or room_ in member.rooms]
             if not devices:
                 continue
-            frame = websocket_frame(text)
             for member in devices:
-                member.send(frame)
-            if _KICK in bytes(text):
+                member.send(text)
+            if _KICK in text:
                 kicked.append((room_, user))
         return tuple(kicked)
 

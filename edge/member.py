@@ -11,7 +11,7 @@ import socket
 from collections import deque
 from typing import Final, Protocol, cast
 
-from edge.frames import Frames
+from edge.frames import DEFLATED, EVENTS, Frames, as_event
 from edge.receiver import Closing, Fault, Ping, Receiver, Text
 from edge.room import Room
 from liveroom.closecodes import TABLE, Close
@@ -63,11 +63,11 @@ class Waiting:
         self.is_whole = is_whole
         self.at_s = at_s
 
-    def make(self, *, deflate: bool) -> bytes | None:
+    def make(self, form: int) -> bytes | None:
         """Return the frame as it is now: what was cleared meanwhile is not in it."""
         if self.frames is None:
             return self.data
-        return self.frames.make(deflate=deflate) if self.is_whole else self.frames.reliable(deflate=deflate)
+        return self.frames.make(form) if self.is_whole else self.frames.reliable(form)
 
 
 class Backlog:
@@ -94,8 +94,8 @@ class Member(asyncio.Protocol):
         "blocked",
         "close_code",
         "closing_s",
-        "deflates",
         "fd",
+        "form",
         "frames",
         "heard_s",
         "pull",
@@ -107,13 +107,13 @@ class Member(asyncio.Protocol):
         "user_hash",
     )
 
-    def __init__(self, gateway: Gateway, user: User, pull: str, now_s: float, *, deflates: bool) -> None:
+    def __init__(self, gateway: Gateway, user: User, pull: str, now_s: float, form: int) -> None:
         self._gateway = gateway
-        self._receiver = Receiver(deflates=deflates)
+        self._receiver = Receiver(deflates=form == DEFLATED)
         self.transport: asyncio.Transport | None = None
         self.fd = NO_FD
         self.blocked = True
-        self.deflates = deflates
+        self.form = form
         self.user = user.id
         self.user_hash = room_hash(user.id)
         self.role = user.role
@@ -149,7 +149,7 @@ class Member(asyncio.Protocol):
         """Send a batch, or what a slow viewer gets of it; return the bytes taken (0: skipped)."""
         if self.blocked:
             return self._push_behind(frames)
-        frame = frames.made[self.deflates] or frames.make(deflate=self.deflates)
+        frame = frames.made[self.form] or frames.make(self.form)
         size = len(frame)
         try:
             sent = _write(self.fd, frame)
@@ -162,8 +162,16 @@ class Member(asyncio.Protocol):
             self._wait(frame[sent:])
         return size
 
-    def send(self, frame: bytes) -> None:
-        """Send a finished frame that must not be left out."""
+    def send(self, text: bytes) -> None:
+        """Send a text that must not be left out."""
+        self.send_raw(self.framed(text))
+
+    def framed(self, text: bytes) -> bytes:
+        """Return a text as it goes to this viewer."""
+        return websocket_frame(text)
+
+    def send_raw(self, frame: bytes) -> None:
+        """Send finished bytes that must not be left out."""
         if self.close_code:
             return
         if self.blocked:
@@ -181,13 +189,13 @@ class Member(asyncio.Protocol):
 
     def replay(self, frames: Frames, *, is_whole: bool) -> None:
         """Send all of a batch or its reliable part, however slow the viewer is."""
-        frame = frames.make(deflate=self.deflates) if is_whole else frames.reliable(deflate=self.deflates)
+        frame = frames.make(self.form) if is_whole else frames.reliable(self.form)
         if frame is None or self.close_code:
             return
         if self.blocked:
             self._queue(Waiting(frame, frames, self._gateway.now_s(), is_whole=is_whole))
         else:
-            self.send(frame)
+            self.send_raw(frame)
 
     def _push_behind(self, frames: Frames) -> int:
         """Push to a viewer for whom something waits already."""
@@ -195,7 +203,7 @@ class Member(asyncio.Protocol):
             return 0
         backlog = self._gateway.backlogs.get(self)
         is_whole = backlog is None or backlog.size <= self._gateway.slow_unsent
-        frame = frames.make(deflate=self.deflates) if is_whole else frames.reliable(deflate=self.deflates)
+        frame = frames.make(self.form) if is_whole else frames.reliable(self.form)
         if frame is None:
             return 0
         self._queue(Waiting(frame, frames, self._gateway.now_s(), is_whole=is_whole))
@@ -261,7 +269,7 @@ class Member(asyncio.Protocol):
             waiting = backlog.waiting.popleft()
             gateway.unsent -= waiting.size
             backlog.size -= waiting.size
-            frame = waiting.make(deflate=self.deflates)
+            frame = waiting.make(self.form)
             if frame is None:
                 continue
             transport.write(frame)
@@ -296,7 +304,7 @@ class Member(asyncio.Protocol):
                         self._gateway.heard(self, text)
                 case Ping(payload):
                     self.heard_s = self._gateway.now_s()
-                    self.send(websocket_frame(payload, PONG))
+                    self.send_raw(websocket_frame(payload, PONG))
                 case Closing(code):
                     self._answer_close(code)
                 case Fault(code, reason):
@@ -312,7 +320,10 @@ class Member(asyncio.Protocol):
     def close(self, code: Close, reason: str = "") -> None:
         """Say why, and end. What waits for a slow viewer is given up."""
         if self.transport is not None and not self.close_code:
-            self._end(code, close_frame(code, reason or TABLE[code].reason))
+            self._end(code, self._goodbye(code, reason or TABLE[code].reason))
+
+    def _goodbye(self, code: Close, reason: str) -> bytes:
+        return close_frame(code, reason)
 
     def _answer_close(self, code: int | None) -> None:
         if self.transport is None:
@@ -351,3 +362,32 @@ class Member(asyncio.Protocol):
         self.transport = None
         self._give_up()
         self._gateway.lost(self)
+
+
+class Listener(Member):
+    """A viewer whose network lets no WebSocket through: it hears events over HTTP, and speaks by requests of their own."""
+
+    __slots__ = ()
+
+    def __init__(self, gateway: Gateway, user: User, pull: str, now_s: float) -> None:
+        super().__init__(gateway, user, pull, now_s, EVENTS)
+
+    def framed(self, text: bytes) -> bytes:
+        """Return a text as it goes to this viewer."""
+        return as_event(text)
+
+    def data_received(self, data: bytes) -> None:
+        """Pass over what comes: the stream goes one way."""
+
+    def spoke(self, text: bytes) -> None:
+        """Take what the viewer said in a request."""
+        self.frames += 1
+        if self.frames > MAX_FRAMES_A_TURN:
+            self.close(Close.TOO_FAST)
+            return
+        self.heard_s = self._gateway.now_s()
+        if not self.close_code:
+            self._gateway.heard(self, text)
+
+    def _goodbye(self, code: Close, reason: str) -> bytes:
+        return as_event(f"{code.value} {reason}".encode(), "close")

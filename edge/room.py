@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
-from edge.frames import Cleared, Frames
+from edge.frames import DEFLATED, Cleared, Frames
 from liveroom.wire import Card, Joined, encode_frame, pack_lines
 
 if TYPE_CHECKING:
@@ -162,27 +162,27 @@ class Room:
         return True
 
     # ---- answers
-    def greeting(self, now_s: float, *, deflates: bool) -> Sequence[tuple[Frames, bool]]:
+    def greeting(self, now_s: float, form: int) -> Sequence[tuple[Frames, bool]]:
         """Return what a viewer without a place of its own gets, and of each whether all of it: `joined`, what came since."""
         if not self.has_fresh_card(now_s) or self.card is None or self.card_at is None:
             return [(_public(Joined(self.name, self.epoch, self.seq, self.rseq, self.pos)), True)]
         epoch, seq, rseq = self.card_at
         if self._greeting is None:
             self._greeting = _public(Joined(self.name, epoch, seq, rseq, self.pos, card=_card_decoder.decode(self.card)))
-        since, _ = self._since(self.card_at, GREETING_WHOLE_BYTES, deflates=deflates)
+        since, _ = self._since(self.card_at, GREETING_WHOLE_BYTES, form)
         return [(self._greeting, True), *since]
 
-    def missed(self, at: Position, *, deflates: bool) -> Sequence[tuple[Frames, bool]] | None:
+    def missed(self, at: Position, form: int) -> Sequence[tuple[Frames, bool]] | None:
         """Return what a viewer has missed, and of each whether all of it (else its reliable part); None: a pull must tell."""
         if at.epoch != self.epoch or not (at.seq >= self.base[0] or at.rseq >= self.base[1]):
             return None
-        since, size = self._since(at, RESUME_WHOLE_BYTES, deflates=deflates)
+        since, size = self._since(at, RESUME_WHOLE_BYTES, form)
         if size > RESUME_BYTES:
             return None
         joined = Joined(self.name, at.epoch, at.seq, at.rseq, self.pos, resumed=True)
         return [(_public(joined), True), *since]
 
-    def _since(self, at: Position, whole_bytes: int, *, deflates: bool) -> tuple[list[tuple[Frames, bool]], int]:
+    def _since(self, at: Position, whole_bytes: int, form: int) -> tuple[list[tuple[Frames, bool]], int]:
         """Return what the ring holds behind a place, and its bytes.
 
         Of a long time the chatter is left out as for slow viewers: only the newest `whole_bytes` of it are worth sending.
@@ -192,7 +192,7 @@ class Room:
         for frames in reversed(self.ring):
             if frames.last <= at.seq and frames.rseq <= at.rseq:
                 break
-            whole = len(frames.payload) * (1 if deflates or not frames.is_deflated else _INFLATES)
+            whole = len(frames.payload) * (1 if form == DEFLATED or not frames.is_deflated else _INFLATES)
             is_whole = size + whole <= whole_bytes
             if is_whole or frames.reliable_size:
                 size += whole if is_whole else whole * frames.reliable_size // len(frames.payload)

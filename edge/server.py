@@ -1,8 +1,8 @@
 """The viewers' side of the edge: the upgrade with its ticket, then one member each, without a task or a timer.
 
-Owns `GET /v1/live`, the members and their time-outs (one timing wheel), what viewers ask, and how they are moved away. Refuses
-with a problem before the upgrade (ticket, origin, full, draining), with a close code after it. What it knows of rooms it asks
-of the hub; pulls are `edge.pulls`.
+Owns `GET /v1/live` (and `/v1/events`, for networks that let no WebSocket through), the members and their time-outs (one timing
+wheel), what viewers ask, and how they are moved away. Refuses with a problem before the upgrade (ticket, origin, full,
+draining), with a close code after it. What it knows of rooms it asks of the hub; pulls are `edge.pulls`.
 """
 
 import asyncio
@@ -13,17 +13,18 @@ import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from http import HTTPStatus
 from typing import Final, NamedTuple
 
 import structlog
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
-from edge.frames import Frames
+from edge.frames import DEFLATED, PLAIN, Frames
 from edge.handshake import shake
 from edge.hub import SLICE, Hub, waiting_too_long
 from edge.hub import Member as InRooms
-from edge.member import Backlog, Member
+from edge.member import Backlog, Listener, Member
 from edge.room import Position, Room
 from edge.wheel import Wheel
 from liveroom import metrics, tickets
@@ -39,6 +40,7 @@ from liveroom.settings import EdgeSettings
 from liveroom.topics import ROOM_ID, room_hash
 from liveroom.web import cors, origin_allowed, problems
 from liveroom.wire import (
+    MAX_CLIENT_FRAME_BYTES,
     MAX_ROOMS_PER_CONNECTION,
     VIEWER_SILENCE_S,
     BadFrameError,
@@ -52,10 +54,8 @@ from liveroom.wire import (
     Left,
     Move,
     Notice,
-    ServerFrame,
     decode_client_frame,
     encode_frame,
-    websocket_frame,
 )
 
 PULL_TTL_S: Final = 300.0
@@ -135,6 +135,7 @@ class Server:
         self._wheel: Wheel[Member] = Wheel(TICK_S, WHEEL_SLOTS, now_s)
         self._joins_left = Bucket(settings.max_joins_per_s, settings.max_joins_per_s * JOIN_BURST_S, now_s)
         self._former: OrderedDict[str, float] = OrderedDict()
+        self._listeners: dict[str, Listener] = {}
         self._by_address: dict[str, int] = {}
         self._addresses: dict[Member, str] = {}
         self._connected_s: dict[RequestHandler, float] = {}
@@ -152,47 +153,87 @@ class Server:
         self._closes = {code: made.counter(metrics.CLOSES, str(code)) for code in TABLE}
         self._other_closes = {name: made.counter(metrics.CLOSES, name) for name in ("none", "other")}
         self._refused = {code: made.counter(metrics.UPGRADES_REFUSED, code.value) for code in Code}
-        self.app = web.Application(middlewares=[cors(settings.origins), problems(lambda code: self._refused[code].inc())])
+        self.app = web.Application(
+            middlewares=[cors(settings.origins), problems(lambda code: self._refused[code].inc())],
+            client_max_size=MAX_CLIENT_FRAME_BYTES,
+        )
         self.app.router.add_get("/v1/live", self._live, allow_head=False)
+        self.app.router.add_get("/v1/events", self._events, allow_head=False)
+        self.app.router.add_post("/v1/events", self._said)
 
     def use(self, keys: Mapping[str, bytes]) -> None:
         """Take these keys of tickets from now on."""
         self._keys = keys
 
-    # ---- the upgrade
+    # ---- coming
     async def _live(self, request: web.Request) -> web.StreamResponse:
+        """Take a viewer over WebSocket."""
+        self._check_open()
+        handshake = shake(request.headers)
+        address, user = self._admit(request)
+        form = DEFLATED if handshake.deflates else PLAIN
+        member = Member(self, user, secrets.token_urlsafe(12), self.now_s(), form)
+        return self._take_over(request, member, address, handshake.answer)
+
+    async def _events(self, request: web.Request) -> web.StreamResponse:
+        """Take a viewer whose network lets no WebSocket through: events over HTTP."""
+        self._check_open()
+        address, user = self._admit(request)
+        member = Listener(self, user, secrets.token_urlsafe(12), self.now_s())
+        self._listeners[member.pull] = member
+        return self._take_over(request, member, address, _event_stream(self._readable_by(request)))
+
+    async def _said(self, request: web.Request) -> web.StreamResponse:
+        """Take a frame of a viewer who hears events."""
+        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        listener = self._listeners.get(token.strip()) if scheme.lower() == "bearer" else None
+        if listener is None:
+            raise ProblemError(Code.TOKEN_INVALID, "it takes the `pull` of a hello that came as an event, while that lasts")
+        self.answering.add(request.protocol)
+        try:
+            listener.spoke(await request.read())
+        finally:
+            self.answering.discard(request.protocol)
+        return web.Response(status=HTTPStatus.NO_CONTENT)
+
+    def _readable_by(self, request: web.Request) -> str | None:
+        """Return the origin whose pages may read the answer."""
+        origin = request.headers.get("Origin")
+        return origin if origin is not None and origin_allowed(origin, self.settings.origins) else None
+
+    def _check_open(self) -> None:
         if self.draining or self._runtime.stopping.is_set():
             raise ProblemError(Code.DRAINING, retry_after_s=0.2)
-        handshake = shake(request.headers)
-        address = subscriber(caller(request.remote, request.headers.get("X-Forwarded-For"), self._proxies))
-        user = self._admit(request, address)
+
+    def _take_over(self, request: web.Request, member: Member, address: str, answer: bytes) -> web.StreamResponse:
+        """Make the request's connection the member's own, and greet."""
         transport, protocol = request.transport, request.protocol
         if transport is None or transport.is_closing():
+            self._listeners.pop(member.pull, None)
             return HandedOver()  # gone already
-        now_s = self.now_s()
-        member = Member(self, user, secrets.token_urlsafe(12), now_s, deflates=handshake.deflates)
         behind = _Behind()
         protocol.set_parser(behind)  # type: ignore[arg-type]  # it is only fed
         protocol.transport = None  # aiohttp lets go: no task, no timer, no parser is left of it
         member.take_over(transport)
         protocol.connection_lost(None)
-        self._take_in(member, address, now_s)
+        self._take_in(member, address, self.now_s())
         hello = Hello(
             gateway=self.settings.instance,
             generation=self.generation,
             heartbeat_s=self.settings.heartbeat_s,
             silence_s=VIEWER_SILENCE_S,
-            user=user.id,
+            user=member.user,
             pull=member.pull,
         )
-        member.send(handshake.answer + _frame(hello))
+        member.send_raw(answer + member.framed(encode_frame(hello)))
         if behind.data:
             member.data_received(behind.data)
         return HandedOver()
 
-    def _admit(self, request: web.Request, address: str) -> tickets.User:
-        """Return who comes, or raise the refusal. Cheap checks first."""
+    def _admit(self, request: web.Request) -> tuple[str, tickets.User]:
+        """Return from where who comes, or raise the refusal. Cheap checks first."""
         settings = self.settings
+        address = subscriber(caller(request.remote, request.headers.get("X-Forwarded-For"), self._proxies))
         origin = request.headers.get("Origin")
         if origin is not None and settings.origins and not origin_allowed(origin, settings.origins):
             raise ProblemError(Code.ORIGIN, origin[:200])
@@ -206,7 +247,7 @@ class Server:
             raise ProblemError(Code.TICKET_INVALID, "the ticket is for other gateways, or for this one before it was restarted")
         if wait_s := self._joins_left.take(self.now_s()):
             raise ProblemError(Code.FULL, "too many come at once", retry_after_s=max(1.0, wait_s))
-        return ticket.user
+        return address, ticket.user
 
     def _take_in(self, member: Member, address: str, now_s: float) -> None:
         self.members[member] = None
@@ -230,11 +271,11 @@ class Server:
                 self._join(member, frame)
             case Leave():
                 if self.hub.leave(member, frame.room, self.now_s()):
-                    member.send(_frame(Left(frame.room)))
+                    member.send(encode_frame(Left(frame.room)))
                 else:
                     _refuse(member, Code.NOT_IN_ROOM, frame.room)
             case Heartbeat():
-                member.send(_frame(Beat(time.time_ns() // 1_000_000)))
+                member.send(encode_frame(Beat(time.time_ns() // 1_000_000)))
 
     def leaving(self, member: Member) -> None:
         """Let a member that is ending take part in nothing; it has `CLOSE_TIMEOUT_S` to go by itself."""
@@ -248,6 +289,7 @@ class Server:
         if self.members.pop(member, "gone") == "gone":
             return
         self.leaves += 1
+        self._listeners.pop(member.pull, None)
         if not self.members:
             self._emptied.set()
         code = member.close_code
@@ -301,7 +343,7 @@ class Server:
         self.joins += 1
         self._joined["joined"].inc()
         if frame.epoch is not None and frame.seq is not None and frame.rseq is not None:
-            missed = room.missed(Position(frame.epoch, frame.seq, frame.rseq), deflates=member.deflates)
+            missed = room.missed(Position(frame.epoch, frame.seq, frame.rseq), member.form)
             self._resumed["ring" if missed is not None else "pull"].inc()
             if missed is not None:
                 self._let_in(member, room, missed)
@@ -312,7 +354,7 @@ class Server:
             self.cards_wanted[room.name] = None
 
     def _welcome(self, member: InRooms, room: Room) -> None:
-        self._let_in(member, room, room.greeting(self.now_s(), deflates=member.deflates))
+        self._let_in(member, room, room.greeting(self.now_s(), member.form))
 
     def _let_in(self, member: InRooms, room: Room, parts: Sequence[tuple[Frames, bool]]) -> None:
         """Push the room's batches from now on, after what comes before them; tell a mute that holds."""
@@ -351,7 +393,7 @@ class Server:
     def _put_out(self, member: InRooms, room: Room, code: Code, close: Close) -> None:
         """Take a member out of a room, and end its connection where it is in no other."""
         self.hub.leave(member, room.name, self.now_s())
-        member.send(_frame(Error(code.value, room=room.name)))
+        member.send(encode_frame(Error(code.value, room=room.name)))
         if not member.rooms:
             member.close(close)
 
@@ -360,7 +402,7 @@ class Server:
         for room in rooms:
             card = room.read_card()
             if room.owed and card is not None:
-                late = _frame(Carded(room.name, card))
+                late = encode_frame(Carded(room.name, card))
                 for owed in room.owed:
                     owed.send(late)
                 room.owed.clear()
@@ -371,7 +413,7 @@ class Server:
     def turn(self) -> None:
         """Look at the members whose time has come: who is silent, who must hear something, who takes too little."""
         now_s = self.now_s()
-        beat = _frame(Beat(time.time_ns() // 1_000_000))
+        beat = encode_frame(Beat(time.time_ns() // 1_000_000))
         for member in self._wheel.turn(now_s):
             self._look_at(member, now_s, beat)
         for room in self.hub.rooms.values():
@@ -442,7 +484,7 @@ class Server:
         log.info("draining", viewers=len(self.members), over_s=self.settings.drain_s)
         members = list(self.members)
         per_slice = -(-len(members) // MOVE_SLICES) or 1
-        move = _frame(Move("drain"))
+        move = encode_frame(Move("drain"))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.settings.drain_s):
                 for start in range(0, len(members), per_slice):
@@ -494,7 +536,7 @@ class Server:
         The pool says it again while it is wanted: a leader that has died, or was paused, says nothing more.
         """
         asked, until_s = self._asked, self.now_s() + SHED_FOR_S
-        move = _frame(Move("shed"))
+        move = encode_frame(Move("shed"))
         while asked or self.now_s() < until_s:
             await asyncio.sleep(1 / rate_per_s)
             now_s = self.now_s()
@@ -511,12 +553,17 @@ class Server:
                 member.close(Close.SHED)
 
 
-def _frame(frame: ServerFrame) -> bytes:
-    return websocket_frame(encode_frame(frame))
+def _event_stream(origin: str | None) -> bytes:
+    """Return the head of an answer that goes on for ever. `origin`: of the page that may read it."""
+    allow = f"Access-Control-Allow-Origin: {origin}\r\nVary: Origin\r\n" if origin else ""
+    return (
+        "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-store\r\nX-Accel-Buffering: no\r\n"
+        f"Connection: close\r\n{allow}\r\n"
+    ).encode()
 
 
 def _notice(kind: Kind, rule: Moderation) -> bytes:
-    return _frame(Notice(rule.room, kind, rule.id, rule.at_ms, rule.until_ms, rule.why))
+    return encode_frame(Notice(rule.room, kind, rule.id, rule.at_ms, rule.until_ms, rule.why))
 
 
 def _now_ms() -> int:
@@ -524,4 +571,4 @@ def _now_ms() -> int:
 
 
 def _refuse(member: Member, code: Code, room: str) -> None:
-    member.send(_frame(Error(code.value, room=room[:64])))
+    member.send(encode_frame(Error(code.value, room=room[:64])))

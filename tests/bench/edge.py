@@ -221,7 +221,7 @@ async def pushes(gateway: Gateway) -> AsyncIterator[Figure]:
     small = decoded(batch_of([text + b"x" * (SMALL_BYTES - len(text) - 60) + b'"}}']))
     gateway.deliver(small)
     members = gateway.joined()
-    frame = next(iter(gateway.server.hub.rooms.values())).ring[-1].make(deflate=True)
+    frame = next(iter(gateway.server.hub.rooms.values())).ring[-1].make(1)
     fds = [member.fd for member in members]
     write = os.write
 

@@ -296,7 +296,7 @@ class _Nobody:
     user = "nobody"
     user_hash = 1
     role = Role.VIEWER
-    deflates = False
+    form = 0
 
     def __init__(self) -> None:
         self.rooms: dict[int, Any] = {}

@@ -1,0 +1,170 @@
+"""Viewers whose network lets no WebSocket through: the same frames as server-sent events, and requests the other way."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, NamedTuple
+
+import aiohttp
+import pytest
+
+from liveroom.closecodes import Close
+from tests.edge.gateway import Gateway, line, told
+
+PAGE = "https://a.example"
+
+
+class Event(NamedTuple):
+    name: str
+    data: str
+
+    @property
+    def frame(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.data.split("\n")[0])
+        return found
+
+
+class Stream:
+    """Reads a stream as the standard has it (HTML, 9.2.6), and speaks by requests."""
+
+    def __init__(self, gateway: Gateway, http: aiohttp.ClientSession, answer: aiohttp.ClientResponse) -> None:
+        self.answer = answer
+        self._http = http
+        self._url = f"http://127.0.0.1:{gateway.port}/v1/events"
+        self.pull = ""
+
+    async def next(self) -> Event | None:
+        name, data = "", []
+        async with asyncio.timeout(5):
+            while text := (await self.answer.content.readline()).decode():
+                field, _, value = text.rstrip("\n").partition(": ")
+                if field == "data":
+                    data.append(value)
+                elif field == "event":
+                    name = value
+                elif not field:
+                    return Event(name, "\n".join(data))
+        return None
+
+    async def say(self, text: str, token: str | None = None) -> tuple[int, str]:
+        headers = {"Authorization": f"Bearer {self.pull if token is None else token}"}
+        async with self._http.post(self._url, data=text, headers=headers) as answer:
+            body = await answer.read()
+            return answer.status, json.loads(body)["code"] if body else ""
+
+
+@asynccontextmanager
+async def listening(gateway: Gateway, ticket: str | None = None, **headers: str) -> AsyncIterator[Stream]:
+    url = f"http://127.0.0.1:{gateway.port}/v1/events"
+    async with (
+        aiohttp.ClientSession() as http,
+        http.get(url, params={"ticket": gateway.ticket() if ticket is None else ticket}, headers=headers) as answer,
+    ):
+        stream = Stream(gateway, http, answer)
+        if answer.status == 200:
+            hello = await stream.next()
+            assert hello is not None
+            assert hello.frame["t"] == "hello"
+            stream.pull = hello.frame["pull"]
+        yield stream
+
+
+async def test_it_hears_what_others_hear_and_is_heard(gateway: Gateway) -> None:
+    async with listening(gateway) as stream, gateway.connect() as socket:
+        await told(socket)
+        assert stream.answer.headers["Content-Type"] == "text/event-stream"
+        assert await stream.say('{"t":"join","room":"lobby"}') == (204, "")
+        await socket.send('{"t":"join","room":"lobby"}')
+        joined = await stream.next()
+        assert joined is not None
+        assert joined.frame["t"] == "joined"
+        assert (await told(socket))["t"] == "joined"
+        await gateway.deliver("lobby", [line(1, "hi"), line(2, "x" * 2000)])  # long enough to come deflated to others
+        batch = await stream.next()
+        assert batch is not None
+        assert batch.data == await asyncio.wait_for(socket.recv(), 5)
+        assert await stream.say('{"t":"hb"}') == (204, "")
+        beat = await stream.next()
+        assert beat is not None
+        assert beat.frame["t"] == "hb"
+
+
+async def test_a_notice_and_an_error_reach_it(gateway: Gateway) -> None:
+    async with listening(gateway) as stream:
+        await stream.say('{"t":"join","room":"lobby"}')
+        await stream.next()
+        await gateway.notify("lobby", "u1", b'{"t":"notice","room":"lobby","kind":"mute","id":"m","at":1}')
+        notice = await stream.next()
+        assert notice is not None
+        assert notice.frame["kind"] == "mute"
+        await stream.say('{"t":"join","room":"not a room"}')
+        error = await stream.next()
+        assert error is not None
+        assert error.frame["code"] == "room_invalid"
+
+
+async def test_its_end_says_why_and_then_nobody_is_heard(gateway: Gateway) -> None:
+    async with listening(gateway) as stream:
+        assert await stream.say("no JSON") == (204, "")
+        assert await stream.next() == ("close", f"{Close.BAD_FRAME.value} bad frame")
+        assert await stream.next() is None
+    async with asyncio.timeout(5):
+        while gateway.server.members:  # noqa: ASYNC110 - the gateway has no such event
+            await asyncio.sleep(0.02)
+    assert gateway.server._listeners == {}
+
+
+async def test_who_goes_is_forgotten_and_its_token_speaks_for_nobody(gateway: Gateway) -> None:
+    async with listening(gateway) as stream:
+        await stream.say('{"t":"join","room":"lobby"}')
+        token = stream.pull
+    async with asyncio.timeout(5):
+        while gateway.server.members:  # noqa: ASYNC110 - the gateway has no such event
+            await asyncio.sleep(0.02)
+    assert gateway.server.hub.watched == 0
+    async with listening(gateway) as stream, gateway.connect() as socket:
+        assert await stream.say('{"t":"hb"}', token) == (401, "token_invalid")
+        over_websocket = (await told(socket))["pull"]
+        assert await stream.say('{"t":"hb"}', over_websocket) == (401, "token_invalid")
+        assert await stream.say("x" * 5000) == (413, "too_large")
+
+
+async def test_who_says_far_too_much_is_ended(gateway: Gateway) -> None:
+    async with listening(gateway) as stream:
+        for _ in range(70):
+            await stream.say('{"t":"hb"}')
+        found = [event async for event in _all(stream)]
+        assert found[-1].name == "close"
+        assert found[-1].data.startswith(str(Close.TOO_FAST.value))
+
+
+async def _all(stream: Stream) -> AsyncIterator[Event]:
+    while (event := await stream.next()) is not None:
+        yield event
+
+
+@pytest.mark.parametrize("gateway", [{"origins": (PAGE,)}], indirect=True)
+async def test_pages_of_the_right_origin_may_read_it(gateway: Gateway) -> None:
+    async with listening(gateway, Origin=PAGE) as stream:
+        assert stream.answer.headers["Access-Control-Allow-Origin"] == PAGE
+    async with listening(gateway, Origin="https://b.example") as stream:
+        assert stream.answer.status == 403
+        assert "Access-Control-Allow-Origin" not in stream.answer.headers
+
+
+async def test_a_bad_ticket_is_refused_before_anything_is_sent(gateway: Gateway) -> None:
+    async with listening(gateway, "no ticket") as stream:
+        assert stream.answer.status == 401
+
+
+async def test_a_gateway_that_drains_moves_it_too(gateway: Gateway) -> None:
+    async with listening(gateway) as stream:
+        await stream.say('{"t":"join","room":"lobby"}')
+        await stream.next()
+        draining = asyncio.create_task(gateway.server.drain())
+        move = await stream.next()
+        assert move is not None
+        assert move.frame["t"] == "move"
+        assert await stream.next() == ("close", f"{Close.SERVICE_RESTART.value} restart")
+        await draining
