@@ -357,9 +357,24 @@ SCHEMAS: Final[dict[str, Callable[[], str]]] = {
 }
 
 
+def _js_closes() -> str:
+    """Return the table of close codes for the JavaScript SDK."""
+
+    def rule(each: closecodes.CloseRule) -> str:
+        about = {"code": int(each.code), "reason": each.reason, "reconnect": each.reconnect, "afterS": each.after_s}
+        return "{ " + ", ".join(f"{name}: {json.dumps(value)}" for name, value in about.items()) + " }"
+
+    rows = "".join(f"  {code}: {rule(each)},\n" for code, each in closecodes.TABLE.items())
+    return (
+        "// What a client does when a connection ended. Made from liveroom/closecodes.py by docs/generate.py.\n"
+        f"export const CLOSES = {{\n{rows}}};\nexport const ABNORMAL = {rule(closecodes.ABNORMAL)};\n"
+    )
+
+
 def wanted() -> dict[Path, str]:
     """Return every file that is generated, or holds something generated, as it must be."""
     files = {FOLDER / "schemas" / name: made() for name, made in SCHEMAS.items()}
+    files[FOLDER.parent / "viewer" / "web" / "sdk" / "closecodes.js"] = _js_closes()
     files[FOLDER / "openapi.json"] = openapi.encoded().decode() + "\n"
     used: set[str] = set()
 

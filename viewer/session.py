@@ -42,6 +42,8 @@ from liveroom.wire import (
 
 MAX_BACKOFF_S: Final = 30.0
 STABLE_S: Final = 10.0
+HURRY_S: Final = 1.0
+PROBE_S: Final = 5.0
 PULL_AGAIN_S: Final = 0.5
 MAX_PULLS: Final = 8  # in a row that brought nothing
 GROW_AFTER: Final = 3  # answered beats
@@ -391,6 +393,18 @@ class Session:
                 if now >= self._beat_at:
                     self._beat(now, effects)
                 self._pull(now, effects)
+        self._plan()
+        return effects
+
+    def hurry(self, now: float, uniform: float) -> list[Effect]:
+        """The network came back, or the device woke up: wait no longer, and trust the connection only if it answers soon."""
+        effects: list[Effect] = []
+        if self.state is State.WAITING and self._retry_at is not None:
+            self._attempts = 0
+            self._retry_at = min(self._retry_at, now + uniform * HURRY_S)
+        elif self.state is State.OPEN:
+            self._heard_at = min(self._heard_at, now - self._silence_s + PROBE_S)
+            self._beat(now, effects)
         self._plan()
         return effects
 

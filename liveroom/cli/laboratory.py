@@ -41,6 +41,7 @@ COME_TIMEOUT_S: Final = 15.0
 SEND_EVERY_S: Final = 0.1
 MOST_AT_ONCE: Final = 900
 SEND_TIMEOUT_S: Final = 5.0
+LONGEST_TEXT: Final = 200
 _LOOK_S: Final = 0.1
 
 
@@ -179,7 +180,12 @@ class Laboratory:
                 task.result()
 
     def _item(self, number: int) -> dict[str, object]:
-        kind, data = (Kind.GIFT, Gift("rose")) if number % 100 == 0 else (Kind.DANMAKU, self._texts[number % len(self._texts)])
+        kind: Kind = Kind.DANMAKU
+        data: Danmaku | Gift = self._texts[number % len(self._texts)]
+        if number % 100 == 0:
+            kind, data = Kind.GIFT, Gift("rose")
+        elif self.load.plain:  # bytes for viewers, not messages for those who number them
+            data = Danmaku((data.text * LONGEST_TEXT)[:LONGEST_TEXT])
         return {
             "room": self._rooms[number % len(self._rooms)],
             "user": f"sender-{number % 500}",

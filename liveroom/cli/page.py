@@ -24,7 +24,7 @@ from liveroom.topics import USER_ID
 from liveroom.web import json_response, problems
 
 FOLDER: Final = ROOT / "viewer" / "web"
-FILES: Final = {"/": "index.html", "/app.js": "app.js", "/style.css": "style.css"}
+TYPES: Final = {".html", ".js", ".css", ".svg", ".txt"}
 HEADERS: Final = {
     # Services start after the page, and gateways come and go: connections to any port of this machine.
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:;"
@@ -91,8 +91,10 @@ def make_page(state: PageState) -> web.Application:
         signed = sign_user(user, state.token_key.encode(), int(time.time()), TOKEN_TTL_S)
         return json_response(msgspec.json.encode({"user": user.id, "name": name, "token": signed}))
 
-    for path, file in FILES.items():
-        app.router.add_get(path, _file(FOLDER / file))
+    for file in sorted(FOLDER.rglob("*")):
+        if file.suffix in TYPES:
+            app.router.add_get(f"/{file.relative_to(FOLDER).as_posix()}", _file(file))
+    app.router.add_get("/", _file(FOLDER / "index.html"))
     app.router.add_get("/demo/config", config)
     app.router.add_post("/demo/token", token)
     return app

@@ -1,0 +1,42 @@
+"""The distribution's Chromium, without a window: `LIVEROOM_CHROMIUM`, or what is in PATH. Missing is a failure, not a skip."""
+
+import os
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from aiohttp import web
+from playwright.async_api import Browser, async_playwright
+
+from liveroom.cli.page import FOLDER, PageState, make_page
+from liveroom.ports import HOST
+from liveroom.web import serve
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
+ARGUMENTS = ("--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu")
+
+
+def find_chromium() -> str:
+    found = os.environ.get("LIVEROOM_CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
+    assert found, "these tests drive a real browser: apt install chromium, or name one in LIVEROOM_CHROMIUM"
+    return found
+
+
+@asynccontextmanager
+async def chromium(*more: str) -> AsyncIterator[Browser]:
+    """Run it while the block runs."""
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=find_chromium(), args=[*ARGUMENTS, *more])
+        try:
+            yield browser
+        finally:
+            await browser.close()
+
+
+@asynccontextmanager
+async def pages(state: PageState | None = None) -> AsyncIterator[str]:
+    """Serve the pages, with no services behind them unless `state` names some; gives their address."""
+    app: web.Application = make_page(state or PageState("k" * 32, ["lobby"]))
+    assert FOLDER.is_dir()
+    async with serve(app, HOST, 0, shutdown_timeout_s=0.2) as (_, port):
+        yield f"http://{HOST}:{port}"

@@ -1,0 +1,420 @@
+// A viewer of live rooms in a browser: the session's rules with sockets, timers and requests around them.
+//
+// Owns the connection: the fastest of the gateways that the scheduler names, WebSocket where the network lets it through, else
+// events over HTTP; pulls; what background tabs, sleep and lost networks do to it. It shows nothing itself: `onEffect` gets
+// everything that happens, in order. No dependencies, no build: `import { LiveRoom } from "./sdk/liveroom.js"`.
+
+import { Session } from "./session.js";
+
+const SUBPROTOCOL = "liveroom.v1.json";
+const CONNECT_S = 5;
+const STAGGER_S = 0.25;
+const PULL_S = 10;
+const ENTRY_S = 5;
+const EVENTS_FOR_S = 300; // how long WebSocket is not tried again where only events came through
+const LONGEST_TIMER_MS = 60_000;
+const NORMAL = 1000;
+
+const clock = () => performance.now() / 1000;
+const sleep = (seconds) => new Promise((resolve) => setTimeout(resolve, seconds * 1000));
+
+/** What an HTTP answer refused: `code` of the problem (RFC 9457), `retryAfterS` where waiting helps. */
+export class Refused extends Error {
+  constructor(status, problem, retryAfterS) {
+    super(problem.title ?? `HTTP ${status}`);
+    this.status = status;
+    this.code = problem.code ?? "";
+    this.detail = problem.detail ?? "";
+    this.retryAfterS = retryAfterS;
+  }
+}
+
+/** Asks, and returns the JSON of the answer; throws `Refused`, or what `fetch` throws. */
+export async function ask(url, { timeoutS = ENTRY_S, signal, ...options } = {}) {
+  const limit = AbortSignal.timeout(timeoutS * 1000);
+  const response = await fetch(url, { ...options, signal: signal ? AbortSignal.any([signal, limit]) : limit });
+  const body = await response.json().catch(() => ({}));
+  if (response.ok) return body;
+  const waits = Number(body.retry_after_s ?? response.headers.get("Retry-After"));
+  throw new Refused(response.status, body, Number.isFinite(waits) ? waits : 0);
+}
+
+/** A connection over WebSocket. `closed(code)` is called once, with null where there was no code. */
+class Socket {
+  static kind = "websocket";
+
+  constructor(url, ticket, { opened, received, closed }) {
+    this.url = url;
+    const socket = new WebSocket(`${url}?ticket=${encodeURIComponent(ticket)}`, SUBPROTOCOL);
+    this.socket = socket;
+    socket.onopen = () => opened();
+    socket.onmessage = (event) => received(event.data);
+    socket.onclose = (event) => closed(event.code === 1005 || event.code === 1006 ? null : event.code);
+  }
+
+  send(text) {
+    if (this.socket.readyState === WebSocket.OPEN) this.socket.send(text);
+  }
+
+  close(code) {
+    this.socket.close(code >= 3000 ? code : NORMAL); // a page may not send the others
+  }
+
+  drop() {
+    this.socket.onopen = this.socket.onmessage = this.socket.onclose = null;
+    this.socket.close();
+  }
+}
+
+/** A connection over server-sent events; what the viewer says goes by requests, one after the other. */
+class Events {
+  static kind = "events";
+
+  constructor(url, ticket, { opened, received, closed }) {
+    this.url = url;
+    this.address = `${httpOf(url)}/v1/events`;
+    this.pull = "";
+    this.waiting = [];
+    this.closed = closed;
+    let isOpen = false;
+    const source = new EventSource(`${this.address}?ticket=${encodeURIComponent(ticket)}`);
+    this.source = source;
+    source.onmessage = (event) => {
+      if (!isOpen) {
+        isOpen = true; // the first one is the hello, which holds the token to speak with
+        this.pull = JSON.parse(event.data).pull ?? "";
+        opened();
+      }
+      received(event.data);
+    };
+    source.addEventListener("close", (event) => this.#end(Number.parseInt(event.data, 10)));
+    source.onerror = () => this.#end(null); // it would connect again with the same ticket: that is ours to do
+  }
+
+  send(text) {
+    this.waiting.push(text);
+    if (this.waiting.length === 1) this.#speak();
+  }
+
+  close() {
+    this.#end(NORMAL);
+  }
+
+  drop() {
+    this.closed = () => {};
+    this.source.close();
+  }
+
+  async #speak() {
+    while (this.waiting.length) {
+      try {
+        await fetch(this.address, { method: "POST", headers: { Authorization: `Bearer ${this.pull}` }, body: this.waiting[0] });
+      } catch {
+        // the stream says whether the connection lives
+      }
+      this.waiting.shift();
+    }
+  }
+
+  #end(code) {
+    this.source.close();
+    const { closed } = this;
+    this.closed = () => {};
+    closed(code);
+  }
+}
+
+const httpOf = (url) => url.replace(/^ws/, "http").replace(/\/v1\/live$/, "");
+
+/**
+ * Rooms, live.
+ * - `scheduler`: its address, or several; `rooms`: ids; `token`: a user token, or a function that gets one (maybe async).
+ * - `onEffect(effect)`: what happens (see liveroom.d.ts). `onState({state, gateway, transport, retryInS})`: the connection.
+ * - `transports`: ["websocket", "events"] in the order in which they are tried.
+ */
+export class LiveRoom {
+  constructor({ scheduler, rooms, token = null, onEffect = () => {}, onState = () => {}, battery = false, transports }) {
+    this.schedulers = [scheduler].flat();
+    this.session = new Session(rooms, { battery });
+    this.token = token;
+    this.onEffect = onEffect;
+    this.onState = onState;
+    this.transports = transports ?? ["websocket", "events"];
+    this.gateway = "";
+    this.connection = null;
+    this.pulls = new Map();
+    this.timer = 0;
+    this.attempt = 0;
+    this.eventsUntil = 0;
+    this.hiddenAt = null;
+    this.watched = new AbortController();
+  }
+
+  start() {
+    const { signal } = this.watched;
+    const hurry = () => this.#act(this.session.hurry(clock(), Math.random()));
+    window.addEventListener("online", hurry, { signal });
+    document.addEventListener(
+      "visibilitychange",
+      () => {
+        if (document.hidden) {
+          this.hiddenAt = clock();
+        } else if (this.hiddenAt !== null) {
+          const away = clock() - this.hiddenAt; // timers of hidden pages run late, and devices sleep
+          this.hiddenAt = null;
+          if (away > this.session.silenceS || this.session.state === "waiting") hurry();
+          else this.#act(this.session.tick(clock()));
+        }
+      },
+      { signal },
+    );
+    this.#act(this.session.start());
+    return this;
+  }
+
+  join(room) {
+    this.#act(this.session.join(room));
+  }
+
+  leave(room) {
+    this.#act(this.session.leave(room));
+  }
+
+  /** Stops for good. */
+  end() {
+    this.watched.abort();
+    this.#act(this.session.end());
+    this.attempt += 1;
+    this.connection?.drop();
+    this.connection = null;
+    clearTimeout(this.timer);
+    this.#tell();
+  }
+
+  // ---- what the session says
+  #act(effects) {
+    for (const effect of effects) {
+      switch (effect.type) {
+        case "connect":
+          this.#connect();
+          break;
+        case "send":
+          this.connection?.send(effect.text);
+          break;
+        case "disconnect":
+          this.connection?.close(effect.code);
+          break;
+        case "pull":
+          this.#pull(effect);
+          break;
+        default:
+          this.onEffect(effect);
+      }
+    }
+    this.#plan();
+    this.#tell();
+  }
+
+  #plan() {
+    clearTimeout(this.timer);
+    const { wakeAt } = this.session;
+    if (wakeAt === null) return;
+    const ms = Math.min(LONGEST_TIMER_MS, Math.max(0, (wakeAt - clock()) * 1000));
+    this.timer = setTimeout(() => this.#act(this.session.tick(clock())), ms);
+  }
+
+  #tell() {
+    const { state, retryAt } = this.session;
+    const transport = this.connection?.constructor.kind ?? null;
+    const told = { state, gateway: this.gateway, transport, retryInS: state === "waiting" ? Math.max(0, retryAt - clock()) : null };
+    const key = `${told.state} ${told.gateway} ${told.transport}`;
+    if (key === this.told) return;
+    this.told = key;
+    this.onState(told);
+  }
+
+  // ---- connecting
+  async #connect() {
+    const attempt = ++this.attempt;
+    let retryAfterS = null;
+    let won = null;
+    try {
+      const entry = await this.#entry();
+      if (attempt !== this.attempt) return;
+      won = await this.#open(entry, attempt);
+    } catch (error) {
+      retryAfterS = error instanceof Refused ? error.retryAfterS : null;
+    }
+    if (attempt !== this.attempt) {
+      won?.connection.drop();
+      return;
+    }
+    if (won === null) {
+      this.#act(this.session.failed(clock(), Math.random(), retryAfterS));
+      return;
+    }
+    this.connection = won.connection;
+    this.gateway = won.gateway.id;
+    won.started();
+  }
+
+  /** Asks the schedulers, in any order, until one answers. */
+  async #entry() {
+    const query = new URLSearchParams([...this.session.rooms.keys()].map((room) => ["room", room]));
+    const token = typeof this.token === "function" ? await this.token() : this.token;
+    const headers = token ? { Authorization: `Bearer ${token}` } : {};
+    const urls = this.schedulers.map((url) => [Math.random(), url]).sort().map(([, url]) => url);
+    for (const url of urls.slice(0, -1)) {
+      try {
+        return await ask(`${url}/v1/entry?${query}`, { headers });
+      } catch (error) {
+        if (error instanceof Refused) throw error;
+      }
+    }
+    return ask(`${urls.at(-1)}/v1/entry?${query}`, { headers });
+  }
+
+  async #open(entry, attempt) {
+    const [first, ...rest] = this.transports;
+    const skipsFirst = rest.length && clock() < this.eventsUntil;
+    const won = skipsFirst ? null : await this.#race(entry, first, attempt);
+    if (won !== null) return won;
+    for (const kind of rest) {
+      const other = attempt === this.attempt ? await this.#race(entry, kind, attempt) : null;
+      if (other !== null) {
+        this.eventsUntil = clock() + EVENTS_FOR_S;
+        return other;
+      }
+    }
+    this.eventsUntil = 0;
+    return null;
+  }
+
+  /** Opens the addresses, each a little after the one before, or at once when one fails; the first that opens wins. */
+  #race({ gateways, ticket }, kind, attempt) {
+    const Transport = kind === "events" ? Events : Socket;
+    return new Promise((resolve) => {
+      const waiting = [...gateways];
+      const running = new Set();
+      let isOver = false;
+      let stagger = 0;
+
+      const finish = (won) => {
+        isOver = true;
+        clearTimeout(stagger);
+        clearTimeout(limit);
+        for (const connection of running) if (connection !== won?.connection) connection.drop();
+        resolve(won);
+      };
+      const next = () => {
+        clearTimeout(stagger);
+        if (isOver) return;
+        if (attempt !== this.attempt || (!waiting.length && !running.size)) {
+          finish(null);
+          return;
+        }
+        if (!waiting.length) return;
+        const gateway = waiting.shift();
+        const early = []; // what came before we knew that it wins
+        let isOurs = false;
+        const connection = new Transport(gateway.url, ticket, {
+          opened: () => {
+            if (isOver) return;
+            finish({
+              gateway,
+              connection,
+              started: () => {
+                isOurs = true;
+                this.#act(this.session.opened(clock()));
+                for (const text of early.splice(0)) this.#act(this.session.received(text, clock()));
+              },
+            });
+          },
+          received: (text) => (isOurs ? this.#received(connection, text) : early.push(text)),
+          closed: (code) => {
+            if (isOurs) {
+              this.#closed(connection, code);
+            } else {
+              running.delete(connection);
+              next();
+            }
+          },
+        });
+        running.add(connection);
+        if (waiting.length) stagger = setTimeout(next, STAGGER_S * 1000);
+      };
+      const limit = setTimeout(() => finish(null), CONNECT_S * 1000);
+      next();
+    });
+  }
+
+  #received(connection, text) {
+    if (connection === this.connection) this.#act(this.session.received(text, clock()));
+  }
+
+  #closed(connection, code) {
+    if (connection !== this.connection) return;
+    this.connection = null;
+    for (const pull of this.pulls.values()) pull.abort();
+    this.pulls.clear();
+    this.#act(this.session.closed(code, clock(), Math.random()));
+  }
+
+  // ---- pulls
+  async #pull({ room, token, params }) {
+    this.pulls.get(room)?.abort();
+    const pull = new AbortController();
+    this.pulls.set(room, pull);
+    const base = httpOf(this.connection?.url ?? "");
+    const url = `${base}/v1/rooms/${encodeURIComponent(room)}/messages?${new URLSearchParams(params)}`;
+    let effects;
+    try {
+      const signal = AbortSignal.any([pull.signal, AbortSignal.timeout(PULL_S * 1000)]);
+      const answer = await fetch(url, { headers: { Authorization: `Bearer ${token}` }, signal });
+      const body = await answer.text();
+      if (this.pulls.get(room) !== pull) return;
+      effects = answer.ok
+        ? () => this.session.pulled(room, body, clock(), Math.random())
+        : () => this.session.pullFailed(room, clock(), Math.random(), Number(answer.headers.get("Retry-After")) || null);
+    } catch {
+      if (this.pulls.get(room) !== pull) return;
+      effects = () => this.session.pullFailed(room, clock(), Math.random());
+    }
+    this.pulls.delete(room);
+    this.#act(effects());
+  }
+}
+
+/** Sends interactions through ingress, each under one id at every attempt, so that nothing happens twice. */
+export class Sender {
+  constructor({ ingress, token, attempts = 4 }) {
+    this.ingress = ingress;
+    this.token = token;
+    this.attempts = attempts;
+  }
+
+  /** Sends to a room: `path` is danmaku, gifts, likes, ...; throws `Refused`, or an Error where nothing answers. */
+  send(room, path, body) {
+    return this.call("POST", `/v1/rooms/${encodeURIComponent(room)}/${path}`, { id: newId(), ...body });
+  }
+
+  /** Asks ingress for anything; again after 5xx and silence, as long as it is worth it. */
+  async call(method, path, body) {
+    for (let attempt = 1; ; attempt += 1) {
+      const token = typeof this.token === "function" ? await this.token() : this.token;
+      const headers = { Authorization: `Bearer ${token}`, ...(body === undefined ? {} : { "Content-Type": "application/json" }) };
+      try {
+        const sent = body === undefined ? undefined : JSON.stringify(body);
+        return await ask(`${this.ingress}${path}`, { method, headers, body: sent, timeoutS: 8 });
+      } catch (error) {
+        const isPassing = !(error instanceof Refused) || error.status >= 500;
+        if (!isPassing || attempt >= this.attempts) throw error;
+        await sleep(Math.max(error.retryAfterS ?? 0, 0.5 * attempt) * (0.5 + Math.random()));
+      }
+    }
+  }
+}
+
+export function newId() {
+  return Array.from(crypto.getRandomValues(new Uint8Array(12)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+}

@@ -1,0 +1,112 @@
+/** Types of the SDK, an ES module without dependencies. */
+
+export type Kind =
+  | "danmaku" | "gift" | "red_packet" | "coupon" | "goods" | "announcement" | "enter" | "leave" | "custom"
+  | "room" | "clear" | "dissolve" | "reopen";
+
+/** One message of a room. `rseq` is above 0 for reliable kinds; `n`: how many identical ones it stands for. */
+export interface Message {
+  seq: number;
+  rseq: number;
+  kind: Kind;
+  id: string;
+  user: string;
+  name: string;
+  role: string;
+  level: number;
+  at: number;
+  n: number;
+  package?: string;
+  data: Record<string, unknown>;
+}
+
+/** A room as one sees it on entering. */
+export interface Card {
+  epoch?: number | null;
+  seq?: number | null;
+  rseq?: number | null;
+  likes?: number | null;
+  users?: number | null;
+  connections?: number | null;
+  settings?: Record<string, unknown> | null;
+  announcement?: { text: string; link?: string } | null;
+  messages?: Message[];
+  reliable?: Message[];
+  tombstones?: unknown[];
+}
+
+/** What a client does when a connection ended. */
+export interface CloseRule {
+  code: number;
+  reason: string;
+  reconnect: boolean;
+  afterS: number;
+}
+
+/** To this user alone: `t` tells what it is. */
+export type Told =
+  | { t: "notice"; room: string; kind: string; id: string; at: number; until_ms?: number; why?: string }
+  | { t: "error"; code: string; detail?: string; room?: string }
+  | { t: "left"; room: string };
+
+/** What happens in rooms, in order. `delivered` with `late` fills a hole: sort it in by `seq`. */
+export type Effect =
+  | { type: "entered"; room: string; epoch: number | null; seq: number | null; rseq: number | null; card: Card | null; resumed: boolean }
+  | { type: "card"; room: string; card: Card }
+  | { type: "delivered"; room: string; epoch: number; message: Message; late: boolean }
+  | { type: "counts"; room: string; likes: number | null; viewers: [users: number, connections: number] | null }
+  | { type: "progress"; room: string; epoch: number; rseq: number; first: boolean }
+  | { type: "hole" | "lost"; room: string; epoch: number; afterRseq: number; toRseq: number }
+  | { type: "renumbered"; room: string; epoch: number }
+  | { type: "told"; what: Told }
+  | { type: "moved"; reason: string }
+  | { type: "ended"; rule: CloseRule };
+
+export interface Connection {
+  state: "idle" | "connecting" | "open" | "waiting" | "ended";
+  gateway: string;
+  transport: "websocket" | "events" | null;
+  retryInS: number | null;
+}
+
+export type Token = string | null | (() => string | null | Promise<string | null>);
+
+export interface LiveRoomOptions {
+  scheduler: string | string[];
+  rooms: Iterable<string>;
+  token?: Token;
+  onEffect?: (effect: Effect) => void;
+  onState?: (connection: Connection) => void;
+  /** Beat as seldom as the network bears. */
+  battery?: boolean;
+  /** In the order in which they are tried; both by default. */
+  transports?: ("websocket" | "events")[];
+}
+
+/** Watches rooms. */
+export class LiveRoom {
+  constructor(options: LiveRoomOptions);
+  start(): this;
+  join(room: string): void;
+  leave(room: string): void;
+  end(): void;
+}
+
+/** A refusal of an HTTP request: `code` is stable (docs/errors.md). */
+export class Refused extends Error {
+  status: number;
+  code: string;
+  detail: string;
+  retryAfterS: number;
+}
+
+/** Sends interactions, each under one id at every attempt. Throws `Refused`, or an Error where nothing answers. */
+export class Sender {
+  constructor(options: { ingress: string; token: Token; attempts?: number });
+  send(room: string, path: string, body: Record<string, unknown>): Promise<{ id: string; at_ms: number }>;
+  call(method: string, path: string, body?: unknown): Promise<unknown>;
+}
+
+export function ask(url: string, options?: RequestInit & { timeoutS?: number }): Promise<unknown>;
+export function newId(): string;
+export function ruleFor(code: number | null): CloseRule;

@@ -1,0 +1,3 @@
+// The SDK: `LiveRoom` watches rooms, `Sender` sends to them. Types: liveroom.d.ts. Protocol: docs/viewer-protocol.md.
+export { ask, LiveRoom, newId, Refused, Sender } from "./client.js";
+export { ruleFor, Session } from "./session.js";

@@ -1,0 +1,448 @@
+// A viewer's connection to its rooms, free of I/O: events in, effects out. The same rules as viewer/session.py, held together
+// by a table of cases that runs through both (tests/browser/test_session_table.py).
+//
+// Owns order, duplicates, holes, pulls, heartbeats and when to reconnect. Who calls it connects, sends, pulls and shows as the
+// effects say, and calls `tick` at `wakeAt` at the latest. Time is seconds of a clock that only goes forward; `uniform` is a
+// random number in [0, 1).
+
+import { ABNORMAL, CLOSES } from "./closecodes.js";
+import { readFrame, readPulled } from "./frames.js";
+
+const HEARTBEAT_S = 20;
+const SILENCE_S = 25;
+const MAX_BACKOFF_S = 30;
+const STABLE_S = 10;
+const HURRY_S = 1;
+const PROBE_S = 5;
+const PULL_AGAIN_S = 0.5;
+const MAX_PULLS = 8; // in a row that brought nothing
+const GROW_AFTER = 3; // answered beats
+const GROW_BY = 1.25;
+const GROW_TO = 2.5; // times the gateway's interval: it ends a connection silent for three
+const SHRINK_TO = 0.8; // of the interval that a connection did not survive
+const NORMAL = 1000;
+const GOING_AWAY = 1001;
+const OUT = { banned: 4003, kicked: 4012, room_dissolved: 4004, forbidden: NORMAL, room_invalid: NORMAL };
+
+/** What a client does when a connection ended with `code` (null: without one). */
+export function ruleFor(code) {
+  return CLOSES[code] ?? ABNORMAL;
+}
+
+function newPosition() {
+  return { epoch: null, seq: 0, rseq: 0, pos: "", missing: [], asked: null, pullAt: 0, pulls: 0 };
+}
+
+export class Session {
+  /** `battery`: beat as seldom as the network bears. */
+  constructor(rooms, { battery = false } = {}) {
+    this.state = "idle";
+    this.rooms = new Map([...rooms].map((room) => [room, newPosition()]));
+    this.wakeAt = null;
+    this.thinned = 0;
+    this.duplicates = 0;
+    this.reconnects = 0;
+    this.badFrames = 0;
+    this.attempts = 0;
+    this.openedAt = 0;
+    this.heardAt = 0;
+    this.token = null;
+    this.battery = battery;
+    this.baseS = this.beatS = HEARTBEAT_S;
+    this.longestS = Infinity;
+    this.answered = 0;
+    this.beatenAt = null;
+    this.beatAt = 0;
+    this.silenceS = SILENCE_S;
+    this.retryAt = null;
+    this.moveAt = null;
+  }
+
+  // ---- what happens
+  start() {
+    this.state = "connecting";
+    return [{ type: "connect" }];
+  }
+
+  opened(now) {
+    this.state = "open";
+    this.openedAt = this.heardAt = now;
+    this.#setHeartbeat(this.baseS, now);
+    this.token = null;
+    this.moveAt = null;
+    this.#plan();
+    return [...this.rooms.keys()].map((room) => this.#send(this.#join(room)));
+  }
+
+  /** The connection could not be made, or the scheduler had no gateway (`retryAfterS`: what it asked for). */
+  failed(now, uniform, retryAfterS = null) {
+    this.#wait(now, uniform, Math.max(ABNORMAL.afterS, retryAfterS ?? 0));
+    return [];
+  }
+
+  /** The connection ended, with this code (null: without one). */
+  closed(code, now, uniform) {
+    if (this.state === "ended") return [];
+    const rule = ruleFor(code);
+    if (rule === ABNORMAL && this.beatS > this.baseS) this.longestS = this.beatS * SHRINK_TO;
+    for (const position of this.rooms.values()) Object.assign(position, { asked: null, pullAt: 0, pulls: 0 });
+    if (!rule.reconnect) {
+      this.state = "ended";
+      this.wakeAt = null;
+      return [{ type: "ended", rule }];
+    }
+    if (now - this.openedAt > STABLE_S) this.attempts = 0;
+    this.reconnects += 1;
+    this.#wait(now, uniform, rule.afterS);
+    return [];
+  }
+
+  received(raw, now) {
+    this.heardAt = now;
+    const frame = readFrame(raw);
+    if (frame === null) {
+      this.badFrames += 1;
+      return [];
+    }
+    const effects = [];
+    switch (frame.t) {
+      case "batch":
+        this.#batch(frame, effects);
+        break;
+      case "hello":
+        this.silenceS = frame.silence_s;
+        this.token = frame.pull ?? "";
+        this.#setHeartbeat(frame.heartbeat_s, now);
+        break;
+      case "joined":
+        this.#joined(frame, effects);
+        break;
+      case "card":
+        if (this.rooms.has(frame.room)) effects.push({ type: "card", room: frame.room, card: frame.card });
+        break;
+      case "move":
+        this.moveAt = now + (frame.delay_s ?? 0);
+        effects.push({ type: "moved", reason: frame.reason });
+        break;
+      case "error":
+        this.#refused(frame, effects);
+        break;
+      case "notice":
+      case "left":
+        effects.push({ type: "told", what: frame });
+        break;
+    }
+    this.#pull(now, effects);
+    this.#plan();
+    return effects;
+  }
+
+  /** A pull was answered with this body. */
+  pulled(room, raw, now, uniform) {
+    const position = this.rooms.get(room);
+    if (!position || position.epoch === null || position.asked === null) return []; // forgotten
+    const answer = readPulled(raw);
+    if (answer === null) {
+      this.badFrames += 1;
+      return this.pullFailed(room, now, uniform);
+    }
+    if (answer.epoch === null || answer.epoch < position.epoch) return this.pullFailed(room, now, uniform); // it is behind
+    const effects = [];
+    const asked = position.asked;
+    position.asked = null;
+    if (answer.epoch > position.epoch) {
+      this.#lose(room, position, position.rseq, effects);
+    } else {
+      for (const message of answer.messages)
+        if (this.#fill(position, message.rseq)) effects.push({ type: "delivered", room, epoch: answer.epoch, message, late: true });
+      this.#lose(room, position, answer.rseq, effects); // searched up to there: what is still missing never comes
+      const moved = this.#moveOn(position, asked, answer);
+      if (effects.length || (answer.more && moved)) {
+        position.pulls = 0;
+        position.pullAt = answer.more ? now : now + uniform * PULL_AGAIN_S;
+      } else {
+        this.#fruitless(room, position, now, uniform, 0, effects);
+      }
+    }
+    this.#pull(now, effects);
+    this.#plan();
+    return effects;
+  }
+
+  /** A pull was not answered, or refused (`retryAfterS`: what was asked for). */
+  pullFailed(room, now, uniform, retryAfterS = null) {
+    const position = this.rooms.get(room);
+    if (!position || position.asked === null) return [];
+    const effects = [];
+    position.asked = null;
+    this.#fruitless(room, position, now, uniform, retryAfterS ?? 0, effects);
+    this.#pull(now, effects);
+    this.#plan();
+    return effects;
+  }
+
+  tick(now) {
+    const effects = [];
+    if (this.state === "waiting" && this.retryAt !== null && now >= this.retryAt) {
+      this.state = "connecting";
+      this.retryAt = null;
+      effects.push({ type: "connect" });
+    } else if (this.state === "open") {
+      if (now - this.heardAt >= this.silenceS || (this.moveAt !== null && now >= this.moveAt)) {
+        this.moveAt = null;
+        effects.push({ type: "disconnect", code: GOING_AWAY });
+      } else {
+        if (now >= this.beatAt) this.#beat(now, effects);
+        this.#pull(now, effects);
+      }
+    }
+    this.#plan();
+    return effects;
+  }
+
+  /** The network came back, or the device woke up: wait no longer, and trust the connection only if it answers soon. */
+  hurry(now, uniform) {
+    const effects = [];
+    if (this.state === "waiting" && this.retryAt !== null) {
+      this.attempts = 0;
+      this.retryAt = Math.min(this.retryAt, now + uniform * HURRY_S);
+    } else if (this.state === "open") {
+      this.heardAt = Math.min(this.heardAt, now - this.silenceS + PROBE_S);
+      this.#beat(now, effects);
+    }
+    this.#plan();
+    return effects;
+  }
+
+  join(room) {
+    if (this.rooms.has(room)) return [];
+    this.rooms.set(room, newPosition());
+    return this.state === "open" ? [this.#send(this.#join(room))] : [];
+  }
+
+  leave(room) {
+    if (!this.rooms.delete(room) || this.state !== "open") return [];
+    this.#plan();
+    return [this.#send({ t: "leave", room })];
+  }
+
+  end() {
+    const wasOpen = this.state === "open";
+    this.state = "ended";
+    this.wakeAt = null;
+    return wasOpen ? [{ type: "disconnect", code: NORMAL }] : [];
+  }
+
+  // ---- the connection
+  #send(frame) {
+    return { type: "send", text: JSON.stringify(frame) };
+  }
+
+  #join(room) {
+    const { epoch, seq, rseq } = this.rooms.get(room);
+    return epoch === null ? { t: "join", room } : { t: "join", room, epoch, seq, rseq };
+  }
+
+  /** Full jitter: anywhere between nothing and the doubled base, so that a crowd does not come back as one. */
+  #wait(now, uniform, baseS) {
+    const limit = Math.min(MAX_BACKOFF_S, Math.max(baseS, 0.1) * 2 ** this.attempts);
+    this.attempts = Math.min(this.attempts + 1, 16);
+    this.state = "waiting";
+    this.retryAt = now + uniform * limit;
+    this.#plan();
+  }
+
+  #plan() {
+    if (this.state === "waiting") {
+      this.wakeAt = this.retryAt;
+    } else if (this.state === "open") {
+      let due = Math.min(this.beatAt, this.heardAt + this.silenceS);
+      if (this.moveAt !== null) due = Math.min(due, this.moveAt);
+      if (this.token !== null)
+        for (const position of this.rooms.values())
+          if (position.missing.length && position.asked === null) due = Math.min(due, position.pullAt);
+      this.wakeAt = due;
+    } else {
+      this.wakeAt = null;
+    }
+  }
+
+  /** Do not ask again for a room that does not take this user; without any room there is nothing to stay for. */
+  #refused(error, effects) {
+    effects.push({ type: "told", what: error });
+    const code = Object.hasOwn(OUT, error.code) ? OUT[error.code] : null;
+    if (code === null || !this.rooms.delete(error.room ?? "")) return;
+    if (this.rooms.size === 0) {
+      this.state = "ended";
+      effects.push({ type: "disconnect", code }, { type: "ended", rule: ruleFor(code) });
+    }
+  }
+
+  #setHeartbeat(intervalS, now) {
+    this.baseS = this.beatS = intervalS;
+    this.beatAt = now + intervalS;
+    this.beatenAt = null;
+    this.answered = 0;
+  }
+
+  #beat(now, effects) {
+    if (this.battery && this.beatenAt !== null && this.heardAt > this.beatenAt) {
+      this.answered += 1;
+      if (this.answered === GROW_AFTER) {
+        this.answered = 0;
+        const limit = Math.min(this.baseS * GROW_TO, this.longestS);
+        this.beatS = Math.max(this.baseS, Math.min(this.beatS * GROW_BY, limit));
+      }
+    }
+    this.beatenAt = now;
+    this.beatAt = now + this.beatS;
+    const at = [...this.rooms].filter(([, { epoch }]) => epoch !== null).map(([room, { seq, rseq }]) => [room, [seq, rseq]]);
+    effects.push(this.#send(at.length ? { t: "hb", rooms: Object.fromEntries(at) } : { t: "hb" }));
+  }
+
+  // ---- numbers
+  #joined(frame, effects) {
+    const { room } = frame;
+    const position = this.rooms.get(room);
+    if (!position) return;
+    const { epoch = null, seq = null, rseq = null, card = null, resumed = false, pos = "" } = frame;
+    effects.push({ type: "entered", room, epoch, seq, rseq, card, resumed });
+    if (epoch === null || seq === null || rseq === null || resumed) return;
+    if (position.epoch !== null && epoch < position.epoch) return; // the gateway is behind
+    if (position.epoch !== epoch) {
+      this.#begin(room, position, epoch, seq, rseq, effects);
+    } else {
+      this.#skip(room, position, rseq, effects);
+      effects.push({ type: "progress", room, epoch, rseq, first: false });
+    }
+    if (seq >= position.seq) {
+      position.seq = seq;
+      position.pos = pos || position.pos;
+    }
+  }
+
+  #batch(batch, effects) {
+    const { room, epoch, rseq, pos } = batch;
+    const [first, last] = batch.seq;
+    const position = this.rooms.get(room);
+    if (!position || (position.epoch !== null && epoch < position.epoch)) return; // left a moment ago, or it is behind
+    if (position.epoch !== epoch) {
+      const reliable = batch.messages.filter((message) => message.rseq > 0).length;
+      this.#begin(room, position, epoch, first - 1, rseq - reliable, effects);
+    }
+    const before = position.seq;
+    const came = this.#deliver(batch, position, effects);
+    this.#skip(room, position, rseq, effects);
+    if (last >= before) {
+      this.thinned += Math.max(0, last - Math.max(before, first - 1) - came);
+      position.seq = last;
+      position.pos = pos || position.pos;
+    }
+    effects.push({ type: "progress", room, epoch, rseq, first: false });
+    if (batch.likes !== null || batch.viewers !== null)
+      effects.push({ type: "counts", room, likes: batch.likes, viewers: batch.viewers });
+  }
+
+  /** Deliver what is new; return how many came in order. */
+  #deliver({ room, epoch, messages }, position, effects) {
+    let came = 0;
+    for (const message of messages) {
+      const { seq, rseq } = message;
+      if (position.missing.length && this.#fill(position, rseq)) {
+        effects.push({ type: "delivered", room, epoch, message, late: true });
+      } else if (seq <= position.seq || (rseq > 0 && rseq <= position.rseq)) {
+        this.duplicates += 1;
+      } else {
+        position.seq = seq;
+        if (rseq) {
+          this.#skip(room, position, rseq - 1, effects);
+          position.rseq = rseq;
+        }
+        effects.push({ type: "delivered", room, epoch, message, late: false });
+        came += 1;
+      }
+    }
+    return came;
+  }
+
+  /** Begin the numbers of an epoch. */
+  #begin(room, position, epoch, seq, rseq, effects) {
+    if (position.epoch !== null) {
+      this.#lose(room, position, position.rseq, effects);
+      effects.push({ type: "renumbered", room, epoch });
+    }
+    Object.assign(position, { epoch, seq, rseq, pos: "", asked: null });
+    effects.push({ type: "progress", room, epoch, rseq, first: true });
+  }
+
+  /** Go on to `toRseq`; what lies between did not come. */
+  #skip(room, position, toRseq, effects) {
+    if (position.epoch === null || toRseq <= position.rseq) return;
+    if (!position.missing.length) Object.assign(position, { pullAt: 0, pulls: 0 });
+    position.missing.push({ afterRseq: position.rseq, toRseq, pos: position.pos });
+    effects.push({ type: "hole", room, epoch: position.epoch, afterRseq: position.rseq, toRseq });
+    position.rseq = toRseq;
+  }
+
+  // ---- what is missing
+  /** Ask for the oldest hole of each room, one pull at a time; no token: this gateway cannot be asked. */
+  #pull(now, effects) {
+    if (this.state !== "open" || this.token === null) return;
+    for (const [room, position] of this.rooms) {
+      if (!position.missing.length || position.asked !== null) continue;
+      if (!this.token) {
+        this.#lose(room, position, position.rseq, effects);
+      } else if (now >= position.pullAt) {
+        const { afterRseq, pos } = position.missing[0];
+        position.asked = afterRseq;
+        const params = { ...(pos ? { pos } : {}), epoch: String(position.epoch), after_rseq: String(afterRseq) };
+        effects.push({ type: "pull", room, token: this.token, params });
+      }
+    }
+  }
+
+  /** Let the next pull begin where this one ended, unless it asks for a later hole, which has a nearer cursor. */
+  #moveOn(position, asked, answer) {
+    if (!position.missing.length || !answer.pos) return false;
+    const [oldest] = position.missing;
+    if (oldest.pos === answer.pos || oldest.afterRseq > Math.max(asked, answer.rseq)) return false;
+    oldest.pos = answer.pos;
+    return true;
+  }
+
+  /** A pull brought nothing: again after full jitter, or give the oldest hole up. */
+  #fruitless(room, position, now, uniform, afterS, effects) {
+    position.pullAt = now + afterS + uniform * Math.min(MAX_BACKOFF_S, PULL_AGAIN_S * 2 ** position.pulls);
+    position.pulls += 1;
+    if (position.pulls === MAX_PULLS) {
+      position.pulls = 0;
+      position.pullAt = now;
+      if (position.missing.length) this.#lose(room, position, position.missing[0].toRseq, effects);
+    }
+  }
+
+  /** Take a number out of the holes; say whether it was in one. */
+  #fill(position, rseq) {
+    const index = position.missing.findIndex((hole) => hole.afterRseq < rseq && rseq <= hole.toRseq);
+    if (index < 0) return false;
+    const { afterRseq, toRseq, pos } = position.missing[index];
+    const parts = [
+      { afterRseq, toRseq: rseq - 1, pos },
+      { afterRseq: rseq, toRseq, pos },
+    ];
+    position.missing.splice(index, 1, ...parts.filter((part) => part.toRseq > part.afterRseq));
+    return true;
+  }
+
+  /** Give up what is missing up to `toRseq`. */
+  #lose(room, position, toRseq, effects) {
+    if (position.epoch === null) return;
+    const left = [];
+    for (const hole of position.missing) {
+      if (hole.afterRseq < toRseq)
+        effects.push({ type: "lost", room, epoch: position.epoch, afterRseq: hole.afterRseq, toRseq: Math.min(hole.toRseq, toRseq) });
+      if (hole.toRseq > toRseq) left.push({ ...hole, afterRseq: Math.max(hole.afterRseq, toRseq) });
+    }
+    position.missing = left;
+  }
+}
