@@ -180,18 +180,16 @@ class Laboratory:
                 task.result()
 
     def _item(self, number: int) -> dict[str, object]:
-        kind: Kind = Kind.DANMAKU
-        data: Danmaku | Gift = self._texts[number % len(self._texts)]
-        if number % 100 == 0:
-            kind, data = Kind.GIFT, Gift("rose")
-        elif self.load.plain:  # bytes for viewers, not messages for those who number them
-            data = Danmaku((data.text * LONGEST_TEXT)[:LONGEST_TEXT])
+        danmaku = self._texts[number % len(self._texts)]
+        if self.load.plain:  # bytes for viewers, not messages for those who number them
+            danmaku = Danmaku((danmaku.text * LONGEST_TEXT)[:LONGEST_TEXT])
+        is_gift = number % 100 == 0
         return {
             "room": self._rooms[number % len(self._rooms)],
             "user": f"sender-{number % 500}",
-            "kind": kind.value,
+            "kind": (Kind.GIFT if is_gift else Kind.DANMAKU).value,
             "id": f"load-{secrets.token_hex(8)}",
-            "data": data,
+            "data": Gift("rose") if is_gift else danmaku,
         }
 
     async def _post(

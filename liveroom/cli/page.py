@@ -1,7 +1,7 @@
-"""The page for people, as the demo serves it: three files, the addresses they need, and tokens for anyone at this machine.
+"""The pages for people, as the demo serves them: the files, the addresses they need, and tokens for anyone at this machine.
 
-Owns the page's HTTP headers and `POST /demo/token`, which stands in for an identity service: it makes a viewer's token for any
-name. So it listens on 127.0.0.1 only and refuses requests that other pages or rebound names send. `up` and `demo` call it.
+Owns the pages' HTTP headers and `POST /demo/token`, which stands in for an identity service: it makes a token for any name and
+role. So it listens on 127.0.0.1 only and refuses requests that other pages or rebound names send. `up` and `demo` call it.
 """
 
 import secrets
@@ -15,12 +15,12 @@ import msgspec
 from aiohttp import web
 
 from liveroom.cli.processes import ROOT
-from liveroom.closecodes import TABLE
 from liveroom.errors import Code, ProblemError
+from liveroom.kinds import Role
 from liveroom.ports import HOST
 from liveroom.tickets import User
 from liveroom.tokens import sign_user
-from liveroom.topics import USER_ID
+from liveroom.topics import ROOM_ID, USER_ID
 from liveroom.web import json_response, problems
 
 FOLDER: Final = ROOT / "viewer" / "web"
@@ -35,6 +35,8 @@ HEADERS: Final = {
     "Cache-Control": "no-store",
 }
 TOKEN_TTL_S: Final = 3600
+ROLES: Final = {Role.VIEWER: "guest", Role.STREAMER: "streamer", Role.MODERATOR: "moderator", Role.OPERATOR: "operator"}
+HOSTS: Final = frozenset({Role.STREAMER, Role.MODERATOR})
 RETRY_AFTER_S: Final = 1.0
 _MAX_BODY_BYTES: Final = 1024
 _MAX_NAME_CHARS: Final = 32
@@ -50,12 +52,15 @@ class PageState:
     rooms: list[str]
     ingress: str | None = None
     scheduler: str | None = None
+    autoscaler: str | None = None
     issued: int = field(default=0)
 
 
 class _TokenRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: str
     user: str = ""
+    role: Role = Role.VIEWER
+    room: str = ""
 
 
 def make_page(state: PageState) -> web.Application:
@@ -65,31 +70,20 @@ def make_page(state: PageState) -> web.Application:
     async def config(_: web.Request) -> web.Response:
         if state.ingress is None or state.scheduler is None:
             raise ProblemError(Code.NOT_READY, retry_after_s=RETRY_AFTER_S)
-        closes = {
-            code: {"reason": rule.reason, "reconnect": rule.reconnect, "after_s": rule.after_s} for code, rule in TABLE.items()
-        }
-        about = {"ingress": state.ingress, "scheduler": state.scheduler, "rooms": state.rooms, "closes": closes}
+        about = {"ingress": state.ingress, "scheduler": state.scheduler, "autoscaler": state.autoscaler, "rooms": state.rooms}
         return json_response(msgspec.json.encode(about))
 
     async def token(request: web.Request) -> web.Response:
-        if request.content_type != "application/json":  # what a foreign page could send without asking (CORS)
-            raise ProblemError(Code.UNSUPPORTED_MEDIA_TYPE)
         if state.ingress is None:
             raise ProblemError(Code.NOT_READY, retry_after_s=RETRY_AFTER_S)
-        try:
-            asked = msgspec.json.decode(await request.read(), type=_TokenRequest)
-        except msgspec.ValidationError as error:
-            raise ProblemError(Code.SCHEMA, str(error)) from None
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise ProblemError(Code.BAD_JSON, str(error)) from None
+        asked = await _asked(request)
         name = " ".join(asked.name.split())[:_MAX_NAME_CHARS]
         if not name:
             raise ProblemError(Code.SCHEMA, "a name is needed - at `$.name`")
-        own = asked.user.startswith("guest-") and USER_ID.match(asked.user)  # never the name of one who plays in the demo
-        user = User(asked.user if own else f"guest-{secrets.token_hex(4)}", name=name)
+        user = _user(asked, name)
         state.issued += 1
         signed = sign_user(user, state.token_key.encode(), int(time.time()), TOKEN_TTL_S)
-        return json_response(msgspec.json.encode({"user": user.id, "name": name, "token": signed}))
+        return json_response(msgspec.json.encode({"user": user.id, "name": name, "token": signed, "ttl_s": TOKEN_TTL_S}))
 
     for file in sorted(FOLDER.rglob("*")):
         if file.suffix in TYPES:
@@ -98,6 +92,29 @@ def make_page(state: PageState) -> web.Application:
     app.router.add_get("/demo/config", config)
     app.router.add_post("/demo/token", token)
     return app
+
+
+async def _asked(request: web.Request) -> _TokenRequest:
+    if request.content_type != "application/json":  # what a foreign page could send without asking (CORS)
+        raise ProblemError(Code.UNSUPPORTED_MEDIA_TYPE)
+    try:
+        return msgspec.json.decode(await request.read(), type=_TokenRequest)
+    except msgspec.ValidationError as error:
+        raise ProblemError(Code.SCHEMA, str(error)) from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ProblemError(Code.BAD_JSON, str(error)) from None
+
+
+def _user(asked: _TokenRequest, name: str) -> User:
+    """Return who asks: the same as before, or somebody new; never one who plays in the demo. A host is one of its room only."""
+    if asked.role not in ROLES:
+        raise ProblemError(Code.SCHEMA, f"one of {', '.join(ROLES.values())} - at `$.role`")
+    if asked.role in HOSTS and not ROOM_ID.match(asked.room):
+        raise ProblemError(Code.SCHEMA, "a host is one of a room - at `$.room`")
+    kind = ROLES[asked.role]
+    own = asked.user.startswith(f"{kind}-") and USER_ID.match(asked.user)
+    rooms = (asked.room,) if asked.role in HOSTS else ()
+    return User(asked.user if own else f"{kind}-{secrets.token_hex(4)}", asked.role, name=name, rooms=rooms)
 
 
 def _file(path: Path) -> Handler:

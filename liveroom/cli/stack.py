@@ -108,6 +108,7 @@ async def run_stack(
                 async with system:
                     stack = Stack(system, f"http://{HOST}:{port}", state)
                     state.token_key, state.ingress, state.scheduler = system.token_key, system.ingress_url, system.scheduler_url
+                    state.autoscaler = system.autoscalers[0].url if system.autoscalers else None
                     with announced(_running(what, stack, rooms)):
                         yield stack
             finally:

@@ -113,8 +113,13 @@ def pulled(rseq: int, *messages: dict[str, Any], epoch: int = 1, **more: Any) ->
     return json.dumps({"room": "a", "epoch": epoch, "seq": 0, "rseq": rseq, "messages": list(messages), **more})
 
 
-def case(name: str, *calls: list[Any], rooms: list[str] | None = None, battery: bool = False) -> Case:
-    return {"name": name, "rooms": ["a"] if rooms is None else rooms, "battery": battery, "calls": list(calls)}
+def case(name: str, *calls: Any, rooms: list[str] | None = None, battery: bool = False) -> Case:
+    return {
+        "name": name,
+        "rooms": ["a"] if rooms is None else rooms,
+        "battery": battery,
+        "calls": [list(call) for call in calls],
+    }
 
 
 OPEN = [["start"], ["opened", 0], ["received", hello(), 0]]

@@ -56,7 +56,7 @@ def differs(one: Case, ours: list[Any], theirs: list[Any]) -> str:
     for number, (python, javascript) in enumerate(zip(ours, theirs, strict=True)):
         if python != javascript:
             call = one["calls"][number] if number < len(one["calls"]) else "the counters"
-            return f"{one['name']}, call {number} {call}:\n  Python     {json.dumps(python)}\n  JavaScript {json.dumps(javascript)}"
+            return f"{one['name']}, call {number} {call}:\n  {json.dumps(python)} in Python\n  {json.dumps(javascript)} here"
     return ""
 
 

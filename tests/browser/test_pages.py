@@ -1,0 +1,261 @@
+"""The pages on a running system, driven in a real browser as people do."""
+
+import asyncio
+import os
+import re
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from axe_playwright_python.async_playwright import Axe
+from playwright.async_api import Page, expect
+
+from liveroom.kinds import Role
+from liveroom.ports import HOST, free_ports
+from tests.browser.chromium import chromium
+from tests.browser.site import ROOM, Site, site, somebody, until
+from viewer.client import Accepted, Sender, end_tasks
+
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(180)]
+SHOTS = os.environ.get("LIVEROOM_SCREENSHOTS")  # a folder to keep them in
+PAGES = ("/", "/host.html", "/ops.html")
+
+
+async def test_people_chat_give_and_moderate(kafka_bootstrap: str) -> None:
+    async with (
+        site(kafka_bootstrap) as here,
+        chromium() as browser,
+        somebody(browser, here, "Ann") as ann,
+        somebody(browser, here, "Ben") as ben,
+        somebody(browser, here, "Boss", "/host.html") as boss,
+    ):
+        await ann.says("hello Ben")
+        await ben.sees("hello Ben")
+        await ben.says("你好 Ann")
+        await ann.sees("你好 Ann")
+        await boss.sees("你好 Ann")
+
+        await ben.page.select_option("#gift", "rocket")
+        for _ in range(3):
+            await ben.page.click("#give")
+        banner = ann.page.locator("#banners li")
+        await expect(banner).to_contain_text("Ben gives rocket ×3", timeout=5000)
+        await expect(boss.page.locator("#giftcount")).to_have_text("3")
+        await ann.page.click("#like")
+        await expect(ben.page.locator("#likes")).to_have_text("1")
+        await expect(ben.page.locator("#viewers")).to_have_text("3", timeout=10_000)
+
+        await boss.page.fill("#announcement", "Welcome all")
+        await boss.page.press("#announcement", "Enter")
+        await expect(ann.page.locator("#announcement")).to_contain_text("Welcome all")
+
+        await boss.page.fill("#word", "brandy")
+        await boss.page.press("#word", "Enter")
+        await expect(boss.page.locator("#wordlist")).to_contain_text("brandy")
+        await ann.says("a brandy please")
+        await expect(ann.page.locator("#refusal")).to_have_text(
+            "Not sent. It has words that this room does not take.", timeout=5000
+        )
+        assert await ann.page.input_value("#text") == "a brandy please", "to be changed, not lost"
+
+        await boss.page.locator("#log li", has_text="hello Ben").get_by_role("button", name="Mute").click()
+        await expect(ann.page.locator("#told")).to_contain_text("You are muted")
+        await boss.page.locator("#log li", has_text="hello Ben").get_by_role("button", name="Ban").click()
+        await expect(ben.page.locator("#log li", has_text="hello Ben")).to_have_count(0, timeout=5000)
+        await expect(ann.page.locator("#ended")).to_have_text("You are banned from this room.")
+        await expect(boss.page.locator("#people")).to_contain_text("banned")
+        await expect(ben.page.locator("#log li", has_text="你好 Ann")).to_have_count(1)
+        for one in (ann, ben, boss):
+            await one.is_well()
+
+
+async def test_a_gateway_dies_and_both_pages_go_on_with_nothing_missing(kafka_bootstrap: str) -> None:
+    async with (
+        site(kafka_bootstrap) as here,
+        chromium() as browser,
+        somebody(browser, here, "Ann") as ann,
+        somebody(browser, here, "Ben") as ben,
+        aiohttp.ClientSession() as http,
+    ):
+        sender = Sender(here.system.ingress_url, here.system.token("giver"), http)
+        sent: list[str] = []
+
+        async def give() -> None:
+            for _ in range(80):
+                outcome = await sender.gift(ROOM, "rose")
+                assert isinstance(outcome, Accepted)
+                sent.append(outcome.id)
+                await asyncio.sleep(0.1)
+
+        giving = asyncio.create_task(give())
+        await asyncio.sleep(2)
+        name = await ann.page.get_attribute("#status", "title")
+        dead = next(edge for edge in here.system.edges if edge.name == name)
+        dead.kill(signal.SIGKILL)
+        await giving
+        for one in (ann, ben):
+            assert await until(one.lines, sent) == sent, "every gift, once, in order"
+            await expect(one.page.locator("#status")).to_have_text("connected")
+            await one.is_well()
+        assert await ann.page.get_attribute("#status", "title") != name
+
+
+async def test_where_websocket_is_blocked_it_goes_on_over_http(kafka_bootstrap: str) -> None:
+    async with blocking_proxy() as (port, target):
+        more = {"settings_of": {"edge": {"PUBLIC_URL": f"ws://{HOST}:{port}/v1/live"}}}
+        async with site(kafka_bootstrap, edges=1, **more) as here, chromium() as browser:
+            target.append(here.system.edges[0].port)
+            async with somebody(browser, here, "Ann") as ann:
+                await expect(ann.page.locator("#status")).to_have_text("connected, over HTTP")
+                await ann.says("hello")
+                await ann.sees("hello")
+                await ann.is_well()
+
+
+@asynccontextmanager
+async def blocking_proxy() -> AsyncIterator[tuple[int, list[int]]]:
+    """A network that lets HTTP through, and cuts what asks for an upgrade."""
+    target: list[int] = []
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while data := await reader.read(65_536):
+                writer.write(data)
+        writer.close()
+
+    async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError, asyncio.IncompleteReadError):
+            head = await reader.readuntil(b"\r\n\r\n")
+            if b"upgrade: websocket" in head.lower():
+                writer.close()
+                return
+            there, to_writer = await asyncio.open_connection(HOST, target[0])
+            to_writer.write(head)
+            for task in (asyncio.create_task(pump(reader, to_writer)), asyncio.create_task(pump(there, writer))):
+                tasks.add(task)
+
+    [port] = free_ports(1)
+    server = await asyncio.start_server(take, HOST, port)
+    try:
+        yield port, target
+    finally:
+        server.close()
+        await end_tasks(*tasks)
+
+
+async def test_a_lost_network_is_said_and_comes_back(kafka_bootstrap: str) -> None:
+    async with (
+        site(kafka_bootstrap, edges=1) as here,
+        chromium() as browser,
+        somebody(browser, here, "Ann") as ann,
+        aiohttp.ClientSession() as http,
+    ):
+        edge = here.system.edges[0]
+        await ann.page.context.set_offline(offline=True)
+        edge.kill(signal.SIGKILL)
+        await edge.ended()
+        await expect(ann.page.locator("#status")).to_have_text("you are offline")
+        await edge.start_ready()
+        sent = await Sender(here.system.ingress_url, here.system.token("giver"), http).gift(ROOM, "rose")
+        assert isinstance(sent, Accepted)
+        await ann.page.context.set_offline(offline=False)
+        await expect(ann.page.locator("#status")).to_have_text("connected", timeout=8000)
+        assert await until(ann.lines, [sent.id]) == [sent.id]
+
+
+XSS = (
+    "<script>boom()</script>",
+    "<img src=x onerror=boom()>",
+    '"><svg onload=boom()>',
+    "javascript:boom()",
+    "<iframe srcdoc='<script>parent.boom()</script>'>",
+    "</li><style>*{display:none}</style>",
+    "{{constructor.constructor('boom()')()}}",
+    "${boom()}",
+    "<a href=javascript:boom()>x</a>",
+    "\u202e<b>boom</b>",
+)
+
+
+async def test_what_others_send_is_text_and_nothing_else(kafka_bootstrap: str) -> None:
+    boom = "window.booms = 0; window.boom = () => { window.booms += 1; };"
+    async with (
+        site(kafka_bootstrap, edges=1) as here,
+        chromium() as browser,
+        somebody(browser, here, "Ann", init=boom) as ann,
+        somebody(browser, here, "Boss", "/host.html", init=boom) as boss,
+        aiohttp.ClientSession() as http,
+    ):
+        system = here.system
+        for number, text in enumerate(XSS):
+            villain = Sender(system.ingress_url, system.token(f"villain-{number}", name=text[:64]), http)
+            host = Sender(system.ingress_url, system.token("host", Role.OPERATOR, name=text[:64]), http)
+            assert isinstance(await villain.danmaku(ROOM, text), Accepted)
+            assert isinstance(await villain.gift(ROOM, "rose", to=text[:64]), Accepted)
+            assert isinstance(await host.send(ROOM, "announcements", {"text": text}), Accepted)
+            goods = {"goods": "g1", "title": text, "price": 100, "currency": "CNY"}
+            assert isinstance(await host.send(ROOM, "goods", goods), Accepted)
+            assert isinstance(await host.send(ROOM, "red-packets", {"packet": "p1", "text": text}), Accepted)
+            await expect(ann.page.locator("#announcement")).to_contain_text(text.lstrip())
+        for one in (ann, boss):
+            await one.sees(XSS[0])
+            found = await one.page.locator("#log li.danmaku > span:not(.actions):not(.times)").all_text_contents()
+            assert [text for text in XSS if text not in found] == [], "shown as it was written"
+            assert await one.page.evaluate("window.booms") == 0
+            assert await one.page.locator("main script, main iframe, main img, main svg, main style").count() == 0
+            await one.is_well()
+
+
+@pytest.mark.parametrize(("width", "scheme", "locale"), [(1280, "light", "en-US"), (390, "dark", "zh-CN")])
+async def test_pages_fit_and_are_open_to_all(kafka_bootstrap: str, width: int, scheme: str, locale: str) -> None:
+    options: dict[str, Any] = {
+        "viewport": {"width": width, "height": 800},
+        "color_scheme": scheme,
+        "locale": locale,
+        "bypass_csp": True,
+    }
+    async with site(kafka_bootstrap, edges=1) as here, chromium() as browser, aiohttp.ClientSession() as http:
+        for path in PAGES:
+            async with somebody(browser, here, "Ann", path, enters=False, **options) as ann:
+                page = ann.page
+                if path != "/ops.html":
+                    await _look_at(ann.page, f"{path} entry {width}")
+                    await page.fill("#name", "Ann")
+                    await page.press("#name", "Enter")
+                    await page.wait_for_selector('#status[data-state="open"]')
+                    await _speak(here, http)
+                    await page.wait_for_selector("#log li.danmaku")
+                else:
+                    await page.wait_for_selector("#gateways tr")
+                await _look_at(page, f"{path} {width}")
+                assert ann.errors == []
+
+
+async def _speak(here: Site, http: aiohttp.ClientSession) -> None:
+    system = here.system
+    sender = Sender(system.ingress_url, system.token("ben", name="Ben"), http)
+    host = Sender(system.ingress_url, system.token("host", Role.OPERATOR), http)
+    await sender.danmaku(ROOM, "hello " + "很长的话" * 20, color=0xFF8800)
+    await sender.gift(ROOM, "rose")
+    await host.send(ROOM, "goods", {"goods": "g1", "title": "Tea " * 20, "price": 1990, "currency": "CNY"})
+    await host.send(ROOM, "announcements", {"text": "Welcome " * 30})
+
+
+async def _look_at(page: Page, name: str) -> None:
+    """Hold that a page does not scroll sideways, and that axe finds nothing serious."""
+    await page.wait_for_timeout(400)
+    assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{name} scrolls sideways"
+    if SHOTS:
+        await page.screenshot(path=Path(SHOTS) / f"{re.sub(r'[^a-z0-9]+', '-', name).strip('-')}.png")
+    found = (await Axe().run(page)).response["violations"]
+    serious = [
+        (one["id"], [node["html"][:100] for node in one["nodes"][:3]])
+        for one in found
+        if one["impact"] in {"serious", "critical"}
+    ]
+    assert serious == [], name

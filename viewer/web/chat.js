@@ -1,0 +1,158 @@
+// The list of what was said: thousands of lines a minute without a hitch. Lines wait for the next frame of the screen, so the
+// page is laid out at most once a frame; of more than anybody could read in one, the newest are shown and the rest is counted.
+
+import { el } from "./common.js";
+import { t } from "./i18n.js";
+
+const MOST_LINES = 1000;
+const MOST_A_FRAME = 24;
+const MOST_WAITING = 240;
+const NEAR_END_PX = 60;
+const WHITE = 0xffffff;
+
+export class Chat {
+  /** `log`: scrolls, with an `ol` in it; `newest`: the button that leads to its end; `actions(message)`: what hosts can do. */
+  constructor(log, newest, { me = "", actions = () => [] } = {}) {
+    this.log = log;
+    this.list = log.querySelector("ol");
+    this.newest = newest;
+    this.me = me;
+    this.actions = actions;
+    this.waiting = [];
+    this.skipped = 0;
+    this.frame = 0;
+    this.follows = true;
+    this.top = 0;
+    this.byUser = new Map();
+    log.addEventListener("scroll", () => this.#look(), { passive: true });
+    newest.addEventListener("click", () => this.#toEnd());
+    document.addEventListener("visibilitychange", () => document.hidden || this.#ask());
+  }
+
+  /** Adds a message, at the end or, where it came late, at its place. */
+  add(message, { late = false } = {}) {
+    if (late) this.#insert(message);
+    else this.#queue({ message });
+  }
+
+  note(text) {
+    this.#queue({ text });
+  }
+
+  /** Takes away what a `clear` takes: one message, or all of a user with a smaller number. */
+  clear({ id, user }, seq) {
+    const isTaken = (message) =>
+      message && message.seq < seq && ((id && message.id === id) || (user && message.user === user));
+    this.waiting = this.waiting.filter(({ message }) => !isTaken(message));
+    const lines = user ? [...(this.byUser.get(user) ?? [])] : [...this.list.children];
+    for (const line of lines) if (isTaken(line.message)) this.#remove(line);
+  }
+
+  empty() {
+    this.waiting = [];
+    this.byUser.clear();
+    this.list.replaceChildren();
+  }
+
+  #queue(entry) {
+    this.waiting.push(entry);
+    if (this.waiting.length > MOST_WAITING) {
+      this.skipped += this.waiting.length - MOST_A_FRAME;
+      this.waiting.splice(0, this.waiting.length - MOST_A_FRAME);
+    }
+    this.#ask();
+  }
+
+  #ask() {
+    if (!this.frame && !document.hidden && this.waiting.length) this.frame = requestAnimationFrame(() => this.#flush());
+  }
+
+  #flush() {
+    this.frame = 0;
+    const lines = this.waiting.splice(0, MOST_A_FRAME).map((entry) => this.#line(entry));
+    if (this.skipped && !this.waiting.length) {
+      lines.unshift(el("li", { class: "note" }, t("chat.more", { n: this.skipped })));
+      this.skipped = 0;
+    }
+    this.list.append(...lines);
+    while (this.list.childElementCount > MOST_LINES) this.#remove(this.list.firstElementChild);
+    if (this.follows) this.log.scrollTop = this.log.scrollHeight;
+    this.#ask();
+  }
+
+  #line({ message, text }) {
+    if (!message) return el("li", { class: "note" }, text);
+    const { data, user, kind, n } = message;
+    const line = el("li", { class: `${kind}${user === this.me ? " own" : ""}` });
+    line.message = message;
+    line.append(el("b", {}, message.name || user), " ", el("span", {}, said(message)));
+    if (n > 1) line.append(" ", el("span", { class: "times" }, `×${n}`));
+    if (kind === "danmaku" && Number.isInteger(data.color) && data.color !== WHITE) line.style.borderLeftColor = colour(data.color);
+    const actions = this.actions(message);
+    if (actions.length) line.append(el("span", { class: "actions" }, ...actions));
+    if (!this.byUser.has(user)) this.byUser.set(user, new Set());
+    this.byUser.get(user).add(line);
+    return line;
+  }
+
+  #insert(message) {
+    let next = this.list.lastElementChild;
+    while (next && !(next.message && next.message.seq < message.seq)) next = next.previousElementSibling;
+    const line = this.#line({ message });
+    if (next) next.after(line);
+    else this.list.prepend(line);
+  }
+
+  #remove(line) {
+    const lines = line.message && this.byUser.get(line.message.user);
+    if (lines) {
+      lines.delete(line);
+      if (!lines.size) this.byUser.delete(line.message.user);
+    }
+    line.remove();
+  }
+
+  /** Follow the end until somebody scrolls up; that lines grow when they are laid out is no scrolling. */
+  #look() {
+    const { scrollHeight, scrollTop, clientHeight } = this.log;
+    if (scrollHeight - scrollTop - clientHeight < NEAR_END_PX) this.follows = true;
+    else if (scrollTop < this.top) this.follows = false;
+    this.top = scrollTop;
+    this.newest.hidden = this.follows;
+  }
+
+  #toEnd() {
+    this.follows = true;
+    this.log.scrollTop = this.log.scrollHeight;
+    this.log.focus();
+  }
+}
+
+export const colour = (value) => `#${value.toString(16).padStart(6, "0")}`;
+
+/** Returns what a message says, as text. */
+export function said({ kind, data, name, user }) {
+  switch (kind) {
+    case "danmaku":
+    case "announcement":
+      return String(data.text ?? "");
+    case "gift":
+      return `${giftName(data.gift)} ×${data.count ?? 1}`;
+    case "enter":
+      return t("chat.entered", { name: name || user });
+    case "leave":
+      return t("chat.left", { name: name || user });
+    case "red_packet":
+    case "coupon":
+    case "goods":
+      return `${t(`card.${kind}`)}: ${data.title ?? data.text ?? ""}`;
+    default:
+      return kind;
+  }
+}
+
+export function giftName(gift) {
+  const key = `gift.${gift}`;
+  const name = t(key);
+  return name === key ? String(gift) : name;
+}

@@ -1,0 +1,77 @@
+// What the three pages share: elements made of text only, the demo's addresses and tokens, the state of the connection.
+
+import { t, why } from "./i18n.js";
+import { ask, Sender } from "./sdk/liveroom.js";
+
+export const $ = (id) => document.getElementById(id);
+
+/** Makes an element; children are elements or text, never markup. */
+export function el(tag, attributes = {}, ...children) {
+  const made = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name === "class") made.className = value;
+    else if (name.startsWith("on")) made.addEventListener(name.slice(2), value);
+    else if (value !== null && value !== undefined) made.setAttribute(name, value);
+  }
+  made.append(...children);
+  return made;
+}
+
+/** Returns a link's address if it is one that may be followed, else null. */
+export function safeLink(text) {
+  try {
+    const url = new URL(text);
+    return url.protocol === "https:" ? url.href : null;
+  } catch {
+    return null;
+  }
+}
+
+export const number = (value) => (value === null || value === undefined ? "–" : value.toLocaleString());
+
+/** Somebody at this page: a name, a role, and tokens from the demo's identity service while they are needed. */
+export class Person {
+  constructor(config, name, role = "viewer", room = "") {
+    this.config = config;
+    this.name = name;
+    this.role = role;
+    this.room = room;
+    this.key = `user-${role}`;
+    this.user = sessionStorage.getItem(this.key) ?? "";
+    this.signed = "";
+    this.untilMs = 0;
+    this.sender = new Sender({ ingress: config.ingress, token: () => this.token() });
+  }
+
+  async token() {
+    if (performance.now() < this.untilMs) return this.signed;
+    const body = JSON.stringify({ name: this.name, user: this.user, role: this.role, room: this.room });
+    const got = await ask("/demo/token", { method: "POST", headers: { "Content-Type": "application/json" }, body });
+    this.user = got.user;
+    this.signed = got.token;
+    this.untilMs = performance.now() + (got.ttl_s * 1000) / 2;
+    sessionStorage.setItem(this.key, got.user);
+    return this.signed;
+  }
+}
+
+/** Shows the connection in the page's status line. */
+export function showConnection({ state, transport, gateway }) {
+  const key = state === "open" && transport === "events" ? "events" : state === "waiting" && !navigator.onLine ? "offline" : state;
+  const status = $("status");
+  status.dataset.state = state;
+  status.dataset.t = `state.${key}`;
+  status.textContent = t(`state.${key}`);
+  status.title = gateway;
+}
+
+/** Says what went wrong, or nothing. */
+export function refuse(error = null) {
+  const line = $("refusal");
+  line.textContent = error === null ? "" : t("refused", { why: why(error) });
+  line.hidden = error === null;
+}
+
+export function config() {
+  return ask("/demo/config");
+}

@@ -1,0 +1,217 @@
+// The page of streamers and moderators: gifts as they come, the chat with what can be done about a line, the room's rules.
+
+import { Chat, giftName } from "./chat.js";
+import { $, config, el, number, Person, refuse, showConnection } from "./common.js";
+import { switchable, t } from "./i18n.js";
+import { LiveRoom, newId } from "./sdk/liveroom.js";
+
+const MUTE_S = 600;
+const LOOK_MS = 5000;
+const MOST_GIFTS = 200;
+const MODES = ["muted_all", "followers_only", "subscribers_only", "no_media", "fold_identical"];
+
+let person = null;
+let live = null;
+let room = "";
+let chat = null;
+let gifts = 0;
+let heard = 0;
+let looking = 0;
+
+// ---- what happens in the room
+function onEffect(effect) {
+  switch (effect.type) {
+    case "entered":
+    case "card":
+      if (effect.card) showCard(effect.card);
+      break;
+    case "delivered":
+      heard += 1;
+      show(effect.message, effect.late);
+      break;
+    case "counts":
+      if (effect.likes !== null) $("likes").textContent = number(effect.likes);
+      if (effect.viewers !== null) {
+        $("viewers").textContent = number(effect.viewers[0]);
+        $("connections").textContent = number(effect.viewers[1]);
+      }
+      break;
+    case "lost":
+      chat.note(t("chat.lost", { n: effect.toRseq - effect.afterRseq }));
+      break;
+    case "ended":
+      over(effect.rule);
+      break;
+  }
+}
+
+function showCard(card) {
+  if (card.likes !== undefined && card.likes !== null) $("likes").textContent = number(card.likes);
+  if (card.users !== undefined && card.users !== null) $("viewers").textContent = number(card.users);
+  if (card.settings) showModes(card.settings);
+}
+
+function show(message, late) {
+  switch (message.kind) {
+    case "danmaku":
+      chat.add(message, { late });
+      break;
+    case "gift":
+      addGift(message);
+      break;
+    case "clear":
+      chat.clear(message.data, message.seq);
+      break;
+    case "room":
+      showModes(message.data);
+      chat.note(t("modes.changed"));
+      break;
+    case "announcement":
+      if (message.data.text) chat.add(message, { late });
+      break;
+  }
+}
+
+function addGift({ name, user, data }) {
+  gifts += data.count ?? 1;
+  $("giftcount").textContent = number(gifts);
+  const line = el("li", {}, el("b", {}, name || user), ` ${giftName(data.gift)} ×${data.count ?? 1}`);
+  $("gifts").prepend(line);
+  while ($("gifts").childElementCount > MOST_GIFTS) $("gifts").lastElementChild.remove();
+}
+
+/** Shows the modes that are told; those left out stay as they are. */
+function showModes(modes) {
+  if (typeof modes.slow_s === "number") $("slow_s").value = modes.slow_s;
+  for (const name of MODES) if (typeof modes[name] === "boolean") $(name).checked = modes[name];
+}
+
+function over({ code, reason }) {
+  const key = `ended.${code}`;
+  $("ended").textContent = t(key) === key ? t("ended.other", { reason }) : t(key);
+  $("ended").hidden = false;
+  live?.end();
+}
+
+// ---- what a host does
+async function act(method, path, body) {
+  refuse();
+  $("done").textContent = "";
+  try {
+    const sent = body && { id: newId(), ...body }; // the same at every attempt: it is done once
+    const answer = await person.sender.call(method, `/v1/rooms/${encodeURIComponent(room)}${path}`, sent);
+    if (method !== "GET") $("done").textContent = t("host.done");
+    return answer;
+  } catch (error) {
+    refuse(error);
+    return null;
+  }
+}
+
+function actions({ user, id, kind }) {
+  if (kind !== "danmaku" || user === person.user) return [];
+  const button = (key, done) => el("button", { type: "button", onclick: done }, t(key));
+  return [
+    button("host.delete", () => act("POST", "/clears", { message: id })),
+    button("host.mute", () => then(act("POST", "/mutes", { user, for_s: MUTE_S }))),
+    button("host.kick", () => act("POST", "/kicks", { user })),
+    button("host.ban", () => then(act("POST", "/bans", { user }))),
+  ];
+}
+
+async function then(done) {
+  await done;
+  await look();
+}
+
+/** Asks who is muted or banned, and which words are set. */
+async function look() {
+  const asked = room;
+  const [mutes, bans, words] = await Promise.all([act("GET", "/mutes"), act("GET", "/bans"), act("GET", "/words")]);
+  if (asked !== room || !mutes || !bans || !words) return;
+  const lift = (path) => el("button", { type: "button", onclick: () => then(act("DELETE", path)) }, t("host.lift"));
+  const held = (list, key, path) =>
+    list.users.map(({ user, why }) =>
+      el("li", {}, el("b", {}, user), ` ${t(key)} ${why ?? ""} `, lift(`/${path}/${encodeURIComponent(user)}`)),
+    );
+  const people = [...held(mutes, "host.muted", "mutes"), ...held(bans, "host.banned", "bans")];
+  $("people").replaceChildren(...(people.length ? people : [el("li", { class: "note" }, t("host.none"))]));
+  const lines = Object.entries(words.words).map(([word, action]) =>
+    el("li", {}, el("b", {}, word), ` ${t(`host.${action}`)} `, lift(`/words/${encodeURIComponent(word)}`)),
+  );
+  $("wordlist").replaceChildren(...(lines.length ? lines : [el("li", { class: "note" }, t("host.none"))]));
+}
+
+async function enter(event) {
+  event.preventDefault();
+  refuse();
+  $("ended").hidden = true;
+  room = $("room").value;
+  let settings;
+  try {
+    settings = await config();
+    person = new Person(settings, $("name").value.trim(), $("role").value, room);
+    await person.token();
+  } catch {
+    $("ended").textContent = t("entry.failed");
+    $("ended").hidden = false;
+    return;
+  }
+  sessionStorage.setItem("name", person.name);
+  $("where").textContent = room;
+  $("entry").hidden = true;
+  $("live").hidden = false;
+  chat = new Chat($("log"), $("newest"), { me: person.user, actions });
+  for (const id of ["dissolve", "reopen"]) $(id).hidden = person.role !== "streamer";
+  live = new LiveRoom({
+    scheduler: settings.scheduler.split(","),
+    rooms: [room],
+    token: () => person.token(),
+    onEffect,
+    onState: showConnection,
+  });
+  live.start();
+  await look();
+  looking = setInterval(() => {
+    $("rate").textContent = number(Math.round((heard * 1000) / LOOK_MS));
+    heard = 0;
+  }, LOOK_MS);
+}
+
+function saveModes(event) {
+  event.preventDefault();
+  const modes = Object.fromEntries(MODES.map((name) => [name, $(name).checked]));
+  act("PATCH", "/modes", { slow_s: Number($("slow_s").value) || 0, ...modes });
+}
+
+function setWord(event) {
+  event.preventDefault();
+  const word = $("word").value.trim();
+  if (!word) return;
+  $("word").value = "";
+  then(act("PUT", `/words/${encodeURIComponent(word)}`, { action: $("action").value }));
+}
+
+function announce(event) {
+  event.preventDefault();
+  act("POST", "/announcements", { text: $("announcement").value.trim() });
+}
+
+async function begin() {
+  switchable($("language"), () => room && look());
+  const asked = new URLSearchParams(location.search);
+  $("name").value = sessionStorage.getItem("name") ?? asked.get("name") ?? "";
+  $("entry").addEventListener("submit", enter);
+  $("modes").addEventListener("submit", saveModes);
+  $("words").addEventListener("submit", setWord);
+  $("announce").addEventListener("submit", announce);
+  $("dissolve").addEventListener("click", () => confirm(t("host.sure")) && act("POST", "/dissolve", {}));
+  $("reopen").addEventListener("click", () => act("POST", "/reopen", {}));
+  addEventListener("pagehide", () => clearInterval(looking));
+  $("room").value = asked.get("room") ?? "";
+  const { rooms } = await config().catch(() => ({ rooms: [] }));
+  $("rooms").replaceChildren(...rooms.map((name) => el("option", { value: name })));
+  if (!$("room").value && rooms.length) [$("room").value] = rooms;
+}
+
+begin();

@@ -1,0 +1,128 @@
+// What moves over the stage: danmaku (drawn by the danmaku library on a canvas), gift banners, hearts.
+
+import { colour, giftName } from "./chat.js";
+import { el } from "./common.js";
+import { t } from "./i18n.js";
+import Danmaku from "./vendor/danmaku.js";
+
+const LANE_PX = 34;
+const LANE_S = 1.4; // until a lane takes the next one: more could not be read
+const BANNERS = 3;
+const MOST_BANNERS_WAITING = 30;
+const BANNER_MS = 4000;
+const HEARTS = 12;
+const MODES = { scroll: "rtl", reverse: "ltr", top: "top", bottom: "bottom" };
+
+export class Stage {
+  constructor(place) {
+    this.place = place;
+    this.danmaku = new Danmaku({ container: place, engine: "canvas", speed: 120 });
+    this.mostPerS = 10;
+    this.left = 10;
+    this.refilledAt = performance.now();
+    this.isShown = true;
+    new ResizeObserver(() => {
+      this.danmaku.resize();
+      this.mostPerS = Math.max(2, place.clientHeight / LANE_PX / LANE_S);
+    }).observe(place);
+  }
+
+  /** Lets a message fly, unless too many do; one's own always. */
+  fly({ data, n }, { own = false } = {}) {
+    const now = performance.now();
+    this.left = Math.min(this.mostPerS, this.left + ((now - this.refilledAt) / 1000) * this.mostPerS);
+    this.refilledAt = now;
+    if (!this.isShown || document.hidden || (this.left < 1 && !own)) return;
+    this.left = Math.max(0, this.left - 1);
+    const size = Math.min(36, Math.max(14, data.size ?? 22));
+    this.danmaku.emit({
+      text: n > 1 ? `${data.text} ×${n}` : String(data.text),
+      mode: MODES[data.mode] ?? "rtl",
+      style: {
+        font: `600 ${size}px system-ui, "Noto Sans CJK SC", sans-serif`,
+        fillStyle: Number.isInteger(data.color) ? colour(data.color) : "#fff",
+        strokeStyle: own ? "#e0457b" : "#0009",
+        lineWidth: own ? 3 : 2,
+        textBaseline: "bottom",
+      },
+    });
+  }
+
+  /** Takes everything off: what was cleared must not fly on. */
+  clear() {
+    this.danmaku.clear();
+  }
+
+  show(isShown) {
+    this.isShown = isShown;
+    if (isShown) this.danmaku.show();
+    else this.danmaku.hide();
+  }
+}
+
+/** Gift banners: a few at once; the same gift of the same person again adds up. */
+export class Banners {
+  constructor(place) {
+    this.place = place;
+    this.shown = new Map();
+    this.waiting = [];
+  }
+
+  add(message) {
+    const { data, user, name } = message;
+    const key = `${user} ${data.gift}`;
+    const count = data.count ?? 1;
+    const there = this.shown.get(key) ?? this.waiting.find((banner) => banner.key === key);
+    if (there) {
+      there.count += count;
+      there.combo = Math.max(there.combo, data.combo ?? 0);
+      if (there.node) this.#draw(there);
+      return;
+    }
+    this.waiting.push({ key, user, name: name || user, gift: data.gift, count, combo: data.combo ?? 0, node: null, timer: 0 });
+    if (this.waiting.length > MOST_BANNERS_WAITING) this.waiting.shift(); // it stands in the chat all the same
+    this.#next();
+  }
+
+  clear(user) {
+    this.waiting = this.waiting.filter((banner) => banner.user !== user);
+    for (const banner of this.shown.values()) if (banner.user === user) this.#end(banner);
+  }
+
+  #next() {
+    while (this.shown.size < BANNERS && this.waiting.length) {
+      const banner = this.waiting.shift();
+      banner.node = el("li");
+      this.shown.set(banner.key, banner);
+      this.place.append(banner.node);
+      this.#draw(banner);
+    }
+  }
+
+  #draw(banner) {
+    const times = el("strong", {}, `×${banner.count}`);
+    const combo = banner.combo > 1 ? [" ", el("em", {}, `combo ${banner.combo}`)] : [];
+    banner.node.replaceChildren(t("gift.gives", { name: banner.name, gift: giftName(banner.gift) }), " ", times, ...combo);
+    clearTimeout(banner.timer);
+    banner.timer = setTimeout(() => this.#end(banner), BANNER_MS);
+  }
+
+  #end(banner) {
+    clearTimeout(banner.timer);
+    banner.node.remove();
+    this.shown.delete(banner.key);
+    this.#next();
+  }
+}
+
+/** Hearts that rise for new likes, a few at once, none for who wants less motion. */
+export function hearts(place, count) {
+  if (document.hidden || matchMedia("(prefers-reduced-motion: reduce)").matches) return;
+  for (let left = Math.min(count, HEARTS - place.childElementCount); left > 0; left -= 1) {
+    const heart = el("span", { "aria-hidden": "true" }, "♥");
+    heart.style.left = `${Math.random() * 80}%`;
+    heart.style.animationDelay = `${Math.random() * 400}ms`;
+    heart.addEventListener("animationend", () => heart.remove());
+    place.append(heart);
+  }
+}

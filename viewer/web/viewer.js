@@ -1,0 +1,255 @@
+// The viewer's page: a room with its stage, chat, gifts and likes; sending, and why something was not sent.
+
+import { Chat, said } from "./chat.js";
+import { $, config, el, number, Person, refuse, safeLink, showConnection } from "./common.js";
+import { switchable, t } from "./i18n.js";
+import { LiveRoom } from "./sdk/liveroom.js";
+import { Banners, hearts, Stage } from "./stage.js";
+
+const LIKE_WINDOW_MS = 300;
+const COMBO_MS = 3000;
+const MOST_CARDS = 2;
+const CARD_MS = 60_000;
+
+let settings = null; // of the demo: addresses and rooms
+let person = null;
+let live = null;
+let room = "";
+let chat = null;
+let stage = null;
+let banners = null;
+let likes = null;
+let taps = 0;
+let combo = { gift: "", count: 0, untilMs: 0 };
+
+// ---- what happens in the room
+function onEffect(effect) {
+  if (effect.room !== undefined && effect.room !== room) return;
+  switch (effect.type) {
+    case "entered":
+      if (effect.card) showCard(effect.card, effect.resumed);
+      break;
+    case "card":
+      showCard(effect.card, false);
+      break;
+    case "delivered":
+      show(effect.message, effect.late);
+      break;
+    case "counts":
+      if (effect.likes !== null) showLikes(effect.likes);
+      if (effect.viewers !== null) $("viewers").textContent = number(effect.viewers[0]);
+      break;
+    case "lost":
+      chat.note(t("chat.lost", { n: effect.toRseq - effect.afterRseq }));
+      break;
+    case "renumbered":
+      chat.note(t("chat.renumbered"));
+      break;
+    case "told":
+      tell(effect.what);
+      break;
+    case "ended":
+      over(effect.rule);
+      break;
+  }
+}
+
+/** The room as it was on entering; on coming back only the totals are news. */
+function showCard(card, isBack) {
+  if (card.likes !== undefined && card.likes !== null) showLikes(card.likes, true);
+  if (card.users !== undefined && card.users !== null) $("viewers").textContent = number(card.users);
+  announce(card.announcement);
+  if (isBack || chat.list.childElementCount) return;
+  const seen = new Map([...(card.reliable ?? []), ...(card.messages ?? [])].map((message) => [message.seq, message]));
+  for (const seq of [...seen.keys()].sort((a, b) => a - b)) {
+    const message = { n: 1, data: {}, ...seen.get(seq) };
+    if (message.kind !== "clear" && message.kind !== "room") chat.add(message);
+  }
+}
+
+function show(message, late) {
+  const { kind, data } = message;
+  switch (kind) {
+    case "danmaku":
+      chat.add(message, { late });
+      if (!late) stage.fly(message, { own: message.user === person.user });
+      break;
+    case "gift":
+      chat.add(message, { late });
+      banners.add(message);
+      break;
+    case "announcement":
+      announce(data);
+      if (data.text) chat.add(message, { late });
+      break;
+    case "clear":
+      chat.clear(data, message.seq);
+      stage.clear();
+      if (data.user) banners.clear(data.user);
+      break;
+    case "room":
+      chat.note(t("modes.changed"));
+      break;
+    case "red_packet":
+    case "coupon":
+    case "goods":
+      chat.add(message, { late });
+      offer(message);
+      break;
+    case "enter":
+    case "leave":
+      chat.note(said(message));
+      break;
+  }
+}
+
+function announce(data) {
+  const text = data && typeof data.text === "string" ? data.text : "";
+  const place = $("announcement").querySelector("span");
+  const link = data && safeLink(data.link);
+  place.replaceChildren(link ? el("a", { href: link, target: "_blank", rel: "noopener noreferrer" }, text) : text);
+  $("announcement").hidden = !text;
+}
+
+function showLikes(total, isQuiet = false) {
+  if (!isQuiet && likes !== null && total > likes) hearts($("hearts"), total - likes);
+  likes = total;
+  $("likes").textContent = number(total);
+}
+
+/** A red packet, coupon or something for sale, until it is closed or a minute has passed. */
+function offer({ kind, data }) {
+  const close = el("button", { type: "button", onclick: () => card.remove() }, t("card.close"));
+  const link = safeLink(data.link);
+  const more = link ? [el("a", { href: link, target: "_blank", rel: "noopener noreferrer" }, t("card.open"))] : [];
+  const price = data.price ? [el("span", { class: "price" }, `${(data.price / 100).toFixed(2)} ${data.currency ?? ""}`)] : [];
+  const about = String(data.title ?? data.text ?? "");
+  const card = el("article", { class: `card ${kind}` }, el("h2", {}, t(`card.${kind}`)), el("p", {}, about), ...price, ...more, close);
+  $("cards").append(card);
+  while ($("cards").childElementCount > MOST_CARDS) $("cards").firstElementChild.remove();
+  setTimeout(() => card.remove(), CARD_MS);
+}
+
+function tell(what) {
+  if (what.t === "left") return;
+  const line = $("told");
+  if (what.t === "notice") {
+    const reason = what.why ? ` ${t("notice.why", { why: what.why })}` : "";
+    line.textContent = t(`notice.${what.kind}`) + reason;
+    line.hidden = what.kind === "unmute" || what.kind === "unban";
+    chat.note(line.textContent);
+  } else {
+    refuse(what);
+  }
+}
+
+function over({ code, reason }) {
+  const key = `ended.${code}`;
+  const text = t(key) === key ? t("ended.other", { reason }) : t(key);
+  $("ended").textContent = text;
+  $("ended").hidden = false;
+  leave();
+}
+
+// ---- what the person does
+async function enter(event) {
+  event.preventDefault();
+  refuse();
+  $("ended").hidden = true;
+  room = $("room").value;
+  try {
+    settings = await config();
+    person = new Person(settings, $("name").value.trim());
+    await person.token();
+  } catch {
+    $("ended").textContent = t("entry.failed");
+    $("ended").hidden = false;
+    return;
+  }
+  sessionStorage.setItem("name", person.name);
+  $("where").textContent = room;
+  $("entry").hidden = true;
+  $("live").hidden = false;
+  stage ??= new Stage($("stage"));
+  banners ??= new Banners($("banners"));
+  chat ??= new Chat($("log"), $("newest"));
+  chat.empty();
+  chat.me = person.user;
+  likes = null;
+  for (const id of ["viewers", "likes"]) $(id).textContent = "–";
+  announce(null);
+  $("text").focus();
+  live = new LiveRoom({
+    scheduler: settings.scheduler.split(","),
+    rooms: [room],
+    token: () => person.token(),
+    onEffect,
+    onState: showConnection,
+  });
+  live.start();
+}
+
+function leave() {
+  live?.end();
+  live = null;
+  $("live").hidden = true;
+  $("told").hidden = true;
+  $("entry").hidden = false;
+  $("name").focus();
+}
+
+async function send(path, body) {
+  refuse();
+  try {
+    await person.sender.send(room, path, body);
+    return true;
+  } catch (error) {
+    refuse(error);
+    return false;
+  }
+}
+
+async function say(event) {
+  event.preventDefault();
+  const text = $("text").value.trim();
+  if (!text) return;
+  $("text").value = "";
+  const body = { text, color: Number.parseInt($("color").value.slice(1), 16), mode: $("mode").value };
+  if (!(await send("danmaku", body)) && !$("text").value) $("text").value = text; // not lost: to be changed or sent again
+}
+
+function like() {
+  taps += 1;
+  if (taps > 1) return;
+  setTimeout(() => {
+    const count = Math.min(taps, 1000);
+    taps = 0;
+    send("likes", { count });
+  }, LIKE_WINDOW_MS);
+}
+
+function give() {
+  const gift = $("gift").value;
+  const now = performance.now();
+  const goesOn = combo.gift === gift && now < combo.untilMs;
+  combo = { gift, count: goesOn ? combo.count + 1 : 1, untilMs: now + COMBO_MS };
+  send("gifts", { gift, count: 1, combo: combo.count });
+}
+
+async function begin() {
+  switchable($("language"));
+  const asked = new URLSearchParams(location.search);
+  $("name").value = sessionStorage.getItem("name") ?? asked.get("name") ?? "";
+  $("entry").addEventListener("submit", enter);
+  $("say").addEventListener("submit", say);
+  $("like").addEventListener("click", like);
+  $("give").addEventListener("click", give);
+  $("leave").addEventListener("click", leave);
+  $("flying").addEventListener("change", () => stage.show($("flying").checked));
+  $("room").value = asked.get("room") ?? "";
+  const { rooms } = await config().catch(() => ({ rooms: [] }));
+  $("rooms").replaceChildren(...rooms.map((name) => el("option", { value: name })));
+  if (!$("room").value && rooms.length) [$("room").value] = rooms;
+}
+
+begin();
