@@ -21,7 +21,7 @@ AUDIENCE: Final = "liveroom"
 LEEWAY_S: Final = 30.0
 MAX_TOKEN_CHARS: Final = 8192
 MAX_CACHED: Final = 50_000
-FORGOTTEN_AT_ONCE: Final = 3
+FEW_CACHED: Final = 1000
 MIN_SECRET_BYTES: Final = 32
 MIN_RSA_BITS: Final = 2048
 ANY: Final = ""
@@ -95,6 +95,7 @@ class Verifier:
         self._keys = list(keys)
         self._leeway_s = leeway_s
         self._known: dict[str, tuple[User, float]] = {}
+        self._sweep_at = FEW_CACHED
 
     def use(self, keys: Sequence[Key]) -> None:
         """Take other keys from now on."""
@@ -120,17 +121,13 @@ class Verifier:
             raise ProblemError(Code.TOKEN_INVALID, f"longer than {MAX_TOKEN_CHARS}")
         claims = self._claims(token)
         user = user_of(claims)
-        self._forget_some(now_s)
+        if len(self._known) >= self._sweep_at:  # those that are over are not shown again
+            self._known = {key: kept for key, kept in self._known.items() if now_s < kept[1]}
+            self._sweep_at = max(FEW_CACHED, 2 * len(self._known))
+        if len(self._known) >= MAX_CACHED:
+            del self._known[next(iter(self._known))]
         self._known[token] = user, float(claims["exp"]) + self._leeway_s
         return user
-
-    def _forget_some(self, now_s: float) -> None:
-        """Make room for one more, and let go of those that came first and are over: they are never shown again."""
-        for _ in range(FORGOTTEN_AT_ONCE):
-            first = next(iter(self._known), None)
-            if first is None or (len(self._known) < MAX_CACHED and now_s < self._known[first][1]):
-                return
-            del self._known[first]
 
     def _claims(self, token: str) -> dict[str, Any]:
         try:
