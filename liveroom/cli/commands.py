@@ -54,6 +54,7 @@ Prefix = Annotated[
 Partitions = Annotated[int, typer.Option(min=1, max=1024, help="partitions rooms are spread over")]
 Edges = Annotated[int, typer.Option(min=1, max=64, help="gateways")]
 PagePort = Annotated[int, typer.Option(min=0, max=65_535, help="port of the page; a free one if it is taken, 0: any")]
+OpenPage = Annotated[bool, typer.Option("--open", help="show the page in your browser")]
 KeepLogs = Annotated[bool, typer.Option("--keep-logs", help="keep the folder with the services' logs")]
 Room = Annotated[str, typer.Option("--room", "-r", metavar="ID", help="1 to 64 of A-Z a-z 0-9 _ -")]
 RoomArgument = Annotated[str, typer.Argument(metavar="ROOM", help="1 to 64 of A-Z a-z 0-9 _ -")]
@@ -141,6 +142,7 @@ def demo(
         ),
     ] = False,
     page_port: PagePort = 8700,
+    open_page: OpenPage = False,
     keep_logs: KeepLogs = False,
 ) -> None:
     """Run everything on this machine and show it: Kafka, services, viewers, real danmaku with gifts and likes.
@@ -160,6 +162,7 @@ def demo(
         file=file,
         duration_s=duration,
         page_port=page_port,
+        open_page=open_page,
         keep_logs=keep_logs,
         surge=surge,
     )
@@ -188,6 +191,7 @@ def up(
         ),
     ] = False,
     page_port: PagePort = 8700,
+    open_page: OpenPage = False,
     keep_logs: KeepLogs = False,
 ) -> None:
     """Run Kafka and the services, without danmaku and viewers, until Ctrl-C.
@@ -203,6 +207,7 @@ def up(
         data=data,
         prefix=prefix,
         page_port=page_port,
+        open_page=open_page,
         keep_logs=keep_logs,
         policy=policy,
         with_prometheus=with_prometheus,

@@ -11,6 +11,7 @@ import random
 import secrets
 import sys
 import time
+import webbrowser
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
@@ -69,6 +70,7 @@ class DemoOptions:
     file: Path | None = None
     duration_s: float | None = None
     page_port: int = 8700
+    open_page: bool = False
     keep_logs: bool = False
     surge: bool = False
 
@@ -469,9 +471,15 @@ async def _play(
     console = steps.console
     everybody = await demo.all_joined(JOIN_TIMEOUT_S)
     steps.say(f"{demo.most_joined:,} of {demo.wanted:,} viewers joined" + ("" if everybody else ", playing all the same"))
-    lines = [f"page  {stack.page_url}", f"logs  {stack.system.folder}", f"Kafka {stack.system.kafka_bootstrap}"]
+    lines = [
+        f"page  {stack.page_url} (hosts: /host.html, operators: /ops.html)",
+        f"logs  {stack.system.folder}",
+        f"Kafka {stack.system.kafka_bootstrap}",
+    ]
     for line in (*lines, "send by hand:", curl_line(stack, demo.rooms[0]), ""):
         console.print(line, markup=False, soft_wrap=True)
+    if options.open_page:
+        await asyncio.to_thread(webbrowser.open, f"{stack.page_url}?room={demo.rooms[0]}")
     play = asyncio.create_task(demo.play())
     playing.set()
     first = asyncio.create_task(_tell_first(demo, steps))

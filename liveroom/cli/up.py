@@ -1,5 +1,7 @@
 """`liveroom up`: Kafka, the services and the page, until a signal."""
 
+import asyncio
+import webbrowser
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +27,7 @@ class UpOptions:
     keep_logs: bool
     policy: Path | None = None
     with_prometheus: bool = False
+    open_page: bool = False
 
 
 async def run_up(options: UpOptions) -> int:
@@ -42,6 +45,8 @@ async def _up(options: UpOptions, console: Console) -> int:
         prometheus = await context.enter_async_context(run_prometheus(stack.system)) if options.with_prometheus else ""
         steps.say("ready")
         _show(stack, console, prometheus)
+        if options.open_page:
+            await asyncio.to_thread(webbrowser.open, stack.page_url)
         try:
             await stack.system.watch()
         finally:
@@ -68,7 +73,7 @@ def _stack(options: UpOptions, steps: Steps) -> AbstractAsyncContextManager[Stac
 def _show(stack: Stack, console: Console, prometheus: str) -> None:
     system = stack.system
     lines = [
-        f"page       {stack.page_url}",
+        f"page       {stack.page_url} (hosts: /host.html, operators: /ops.html)",
         f"ingress    {system.ingress_url}",
         f"scheduler  {system.scheduler_url}",
         *(f"autoscaler {one.url} (the pool: liveroom pool)" for one in system.autoscalers),
