@@ -1,6 +1,7 @@
-"""What seeing it costs: the processor time of an ingress that measures beside one that does not.
+"""What seeing it costs: the processor time of an ingress that measures beside one that does not. And what a gateway carries.
 
-The ingress, since its metrics are counted for each interaction; a gateway's for each batch, so for next to nothing.
+The ingress, since its metrics are counted for each interaction; a gateway's for each batch, so for next to nothing. What a
+gateway carries is found by `liveroom loadtest`: viewers in one busy room, 3 runs.
 """
 
 import json
@@ -10,18 +11,35 @@ import sys
 from collections.abc import AsyncIterator
 
 import psutil
+from rich.console import Console
 
+from liveroom.cli.knee import Inconclusive, Kind
+from liveroom.cli.loadtest import LoadOptions, find_limits
 from liveroom.cli.localkafka import kafka_cluster
 from liveroom.cli.processes import Service, System
+from liveroom.cli.stack import Steps
 from tests.bench._http import cpu_s
 from tests.bench.figure import Figure
 from tests.bench.ingress import GENEROUS, USERS, danmaku_requests
 
 ROUNDS = 15
+LOAD = LoadOptions(ramps=(Kind.VIEWERS,), runs=3, first=2000, factor=1.4)
 
 
 async def measure() -> AsyncIterator[Figure]:
     """Give the figures of this group."""
+    yield await _overhead()
+    [ramp], wrong = await find_limits(LOAD, Steps(Console(stderr=True)))
+    if isinstance(ramp.result, Inconclusive):
+        print(f"# loadtest: inconclusive: {ramp.result.why}", flush=True)
+        return
+    knee = ramp.result.median
+    about = f"{knee.resource.value} breaks first, at {knee.there.cpu:.0%} of a core; {wrong or 'nothing lost'}"
+    yield Figure("loadtest.knee_viewers", knee.level, "viewers", about)
+    yield Figure("loadtest.knee_spread", ramp.result.spread, "share", f"of {len(ramp.result.levels)} runs")
+
+
+async def _overhead() -> Figure:
     settings = {"RATES": GENEROUS, "ROOM_LIMIT_PER_S": str(10**9)}
     async with (
         kafka_cluster() as bootstrap,
@@ -43,4 +61,4 @@ async def measure() -> AsyncIterator[Figure]:
             await without.stop()
     ratios = ratios[1:]  # the first one warms up
     spread = json.dumps([round(share, 3) for share in statistics.quantiles(ratios, n=4)])
-    yield Figure("metrics.overhead", statistics.median(ratios), "share", f"of an ingress; aim: under 0.02; quartiles {spread}")
+    return Figure("metrics.overhead", statistics.median(ratios), "share", f"of an ingress; aim: under 0.02; quartiles {spread}")

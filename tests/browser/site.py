@@ -40,8 +40,9 @@ async def site(bootstrap: str, *, edges: int = 2, **more: Any) -> AsyncIterator[
         url = f"http://{HOST}:{port}"
         prefix = f"p{secrets.token_hex(4)}."
         async with System(bootstrap, prefix=prefix, partitions=2, edges=edges, origins=(url,), **more) as system:
-            await knows_gateways(system, edges)
+            await knows_gateways(system, edges or 1)
             state.token_key, state.ingress, state.scheduler = system.token_key, system.ingress_url, system.scheduler_url
+            state.autoscaler = system.autoscalers[0].url if system.autoscalers else None
             yield Site(url, system)
 
 

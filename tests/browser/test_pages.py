@@ -168,6 +168,32 @@ async def test_a_lost_network_is_said_and_comes_back(kafka_bootstrap: str) -> No
         assert await until(ann.lines, [sent.id]) == [sent.id]
 
 
+async def test_an_operator_sees_gateways_and_the_pool_and_pauses_it(kafka_bootstrap: str, tmp_path: Path) -> None:
+    policy = tmp_path / "policy.toml"
+    policy.write_text("min = 2\nmax = 2\nwarm_up_s = 3\n")
+    more = {"autoscalers": 1, "settings": {"POLICY_FILE": str(policy)}}
+    async with (
+        site(kafka_bootstrap, edges=0, **more) as here,
+        chromium() as browser,
+        somebody(browser, here, "Ann") as ann,
+        somebody(browser, here, "", "/ops.html", enters=False) as operator,
+    ):
+        page = operator.page
+        await expect(page.locator("#gateways tr")).to_have_count(2)
+        await expect(page.locator("#gateways")).to_contain_text("open")
+        await expect(page.locator("#hot")).to_contain_text(ROOM)
+        await expect(page.locator("#decisions")).to_contain_text("minimum")
+        await page.click("#pause")
+        await expect(page.locator("#pool")).to_contain_text("paused by operator-")
+        await page.click("#resume")
+        await expect(page.locator("#pool")).not_to_contain_text("paused")
+        await page.click("#language")
+        await expect(page.locator("h1")).to_have_text("运维台")
+        await expect(page.locator("#gateways")).to_contain_text("可用")
+        await operator.is_well()
+        await ann.is_well()
+
+
 XSS = (
     "<script>boom()</script>",
     "<img src=x onerror=boom()>",

@@ -73,7 +73,7 @@ async function look() {
   try {
     const [pool, { decisions }] = await Promise.all([
       get(`${settings.autoscaler}/v1/pool`),
-      get(`${settings.autoscaler}/v1/pool/decisions`),
+      get(`${settings.autoscaler}/v1/decisions`),
     ]);
     showPool(pool, decisions);
   } catch {
