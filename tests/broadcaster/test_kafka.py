@@ -4,7 +4,7 @@ import asyncio
 import secrets
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
@@ -205,9 +205,9 @@ async def test_what_was_handed_in_before_its_uplink_was_cut_is_written_before_th
         partition = bench.broadcaster._partitions[0]
         rule, may_write = partition._write, asyncio.Event()
 
-        async def write_late(value: bytes) -> int:
+        async def write_late(value: bytes, headers: Sequence[tuple[str, bytes]] = ()) -> int:
             await may_write.wait()
-            return await rule(value)
+            return await rule(value, headers)
 
         monkeypatch.setattr(partition, "_write", write_late)
         await bench.send(2)

@@ -24,8 +24,8 @@ from viewer.client import end_tasks
 
 PER_S = 1000
 EVERY_S = 0.1
-WARM_S = 15.0
-EMPTY_S = 10.0
+WARM_S = 8.0
+EMPTY_S = 5.0
 LONG_MS = 50
 COUNT_FRAMES = f"""
 window.paced = {{ frames: 0, long: 0 }};

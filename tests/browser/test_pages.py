@@ -73,7 +73,8 @@ async def test_people_chat_give_and_moderate(kafka_bootstrap: str) -> None:
             await one.is_well()
 
 
-async def test_a_gateway_dies_and_both_pages_go_on_with_nothing_missing(kafka_bootstrap: str) -> None:
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "drained"])
+async def test_a_gateway_goes_and_both_pages_go_on_with_nothing_missing(kafka_bootstrap: str, how: signal.Signals) -> None:
     async with (
         site(kafka_bootstrap) as here,
         chromium() as browser,
@@ -95,7 +96,7 @@ async def test_a_gateway_dies_and_both_pages_go_on_with_nothing_missing(kafka_bo
         await asyncio.sleep(2)
         name = await ann.page.get_attribute("#status", "title")
         dead = next(edge for edge in here.system.edges if edge.name == name)
-        dead.kill(signal.SIGKILL)
+        dead.kill(how)
         await giving
         for one in (ann, ben):
             assert await until(one.lines, sent) == sent, "every gift, once, in order"

@@ -90,13 +90,23 @@ function over({ code, reason }) {
   const key = `ended.${code}`;
   $("ended").textContent = t(key) === key ? t("ended.other", { reason }) : t(key);
   $("ended").hidden = false;
+  leave();
+}
+
+function leave() {
   live?.end();
+  live = null;
+  clearInterval(looking);
+  $("live").hidden = true;
+  $("entry").hidden = false;
 }
 
 // ---- what a host does
 async function act(method, path, body) {
-  refuse();
-  $("done").textContent = "";
+  if (method !== "GET") {
+    refuse();
+    $("done").textContent = "";
+  }
   try {
     const sent = body && { id: newId(), ...body }; // the same at every attempt: it is done once
     const answer = await person.sender.call(method, `/v1/rooms/${encodeURIComponent(room)}${path}`, sent);
@@ -161,7 +171,9 @@ async function enter(event) {
   $("where").textContent = room;
   $("entry").hidden = true;
   $("live").hidden = false;
-  chat = new Chat($("log"), $("newest"), { me: person.user, actions });
+  chat ??= new Chat($("log"), $("newest"), { actions });
+  chat.empty();
+  chat.me = person.user;
   for (const id of ["dissolve", "reopen"]) $(id).hidden = person.role !== "streamer";
   live = new LiveRoom({
     scheduler: settings.scheduler.split(","),
@@ -207,7 +219,6 @@ async function begin() {
   $("announce").addEventListener("submit", announce);
   $("dissolve").addEventListener("click", () => confirm(t("host.sure")) && act("POST", "/dissolve", {}));
   $("reopen").addEventListener("click", () => act("POST", "/reopen", {}));
-  addEventListener("pagehide", () => clearInterval(looking));
   $("room").value = asked.get("room") ?? "";
   const { rooms } = await config().catch(() => ({ rooms: [] }));
   $("rooms").replaceChildren(...rooms.map((name) => el("option", { value: name })));

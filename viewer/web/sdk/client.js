@@ -56,13 +56,10 @@ class Socket {
     if (this.socket.readyState === WebSocket.OPEN) this.socket.send(text);
   }
 
-  close(code) {
-    this.socket.close(code >= 3000 ? code : NORMAL); // a page may not send the others
-  }
-
+  /** Ends it without another word: who ends it knows why. */
   drop() {
     this.socket.onopen = this.socket.onmessage = this.socket.onclose = null;
-    this.socket.close();
+    this.socket.close(NORMAL);
   }
 }
 
@@ -94,10 +91,6 @@ class Events {
   send(text) {
     this.waiting.push(text);
     if (this.waiting.length === 1) this.#speak();
-  }
-
-  close() {
-    this.#end(NORMAL);
   }
 
   drop() {
@@ -183,12 +176,9 @@ export class LiveRoom {
   /** Stops for good. */
   end() {
     this.watched.abort();
-    this.#act(this.session.end());
     this.attempt += 1;
-    this.connection?.drop();
-    this.connection = null;
+    this.#act(this.session.end());
     clearTimeout(this.timer);
-    this.#tell();
   }
 
   // ---- what the session says
@@ -202,7 +192,7 @@ export class LiveRoom {
           this.connection?.send(effect.text);
           break;
         case "disconnect":
-          this.connection?.close(effect.code);
+          this.#disconnect(effect.code);
           break;
         case "pull":
           this.#pull(effect);
@@ -317,6 +307,7 @@ export class LiveRoom {
         const gateway = waiting.shift();
         const early = []; // what came before we knew that it wins
         let isOurs = false;
+        let gone; // the code, if it ended before that
         const connection = new Transport(gateway.url, ticket, {
           opened: () => {
             if (isOver) return;
@@ -326,18 +317,17 @@ export class LiveRoom {
               started: () => {
                 isOurs = true;
                 this.#act(this.session.opened(clock()));
-                for (const text of early.splice(0)) this.#act(this.session.received(text, clock()));
+                for (const text of early.splice(0)) this.#received(connection, text);
+                if (gone !== undefined) this.#closed(connection, gone);
               },
             });
           },
           received: (text) => (isOurs ? this.#received(connection, text) : early.push(text)),
           closed: (code) => {
-            if (isOurs) {
-              this.#closed(connection, code);
-            } else {
-              running.delete(connection);
-              next();
-            }
+            gone = code;
+            running.delete(connection);
+            if (isOurs) this.#closed(connection, code);
+            else next();
           },
         });
         running.add(connection);
@@ -353,7 +343,12 @@ export class LiveRoom {
   }
 
   #closed(connection, code) {
-    if (connection !== this.connection) return;
+    if (connection === this.connection) this.#disconnect(code);
+  }
+
+  /** Lets go of the connection, ended or not; a dead one would take its time to say so. */
+  #disconnect(code) {
+    this.connection?.drop();
     this.connection = null;
     for (const pull of this.pulls.values()) pull.abort();
     this.pulls.clear();
