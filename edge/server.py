@@ -191,7 +191,10 @@ class Server:
             raise ProblemError(Code.TOKEN_INVALID, "it takes the `pull` of a hello that came as an event, while that lasts")
         self.answering.add(request.protocol)
         try:
-            listener.spoke(await request.read())
+            async with asyncio.timeout(self.settings.handshake_timeout_s):
+                listener.spoke(await request.read())
+        except TimeoutError:
+            raise ProblemError(Code.BODY_LATE) from None
         finally:
             self.answering.discard(request.protocol)
         return web.Response(status=HTTPStatus.NO_CONTENT)

@@ -9,8 +9,9 @@ import socket
 import sys
 import time
 
-KEY = "dGhlIHNhbXBsZSBub25jZQ=="
-DEFLATE = "Sec-WebSocket-Extensions: permessage-deflate\r\n"
+from liveroom.wire import Join, encode_frame
+from viewer import sink
+
 AT_ONCE = 100
 PAUSE_S = 0.03  # seldom asleep on the sockets: a wake-up at every frame would cost the sender more than the frame
 MOST_EVENTS = 20_000
@@ -18,16 +19,12 @@ MOST_EVENTS = 20_000
 
 def upgrade(path: str, *, deflate: bool = True) -> bytes:
     """Return a viewer's upgrade."""
-    return (
-        f"GET {path} HTTP/1.1\r\nHost: bench\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        f"Sec-WebSocket-Key: {KEY}\r\nSec-WebSocket-Version: 13\r\n{DEFLATE if deflate else ''}\r\n"
-    ).encode()
+    return sink.upgrade("bench", path, deflate=deflate)
 
 
 def join(room: str) -> bytes:
-    """Return a masked `join` (mask of zeros)."""
-    text = f'{{"t":"join","room":"{room}"}}'.encode()
-    return bytes((0x81, 0x80 | len(text), 0, 0, 0, 0)) + text
+    """Return a masked `join`."""
+    return sink.masked(encode_frame(Join(room)))
 
 
 def come(host: str, port: int, path: str, rooms: list[str], count: int) -> list[socket.socket]:

@@ -130,6 +130,19 @@ async def test_who_goes_is_forgotten_and_its_token_speaks_for_nobody(gateway: Ga
         assert await stream.say("x" * 5000) == (413, "too_large")
 
 
+@pytest.mark.parametrize("gateway", [{"handshake_timeout_s": 0.5}], indirect=True)
+async def test_who_begins_to_speak_and_does_not_go_on_is_not_waited_for(gateway: Gateway) -> None:
+    async with listening(gateway) as stream:
+        await stream.say('{"t":"join","room":"lobby"}')
+        reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+        head = f"POST /v1/events HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {stream.pull}\r\nContent-Length: 20\r\n\r\n"
+        writer.write(head.encode() + b'{"t"')
+        async with asyncio.timeout(5):
+            answer = await reader.readline()
+        assert answer.startswith(b"HTTP/1.1 408")
+        writer.close()
+
+
 async def test_who_says_far_too_much_is_ended(gateway: Gateway) -> None:
     async with listening(gateway) as stream:
         for _ in range(70):

@@ -11,6 +11,7 @@ const CONNECT_S = 5;
 const STAGGER_S = 0.25;
 const PULL_S = 10;
 const ENTRY_S = 5;
+const SAID_AGAIN = 3;
 const EVENTS_FOR_S = 300; // how long WebSocket is not tried again where only events came through
 const LONGEST_TIMER_MS = 60_000;
 const NORMAL = 1000;
@@ -99,13 +100,17 @@ class Events {
   }
 
   async #speak() {
-    while (this.waiting.length) {
+    for (let attempt = 1; this.waiting.length; attempt += 1) {
       try {
         await fetch(this.address, { method: "POST", headers: { Authorization: `Bearer ${this.pull}` }, body: this.waiting[0] });
       } catch {
-        // the stream says whether the connection lives
+        if (attempt < SAID_AGAIN) {
+          await sleep(0.2 * attempt); // a kept connection may just have been closed; to say it twice does no harm
+          continue;
+        }
       }
-      this.waiting.shift();
+      this.waiting.shift(); // the stream says whether the connection lives
+      attempt = 0;
     }
   }
 
