@@ -23,7 +23,7 @@ from tests.bench.figure import Figure
 from tests.bench.ingress import GENEROUS, USERS, danmaku_requests
 
 ROUNDS = 15
-LOAD = LoadOptions(ramps=(Kind.VIEWERS,), runs=3, first=2000, factor=1.4)
+LOAD = LoadOptions(ramps=(Kind.VIEWERS,), runs=3, first=5000, factor=1.2)
 
 
 async def measure() -> AsyncIterator[Figure]:

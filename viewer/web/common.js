@@ -1,7 +1,7 @@
-// What the three pages share: elements made of text only, the demo's addresses and tokens, the state of the connection.
+// What the three pages share: elements made of text only, entering, the demo's addresses and tokens, the state of the connection.
 
 import { t, why } from "./i18n.js";
-import { ask, Sender } from "./sdk/liveroom.js";
+import { ask, LiveRoom, Sender } from "./sdk/liveroom.js";
 
 export const $ = (id) => document.getElementById(id);
 
@@ -74,4 +74,54 @@ export function refuse(error = null) {
 
 export function config() {
   return ask("/demo/config");
+}
+
+/** Fills in the entry form, and calls `enter(person, room)` when somebody has entered. `role()`: as whom. */
+export async function entrance(enter, role = () => "viewer") {
+  const asked = new URLSearchParams(location.search);
+  $("name").value = sessionStorage.getItem("name") ?? asked.get("name") ?? "";
+  $("room").value = asked.get("room") ?? "";
+  $("entry").addEventListener("submit", async (event) => {
+    event.preventDefault();
+    refuse();
+    $("ended").hidden = true;
+    const room = $("room").value;
+    let person;
+    try {
+      person = new Person(await config(), $("name").value.trim(), role(), room);
+      await person.token();
+    } catch {
+      sayEnded(t("entry.failed"));
+      return;
+    }
+    sessionStorage.setItem("name", person.name);
+    $("where").textContent = room;
+    $("entry").hidden = true;
+    $("live").hidden = false;
+    enter(person, room);
+  });
+  const { rooms } = await config().catch(() => ({ rooms: [] }));
+  $("rooms").replaceChildren(...rooms.map((name) => el("option", { value: name })));
+  if (!$("room").value && rooms.length) [$("room").value] = rooms;
+}
+
+/** Watches a room for somebody. */
+export function watch(person, room, onEffect) {
+  const { scheduler } = person.config;
+  const token = () => person.token();
+  return new LiveRoom({ scheduler: scheduler.split(","), rooms: [room], token, onEffect, onState: showConnection }).start();
+}
+
+/** Back to the entry; says why, where there is a reason. */
+export function goOut(rule = null) {
+  $("live").hidden = true;
+  $("entry").hidden = false;
+  if (rule === null) return;
+  const key = `ended.${rule.code}`;
+  sayEnded(t(key) === key ? t("ended.other", { reason: rule.reason }) : t(key));
+}
+
+function sayEnded(text) {
+  $("ended").textContent = text;
+  $("ended").hidden = false;
 }

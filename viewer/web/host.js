@@ -1,9 +1,9 @@
 // The page of streamers and moderators: gifts as they come, the chat with what can be done about a line, the room's rules.
 
 import { Chat, giftName } from "./chat.js";
-import { $, config, el, number, Person, refuse, showConnection } from "./common.js";
+import { $, el, entrance, goOut, number, refuse, watch } from "./common.js";
 import { switchable, t } from "./i18n.js";
-import { LiveRoom, newId } from "./sdk/liveroom.js";
+import { newId } from "./sdk/liveroom.js";
 
 const MUTE_S = 600;
 const LOOK_MS = 5000;
@@ -40,7 +40,7 @@ function onEffect(effect) {
       chat.note(t("chat.lost", { n: effect.toRseq - effect.afterRseq }));
       break;
     case "ended":
-      over(effect.rule);
+      leave(effect.rule);
       break;
   }
 }
@@ -86,19 +86,11 @@ function showModes(modes) {
   for (const name of MODES) if (typeof modes[name] === "boolean") $(name).checked = modes[name];
 }
 
-function over({ code, reason }) {
-  const key = `ended.${code}`;
-  $("ended").textContent = t(key) === key ? t("ended.other", { reason }) : t(key);
-  $("ended").hidden = false;
-  leave();
-}
-
-function leave() {
+function leave(rule) {
   live?.end();
   live = null;
   clearInterval(looking);
-  $("live").hidden = true;
-  $("entry").hidden = false;
+  goOut(rule);
 }
 
 // ---- what a host does
@@ -152,42 +144,19 @@ async function look() {
   $("wordlist").replaceChildren(...(lines.length ? lines : [el("li", { class: "note" }, t("host.none"))]));
 }
 
-async function enter(event) {
-  event.preventDefault();
-  refuse();
-  $("ended").hidden = true;
-  room = $("room").value;
-  let settings;
-  try {
-    settings = await config();
-    person = new Person(settings, $("name").value.trim(), $("role").value, room);
-    await person.token();
-  } catch {
-    $("ended").textContent = t("entry.failed");
-    $("ended").hidden = false;
-    return;
-  }
-  sessionStorage.setItem("name", person.name);
-  $("where").textContent = room;
-  $("entry").hidden = true;
-  $("live").hidden = false;
+async function enter(somebody, where) {
+  person = somebody;
+  room = where;
   chat ??= new Chat($("log"), $("newest"), { actions });
   chat.empty();
   chat.me = person.user;
   for (const id of ["dissolve", "reopen"]) $(id).hidden = person.role !== "streamer";
-  live = new LiveRoom({
-    scheduler: settings.scheduler.split(","),
-    rooms: [room],
-    token: () => person.token(),
-    onEffect,
-    onState: showConnection,
-  });
-  live.start();
-  await look();
+  live = watch(person, room, onEffect);
   looking = setInterval(() => {
     $("rate").textContent = number(Math.round((heard * 1000) / LOOK_MS));
     heard = 0;
   }, LOOK_MS);
+  await look();
 }
 
 function saveModes(event) {
@@ -209,20 +178,10 @@ function announce(event) {
   act("POST", "/announcements", { text: $("announcement").value.trim() });
 }
 
-async function begin() {
-  switchable($("language"), () => room && look());
-  const asked = new URLSearchParams(location.search);
-  $("name").value = sessionStorage.getItem("name") ?? asked.get("name") ?? "";
-  $("entry").addEventListener("submit", enter);
-  $("modes").addEventListener("submit", saveModes);
-  $("words").addEventListener("submit", setWord);
-  $("announce").addEventListener("submit", announce);
-  $("dissolve").addEventListener("click", () => confirm(t("host.sure")) && act("POST", "/dissolve", {}));
-  $("reopen").addEventListener("click", () => act("POST", "/reopen", {}));
-  $("room").value = asked.get("room") ?? "";
-  const { rooms } = await config().catch(() => ({ rooms: [] }));
-  $("rooms").replaceChildren(...rooms.map((name) => el("option", { value: name })));
-  if (!$("room").value && rooms.length) [$("room").value] = rooms;
-}
-
-begin();
+switchable($("language"), () => live && look());
+entrance(enter, () => $("role").value);
+$("modes").addEventListener("submit", saveModes);
+$("words").addEventListener("submit", setWord);
+$("announce").addEventListener("submit", announce);
+$("dissolve").addEventListener("click", () => confirm(t("host.sure")) && act("POST", "/dissolve", {}));
+$("reopen").addEventListener("click", () => act("POST", "/reopen", {}));

@@ -1,9 +1,8 @@
 // The viewer's page: a room with its stage, chat, gifts and likes; sending, and why something was not sent.
 
 import { Chat, said } from "./chat.js";
-import { $, config, el, number, Person, refuse, safeLink, showConnection } from "./common.js";
+import { $, el, entrance, goOut, number, refuse, safeLink, watch } from "./common.js";
 import { switchable, t } from "./i18n.js";
-import { LiveRoom } from "./sdk/liveroom.js";
 import { Banners, hearts, Stage } from "./stage.js";
 
 const LIKE_WINDOW_MS = 300;
@@ -11,7 +10,6 @@ const COMBO_MS = 3000;
 const MOST_CARDS = 2;
 const CARD_MS = 60_000;
 
-let settings = null; // of the demo: addresses and rooms
 let person = null;
 let live = null;
 let room = "";
@@ -49,7 +47,7 @@ function onEffect(effect) {
       tell(effect.what);
       break;
     case "ended":
-      over(effect.rule);
+      leave(effect.rule);
       break;
   }
 }
@@ -143,33 +141,10 @@ function tell(what) {
   }
 }
 
-function over({ code, reason }) {
-  const key = `ended.${code}`;
-  const text = t(key) === key ? t("ended.other", { reason }) : t(key);
-  $("ended").textContent = text;
-  $("ended").hidden = false;
-  leave();
-}
-
 // ---- what the person does
-async function enter(event) {
-  event.preventDefault();
-  refuse();
-  $("ended").hidden = true;
-  room = $("room").value;
-  try {
-    settings = await config();
-    person = new Person(settings, $("name").value.trim());
-    await person.token();
-  } catch {
-    $("ended").textContent = t("entry.failed");
-    $("ended").hidden = false;
-    return;
-  }
-  sessionStorage.setItem("name", person.name);
-  $("where").textContent = room;
-  $("entry").hidden = true;
-  $("live").hidden = false;
+function enter(somebody, where) {
+  person = somebody;
+  room = where;
   stage ??= new Stage($("stage"));
   banners ??= new Banners($("banners"));
   chat ??= new Chat($("log"), $("newest"));
@@ -179,22 +154,14 @@ async function enter(event) {
   for (const id of ["viewers", "likes"]) $(id).textContent = "–";
   announce(null);
   $("text").focus();
-  live = new LiveRoom({
-    scheduler: settings.scheduler.split(","),
-    rooms: [room],
-    token: () => person.token(),
-    onEffect,
-    onState: showConnection,
-  });
-  live.start();
+  live = watch(person, room, onEffect);
 }
 
-function leave() {
+function leave(rule = null) {
   live?.end();
   live = null;
-  $("live").hidden = true;
   $("told").hidden = true;
-  $("entry").hidden = false;
+  goOut(rule);
   $("name").focus();
 }
 
@@ -236,20 +203,10 @@ function give() {
   send("gifts", { gift, count: 1, combo: combo.count });
 }
 
-async function begin() {
-  switchable($("language"));
-  const asked = new URLSearchParams(location.search);
-  $("name").value = sessionStorage.getItem("name") ?? asked.get("name") ?? "";
-  $("entry").addEventListener("submit", enter);
-  $("say").addEventListener("submit", say);
-  $("like").addEventListener("click", like);
-  $("give").addEventListener("click", give);
-  $("leave").addEventListener("click", leave);
-  $("flying").addEventListener("change", () => stage.show($("flying").checked));
-  $("room").value = asked.get("room") ?? "";
-  const { rooms } = await config().catch(() => ({ rooms: [] }));
-  $("rooms").replaceChildren(...rooms.map((name) => el("option", { value: name })));
-  if (!$("room").value && rooms.length) [$("room").value] = rooms;
-}
-
-begin();
+switchable($("language"));
+entrance(enter);
+$("say").addEventListener("submit", say);
+$("like").addEventListener("click", like);
+$("give").addEventListener("click", give);
+$("leave").addEventListener("click", () => leave());
+$("flying").addEventListener("change", () => stage.show($("flying").checked));
