@@ -34,7 +34,7 @@ class Member(Protocol):
     form: int
 
     def push(self, frames: Frames) -> int:
-        """Send a batch, or what a slow viewer gets of it; return the bytes sent (0: skipped)."""
+        """Send a batch, or what a slow viewer gets of it; return the bytes sent (0: skipped, below: it is gone)."""
 
     def send(self, text: bytes) -> None:
         """Send a text of its own."""
@@ -201,10 +201,10 @@ class Hub:
                 pushed += len(part)
                 for member in part:
                     size_sent = member.push(frames)
-                    if size_sent:
+                    if size_sent > 0:
                         sent_bytes += size_sent
                         frames_sent += 1
-                    else:
+                    elif not size_sent:
                         skipped += 1
             messages_sent += messages * (frames_sent - frames_before)
         carded = self._take_cards(batch, pos, offset, now_s) if batch.card_entries else ()

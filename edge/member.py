@@ -23,6 +23,7 @@ SEND_BUFFER_BYTES: Final = 64 * 1024
 UNSENT_LOWAT_BYTES: Final = 16 * 1024
 MAX_FRAMES_A_TURN: Final = 64
 NO_FD: Final = -1
+GONE: Final = -1
 _NOTSENT_LOWAT: Final = getattr(socket, "TCP_NOTSENT_LOWAT", None)
 _write: Final = os.write
 
@@ -146,7 +147,7 @@ class Member(asyncio.Protocol):
 
     # ---- out
     def push(self, frames: Frames) -> int:
-        """Send a batch, or what a slow viewer gets of it; return the bytes taken (0: skipped)."""
+        """Send a batch, or what a slow viewer gets of it; return the bytes taken (0: skipped, below: it is gone)."""
         if self.blocked:
             return self._push_behind(frames)
         frame = frames.made[self.form] or frames.make(self.form)
@@ -157,7 +158,7 @@ class Member(asyncio.Protocol):
             sent = 0
         except OSError:
             self.abort()
-            return 0
+            return GONE
         if sent != size:
             self._wait(frame[sent:])
         return size
@@ -199,8 +200,8 @@ class Member(asyncio.Protocol):
 
     def _push_behind(self, frames: Frames) -> int:
         """Push to a viewer for whom something waits already."""
-        if self.close_code or self.transport is None:
-            return 0
+        if self.close_code or self.transport is None or self.transport.is_closing():
+            return GONE
         backlog = self._gateway.backlogs.get(self)
         is_whole = backlog is None or backlog.size <= self._gateway.slow_unsent
         frame = frames.make(self.form) if is_whole else frames.reliable(self.form)
@@ -376,18 +377,20 @@ class Listener(Member):
         """Return a text as it goes to this viewer."""
         return as_event(text)
 
-    def data_received(self, data: bytes) -> None:
-        """Pass over what comes: the stream goes one way."""
+    def data_received(self, _: bytes) -> None:
+        """End who speaks on a stream that goes one way."""
+        self.abort()
 
     def spoke(self, text: bytes) -> None:
         """Take what the viewer said in a request."""
+        if self.transport is None or self.close_code:
+            return
         self.frames += 1
         if self.frames > MAX_FRAMES_A_TURN:
             self.close(Close.TOO_FAST)
             return
         self.heard_s = self._gateway.now_s()
-        if not self.close_code:
-            self._gateway.heard(self, text)
+        self._gateway.heard(self, text)
 
     def _goodbye(self, code: Close, reason: str) -> bytes:
         return as_event(f"{code.value} {reason}".encode(), "close")

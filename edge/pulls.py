@@ -148,7 +148,8 @@ class Pulls:
 
     def _who(self, request: web.Request) -> Puller:
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-        puller = self._server.pullers.get(token.strip())
+        token = token.strip()
+        puller = self._server.pullers.get(token)
         if scheme.lower() != "bearer" or puller is None:
             raise ProblemError(
                 Code.TOKEN_INVALID, "a pull needs the token of hello, while the connection lasts and 5 minutes more"

@@ -180,19 +180,23 @@ class Server:
         self._check_open()
         address, user = self._admit(request)
         member = Listener(self, user, secrets.token_urlsafe(12), self.now_s())
+        head = _event_stream(self._readable_by(request))
         self._listeners[member.pull] = member
-        return self._take_over(request, member, address, _event_stream(self._readable_by(request)))
+        return self._take_over(request, member, address, head)
 
     async def _said(self, request: web.Request) -> web.StreamResponse:
         """Take a frame of a viewer who hears events."""
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         listener = self._listeners.get(token.strip()) if scheme.lower() == "bearer" else None
         if listener is None:
-            raise ProblemError(Code.TOKEN_INVALID, "it takes the `pull` of a hello that came as an event, while that lasts")
+            raise _not_listening()
         self.answering.add(request.protocol)
         try:
             async with asyncio.timeout(self.settings.handshake_timeout_s):
-                listener.spoke(await request.read())
+                text = await request.read()
+            if self._listeners.get(listener.pull) is not listener:  # it went meanwhile: nobody may enter a room for it
+                raise _not_listening()
+            listener.spoke(text)
         except TimeoutError:
             raise ProblemError(Code.BODY_LATE) from None
         finally:
@@ -202,7 +206,7 @@ class Server:
     def _readable_by(self, request: web.Request) -> str | None:
         """Return the origin whose pages may read the answer."""
         origin = request.headers.get("Origin")
-        return origin if origin is not None and origin_allowed(origin, self.settings.origins) else None
+        return origin if origin is not None and origin.isascii() and origin_allowed(origin, self.settings.origins) else None
 
     def _check_open(self) -> None:
         if self.draining or self._runtime.stopping.is_set():
@@ -554,6 +558,10 @@ class Server:
                     break
                 del asked[member]
                 member.close(Close.SHED)
+
+
+def _not_listening() -> ProblemError:
+    return ProblemError(Code.TOKEN_INVALID, "it takes the `pull` of a hello that came as an event, while that lasts")
 
 
 def _event_stream(origin: str | None) -> bytes:

@@ -369,7 +369,7 @@ def encode_traces(traced: Iterable[Traced]) -> list[tuple[str, bytes]]:
 
 def decode_traces(headers: Iterable[tuple[str, bytes]]) -> tuple[Traced, ...]:
     """Return what headers name; those of others are passed over."""
-    found = [_TRACED.unpack(value) for name, value in headers if name == TRACE_HEADER and len(value) == _TRACED.size]
+    found = [_TRACED.unpack(value) for name, value in headers if name == TRACE_HEADER and len(value or b"") == _TRACED.size]
     return tuple(Traced(int.from_bytes(trace, "big"), room) for trace, room in found[:MAX_TRACED])
 
 

@@ -224,19 +224,21 @@ async def _guarded(service: str, settings: S, body: Body[S], conditions: Sequenc
         loop.add_signal_handler(number, runtime.stopping.set)
     runtime.watch_gc()
     runtime.metrics.gauge(metrics.PARTITIONS).set(settings.kafka.partitions)
-    async with serve(
-        runtime.internal_app(settings.debug_key.get_secret_value()), settings.internal_host, settings.internal_port
-    ) as (_, port):
-        log.info("started", internal_port=port, version=__version__)
-        async with asyncio.TaskGroup() as tasks:
-            watcher = tasks.create_task(runtime.watch_loop())
-            working = tasks.create_task(body(settings, runtime))
-            ender = tasks.create_task(_end_start(runtime, working))
-            await asyncio.wait({working})
-            watcher.cancel()
-            ender.cancel()
-    if tracing is not None:
-        await asyncio.to_thread(tracing.close)
+    try:
+        async with serve(
+            runtime.internal_app(settings.debug_key.get_secret_value()), settings.internal_host, settings.internal_port
+        ) as (_, port):
+            log.info("started", internal_port=port, version=__version__)
+            async with asyncio.TaskGroup() as tasks:
+                watcher = tasks.create_task(runtime.watch_loop())
+                working = tasks.create_task(body(settings, runtime))
+                ender = tasks.create_task(_end_start(runtime, working))
+                await asyncio.wait({working})
+                watcher.cancel()
+                ender.cancel()
+    finally:
+        if tracing is not None:
+            await asyncio.to_thread(tracing.close)
     log.info("stopped")
 
 

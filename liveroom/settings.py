@@ -7,6 +7,7 @@ by `LIVEROOM_SECRETS` (one file a setting, named like its variable), the default
 `python -m ingress --help` prints them.
 """
 
+import json
 import os
 import re
 import socket
@@ -17,7 +18,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, TypeAdapter, model_validator
 from pydantic_settings import (
     BaseSettings,
-    JsonConfigSettingsSource,
+    InitSettingsSource,
     NestedSecretsSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
@@ -31,6 +32,7 @@ from liveroom.topics import DEFAULT_PARTITIONS
 
 MIN_KEY_BYTES = 32
 LIMITS = "LIVEROOM_LIMITS"
+_LIMIT_NAMES = {"max_connections", "max_joins_per_s", "max_cpu", "max_loop_lag_ms", "max_bytes_per_s", "max_packets_per_s"}
 _usual = Limits()
 _KEY_ID = re.compile(r"[A-Za-z0-9_-]{1,16}\Z")
 
@@ -113,10 +115,7 @@ class ServiceSettings(BaseSettings):
         if config := _file_named_by("LIVEROOM_CONFIG"):
             sources.append(TomlConfigSettingsSource(settings_cls, config))
         if issubclass(settings_cls, EdgeSettings) and (limits := _file_named_by(LIMITS)):
-            try:
-                sources.append(JsonConfigSettingsSource(settings_cls, limits))
-            except (ValueError, TypeError) as error:
-                raise ValueError(f"{LIMITS} names {limits}, which is no JSON object: {error}") from None
+            sources.append(InitSettingsSource(settings_cls, _limits_in(limits)))
         if folder := os.environ.get("LIVEROOM_SECRETS"):
             source = NestedSecretsSettingsSource(settings_cls, folder, secrets_dir_missing="error")  # type: ignore[arg-type]
             sources.append(source)
@@ -131,6 +130,20 @@ def _file_named_by(variable: str) -> Path | None:
     if not Path(name).is_file():
         raise FileNotFoundError(f"{variable} names {name}, which is not a file")
     return Path(name)
+
+
+def _limits_in(file: Path) -> dict[str, Any]:
+    """Return the limits of a limits file; it may say nothing else, but how they were measured."""
+    try:
+        found = json.loads(file.read_bytes())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{LIMITS} names {file}, which is no JSON object that can be read: {error}") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"{LIMITS} names {file}, which is no JSON object")  # noqa: TRY004 - as all that is wrong with settings
+    found.pop("measured", None)
+    if unknown := set(found) - _LIMIT_NAMES:
+        raise ValueError(f"{LIMITS} names {file}, where {', '.join(sorted(unknown))} is no limit of a gateway")
+    return found
 
 
 def _long_enough(key: SecretStr, name: str) -> None:
@@ -278,14 +291,18 @@ class EdgeSettings(TicketSettings):
     drain_s: float = Field(20.0, ge=0, description="time over which viewers are moved away at the end")
     max_connections: int = Field(_usual.connections, ge=1, description="viewers this gateway takes; the load test finds it")
     max_joins_per_s: float = Field(
-        _usual.joins_per_s, gt=0, description="joins a second this gateway takes; the load test finds it"
+        _usual.joins_per_s, gt=0, allow_inf_nan=False, description="joins a second this gateway takes; the load test finds it"
     )
     max_cpu: float = Field(
         _usual.cpu, gt=0, le=1, description="share of a core from which on it gets next to no new viewers; so the next three"
     )
-    max_loop_lag_ms: float = Field(_usual.loop_lag_ms, gt=0, description="how late its event loop may run")
-    max_bytes_per_s: float = Field(_usual.bytes_per_s, gt=0, description="bytes a second to viewers; the load test finds it")
-    max_packets_per_s: float = Field(_usual.packets_per_s, gt=0, description="pushes a second; the load test finds it")
+    max_loop_lag_ms: float = Field(_usual.loop_lag_ms, gt=0, allow_inf_nan=False, description="how late its event loop may run")
+    max_bytes_per_s: float = Field(
+        _usual.bytes_per_s, gt=0, allow_inf_nan=False, description="bytes a second to viewers; the load test finds it"
+    )
+    max_packets_per_s: float = Field(
+        _usual.packets_per_s, gt=0, allow_inf_nan=False, description="pushes a second; the load test finds it"
+    )
     max_per_address: int = Field(0, ge=0, description="viewers from one address; 0: any number (a whole campus may share one)")
     max_unsent_bytes: int = Field(256 * 1024, ge=4096, description="unsent bytes at which a viewer is closed as too slow")
     slow_unsent_bytes: int = Field(

@@ -123,7 +123,7 @@ class Verifier:
         user = user_of(claims)
         if len(self._known) >= self._sweep_at:  # those that are over are not shown again
             self._known = {key: kept for key, kept in self._known.items() if now_s < kept[1]}
-            self._sweep_at = max(FEW_CACHED, 2 * len(self._known))
+            self._sweep_at = min(MAX_CACHED, max(FEW_CACHED, 2 * len(self._known)))
         if len(self._known) >= MAX_CACHED:
             del self._known[next(iter(self._known))]
         self._known[token] = user, float(claims["exp"]) + self._leeway_s

@@ -8,6 +8,7 @@ OTEL_EXPORTER_OTLP_ENDPOINT.
 
 import secrets
 from hashlib import blake2b
+from threading import Thread
 from typing import Final
 
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -19,7 +20,7 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_s
 
 from liveroom import __version__
 
-EXPORT_S: Final = 1.0  # with all its retries: a collector that is away must not hold up an end
+END_S: Final = 1.5  # a collector that is away must not hold up an end
 _LOW: Final = 2**64 - 1
 _Attribute = str | int | float
 
@@ -36,7 +37,7 @@ class Tracing:
             "service.version": __version__,
         }
         self._provider = TracerProvider(id_generator=self._ids, resource=Resource.create(about), shutdown_on_exit=False)
-        self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(timeout=EXPORT_S)))
+        self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
         self._tracer = self._provider.get_tracer("liveroom", __version__)
 
     def trace_of(self, room: str, id_: str) -> int | None:
@@ -57,8 +58,10 @@ class Tracing:
         self._tracer.start_span(name, context, attributes=attributes, start_time=began_ns).end(ended_ns)
 
     def close(self) -> None:
-        """Send what was not sent yet. Blocks for a moment."""
-        self._provider.shutdown()
+        """Send what was not sent yet, as far as a moment suffices. Blocks that long."""
+        ending = Thread(target=self._provider.shutdown, daemon=True)
+        ending.start()
+        ending.join(END_S)
 
 
 class _Ids(IdGenerator):

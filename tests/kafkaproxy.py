@@ -32,6 +32,7 @@ class Proxy:
         with suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
             to_reader, to_writer = await asyncio.open_connection(HOST, self._broker_port)
             back = asyncio.create_task(self._answers(to_reader, writer))
+            back.add_done_callback(lambda _: writer.close())
             try:
                 while True:
                     request = await _frame(reader)

@@ -30,6 +30,7 @@ from viewer.load import Crowd
 ROOMS = 200
 VIEWERS = 600
 CHURN_S = 2.0
+LEAVING = (60, 240)
 SENDS_PER_S = 100
 READ_S = 10.0
 TOKEN_S = 100
@@ -43,7 +44,7 @@ async def churn(crowd: Crowd, rng: random.Random) -> None:
     """Let viewers leave and others come, and cut some connections."""
     while True:
         await asyncio.sleep(CHURN_S)
-        crowd.shrink(VIEWERS - rng.randint(20, 80))
+        crowd.shrink(VIEWERS - rng.randint(*LEAVING))
         await crowd.grow(VIEWERS, 200)
         for link in rng.sample(list(crowd.links), min(5, len(crowd.links))):
             if link.transport is not None:
@@ -93,7 +94,11 @@ async def soak(minutes: float) -> int:
         await knows_gateways(system, 2)
         crowd = Crowd(system.scheduler_url, [f"room-{number}" for number in range(ROOMS)], VIEWERS, joins_per_s=300, sample=20)
         await crowd.start()
-        working = [asyncio.create_task(churn(crowd, rng)), asyncio.create_task(send(system, http, rng))]
+        working = [
+            asyncio.create_task(churn(crowd, rng)),
+            asyncio.create_task(send(system, http, rng)),
+            asyncio.create_task(system.watch()),
+        ]
         began = time.monotonic()
         warm_s = min(WARM_S, minutes * 60 / 3)
         while (passed := time.monotonic() - began) < minutes * 60:
@@ -126,7 +131,7 @@ def _read(service: Service) -> tuple[int, int]:
 
 
 def _tell(memory: dict[str, list[tuple[float, int]]], files: dict[str, list[int]]) -> int:
-    wrong = 0
+    wrong = int(not memory)
     for name, samples in memory.items():
         percent = slope_percent(samples)
         third = max(1, len(files[name]) // 3)

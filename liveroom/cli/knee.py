@@ -10,6 +10,7 @@ from enum import Enum
 from typing import Final, NamedTuple
 
 CLIENT_BUSY: Final = 0.85
+APPLIED: Final = 0.9
 
 
 class Resource(Enum):
@@ -38,9 +39,10 @@ class Objectives(NamedTuple):
 
 
 class Measures(NamedTuple):
-    """One step: what the gateway did under a load, and how busy the load's own cores were (`client`, share of the busiest).
+    """One step: what the gateway did under a load.
 
-    Rates are per second. None: not known, which breaks nothing.
+    `client`: how busy those who load were: their cores together, or the busiest process of theirs. `applied`: the share of what
+    was to be said that was accepted. Rates are per second. None: not known, which breaks nothing.
     """
 
     level: float
@@ -55,6 +57,7 @@ class Measures(NamedTuple):
     packets_per_s: float
     bytes_per_s: float
     rss_bytes: float
+    applied: float = 1.0
 
     def broken(self, objectives: Objectives) -> list[Resource]:
         """Return what is over its objective."""
@@ -66,8 +69,15 @@ class Measures(NamedTuple):
 
     @property
     def is_trusted(self) -> bool:
-        """Whether the load generator had time enough to load."""
-        return self.client <= CLIENT_BUSY
+        """Whether the gateway was really loaded."""
+        return self.client <= CLIENT_BUSY and self.applied >= APPLIED
+
+    @property
+    def doubt(self) -> str:
+        """Why it is not to be trusted."""
+        if self.client > CLIENT_BUSY:
+            return f"the load generator's own core was {self.client:.0%} busy at {self.level:,.0f}"
+        return f"only {self.applied:.0%} of what was to be said was accepted at {self.level:,.0f}"
 
 
 class Crossing(NamedTuple):
@@ -123,9 +133,7 @@ def find_knee(steps: Sequence[Measures], objectives: Objectives) -> Knee | Incon
     for step in steps:
         broken = step.broken(objectives)
         if not step.is_trusted:
-            return Inconclusive(
-                f"the load generator's own core was {step.client:.0%} busy at {step.level:,.0f}", held.level if held else None
-            )
+            return Inconclusive(step.doubt, held.level if held else None)
         if not broken:
             held = step
             continue
@@ -134,7 +142,9 @@ def find_knee(steps: Sequence[Measures], objectives: Objectives) -> Knee | Incon
         crossings = [Crossing(resource, _crossing(resource, held, step, objectives)) for resource in Resource]
         level, first = min((crossing.level, crossing.resource.value) for crossing in crossings if crossing.level is not None)
         return Knee(level, Resource(first), _between(held, step, level), tuple(crossings))
-    return Inconclusive("nothing broke: go higher", held.level if held else None)
+    if held is None:
+        return Inconclusive("no step was made: begin lower", None)
+    return Inconclusive("nothing broke: go higher", held.level)
 
 
 def settle(runs: Sequence[Knee | Inconclusive]) -> Found | Inconclusive:

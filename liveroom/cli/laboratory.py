@@ -6,6 +6,7 @@ Owns what is started for a load test, and the measuring of one step. Which steps
 import asyncio
 import json
 import os
+import resource
 import secrets
 import socket
 import sys
@@ -28,7 +29,7 @@ from liveroom.kinds import Kind, Role
 from liveroom.ports import HOST
 from liveroom.tether import spawn_tethered, stop_process
 from viewer.client import end_tasks
-from viewer.ledger import Ledger
+from viewer.ledger import Ledger, Verdict
 from viewer.load import Crowd
 from viewer.session import Delivered, Effect
 from viewer.sink import Setup, State, Wish
@@ -42,7 +43,15 @@ SEND_EVERY_S: Final = 0.1
 MOST_AT_ONCE: Final = 900
 SEND_TIMEOUT_S: Final = 5.0
 LONGEST_TEXT: Final = 200
+ONE_GIFT_IN: Final = 101  # no multiple of a round number of rooms: each room gets its share
+STAYING: Final = 4  # of those that check: the others come anew at each step, so they stand behind the crowd
+OTHER_FILES: Final = 500
 _LOOK_S: Final = 0.1
+
+
+BOOKS_S: Final = 20.0
+# A gateway that does not even tell its metrics.
+SILENT: Final = Measures(0, 1, 5000, None, 0, 0, 0, connections=0, joins_per_s=0, packets_per_s=0, bytes_per_s=0, rss_bytes=0)
 
 
 class LoadError(Exception):
@@ -68,6 +77,7 @@ class _Moment(NamedTuple):
     gateway: dict[str, float]
     came: int
     failed: int
+    accepted: int
 
 
 class Sinks:
@@ -118,6 +128,9 @@ class Laboratory:
         self.ledger = Ledger()
         self.load = Load()
         self.working: list[asyncio.Task[None]] = []
+        self.crowd: Crowd | None = None
+        self._accepted = 0
+        self._checked = set(rooms[:CHECKING])
         self._system = system
         self._sinks = sinks
         self._rooms = rooms
@@ -129,7 +142,7 @@ class Laboratory:
     def observe(self, viewer: str, effect: Effect) -> None:
         """Take what a viewer that checks saw."""
         self.ledger.observe(viewer, effect)
-        if isinstance(effect, Delivered) and not effect.late:
+        if isinstance(effect, Delivered):
             self._delays_ms.append(time.time() * 1000 - effect.message.at)
 
     def now(self) -> str:
@@ -146,19 +159,40 @@ class Laboratory:
         deadline = time.monotonic() + COME_TIMEOUT_S + abs(load.viewers - before) / JOINS_PER_S
         while abs(self._sinks.joined - load.viewers) > load.turnover_per_s and time.monotonic() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(_LOOK_S)
+        if self.crowd is not None:
+            for name in self.crowd.shrink(STAYING):
+                self.ledger.left(name)
+            await self.crowd.grow(CHECKING, JOINS_PER_S)
         await asyncio.sleep(SETTLE_S)
         self._check()
+
+    async def books(self) -> Verdict:
+        """Return what the viewers that check found, once what was on its way has come."""
+        deadline = time.monotonic() + BOOKS_S
+        while not (books := self.ledger.verdict(time.monotonic(), settled=True)).is_clean:
+            if time.monotonic() > deadline:
+                break
+            await asyncio.sleep(1.0)
+        return books
 
     async def measure(self, level: float, seconds: float) -> Measures:
         """Look for a while at how the gateway bears it."""
         self._delays_ms.clear()
-        before = await self._moment()
-        await asyncio.sleep(seconds)
+        try:
+            before = await self._moment()
+            await asyncio.sleep(seconds)
+            after = await self._moment()
+        except (aiohttp.ClientError, TimeoutError):
+            self._check()
+            return SILENT._replace(level=level)
+        except psutil.Error as error:
+            self._check()
+            raise LoadError(f"a process has ended: {error}") from None
         self._check()
-        return self._between(level, before, await self._moment())
+        return self._between(level, before, after)
 
     async def send(self, http: aiohttp.ClientSession) -> None:
-        """Say what the load wants said, evenly, for ever; one of each hundred is a gift."""
+        """Say what the load wants said, evenly, for ever; one of a hundred is a gift."""
         url = f"{self._system.ingress_url}/v1/interactions"
         token = self._system.token("loadtest", Role.SERVICE, ttl_s=86_400)
         headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
@@ -183,7 +217,7 @@ class Laboratory:
         danmaku = self._texts[number % len(self._texts)]
         if self.load.plain:  # bytes for viewers, not messages for those who number them
             danmaku = Danmaku((danmaku.text * LONGEST_TEXT)[:LONGEST_TEXT])
-        is_gift = number % 100 == 0
+        is_gift = number % ONE_GIFT_IN == 0
         return {
             "room": self._rooms[number % len(self._rooms)],
             "user": f"sender-{number % 500}",
@@ -208,7 +242,9 @@ class Laboratory:
         for item, result in zip(items, results, strict=True):
             if "code" in result:
                 self.ledger.refused()
-            else:
+                continue
+            self._accepted += 1
+            if item["room"] in self._checked:
                 self.ledger.accepted(str(item["room"]), str(item["id"]), now_s, reliable=item["kind"] == Kind.GIFT.value)
 
     async def _moment(self) -> _Moment:
@@ -217,7 +253,8 @@ class Laboratory:
 
     def _look(self, metrics: dict[str, float]) -> _Moment:
         used = self._gateway.cpu_times()
-        clients = [psutil.Process(), *self._sinks.processes]
+        services = [psutil.Process(one.pid) for one in self._system.services if one.module != "edge"]
+        clients = [psutil.Process(), *self._sinks.processes, *services]
         times = psutil.cpu_times(percpu=True)
         return _Moment(
             time.monotonic(),
@@ -227,6 +264,7 @@ class Laboratory:
             metrics,
             self._sinks.came,
             self._sinks.failed,
+            self._accepted,
         )
 
     def _between(self, level: float, before: _Moment, after: _Moment) -> Measures:
@@ -244,15 +282,20 @@ class Laboratory:
             for (busy, total), (busy_before, total_before) in zip(after.cores, before.cores, strict=True)
         ]
         processes = [(used - used_before) / passed for used, used_before in zip(after.clients_s, before.clients_s, strict=True)]
+        load = self.load
         failed, came = after.failed - before.failed, after.came - before.came
-        absent = max(0.0, self.load.viewers - self._sinks.joined - self.load.turnover_per_s)
+        on_their_way = min(load.turnover_per_s, load.viewers / 2)
+        absent = max(0.0, load.viewers - self._sinks.joined - on_their_way)
+        wanted = load.messages_per_s * passed
+        delay_ms = delays[min(len(delays) - 1, len(delays) * 99 // 100)] if delays else passed * 1000 if wanted >= 1 else None
         return Measures(
             level=level,
             cpu=(after.cpu_s - before.cpu_s) / passed,
             loop_lag_ms=1000 * more("liveroom_loop_lag_seconds_sum") / max(more("liveroom_loop_lag_seconds_count"), 1.0),
-            delay_ms=delays[min(len(delays) - 1, len(delays) * 99 // 100)] if delays else None,
+            delay_ms=delay_ms,
             skipped=skipped / max(pushes + skipped, 1.0),
-            missing=max(absent / max(self.load.viewers, 1), failed / max(came, 1) if self.load.turnover_per_s else 0.0),
+            missing=max(absent / max(load.viewers, 1), failed / max(came + failed, load.viewers, 1)),
+            applied=(after.accepted - before.accepted) / wanted if wanted >= 1 else 1.0,
             client=max(sum(cores) / len(cores), *processes),
             connections=self._sinks.joined + CHECKING,
             joins_per_s=more("liveroom_edge_joins_total") / passed,
@@ -260,6 +303,11 @@ class Laboratory:
             bytes_per_s=more("liveroom_edge_sent_bytes_total") / passed,
             rss_bytes=self._gateway.memory_info().rss,
         )
+
+
+def most_viewers() -> int:
+    """Return how many viewers this machine lets a gateway have: each is an open file."""
+    return max(10, resource.getrlimit(resource.RLIMIT_NOFILE)[1] - OTHER_FILES)
 
 
 class Cores(NamedTuple):
@@ -310,7 +358,7 @@ async def laboratory(steps: Steps, *, rooms: int, most_viewers: int) -> AsyncIte
             sinks = await _start_sinks(context, system, names, max(1, min(MOST_SINKS, len(cores.load) - 1)))
             here = Laboratory(system, sinks, names, texts, cores)
             http = await context.enter_async_context(aiohttp.ClientSession())
-            crowd = Crowd(system.scheduler_url, names, CHECKING, sample=1, on_effect=here.observe)
+            crowd = here.crowd = Crowd(system.scheduler_url, names, CHECKING, sample=1, on_effect=here.observe)
             context.push_async_callback(crowd.stop)
             await crowd.start()
             here.working += [asyncio.create_task(sinks.listen(index)) for index in range(len(sinks.processes))]
@@ -331,7 +379,9 @@ async def _start_sinks(context: AsyncExitStack, system: System, rooms: Sequence[
         context.push_async_callback(stop_process, process, grace_s=2.0)
         ours.setblocking(False)
         key = system.ticket_keys[TICKET_KEY_ID]
-        setup = Setup(HOST, edge.port, edge.name, generation, TICKET_KEY_ID, key, tuple(rooms), f"viewer-{index}")
+        setup = Setup(
+            HOST, edge.port, edge.name, generation, TICKET_KEY_ID, key, tuple(rooms), f"viewer-{index}", f"127.0.0.{index + 2}"
+        )
         await asyncio.get_running_loop().sock_sendall(ours, msgspec.json.encode(setup) + b"\n")
         controls.append(ours)
         pids.append(process.pid)

@@ -20,8 +20,8 @@ from liveroom.cli.knee import CLIENT_BUSY, Found, Inconclusive, Kind, Measures, 
 UNITS: Final = {Kind.VIEWERS: "viewers", Kind.JOINS: "joins/s", Kind.BYTES: "messages/s"}
 TITLES: Final = {
     Kind.VIEWERS: "Viewers: more and more in busy rooms",
-    Kind.JOINS: "Joins: half the viewers of the knee are there, and more and more come and go",
-    Kind.BYTES: "Bytes: a quarter of the viewers of the knee, without compression, and more and more is said",
+    Kind.JOINS: "Joins: viewers are there (half the knee, where one was found), and more and more come and go",
+    Kind.BYTES: "Bytes: to viewers without compression (a quarter of the knee, where one was found) more and more is said",
 }
 _HEADS: Final = ("load", "cpu", "loop lag", "delay, 99%", "skipped", "missing", "load's own core", "pushes/s", "MB/s", "memory")
 _STYLE: Final = (
@@ -61,12 +61,12 @@ def limits_of(objectives: Objectives, ramps: Sequence[Ramp]) -> dict[str, Any]:
         knee = ramp.result.median
         match ramp.kind:
             case Kind.VIEWERS:
-                limits["max_connections"] = int(knee.level)
-                limits["max_cpu"] = round(min(knee.there.cpu, objectives.cpu), 2)
-                limits["max_packets_per_s"] = round(knee.there.packets_per_s)
-                limits.setdefault("max_bytes_per_s", round(knee.there.bytes_per_s))
+                limits["max_connections"] = max(1, int(knee.level))
+                limits["max_cpu"] = max(0.01, round(min(knee.there.cpu, objectives.cpu), 2))
+                limits["max_packets_per_s"] = max(1, round(knee.there.packets_per_s))
+                limits.setdefault("max_bytes_per_s", max(1, round(knee.there.bytes_per_s)))
             case Kind.JOINS:
-                limits["max_joins_per_s"] = round(knee.there.joins_per_s)
+                limits["max_joins_per_s"] = max(1, round(knee.there.joins_per_s))
             case Kind.BYTES:
                 limits["max_bytes_per_s"] = round(max(knee.there.bytes_per_s, limits.get("max_bytes_per_s", 0)))
     return limits

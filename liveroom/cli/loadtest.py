@@ -5,7 +5,6 @@ Owns the ramps: load is raised step by step until an objective breaks, several t
 """
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from typing import Final
 from rich.console import Console
 
 from liveroom.cli.knee import Found, Inconclusive, Kind, Knee, Measures, Objectives, Ramp, find_knee, settle
-from liveroom.cli.laboratory import CHECKING, Laboratory, Load, laboratory
+from liveroom.cli.laboratory import CHECKING, Laboratory, Load, LoadError, laboratory, most_viewers
 from liveroom.cli.loadreport import told, told_step, write_limits, write_report
 from liveroom.cli.stack import Steps, until_signalled
 from viewer.client import end_tasks
@@ -50,15 +49,18 @@ async def run_loadtest(options: LoadOptions) -> int:
     console = Console()
 
     async def run() -> int:
+        for file in (options.limits_file, options.report_file):
+            if file is not None and not await asyncio.to_thread(file.absolute().parent.is_dir):
+                raise LoadError(f"there is no folder for {file}")
         steps = Steps(console)
         ramps, books = await find_limits(options, steps)
+        found = [isinstance(ramp.result, Found) for ramp in ramps]
+        if options.limits_file is not None and any(found) and not books:
+            await asyncio.to_thread(write_limits, options.limits_file, options.objectives, ramps)
+            steps.say(f"limits: {options.limits_file}; gateways take them with LIVEROOM_LIMITS={options.limits_file}")
         if options.report_file is not None:
             await asyncio.to_thread(write_report, options.report_file, options.objectives, ramps, books)
             steps.say(f"report: {options.report_file}")
-        found = [isinstance(ramp.result, Found) for ramp in ramps]
-        if options.limits_file is not None and any(found):
-            await asyncio.to_thread(write_limits, options.limits_file, options.objectives, ramps)
-            steps.say(f"limits: {options.limits_file}; gateways take them with LIVEROOM_LIMITS={options.limits_file}")
         return 0 if all(found) and not books else 1
 
     return await until_signalled(run())
@@ -67,16 +69,19 @@ async def run_loadtest(options: LoadOptions) -> int:
 async def find_limits(options: LoadOptions, steps: Steps) -> tuple[list[Ramp], str]:
     """Run the ramps; return them, and what the viewers that check found wrong, in words."""
     ramps: list[Ramp] = []
+    if Kind.VIEWERS in options.ramps and options.most > most_viewers():
+        steps.say(f"this system allows {most_viewers():,} viewers: each is an open file (ulimit -Hn)")
     async with laboratory(steps, rooms=options.rooms, most_viewers=options.most) as here, _shown(here, steps):
         viewers = float(options.first)
         for kind in options.ramps:
             ramp = await _ramp(here, kind, viewers, options, steps)
             ramps.append(ramp)
             steps.say(told(ramp))
-            if kind is Kind.VIEWERS and isinstance(ramp.result, Found):
-                viewers = ramp.result.median.level
+            if kind is Kind.VIEWERS:
+                found = ramp.result
+                viewers = found.median.level if isinstance(found, Found) else found.held or viewers
         await here.bear(Load(messages_per_s=0))
-        books = here.ledger.verdict(time.monotonic(), settled=True)
+        books = await here.books()
         steps.say(f"{CHECKING} viewers checked everything: {books}")
     return ramps, "" if books.is_clean else str(books)
 
@@ -124,7 +129,8 @@ async def _run(
     await here.bear(Load(messages_per_s=options.messages_per_s))  # all go home: each run fills the gateway anew
     run: list[Measures] = []
     level = first
-    while level <= options.most:
+    most = min(options.most, most_viewers()) if kind is Kind.VIEWERS else options.most
+    while level <= most:
         await here.bear(_load(kind, level, viewers, options))
         step = await here.measure(level, options.step_s)
         if step.broken(options.objectives) and step.is_trusted:  # once is an accident

@@ -53,6 +53,11 @@ async def test_people_chat_give_and_moderate(kafka_bootstrap: str) -> None:
         await boss.page.press("#announcement", "Enter")
         await expect(ann.page.locator("#announcement")).to_contain_text("Welcome all")
 
+        async with somebody(browser, here, "Late") as late:
+            await expect(late.page.locator("#announcement")).to_contain_text("Welcome all")
+            await late.sees("hello Ben")
+            await late.is_well()
+
         await boss.page.fill("#word", "brandy")
         await boss.page.press("#word", "Enter")
         await expect(boss.page.locator("#wordlist")).to_contain_text("brandy")

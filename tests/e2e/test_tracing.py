@@ -16,6 +16,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from liveroom.cli.processes import System
 from liveroom.ports import HOST, free_ports
 from liveroom.records import MAX_TRACED, TRACE_HEADER, Traced, decode_traces, encode_traces
+from liveroom.tracing import Tracing
 from liveroom.web import serve
 from tests.e2e.audience import knows_gateways
 from viewer.client import Accepted, Sender, Viewer
@@ -97,16 +98,23 @@ async def test_the_ratio_is_the_share_that_is_traced_and_all_services_agree(
     ):
         await viewer.joined()
         sender = Sender(running.ingress_url, running.token("anna"), http)
+        judge = await asyncio.to_thread(Tracing, "test", "test", 0.3)
+        expected = 0
         for _ in range(100):
-            assert isinstance(await sender.gift("lobby", "rose"), Accepted)
+            sent = await sender.gift("lobby", "rose")
+            assert isinstance(sent, Accepted)
+            expected += judge.trace_of("lobby", sent.id) is not None
         deadline = time.monotonic() + SETTLE_S
         while time.monotonic() < deadline:
-            whole = [spans for spans in collected.traces.values() if len(spans) == len(NAMES)]
-            if whole and len(whole) == len(collected.traces):
+            if sum(len(spans) == len(NAMES) for spans in collected.traces.values()) == expected:
                 break
             await asyncio.sleep(0.3)
-        assert 10 < len(collected.traces) < 60
-        assert all(sorted(span.name for _, span in spans) == sorted(NAMES) for spans in collected.traces.values())
+        assert 10 < expected < 60
+        assert len(collected.traces) <= expected
+        names = [sorted(span.name for _, span in spans) for spans in collected.traces.values()]
+        assert all(NAMES[0] in each for each in names), "nobody traces what ingress does not"
+        whole = [each for each in names if each == sorted(NAMES)]
+        assert len(whole) >= 0.8 * expected, "best effort: a span may be lost on its way to the collector"
 
 
 async def test_without_a_collector_everything_goes_on_and_ends_in_time(

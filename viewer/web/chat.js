@@ -48,8 +48,15 @@ export class Chat {
     for (const line of lines) if (isTaken(line.message)) this.#remove(line);
   }
 
+  /** Whether anything stands or waits here. */
+  get isAny() {
+    return this.waiting.length > 0 || this.list.childElementCount > 0;
+  }
+
   empty() {
     this.waiting = [];
+    this.skipped = 0;
+    this.follows = this.newest.hidden = true;
     this.byUser.clear();
     this.list.replaceChildren();
   }

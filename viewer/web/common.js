@@ -86,13 +86,17 @@ export async function entrance(enter, role = () => "viewer") {
     refuse();
     $("ended").hidden = true;
     const room = $("room").value;
+    const button = $("entry").querySelector("button");
     let person;
+    button.disabled = true; // until it is settled: twice would be two of us
     try {
       person = new Person(await config(), $("name").value.trim(), role(), room);
       await person.token();
     } catch {
       sayEnded(t("entry.failed"));
       return;
+    } finally {
+      button.disabled = false;
     }
     sessionStorage.setItem("name", person.name);
     $("where").textContent = room;

@@ -8,8 +8,12 @@ import { newId } from "./sdk/liveroom.js";
 const MUTE_S = 600;
 const LOOK_MS = 5000;
 const MOST_GIFTS = 200;
+const CLOSED = 4004;
 const MODES = ["muted_all", "followers_only", "subscribers_only", "no_media", "fold_identical"];
 
+const NO_MODES = { slow_s: 0, ...Object.fromEntries(MODES.map((name) => [name, false])) };
+
+let told = { ...NO_MODES }; // the modes as the room last told them
 let person = null;
 let live = null;
 let room = "";
@@ -48,7 +52,7 @@ function onEffect(effect) {
 function showCard(card) {
   if (card.likes !== undefined && card.likes !== null) $("likes").textContent = number(card.likes);
   if (card.users !== undefined && card.users !== null) $("viewers").textContent = number(card.users);
-  if (card.settings) showModes(card.settings);
+  if (card.settings) showModes({ ...NO_MODES, ...card.settings }); // what is left out of a card is off
 }
 
 function show(message, late) {
@@ -82,8 +86,8 @@ function addGift({ name, user, data }) {
 
 /** Shows the modes that are told; those left out stay as they are. */
 function showModes(modes) {
-  if (typeof modes.slow_s === "number") $("slow_s").value = modes.slow_s;
-  for (const name of MODES) if (typeof modes[name] === "boolean") $(name).checked = modes[name];
+  if (typeof modes.slow_s === "number") $("slow_s").value = told.slow_s = modes.slow_s;
+  for (const name of MODES) if (typeof modes[name] === "boolean") $(name).checked = told[name] = modes[name];
 }
 
 function leave(rule) {
@@ -91,6 +95,10 @@ function leave(rule) {
   live = null;
   clearInterval(looking);
   goOut(rule);
+  if (rule.code === CLOSED && person.role === "streamer") {
+    $("live").hidden = false; // all are put out, but the room is to be opened again from here
+    $("entry").hidden = true;
+  }
 }
 
 // ---- what a host does
@@ -145,24 +153,42 @@ async function look() {
 }
 
 async function enter(somebody, where) {
+  live?.end();
+  clearInterval(looking);
+  showModes(NO_MODES);
+  gifts = heard = 0;
+  $("gifts").replaceChildren();
   person = somebody;
   room = where;
   chat ??= new Chat($("log"), $("newest"), { actions });
   chat.empty();
   chat.me = person.user;
   for (const id of ["dissolve", "reopen"]) $(id).hidden = person.role !== "streamer";
+  begin();
+  await look();
+}
+
+function begin() {
   live = watch(person, room, onEffect);
   looking = setInterval(() => {
     $("rate").textContent = number(Math.round((heard * 1000) / LOOK_MS));
     heard = 0;
   }, LOOK_MS);
-  await look();
 }
 
+async function reopen() {
+  if ((await act("POST", "/reopen", {})) === null || live) return;
+  $("ended").hidden = true;
+  begin();
+}
+
+/** Saves what differs from what the room told: another host may have changed the rest. */
 function saveModes(event) {
   event.preventDefault();
-  const modes = Object.fromEntries(MODES.map((name) => [name, $(name).checked]));
-  act("PATCH", "/modes", { slow_s: Number($("slow_s").value) || 0, ...modes });
+  const wanted = { slow_s: Number($("slow_s").value) || 0 };
+  for (const name of MODES) wanted[name] = $(name).checked;
+  const changed = Object.entries(wanted).filter(([name, value]) => told[name] !== value);
+  if (changed.length) act("PATCH", "/modes", Object.fromEntries(changed));
 }
 
 function setWord(event) {
@@ -184,4 +210,4 @@ $("modes").addEventListener("submit", saveModes);
 $("words").addEventListener("submit", setWord);
 $("announce").addEventListener("submit", announce);
 $("dissolve").addEventListener("click", () => confirm(t("host.sure")) && act("POST", "/dissolve", {}));
-$("reopen").addEventListener("click", () => act("POST", "/reopen", {}));
+$("reopen").addEventListener("click", reopen);

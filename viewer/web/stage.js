@@ -7,6 +7,7 @@ import Danmaku from "./vendor/danmaku.js";
 
 const LANE_PX = 34;
 const LANE_S = 1.4; // until a lane takes the next one: more could not be read
+const MOST_FLOWN = 200;
 const BANNERS = 3;
 const MOST_BANNERS_WAITING = 30;
 const BANNER_MS = 4000;
@@ -34,6 +35,7 @@ export class Stage {
     this.refilledAt = now;
     if (!this.isShown || document.hidden || (this.left < 1 && !own)) return;
     this.left = Math.max(0, this.left - 1);
+    this.#trim();
     const size = Math.min(36, Math.max(14, data.size ?? 22));
     this.danmaku.emit({
       text: n > 1 ? `${data.text} ×${n}` : String(data.text),
@@ -51,6 +53,16 @@ export class Stage {
   /** Takes everything off: what was cleared must not fly on. */
   clear() {
     this.danmaku.clear();
+    this.danmaku.comments.length = 0;
+    this.danmaku._.position = 0;
+  }
+
+  /** Drops what has flown: the library keeps all that it was ever given. */
+  #trim() {
+    const { comments, _: inner } = this.danmaku;
+    if (inner.position < MOST_FLOWN) return;
+    comments.splice(0, inner.position);
+    inner.position = 0;
   }
 
   show(isShown) {
@@ -86,7 +98,12 @@ export class Banners {
 
   clear(user) {
     this.waiting = this.waiting.filter((banner) => banner.user !== user);
-    for (const banner of this.shown.values()) if (banner.user === user) this.#end(banner);
+    for (const banner of [...this.shown.values()]) if (banner.user === user) this.#end(banner);
+  }
+
+  empty() {
+    this.waiting = [];
+    for (const banner of [...this.shown.values()]) this.#end(banner);
   }
 
   #next() {

@@ -9,6 +9,7 @@ const LIKE_WINDOW_MS = 300;
 const COMBO_MS = 3000;
 const MOST_CARDS = 2;
 const CARD_MS = 60_000;
+const SHOWN = new Set(["danmaku", "gift", "announcement", "red_packet", "coupon", "goods"]); // of what was before
 
 let person = null;
 let live = null;
@@ -56,12 +57,12 @@ function onEffect(effect) {
 function showCard(card, isBack) {
   if (card.likes !== undefined && card.likes !== null) showLikes(card.likes, true);
   if (card.users !== undefined && card.users !== null) $("viewers").textContent = number(card.users);
-  announce(card.announcement);
-  if (isBack || chat.list.childElementCount) return;
+  announce(card.announcement?.data ?? null);
+  if (isBack || chat.isAny) return;
   const seen = new Map([...(card.reliable ?? []), ...(card.messages ?? [])].map((message) => [message.seq, message]));
   for (const seq of [...seen.keys()].sort((a, b) => a - b)) {
     const message = { n: 1, data: {}, ...seen.get(seq) };
-    if (message.kind !== "clear" && message.kind !== "room") chat.add(message);
+    if (SHOWN.has(message.kind)) chat.add(message);
   }
 }
 
@@ -143,6 +144,7 @@ function tell(what) {
 
 // ---- what the person does
 function enter(somebody, where) {
+  live?.end();
   person = somebody;
   room = where;
   stage ??= new Stage($("stage"));
@@ -153,6 +155,9 @@ function enter(somebody, where) {
   likes = null;
   for (const id of ["viewers", "likes"]) $(id).textContent = "–";
   announce(null);
+  stage.clear();
+  banners.empty();
+  $("cards").replaceChildren();
   $("text").focus();
   live = watch(person, room, onEffect);
 }

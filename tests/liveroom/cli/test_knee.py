@@ -55,9 +55,10 @@ def test_what_breaks_first_is_the_knee_and_each_resource_has_its_own() -> None:
 @pytest.mark.parametrize(
     ("steps", "why", "held"),
     [
-        pytest.param([], "nothing broke", None, id="no step"),
+        pytest.param([], "no step", None, id="no step"),
         pytest.param([step(1000), step(2000)], "nothing broke", 2000, id="all held"),
         pytest.param([step(1000, delay_ms=5000.0)], "delay_ms broke at the first step", None, id="broken at once"),
+        pytest.param([step(1000), step(2000, cpu=1.0, applied=0.5)], "only 50%", 1000, id="half of it was refused"),
         pytest.param([step(1000), step(2000, cpu=1.0, client=0.86)], "86% busy at 2,000", 1000, id="the load's core was busy"),
         pytest.param(
             [step(1000), step(2000, client=0.9), step(3000, cpu=1.0)], "90% busy at 2,000", 1000, id="before it broke"
@@ -135,9 +136,13 @@ def test_a_gateway_takes_the_limits_file_as_its_settings(tmp_path: Path, monkeyp
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        pytest.param("{", "no JSON object: Expecting", id="no JSON"),
+        pytest.param("{", "no JSON object that can be read: Expecting", id="no JSON"),
         pytest.param("[1]", "no JSON object", id="no object"),
+        pytest.param("[]", "no JSON object", id="an empty list"),
         pytest.param('{"max_connections": "many"}', "max_connections", id="no number"),
+        pytest.param('{"max_conections": 5}', "max_conections is no limit", id="misspelt"),
+        pytest.param('{"host": "0.0.0.0"}', "host is no limit", id="another setting"),
+        pytest.param('{"max_bytes_per_s": Infinity}', "max_bytes_per_s", id="no bound"),
     ],
 )
 def test_a_limits_file_that_cannot_be_used_is_refused(

@@ -15,6 +15,7 @@ const SAID_AGAIN = 3;
 const EVENTS_FOR_S = 300; // how long WebSocket is not tried again where only events came through
 const LONGEST_TIMER_MS = 60_000;
 const NORMAL = 1000;
+const RESTART = 1012;
 
 const clock = () => performance.now() / 1000;
 const sleep = (seconds) => new Promise((resolve) => setTimeout(resolve, seconds * 1000));
@@ -96,13 +97,17 @@ class Events {
 
   drop() {
     this.closed = () => {};
+    this.waiting = [];
     this.source.close();
   }
 
   async #speak() {
     for (let attempt = 1; this.waiting.length; attempt += 1) {
       try {
-        await fetch(this.address, { method: "POST", headers: { Authorization: `Bearer ${this.pull}` }, body: this.waiting[0] });
+        const headers = { Authorization: `Bearer ${this.pull}` };
+        const signal = AbortSignal.timeout(ENTRY_S * 1000);
+        const answer = await fetch(this.address, { method: "POST", headers, body: this.waiting[0], signal });
+        if (answer.status === 408 || answer.status >= 500) throw new Error(answer.statusText);
       } catch {
         if (attempt < SAID_AGAIN) {
           await sleep(0.2 * attempt); // a kept connection may just have been closed; to say it twice does no harm
@@ -145,6 +150,7 @@ export class LiveRoom {
     this.attempt = 0;
     this.eventsUntil = 0;
     this.hiddenAt = null;
+    this.isOver = false;
     this.watched = new AbortController();
   }
 
@@ -170,8 +176,11 @@ export class LiveRoom {
     return this;
   }
 
+  /** Enters one more room, by a new entry: a ticket is good for the rooms that were asked for only. */
   join(room) {
-    this.#act(this.session.join(room));
+    if (this.session.rooms.has(room)) return;
+    this.session.join(room);
+    if (this.session.state === "open") this.#disconnect(RESTART);
   }
 
   leave(room) {
@@ -183,12 +192,14 @@ export class LiveRoom {
     this.watched.abort();
     this.attempt += 1;
     this.#act(this.session.end());
+    this.isOver = true;
     clearTimeout(this.timer);
   }
 
   // ---- what the session says
   #act(effects) {
     for (const effect of effects) {
+      if (this.isOver) return;
       switch (effect.type) {
         case "connect":
           this.#connect();
@@ -203,7 +214,7 @@ export class LiveRoom {
           this.#pull(effect);
           break;
         default:
-          this.onEffect(effect);
+          this.#tellApp(this.onEffect, effect);
       }
     }
     this.#plan();
@@ -225,7 +236,16 @@ export class LiveRoom {
     const key = `${told.state} ${told.gateway} ${told.transport}`;
     if (key === this.told) return;
     this.told = key;
-    this.onState(told);
+    this.#tellApp(this.onState, told);
+  }
+
+  /** What the application does wrong with it is its own, and ends nothing here. */
+  #tellApp(listener, told) {
+    try {
+      listener(told);
+    } catch (error) {
+      reportError(error);
+    }
   }
 
   // ---- connecting
@@ -313,7 +333,7 @@ export class LiveRoom {
         const early = []; // what came before we knew that it wins
         let isOurs = false;
         let gone; // the code, if it ended before that
-        const connection = new Transport(gateway.url, ticket, {
+        const heard = {
           opened: () => {
             if (isOver) return;
             finish({
@@ -334,7 +354,14 @@ export class LiveRoom {
             if (isOurs) this.#closed(connection, code);
             else next();
           },
-        });
+        };
+        let connection;
+        try {
+          connection = new Transport(gateway.url, ticket, heard);
+        } catch {
+          next(); // an address that the browser refuses
+          return;
+        }
         running.add(connection);
         if (waiting.length) stagger = setTimeout(next, STAGGER_S * 1000);
       };
@@ -362,10 +389,11 @@ export class LiveRoom {
 
   // ---- pulls
   async #pull({ room, token, params }) {
+    if (this.connection === null) return;
     this.pulls.get(room)?.abort();
     const pull = new AbortController();
     this.pulls.set(room, pull);
-    const base = httpOf(this.connection?.url ?? "");
+    const base = httpOf(this.connection.url);
     const url = `${base}/v1/rooms/${encodeURIComponent(room)}/messages?${new URLSearchParams(params)}`;
     let effects;
     try {

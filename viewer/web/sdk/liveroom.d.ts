@@ -29,7 +29,7 @@ export interface Card {
   users?: number | null;
   connections?: number | null;
   settings?: Record<string, unknown> | null;
-  announcement?: { text: string; link?: string } | null;
+  announcement?: Message | null;
   messages?: Message[];
   reliable?: Message[];
   tombstones?: unknown[];
