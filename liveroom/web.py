@@ -3,6 +3,9 @@
 Called by the services' `app` modules. Refuses nothing itself but what aiohttp refuses (turned into problems, RFC 9457).
 """
 
+import asyncio
+import os
+import socket
 from collections.abc import Callable
 from contextlib import asynccontextmanager
 from ssl import SSLContext
@@ -31,6 +34,7 @@ _BY_STATUS: Final = {
 _ALLOWED_HEADERS: Final = "authorization, content-type, idempotency-key"
 _PREFLIGHT_AGE_S: Final = "600"
 _JSON_HEADERS: Final = CIMultiDict({"Content-Type": "application/json", "Cache-Control": "no-store"})
+_BACKLOG: Final = 4096  # a whole gateway's viewers come back at once
 _LINGER_S: Final = 1.0  # how long the rest of a refused body is read, so that its sender sees the answer; 10 s keep slow ones
 
 
@@ -130,7 +134,25 @@ async def serve(
     )
     await runner.setup()
     try:
-        await web.TCPSite(runner, host, port, backlog=4096, reuse_address=True, ssl_context=tls).start()
+        for listening in await _listen(host, port):
+            await web.SockSite(runner, listening, backlog=_BACKLOG, ssl_context=tls).start()
         yield runner, int(runner.addresses[0][1])
     finally:
         await runner.cleanup()
+
+
+async def _listen(host: str, port: int) -> list[socket.socket]:
+    """Listen at every address of `host`. Here, not in the event loop: uvloop does not tell that the port went to another
+    between `bind` and `listen`.
+    """
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    sockets: list[socket.socket] = []
+    try:
+        for family, *_, address in dict.fromkeys(found):
+            sockets.append(socket.create_server((str(address[0]), port), family=family, backlog=_BACKLOG))
+    except OSError as error:
+        for one in sockets:
+            one.close()
+        said = os.strerror(error.errno).lower() if error.errno else str(error)
+        raise OSError(error.errno, f"cannot listen at {host}:{port}: {said}") from error
+    return sockets

@@ -12,10 +12,8 @@ import base64
 import fcntl
 import json
 import os
-import random
 import shutil
 import signal
-import socket
 import tempfile
 import threading
 import time
@@ -33,9 +31,9 @@ from aiokafka.errors import KafkaError
 
 from liveroom.cli.java import Java, find_java
 from liveroom.cli.kafkajars import KAFKA_VERSION, distrust_jars, ensure_jars
+from liveroom.ports import HOST, free_ports
 from liveroom.tether import spawn_tethered, stop_process
 
-HOST: Final = "127.0.0.1"
 READY_TIMEOUT_S: Final = 60.0
 STOP_TIMEOUT_S: Final = 15.0
 HEAP_MB: Final = 384
@@ -49,9 +47,6 @@ _PORT_ATTEMPTS: Final = 3
 _TAIL_LINES: Final = 12
 _ERROR_LINES: Final = 4
 _REQUEST_TIMEOUT_MS: Final = 2000
-# Below both Linux's and macOS's range of ephemeral ports. A port from that range, as bind(0) gives, can be taken by any
-# outgoing connection while the broker is down; and a client that keeps trying such a port can end up connected to itself.
-_PORTS: Final = range(20_000, 32_000)
 
 _LOG4J: Final = """\
 status = error
@@ -317,7 +312,7 @@ class LocalKafka:
         """Choose ports and write every broker's settings."""
         folder = self._folder
         assert folder is not None  # noqa: S101 - start() took it
-        ports = _free_ports(2 * self._broker_count)
+        ports = free_ports(2 * self._broker_count)
         brokers = [
             _Broker(BrokerAddress(i + 1, ports[2 * i], ports[2 * i + 1]), folder / f"broker-{i + 1}")
             for i in range(self._broker_count)
@@ -545,22 +540,6 @@ def _make_folder(given: Path | None) -> Path:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(folder)
     return Path(tempfile.mkdtemp(prefix=_TEMPORARY))
-
-
-def _free_ports(count: int) -> list[int]:
-    """Return ports that are free right now."""
-    ports: list[int] = []
-    chance = random.SystemRandom()
-    while len(ports) < count:
-        port = chance.choice(_PORTS)
-        with socket.socket() as probe:
-            try:
-                probe.bind((HOST, port))
-            except OSError:
-                continue
-        if port not in ports:
-            ports.append(port)
-    return ports
 
 
 def _escaped(value: str) -> str:

@@ -160,6 +160,22 @@ async def test_a_port_that_is_taken_is_named() -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(OSError, match=str(port)):
+        with pytest.raises(OSError, match=f"127.0.0.1:{port}: address already in use"):
             async with serve(web.Application(), "127.0.0.1", port):
                 pass
+
+
+async def test_a_port_that_goes_to_another_between_bind_and_listen_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = socket.socket.listen
+
+    def beaten(own: socket.socket, backlog: int) -> None:
+        with socket.socket() as other:
+            other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            other.bind(own.getsockname())
+            real(other)
+            real(own, backlog)
+
+    monkeypatch.setattr(socket.socket, "listen", beaten)
+    with pytest.raises(OSError, match=r"127\.0\.0\.1:\d+: address already in use"):
+        async with serve(web.Application(), "127.0.0.1", 0):
+            pass

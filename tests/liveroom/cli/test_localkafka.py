@@ -15,6 +15,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from liveroom.cli import localkafka
 from liveroom.cli.localkafka import BrokerAddress, LocalKafka, LocalKafkaError, kafka_cluster, server_settings
+from liveroom.ports import free_ports
 
 pytestmark = pytest.mark.kafka
 DEADLINE_S = 30.0
@@ -149,12 +150,11 @@ async def test_a_cluster_runs_for_the_block_and_a_port_that_somebody_took_meanwh
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delenv("KAFKA_BOOTSTRAP", raising=False)
-    free = localkafka._free_ports
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
-        choices = [[other.getsockname()[1], free(1)[0]]]
-        monkeypatch.setattr(localkafka, "_free_ports", lambda count: choices.pop() if choices else free(count))
+        choices = [[other.getsockname()[1], free_ports(1)[0]]]
+        monkeypatch.setattr(localkafka, "free_ports", lambda count: choices.pop() if choices else free_ports(count))
         async with kafka_cluster() as bootstrap:
             host, _, port = bootstrap.partition(":")
             assert host == "127.0.0.1"
