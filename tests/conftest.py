@@ -5,6 +5,7 @@ import os
 import secrets
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from blockbuster import BlockBuster, blockbuster_ctx
@@ -24,6 +25,18 @@ SCANNED = [
     "scheduler",
     "viewer",
 ]  # the command line may wait for a small file
+
+
+SYSTEM = {"kafka_bootstrap", "kafka_settings"}  # who asks for one of these needs the real Kafka
+RUNNING = {"browser", "dashboards", "e2e", "faults"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tell tests of the running system from those that need none: `make check` runs both at once."""
+    for item in items:
+        folder = item.path.relative_to(Path(__file__).parent).parts[0]
+        if folder in RUNNING or SYSTEM & set(getattr(item, "fixturenames", ())) or item.get_closest_marker("kafka"):
+            item.add_marker("system")
 
 
 @pytest.fixture(autouse=True)

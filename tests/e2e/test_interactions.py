@@ -95,28 +95,33 @@ def forbidden(state: State, interaction: Interaction, role: Role) -> bool:
     return role not in (UNTOUCHABLE if state in {State.BANNED, State.MUTED} else FREE)
 
 
-@pytest.mark.parametrize("state", list(State), ids=lambda state: state.value)
-async def test_a_state_of_a_room_forbids_what_the_table_says(kafka_bootstrap: str, state: State) -> None:
+async def test_the_states_of_a_room_forbid_what_the_table_says(kafka_bootstrap: str) -> None:
     async with staged(kafka_bootstrap) as stage:
-        await bring_about(stage, state, "lobby")
-        for interaction in INTERACTIONS:
-            for role in sorted(interaction.roles, key=list(Role).index):
-                if state is State.SLOW and State.SLOW in interaction.stopped_by:
-                    first = await send(stage, interaction, "lobby", role, ingress=1)
-                    assert first.status == (202 if interaction.kind is Kind.DANMAKU or role in FREE else 429)
-                answer = await send(stage, interaction, "lobby", role, ingress=1)
-                what = state, interaction.kind, role, answer
-                if forbidden(state, interaction, role):
-                    assert (answer.status, answer.code) == (TABLE[CODES[state]].status, CODES[state].value), what
-                else:
-                    assert answer.status == 202, what
-        if state is State.ROOM_MUTED:
-            assert (await stage.say("lobby", "allowed", ingress=1)).status == 202
-        if state in {State.FOLLOWERS, State.SUBSCRIBERS}:
-            assert (await stage.say("lobby", "fan", ingress=1, subscriber=True)).status == 202
-            follower = await stage.say("lobby", "follower", ingress=1, follower=True)
-            assert follower.code == ("" if state is State.FOLLOWERS else "subscribers_only")
+        await asyncio.gather(*(bring_about(stage, state, f"room-{state.value}") for state in State))
+        for state in State:
+            await check_state(stage, state, f"room-{state.value}")
         assert (await stage.say("other", "u-viewer", ingress=1)).status == 202, "other rooms are as they were"
+
+
+async def check_state(stage: Stage, state: State, room: str) -> None:
+    """Send all kinds in all roles to a room that is in a state."""
+    for interaction in INTERACTIONS:
+        for role in sorted(interaction.roles, key=list(Role).index):
+            if state is State.SLOW and State.SLOW in interaction.stopped_by:
+                first = await send(stage, interaction, room, role, ingress=1)
+                assert first.status == (202 if interaction.kind is Kind.DANMAKU or role in FREE else 429)
+            answer = await send(stage, interaction, room, role, ingress=1)
+            what = state, interaction.kind, role, answer
+            if forbidden(state, interaction, role):
+                assert (answer.status, answer.code) == (TABLE[CODES[state]].status, CODES[state].value), what
+            else:
+                assert answer.status == 202, what
+    if state is State.ROOM_MUTED:
+        assert (await stage.say(room, "allowed", ingress=1)).status == 202
+    if state in {State.FOLLOWERS, State.SUBSCRIBERS}:
+        assert (await stage.say(room, "fan", ingress=1, subscriber=True)).status == 202
+        follower = await stage.say(room, "follower", ingress=1, follower=True)
+        assert follower.code == ("" if state is State.FOLLOWERS else "subscribers_only")
 
 
 async def test_packages_and_bulk_keep_to_the_same_table(kafka_bootstrap: str) -> None:

@@ -219,7 +219,7 @@ async def test_slow_viewers_are_ended_and_hold_up_nobody(kafka_bootstrap: str) -
     async with show(kafka_bootstrap, edges=1, crowd=200, settings=settings, on_effect=on_effect) as running:
         edge = running.system.edges[0]
         busy = asyncio.create_task(running.chatter(ROOMS[0], 600))
-        for _ in range(5):
+        for _ in range(3):
             before = await window()
             tasks = await slow_viewers(running, ROOMS[0], 20)
             delays.append((before, await window()))
@@ -231,7 +231,7 @@ async def test_slow_viewers_are_ended_and_hold_up_nobody(kafka_bootstrap: str) -
         metrics = await edge.metrics()
     ratios = [with_slow / without for without, with_slow in delays]
     print(f"median delay with slow viewers, to without: {', '.join(f'{ratio:.2f}' for ratio in sorted(ratios))}")
-    assert metrics['liveroom_edge_closes_total{code="4008"}'] >= 80
+    assert metrics['liveroom_edge_closes_total{code="4008"}'] >= 48
     assert metrics['liveroom_edge_skipped_total{reason="slow"}'] > 100
     assert metrics["liveroom_edge_slow_members"] == 0
     assert statistics.median(ratios) < 1.25
