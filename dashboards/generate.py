@@ -1,6 +1,6 @@
 """Writes the dashboards, rules and examples: `python -m dashboards.generate`; `--check` says what is not up to date.
 
-Owns the files in `dashboards/grafana` and `dashboards/prometheus`. Nobody edits those by hand.
+Owns the files in `dashboards/grafana` and `dashboards/prometheus`, and `kustomization.yaml`. Nobody edits those by hand.
 """
 
 import argparse
@@ -14,18 +14,23 @@ import yaml
 from dashboards.alerts import Windows, rule_file
 from dashboards.boards import ALL
 from dashboards.cases import rule_tests
+from dashboards.cluster import kustomization, rule_object
 from dashboards.scrape import SERVICES, alertmanager, prometheus, targets
 
 HERE: Final = Path(__file__).parent
+RULE_OBJECT: Final = "prometheus/prometheusrule.yaml"
 NOTE: Final = "# Made by: python -m dashboards.generate\n"
 
 
 def files() -> dict[str, str]:
     """Return every file's text by its path below this folder."""
     services = {service: {"static_configs": targets([f"127.0.0.1:{port}"], "example")} for service, port in SERVICES.items()}
+    boards = {board.uid: f"grafana/{board.uid}.json" for board in ALL}
     return {
-        **{f"grafana/{board.uid}.json": json.dumps(board.json(), indent=2) + "\n" for board in ALL},
+        **{boards[board.uid]: json.dumps(board.json(), indent=2) + "\n" for board in ALL},
+        "kustomization.yaml": as_yaml(kustomization([RULE_OBJECT], boards)),
         "prometheus/rules.yml": as_yaml(rule_file(Windows())),
+        RULE_OBJECT: as_yaml(rule_object(rule_file(Windows()))),
         "prometheus/rules_test.yml": as_yaml(rule_tests("rules.yml")),
         "prometheus/prometheus.yml": as_yaml(prometheus(services, "rules.yml", managers=["127.0.0.1:9093"])),
         "prometheus/alertmanager.yml": as_yaml(alertmanager()),

@@ -1,0 +1,523 @@
+"""The manifests, as kustomize builds them: what a service is told it understands, and what nobody needs nobody may."""
+
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import tomllib
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+import yaml
+
+from autoscaler.policy import read_policy
+from dashboards.alerts import Windows, alerts, rule_file
+from dashboards.boards import ALL as BOARDS
+from dashboards.scrape import SERVICES as INTERNAL_PORTS
+from liveroom.networks import read_networks
+from liveroom.settings import (
+    AutoscalerSettings,
+    BroadcasterSettings,
+    CanarySettings,
+    EdgeSettings,
+    IngressSettings,
+    SchedulerSettings,
+    ServiceSettings,
+    fields,
+)
+
+Object = dict[str, Any]
+
+ROOT: Final = Path(__file__).parents[2]
+DEPLOY: Final = ROOT / "deploy"
+OVERLAYS: Final = ("demo", "production", "production-keda")
+SETTINGS: Final[dict[str, type[ServiceSettings]]] = {
+    "ingress": IngressSettings,
+    "broadcaster": BroadcasterSettings,
+    "scheduler": SchedulerSettings,
+    "edge": EdgeSettings,
+    "autoscaler": AutoscalerSettings,
+    "canary": CanarySettings,
+}
+SOURCES: Final = {"LIVEROOM_CONFIG", "LIVEROOM_LIMITS", "LIVEROOM_SECRETS"}  # where settings are, themselves none
+OF_NO_NAMESPACE: Final = {"Namespace", "ClusterRole", "ClusterRoleBinding", "PriorityClass"}
+VOLUMES: Final = {"configMap", "emptyDir", "projected", "secret"}  # of those that `restricted` allows
+NAME: Final = "app.kubernetes.io/name"
+PART_OF: Final = "app.kubernetes.io/part-of"
+DRAIN_MARGIN_S: Final = 20  # to close what stays, the Kafka clients and the ports
+KEY: Final = "k" * 32
+KEY_SET: Final = '{"keys": [{"kty": "oct", "kid": "k1", "k": "a2tra2tra2tra2tra2tra2tra2tra2tra2tra2tra2s"}]}'
+SECRETS: Final = {
+    "demo": {"liveroom_token_key": KEY, "liveroom_ticket_keys": f'{{"k1": "{KEY}"}}'},
+    "production": {
+        "liveroom_kafka__bootstrap": "a:9093,b:9093",
+        "liveroom_kafka__username": "liveroom",
+        "liveroom_kafka__password": "hush",
+        "kafka-ca.crt": "a certificate",
+        "token_keys.json": KEY_SET,
+        "ticket_keys.json": f'{{"k1": "{KEY}"}}',
+        "liveroom_token": "an.operators.token",
+    },
+}
+SECRETS["production-keda"] = SECRETS["production"]
+
+each_overlay = pytest.mark.parametrize("overlay", OVERLAYS)
+each_service = pytest.mark.parametrize("service", SETTINGS)
+
+
+@cache
+def build(folder: str) -> tuple[Object, ...]:
+    """What kustomize makes of a folder below deploy/. Needs kubectl, and no cluster."""
+    done = subprocess.run(["kubectl", "kustomize", str(DEPLOY / folder)], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    return tuple(yaml.safe_load_all(done.stdout))
+
+
+def objects(overlay: str, kind: str) -> list[Object]:
+    return [found for found in build(f"overlays/{overlay}") if found["kind"] == kind]
+
+
+def one(overlay: str, kind: str, name: str) -> Object:
+    (found,) = (each for each in objects(overlay, kind) if each["metadata"]["name"] == name)
+    return found
+
+
+def pod(overlay: str, service: str) -> Object:
+    spec: Object = one(overlay, "Deployment", service)["spec"]["template"]["spec"]
+    return spec
+
+
+def container(overlay: str, service: str) -> Object:
+    (found,) = pod(overlay, service)["containers"]
+    made: Object = found
+    return made
+
+
+def environment(overlay: str, service: str) -> dict[str, str]:
+    """What a container is told; a field of the pod stands for itself."""
+    told: dict[str, str] = {}
+    for source in container(overlay, service)["envFrom"]:
+        told |= one(overlay, "ConfigMap", source["configMapRef"]["name"])["data"]
+    for entry in container(overlay, service)["env"]:
+        told[entry["name"]] = entry["value"] if "value" in entry else entry["valueFrom"]["fieldRef"]["fieldPath"]
+    return told
+
+
+def ports(overlay: str, service: str) -> dict[str, int]:
+    return {port["name"]: port["containerPort"] for port in container(overlay, service)["ports"]}
+
+
+def mounted_keys(overlay: str, service: str) -> set[str]:
+    """The keys of the Secret `liveroom` that a service is given."""
+    (volume,) = (volume for volume in pod(overlay, service)["volumes"] if volume["name"] == "secrets")
+    return {item["key"] for item in volume["secret"]["items"]}
+
+
+def selected(overlay: str, selector: Object) -> set[str]:
+    """The services whose pods have these labels."""
+    return {
+        made["metadata"]["name"]
+        for made in objects(overlay, "Deployment")
+        if selector.get("matchLabels", {}).items() <= made["spec"]["template"]["metadata"]["labels"].items()
+    }
+
+
+@pytest.fixture(autouse=True)
+def _nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in os.environ:
+        if name.startswith("LIVEROOM_") or name == "KAFKA_BOOTSTRAP":
+            monkeypatch.delenv(name)
+
+
+@each_overlay
+def test_an_overlay_has_all_services_in_one_namespace(overlay: str) -> None:
+    assert {made["metadata"]["name"] for made in objects(overlay, "Deployment")} == set(SETTINGS)
+    (namespace,) = (made["metadata"]["name"] for made in objects(overlay, "Namespace"))
+    inside = [made for made in build(f"overlays/{overlay}") if made["kind"] not in OF_NO_NAMESPACE]
+    assert {made["metadata"]["namespace"] for made in inside} == {namespace}
+    for binding in (*objects(overlay, "RoleBinding"), *objects(overlay, "ClusterRoleBinding")):
+        assert {subject["namespace"] for subject in binding["subjects"]} == {namespace}
+
+
+def test_two_systems_on_one_cluster_share_nothing_that_says_whose_it_is() -> None:
+    names = [{made["metadata"]["name"] for made in objects(overlay, "ClusterRoleBinding")} for overlay in OVERLAYS[:2]]
+    assert names[0].isdisjoint(names[1])
+
+
+# ---- pods
+@each_overlay
+@each_service
+def test_a_pod_is_as_restricted_as_can_be(overlay: str, service: str) -> None:
+    spec = pod(overlay, service)
+    assert not {"hostNetwork", "hostPID", "hostIPC", "shareProcessNamespace"} & spec.keys()
+    whole = spec["securityContext"]
+    assert (whole["runAsNonRoot"], whole["runAsUser"], whole["seccompProfile"]) == (True, 10001, {"type": "RuntimeDefault"})
+    for each in (*spec["containers"], *spec.get("initContainers", ())):
+        assert each["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+    for volume in spec["volumes"]:
+        (kind,) = volume.keys() - {"name"}
+        assert kind in VOLUMES
+    assert spec["enableServiceLinks"] is False
+
+
+@each_overlay
+def test_only_gateways_have_a_port_on_the_host_and_only_their_public_one(overlay: str) -> None:
+    on_hosts = {
+        (service, port["name"], port["hostPort"])
+        for service in SETTINGS
+        for port in container(overlay, service)["ports"]
+        if "hostPort" in port
+    }
+    assert on_hosts == {("edge", "public", EdgeSettings.model_fields["port"].default)}
+
+
+@each_overlay
+@each_service
+def test_memory_is_bounded_and_processor_time_is_not(overlay: str, service: str) -> None:
+    spec = pod(overlay, service)
+    for each in (*spec["containers"], *spec.get("initContainers", ())):
+        assert each["resources"]["limits"].keys() == {"memory"}
+        assert each["resources"]["requests"].keys() == {"cpu", "memory"}
+
+
+@each_overlay
+def test_all_pods_are_of_one_image_with_a_tag(overlay: str) -> None:
+    images = {
+        each["image"] for service in SETTINGS for each in (*pod(overlay, service)["containers"], *_init(pod(overlay, service)))
+    }
+    (image,) = images
+    assert re.fullmatch(r"[a-z./]+:\d+\.\d+\.\d+", image)
+
+
+def _init(spec: Object) -> Iterator[Object]:
+    yield from spec.get("initContainers", ())
+
+
+@each_overlay
+@each_service
+def test_a_command_is_python_with_a_module_that_exists(overlay: str, service: str) -> None:
+    module = "viewer.canary" if service == "canary" else service
+    assert container(overlay, service)["command"] == ["python", "-m", module]
+    for each in (*_init(pod(overlay, service)), container(overlay, service)):
+        assert each["command"][:2] == ["python", "-m"]
+        assert importlib.util.find_spec(each["command"][2]) is not None
+
+
+@each_overlay
+@each_service
+def test_ports_are_the_settings_own_and_probes_ask_the_internal_one(overlay: str, service: str) -> None:
+    defaults = SETTINGS[service].model_fields
+    public = {"public": defaults["port"].default} if defaults["port"].default else {}
+    told = ports(overlay, service)
+    told.pop("advisory", None)
+    assert told == public | {"internal": defaults["internal_port"].default}
+    assert told["internal"] == INTERNAL_PORTS[service]
+    assert not {"LIVEROOM_PORT", "LIVEROOM_INTERNAL_PORT"} & environment(overlay, service).keys()
+    made = container(overlay, service)
+    paths = {probe: made[f"{probe}Probe"]["httpGet"] for probe in ("startup", "liveness", "readiness")}
+    assert {probe: asked["path"] for probe, asked in paths.items()} == {
+        "startup": "/livez",
+        "liveness": "/livez",
+        "readiness": "/readyz",
+    }
+    assert {asked["port"] for asked in paths.values()} == {"internal"}
+
+
+@each_overlay
+def test_the_number_of_gateways_is_left_to_who_decides_it(overlay: str) -> None:
+    for service in SETTINGS:
+        assert ("replicas" in one(overlay, "Deployment", service)["spec"]) is (service != "edge")
+
+
+@each_overlay
+def test_a_rolling_restart_of_gateways_needs_no_free_node(overlay: str) -> None:
+    strategy = one(overlay, "Deployment", "edge")["spec"]["strategy"]
+    assert (strategy["type"], strategy["rollingUpdate"]["maxSurge"]) == ("RollingUpdate", 0)
+
+
+@each_overlay
+def test_a_gateway_has_time_to_move_its_viewers(overlay: str) -> None:
+    told = environment(overlay, "edge")
+    drain_s = float(told.get("LIVEROOM_DRAIN_S", EdgeSettings.model_fields["drain_s"].default))
+    assert pod(overlay, "edge")["terminationGracePeriodSeconds"] >= drain_s + DRAIN_MARGIN_S
+    assert float(environment(overlay, "autoscaler")["LIVEROOM_EMPTY_S"]) > drain_s
+
+
+@each_overlay
+@each_service
+def test_who_is_reached_by_a_service_waits_until_it_is_out_of_it(overlay: str, service: str) -> None:
+    waits = container(overlay, service).get("lifecycle") == {"preStop": {"sleep": {"seconds": 5}}}
+    assert waits is (service in {"ingress", "scheduler"})
+
+
+# ---- settings
+@each_overlay
+@each_service
+def test_what_a_service_is_told_are_settings(overlay: str, service: str) -> None:
+    known = {name for name, _, _ in fields(SETTINGS[service])} | SOURCES
+    of_all = {name for model in SETTINGS.values() for name, _, _ in fields(model)}
+    own = {entry["name"] for entry in container(overlay, service)["env"]}
+    assert own <= known
+    assert environment(overlay, service).keys() - own <= of_all, "of the ConfigMap that all share"
+
+
+@each_overlay
+@each_service
+def test_a_service_understands_what_it_is_told(
+    overlay: str, service: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in environment(overlay, service).items():
+        monkeypatch.setenv(name, "10.0.0.7" if value == "status.podIP" else value)
+    secrets = tmp_path / "secrets"
+    given = secrets / "..2026_11_24"  # as the kubelet mounts them
+    given.mkdir(parents=True)
+    (secrets / "..data").symlink_to(given.name)
+    for key in mounted_keys(overlay, service) & SECRETS[overlay].keys():
+        (given / key).write_text(SECRETS[overlay][key])
+        (secrets / key).symlink_to(f"..data/{key}")
+    monkeypatch.setenv("LIVEROOM_SECRETS", str(secrets))
+    if service == "edge":
+        config = tmp_path / "edge.toml"
+        config.write_text('public_url = "wss://n7.example.com:8010/v1/live"\npublic_ip = "203.0.113.7"\nzone = "a"\n')
+        monkeypatch.setenv("LIVEROOM_CONFIG", str(config))
+        if "LIVEROOM_LIMITS" in environment(overlay, service):
+            limits = tmp_path / "limits.json"
+            limits.write_bytes((DEPLOY / "overlays/production/limits.json").read_bytes())
+            monkeypatch.setenv("LIVEROOM_LIMITS", str(limits))
+
+    settings = SETTINGS[service]()
+
+    assert (settings.instance, settings.host, settings.internal_host) == ("metadata.name", "10.0.0.7", "10.0.0.7")
+    if service != "canary":
+        assert settings.kafka.bootstrap == SECRETS[overlay].get("liveroom_kafka__bootstrap", "kafka:9092")
+        assert (settings.kafka.security == "SASL_SSL") is bool(settings.kafka.password.get_secret_value())
+        assert settings.kafka.min_insync == (1 if overlay == "demo" else 2)
+
+
+@each_overlay
+def test_schedulers_know_how_many_they_are(overlay: str) -> None:
+    assert (
+        int(environment(overlay, "scheduler")["LIVEROOM_REPLICAS"])
+        == one(overlay, "Deployment", "scheduler")["spec"]["replicas"]
+    )
+
+
+@each_overlay
+def test_gateways_speak_tls_where_their_addresses_say_so(overlay: str) -> None:
+    (address,) = pod(overlay, "edge")["initContainers"]
+    url = address["args"][address["args"].index("--url") + 1]
+    assert url.split("://")[1] == "{host}:8010/v1/live"
+    assert (url.split(":")[0] == "wss") is ("LIVEROOM_TLS_CERT_FILE" in environment(overlay, "edge")) is (overlay != "demo")
+    mounts = {mount["name"]: mount["mountPath"] for mount in container(overlay, "edge")["volumeMounts"]}
+    assert address["args"][address["args"].index("--write") + 1] == environment(overlay, "edge")["LIVEROOM_CONFIG"]
+    assert environment(overlay, "edge")["LIVEROOM_CONFIG"].startswith(mounts["run"])
+
+
+@each_overlay
+def test_files_that_services_are_given_can_be_read_by_them(overlay: str) -> None:
+    policy = read_policy(one(overlay, "ConfigMap", "autoscaler-policy")["data"]["policy.toml"].encode())
+    assert policy.max >= policy.min
+    for made in objects(overlay, "ConfigMap"):
+        for name, text in made["data"].items():
+            if name == "zones.txt":
+                assert read_networks(text)
+            elif name.endswith(".json"):
+                json.loads(text)
+
+
+@each_overlay
+@each_service
+def test_what_a_pod_mounts_is_there_and_every_file_it_is_told_of_is_mounted(overlay: str, service: str) -> None:
+    spec = pod(overlay, service)
+    made = {each["metadata"]["name"] for each in objects(overlay, "ConfigMap")}
+    assert {volume["configMap"]["name"] for volume in spec["volumes"] if "configMap" in volume} <= made
+    volumes = {volume["name"] for volume in spec["volumes"]}
+    mounts = [mount for each in (*spec["containers"], *_init(spec)) for mount in each["volumeMounts"]]
+    assert {mount["name"] for mount in mounts} == volumes
+    assert all(mount.get("readOnly") for mount in container(overlay, service)["volumeMounts"])
+    folders = {mount["mountPath"] for mount in container(overlay, service)["volumeMounts"]}
+    paths = {entry["value"] for entry in container(overlay, service)["env"] if entry.get("value", "").startswith("/")}
+    assert all(path in folders or str(Path(path).parent) in folders for path in paths)
+
+
+@each_overlay
+def test_a_service_has_the_secrets_it_needs_and_no_others(overlay: str) -> None:
+    tokens, tickets = {"liveroom_token_key", "token_keys.json"}, {"liveroom_ticket_keys", "ticket_keys.json"}
+    for service, model in SETTINGS.items():
+        keys = mounted_keys(overlay, service)
+        assert bool(keys & tokens) is ("token_key" in model.model_fields)
+        assert bool(keys & tickets) is ("ticket_keys" in model.model_fields)
+        assert ("liveroom_kafka__password" in keys) is (service != "canary")
+        assert {key for key in keys if key.startswith("liveroom_")} <= {name.lower() for name, _, _ in fields(model)}
+
+
+# ---- rights
+@each_overlay
+def test_nobody_may_ask_the_api_for_more_than_it_needs(overlay: str) -> None:
+    scale = {"apiGroups": ["apps"], "resources": ["deployments/scale"], "resourceNames": ["edge"], "verbs": ["get", "update"]}
+    (role,) = objects(overlay, "Role")
+    assert role["rules"] == [
+        *([scale] if overlay != "production-keda" else []),
+        {"apiGroups": [""], "resources": ["pods"], "verbs": ["list", "patch"]},
+        {"apiGroups": [""], "resources": ["events"], "verbs": ["create"]},
+    ]
+    (of_nodes,) = objects(overlay, "ClusterRole")
+    assert of_nodes["rules"] == [{"apiGroups": [""], "resources": ["nodes"], "verbs": ["get"]}]
+    bound = {
+        (binding["roleRef"]["name"], subject["name"])
+        for kind in ("RoleBinding", "ClusterRoleBinding")
+        for binding in objects(overlay, kind)
+        for subject in binding["subjects"]
+    }
+    assert bound == {("autoscaler", "autoscaler"), ("liveroom-edge-address", "edge")}
+
+
+@each_overlay
+def test_only_who_asks_the_api_has_a_token_for_it(overlay: str) -> None:
+    accounts = {made["metadata"]["name"]: made["automountServiceAccountToken"] for made in objects(overlay, "ServiceAccount")}
+    assert accounts == {service: service == "autoscaler" for service in SETTINGS}
+    assert {service: pod(overlay, service)["serviceAccountName"] for service in SETTINGS} == {each: each for each in SETTINGS}
+    assert "account" not in {mount["name"] for mount in container(overlay, "edge")["volumeMounts"]}
+
+
+def test_one_alone_scales_the_gateways() -> None:
+    assert not objects("production", "ScaledObject")
+    assert environment("production", "autoscaler")["LIVEROOM_DRIVER"] == "kubernetes"
+    (scaled,) = objects("production-keda", "ScaledObject")
+    assert environment("production-keda", "autoscaler")["LIVEROOM_DRIVER"] == "advisory"
+    policy = read_policy(one("production-keda", "ConfigMap", "autoscaler-policy")["data"]["policy.toml"].encode())
+    assert (scaled["spec"]["minReplicaCount"], scaled["spec"]["maxReplicaCount"]) == (policy.min, policy.max)
+    (trigger,) = scaled["spec"]["triggers"]
+    advisor = one("production-keda", "Service", "autoscaler-advisor")
+    (port,) = advisor["spec"]["ports"]
+    namespace = advisor["metadata"]["namespace"]
+    assert trigger["metadata"]["scalerAddress"] == f"{advisor['metadata']['name']}.{namespace}:{port['port']}"
+    assert port["port"] == ports("production-keda", "autoscaler")["advisory"]
+    assert port["port"] == AutoscalerSettings.model_fields["advisory_port"].default
+
+
+def test_missing_is_not_zero_to_the_other_trigger() -> None:
+    both = [
+        yaml.safe_load((DEPLOY / "components/keda" / f"scaledobject{kind}.yaml").read_text()) for kind in ("", "-prometheus")
+    ]
+    (trigger,) = both[1]["spec"].pop("triggers")
+    both[0]["spec"].pop("triggers")
+    assert both[0] == both[1]
+    assert trigger["metadata"]["ignoreNullValues"] == "false"
+
+
+# ---- network
+@each_overlay
+def test_a_network_policy_is_about_pods_and_ports_that_exist(overlay: str) -> None:
+    for made in objects(overlay, "NetworkPolicy"):
+        spec = made["spec"]
+        services = selected(overlay, spec["podSelector"])
+        assert services
+        for rule in spec.get("ingress", ()):
+            for port in rule["ports"]:
+                known = [ports(overlay, service) for service in services]
+                assert all(port["port"] in {*each, *each.values()} for each in known)
+        for rule in spec.get("egress", ()):
+            for peer in rule.get("to", ()):
+                if "podSelector" in peer:
+                    others = selected(overlay, peer["podSelector"])
+                    assert others
+                    assert {port["port"] for port in rule["ports"]} <= {
+                        port for other in others for port in ports(overlay, other).values()
+                    }
+
+
+@each_overlay
+def test_from_outside_only_public_ports_can_be_reached(overlay: str) -> None:
+    (everything,) = (made["spec"] for made in objects(overlay, "NetworkPolicy") if made["spec"]["podSelector"] == {})
+    assert everything == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+    from_anywhere, internal = set(), []
+    for made in objects(overlay, "NetworkPolicy"):
+        for rule in made["spec"].get("ingress", ()):
+            for port in rule["ports"]:
+                if "from" not in rule:
+                    from_anywhere |= {(service, port["port"]) for service in selected(overlay, made["spec"]["podSelector"])}
+                elif port["port"] == "internal":
+                    internal.append((selected(overlay, made["spec"]["podSelector"]), rule["from"]))
+    assert from_anywhere == {("ingress", 8001), ("scheduler", 8002), ("edge", 8010)}
+    monitoring = [{"namespaceSelector": {"matchLabels": {"liveroom.dev/monitoring": "true"}}}]
+    assert internal == [(set(SETTINGS), monitoring)]
+
+
+@each_overlay
+def test_a_service_leads_to_pods_and_gateways_have_none(overlay: str) -> None:
+    led_to = set()
+    for made in objects(overlay, "Service"):
+        (service,) = selected(overlay, {"matchLabels": made["spec"]["selector"]})
+        assert made["spec"].get("type", "ClusterIP") == "ClusterIP"
+        for port in made["spec"]["ports"]:
+            assert ports(overlay, service)[port["targetPort"]] == port["port"]
+            assert port["targetPort"] != "internal"
+        led_to.add(service)
+    assert led_to == {"ingress", "scheduler", "autoscaler"}
+
+
+@each_overlay
+def test_evictions_leave_somebody_of_each_service_that_has_several(overlay: str) -> None:
+    budgets = {
+        service: made["spec"]
+        for made in objects(overlay, "PodDisruptionBudget")
+        for service in selected(overlay, made["spec"]["selector"])
+    }
+    several = {made["metadata"]["name"] for made in objects(overlay, "Deployment") if made["spec"].get("replicas", 2) > 1}
+    assert several <= budgets.keys()
+    assert all(budget["maxUnavailable"] in {1, "10%"} for budget in budgets.values())
+
+
+# ---- monitoring
+def test_the_rules_on_kubernetes_are_the_rules() -> None:
+    (rule,) = objects("production", "PrometheusRule")
+    assert rule["spec"] == rule_file(Windows())
+
+
+def test_every_dashboard_is_where_grafana_finds_it() -> None:
+    found = [
+        made
+        for made in objects("production", "ConfigMap")
+        if made["metadata"].get("labels", {}).get("grafana_dashboard") == "1"
+    ]
+    assert {made["metadata"]["name"]: json.loads(*made["data"].values()) for made in found} == {
+        board.uid: json.loads(json.dumps(board.json())) for board in BOARDS
+    }
+
+
+def test_all_pods_are_scraped_and_get_the_labels_that_dashboards_choose_by() -> None:
+    (monitor,) = objects("production", "PodMonitor")
+    assert selected("production", monitor["spec"]["selector"]) == set(SETTINGS)
+    (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
+    assert all(endpoint["port"] in ports("production", service) for service in SETTINGS)
+    assert monitor["spec"]["jobLabel"] == NAME
+    labels = [one("production", "Deployment", service)["spec"]["template"]["metadata"]["labels"] for service in SETTINGS]
+    assert labels == [{NAME: service, PART_OF: "liveroom"} for service in SETTINGS]
+    assert {rule["targetLabel"] for rule in endpoint["relabelings"]} == {"instance", "cluster"}
+
+
+# ---- what is said beside
+def test_the_image_holds_every_package_and_is_nobody_s() -> None:
+    text = (DEPLOY / "Containerfile").read_text()
+    packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+    copied = re.findall(r"^COPY (\w+) \1$", text, re.MULTILINE)
+    assert sorted(copied) == sorted(packages)
+    assert {line[1:] for line in (DEPLOY / ".containerignore").read_text().splitlines() if line.startswith("!")} >= set(
+        packages
+    )
+    assert "USER 10001:10001" in text
+
+
+def test_the_operations_document_knows_every_alert() -> None:
+    text = (ROOT / "docs" / "operations.md").read_text()
+    for alert in alerts(Windows()):
+        assert f"[{alert.name}](runbooks.md#{alert.name.lower()})" in text
