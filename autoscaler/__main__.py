@@ -3,6 +3,7 @@
 import asyncio
 import time
 from functools import partial
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -19,12 +20,27 @@ from liveroom.settings import AutoscalerSettings
 from liveroom.tokens import Verifier
 from liveroom.web import serve
 
+if TYPE_CHECKING:
+    from autoscaler.drivers.kubernetes import KubernetesDriver
+
 log = structlog.get_logger()
 
 
 def read_policy_file(settings: AutoscalerSettings) -> Policy:
     """Return the policy as it is now; raise OSError or PolicyError where the file cannot be used."""
     return read_policy(settings.policy_file.read_bytes()) if settings.policy_file is not None else USUAL
+
+
+def make_driver(settings: AutoscalerSettings, runtime: Runtime) -> "LocalDriver | KubernetesDriver":
+    """Return what starts and stops gateways."""
+    if settings.driver == "kubernetes":
+        from autoscaler.drivers.kubernetes import KubernetesDriver  # noqa: PLC0415 - a large package that few need
+
+        return KubernetesDriver(
+            settings.kubernetes_namespace, settings.kubernetes_deployment, settings.kubernetes_timeout_s, runtime.metrics
+        )
+    share = Share(settings.local_nice, settings.local_memory_bytes, settings.local_files)
+    return LocalDriver(settings.local_folder, settings.local_settings, settings.local_tether, share)
 
 
 async def run(settings: AutoscalerSettings, runtime: Runtime) -> None:
@@ -34,8 +50,7 @@ async def run(settings: AutoscalerSettings, runtime: Runtime) -> None:
     await ensure_topics(settings.kafka)
     producer = Producer(settings.kafka, runtime.metrics, [topics.CONTROL])
     await producer.start()
-    share = Share(settings.local_nice, settings.local_memory_bytes, settings.local_files)
-    driver = LocalDriver(settings.local_folder, settings.local_settings, settings.local_tether, share)
+    driver = make_driver(settings, runtime)
     send = partial(send_order, producer)
     pool = Pool(policy, driver, send, runtime.metrics, empty_s=settings.empty_s, dry_run=settings.dry_run)
 

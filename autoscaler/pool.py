@@ -7,6 +7,7 @@ once it is empty or its time is over. Does nothing while it does not lead, is pa
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
+from enum import Enum
 from typing import Final, NamedTuple, Protocol
 
 import structlog
@@ -24,11 +25,24 @@ SHED_AGAIN_S: Final = 10.0
 log = structlog.get_logger()
 
 
+class Failure(Enum):
+    """Why a driver could not do what it was to do. In all cases it is tried anew at the next look."""
+
+    SILENT = "silent"
+    REFUSED = "refused"
+    CONFLICT = "conflict"
+    THROTTLED = "throttled"
+    SERVER = "server"
+    OTHER = "other"
+
+
 class Driver(Protocol):
     """What starts and stops gateways."""
 
+    can_act: bool  # whether what is ordered now can be carried out; `take` says it anew
+
     async def take(self) -> bool:
-        """Begin to work; say whether it can: another one may still be at it."""
+        """Begin to work, or carry on; say whether it can: another one may still be at it."""
 
     def release(self) -> None:
         """Stop working; the gateways go on."""
@@ -39,13 +53,13 @@ class Driver(Protocol):
     def leaving(self) -> list[str]:
         """Return the gateways that are being emptied and still there."""
 
-    async def grow(self, count: int) -> list[str]:
-        """Start so many more; return their names."""
+    async def grow(self, count: int, why: str) -> None:
+        """Start so many more."""
 
-    async def leave(self, name: str) -> None:
-        """Count a gateway no more: it is being emptied."""
+    async def leave(self, name: str, why: str) -> bool:
+        """Count a gateway no more: it is to be emptied. Say whether that is known now to whoever takes over."""
 
-    async def end(self, name: str) -> None:
+    async def end(self, name: str, why: str) -> None:
         """Stop a gateway that is empty, or late."""
 
 
@@ -88,6 +102,7 @@ class Pool:
         self._made = made
         self._desired, self._actual = made.gauge(metrics.POOL_DESIRED), made.gauge(metrics.POOL_ACTUAL)
         made.exist(metrics.DECISIONS, [reason.value for reason in Reason])
+        made.exist(metrics.POOL_API_FAILURES, [failure.value for failure in Failure])
         self._min, self._max = made.gauge(metrics.POOL_MIN), made.gauge(metrics.POOL_MAX)
         self._needed, self._paused = made.gauge(metrics.POOL_NEEDED), made.gauge(metrics.POOL_PAUSED)
         self._leading = made.gauge(metrics.LEADING)
@@ -125,10 +140,10 @@ class Pool:
             self._history, self._leaving, self._shedding, self.last = History(), {}, {}, None
             return
         decision = decide(Observation(gateways, len(self._driver.running())), self._history, self.policy, time.time())
-        self.last = Noted(time.time_ns() // 1_000_000, decision, not self._dry_run and not self.paused_by)
+        does = self._driver.can_act and not self._dry_run and not self.paused_by
+        self.last = Noted(time.time_ns() // 1_000_000, decision, does)
         self._desired.set(decision.desired)
         self._needed.set(decision.needed)
-        does = self.last.is_done
         if decision.desired != decision.actual:
             self._made.counter(metrics.DECISIONS, decision.reason.value).inc()
             log.info(
@@ -151,10 +166,12 @@ class Pool:
             await self._do(decision, now_s)
 
     async def _do(self, decision: Decision, now_s: float) -> None:
+        why = f"{decision.reason.value}: {decision.detail}"
         if decision.desired > decision.actual:
-            await self._driver.grow(decision.desired - decision.actual)
+            await self._driver.grow(decision.desired - decision.actual, why)
         for name in decision.drain:
-            await self._driver.leave(name)
+            if not await self._driver.leave(name, why):
+                continue
             self._leaving[name] = now_s
             await self._order(name, OrderKind.DRAIN, decision.detail)
         leaving = self._driver.leaving()
@@ -167,7 +184,7 @@ class Pool:
             if report is not None and report.state is not GatewayState.DRAINING:
                 await self._order(name, OrderKind.DRAIN, "being emptied")  # the first order was lost, or not heard yet
             if is_empty or now_s - since_s > self._empty_s:
-                await self._driver.end(name)
+                await self._driver.end(name, "it is empty" if is_empty else f"not empty after {self._empty_s:.0f} s")
         await self._shed(decision, now_s)
 
     async def _shed(self, decision: Decision, now_s: float) -> None:

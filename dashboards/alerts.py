@@ -6,6 +6,7 @@ Every alert has a runbook in docs/runbooks.md, and a series that fires it and on
 from dataclasses import dataclass, fields
 from typing import Any, Final, NamedTuple
 
+from dashboards.scrape import SERVICES
 from liveroom import metrics
 
 RUNBOOKS: Final = "https://github.com/liveroom/liveroom/blob/main/docs/runbooks.md"
@@ -154,7 +155,13 @@ def alerts(windows: Windows) -> list[Alert]:
             "ticket",
             "A Kafka client hung and was replaced",
         ),
-        Alert("ServiceSilent", "up == 0", w.blink, "page", "A process does not answer Prometheus: dead, stopped or drowned"),
+        Alert(
+            "ServiceSilent",
+            f'up{{job=~"{"|".join(SERVICES)}"}} == 0',  # Prometheus may look after others too
+            w.blink,
+            "page",
+            "A process does not answer Prometheus: dead, stopped or drowned",
+        ),
         Alert(
             "GatewayLost",
             f'max({metrics.GATEWAYS_KNOWN.name}{{state="stale"}}) > 0',
@@ -185,6 +192,20 @@ def alerts(windows: Windows) -> list[Alert]:
             w.long_hold,
             "ticket",
             "An operator has paused the pool and not resumed it",
+        ),
+        Alert(
+            "AutoscalerBlind",
+            f"sum by(instance)(rate({metrics.POOL_API_FAILURES.name}[{w.rate}])) > 0.2",
+            w.hold,
+            "page",
+            "The Kubernetes API does not answer the autoscaler: the pool stays as it is",
+        ),
+        Alert(
+            "WrongPodsWent",
+            grew(metrics.POOL_WRONG_PODS),
+            "0s",
+            "ticket",
+            "A scale-in took gateways that had not been emptied before",
         ),
         Alert(
             "LoopLag",

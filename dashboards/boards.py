@@ -409,6 +409,14 @@ AUTOSCALING: Final = Board(
                     "That changed something, by reason.",
                     [Query(f"60 * {rate(metrics.DECISIONS, by='reason')} > 0 or vector(0)", "{{reason}}")],
                 ),
+                Panel(
+                    "Kubernetes failures/min",
+                    "What the API did not answer, or not as asked, by reason; pods that went unasked.",
+                    [
+                        Query(f"60 * {rate(metrics.POOL_API_FAILURES, by='reason')}", "{{reason}}"),
+                        Query(f"60 * {rate(metrics.POOL_WRONG_PODS)}", "wrong pods"),
+                    ],
+                ),
                 Panel("Paused", "By an operator.", [Query(f"max({name(metrics.POOL_PAUSED)})")], kind="stat", red_above=0.5),
                 Panel(
                     "Viewers a gateway",

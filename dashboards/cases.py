@@ -63,6 +63,11 @@ CASES: Final[dict[str, Case]] = {
     ),
     "AutoscalerLeaderless": _above(metrics.LEADING, "0", "1"),
     "AutoscalerPaused": _above(metrics.POOL_PAUSED, "1", "0"),
+    "AutoscalerBlind": Case(
+        {_series(metrics.POOL_API_FAILURES, 'reason="silent"'): "0+6x2000"},
+        {_series(metrics.POOL_API_FAILURES, 'reason="conflict"'): "0+1x2000"},
+    ),
+    "WrongPodsWent": _counter(metrics.POOL_WRONG_PODS, ""),
     "LoopLag": Case(
         {
             f'{_LAG}_bucket{{instance="a",le="0.2"}}': "0+10x2000",

@@ -136,6 +136,12 @@ POOL_NEEDED: Final = _gauge("autoscaler_needed_gateways", "Gateways that what is
 POOL_PAUSED: Final = _gauge("autoscaler_paused", "1 while an operator has paused the pool.")
 DECISIONS: Final = _counter("autoscaler_decisions_total", "Decisions, by reason.", "reason")
 LEADING: Final = _gauge("autoscaler_leading", "1 on the instance that decides.")
+POOL_API_FAILURES: Final = _counter(
+    "autoscaler_kubernetes_failures_total", "What the Kubernetes API did not answer, or not as asked, by reason.", "reason"
+)
+POOL_WRONG_PODS: Final = _counter(
+    "autoscaler_wrong_pods_total", "Pods that a scale-in took though they had not been emptied before."
+)
 
 # canary
 CANARY_DELAY: Final = _histogram("canary_delay_seconds", "From a marked interaction's 202 to its receipt.", "gateway")
@@ -203,7 +209,18 @@ EDGE: Final = (
     VOID_RECORDS,
 )
 SCHEDULER: Final = (ENTRIES, GATEWAYS_KNOWN, ENTRY_SECONDS)
-AUTOSCALER: Final = (POOL_DESIRED, POOL_ACTUAL, POOL_MIN, POOL_MAX, POOL_NEEDED, POOL_PAUSED, DECISIONS, LEADING)
+AUTOSCALER: Final = (
+    POOL_DESIRED,
+    POOL_ACTUAL,
+    POOL_MIN,
+    POOL_MAX,
+    POOL_NEEDED,
+    POOL_PAUSED,
+    DECISIONS,
+    LEADING,
+    POOL_API_FAILURES,
+    POOL_WRONG_PODS,
+)
 CANARY: Final = (CANARY_DELAY, CANARY_LOST, CANARY_SENT, CANARY_DISORDERED)
 
 BY_SERVICE: Final[dict[str, tuple[Metric, ...]]] = {

@@ -358,6 +358,18 @@ class AutoscalerSettings(TokenSettings):
     interval_s: float = Field(1.0, gt=0, le=60, description="how often it looks and decides")
     empty_s: float = Field(60.0, gt=0, description="time for a gateway to be emptied; then it is stopped all the same")
     dry_run: bool = Field(default=False, description="decide and say so, but do nothing")
+    driver: Literal["local", "kubernetes", "advisory"] = Field(
+        "local",
+        description="what starts and stops gateways: this process, as processes of this machine; Kubernetes, as pods of a "
+        "Deployment; advisory: nothing, it only says what it takes (to KEDA), so without drain order and shedding",
+    )
+    kubernetes_namespace: str = Field("default", min_length=1, description="namespace of the gateways' Deployment")
+    kubernetes_deployment: str = Field("edge", min_length=1, description="the gateways' Deployment")
+    kubernetes_timeout_s: float = Field(
+        2.0, gt=0, le=30, description="time for one thing asked of the Kubernetes API; then it is asked anew at the next look"
+    )
+    advisory_host: str = Field("127.0.0.1", description="address of the advisory port; 0.0.0.0 in a container")
+    advisory_port: int = Field(8004, ge=0, le=65_535, description="gRPC port that KEDA asks how many gateways it takes")
     local_folder: Path = Field(Path("pool"), description="the local driver's files: a log and a state for each gateway")
     local_settings: dict[str, str] = Field(
         {}, description='settings of the gateways that differ: {"LIVEROOM_MAX_CONNECTIONS": "500"}'

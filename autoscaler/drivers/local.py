@@ -90,6 +90,7 @@ class LocalDriver:
     def __init__(
         self, folder: Path, environment: Mapping[str, str], tether: int | None = None, share: Share | None = None
     ) -> None:
+        self.can_act = True
         self._folder = folder
         self._environment = dict(environment)
         self._tether = tether
@@ -121,8 +122,8 @@ class LocalDriver:
         """Return the gateways that are being emptied."""
         return [known.name for known in self._processes.values() if known.is_leaving]
 
-    async def grow(self, count: int) -> list[str]:
-        """Start so many more; return their names."""
+    async def grow(self, count: int, why: str) -> None:
+        """Start so many more."""
         free = (name for number in itertools.count(1) if (name := f"pool-{number}") not in self._processes)
         names = list(itertools.islice(free, count))
         async with self._turn:
@@ -130,19 +131,21 @@ class LocalDriver:
                 port, internal_port = free_ports(2)
                 made = self._processes[name] = _Process(name, port, internal_port)
                 await self._launch(made)
-        return names
+        log.info("grown", names=names, why=why)
 
-    async def leave(self, name: str) -> None:
+    async def leave(self, name: str, why: str) -> bool:
         """Count a gateway no more: it is being emptied. A crashed one is not started again."""
         if (known := self._processes.get(name)) is not None and not known.is_leaving:
             known.is_leaving = True
             await self._keep(known)
+            log.info("leaving", gateway=name, why=why)
+        return known is not None
 
-    async def end(self, name: str) -> None:
+    async def end(self, name: str, why: str) -> None:
         """Stop a gateway that is empty, or late."""
         known = self._processes.get(name)
         if known is not None and await asyncio.to_thread(_terminated, known):
-            log.info("gateway_stopped", gateway=name)
+            log.info("gateway_stopped", gateway=name, why=why)
 
     async def watch(self) -> None:
         """Start again what crashed, forget what left, for ever."""

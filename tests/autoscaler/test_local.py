@@ -57,22 +57,25 @@ async def until(holds: Callable[[], bool], timeout_s: float = 15) -> None:
 
 async def test_gateways_outlive_their_driver_and_the_next_one_finds_them(folder: Path) -> None:
     async with driving(folder) as driver:
-        assert await driver.grow(2) == ["pool-1", "pool-2"]
+        await driver.grow(2, "a test")
+        assert driver.running() == ["pool-1", "pool-2"]
         before = await pids(driver)
         assert sorted(before) == ["pool-1", "pool-2"]
     await asyncio.sleep(0.5)
     async with driving(folder) as driver:
         assert await pids(driver) == before
         assert driver.running() == ["pool-1", "pool-2"]
-        assert await driver.grow(1) == ["pool-3"]
-        await driver.leave("pool-1")
+        await driver.grow(1, "a test")
+        assert "pool-3" in driver.running()
+        assert await driver.leave("pool-1", "a test")
         assert (driver.running(), driver.leaving()) == (["pool-2", "pool-3"], ["pool-1"])
     async with driving(folder) as driver:
         assert driver.leaving() == ["pool-1"], "that it is being emptied is remembered too"
-        await driver.end("pool-1")
+        await driver.end("pool-1", "a test")
         await until(lambda: driver.leaving() == [])
         assert sorted(await pids(driver)) == ["pool-2", "pool-3"]
-        assert await driver.grow(1) == ["pool-1"], "names are used again"
+        await driver.grow(1, "a test")
+        assert "pool-1" in driver.running(), "names are used again"
 
 
 async def test_two_drivers_never_work_on_one_folder(folder: Path) -> None:
@@ -86,7 +89,7 @@ async def test_two_drivers_never_work_on_one_folder(folder: Path) -> None:
 async def test_a_crashed_gateway_comes_back_later_each_time(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local, "FIRST_PAUSE_S", 0.2)
     async with driving(folder) as driver:
-        await driver.grow(1)
+        await driver.grow(1, "a test")
         pauses = []
         for _ in range(3):
             gone = {0, (await pids(driver))["pool-1"]}
@@ -100,8 +103,8 @@ async def test_a_crashed_gateway_comes_back_later_each_time(folder: Path, monkey
 
 async def test_one_that_was_leaving_is_not_started_again(folder: Path) -> None:
     async with driving(folder) as driver:
-        await driver.grow(1)
-        await driver.leave("pool-1")
+        await driver.grow(1, "a test")
+        assert await driver.leave("pool-1", "a test")
         os.kill((await pids(driver))["pool-1"], signal.SIGKILL)
         await until(lambda: driver.leaving() == [])
         assert await pids(driver) == {}
@@ -125,7 +128,8 @@ async def test_files_that_are_no_gateways_are_passed_over(folder: Path) -> None:
     (folder / "pool-2.json").write_text('{"name": 5}')
     async with driving(folder) as driver:
         assert driver.running() == []
-        assert await driver.grow(1) == ["pool-1"]
+        await driver.grow(1, "a test")
+        assert "pool-1" in driver.running()
 
 
 async def test_another_process_with_the_number_of_a_gateway_is_left_alone(folder: Path) -> None:
@@ -133,14 +137,14 @@ async def test_another_process_with_the_number_of_a_gateway_is_left_alone(folder
     told = {"name": "pool-1", "pid": os.getpid(), "started_s": 1.0, "is_leaving": True, **ports}
     (folder / "pool-1.json").write_text(json.dumps(told))
     async with driving(folder) as driver:
-        await driver.end("pool-1")
+        await driver.end("pool-1", "a test")
         await until(lambda: driver.leaving() == [])
 
 
 @pytest.mark.skipif(not hasattr(psutil.Process, "rlimit"), reason="limits of other processes: Linux alone")
 async def test_a_gateway_gets_its_share_of_the_machine(folder: Path) -> None:
     async with driving(folder, Share(nice=7, memory_bytes=2 * 1024**3, files=777)) as driver:
-        await driver.grow(1)
+        await driver.grow(1, "a test")
         process = psutil.Process((await pids(driver))["pool-1"])
         assert process.nice() == 7
         assert process.rlimit(psutil.RLIMIT_AS)[0] == 2 * 1024**3

@@ -17,7 +17,7 @@ class Names:
         self.names = list(names)
         self.emptied: list[str] = []
         self.ended: list[str] = []
-        self.mine = True
+        self.mine = self.can_act = self.marks = True
 
     async def take(self) -> bool:
         return self.mine
@@ -31,15 +31,15 @@ class Names:
     def leaving(self) -> list[str]:
         return [name for name in self.emptied if name in self.names]
 
-    async def grow(self, count: int) -> list[str]:
-        made = [f"n{len(self.names) + index}" for index in range(count)]
-        self.names += made
-        return made
+    async def grow(self, count: int, why: str) -> None:  # noqa: ARG002
+        self.names += [f"n{len(self.names) + index}" for index in range(count)]
 
-    async def leave(self, name: str) -> None:
-        self.emptied.append(name)
+    async def leave(self, name: str, why: str) -> bool:  # noqa: ARG002
+        if self.marks:
+            self.emptied.append(name)
+        return self.marks
 
-    async def end(self, name: str) -> None:
+    async def end(self, name: str, why: str) -> None:  # noqa: ARG002
         self.ended.append(name)
         self.names.remove(name)
 
@@ -163,6 +163,29 @@ async def test_who_does_not_lead_or_whose_driver_is_taken_does_nothing() -> None
         await world.second(3)
         assert (world.driver.names, world.pool.last) == (["a"], None)
         assert len(world.pool.gateways(world.now_s)) == 1, "but it knows the gateways"
+
+
+async def test_while_its_driver_cannot_act_it_decides_and_says_so_and_does_nothing() -> None:
+    world = World("a")
+    world.driver.can_act = False
+    world.connections["a"] = 100_000
+    await world.second(3)
+    assert world.pool.last is not None
+    assert (world.pool.last.decision.desired > 1, world.pool.last.is_done) == (True, False)
+    assert (world.driver.names, world.orders) == (["a"], [])
+    world.driver.can_act = True
+    await world.second()
+    assert len(world.driver.names) > 1, "at once: what was decided meanwhile opened no window"
+
+
+async def test_nobody_is_drained_who_could_not_be_marked() -> None:
+    world = World("a", "b")
+    world.driver.marks = False
+    await world.second(5)
+    assert (world.driver.emptied, world.orders) == ([], [])
+    world.driver.marks = True
+    await world.second(5)
+    assert [order[:2] for order in world.orders][:1] == [(world.driver.emptied[0], "drain")]
 
 
 async def test_gateways_that_are_not_its_own_are_not_its_business() -> None:

@@ -1,0 +1,468 @@
+"""Gateways as the pods of one Deployment, scaled through its scale subresource.
+
+Owns everything that is said to the Kubernetes API, and is the only module that does. Which pods go at a scale-in is the
+ReplicaSet's to choose: unready ones first, then those with the lowest `pod-deletion-cost`. So a pod gets that cost when it
+begins to be emptied, long before it is to go; the scale is lowered only when nothing that serves would go; and what went is
+looked at afterwards. What is under way stands in annotations of the pods, so whoever leads next goes on with it. Refuses to
+guess: while the API does not answer nothing is scaled, and a scale that somebody else changed meanwhile is looked at anew.
+
+`python -m autoscaler.drivers.kubernetes address` writes down where viewers reach a gateway: its node's address.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import sys
+import time
+from collections.abc import Awaitable, Iterable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, NamedTuple, TypeVar
+
+import aiohttp
+import msgspec
+import structlog
+from kubernetes.aio import client, config
+from kubernetes.aio.client.exceptions import ApiException
+
+from autoscaler.pool import Failure
+from liveroom import metrics
+from liveroom.service import Metrics
+
+LEAVING: Final = "liveroom.dev/leaving"
+ADDRESS: Final = "liveroom.dev/address"
+ZONE: Final = "topology.kubernetes.io/zone"
+TEMPLATE: Final = "pod-template-hash"
+COST: Final = "controller.kubernetes.io/pod-deletion-cost"
+LOWEST_COST: Final = -100_000
+SETTLE_S: Final = (
+    1.0  # the ReplicaSet's view of pods is a moment old: so long a cost must have been seen before it is relied on
+)
+ADDRESS_ORDER: Final = ("ExternalDNS", "ExternalIP", "InternalDNS", "InternalIP", "Hostname")  # Agones'
+ADDRESS_ATTEMPTS: Final = 10
+_ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
+_MERGE: Final = "application/merge-patch+json"
+_FAILURES: Final = (ApiException, aiohttp.ClientError, OSError, TimeoutError, msgspec.MsgspecError, config.ConfigException)
+T = TypeVar("T")
+log = structlog.get_logger()
+
+
+class Meta(msgspec.Struct, rename="camel"):
+    """What is read of any object's metadata."""
+
+    name: str = ""
+    uid: str = ""
+    resource_version: str = ""
+    labels: dict[str, str] = {}
+    annotations: dict[str, str] = {}
+    deletion_timestamp: str | None = None
+
+
+class _Condition(msgspec.Struct):
+    type: str
+    status: str
+
+
+class _PodSpec(msgspec.Struct, rename="camel"):
+    node_name: str = ""
+
+
+class _PodStatus(msgspec.Struct):
+    phase: str = ""
+    conditions: list[_Condition] = []
+
+
+class Pod(msgspec.Struct):
+    """What is read of a pod."""
+
+    metadata: Meta
+    spec: _PodSpec = msgspec.field(default_factory=_PodSpec)
+    status: _PodStatus = msgspec.field(default_factory=_PodStatus)
+
+    @property
+    def name(self) -> str:
+        """The gateway's id."""
+        return self.metadata.name
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the ReplicaSet counts it: one that is terminating still reads Running."""
+        return self.metadata.deletion_timestamp is None and self.status.phase not in {"Succeeded", "Failed"}
+
+    @property
+    def is_leaving(self) -> bool:
+        """Whether it has begun to be emptied."""
+        return LEAVING in self.metadata.annotations
+
+    @property
+    def has_served(self) -> bool:
+        """Whether it may have viewers: one that never ran has none."""
+        return self.status.phase == "Running"
+
+    @property
+    def rank(self) -> tuple[bool, bool, bool, int]:
+        """How soon a scale-in takes it: as the ReplicaSet controller compares pods, as far as that is known from outside."""
+        is_ready = any(one.type == "Ready" and one.status == "True" for one in self.status.conditions)
+        return bool(self.spec.node_name), self.status.phase == "Running", is_ready, _cost(self.metadata.annotations)
+
+
+class _Pods(msgspec.Struct):
+    items: list[Pod] = []
+
+
+class _ScaleSpec(msgspec.Struct):
+    replicas: int = 0
+
+
+class _ScaleStatus(msgspec.Struct):
+    selector: str = ""
+
+
+class Scale(msgspec.Struct):
+    """What is read of a Deployment's scale; its metadata are the Deployment's."""
+
+    metadata: Meta
+    spec: _ScaleSpec = msgspec.field(default_factory=_ScaleSpec)
+    status: _ScaleStatus = msgspec.field(default_factory=_ScaleStatus)
+
+
+class _Cut(NamedTuple):
+    """A scale-in that was ordered: who served (uid -> name), who was to go (uids), and how many that leaves."""
+
+    before: dict[str, str]
+    due: set[str]
+    replicas: int
+
+
+class KubernetesDriver:
+    """The gateways of one Deployment. `timeout_s`: for each thing asked of the API; it is asked once, then at the next look."""
+
+    def __init__(self, namespace: str, deployment: str, timeout_s: float, made: Metrics) -> None:
+        self.can_act = False
+        self._namespace = namespace
+        self._deployment = deployment
+        self._timeout_s = timeout_s
+        self._failures = {failure: made.counter(metrics.POOL_API_FAILURES, failure.value) for failure in Failure}
+        self._wrong = made.counter(metrics.POOL_WRONG_PODS)
+        self._api: client.ApiClient | None = None
+        self._scale: Scale | None = None
+        self._pods: list[Pod] = []
+        self._due: dict[str, str] = {}  # name -> why: they are empty, or late
+        self._marked_s: dict[str, float] = {}  # uid -> since when it is seen to be leaving
+        self._cut: _Cut | None = None
+        self._ordered: set[int] = set()  # replicas that we know of: as seen, and as we asked for
+        self._held = ""
+
+    async def take(self) -> bool:
+        """Look at the Deployment and its pods, and carry on with what is due; say whether it was ever seen.
+
+        Where the API does not answer now, `can_act` says so.
+        """
+        self.can_act = await self._tried(self._look(), "looking at the Deployment")
+        if self.can_act:
+            await self._check()
+            await self._lower()
+        return self._scale is not None
+
+    def release(self) -> None:
+        """Forget what was seen and what was due; the annotations say it to whoever goes on."""
+        self.can_act = False
+        self._scale, self._cut = None, None
+        self._pods, self._due, self._marked_s, self._ordered = [], {}, {}, set()
+
+    def running(self) -> list[str]:
+        """Return the pods that are to stay, those too that are ordered and not there yet."""
+        alive = [pod for pod in self._pods if pod.is_alive]
+        missing = max(0, self._replicas - len(alive))
+        return [pod.name for pod in alive if not pod.is_leaving] + [f"ordered-{number}" for number in range(missing)]
+
+    def leaving(self) -> list[str]:
+        """Return the pods that are being emptied and not yet terminating."""
+        return [pod.name for pod in self._pods if pod.is_alive and pod.is_leaving]
+
+    async def grow(self, count: int, why: str) -> None:
+        """Order so many more."""
+        await self._resize(self._replicas + count, "ScaledOut", why)
+
+    async def leave(self, name: str, why: str) -> bool:
+        """Mark a pod as leaving, and have the ReplicaSet take it before others; say whether that was done."""
+        if name not in (pod.name for pod in self._pods if pod.is_alive):
+            return False
+        marks = {LEAVING: why[:200], COST: str(LOWEST_COST)}
+        return await self._tried(self._annotate(name, marks), f"marking {name}")
+
+    async def end(self, name: str, why: str) -> None:
+        """Have a pod go that is empty, or late; that is done at the next look."""
+        self._due[name] = why
+
+    async def watch(self) -> None:
+        """Hold the connection to the API until cancelled."""
+        try:
+            await asyncio.Event().wait()
+        finally:
+            if self._api is not None:
+                await self._api.close()  # type: ignore[no-untyped-call]
+
+    @property
+    def _replicas(self) -> int:
+        return self._scale.spec.replicas if self._scale is not None else 0
+
+    async def _look(self) -> None:
+        api = await self._connected()
+        scale = await _read(
+            client.AppsV1Api(api).read_namespaced_deployment_scale_without_preload_content(self._deployment, self._namespace),
+            Scale,
+        )
+        pods = await _read(
+            client.CoreV1Api(api).list_namespaced_pod_without_preload_content(
+                self._namespace, label_selector=scale.status.selector
+            ),
+            _Pods,
+        )
+        if self._ordered and scale.spec.replicas not in self._ordered:
+            log.warning("scaled_by_somebody_else", was=sorted(self._ordered), replicas=scale.spec.replicas)
+        self._scale, self._pods, self._ordered = scale, pods.items, {scale.spec.replicas}
+        leaving = {pod.metadata.uid for pod in self._pods if pod.is_alive and pod.is_leaving}
+        now_s = time.monotonic()
+        self._marked_s = {uid: self._marked_s.get(uid, now_s) for uid in leaving}
+        self._due = {name: why for name, why in self._due.items() if name in self.leaving()}
+
+    async def _check(self) -> None:
+        """Look who went at the last scale-in, and say so."""
+        alive = {pod.metadata.uid for pod in self._pods if pod.is_alive}
+        cut = self._cut
+        if cut is None or (self._replicas == cut.replicas and len(alive) > cut.replicas):
+            return
+        self._cut = None
+        if self._replicas != cut.replicas:  # it was not done, or the next who changed it makes it impossible to tell
+            return
+        gone = {uid: name for uid, name in cut.before.items() if uid not in alive}
+        wrong = sorted(name for uid, name in gone.items() if uid not in cut.due)
+        if wrong:
+            self._wrong.inc(len(wrong))
+            log.error("wrong_pods_went", pods=wrong, emptied=sorted(cut.before.get(uid, uid) for uid in cut.due))
+            await self._say("WrongPodsRemoved", f"these were not emptied before: {', '.join(wrong)}", "Warning")
+        elif gone:
+            log.info("emptied_pods_went", pods=sorted(gone.values()))
+
+    async def _lower(self) -> None:
+        """Lower the scale by the pods that are due, unless something that serves would go."""
+        alive = [pod for pod in self._pods if pod.is_alive]
+        settled_s = time.monotonic() - SETTLE_S
+        due = [
+            pod for pod in alive if pod.name in self._due and self._marked_s.get(pod.metadata.uid, settled_s + 1) <= settled_s
+        ]
+        if not due:
+            return
+        held = why_not(alive, due, self._replicas)
+        if held != self._held:
+            self._held = held
+            log.info("scale_in_waits" if held else "scale_in_goes_on", why=held)
+        if held:
+            return
+        names = ", ".join(sorted(pod.name for pod in due))
+        replicas = self._replicas - len(due)
+        served = {pod.metadata.uid: pod.name for pod in alive if pod.has_served}
+        self._cut = _Cut(served, {pod.metadata.uid for pod in due}, replicas)
+        await self._resize(replicas, "ScaledIn", f"{names}: {self._due[due[0].name]}")
+
+    async def _resize(self, replicas: int, reason: str, why: str) -> None:
+        """Have so many replicas, and say why on the Deployment."""
+        before = self._replicas
+        self._ordered.add(replicas)  # also where the answer gets lost
+        if await self._tried(self._set(replicas), f"scaling from {before} to {replicas}"):
+            log.info("scaled", reason=reason, before=before, replicas=replicas, why=why)
+            await self._say(reason, f"from {before} to {replicas}: {why}", "Normal")
+
+    async def _set(self, replicas: int) -> None:
+        """Write the scale as it is to be, if it is still what was seen."""
+        scale = self._scale
+        if scale is None:
+            raise ApiException(status=None, reason="the Deployment was not seen yet")
+        meta = client.V1ObjectMeta(
+            name=self._deployment, namespace=self._namespace, resource_version=scale.metadata.resource_version
+        )
+        body = client.V1Scale(metadata=meta, spec=client.V1ScaleSpec(replicas=replicas))
+        apps = client.AppsV1Api(await self._connected())
+        answer = apps.replace_namespaced_deployment_scale_without_preload_content(self._deployment, self._namespace, body)
+        self._scale = await _read(answer, Scale)
+
+    async def _annotate(self, name: str, annotations: Mapping[str, str]) -> None:
+        core = client.CoreV1Api(await self._connected())
+        body = {"metadata": {"annotations": dict(annotations)}}
+        answer = core.patch_namespaced_pod_without_preload_content(name, self._namespace, body, _content_type=_MERGE)
+        await _read(answer, Pod)
+
+    async def _say(self, reason: str, message: str, kind: str) -> None:
+        """Write an event on the Deployment. That it cannot be written is told, and stops nothing."""
+        if self._scale is None:
+            return
+        core = client.CoreV1Api(await self._connected())
+        now = datetime.now(UTC)
+        event = client.CoreV1Event(
+            metadata=client.V1ObjectMeta(generate_name=f"{self._deployment}.", namespace=self._namespace),
+            involved_object=client.V1ObjectReference(
+                api_version="apps/v1",
+                kind="Deployment",
+                name=self._deployment,
+                namespace=self._namespace,
+                uid=self._scale.metadata.uid,
+            ),
+            reason=reason,
+            message=message[:1000],
+            type=kind,
+            source=client.V1EventSource(component="liveroom-autoscaler"),
+            first_timestamp=now,
+            last_timestamp=now,
+            count=1,
+        )
+        answer = core.create_namespaced_event_without_preload_content(self._namespace, event)
+        await self._tried(_read(answer, msgspec.Raw), f"the event {reason}")
+
+    async def _tried(self, work: Awaitable[object], what: str) -> bool:
+        """Wait for `work`, but not long; say whether it was done, and count and tell why not."""
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await work
+        except _FAILURES as error:
+            failure = failure_of(error)
+            self._failures[failure].inc()
+            log.warning("kubernetes_failed", what=what, why=failure.value, error=_words(error))
+            return False
+        return True
+
+    async def _connected(self) -> client.ApiClient:
+        if self._api is None:
+            self._api = await connect()
+        return self._api
+
+
+def why_not(alive: Iterable[Pod], due: Iterable[Pod], replicas: int) -> str:
+    """Say why the scale is not to be lowered by the pods that are due, in words; nothing: it may be.
+
+    The ReplicaSet has to have what it was told before it is told anew, and those it would take must be due ones, or such as
+    never served anybody.
+    """
+    alive, due = sorted(alive, key=lambda pod: pod.rank), list(due)
+    if len(alive) != replicas:
+        return f"{len(alive)} pods of {replicas} are there"
+    if len({pod.metadata.labels.get(TEMPLATE, "") for pod in alive}) > 1:
+        return "a new version is being rolled out"
+    names = {pod.name for pod in due}
+    others = [pod.name for pod in alive[: len(due)] if pod.name not in names and pod.has_served]
+    return f"{', '.join(others)} would go first" if others else ""
+
+
+def failure_of(error: BaseException) -> Failure:
+    """Name what went wrong."""
+    if isinstance(error, TimeoutError | aiohttp.ClientError | OSError):
+        return Failure.SILENT
+    status = error.status if isinstance(error, ApiException) else None
+    match status:
+        case 401 | 403:
+            return Failure.REFUSED
+        case 409 | 410:
+            return Failure.CONFLICT
+        case 429:
+            return Failure.THROTTLED
+        case int() if status >= 500:  # noqa: PLR2004 - as HTTP has it
+            return Failure.SERVER
+        case _:
+            return Failure.OTHER
+
+
+async def connect() -> client.ApiClient:
+    """Return a client: with the pod's own account, elsewhere as `kubectl` would. It does not try again by itself."""
+    return await asyncio.to_thread(_connect)
+
+
+def _connect() -> client.ApiClient:
+    made = client.Configuration()
+    if _ACCOUNT.is_file():
+        config.load_incluster_config(made)  # type: ignore[no-untyped-call]
+    else:
+        asyncio.run(config.load_kube_config(client_configuration=made))  # type: ignore[no-untyped-call]
+    made.retries = None
+    return client.ApiClient(made)
+
+
+async def _read(answer: Awaitable[Any], kind: type[T]) -> T:
+    """Return what the API answered. Its own models take milliseconds for a list of pods; these take what is needed."""
+    response = await answer
+    data = await response.read()
+    if response.status >= 400:  # noqa: PLR2004 - as HTTP has it
+        raise ApiException(status=response.status, reason=response.reason, body=data.decode(errors="replace"))
+    return msgspec.json.decode(data, type=kind)
+
+
+def _cost(annotations: Mapping[str, str]) -> int:
+    try:
+        return int(annotations.get(COST, "0"))
+    except ValueError:
+        return 0  # as the controller has it
+
+
+def _words(error: BaseException) -> str:
+    """Return what the API said, in one line."""
+    if not isinstance(error, ApiException):
+        return repr(error)
+    try:
+        said = json.loads(error.body or "").get("message", "")
+    except (ValueError, AttributeError):
+        said = ""
+    return f"{error.status} {said or error.reason}"
+
+
+def address_of(node: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Return (host, IP, zone) of a node: where viewers reach what listens on it.
+
+    The annotation `liveroom.dev/address` has the first word; then the kinds of addresses in Agones' order. The IP is empty
+    where it has none that is meant for viewers.
+    """
+    metadata, addresses = node.get("metadata", {}), node.get("status", {}).get("addresses", [])
+    known = {kind: entry["address"] for kind in ADDRESS_ORDER for entry in reversed(addresses) if entry["type"] == kind}
+    annotated = (metadata.get("annotations") or {}).get(ADDRESS, "")
+    host = annotated or next((known[kind] for kind in ADDRESS_ORDER if kind in known), "")
+    if not host:
+        raise ValueError(f"node {metadata.get('name')} has no address")
+    outside = "ExternalIP" if {"ExternalIP", "ExternalDNS"} & known.keys() else "InternalIP"
+    return host, "" if annotated else known.get(outside, ""), (metadata.get("labels") or {}).get(ZONE, "")
+
+
+async def _find_address(node: str, url: str, write: Path) -> int:
+    """Write a gateway's settings for its node; return the exit code."""
+    for attempt in range(1, ADDRESS_ATTEMPTS + 1):
+        try:
+            async with asyncio.timeout(5), await connect() as api:
+                answer = client.CoreV1Api(api).read_node_without_preload_content(node)
+                found = await _read(answer, dict[str, Any])
+            host, ip, zone = address_of(found)
+        except (*_FAILURES, ValueError) as error:
+            print(f"node {node}, attempt {attempt}: {_words(error)}", file=sys.stderr)  # noqa: T201 - the pod's log
+            await asyncio.sleep(min(attempt, 5))
+            continue
+        settings = {"public_url": url.replace("{host}", f"[{host}]" if ":" in host else host), "public_ip": ip, "zone": zone}
+        text = "".join(f"{name} = {json.dumps(value)}\n" for name, value in settings.items() if value)
+        await asyncio.to_thread(write.write_text, text, "utf-8")
+        print(text, end="")  # noqa: T201 - the pod's log
+        return 0
+    return 1
+
+
+def main() -> int:
+    """Do what the command line says."""
+    parser = argparse.ArgumentParser(prog="python -m autoscaler.drivers.kubernetes")
+    commands = parser.add_subparsers(required=True)
+    address = commands.add_parser("address", help="write down where viewers reach the gateway on this node (an init container)")
+    address.add_argument("--node", default=os.environ.get("LIVEROOM_NODE"), help="default: LIVEROOM_NODE")
+    address.add_argument("--url", required=True, help="what browsers connect to: wss://{host}:8010/v1/live")
+    address.add_argument("--write", type=Path, required=True, help="settings file (TOML) that LIVEROOM_CONFIG names")
+    given = parser.parse_args()
+    if not given.node:
+        parser.error("which node? --node, or LIVEROOM_NODE")
+    return asyncio.run(_find_address(given.node, given.url, given.write))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
