@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from typing import Protocol
 
 import aiohttp
 
@@ -22,12 +23,23 @@ async def knows_gateways(system: System, count: int) -> None:
             await asyncio.sleep(0.05)
 
 
+class Place(Protocol):
+    """A running system, wherever it runs."""
+
+    @property
+    def scheduler_url(self) -> str:
+        """Where viewers ask for a gateway."""
+
+    def token(self, user: str) -> str:
+        """Return a viewer's token."""
+
+
 class Audience:
     """Viewers of one room, and what they saw."""
 
     def __init__(
         self,
-        system: System,
+        system: Place,
         room: str,
         http: aiohttp.ClientSession,
         ledger: Ledger,

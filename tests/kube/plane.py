@@ -38,6 +38,14 @@ PACKAGES: Final = {
     "kube-controller-manager": "k8s.io/kubernetes/cmd/kube-controller-manager",
     "kube-scheduler": "k8s.io/kubernetes/cmd/kube-scheduler",
 }
+# What the manifests use that is not Kubernetes' own: module and version -> its definitions.
+DEFINITIONS: Final = {
+    "github.com/prometheus-operator/prometheus-operator@v0.85.0": (
+        "example/prometheus-operator-crd/monitoring.coreos.com_podmonitors.yaml",
+        "example/prometheus-operator-crd/monitoring.coreos.com_prometheusrules.yaml",
+    ),
+    "github.com/kedacore/keda/v2@v2.21.0": ("config/crd/bases/keda.sh_scaledobjects.yaml",),
+}
 # No endpoint slices: they refuse the loopback addresses that the pods here have. No node lifecycle: nobody renews leases.
 CONTROLLERS: Final = (
     "deployment-controller",
@@ -68,6 +76,15 @@ def build() -> Path:
             if not (programs / name).is_file():
                 _build_one(name, package, programs / name)
     return programs
+
+
+def definitions() -> list[Path]:
+    """Return the files of the custom resource definitions, from the Go module proxy; fetched at the first time."""
+    folders = {"GOMODCACHE": str(CACHE / "gomod"), "GOFLAGS": "-modcacherw"}
+    with (CACHE / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        subprocess.run(("go", "mod", "download", *DEFINITIONS), cwd=CACHE, env=os.environ | folders, check=True)
+    return [CACHE / "gomod" / module / path for module, paths in DEFINITIONS.items() for path in paths]
 
 
 def _build_one(name: str, package: str, program: Path) -> None:
