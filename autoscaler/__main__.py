@@ -57,31 +57,21 @@ async def run(settings: AutoscalerSettings, runtime: Runtime) -> None:
     def use(policy: Policy) -> None:
         pool.policy = policy
 
-    def say(is_leading: bool) -> None:
-        if is_leading != pool.is_leading:
-            log.info("leading" if is_leading else "following")
-        pool.is_leading = is_leading
-
-    async def look() -> None:
-        while True:
-            await pool.tick(time.monotonic())
-            await asyncio.sleep(settings.interval_s)
-
     try:
         async with (
             serve(App(settings, verifier, pool, send).web, settings.host, settings.port) as (_, port),
             asyncio.TaskGroup() as tasks,
         ):
+            work = advise if settings.driver == "advisory" else rule
             working = [
                 tasks.create_task(follow_reports(settings.kafka, pool, runtime)),
                 tasks.create_task(follow_orders(settings.kafka, pool, runtime)),
-                tasks.create_task(lead(settings.kafka, say)),
+                tasks.create_task(work(settings, runtime, pool)),
                 tasks.create_task(driver.watch()),
-                tasks.create_task(look()),
                 tasks.create_task(watch([settings.policy_file], partial(read_policy_file, settings), use)),
                 tasks.create_task(watch([settings.token_keys_file], settings.read_token_keys, verifier.use)),
             ]
-            log.info("listening", port=port)
+            log.info("listening", port=port, driver=settings.driver)
             runtime.ready("kafka")
             await runtime.stopping.wait()
             for task in working:
@@ -89,6 +79,32 @@ async def run(settings: AutoscalerSettings, runtime: Runtime) -> None:
     finally:
         driver.release()
         await producer.stop()
+
+
+async def rule(settings: AutoscalerSettings, runtime: Runtime, pool: Pool) -> None:
+    """Decide and have it done while leading, for ever."""
+    del runtime
+
+    def say(is_leading: bool) -> None:
+        if is_leading != pool.is_leading:
+            log.info("leading" if is_leading else "following")
+        pool.is_leading = is_leading
+
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(lead(settings.kafka, say))
+        while True:
+            await pool.tick(time.monotonic())
+            await asyncio.sleep(settings.interval_s)
+
+
+async def advise(settings: AutoscalerSettings, runtime: Runtime, pool: Pool) -> None:
+    """Say how many gateways it takes, for ever."""
+    from autoscaler.advisory import Advisor, look, serve_scaler  # noqa: PLC0415 - as with Kubernetes
+
+    advisor = Advisor(pool, runtime.metrics)
+    async with serve_scaler(lambda: advisor.advice, settings.advisory_host, settings.advisory_port) as port:
+        log.info("advising", port=port)
+        await look(advisor, settings.interval_s)
 
 
 if __name__ == "__main__":

@@ -82,11 +82,16 @@ class Shed(NamedTuple):
 
 
 class Decision(NamedTuple):
-    """What is to be done. `needed`: how many it takes, before limits and windows; `drain`: whom to empty, emptiest first."""
+    """What is to be done.
+
+    `needed`: how many it takes, before limits and windows; `exact`: the same, not rounded; `drain`: whom to empty, the emptiest
+    first.
+    """
 
     desired: int
     actual: int
     needed: int
+    exact: float
     reason: Reason
     detail: str
     drain: tuple[str, ...]
@@ -95,9 +100,15 @@ class Decision(NamedTuple):
 
 
 class _Need(NamedTuple):
-    gateways: int
+    """So many gateways, not rounded, and what for."""
+
+    exact: float
     reason: Reason
     detail: str
+
+    @property
+    def gateways(self) -> int:
+        return math.ceil(self.exact - 1e-9)
 
 
 def decide(seen: Observation, history: History, policy: Policy, now_s: float) -> Decision:
@@ -124,7 +135,7 @@ def decide(seen: Observation, history: History, policy: Policy, now_s: float) ->
         emptiest = sorted(serving, key=lambda report: (report.connections or 0, report.gateway))
         drain = tuple(report.gateway for report in emptiest[: actual - desired])
     shed = _shed([report for report in serving if report.gateway not in drain], policy)
-    return Decision(desired, actual, need.gateways, reason, detail, drain, shed, history)
+    return Decision(desired, actual, need.gateways, need.exact, reason, detail, drain, shed, history)
 
 
 def _need(
@@ -136,7 +147,7 @@ def _need(
     limits = [report.limits for report in known] or [_USUAL_LIMITS]
     room = sum(limit.connections for limit in limits) / len(limits) * targets.connections
     needs = [
-        _Need(_divided(connections, room), Reason.CONNECTIONS, f"{connections} viewers"),
+        _Need(connections / room, Reason.CONNECTIONS, f"{connections} viewers"),
         *(
             _resource(known, name, reason, target)
             for name, reason, target in (
@@ -151,7 +162,7 @@ def _need(
     soon = connections + growth_per_s * ahead_s
     # Less growth is not worth a step, and viewers who change their gateway look like it for a moment.
     if soon > connections * (1 + policy.tolerance):
-        needs.append(_Need(_divided(soon, room), Reason.TREND, f"{soon:.0f} viewers in {ahead_s:.0f} s"))
+        needs.append(_Need(soon / room, Reason.TREND, f"{soon:.0f} viewers in {ahead_s:.0f} s"))
     earlier = dict(history.before_event)
     before: dict[str, int] = {}
     for event in policy.events:
@@ -159,8 +170,8 @@ def _need(
         if at_s - event.lead_s <= now_s <= at_s + event.hold_s:
             before[event.name] = earlier.get(event.name, connections)
             wanted = before[event.name] + event.viewers
-            needs.append(_Need(_divided(wanted, room), Reason.EVENT, f"{event.name}: {event.viewers} viewers"))
-    return max(needs, key=lambda need: need.gateways), tuple(before.items())
+            needs.append(_Need(wanted / room, Reason.EVENT, f"{event.name}: {event.viewers} viewers"))
+    return max(needs, key=lambda need: need.exact), tuple(before.items())
 
 
 def _resource(known: Sequence[LoadReport], name: str, reason: Reason, target: float) -> _Need:
@@ -169,11 +180,7 @@ def _resource(known: Sequence[LoadReport], name: str, reason: Reason, target: fl
     if not used:
         return _Need(0, reason, "")
     share = sum(value / limit for value, limit in used) / len(used)
-    return _Need(_divided(share * len(known), target), reason, f"{reason.value} at {share:.0%} of the limit")
-
-
-def _divided(used: float, room: float) -> int:
-    return math.ceil(used / room - 1e-9)
+    return _Need(share * len(known) / target, reason, f"{reason.value} at {share:.0%} of the limit")
 
 
 def _step(seen: Observation, need: _Need, history: History, policy: Policy, now_s: float) -> tuple[int, Reason, str]:

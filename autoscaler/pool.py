@@ -105,7 +105,7 @@ class Pool:
         made.exist(metrics.POOL_API_FAILURES, [failure.value for failure in Failure])
         self._min, self._max = made.gauge(metrics.POOL_MIN), made.gauge(metrics.POOL_MAX)
         self._needed, self._paused = made.gauge(metrics.POOL_NEEDED), made.gauge(metrics.POOL_PAUSED)
-        self._leading = made.gauge(metrics.LEADING)
+        self._demand, self._leading = made.gauge(metrics.POOL_DEMAND), made.gauge(metrics.LEADING)
 
     def hear(self, report: LoadReport, now_s: float) -> None:
         """Take a report; one of an older start of the gateway is ignored."""
@@ -141,9 +141,7 @@ class Pool:
             return
         decision = decide(Observation(gateways, len(self._driver.running())), self._history, self.policy, time.time())
         does = self._driver.can_act and not self._dry_run and not self.paused_by
-        self.last = Noted(time.time_ns() // 1_000_000, decision, does)
-        self._desired.set(decision.desired)
-        self._needed.set(decision.needed)
+        self.note(decision, is_done=does)
         if decision.desired != decision.actual:
             self._made.counter(metrics.DECISIONS, decision.reason.value).inc()
             log.info(
@@ -154,9 +152,6 @@ class Pool:
                 detail=decision.detail,
                 done=does,
             )
-        last = self.noted[-1].decision if self.noted else None
-        if last is None or (last.desired, last.actual, last.reason) != (decision.desired, decision.actual, decision.reason):
-            self.noted.append(self.last)
         self._history = (
             decision.history
             if does
@@ -164,6 +159,16 @@ class Pool:
         )
         if does:
             await self._do(decision, now_s)
+
+    def note(self, decision: Decision, *, is_done: bool) -> None:
+        """Keep a decision for those who ask, and show it."""
+        self.last = Noted(time.time_ns() // 1_000_000, decision, is_done)
+        self._desired.set(decision.desired)
+        self._needed.set(decision.needed)
+        self._demand.set(decision.exact)
+        last = self.noted[-1].decision if self.noted else None
+        if last is None or (last.desired, last.actual, last.reason) != (decision.desired, decision.actual, decision.reason):
+            self.noted.append(self.last)
 
     async def _do(self, decision: Decision, now_s: float) -> None:
         why = f"{decision.reason.value}: {decision.detail}"

@@ -184,7 +184,11 @@ def alerts(windows: Windows) -> list[Alert]:
             "The pool may not grow any more, and needs to",
         ),
         Alert(
-            "AutoscalerLeaderless", f"sum({metrics.LEADING.name}) != 1", w.hold, "ticket", "Not exactly one autoscaler decides"
+            "AutoscalerLeaderless",
+            f"sum({metrics.LEADING.name}) != 1 and max({metrics.POOL_ADVISES.name}) == 0",
+            w.hold,
+            "ticket",
+            "Not exactly one autoscaler decides",
         ),
         Alert(
             "AutoscalerPaused",

@@ -391,6 +391,7 @@ AUTOSCALING: Final = Board(
                         Query(f"max({name(metrics.POOL_ACTUAL)})", "report"),
                         Query(f"max({name(metrics.POOL_DESIRED)} and on(instance) ({name(metrics.LEADING)} == 1))", "wanted"),
                         Query(f"max({name(metrics.POOL_NEEDED)} and on(instance) ({name(metrics.LEADING)} == 1))", "needed"),
+                        Query(f"max({name(metrics.POOL_DEMAND)})", "demand, not rounded"),
                         Query(f"max({name(metrics.POOL_MIN)})", "least"),
                         Query(f"max({name(metrics.POOL_MAX)})", "most"),
                     ],

@@ -61,7 +61,10 @@ CASES: Final[dict[str, Case]] = {
         {_series(metrics.POOL_NEEDED): "6x2000", _series(metrics.POOL_MAX): "6x2000"},
         {_series(metrics.POOL_NEEDED): "5x2000", _series(metrics.POOL_MAX): "6x2000"},
     ),
-    "AutoscalerLeaderless": _above(metrics.LEADING, "0", "1"),
+    "AutoscalerLeaderless": Case(
+        {_series(metrics.LEADING): "0x2000", _series(metrics.POOL_ADVISES): "0x2000"},
+        {_series(metrics.LEADING): "0x2000", _series(metrics.POOL_ADVISES): "1x2000"},
+    ),
     "AutoscalerPaused": _above(metrics.POOL_PAUSED, "1", "0"),
     "AutoscalerBlind": Case(
         {_series(metrics.POOL_API_FAILURES, 'reason="silent"'): "0+6x2000"},

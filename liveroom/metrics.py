@@ -133,6 +133,10 @@ POOL_ACTUAL: Final = _gauge("autoscaler_actual_gateways", "Gateways that report.
 POOL_MIN: Final = _gauge("autoscaler_min_gateways", "Least gateways the policy allows.")
 POOL_MAX: Final = _gauge("autoscaler_max_gateways", "Most gateways the policy allows.")
 POOL_NEEDED: Final = _gauge("autoscaler_needed_gateways", "Gateways that what is there takes, before limits and windows.")
+POOL_DEMAND: Final = _gauge(
+    "autoscaler_demand_gateways", "Gateways at their target that what is there takes, not rounded; 0: nothing is known."
+)
+POOL_ADVISES: Final = _gauge("autoscaler_advises", "1 where it only says how many it takes, and something else scales.")
 POOL_PAUSED: Final = _gauge("autoscaler_paused", "1 while an operator has paused the pool.")
 DECISIONS: Final = _counter("autoscaler_decisions_total", "Decisions, by reason.", "reason")
 LEADING: Final = _gauge("autoscaler_leading", "1 on the instance that decides.")
@@ -215,6 +219,8 @@ AUTOSCALER: Final = (
     POOL_MIN,
     POOL_MAX,
     POOL_NEEDED,
+    POOL_DEMAND,
+    POOL_ADVISES,
     POOL_PAUSED,
     DECISIONS,
     LEADING,

@@ -7,16 +7,21 @@ import signal
 import sys
 from asyncio.subprocess import PIPE, STDOUT
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+import grpc
+import grpc.aio
 import psutil
 import pytest
 
+from autoscaler.advisory import SERVICE
+from autoscaler.externalscaler import externalscaler_pb2 as messages
 from liveroom.cli.processes import ROOT, System
 from liveroom.kinds import Role
+from liveroom.ports import free_ports
 from tests.e2e.audience import Audience, knows_gateways, settled
 from viewer.client import Accepted, Sender
 from viewer.ledger import Ledger
@@ -218,3 +223,34 @@ async def test_operators_pause_it_and_nobody_else(kafka_bootstrap: str, tmp_path
         assert all(name in shown for name in ("autoscaler-1 leads", "pool-4", "serving", "minimum"))
         assert "minimum" in await pool.command("decisions")
         assert "4 of 4 gateways report" in await pool.command("--once", name="top")
+
+
+@pytest.mark.usefixtures("grpc_channels")
+async def test_where_it_only_advises_keda_is_told_what_the_audience_takes_and_nothing_moves(kafka_bootstrap: str) -> None:
+    [port] = free_ports(1)
+    settings = {"DRIVER": "advisory", "ADVISORY_PORT": str(port), "MAX_CONNECTIONS": str(ROOM_FOR)}
+    async with (
+        System(
+            kafka_bootstrap, prefix=f"p{secrets.token_hex(4)}.", partitions=2, edges=2, autoscalers=1, settings=settings
+        ) as system,
+        aiohttp.ClientSession() as http,
+        AsyncExitStack() as crowd,
+        grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel,
+    ):
+        await knows_gateways(system, 2)
+        await Audience(system, "lobby", http, Ledger()).join(crowd, 21)
+        question = messages.GetMetricsRequest(metricName="gateways").SerializeToString()
+        ask = channel.unary_unary(f"/{SERVICE}/GetMetrics", response_deserializer=messages.GetMetricsResponse.FromString)
+        async with asyncio.timeout(15):
+            while True:
+                with suppress(grpc.aio.AioRpcError):  # it says nothing before it has heard all
+                    answer = await ask(question, wait_for_ready=True)
+                    if answer.metricValues[0].metricValue == 150:  # 21 viewers, 0.7 of 20 each
+                        break
+                await asyncio.sleep(0.3)
+        system.edges[0].kill(signal.SIGSTOP)
+        await asyncio.sleep(4)
+        with pytest.raises(grpc.aio.AioRpcError, match="1 gateways do not say how they are"):
+            await ask(question)
+        system.edges[0].kill(signal.SIGCONT)
+        assert (await system.autoscalers[0].metrics())["liveroom_autoscaler_leading"] == 0

@@ -1,0 +1,154 @@
+"""The pool where something else scales it: how many gateways it takes is said, to KEDA and as a gauge, and nothing is done.
+
+Owns what is said, and when nothing may be said: missing is not zero. What is told is the raw demand, not rounded and without
+steps and windows: those are the asker's, and an HPA's tolerance of a tenth would swallow small steps of a whole number. While
+reports are missing a smaller demand than the last one is an error, and an error leaves the number of gateways as it is. Every
+instance answers, whichever leads nothing. The service is KEDA's `externalscaler.ExternalScaler`. Called by `__main__`.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Final, NamedTuple
+
+import grpc
+import grpc.aio
+import structlog
+
+from autoscaler.decide import History, Observation, Seen, decide
+from autoscaler.externalscaler import externalscaler_pb2 as messages
+from autoscaler.pool import Pool
+from liveroom import metrics
+from liveroom.records import GatewayState
+from liveroom.service import Metrics
+
+SERVICE: Final = "externalscaler.ExternalScaler"
+METRIC: Final = "gateways"
+# Hundredths: Kubernetes' quantities and older KEDAs round to whole numbers on the way.
+PER_GATEWAY: Final = 100
+ENDING_S: Final = 0.5
+log = structlog.get_logger()
+
+
+class Advice(NamedTuple):
+    """How many gateways it takes, not rounded; None: nothing may be said, and why."""
+
+    demand: float | None
+    why: str
+
+
+def advice(gateways: Sequence[Seen], demand: float, last: float | None, paused_by: str) -> Advice:
+    """Say what may be said of a demand that those who report add up to. `last`: the demand that was known before."""
+    if paused_by:
+        return Advice(None, f"paused by {paused_by}")
+    # One that was emptied and is gone has nothing to say any more.
+    silent = sum(not one.is_known and one.report.state is not GatewayState.DRAINING for one in gateways)
+    if not any(one.is_known for one in gateways):
+        return Advice(None, "no gateway says how it is")
+    if silent and (last is None or demand < last):
+        return Advice(None, f"{silent} gateways do not say how they are")
+    return Advice(demand, "")
+
+
+class Advisor:
+    """Looks at the reports once a tick, and has the answer ready."""
+
+    def __init__(self, pool: Pool, made: Metrics) -> None:
+        self.advice = Advice(None, "nothing was looked at yet")
+        self._pool = pool
+        self._history = History()
+        self._last: float | None = None
+        self._demand = made.gauge(metrics.POOL_DEMAND)
+        made.gauge(metrics.POOL_ADVISES).set(1)
+
+    def tick(self, now_s: float) -> None:
+        """Look. `now_s`: of the same clock as the pool's."""
+        gateways = self._pool.gateways(now_s)
+        serving = sum(one.is_known and one.report.state is GatewayState.SERVING for one in gateways)
+        decision = decide(Observation(gateways, serving), self._history, self._pool.policy, time.time())
+        self._history = decision.history
+        if self._pool.knows_orders:
+            self.advice = advice(gateways, decision.exact, self._last, self._pool.paused_by)
+            self._last = self._last if self.advice.demand is None else self.advice.demand
+        self._pool.note(decision, is_done=False)
+        self._demand.set(self._last or 0)  # what was known last stays: Prometheus has no errors
+
+
+class _Scaler:
+    """KEDA's questions."""
+
+    def __init__(self, ask: Callable[[], Advice]) -> None:
+        self._ask = ask
+
+    async def is_active(self, request: Any, context: Any) -> Any:
+        """There is always a pool: it never goes down to none."""
+        del request, context
+        return messages.IsActiveResponse(result=True)
+
+    async def stream_is_active(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        """Say so once, and no other thing until the asker goes."""
+        del request, context
+        yield messages.IsActiveResponse(result=True)
+        await asyncio.Event().wait()
+
+    async def get_metric_spec(self, request: Any, context: Any) -> Any:
+        """Say what a gateway is worth."""
+        del request, context
+        spec = messages.MetricSpec(metricName=METRIC, targetSize=PER_GATEWAY, targetSizeFloat=PER_GATEWAY)
+        return messages.GetMetricSpecResponse(metricSpecs=[spec])
+
+    async def get_metrics(self, request: Any, context: Any) -> Any:
+        """Say how many gateways it takes, or that nobody knows."""
+        del request
+        told = self._ask()
+        if told.demand is None:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, told.why)
+            raise AssertionError  # `abort` has raised
+        value = told.demand * PER_GATEWAY
+        return messages.GetMetricsResponse(
+            metricValues=[messages.MetricValue(metricName=METRIC, metricValue=-int(-value // 1), metricValueFloat=value)]
+        )
+
+
+@asynccontextmanager
+async def serve_scaler(ask: Callable[[], Advice], host: str, port: int) -> AsyncIterator[int]:
+    """Answer KEDA while the block runs; gives the port. Raises OSError where it is taken."""
+    scaler = _Scaler(ask)
+    handlers = {
+        "IsActive": grpc.unary_unary_rpc_method_handler(
+            scaler.is_active, messages.ScaledObjectRef.FromString, messages.IsActiveResponse.SerializeToString
+        ),
+        "StreamIsActive": grpc.unary_stream_rpc_method_handler(
+            scaler.stream_is_active, messages.ScaledObjectRef.FromString, messages.IsActiveResponse.SerializeToString
+        ),
+        "GetMetricSpec": grpc.unary_unary_rpc_method_handler(
+            scaler.get_metric_spec, messages.ScaledObjectRef.FromString, messages.GetMetricSpecResponse.SerializeToString
+        ),
+        "GetMetrics": grpc.unary_unary_rpc_method_handler(
+            scaler.get_metrics, messages.GetMetricsRequest.FromString, messages.GetMetricsResponse.SerializeToString
+        ),
+    }
+    server = grpc.aio.server(options=(("grpc.so_reuseport", 0),))
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
+    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    try:
+        bound = server.add_insecure_port(address)
+    except RuntimeError as error:
+        raise OSError(f"cannot listen at {address}: address already in use") from error
+    await server.start()
+    try:
+        yield bound
+    finally:
+        await server.stop(ENDING_S)
+
+
+async def look(advisor: Advisor, interval_s: float) -> None:
+    """Look for ever."""
+    before: Advice | None = None
+    while True:
+        advisor.tick(time.monotonic())
+        if before is None or (advisor.advice.why != before.why):
+            log.info("advises", demand=advisor.advice.demand, why=advisor.advice.why)
+        before = advisor.advice
+        await asyncio.sleep(interval_s)
