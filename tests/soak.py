@@ -2,9 +2,9 @@
 
 Viewers come and go all the time, some by a cut connection; danmaku, gifts and likes are sent; memory and open files of every
 process are read every 10 s. So many come and go that the first five minutes are like an hour: a gateway remembers for five
-minutes who left, and its allocator is at its level after some 50,000 joins. Printed: the fitted slope of each process' memory in percent per 10 minutes after the first five
-(rooms, caches and the allocator fill before; windows of time are set so short that they do), and how many files it has more at
-the end. Exit code 1 over 1%, or with files that grow.
+minutes who left, and its allocator is at its level after some 50,000 joins. Printed: the fitted slope of each process' memory
+in percent per 10 minutes after the first five (rooms, caches and the allocator fill before; windows of time are set so short
+that they do), and how many files it has more at the end. Exit code 1 over 1%, or with files that grow.
 """
 
 import argparse

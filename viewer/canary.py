@@ -28,7 +28,7 @@ from viewer.session import Delivered, Effect, Entered
 LOOK_S: Final = 2.0
 SWEEP_S: Final = 0.2
 ANSWER_S: Final = 5.0
-TOKEN_TTL_S: Final = 7 * 86_400
+TOKEN_TTL_S: Final = 86_400
 KEPT: Final = 600
 PROBED: Final = frozenset({"open", "full"})
 GIFT: Final = "canary"
@@ -131,13 +131,8 @@ class Canary:
         self._settings = settings
         self._made = made
         self._http = http
-        self._token = settings.token.get_secret_value() or sign_user(
-            User(settings.user, Role.OPERATOR),
-            settings.token_key.get_secret_value().encode(),
-            int(time.time()),
-            TOKEN_TTL_S,
-        )
-        self._sender = Sender(settings.ingress_url.rstrip("/"), self._token, http)
+        self._made_token, self._renew_s = "", 0.0
+        self._sender = Sender(settings.ingress_url.rstrip("/"), self.token, http)
         self._sent = {outcome: made.counter(metrics.CANARY_SENT, outcome) for outcome in ("accepted", "refused", "unknown")}
         self._stays: dict[str, AsyncExitStack] = {}
         self._former: deque[Probe] = deque(maxlen=KEPT)
@@ -185,7 +180,7 @@ class Canary:
                     self._settings.scheduler_url,
                     [self._settings.room],
                     http=self._http,
-                    token=self._token,
+                    token=self.token,
                     on_effect=probe.on_effect,
                     on_gone=probe.gone,
                     gateway=gateway,
@@ -214,6 +209,17 @@ class Canary:
             else:
                 log.warning("canary_not_sent", outcome=repr(outcome))
 
+    def token(self) -> str:
+        """Return an operator's token: the one it was given, or one of its own making, renewed in time."""
+        if given := self._settings.token.get_secret_value():
+            return given
+        now_s = time.time()
+        if now_s >= self._renew_s:
+            key = self._settings.token_key.get_secret_value().encode()
+            self._made_token = sign_user(User(self._settings.user, Role.OPERATOR), key, int(now_s), TOKEN_TTL_S)
+            self._renew_s = now_s + TOKEN_TTL_S / 2
+        return self._made_token
+
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(SWEEP_S)
@@ -221,7 +227,7 @@ class Canary:
                 probe.sweep(time.monotonic(), self._settings.lost_s)
 
     async def _ask(self, method: str, url: str, body: dict[str, Any] | None = None) -> dict[str, Any] | None:
-        headers, limit = {"Authorization": f"Bearer {self._token}"}, aiohttp.ClientTimeout(total=ANSWER_S)
+        headers, limit = {"Authorization": f"Bearer {self.token()}"}, aiohttp.ClientTimeout(total=ANSWER_S)
         try:
             async with self._http.request(method, url, json=body, headers=headers, timeout=limit) as answer:
                 text = await answer.read()

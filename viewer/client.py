@@ -54,6 +54,14 @@ class Entry(NamedTuple):
     ticket: str
 
 
+Token = str | Callable[[], str]  # as it is, or asked for each time it is shown: one that goes on for long needs new ones
+
+
+def current(token: Token) -> str:
+    """Return the token to show now."""
+    return token if isinstance(token, str) else token()
+
+
 async def ask_entry(
     http: aiohttp.ClientSession, scheduler_url: str, rooms: Iterable[str], token: str | None = None, gateway: str = ""
 ) -> Entry:
@@ -205,7 +213,7 @@ class Viewer:
         rooms: Iterable[str],
         *,
         http: aiohttp.ClientSession,
-        token: str | None = None,
+        token: Token | None = None,
         on_effect: Callable[[Effect], None] = lambda _: None,
         on_gone: Callable[[], None] = lambda: None,
         gateway: str = "",
@@ -293,7 +301,8 @@ class Viewer:
         opened: Opened | None = None
         retry_after_s: float | None = None
         try:
-            entry = await ask_entry(self._http, self._scheduler_url, self.session.rooms, self._token, self._only)
+            token = None if self._token is None else current(self._token)
+            entry = await ask_entry(self._http, self._scheduler_url, self.session.rooms, token, self._only)
             opened = await race(self._http, entry)
         except NoEntryError as error:
             log.debug("no_entry", code=error.code)
@@ -371,9 +380,9 @@ class Unknown(NamedTuple):
 class Sender:
     """Sends interactions of one user. An unknown outcome is tried again under the same id, so a gift happens once."""
 
-    def __init__(self, ingress_url: str, token: str, http: aiohttp.ClientSession, retries: int = RETRIES) -> None:
+    def __init__(self, ingress_url: str, token: Token, http: aiohttp.ClientSession, retries: int = RETRIES) -> None:
         self._url = ingress_url
-        self._headers = {"Authorization": f"Bearer {token}"}
+        self._token = token
         self._http = http
         self._retries = retries
 
@@ -414,7 +423,7 @@ class Sender:
             async with self._http.post(
                 f"{self._url}/v1/rooms/{room}/{collection}",
                 data=body,
-                headers=self._headers | {"Content-Type": "application/json"},
+                headers={"Authorization": f"Bearer {current(self._token)}", "Content-Type": "application/json"},
                 timeout=aiohttp.ClientTimeout(SEND_TIMEOUT_S),
             ) as answer:
                 told: dict[str, Any] = orjson.loads(await answer.read())

@@ -161,6 +161,9 @@ class KubernetesDriver:
         """
         self.can_act = await self._tried(self._look(), "looking at the Deployment")
         if self.can_act:
+            for pod in self._pods:
+                if pod.is_alive and pod.is_leaving and COST not in pod.metadata.annotations:  # somebody marked it by hand
+                    await self.leave(pod.name, pod.metadata.annotations[LEAVING])
             await self._check()
             await self._lower()
         return self._scale is not None
@@ -418,7 +421,7 @@ def address_of(node: Mapping[str, Any]) -> tuple[str, str, str]:
     """Return (host, IP, zone) of a node: where viewers reach what listens on it.
 
     The annotation `liveroom.dev/address` has the first word; then the kinds of addresses in Agones' order. The IP is empty
-    where it has none that is meant for viewers.
+    where nobody but the name itself can tell it.
     """
     metadata, addresses = node.get("metadata", {}), node.get("status", {}).get("addresses", [])
     known = {kind: entry["address"] for kind in ADDRESS_ORDER for entry in reversed(addresses) if entry["type"] == kind}
@@ -428,6 +431,16 @@ def address_of(node: Mapping[str, Any]) -> tuple[str, str, str]:
         raise ValueError(f"node {metadata.get('name')} has no address")
     outside = "ExternalIP" if {"ExternalIP", "ExternalDNS"} & known.keys() else "InternalIP"
     return host, "" if annotated else known.get(outside, ""), (metadata.get("labels") or {}).get(ZONE, "")
+
+
+async def _resolved(host: str) -> str:
+    """Return the address of a name; the name itself where nobody knows it."""
+    try:
+        async with asyncio.timeout(5):
+            found = await asyncio.get_running_loop().getaddrinfo(host, None)
+    except OSError:  # TimeoutError too
+        return host
+    return str(found[0][4][0])
 
 
 async def _find_address(node: str, url: str, write: Path) -> int:
@@ -442,6 +455,7 @@ async def _find_address(node: str, url: str, write: Path) -> int:
             print(f"node {node}, attempt {attempt}: {_words(error)}", file=sys.stderr)  # noqa: T201 - the pod's log
             await asyncio.sleep(min(attempt, 5))
             continue
+        ip = ip or await _resolved(host)
         settings = {"public_url": url.replace("{host}", f"[{host}]" if ":" in host else host), "public_ip": ip, "zone": zone}
         text = "".join(f"{name} = {json.dumps(value)}\n" for name, value in settings.items() if value)
         await asyncio.to_thread(write.write_text, text, "utf-8")

@@ -357,6 +357,19 @@ async def test_without_a_deployment_or_rights_it_says_what_is_missing(world: Wor
         assert not driver.can_act
 
 
+async def test_a_pod_that_somebody_marks_by_hand_is_emptied_and_goes(world: World) -> None:
+    names = sorted(await create(world, 3))
+    async with world.driver() as driver:
+        code, _, said = await world.plane.kubectl("annotate", f"pod/{names[1]}", f"{LEAVING}=its node is to go")
+        assert code == 0, said
+        await driver.take()
+        assert (driver.leaving(), len(driver.running())) == ([names[1]], 2)
+        await driver.end(names[1], "it is empty")
+        await until(driver, lambda: driver.leaving() == [])
+    assert await world.ready(2) == {names[0], names[2]}
+    assert world.wrong == 0
+
+
 async def test_a_mark_is_what_it_says(world: World) -> None:
     names = await create(world, 1)
     async with world.driver() as driver:

@@ -4,17 +4,22 @@ import asyncio
 import secrets
 import signal
 import sys
+import time
 from asyncio.subprocess import PIPE, STDOUT
 
+import aiohttp
+import jwt
 import msgspec
 import pytest
+from pydantic import SecretStr
 
 from liveroom.cli.processes import ROOT, System
 from liveroom.kinds import Kind
 from liveroom.service import Metrics
+from liveroom.settings import CanarySettings
 from liveroom.wire import Message
 from tests.e2e.audience import knows_gateways
-from viewer.canary import Probe
+from viewer.canary import TOKEN_TTL_S, Canary, Probe
 from viewer.session import Delivered, Entered
 
 LOST_S = 10.0
@@ -64,6 +69,22 @@ def test_what_does_not_come_in_time_is_lost_once(probe: Probe, clock: Clock) -> 
     for _ in range(2):
         probe.sweep(clock.now_s, LOST_S)
     assert (probe.lost, probe.received) == (1, 0)
+
+
+async def test_a_token_of_its_own_making_is_renewed_before_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s = time.time()
+    monkeypatch.setattr("viewer.canary.time.time", lambda: now_s)
+    async with aiohttp.ClientSession() as http:
+        key = "k" * 32
+        canary = Canary(CanarySettings(token_key=SecretStr(key)), Metrics("canary"), http)
+        first = canary.token()
+        assert canary.token() == first
+        for day in range(20):
+            now_s += TOKEN_TTL_S * 0.9
+            told = jwt.decode(canary.token(), options={"verify_signature": False})
+            assert (told["role"], told["exp"] > now_s + 3600) == ("operator", True), day
+        given = Canary(CanarySettings(token=SecretStr("given")), Metrics("canary"), http)
+        assert given.token() == "given"
 
 
 def test_what_was_sent_while_it_was_not_in_is_not_due(probe: Probe, clock: Clock) -> None:

@@ -1,0 +1,132 @@
+"""What the Kubernetes driver decides by itself: who would go first, what an error is, where a node is. The rest: `make kube`."""
+
+from typing import Any
+
+import pytest
+from kubernetes.aio.client.exceptions import ApiException
+
+from autoscaler.drivers.kubernetes import (
+    COST,
+    LEAVING,
+    Meta,
+    Pod,
+    _Condition,
+    _PodSpec,
+    _PodStatus,
+    address_of,
+    failure_of,
+    why_not,
+)
+from autoscaler.pool import Failure
+
+
+def pod(name: str, *, ready: bool = True, phase: str = "Running", cost: str = "0", node: str = "n", version: str = "1") -> Pod:
+    annotations = {COST: cost} if cost == "0" else {COST: cost, LEAVING: "a test"}
+    return Pod(
+        Meta(name, name, labels={"pod-template-hash": version}, annotations=annotations),
+        _PodSpec(node),
+        _PodStatus(phase, [_Condition("Ready", str(ready))]),
+    )
+
+
+CHEAP = "-100000"
+
+
+@pytest.mark.parametrize(
+    ("others", "due", "replicas", "why"),
+    [
+        pytest.param([pod("a"), pod("b")], [pod("x", cost=CHEAP)], 3, "", id="the cheapest"),
+        pytest.param([pod("a", ready=False)], [pod("x", cost=CHEAP)], 2, "a would go first", id="one that is not ready"),
+        pytest.param([pod("a", ready=False)], [pod("x", cost=CHEAP, ready=False)], 2, "", id="both are not ready"),
+        pytest.param([pod("a", phase="Pending", node="")], [pod("x", cost=CHEAP)], 2, "", id="one that never served"),
+        pytest.param(
+            [pod("a", ready=False), pod("b", phase="Pending", ready=False)],
+            [pod("x", cost=CHEAP)],
+            3,
+            "",
+            id="of one, the pending goes, and it is looked at anew",
+        ),
+        pytest.param([pod("a")], [pod("x", cost=CHEAP)], 3, "2 pods of 3 are there", id="one is ordered and not there"),
+        pytest.param([pod("a"), pod("b")], [pod("x", cost=CHEAP)], 2, "3 pods of 2 are there", id="one is to go already"),
+        pytest.param([pod("a", version="2")], [pod("x", cost=CHEAP)], 2, "a new version is being rolled out", id="a rollout"),
+        pytest.param([pod("a"), pod("b", cost="odd")], [pod("x", cost=CHEAP)], 3, "", id="a cost that is no number"),
+        pytest.param([pod("a", cost="-200000")], [pod("x", cost=CHEAP)], 2, "a would go first", id="one that is cheaper still"),
+    ],
+)
+def test_the_scale_is_lowered_only_where_nothing_that_serves_would_go(
+    others: list[Pod], due: list[Pod], replicas: int, why: str
+) -> None:
+    assert why_not([*others, *due], due, replicas) == why
+
+
+@pytest.mark.parametrize(
+    ("error", "failure"),
+    [
+        pytest.param(TimeoutError(), Failure.SILENT, id="no answer"),
+        pytest.param(ConnectionRefusedError(), Failure.SILENT, id="nobody there"),
+        *(
+            pytest.param(ApiException(status=status), failure, id=str(status))
+            for status, failure in (
+                (401, Failure.REFUSED),
+                (403, Failure.REFUSED),
+                (404, Failure.OTHER),
+                (409, Failure.CONFLICT),
+                (410, Failure.CONFLICT),
+                (422, Failure.OTHER),
+                (429, Failure.THROTTLED),
+                (500, Failure.SERVER),
+                (503, Failure.SERVER),
+            )
+        ),
+    ],
+)
+def test_what_went_wrong_has_a_name(error: Exception, failure: Failure) -> None:
+    assert failure_of(error) is failure
+
+
+def node(*addresses: tuple[str, str], **metadata: Any) -> dict[str, Any]:
+    return {
+        "metadata": {"name": "n", **metadata},
+        "status": {"addresses": [{"type": kind, "address": at} for kind, at in addresses]},
+    }
+
+
+@pytest.mark.parametrize(
+    ("found", "told"),
+    [
+        pytest.param(node(("InternalIP", "10.0.0.1"), ("Hostname", "n")), ("10.0.0.1", "10.0.0.1", ""), id="inside"),
+        pytest.param(
+            node(("InternalIP", "10.0.0.1"), ("ExternalIP", "1.2.3.4"), ("Hostname", "n")),
+            ("1.2.3.4", "1.2.3.4", ""),
+            id="outside",
+        ),
+        pytest.param(
+            node(("ExternalIP", "1.2.3.4"), ("ExternalDNS", "n.example.com")),
+            ("n.example.com", "1.2.3.4", ""),
+            id="a name first",
+        ),
+        pytest.param(
+            node(("ExternalDNS", "n.example.com"), ("InternalIP", "10.0.0.1")), ("n.example.com", "", ""), id="a name alone"
+        ),
+        pytest.param(node(("Hostname", "n")), ("n", "", ""), id="nothing else"),
+        pytest.param(
+            node(("ExternalIP", "1.2.3.4"), ("ExternalIP", "5.6.7.8")), ("1.2.3.4", "1.2.3.4", ""), id="the first of two"
+        ),
+        pytest.param(
+            node(
+                ("ExternalIP", "1.2.3.4"),
+                annotations={"liveroom.dev/address": "e1.example.com"},
+                labels={"topology.kubernetes.io/zone": "east"},
+            ),
+            ("e1.example.com", "", "east"),
+            id="the annotation has the first word",
+        ),
+    ],
+)
+def test_where_a_node_is_reached(found: dict[str, Any], told: tuple[str, str, str]) -> None:
+    assert address_of(found) == told
+
+
+def test_a_node_without_an_address_is_an_error() -> None:
+    with pytest.raises(ValueError, match="node n has no address"):
+        address_of(node())
