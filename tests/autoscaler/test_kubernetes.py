@@ -1,4 +1,4 @@
-"""What the Kubernetes driver decides by itself: who would go first, what an error is, where a node is. The rest: `make kube`."""
+"""What the Kubernetes driver decides by itself: who would go first, what an error is, where a node is. More: `make kube`."""
 
 from typing import Any
 

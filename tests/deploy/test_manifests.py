@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import re
+import shutil
 import subprocess
 import tomllib
 from collections.abc import Iterator
@@ -72,6 +73,7 @@ each_service = pytest.mark.parametrize("service", SETTINGS)
 @cache
 def build(folder: str) -> tuple[Object, ...]:
     """What kustomize makes of a folder below deploy/. Needs kubectl, and no cluster."""
+    assert shutil.which("kubectl"), "these tests have manifests put together by kubectl (1.30 or newer): install it"
     done = subprocess.run(["kubectl", "kustomize", str(DEPLOY / folder)], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     return tuple(yaml.safe_load_all(done.stdout))
