@@ -16,7 +16,7 @@ import grpc
 import grpc.aio
 import structlog
 
-from autoscaler.decide import History, Observation, Seen, decide
+from autoscaler.decide import STALE_S, History, Observation, Seen, decide
 from autoscaler.externalscaler import externalscaler_pb2 as messages
 from autoscaler.pool import Pool
 from liveroom import metrics
@@ -42,8 +42,10 @@ def advice(gateways: Sequence[Seen], demand: float, last: float | None, paused_b
     """Say what may be said of a demand that those who report add up to. `last`: the demand that was known before."""
     if paused_by:
         return Advice(None, f"paused by {paused_by}")
-    # One that was emptied and is gone has nothing to say any more.
-    silent = sum(not one.is_known and one.report.state is not GatewayState.DRAINING for one in gateways)
+    # One that was emptied and is gone has nothing to say any more; one that still had viewers has.
+    silent = sum(
+        not one.is_known and (one.report.state is not GatewayState.DRAINING or one.report.connections != 0) for one in gateways
+    )
     if not any(one.is_known for one in gateways):
         return Advice(None, "no gateway says how it is")
     if silent and (last is None or demand < last):
@@ -52,26 +54,46 @@ def advice(gateways: Sequence[Seen], demand: float, last: float | None, paused_b
 
 
 class Advisor:
-    """Looks at the reports once a tick, and has the answer ready."""
+    """Looks at the reports once a tick, and has the answer ready.
+
+    Says nothing before it has listened for as long as a report is good: gateways tell at different moments of a second, and
+    whom it hears for the first time would look like a crowd that comes. So at its start, and after it has heard nobody.
+    """
 
     def __init__(self, pool: Pool, made: Metrics) -> None:
         self.advice = Advice(None, "nothing was looked at yet")
         self._pool = pool
         self._history = History()
         self._last: float | None = None
+        self._since_s: float | None = None  # somebody is heard
+        self._actual, self._paused = made.gauge(metrics.POOL_ACTUAL), made.gauge(metrics.POOL_PAUSED)
+        self._min, self._max = made.gauge(metrics.POOL_MIN), made.gauge(metrics.POOL_MAX)
         self._demand = made.gauge(metrics.POOL_DEMAND)
         made.gauge(metrics.POOL_ADVISES).set(1)
 
     def tick(self, now_s: float) -> None:
         """Look. `now_s`: of the same clock as the pool's."""
         gateways = self._pool.gateways(now_s)
+        known = sum(one.is_known for one in gateways)
+        if not known:
+            self._since_s = None
+        elif self._since_s is None:
+            self._since_s = now_s
+        has_heard_all = self._since_s is not None and now_s - self._since_s >= STALE_S
         serving = sum(one.is_known and one.report.state is GatewayState.SERVING for one in gateways)
         decision = decide(Observation(gateways, serving), self._history, self._pool.policy, time.time())
-        self._history = decision.history
+        self._history = decision.history if has_heard_all else self._history._replace(totals=())
         if self._pool.knows_orders:
-            self.advice = advice(gateways, decision.exact, self._last, self._pool.paused_by)
+            told = advice(gateways, decision.exact, self._last, self._pool.paused_by)
+            if told.demand is not None and not has_heard_all:
+                told = Advice(None, "has not listened for long enough to have heard all")
+            self.advice = told
             self._last = self._last if self.advice.demand is None else self.advice.demand
         self._pool.note(decision, is_done=False)
+        self._actual.set(known)
+        self._paused.set(bool(self._pool.paused_by))
+        self._min.set(self._pool.policy.min)
+        self._max.set(self._pool.policy.max)
         self._demand.set(self._last or 0)  # what was known last stays: Prometheus has no errors
 
 

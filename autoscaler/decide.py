@@ -168,7 +168,9 @@ def _need(
     for event in policy.events:
         at_s = event.at.timestamp()
         if at_s - event.lead_s <= now_s <= at_s + event.hold_s:
-            before[event.name] = earlier.get(event.name, connections)
+            # Who begins to look in the middle of it sees its crowd among the viewers already.
+            unseen = connections if now_s < at_s else max(0, connections - event.viewers)
+            before[event.name] = earlier.get(event.name, unseen)
             wanted = before[event.name] + event.viewers
             needs.append(_Need(wanted / room, Reason.EVENT, f"{event.name}: {event.viewers} viewers"))
     return max(needs, key=lambda need: need.exact), tuple(before.items())

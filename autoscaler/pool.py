@@ -53,8 +53,8 @@ class Driver(Protocol):
     def leaving(self) -> list[str]:
         """Return the gateways that are being emptied and still there."""
 
-    async def grow(self, count: int, why: str) -> None:
-        """Start so many more."""
+    async def grow(self, count: int, why: str) -> bool:
+        """Start so many more; say whether that is done."""
 
     async def leave(self, name: str, why: str) -> bool:
         """Count a gateway no more: it is to be emptied. Say whether that is known now to whoever takes over."""
@@ -141,7 +141,8 @@ class Pool:
             return
         decision = decide(Observation(gateways, len(self._driver.running())), self._history, self.policy, time.time())
         does = self._driver.can_act and not self._dry_run and not self.paused_by
-        self.note(decision, is_done=does)
+        done = does and await self._do(decision, now_s)
+        self.note(decision, is_done=done)
         if decision.desired != decision.actual:
             self._made.counter(metrics.DECISIONS, decision.reason.value).inc()
             log.info(
@@ -150,15 +151,13 @@ class Pool:
                 actual=decision.actual,
                 reason=decision.reason.value,
                 detail=decision.detail,
-                done=does,
+                done=done,
             )
-        self._history = (
+        self._history = (  # what was not done opens no window
             decision.history
-            if does
+            if done
             else decision.history._replace(last_up_s=self._history.last_up_s, last_down_s=self._history.last_down_s)
         )
-        if does:
-            await self._do(decision, now_s)
 
     def note(self, decision: Decision, *, is_done: bool) -> None:
         """Keep a decision for those who ask, and show it."""
@@ -170,12 +169,15 @@ class Pool:
         if last is None or (last.desired, last.actual, last.reason) != (decision.desired, decision.actual, decision.reason):
             self.noted.append(self.last)
 
-    async def _do(self, decision: Decision, now_s: float) -> None:
+    async def _do(self, decision: Decision, now_s: float) -> bool:
+        """Have it done; say whether the driver did it."""
+        done = True
         why = f"{decision.reason.value}: {decision.detail}"
         if decision.desired > decision.actual:
-            await self._driver.grow(decision.desired - decision.actual, why)
+            done = await self._driver.grow(decision.desired - decision.actual, why)
         for name in decision.drain:
             if not await self._driver.leave(name, why):
+                done = False
                 continue
             self._leaving[name] = now_s
             await self._order(name, OrderKind.DRAIN, decision.detail)
@@ -191,6 +193,7 @@ class Pool:
             if is_empty or now_s - since_s > self._empty_s:
                 await self._driver.end(name, "it is empty" if is_empty else f"not empty after {self._empty_s:.0f} s")
         await self._shed(decision, now_s)
+        return done
 
     async def _shed(self, decision: Decision, now_s: float) -> None:
         """Tell who is to shed, again after a while; tell those who are not any more."""

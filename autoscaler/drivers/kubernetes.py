@@ -184,9 +184,9 @@ class KubernetesDriver:
         """Return the pods that are being emptied and not yet terminating."""
         return [pod.name for pod in self._pods if pod.is_alive and pod.is_leaving]
 
-    async def grow(self, count: int, why: str) -> None:
-        """Order so many more."""
-        await self._resize(self._replicas + count, "ScaledOut", why)
+    async def grow(self, count: int, why: str) -> bool:
+        """Order so many more; say whether the API took it."""
+        return await self._resize(self._replicas + count, "ScaledOut", why)
 
     async def leave(self, name: str, why: str) -> bool:
         """Mark a pod as leaving, and have the ReplicaSet take it before others; say whether that was done."""
@@ -270,13 +270,15 @@ class KubernetesDriver:
         self._cut = _Cut(served, {pod.metadata.uid for pod in due}, replicas)
         await self._resize(replicas, "ScaledIn", f"{names}: {self._due[due[0].name]}")
 
-    async def _resize(self, replicas: int, reason: str, why: str) -> None:
-        """Have so many replicas, and say why on the Deployment."""
+    async def _resize(self, replicas: int, reason: str, why: str) -> bool:
+        """Have so many replicas, and say why on the Deployment; say whether the API took it."""
         before = self._replicas
         self._ordered.add(replicas)  # also where the answer gets lost
-        if await self._tried(self._set(replicas), f"scaling from {before} to {replicas}"):
-            log.info("scaled", reason=reason, before=before, replicas=replicas, why=why)
-            await self._say(reason, f"from {before} to {replicas}: {why}", "Normal")
+        if not await self._tried(self._set(replicas), f"scaling from {before} to {replicas}"):
+            return False
+        log.info("scaled", reason=reason, before=before, replicas=replicas, why=why)
+        await self._say(reason, f"from {before} to {replicas}: {why}", "Normal")
+        return True
 
     async def _set(self, replicas: int) -> None:
         """Write the scale as it is to be, if it is still what was seen."""

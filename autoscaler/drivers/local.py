@@ -122,7 +122,7 @@ class LocalDriver:
         """Return the gateways that are being emptied."""
         return [known.name for known in self._processes.values() if known.is_leaving]
 
-    async def grow(self, count: int, why: str) -> None:
+    async def grow(self, count: int, why: str) -> bool:
         """Start so many more."""
         free = (name for number in itertools.count(1) if (name := f"pool-{number}") not in self._processes)
         names = list(itertools.islice(free, count))
@@ -132,6 +132,7 @@ class LocalDriver:
                 made = self._processes[name] = _Process(name, port, internal_port)
                 await self._launch(made)
         log.info("grown", names=names, why=why)
+        return True
 
     async def leave(self, name: str, why: str) -> bool:
         """Count a gateway no more: it is being emptied. A crashed one is not started again."""

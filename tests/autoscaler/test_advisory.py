@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autoscaler.advisory import SERVICE, Advice, Advisor, advice, serve_scaler
-from autoscaler.decide import History, Observation, Seen, decide
+from autoscaler.decide import STALE_S, History, Observation, Seen, decide
 from autoscaler.externalscaler import externalscaler_pb2 as messages
 from autoscaler.policy import Policy
 from autoscaler.pool import FORGET_S, POOL, Pool
@@ -62,6 +62,13 @@ def demand_of(gateways: list[Seen]) -> float:
             "",
             Advice(1.0, ""),
             id="one was emptied and is gone",
+        ),
+        pytest.param(
+            [*seen(70), Seen(report("old", 70, GatewayState.DRAINING), 9)],
+            2.0,
+            "",
+            Advice(None, "1 gateways do not say how they are"),
+            id="one fell silent before it was empty",
         ),
     ],
 )
@@ -161,6 +168,38 @@ async def test_a_taken_port_is_named() -> None:
                 pass
 
 
+def quiet_pool() -> Pool:
+    """A pool that starts and orders nothing, and has read the orders."""
+
+    async def send(_: Order) -> bool:
+        raise AssertionError("it orders nothing")
+
+    pool = Pool(Policy(), Names(), send, Metrics("autoscaler"), empty_s=30, dry_run=False)
+    pool.knows_orders = True
+    return pool
+
+
+@given(st.lists(st.floats(0.01, 0.99), min_size=1, max_size=8), st.integers(0, 10), st.integers(1, 50))
+def test_neither_a_start_nor_a_silence_makes_it_say_less_or_more_than_all_take(
+    reporting: list[float], first_s: int, silent_s: int
+) -> None:
+    pool = quiet_pool()
+    advisor = Advisor(pool, Metrics("autoscaler"))
+    silent, told = range(first_s + 10, first_s + 10 + silent_s), []
+    for second in range(silent.stop + 10):
+        hears = second >= first_s and second not in silent
+        for is_before in (True, False):  # each reports once a second, at its own moment of it, and the advisor looks between
+            for number, part_s in enumerate(reporting):
+                if hears and (part_s < 0.5) is is_before:
+                    pool.hear(report(f"g{number}", 70), second + part_s)
+            if is_before:
+                advisor.tick(second + 0.5)
+                told.append(advisor.advice)
+    assert {one.demand for one in told} <= {None, float(len(reporting))}
+    assert told[first_s + 5].demand is not None, "it has heard all by then"
+    assert told[-1].demand is not None
+
+
 async def test_the_advisor_says_what_the_reports_say_and_holds_what_it_knew() -> None:
     made = Metrics("autoscaler")
     driver = Names()
@@ -177,16 +216,23 @@ async def test_the_advisor_says_what_the_reports_say_and_holds_what_it_knew() ->
     assert advisor.advice.demand is None, "a pause may be in force that it has not read yet"
     pool.knows_orders = True
     advisor.tick(0.0)
+    assert advisor.advice.why == "has not listened for long enough to have heard all"
+    assert gauge._value.get() == 0
+    pool.hear(report("a", 70), STALE_S)
+    pool.hear(report("b", 35), STALE_S)
+    advisor.tick(STALE_S)
     assert (advisor.advice, gauge._value.get()) == (Advice(1.5, ""), 1.5)
-    pool.hear(report("b", 35), 5.0)
-    advisor.tick(5.0)
+    pool.hear(report("b", 35), STALE_S + 4)
+    advisor.tick(STALE_S + 4)
     assert (advisor.advice.why, gauge._value.get()) == ("1 gateways do not say how they are", 1.5)
-    pool.hear(report("b", 35), FORGET_S + 1)
-    advisor.tick(FORGET_S + 1)
+    pool.hear(report("b", 35), STALE_S + FORGET_S + 1)
+    advisor.tick(STALE_S + FORGET_S + 1)
     assert (advisor.advice, gauge._value.get()) == (Advice(0.5, ""), 0.5), "who is gone for half a minute is gone"
     pool.obey(Order(1, POOL, 0, OrderKind.PAUSE, 0, "op"))
-    advisor.tick(FORGET_S + 1)
+    advisor.tick(STALE_S + FORGET_S + 1)
     assert advisor.advice == Advice(None, "paused by op")
+    shown = (metrics.POOL_ACTUAL, metrics.POOL_MIN, metrics.POOL_MAX, metrics.POOL_PAUSED)
+    assert [made.gauge(one)._value.get() for one in shown] == [1, Policy().min, Policy().max, 1]
     assert pool.last is not None
     assert not pool.last.is_done
     assert driver.names == []

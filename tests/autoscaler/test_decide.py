@@ -100,6 +100,8 @@ def test_an_event_is_prepared_for_and_held() -> None:
     full = many(13, connections=6600)
     during = decide(seen(*full), first.history, policy, at.timestamp() + 300)
     assert (during.needed, during.desired) == (13, 13), "those who came are those who were expected"
+    taken_over = decide(seen(*full), History(), policy, at.timestamp() + 300)
+    assert taken_over.needed == 13, "also for a new leader, who did not see them come"
     after = decide(seen(*many(13, connections=500)), during.history, policy, at.timestamp() + 601)
     assert after.needed == 1
 

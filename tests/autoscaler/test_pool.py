@@ -31,8 +31,10 @@ class Names:
     def leaving(self) -> list[str]:
         return [name for name in self.emptied if name in self.names]
 
-    async def grow(self, count: int, why: str) -> None:  # noqa: ARG002
-        self.names += [f"n{len(self.names) + index}" for index in range(count)]
+    async def grow(self, count: int, why: str) -> bool:  # noqa: ARG002
+        if self.marks:
+            self.names += [f"n{len(self.names) + index}" for index in range(count)]
+        return self.marks
 
     async def leave(self, name: str, why: str) -> bool:  # noqa: ARG002
         if self.marks:
@@ -176,6 +178,18 @@ async def test_while_its_driver_cannot_act_it_decides_and_says_so_and_does_nothi
     world.driver.can_act = True
     await world.second()
     assert len(world.driver.names) > 1, "at once: what was decided meanwhile opened no window"
+
+
+async def test_a_growth_that_failed_is_tried_at_the_next_look() -> None:
+    world = World("a")
+    world.driver.marks = False
+    world.connections["a"] = 100_000
+    await world.second()
+    assert world.pool.last is not None
+    assert (world.driver.names, world.pool.last.is_done) == (["a"], False)
+    world.driver.marks = True
+    await world.second()
+    assert len(world.driver.names) > 1, "no window was opened"
 
 
 async def test_nobody_is_drained_who_could_not_be_marked() -> None:

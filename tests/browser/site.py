@@ -89,7 +89,7 @@ async def somebody(
         if enters:
             await page.fill("#name", name)
             await page.press("#name", "Enter")
-            await expect(page.locator("#status")).to_contain_text("connected", timeout=10_000)
+            await expect(page.locator("#status")).to_have_attribute("data-state", "open", timeout=15_000)
         yield person
     finally:
         await context.close()

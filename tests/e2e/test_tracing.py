@@ -114,7 +114,7 @@ async def test_the_ratio_is_the_share_that_is_traced_and_all_services_agree(
         names = [sorted(span.name for _, span in spans) for spans in collected.traces.values()]
         assert all(NAMES[0] in each for each in names), "nobody traces what ingress does not"
         whole = [each for each in names if each == sorted(NAMES)]
-        assert len(whole) >= 0.8 * expected, "best effort: a span may be lost on its way to the collector"
+        assert len(whole) >= 0.5 * expected, "best effort: a span may be lost on its way to the collector"
 
 
 async def test_without_a_collector_everything_goes_on_and_ends_in_time(

@@ -1,6 +1,6 @@
 // What the three pages share: elements made of text only, entering, the demo's addresses and tokens, the state of the connection.
 
-import { t, why } from "./i18n.js";
+import { keep, kept, t, why } from "./i18n.js";
 import { ask, LiveRoom, Sender } from "./sdk/liveroom.js";
 
 export const $ = (id) => document.getElementById(id);
@@ -37,7 +37,7 @@ export class Person {
     this.role = role;
     this.room = room;
     this.key = `user-${role}`;
-    this.user = sessionStorage.getItem(this.key) ?? "";
+    this.user = kept("sessionStorage", this.key) ?? "";
     this.signed = "";
     this.untilMs = 0;
     this.sender = new Sender({ ingress: config.ingress, token: () => this.token() });
@@ -50,18 +50,18 @@ export class Person {
     this.user = got.user;
     this.signed = got.token;
     this.untilMs = Date.now() + (got.ttl_s * 1000) / 2;
-    sessionStorage.setItem(this.key, got.user);
+    keep("sessionStorage", this.key, got.user);
     return this.signed;
   }
 }
 
 /** Shows the connection in the page's status line. */
-export function showConnection({ state, transport, gateway }) {
+export function showConnection({ state, transport, gateway, refused }) {
   const key = state === "open" && transport === "events" ? "events" : state === "waiting" && !navigator.onLine ? "offline" : state;
   const status = $("status");
   status.dataset.state = state;
   status.dataset.t = `state.${key}`;
-  status.textContent = t(`state.${key}`);
+  status.textContent = refused ? `${t(`state.${key}`)}: ${why(refused)}` : t(`state.${key}`);
   status.title = gateway;
 }
 
@@ -79,7 +79,7 @@ export function config() {
 /** Fills in the entry form, and calls `enter(person, room)` when somebody has entered. `role()`: as whom. */
 export async function entrance(enter, role = () => "viewer") {
   const asked = new URLSearchParams(location.search);
-  $("name").value = sessionStorage.getItem("name") ?? asked.get("name") ?? "";
+  $("name").value = kept("sessionStorage", "name") ?? asked.get("name") ?? "";
   $("room").value = asked.get("room") ?? "";
   $("entry").addEventListener("submit", async (event) => {
     event.preventDefault();
@@ -98,7 +98,7 @@ export async function entrance(enter, role = () => "viewer") {
     } finally {
       button.disabled = false;
     }
-    sessionStorage.setItem("name", person.name);
+    keep("sessionStorage", "name", person.name);
     $("where").textContent = room;
     $("entry").hidden = true;
     $("live").hidden = false;

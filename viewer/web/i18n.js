@@ -338,11 +338,28 @@ export const REFUSALS = {
   },
 };
 
+/** Reads what a browser keeps for us; null where it keeps nothing for this page (even asking throws then). */
+export function kept(storage, key) {
+  try {
+    return window[storage].getItem(key);
+  } catch {
+    return null;
+  }
+}
+
+export function keep(storage, key, value) {
+  try {
+    window[storage].setItem(key, value);
+  } catch {
+    // it is asked for again the next time
+  }
+}
+
 let language = pick();
 
 function pick() {
-  const kept = localStorage.getItem("language");
-  if (kept === "en" || kept === "zh") return kept;
+  const last = kept("localStorage", "language");
+  if (last === "en" || last === "zh") return last;
   return navigator.language.toLowerCase().startsWith("zh") ? "zh" : "en";
 }
 
@@ -370,7 +387,7 @@ export function translate(root = document) {
 export function switchable(button, changed = () => {}) {
   button.addEventListener("click", () => {
     language = language === "en" ? "zh" : "en";
-    localStorage.setItem("language", language);
+    keep("localStorage", "language", language);
     translate();
     changed();
   });

@@ -20,6 +20,10 @@ const RESTART = 1012;
 const clock = () => performance.now() / 1000;
 const sleep = (seconds) => new Promise((resolve) => setTimeout(resolve, seconds * 1000));
 
+/** Waits for what the application promised, but not for ever. */
+const within = (seconds, promise) =>
+  Promise.race([promise, sleep(seconds).then(() => Promise.reject(new Error(`no token within ${seconds} s`)))]);
+
 /** What an HTTP answer refused: `code` of the problem (RFC 9457), `retryAfterS` where waiting helps. */
 export class Refused extends Error {
   constructor(status, problem, retryAfterS) {
@@ -151,6 +155,7 @@ export class LiveRoom {
     this.eventsUntil = 0;
     this.hiddenAt = null;
     this.isOver = false;
+    this.refusal = null;
     this.watched = new AbortController();
   }
 
@@ -232,8 +237,15 @@ export class LiveRoom {
   #tell() {
     const { state, retryAt } = this.session;
     const transport = this.connection?.constructor.kind ?? null;
-    const told = { state, gateway: this.gateway, transport, retryInS: state === "waiting" ? Math.max(0, retryAt - clock()) : null };
-    const key = `${told.state} ${told.gateway} ${told.transport}`;
+    const isWaiting = state === "waiting";
+    const told = {
+      state,
+      gateway: this.gateway,
+      transport,
+      retryInS: isWaiting ? Math.max(0, retryAt - clock()) : null,
+      refused: isWaiting ? this.refusal : null,
+    };
+    const key = `${told.state} ${told.gateway} ${told.transport} ${told.refused?.code}`;
     if (key === this.told) return;
     this.told = key;
     this.#tellApp(this.onState, told);
@@ -258,7 +270,8 @@ export class LiveRoom {
       if (attempt !== this.attempt) return;
       won = await this.#open(entry, attempt);
     } catch (error) {
-      retryAfterS = error instanceof Refused ? error.retryAfterS : null;
+      this.refusal = error instanceof Refused ? error : null;
+      retryAfterS = this.refusal?.retryAfterS ?? null;
     }
     if (attempt !== this.attempt) {
       won?.connection.drop();
@@ -270,13 +283,14 @@ export class LiveRoom {
     }
     this.connection = won.connection;
     this.gateway = won.gateway.id;
+    this.refusal = null;
     won.started();
   }
 
   /** Asks the schedulers, in any order, until one answers. */
   async #entry() {
     const query = new URLSearchParams([...this.session.rooms.keys()].map((room) => ["room", room]));
-    const token = typeof this.token === "function" ? await this.token() : this.token;
+    const token = typeof this.token === "function" ? await within(ENTRY_S, this.token()) : this.token;
     const headers = token ? { Authorization: `Bearer ${token}` } : {};
     const urls = this.schedulers.map((url) => [Math.random(), url]).sort().map(([, url]) => url);
     for (const url of urls.slice(0, -1)) {

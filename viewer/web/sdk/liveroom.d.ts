@@ -67,6 +67,8 @@ export interface Connection {
   gateway: string;
   transport: "websocket" | "events" | null;
   retryInS: number | null;
+  /** While waiting: what the scheduler refused the last time, such as a token that is over. It is tried again all the same. */
+  refused: Refused | null;
 }
 
 export type Token = string | null | (() => string | null | Promise<string | null>);
