@@ -152,7 +152,7 @@ class Pulls:
         puller = self._server.pullers.get(token)
         if scheme.lower() != "bearer" or puller is None:
             raise ProblemError(
-                Code.TOKEN_INVALID, "a pull needs the token of hello, while the connection lasts and 5 minutes more"
+                Code.TOKEN_INVALID, "a pull needs the token of hello, while the connection lasts and some minutes more"
             )
         now_s = time.monotonic()
         bucket = self._buckets.get(token)

@@ -58,7 +58,6 @@ from liveroom.wire import (
     encode_frame,
 )
 
-PULL_TTL_S: Final = 300.0
 MAX_FORMER: Final = 100_000
 LATE_HEARTBEATS: Final = 3
 TICK_S: Final = 0.25
@@ -302,8 +301,9 @@ class Server:
         code = member.close_code
         counter = self._closes.get(code)
         (counter if counter is not None else self._other_closes["other" if code else "none"]).inc()
-        self.pullers[member.pull] = self.pullers[member.pull]._replace(until_s=now_s + PULL_TTL_S)
-        self._former[member.pull] = now_s + PULL_TTL_S
+        until_s = now_s + self.settings.pull_for_s
+        self.pullers[member.pull] = self.pullers[member.pull]._replace(until_s=until_s)
+        self._former[member.pull] = until_s
         if len(self._former) > MAX_FORMER:
             del self.pullers[self._former.popitem(last=False)[0]]
         address = self._addresses.pop(member, None)

@@ -312,6 +312,7 @@ class EdgeSettings(TicketSettings):
     max_unsent_total_bytes: int = Field(
         256 * 1024 * 1024, ge=65_536, description="unsent bytes of all viewers; over it the slowest are closed first"
     )
+    pull_for_s: float = Field(300.0, ge=0, le=3600, description="how long after its connection ended a viewer may still pull")
     pull_back_s: float = Field(600.0, gt=0, description="how far back viewers may pull messages from the log")
     tls_cert_file: Path | None = Field(
         None, description="certificate chain, PEM; with it the public port speaks TLS (wss, https)"

@@ -1,10 +1,10 @@
 """A long run with churn: does any process grow? `make soak`, or `python -m tests.soak --minutes 30`.
 
 Viewers come and go all the time, some by a cut connection; danmaku, gifts and likes are sent; memory and open files of every
-process are read every 10 s. So many come and go that the first five minutes are like an hour: a gateway remembers for five
-minutes who left, and its allocator is at its level after some 50,000 joins. Printed: the fitted slope of each process' memory
-in percent per 10 minutes after the first five (rooms, caches and the allocator fill before; windows of time are set so short
-that they do), and how many files it has more at the end. Exit code 1 over 1%, or with files that grow.
+process are read every 10 s. So many come and go that the first five minutes are like an hour: an allocator is at its level
+after some 50,000 joins. Printed: the fitted slope of each process' memory in percent per 10 minutes after the first five
+(rooms, caches and the allocator fill before; windows of time are set so short that they do), and how many files it has more
+at the end. Exit code 1 over 1%, or with files that grow.
 """
 
 import argparse
@@ -36,6 +36,7 @@ SENDS_PER_S = 100
 READ_S = 10.0
 TOKEN_S = 100
 DEDUPE_S = 120
+PULL_FOR_S = 30
 WARM_S = 300.0
 MOST_PERCENT = 1.0
 MOST_FILES = 20
@@ -88,7 +89,7 @@ async def soak(minutes: float) -> int:
             partitions=4,
             edges=2,
             canaries=1,
-            settings={"RATES": NO_RATES, "DEDUPE_S": str(DEDUPE_S), "ADDRESS_PER_S": "0"},
+            settings={"RATES": NO_RATES, "DEDUPE_S": str(DEDUPE_S), "ADDRESS_PER_S": "0", "PULL_FOR_S": str(PULL_FOR_S)},
         )
         await stack.enter_async_context(system)
         http = await stack.enter_async_context(aiohttp.ClientSession())
