@@ -9,7 +9,7 @@ import structlog
 
 from autoscaler.app import App
 from autoscaler.drivers.local import LocalDriver, Share
-from autoscaler.kafka import follow_orders, follow_reports, lead, send_order
+from autoscaler.kafka import DRY_GROUP, GROUP, follow_orders, follow_reports, lead, send_order
 from autoscaler.policy import USUAL, Policy, read_policy
 from autoscaler.pool import Pool
 from liveroom import service, topics
@@ -91,7 +91,7 @@ async def rule(settings: AutoscalerSettings, runtime: Runtime, pool: Pool) -> No
         pool.is_leading = is_leading
 
     async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(lead(settings.kafka, say))
+        tasks.create_task(lead(settings.kafka, say, DRY_GROUP if settings.dry_run else GROUP))
         while True:
             await pool.tick(time.monotonic())
             await asyncio.sleep(settings.interval_s)

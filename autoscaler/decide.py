@@ -7,7 +7,7 @@ once a second by the leader and by the simulator.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import Final, NamedTuple
 
@@ -62,14 +62,14 @@ class Observation(NamedTuple):
 class History(NamedTuple):
     """What earlier decisions leave behind.
 
-    `since_s`: of the first one. `wishes`: (when, how many were needed) within the window for going down. `totals`: (when, how
-    many viewers) of the last seconds. `before_event`: viewers there were before each event that is on.
+    `since_s`: of the first one. `wishes`: (when, how many were needed) within the window for going down. `totals`: (when,
+    viewers by gateway) of the last seconds. `before_event`: viewers there were before each event that is on.
     """
 
     since_s: float | None = None
     last_up_s: float = -math.inf
     last_down_s: float = -math.inf
-    totals: tuple[tuple[float, int], ...] = ()
+    totals: tuple[tuple[float, Mapping[str, int]], ...] = ()
     wishes: tuple[tuple[float, int], ...] = ()
     before_event: tuple[tuple[str, int], ...] = ()
 
@@ -117,10 +117,11 @@ def decide(seen: Observation, history: History, policy: Policy, now_s: float) ->
     serving = [report for report in known if report.state is GatewayState.SERVING]
     # Who does not report still has its viewers, as far as anybody knows; who is gone has none. So viewers who change their
     # gateway are no growth.
-    total = sum(gateway.report.connections or 0 for gateway in seen.gateways)
+    total = {gateway.report.gateway: gateway.report.connections or 0 for gateway in seen.gateways}
     totals = (*((at_s, many) for at_s, many in history.totals if at_s > now_s - TREND_S - 0.5), (now_s, total))
-    first_s, first = totals[0]
-    growth = (total - first) / max(now_s - first_s, TREND_S)
+    # What a gateway has when it is heard for the first time has not just come: it is we who come, or it was not heard for long.
+    first = {name: many for _, many_by_name in reversed(totals) for name, many in many_by_name.items()}
+    growth = (sum(total.values()) - sum(first.values())) / max(now_s - totals[0][0], TREND_S)
     need, before_event = _need(known, growth, history, policy, now_s)
     wishes = (*((at_s, many) for at_s, many in history.wishes if at_s > now_s - policy.down_window_s), (now_s, need.gateways))
     since_s = now_s if history.since_s is None else history.since_s

@@ -21,6 +21,7 @@ from liveroom.service import Runtime
 from liveroom.settings import KafkaSettings
 
 GROUP: Final = "autoscaler"
+DRY_GROUP: Final = "autoscaler-dry-run"  # who does nothing takes the lead from nobody who does
 RETRY_S: Final = 1.0
 LOOK_S: Final = 0.5
 ORDER_TIMEOUT_S: Final = 2.0
@@ -36,13 +37,13 @@ async def follow_reports(settings: KafkaSettings, pool: Pool, runtime: Runtime) 
             pool.hear(report, now_s)
 
 
-async def lead(settings: KafkaSettings, say: Callable[[bool], None]) -> None:
+async def lead(settings: KafkaSettings, say: Callable[[bool], None], group: str = GROUP) -> None:
     """Take part in the election, for ever; `say` whether we lead. Whoever loses the brokers does not lead."""
     while True:
         consumer = AIOKafkaConsumer(
             topic_name(settings, topics.GATEWAYS),
             **client_arguments(settings),
-            group_id=f"{settings.prefix}{GROUP}",
+            group_id=f"{settings.prefix}{group}",
             enable_auto_commit=False,
             session_timeout_ms=int(settings.session_timeout_s * 1000),
             heartbeat_interval_ms=int(settings.session_timeout_s * 1000 / 6),

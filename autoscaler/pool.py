@@ -41,8 +41,8 @@ class Driver(Protocol):
 
     can_act: bool  # whether what is ordered now can be carried out; `take` says it anew
 
-    async def take(self) -> bool:
-        """Begin to work, or carry on; say whether it can: another one may still be at it."""
+    async def take(self, *, may_act: bool) -> bool:
+        """Begin to work, or carry on; say whether it can: another one may still be at it. Not `may_act`: only look."""
 
     def release(self) -> None:
         """Stop working; the gateways go on."""
@@ -128,8 +128,9 @@ class Pool:
 
     async def tick(self, now_s: float) -> None:
         """Look, decide, and have it done. `now_s`: of the same clock as `hear`'s."""
-        self.is_working = self.is_leading and self.knows_orders and await self._driver.take()
-        self._leading.set(self.is_working)
+        may_act = not self._dry_run and not self.paused_by
+        self.is_working = self.is_leading and self.knows_orders and await self._driver.take(may_act=may_act)
+        self._leading.set(self.is_working and not self._dry_run)
         self._min.set(self.policy.min)
         self._max.set(self.policy.max)
         self._paused.set(bool(self.paused_by))
@@ -138,12 +139,13 @@ class Pool:
         if not self.is_working:
             self._driver.release()
             self._history, self._leaving, self._shedding, self.last = History(), {}, {}, None
+            for gauge in (self._desired, self._needed, self._demand):
+                gauge.set(0)
             return
         decision = decide(Observation(gateways, len(self._driver.running())), self._history, self.policy, time.time())
-        does = self._driver.can_act and not self._dry_run and not self.paused_by
-        done = does and await self._do(decision, now_s)
+        done = may_act and self._driver.can_act and await self._do(decision, now_s)
         self.note(decision, is_done=done)
-        if decision.desired != decision.actual:
+        if decision.desired != decision.actual and (done or self.noted[-1] is self.last):  # not every second anew
             self._made.counter(metrics.DECISIONS, decision.reason.value).inc()
             log.info(
                 "decided",
@@ -176,9 +178,9 @@ class Pool:
         if decision.desired > decision.actual:
             done = await self._driver.grow(decision.desired - decision.actual, why)
         for name in decision.drain:
-            if not await self._driver.leave(name, why):
+            if not (self.is_leading and await self._driver.leave(name, why)):
                 done = False
-                continue
+                break  # whatever is in the way is in the way of the others too
             self._leaving[name] = now_s
             await self._order(name, OrderKind.DRAIN, decision.detail)
         leaving = self._driver.leaving()
@@ -190,7 +192,9 @@ class Pool:
             )
             if report is not None and report.state is not GatewayState.DRAINING:
                 await self._order(name, OrderKind.DRAIN, "being emptied")  # the first order was lost, or not heard yet
-            if is_empty or now_s - since_s > self._empty_s:
+            # Who hears from nobody does not know who is late.
+            is_late = now_s - since_s > self._empty_s and any(one.is_known for one in self.gateways(now_s))
+            if self.is_leading and (is_empty or is_late):
                 await self._driver.end(name, "it is empty" if is_empty else f"not empty after {self._empty_s:.0f} s")
         await self._shed(decision, now_s)
         return done
@@ -198,6 +202,7 @@ class Pool:
     async def _shed(self, decision: Decision, now_s: float) -> None:
         """Tell who is to shed, again after a while; tell those who are not any more."""
         wanted = {shed.gateway: shed.rate_per_s for shed in decision.shed if shed.rate_per_s > 0}
+        wanted = {name: rate for name, rate in wanted.items() if name not in self._leaving}
         for name in [name for name in self._shedding if name not in wanted]:
             del self._shedding[name]
             if name not in self._leaving:

@@ -367,7 +367,7 @@ class AutoscalerSettings(TokenSettings):
     kubernetes_namespace: str = Field("default", min_length=1, description="namespace of the gateways' Deployment")
     kubernetes_deployment: str = Field("edge", min_length=1, description="the gateways' Deployment")
     kubernetes_timeout_s: float = Field(
-        2.0, gt=0, le=30, description="time for one thing asked of the Kubernetes API; then it is asked anew at the next look"
+        2.0, gt=0, le=3, description="time for one thing asked of the Kubernetes API; then it is asked anew at the next look"
     )
     advisory_host: str = Field("127.0.0.1", description="address of the advisory port; 0.0.0.0 in a container")
     advisory_port: int = Field(8004, ge=0, le=65_535, description="gRPC port that KEDA asks how many gateways it takes")

@@ -12,6 +12,7 @@ guess: while the API does not answer nothing is scaled, and a scale that somebod
 import argparse
 import asyncio
 import json
+import math
 import os
 import sys
 import time
@@ -35,10 +36,11 @@ ADDRESS: Final = "liveroom.dev/address"
 ZONE: Final = "topology.kubernetes.io/zone"
 TEMPLATE: Final = "pod-template-hash"
 COST: Final = "controller.kubernetes.io/pod-deletion-cost"
-LOWEST_COST: Final = -100_000
-SETTLE_S: Final = (
-    1.0  # the ReplicaSet's view of pods is a moment old: so long a cost must have been seen before it is relied on
-)
+LEAVING_COST: Final = -100_000
+DUE_COST: Final = -200_000  # below those that are still being emptied
+SETTLE_S: Final = 1.0  # the ReplicaSet sees pods a moment late: so long a cost must have been seen before it is relied on
+STUCK_S: Final = 60.0  # a pod that is not running by then is counted on no more
+WRONG_PAUSE_S: Final = 300.0
 ADDRESS_ORDER: Final = ("ExternalDNS", "ExternalIP", "InternalDNS", "InternalIP", "Hostname")  # Agones'
 ADDRESS_ATTEMPTS: Final = 10
 _ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
@@ -68,9 +70,18 @@ class _PodSpec(msgspec.Struct, rename="camel"):
     node_name: str = ""
 
 
-class _PodStatus(msgspec.Struct):
+class _ContainerState(msgspec.Struct):
+    waiting: msgspec.Raw | None = None
+
+
+class _ContainerStatus(msgspec.Struct):
+    state: _ContainerState = msgspec.field(default_factory=_ContainerState)
+
+
+class _PodStatus(msgspec.Struct, rename="camel"):
     phase: str = ""
     conditions: list[_Condition] = []
+    container_statuses: list[_ContainerStatus] = []
 
 
 class Pod(msgspec.Struct):
@@ -96,9 +107,14 @@ class Pod(msgspec.Struct):
         return LEAVING in self.metadata.annotations
 
     @property
-    def has_served(self) -> bool:
-        """Whether it may have viewers: one that never ran has none."""
-        return self.status.phase == "Running"
+    def is_due(self) -> bool:
+        """Whether it is empty, or late: it is to go now."""
+        return self.is_leaving and _cost(self.metadata.annotations) <= DUE_COST
+
+    @property
+    def runs(self) -> bool:
+        """Whether it may have viewers: one without a node, an image or a process has none."""
+        return self.status.phase == "Running" and not any(one.state.waiting for one in self.status.container_statuses)
 
     @property
     def rank(self) -> tuple[bool, bool, bool, int]:
@@ -148,23 +164,26 @@ class KubernetesDriver:
         self._api: client.ApiClient | None = None
         self._scale: Scale | None = None
         self._pods: list[Pod] = []
-        self._due: dict[str, str] = {}  # name -> why: they are empty, or late
-        self._marked_s: dict[str, float] = {}  # uid -> since when it is seen to be leaving
+        self._due_s: dict[str, float] = {}  # uid -> since when it is seen to be due
+        self._idle_s: dict[str, float] = {}  # uid, or a place that has no pod -> since when it does not run
+        self._wrong_s = -math.inf  # when pods went that were not to go
         self._cut: _Cut | None = None
         self._ordered: set[int] = set()  # replicas that we know of: as seen, and as we asked for
         self._held = ""
+        self._told: dict[str, Failure] = {}  # what fails at the moment, and has been told
 
-    async def take(self) -> bool:
+    async def take(self, *, may_act: bool) -> bool:
         """Look at the Deployment and its pods, and carry on with what is due; say whether it was ever seen.
 
         Where the API does not answer now, `can_act` says so.
         """
         self.can_act = await self._tried(self._look(), "looking at the Deployment")
         if self.can_act:
-            for pod in self._pods:
-                if pod.is_alive and pod.is_leaving and COST not in pod.metadata.annotations:  # somebody marked it by hand
-                    await self.leave(pod.name, pod.metadata.annotations[LEAVING])
             await self._check()
+        if self.can_act and may_act:
+            for pod in self._pods:
+                if pod.is_alive and pod.is_leaving and _cost(pod.metadata.annotations) > LEAVING_COST:  # marked by hand
+                    await self.leave(pod.name, pod.metadata.annotations[LEAVING])
             await self._lower()
         return self._scale is not None
 
@@ -172,32 +191,35 @@ class KubernetesDriver:
         """Forget what was seen and what was due; the annotations say it to whoever goes on."""
         self.can_act = False
         self._scale, self._cut = None, None
-        self._pods, self._due, self._marked_s, self._ordered = [], {}, {}, set()
+        self._pods, self._due_s, self._idle_s, self._ordered = [], {}, {}, set()
 
     def running(self) -> list[str]:
-        """Return the pods that are to stay, those too that are ordered and not there yet."""
-        alive = [pod for pod in self._pods if pod.is_alive]
-        missing = max(0, self._replicas - len(alive))
-        return [pod.name for pod in alive if not pod.is_leaving] + [f"ordered-{number}" for number in range(missing)]
+        """Return the pods that are to stay, those too that are ordered and not there yet; not those that are stuck."""
+        staying = {pod.metadata.uid: pod.name for pod in self._pods if pod.is_alive and not pod.is_leaving}
+        staying |= {place: place for place in self._missing()}
+        return [name for uid, name in staying.items() if not self._is_stuck(uid)]
 
     def leaving(self) -> list[str]:
-        """Return the pods that are being emptied and not yet terminating."""
-        return [pod.name for pod in self._pods if pod.is_alive and pod.is_leaving]
+        """Return the pods that are being emptied, or terminating: they may still have viewers."""
+        return [pod.name for pod in self._pods if pod.is_leaving or pod.metadata.deletion_timestamp is not None]
 
     async def grow(self, count: int, why: str) -> bool:
-        """Order so many more; say whether the API took it."""
-        return await self._resize(self._replicas + count, "ScaledOut", why)
+        """Order so many more, of which those that are stuck may become some; say whether the API took it."""
+        stuck = sum(map(self._is_stuck, self._idle_s))
+        return count <= stuck or await self._resize(self._replicas + count - stuck, "ScaledOut", why)
 
     async def leave(self, name: str, why: str) -> bool:
         """Mark a pod as leaving, and have the ReplicaSet take it before others; say whether that was done."""
         if name not in (pod.name for pod in self._pods if pod.is_alive):
             return False
-        marks = {LEAVING: why[:200], COST: str(LOWEST_COST)}
-        return await self._tried(self._annotate(name, marks), f"marking {name}")
+        marks = {LEAVING: why[:200], COST: str(LEAVING_COST)}
+        return await self._tried(self._annotate(name, marks), "marking a pod as leaving")
 
     async def end(self, name: str, why: str) -> None:
-        """Have a pod go that is empty, or late; that is done at the next look."""
-        self._due[name] = why
+        """Have a pod go that is empty, or late: before all others, once the ReplicaSet must have seen that."""
+        if any(pod.name == name and pod.is_alive and pod.is_leaving and not pod.is_due for pod in self._pods):
+            marks = {LEAVING: why[:200], COST: str(DUE_COST)}
+            await self._tried(self._annotate(name, marks), "marking a pod as due")
 
     async def watch(self) -> None:
         """Hold the connection to the API until cancelled."""
@@ -226,10 +248,19 @@ class KubernetesDriver:
         if self._ordered and scale.spec.replicas not in self._ordered:
             log.warning("scaled_by_somebody_else", was=sorted(self._ordered), replicas=scale.spec.replicas)
         self._scale, self._pods, self._ordered = scale, pods.items, {scale.spec.replicas}
-        leaving = {pod.metadata.uid for pod in self._pods if pod.is_alive and pod.is_leaving}
         now_s = time.monotonic()
-        self._marked_s = {uid: self._marked_s.get(uid, now_s) for uid in leaving}
-        self._due = {name: why for name, why in self._due.items() if name in self.leaving()}
+        alive = [pod for pod in self._pods if pod.is_alive]
+        self._due_s = {uid: self._due_s.get(uid, now_s) for uid in (pod.metadata.uid for pod in alive if pod.is_due)}
+        idle = [pod.metadata.uid for pod in alive if not pod.runs and not pod.is_leaving] + self._missing()
+        self._idle_s = {uid: self._idle_s.get(uid, now_s) for uid in idle}
+
+    def _missing(self) -> list[str]:
+        """Return a name for each pod that is ordered and not there."""
+        return [f"ordered-{number}" for number in range(self._replicas - sum(pod.is_alive for pod in self._pods))]
+
+    def _is_stuck(self, uid: str) -> bool:
+        """Say whether a pod, or the place of one, has not been running for long."""
+        return time.monotonic() - self._idle_s.get(uid, math.inf) > STUCK_S
 
     async def _check(self) -> None:
         """Look who went at the last scale-in, and say so."""
@@ -243,6 +274,7 @@ class KubernetesDriver:
         gone = {uid: name for uid, name in cut.before.items() if uid not in alive}
         wrong = sorted(name for uid, name in gone.items() if uid not in cut.due)
         if wrong:
+            self._wrong_s = time.monotonic()
             self._wrong.inc(len(wrong))
             log.error("wrong_pods_went", pods=wrong, emptied=sorted(cut.before.get(uid, uid) for uid in cut.due))
             await self._say("WrongPodsRemoved", f"these were not emptied before: {', '.join(wrong)}", "Warning")
@@ -252,13 +284,14 @@ class KubernetesDriver:
     async def _lower(self) -> None:
         """Lower the scale by the pods that are due, unless something that serves would go."""
         alive = [pod for pod in self._pods if pod.is_alive]
-        settled_s = time.monotonic() - SETTLE_S
-        due = [
-            pod for pod in alive if pod.name in self._due and self._marked_s.get(pod.metadata.uid, settled_s + 1) <= settled_s
-        ]
+        now_s = time.monotonic()
+        due = [pod for pod in alive if pod.is_due and now_s - self._due_s[pod.metadata.uid] >= SETTLE_S]
         if not due:
             return
-        held = why_not(alive, due, self._replicas)
+        missing = self._missing()
+        held = why_not(alive, due, self._replicas - (len(missing) if all(map(self._is_stuck, missing)) else 0))
+        if now_s - self._wrong_s < WRONG_PAUSE_S:
+            held = "other pods went than those that were emptied, a moment ago"
         if held != self._held:
             self._held = held
             log.info("scale_in_waits" if held else "scale_in_goes_on", why=held)
@@ -266,15 +299,15 @@ class KubernetesDriver:
             return
         names = ", ".join(sorted(pod.name for pod in due))
         replicas = self._replicas - len(due)
-        served = {pod.metadata.uid: pod.name for pod in alive if pod.has_served}
+        served = {pod.metadata.uid: pod.name for pod in alive if pod.runs}
         self._cut = _Cut(served, {pod.metadata.uid for pod in due}, replicas)
-        await self._resize(replicas, "ScaledIn", f"{names}: {self._due[due[0].name]}")
+        await self._resize(replicas, "ScaledIn", f"{names}: {due[0].metadata.annotations[LEAVING]}")
 
     async def _resize(self, replicas: int, reason: str, why: str) -> bool:
         """Have so many replicas, and say why on the Deployment; say whether the API took it."""
         before = self._replicas
         self._ordered.add(replicas)  # also where the answer gets lost
-        if not await self._tried(self._set(replicas), f"scaling from {before} to {replicas}"):
+        if not await self._tried(self._set(replicas), "writing the scale"):
             return False
         log.info("scaled", reason=reason, before=before, replicas=replicas, why=why)
         await self._say(reason, f"from {before} to {replicas}: {why}", "Normal")
@@ -323,7 +356,7 @@ class KubernetesDriver:
             count=1,
         )
         answer = core.create_namespaced_event_without_preload_content(self._namespace, event)
-        await self._tried(_read(answer, msgspec.Raw), f"the event {reason}")
+        await self._tried(_read(answer, msgspec.Raw), "writing an event")
 
     async def _tried(self, work: Awaitable[object], what: str) -> bool:
         """Wait for `work`, but not long; say whether it was done, and count and tell why not."""
@@ -333,8 +366,12 @@ class KubernetesDriver:
         except _FAILURES as error:
             failure = failure_of(error)
             self._failures[failure].inc()
-            log.warning("kubernetes_failed", what=what, why=failure.value, error=_words(error))
+            if self._told.get(what) is not failure:  # not every second anew
+                self._told[what] = failure
+                log.warning("kubernetes_failed", what=what, why=failure.value, error=_words(error))
             return False
+        if self._told.pop(what, None) is not None:
+            log.info("kubernetes_answers", what=what)
         return True
 
     async def _connected(self) -> client.ApiClient:
@@ -349,13 +386,14 @@ def why_not(alive: Iterable[Pod], due: Iterable[Pod], replicas: int) -> str:
     The ReplicaSet has to have what it was told before it is told anew, and those it would take must be due ones, or such as
     never served anybody.
     """
-    alive, due = sorted(alive, key=lambda pod: pod.rank), list(due)
+    alive, due = list(alive), list(due)
     if len(alive) != replicas:
         return f"{len(alive)} pods of {replicas} are there"
     if len({pod.metadata.labels.get(TEMPLATE, "") for pod in alive}) > 1:
         return "a new version is being rolled out"
     names = {pod.name for pod in due}
-    others = [pod.name for pod in alive[: len(due)] if pod.name not in names and pod.has_served]
+    first = sorted(alive, key=lambda pod: (pod.rank, pod.name in names))[: len(due)]  # of equals it may take any
+    others = [pod.name for pod in first if pod.name not in names and pod.runs]
     return f"{', '.join(others)} would go first" if others else ""
 
 

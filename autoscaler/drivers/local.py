@@ -99,8 +99,9 @@ class LocalDriver:
         self._lock: IO[str] | None = None
         self._turn = asyncio.Lock()  # starting one takes a while, and nobody is to start it twice
 
-    async def take(self) -> bool:
+    async def take(self, *, may_act: bool = True) -> bool:
         """Take over what runs; say whether it is ours now: another driver may still hold it."""
+        del may_act  # it only looks
         if self._lock is None:
             self._lock = await asyncio.to_thread(_locked, self._folder)
             if self._lock is not None:

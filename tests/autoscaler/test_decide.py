@@ -88,6 +88,18 @@ def test_a_gateway_that_fails_is_no_growth_when_its_viewers_come_back() -> None:
         history = decision.history
 
 
+@pytest.mark.parametrize("heard", [1, 6])
+def test_who_is_heard_late_is_no_crowd_that_comes(heard: int) -> None:
+    """A new leader hears one gateway after the other, and so does an old one when Kafka is back."""
+    reports = many(11, connections=5000)
+    history = decide(seen(*reports[:heard], running=11), History(), POLICY, NOW_S).history
+    for second in range(1, 10):
+        decision = decide(seen(*reports), history, POLICY, NOW_S + second)
+        assert decision.reason is not Reason.TREND
+        assert decision.desired <= 11
+        history = decision.history
+
+
 def test_an_event_is_prepared_for_and_held() -> None:
     at = datetime(2026, 11, 24, 12, 10, tzinfo=UTC)
     policy = Policy(min=2, max=50, events=(Event("star", at, 80_000, lead_s=120, hold_s=600),))

@@ -50,7 +50,11 @@ CHEAP = "-100000"
         pytest.param([pod("a"), pod("b")], [pod("x", cost=CHEAP)], 2, "3 pods of 2 are there", id="one is to go already"),
         pytest.param([pod("a", version="2")], [pod("x", cost=CHEAP)], 2, "a new version is being rolled out", id="a rollout"),
         pytest.param([pod("a"), pod("b", cost="odd")], [pod("x", cost=CHEAP)], 3, "", id="a cost that is no number"),
-        pytest.param([pod("a", cost="-200000")], [pod("x", cost=CHEAP)], 2, "a would go first", id="one that is cheaper still"),
+        pytest.param([pod("w", cost=CHEAP)], [pod("x", cost=CHEAP)], 2, "w would go first", id="of equals it may be any"),
+        pytest.param([pod("w", cost=CHEAP)], [pod("a", cost="-200000")], 2, "", id="one that is still being emptied stays"),
+        pytest.param(
+            [pod("a", cost="-300000")], [pod("x", cost="-200000")], 2, "a would go first", id="one that is cheaper still"
+        ),
     ],
 )
 def test_the_scale_is_lowered_only_where_nothing_that_serves_would_go(

@@ -18,8 +18,10 @@ class Names:
         self.emptied: list[str] = []
         self.ended: list[str] = []
         self.mine = self.can_act = self.marks = True
+        self.may_act = False
 
-    async def take(self) -> bool:
+    async def take(self, *, may_act: bool) -> bool:
+        self.may_act = may_act
         return self.mine
 
     def release(self) -> None:
@@ -143,6 +145,7 @@ async def test_a_pause_and_a_dry_run_decide_and_do_nothing() -> None:
         assert world.driver.names == ["a"]
         assert world.pool.last is not None
         assert (world.pool.last.decision.desired, world.pool.last.is_done) == (2, False)
+        assert not world.driver.may_act, "what is under way waits too"
         world.pool.obey(Order(1, "a", 7, OrderKind.RESUME, 0, "even"))
         assert world.pool.paused_by in {"", "op"}, "orders to gateways are not for the pool"
     world = World("a")
@@ -152,6 +155,19 @@ async def test_a_pause_and_a_dry_run_decide_and_do_nothing() -> None:
     world.pool.obey(Order(1, POOL, 0, OrderKind.RESUME, 0, "op"))
     await world.second()
     assert len(world.driver.names) == 2, "at once: what was decided in the pause opened no window"
+
+
+async def test_while_nobody_is_heard_nobody_is_late() -> None:
+    world = World("a", "b")
+    world.connections |= {"a": 5, "b": 6}
+    await world.second(5)
+    assert world.driver.emptied == ["a"]
+    for _ in range(100):
+        world.now_s += 1
+        await world.pool.tick(world.now_s)
+    assert world.driver.ended == []
+    await world.second()
+    assert world.driver.ended == ["a"], "when others are heard again, it is"
 
 
 async def test_who_does_not_lead_or_whose_driver_is_taken_does_nothing() -> None:

@@ -66,6 +66,7 @@ SECRETS: Final = {
 }
 SECRETS["production-keda"] = SECRETS["production"]
 
+OURS: Final = {"matchLabels": {"app.kubernetes.io/part-of": "liveroom"}}
 each_overlay = pytest.mark.parametrize("overlay", OVERLAYS)
 each_service = pytest.mark.parametrize("service", SETTINGS)
 
@@ -366,11 +367,9 @@ def test_a_service_has_the_secrets_it_needs_and_no_others(overlay: str) -> None:
 def test_nobody_may_ask_the_api_for_more_than_it_needs(overlay: str) -> None:
     scale = {"apiGroups": ["apps"], "resources": ["deployments/scale"], "resourceNames": ["edge"], "verbs": ["get", "update"]}
     (role,) = objects(overlay, "Role")
-    assert role["rules"] == [
-        *([scale] if overlay != "production-keda" else []),
-        {"apiGroups": [""], "resources": ["pods"], "verbs": ["list", "patch"]},
-        {"apiGroups": [""], "resources": ["events"], "verbs": ["create"]},
-    ]
+    pods = {"apiGroups": [""], "resources": ["pods"], "verbs": ["list", "patch"]}
+    events = {"apiGroups": [""], "resources": ["events"], "verbs": ["create"]}
+    assert role["rules"] == ([] if overlay == "production-keda" else [scale, pods, events])
     (of_nodes,) = objects(overlay, "ClusterRole")
     assert of_nodes["rules"] == [{"apiGroups": [""], "resources": ["nodes"], "verbs": ["get"]}]
     bound = {
@@ -439,8 +438,9 @@ def test_a_network_policy_is_about_pods_and_ports_that_exist(overlay: str) -> No
 
 @each_overlay
 def test_from_outside_only_public_ports_can_be_reached(overlay: str) -> None:
-    (everything,) = (made["spec"] for made in objects(overlay, "NetworkPolicy") if made["spec"]["podSelector"] == {})
-    assert everything == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+    (everything,) = (made["spec"] for made in objects(overlay, "NetworkPolicy") if made["metadata"]["name"] == "deny")
+    assert everything == {"podSelector": OURS, "policyTypes": ["Ingress", "Egress"]}
+    assert selected(overlay, OURS) == set(SETTINGS)
     from_anywhere, internal = set(), []
     for made in objects(overlay, "NetworkPolicy"):
         for rule in made["spec"].get("ingress", ()):

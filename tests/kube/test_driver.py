@@ -1,6 +1,8 @@
 """The driver against a real API server: it has the rights of its account and no others; pods are small web servers."""
 
 import asyncio
+import itertools
+import json
 import random
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -16,11 +18,12 @@ from autoscaler.drivers.kubernetes import ADDRESS, COST, LEAVING, KubernetesDriv
 from autoscaler.pool import Failure
 from liveroom import metrics
 from liveroom.service import Metrics
-from tests.kube.nodes import Nodes, account_token
+from tests.kube.nodes import Nodes, account_token, connected
 from tests.kube.plane import Plane
 
 pytestmark = [pytest.mark.kube, pytest.mark.timeout(300)]
 SPACE = "default"
+RIGHTS = {"ServiceAccount", "Role", "RoleBinding", "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"}
 BASE = Path(__file__).parents[2] / "deploy" / "base"
 # What is asked of it must be there before it can be taken away: /ready is a file in the pod's folder.
 SERVER = ["sh", "-c", "touch ready; exec python3 -m http.server 8080 --bind $POD_IP"]
@@ -123,7 +126,7 @@ async def until(driver: KubernetesDriver, holds: Callable[[], bool], timeout_s: 
     """Look as the pool does, until something holds."""
     async with asyncio.timeout(timeout_s):
         while True:
-            await driver.take()
+            await driver.take(may_act=True)
             if holds():
                 return
             await asyncio.sleep(0.2)
@@ -132,7 +135,7 @@ async def until(driver: KubernetesDriver, holds: Callable[[], bool], timeout_s: 
 def rights() -> list[dict[str, Any]]:
     """The autoscaler's account, role and binding, as they are deployed."""
     found = [one for file in sorted(BASE.glob("autoscaler*.yaml")) for one in yaml.safe_load_all(file.read_text())]
-    return [one for one in found if one["kind"] in {"ServiceAccount", "Role", "RoleBinding"}]
+    return [one for one in found if one["kind"] in RIGHTS]
 
 
 @pytest.fixture
@@ -158,7 +161,7 @@ async def test_in_twenty_scale_ins_exactly_the_emptied_pods_go(world: World) -> 
     await create(world, 6)
     went = 0
     async with world.driver() as driver:
-        await driver.take()
+        await driver.take(may_act=True)
         while went < 20:
             due = set(chance.sample(sorted(driver.running()), chance.choice((1, 1, 2))))
             for name in due:
@@ -175,11 +178,11 @@ async def test_in_twenty_scale_ins_exactly_the_emptied_pods_go(world: World) -> 
             assert before - left == due
             went += 1
             await until(driver, lambda: driver._cut is None)
-            await driver.take()
+            await driver.take(may_act=True)
             await driver.grow(len(due), "connections: a test")
             await until(driver, lambda: len(driver.running()) == 6)
             await world.ready(6)
-            await driver.take()
+            await driver.take(may_act=True)
     events = await world.events()
     assert (len(events["ScaledIn"]), len(events["ScaledOut"]), "WrongPodsRemoved" in events) == (20, 20, False)
     assert events["ScaledIn"][0].startswith("from 6 to ")
@@ -189,15 +192,30 @@ async def test_in_twenty_scale_ins_exactly_the_emptied_pods_go(world: World) -> 
     assert {failure: world.counted(failure) for failure in Failure} == dict.fromkeys(Failure, 0)
 
 
+async def test_of_several_that_are_being_emptied_only_those_go_that_are_empty(world: World) -> None:
+    names = sorted(await create(world, 6))
+    async with world.driver() as driver:
+        await driver.take(may_act=True)
+        for name in names[:5]:
+            assert await driver.leave(name, "a test")
+        for due in (names[2], names[4], names[0]):
+            await until(driver, lambda due=due: due in driver.leaving())  # type: ignore[misc]
+            await driver.end(due, "it is empty")
+            await until(driver, lambda due=due: due not in driver.leaving())  # type: ignore[misc]
+        assert await world.ready(3) == {names[1], names[3], names[5]}
+    assert world.wrong == 0
+
+
 async def test_nothing_that_serves_goes_because_it_is_not_ready(world: World) -> None:
     names = sorted(await create(world, 3))
     async with world.driver() as driver:
-        await driver.take()
+        await driver.take(may_act=True)
         world.touch(names[0], ready=False)
         async with asyncio.timeout(10):
             while is_ready((await world.pods())[names[0]]):  # noqa: ASYNC110 - it is asked over HTTP
                 await asyncio.sleep(0.1)
         await driver.leave(names[1], "a test")
+        await driver.take(may_act=True)
         await driver.end(names[1], "late")
         await until(driver, lambda: "would go first" in driver._held)
         assert await world.replicas() == 3
@@ -207,7 +225,7 @@ async def test_nothing_that_serves_goes_because_it_is_not_ready(world: World) ->
         assert world.wrong == 0
 
 
-async def test_ordered_pods_that_find_no_node_go_before_those_that_serve(world: World) -> None:
+async def test_ordered_pods_that_find_no_node_go_before_those_that_serve(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     await world.apps.create_namespaced_deployment(
         SPACE,
         deployment(10, ports=[{"containerPort": 8080, "hostPort": 8080}]),  # type: ignore[arg-type]
@@ -215,12 +233,17 @@ async def test_ordered_pods_that_find_no_node_go_before_those_that_serve(world: 
     async with asyncio.timeout(30):
         while sum(map(is_ready, (await world.pods()).values())) < 8:  # noqa: ASYNC110 - it is asked over HTTP
             await asyncio.sleep(0.1)
+    monkeypatch.setattr("autoscaler.drivers.kubernetes.STUCK_S", 2)
     async with world.driver() as driver:
-        await driver.take()
+        await driver.take(may_act=True)
         assert len(driver.running()) == 10
+        await until(driver, lambda: len(driver.running()) == 8)
+        assert await driver.grow(2, "a test")
+        assert await world.replicas() == 10, "those that wait for a node are as good as more of them"
         serving = {name for name, pod in (await world.pods()).items() if is_ready(pod)}
         due = min(serving)
         await driver.leave(due, "a test")
+        await driver.take(may_act=True)
         await driver.end(due, "it is empty")
         await until(driver, lambda: due not in driver.leaving(), 30)
         assert serving - set(await world.pods()) == {due}
@@ -230,11 +253,11 @@ async def test_ordered_pods_that_find_no_node_go_before_those_that_serve(world: 
 async def test_what_one_began_the_next_one_ends(world: World) -> None:
     names = sorted(await create(world, 3))
     async with world.driver() as driver:
-        await driver.take()
+        await driver.take(may_act=True)
         await driver.leave(names[2], "a test")
     async with world.driver() as driver:
         assert driver.running() == []
-        assert await driver.take()
+        assert await driver.take(may_act=True)
         assert (sorted(driver.running()), driver.leaving()) == (names[:2], [names[2]])
         await driver.end(names[2], "it is empty")
         await until(driver, lambda: driver.leaving() == [])
@@ -244,14 +267,14 @@ async def test_what_one_began_the_next_one_ends(world: World) -> None:
 async def test_a_scale_that_somebody_else_changed_is_looked_at_anew(world: World) -> None:
     names = await create(world, 2)
     async with world.driver() as driver, world.driver() as other:
-        await driver.take()
-        await other.take()
+        await driver.take(may_act=True)
+        await other.take(may_act=True)
         await other.grow(1, "the other")
         await driver.grow(1, "on what was")
         assert (world.counted(Failure.CONFLICT), await world.replicas()) == (1, 3)
         await world.ready(3)
         await asyncio.sleep(1)  # the Deployment's status is another change
-        await driver.take()
+        await driver.take(may_act=True)
         assert len(driver.running()) == 3
         await driver.grow(1, "on what is")
         assert await world.replicas() == 4
@@ -268,12 +291,12 @@ async def test_a_rollout_is_not_disturbed(world: World) -> None:
         }
     }
     async with world.driver() as driver:
-        await driver.take()
+        await driver.take(may_act=True)
         await world.apps.patch_namespaced_deployment("edge", SPACE, body, _content_type="application/merge-patch+json")
         held: set[str] = set()
         async with asyncio.timeout(40):
             while True:
-                await driver.take()
+                await driver.take(may_act=True)
                 if not driver.leaving():
                     chosen = next(name for name in driver.running() if not name.startswith("ordered"))
                     await driver.leave(chosen, "a test")
@@ -292,14 +315,14 @@ async def test_a_rollout_is_not_disturbed(world: World) -> None:
 async def test_an_api_server_that_hangs_or_is_away_costs_two_seconds_and_nothing_else(world: World) -> None:
     names = await create(world, 2)
     async with world.driver() as driver:
-        assert await driver.take()
+        assert await driver.take(may_act=True)
         for fault in ("hangs", "is away"):
             if fault == "hangs":
                 world.plane.pause("kube-apiserver", on=True)
             else:
                 await world.plane.stop("kube-apiserver")
             began_s = time.monotonic()
-            assert await driver.take()
+            assert await driver.take(may_act=True)
             assert time.monotonic() - began_s < 2.5
             assert not driver.can_act
             assert set(driver.running()) == names, "what was seen last"
@@ -342,17 +365,46 @@ async def test_it_has_no_other_rights(world: World) -> None:
         assert "orbidden" in said, (refused, said)
 
 
+async def test_of_pods_it_may_change_annotations_alone(world: World) -> None:
+    (name,) = await create(world, 1)
+    patches: tuple[dict[str, Any], ...] = (
+        {"spec": {"containers": [{"name": "edge", "image": "mine"}]}},
+        {"spec": {"activeDeadlineSeconds": 1}},
+        {"metadata": {"labels": {"app": "other"}}},
+        {"metadata": {"finalizers": ["example.com/stay"]}},
+    )
+    async with await connected(world.plane.folder / "autoscaler.kubeconfig") as api:
+
+        async def refused(patch: dict[str, Any]) -> str:
+            merge = "application/strategic-merge-patch+json"
+            answer = await client.CoreV1Api(api).patch_namespaced_pod_without_preload_content(
+                name, SPACE, patch, _content_type=merge
+            )
+            return "" if answer.status < 300 else str(json.loads(await answer.read())["message"])
+
+        async with asyncio.timeout(30):  # a new policy is in force after a moment
+            for number in itertools.count():
+                if await refused({"metadata": {"labels": {"probe": str(number)}}}):
+                    break
+                await asyncio.sleep(0.5)
+        said = [await refused(patch) for patch in patches]
+        assert all("may change annotations of pods and nothing else" in one for one in said), said
+    async with world.driver() as driver:
+        await driver.take(may_act=True)
+        assert await driver.leave(name, "a test")
+
+
 async def test_without_a_deployment_or_rights_it_says_what_is_missing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     async with world.driver() as driver:
-        assert not await driver.take()
+        assert not await driver.take(may_act=True)
         assert world.counted(Failure.OTHER) == 1
         await create(world, 1)
-        assert await driver.take()
+        assert await driver.take(may_act=True)
         assert driver.can_act
         await world.plane.kubectl("delete", "rolebinding", "autoscaler")
         async with asyncio.timeout(10):
             while world.counted(Failure.REFUSED) == 0:
-                await driver.take()
+                await driver.take(may_act=True)
                 await asyncio.sleep(0.2)
         assert not driver.can_act
 
@@ -362,7 +414,7 @@ async def test_a_pod_that_somebody_marks_by_hand_is_emptied_and_goes(world: Worl
     async with world.driver() as driver:
         code, _, said = await world.plane.kubectl("annotate", f"pod/{names[1]}", f"{LEAVING}=its node is to go")
         assert code == 0, said
-        await driver.take()
+        await driver.take(may_act=True)
         assert (driver.leaving(), len(driver.running())) == ([names[1]], 2)
         await driver.end(names[1], "it is empty")
         await until(driver, lambda: driver.leaving() == [])
@@ -373,7 +425,7 @@ async def test_a_pod_that_somebody_marks_by_hand_is_emptied_and_goes(world: Worl
 async def test_a_mark_is_what_it_says(world: World) -> None:
     names = await create(world, 1)
     async with world.driver() as driver:
-        await driver.take()
+        await driver.take(may_act=True)
         assert await driver.leave(min(names), "fewer: 1 would do")
         assert not await driver.leave("ordered-0", "not there yet")
     annotations = (await world.pods())[min(names)]["metadata"]["annotations"]
