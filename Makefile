@@ -17,7 +17,7 @@ demo: $(VENV)/.ready  ## the whole system on this machine, with real danmaku:  m
 up: $(VENV)/.ready  ## the services alone
 	$(BIN)/liveroom up $(ARGS)
 
-# The tests of the running system wait most of the time, so what needs no system is checked beside them, giving way to them.
+# Tests of the running system wait most of the time, so the others are run beside them, giving way to them.
 check: $(VENV)/.ready  ## everything CI runs
 	@$(MAKE) --no-print-directory -j2 beside system
 

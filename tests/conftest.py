@@ -30,11 +30,19 @@ SCANNED = [
 
 SYSTEM = {"kafka_bootstrap", "kafka_settings"}  # who asks for one of these needs the real Kafka
 RUNNING = {"browser", "dashboards", "e2e", "faults"}
+ALONE = {
+    "test_kafka.py",
+    "test_localkafka.py",
+    "test_openapi.py",
+    "test_queue.py",
+}  # with a Kafka, and of all services one at most
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tell tests of the running system from those that need none: `make check` runs both at once."""
+    """Tell tests of the running system from the others: `make check` runs both at once."""
     for item in items:
+        if item.path.name in ALONE:
+            continue
         folder = item.path.relative_to(Path(__file__).parent).parts[0]
         if folder in RUNNING or SYSTEM & set(getattr(item, "fixturenames", ())) or item.get_closest_marker("kafka"):
             item.add_marker("system")
