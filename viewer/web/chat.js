@@ -24,13 +24,16 @@ export class Chat {
     this.follows = true;
     this.top = 0;
     this.byUser = new Map();
+    this.ofCard = new Set();
     log.addEventListener("scroll", () => this.#look(), { passive: true });
     newest.addEventListener("click", () => this.#toEnd());
     document.addEventListener("visibilitychange", () => document.hidden || this.#ask());
   }
 
-  /** Adds a message, at the end or, where it came late, at its place. */
-  add(message, { late = false } = {}) {
+  /** Adds a message, at the end or, where it came late, at its place; one of the room's card may come once more by itself. */
+  add(message, { late = false, ofCard = false } = {}) {
+    if (ofCard) this.ofCard.add(message.id);
+    else if (this.ofCard.delete(message.id)) return;
     if (late) this.#insert(message);
     else this.#queue({ message });
   }
@@ -58,6 +61,7 @@ export class Chat {
     this.skipped = 0;
     this.follows = this.newest.hidden = true;
     this.byUser.clear();
+    this.ofCard.clear();
     this.list.replaceChildren();
   }
 

@@ -62,7 +62,7 @@ function showCard(card, isBack) {
   const seen = new Map([...(card.reliable ?? []), ...(card.messages ?? [])].map((message) => [message.seq, message]));
   for (const seq of [...seen.keys()].sort((a, b) => a - b)) {
     const message = { n: 1, data: {}, ...seen.get(seq) };
-    if (SHOWN.has(message.kind)) chat.add(message);
+    if (SHOWN.has(message.kind)) chat.add(message, { ofCard: true });
   }
 }
 
