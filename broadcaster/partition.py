@@ -18,10 +18,10 @@ from aiokafka import ConsumerRecord
 from aiokafka.errors import KafkaError
 
 from broadcaster.ownership import Append, Apply, Load, Lost, TakenOver, Tenure, take_over
-from broadcaster.rooms import NOTHING, BadBodyError, Packed, Rooms
+from broadcaster.rooms import NOTHING, BadBodyError, Packed, Rooms, Unfit
 from liveroom import metrics, topics
 from liveroom.audience import Audience
-from liveroom.kafka import Producer, Unsent, UnsentError
+from liveroom.kafka import Producer, Unsent, UnsentError, topic_name
 from liveroom.kinds import RecordType
 from liveroom.queue import LogReader, LogReadError
 from liveroom.records import (
@@ -52,17 +52,29 @@ from liveroom.records import (
 from liveroom.ruling import Steps
 from liveroom.service import Runtime
 from liveroom.settings import BroadcasterSettings
+from liveroom.topics import partition_of
 
 ASSIGNED: Final = "assigned"
-TAKEOVER_REASONS: Final = (ASSIGNED, "deposed", "log_unread", "kafka", *(f"unsent_{reason.value}" for reason in Unsent))
+FAILED: Final = "failed"
+TAKEOVER_REASONS: Final = (
+    ASSIGNED,
+    "deposed",
+    "log_unread",
+    "kafka",
+    FAILED,
+    *(f"unsent_{reason.value}" for reason in Unsent),
+)
 SEND_TIMEOUT_S: Final = 4.0
 RETRY_S: Final = 0.2
+RETRY_MAX_S: Final = 5.0  # a gift is never later than 10 s
+STEADY_S: Final = 30.0
 IDLE_S: Final = 1.0
 SNAPSHOT_AT_LEAST_S: Final = 3600.0
 STORE_STEP: Final = 200
 MAX_INBOX: Final = 20_000
 MAX_INBOX_BYTES: Final = 16 * 1024 * 1024
 DEAD_LETTER_BYTES: Final = 65_536
+MAX_TOLD: Final = 10  # lost rooms of one batch that are logged one by one
 MAX_LETTERS: Final = 200  # of one batch: they are held in memory until they are written
 log = structlog.get_logger()
 
@@ -111,7 +123,6 @@ class Partition:
         self._tenure: Tenure | None = None
         self._taken_to = NO_OFFSET
         self._snapshot_s = 0.0
-        self._rooms_lost = 0
         self._traced: list[tuple[Traced, int]] = []
         self._tracing = runtime.tracing
         made = runtime.metrics
@@ -174,7 +185,8 @@ class Partition:
 
     # ---- life
     async def run(self, reason: str) -> None:
-        """Rule the partition for ever, by taking it over as often as needed."""
+        """Rule the partition for ever, by taking it over as often as needed. No failure of it leaves it."""
+        failures = 0  # in a row, of those that nobody foresaw
         while not _is_cancelled():
             began = time.monotonic()
             self._runtime.metrics.counter(metrics.TAKEOVERS, reason).inc()
@@ -183,11 +195,14 @@ class Partition:
                 self._takeover_s.observe(time.monotonic() - began)
                 await self._rule()
             except (DeposedError, UnsentError, LogReadError, KafkaError, OSError, TimeoutError) as error:
-                reason = _reason(error)
+                reason, failures = _reason(error), 0
                 log.warning("partition_dropped", partition=self.number, reason=reason, error=str(error) or repr(error))
+            except Exception:  # the other partitions of this process must not notice
+                reason, failures = FAILED, failures + 1 if time.monotonic() - began < STEADY_S else 1
+                log.exception("partition_failed", partition=self.number, in_a_row=failures)
             finally:
                 self._drop()
-            await asyncio.sleep(RETRY_S)
+            await asyncio.sleep(min(RETRY_S * 2**failures, RETRY_MAX_S))
 
     def _drop(self) -> None:
         was_ruling, self.is_ruling = self.is_ruling, False
@@ -238,7 +253,6 @@ class Partition:
             rooms = self._history_lost(taken.lost or Lost.BROADCAST)
         self.rooms = rooms
         self.audience.tell_all_again()
-        self._rooms_lost = 0
         self._tenure = taken.tenure
         self._epoch.set(taken.tenure.epoch)
         self._snapshot_s = time.monotonic() if taken.tenure.snapshot_offset != NO_OFFSET else float("-inf")
@@ -251,7 +265,13 @@ class Partition:
 
     def _new_rooms(self, state: Any, *, floor: int) -> Rooms:
         settings = self._settings
-        return Rooms(state, dedupe_ms=int(settings.dedupe_s * 1000), limit_per_s=settings.room_limit_per_s, epoch_floor=floor)
+        return Rooms(
+            state,
+            dedupe_ms=int(settings.dedupe_s * 1000),
+            limit_per_s=settings.room_limit_per_s,
+            epoch_floor=floor,
+            belongs=lambda room: partition_of(room, settings.kafka.partitions) == self.number,
+        )
 
     def _history_lost(self, lost: Lost) -> Rooms:
         """Begin again, loudly, with epochs above all that were given."""
@@ -298,11 +318,13 @@ class Partition:
             self.rooms.watch(room, viewers)
 
     def _tell_lost_rooms(self) -> None:
-        """Tell loudly of rooms that the snapshot holds damaged: seen only when they are needed."""
-        if (lost := self.rooms.rooms_lost) > self._rooms_lost:
-            self._runtime.metrics.counter(metrics.HISTORY_LOST, Lost.ROOM.value).inc(lost - self._rooms_lost)
-            log.error("history_lost", partition=self.number, what=Lost.ROOM.value, rooms=lost, then="they get new epochs")
-        self._rooms_lost = lost
+        """Tell loudly of rooms that lost their history: damaged in the snapshot or the log, or not to be packed."""
+        lost, self.rooms.lost = self.rooms.lost, []
+        for name, why in lost[:MAX_TOLD]:
+            log.error("room_lost", partition=self.number, room=name, why=why, then="it gets a new epoch and numbers")
+        if lost:
+            self._runtime.metrics.counter(metrics.HISTORY_LOST, Lost.ROOM.value).inc(len(lost))
+            log.error("history_lost", partition=self.number, what=Lost.ROOM.value, rooms=len(lost))
 
     async def _flush(self) -> None:
         """Write what was handed in: one batch, one step. As many as it takes."""
@@ -310,6 +332,7 @@ class Partition:
             letters = self._take()
             await asyncio.gather(*map(self._put_aside, letters))
             packed = self.rooms.pack(f"{self.number}.{self._ruling().next_offset - 1}", now_ms())
+            await asyncio.gather(*(self._put_aside(self._unfit(unfit)) for unfit in packed.unfit))
             value = self._encode(packed, self._taken_to)
             traced, self._traced = self._traced, []
             await self._write(value, encode_traces(each for each, _ in traced))
@@ -340,6 +363,12 @@ class Partition:
             self.rooms.balance,
         )
 
+    def _unfit(self, unfit: Unfit) -> DeadLetter:
+        """Return the dead letter of a record that no batch can hold."""
+        topic, record = topic_name(self._settings.kafka, topics.UPLINK), unfit.record
+        key, value, reason = record.room.encode(), encode_json(record), BadRecord.UNHANDLED.value
+        return DeadLetter(1, topic, self.number, unfit.offset, reason, unfit.why, now_ms(), key, value)
+
     def _take(self) -> list[DeadLetter]:
         letters: list[DeadLetter] = []
         inbox, rooms = self._inbox, self.rooms
@@ -352,12 +381,15 @@ class Partition:
             try:
                 uplink = decode_uplink(record.key, record.value)
                 rooms.take(uplink, record.offset, record.timestamp)
-                self._sample(uplink)
             except BadRecordError as error:
                 letters.append(_letter(record, error.reason, error.detail))
             except BadBodyError as error:
                 letters.append(_letter(record, BadRecord.SCHEMA, str(error)))
+            except Exception as error:
+                log.exception("record_unhandled", partition=self.number, offset=record.offset)
+                letters.append(_letter(record, BadRecord.UNHANDLED, repr(error)))
             else:
+                self._sample(uplink)
                 continue
             rooms.dead_letter()
         return letters

@@ -26,7 +26,7 @@ from liveroom.records import (
     Uplink,
 )
 from liveroom.topics import room_hash
-from liveroom.wire import BatchHeader, Card, Message, pack_payload, payload_text
+from liveroom.wire import BatchHeader, Card, decode_header, pack_payload, payload_text, split_message
 
 BEST_EFFORT_DEDUPE_MS: Final = 10_000
 RECENT_MESSAGES: Final = 20
@@ -39,8 +39,6 @@ RELIABLE: Final = frozenset(kind for kind, belongs in CLASS_OF.items() if belong
 _FOLDERS: Final = frozenset({Role.VIEWER, Role.GUEST})
 
 _encode: Final = msgspec.json.Encoder().encode
-_message_decoder: Final = msgspec.json.Decoder(Message)
-_header_decoder: Final = msgspec.json.Decoder(BatchHeader)
 _change_decoder: Final = msgspec.json.Decoder(RoomChange)
 _clear_decoder: Final = msgspec.json.Decoder(Clear)
 
@@ -102,6 +100,15 @@ class Numbered(NamedTuple):
     numbered: int
     folded: int
     skipped: int
+
+
+class Part(NamedTuple):
+    """A room's part of a BATCH: its entry and payload, what became of the items that waited, its lines' bytes as JSON."""
+
+    entry: RoomEntry
+    payload: bytes
+    counts: Numbered
+    text_bytes: int
 
 
 class Unpacked(NamedTuple):
@@ -195,9 +202,35 @@ class Room:
         self.viewers = viewers
         self.viewers_changed = self.has_news = True
 
+    def begin_again(self, epoch: int) -> "Room":
+        """Return this room without its history, under a new epoch: what waits, who watches, its modes and totals are kept."""
+        old = self.state
+        kept = RoomState(
+            old.room,
+            epoch,
+            likes=old.likes,
+            gifts=old.gifts,
+            messages=old.messages,
+            skipped=old.skipped,
+            settings=old.settings,
+            last_ms=self.clock_ms,
+        )
+        room = Room(kept, 0)
+        room.seen, room.fresh = self.seen, self.fresh
+        room.viewers, room.viewers_changed = self.viewers, self.viewers_changed
+        room.likes_changed, room.has_news, room.oldest_ms = self.likes_changed, self.has_news, self.oldest_ms
+        for waiting in self._waiting:
+            room.wait(waiting.offset, waiting.record, waiting.cost, may_go=waiting.may_go)
+        return room
+
+    @property
+    def waiting(self) -> Sequence[Waiting]:
+        """What waits for the next batch."""
+        return self._waiting
+
     # ---- out
-    def pack(self, pos: str, now_ms: int, limit_per_s: int) -> tuple[RoomEntry, bytes, Numbered, int]:
-        """Number what waits and return it as the room's part of a BATCH, with its size as text."""
+    def pack(self, pos: str, now_ms: int, limit_per_s: int) -> Part:
+        """Number what waits and return it as the room's part of a BATCH."""
         state = self.state
         first = state.seq + 1
         counts, kept = self._survivors(limit_per_s)
@@ -242,7 +275,7 @@ class Room:
             state.epoch,
             int(flags),
         )
-        return entry, payload.data, counts, sum(map(len, reliable)) + sum(map(len, best_effort))
+        return Part(entry, payload.data, counts, sum(map(len, reliable)) + sum(map(len, best_effort)))
 
     def packed(self) -> None:
         """Forget what waited: it is in a batch now."""
@@ -284,7 +317,7 @@ class Room:
         state.seq += 1
         state.rseq += 1
         line = b'{"seq":%d,"rseq":%d,%b' % (state.seq, state.rseq, _tail(record, item, message_id))
-        self._reflect(item.kind, item.data, line)
+        self._reflect(item.kind.value, item.data, line)
         return line
 
     @staticmethod
@@ -293,22 +326,22 @@ class Room:
         if len(line) <= RECENT_BYTES:
             recent.append(line)
 
-    def _reflect(self, kind: Kind, data: msgspec.Raw, line: bytes) -> None:
-        """Let a reliable message have its effect on what lasts."""
+    def _reflect(self, kind: str, data: msgspec.Raw | bytes, line: bytes) -> None:
+        """Let a reliable message have its effect on what lasts; a kind that only a later version knows has none here."""
         state = self.state
         match kind:
-            case Kind.GIFT:
+            case Kind.GIFT.value:
                 state.gifts += 1
-            case Kind.ANNOUNCEMENT:
+            case Kind.ANNOUNCEMENT.value:
                 state.announcement = line
-            case Kind.ROOM:
+            case Kind.ROOM.value:
                 state.settings = msgspec.structs.replace(state.settings, **_change_decoder.decode(data).modes())
-            case Kind.DISSOLVE:
+            case Kind.DISSOLVE.value:
                 state.settings = msgspec.structs.replace(state.settings, dissolved=True)
                 self._dissolves = True
-            case Kind.REOPEN:
+            case Kind.REOPEN.value:
                 state.settings = msgspec.structs.replace(state.settings, dissolved=False)
-            case Kind.CLEAR:
+            case Kind.CLEAR.value:
                 self._clear(_clear_decoder.decode(data))
         self._remember(self.recent_reliable, line)
 
@@ -351,14 +384,14 @@ class Room:
             raise HistoryError(f"room {state.room}: numbers {first} to {last} behind {state.seq}")
         if not is_again:
             state.skipped += header.skipped
-        messages = sorted(((_message_decoder.decode(line), line) for line in batch.lines), key=lambda pair: pair[0].seq)
+        messages = sorted(((*split_message(line), line) for line in batch.lines), key=lambda message: message[0].seq)
         state.messages += len(messages)
-        for message, line in messages:
-            state.seq = message.seq
-            if message.rseq:
-                state.rseq = message.rseq
-                self.seen.meet(f"{message.user} {message.id.partition('#')[0]}", clock_ms)
-                self._reflect(message.kind, message.data, line)
+        for head, data, line in messages:
+            state.seq = head.seq
+            if head.rseq:
+                state.rseq = head.rseq
+                self.seen.meet(f"{head.user} {head.id.partition('#')[0]}", clock_ms)
+                self._reflect(head.kind, data, line)
             else:
                 self._remember(self.recent, line)
         self._reset()
@@ -389,7 +422,7 @@ def unpack(entry: RoomEntry, payload: memoryview) -> Unpacked:
     """Open a room's part of a BATCH."""
     text = payload_text(payload, deflated=bool(entry.flags & RoomFlags.DEFLATED))
     head, *lines = text.split(b"\n")
-    return Unpacked(_header_decoder.decode(head), lines)
+    return Unpacked(decode_header(head), lines)
 
 
 def _newest(recent: deque[bytes]) -> list[bytes]:
@@ -436,8 +469,8 @@ def _tail(record: Uplink, item: Item, message_id: str) -> bytes:
 
 
 def _is_cleared(line: bytes, clear: Clear) -> bool:
-    message = _message_decoder.decode(line)
-    return message.id == clear.id or (clear.user != "" and message.user == clear.user and message.kind is not Kind.CLEAR)
+    head, _ = split_message(line)
+    return head.id == clear.id or (clear.user != "" and head.user == clear.user and head.kind != Kind.CLEAR.value)
 
 
 def _split(key: str) -> tuple[str, str]:

@@ -9,18 +9,20 @@ Everything taken before a `pack` goes into it: one BATCH is one step of the part
 `is_full`, which keeps every BATCH below what a record may hold.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
 
-from broadcaster.room import NUMBERED, RELIABLE, Room, unpack
+from broadcaster.room import NUMBERED, RELIABLE, Part, Room, Unpacked, unpack
 from liveroom.audience import Viewers
 from liveroom.bodies import Clear, Like, Sanction
 from liveroom.kinds import Kind
+from liveroom.nesting import UNDECODABLE
 from liveroom.records import (
     MAX_MILLIS,
     VERSION,
+    BadRecord,
     BadRecordError,
     Balance,
     Batch,
@@ -64,10 +66,26 @@ class BadBodyError(ValueError):
     """An interaction whose body its kind does not allow; nothing of its record was taken."""
 
 
+class LostRoom(NamedTuple):
+    """A room that begins again without its history, or an entry of a BATCH whose room is not known; and why."""
+
+    name: str
+    why: str
+
+
+class Unfit(NamedTuple):
+    """A record that was taken and cannot be packed, also by a room without history: it must be put aside."""
+
+    offset: int
+    record: Uplink
+    why: str
+
+
 class Packed(NamedTuple):
     """What one BATCH holds, and when the oldest interaction in it was accepted (0: none).
 
-    `text_bytes`: the messages' lines as JSON; `packed_bytes`: the payloads made of them.
+    `text_bytes`: the messages' lines as JSON; `packed_bytes`: the payloads made of them. `unfit`: what must be put aside
+    before this is written.
     """
 
     rooms: list[tuple[RoomEntry, bytes]]
@@ -76,6 +94,7 @@ class Packed(NamedTuple):
     oldest_ms: int
     text_bytes: int
     packed_bytes: int
+    unfit: Sequence[Unfit] = ()
 
     def __bool__(self) -> bool:
         return bool(self.rooms or self.notices or self.cards)
@@ -88,11 +107,20 @@ class Rooms:
     """All rooms of a partition and the balance of what was taken.
 
     `balance` is that of the last `pack`: what was taken since is not in it. A room's epoch is the second of its first record,
-    and not below `epoch_floor`, which is above all that were given before a loss of history.
+    and not below `epoch_floor`, which is above all that were given before a loss of history. `belongs`: whether a room is of
+    this partition; records of others are refused. `lost`: rooms that lost their history, and why; the caller empties it.
+
+    Whatever is wrong with one room stays in it: it loses its history and begins again, and no other room notices.
     """
 
     def __init__(
-        self, state: PartitionState | None = None, *, dedupe_ms: int = DEDUPE_MS, limit_per_s: int = 1000, epoch_floor: int = 1
+        self,
+        state: PartitionState | None = None,
+        *,
+        dedupe_ms: int = DEDUPE_MS,
+        limit_per_s: int = 1000,
+        epoch_floor: int = 1,
+        belongs: Callable[[str], bool] = lambda _: True,
     ) -> None:
         self.balance = msgspec.structs.replace(state.balance) if state is not None else Balance()
         self.clock_ms = state.clock_ms if state is not None else 0
@@ -100,10 +128,12 @@ class Rooms:
         self._dedupe_ms = dedupe_ms
         self._limit_per_s = limit_per_s
         self._epoch_floor = epoch_floor
+        self._belongs = belongs
+        self.lost: list[LostRoom] = []
         self._stored: dict[str, StoredRoom] = {room.room: room for room in state.rooms} if state is not None else {}
         self._open: dict[str, Room] = {}
         self._changed: dict[str, None] = {}
-        self._lost: set[str] = set()
+        self._begin_again: set[int] = set()
         self._waiting: dict[str, Room] = {}
         self._watched: dict[str, Viewers] = {}
         self._cards: dict[str, None] = {}
@@ -111,11 +141,6 @@ class Rooms:
 
     def __len__(self) -> int:
         return len(self._stored) + sum(name not in self._stored for name in self._open)
-
-    @property
-    def rooms_lost(self) -> int:
-        """How many rooms of the snapshot could not be read: each begins again with a new epoch."""
-        return len(self._lost)
 
     # ---- in
     @property
@@ -131,14 +156,15 @@ class Rooms:
     def take(self, record: Uplink, offset: int, at_ms: int) -> None:
         """Take one uplink record, whole. `at_ms` is Kafka's time of it.
 
-        Raises BadBodyError before anything changed when a body is not of its kind; the caller then puts it aside
-        (`dead_letter`).
+        Raises BadBodyError when a body is not of its kind, BadRecordError when the room is of another partition, both before
+        anything changed; the caller then puts it aside (`dead_letter`).
         """
         items = record.items
         likes, numbered, reliable, sanctions, clears = _sort(items)
-        self.clock_ms = max(self.clock_ms, at_ms)
         name = record.room
-        room = self._open.get(name) or self._opened(name, at_ms)
+        room = self._open.get(name) or self._taken_in(name, at_ms)
+        notices = [_notice(record, room.hash, kind, sanction) for kind, sanction in sanctions]
+        self.clock_ms = max(self.clock_ms, at_ms)
         room.clock_ms = at_ms
         self._changed[name] = None
         coming = self._coming
@@ -167,14 +193,14 @@ class Rooms:
             coming.folded += len(items) - numbered - len(sanctions)
         for clear in clears:
             room.hide(clear.user, clear.before_ms)
-        self._sanction(room, record, offset, sanctions)
+        room.notices += notices
+        coming.noticed += len(notices)
+        self._ban(room, record, offset, sanctions)
 
-    def _sanction(self, room: Room, record: Uplink, offset: int, sanctions: Sequence[tuple[Kind, Sanction]]) -> None:
-        """Tell who is muted, banned or put out; a ban takes what its user said off the screens."""
+    def _ban(self, room: Room, record: Uplink, offset: int, sanctions: Sequence[tuple[Kind, Sanction]]) -> None:
+        """Take what banned users said off the screens."""
         coming = self._coming
         for kind, sanction in sanctions:
-            coming.noticed += 1
-            room.notices.append(_notice(record, room.hash, kind, sanction))
             if kind is Kind.BAN:
                 clear = _clear_of(record, sanction.user)
                 room.hide(clear.user, clear.before_ms)
@@ -199,6 +225,7 @@ class Rooms:
         """Return all that was taken, and as many viewer sums and cards as fit beside it, as the parts of one BATCH."""
         packed: list[tuple[RoomEntry, bytes]] = []
         notices: list[tuple[NoticeEntry, bytes]] = []
+        unfit: list[Unfit] = []
         oldest_ms = text = 0
         extra = 0
         for name in list(self._watched):
@@ -213,8 +240,8 @@ class Rooms:
             if room.oldest_ms and (oldest_ms == 0 or room.oldest_ms < oldest_ms):
                 oldest_ms = room.oldest_ms
             notices += room.notices
-            if room.has_news:
-                entry, payload, counts, text_bytes = room.pack(pos, now_ms, self._limit_per_s)
+            if room.has_news and (part := self._pack_room(room, pos, now_ms, unfit)) is not None:
+                entry, payload, counts, text_bytes = part
                 packed.append((entry, payload))
                 text += text_bytes
                 coming.numbered += counts.numbered
@@ -225,13 +252,32 @@ class Rooms:
         self._taken_bytes = 0
         self.balance = msgspec.structs.replace(coming)
         size = sum(len(payload) for _, payload in packed)
-        return Packed(packed, notices, self._pack_cards(EXTRA_BYTES - extra, now_ms), oldest_ms, text, size)
+        return Packed(packed, notices, self._pack_cards(EXTRA_BYTES - extra, now_ms), oldest_ms, text, size, unfit)
+
+    def _pack_room(self, room: Room, pos: str, now_ms: int, unfit: list[Unfit]) -> Part | None:
+        """Pack a room; where that fails let it begin again, so that what waits is not lost. What fails again is unfit."""
+        try:
+            return room.pack(pos, now_ms, self._limit_per_s)
+        except Exception as error:  # noqa: BLE001 - see the class
+            again = self._without_history(room, error)
+        try:
+            return again.pack(pos, now_ms, self._limit_per_s)
+        except Exception as error:  # noqa: BLE001 - see the class
+            unfit += [Unfit(waiting.offset, waiting.record, repr(error)) for waiting in again.waiting]
+            self._coming.dead_lettered += sum(waiting.cost for waiting in again.waiting)
+            again = self._without_history(again, error)  # with numbers that no half of it was given
+            return None
+        finally:
+            again.packed()
 
     def _pack_cards(self, max_bytes: int, now_ms: int) -> list[tuple[CardEntry, bytes]]:
         cards: list[tuple[CardEntry, bytes]] = []
         for name in list(self._cards):
             room = self._open.get(name) or self._opened(name, now_ms)
-            card = room.card()
+            try:
+                card = room.card()
+            except Exception as error:  # noqa: BLE001 - see the class
+                card = self._without_history(room, error).card()
             max_bytes -= len(card) + ROOM_BYTES
             if max_bytes < 0:
                 break
@@ -250,7 +296,12 @@ class Rooms:
         for name in list(self._changed)[:at_most]:
             del self._changed[name]
             room = self._open[name]
-            self._stored[name] = encode_room(room.frozen(self._dedupe_ms))
+            try:
+                self._stored[name] = encode_room(room.frozen(self._dedupe_ms))
+            except Exception as error:  # noqa: BLE001 - see the class
+                again = self._without_history(room, error)
+                self._stored[name] = encode_room(again.frozen(self._dedupe_ms))
+                del self._changed[name]
         return not self._changed
 
     def snapshot(self, is_watched: Iterable[str] = ()) -> PartitionState:
@@ -272,17 +323,55 @@ class Rooms:
         self.clock_ms = max(self.clock_ms, batch.clock_ms)
         is_again = batch.balance == self.balance
         for entry, payload in batch.rooms():
-            unpacked = unpack(entry, payload)
-            name, epoch = unpacked.header.room, unpacked.header.epoch
-            room = self._open.get(name) or self._opened(name, batch.clock_ms)
-            if room.state.epoch != epoch:
-                if name in self._lost and unpacked.header.seq[0] > 1:
-                    continue  # it goes on from numbers that are lost
-                room = self._open[name] = Room(RoomState(name, epoch, last_ms=batch.at_ms), self._dedupe_ms)
-            room.apply(unpacked, batch.clock_ms, is_again=is_again)
-            self._changed[name] = None
+            name = None
+            try:
+                unpacked = unpack(entry, payload)
+                name = unpacked.header.room
+                self._apply(batch, entry.hash, unpacked, is_again=is_again)
+            except Exception as error:  # noqa: BLE001 - see the class
+                self._lose(name or self._name_of(entry.hash), entry.hash, entry.epoch, error)
         self.balance = batch.balance
         self._coming = msgspec.structs.replace(batch.balance)
+
+    def _apply(self, batch: Batch, hash_: int, unpacked: Unpacked, *, is_again: bool) -> None:
+        name, epoch = unpacked.header.room, unpacked.header.epoch
+        room = self._open.get(name)
+        if room is None:
+            if not self._belongs(name):
+                return  # an earlier version took records of rooms that are not of this partition
+            room = self._opened(name, batch.clock_ms)
+        if room.state.epoch != epoch:
+            if hash_ in self._begin_again and unpacked.header.seq[0] > 1:
+                return  # it goes on from numbers that are lost
+            room = self._open[name] = Room(RoomState(name, epoch, last_ms=batch.at_ms), self._dedupe_ms)
+        room.apply(unpacked, batch.clock_ms, is_again=is_again)
+        self._changed[name] = None
+
+    def _name_of(self, hash_: int) -> str:
+        """Return the name of a room whose part in a BATCH cannot be read; "" where it has no other history."""
+        return next((name for name in (*self._open, *self._stored) if room_hash(name) == hash_), "")
+
+    def _lose(self, name: str, hash_: int, epoch: int, error: Exception) -> None:
+        """Forget a room's history: it begins again with an epoch above `epoch` and above all that may have been given."""
+        self._begin_again.add(hash_)
+        above = self.clock_ms // 1000 + 1  # of the second of its first record, which may be this one
+        self._epoch_floor = max(self._epoch_floor, min(max(above, epoch + 1), _U32))
+        for rooms in (self._open, self._stored, self._changed):
+            rooms.pop(name, None)
+        self.lost.append(LostRoom(name, repr(error)))
+
+    def _without_history(self, room: Room, error: Exception) -> Room:
+        """Let a room begin again at once."""
+        name = room.state.room
+        self._lose(name, room.hash, room.state.epoch, error)
+        again = self._open[name] = room.begin_again(self._epoch_floor)
+        self._changed[name] = None
+        return again
+
+    def _taken_in(self, name: str, at_ms: int) -> Room:
+        if not self._belongs(name):
+            raise BadRecordError(BadRecord.WRONG_PARTITION, "the room lives in another partition: murmur2 of the key decides")
+        return self._opened(name, at_ms)
 
     def _opened(self, name: str, at_ms: int) -> Room:
         stored = self._stored.get(name)
@@ -290,10 +379,9 @@ class Rooms:
         if stored is not None:
             try:
                 state = decode_room(stored)
-            except BadRecordError:
-                self._lost.add(name)
-                above = max(at_ms, self.clock_ms) // 1000 + 1  # of the second of its first record, which may be this one
-                self._epoch_floor = max(self._epoch_floor, above & _U32)
+            except BadRecordError as error:
+                self.clock_ms = max(self.clock_ms, at_ms)
+                self._lose(name, room_hash(name), 0, error)
         if state is None:
             state = RoomState(name, max(self._epoch_floor, at_ms // 1000 & _U32, 1), last_ms=at_ms)
             self._changed[name] = None
@@ -336,7 +424,7 @@ def _sort(items: Sequence[Item]) -> _Sorted:
 def _body(decoder: msgspec.json.Decoder[T], item: Item) -> T:
     try:
         return decoder.decode(item.data)
-    except msgspec.DecodeError as error:
+    except UNDECODABLE as error:
         raise BadBodyError(f"{item.kind.value}: {error}") from None
 
 

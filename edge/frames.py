@@ -5,25 +5,24 @@ queues and the room's ring.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import Final, NamedTuple
 
 import msgspec
 
 from liveroom.bodies import Clear
 from liveroom.kinds import Kind
-from liveroom.wire import inflate, pack_lines, payload_text, websocket_frame
-
-
-class Line(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """What one must know of a message's line to clear or to search it."""
-
-    seq: int
-    kind: Kind
-    id: str
-    user: str
-    at: int
-    rseq: int = 0
-    data: msgspec.Raw = msgspec.Raw(b"{}")
+from liveroom.wire import (
+    BadFrameError,
+    Message,
+    MessageHead,
+    encode_message,
+    inflate,
+    pack_lines,
+    payload_text,
+    split_message,
+    websocket_frame,
+)
 
 
 class Cleared(NamedTuple):
@@ -33,9 +32,9 @@ class Cleared(NamedTuple):
     id: str
     user: str
 
-    def takes(self, line: Line) -> bool:
+    def takes(self, line: MessageHead) -> bool:
         """Whether it takes this message."""
-        if line.seq >= self.seq or line.kind is Kind.CLEAR:
+        if line.seq >= self.seq or line.kind == Kind.CLEAR.value:
             return False
         return (self.id != "" and line.id == self.id) or (self.user != "" and line.user == self.user)
 
@@ -49,7 +48,6 @@ class Cleared(NamedTuple):
 PLAIN: Final = 0
 DEFLATED: Final = 1
 EVENTS: Final = 2
-_line_decoder: Final = msgspec.json.Decoder(Line)
 _clear_decoder: Final = msgspec.json.Decoder(Clear)
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -132,21 +130,28 @@ class Frames:
                 made[PLAIN] = made[DEFLATED] = frame
         return frame
 
-    def lines(self) -> Iterator[tuple[Line, bytes]]:
-        """Give the messages, the reliable ones first."""
-        for text in payload_text(self.payload, deflated=self.is_deflated).split(b"\n")[1:]:
-            yield _line_decoder.decode(text), text
+    def lines(self) -> Iterator[tuple[MessageHead, bytes]]:
+        """Give the messages, the reliable ones first. What cannot be read is left out: no viewer could read it either."""
+        for text in self._text().split(b"\n")[1:]:
+            with suppress(BadFrameError):
+                yield split_message(text)[0], text
+
+    def _text(self) -> bytes:
+        try:
+            return payload_text(self.payload, deflated=self.is_deflated)
+        except BadFrameError:
+            return b""
 
     def clears(self) -> Iterator[Cleared]:
         """Give what the `clear`s in it take away. Only worth asking where `has_clear`."""
-        for line, _ in self.lines():
-            if line.kind is Kind.CLEAR:
-                clear = _clear_decoder.decode(line.data)
+        for line, text in self.lines():
+            if line.kind == Kind.CLEAR.value:
+                clear = _clear_decoder.decode(split_message(text)[1])
                 yield Cleared(line.seq, clear.id, clear.user)
 
     def purge(self, clears: Sequence[Cleared]) -> None:
         """Take out the messages that are cleared."""
-        text = payload_text(self.payload, deflated=self.is_deflated)
+        text = self._text()
         if not any(needle in text for clear in clears for needle in clear.needles()):
             return
         reliable: list[bytes] = []
@@ -159,11 +164,11 @@ class Frames:
         self.forget()
 
 
-def purged(line: Line, raw: bytes, clears: Iterable[Cleared]) -> bytes | None:
+def purged(line: MessageHead, raw: bytes, clears: Iterable[Cleared]) -> bytes | None:
     """Return what is left of a message: itself, nothing, or in place of a reliable one a `clear` of it: no hole is seen."""
     if not any(clear.takes(line) for clear in clears):
         return raw
     if not line.rseq:
         return None
     data = msgspec.Raw(_encode(Clear(id=line.id)))
-    return _encode(Line(line.seq, Kind.CLEAR, line.id, line.user, line.at, line.rseq, data))
+    return encode_message(Message(line.seq, Kind.CLEAR, line.id, line.user, line.at, line.rseq, data=data))

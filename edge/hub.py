@@ -49,7 +49,8 @@ class Member(Protocol):
 class Delivered(NamedTuple):
     """What one BATCH was to this gateway. `wasted_bytes`: payloads of rooms not here. `carded`: rooms with a new card.
 
-    `dissolved`: rooms that are closed with it; `kicked`: (room, user) hashes of who is put out.
+    `dissolved`: rooms that are closed with it; `kicked`: (room, user) hashes of who is put out. `failed`: rooms whose part
+    could not be handled, and why: it is passed over, and nobody else notices.
     """
 
     rooms: int
@@ -62,6 +63,7 @@ class Delivered(NamedTuple):
     carded: tuple[Room, ...] = ()
     dissolved: tuple[Room, ...] = ()
     kicked: tuple[tuple[int, int], ...] = ()
+    failed: tuple[tuple[Room, Exception], ...] = ()
 
 
 class Hub:
@@ -164,6 +166,7 @@ class Hub:
         body = batch.body
         pos = f"{partition}.{offset}"
         dissolved: list[Room] = []
+        failed: list[tuple[Room, Exception]] = []
         start = rooms = frames_sent = messages_sent = sent_bytes = skipped = wasted = gaps = pushed = 0
         for hash_, first, last, rseq, messages, _, size, reliable_size, epoch, flags in ROOM_ENTRY.iter_unpack(batch.entries):
             end = start + size
@@ -187,29 +190,42 @@ class Hub:
             if flags & _DISSOLVED:
                 dissolved.append(room)
             gaps += room.take(frames, epoch, pos, min(RING_BYTES, RINGS_BYTES // len(local)))
-            if frames.has_clear:
-                yield from room.clear(list(frames.clears()))
             rooms += 1
             frames_before = frames_sent
             members = list(room.members)
-            for begin in range(0, len(members), SLICE):
-                part = members[begin : begin + SLICE]
-                if pushed + len(part) > SLICE:
-                    yield
-                    pushed = 0
-                    part = [member for member in part if member in room.members]  # some may have left meanwhile
-                pushed += len(part)
-                for member in part:
-                    size_sent = member.push(frames)
-                    if size_sent > 0:
-                        sent_bytes += size_sent
-                        frames_sent += 1
-                    elif not size_sent:
-                        skipped += 1
+            try:
+                if frames.has_clear:
+                    yield from room.clear(list(frames.clears()))
+                for begin in range(0, len(members), SLICE):
+                    part = members[begin : begin + SLICE]
+                    if pushed + len(part) > SLICE:
+                        yield
+                        pushed = 0
+                        part = [member for member in part if member in room.members]  # some may have left meanwhile
+                    pushed += len(part)
+                    pushes = _push(frames, part)
+                    frames_sent += pushes[0]
+                    sent_bytes += pushes[1]
+                    skipped += pushes[2]
+            except Exception as error:  # noqa: BLE001 - whatever is wrong with one room's part must stay in that room
+                room.pass_over(frames)
+                failed.append((room, error))
             messages_sent += messages * (frames_sent - frames_before)
-        carded = self._take_cards(batch, pos, offset, now_s) if batch.card_entries else ()
+        carded = self._take_cards(batch, pos, offset, now_s, failed) if batch.card_entries else ()
         kicked = self._notify(batch, start) if batch.notice_entries else ()
-        return Delivered(rooms, frames_sent, messages_sent, sent_bytes, skipped, wasted, gaps, carded, tuple(dissolved), kicked)
+        return Delivered(
+            rooms,
+            frames_sent,
+            messages_sent,
+            sent_bytes,
+            skipped,
+            wasted,
+            gaps,
+            carded,
+            tuple(dissolved),
+            kicked,
+            tuple(failed),
+        )
 
     def _notify(self, batch: Batch, start: int) -> tuple[tuple[int, int], ...]:
         """Give notices to the devices of their users; return who is put out with one."""
@@ -226,16 +242,35 @@ class Hub:
                 kicked.append((room_, user))
         return tuple(kicked)
 
-    def _take_cards(self, batch: Batch, pos: str, offset: int, now_s: float) -> tuple[Room, ...]:
+    def _take_cards(
+        self, batch: Batch, pos: str, offset: int, now_s: float, failed: list[tuple[Room, Exception]]
+    ) -> tuple[Room, ...]:
         start = len(batch.body) - sum(size for _, size in CARD_ENTRY.iter_unpack(batch.card_entries))
         carded: list[Room] = []
         for hash_, size in CARD_ENTRY.iter_unpack(batch.card_entries):
             room = self.rooms.get(hash_)
             if room is not None:
-                room.take_card(bytes(batch.body[start : start + size]), pos, offset, now_s)
-                carded.append(room)
+                try:
+                    room.take_card(bytes(batch.body[start : start + size]), pos, offset, now_s)
+                except Exception as error:  # noqa: BLE001 - as in `deliver`
+                    failed.append((room, error))
+                else:
+                    carded.append(room)
             start += size
         return tuple(carded)
+
+
+def _push(frames: Frames, members: Iterable[Member]) -> tuple[int, int, int]:
+    """Push a batch to members; return how many were sent it, the bytes sent, and how many skipped it."""
+    sent = sent_bytes = skipped = 0
+    for member in members:
+        size = member.push(frames)
+        if size > 0:
+            sent_bytes += size
+            sent += 1
+        elif not size:
+            skipped += 1
+    return sent, sent_bytes, skipped
 
 
 def waiting_too_long(rooms: Iterable[Room], now_s: float, wait_s: float) -> list[tuple[Member, Room]]:

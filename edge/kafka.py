@@ -16,7 +16,7 @@ from liveroom import metrics, topics
 from liveroom.follow import records
 from liveroom.kafka import Producer, TopicReader, UnsentError
 from liveroom.queue import QueueReader
-from liveroom.records import GatewayState, HotRoom, LoadReport, Order, Presence, encode_json
+from liveroom.records import BadRecord, GatewayState, HotRoom, LoadReport, Order, Presence, encode_json
 from liveroom.service import Runtime
 from liveroom.settings import EdgeSettings
 
@@ -50,6 +50,7 @@ async def fan_out(queue: QueueReader, server: Server, runtime: Runtime) -> None:
     async for partition, offset, batch in queue.batches():
         began = time.monotonic()
         delivered = await drive(server.hub.deliver(batch, partition, offset, began))
+        _tell_failed(delivered, partition, offset, runtime)
         server.carded(delivered.carded)
         for room_hash, user in delivered.kicked:
             server.kick(room_hash, user)
@@ -78,6 +79,13 @@ async def fan_out(queue: QueueReader, server: Server, runtime: Runtime) -> None:
             late_ms = max(0, now_ms - batch.oldest_ms)
             delay.observe(late_ms / 1000)
             server.worst_delay_ms = max(server.worst_delay_ms or 0.0, late_ms)
+
+
+def _tell_failed(delivered: Delivered, partition: int, offset: int, runtime: Runtime) -> None:
+    """Tell of rooms whose part of a batch could not be handled; the others have theirs."""
+    for room, error in delivered.failed:
+        runtime.metrics.counter(metrics.BAD_RECORDS, topics.BROADCAST.name, BadRecord.UNHANDLED.value).inc()
+        log.error("room_part_failed", room=room.name, partition=partition, offset=offset, exc_info=error)
 
 
 async def follow_orders(orders: TopicReader, server: Server, runtime: Runtime) -> None:

@@ -16,7 +16,7 @@ import structlog
 from aiohttp import web
 from aiokafka.errors import KafkaError
 
-from edge.frames import Frames, Line, purged
+from edge.frames import Frames, purged
 from edge.room import Room
 from edge.server import Puller, Server
 from liveroom import metrics
@@ -30,7 +30,7 @@ from liveroom.service import Runtime
 from liveroom.settings import EdgeSettings
 from liveroom.topics import ROOM_ID, partition_of, room_hash
 from liveroom.web import json_response
-from liveroom.wire import Pulled, encode_frame
+from liveroom.wire import MessageHead, Pulled, encode_frame
 
 MAX_DIGITS: Final = 18
 MAX_MESSAGES: Final = 1000
@@ -55,7 +55,7 @@ class Question(NamedTuple):
     after_seq: int | None
     before_seq: int | None
 
-    def wants(self, line: Line) -> bool:
+    def wants(self, line: MessageHead) -> bool:
         """Whether a message is asked for."""
         if self.before_seq is not None and line.seq >= self.before_seq:
             return False

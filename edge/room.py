@@ -8,10 +8,8 @@ from collections import deque
 from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-import msgspec
-
 from edge.frames import DEFLATED, Cleared, Frames
-from liveroom.wire import Card, Joined, encode_frame, pack_lines
+from liveroom.wire import Card, Joined, decode_card, encode_frame, pack_lines
 
 if TYPE_CHECKING:
     from edge.hub import Member
@@ -24,7 +22,6 @@ RESUME_WHOLE_BYTES: Final = 48 * 1024  # what a resume may queue for one viewer:
 RESUME_BYTES: Final = 192 * 1024
 GREETING_WHOLE_BYTES: Final = 12 * 1024  # more chatter than that nobody reads who has just come
 _INFLATES: Final = 6  # payloads are text again for those who do not deflate
-_card_decoder: Final = msgspec.json.Decoder(Card)
 
 
 class Position(NamedTuple):
@@ -115,6 +112,13 @@ class Room:
                 break
         return is_gap
 
+    def pass_over(self, frames: Frames) -> None:
+        """Keep nothing of a batch's part that could not be handled, nor of what lies before it: a pull must tell."""
+        self.ring.clear()
+        self.ring_bytes = 0
+        self.base = (frames.last, frames.rseq)
+        self.ring_from = frames.offset + 1
+
     def clear(self, clears: Sequence[Cleared]) -> Generator[None, None, None]:
         """Take cleared messages out of the ring, and so out of all queues; yields after each batch. The card may hold some."""
         self.drop_card()
@@ -126,7 +130,7 @@ class Room:
     # ---- the card
     def take_card(self, text: bytes, pos: str, offset: int, now_s: float) -> None:
         """Take the room's card as its owner packed it; it tells the numbers too where no batch has."""
-        card = _card_decoder.decode(text)
+        card = decode_card(text)
         if card.epoch is None or card.seq is None or card.rseq is None:
             return
         if self.seq is None or self.epoch != card.epoch:
@@ -140,7 +144,7 @@ class Room:
 
     def read_card(self) -> Card | None:
         """Return the card."""
-        return _card_decoder.decode(self.card) if self.card is not None else None
+        return decode_card(self.card) if self.card is not None else None
 
     def drop_card(self) -> None:
         """Forget the card: it shows what is gone."""
@@ -168,7 +172,7 @@ class Room:
             return [(_public(Joined(self.name, self.epoch, self.seq, self.rseq, self.pos)), True)]
         epoch, seq, rseq = self.card_at
         if self._greeting is None:
-            self._greeting = _public(Joined(self.name, epoch, seq, rseq, self.pos, card=_card_decoder.decode(self.card)))
+            self._greeting = _public(Joined(self.name, epoch, seq, rseq, self.pos, card=decode_card(self.card)))
         since, _ = self._since(self.card_at, GREETING_WHOLE_BYTES, form)
         return [(self._greeting, True), *since]
 

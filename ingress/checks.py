@@ -15,13 +15,16 @@ from ingress.actions import BY_KIND, INTERACTIONS, Interaction
 from liveroom.bodies import BODY_OF, MAX_CUSTOM_BYTES, Custom
 from liveroom.errors import Code, ProblemError
 from liveroom.kinds import Kind, Role
+from liveroom.nesting import MAX_DEPTH, UNDECODABLE, nests_deeper
 from liveroom.records import MAX_PACKAGE_ITEMS, VERSION, BadRecordError, Item, ItemId, Name, Uplink, UserId, encode_uplink
 from liveroom.tickets import User
 from liveroom.topics import INTERACTION_ID, ROOM_ID
 
 PACKAGE: Final = "package"
+PACKAGE_LEVELS: Final = 3  # above an item's `data`: the package, its list of items, the item
 VIA: Final = "ingress"
 MAX_BULK_ITEMS: Final = 1000
+MAX_BULK_DEPTH: Final = 256  # of the whole request: an item deeper than `MAX_DEPTH` is refused by itself
 MAX_BULK_BYTES: Final = 1024 * 1024
 T = TypeVar("T")
 
@@ -73,6 +76,7 @@ class Accepted(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 _encoder: Final = msgspec.json.Encoder()
+_TOO_DEEP: Final = f"`data` nests deeper than {MAX_DEPTH} levels"
 
 
 def _camel(kind: Kind) -> str:
@@ -134,7 +138,7 @@ class PackageRoute:
 
     def read(self, body: bytes) -> _Sent:
         """Return what `body` says; every item is checked as if it came alone."""
-        sent = decode(self._decoder, body)
+        sent = decode(self._decoder, body, MAX_DEPTH + PACKAGE_LEVELS)
         if not sent.items:
             raise ProblemError(Code.SCHEMA, "a package has at least one item - at `$.items`")
         if len(sent.items) > MAX_PACKAGE_ITEMS:
@@ -228,13 +232,19 @@ def choose_id(body_id: str, header_id: str | None, new_id: str) -> str:
     return header_id
 
 
-def decode(decoder: msgspec.json.Decoder[T], body: bytes | msgspec.Raw) -> T:
-    """Return what a body says, or refuse it."""
+def decode(decoder: msgspec.json.Decoder[T], body: bytes, levels: int = MAX_DEPTH) -> T:
+    """Return what a body says that nests at most so many levels, or refuse it."""
+    if nests_deeper(body, levels):
+        raise ProblemError(Code.SCHEMA, _TOO_DEEP)
+    return _decode(decoder, body)
+
+
+def _decode(decoder: msgspec.json.Decoder[T], body: bytes | msgspec.Raw) -> T:
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
         raise ProblemError(Code.SCHEMA, str(error)) from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UNDECODABLE as error:
         raise ProblemError(Code.BAD_JSON, str(error)) from None
 
 
@@ -283,7 +293,7 @@ _USERS: Final = frozenset(Role) - {Role.SERVICE, Role.OPERATOR}
 
 def read_bulk(body: bytes) -> list[msgspec.Raw]:
     """Return the items of a bulk request, each still to be read."""
-    items = decode(_bulk_decoder, body).items
+    items = decode(_bulk_decoder, body, MAX_BULK_DEPTH).items
     if not 1 <= len(items) <= MAX_BULK_ITEMS:
         raise ProblemError(Code.SCHEMA, f"1 to {MAX_BULK_ITEMS} items - at `$.items`")
     return items
@@ -291,7 +301,7 @@ def read_bulk(body: bytes) -> list[msgspec.Raw]:
 
 def draft_bulk(raw: msgspec.Raw, service: User, new_id: str) -> Draft:
     """Return what one item of a bulk request says, or refuse it. The service answers for who the user is."""
-    item = decode(_bulk_item_decoder, raw)
+    item = decode(_bulk_item_decoder, bytes(raw), MAX_DEPTH + 1)
     interaction = BY_KIND.get(item.kind)
     if interaction is None or Role.SERVICE not in interaction.roles:
         raise ProblemError(Code.FORBIDDEN, f"a service may not send a {item.kind.value}")
@@ -299,4 +309,4 @@ def draft_bulk(raw: msgspec.Raw, service: User, new_id: str) -> Draft:
         raise ProblemError(Code.SCHEMA, "role is that of a user, level 0 to 255")
     check_room(item.room, service)
     user = User(item.user, item.role, item.level, item.name)
-    return Draft(item.room, item.id or new_id, user, (Body(interaction, decode(_body_decoders[item.kind], item.data)),))
+    return Draft(item.room, item.id or new_id, user, (Body(interaction, _decode(_body_decoders[item.kind], item.data)),))

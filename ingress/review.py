@@ -132,7 +132,7 @@ class Reviewer:
             ):
                 response.raise_for_status()
                 answer = _parse(await _read(response))
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError, RecursionError) as error:
             if self._breaker.failed(time.monotonic()):
                 log.warning("review_off", error=repr(error), for_s=OPEN_S, fallback=self._fallback.value)
             return None

@@ -6,7 +6,7 @@ when no owner answers in time. The rules (modes, mutes, bans) are this ingress's
 
 import asyncio
 import time
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 import structlog
@@ -30,13 +30,12 @@ from liveroom.records import (
 )
 from liveroom.settings import IngressSettings
 from liveroom.topics import PRESENCE, partition_of, room_hash
-from liveroom.wire import Card
+from liveroom.wire import BadFrameError, Card, decode_card
 
 TIMEOUT_S: Final = 2.5
 FRESH_S: Final = 1.0
 READS: Final = 8
 _TO_THE_END: Final = 1 << 62
-_card_decoder: Final = msgspec.json.Decoder(Card)
 log = structlog.get_logger()
 
 
@@ -50,7 +49,7 @@ class RoomReport(msgspec.Struct, frozen=True):
     likes: int | None
     users: int | None
     connections: int | None
-    announcement: Any
+    announcement: msgspec.Raw
     settings: RoomSettings
     mutes: int
     bans: int
@@ -77,7 +76,7 @@ class RoomStates:
             card.likes,
             card.users,
             card.connections,
-            msgspec.json.decode(card.announcement),
+            card.announcement,
             rules.settings(room),
             sum(1 for _ in rules.all_of(RuleKind.MUTE, room, now_ms)),
             sum(1 for _ in rules.all_of(RuleKind.BAN, room, now_ms)),
@@ -100,7 +99,7 @@ class RoomStates:
         _, asking = self._cards[room]
         try:
             return await asyncio.shield(asking)
-        except (TimeoutError, KafkaError, LogReadError, UnsentError, OSError) as error:
+        except (TimeoutError, KafkaError, LogReadError, UnsentError, OSError, BadFrameError) as error:
             log.warning("room_not_told", room=room, error=repr(error))
             raise ProblemError(Code.NOT_READY, "the room's owner does not answer", retry_after_s=1) from None
 
@@ -130,6 +129,6 @@ def _found(value: bytes, wanted: int) -> Card | None:
     start = len(batch.body) - sum(size for _, size in entries)
     for room, size in entries:
         if room == wanted:
-            return _card_decoder.decode(bytes(batch.body[start : start + size]))
+            return decode_card(bytes(batch.body[start : start + size]))
         start += size
     return None

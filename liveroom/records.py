@@ -15,6 +15,7 @@ from typing import Annotated, Any, Final, Generic, NamedTuple, TypeVar
 import msgspec
 
 from liveroom.kinds import CLASS_OF, Class, Kind, RecordType, Role
+from liveroom.nesting import MAX_DEPTH, RECORD_LEVELS, UNDECODABLE, nests_deeper
 
 VERSION: Final = 1
 MAX_PACKAGE_ITEMS: Final = 64
@@ -41,6 +42,9 @@ class BadRecord(Enum):
     WRONG_KEY = "wrong_key"
     TOO_LARGE = "too_large"
     TRUNCATED = "truncated"
+    TOO_DEEP = "too_deep"
+    WRONG_PARTITION = "wrong_partition"
+    UNHANDLED = "unhandled"
 
 
 class BadRecordError(ValueError):
@@ -129,26 +133,27 @@ def decode_uplink(key: bytes | None, value: bytes | None) -> Uplink:
     """Return what an `uplink` record says.
 
     Every foreign producer's bytes pass here, so after it: ids match their patterns, bodies are JSON objects in UTF-8 without
-    line breaks, and the key is the room.
+    line breaks that nest at most `MAX_DEPTH` levels, and the key is the room.
     """
     if value is None:
         raise BadRecordError(BadRecord.UNDECODABLE, "no value")
     if len(value) > MAX_UPLINK_BYTES:
         raise BadRecordError(BadRecord.TOO_LARGE, f"{len(value)} bytes, at most {MAX_UPLINK_BYTES}")
+    if nests_deeper(value, MAX_DEPTH + RECORD_LEVELS):
+        raise BadRecordError(BadRecord.TOO_DEEP, f"data nests deeper than {MAX_DEPTH} levels")
     try:
         record = _uplink_decoder.decode(value)
         _check_text(value)
     except msgspec.ValidationError as error:
         raise _misfit(value, error) from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UNDECODABLE as error:
         raise BadRecordError(BadRecord.UNDECODABLE, str(error)) from None
     if record.v != VERSION:
         raise _foreign(record.v)
     if key != record.room.encode():
         raise BadRecordError(BadRecord.WRONG_KEY, "the key is not the room's id")
-    for item in record.items:
-        if memoryview(item.data)[0] != _BRACE:
-            raise BadRecordError(BadRecord.SCHEMA, "data is not an object")
+    if any(memoryview(item.data)[0] != _BRACE for item in record.items):
+        raise BadRecordError(BadRecord.SCHEMA, "data is not an object")
     if b"\n" in value or b"\r" in value:
         record = msgspec.structs.replace(record, items=[Item(i.kind, _one_line(i.data)) for i in record.items])
     return record
@@ -165,7 +170,7 @@ def _misfit(value: bytes, error: msgspec.ValidationError) -> BadRecordError:
     """Say why a record that is JSON does not fit: another version, or against the schema of ours."""
     try:
         version = _version_decoder.decode(value).v
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except UNDECODABLE:
         version = VERSION
     return BadRecordError(BadRecord.SCHEMA, str(error)) if version == VERSION else _foreign(version)
 
@@ -633,7 +638,7 @@ def decode_room(stored: StoredRoom) -> RoomState:
         if not engine.eof or engine.unused_data:
             raise BadRecordError(BadRecord.TRUNCATED, f"room {stored.room} in a snapshot")
         return _room_decoder.decode(plain)
-    except (zlib.error, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (zlib.error, *UNDECODABLE) as error:
         raise BadRecordError(BadRecord.UNDECODABLE, f"room {stored.room} in a snapshot: {error}") from None
 
 
@@ -649,7 +654,7 @@ def decode_state(chunks: Sequence[bytes]) -> PartitionState:
     """Return the state that `encode_state` cut up."""
     try:
         state = _state_decoder.decode(b"".join(chunks))
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UNDECODABLE as error:
         raise BadRecordError(BadRecord.UNDECODABLE, f"snapshot: {error}") from None
     if state.v != VERSION:
         raise BadRecordError(BadRecord.VERSION, f"snapshot version {state.v}, this reader knows {VERSION}")
@@ -844,7 +849,7 @@ class JsonReader(Generic[R]):
             record = self._decoder.decode(value)
         except msgspec.ValidationError as error:
             raise _misfit(value, error) from None
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        except UNDECODABLE as error:
             raise BadRecordError(BadRecord.UNDECODABLE, str(error)) from None
         if (version := getattr(record, "v", VERSION)) != VERSION:
             raise _foreign(version)

@@ -69,7 +69,7 @@ def verify(text: str, keys: Mapping[str, bytes], purpose: str, now_ms: int) -> T
         raise ProblemError(Code.TICKET_INVALID, "the signature is wrong")
     try:
         ticket = _decoder.decode(base64.urlsafe_b64decode(parts[2] + "=" * (-len(parts[2]) % 4)))
-    except (binascii.Error, msgspec.DecodeError, ValueError):
+    except (binascii.Error, ValueError, RecursionError):
         raise ProblemError(Code.TICKET_INVALID, "the payload cannot be read") from None
     if ticket.purpose != purpose:
         raise ProblemError(Code.TICKET_INVALID, f"this is for {ticket.purpose}")

@@ -11,11 +11,13 @@ part alone, are both valid messages of `permessage-deflate` once the flush's las
 
 import zlib
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 
 from liveroom.kinds import Kind, Role
+from liveroom.nesting import UNDECODABLE
 
 SUBPROTOCOL: Final = "liveroom.v1.json"
 DEFLATE_FROM: Final = 512
@@ -122,6 +124,24 @@ class Message(msgspec.Struct, frozen=True, omit_defaults=True):
     data: msgspec.Raw = msgspec.Raw(b"{}")
 
 
+class MessageHead(msgspec.Struct, frozen=True, gc=False):
+    """A message without its body: what numbering, clearing and searching look at.
+
+    `kind` is text, not `Kind`: a later version may have kinds that this one does not know.
+    """
+
+    seq: int
+    kind: str
+    id: str
+    user: str
+    at: int
+    rseq: int = 0
+
+
+class _WholeMessage(MessageHead, frozen=True):
+    data: msgspec.Raw = msgspec.Raw(b"{}")
+
+
 class Notice(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t", tag="notice"):
     """To one user: muted, banned, kicked, or no longer so.
 
@@ -211,6 +231,10 @@ ClientFrame = Join | Leave | Heartbeat
 _client_decoder: Final[msgspec.json.Decoder[Any]] = msgspec.json.Decoder(ClientFrame)
 _server_decoder: Final[msgspec.json.Decoder[Any]] = msgspec.json.Decoder(ServerFrame | BatchHeader)
 _message_decoder: Final = msgspec.json.Decoder(Message)
+_header_decoder: Final = msgspec.json.Decoder(BatchHeader)
+_card_decoder: Final = msgspec.json.Decoder(Card)
+_head_decoder: Final = msgspec.json.Decoder(MessageHead)
+_whole_decoder: Final = msgspec.json.Decoder(_WholeMessage)
 _pulled_decoder: Final = msgspec.json.Decoder(Pulled)
 
 
@@ -222,9 +246,45 @@ def decode_client_frame(text: bytes | str) -> Join | Leave | Heartbeat:
     """Return what a viewer said, or raise `BadFrameError`."""
     try:
         frame: Join | Leave | Heartbeat = _client_decoder.decode(text)
-    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+    except UNDECODABLE as error:
         raise BadFrameError(str(error)) from None
     return frame
+
+
+def decode_header(line: bytes) -> BatchHeader:
+    """Return the first line of a batch, or raise `BadFrameError`."""
+    try:
+        return _header_decoder.decode(line)
+    except UNDECODABLE as error:
+        raise BadFrameError(str(error)) from None
+
+
+def decode_card(text: bytes) -> Card:
+    """Return a room's card as its owner packed it, or raise `BadFrameError`."""
+    try:
+        return _card_decoder.decode(text)
+    except UNDECODABLE as error:
+        raise BadFrameError(str(error)) from None
+
+
+_DATA: Final = b',"data":'  # within a string its quotes would be escaped; `data` comes last in every line that we write
+
+
+def split_message(line: bytes) -> tuple[MessageHead, bytes]:
+    """Return a message's head and the JSON of its body, or raise `BadFrameError`.
+
+    A body can be anything that its sender wanted, and as deep, so it is not looked at to find whose message it is; only in a
+    line that was not written by `encode_message` or the broadcaster.
+    """
+    head, found, data = line.partition(_DATA)
+    if found:
+        with suppress(*UNDECODABLE):
+            return _head_decoder.decode(head + b"}"), data[:-1]
+    try:
+        whole = _whole_decoder.decode(line)
+    except UNDECODABLE as error:
+        raise BadFrameError(str(error)) from None
+    return whole, bytes(whole.data)
 
 
 class ReceivedBatch(NamedTuple):
@@ -239,7 +299,7 @@ def decode_pulled(text: bytes) -> tuple[Pulled, list[Message]]:
     try:
         pulled = _pulled_decoder.decode(text)
         return pulled, [_message_decoder.decode(line) for line in pulled.messages]
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UNDECODABLE as error:
         raise BadFrameError(str(error)) from None
 
 
@@ -251,7 +311,7 @@ def decode_server_frame(text: bytes) -> ServerFrame | ReceivedBatch:
         if not isinstance(frame, BatchHeader):
             return frame
         messages = [_message_decoder.decode(line) for line in rest.split(b"\n") if line]
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UNDECODABLE as error:
         raise BadFrameError(str(error)) from None
     messages.sort(key=lambda message: message.seq)
     return ReceivedBatch(frame, messages)

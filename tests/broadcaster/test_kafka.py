@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 from aiokafka import TopicPartition
+from blockbuster import BlockBuster
 
 from broadcaster import kafka
 from broadcaster import partition as partition_module
@@ -32,7 +33,7 @@ from liveroom.records import (
 )
 from liveroom.service import Metrics, Runtime
 from liveroom.settings import BroadcasterSettings, KafkaSettings
-from liveroom.topics import BROADCAST, UPLINK, room_hash
+from liveroom.topics import BROADCAST, UPLINK, partition_of, room_hash
 from liveroom.wire import BatchHeader, ReceivedBatch, pack_payload
 from tests.e2e.audience import settled
 from tests.log import cut, producing, read_all, received
@@ -71,10 +72,14 @@ class Bench:
         return value
 
 
+ROOMS = [next(name for name in map(str, range(100)) if partition_of(name, 2) == partition) for partition in range(2)]
+
+
 async def send(producer: Producer, count: int, partition: int = 0) -> None:
     for _ in range(count):
-        record = Uplink(1, "r", secrets.token_hex(8), "u", 1, [Item(Kind.GIFT)])
-        await producer.send(UPLINK, encode_uplink(record), key=b"r", partition=partition, timeout_s=5)
+        record = Uplink(1, ROOMS[partition], secrets.token_hex(8), "u", 1, [Item(Kind.GIFT)])
+        key = record.room.encode()
+        await producer.send(UPLINK, encode_uplink(record), key=key, partition=partition, timeout_s=5)
 
 
 async def batches_of(settings: KafkaSettings) -> list[ReceivedBatch]:
@@ -286,26 +291,53 @@ async def test_a_snapshot_that_retention_took_is_a_loud_loss_and_a_new_room_epoc
     assert batches[-1].header.epoch > first.header.epoch
 
 
-@pytest.mark.parametrize("payload", [b"no batch", pack_payload(BatchHeader("r", 7, (5, 5), 0, at=1), [], []).data])
-async def test_a_history_that_cannot_be_applied_is_a_loud_loss_not_a_partition_that_never_comes_back(
+@pytest.mark.parametrize("payload", [b"no batch", pack_payload(BatchHeader(ROOMS[0], 7, (5, 5), 0, at=1), [], []).data])
+async def test_a_room_whose_history_cannot_be_applied_is_lost_loudly_and_the_partition_comes_back(
     settings: KafkaSettings, payload: bytes
 ) -> None:
     owner = b"x" * 16
     async with writing(settings) as producer:
         await producer.send(BROADCAST, encode_claim(Claim(1, owner, 1, "gone")), partition=0, timeout_s=5)
-        entry = RoomEntry(room_hash("r"), 5, 5, 0, 1, 0, len(payload), 0, 7, 0)
+        entry = RoomEntry(room_hash(ROOMS[0]), 5, 5, 0, 1, 0, len(payload), 0, 7, 0)
         batch = encode_batch(1, owner, Anchor(0, 0, -1), 0, 1, 1, [(entry, payload)])
         await producer.send(BROADCAST, batch, partition=0, timeout_s=5)
     async with broadcasting(settings) as bench:
         await bench.send(2)
         async with asyncio.timeout(DEADLINE_S):
-            while not bench.lost(Lost.BROADCAST):  # noqa: ASYNC110 - a metric is all there is to see
+            while not bench.lost(Lost.ROOM):  # noqa: ASYNC110 - a metric is all there is to see
                 await asyncio.sleep(0.05)
         partition = bench.broadcaster._partitions[0]
         async with asyncio.timeout(DEADLINE_S):
             while partition.balance.numbered < 2:  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
-        assert bench.lost(Lost.BROADCAST) == 1
+        assert (bench.lost(Lost.ROOM), bench.lost(Lost.BROADCAST)) == (1, 0)
+        assert partition.rooms._open[ROOMS[0]].state.epoch > 7, "viewers must see that its numbers are others"
+
+
+async def test_a_partition_that_fails_in_an_unforeseen_way_is_taken_over_again_and_the_others_go_on(
+    settings: KafkaSettings, monkeypatch: pytest.MonkeyPatch, blocking_calls_fail: BlockBuster
+) -> None:
+    blocking_calls_fail.functions["os.stat"].deactivate()  # a traceback looks for the source
+    settings = settings.model_copy(update={"partitions": 2})
+    async with broadcasting(settings) as bench:
+        await bench.send(1)
+        await bench.got(1)
+        broken = bench.broadcaster._partitions[0]
+        other = bench.broadcaster._partitions[1]
+        look_around = broken._look_around
+
+        async def fail_once() -> None:
+            monkeypatch.setattr(broken, "_look_around", look_around)
+            raise ZeroDivisionError
+
+        monkeypatch.setattr(broken, "_look_around", fail_once)
+        await bench.send(2)
+        batches = await bench.got(3)
+        takeovers = bench.runtime.metrics.counter(metrics.TAKEOVERS, "failed")
+        assert takeovers._value.get() == 1
+        assert bench.broadcaster._partitions[1] is other
+        assert other.is_ruling
+    assert [message.rseq for batch in batches for message in batch.messages] == [1, 2, 3]
 
 
 async def test_an_inbox_is_bounded_in_records_and_bytes_and_takes_more_once_it_was_emptied(

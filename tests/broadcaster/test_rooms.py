@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from broadcaster.room import BEST_EFFORT_DEDUPE_MS, MAX_TOMBSTONES, RECENT_BYTES, RECENT_MESSAGES, HistoryError
+from broadcaster.room import BEST_EFFORT_DEDUPE_MS, MAX_TOMBSTONES, RECENT_BYTES, RECENT_MESSAGES, Room
 from broadcaster.rooms import BAN_KNOWN_MS, DEDUPE_MS, EXTRA_BYTES, IDLE_MS, MAX_TAKEN_BYTES, OPEN_MS, BadBodyError, Rooms
 from liveroom.audience import Viewers
 from liveroom.kinds import CLASS_OF, Class, Kind, Role
@@ -15,7 +15,10 @@ from liveroom.records import (
     MAX_BROADCAST_BYTES,
     MAX_PACKAGE_ITEMS,
     MAX_UPLINK_BYTES,
+    BadRecord,
+    BadRecordError,
     Balance,
+    Batch,
     Item,
     RoomFlags,
     RoomSettings,
@@ -46,6 +49,15 @@ def after(*ticks: Iterable[Uplink], **settings: Any) -> tuple[Rooms, Tick]:
         take(rooms, *records)
         last = tick(rooms)
     return rooms, last
+
+
+def written(*ticks: Iterable[Uplink]) -> tuple[Rooms, list[bytes]]:
+    """Rooms that packed each of `ticks`, and the batches."""
+    rooms, values = Rooms(), []
+    for records in ticks:
+        take(rooms, *records)
+        values.append(tick(rooms).value)
+    return rooms, values
 
 
 def with_settings(**settings: Any) -> Rooms:
@@ -654,12 +666,107 @@ def test_a_batch_that_was_written_twice_counts_once() -> None:
     assert (new.seq, new.likes, new.skipped, new.messages) == (old.seq, 8, 18, 2) == (2, old.likes, old.skipped, old.messages)
 
 
-def test_a_hole_in_the_numbers_of_valid_batches_is_not_passed_over() -> None:
-    rooms, _ = after([uplink("a")], [uplink("b")])
-    take(rooms, uplink("c"))
-    third = tick(rooms).value
-    with pytest.raises(HistoryError):
-        Rooms().apply(read(third))
+def test_a_hole_in_the_numbers_of_valid_batches_is_not_passed_over_and_costs_its_room_alone_its_history() -> None:
+    rooms, values = written([uplink("a"), uplink("a", room="s")], [uplink("b")], [uplink("b", room="s")])
+    again = Rooms()
+    for value in (values[0], values[2]):
+        again.apply(read(value))
+    take(rooms, uplink("c"), uplink("c", room="s"))
+    again.apply(read(tick(rooms).value))
+    assert [(lost.name, "HistoryError" in lost.why) for lost in again.lost] == [("r", True)]
+    take(again, uplink("d"), uplink("d", room="s"))
+    got = tick(again)
+    assert (got.numbers(), got.numbers("s")) == ([(1, 0)], [(4, 0)])
+    assert got.entries["r"].epoch > T0 // 1000 == got.entries["s"].epoch
+    assert again.balance.is_exact()
+
+
+def spoilt(value: bytes, room: str) -> Batch:
+    """A batch in which one room's payload is not what its writer wrote."""
+    batch = read(value)
+    body = bytearray(batch.body)
+    start = 0
+    for entry, _ in batch.rooms():
+        if entry.hash == room_hash(room):
+            body[start : start + entry.size] = b"?" * entry.size
+        start += entry.size
+    return batch._replace(body=memoryview(bytes(body)))
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_batch_of_which_one_rooms_part_cannot_be_read_costs_that_room_alone_its_history(*, known: bool) -> None:
+    before = [uplink("x", room="s"), *([uplink("x")] if known else [])]
+    _, values = written(before, [uplink("a", GIFT), uplink("a", GIFT, room="s")], [uplink("b"), uplink("b", room="s")])
+    again = Rooms()
+    again.apply(read(values[0]))
+    again.apply(spoilt(values[1], "r"))
+    again.apply(read(values[2]))
+    assert [lost.name for lost in again.lost] == ["r" if known else ""]
+    take(again, uplink("a", GIFT, room="s"), uplink("c"), uplink("c", room="s"))
+    got = tick(again)
+    assert (got.numbers(), got.numbers("s")) == ([(1, 0)], [(4, 0)]), "a gift of the other room is known by its id"
+    assert got.entries["r"].epoch > T0 // 1000 == got.entries["s"].epoch
+    assert again.balance.is_exact()
+
+
+def test_a_room_that_cannot_be_packed_begins_again_with_what_waits_and_no_other_notices() -> None:
+    rooms, _ = after([uplink("a", GIFT), uplink("a", GIFT, room="s")])
+    rooms._open["r"].recent_reliable.append(b"not a message")
+    take(rooms, uplink("c", item(Kind.CLEAR, id="a")), uplink("b", GIFT), uplink("a", GIFT), uplink("b", GIFT, room="s"))
+    got = tick(rooms)
+    assert (got.ids(), got.ids("s")) == (["c", "b"], ["b"]), "nothing that waited is lost; ids are still known"
+    assert got.entries["r"].epoch > T0 // 1000 == got.entries["s"].epoch
+    assert (got.numbers(), [lost.name for lost in rooms.lost]) == ([(1, 1), (2, 2)], ["r"])
+    assert rooms.balance.is_exact()
+    again = Rooms()
+    again.apply(got.batch)
+    take(again, uplink("d", GIFT))
+    assert tick(again).numbers() == [(3, 3)]
+
+
+def test_what_cannot_be_packed_even_by_a_room_without_history_is_put_aside(monkeypatch: pytest.MonkeyPatch) -> None:
+    pack = Room.pack
+
+    def fails(room: Room, *arguments: Any) -> Any:
+        if any(waiting.record.id == "poison" for waiting in room.waiting):
+            raise ZeroDivisionError
+        return pack(room, *arguments)
+
+    monkeypatch.setattr(Room, "pack", fails)
+    rooms = Rooms()
+    take(rooms, uplink("poison", GIFT, GIFT), uplink("l", LIKE), uplink("a", GIFT, room="s"))
+    got = tick(rooms)
+    assert [(unfit.record.id, unfit.why) for unfit in got.packed.unfit] == [("poison", "ZeroDivisionError()")]
+    assert (got.ids(), got.ids("s")) == ([], ["a"])
+    assert (rooms.balance.dead_lettered, rooms.balance.is_exact()) == (2, True)
+    take(rooms, uplink("b", GIFT))
+    assert tick(rooms).numbers() == [(1, 1)]
+
+
+def test_a_room_that_cannot_be_stored_or_shown_begins_again_and_the_snapshot_holds_the_others() -> None:
+    rooms, _ = after([uplink("a", GIFT), uplink("a", GIFT, room="s")])
+    rooms.want_card("r")
+    rooms._open["r"].recent.append(None)  # type: ignore[arg-type]
+    assert tick(rooms).batch.card_entries
+    rooms._open["r"].recent.append(None)  # type: ignore[arg-type]
+    assert states(rooms)["s"].seq == 1
+    held = states(rooms)
+    assert (held["r"].seq, held["r"].epoch > held["s"].epoch) == (0, True)
+    assert [lost.name for lost in rooms.lost] == ["r", "r"]
+
+
+def test_a_record_of_a_room_that_lives_in_another_partition_is_refused_and_changes_nothing() -> None:
+    rooms = Rooms(belongs=lambda room: room != "foreign")
+    take(rooms, uplink("a"))
+    with pytest.raises(BadRecordError) as refused:
+        rooms.take(uplink("a", GIFT, room="foreign"), 1, T0)
+    assert refused.value.reason is BadRecord.WRONG_PARTITION
+    assert list(tick(rooms).frames) == ["r"]
+    other, values = written([uplink("a", GIFT, room="foreign"), uplink("b")])
+    rooms = Rooms(belongs=lambda room: room != "foreign")
+    rooms.apply(read(values[0]))
+    assert list(states(rooms)) == ["r"], "what an earlier version took for it is not brought back"
+    assert rooms.balance == other.balance
 
 
 def test_a_room_whose_history_was_lost_begins_again_under_the_epoch_of_its_batches() -> None:
@@ -700,7 +807,7 @@ def test_a_room_that_cannot_be_read_begins_again_with_a_new_epoch_and_the_others
     rooms = broken(old, "r")
     take(rooms, uplink("b"), uplink("b", room="s"), at_ms=T0 + 1_000)
     got = tick(rooms)
-    assert rooms.rooms_lost == 1
+    assert [lost.name for lost in rooms.lost] == ["r"]
     assert got.numbers() == [(1, 0)]
     assert got.numbers("s") == [(2, 0)]
     assert got.entries["r"].epoch > T0 // 1000 == got.entries["s"].epoch
@@ -715,7 +822,7 @@ def test_a_room_that_cannot_be_read_stops_no_take_over_when_batches_follow_its_s
         value = tick(old).value
         first.apply(read(value))
         second.apply(read(value))
-    assert first.rooms_lost == 1
+    assert len(first.lost) == 1
     take(first, uplink("c"), uplink("c", room="s"), at_ms=T0 + passed_ms)
     got = tick(first)
     assert got.numbers() == [(1, 0)]

@@ -8,16 +8,17 @@ from hypothesis import strategies as st
 
 from edge.frames import Frames
 from edge.hub import LINGER_S, Delivered, Hub
-from edge.room import Room
+from edge.room import Position, Room
 from liveroom.closecodes import Close
 from liveroom.kinds import Role
-from liveroom.records import Anchor, Batch, NoticeEntry, RoomEntry, RoomFlags, decode_broadcast, encode_batch
+from liveroom.records import Anchor, Batch, CardEntry, NoticeEntry, RoomEntry, RoomFlags, decode_broadcast, encode_batch
 from liveroom.topics import room_hash
 from liveroom.wire import BatchHeader, Payload, ReceivedBatch, decode_server_frame, inflate, pack_payload, websocket_frame
 
 ANCHOR = Anchor(0, 0, -1)
 LONG_LINE = b'{"seq":1,"kind":"danmaku","id":"i","user":"u","at":1,"data":{"text":"' + b"x" * 1000 + b'"}}'
 GIFT = b'{"seq":2,"kind":"gift","id":"g","user":"u","at":1,"rseq":1,"data":{"gift":"rose"}}'
+BAD_CLEAR = b'{"seq":1,"kind":"clear","id":"c","user":"u","at":1,"rseq":1,"data":{"id":7}}'
 
 
 @dataclass(eq=False)
@@ -181,6 +182,32 @@ def test_a_hole_between_two_batches_of_a_local_room_is_counted() -> None:
         return deliver(hub, batch).gaps
 
     assert [gaps(5, 5), gaps(6, 8), gaps(10, 10), gaps(11, 10)] == [0, 0, 1, 0]
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        pytest.param(Payload(b"\xff" * 8, 0, deflated=True), id="cannot be inflated"),
+        pytest.param(payload_of("a", reliable=(BAD_CLEAR,)), id="a clear of nothing"),
+    ],
+)
+def test_a_part_that_cannot_be_handled_is_told_and_nobody_else_notices(broken: Payload) -> None:
+    hub = Hub()
+    members = {name: FakeMember(user_hash=index) for index, name in enumerate("xay")}
+    for name, member in members.items():
+        join(hub, member, name)
+    flags = RoomFlags.CLEAR | (RoomFlags.DEFLATED if broken.deflated else 0)
+    bad = entry_of("a", broken)._replace(flags=int(flags))
+    parts = [(bad, broken.data) if name == "a" else (entry_of(name, payload_of(name)), payload_of(name).data) for name in "xay"]
+    batch = decode_broadcast(encode_batch(1, b"o" * 16, ANCHOR, 0, 1, 1, parts, cards=[(CardEntry(room_hash("y"), 3), b"no!")]))
+    assert isinstance(batch, Batch)
+    delivered = deliver(hub, batch)
+    assert [room.name for room, _ in delivered.failed] == ["a", "y"]
+    assert delivered.carded == ()
+    assert [len(members[name].got) for name in "xay"] == [1, 0, 1]
+    deliver(hub, batch_of("x", "a", "y"), offset=2)
+    assert [len(members[name].got) for name in "xay"] == [2, 1, 2]
+    assert hub.rooms[room_hash("a")].missed(Position(7, 0, 0), form=0) is None, "a pull must tell"
 
 
 @given(st.lists(st.tuples(st.sampled_from(["join", "leave", "drop"]), st.integers(0, 4), st.sampled_from("abcd")), max_size=60))

@@ -334,8 +334,8 @@ async def test_too_fast_is_429_and_says_when_to_come_again() -> None:
 @pytest.mark.parametrize(
     ("body", "code"),
     [
-        pytest.param(b'{"type":"t","body":' + b"[" * 16_000 + b"]" * 16_000 + b"}", Code.BAD_JSON, id="deep"),
-        pytest.param(b'{"type":"t","body":' + b'{"a":' * 5000 + b"1" + b"}" * 5000 + b"}", Code.BAD_JSON, id="deep objects"),
+        pytest.param(b'{"type":"t","body":' + b"[" * 16_000 + b"]" * 16_000 + b"}", Code.SCHEMA, id="deep"),
+        pytest.param(b'{"type":"t","body":' + b'{"a":' * 5000 + b"1" + b"}" * 5000 + b"}", Code.SCHEMA, id="deep objects"),
         pytest.param(b'{"type":"t","body":NaN}', Code.BAD_JSON, id="NaN"),
         pytest.param(b'{"type":"t","body":Infinity}', Code.BAD_JSON, id="infinity"),
         pytest.param(b'{"type":"t","body":"\\ud800"}', Code.BAD_JSON, id="a lone surrogate"),

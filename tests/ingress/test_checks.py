@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import msgspec
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from ingress import checks
 from ingress.actions import BY_KIND
+from ingress.checks import MAX_BULK_DEPTH, Draft
 from ingress.openapi import EXAMPLES
 from liveroom.bodies import BODY_OF
 from liveroom.errors import TABLE, Code, ProblemError
@@ -61,6 +63,46 @@ def data_of(accepted: Taken) -> list[tuple[Kind, Any]]:
 def test_every_kind_with_a_body_has_a_route_of_its_own() -> None:
     assert set(BY_KIND) == set(BODY_OF)
     assert len(BY_PATH) == len(checks.ROUTES) == len(BODY_OF) + 1
+
+
+def drafted(path: str, body: bytes) -> Draft:
+    if path == "bulk":
+        return checks.draft_bulk(msgspec.Raw(body), User("s", Role.SERVICE, 0, ""), "made")
+    return checks.draft(BY_PATH[path], "r1", VIEWER, body, header_id=None, new_id="made")
+
+
+@pytest.mark.parametrize(
+    "levels_of",
+    [
+        pytest.param(lambda depth: "[" * depth + "]" * depth, id="arrays"),
+        pytest.param(lambda depth: '{"a":' * depth + "1" + "}" * depth, id="objects"),
+        pytest.param(lambda depth: '{"a":[' * (depth // 2) + "[]" * (depth % 2) + "]}" * (depth // 2), id="both"),
+    ],
+)
+@pytest.mark.parametrize("path", ["custom", "packages", "bulk"])
+def test_what_is_accepted_at_any_depth_is_read_from_the_uplink_too(path: str, levels_of: Callable[[int], str]) -> None:
+    """`data` is the first level, its body the second; 32 are taken, wherever it comes from."""
+    for depth in (*range(1, 40), *range(950, 1010), 2000):
+        data = b'{"type":"t","body":%b}' % levels_of(depth).encode()
+        item = b'{"kind":"custom","data":%b}' % data
+        package = b'{"package":"p","items":[%b]}' % item
+        body = {"bulk": b'{"room":"r1","user":"u1",%b' % item[1:], "packages": package, "custom": data}[path]
+        if depth < 32:
+            assert bytes(decode_uplink(b"r1", checks.encode(drafted(path, body), 1)).items[0].data) == data
+        else:
+            with pytest.raises(ProblemError, match="deeper than 32 levels") as refused:
+                drafted(path, body)
+            assert refused.value.code is Code.SCHEMA
+
+
+@pytest.mark.parametrize("depth", [33, MAX_BULK_DEPTH - 4, MAX_BULK_DEPTH - 3, 5000])
+def test_an_item_too_deep_refuses_itself_and_not_the_bulk_request_where_that_can_be_read(depth: int) -> None:
+    deep = b'{"kind":"custom","data":{"type":"t","body":%b}}' % (b"[" * depth + b"]" * depth)
+    if depth <= MAX_BULK_DEPTH - 4:
+        assert len(checks.read_bulk(b'{"items":[%b,%b]}' % (deep, deep))) == 2
+    else:
+        with pytest.raises(ProblemError, match="deeper than 32 levels"):
+            checks.read_bulk(b'{"items":[%b]}' % deep)
 
 
 def test_the_record_says_who_what_and_when() -> None:
@@ -206,7 +248,7 @@ def test_a_package_holds_as_many_items_as_a_record() -> None:
         pytest.param(_package(item=b'{"kind":"like","data":{"text":"x"}}'), Code.SCHEMA, id="data-of-another-kind"),
         pytest.param(_package(item=b'{"kind":"like","data":{},"user":"x"}'), Code.SCHEMA, id="item-with-more"),
         pytest.param(_package(item=b'{"kind":"danmaku","data":{"text":"\\ud800"}}'), Code.BAD_JSON, id="lone-surrogate"),
-        pytest.param(_package(item=b'{"data":' + b"[" * 30_000), Code.BAD_JSON, id="deep-data-before-kind"),
+        pytest.param(_package(item=b'{"data":' + b"[" * 30_000), Code.SCHEMA, id="deep-data-before-kind"),
         pytest.param(_package(role='"streamer"'), Code.SCHEMA, id="more-fields"),
         pytest.param(b'{"items":[{"kind":"like","data":{}}]}', Code.SCHEMA, id="package-missing"),
         pytest.param(b'{"package":"a b","items":[{"kind":"like","data":{}}]}', Code.SCHEMA, id="package-not-an-id"),
