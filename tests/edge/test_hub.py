@@ -197,7 +197,7 @@ def test_a_part_that_cannot_be_handled_is_told_and_nobody_else_notices(broken: P
     for name, member in members.items():
         join(hub, member, name)
     flags = RoomFlags.CLEAR | (RoomFlags.DEFLATED if broken.deflated else 0)
-    bad = entry_of("a", broken)._replace(flags=int(flags))
+    bad = entry_of("a", broken)._replace(flags=int(flags), rseq=1)
     parts = [(bad, broken.data) if name == "a" else (entry_of(name, payload_of(name)), payload_of(name).data) for name in "xay"]
     batch = decode_broadcast(encode_batch(1, b"o" * 16, ANCHOR, 0, 1, 1, parts, cards=[(CardEntry(room_hash("y"), 3), b"no!")]))
     assert isinstance(batch, Batch)
