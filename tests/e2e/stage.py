@@ -16,7 +16,7 @@ from liveroom.kinds import Kind, Role
 from liveroom.wire import Message, Notice
 from tests.e2e.audience import knows_gateways
 from viewer.client import Viewer
-from viewer.session import Counts, Delivered, Effect, Ended, Entered, RoomCard, Told
+from viewer.session import Counts, Delivered, Effect, Ended, Entered, Renumbered, RoomCard, Told
 
 
 class Answer(NamedTuple):
@@ -38,6 +38,7 @@ class Screen:
         self.errors: list[str] = []
         self.likes = 0
         self.entered = 0
+        self.renumbered = 0
         self.card: Any = None
         self.ended: int | None = None
         self.ended_s = 0.0
@@ -59,6 +60,8 @@ class Screen:
                 self.notices.append(notice)
             case Told(what=what):
                 self.errors.append(getattr(what, "code", ""))
+            case Renumbered():
+                self.renumbered += 1
             case Ended(rule=rule):
                 self.ended, self.ended_s = int(rule.code), time.monotonic()
             case _:

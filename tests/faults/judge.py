@@ -11,6 +11,7 @@ from aiokafka import ConsumerRecord
 from liveroom.kinds import CLASS_OF, Class
 from liveroom.records import NOBODY, BadRecordError, Balance, Batch, Claim, decode_broadcast, decode_uplink, judge
 from liveroom.ruling import stamp_of
+from liveroom.topics import partition_of
 from tests.log import read_all, received
 
 POISON = "poison"  # id of records whose body is not of its kind
@@ -56,7 +57,7 @@ async def judge_log(bootstrap: str, prefix: str, partitions: int, settle_s: floa
 
 
 async def _judge(bootstrap: str, prefix: str, partitions: int) -> Exact:
-    results = [await _judge_partition(bootstrap, prefix, partition) for partition in range(partitions)]
+    results = [await _judge_partition(bootstrap, prefix, partition, partitions) for partition in range(partitions)]
     balance = Balance(*(sum(getattr(result.balance, name) for result in results) for name in Balance.__struct_fields__))
     reigns = [reign for result in results for reign in result.reigns]
     return Exact(sum(r.items for r in results), sum(r.void for r in results), balance, reigns)
@@ -65,7 +66,7 @@ async def _judge(bootstrap: str, prefix: str, partitions: int) -> Exact:
 class _Wanted:
     """What the uplink holds, so what the queue must hold: (message id, reliable?) by room, in order."""
 
-    def __init__(self, records: Sequence[ConsumerRecord]) -> None:
+    def __init__(self, records: Sequence[ConsumerRecord], partitions: int) -> None:
         self.messages: dict[str, list[tuple[str, bool]]] = defaultdict(list)
         self.taken = self.items = 0
         seen: set[tuple[str, str, str]] = set()
@@ -75,7 +76,7 @@ class _Wanted:
             except BadRecordError:
                 self.taken += 1
                 continue
-            if uplink.id == POISON:
+            if uplink.id == POISON or partition_of(uplink.room, partitions) != record.partition:
                 self.taken += 1
                 continue
             self.taken += len(uplink.items)
@@ -112,8 +113,8 @@ class _Found:
                 found.append((message.id, message.rseq > 0))
 
 
-async def _judge_partition(bootstrap: str, prefix: str, partition: int) -> Exact:
-    wanted = _Wanted(await read_all(bootstrap, f"{prefix}uplink", [partition]))
+async def _judge_partition(bootstrap: str, prefix: str, partition: int, partitions: int) -> Exact:
+    wanted = _Wanted(await read_all(bootstrap, f"{prefix}uplink", [partition]), partitions)
     found, ruling, void, last = _Found(), NOBODY, 0, None
     reigns: list[Reign] = []
     for record in await read_all(bootstrap, f"{prefix}broadcast", [partition]):

@@ -91,9 +91,9 @@ class Show:
                 await self.write(encode_uplink(record), room)
             await asyncio.sleep(0.05)
 
-    async def write(self, value: bytes | None, room: str) -> None:
-        """Write any bytes into the uplink, as a service with credentials of its own can."""
-        await self.producer.send(f"{self.system.prefix}{UPLINK.name}", value, key=room.encode())
+    async def write(self, value: bytes | None, room: str, partition: int | None = None) -> None:
+        """Write any bytes into the uplink, as a service with credentials of its own can; also into a wrong partition."""
+        await self.producer.send(f"{self.system.prefix}{UPLINK.name}", value, key=room.encode(), partition=partition)
 
     async def finish(self) -> Exact:
         """Let everything arrive; judge viewers and log."""

@@ -22,7 +22,8 @@ def record(**changes: object) -> bytes:
 
 
 POISON: dict[str, list[tuple[bytes | None, str]]] = {
-    "undecodable": [(b"\xff\x00 not JSON", ROOMS[0]), (None, ROOMS[1]), (b'{"x":' + b"[" * 9000, ROOMS[0])],
+    "undecodable": [(b"\xff\x00 not JSON", ROOMS[0]), (None, ROOMS[1])],
+    "too_deep": [(b'{"x":' + b"[" * 9000, ROOMS[0])],
     "version": [(record(v=2), ROOMS[0])],
     "schema": [(b"{}", ROOMS[0]), (record(items=[Item(Kind.LIKE, msgspec.Raw(b'{"count":-1}'))]), ROOMS[0])],
     "wrong_key": [(record(), ROOMS[1])],
