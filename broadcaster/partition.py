@@ -124,6 +124,9 @@ class Partition:
         self._taken_to = NO_OFFSET
         self._snapshot_s = 0.0
         self._traced: list[tuple[Traced, int]] = []
+        self._unfit: set[int] = set()
+        self._at_work = False
+        self._is_careful = False
         self._tracing = runtime.tracing
         made = runtime.metrics
         self._batches = made.counter(metrics.BATCHES)
@@ -200,9 +203,16 @@ class Partition:
             except Exception:  # the other partitions of this process must not notice
                 reason, failures = FAILED, failures + 1 if time.monotonic() - began < STEADY_S else 1
                 log.exception("partition_failed", partition=self.number, in_a_row=failures)
+                self._look_for_the_unfit()
             finally:
                 self._drop()
             await asyncio.sleep(min(RETRY_S * 2**failures, RETRY_MAX_S))
+
+    def _look_for_the_unfit(self) -> None:
+        """Take records one by one after a failure at work, until the one is found that nobody can handle: it is put aside."""
+        if self._is_careful and self._at_work:
+            self._unfit.add(self._taken_to - 1)
+        self._is_careful = self._at_work
 
     def _drop(self) -> None:
         was_ruling, self.is_ruling = self.is_ruling, False
@@ -210,6 +220,7 @@ class Partition:
         self._inbox.clear()
         self._inbox_bytes = 0
         self._traced.clear()
+        self._at_work = False
         self._idle.set()
         if was_ruling:
             self._on_lost(self.number)
@@ -329,14 +340,16 @@ class Partition:
     async def _flush(self) -> None:
         """Write what was handed in: one batch, one step. As many as it takes."""
         while True:
+            self._at_work = True
             letters = self._take()
             await asyncio.gather(*map(self._put_aside, letters))
             packed = self.rooms.pack(f"{self.number}.{self._ruling().next_offset - 1}", now_ms())
-            await asyncio.gather(*(self._put_aside(self._unfit(unfit)) for unfit in packed.unfit))
+            await asyncio.gather(*(self._put_aside(self._letter_of(unfit)) for unfit in packed.unfit))
             value = self._encode(packed, self._taken_to)
             traced, self._traced = self._traced, []
             await self._write(value, encode_traces(each for each, _ in traced))
             self.uplink_next = self._taken_to
+            self._at_work = False
             self._trace(traced)
             self._batches.inc()
             self._batch_bytes.observe(len(value))
@@ -345,6 +358,7 @@ class Partition:
             if packed.oldest_ms:
                 self._delay.observe(max(0, now_ms() - packed.oldest_ms) / 1000)
             if not self._inbox:
+                self._is_careful = False
                 return
 
     def _encode(self, packed: Packed, uplink_next: int) -> bytes:
@@ -363,7 +377,7 @@ class Partition:
             self.rooms.balance,
         )
 
-    def _unfit(self, unfit: Unfit) -> DeadLetter:
+    def _letter_of(self, unfit: Unfit) -> DeadLetter:
         """Return the dead letter of a record that no batch can hold."""
         topic, record = topic_name(self._settings.kafka, topics.UPLINK), unfit.record
         key, value, reason = record.room.encode(), encode_json(record), BadRecord.UNHANDLED.value
@@ -372,14 +386,17 @@ class Partition:
     def _take(self) -> list[DeadLetter]:
         letters: list[DeadLetter] = []
         inbox, rooms = self._inbox, self.rooms
+        started = self._taken_to
         while inbox and not rooms.is_full and len(letters) < MAX_LETTERS:
+            if self._is_careful and self._taken_to != started:
+                break
             record = inbox.popleft()
             self._inbox_bytes -= len(record.value or b"")
             if record.offset < self._taken_to:
                 continue
             self._taken_to = record.offset + 1
             try:
-                uplink = decode_uplink(record.key, record.value)
+                uplink = self._read(record)
                 rooms.take(uplink, record.offset, record.timestamp)
             except BadRecordError as error:
                 letters.append(_letter(record, error.reason, error.detail))
@@ -393,6 +410,11 @@ class Partition:
                 continue
             rooms.dead_letter()
         return letters
+
+    def _read(self, record: ConsumerRecord) -> Uplink:
+        if record.offset in self._unfit:
+            raise BadRecordError(BadRecord.UNHANDLED, "the batch with it could not be made; the log has the reason")
+        return decode_uplink(record.key, record.value)
 
     def _sample(self, uplink: Uplink) -> None:
         """Note an interaction that was taken, if it is one of those that are traced."""

@@ -691,22 +691,26 @@ class GatewayState(Enum):
     DRAINING = "draining"
 
 
-class Limits(msgspec.Struct, frozen=True):
-    """What one gateway can carry; a load test sets them."""
+_Limit = Annotated[float, msgspec.Meta(ge=1e-3, le=1e15)]
+_Measured = Annotated[float, msgspec.Meta(ge=0, le=1e15)]
 
-    connections: int = 10_000
-    joins_per_s: float = 500.0
-    cpu: float = 0.7
-    loop_lag_ms: float = 50.0
-    bytes_per_s: float = 100e6
-    packets_per_s: float = 100e3
+
+class Limits(msgspec.Struct, frozen=True):
+    """What one gateway can carry; a load test sets them. Others divide by them: none is 0."""
+
+    connections: Annotated[int, msgspec.Meta(ge=1, le=2**31)] = 10_000
+    joins_per_s: _Limit = 500.0
+    cpu: _Limit = 0.7
+    loop_lag_ms: _Limit = 50.0
+    bytes_per_s: _Limit = 100e6
+    packets_per_s: _Limit = 100e3
 
 
 class HotRoom(msgspec.Struct, frozen=True):
     """A room with many viewers at a gateway."""
 
     room: str
-    connections: int
+    connections: Count
 
 
 class LoadReport(msgspec.Struct, frozen=True):
@@ -728,23 +732,23 @@ class LoadReport(msgspec.Struct, frozen=True):
     port: int
     zone: str = ""
     limits: Limits = Limits()
-    connections: int | None = None
-    users: int | None = None
-    rooms: int | None = None
-    joins_per_s: float | None = None
-    leaves_per_s: float | None = None
-    batches_per_s: float | None = None
-    bytes_per_s: float | None = None
-    packets_per_s: float | None = None
-    cpu: float | None = None
-    loop_lag_ms: float | None = None
-    rss_bytes: int | None = None
-    load1: float | None = None
-    io_per_s: float | None = None
-    sockets: int | None = None
-    slow: int | None = None
-    lag_records: int | None = None
-    delay_ms: float | None = None
+    connections: Count | None = None
+    users: Count | None = None
+    rooms: Count | None = None
+    joins_per_s: _Measured | None = None
+    leaves_per_s: _Measured | None = None
+    batches_per_s: _Measured | None = None
+    bytes_per_s: _Measured | None = None
+    packets_per_s: _Measured | None = None
+    cpu: _Measured | None = None
+    loop_lag_ms: _Measured | None = None
+    rss_bytes: Count | None = None
+    load1: _Measured | None = None
+    io_per_s: _Measured | None = None
+    sockets: Count | None = None
+    slow: Count | None = None
+    lag_records: Count | None = None
+    delay_ms: _Measured | None = None
     hot: tuple[HotRoom, ...] = ()
 
 

@@ -13,7 +13,7 @@ import re
 import socket
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, TypeAdapter, model_validator
 from pydantic_settings import (
@@ -34,6 +34,7 @@ MIN_KEY_BYTES = 32
 LIMITS = "LIVEROOM_LIMITS"
 _LIMIT_NAMES = {"max_connections", "max_joins_per_s", "max_cpu", "max_loop_lag_ms", "max_bytes_per_s", "max_packets_per_s"}
 _usual = Limits()
+LEAST: Final = 0.001  # of a limit: others divide by it
 _KEY_ID = re.compile(r"[A-Za-z0-9_-]{1,16}\Z")
 
 
@@ -291,17 +292,25 @@ class EdgeSettings(TicketSettings):
     drain_s: float = Field(20.0, ge=0, description="time over which viewers are moved away at the end")
     max_connections: int = Field(_usual.connections, ge=1, description="viewers this gateway takes; the load test finds it")
     max_joins_per_s: float = Field(
-        _usual.joins_per_s, gt=0, allow_inf_nan=False, description="joins a second this gateway takes; the load test finds it"
+        _usual.joins_per_s,
+        ge=LEAST,
+        allow_inf_nan=False,
+        description="joins a second this gateway takes; the load test finds it",
     )
     max_cpu: float = Field(
-        _usual.cpu, gt=0, le=1, description="share of a core from which on it gets next to no new viewers; so the next three"
+        _usual.cpu,
+        ge=LEAST,
+        le=1,
+        description="share of a core from which on it gets next to no new viewers; so the next three",
     )
-    max_loop_lag_ms: float = Field(_usual.loop_lag_ms, gt=0, allow_inf_nan=False, description="how late its event loop may run")
+    max_loop_lag_ms: float = Field(
+        _usual.loop_lag_ms, ge=LEAST, allow_inf_nan=False, description="how late its event loop may run"
+    )
     max_bytes_per_s: float = Field(
-        _usual.bytes_per_s, gt=0, allow_inf_nan=False, description="bytes a second to viewers; the load test finds it"
+        _usual.bytes_per_s, ge=LEAST, allow_inf_nan=False, description="bytes a second to viewers; the load test finds it"
     )
     max_packets_per_s: float = Field(
-        _usual.packets_per_s, gt=0, allow_inf_nan=False, description="pushes a second; the load test finds it"
+        _usual.packets_per_s, ge=LEAST, allow_inf_nan=False, description="pushes a second; the load test finds it"
     )
     max_per_address: int = Field(0, ge=0, description="viewers from one address; 0: any number (a whole campus may share one)")
     max_unsent_bytes: int = Field(256 * 1024, ge=4096, description="unsent bytes at which a viewer is closed as too slow")

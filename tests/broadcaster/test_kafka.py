@@ -15,12 +15,14 @@ from broadcaster import kafka
 from broadcaster import partition as partition_module
 from broadcaster.kafka import Broadcaster
 from broadcaster.ownership import Lost
+from broadcaster.rooms import Packed
 from liveroom import metrics
 from liveroom.cli.localkafka import LocalKafka
 from liveroom.kafka import Producer, ensure_topics, topic_name
 from liveroom.kinds import Kind
 from liveroom.records import (
     Anchor,
+    BadRecord,
     Batch,
     Claim,
     Item,
@@ -34,7 +36,7 @@ from liveroom.records import (
 from liveroom.service import Metrics, Runtime
 from liveroom.settings import BroadcasterSettings, KafkaSettings
 from liveroom.topics import BROADCAST, UPLINK, partition_of, room_hash
-from liveroom.wire import BatchHeader, ReceivedBatch, pack_payload
+from liveroom.wire import BatchHeader, ReceivedBatch, pack_payload, payload_text
 from tests.e2e.audience import settled
 from tests.log import cut, producing, read_all, received
 
@@ -338,6 +340,37 @@ async def test_a_partition_that_fails_in_an_unforeseen_way_is_taken_over_again_a
         assert bench.broadcaster._partitions[1] is other
         assert other.is_ruling
     assert [message.rseq for batch in batches for message in batch.messages] == [1, 2, 3]
+
+
+async def test_a_record_whose_batch_cannot_be_made_is_found_and_put_aside_and_what_came_with_it_is_numbered(
+    settings: KafkaSettings, monkeypatch: pytest.MonkeyPatch, blocking_calls_fail: BlockBuster
+) -> None:
+    blocking_calls_fail.functions["os.stat"].deactivate()  # a traceback looks for the source
+    async with broadcasting(settings) as bench:
+        await bench.send(1)
+        await bench.got(1)
+        partition = bench.broadcaster._partitions[0]
+        encode = partition._encode
+
+        def fail(packed: Packed, uplink_next: int) -> bytes:
+            if any(b'"poison"' in payload_text(data, deflated=bool(entry.flags & 1)) for entry, data in packed.rooms):
+                raise ZeroDivisionError
+            return encode(packed, uplink_next)
+
+        monkeypatch.setattr(partition, "_encode", fail)
+        key = ROOMS[0].encode()
+        ids = ["a", "b", "poison", "c", "d"]
+        records = [(key, encode_uplink(Uplink(1, ROOMS[0], id_, "u", 1, [Item(Kind.GIFT)]))) for id_ in ids]
+        await bench._producer.send_many(UPLINK, records, timeout_s=5)
+        batches = await bench.got(5)
+        letters = bench.runtime.metrics.counter(metrics.DEAD_LETTERS, BadRecord.UNHANDLED.value)
+        assert letters._value.get() == 1
+        assert partition.balance.is_exact()
+        await bench.send(1)
+        batches = await bench.got(6)
+    messages = [message for batch in batches for message in batch.messages]
+    assert [message.rseq for message in messages] == list(range(1, 7))
+    assert [message.id for message in messages[1:5]] == ["a", "b", "c", "d"]
 
 
 async def test_an_inbox_is_bounded_in_records_and_bytes_and_takes_more_once_it_was_emptied(

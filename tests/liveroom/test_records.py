@@ -495,6 +495,22 @@ def test_an_unusable_json_record_is_refused_with_its_reason(value: bytes | None,
     assert reason_of(lambda: JsonReader(records.Presence).read(value)) is reason
 
 
+@pytest.mark.parametrize(
+    ("known", "hostile"),
+    [
+        pytest.param(b'"connections":2000', b'"connections":0', id="no room at all"),
+        pytest.param(b'"connections":2000', b'"connections":-1', id="less than none"),
+        pytest.param(b'"cpu":0.7', b'"cpu":0', id="no processor"),
+        pytest.param(b'"cpu":0.7', b'"cpu":1e308', id="beyond all measure"),
+        pytest.param(b'"connections":12', b'"connections":-12', id="fewer viewers than none"),
+    ],
+)
+def test_a_load_report_that_others_could_not_reckon_with_is_refused(known: bytes, hostile: bytes) -> None:
+    value = golden.ALL[7].value
+    assert known in value
+    assert reason_of(lambda: JsonReader(records.LoadReport).read(value.replace(known, hostile, 1))) is BadRecord.SCHEMA
+
+
 def test_a_load_report_tells_unknown_from_zero() -> None:
     report = JsonReader(records.LoadReport).read(golden.ALL[7].value)
     assert (report.connections, report.loop_lag_ms) == (12, None)
