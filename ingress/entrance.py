@@ -157,7 +157,7 @@ class Entrance:
             return body
         text: str = body.data.text
         verdict = self._libraries.judge(draft.room, text)
-        if verdict.action is None:
+        if verdict is None:
             return body
         self._hits[verdict.action].inc()
         self._offend(draft, verdict.action, verdict.words, now_s)

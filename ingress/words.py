@@ -71,11 +71,11 @@ class LibraryError(ValueError):
 
 
 class Verdict(NamedTuple):
-    """What the words in a text come to: None: it has none. `text`: as it may go on. `words`: those found."""
+    """What the words in a text come to. `text`: as it may go on. `words`: those found."""
 
-    action: WordAction | None
+    action: WordAction
     text: str
-    words: tuple[str, ...] = ()
+    words: tuple[str, ...]
 
 
 class _Entry(NamedTuple):
@@ -190,20 +190,20 @@ def _is_latin(char: str) -> bool:
     return _LATIN.match(_LETTERS[ord(char)]) is not None
 
 
-NO_WORDS: Final = Library({})
 _ACTIONS: Final = frozenset(action.value for action in WordAction)
 
 
-def judge(text: str, libraries: Iterable[Library]) -> Verdict:
-    """Say what the words in a text come to."""
-    form = normal(text)
-    matches = [(library, match) for library in libraries for match in library.find(form)]
-    if not matches:
-        return Verdict(None, text)
+def _verdict(text: str, form: str, libraries: Iterable[Library]) -> Verdict | None:
+    """Say what the words in a text come to; None: all that were found in its normal form are parts of other words."""
     origins = _origins(text)
-    found = [word for library, match in matches if (word := library.confirm(match, text, origins)) is not None]
+    found = [
+        word
+        for library in libraries
+        for match in library.find(form)
+        if (word := library.confirm(match, text, origins)) is not None
+    ]
     if not found:
-        return Verdict(None, text)
+        return None
     action = min((entry.action for entry, _, _ in found), key=_SEVERITY.index)
     masked = list(text)
     for entry, begin, end in found:
@@ -220,23 +220,28 @@ class Libraries:
 
     def __init__(self, rules: Mapping[str, Mapping[str, str]]) -> None:
         self._rules = rules
-        self._files = NO_WORDS
+        self._files: tuple[Library, ...] = ()
         self._set: dict[str, Library] = {}
 
     def use_files(self, files: Library) -> None:
         """Take what the files hold."""
-        self._files = files
+        self._files = (files,)
 
     def changed(self, room: str) -> None:
         """Words of this room (or "*") have changed: make its library anew when it is needed."""
         self._set.pop(room, None)
 
-    def judge(self, room: str, text: str) -> Verdict:
-        """Say what the words in a text come to in this room."""
-        libraries = [self._files]
-        if self._rules:
-            libraries += [self._library(name) for name in (EVERYWHERE, room) if name in self._rules]
-        return judge(text, libraries)
+    def judge(self, room: str, text: str) -> Verdict | None:
+        """Say what the words in a text come to in this room; None: it has none."""
+        libraries = self._files if not self._rules else self._of(room)
+        form = text.translate(_LETTERS)
+        for library in libraries:
+            if library.find(form):
+                return _verdict(text, form, libraries)
+        return None
+
+    def _of(self, room: str) -> tuple[Library, ...]:
+        return *self._files, *(self._library(name) for name in (EVERYWHERE, room) if name in self._rules)
 
     def _library(self, room: str) -> Library:
         library = self._set.get(room)
