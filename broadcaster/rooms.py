@@ -43,7 +43,8 @@ from liveroom.wire import Notice, encode_frame
 
 DEDUPE_MS: Final = 600_000
 MAX_TAKEN_BYTES: Final = 448 * 1024
-ITEM_BYTES: Final = 940  # at most what an item's line has beside its data: ids, an escaped name, numbers
+LINE_BYTES: Final = 208  # at most what a message's line has beside its data and its sender's texts: names of fields, numbers
+ESCAPED_BYTES: Final = 6  # at most what a character takes in JSON
 ROOM_BYTES: Final = 400  # at most a room's directory entry and header
 EXTRA_BYTES: Final = 192 * 1024  # for viewer counts and cards; a card is smaller than this
 IDLE_MS: Final = 3_600_000
@@ -183,7 +184,8 @@ class Rooms:
             self._taken_bytes += ROOM_BYTES
         if room.oldest_ms == 0 or record.at_ms < room.oldest_ms:
             room.oldest_ms = record.at_ms
-        self._taken_bytes += (len(items) + 2 * len(sanctions)) * ITEM_BYTES
+        line = LINE_BYTES + len(record.id) + len(record.user) + len(record.package) + ESCAPED_BYTES * len(record.name)
+        self._taken_bytes += (len(items) + 2 * len(sanctions)) * line
         for item in items:
             self._taken_bytes += len(memoryview(item.data))
         if numbered:
@@ -193,9 +195,10 @@ class Rooms:
             coming.folded += len(items) - numbered - len(sanctions)
         for clear in clears:
             room.hide(clear.user, clear.before_ms)
-        room.notices += notices
-        coming.noticed += len(notices)
-        self._ban(room, record, offset, sanctions)
+        if sanctions:
+            room.notices += notices
+            coming.noticed += len(notices)
+            self._ban(room, record, offset, sanctions)
 
     def _ban(self, room: Room, record: Uplink, offset: int, sanctions: Sequence[tuple[Kind, Sanction]]) -> None:
         """Take what banned users said off the screens."""
@@ -395,12 +398,17 @@ class _Sorted(NamedTuple):
     likes: int
     numbered: int
     reliable: int
-    sanctions: list[tuple[Kind, Sanction]]
-    clears: list[Clear]
+    sanctions: Sequence[tuple[Kind, Sanction]]
+    clears: Sequence[Clear]
+
+
+_USUAL: Final = _Sorted(0, 1, 0, (), ())  # one danmaku: nearly every record
 
 
 def _sort(items: Sequence[Item]) -> _Sorted:
     """Look at all items of a record; raise BadBodyError when one is not of its kind."""
+    if len(items) == 1 and items[0].kind is Kind.DANMAKU:
+        return _USUAL
     likes = numbered = reliable = 0
     sanctions: list[tuple[Kind, Sanction]] = []
     clears: list[Clear] = []

@@ -881,7 +881,15 @@ def nothing_deflates(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("liveroom.wire.DEFLATE_FROM", 2**40)
 
 
-FILLS = [many_rooms, empty_items, one_body, bodies, bans, short_bans, kicks]
+def short_names(number: int) -> Uplink:
+    return uplink(f"{number}", *[Item(Kind.ANNOUNCEMENT)] * MAX_PACKAGE_ITEMS, role=Role.MODERATOR, level=255, at_ms=2**53)
+
+
+def short_kicks(number: int) -> Uplink:
+    return uplink(f"{number}", item(Kind.KICK, user="k", why='"' * 190), room=f"{LONG_ROOM}{number:07}", at_ms=2**53)
+
+
+FILLS = [many_rooms, empty_items, one_body, bodies, bans, short_bans, kicks, short_names, short_kicks]
 LASTS = [empty_items, bodies, bans]
 WATCHED = 1_500
 
