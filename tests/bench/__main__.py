@@ -19,7 +19,7 @@ from tests.bench.figure import Figure
 GROUPS = sorted(
     module.name
     for module in pkgutil.iter_modules([str(Path(__file__).parent)])
-    if module.name[0] != "_" and module.name not in {"figure", "sink"}
+    if not module.name.startswith(("_", "test_")) and module.name not in {"figure", "sink"}
 )
 
 
