@@ -1,4 +1,4 @@
-"""The whole path: delay in a quiet room against one bare Kafka hop, and deliveries for a second of the edge's processor.
+"""The whole path: delay in a quiet room against one bare Kafka hop, and a crowd at an edge against bare writes.
 
 The delay is from the 202 as its sender reads it to the viewer's receipt, both in this process; the hop is one record through a
 plain topic of the same broker, from `send` to a plain consumer's receipt. Both alternate, so both meet the same machine.
@@ -6,19 +6,24 @@ plain topic of the same broker, from `send` to a plain consumer's receipt. Both 
 
 import asyncio
 import json
+import os
+import resource
 import secrets
+import socket
 import statistics
 import sys
 import time
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
+from typing import NamedTuple
 
 import aiohttp
 import msgspec
 import psutil
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
+from liveroom import metrics
 from liveroom.bodies import Danmaku
 from liveroom.cli import danmaku
 from liveroom.cli.localkafka import kafka_cluster
@@ -29,7 +34,8 @@ from liveroom.records import Item, Uplink, encode_uplink
 from liveroom.settings import KafkaSettings
 from liveroom.tether import spawn_tethered
 from liveroom.topics import DEAD_LETTER
-from tests.bench.figure import Figure
+from tests.bench._http import used_s
+from tests.bench.figure import Figure, median
 from tests.rates import NO_RATES
 from viewer.client import Accepted, Sender, Viewer
 from viewer.session import Delivered, Effect
@@ -39,6 +45,8 @@ PAUSE_S = 0.13  # longer than a tick: each round meets a quiet room
 VIEWERS = 2000
 MESSAGES_PER_S = 1000
 LOAD_S = 8.0
+WRITE_ROUNDS = 29
+DELIVERED = (metrics.DELIVERED_MESSAGES.name, metrics.DELIVERED_BATCHES.name, metrics.SENT_BYTES.name)
 FILE = Path(__file__).parents[1] / "data" / "danmaku-130614.xml"
 
 
@@ -53,11 +61,15 @@ async def measure() -> AsyncIterator[Figure]:
             yield Figure("e2e.quiet_median_vs_hop", statistics.median(delays) / hop, "ratio", f"{ROUNDS} rounds")
             worst = statistics.quantiles(delays, n=100)[98] / statistics.quantiles(hops, n=100)[98]
             yield Figure("e2e.quiet_p99_vs_hop", worst, "ratio", "99th percentile over the hop's 99th percentile")
-            deliveries, cpu_s, share = await _crowded(system)
-            yield Figure(
-                "edge.deliveries_per_cpu_s", deliveries / cpu_s, "messages/s", f"{VIEWERS} viewers, {MESSAGES_PER_S}/s"
-            )
-            yield Figure("edge.cpu_share", share, "cores", "of the edge during that run")
+            crowded = await _crowded(system)
+            about = f"{VIEWERS} viewers, {MESSAGES_PER_S}/s"
+            yield Figure("edge.deliveries_per_cpu_s", crowded.messages / crowded.cpu_s, "messages/s", about)
+            yield Figure("edge.cpu_share", crowded.cpu_s / crowded.passed_s, "cores", "of the edge during that run")
+            size = round(crowded.sent_bytes / crowded.pushes)
+            bare_us = [cost * 1e6 for cost in await _bare_writes(VIEWERS, size)]
+            ours_us = crowded.cpu_s / crowded.pushes * 1e6
+            about = f"{ours_us:.1f} us a push, with all else the edge does; a bare write of as much to as many sockets"
+            yield median("edge.crowd_vs_writes", [ours_us / each for each in bare_us], "times", about)
 
 
 async def _quiet(system: System) -> tuple[list[float], list[float]]:
@@ -102,8 +114,18 @@ async def _quiet(system: System) -> tuple[list[float], list[float]]:
     return hops, delays
 
 
-async def _crowded(system: System) -> tuple[float, float, float]:
-    """Return deliveries, the edge's processor seconds for them, and its share of a core."""
+class _Crowded(NamedTuple):
+    """What the edge delivered in a while, and its processor's time for it."""
+
+    messages: float
+    pushes: float
+    sent_bytes: float
+    cpu_s: float
+    passed_s: float
+
+
+async def _crowded(system: System) -> _Crowded:
+    """Return what an edge with a crowd in one busy room does."""
     command = [sys.executable, "-m", "viewer.load", "--scheduler", system.scheduler_url, "--room", "crowd"]
     command += ["--viewers", str(VIEWERS), "--joins-per-s", "400", "--duration", str(VIEWERS / 400 + LOAD_S + 12)]
     crowd = await spawn_tethered(command, stdout=asyncio.subprocess.PIPE)
@@ -112,22 +134,42 @@ async def _crowded(system: System) -> tuple[float, float, float]:
         joined = 0
         while joined < VIEWERS:
             joined = json.loads(await asyncio.wait_for(crowd.stdout.readline(), 30))["joined"]
-        edge = psutil.Process(system.edges[0].pid)
+        [edge] = system.edges
+        process = psutil.Process(edge.pid)
         sending = asyncio.create_task(_send(system))
         await asyncio.sleep(1)
-        before, cpu_before, began = await _delivered(system), edge.cpu_times(), time.perf_counter()
+        before, cpu_before, began = await edge.metrics(), used_s(process), time.perf_counter()
         await asyncio.sleep(LOAD_S)
-        after, cpu_after, passed = await _delivered(system), edge.cpu_times(), time.perf_counter() - began
+        cpu_after, after, passed_s = used_s(process), await edge.metrics(), time.perf_counter() - began
         await sending
-        cpu_s = cpu_after.user + cpu_after.system - cpu_before.user - cpu_before.system
-        return after - before, cpu_s, cpu_s / passed
+        messages, pushes, sent_bytes = (after[name] - before[name] for name in DELIVERED)
+        return _Crowded(messages, pushes, sent_bytes, cpu_after - cpu_before, passed_s)
     finally:
         crowd.terminate()
         await crowd.wait()
 
 
-async def _delivered(system: System) -> float:
-    return (await system.edges[0].metrics())["liveroom_edge_delivered_messages_total"]
+async def _bare_writes(count: int, size: int) -> list[float]:
+    """Return the processor time of one write to each of so many TCP connections, in rounds. What comes is read in between."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    costs = []
+    with socket.create_server(("127.0.0.1", 0), backlog=128) as server, ExitStack() as opened:
+        writers, readers = [], []
+        for _ in range(count):
+            readers.append(opened.enter_context(socket.create_connection(server.getsockname())))
+            writers.append(opened.enter_context(server.accept()[0]))
+        fds, frame = [writer.fileno() for writer in writers], secrets.token_bytes(size)
+        for writer in writers:
+            writer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for _ in range(WRITE_ROUNDS + 1):
+            began = time.thread_time()
+            for fd in fds:
+                os.write(fd, frame)
+            costs.append((time.thread_time() - began) / count)
+            for reader in readers:
+                reader.recv(size, socket.MSG_WAITALL)
+    return costs[1:]  # the first one warms up
 
 
 async def _send(system: System) -> None:

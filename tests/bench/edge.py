@@ -15,7 +15,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -26,18 +26,18 @@ from aiohttp import web
 from aiohttp.base_protocol import BaseProtocol
 from aiohttp.http_websocket import WebSocketWriter
 
-from edge.hub import Delivered, Hub
+from edge.hub import SLICE, Delivered, Hub
 from edge.server import Server
 from liveroom.kinds import Kind
 from liveroom.moderation import Rules
-from liveroom.records import Anchor, Batch, RoomEntry, RoomFlags, decode_broadcast, encode_batch
+from liveroom.records import ROOM_ENTRY, Anchor, Batch, RoomEntry, RoomFlags, decode_broadcast, encode_batch
 from liveroom.service import Runtime
 from liveroom.settings import EdgeSettings
 from liveroom.tickets import ENTRY, Ticket, User, sign
 from liveroom.topics import room_hash
 from liveroom.web import serve
 from liveroom.wire import BatchHeader, Message, encode_message, pack_payload
-from tests.bench.figure import Figure
+from tests.bench.figure import Figure, median
 
 ROUNDS = 9
 MEMBERS = 2000
@@ -46,6 +46,7 @@ HUGE = 15_000
 HANDSHAKES = 400
 MESSAGES = 100  # of one tick of a room with 1,000 messages a second
 FOREIGN_ROOMS = 2000
+FOREIGN_ROUNDS = 99
 SMALL_BYTES = 200
 ROOM = "bench"
 KEY = "b" * 32
@@ -223,17 +224,12 @@ async def pushes(gateway: Gateway) -> AsyncIterator[Figure]:
     members = gateway.joined()
     frame = next(iter(gateway.server.hub.rooms.values())).ring[-1].make(1)
     fds = [member.fd for member in members]
-    write = os.write
 
     async def ours() -> float:
         return timed(lambda: gateway.deliver(small), MEMBERS)
 
     async def bare() -> float:
-        def loop() -> None:
-            for fd in fds:
-                write(fd, frame)
-
-        return timed(loop, MEMBERS)
+        return timed(lambda: _write(fds, frame), MEMBERS)
 
     fan_out = compiled()
     array = (ctypes.c_int * MEMBERS)(*fds)
@@ -305,11 +301,30 @@ async def handshakes(gateway: Gateway) -> AsyncIterator[Figure]:
     yield Figure("edge.handshake_vs_aiohttp", ratio, "times", f"{HANDSHAKES} upgrades at once, ours with a ticket; {spread}")
 
 
-def foreign(gateway: Gateway) -> Figure:
-    """A batch of rooms that nobody watches here, against one of half as many: what a room more costs."""
+def _write(fds: Sequence[int], frame: bytes) -> None:
+    write = os.write
+    for fd in fds:
+        write(fd, frame)
+
+
+def foreign(gateway: Gateway) -> list[Figure]:
+    """A batch of rooms that nobody watches here, and a bare look at each of its entries: what a room more costs."""
     many = decoded(*(batch_of([line(1)], f"elsewhere-{number}") for number in range(FOREIGN_ROOMS)))
-    costs = sorted(timed(lambda: _run(gateway.server.hub, many), FOREIGN_ROOMS) * 1e6 for _ in range(ROUNDS))
-    return Figure("edge.foreign_room_us", statistics.median(costs), "us", f"{costs[0]:.3f} to {costs[-1]:.3f}, {ROUNDS} rounds")
+    hub = gateway.server.hub
+    costs, scans = [], []
+    for _ in range(FOREIGN_ROUNDS + 1):
+        costs.append(timed(lambda: _run(hub, many), FOREIGN_ROOMS) * 1e6)
+        scans.append(timed(lambda: _scan(many.entries, hub.rooms), FOREIGN_ROOMS) * 1e6)
+    ratios = [cost / scan for cost, scan in zip(costs[1:], scans[1:], strict=True)]
+    about = "unpacked and looked up in a bare loop"
+    return [
+        median("edge.foreign_room_us", costs[1:], "us", "not a ratio: of this machine alone"),
+        median("edge.foreign_room_vs_scan", ratios, "times", about),
+    ]
+
+
+def _scan(entries: bytes, rooms: Mapping[int, object]) -> int:
+    return sum(fields[0] in rooms for fields in ROOM_ENTRY.iter_unpack(entries))
 
 
 def _run(hub: Hub, batch: Batch) -> None:
@@ -328,13 +343,21 @@ async def measure() -> AsyncIterator[Figure]:
             yield Figure("edge.kib_per_viewer", kib, "KiB", f"resident memory for each of {IDLE} joined viewers")
         async with here.viewers(HUGE):
             batch = decoded(batch_of([line(seq) for seq in range(1, MESSAGES + 1)]))
-            slices = []
+            slices, ratios = [], []
+            here.deliver(batch)
+            frame = next(iter(here.server.hub.rooms.values())).ring[-1].make(1)
+            fds = [member.fd for member in here.joined()[:SLICE]]
             for _ in range(ROUNDS):
+                await asyncio.sleep(0.5)
                 slices.append(here.deliver(batch) * 1000)
                 await asyncio.sleep(0.5)
+                ratios.append(slices[-1] / (timed(lambda: _write(fds, frame), 1) * 1000))
             about = f"the longest of {ROUNDS} fan-outs to {HUGE} members (median {statistics.median(slices):.1f})"
-            yield Figure("edge.longest_block_ms", max(slices), "ms", about)
-        yield foreign(here)
+            yield Figure("edge.longest_block_ms", max(slices), "ms", f"{about}; not a ratio: of this machine alone")
+            about = f"the longest slice of a fan-out, by bare writes to {SLICE} of the same sockets"
+            yield median("edge.longest_block_vs_bare", ratios, "times", about)
+        for figure in foreign(here):
+            yield figure
         async with here.viewers(MEMBERS):
             async for figure in pushes(here):
                 yield figure

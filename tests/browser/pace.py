@@ -41,12 +41,13 @@ NEWEST = "() => [...document.querySelectorAll('#log li')].findLast((line) => lin
 
 
 class Paced(NamedTuple):
-    """Frames over 50 ms a second, of the room's page and of an empty one; its heap after garbage collection in MiB, warm and
-    at the end; its lines, and how old its newest message is, in seconds."""
+    """Frames over 50 ms and all frames a second, of the room's page and of an empty one; the page's heap after garbage
+    collection in MiB, warm and at the end; its lines, and how old its newest message is, in seconds."""
 
     long_per_s: float
     frames_per_s: float
     empty_long_per_s: float
+    empty_frames_per_s: float
     heap_before_mib: float
     heap_mib: float
     lines: int
@@ -67,7 +68,7 @@ async def paced(bootstrap: str, seconds: float) -> Paced:
         empty = await ann.page.context.new_page()
         await empty.goto("about:blank")
         await empty.bring_to_front()
-        _, empty_long = await frames_per_s(empty, EMPTY_S)
+        empty_frames, empty_long = await frames_per_s(empty, EMPTY_S)
         await empty.close()
         await ann.page.bring_to_front()
         frames, long = await frames_per_s(ann.page, seconds)
@@ -75,7 +76,7 @@ async def paced(bootstrap: str, seconds: float) -> Paced:
         behind_s = time.time() - await ann.page.evaluate(NEWEST) / 1000
         lines = await ann.page.locator("#log li").count()
         await ann.is_well()
-        return Paced(long, frames, empty_long, before, after, lines, behind_s)
+        return Paced(long, frames, empty_long, empty_frames, before, after, lines, behind_s)
 
 
 async def frames_per_s(page: Page, seconds: float) -> tuple[float, float]:
