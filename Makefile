@@ -1,10 +1,16 @@
 # Thin: every target is one command that also works without make (see README.md).
 PYTHON ?= python3
-VENV ?= .venv
+# Another Python has another environment, so that none is taken for the other:  make check PYTHON=python3.13
+ANOTHER =
+ifneq ($(PYTHON),python3)
+ANOTHER := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+$(if $(ANOTHER),,$(error $(PYTHON) does not run))
+endif
+VENV ?= .venv$(if $(ANOTHER),-$(ANOTHER))
 BIN = $(VENV)/bin
 SYSTEM = system
 
-.PHONY: demo up check beside system lint test kube faults bench soak clean
+.PHONY: demo up check beside alone system prepare lint test pythons bare kube faults bench soak clean
 
 $(VENV)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -18,16 +24,21 @@ up: $(VENV)/.ready  ## the services alone
 	$(BIN)/liveroom up $(ARGS)
 
 # Tests of the running system wait most of the time, so the others are run beside them, giving way to them.
-check: $(VENV)/.ready  ## everything CI runs
+check: prepare  ## everything CI runs
 	@$(MAKE) --no-print-directory -j2 beside system
 
 beside: $(VENV)/.ready
-	@nice -n 15 sh -c '$(MAKE) --no-print-directory lint && $(BIN)/python -m pytest -m "not $(SYSTEM) and not slow and not kube" -p no:cacheprovider' \
-	  > .beside.log 2>&1 || { cat .beside.log; exit 1; }
+	@nice -n 15 $(MAKE) --no-print-directory lint alone ARGS= > .beside.log 2>&1 || { cat .beside.log; exit 1; }
 	@cat .beside.log
 
-system: $(VENV)/.ready
+alone: $(VENV)/.ready  ## what needs no running system
+	@$(BIN)/python -m pytest -m "not $(SYSTEM) and not slow and not kube" -p no:cacheprovider $(ARGS)
+
+system: prepare
 	@$(BIN)/python -m pytest -m "$(SYSTEM) and not slow and not kube" $(ARGS)
+
+prepare: $(VENV)/.ready  ## finds or brings what the tests drive: Chromium, Prometheus, kubectl, Kafka
+	@$(BIN)/python -m tests.prepare
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .
@@ -35,8 +46,14 @@ lint: $(VENV)/.ready
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: $(VENV)/.ready
+test: prepare
 	$(BIN)/python -m pytest $(ARGS)
+
+pythons: $(VENV)/.ready  ## what needs no running system, with every other Python that the project supports and this machine has
+	$(BIN)/python -m tests.pythons
+
+bare:  ## as root: the README's commands on an empty machine:  make bare RUN="make test ARGS=tests/deploy" STRANGER=1 SUITE=trixie KEEP=1
+	@$(PYTHON) -m tests.bare $(if $(RUN),--run '$(RUN)') $(if $(STRANGER),--stranger) $(if $(SUITE),--suite $(SUITE)) $(if $(KEEP),--keep)
 
 kube: $(VENV)/.ready  ## the Kubernetes driver and manifests on a real control plane, which Go builds at the first time (minutes)
 	$(BIN)/python -m pytest tests/kube -m kube -s $(ARGS)
@@ -51,4 +68,4 @@ soak: $(VENV)/.ready  ## half an hour with churn: does any process grow?  make s
 	$(BIN)/python -m tests.soak $(ARGS)
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-3.* .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -25,6 +25,8 @@ from aiokafka.errors import KafkaError
 from liveroom.cli import table
 from liveroom.cli.java import NoJavaError, find_java
 from liveroom.cli.kafkajars import KAFKA_VERSION, JarLock, cache_dir, read_lock
+from liveroom.cli.programs import ALL as PROGRAMS
+from liveroom.cli.programs import Program, find
 from liveroom.cli.running import Running, RuntimeFolderError, find_running
 from liveroom.settings import (
     BroadcasterSettings,
@@ -68,6 +70,7 @@ async def examine(settings: KafkaSettings | None) -> list[Finding]:
     findings = [check_python(sys.version_info[:3]), check_packages(PACKAGES)]
     findings.append(await asyncio.to_thread(check_java, needed=settings is None))
     findings.append(await asyncio.to_thread(check_jars, read_lock(), cache_dir(), needed=settings is None))
+    findings += await asyncio.to_thread(lambda: [check_program(program) for program in PROGRAMS])
     findings.append(check_files(resource.getrlimit(resource.RLIMIT_NOFILE)))
     findings.append(check_memory(psutil.virtual_memory().available))
     findings.append(check_disk(Path(tempfile.gettempdir())))
@@ -121,6 +124,14 @@ def check_jars(lock: JarLock, cache: Path, *, needed: bool) -> Finding:
     if find_spec("jgo") is None:
         return Finding(Level.FAIL, "Kafka's jars", found, "they are fetched with jgo: pip install 'liveroom[demo]'")
     return Finding(Level.WARN, "Kafka's jars", found, "the first start downloads them; that needs a network")
+
+
+def check_program(program: Program) -> Finding:
+    """A program that the demo does without; the tests bring it when they first need it."""
+    about = program.name.capitalize()
+    if found := find(program):
+        return Finding(Level.OK, about, str(found))
+    return Finding(Level.OK, about, f"none; only {program.purpose} need it, and make check brings it")
 
 
 def _has_size(path: Path, size_bytes: int) -> bool:

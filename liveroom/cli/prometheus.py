@@ -1,12 +1,10 @@
 """A real Prometheus on a running system: its configuration, its process, and telling it of gateways as they come and go.
 
-Refuses to download it: it is the system's package (`apt install prometheus`), or named by LIVEROOM_PROMETHEUS.
+Refuses to download it: it is named by LIVEROOM_PROMETHEUS, in the PATH, or in the cache (`liveroom.cli.programs`).
 """
 
 import asyncio
 import json
-import os
-import shutil
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -19,6 +17,7 @@ import aiohttp
 from dashboards.alerts import Windows, rule_file
 from dashboards.scrape import SERVICES, prometheus, targets
 from liveroom.cli.processes import System
+from liveroom.cli.programs import PROMETHEUS, find
 from liveroom.ports import HOST, free_ports
 from liveroom.tether import spawn_tethered, stop_process
 
@@ -33,10 +32,10 @@ class PrometheusError(Exception):
 
 def find_prometheus() -> str:
     """Return the program."""
-    program = os.environ.get("LIVEROOM_PROMETHEUS") or shutil.which("prometheus")
+    program = find(PROMETHEUS)
     if not program:
         raise PrometheusError("no prometheus: install it (apt install prometheus), or name it in LIVEROOM_PROMETHEUS")
-    return program
+    return str(program)
 
 
 @asynccontextmanager

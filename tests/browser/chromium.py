@@ -1,7 +1,5 @@
-"""The distribution's Chromium, without a window: `LIVEROOM_CHROMIUM`, or what is in PATH. Missing is a failure, not a skip."""
+"""A real Chromium, without a window, as `tests.prepare` found or brought it. Missing is a failure, not a skip."""
 
-import os
-import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -9,24 +7,18 @@ from aiohttp import web
 from playwright.async_api import Browser, async_playwright
 
 from liveroom.cli.page import FOLDER, PageState, make_page
+from liveroom.cli.programs import CHROMIUM, need
 from liveroom.ports import HOST
 from liveroom.web import serve
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 ARGUMENTS = ("--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu")
-
-
-def find_chromium() -> str:
-    found = os.environ.get("LIVEROOM_CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
-    assert found, "these tests drive a real browser: apt install chromium, or name one in LIVEROOM_CHROMIUM"
-    return found
 
 
 @asynccontextmanager
 async def chromium(*more: str) -> AsyncIterator[Browser]:
     """Run it while the block runs."""
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=find_chromium(), args=[*ARGUMENTS, *more])
+        browser = await playwright.chromium.launch(executable_path=need(CHROMIUM), args=[*ARGUMENTS, *more])
         try:
             yield browser
         finally:

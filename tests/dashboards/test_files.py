@@ -4,7 +4,6 @@ import json
 import re
 import subprocess
 from itertools import combinations
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +15,7 @@ from dashboards.cases import CASES
 from dashboards.generate import HERE, files
 from dashboards.queries import quantile, rate, total
 from liveroom import metrics
+from liveroom.cli.programs import PROMTOOL, need
 from liveroom.metrics import BY_SERVICE, Shape
 
 BOARDS = [pytest.param(board, id=board.uid) for board in ALL]
@@ -108,8 +108,8 @@ def test_every_alert_has_a_runbook_and_cases() -> None:
     assert RUNBOOKS.endswith("docs/runbooks.md")
 
 
-def test_promtool_takes_the_rules_and_each_alert_fires_and_is_quiet(prometheus_folder: Path) -> None:
-    promtool = str(prometheus_folder / "promtool")
+def test_promtool_takes_the_rules_and_each_alert_fires_and_is_quiet() -> None:
+    promtool = need(PROMTOOL)
     folder = HERE / "prometheus"
     for arguments in (
         ["check", "rules", "rules.yml"],

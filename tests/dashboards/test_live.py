@@ -62,10 +62,7 @@ class Prom:
 
 
 @asynccontextmanager
-async def watched(
-    bootstrap: str, monkeypatch: pytest.MonkeyPatch, folder: Path, **more: Any
-) -> AsyncIterator[tuple[System, Prom, Audience, AsyncExitStack]]:
-    monkeypatch.setenv("LIVEROOM_PROMETHEUS", str(folder / "prometheus"))
+async def watched(bootstrap: str, **more: Any) -> AsyncIterator[tuple[System, Prom, Audience, AsyncExitStack]]:
     async with (
         System(bootstrap, prefix=f"d{secrets.token_hex(4)}.", partitions=2, **more) as system,
         run_prometheus(system, WINDOWS, "1s") as url,
@@ -99,13 +96,11 @@ def shown() -> list[str]:
     return found
 
 
-async def test_every_panel_rule_and_alert_has_data(
-    kafka_bootstrap: str, prometheus_folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+async def test_every_panel_rule_and_alert_has_data(kafka_bootstrap: str, tmp_path: Path) -> None:
     policy = tmp_path / "policy.toml"
     policy.write_text(POLICY)
     more = {"edges": 0, "autoscalers": 1, "canaries": 1, "settings": {"POLICY_FILE": str(policy)}}
-    async with watched(kafka_bootstrap, monkeypatch, prometheus_folder, **more) as (system, prom, audience, stack):
+    async with watched(kafka_bootstrap, **more) as (system, prom, audience, stack):
         await audience.join(stack, 6)
         async with aiohttp.ClientSession() as http:
             await send_all(system, http, 60)
@@ -119,16 +114,14 @@ async def test_every_panel_rule_and_alert_has_data(
         assert await prom.firing() == set(), "nothing is wrong"
 
 
-async def test_faults_fire_their_alerts_and_their_end_ends_them(
-    kafka_bootstrap: str, prometheus_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_faults_fire_their_alerts_and_their_end_ends_them(kafka_bootstrap: str) -> None:
     more = {
         "edges": 2,
         "canaries": 1,
         "settings": {"KAFKA__SESSION_TIMEOUT_S": "3"},
         "settings_of": {"viewer.canary": {"LOST_S": "1", "INTERVAL_S": "0.2"}},
     }
-    async with watched(kafka_bootstrap, monkeypatch, prometheus_folder, **more) as (system, prom, audience, stack):
+    async with watched(kafka_bootstrap, **more) as (system, prom, audience, stack):
         await audience.join(stack, 4)
         async with aiohttp.ClientSession() as http:
             sender = Sender(system.ingress_url, system.token("ann"), http)
@@ -152,24 +145,20 @@ async def test_faults_fire_their_alerts_and_their_end_ends_them(
             await prom.until_quiet({"GatewayLost", "ServiceSilent"})
 
 
-async def test_a_pool_that_needs_more_than_it_may_have_says_so(
-    kafka_bootstrap: str, prometheus_folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+async def test_a_pool_that_needs_more_than_it_may_have_says_so(kafka_bootstrap: str, tmp_path: Path) -> None:
     policy = tmp_path / "policy.toml"
     policy.write_text(POLICY)
     settings = {"POLICY_FILE": str(policy), "MAX_CONNECTIONS": "10"}
     more = {"edges": 0, "autoscalers": 1, "settings": settings}
-    async with watched(kafka_bootstrap, monkeypatch, prometheus_folder, **more) as (_, prom, audience, stack):
+    async with watched(kafka_bootstrap, **more) as (_, prom, audience, stack):
         await audience.join(stack, 18)
         await prom.until_firing({"AutoscalerAtMax"})
 
 
-async def test_a_consumer_that_hangs_is_replaced_and_said_and_nothing_is_missed(
-    kafka_bootstrap: str, prometheus_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_consumer_that_hangs_is_replaced_and_said_and_nothing_is_missed(kafka_bootstrap: str) -> None:
     async with kafka_proxy(kafka_bootstrap) as proxy:
         more = {"edges": 2, "settings_of": {"edge": {"KAFKA__BOOTSTRAP": f"{HOST}:{proxy.port}"}}}
-        async with watched(kafka_bootstrap, monkeypatch, prometheus_folder, **more) as (system, prom, audience, stack):
+        async with watched(kafka_bootstrap, **more) as (system, prom, audience, stack):
             await audience.join(stack, 4)
             async with aiohttp.ClientSession() as http:
                 sender = Sender(system.ingress_url, system.token("ann"), http)

@@ -4,7 +4,6 @@ import importlib.util
 import json
 import os
 import re
-import shutil
 import subprocess
 import tomllib
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from autoscaler.policy import read_policy
 from dashboards.alerts import Windows, alerts, rule_file
 from dashboards.boards import ALL as BOARDS
 from dashboards.scrape import SERVICES as INTERNAL_PORTS
+from liveroom.cli.programs import KUBECTL, need
 from liveroom.networks import read_networks
 from liveroom.settings import (
     AutoscalerSettings,
@@ -74,8 +74,7 @@ each_service = pytest.mark.parametrize("service", SETTINGS)
 @cache
 def build(folder: str) -> tuple[Object, ...]:
     """What kustomize makes of a folder below deploy/. Needs kubectl, and no cluster."""
-    assert shutil.which("kubectl"), "these tests have manifests put together by kubectl (1.30 or newer): install it"
-    done = subprocess.run(["kubectl", "kustomize", str(DEPLOY / folder)], capture_output=True, text=True, check=False)
+    done = subprocess.run([need(KUBECTL), "kustomize", str(DEPLOY / folder)], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     return tuple(yaml.safe_load_all(done.stdout))
 

@@ -26,6 +26,7 @@ import trustme
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from liveroom.cli.programs import KUBECTL, find, need
 from liveroom.ports import HOST, free_ports
 from liveroom.tether import spawn_tethered, stop_process
 
@@ -62,8 +63,8 @@ READY_S: Final = 90.0
 
 def missing() -> str:
     """Say what this machine lacks for it; nothing: it has all."""
-    lacks = [f"{program} is not installed" for program in ("go", "kubectl") if shutil.which(program) is None]
-    return ", ".join(lacks)
+    there = {"go": shutil.which("go"), "kubectl": find(KUBECTL)}
+    return ", ".join(f"{name} is not installed" for name, found in there.items() if found is None)
 
 
 def build() -> Path:
@@ -110,6 +111,7 @@ class Plane:
         self.folder = Path(tempfile.mkdtemp(prefix="liveroom-kube-"))
         self.admin_token = secrets.token_hex(24)
         self._programs = programs
+        self._kubectl = need(KUBECTL)
         self._etcd, self._etcd_peer, self._port, self._manager, self._scheduler = free_ports(5)
         self._processes: dict[str, Process] = {}
         self._commands: dict[str, list[str]] = {}
@@ -192,7 +194,7 @@ class Plane:
         """Run kubectl; return its exit code, output and errors."""
         config = await asyncio.to_thread(self.kubeconfig, token or self.admin_token, f"kubectl-{secrets.token_hex(4)}")
         process = await asyncio.create_subprocess_exec(
-            "kubectl",
+            self._kubectl,
             "--kubeconfig",
             str(config),
             *arguments,

