@@ -53,7 +53,7 @@ pythons: $(VENV)/.ready  ## what needs no running system, with every other Pytho
 	$(BIN)/python -m tests.pythons
 
 bare:  ## as root: the README's commands on an empty machine:  make bare RUN="make test ARGS=tests/deploy" STRANGER=1 SUITE=trixie KEEP=1
-	@$(PYTHON) -m tests.bare $(if $(RUN),--run '$(RUN)') $(if $(STRANGER),--stranger) $(if $(SUITE),--suite $(SUITE)) $(if $(KEEP),--keep)
+	@$(PYTHON) -m tests.bare $(if $(RUN),--run "$$RUN") $(if $(STRANGER),--stranger) $(if $(SUITE),--suite $(SUITE)) $(if $(KEEP),--keep)
 
 kube: $(VENV)/.ready  ## the Kubernetes driver and manifests on a real control plane, which Go builds at the first time (minutes)
 	$(BIN)/python -m pytest tests/kube -m kube -s $(ARGS)

@@ -2,7 +2,7 @@
 
 Owns a root file system made for one run: Debian with Python, git, make and certificates, and the settings by which this machine
 reaches its package registries (sources, certificates, proxies, the variables that name them); nothing else. HEAD is cloned into
-it and the commands run there, in name spaces of their own for mounts and processes: nothing is left behind, however it ends. What
+it and the commands run there, in name spaces of their own for mounts and processes: nothing is left, however it ends. What
 the project needs and does not bring by itself fails here. Standard library alone, for it runs before anything is installed.
 
 The base system is kept in the user's cache folder, so only the first run makes it.
