@@ -196,8 +196,17 @@ def fetch_kubectl() -> None:
 
 
 def run(command: list[str], folder: Path | None = None) -> bool:
-    """Run a command, whose output is the progress that is shown; it must not wait for answers."""
-    return subprocess.run(command, cwd=folder, stdin=subprocess.DEVNULL, check=False).returncode == 0
+    """Run a command that must not wait for answers; a line of its output a second is the progress shown, and every error."""
+    process = subprocess.Popen(
+        command, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    assert process.stdout is not None
+    next_s = 0.0
+    for line in process.stdout:
+        if line.startswith(("E:", "W:", "Err:", "ERROR:", "dpkg:")) or (time.monotonic() > next_s and line.strip()):
+            print(f"  {line.strip()[:120]}", flush=True)
+            next_s = time.monotonic() + 1
+    return process.wait() == 0
 
 
 if __name__ == "__main__":

@@ -1,0 +1,71 @@
+"""What needs no running system, with every other Python that the project supports and this machine has: `make pythons`.
+
+Which those are: the classifiers in pyproject.toml. Where they are: `pythonX.Y` in the PATH, and what pyenv has. One counts once
+it has told its version, for pyenv's stand-ins in the PATH may stand for nothing. One after the other, giving way to all else.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+CHECKOUT: Final = Path(__file__).resolve().parent.parent
+CLASSIFIER: Final = re.compile(r"Programming Language :: Python :: (3\.\d+)")
+# It must be able to make an environment too: Debian keeps `ensurepip` in a package of its own.
+ASK: Final = "import ensurepip, ssl, sys; print('%d.%d' % sys.version_info[:2])"
+
+
+def supported() -> list[str]:
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
+    return [match[1] for one in project["classifiers"] if (match := CLASSIFIER.fullmatch(one))]
+
+
+def candidates(version: str) -> Iterator[str]:
+    """Give every program that might be it."""
+    for folder in os.get_exec_path():
+        if found := shutil.which(f"python{version}", path=folder):
+            yield found
+    if pyenv := shutil.which("pyenv"):
+        root = subprocess.run([pyenv, "root"], capture_output=True, text=True, check=False).stdout.strip()
+        yield from map(str, sorted(Path(root).glob(f"versions/{version}.*/bin/python{version}")))
+
+
+def find(version: str) -> str | None:
+    for program in candidates(version):
+        try:
+            answer = subprocess.run([program, "-c", ASK], capture_output=True, text=True, timeout=20, check=False)
+        except (OSError, subprocess.TimeoutExpired):
+            continue
+        if answer.stdout.strip() == version:
+            return program
+    return None
+
+
+def main() -> int:
+    own = "{}.{}".format(*sys.version_info[:2])
+    told = {own: "the check's own"}
+    for version in supported():
+        if version == own:
+            continue
+        program = find(version)
+        if program is None:
+            told[version] = "not on this machine"
+            continue
+        print(f"pythons: {version}, {program}", flush=True)
+        began_s = time.monotonic()
+        make = ["nice", "-n", "10", "make", "--no-print-directory", "alone", f"PYTHON={program}"]
+        code = subprocess.run(make, cwd=CHECKOUT, check=False).returncode
+        told[version] = f"{'passed' if code == 0 else 'FAILED'} in {time.monotonic() - began_s:.0f} s ({program})"
+    for version in sorted(told):
+        print(f"pythons: {version}: {told[version]}", flush=True)
+    return 1 if any(text.startswith("FAILED") for text in told.values()) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
