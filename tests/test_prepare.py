@@ -95,7 +95,7 @@ def test_an_unpacked_program_is_started_with_the_libraries_that_were_unpacked_wi
     (root / "usr/lib/private/libown.so.1").touch()
     (root / "etc/fonts").mkdir(parents=True)
     put(root / "usr/bin/own", 'echo "$LD_LIBRARY_PATH $FONTCONFIG_SYSROOT $1"')
-    prepare.start_from(CHROMIUM, root, root / "usr/bin/own")
+    prepare.start_from(cached(CHROMIUM), root, root / "usr/bin/own")
     environment = {name: value for name, value in os.environ.items() if name != "LD_LIBRARY_PATH"}
     told = subprocess.run([cached(CHROMIUM), "--flag"], capture_output=True, text=True, check=True, env=environment)
     assert told.stdout.split() == [str(root / "usr/lib/private"), str(root), "--flag"]

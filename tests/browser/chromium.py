@@ -1,5 +1,6 @@
 """A real Chromium, without a window, as `tests.prepare` found or brought it. Missing is a failure, not a skip."""
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -10,6 +11,7 @@ from liveroom.cli.page import FOLDER, PageState, make_page
 from liveroom.cli.programs import CHROMIUM, need
 from liveroom.ports import HOST
 from liveroom.web import serve
+from tests.browser.node import NODE
 
 ARGUMENTS = ("--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu")
 
@@ -17,6 +19,7 @@ ARGUMENTS = ("--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu")
 @asynccontextmanager
 async def chromium(*more: str) -> AsyncIterator[Browser]:
     """Run it while the block runs."""
+    os.environ[NODE.variable] = need(NODE)
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=need(CHROMIUM), args=[*ARGUMENTS, *more])
         try:
