@@ -3,7 +3,7 @@
 Owns everything that a first run installs, unpacks or downloads beyond Python's packages: Chromium, a library for Playwright,
 Prometheus, kubectl and the jars of Kafka. In this order: what is there (`liveroom.cli.programs`); with root's rights, or sudo
 without a password, the distribution's package; else the same package unpacked into the user's cache folder. What can be had in
-none of these ways is told at once, one line each, before anything is downloaded and before any test runs. The Makefile calls it.
+none of these ways is told at once, one line each, before anything is downloaded and any test runs. The Makefile calls it.
 """
 
 import argparse
@@ -177,8 +177,11 @@ def start_from(script: Path, root: Path, path: Path) -> None:
     lines = ["#!/bin/sh"]
     if libraries:
         lines.append(f'export LD_LIBRARY_PATH="{":".join(libraries)}${{LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}}"')
-    if (root / "etc/fonts").is_dir():
-        lines.append(f'export FONTCONFIG_SYSROOT="{root}"')
+    if (fonts := root / "usr/share/fonts").is_dir():  # a page without any font ends the browser
+        settings = root / "fonts.conf"
+        folders = "".join(f"<dir>{folder}</dir>" for folder in (fonts, "/usr/share/fonts"))
+        settings.write_text(f"<fontconfig>{folders}<cachedir prefix='xdg'>fontconfig</cachedir></fontconfig>\n")
+        lines.append(f'export FONTCONFIG_FILE="{settings}"')
     lines.append(f'exec "{path}" "$@"')
     script.parent.mkdir(parents=True, exist_ok=True)
     new = script.with_suffix(".new")

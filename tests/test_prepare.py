@@ -93,9 +93,10 @@ def test_an_unpacked_program_is_started_with_the_libraries_that_were_unpacked_wi
     root = tmp_path / "root"
     (root / "usr/lib/private").mkdir(parents=True)
     (root / "usr/lib/private/libown.so.1").touch()
-    (root / "etc/fonts").mkdir(parents=True)
-    put(root / "usr/bin/own", 'echo "$LD_LIBRARY_PATH $FONTCONFIG_SYSROOT $1"')
+    (root / "usr/share/fonts").mkdir(parents=True)
+    put(root / "usr/bin/own", 'echo "$LD_LIBRARY_PATH $FONTCONFIG_FILE $1"')
     prepare.start_from(cached(CHROMIUM), root, root / "usr/bin/own")
     environment = {name: value for name, value in os.environ.items() if name != "LD_LIBRARY_PATH"}
     told = subprocess.run([cached(CHROMIUM), "--flag"], capture_output=True, text=True, check=True, env=environment)
-    assert told.stdout.split() == [str(root / "usr/lib/private"), str(root), "--flag"]
+    assert told.stdout.split() == [str(root / "usr/lib/private"), str(root / "fonts.conf"), "--flag"]
+    assert f"<dir>{root}/usr/share/fonts</dir>" in (root / "fonts.conf").read_text()
