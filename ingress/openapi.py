@@ -1,6 +1,7 @@
 """The OpenAPI 3.1 document of the ingress, made from the tables and the bodies. Pure; served at `/v1/openapi.json`."""
 
-from collections.abc import Iterable
+import inspect
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 import msgspec
@@ -252,10 +253,22 @@ def document() -> dict[str, Any]:
     }
 
 
+_TEXTS: Final[dict[str, Callable[[str], str]]] = {
+    "pattern": lambda pattern: pattern.replace("\\Z", "$"),
+    "description": inspect.cleandoc,
+}
+
+
 def _portable(node: Any) -> Any:
-    r"""Return schemas with patterns as other languages know them: Python's `\Z` is their `$`."""
+    r"""Return schemas with patterns as other languages know them: Python's `\Z` is their `$`.
+
+    Texts lose the indentation of their docstrings, which Python keeps before 3.13.
+    """
     if isinstance(node, dict):
-        return {key: value.replace("\\Z", "$") if key == "pattern" else _portable(value) for key, value in node.items()}
+        return {
+            key: _TEXTS[key](value) if key in _TEXTS and isinstance(value, str) else _portable(value)
+            for key, value in node.items()
+        }
     return [_portable(each) for each in node] if isinstance(node, list) else node
 
 
