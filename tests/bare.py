@@ -89,8 +89,10 @@ def make_base(suite: str) -> Path:
         install_debootstrap()
     with step(f"the base system ({suite})"), tempfile.TemporaryDirectory(dir=cache()) as folder:
         root = Path(folder) / "root"
-        mirror = [uri for entry, suites, uri in sources(suite) if suite in suites][:1]
-        command = ["debootstrap", "--variant=minbase", f"--include={PACKAGES}", suite, str(root), *mirror]
+        mirrors = [uri for one in (suite, own_suite()) for _, suites, uri in sources(one) if one in suites]
+        known = Path(f"/usr/share/debootstrap/scripts/{suite}").exists()
+        how = [*mirrors[:1], *([] if known else ["sid"])]  # a suite that is newer than debootstrap is made as `sid` is
+        command = ["debootstrap", "--variant=minbase", f"--include={PACKAGES}", suite, str(root), *how]
         log = cache() / "debootstrap.log"
         with log.open("wb") as file:
             done = subprocess.run(
