@@ -50,7 +50,8 @@ test: prepare
 	$(BIN)/python -m pytest $(ARGS)
 
 pythons: $(VENV)/.ready  ## what needs no running system, with every other Python that the project supports and this machine has
-	$(BIN)/python -m tests.pythons
+	@$(BIN)/python -m tests.prepare kubectl kafka
+	@$(BIN)/python -m tests.pythons
 
 bare:  ## as root: the README's commands on an empty machine:  make bare RUN="make test ARGS=tests/deploy" STRANGER=1 SUITE=trixie KEEP=1
 	@$(PYTHON) -m tests.bare $(if $(RUN),--run "$$RUN") $(if $(STRANGER),--stranger) $(if $(SUITE),--suite $(SUITE)) $(if $(KEEP),--keep)

@@ -12,6 +12,7 @@ from liveroom.cli import doctor
 from liveroom.cli.doctor import Level
 from liveroom.cli.java import Java, NoJavaError
 from liveroom.cli.kafkajars import KAFKA_VERSION, Jar, JarLock, read_lock
+from liveroom.cli.programs import PROMETHEUS
 from liveroom.cli.running import Running, announced, start_of_this_process_s
 from liveroom.settings import KafkaSettings
 from liveroom.topics import ALL
@@ -154,3 +155,16 @@ async def test_a_runtime_folder_others_can_write_to_fails(tmp_path: Path) -> Non
 
 def test_the_whole_lock_file_can_be_looked_up(tmp_path: Path) -> None:
     assert doctor.check_jars(read_lock(), tmp_path, needed=True).level is Level.WARN
+
+
+def test_a_program_that_only_tests_need_is_told_and_its_lack_is_no_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("LIVEROOM_CACHE_DIR", str(tmp_path))
+    monkeypatch.delenv(PROMETHEUS.variable, raising=False)
+    lacking = doctor.check_program(PROMETHEUS)
+    assert lacking.level is Level.OK
+    assert lacking.found.startswith("none; only the tests of the dashboards")
+    monkeypatch.setenv(PROMETHEUS.variable, "/opt/prometheus")
+    assert doctor.check_program(PROMETHEUS).found == "/opt/prometheus"
