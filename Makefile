@@ -56,7 +56,9 @@ pythons: $(VENV)/.ready  ## what needs no running system, with every other Pytho
 bare:  ## as root: the README's commands on an empty machine:  make bare RUN="make test ARGS=tests/deploy" STRANGER=1 SUITE=trixie KEEP=1
 	@$(PYTHON) -m tests.bare $(if $(RUN),--run "$$RUN") $(if $(STRANGER),--stranger) $(if $(SUITE),--suite $(SUITE)) $(if $(KEEP),--keep)
 
-kube: $(VENV)/.ready  ## the Kubernetes driver and manifests on a real control plane, which Go builds at the first time (minutes)
+kube: $(VENV)/.ready  ## the Kubernetes driver and manifests on a real control plane, which Go builds first, once (minutes)
+	@$(BIN)/python -m tests.prepare kubectl kafka
+	@$(BIN)/python -m tests.kube.build
 	$(BIN)/python -m pytest tests/kube -m kube -s $(ARGS)
 
 faults: $(VENV)/.ready  ## every fault on the real Kafka, with random timing:  make faults ROUNDS=5

@@ -6,11 +6,13 @@ import os
 import secrets
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
 from blockbuster import BlockBuster, blockbuster_ctx
 
+from liveroom.cli.kafkajars import JarError, ensure_jars
 from liveroom.cli.localkafka import kafka_cluster
 from liveroom.settings import KafkaSettings
 from tests.rates import NO_RATES
@@ -46,6 +48,25 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         folder = item.path.relative_to(Path(__file__).parent).parts[0]
         if folder in RUNNING or SYSTEM & set(getattr(item, "fixturenames", ())) or item.get_closest_marker("kafka"):
             item.add_marker("system")
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Have Kafka's jars there before the time of any test begins: pytest-timeout counts fixtures, a session's too."""
+    needed = any(item.get_closest_marker("system") or item.path.name in ALONE for item in session.items)
+    if needed and not session.config.option.collectonly and not os.environ.get("KAFKA_BOOTSTRAP"):
+        with told_at_once(session.config, JarError):
+            ensure_jars()
+
+
+@contextmanager
+def told_at_once(config: pytest.Config, failure: type[Exception]) -> Iterator[None]:
+    """Prepare something for tests: its progress is seen, and a failure ends the session with its one line."""
+    capturing = config.pluginmanager.getplugin("capturemanager")
+    try:
+        with capturing.global_and_fixture_disabled() if capturing is not None else nullcontext():
+            yield
+    except failure as error:
+        pytest.exit(str(error), returncode=1)
 
 
 @pytest.fixture(autouse=True)

@@ -55,7 +55,7 @@ class Audience:
         self._http = http
         self._on_seen = on_seen
 
-    async def join(self, stack: AsyncExitStack, count: int) -> None:
+    async def join(self, stack: AsyncExitStack, count: int, timeout_s: float = 10.0) -> None:
         for number in range(len(self.seen), len(self.seen) + count):
             self.seen.append([])
             self.likes.append(0)
@@ -69,7 +69,7 @@ class Audience:
                 on_effect=self._observer(number, name),
             )
             self.viewers.append(await stack.enter_async_context(viewer))
-        await asyncio.gather(*(viewer.joined() for viewer in self.viewers))
+        await asyncio.gather(*(viewer.joined(timeout_s) for viewer in self.viewers))
 
     def _observer(self, number: int, name: str) -> Callable[[Effect], None]:
         def observe(effect: Effect) -> None:

@@ -1,9 +1,11 @@
 """A whole system on the control plane, as `deploy/overlays/demo` has it, with the session's Kafka and small limits."""
 
 import asyncio
+import json
 import os
 import secrets
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -90,11 +92,11 @@ class Cluster:
         """The pods of a service that are not terminating, oldest first."""
         selector = f"app.kubernetes.io/name={service}"
         answer = await self.nodes.core.list_namespaced_pod_without_preload_content(SPACE, label_selector=selector)
-        pods = yaml.load(await answer.read(), yaml.CSafeLoader)["items"]
+        pods = json.loads(await answer.read())["items"]
         alive = [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
         return sorted(alive, key=lambda pod: pod["metadata"]["creationTimestamp"])
 
-    async def ready(self, service: str, count: int, timeout_s: float = 60) -> list[str]:
+    async def ready(self, service: str, count: int, timeout_s: float = 120) -> list[str]:
         """Wait until so many pods of a service are there, all ready; return their names."""
         async with asyncio.timeout(timeout_s):
             while True:
@@ -116,11 +118,13 @@ class Cluster:
         """Find the doors once all is up."""
         for service, count in (("ingress", 1), ("scheduler", 1), ("broadcaster", 1), ("autoscaler", 2)):
             await self.ready(service, count)
-        await self.ready("edge", 2, 90)
+        await self.ready("edge", 2)
 
     def _url(self, service: str, port: int) -> str:
-        run = next(run for run in self.nodes.runs.values() if run.pod["metadata"]["name"].startswith(f"{service}-"))
-        return f"http://{run.address}:{port}"
+        for run in self.nodes.runs.values():
+            if run.pod["metadata"]["name"].startswith(f"{service}-") and not run.is_ending:
+                return f"http://{run.address}:{port}"
+        raise LookupError(f"no pod of {service} is on a node")
 
     @property
     def scheduler_url(self) -> str:
@@ -143,15 +147,15 @@ class Cluster:
             return found
 
     async def leader(self, http: aiohttp.ClientSession) -> str:
-        """The name of the autoscaler that leads."""
-        async with asyncio.timeout(30):
+        """The name of the autoscaler that leads, once it is one alone: while they agree nobody does."""
+        async with asyncio.timeout(60):
             while True:
-                for pod in await self.pods("autoscaler"):
-                    try:
-                        if (await self.pool(http, pod["metadata"]["name"]))["leading"]:
-                            return str(pod["metadata"]["name"])
-                    except (aiohttp.ClientError, StopIteration):
-                        pass
+                leading = list[str]()
+                for name in [pod["metadata"]["name"] for pod in await self.pods("autoscaler")]:
+                    with suppress(aiohttp.ClientError, LookupError):
+                        leading += [name] if (await self.pool(http, name))["leading"] else []
+                if len(leading) == 1:
+                    return leading[0]
                 await asyncio.sleep(0.2)
 
 

@@ -6,24 +6,31 @@ from pathlib import Path
 import pytest
 from blockbuster import BlockBuster
 
+from tests.conftest import told_at_once
+from tests.kube.build import BuildError, prepare
 from tests.kube.nodes import Nodes
-from tests.kube.plane import Plane, build, missing
+from tests.kube.plane import Plane
 
 NODES = 8
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Say plainly what a machine lacks that cannot run these."""
-    if lacks := missing():
-        for item in items:
-            if item.path.is_relative_to(Path(__file__).parent):
-                item.add_marker(pytest.mark.skip(reason=f"no Kubernetes control plane here: {lacks}"))
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Have the control plane built before the time of any test begins."""
+    if any(item.get_closest_marker("kube") for item in session.items) and not session.config.option.collectonly:
+        with told_at_once(session.config, BuildError):
+            prepare()
 
 
 @pytest.fixture(scope="session")
 def programs() -> Path:
-    """The control plane's programs; built at the first time."""
-    return build()
+    """The control plane's programs."""
+    return prepare() / "bin"
+
+
+@pytest.fixture(scope="session")
+def definitions() -> list[Path]:
+    """The custom resource definitions that the manifests need."""
+    return sorted((prepare() / "definitions").iterdir())
 
 
 @pytest.fixture

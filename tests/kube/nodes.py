@@ -3,26 +3,29 @@
 What a manifest says is done as a kubelet does it, as far as these services use it: environment (values, fields, config maps,
 secrets), volumes (as folders: their mount paths in values are replaced), init containers, readiness probes, `preStop` sleeps,
 SIGTERM, grace period, SIGKILL, restarts, the token of the pod's account. A pod with a host port has its node's address, others
-have one of their own; all are of 127.0.0.0/8, so everything can listen and be reached.
+have one of their own; all are of 127.0.0.0/8, so everything can listen and be reached, and of a part of it that nobody else on
+this machine has at the time.
 """
 
 import asyncio
 import base64
+import fcntl
 import json
 import os
 import re
 import shutil
 import signal
 import sys
+import tempfile
 import time
 from asyncio.subprocess import Process
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import IO, Any, Final, Self, TypeVar
 
 import aiohttp
 import structlog
@@ -34,7 +37,9 @@ from liveroom.tether import spawn_tethered
 from tests.kube.plane import Plane
 
 LOOK_S: Final = 0.15
-PROBE: Final = aiohttp.ClientTimeout(total=1)
+NETWORKS: Final = range(30, 130)  # 127.N.0.0/16
+_AWAY: Final = (ApiException, aiohttp.ClientError, OSError, TimeoutError)  # what an API server does that is away for a moment
+T = TypeVar("T")
 _VARIABLE: Final = re.compile(r"\$\(([A-Za-z_][A-Za-z0-9_]*)\)")
 Object = dict[str, Any]
 log = structlog.get_logger()
@@ -68,6 +73,8 @@ class Nodes:
         self._count = count
         self._environment = dict(environment)
         self._next = 0
+        self._network = 0
+        self._claim: IO[bytes] | None = None
         self._loop: asyncio.Task[None] | None = None
         self._api: client.ApiClient | None = None
         self._endings: set[asyncio.Task[None]] = set()
@@ -83,6 +90,7 @@ class Nodes:
         return client.CoreV1Api(self.api)
 
     async def __aenter__(self) -> Self:
+        self._network, self._claim = await asyncio.to_thread(_claimed)
         self._api = await connected(await asyncio.to_thread(self._plane.kubeconfig, self._plane.admin_token, "nodes"))
         for number in range(self._count):
             await self._add(number)
@@ -104,13 +112,18 @@ class Nodes:
         for task in [*self._endings]:
             task.cancel()
         await self.api.close()  # type: ignore[no-untyped-call]
+        if self._claim is not None:
+            self._claim.close()
 
     def named(self, name: str) -> Run:
         """The pod of that name."""
-        return next(run for run in self.runs.values() if run.pod["metadata"]["name"] == name)
+        for run in self.runs.values():
+            if run.pod["metadata"]["name"] == name:
+                return run
+        raise LookupError(f"no pod {name} is on a node")
 
     async def _add(self, number: int) -> None:
-        name, address = f"node-{number}", f"127.30.0.{number + 1}"
+        name, address = f"node-{number}", f"127.{self._network}.0.{number + 1}"
         labels = {"kubernetes.io/hostname": name, "topology.kubernetes.io/zone": f"zone-{number % 2}"}
         await self.core.create_node(client.V1Node(metadata=client.V1ObjectMeta(name=name, labels=labels)))
         room = {"cpu": "64", "memory": "512Gi", "pods": "250", "ephemeral-storage": "100Gi"}
@@ -134,7 +147,7 @@ class Nodes:
                     answer = await self.core.list_pod_for_all_namespaces_without_preload_content()
                     pods = json.loads(await answer.read())["items"]
                 await self._follow({pod["metadata"]["uid"]: pod for pod in pods})
-            except (ApiException, aiohttp.ClientError, OSError, TimeoutError, KeyError):
+            except (*_AWAY, KeyError):
                 pass  # away for a moment: that is what some tests are about
             await asyncio.sleep(LOOK_S)
 
@@ -162,10 +175,10 @@ class Nodes:
             "hostPort" in port for one in spec["containers"] for port in one.get("ports", ())
         )
         if on_host:
-            address = f"127.30.0.{int(spec['nodeName'].removeprefix('node-')) + 1}"
+            address = f"127.{self._network}.0.{int(spec['nodeName'].removeprefix('node-')) + 1}"
         else:
             self._next += 1
-            address = f"127.31.{self._next // 250}.{self._next % 250 + 1}"
+            address = f"127.{self._network}.{1 + self._next // 250}.{self._next % 250 + 1}"
         folder = self._folder / pod["metadata"]["name"]
         return Run(pod, address, folder)
 
@@ -173,15 +186,15 @@ class Nodes:
         """Bring a pod up, keep it up, and tell how it is."""
         pod = run.pod
         try:
-            volumes = await self._volumes(run)
+            volumes = await self._patiently(run, lambda: self._volumes(run))
             for container in pod["spec"].get("initContainers", ()):
                 await self._tell(run, "Pending", is_ready=False)
-                while await (await self._start(run, container, volumes)).wait() != 0:  # noqa: ASYNC110 - a kubelet waits too
+                while await (await self._started(run, container, volumes)).wait() != 0:  # noqa: ASYNC110 - a kubelet waits too
                     await asyncio.sleep(0.5)
             container = pod["spec"]["containers"][0]
-            async with aiohttp.ClientSession(timeout=PROBE) as http:
+            async with aiohttp.ClientSession() as http:
                 while True:
-                    process = await self._start(run, container, volumes)
+                    process = await self._started(run, container, volumes)
                     await self._tell(run, "Running", is_ready="readinessProbe" not in container)
                     await self._watch(run, container, process, http)
                     if run.is_ending:
@@ -219,13 +232,15 @@ class Nodes:
         while True:
             try:
                 await self._remove(run.pod)
-            except (ApiException, aiohttp.ClientError, OSError, TimeoutError):
+            except _AWAY:
                 await asyncio.sleep(0.5)
             else:
                 break
         self.runs.pop(run.pod["metadata"]["uid"], None)
 
     async def _stop(self, run: Run, grace_s: float) -> None:
+        if run.task is not None:
+            run.task.cancel()  # first: it must not start anything now
         for process in run.processes.values():
             with suppress(ProcessLookupError):
                 process.send_signal(signal.SIGTERM)
@@ -235,8 +250,6 @@ class Nodes:
             except TimeoutError:
                 with suppress(ProcessLookupError):
                     process.kill()
-        if run.task is not None:
-            run.task.cancel()
 
     async def _remove(self, pod: Object) -> None:
         """Have a pod gone that has ended, as a kubelet does."""
@@ -275,6 +288,18 @@ class Nodes:
             else:
                 run.told = phase, is_ready
                 return
+
+    async def _patiently(self, run: Run, work: Callable[[], Awaitable[T]]) -> T:
+        """Do what has to be asked of the API server until it answers, as a kubelet does."""
+        while True:
+            try:
+                return await work()
+            except _AWAY as error:
+                log.warning("pod_waits", pod=run.pod["metadata"]["name"], error=repr(error))
+                await asyncio.sleep(0.5)
+
+    async def _started(self, run: Run, container: Object, volumes: Mapping[str, Path]) -> Process:
+        return await self._patiently(run, lambda: self._start(run, container, volumes))
 
     async def _start(self, run: Run, container: Object, volumes: Mapping[str, Path]) -> Process:
         places = {mount["mountPath"]: volumes[mount["name"]] for mount in container.get("volumeMounts", ())}
@@ -366,6 +391,22 @@ class Nodes:
         return await asyncio.to_thread(path.read_bytes)
 
 
+def _claimed() -> tuple[int, IO[bytes]]:
+    """Return a network that nobody else here has until the file is closed: pods of two would answer for each other."""
+    for number in NETWORKS:
+        try:
+            file = (Path(tempfile.gettempdir()) / f"liveroom-nodes-{number}.lock").open("ab")
+        except OSError:  # another user's
+            continue
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+        else:
+            return number, file
+    raise RuntimeError(f"networks 127.{NETWORKS[0]} to 127.{NETWORKS[-1]} are all taken")
+
+
 async def account_token(core: client.CoreV1Api, namespace: str, account: str) -> str:
     """Return a token of a service account."""
     body = client.AuthenticationV1TokenRequest(spec=client.V1TokenRequestSpec(audiences=[], expiration_seconds=3600))
@@ -394,8 +435,9 @@ async def _probed(http: aiohttp.ClientSession, address: str, container: Object, 
     port = asked["port"]
     if isinstance(port, str):
         port = next(one["containerPort"] for one in container["ports"] if one.get("name") == port)
+    timeout = aiohttp.ClientTimeout(total=probe.get("timeoutSeconds", 1))
     try:
-        async with http.get(f"http://{address}:{port}{asked['path']}") as answer:
+        async with http.get(f"http://{address}:{port}{asked['path']}", timeout=timeout) as answer:
             return answer.status < 400
     except (aiohttp.ClientError, TimeoutError):
         return False

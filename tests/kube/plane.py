@@ -1,19 +1,16 @@
 """A real Kubernetes control plane on this machine, without containers: etcd, kube-apiserver, controller-manager, scheduler.
 
-Built once from the Go module proxy into the user's cache folder (some 8 minutes of processor time, 0.4 GB), started in seconds,
-on free ports of 127.0.0.1, all data in a temporary folder. Nodes and kubelets are `tests.kube.nodes`.
+Its programs are those of `tests.kube.build`. Started in seconds, on free ports of 127.0.0.1, all data in a temporary folder.
+Nodes and kubelets are `tests.kube.nodes`.
 """
 
 import asyncio
-import fcntl
 import json
-import os
 import secrets
 import shutil
 import signal
 import ssl
 import subprocess
-import sys
 import tempfile
 import time
 from asyncio.subprocess import Process
@@ -26,27 +23,10 @@ import trustme
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from liveroom.cli.programs import KUBECTL, find, need
+from liveroom.cli.programs import KUBECTL, need
 from liveroom.ports import HOST, free_ports
 from liveroom.tether import spawn_tethered, stop_process
 
-VERSION: Final = "1.37.2"  # of what go.mod names
-SOURCES: Final = Path(__file__).parent / "plane"
-CACHE: Final = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "liveroom" / "kube"
-PACKAGES: Final = {
-    "etcd": "go.etcd.io/etcd/server/v3",
-    "kube-apiserver": "k8s.io/kubernetes/cmd/kube-apiserver",
-    "kube-controller-manager": "k8s.io/kubernetes/cmd/kube-controller-manager",
-    "kube-scheduler": "k8s.io/kubernetes/cmd/kube-scheduler",
-}
-# What the manifests use that is not Kubernetes' own: module and version -> its definitions.
-DEFINITIONS: Final = {
-    "github.com/prometheus-operator/prometheus-operator@v0.85.0": (
-        "example/prometheus-operator-crd/monitoring.coreos.com_podmonitors.yaml",
-        "example/prometheus-operator-crd/monitoring.coreos.com_prometheusrules.yaml",
-    ),
-    "github.com/kedacore/keda/v2@v2.21.0": ("config/crd/bases/keda.sh_scaledobjects.yaml",),
-}
 # No endpoint slices: they refuse the loopback addresses that the pods here have. No node lifecycle: nobody renews leases.
 CONTROLLERS: Final = (
     "deployment-controller",
@@ -59,49 +39,6 @@ CONTROLLERS: Final = (
     "root-ca-certificate-publisher-controller",
 )
 READY_S: Final = 90.0
-
-
-def missing() -> str:
-    """Say what this machine lacks for it; nothing: it has all."""
-    there = {"go": shutil.which("go"), "kubectl": find(KUBECTL)}
-    return ", ".join(f"{name} is not installed" for name, found in there.items() if found is None)
-
-
-def build() -> Path:
-    """Build what is not there yet, one at a time on one core; return the folder of the programs."""
-    programs = CACHE / "bin"
-    programs.mkdir(parents=True, exist_ok=True)
-    with (CACHE / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        for name, package in PACKAGES.items():
-            if not (programs / name).is_file():
-                _build_one(name, package, programs / name)
-    return programs
-
-
-def definitions() -> list[Path]:
-    """Return the files of the custom resource definitions, from the Go module proxy; fetched at the first time."""
-    folders = {"GOMODCACHE": str(CACHE / "gomod"), "GOFLAGS": "-modcacherw"}
-    with (CACHE / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        subprocess.run(("go", "mod", "download", *DEFINITIONS), cwd=CACHE, env=os.environ | folders, check=True)
-    return [CACHE / "gomod" / module / path for module, paths in DEFINITIONS.items() for path in paths]
-
-
-def _build_one(name: str, package: str, program: Path) -> None:
-    print(f"building {name} {VERSION} with Go (once; minutes)", file=sys.stderr, flush=True)
-    began_s = time.monotonic()
-    version = "k8s.io/component-base/version"
-    major, minor, _ = VERSION.split(".")
-    stamps = {"gitVersion": f"v{VERSION}", "gitMajor": major, "gitMinor": minor, "gitTreeState": "clean"}
-    flags = "-s -w " + " ".join(f"-X {version}.{key}={value}" for key, value in stamps.items())
-    made = program.with_suffix(".new")
-    folders = {"GOMODCACHE": str(CACHE / "gomod"), "GOCACHE": str(CACHE / "gocache")}
-    environment = os.environ | folders | {"GOFLAGS": "-mod=readonly", "GOTOOLCHAIN": "local", "CGO_ENABLED": "0"}
-    command = ("nice", "-n", "19", "go", "build", "-p", "1", "-buildvcs=false", f"-ldflags={flags}", "-o", str(made), package)
-    subprocess.run(command, cwd=SOURCES, env=environment, check=True)
-    made.replace(program)
-    print(f"built in {time.monotonic() - began_s:.0f} s", file=sys.stderr, flush=True)
 
 
 class Plane:

@@ -5,7 +5,7 @@ import itertools
 import json
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -23,10 +23,13 @@ from tests.kube.plane import Plane
 
 pytestmark = [pytest.mark.kube, pytest.mark.timeout(300)]
 SPACE = "default"
+SCALE = f"/apis/apps/v1/namespaces/{SPACE}/deployments/edge/scale"
 RIGHTS = {"ServiceAccount", "Role", "RoleBinding", "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"}
 BASE = Path(__file__).parents[2] / "deploy" / "base"
 # What is asked of it must be there before it can be taken away: /ready is a file in the pod's folder.
 SERVER = ["sh", "-c", "touch ready; exec python3 -m http.server 8080 --bind $POD_IP"]
+# Bounds on what would hang: on a busy machine everything is slow, and nothing here is about that.
+LONG_S = 90.0
 
 
 def deployment(replicas: int, command: Iterable[str] = SERVER, **more: Any) -> dict[str, Any]:
@@ -35,7 +38,12 @@ def deployment(replicas: int, command: Iterable[str] = SERVER, **more: Any) -> d
         "image": "none",
         "command": list(command),
         "env": [{"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}],
-        "readinessProbe": {"httpGet": {"path": "/ready", "port": 8080}, "periodSeconds": 1, "failureThreshold": 1},
+        "readinessProbe": {
+            "httpGet": {"path": "/ready", "port": 8080},
+            "periodSeconds": 1,
+            "timeoutSeconds": 20,  # unready is who says so, not who is slow
+            "failureThreshold": 1,
+        },
         **more,
     }
     return {
@@ -63,17 +71,26 @@ class World:
     async def pods(self) -> dict[str, dict[str, Any]]:
         """The pods that are not terminating."""
         answer = await self.nodes.core.list_namespaced_pod_without_preload_content(SPACE, label_selector="app=edge")
-        items = yaml.safe_load(await answer.read())["items"]
+        items = json.loads(await answer.read())["items"]
         return {pod["metadata"]["name"]: pod for pod in items if "deletionTimestamp" not in pod["metadata"]}
 
-    async def ready(self, count: int) -> set[str]:
-        """Wait until so many pods are there, all ready."""
-        async with asyncio.timeout(30):
+    async def ready(self, count: int, but: Collection[str] = ()) -> set[str]:
+        """Wait until so many pods are there, all ready `but` those, and the Deployment says so too; return all their names.
+
+        Its controller writes that down a moment later, which is a change of the scale that nobody ordered.
+        """
+        async with asyncio.timeout(LONG_S):
             while True:
                 pods = await self.pods()
-                names = {name for name, pod in pods.items() if is_ready(pod)}
-                if len(pods) == len(names) == count:
-                    return names
+                ready = {name for name, pod in pods.items() if is_ready(pod)}
+                if len(pods) == count and pods.keys() - ready == set(but):
+                    found = await self.apps.read_namespaced_deployment("edge", SPACE)
+                    seen, status = found.metadata, found.status
+                    assert seen is not None
+                    assert status is not None
+                    counts = status.replicas, status.ready_replicas or 0, status.available_replicas or 0
+                    if seen.generation == status.observed_generation and counts == (count, len(ready), len(ready)):
+                        return set(pods)
                 await asyncio.sleep(0.1)
 
     async def replicas(self) -> int:
@@ -107,9 +124,9 @@ class World:
         file.touch() if ready else file.unlink()
 
     @asynccontextmanager
-    async def driver(self) -> AsyncIterator[KubernetesDriver]:
+    async def driver(self, timeout_s: float = LONG_S) -> AsyncIterator[KubernetesDriver]:
         self.made.append(Metrics("autoscaler"))
-        driver = KubernetesDriver(SPACE, "edge", 2.0, self.made[-1])
+        driver = KubernetesDriver(SPACE, "edge", timeout_s, self.made[-1])
         watching = asyncio.create_task(driver.watch())
         try:
             yield driver
@@ -122,7 +139,7 @@ def is_ready(pod: dict[str, Any]) -> bool:
     return any((one["type"], one["status"]) == ("Ready", "True") for one in pod["status"].get("conditions", ()))
 
 
-async def until(driver: KubernetesDriver, holds: Callable[[], bool], timeout_s: float = 20) -> None:
+async def until(driver: KubernetesDriver, holds: Callable[[], bool], timeout_s: float = LONG_S) -> None:
     """Look as the pool does, until something holds."""
     async with asyncio.timeout(timeout_s):
         while True:
@@ -130,6 +147,13 @@ async def until(driver: KubernetesDriver, holds: Callable[[], bool], timeout_s: 
             if holds():
                 return
             await asyncio.sleep(0.2)
+
+
+async def timed(work: Awaitable[object]) -> float:
+    """Return how long something takes, in seconds."""
+    began_s = time.monotonic()
+    await work
+    return time.monotonic() - began_s
 
 
 def rights() -> list[dict[str, Any]]:
@@ -148,6 +172,9 @@ async def world(plane: Plane, nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(
         "kubernetes.aio.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(plane.folder / "autoscaler.kubeconfig")
     )
+    async with asyncio.timeout(LONG_S):  # new rights are in force after a moment
+        while "NotFound" not in (await plane.kubectl("get", "--raw", SCALE, token=token))[2]:  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
     return World(plane, nodes)
 
 
@@ -166,11 +193,11 @@ async def test_in_twenty_scale_ins_exactly_the_emptied_pods_go(world: World) -> 
             due = set(chance.sample(sorted(driver.running()), chance.choice((1, 1, 2))))
             for name in due:
                 assert await driver.leave(name, "a test")
-            if chance.random() < 0.5:
-                for name in due:  # a gateway that drains says that it is not ready
-                    world.touch(name, ready=False)
+            draining = due if chance.random() < 0.5 else set()
+            for name in draining:  # a gateway that drains says that it is not ready
+                world.touch(name, ready=False)
             await until(driver, lambda due=due: set(driver.leaving()) == due)  # type: ignore[misc]
-            before = await world.ready(6) if all(map(is_ready, (await world.pods()).values())) else set(await world.pods())
+            before = await world.ready(6, but=draining)
             for name in due:
                 await driver.end(name, "it is empty")
             await until(driver, lambda: driver.leaving() == [])
@@ -179,7 +206,7 @@ async def test_in_twenty_scale_ins_exactly_the_emptied_pods_go(world: World) -> 
             went += 1
             await until(driver, lambda: driver._cut is None)
             await driver.take(may_act=True)
-            await driver.grow(len(due), "connections: a test")
+            assert await driver.grow(len(due), "connections: a test")
             await until(driver, lambda: len(driver.running()) == 6)
             await world.ready(6)
             await driver.take(may_act=True)
@@ -211,9 +238,7 @@ async def test_nothing_that_serves_goes_because_it_is_not_ready(world: World) ->
     async with world.driver() as driver:
         await driver.take(may_act=True)
         world.touch(names[0], ready=False)
-        async with asyncio.timeout(10):
-            while is_ready((await world.pods())[names[0]]):  # noqa: ASYNC110 - it is asked over HTTP
-                await asyncio.sleep(0.1)
+        await world.ready(3, but={names[0]})
         await driver.leave(names[1], "a test")
         await driver.take(may_act=True)
         await driver.end(names[1], "late")
@@ -230,7 +255,7 @@ async def test_ordered_pods_that_find_no_node_go_before_those_that_serve(world: 
         SPACE,
         deployment(10, ports=[{"containerPort": 8080, "hostPort": 8080}]),  # type: ignore[arg-type]
     )
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(LONG_S):
         while sum(map(is_ready, (await world.pods()).values())) < 8:  # noqa: ASYNC110 - it is asked over HTTP
             await asyncio.sleep(0.1)
     monkeypatch.setattr("autoscaler.drivers.kubernetes.STUCK_S", 2)
@@ -245,7 +270,7 @@ async def test_ordered_pods_that_find_no_node_go_before_those_that_serve(world: 
         await driver.leave(due, "a test")
         await driver.take(may_act=True)
         await driver.end(due, "it is empty")
-        await until(driver, lambda: due not in driver.leaving(), 30)
+        await until(driver, lambda: due not in driver.leaving())
         assert serving - set(await world.pods()) == {due}
         assert world.wrong == 0
 
@@ -273,7 +298,6 @@ async def test_a_scale_that_somebody_else_changed_is_looked_at_anew(world: World
         await driver.grow(1, "on what was")
         assert (world.counted(Failure.CONFLICT), await world.replicas()) == (1, 3)
         await world.ready(3)
-        await asyncio.sleep(1)  # the Deployment's status is another change
         await driver.take(may_act=True)
         assert len(driver.running()) == 3
         await driver.grow(1, "on what is")
@@ -294,7 +318,7 @@ async def test_a_rollout_is_not_disturbed(world: World) -> None:
         await driver.take(may_act=True)
         await world.apps.patch_namespaced_deployment("edge", SPACE, body, _content_type="application/merge-patch+json")
         held: set[str] = set()
-        async with asyncio.timeout(40):
+        async with asyncio.timeout(2 * LONG_S):
             while True:
                 await driver.take(may_act=True)
                 if not driver.leaving():
@@ -314,16 +338,16 @@ async def test_a_rollout_is_not_disturbed(world: World) -> None:
 
 async def test_an_api_server_that_hangs_or_is_away_costs_two_seconds_and_nothing_else(world: World) -> None:
     names = await create(world, 2)
-    async with world.driver() as driver:
-        assert await driver.take(may_act=True)
+    async with world.driver(2.0) as driver:
+        await until(driver, lambda: driver.can_act)
         for fault in ("hangs", "is away"):
             if fault == "hangs":
                 world.plane.pause("kube-apiserver", on=True)
             else:
                 await world.plane.stop("kube-apiserver")
-            began_s = time.monotonic()
-            assert await driver.take(may_act=True)
-            assert time.monotonic() - began_s < 2.5
+            # A busy machine holds up both.
+            took_s, two_s = await asyncio.gather(timed(driver.take(may_act=True)), timed(asyncio.sleep(2)))
+            assert took_s < two_s + 0.5
             assert not driver.can_act
             assert set(driver.running()) == names, "what was seen last"
             assert not await driver.leave(min(names), "a test")
@@ -332,15 +356,14 @@ async def test_an_api_server_that_hangs_or_is_away_costs_two_seconds_and_nothing
                 world.plane.pause("kube-apiserver", on=False)
             else:
                 await world.plane.start("kube-apiserver")
-            await until(driver, lambda: driver.can_act, 15)
+            await until(driver, lambda: driver.can_act)
         assert world.counted(Failure.SILENT) >= 4
-        await until(driver, lambda: len(driver.running()) in {2, 3, 4})
         replicas = await world.replicas()
         assert replicas in {2, 3}, "an order that reached a hanging server may have been carried out, once"
-        await world.ready(replicas)
-        assert (
-            not any(LEAVING in pod["metadata"].get("annotations", {}) for pod in (await world.pods()).values()) or replicas == 3
-        )
+        assert names <= await world.ready(replicas)
+        await driver.take(may_act=True)
+        assert len(driver.running()) + len(driver.leaving()) == replicas
+        assert set(driver.leaving()) <= {min(names)}, "so may the mark; nothing else was marked"
 
 
 async def test_it_has_no_other_rights(world: World) -> None:
@@ -382,7 +405,7 @@ async def test_of_pods_it_may_change_annotations_alone(world: World) -> None:
             )
             return "" if answer.status < 300 else str(json.loads(await answer.read())["message"])
 
-        async with asyncio.timeout(30):  # a new policy is in force after a moment
+        async with asyncio.timeout(LONG_S):  # a new policy is in force after a moment
             for number in itertools.count():
                 if await refused({"metadata": {"labels": {"probe": str(number)}}}):
                     break
@@ -402,7 +425,7 @@ async def test_without_a_deployment_or_rights_it_says_what_is_missing(world: Wor
         assert await driver.take(may_act=True)
         assert driver.can_act
         await world.plane.kubectl("delete", "rolebinding", "autoscaler")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(LONG_S):
             while world.counted(Failure.REFUSED) == 0:
                 await driver.take(may_act=True)
                 await asyncio.sleep(0.2)
