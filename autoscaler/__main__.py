@@ -3,7 +3,7 @@
 import asyncio
 import time
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
@@ -14,8 +14,8 @@ from autoscaler.policy import USUAL, Policy, read_policy
 from autoscaler.pool import Pool
 from liveroom import service, topics
 from liveroom.files import watch
-from liveroom.kafka import Producer, ensure_topics
-from liveroom.service import Runtime
+from liveroom.kafka import TOPICS_S, Producer, ensure_topics, waiting
+from liveroom.service import Runtime, read_first
 from liveroom.settings import AutoscalerSettings
 from liveroom.tokens import Verifier
 from liveroom.web import serve
@@ -23,6 +23,7 @@ from liveroom.web import serve
 if TYPE_CHECKING:
     from autoscaler.drivers.kubernetes import KubernetesDriver
 
+KAFKA: Final = "kafka"
 log = structlog.get_logger()
 
 
@@ -45,11 +46,12 @@ def make_driver(settings: AutoscalerSettings, runtime: Runtime) -> "LocalDriver 
 
 async def run(settings: AutoscalerSettings, runtime: Runtime) -> None:
     """Look once a second until told to stop. The gateways go on without it."""
-    verifier = Verifier(await asyncio.to_thread(settings.read_token_keys), settings.token_leeway_s)
-    policy = await asyncio.to_thread(read_policy_file, settings)
-    await ensure_topics(settings.kafka)
+    verifier = Verifier(await read_first(settings.read_token_keys), settings.token_leeway_s)
+    policy = await read_first(partial(read_policy_file, settings))
+    wait = waiting(settings.kafka, runtime, KAFKA)
+    await wait.until(partial(ensure_topics, settings.kafka, topics.ALL, TOPICS_S))
     producer = Producer(settings.kafka, runtime.metrics, [topics.CONTROL])
-    await producer.start()
+    await wait.until(producer.start)
     driver = make_driver(settings, runtime)
     send = partial(send_order, producer)
     pool = Pool(policy, driver, send, runtime.metrics, empty_s=settings.empty_s, dry_run=settings.dry_run)
@@ -72,7 +74,7 @@ async def run(settings: AutoscalerSettings, runtime: Runtime) -> None:
                 tasks.create_task(watch([settings.token_keys_file], settings.read_token_keys, verifier.use)),
             ]
             log.info("listening", port=port, driver=settings.driver)
-            runtime.ready("kafka")
+            runtime.ready(KAFKA)
             await runtime.stopping.wait()
             for task in working:
                 task.cancel()
@@ -108,4 +110,4 @@ async def advise(settings: AutoscalerSettings, runtime: Runtime, pool: Pool) -> 
 
 
 if __name__ == "__main__":
-    service.main("autoscaler", AutoscalerSettings, run, "kafka")
+    service.main("autoscaler", AutoscalerSettings, run, KAFKA)

@@ -15,10 +15,11 @@ from aiokafka.errors import KafkaError
 from autoscaler.pool import Pool
 from liveroom import topics
 from liveroom.follow import records
-from liveroom.kafka import Producer, TopicReader, UnsentError, client_arguments, close_consumer, topic_name
+from liveroom.kafka import Producer, TopicReader, UnsentError, client_arguments, close_consumer, join_group, topic_name
 from liveroom.records import LoadReport, Order, encode_json
-from liveroom.service import Runtime
+from liveroom.service import Runtime, StartError
 from liveroom.settings import KafkaSettings
+from liveroom.waiting import PassingError, in_words, passes
 
 GROUP: Final = "autoscaler"
 DRY_GROUP: Final = "autoscaler-dry-run"  # who does nothing takes the lead from nobody who does
@@ -31,14 +32,18 @@ log = structlog.get_logger()
 async def follow_reports(settings: KafkaSettings, pool: Pool, runtime: Runtime) -> None:
     """Let the pool hear all load reports, for ever."""
     reader = TopicReader(settings, topics.GATEWAYS, runtime.metrics)
-    async for found in records(reader, topics.GATEWAYS, LoadReport, runtime.metrics):
+    async for found in records(reader, topics.GATEWAYS, LoadReport, runtime):
         now_s = time.monotonic()
         for _, report in found:
             pool.hear(report, now_s)
 
 
 async def lead(settings: KafkaSettings, say: Callable[[bool], None], group: str = GROUP) -> None:
-    """Take part in the election, for ever; `say` whether we lead. Whoever loses the brokers does not lead."""
+    """Take part in the election, for ever; `say` whether we lead. Whoever loses the brokers does not lead.
+
+    Raises StartError where waiting for the first part in it is of no use.
+    """
+    has_joined, told = False, ""
     while True:
         consumer = AIOKafkaConsumer(
             topic_name(settings, topics.GATEWAYS),
@@ -50,12 +55,17 @@ async def lead(settings: KafkaSettings, say: Callable[[bool], None], group: str 
             max_poll_interval_ms=60_000,
         )
         try:
-            await consumer.start()
+            await join_group(consumer, settings)
+            has_joined, told = True, ""
             while True:
                 await consumer.getmany(timeout_ms=int(LOOK_S * 1000))  # the reports themselves are read elsewhere
                 say(bool(consumer.assignment()))
-        except KafkaError as error:
-            log.warning("no_election", error=repr(error))
+        except (KafkaError, OSError, PassingError) as error:
+            if not (has_joined or passes(error)):
+                raise StartError(f"election: {in_words(error)}") from error
+            if (why := in_words(error)) != told:
+                told = why
+                log.warning("no_election", error=why)
         finally:
             say(False)  # noqa: FBT003 - a callback
             await close_consumer(consumer)
@@ -65,7 +75,7 @@ async def lead(settings: KafkaSettings, say: Callable[[bool], None], group: str 
 async def follow_orders(settings: KafkaSettings, pool: Pool, runtime: Runtime) -> None:
     """Let the pool hear what operators asked of it, earlier ones too, for ever."""
     reader = TopicReader(settings, topics.CONTROL, runtime.metrics, from_beginning=True)
-    async for found in records(reader, topics.CONTROL, Order, runtime.metrics):
+    async for found in records(reader, topics.CONTROL, Order, runtime):
         for _, order in found:
             pool.obey(order)
         pool.knows_orders = pool.knows_orders or reader.caught_up

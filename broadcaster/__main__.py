@@ -1,20 +1,25 @@
 """`python -m broadcaster`."""
 
 import asyncio
+from functools import partial
+from typing import Final
 
-from broadcaster.kafka import Broadcaster
+from broadcaster.kafka import READY, Broadcaster
 from liveroom import service, topics
-from liveroom.kafka import Producer, ensure_topics
+from liveroom.kafka import TOPICS_S, Producer, ensure_topics, waiting
 from liveroom.service import Runtime
 from liveroom.settings import BroadcasterSettings
+
+KAFKA: Final = "kafka"
 
 
 async def run(settings: BroadcasterSettings, runtime: Runtime) -> None:
     """Serve until told to stop."""
-    await ensure_topics(settings.kafka)
+    wait = waiting(settings.kafka, runtime, KAFKA)
+    await wait.until(partial(ensure_topics, settings.kafka, topics.ALL, TOPICS_S))
     producer = Producer(settings.kafka, runtime.metrics, [topics.BROADCAST, topics.DEAD_LETTER])
-    await producer.start()
-    runtime.ready("kafka")
+    await wait.until(producer.start)
+    runtime.ready(KAFKA)
     try:
         async with asyncio.TaskGroup() as tasks:
             await Broadcaster(settings, producer, runtime, tasks).run()
@@ -23,4 +28,4 @@ async def run(settings: BroadcasterSettings, runtime: Runtime) -> None:
 
 
 if __name__ == "__main__":
-    service.main("broadcaster", BroadcasterSettings, run, "kafka", "assigned")
+    service.main("broadcaster", BroadcasterSettings, run, KAFKA, READY)

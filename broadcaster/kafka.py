@@ -16,7 +16,7 @@ from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 from broadcaster.ownership import Lost
 from broadcaster.partition import ASSIGNED, TAKEOVER_REASONS, Partition
 from liveroom import metrics, topics
-from liveroom.kafka import STALLED, Producer, TopicReader, client_arguments, close_consumer, topic_name
+from liveroom.kafka import STALLED, Producer, TopicReader, client_arguments, close_consumer, join_group, topic_name, waiting
 from liveroom.kinds import Outcome
 from liveroom.queue import REQUEST_TIMEOUT_MS
 from liveroom.records import NO_OFFSET, BadRecord, BadRecordError, Balance, JsonReader, LoadReport, Presence
@@ -24,12 +24,12 @@ from liveroom.service import Runtime
 from liveroom.settings import BroadcasterSettings
 from liveroom.topics import partition_of
 
+READY: Final = "assigned"  # the condition of readiness
 POLL_MS: Final = 250
 RETRY_S: Final = 0.2
 LOOK_S: Final = 1.0
 SETTLE_S: Final = 5.0
 STALLED_S: Final = 5.0
-JOIN_SESSIONS: Final = 3  # so many session time-outs may joining the group take: the others have one to come along
 NOWHERE: Final = -2  # differs from every place and from None
 log = structlog.get_logger()
 
@@ -65,6 +65,7 @@ class Broadcaster:
         self._live = made.gauge(metrics.ROOMS_LIVE)
         self._consumer = self._make_consumer()
         self._asker = self._make_asker()
+        self._wait = waiting(settings.kafka, runtime, READY)
 
     def _make_asker(self) -> AIOKafkaConsumer:
         """Return a client that only asks for offsets: on the group's connection each question waits behind a long fetch."""
@@ -89,14 +90,15 @@ class Broadcaster:
     # ---- life
     async def run(self) -> None:
         """Join the group and work until `runtime.stopping`; then settle and leave, so that others take over at once."""
-        await self._start_asker()
-        await self._join()
-        helpers = [
-            self._tasks.create_task(self._watch_presence()),
-            self._tasks.create_task(self._watch_gateways()),
-            self._tasks.create_task(self._look()),
-        ]
+        helpers = []
         try:
+            await self._wait.until(self._start_asker)
+            await self._wait.until(self._join)
+            helpers = [
+                self._tasks.create_task(self._watch_presence()),
+                self._tasks.create_task(self._watch_gateways()),
+                self._tasks.create_task(self._look()),
+            ]
             while not self._runtime.stopping.is_set():
                 await self._poll()
             for number in self._partitions:
@@ -109,49 +111,24 @@ class Broadcaster:
             await close_consumer(self._asker)
 
     async def _start_asker(self) -> None:
-        while not self._runtime.stopping.is_set():
-            try:
-                await self._asker.start()
-            except KafkaError as error:
-                log.warning("asker_not_started", error=repr(error))
-                await close_consumer(self._asker)
-                self._asker = self._make_asker()
-                await asyncio.sleep(RETRY_S)
-            else:
-                return
+        try:
+            await self._asker.start()
+        except BaseException:
+            await close_consumer(self._asker)
+            self._asker = self._make_asker()
+            raise
 
     async def _join(self) -> None:
-        """Join the group: as often as needed, until told to stop. A client whose start failed is of no use any more."""
-        while not self._runtime.stopping.is_set():
+        """Join the group. A client whose start failed is of no use any more."""
+        try:
             self._consumer.subscribe([self._uplink], listener=Assignment(self))
-            if await self._started(self._consumer):
-                break
+            await join_group(self._consumer, self._settings.kafka)
+        except BaseException:
             if self._partitions:  # given to it before it failed
                 self.assign(set())
             await close_consumer(self._consumer)
             self._consumer = self._make_consumer()
-            await asyncio.sleep(RETRY_S)
-
-    async def _started(self, consumer: AIOKafkaConsumer) -> bool:
-        """Start a client, which waits for its partitions: by itself for ever. Say whether it has them."""
-        joining = asyncio.create_task(consumer.start())
-        stopping = asyncio.create_task(self._runtime.stopping.wait())
-        try:
-            timeout_s = JOIN_SESSIONS * self._settings.kafka.session_timeout_s
-            await asyncio.wait([joining, stopping], timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            stopping.cancel()
-            joining.cancel()  # does nothing to one that is done
-            await asyncio.wait([joining])
-        if joining.cancelled():
-            log.warning("group_not_joined", error="not in time, or told to stop")
-            return False
-        if (error := joining.exception()) is None:
-            return True
-        log.warning("group_not_joined", error=repr(error))
-        if not isinstance(error, KafkaError):
-            raise error
-        return False
+            raise
 
     async def _rejoin(self, reason: str) -> None:
         """Leave the group and join it with a new client: the old one hangs (aiokafka issue 1154)."""
@@ -160,13 +137,13 @@ class Broadcaster:
         self.assign(set())
         await close_consumer(self._consumer)
         self._consumer = self._make_consumer()
-        await self._join()
+        await self._wait.until(self._join)
 
     async def _poll(self) -> None:
         if self._is_stalled:
             self._is_stalled = False
             await self._rejoin(STALLED)
-            return  # perhaps only because we are to stop: then the client was never started
+            return
         await self._seek_where_ruling()
         for number in list(self._full):
             partition = self._partitions.get(number)
@@ -253,7 +230,7 @@ class Broadcaster:
             self._lives[number] = self._tasks.create_task(partition.run(ASSIGNED))
         self._owned.set(len(self._partitions))
         log.info("assigned", partitions=sorted(numbers))
-        self._runtime.ready("assigned")
+        self._runtime.ready(READY)
 
     async def _settle(self) -> None:
         """Let every partition write what it has and a snapshot."""
@@ -361,7 +338,8 @@ class Broadcaster:
     async def _watch_presence(self) -> None:
         """Hear how many watch each room; a room that became local at a gateway gets its card."""
         records = JsonReader(Presence)
-        reader = await self._open(TopicReader(self._settings.kafka, topics.PRESENCE, self._runtime.metrics))
+        reader = TopicReader(self._settings.kafka, topics.PRESENCE, self._runtime.metrics)
+        await reader.start_at_last(self._runtime)
         try:
             async for _, batch in reader.read():
                 for record in batch:
@@ -382,7 +360,8 @@ class Broadcaster:
     async def _watch_gateways(self) -> None:
         """Hear that gateways live; counts of those that do not are dropped."""
         records = JsonReader(LoadReport)
-        reader = await self._open(TopicReader(self._settings.kafka, topics.GATEWAYS, self._runtime.metrics))
+        reader = TopicReader(self._settings.kafka, topics.GATEWAYS, self._runtime.metrics)
+        await reader.start_at_last(self._runtime)
         try:
             async for _, batch in reader.read():
                 now = time.monotonic()
@@ -398,16 +377,6 @@ class Broadcaster:
                         partition.audience.gateway_lives(report.gateway, report.generation, now)
         finally:
             await reader.stop()
-
-    async def _open(self, reader: TopicReader) -> TopicReader:
-        while True:
-            try:
-                await reader.start()
-            except KafkaError as error:
-                log.warning("reader_not_opened", error=repr(error))
-                await asyncio.sleep(RETRY_S)
-            else:
-                return reader
 
     def _bad(self, topic: str, error: BadRecordError) -> None:
         self._runtime.metrics.counter(metrics.BAD_RECORDS, topic, error.reason.value).inc()

@@ -4,6 +4,7 @@ import asyncio
 import resource
 import ssl
 import time
+from functools import partial
 from typing import Final
 
 import structlog
@@ -15,13 +16,14 @@ from edge.server import Server
 from liveroom import service, topics
 from liveroom.files import watch
 from liveroom.follow import RULES_READ, follow_rules
-from liveroom.kafka import Producer, TopicReader, ensure_topics
+from liveroom.kafka import TOPICS_S, Producer, TopicReader, ensure_topics, waiting
 from liveroom.moderation import Rules
 from liveroom.queue import QueueReader
-from liveroom.service import Runtime
+from liveroom.service import Runtime, read_first
 from liveroom.settings import EdgeSettings
 from liveroom.web import serve
 
+KAFKA: Final = "kafka"
 OTHER_FILES: Final = 200
 log = structlog.get_logger()
 
@@ -52,17 +54,20 @@ async def run(settings: EdgeSettings, runtime: Runtime) -> None:
     allow_connections(settings.max_connections)
     hub, rules = Hub(), Rules()
     server = Server(settings, hub, rules, runtime, generation=time.time_ns() // 1_000_000)
-    server.use(await asyncio.to_thread(settings.read_ticket_keys))
-    await ensure_topics(settings.kafka)
+    server.use(await read_first(settings.read_ticket_keys))
+    tls = await read_first(partial(tls_context, settings))
+    wait = waiting(settings.kafka, runtime, KAFKA)
+    await wait.until(partial(ensure_topics, settings.kafka, topics.ALL, TOPICS_S))
     producer = Producer(settings.kafka, runtime.metrics, [topics.GATEWAYS, topics.PRESENCE])
     queue = QueueReader(settings.kafka, runtime.metrics)
     orders = TopicReader(settings.kafka, topics.CONTROL, runtime.metrics, from_beginning=True)
-    await asyncio.gather(producer.start(), queue.start())
-    runtime.ready("kafka")
     try:
+        await wait.until(producer.start)
+        await wait.until(queue.start)
+        runtime.ready(KAFKA)
         pulls = Pulls(server, runtime, queue.next_offset)
         async with (
-            serve(server.app, settings.host, settings.port, tls=tls_context(settings)) as (runner, port),
+            serve(server.app, settings.host, settings.port, tls=tls) as (runner, port),
             asyncio.TaskGroup() as tasks,
         ):
             reporter = Reporter(settings, server, runtime, port)
@@ -91,4 +96,4 @@ async def run(settings: EdgeSettings, runtime: Runtime) -> None:
 
 
 if __name__ == "__main__":
-    service.main("edge", EdgeSettings, run, "kafka", "listening", RULES_READ)
+    service.main("edge", EdgeSettings, run, KAFKA, "listening", RULES_READ)

@@ -90,7 +90,7 @@ def _tell_failed(delivered: Delivered, partition: int, offset: int, runtime: Run
 
 async def follow_orders(orders: TopicReader, server: Server, runtime: Runtime) -> None:
     """Do what the pool asks of this gateway, for ever."""
-    async for found in records(orders, topics.CONTROL, Order, runtime.metrics):
+    async for found in records(orders, topics.CONTROL, Order, runtime):
         for _, order in found:
             server.obey(order)
 

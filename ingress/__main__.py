@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Coroutine
+from functools import partial
 from typing import Any, Final
 
 import structlog
@@ -19,7 +20,7 @@ from liveroom.files import watch
 from liveroom.follow import RULES_READ, follow_rules
 from liveroom.moderation import Rules
 from liveroom.records import Moderation, RuleKind
-from liveroom.service import Runtime
+from liveroom.service import Runtime, read_first
 from liveroom.settings import IngressSettings
 from liveroom.tokens import Verifier
 from liveroom.web import serve
@@ -50,10 +51,10 @@ async def run(settings: IngressSettings, runtime: Runtime) -> None:
 
     The port is open at once: while Kafka is away requests get 503, `/readyz` says why, and nothing crashes.
     """
-    verifier = Verifier(await asyncio.to_thread(settings.read_token_keys), settings.token_leeway_s)
+    verifier = Verifier(await read_first(settings.read_token_keys), settings.token_leeway_s)
     rules, queue = Rules(), LogQueue(settings, runtime)
     libraries = Libraries(rules.words)
-    libraries.use_files(await asyncio.to_thread(read_word_files, settings))
+    libraries.use_files(await read_first(partial(read_word_files, settings)))
     reviewer = Reviewer(settings, runtime.metrics)
     entrance = Entrance(settings, queue, rules, libraries, reviewer, runtime.metrics)
     announcer = Announcer(settings, queue, runtime)

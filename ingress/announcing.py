@@ -66,7 +66,7 @@ class Announcer:
         """Keep the rooms as gateways tell them, for ever."""
         made = self._runtime.metrics
         reader = TopicReader(self._settings.kafka, topics.PRESENCE, made, from_beginning=True)
-        async for found in records(reader, topics.PRESENCE, Presence, made):
+        async for found in records(reader, topics.PRESENCE, Presence, self._runtime):
             now_s = time.monotonic()
             for _, presence in found:
                 self._audience.hear(presence, now_s)
@@ -77,7 +77,7 @@ class Announcer:
         """Keep the gateways that live, for ever: rooms of others are not watched."""
         made = self._runtime.metrics
         reader = TopicReader(self._settings.kafka, topics.GATEWAYS, made)
-        async for found in records(reader, topics.GATEWAYS, LoadReport, made):
+        async for found in records(reader, topics.GATEWAYS, LoadReport, self._runtime):
             now_s = time.monotonic()
             for _, report in found:
                 self._audience.gateway_lives(report.gateway, report.generation, now_s)

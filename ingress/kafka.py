@@ -8,18 +8,19 @@ Called by `app` (`put`) and `__main__` (`watch`, `stop`).
 import asyncio
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Final
 
 import structlog
 from aiokafka.errors import KafkaError
 
-from liveroom.kafka import Producer, TopicsError, Unsent, UnsentError, ensure_topics
+from liveroom.kafka import TOPICS_S, Producer, TopicsError, Unsent, UnsentError, ensure_topics, waiting
 from liveroom.service import Runtime
 from liveroom.settings import IngressSettings
 from liveroom.topics import ALL, AUDIT, MODERATION, UPLINK, Topic, partition_of
+from liveroom.waiting import PassingError, in_words
 
 READY: Final = "kafka"
-_TRY_S: Final = 1.0  # one attempt to reach Kafka retries within this time
 _PAUSE_S: Final = 0.5
 _QUIET_S: Final = 5.0  # after so long without an ack look whether Kafka is there
 _PROBE_S: Final = 5.0
@@ -99,15 +100,9 @@ class LogQueue:
 
     async def _connect(self) -> None:
         producer = Producer(self._settings.kafka, self._runtime.metrics, [UPLINK, MODERATION, AUDIT])
-        while True:
-            try:
-                await ensure_topics(self._settings.kafka, ALL, _TRY_S)
-                await producer.start()
-            except (TopicsError, KafkaError, OSError) as error:
-                self._runtime.unready(READY, str(error))
-                await asyncio.sleep(_PAUSE_S)
-            else:
-                break
+        wait = waiting(self._settings.kafka, self._runtime, READY)
+        await wait.until(partial(ensure_topics, self._settings.kafka, ALL, TOPICS_S))
+        await wait.until(producer.start)
         self._producer = producer
         self.connected.set()
         self._acked_s = time.monotonic()
@@ -117,8 +112,8 @@ class LogQueue:
         try:
             async with asyncio.timeout(_PROBE_S):
                 await ensure_topics(self._settings.kafka, (UPLINK,), 0)
-        except (TopicsError, KafkaError, OSError, TimeoutError) as error:
-            self._runtime.unready(READY, str(error) or "Kafka does not answer")
+        except (TopicsError, PassingError, KafkaError, OSError) as error:
+            self._runtime.unready(READY, in_words(error))
         else:
             self._acked_s = time.monotonic()
             self._runtime.ready(READY)

@@ -3,13 +3,11 @@
 Used by whoever keeps state from a topic: rules from `moderation`, orders from `control`, audiences from `presence`.
 """
 
-import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Final, TypeVar
 
 import msgspec
 import structlog
-from aiokafka.errors import KafkaError
 
 from liveroom import metrics, topics
 from liveroom.kafka import TopicReader
@@ -20,7 +18,6 @@ from liveroom.settings import KafkaSettings
 from liveroom.topics import Topic
 
 RULES_READ: Final = "moderation"  # the condition of readiness
-RETRY_S: Final = 0.5
 R = TypeVar("R", bound=msgspec.Struct)
 log = structlog.get_logger()
 
@@ -31,19 +28,13 @@ def bad_record(made: Metrics, topic: Topic, offset: int, error: BadRecordError) 
     log.error("bad_record", topic=topic.name, offset=offset, error=str(error))
 
 
-async def records(reader: TopicReader, topic: Topic, of: type[R], made: Metrics) -> AsyncIterator[list[tuple[int, R]]]:
+async def records(reader: TopicReader, topic: Topic, of: type[R], runtime: Runtime) -> AsyncIterator[list[tuple[int, R]]]:
     """Give what comes (offset, record) until cancelled; at least once a second an empty list.
 
     Bad ones are told and passed over.
     """
     read = JsonReader(of).read
-    while True:
-        try:
-            await reader.start()
-            break
-        except KafkaError as error:
-            log.warning("reader_not_opened", topic=topic.name, error=repr(error))
-            await asyncio.sleep(RETRY_S)
+    await reader.start_at_last(runtime)
     try:
         async for _, fetched in reader.read():
             found: list[tuple[int, R]] = []
@@ -53,7 +44,7 @@ async def records(reader: TopicReader, topic: Topic, of: type[R], made: Metrics)
                 try:
                     found.append((record.offset, read(record.value)))
                 except BadRecordError as error:
-                    bad_record(made, topic, record.offset, error)
+                    bad_record(runtime.metrics, topic, record.offset, error)
             yield found
     finally:
         await reader.stop()
@@ -65,7 +56,7 @@ async def follow_rules(
     """Keep `rules` as `moderation` tells them, for ever. `on_rule` is told each one."""
     made, topic = runtime.metrics, topics.MODERATION
     reader = TopicReader(settings, topic, made, from_beginning=True)
-    async for found in records(reader, topic, Moderation, made):
+    async for found in records(reader, topic, Moderation, runtime):
         for offset, rule in found:
             try:
                 rules.apply(rule)

@@ -6,29 +6,33 @@ docs/kafka.md.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
 from enum import Enum
+from functools import partial
 from typing import Any, Final
 
 import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.conn import collect_hosts, create_conn
 from aiokafka.errors import (
     KafkaError,
     KafkaTimeoutError,
     OffsetOutOfRangeError,
     ProducerClosed,
     TopicAlreadyExistsError,
+    TopicAuthorizationFailedError,
     for_code,
 )
 from aiokafka.helpers import create_ssl_context
 
 from liveroom import metrics, topics
 from liveroom.records import BadRecord
-from liveroom.service import Metrics
+from liveroom.service import Metrics, Runtime, StartError
 from liveroom.settings import KafkaSettings
 from liveroom.topics import Topic, partition_of
+from liveroom.waiting import PassingError, Waiting, in_words, passes
 
 MAX_REQUEST_BYTES: Final = 1_000_000  # the broker's message.max.bytes is 1,048,588
 RECYCLE_AFTER: Final = 1 << 30  # records of one partition; the client's sequence wraps wrongly at 2**31
@@ -38,6 +42,8 @@ START_REQUESTS: Final = (
     4  # time-outs of one request that a producer's start may take: connect, ask who is there, get an id, again
 )
 CLOSE_TIMEOUT_S: Final = 5.0
+TOPICS_S: Final = 1.0  # of a service's attempt at the topics; then it says what it waits for
+JOIN_SESSIONS: Final = 3  # so many session time-outs may joining a group take: the others have one to come along
 log = structlog.get_logger()
 
 
@@ -63,7 +69,7 @@ class UnsentError(Exception):
         self.reason = reason
 
 
-class TopicsError(Exception):
+class TopicsError(StartError):
     """Topics that are not as this system needs them; the message says which and what to do."""
 
 
@@ -96,28 +102,61 @@ def topic_name(settings: KafkaSettings, topic: Topic) -> str:
     return settings.prefix + topic.name
 
 
+async def knock(settings: KafkaSettings) -> None:
+    """See whether a broker takes us; raise StartError where waiting is of no use (a password, a certificate), or PassingError.
+
+    Clients of aiokafka 0.14 log at each attempt why they cannot connect, and tell their caller only that they cannot.
+    """
+    try:
+        hosts = collect_hosts(settings.bootstrap)
+        arguments = client_arguments(settings)
+    except ValueError as error:
+        raise StartError(f"kafka.bootstrap: {error}") from error
+    except OSError as error:
+        raise StartError(f"the files of kafka.ca_file, kafka.cert_file and kafka.key_file: {in_words(error)}") from error
+    del arguments["bootstrap_servers"], arguments["metadata_max_age_ms"], arguments["retry_backoff_ms"]
+    why = []
+    for host, port, _ in hosts:
+        try:
+            connection = await create_conn(host, port, client_id="liveroom", **arguments)
+        except (KafkaError, OSError) as error:
+            said = f"the broker at {host}:{port} does not take us: {in_words(error)}"
+            if not passes(error):
+                raise StartError(said) from error
+            why.append(said)
+        else:
+            connection.close()
+            return
+    raise PassingError("; ".join(sorted(why)))
+
+
+def waiting(settings: KafkaSettings, runtime: Runtime, name: str) -> Waiting:
+    """Return what makes a part of a service's start that needs Kafka wait for it."""
+    return Waiting(runtime, name, partial(knock, settings))
+
+
 async def ensure_topics(settings: KafkaSettings, wanted: Iterable[Topic] = topics.ALL, deadline_s: float = 30.0) -> None:
     """Make the topics that are missing and check the partitions of those that exist.
 
-    Waits for the cluster up to `deadline_s`; raises TopicsError when a topic has other partitions than set (rooms would
-    change their partition).
+    Tries up to `deadline_s` what passes by itself, then raises it; raises TopicsError at once when a topic has other
+    partitions than set (rooms would change their partition).
     """
+    end = time.monotonic() + deadline_s
     admin = AIOKafkaAdminClient(**client_arguments(settings) | {"request_timeout_ms": 10_000})
     try:
-        await _until(deadline_s, admin.start, f"no Kafka answers at {settings.bootstrap}")
-        await _until(deadline_s, lambda: _ensure(admin, settings, list(wanted)), "topics could not be made")
+        await _until(end, admin.start)
+        await _until(end, partial(_ensure, admin, settings, list(wanted)))
     finally:
         await admin.close()
 
 
-async def _until(deadline_s: float, attempt: Any, failed: str) -> None:
-    end = time.monotonic() + deadline_s
+async def _until(end: float, attempt: Callable[[], Awaitable[None]]) -> None:
     while True:
         try:
             await attempt()
-        except (KafkaError, OSError) as error:
-            if time.monotonic() > end:
-                raise TopicsError(f"{failed}: {error!r}") from error
+        except (KafkaError, OSError, PassingError) as error:
+            if not passes(error) or time.monotonic() > end:
+                raise
             await asyncio.sleep(0.2)
         else:
             return
@@ -143,10 +182,13 @@ async def _ensure(admin: AIOKafkaAdminClient, settings: KafkaSettings, wanted: l
                 raise error(str(detail))
     described = await admin.describe_topics([topic_name(settings, topic) for topic in wanted])
     have = {entry["topic"]: len(entry["partitions"]) for entry in described}
+    forbidden = [entry["topic"] for entry in described if for_code(entry["error_code"]) is TopicAuthorizationFailedError]
+    if forbidden:
+        raise TopicAuthorizationFailedError(", ".join(sorted(forbidden)))
     for topic in wanted:
         name, need = topic_name(settings, topic), topic.partitions or settings.partitions
         if have.get(name, 0) == 0:
-            raise KafkaError(f"{name} is not there yet")
+            raise PassingError(f"the topic {name} was just made and is not known everywhere yet")
         if have[name] != need:
             raise TopicsError(
                 f"topic {name} has {have[name]} partitions, the setting kafka.partitions says {need}: rooms would move to "
@@ -333,7 +375,7 @@ class Producer:
             self._metrics.counter(metrics.PRODUCER_REPLACED, reason).inc()
             try:
                 made = await self._make()
-            except KafkaError as error:
+            except (KafkaError, OSError) as error:
                 log.warning("producer_not_made", error=repr(error))
                 return  # the next error tries again
             self._inner = made
@@ -374,6 +416,22 @@ async def _close(inner: AIOKafkaProducer, timeout_s: float) -> None:
         await inner.stop()
     except KafkaError as error:
         log.warning("producer_closed_in_error", error=repr(error))
+
+
+async def join_group(consumer: AIOKafkaConsumer, settings: KafkaSettings) -> None:
+    """Start a consumer that has a group and a topic. By itself it waits for its partitions for ever.
+
+    Raises KafkaError or PassingError; then the client is of no use any more.
+    """
+    joining = asyncio.create_task(consumer.start())
+    try:
+        await asyncio.wait([joining], timeout=JOIN_SESSIONS * settings.session_timeout_s)
+    finally:
+        joining.cancel()  # does nothing to one that is done
+        await asyncio.wait([joining])
+    if joining.cancelled():
+        raise PassingError("the group gave no partitions in time")
+    joining.result()
 
 
 async def close_consumer(inner: AIOKafkaConsumer) -> None:
@@ -430,14 +488,22 @@ class TopicReader:
         return bool(self._ends) and all(self.positions.get(tp, 0) >= end for tp, end in self._ends.items())
 
     async def start(self) -> None:
-        """Connect and find the place to start at."""
+        """Connect and find the place to start at; may be tried again where that fails."""
         partitions = range(self._topic.partitions or self._settings.partitions)
         assigned = [TopicPartition(self._name, partition) for partition in partitions]
         inner = await self._open(assigned)
-        self._ends = dict(await inner.end_offsets(assigned))
-        self.positions = dict(await inner.beginning_offsets(assigned)) if self._from_beginning else dict(self._ends)
+        try:
+            self._ends = dict(await inner.end_offsets(assigned))
+            self.positions = dict(await inner.beginning_offsets(assigned)) if self._from_beginning else dict(self._ends)
+        except BaseException:
+            await close_consumer(inner)
+            raise
         self._seek(inner, self.positions)
         self._inner = inner
+
+    async def start_at_last(self, runtime: Runtime, name: str = "") -> None:
+        """Start as part of a service's start, which waits; `name`: the condition that tells why, else the topic's."""
+        await waiting(self._settings, runtime, name or self._topic.name).until(self.start)
 
     async def stop(self) -> None:
         """Disconnect."""
@@ -481,7 +547,7 @@ class TopicReader:
             except OffsetOutOfRangeError as error:
                 try:
                     await self._skip_lost(inner, error)
-                except KafkaError as failed:
+                except (KafkaError, OSError) as failed:
                     await self._reopen(type(failed).__name__)
                 continue
             except KafkaError as error:
@@ -506,7 +572,7 @@ class TopicReader:
         try:
             async with asyncio.timeout(self._settings.request_timeout_s):
                 ends = await inner.end_offsets(list(self.positions))
-        except (KafkaError, TimeoutError):
+        except (KafkaError, OSError):
             return False  # the brokers do not answer: nothing to gain from a new client
         return any(ends[tp] > offset for tp, offset in self.positions.items())
 
@@ -519,7 +585,7 @@ class TopicReader:
         while True:
             try:
                 inner = await self._open(list(self.positions))
-            except KafkaError as error:
+            except (KafkaError, OSError) as error:
                 log.warning("reader_not_opened", topic=self._name, error=repr(error))
                 await asyncio.sleep(0.5)
                 continue

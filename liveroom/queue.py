@@ -32,6 +32,7 @@ from liveroom.records import (
 from liveroom.ruling import Read, Steps, find_ruling, judging_start, stamp_of
 from liveroom.service import Metrics
 from liveroom.settings import KafkaSettings
+from liveroom.waiting import PassingError
 
 READ_TIMEOUT_S: Final = 5.0
 RETRY_S: Final = 0.2
@@ -41,7 +42,7 @@ D = TypeVar("D", Claim, SnapshotChunk)
 log = structlog.get_logger()
 
 
-class LogReadError(Exception):
+class LogReadError(PassingError):
     """A range of the log that could not be read: it was cut away meanwhile, or the brokers do not answer."""
 
 
@@ -141,22 +142,27 @@ class QueueReader:
         self._reader = TopicReader(settings, topics.BROADCAST, made)
         self._rulings: dict[int, Ruling] = {}
         self._next: dict[int, int] = {}
+        self._is_open = False
         self._void = made.counter(metrics.VOID_RECORDS)
         self._read_bytes = made.counter(metrics.READ_BYTES)
         self._metrics = made
 
     async def start(self) -> None:
-        """Connect, and find out who rules each partition."""
-        await self._reader.start()
+        """Connect, and find out who rules each partition. Where that fails, another call goes on with what is missing."""
+        if not self._is_open:
+            await self._reader.start()
+            self._is_open = True
         limit = asyncio.Semaphore(8)
 
         async def find(partition: int, stop: int) -> None:
             async with limit:
                 await self._find_ruling(partition, stop)
 
-        async with asyncio.TaskGroup() as tasks:
-            for tp, offset in self._reader.positions.items():
-                tasks.create_task(find(tp.partition, offset))
+        missing = {tp: stop for tp, stop in self._reader.positions.items() if tp.partition not in self._next}
+        found = await asyncio.gather(*(find(tp.partition, stop) for tp, stop in missing.items()), return_exceptions=True)
+        for error in found:
+            if error is not None:
+                raise error
 
     async def _find_ruling(self, partition: int, stop: int) -> None:
         async with LogReader(self._settings, partition) as reader:
@@ -187,7 +193,7 @@ class QueueReader:
         while True:
             try:
                 await self._find_ruling(partition, offset)
-            except (KafkaError, LogReadError, TimeoutError) as error:
+            except (KafkaError, LogReadError, OSError) as error:
                 log.warning("ruling_unknown", partition=partition, error=repr(error))
                 await asyncio.sleep(RETRY_S)
             else:

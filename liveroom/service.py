@@ -2,7 +2,8 @@
 
 A service's `__main__` calls `main(name, Settings, body)`. `body(settings, runtime)` starts the service, says
 `runtime.ready()` names as they come true, waits for `runtime.stopping` and ends in order: stop accepting, drain with a
-deadline, close. Any exception ends the process with 1 and a log line.
+deadline, close. Any exception ends the process with 1 and a log line. What passes by itself is none: a start waits for that
+(`liveroom.waiting`), says so by `runtime.waits`, and SIGTERM ends it all the same.
 """
 
 import argparse
@@ -28,7 +29,7 @@ from liveroom.debug import Debug
 from liveroom.machine import Machine
 from liveroom.metrics import Metric, Shape
 from liveroom.settings import ServiceSettings, fields
-from liveroom.web import serve
+from liveroom.web import ListenError, serve
 
 if TYPE_CHECKING:
     from liveroom.tracing import Tracing
@@ -36,8 +37,14 @@ if TYPE_CHECKING:
 S = TypeVar("S", bound=ServiceSettings)
 LAG_INTERVAL_S = 0.1
 START_END_S: Final = 1.0
+MOST_REASONS: Final = 50  # that are told of one wait, each of them once
 GC_THRESHOLDS: Final = (20_000, 20, 20)  # records come in thousands and are no cycles: the default looks every 700 of them
+T = TypeVar("T")
 log = structlog.get_logger()
+
+
+class StartError(Exception):
+    """What ends a start, because it does not pass by itself; the message says in one line what is wrong."""
 
 
 class Metrics:
@@ -98,6 +105,7 @@ class Runtime:
         self.loop_lag_s = 0.0
         self._pauses_s: deque[float] = deque(maxlen=1000)
         self._waiting_for: dict[str, str] = dict.fromkeys(conditions, "not yet")
+        self._said: dict[str, set[str]] = {}
         self.was_ready = not conditions
 
     def ready(self, condition: str) -> None:
@@ -105,6 +113,15 @@ class Runtime:
         if self._waiting_for.pop(condition, None) is not None and not self._waiting_for:
             self.was_ready = True
             log.info("ready")
+
+    def waits(self, name: str, why: str) -> None:
+        """Say why part of the start waits: in the log each reason once, in `/readyz` where it is a condition of readiness."""
+        if name in self._waiting_for:
+            self._waiting_for[name] = why
+        said = self._said.setdefault(name, set())
+        if why not in said and len(said) < MOST_REASONS:
+            said.add(why)
+            log.warning("waiting", waits_for=name, why=why)
 
     def unready(self, condition: str, why: str) -> None:
         """Say that `condition` does not hold, and why; `/readyz` tells it."""
@@ -177,6 +194,14 @@ class Runtime:
 Body = Callable[[S, Runtime], Coroutine[Any, Any, None]]
 
 
+async def read_first(read: Callable[[], T]) -> T:
+    """Read a file that a service needs, beside the loop; raise StartError where it cannot be used."""
+    try:
+        return await asyncio.to_thread(read)
+    except (OSError, ValueError) as error:
+        raise StartError(str(error)) from error
+
+
 def main(service: str, settings: type[S], body: Body[S], *conditions: str, argv: Sequence[str] | None = None) -> None:
     """Parse settings, run the service until SIGTERM or SIGINT, exit: 0 in order, 1 on a failure, 2 on bad settings."""
     _parse_arguments(service, settings, argv)
@@ -195,7 +220,10 @@ def main(service: str, settings: type[S], body: Body[S], *conditions: str, argv:
         _run(_guarded(service, parsed, body, conditions, tracing))
     except* Exception as group:
         for leaf in _leaves(group):
-            log.critical("service_failed", error=str(leaf) or repr(leaf), exc_info=leaf)
+            if isinstance(leaf, StartError | ListenError):  # for whoever runs it, not a defect
+                log.critical("cannot_start", error=str(leaf))
+            else:
+                log.critical("service_failed", error=str(leaf) or repr(leaf), exc_info=leaf)
         sys.exit(1)
 
 
@@ -243,7 +271,7 @@ async def _guarded(service: str, settings: S, body: Body[S], conditions: Sequenc
 
 
 async def _end_start(runtime: Runtime, working: asyncio.Task[None]) -> None:
-    """Break off a start that is to end: whoever waits for Kafka does not look whether it is to stop."""
+    """Break off a start that is to end and does not look at that by itself."""
     await runtime.stopping.wait()
     await asyncio.wait({working}, timeout=START_END_S)
     while not (runtime.was_ready or working.done()):

@@ -121,13 +121,17 @@ def origin_allowed(origin: str, origins: tuple[str, ...]) -> bool:
     return "*" in origins or origin in origins
 
 
+class ListenError(OSError):
+    """An address at which nobody can listen: taken by another, or not of this machine. It does not pass by itself."""
+
+
 @asynccontextmanager
 async def serve(
     app: web.Application, host: str, port: int, *, shutdown_timeout_s: float = 5.0, tls: SSLContext | None = None
 ) -> "AsyncIterator[tuple[web.AppRunner, int]]":
     """Serve `app` while the block runs; gives the runner and the port it got (port 0: any free one).
 
-    Raises OSError with the address in words when it is taken.
+    Raises ListenError with the address in words when it is taken.
     """
     runner = web.AppRunner(
         app, access_log=None, shutdown_timeout=shutdown_timeout_s, lingering_time=_LINGER_S, handle_signals=False
@@ -145,14 +149,15 @@ async def _listen(host: str, port: int) -> list[socket.socket]:
     """Listen at every address of `host`. Here, not in the event loop: uvloop does not tell that the port went to another
     between `bind` and `listen`.
     """
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     sockets: list[socket.socket] = []
     try:
+        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         for family, *_, address in dict.fromkeys(found):
             sockets.append(socket.create_server((str(address[0]), port), family=family, backlog=_BACKLOG))
     except OSError as error:
         for one in sockets:
             one.close()
-        said = os.strerror(error.errno).lower() if error.errno else str(error)
-        raise OSError(error.errno, f"cannot listen at {host}:{port}: {said}") from error
+        is_unknown = isinstance(error, socket.gaierror)  # with an errno of its own
+        said = os.strerror(error.errno).lower() if error.errno and not is_unknown else error.strerror or str(error)
+        raise ListenError(error.errno, f"cannot listen at {host}:{port}: {said}") from error
     return sockets

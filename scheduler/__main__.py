@@ -6,21 +6,20 @@ from functools import partial
 from typing import Final
 
 import structlog
-from aiokafka.errors import KafkaError
 
 from liveroom import metrics, service, topics
 from liveroom.files import watch
-from liveroom.kafka import TopicReader, TopicsError, ensure_topics
+from liveroom.kafka import TOPICS_S, TopicReader, ensure_topics, waiting
 from liveroom.networks import Networks, read_networks
 from liveroom.records import BadRecordError, JsonReader, LoadReport
-from liveroom.service import Runtime
+from liveroom.service import Runtime, read_first
 from liveroom.settings import SchedulerSettings
 from liveroom.tokens import Verifier
 from liveroom.web import serve
 from scheduler.app import Entry
 from scheduler.placement import Placement
 
-RETRY_S: Final = 0.5
+KAFKA: Final = "kafka"
 log = structlog.get_logger()
 
 
@@ -34,8 +33,10 @@ async def follow(settings: SchedulerSettings, placement: Placement, entry: Entry
 
     Starts at the end of the topic: what lies before it is older than a second and would only have to be distrusted.
     """
-    reader = await _open(settings, runtime)
-    runtime.ready("kafka")
+    reader = TopicReader(settings.kafka, topics.GATEWAYS, runtime.metrics)
+    await waiting(settings.kafka, runtime, KAFKA).until(partial(ensure_topics, settings.kafka, topics.ALL, TOPICS_S))
+    await reader.start_at_last(runtime, KAFKA)
+    runtime.ready(KAFKA)
     reports = JsonReader(LoadReport)
     bad = runtime.metrics
     try:
@@ -55,26 +56,13 @@ async def follow(settings: SchedulerSettings, placement: Placement, entry: Entry
         await reader.stop()
 
 
-async def _open(settings: SchedulerSettings, runtime: Runtime) -> TopicReader:
-    while True:
-        reader = TopicReader(settings.kafka, topics.GATEWAYS, runtime.metrics)
-        try:
-            await ensure_topics(settings.kafka, topics.ALL, RETRY_S)
-            await reader.start()
-        except (TopicsError, KafkaError, OSError) as error:
-            runtime.unready("kafka", str(error))
-            await asyncio.sleep(RETRY_S)
-        else:
-            return reader
-
-
 async def run(settings: SchedulerSettings, runtime: Runtime) -> None:
     """Serve until told to stop. While Kafka is away, answers come from what is known until it is stale, then 503."""
     placement = Placement(settings.stale_s, settings.replicas)
-    verifier = Verifier(await asyncio.to_thread(settings.read_token_keys), settings.token_leeway_s)
+    verifier = Verifier(await read_first(settings.read_token_keys), settings.token_leeway_s)
     entry = Entry(settings, placement, verifier, runtime.metrics)
-    entry.use_keys(await asyncio.to_thread(settings.read_ticket_keys))
-    entry.use_zones(await asyncio.to_thread(read_zones, settings))
+    entry.use_keys(await read_first(settings.read_ticket_keys))
+    entry.use_zones(await read_first(partial(read_zones, settings)))
     async with asyncio.TaskGroup() as tasks:
         working = [
             tasks.create_task(follow(settings, placement, entry, runtime)),
@@ -90,4 +78,4 @@ async def run(settings: SchedulerSettings, runtime: Runtime) -> None:
 
 
 if __name__ == "__main__":
-    service.main("scheduler", SchedulerSettings, run, "kafka")
+    service.main("scheduler", SchedulerSettings, run, KAFKA)

@@ -18,10 +18,11 @@ import structlog
 
 from liveroom import metrics, service
 from liveroom.kinds import Role
-from liveroom.service import Metrics, Runtime
+from liveroom.service import Metrics, Runtime, StartError
 from liveroom.settings import CanarySettings
 from liveroom.tickets import User
 from liveroom.tokens import sign_user
+from liveroom.waiting import in_words
 from viewer.client import Accepted, Sender, Viewer
 from viewer.session import Delivered, Effect, Entered
 
@@ -136,15 +137,27 @@ class Canary:
         self._sent = {outcome: made.counter(metrics.CANARY_SENT, outcome) for outcome in ("accepted", "refused", "unknown")}
         self._stays: dict[str, AsyncExitStack] = {}
         self._former: deque[Probe] = deque(maxlen=KEPT)
+        self._knows_gateways = self._is_hidden = False
+        self._failing: dict[str, str] = {}  # what was asked and not answered the last time, and why
 
     async def run(self, on_look: Callable[[], None] = lambda: None) -> None:
-        """Watch for ever. `on_look` is called after every look at the gateways."""
-        await self._hide()
+        """Watch for ever. `on_look` is called after every look at the gateways; the first waits for a scheduler.
+
+        Raises StartError where that does not take the token.
+        """
         try:
+            while True:
+                await self._look()
+                on_look()
+                if self._knows_gateways:
+                    break
+                await asyncio.sleep(LOOK_S)
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._send())
                 tasks.create_task(self._sweep())
                 while True:
+                    if not self._is_hidden:
+                        await self._hide()
                     await self._look()
                     on_look()
                     await asyncio.sleep(LOOK_S)
@@ -157,18 +170,19 @@ class Canary:
         return [probe.standing() for probe in (*self._former, *self.probes.values())]
 
     async def _hide(self) -> None:
-        """Have the room listed nowhere; without that the canary works all the same."""
+        """Have the room listed nowhere; without that the canary works all the same, and asks again."""
         answer = await self._ask(
             "PATCH", f"{self._settings.ingress_url}/v1/rooms/{self._settings.room}/modes", {"hidden": True}
         )
-        if answer is None:
-            log.warning("room_not_hidden", room=self._settings.room)
+        self._is_hidden = answer is not None
 
     async def _look(self) -> None:
         """Be at all gateways that take viewers, and at no other."""
-        told = await self._ask("GET", f"{self._settings.scheduler_url.partition(',')[0]}/v1/gateways")
+        url = f"{self._settings.scheduler_url.partition(',')[0]}/v1/gateways"
+        told = await self._ask("GET", url)
         if told is None:
             return  # nobody to ask: stay where we are
+        self._knows_gateways = True
         wanted = {each["gateway"] for each in told["gateways"] if each["standing"] in PROBED}
         for gateway in self.probes.keys() - wanted:
             await self._leave(gateway)
@@ -227,17 +241,29 @@ class Canary:
                 probe.sweep(time.monotonic(), self._settings.lost_s)
 
     async def _ask(self, method: str, url: str, body: dict[str, Any] | None = None) -> dict[str, Any] | None:
+        """Return the answer; None where there is none, which is told once for each reason."""
         headers, limit = {"Authorization": f"Bearer {self.token()}"}, aiohttp.ClientTimeout(total=ANSWER_S)
         try:
             async with self._http.request(method, url, json=body, headers=headers, timeout=limit) as answer:
                 text = await answer.read()
                 if answer.status in {HTTPStatus.OK, HTTPStatus.ACCEPTED}:
                     told: dict[str, Any] = orjson.loads(text)
+                    self._failing.pop(url, None)
                     return told
-                log.warning("refused", url=url, status=answer.status, body=text[:200].decode(errors="replace"))
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            log.warning("no_answer", url=url, error=str(error))
+                why = f"{answer.status}: {text[:200].decode(errors='replace')}"
+                if not self._knows_gateways and answer.status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
+                    raise StartError(f"{url} does not take the token: {why}")
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            why = in_words(error)
+        if self._failing.get(url) != why:
+            self._failing[url] = why
+            log.warning("no_answer", url=url, why=why)
         return None
+
+    @property
+    def waits_for(self) -> str:
+        """Say why it is at no gateway yet."""
+        return "; ".join(f"{url}: {why}" for url, why in self._failing.items()) or "no gateway takes viewers yet"
 
 
 async def run(settings: CanarySettings, runtime: Runtime) -> None:
@@ -248,6 +274,8 @@ async def run(settings: CanarySettings, runtime: Runtime) -> None:
         def on_look() -> None:
             if any(probe.is_in for probe in canary.probes.values()):
                 runtime.ready(ENTERED)
+            elif not runtime.was_ready:
+                runtime.waits(ENTERED, canary.waits_for)
 
         working = asyncio.create_task(canary.run(on_look))
         stopping = asyncio.create_task(runtime.stopping.wait())

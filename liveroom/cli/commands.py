@@ -482,6 +482,7 @@ def _run(work: Coroutine[None, None, int]) -> None:
     from liveroom.cli.prometheus import PrometheusError  # noqa: PLC0415
     from liveroom.cli.running import RuntimeFolderError  # noqa: PLC0415
     from liveroom.cli.target import TargetError  # noqa: PLC0415
+    from liveroom.service import StartError  # noqa: PLC0415
 
     known = (
         DanmakuFileError,
@@ -492,6 +493,7 @@ def _run(work: Coroutine[None, None, int]) -> None:
         PoolError,
         PrometheusError,
         ServiceError,
+        StartError,
         RuntimeFolderError,
         TargetError,
     )

@@ -28,7 +28,7 @@ from liveroom import metrics
 from liveroom.bodies import Like
 from liveroom.cli.danmaku import DanmakuFileError, Line, default_file, read_file
 from liveroom.cli.pooleye import PoolError, PoolEye
-from liveroom.cli.processes import Service, ServiceError
+from liveroom.cli.processes import START_TIMEOUT_S, Service, ServiceError
 from liveroom.cli.replay import CONNECTIONS, Answer, Player, send_cue
 from liveroom.cli.script import Cue, loop, write
 from liveroom.cli.show import KEYS, KEYS_OF_SURGE, Gateway, Screen, quantile, status_line, table
@@ -281,7 +281,7 @@ class Demo:
             await asyncio.sleep(COME_BACK_S)
             await edge.start()
             with suppress(ServiceError):  # its death is noted, or it shows as not answering
-                await edge.ready()
+                await edge.ready(START_TIMEOUT_S)
         finally:
             self.killed.pop(edge.name, None)
 

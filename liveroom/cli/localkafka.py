@@ -34,7 +34,7 @@ from liveroom.cli.kafkajars import KAFKA_VERSION, distrust_jars, ensure_jars
 from liveroom.ports import HOST, free_ports
 from liveroom.tether import spawn_tethered, stop_process
 
-READY_TIMEOUT_S: Final = 60.0
+READY_TIMEOUT_S: Final = 180.0  # beside busy processors; one that ends is told at once
 STOP_TIMEOUT_S: Final = 15.0
 HEAP_MB: Final = 384
 

@@ -37,6 +37,9 @@ from liveroom.tokens import sign_user
 from liveroom.topics import DEFAULT_PARTITIONS
 
 READY_TIMEOUT_S: Final = 40.0
+# A system's services all start at once, perhaps beside a busy processor: they wait for what passes, and so do we.
+START_TIMEOUT_S: Final = 150.0
+TELL_S: Final = 5.0
 STOP_TIMEOUT_S: Final = 10.0
 TICKET_KEY_ID: Final = "k1"
 ROOT: Final = Path(liveroom.__file__).resolve().parents[1]
@@ -159,10 +162,14 @@ class Service:
             file.close()
         self._reaper = asyncio.create_task(self._reap(self.process), name=f"reap {self.name}")
 
-    async def ready(self, timeout_s: float = READY_TIMEOUT_S) -> None:
-        """Return once /readyz says yes; raise ServiceError with what is missing when it ends first or the time is over."""
-        deadline = time.monotonic() + timeout_s
-        last = "it does not answer"
+    async def ready(self, timeout_s: float = READY_TIMEOUT_S, on_wait: Callable[[str], None] = lambda _: None) -> None:
+        """Return once /readyz says yes; raise ServiceError with what is missing when it ends first or the time is over.
+
+        `on_wait` is told what is missing after a while, and then each time that changes.
+        """
+        began = time.monotonic()
+        deadline = began + timeout_s
+        last, told = "it does not answer", ""
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=2)) as session:
             while time.monotonic() < deadline:
                 if not self.running:
@@ -174,17 +181,20 @@ class Service:
                         last = (await response.text()).strip()
                 except (aiohttp.ClientError, TimeoutError, OSError):
                     last = "it does not answer"
+                if time.monotonic() - began > TELL_S and last != told:
+                    told = last
+                    on_wait("; ".join(last.splitlines()))
                 await asyncio.sleep(_LOOK_S)
         raise ServiceError(f"{self.name} was not ready after {timeout_s:.0f} s ({last}):\n{await self.tail()}")
 
-    async def start_ready(self, timeout_s: float = READY_TIMEOUT_S) -> None:
+    async def start_ready(self, timeout_s: float = READY_TIMEOUT_S, on_wait: Callable[[str], None] = lambda _: None) -> None:
         """Start and wait for /readyz; on a first start with other ports if somebody just took ours."""
         first = self.process is None
         for attempt in range(1, _PORT_ATTEMPTS + 1):
             await self.start()
             self._asked = True  # an end before it was ready is told by `ready`
             try:
-                await self.ready(timeout_s)
+                await self.ready(timeout_s, on_wait)
             except ServiceError as error:
                 if not first or attempt == _PORT_ATTEMPTS or self.running or _PORT_TAKEN not in str(error):
                     raise
@@ -470,7 +480,7 @@ class System:
         return {f"LIVEROOM_{name}": value for name, value in ours.items()}
 
     async def _start(self, service: Service) -> None:
-        await service.start_ready()
+        await service.start_ready(START_TIMEOUT_S, lambda why: self._on_step(f"{service.name} waits: {why}"))
         self._on_step(f"{service.name} is ready")
 
     async def _stop_all(self, grace_s: float) -> None:

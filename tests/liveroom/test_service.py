@@ -136,12 +136,33 @@ def test_a_failure_ends_a_service_with_1_and_one_line_that_says_why(does: str, s
     assert "Traceback" in failures[0]["exception"]
 
 
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_what_ends_a_start_for_good_is_one_line_without_a_traceback(form: str) -> None:
+    done = run("refuse", LIVEROOM_LOG_FORMAT=form)
+    said = [line for line in done.stderr.splitlines() if "cannot_start" in line]
+    assert (done.returncode, len(said), done.stderr.count("Traceback")) == (1, 1, 0), done.stderr
+    assert "the password is wrong" in said[0]
+    assert done.stderr.splitlines()[-1] == said[0]
+
+
 def test_a_taken_internal_port_ends_a_service_with_1_and_its_address() -> None:
     with running("wait") as service:
         port = str(service.log[0]["internal_port"])
         done = run("wait", LIVEROOM_INTERNAL_PORT=port)
-    assert done.returncode == 1
-    assert port in json.loads(done.stderr.splitlines()[-1])["error"]
+    last = json.loads(done.stderr.splitlines()[-1])
+    assert (done.returncode, last["event"]) == (1, "cannot_start")
+    assert port in last["error"]
+
+
+@pytest.mark.parametrize("module", ["autoscaler", "edge", "ingress", "scheduler"])
+def test_a_file_of_keys_that_is_not_there_ends_a_service_with_1_and_one_line(module: str, tmp_path: Path) -> None:
+    files = {"LIVEROOM_TOKEN_KEYS_FILE": str(tmp_path / "nowhere"), "LIVEROOM_TICKET_KEYS_FILE": str(tmp_path / "nowhere")}
+    ports = {"LIVEROOM_PORT": "0", "LIVEROOM_INTERNAL_PORT": "0", "LIVEROOM_LOG_FORMAT": "json", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", module]
+    done = subprocess.run(command, check=False, env=os.environ | files | ports, capture_output=True, text=True, timeout=60)
+    last = json.loads(done.stderr.splitlines()[-1])
+    assert (done.returncode, last["event"]) == (1, "cannot_start")
+    assert "nowhere" in last["error"]
 
 
 @pytest.mark.parametrize(
@@ -189,17 +210,42 @@ def test_readiness_is_lost_again_with_a_reason() -> None:
     assert asyncio.run(told()) == [False, True, False, False]
 
 
-def test_a_start_that_waits_for_kafka_ends_when_told_to(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("module", "waits_for"),
+    [
+        pytest.param("autoscaler", "kafka: the broker at 127.0.0.1:1 does not take us", id="autoscaler"),
+        pytest.param("broadcaster", "kafka: the broker at 127.0.0.1:1 does not take us", id="broadcaster"),
+        pytest.param("edge", "kafka: the broker at 127.0.0.1:1 does not take us", id="edge"),
+        pytest.param("ingress", "kafka: the broker at 127.0.0.1:1 does not take us", id="ingress"),
+        pytest.param("scheduler", "kafka: the broker at 127.0.0.1:1 does not take us", id="scheduler"),
+        pytest.param("viewer.canary", "entered: http://127.0.0.1:1/v1/gateways: Cannot connect", id="canary"),
+    ],
+)
+def test_a_start_that_waits_says_for_what_and_ends_at_once_when_told_to(module: str, waits_for: str, tmp_path: Path) -> None:
     environment = os.environ | {
         "LIVEROOM_TICKET_KEYS": json.dumps({"k1": "a" * 32}),
+        "LIVEROOM_TOKEN_KEY": "a" * 32,
         "LIVEROOM_KAFKA__BOOTSTRAP": "127.0.0.1:1",
+        "LIVEROOM_INGRESS_URL": "http://127.0.0.1:1",
+        "LIVEROOM_SCHEDULER_URL": "http://127.0.0.1:1",
+        "LIVEROOM_LOCAL_FOLDER": str(tmp_path),
+        "LIVEROOM_PORT": "0",
         "LIVEROOM_INTERNAL_PORT": "0",
+        "LIVEROOM_LOG_FORMAT": "json",
         "PYTHONPATH": str(ROOT),
     }
-    log = tmp_path / "log"
-    with log.open("wb") as file, subprocess.Popen([sys.executable, "-m", "edge"], env=environment, stderr=file) as process:
-        while b"Unable connect" not in log.read_bytes() and process.poll() is None:
-            time.sleep(0.05)
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 0, log.read_text()
-    assert '"stopped"' in log.read_text()
+    command = [sys.executable, "-m", module]
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        service = Running(process)
+        try:
+            service.until("waiting")
+            status, text = service.get("/readyz")
+            assert (status, waits_for in text) == (503, True), text
+            process.send_signal(signal.SIGTERM)
+            began = time.monotonic()
+            service.until("stopped")
+            assert process.wait(10) == 0
+            assert time.monotonic() - began < 3
+        finally:
+            process.kill()
+    assert sum(line["event"] == "waiting" for line in service.log) == 1, service.log

@@ -1,4 +1,4 @@
-"""The smallest service: `python -m tests.liveroom.tiny`. What its body does is said by TINY: wait, fail, wound, group."""
+"""The smallest service: `python -m tests.liveroom.tiny`. TINY says what its body does: wait, ready, fail, refuse, group."""
 
 import asyncio
 import logging
@@ -8,7 +8,7 @@ import structlog
 from pydantic import Field
 
 from liveroom import service
-from liveroom.service import Runtime
+from liveroom.service import Runtime, StartError
 from liveroom.settings import ServiceSettings
 
 log = structlog.get_logger()
@@ -35,6 +35,8 @@ async def run(settings: TinySettings, runtime: Runtime) -> None:
             await runtime.stopping.wait()
         case "fail":
             raise RuntimeError('broke "here"')
+        case "refuse":
+            raise StartError("the password is wrong")
         case "group":
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(_break())

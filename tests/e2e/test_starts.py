@@ -1,0 +1,130 @@
+"""Starts against a real Kafka that is not there, that knows no such password, that has other topics."""
+
+import asyncio
+import json
+import secrets
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from liveroom.cli.localkafka import LocalKafka
+from liveroom.cli.processes import Service, System
+from liveroom.kafka import ensure_topics, knock
+from liveroom.ports import HOST, free_ports
+from liveroom.settings import KafkaSettings
+
+MODULES = ["autoscaler", "broadcaster", "edge", "ingress", "scheduler"]
+LOCKED = """
+listeners={listeners},LOCKED://{host}:{port}
+advertised.listeners={advertised},LOCKED://{host}:{port}
+listener.security.protocol.map=CLIENT:PLAINTEXT,CONTROLLER:PLAINTEXT,LOCKED:SASL_PLAINTEXT
+listener.name.locked.sasl.enabled.mechanisms=PLAIN
+listener.name.locked.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required \\
+  user_liveroom="right";
+"""
+
+
+class LockedKafka(LocalKafka):
+    """A broker that has another port, at which it asks for a password."""
+
+    locked = ""
+
+    def _lay_out(self) -> list[Any]:
+        brokers = super()._lay_out()
+        for broker in brokers:
+            (port,) = free_ports(1)
+            self.locked = f"{HOST}:{port}"
+            file = broker.folder / "server.properties"
+            said = dict(line.split("=", 1) for line in file.read_text().splitlines() if "=" in line)
+            more = LOCKED.format(listeners=said["listeners"], advertised=said["advertised.listeners"], host=HOST, port=port)
+            file.write_text(file.read_text() + more)
+        return brokers
+
+
+@pytest.fixture
+async def locked() -> AsyncIterator[LockedKafka]:
+    async with LockedKafka() as kafka:
+        yield kafka
+
+
+@pytest.fixture
+async def kafka() -> AsyncIterator[LocalKafka]:
+    async with LocalKafka() as kafka:
+        yield kafka
+
+
+def service(module: str, folder: Path, bootstrap: str, more: Mapping[str, str]) -> Service:
+    """Return a service that has all settings that any of them needs."""
+    settings = {
+        "LIVEROOM_KAFKA__BOOTSTRAP": bootstrap,
+        "LIVEROOM_TOKEN_KEY": "a" * 32,
+        "LIVEROOM_TICKET_KEYS": json.dumps({"k1": "a" * 32}),
+        "LIVEROOM_LOCAL_FOLDER": str(folder / "pool"),
+        "LIVEROOM_LOG_FORMAT": "json",
+    }
+    return Service(module, module, folder, settings | dict(more))
+
+
+async def ends_with(one: Service, said: str) -> None:
+    """Have a service start; assert that it ends with 1 and one line that says why, and no traceback."""
+    await one.start()
+    try:
+        code = await asyncio.wait_for(one.ended(), 60)
+    finally:
+        await one.stop(0)
+    text = await asyncio.to_thread(one.log.read_text)
+    last = [json.loads(line) for line in text.splitlines()][-1]
+    assert (code, last["event"], said in last["error"]) == (1, "cannot_start", True), text
+    assert "Traceback" not in text
+
+
+async def test_a_wrong_password_ends_every_service_with_one_line(locked: LockedKafka, tmp_path: Path) -> None:
+    names = {"SECURITY": "SASL_PLAINTEXT", "SASL_MECHANISM": "PLAIN", "USERNAME": "liveroom", "PASSWORD": "wrong"}
+    wrong = {f"LIVEROOM_KAFKA__{name}": value for name, value in names.items()}
+    said = f"the broker at {locked.locked} does not take us: [Error 58] SaslAuthenticationFailed"
+    await asyncio.gather(*(ends_with(service(module, tmp_path, locked.locked, wrong), said) for module in MODULES))
+    right = {name.lower(): value for name, value in names.items()} | {"password": "right"}
+    await knock(KafkaSettings(bootstrap=locked.locked, **right))
+
+
+async def test_topics_with_other_partitions_end_every_service(kafka_settings: KafkaSettings, tmp_path: Path) -> None:
+    await ensure_topics(kafka_settings)
+    more = {"LIVEROOM_KAFKA__PREFIX": kafka_settings.prefix, "LIVEROOM_KAFKA__PARTITIONS": "3"}
+    said = "has 4 partitions, the setting kafka.partitions says 3"
+    await asyncio.gather(*(ends_with(service(module, tmp_path, kafka_settings.bootstrap, more), said) for module in MODULES))
+
+
+async def test_services_that_start_before_the_broker_wait_and_are_ready_once_it_is_there(kafka: LocalKafka) -> None:
+    await kafka.stop_broker()
+    system = System(kafka.bootstrap, prefix=f"p{secrets.token_hex(4)}.", partitions=2, edges=1, autoscalers=1)
+    starting = asyncio.create_task(system.start())
+    try:
+        waiting = await waiting_for_the_broker(system, kafka.bootstrap)
+        await kafka.start_broker()
+        await starting
+        assert waiting == {one.name for one in system.services}
+        assert [one.name for one in system.services if not one.running] == []
+    finally:
+        starting.cancel()
+        await asyncio.wait({starting})
+        await system.stop()
+    assert [str(death) for death in system.deaths] == []
+
+
+async def waiting_for_the_broker(system: System, bootstrap: str) -> set[str]:
+    """Wait until every service says that it waits for the broker; return their names."""
+    waiting: set[str] = set()
+    async with aiohttp.ClientSession() as http, asyncio.timeout(60):
+        while not system.services or len(waiting) < len(system.services):
+            for one in system.services:
+                try:
+                    async with http.get(f"{one.internal_url}/readyz") as answer:
+                        if f"kafka: the broker at {bootstrap} does not take us" in await answer.text():
+                            waiting.add(one.name)
+                except aiohttp.ClientError:
+                    pass  # it does not listen yet
+            await asyncio.sleep(0.05)
+    return waiting
