@@ -10,7 +10,7 @@ VENV ?= .venv$(if $(ANOTHER),-$(ANOTHER))
 BIN = $(VENV)/bin
 SYSTEM = system
 
-.PHONY: demo up check beside alone system prepare lint test pythons bare kube faults bench soak clean
+.PHONY: demo up check beside alone system prepare lint test pythons bare kube faults bench soak starts clean
 
 $(VENV)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -69,6 +69,9 @@ bench: $(VENV)/.ready  ## make bench ONLY=e2e
 
 soak: $(VENV)/.ready  ## half an hour with churn: does any process grow?  make soak ARGS="--minutes 10"
 	$(BIN)/python -m tests.soak $(ARGS)
+
+starts: $(VENV)/.ready  ## 20 starts of every service while a broker is killed; goes on where it stopped:  make starts ARGS=--again
+	$(BIN)/python -m tests.starts $(ARGS)
 
 clean:
 	rm -rf .venv .venv-3.* .mypy_cache .ruff_cache .pytest_cache .hypothesis

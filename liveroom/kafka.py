@@ -26,6 +26,7 @@ from aiokafka.errors import (
     for_code,
 )
 from aiokafka.helpers import create_ssl_context
+from aiokafka.protocol.metadata import MetadataRequest
 
 from liveroom import metrics, topics
 from liveroom.records import BadRecord
@@ -119,13 +120,16 @@ async def knock(settings: KafkaSettings) -> None:
     for host, port, _ in hosts:
         try:
             connection = await create_conn(host, port, client_id="liveroom", **arguments)
+            try:
+                await connection.send(MetadataRequest([]))  # the first that a broker refuses whom it does not know
+            finally:
+                connection.close()
         except (KafkaError, OSError) as error:
             said = f"the broker at {host}:{port} does not take us: {in_words(error)}"
             if not passes(error):
                 raise StartError(said) from error
             why.append(said)
         else:
-            connection.close()
             return
     raise PassingError("; ".join(sorted(why)))
 

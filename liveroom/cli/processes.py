@@ -388,8 +388,8 @@ class System:
         if error is None:
             self.check()
 
-    async def start(self) -> None:
-        """Start all services at once and return when all are ready."""
+    async def prepare(self) -> None:
+        """Make the run folder and what is to be started; `start` does it too."""
         if self.services:
             raise ServiceError("started already")
         self._folder, self._lock = await asyncio.to_thread(_make_folder, self._given_folder)
@@ -401,6 +401,10 @@ class System:
             self._pool_tether = socket.socketpair()  # gateways that an autoscaler starts outlive it, and end with us
             self.autoscalers = [self._autoscaler(i + 1) for i in range(self._counts["autoscaler"])]
         self.canaries = [self._canary(i + 1) for i in range(self._counts["canary"])]
+
+    async def start(self) -> None:
+        """Start all services at once and return when all are ready."""
+        await self.prepare()
         try:
             async with asyncio.TaskGroup() as tasks:
                 for service in self.services:

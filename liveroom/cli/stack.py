@@ -92,7 +92,7 @@ async def run_stack(
     async with serve(make_page(state), HOST, port, shutdown_timeout_s=1.0):
         steps.say("using the Kafka of KAFKA_BOOTSTRAP" if external else "starting Kafka (its first start downloads 43 MB)")
         async with kafka_cluster(data) as bootstrap:
-            steps.say(f"Kafka answers at {bootstrap}; starting the services")
+            steps.say("starting the services" if external else f"Kafka answers at {bootstrap}; starting the services")
             system = System(
                 bootstrap,
                 prefix=prefix,
@@ -113,7 +113,7 @@ async def run_stack(
                         yield stack
             finally:
                 if throwaway and external:
-                    await _remove_topics(bootstrap, prefix)
+                    await remove_topics(bootstrap, prefix)
 
 
 def _running(what: str, stack: Stack, rooms: Sequence[str]) -> Running:
@@ -165,7 +165,8 @@ def _page_port(wanted: int) -> int:
     raise OSError("no free port for the page")
 
 
-async def _remove_topics(bootstrap: str, prefix: str) -> None:
+async def remove_topics(bootstrap: str, prefix: str) -> None:
+    """Remove the topics of one prefix; where that fails, say that they stay."""
     admin = AIOKafkaAdminClient(**client_arguments(KafkaSettings(bootstrap=bootstrap, prefix=prefix)))
     try:
         await admin.start()

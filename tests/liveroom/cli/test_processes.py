@@ -53,6 +53,27 @@ CHILD = dedent(
 )
 
 
+WAITING = dedent(
+    """
+    import http.server, os
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.server.asked += 1
+            self.send_response(503 if self.server.asked < 20 else 200)
+            self.end_headers()
+            self.wfile.write(b"kafka: no leader\\nlistening: not yet\\n")
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.HTTPServer(("127.0.0.1", int(os.environ["LIVEROOM_INTERNAL_PORT"])), Handler)
+    server.asked = 0
+    server.serve_forever()
+    """
+)
+
+
 @pytest.fixture
 def child(tmp_path: Path) -> list[str]:
     script = tmp_path / "child.py"
@@ -128,6 +149,15 @@ async def test_one_that_is_never_ready_is_told(service: Service, child: list[str
     service.command = [sys.executable, "-c", "import time; time.sleep(60)"]
     with pytest.raises(ServiceError, match="not ready after 0 s"):
         await service.start_ready(timeout_s=0.2)
+
+
+async def test_what_a_long_start_waits_for_is_told_once(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("liveroom.cli.processes.TELL_S", 0.2)
+    service.command = [sys.executable, "-c", WAITING]
+    told: list[str] = []
+    await service.start_ready(on_wait=told.append)
+    assert told[-1] == "kafka: no leader; listening: not yet"
+    assert len(told) == len(set(told))
 
 
 @pytest.mark.parametrize(
