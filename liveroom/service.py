@@ -110,6 +110,7 @@ class Runtime:
 
     def ready(self, condition: str) -> None:
         """Say that `condition` holds."""
+        self._said.pop(condition, None)
         if self._waiting_for.pop(condition, None) is not None and not self._waiting_for:
             self.was_ready = True
             log.info("ready")

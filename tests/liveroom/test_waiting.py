@@ -118,6 +118,10 @@ async def test_a_start_is_tried_until_it_succeeds_and_each_reason_is_told_once()
         ("waiting", "kafka", "no leader"),
         ("waiting", "kafka", "no coordinator"),
     ]
+    runtime.ready("kafka")
+    with capture_logs() as log:
+        await Waiting(runtime, "kafka").until(Failing(PassingError("no leader")))
+    assert [line["why"] for line in log] == ["no leader"], "another time it is news again"
 
 
 async def test_readiness_says_what_a_start_waits_for() -> None:

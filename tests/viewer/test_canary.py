@@ -6,17 +6,21 @@ import signal
 import sys
 import time
 from asyncio.subprocess import PIPE, STDOUT
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import aiohttp
 import jwt
 import msgspec
 import pytest
+from aiohttp import web
 from pydantic import SecretStr
 
 from liveroom.cli.processes import ROOT, System
 from liveroom.kinds import Kind
-from liveroom.service import Metrics
+from liveroom.service import Metrics, StartError
 from liveroom.settings import CanarySettings
+from liveroom.web import serve
 from liveroom.wire import Message
 from tests.e2e.audience import knows_gateways
 from viewer.canary import TOKEN_TTL_S, Canary, Probe
@@ -103,6 +107,58 @@ def test_order_is_by_epoch_and_number_and_what_was_pulled_may_be_late(probe: Pro
     probe.on_effect(gift("f", 1, epoch=2))
     probe.on_effect(gift("g", 9, epoch=1))
     assert probe.disordered == 2
+
+
+class Others:
+    """An ingress and a scheduler without gateways; `answers`: what they answer to a request, the last one for ever."""
+
+    def __init__(self, **answers: list[int]) -> None:
+        self.answers = answers
+        self.asked: list[str] = []
+        self.app = web.Application()
+        self.app.router.add_get("/v1/gateways", self._answer)
+        self.app.router.add_patch("/v1/rooms/{room}/modes", self._answer)
+
+    async def _answer(self, request: web.Request) -> web.Response:
+        answers = self.answers[request.method.lower()]
+        self.asked.append(request.method)
+        return web.json_response({"gateways": []}, status=answers.pop(0) if len(answers) > 1 else answers[0])
+
+
+@asynccontextmanager
+async def alone(others: Others, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Canary]:
+    """Give a canary that asks these and hurries."""
+    monkeypatch.setattr("viewer.canary.LOOK_S", 0.001)
+    async with serve(others.app, "127.0.0.1", 0) as (_, port), aiohttp.ClientSession() as http:
+        url = f"http://127.0.0.1:{port}"
+        yield Canary(CanarySettings(token=SecretStr("t"), ingress_url=url, scheduler_url=url), Metrics("canary"), http)
+
+
+async def test_a_token_that_the_scheduler_does_not_take_ends_it_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with alone(Others(get=[503, 503, 401]), monkeypatch) as canary:
+        with pytest.raises(StartError, match=r"/v1/gateways does not take the token: 401"):
+            await canary.run()
+
+
+async def test_it_waits_for_a_scheduler_and_asks_until_its_room_is_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    others = Others(get=[503, 503, 200], patch=[503, 503, 202])
+    looks, waited_for, enough = 0, set(), asyncio.Event()
+
+    def on_look() -> None:
+        nonlocal looks
+        looks += 1
+        waited_for.add(canary.waits_for.partition(": ")[2][:3])
+        if looks == 10:
+            enough.set()
+
+    async with alone(others, monkeypatch) as canary:
+        running = asyncio.create_task(canary.run(on_look))
+        await asyncio.wait_for(enough.wait(), 30)
+        running.cancel()
+        await asyncio.wait({running})
+    assert others.asked.count("PATCH") == 3
+    assert others.asked.index("PATCH") == 3, "nobody is asked for a room before there is a scheduler"
+    assert waited_for == {"503", ""}
 
 
 @pytest.mark.kafka
