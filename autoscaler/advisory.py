@@ -22,6 +22,7 @@ from autoscaler.pool import Pool
 from liveroom import metrics
 from liveroom.records import GatewayState
 from liveroom.service import Metrics
+from liveroom.web import ListenError
 
 SERVICE: Final = "externalscaler.ExternalScaler"
 METRIC: Final = "gateways"
@@ -135,7 +136,7 @@ class _Scaler:
 
 @asynccontextmanager
 async def serve_scaler(ask: Callable[[], Advice], host: str, port: int) -> AsyncIterator[int]:
-    """Answer KEDA while the block runs; gives the port. Raises OSError where it is taken."""
+    """Answer KEDA while the block runs; gives the port. Raises ListenError where it is taken."""
     scaler = _Scaler(ask)
     handlers = {
         "IsActive": grpc.unary_unary_rpc_method_handler(
@@ -157,7 +158,7 @@ async def serve_scaler(ask: Callable[[], Advice], host: str, port: int) -> Async
     try:
         bound = server.add_insecure_port(address)
     except RuntimeError as error:
-        raise OSError(f"cannot listen at {address}: address already in use") from error
+        raise ListenError(f"cannot listen at {address}: address already in use") from error
     await server.start()
     try:
         yield bound
