@@ -90,7 +90,7 @@ class Broadcaster:
     # ---- life
     async def run(self) -> None:
         """Join the group and work until `runtime.stopping`; then settle and leave, so that others take over at once."""
-        helpers = []
+        helpers: list[asyncio.Task[None]] = []
         try:
             await self._wait.until(self._start_asker)
             await self._wait.until(self._join)
@@ -104,6 +104,11 @@ class Broadcaster:
             for number in self._partitions:
                 self._pause(number)
             await self._settle()
+        except asyncio.CancelledError:
+            me = asyncio.current_task()
+            if not self._runtime.stopping.is_set() or me is None or me.cancelling():
+                raise
+            # told to stop while it waited for the group: it owns nothing
         finally:
             for task in (*helpers, *self._lives.values()):
                 task.cancel()

@@ -129,8 +129,10 @@ class Waiting:
                 working.add_done_callback(_look)
                 working.cancel()
                 await asyncio.wait({working}, timeout=CANCEL_S)
-        if not working.done():
+        if self._runtime.stopping.is_set() and (not working.done() or working.cancelled()):
             raise asyncio.CancelledError
+        if working.cancelled():
+            raise PassingError("the attempt was broken off")  # by a client that cancels a task of its own
         return working.result()
 
 

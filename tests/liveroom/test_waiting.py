@@ -168,6 +168,18 @@ async def test_a_service_that_was_ready_ends_for_nothing_that_a_start_would_end_
     assert await Waiting(runtime, "assigned").until(Failing(kafka.GroupAuthorizationFailedError("g"))) == "done"
 
 
+async def test_an_attempt_that_ends_as_cancelled_by_itself_is_made_again() -> None:
+    cancelled = [True, True]
+
+    async def attempt() -> str:
+        if cancelled:
+            cancelled.pop()
+            raise asyncio.CancelledError
+        return "done"
+
+    assert await Waiting(Runtime("edge", "kafka"), "kafka").until(attempt) == "done"
+
+
 async def test_a_start_that_is_told_to_stop_breaks_off_its_attempt() -> None:
     runtime = Runtime("edge", "kafka")
     is_broken_off = asyncio.Event()
