@@ -14,8 +14,8 @@ from typing import Final
 import structlog
 from aiokafka.errors import KafkaError
 
-from liveroom.kafka import TOPICS_S, Producer, TopicsError, Unsent, UnsentError, ensure_topics, waiting
-from liveroom.service import Runtime
+from liveroom.kafka import TOPICS_S, Producer, Unsent, UnsentError, ensure_topics, knock, waiting
+from liveroom.service import Runtime, StartError
 from liveroom.settings import IngressSettings
 from liveroom.topics import ALL, AUDIT, MODERATION, UPLINK, Topic, partition_of
 from liveroom.waiting import PassingError, in_words
@@ -111,8 +111,9 @@ class LogQueue:
     async def _probe(self) -> None:
         try:
             async with asyncio.timeout(_PROBE_S):
+                await knock(self._settings.kafka)
                 await ensure_topics(self._settings.kafka, (UPLINK,), 0)
-        except (TopicsError, PassingError, KafkaError, OSError) as error:
+        except (StartError, PassingError, KafkaError, OSError) as error:
             self._runtime.unready(READY, in_words(error))
         else:
             self._acked_s = time.monotonic()
