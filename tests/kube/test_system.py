@@ -194,9 +194,9 @@ async def test_of_two_autoscalers_one_leads_and_the_other_takes_over(cluster: Cl
         before = set(await cluster.serving())
         cluster.nodes.named(leader).processes["service"].send_signal(signal.SIGSTOP)
         stopped_s = time.monotonic()
-        while not (await cluster.pool(http, other))["leading"]:
-            assert time.monotonic() - stopped_s < 10
-            await asyncio.sleep(0.1)
+        async with asyncio.timeout(120):  # it works only once the API server has answered it, which a busy machine delays
+            while not (await cluster.pool(http, other))["leading"]:  # noqa: ASYNC110 - it is asked over HTTP
+                await asyncio.sleep(0.1)
         print(f"taken over after {time.monotonic() - stopped_s:.1f} s")
         async with AsyncExitStack() as crowd:
             audience = Audience(cluster, "lobby", http, Ledger())
