@@ -156,7 +156,18 @@ async def _call_off(racing: Iterable[asyncio.Task[Opened | None]]) -> None:
         task.cancel()
     for told in await asyncio.gather(*racing, return_exceptions=True):
         if isinstance(told, Opened):
-            await told.socket.close(code=Close.NORMAL)
+            await close(told.socket, Close.NORMAL)
+
+
+async def close(socket: aiohttp.ClientWebSocketResponse, code: Close) -> None:
+    """Say goodbye, and drop the connection when its answer does not come in time.
+
+    aiohttp 3.14 waits its time-out anew after every frame that comes before the answer: by itself it would never leave a
+    gateway that pushes and does not read.
+    """
+    with suppress(TimeoutError):
+        async with asyncio.timeout(CLOSE_TIMEOUT_S):
+            await socket.close(code=code)
 
 
 class Answer(NamedTuple):
@@ -245,7 +256,7 @@ class Viewer:
             self._task.cancel()
             await asyncio.wait([self._task])
         if self._socket is not None:
-            await self._socket.close(code=Close.NORMAL)
+            await close(self._socket, Close.NORMAL)
 
     @property
     def is_open(self) -> bool:
@@ -278,7 +289,7 @@ class Viewer:
                             await self._socket.send_str(text.decode())
                 case Disconnect(code):
                     if self._socket is not None:
-                        await self._socket.close(code=code)
+                        await close(self._socket, code)
                 case Pull(room):
                     await end_tasks(self._pulls.pop(room, None))
                     self._pulls[room] = asyncio.create_task(ask_pull(self._http, self._url, effect))

@@ -7,16 +7,17 @@ from contextlib import AsyncExitStack
 import aiohttp
 import msgspec
 import pytest
-from aiohttp import web
+from aiohttp import ClientConnectionResetError, web
 from aiohttp.test_utils import TestServer
 
 from liveroom.kinds import Kind
-from liveroom.wire import SUBPROTOCOL, BatchHeader, Hello, Joined, Message, Pulled, encode_frame, encode_message
+from liveroom.wire import SUBPROTOCOL, BatchHeader, Hello, Joined, Message, Move, Pulled, encode_frame, encode_message
 from viewer.client import Entry, Viewer, race
 from viewer.ledger import Ledger
 from viewer.load import Crowd
 from viewer.session import Delivered, Effect, Lost
 
+DEADLINE_S = 30.0  # nothing here takes so long, on whatever machine
 MESSAGES = [encode_message(Message(seq, Kind.GIFT, f"g{seq}", "u", 1, seq)) for seq in range(1, 6)]
 
 
@@ -36,6 +37,8 @@ class Gateway:
         self.upgrades = 0
         self.pulls: list[tuple[str | None, dict[str, str]]] = []
         self.flows = False  # again and again what it has
+        self.floods = False  # without end, faster than anybody reads, and never reads itself
+        self.moves = False  # says so before it floods
         self.hangs = False
         app = web.Application()
         app.router.add_get("/v1/live", self.live)
@@ -59,10 +62,18 @@ class Gateway:
             await socket.send_str(encode_frame(Joined("r", 1, 0, 0, "0.0", resumed=resumed)).decode())
             for part in [(1, 1), (3, 4)]:  # 2 is lost
                 await socket.send_str(batch(*part))
+            if self.moves:
+                await socket.send_str(encode_frame(Move("drain")).decode())
+            while self.floods:
+                for _ in range(200):
+                    await socket.send_str(batch(3, 4))
+                await asyncio.sleep(0)
             while self.flows:
                 await socket.send_str(batch(3, 4))
                 await asyncio.sleep(0.001)
             await socket.receive()
+        except ClientConnectionResetError:
+            pass  # it left while we spoke
         finally:
             self.open.discard(socket)
         return socket
@@ -110,7 +121,7 @@ async def client(stack: AsyncExitStack) -> aiohttp.ClientSession:
     return await stack.enter_async_context(aiohttp.ClientSession())
 
 
-async def comes(condition: Callable[[], object], timeout_s: float = 5) -> None:
+async def comes(condition: Callable[[], object], timeout_s: float = DEADLINE_S) -> None:
     async with asyncio.timeout(timeout_s):
         while not condition():  # noqa: ASYNC110 - nothing tells
             await asyncio.sleep(0.005)
@@ -183,6 +194,30 @@ async def test_a_viewer_pulls_what_did_not_come_until_it_is_answered(stack: Asyn
         assert viewer.is_open
     assert gateway.pulls == [("Bearer secret", {"pos": "0.1", "epoch": "1", "after_rseq": "1"})] * 4
     assert not any(isinstance(effect, Lost) for effect in effects)
+
+
+async def test_a_gateway_that_pushes_and_never_reads_is_left_in_time(stack: AsyncExitStack) -> None:
+    gateway = Gateway()
+    gateway.floods = True
+    await start(stack, gateway)
+    url = await scheduler(stack, [gateway.url])
+    http = await client(stack)
+    async with asyncio.timeout(DEADLINE_S):
+        for _ in range(3):
+            flooded = asyncio.Event()
+            async with Viewer(url, ["r"], http=http, on_effect=lambda _, flooded=flooded: flooded.set()) as viewer:  # type: ignore[misc]
+                await viewer.joined()
+                flooded.clear()
+                await flooded.wait()
+            await comes(lambda: not gateway.open)
+
+
+async def test_a_viewer_moves_away_from_a_gateway_that_pushes_and_never_reads(stack: AsyncExitStack) -> None:
+    gateway = Gateway()
+    gateway.floods = gateway.moves = True
+    await start(stack, gateway)
+    async with Viewer(await scheduler(stack, [gateway.url]), ["r"], http=await client(stack)):
+        await comes(lambda: gateway.upgrades >= 2)
 
 
 async def test_leaving_while_a_pull_is_out_ends_it(stack: AsyncExitStack) -> None:
