@@ -385,7 +385,10 @@ export class LiveRoom {
   }
 
   #received(connection, text) {
-    if (connection === this.connection) this.#act(this.session.received(text, clock()));
+    if (connection !== this.connection) return;
+    this.#act(this.session.received(text, clock()));
+    const { wakeAt } = this.session; // frames that come faster than a timer runs would put off for ever what is due
+    if (wakeAt !== null && clock() >= wakeAt) this.#act(this.session.tick(clock()));
   }
 
   #closed(connection, code) {
