@@ -319,17 +319,16 @@ class Producer:
     ) -> "asyncio.Future[Any]":
         """Give a record to the client; return the future of its ack."""
         name = topic_name(self._settings, topic)
-        inner = self._inner
-        if inner is None:
-            raise UnsentError(Unsent.CLOSED, "the producer was closed")
-        try:
-            ack: asyncio.Future[Any] = await inner.send(name, value, key=key, partition=partition, headers=headers)
-        except ProducerClosed as error:
-            if self._inner is None or self._inner is inner:
-                raise self._broken(topic, error) from error
-            # replaced while this record waited for room in it, so it was not taken
-            ack = await self._inner.send(name, value, key=key, partition=partition, headers=headers)
-        return ack
+        while (inner := self._inner) is not None:
+            try:
+                ack: asyncio.Future[Any] = await inner.send(name, value, key=key, partition=partition, headers=headers)
+            except ProducerClosed as error:
+                if self._inner is inner:
+                    raise self._broken(topic, error) from error
+                # replaced while this record waited for room in it, so it was not taken; the next one may go the same way
+            else:
+                return ack
+        raise self._unsent(topic, Unsent.CLOSED, "the producer was closed")
 
     def _outcome(self, topic: Topic, outcome: "asyncio.Future[Any] | UnsentError", timeout_s: float) -> UnsentError | None:
         if isinstance(outcome, UnsentError):

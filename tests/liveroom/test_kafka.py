@@ -138,23 +138,54 @@ async def _unsent_at_last(producer: Producer) -> None:
                 return
 
 
+@pytest.mark.parametrize("after", [1, 5])  # 1: while many wait, one producer follows the other
 async def test_senders_that_wait_for_room_in_a_producer_that_is_recycled_go_on_in_the_new_one(
-    kafka_settings: KafkaSettings, monkeypatch: pytest.MonkeyPatch
+    kafka_settings: KafkaSettings, monkeypatch: pytest.MonkeyPatch, after: int
 ) -> None:
-    monkeypatch.setattr(kafka, "RECYCLE_AFTER", 5)
+    monkeypatch.setattr(kafka, "RECYCLE_AFTER", after)
     await ensure_topics(kafka_settings, [UPLINK])
     made = Metrics("ingress")
     async with producing(kafka_settings, made) as producer:
 
         async def send(task: int) -> None:
             for number in range(6):  # a batch has room for three
-                await producer.send(UPLINK, b"%d %d " % (task, number) + b"x" * 300_000, partition=0, timeout_s=10)
+                await producer.send(UPLINK, b"%d %d " % (task, number) + b"x" * 300_000, partition=0, timeout_s=DEADLINE_S)
 
-        await asyncio.gather(*(send(task) for task in range(12)))
+        await asyncio.gather(*(send(task) for task in range(24)))
         assert count_of(made, metrics.PRODUCER_REPLACED, "recycled") >= 2
+        assert count_of(made, metrics.PRODUCE_ERRORS, UPLINK.name, Unsent.BROKEN.value) == 0
     values = await everything(kafka_settings)
     heads = sorted(value.rstrip(b"x") for value in values)
-    assert heads == sorted(b"%d %d " % (task, number) for task in range(12) for number in range(6))
+    assert heads == sorted(b"%d %d " % (task, number) for task in range(24) for number in range(6))
+
+
+async def test_senders_that_wait_for_room_in_a_producer_that_is_stopped_are_told_that_nothing_was_written(
+    kafka_settings: KafkaSettings,
+) -> None:
+    await ensure_topics(kafka_settings, [UPLINK])
+    made = Metrics("ingress")
+    producer = Producer(kafka_settings, made)
+    await producer.start()
+    sending = [
+        asyncio.create_task(producer.send(UPLINK, b"%d " % task + b"x" * 300_000, partition=0, timeout_s=DEADLINE_S))
+        for task in range(24)
+    ]
+    await sending[0]  # the next three are on their way, all others wait
+    await producer.stop()
+    refused = {b"%d" % number for number, task in enumerate(sending) if isinstance(await _outcome(task), UnsentError)}
+    assert refused
+    assert {error.reason for task in sending if (error := await _outcome(task))} == {Unsent.CLOSED}
+    written = {value.rstrip(b" x") for value in await everything(kafka_settings)}
+    assert written == {b"%d" % number for number in range(24)} - refused
+    assert count_of(made, metrics.PRODUCE_ERRORS, UPLINK.name, Unsent.CLOSED.value) == len(refused)
+
+
+async def _outcome(task: "asyncio.Task[int]") -> UnsentError | None:
+    try:
+        await task
+    except UnsentError as error:
+        return error
+    return None
 
 
 @pytest.mark.fault
