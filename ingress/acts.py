@@ -17,7 +17,7 @@ from ingress.announcing import Announcer
 from ingress.desk import Desk, Done, Request
 from ingress.gate import Gate
 from ingress.roomstate import RoomStates
-from ingress.words import LibraryError, WordAction, check_word
+from ingress.words import LibraryError, WordAction, check_word, usable
 from liveroom.bodies import Announcement
 from liveroom.errors import Code, ProblemError
 from liveroom.moderation import EVERYWHERE, FOR_GOOD, Rules
@@ -243,8 +243,7 @@ class Acts:
         return await self._desk.set_modes(asked.request, change)
 
     async def _words(self, asked: Asked) -> WordList:
-        words = self._rules.words.get(asked.room, {})
-        return WordList({word: WordAction(action) for word, action in sorted(words.items())})
+        return WordList(dict(sorted(usable(self._rules.words.get(asked.room, {})).items())))
 
     async def _set_word(self, asked: Asked) -> Done:
         word, body = asked.word(), asked.body

@@ -10,6 +10,7 @@ import re
 import unicodedata
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from enum import Enum
 from functools import cache
 from typing import Final, NamedTuple
@@ -193,6 +194,16 @@ def _is_latin(char: str) -> bool:
 _ACTIONS: Final = frozenset(action.value for action in WordAction)
 
 
+def usable(rules: Mapping[str, str]) -> dict[str, WordAction]:
+    """Return the words among rules that can be searched for: others than an ingress may write rules too."""
+    words: dict[str, WordAction] = {}
+    for word, action in rules.items():
+        with suppress(LibraryError):
+            if action in _ACTIONS:
+                words[check_word(word)] = WordAction(action)
+    return words
+
+
 def _verdict(text: str, form: str, libraries: Iterable[Library]) -> Verdict | None:
     """Say what the words in a text come to; None: all that were found in its normal form are parts of other words."""
     origins = _origins(text)
@@ -246,8 +257,7 @@ class Libraries:
     def _library(self, room: str) -> Library:
         library = self._set.get(room)
         if library is None:
-            known = {word: WordAction(action) for word, action in self._rules[room].items() if action in _ACTIONS}
-            library = self._set[room] = Library(known)
+            library = self._set[room] = Library(usable(self._rules[room]))
         return library
 
 

@@ -12,7 +12,7 @@ import structlog
 from liveroom import metrics, topics
 from liveroom.kafka import TopicReader
 from liveroom.moderation import Rules
-from liveroom.records import BadRecordError, JsonReader, Moderation
+from liveroom.records import BadRecord, BadRecordError, JsonReader, Moderation
 from liveroom.service import Metrics, Runtime
 from liveroom.settings import KafkaSettings
 from liveroom.topics import Topic
@@ -60,11 +60,13 @@ async def follow_rules(
         for offset, rule in found:
             try:
                 rules.apply(rule)
+                if on_rule is not None:
+                    on_rule(rule)
             except BadRecordError as error:
                 bad_record(made, topic, offset, error)
-                continue
-            if on_rule is not None:
-                on_rule(rule)
+            except Exception as error:  # no rule ends a service: it would end at every start, as long as the log has the rule
+                log.exception("record_unhandled", topic=topic.name, offset=offset)
+                bad_record(made, topic, offset, BadRecordError(BadRecord.UNHANDLED, repr(error)))
         if reader.caught_up:
             rules.are_read = True
             runtime.ready(RULES_READ)

@@ -85,8 +85,10 @@ class Rules:
 
     def _remember(self, rule: Moderation) -> None:
         done, name = self._done, (key_of(rule), rule.id)
+        while done and next(iter(done.values())).at_ms < rule.at_ms - REMEMBERED_MS:
+            done.popitem(last=False)
         done.setdefault(name, rule)
-        while len(done) > MAX_REMEMBERED or next(iter(done.values())).at_ms < rule.at_ms - REMEMBERED_MS:
+        if len(done) > MAX_REMEMBERED:
             done.popitem(last=False)
 
     def done(self, rule: Moderation) -> Moderation | None:

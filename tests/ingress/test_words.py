@@ -134,6 +134,14 @@ def test_rooms_have_words_of_their_own_beside_those_of_all() -> None:
     assert action(libraries, "r", "spoiler") is None
 
 
+@pytest.mark.parametrize("word", ["", "*", "!!", "\u200b", "x" * (MAX_WORD_CHARS + 1)])
+def test_a_word_that_cannot_be_searched_is_passed_over_wherever_it_came_from(word: str) -> None:
+    """Rules are read from a topic that others write too: one of them must not make every text of the room fail."""
+    libraries = Libraries({"r": {word: "refuse", "spam": "mask", "eggs": "nonsense"}})
+    assert action(libraries, "r", "spam") is WordAction.MASK
+    assert action(libraries, "r", "x * !! eggs") is None
+
+
 def test_the_last_of_so_many_offences_within_the_time_is_told() -> None:
     offences = Offences(3, 10)
     assert [offences.add(("r", "u"), now_s) for now_s in (0, 1, 11.5, 12, 12.5)] == [False, False, False, False, True]

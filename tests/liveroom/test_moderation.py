@@ -84,6 +84,18 @@ def test_a_request_is_done_once_for_10_minutes() -> None:
     assert rules.done(first) is None
 
 
+@pytest.mark.parametrize("older", [0, 3])
+def test_an_id_that_comes_again_after_10_minutes_is_a_new_request(older: int) -> None:
+    """Nothing else may be remembered by then: what looks through the older ones finds an end."""
+    rules = after(*(rule(RuleKind.MUTE, f"other {number}", id="m1", until_ms=FOR_GOOD) for number in range(older)))
+    rules.apply(rule(RuleKind.MUTE, "u", id="m1", until_ms=FOR_GOOD))
+    lifted = rule(RuleKind.MUTE, "u", id="m1", until_ms=0, at_ms=NOW_MS + REMEMBERED_MS + 1)
+    assert rules.done(lifted) is None
+    rules.apply(lifted)
+    assert rules.muted("r", "u", NOW_MS) is None
+    assert rules.done(lifted) == lifted
+
+
 RULES = st.builds(
     lambda kind, name, room, on: rule(
         kind,
