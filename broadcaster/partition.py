@@ -126,7 +126,8 @@ class Partition:
         self._traced: list[tuple[Traced, int]] = []
         self._unfit: set[int] = set()
         self._at_work = False
-        self._is_careful = False
+        self._careful_to = NO_OFFSET
+        self._is_alone = False
         self._tracing = runtime.tracing
         made = runtime.metrics
         self._batches = made.counter(metrics.BATCHES)
@@ -197,6 +198,11 @@ class Partition:
                 await self._take_over()
                 self._takeover_s.observe(time.monotonic() - began)
                 await self._rule()
+            except asyncio.CancelledError:
+                if _is_cancelled():
+                    raise
+                reason, failures = "kafka", 0  # a client cancelled a task of its own
+                log.warning("partition_dropped", partition=self.number, reason=reason, error="broken off by a client")
             except (DeposedError, UnsentError, LogReadError, KafkaError, OSError, TimeoutError) as error:
                 reason, failures = _reason(error), 0
                 log.warning("partition_dropped", partition=self.number, reason=reason, error=str(error) or repr(error))
@@ -209,10 +215,15 @@ class Partition:
             await asyncio.sleep(min(RETRY_S * 2**failures, RETRY_MAX_S))
 
     def _look_for_the_unfit(self) -> None:
-        """Take records one by one after a failure at work, until the one is found that nobody can handle: it is put aside."""
-        if self._is_careful and self._at_work:
+        """After a failure at work take its records one by one: the one that fails alone too is put aside.
+
+        Those behind them are taken as ever: one by one a busy partition would fall behind for good.
+        """
+        if not self._at_work:
+            return
+        if self._is_alone:
             self._unfit.add(self._taken_to - 1)
-        self._is_careful = self._at_work
+        self._careful_to = max(self._careful_to, self._taken_to)
 
     def _drop(self) -> None:
         was_ruling, self.is_ruling = self.is_ruling, False
@@ -295,6 +306,8 @@ class Partition:
         log.error("uplink_lost", partition=self.number, wanted=wanted, found=found)
         self.rooms = self._history_lost(Lost.UPLINK)
         self._taken_to = self.uplink_next = found
+        self._careful_to = NO_OFFSET  # other records may lie at these offsets now
+        self._unfit.clear()
 
     # ---- ruling
     async def _rule(self) -> None:
@@ -346,10 +359,11 @@ class Partition:
             packed = self.rooms.pack(f"{self.number}.{self._ruling().next_offset - 1}", now_ms())
             await asyncio.gather(*(self._put_aside(self._letter_of(unfit)) for unfit in packed.unfit))
             value = self._encode(packed, self._taken_to)
+            _check_size(value)
+            self._at_work = False  # what fails from here on is no record's doing
             traced, self._traced = self._traced, []
             await self._write(value, encode_traces(each for each, _ in traced))
             self.uplink_next = self._taken_to
-            self._at_work = False
             self._trace(traced)
             self._batches.inc()
             self._batch_bytes.observe(len(value))
@@ -358,7 +372,6 @@ class Partition:
             if packed.oldest_ms:
                 self._delay.observe(max(0, now_ms() - packed.oldest_ms) / 1000)
             if not self._inbox:
-                self._is_careful = False
                 return
 
     def _encode(self, packed: Packed, uplink_next: int) -> bytes:
@@ -387,14 +400,16 @@ class Partition:
         letters: list[DeadLetter] = []
         inbox, rooms = self._inbox, self.rooms
         started = self._taken_to
+        is_careful, self._is_alone = started < self._careful_to, False
         while inbox and not rooms.is_full and len(letters) < MAX_LETTERS:
-            if self._is_careful and self._taken_to != started:
+            if is_careful and self._taken_to != started:
                 break
             record = inbox.popleft()
             self._inbox_bytes -= len(record.value or b"")
             if record.offset < self._taken_to:
                 continue
             self._taken_to = record.offset + 1
+            self._is_alone = is_careful
             try:
                 uplink = self._read(record)
                 rooms.take(uplink, record.offset, record.timestamp)
@@ -482,8 +497,7 @@ class Partition:
         return offset
 
     async def _send(self, value: bytes, headers: Sequence[tuple[str, bytes]] = ()) -> int:
-        if len(value) > MAX_BROADCAST_BYTES + 64 * 1024:
-            raise RuntimeError(f"a record of {len(value)} bytes: the bound on a batch does not hold")
+        _check_size(value)
         return await self._producer.send(
             topics.BROADCAST, value, partition=self.number, headers=headers, timeout_s=SEND_TIMEOUT_S
         )
@@ -508,6 +522,11 @@ def _apply(rooms: Rooms, values: Sequence[bytes]) -> None:
         batch = decode_broadcast(value)
         if isinstance(batch, Batch):
             rooms.apply(batch)
+
+
+def _check_size(value: bytes) -> None:
+    if len(value) > MAX_BROADCAST_BYTES + 64 * 1024:
+        raise RuntimeError(f"a record of {len(value)} bytes: the bound on a batch does not hold")
 
 
 def _is_cancelled() -> bool:

@@ -1,0 +1,127 @@
+"""A partition's life in its owner's hands, without Kafka: whom a failure costs what."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from aiokafka import ConsumerRecord
+
+from broadcaster.ownership import Tenure
+from broadcaster.partition import Partition
+from broadcaster.rooms import Packed
+from liveroom import metrics, topics
+from liveroom.kinds import Kind
+from liveroom.records import Item, Ruling, Uplink, encode_uplink
+from liveroom.service import Runtime
+from liveroom.settings import BroadcasterSettings, KafkaSettings
+
+NOTHING = -1
+
+
+class Log:
+    """A producer of a log that nobody else writes."""
+
+    def __init__(self) -> None:
+        self.written: list[str] = []
+        self.fails: Exception | None = None
+
+    async def send(self, topic: topics.Topic, *_: Any, **__: Any) -> int:
+        if self.fails is not None:
+            raise self.fails
+        self.written.append(topic.name)
+        return self.written.count(topics.BROADCAST.name)
+
+
+class Owner(Partition):
+    """A partition that is ours at once, and goes on behind its last batch as after a take-over."""
+
+    def __init__(self, log: Log) -> None:
+        settings = BroadcasterSettings(kafka=KafkaSettings(partitions=1))
+        super().__init__(0, settings, log, Runtime("broadcaster"), lambda *_: None, lambda _: None)  # type: ignore[arg-type]
+        self.log = log
+        self.sizes: list[int] = []
+        self.poison = NOTHING
+
+    def again(self, records: list[ConsumerRecord]) -> None:
+        self._tenure = Tenure(Ruling(1, b"x" * 16, self.log.written.count(topics.BROADCAST.name)))
+        self.rooms = self._new_rooms(None, floor=1)
+        self._taken_to = self.uplink_next = max(0, self.uplink_next)
+        self.is_ruling = True
+        self.hand_in([record for record in records if record.offset >= self.uplink_next])
+
+    async def work(self, records: list[ConsumerRecord]) -> None:
+        """Flush until nothing is left, or until it failed more often than there are records."""
+        for _ in range(len(records)):
+            self.again(records)
+            try:
+                await self._flush()
+            except Exception:  # noqa: BLE001 - as in `run`
+                self._look_for_the_unfit()
+            else:
+                return
+            finally:
+                self._drop()
+
+    def _encode(self, packed: Packed, uplink_next: int) -> bytes:
+        self.sizes.append(sum(entry.messages for entry, _ in packed.rooms))
+        if self.uplink_next <= self.poison < uplink_next and self.poison not in self._unfit:
+            raise ZeroDivisionError
+        return super()._encode(packed, uplink_next)
+
+
+def records(count: int) -> list[ConsumerRecord]:
+    values = [encode_uplink(Uplink(1, "r", str(offset), "u", 1, [Item(Kind.GIFT)])) for offset in range(count)]
+    return [
+        ConsumerRecord("uplink", 0, offset, 1_000, 1, b"r", value, None, 1, len(value), ())
+        for offset, value in enumerate(values)
+    ]
+
+
+async def test_only_what_was_in_the_batch_that_failed_is_taken_one_by_one() -> None:
+    owner = Owner(Log())
+    owner.poison = 2
+    owner.again(records(4))
+    with pytest.raises(ZeroDivisionError):
+        await owner._flush()
+    owner._look_for_the_unfit()
+    owner._drop()
+    owner.sizes.clear()
+    await owner.work(records(100))
+    assert owner._unfit == {2}
+    assert owner.sizes == [1, 1, 1, 0, 1, 96], "a busy partition would never catch up one by one"
+    assert owner.uplink_next == 100
+    assert owner.log.written.count(topics.DEAD_LETTER.name) == 1
+
+
+async def test_a_failure_of_the_writing_puts_no_record_aside() -> None:
+    owner = Owner(Log())
+    owner.log.fails = ZeroDivisionError()
+    await owner.work(records(10))
+    assert owner._unfit == set()
+    owner.log.fails = None
+    await owner.work(records(10))
+    assert (owner.uplink_next, owner.log.written) == (10, [topics.BROADCAST.name])
+
+
+async def test_what_a_client_breaks_off_by_itself_is_tried_again_and_a_cancellation_of_ours_ends_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    owner, tries, again = Owner(Log()), 0, asyncio.Event()
+
+    async def take_over() -> None:
+        nonlocal tries
+        tries += 1
+        if tries == 1:
+            raise asyncio.CancelledError
+        again.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(owner, "_take_over", take_over)
+    life = asyncio.create_task(owner.run("assigned"))
+    async with asyncio.timeout(10):
+        await again.wait()
+    takeovers = owner._runtime.metrics.counter(metrics.TAKEOVERS, "kafka")
+    assert takeovers._value.get() == 1
+    life.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await life
