@@ -143,9 +143,10 @@ async def test_another_process_with_the_number_of_a_gateway_is_left_alone(folder
 
 @pytest.mark.skipif(not hasattr(psutil.Process, "rlimit"), reason="limits of other processes: Linux alone")
 async def test_a_gateway_gets_its_share_of_the_machine(folder: Path) -> None:
-    async with driving(folder, Share(nice=7, memory_bytes=2 * 1024**3, files=777)) as driver:
+    nice = os.nice(0) + 2  # only root may ask for more of the processor than it was given itself
+    async with driving(folder, Share(nice=nice, memory_bytes=2 * 1024**3, files=777)) as driver:
         await driver.grow(1, "a test")
         process = psutil.Process((await pids(driver))["pool-1"])
-        assert process.nice() == 7
+        assert process.nice() == nice
         assert process.rlimit(psutil.RLIMIT_AS)[0] == 2 * 1024**3
         assert process.rlimit(psutil.RLIMIT_NOFILE) == (777, 777)

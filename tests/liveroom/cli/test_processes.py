@@ -199,7 +199,15 @@ async def test_a_killed_parent_leaves_no_orphan(tmp_path: Path, child: list[str]
     assert psutil.pid_exists(pid)
     process.kill()
     await process.wait()
-    await _until(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
+    await _until(lambda: _ended(pid))
+
+
+def _ended(pid: int) -> bool:
+    """Whether a process has ended, seen off or not; it may end while it is looked at."""
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 class _Trivial(System):
