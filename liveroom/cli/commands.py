@@ -352,6 +352,21 @@ def loadtest(
     cpu: Annotated[float, typer.Option(min=0.01, max=1, help="objective: busy share of the gateway's core")] = 0.9,
     loop_lag_ms: Annotated[float, typer.Option(min=0.1, help="objective: how late the gateway's event loop is, mean")] = 50.0,
     delay_ms: Annotated[float, typer.Option(min=1, help="objective: from acceptance to a viewer, 99th percentile")] = 1000.0,
+    skipped: Annotated[
+        float, typer.Option(min=0, max=1, help="objective: share of pushes left out, and viewers closed, for being slow")
+    ] = 0.001,
+    missing: Annotated[
+        float, typer.Option(min=0, max=1, help="objective: share of viewers that should be there and are not")
+    ] = 0.01,
+    client: Annotated[
+        float,
+        typer.Option(
+            min=0, max=1, help="how busy the load's own cores, or a process of the load, may be: above it proves nothing"
+        ),
+    ] = 0.85,
+    applied: Annotated[
+        float, typer.Option(min=0, max=1, help="share of what was to be said that must be accepted: below it proves nothing")
+    ] = 0.9,
     limits: Annotated[
         Path | None, typer.Option(dir_okay=False, metavar="FILE", help="write what follows for gateways, JSON: LIVEROOM_LIMITS")
     ] = None,
@@ -362,10 +377,10 @@ def loadtest(
     """Find out how much one gateway carries on this machine, by loading it until an objective breaks.
 
     Runs a system of its own, with the gateway alone on a processor core and the load on the others. Takes two cores, and many
-    minutes. Exit code 1 if it is inconclusive (nothing broke, or the load's own core was over 85% busy) or if a viewer that
-    checks everything found something wrong.
+    minutes. Exit code 1 if it is inconclusive (nothing broke, or the load itself was not what --client and --applied ask for)
+    or if a viewer that checks everything found something wrong.
     """
-    from liveroom.cli.knee import Kind, Objectives  # noqa: PLC0415 - see the module's docstring
+    from liveroom.cli.knee import Kind, Objectives, Trust  # noqa: PLC0415 - see the module's docstring
     from liveroom.cli.loadtest import LoadOptions, run_loadtest  # noqa: PLC0415
 
     options = LoadOptions(
@@ -377,7 +392,8 @@ def loadtest(
         rooms=rooms,
         factor=factor,
         step_s=step,
-        objectives=Objectives(cpu=cpu, loop_lag_ms=loop_lag_ms, delay_ms=delay_ms),
+        objectives=Objectives(cpu, loop_lag_ms, delay_ms, skipped, missing),
+        trust=Trust(client=client, applied=applied),
         limits_file=limits,
         report_file=report,
     )

@@ -13,6 +13,13 @@ CLIENT_BUSY: Final = 0.85
 APPLIED: Final = 0.9
 
 
+class Trust(NamedTuple):
+    """What the load itself must hold to, or a step proves nothing: `client` at most, `applied` at least (see `Measures`)."""
+
+    client: float = CLIENT_BUSY
+    applied: float = APPLIED
+
+
 class Resource(Enum):
     """What an objective is about, by the name of its measure."""
 
@@ -67,17 +74,13 @@ class Measures(NamedTuple):
             if (value := getattr(self, resource.value)) is not None and value > getattr(objectives, resource.value)
         ]
 
-    @property
-    def is_trusted(self) -> bool:
-        """Whether the gateway was really loaded."""
-        return self.client <= CLIENT_BUSY and self.applied >= APPLIED
-
-    @property
-    def doubt(self) -> str:
-        """Why it is not to be trusted."""
-        if self.client > CLIENT_BUSY:
+    def doubt(self, trust: Trust) -> str:
+        """Why the gateway was perhaps not really loaded, in words; nothing where it was."""
+        if self.client > trust.client:
             return f"the load generator's own core was {self.client:.0%} busy at {self.level:,.0f}"
-        return f"only {self.applied:.0%} of what was to be said was accepted at {self.level:,.0f}"
+        if self.applied < trust.applied:
+            return f"only {self.applied:.0%} of what was to be said was accepted at {self.level:,.0f}"
+        return ""
 
 
 class Crossing(NamedTuple):
@@ -127,13 +130,13 @@ class Ramp(NamedTuple):
     result: Found | Inconclusive
 
 
-def find_knee(steps: Sequence[Measures], objectives: Objectives) -> Knee | Inconclusive:
+def find_knee(steps: Sequence[Measures], objectives: Objectives, trust: Trust) -> Knee | Inconclusive:
     """Return the knee of a ramp whose levels rise, between its last step that held and its first that did not."""
     held: Measures | None = None
     for step in steps:
         broken = step.broken(objectives)
-        if not step.is_trusted:
-            return Inconclusive(step.doubt, held.level if held else None)
+        if doubt := step.doubt(trust):
+            return Inconclusive(doubt, held.level if held else None)
         if not broken:
             held = step
             continue

@@ -13,7 +13,7 @@ from typing import Final
 
 from rich.console import Console
 
-from liveroom.cli.knee import Found, Inconclusive, Kind, Knee, Measures, Objectives, Ramp, find_knee, settle
+from liveroom.cli.knee import Found, Inconclusive, Kind, Knee, Measures, Objectives, Ramp, Trust, find_knee, settle
 from liveroom.cli.laboratory import CHECKING, Laboratory, Load, LoadError, laboratory, most_viewers
 from liveroom.cli.loadreport import told, told_step, write_limits, write_report
 from liveroom.cli.stack import Steps, until_signalled
@@ -40,6 +40,7 @@ class LoadOptions:
     factor: float = 1.25
     step_s: float = 6.0
     objectives: Objectives = field(default_factory=Objectives)
+    trust: Trust = field(default_factory=Trust)
     limits_file: Path | None = None
     report_file: Path | None = None
 
@@ -114,7 +115,7 @@ async def _ramp(here: Laboratory, kind: Kind, viewers: float, options: LoadOptio
     for number in range(1, options.runs + 1):
         steps.say(f"{kind.value}, run {number} of {options.runs}")
         run = await _run(here, kind, first, viewers, options, steps)
-        result = find_knee(run, options.objectives)
+        result = find_knee(run, options.objectives, options.trust)
         runs.append(tuple(run))
         results.append(result)
         if isinstance(result, Inconclusive):
@@ -133,12 +134,12 @@ async def _run(
     while level <= most:
         await here.bear(_load(kind, level, viewers, options))
         step = await here.measure(level, options.step_s)
-        if step.broken(options.objectives) and step.is_trusted:  # once is an accident
+        if step.broken(options.objectives) and not step.doubt(options.trust):  # once is an accident
             steps.say(f"{told_step(kind, step, options.objectives)}; once more")
             step = await here.measure(level, options.step_s)
         steps.say(told_step(kind, step, options.objectives))
         run.append(step)
-        if step.broken(options.objectives) or not step.is_trusted:
+        if step.broken(options.objectives) or step.doubt(options.trust):
             break
         level *= options.factor
     return run

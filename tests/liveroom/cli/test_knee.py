@@ -7,11 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from liveroom.cli.knee import Found, Inconclusive, Kind, Knee, Measures, Objectives, Ramp, Resource, find_knee, settle
+from liveroom.cli.knee import Found, Inconclusive, Kind, Knee, Measures, Objectives, Ramp, Resource, Trust, find_knee, settle
 from liveroom.cli.loadreport import limits_of, told, write_limits, write_report
 from liveroom.settings import EdgeSettings
 
 OBJECTIVES = Objectives()
+TRUST = Trust()
 
 
 def step(level: float, **more: float | None) -> Measures:
@@ -33,7 +34,7 @@ def step(level: float, **more: float | None) -> Measures:
 
 
 def test_the_knee_lies_where_the_line_between_two_steps_meets_the_objective() -> None:
-    knee = find_knee([step(1000, cpu=0.5), step(2000, cpu=0.8), step(3000, cpu=1.0)], OBJECTIVES)
+    knee = find_knee([step(1000, cpu=0.5), step(2000, cpu=0.8), step(3000, cpu=1.0)], OBJECTIVES, TRUST)
     assert isinstance(knee, Knee)
     assert knee.level == pytest.approx(2500)
     assert knee.resource is Resource.CPU
@@ -42,7 +43,7 @@ def test_the_knee_lies_where_the_line_between_two_steps_meets_the_objective() ->
 
 
 def test_what_breaks_first_is_the_knee_and_each_resource_has_its_own() -> None:
-    knee = find_knee([step(1000), step(2000, cpu=1.0, delay_ms=2000.0)], OBJECTIVES)
+    knee = find_knee([step(1000), step(2000, cpu=1.0, delay_ms=2000.0)], OBJECTIVES, TRUST)
     assert isinstance(knee, Knee)
     where = {crossing.resource: crossing.level for crossing in knee.crossings}
     assert where[Resource.CPU] == pytest.approx(1000 + 1000 * 0.8 / 0.9)
@@ -66,7 +67,7 @@ def test_what_breaks_first_is_the_knee_and_each_resource_has_its_own() -> None:
     ],
 )
 def test_where_nothing_is_proven_it_says_why_and_what_held(steps: list[Measures], why: str, held: float | None) -> None:
-    result = find_knee(steps, OBJECTIVES)
+    result = find_knee(steps, OBJECTIVES, TRUST)
     assert isinstance(result, Inconclusive)
     assert why in result.why
     assert result.held == held
@@ -74,7 +75,7 @@ def test_where_nothing_is_proven_it_says_why_and_what_held(steps: list[Measures]
 
 def test_unknown_is_not_broken() -> None:
     assert step(1000, delay_ms=None).broken(OBJECTIVES) == []
-    knee = find_knee([step(1000, delay_ms=None), step(2000, delay_ms=5000.0)], OBJECTIVES)
+    knee = find_knee([step(1000, delay_ms=None), step(2000, delay_ms=5000.0)], OBJECTIVES, TRUST)
     assert isinstance(knee, Knee)
     assert knee.level == 1000, "unknown at the step that held: no line can be drawn, so the safe side"
 
@@ -90,7 +91,7 @@ def test_a_knee_lies_between_the_last_step_that_held_and_the_first_that_did_not(
         step(100 * factor**number, cpu=cpu, loop_lag_ms=lag, delay_ms=delay) for number, (cpu, lag, delay) in enumerate(values)
     ]
     first = next((number for number, each in enumerate(steps) if each.broken(OBJECTIVES)), None)
-    result = find_knee(steps, OBJECTIVES)
+    result = find_knee(steps, OBJECTIVES, TRUST)
     if first is None or first == 0:
         assert isinstance(result, Inconclusive)
         return
