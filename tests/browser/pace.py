@@ -5,9 +5,11 @@ Beside it, in the same run and under the same load, a page with nothing on it: t
 
 import asyncio
 import secrets
+import statistics
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import NamedTuple
 
 import aiohttp
@@ -18,9 +20,10 @@ from liveroom.cli.danmaku import default_file, read_file
 from liveroom.cli.processes import System
 from liveroom.kinds import Role
 from tests.browser.chromium import chromium
-from tests.browser.site import ROOM, site, somebody
+from tests.browser.site import ROOM, site, somebody, until
 from tests.rates import NO_RATES
-from viewer.client import end_tasks
+from viewer.client import Viewer, end_tasks
+from viewer.session import Delivered, Effect
 
 PER_S = 1000
 EVERY_S = 0.1
@@ -37,46 +40,86 @@ requestAnimationFrame(function tick(now) {{
     requestAnimationFrame(tick);
 }});
 """
+COUNT_LINES = r"""
+window.stood = 0;
+new MutationObserver((changes) => {
+    for (const line of changes.flatMap(({ addedNodes }) => [...addedNodes]))
+        window.stood += line.message ? 1 : Number(/^(\d+) more at this moment$/.exec(line.textContent)?.[1] ?? 0);
+}).observe(document.querySelector("#log ol"), { childList: true });
+"""
 NEWEST = "() => [...document.querySelectorAll('#log li')].findLast((line) => line.message)?.message.at ?? 0"
 
 
 class Paced(NamedTuple):
-    """Frames over 50 ms and all frames a second, of the room's page and of an empty one; the page's heap after garbage
-    collection in MiB, warm and at the end; its lines, and how old its newest message is, in seconds."""
+    """Frames and those over 50 ms a second, of the room's page and of an empty one; its heap after garbage collection in MiB,
+    warm and at the end; its lines; how old its newest message was, in seconds, in the median of the first and of the last
+    third; how many messages stood in it or were counted as more, in the end, of how many the room had."""
 
-    long_per_s: float
     frames_per_s: float
-    empty_long_per_s: float
+    long_per_s: float
     empty_frames_per_s: float
+    empty_long_per_s: float
     heap_before_mib: float
     heap_mib: float
     lines: int
-    behind_s: float
+    behind_first_s: float
+    behind_last_s: float
+    stood: int
+    numbered: int
 
 
 async def paced(bootstrap: str, seconds: float) -> Paced:
     """Watch the page for so long."""
     settings = {"RATES": NO_RATES}
+    numbered = 0
+
+    def note(effect: Effect) -> None:
+        nonlocal numbered
+        if isinstance(effect, Delivered):
+            numbered = max(numbered, effect.message.seq)
+
     async with (
         site(bootstrap, edges=1, settings=settings) as here,
         chromium("--js-flags=--expose-gc") as browser,
         somebody(browser, here, "Ann") as ann,
-        talking(here.system),
+        aiohttp.ClientSession() as http,
+        Viewer(here.system.scheduler_url, [ROOM], http=http, on_effect=note) as beside,
     ):
-        await asyncio.sleep(WARM_S)
-        before = await heap_mib(ann.page)
-        empty = await ann.page.context.new_page()
-        await empty.goto("about:blank")
-        await empty.bring_to_front()
-        empty_frames, empty_long = await frames_per_s(empty, EMPTY_S)
-        await empty.close()
-        await ann.page.bring_to_front()
-        frames, long = await frames_per_s(ann.page, seconds)
-        after = await heap_mib(ann.page)
-        behind_s = time.time() - await ann.page.evaluate(NEWEST) / 1000
-        lines = await ann.page.locator("#log li").count()
+        await beside.joined()
+        await ann.page.evaluate(COUNT_LINES)
+        async with talking(here.system):
+            await asyncio.sleep(WARM_S)
+            before = await heap_mib(ann.page)
+            empty = await ann.page.context.new_page()
+            await empty.goto("about:blank")
+            await empty.bring_to_front()
+            empty_frames, empty_long = await frames_per_s(empty, EMPTY_S)
+            await empty.close()
+            await ann.page.bring_to_front()
+            watching = asyncio.create_task(behind(ann.page, seconds))
+            frames, long = await frames_per_s(ann.page, seconds)
+            ages = await watching
+            after = await heap_mib(ann.page)
+            lines = await ann.page.locator("#log li").count()
+        last = None
+        while last != numbered:  # what was on its way
+            last = numbered
+            await asyncio.sleep(1)
+        stood = await until(partial(ann.page.evaluate, "window.stood"), numbered)
         await ann.is_well()
-        return Paced(long, frames, empty_long, empty_frames, before, after, lines, behind_s)
+        third = len(ages) // 3
+        first_s, last_s = statistics.median(ages[:third]), statistics.median(ages[-third:])
+        return Paced(frames, long, empty_frames, empty_long, before, after, lines, first_s, last_s, stood, numbered)
+
+
+async def behind(page: Page, seconds: float) -> list[float]:
+    """Return how old the newest message was, once a second."""
+    ages: list[float] = []
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        await asyncio.sleep(1)
+        ages.append(time.time() - await page.evaluate(NEWEST) / 1000)
+    return ages
 
 
 async def frames_per_s(page: Page, seconds: float) -> tuple[float, float]:
