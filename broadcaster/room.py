@@ -130,6 +130,7 @@ class Room:
         "_cleared",
         "_clears",
         "_dissolves",
+        "_is_again",
         "_waiting",
         "_waiting_items",
         "_waiting_may_go",
@@ -159,6 +160,7 @@ class Room:
         self.viewers: Viewers | None = None
         self._cleared: dict[str, int] = {stone.user: stone.before_ms for stone in state.tombstones if stone.before_ms}
         self._allowance = Allowance()
+        self._is_again = False
         self._reset()
 
     def _reset(self) -> None:
@@ -203,7 +205,10 @@ class Room:
         self.viewers_changed = self.has_news = True
 
     def begin_again(self, epoch: int) -> "Room":
-        """Return this room without its history, under a new epoch: what waits, who watches, its modes and totals are kept."""
+        """Return this room without its history, under a new epoch.
+
+        What waits, who watches, its modes, totals and ids are kept; by whoever takes over too, for its next batch says so.
+        """
         old = self.state
         kept = RoomState(
             old.room,
@@ -216,7 +221,8 @@ class Room:
             last_ms=self.clock_ms,
         )
         room = Room(kept, 0)
-        room.seen, room.fresh = self.seen, self.fresh
+        room.seen, room.fresh, room._cleared = self.seen, self.fresh, self._cleared
+        room._is_again = True
         room.viewers, room.viewers_changed = self.viewers, self.viewers_changed
         room.likes_changed, room.has_news, room.oldest_ms = self.likes_changed, self.has_news, self.oldest_ms
         for waiting in self._waiting:
@@ -263,6 +269,9 @@ class Room:
             flags |= RoomFlags.CLEAR
         if self._dissolves:
             flags |= RoomFlags.DISSOLVED
+        if self._is_again:
+            flags |= RoomFlags.AGAIN
+            self._is_again = False
         entry = RoomEntry(
             self.hash,
             first,

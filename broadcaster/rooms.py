@@ -32,6 +32,7 @@ from liveroom.records import (
     PartitionState,
     RoomChange,
     RoomEntry,
+    RoomFlags,
     RoomState,
     StoredRoom,
     Uplink,
@@ -280,7 +281,13 @@ class Rooms:
             try:
                 card = room.card()
             except Exception as error:  # noqa: BLE001 - see the class
-                card = self._without_history(room, error).card()
+                again = self._without_history(room, error)
+                try:
+                    card = again.card()
+                except Exception as still:  # noqa: BLE001 - see the class
+                    self._lose(name, room.hash, again.state.epoch, still)
+                    del self._cards[name]
+                    continue
             max_bytes -= len(card) + ROOM_BYTES
             if max_bytes < 0:
                 break
@@ -330,13 +337,13 @@ class Rooms:
             try:
                 unpacked = unpack(entry, payload)
                 name = unpacked.header.room
-                self._apply(batch, entry.hash, unpacked, is_again=is_again)
+                self._apply(batch, entry, unpacked, is_again=is_again)
             except Exception as error:  # noqa: BLE001 - see the class
                 self._lose(name or self._name_of(entry.hash), entry.hash, entry.epoch, error)
         self.balance = batch.balance
         self._coming = msgspec.structs.replace(batch.balance)
 
-    def _apply(self, batch: Batch, hash_: int, unpacked: Unpacked, *, is_again: bool) -> None:
+    def _apply(self, batch: Batch, entry: RoomEntry, unpacked: Unpacked, *, is_again: bool) -> None:
         name, epoch = unpacked.header.room, unpacked.header.epoch
         room = self._open.get(name)
         if room is None:
@@ -344,9 +351,13 @@ class Rooms:
                 return  # an earlier version took records of rooms that are not of this partition
             room = self._opened(name, batch.clock_ms)
         if room.state.epoch != epoch:
-            if hash_ in self._begin_again and unpacked.header.seq[0] > 1:
+            if entry.hash in self._begin_again and unpacked.header.seq[0] > 1:
                 return  # it goes on from numbers that are lost
-            room = self._open[name] = Room(RoomState(name, epoch, last_ms=batch.at_ms), self._dedupe_ms)
+            if entry.flags & RoomFlags.AGAIN:
+                room = room.begin_again(epoch)
+            else:
+                room = Room(RoomState(name, epoch, last_ms=batch.at_ms), self._dedupe_ms)
+            self._open[name] = room
         room.apply(unpacked, batch.clock_ms, is_again=is_again)
         self._changed[name] = None
 

@@ -70,6 +70,7 @@ PackageId = Annotated[
 MAX_MILLIS: Final = 2**53
 Millis = Annotated[int, msgspec.Meta(ge=0, le=MAX_MILLIS, description="milliseconds since 1970-01-01 UTC")]
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+Generation = Annotated[int, msgspec.Meta(ge=0, le=2**53)]  # a gateway's, in tickets too
 
 
 class Item(msgspec.Struct, frozen=True, gc=False):
@@ -236,11 +237,15 @@ class Balance(msgspec.Struct, gc=False):
 
 
 class RoomFlags(IntFlag):
-    """What a gateway must know of a room's part without opening it."""
+    """What must be known of a room's part without opening it.
+
+    `AGAIN`: the room lost its history and not its totals, modes and ids: a new owner keeps these under the new epoch too.
+    """
 
     DEFLATED = 1
     CLEAR = 2
     DISSOLVED = 4
+    AGAIN = 8
 
 
 class RoomEntry(NamedTuple):
@@ -676,7 +681,7 @@ class Presence(msgspec.Struct, frozen=True):
     v: int
     room: RoomId
     gateway: str
-    generation: int
+    generation: Generation
     users: Count
     connections: Count
     at_ms: Millis
@@ -723,13 +728,13 @@ class LoadReport(msgspec.Struct, frozen=True):
 
     v: int
     gateway: str
-    generation: int
+    generation: Generation
     state: GatewayState
     at_ms: Millis
     url: str
     host: str
     ip: str
-    port: int
+    port: Annotated[int, msgspec.Meta(ge=0, le=65_535)]
     zone: str = ""
     limits: Limits = Limits()
     connections: Count | None = None
@@ -769,11 +774,11 @@ class Order(msgspec.Struct, frozen=True):
 
     v: int
     gateway: str
-    generation: int
+    generation: Generation
     kind: OrderKind
     at_ms: Millis
     reason: str
-    rate_per_s: float = 0.0
+    rate_per_s: Annotated[float, msgspec.Meta(ge=0, le=1e6)] = 0.0
 
 
 class RuleKind(Enum):

@@ -724,6 +724,22 @@ def test_a_room_that_cannot_be_packed_begins_again_with_what_waits_and_no_other_
     assert tick(again).numbers() == [(3, 3)]
 
 
+def test_a_new_owner_keeps_of_a_room_that_began_again_what_its_old_owner_kept() -> None:
+    rooms, first = after([uplink("a", GIFT), uplink("l", LIKE), uplink("modes", item(Kind.ROOM, slow_s=5.0))])
+    rooms._open["r"].recent_reliable.append(b"not a message")
+    take(rooms, uplink("c", item(Kind.CLEAR, user="troll", before_ms=T0)), uplink("b", GIFT))
+    again = by_batches(rooms, first.value)
+    again.apply(tick(rooms).batch)
+    old, new = states(rooms)["r"], states(again)["r"]
+    assert (new.likes, new.messages, new.settings, new.seen) == (old.likes, old.messages, old.settings, old.seen)
+    for each in (rooms, again):
+        late = uplink("late", user="troll", at_ms=T0 - 1)
+        take(each, uplink("a", GIFT), late, uplink("d"))
+        got = tick(each)
+        assert (got.ids(), got.numbers()) == (["d"], [(3, 0)]), "a gift sent again came before the loss"
+        assert got.entries["r"].epoch == old.epoch > T0 // 1000
+
+
 def test_what_cannot_be_packed_even_by_a_room_without_history_is_put_aside(monkeypatch: pytest.MonkeyPatch) -> None:
     pack = Room.pack
 
@@ -753,6 +769,26 @@ def test_a_room_that_cannot_be_stored_or_shown_begins_again_and_the_snapshot_hol
     held = states(rooms)
     assert (held["r"].seq, held["r"].epoch > held["s"].epoch) == (0, True)
     assert [lost.name for lost in rooms.lost] == ["r", "r"]
+
+
+def test_a_room_that_cannot_be_shown_even_without_its_history_gets_no_card_and_others_get_theirs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rooms, _ = after([uplink("a"), uplink("a", room="s")])
+    card = Room.card
+
+    def fails(room: Room) -> bytes:
+        if room.state.room == "r":
+            raise ZeroDivisionError
+        return card(room)
+
+    monkeypatch.setattr(Room, "card", fails)
+    rooms.want_card("r")
+    rooms.want_card("s")
+    assert [entry.room for entry, _ in tick(rooms).batch.cards()] == [room_hash("s")]
+    assert not rooms.has_news, "it is not tried for ever"
+    take(rooms, uplink("b"))
+    assert tick(rooms).numbers() == [(1, 0)]
 
 
 def test_a_record_of_a_room_that_lives_in_another_partition_is_refused_and_changes_nothing() -> None:

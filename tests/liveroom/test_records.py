@@ -503,6 +503,8 @@ def test_an_unusable_json_record_is_refused_with_its_reason(value: bytes | None,
         pytest.param(b'"cpu":0.7', b'"cpu":0', id="no processor"),
         pytest.param(b'"cpu":0.7', b'"cpu":1e308', id="beyond all measure"),
         pytest.param(b'"connections":12', b'"connections":-12', id="fewer viewers than none"),
+        pytest.param(b'"generation":', b'"generation":9999999999', id="a generation that no ticket can hold"),
+        pytest.param(b'"port":', b'"port":99', id="no port"),
     ],
 )
 def test_a_load_report_that_others_could_not_reckon_with_is_refused(known: bytes, hostile: bytes) -> None:
