@@ -27,14 +27,14 @@ from edge.hub import Member as InRooms
 from edge.member import Backlog, Listener, Member
 from edge.room import Position, Room
 from edge.wheel import Wheel
-from liveroom import metrics, tickets
+from liveroom import metrics, tickets, topics
 from liveroom.closecodes import TABLE, Close
 from liveroom.errors import Code, ProblemError
 from liveroom.kinds import UNTOUCHABLE, Kind, Role
 from liveroom.limits import Bucket
 from liveroom.moderation import Rules, holds
 from liveroom.networks import Networks, caller, subscriber
-from liveroom.records import Moderation, Order, OrderKind, RuleKind
+from liveroom.records import BadRecord, Moderation, Order, OrderKind, RuleKind
 from liveroom.service import Runtime
 from liveroom.settings import EdgeSettings
 from liveroom.topics import ROOM_ID, room_hash
@@ -152,6 +152,7 @@ class Server:
         self._closes = {code: made.counter(metrics.CLOSES, str(code)) for code in TABLE}
         self._other_closes = {name: made.counter(metrics.CLOSES, name) for name in ("none", "other")}
         self._refused = {code: made.counter(metrics.UPGRADES_REFUSED, code.value) for code in Code}
+        self._bad = made.counter(metrics.BAD_RECORDS, topics.BROADCAST.name, BadRecord.UNHANDLED.value)
         self.app = web.Application(
             middlewares=[cors(settings.origins), problems(lambda code: self._refused[code].inc())],
             client_max_size=MAX_CLIENT_FRAME_BYTES,
@@ -367,7 +368,11 @@ class Server:
         """Push the room's batches from now on, after what comes before them; tell a mute that holds."""
         self.hub.enter(member, room)
         for frames, is_whole in parts:
-            member.replay(frames, is_whole=is_whole)
+            try:
+                member.replay(frames, is_whole=is_whole)
+            except BadFrameError as error:  # those who deflate were pushed it unread; this one sees a hole, and pulls
+                self._bad.inc()
+                log.warning("room_part_left_out", room=room.name, offset=frames.offset, error=str(error))
         mute = self.rules.muted(room.name, member.user, _now_ms())
         if mute is not None and member.role not in UNTOUCHABLE:
             member.send(_notice(Kind.MUTE, mute))

@@ -2,14 +2,16 @@
 
 import asyncio
 import json
+import time
 from typing import Any
 
 import aiohttp
 import pytest
 from websockets.exceptions import InvalidStatus
 
+from edge.kafka import drive
 from liveroom.closecodes import Close
-from liveroom.records import Order, OrderKind
+from liveroom.records import Anchor, Batch, Order, OrderKind, RoomEntry, RoomFlags, decode_broadcast, encode_batch
 from liveroom.tickets import User
 from liveroom.topics import room_hash
 from tests.edge.gateway import GENERATION, Gateway, ask, close_code, line, told
@@ -232,3 +234,22 @@ async def test_a_card_is_asked_for_until_it_comes(gateway: Gateway) -> None:
         server.cards_wanted = {}
         await asyncio.sleep(1.5)
         assert server.cards_wanted == {}
+
+
+async def test_a_part_that_cannot_be_read_is_left_out_of_what_a_viewer_missed(gateway: Gateway) -> None:
+    """Who deflates is pushed it unread, so it lies in the ring when one comes for whom it must be inflated."""
+    async with gateway.connect() as first, gateway.connect(compression=None) as plain:
+        await told(first)
+        await ask(first, t="join", room="r")
+        await gateway.deliver("r", [line(1)])
+        broken = b"\xff" * 8
+        entry = RoomEntry(room_hash("r"), 2, 2, 0, 1, 0, len(broken), 0, 3, int(RoomFlags.DEFLATED))
+        batch = decode_broadcast(encode_batch(1, b"o" * 16, Anchor(0, 0, -1), 0, 1, 1, [(entry, broken)]))
+        assert isinstance(batch, Batch)
+        assert not (await drive(gateway.server.hub.deliver(batch, 0, 2, time.monotonic()))).failed
+        await gateway.deliver("r", [line(3)], first=3)
+        await told(plain)
+        joined = await ask(plain, t="join", room="r", epoch=3, seq=1, rseq=0)
+        assert (joined["t"], joined["resumed"]) == ("joined", True)
+        assert (await told(plain))["seq"] == [3, 3], "the viewer sees the hole"
+        assert (await ask(plain, t="hb", rooms={}))["t"] == "hb"
