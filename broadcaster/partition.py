@@ -76,6 +76,8 @@ MAX_INBOX_BYTES: Final = 16 * 1024 * 1024
 DEAD_LETTER_BYTES: Final = 65_536
 MAX_TOLD: Final = 10  # lost rooms of one batch that are logged one by one
 MAX_LETTERS: Final = 200  # of one batch: they are held in memory until they are written
+MAX_LETTERS_BYTES: Final = 1024 * 1024  # so much is written well within the time-out of each
+MAX_DETAIL_CHARS: Final = 200  # a detail may quote what it refuses
 log = structlog.get_logger()
 
 
@@ -394,14 +396,15 @@ class Partition:
         """Return the dead letter of a record that no batch can hold."""
         topic, record = topic_name(self._settings.kafka, topics.UPLINK), unfit.record
         key, value, reason = record.room.encode(), encode_json(record), BadRecord.UNHANDLED.value
-        return DeadLetter(1, topic, self.number, unfit.offset, reason, unfit.why, now_ms(), key, value)
+        return DeadLetter(1, topic, self.number, unfit.offset, reason, unfit.why[:MAX_DETAIL_CHARS], now_ms(), key, value)
 
     def _take(self) -> list[DeadLetter]:
         letters: list[DeadLetter] = []
         inbox, rooms = self._inbox, self.rooms
         started = self._taken_to
         is_careful, self._is_alone = started < self._careful_to, False
-        while inbox and not rooms.is_full and len(letters) < MAX_LETTERS:
+        letters_bytes = 0
+        while inbox and not rooms.is_full and len(letters) < MAX_LETTERS and letters_bytes < MAX_LETTERS_BYTES:
             if is_careful and self._taken_to != started:
                 break
             record = inbox.popleft()
@@ -423,6 +426,7 @@ class Partition:
             else:
                 self._sample(uplink)
                 continue
+            letters_bytes += len(letters[-1].value)
             rooms.dead_letter()
         return letters
 
@@ -554,7 +558,7 @@ def _letter(record: ConsumerRecord, reason: BadRecord, detail: str) -> DeadLette
         record.partition,
         record.offset,
         reason.value,
-        detail,
+        detail[:MAX_DETAIL_CHARS],
         now_ms(),
         (record.key or b"")[:1024],
         (record.value or b"")[:DEAD_LETTER_BYTES],

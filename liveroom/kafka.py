@@ -43,6 +43,7 @@ START_REQUESTS: Final = (
     4  # time-outs of one request that a producer's start may take: connect, ask who is there, get an id, again
 )
 CLOSE_TIMEOUT_S: Final = 5.0
+MAX_PORT: Final = 65_535
 TOPICS_S: Final = 1.0  # of a service's attempt at the topics; then it says what it waits for
 JOIN_SESSIONS: Final = 3  # so many session time-outs may joining a group take: the others have one to come along
 log = structlog.get_logger()
@@ -115,6 +116,9 @@ async def knock(settings: KafkaSettings) -> None:
         raise StartError(f"kafka.bootstrap: {error}") from error
     except OSError as error:
         raise StartError(f"the files of kafka.ca_file, kafka.cert_file and kafka.key_file: {in_words(error)}") from error
+    hosts = [each for each in hosts if each[0]]  # a comma at the end does no harm
+    if not hosts or not all(0 < port <= MAX_PORT for _, port, _ in hosts):
+        raise StartError(f"kafka.bootstrap: {settings.bootstrap!r} is no list of host:port")
     del arguments["bootstrap_servers"], arguments["metadata_max_age_ms"], arguments["retry_backoff_ms"]
     why = []
     for host, port, _ in hosts:
@@ -129,6 +133,8 @@ async def knock(settings: KafkaSettings) -> None:
             if not passes(error):
                 raise StartError(said) from error
             why.append(said)
+        except ValueError as error:  # what can be no name
+            raise StartError(f"kafka.bootstrap: {host}:{port}: {in_words(error)}") from error
         else:
             return
     raise PassingError("; ".join(sorted(why)))

@@ -3,11 +3,12 @@
 import asyncio
 from typing import Any
 
+import msgspec
 import pytest
 from aiokafka import ConsumerRecord
 
 from broadcaster.ownership import Tenure
-from broadcaster.partition import Partition
+from broadcaster.partition import MAX_DETAIL_CHARS, Partition
 from broadcaster.rooms import Packed
 from liveroom import metrics, topics
 from liveroom.kinds import Kind
@@ -91,6 +92,19 @@ async def test_only_what_was_in_the_batch_that_failed_is_taken_one_by_one() -> N
     assert owner.sizes == [1, 1, 1, 0, 1, 96], "a busy partition would never catch up one by one"
     assert owner.uplink_next == 100
     assert owner.log.written.count(topics.DEAD_LETTER.name) == 1
+
+
+async def test_dead_letters_are_written_a_megabyte_at_a_time_and_quote_little() -> None:
+    owner = Owner(Log())
+    body = b'{"%b":1}' % (b"x" * 60_000)
+    value = encode_uplink(Uplink(1, "r", "i", "u", 1, [Item(Kind.ROOM, msgspec.Raw(body))]))
+    made = [ConsumerRecord("uplink", 0, offset, 1_000, 1, b"r", value, None, 1, len(value), ()) for offset in range(40)]
+    owner.again(made)
+    letters = []
+    while owner._inbox:
+        letters.append(owner._take())
+    assert [len(each) for each in letters] == [18, 18, 4]
+    assert {len(letter.detail) for each in letters for letter in each} == {MAX_DETAIL_CHARS}
 
 
 async def test_a_failure_of_the_writing_puts_no_record_aside() -> None:

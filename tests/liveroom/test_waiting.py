@@ -234,6 +234,12 @@ async def test_a_file_of_the_settings_that_is_not_there_ends_a_start(tmp_path: P
         await knock(settings)
 
 
+@pytest.mark.parametrize("address", ["", ",", "localhost:x", "localhost:99999", "a..b:9092"])
+async def test_an_address_that_can_be_none_ends_a_start(address: str) -> None:
+    with pytest.raises(StartError, match=r"kafka\.bootstrap"):
+        await knock(KafkaSettings(bootstrap=address, request_timeout_s=0.5))
+
+
 async def test_names_and_brokers_that_are_not_there_yet_are_waited_for() -> None:
     with pytest.raises(PassingError, match=r"127\.0\.0\.1:1 does not take us: .*nowhere\.invalid:9092 does not"):
         await knock(KafkaSettings(bootstrap="127.0.0.1:1,nowhere.invalid:9092"))
