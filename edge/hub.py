@@ -196,6 +196,7 @@ class Hub:
             try:
                 if frames.has_clear:
                     yield from room.clear(list(frames.clears()))
+                    members = [member for member in members if member in room.members]  # some may have left meanwhile
                 for begin in range(0, len(members), SLICE):
                     part = members[begin : begin + SLICE]
                     if pushed + len(part) > SLICE:

@@ -210,6 +210,28 @@ def test_a_part_that_cannot_be_handled_is_told_and_nobody_else_notices(broken: P
     assert hub.rooms[room_hash("a")].missed(Position(7, 0, 0), form=0) is None, "a pull must tell"
 
 
+def test_who_leaves_while_cleared_messages_are_taken_out_gets_nothing_of_the_room_any_more() -> None:
+    hub = Hub()
+    stays, leaves = FakeMember(user_hash=1), FakeMember(user_hash=2)
+    join(hub, stays, "a")
+    join(hub, leaves, "a")
+    payload = payload_of("a", reliable=(BAD_CLEAR.replace(b"7", b'"i"'),))
+    entry = entry_of("a", payload)._replace(flags=int(RoomFlags.CLEAR), rseq=1)
+    batch = decode_broadcast(encode_batch(1, b"o" * 16, ANCHOR, 0, 1, 1, [(entry, payload.data)]))
+    assert isinstance(batch, Batch)
+    delivering = hub.deliver(batch, 0, 1, 1)
+    next(delivering)
+    hub.leave(leaves, "a", 1)
+    late = FakeMember(user_hash=3)
+    late_room = join(hub, late, "a")
+    with pytest.raises(StopIteration) as done:
+        next(delivering)
+    assert done.value.value.failed == ()
+    assert (len(stays.got), leaves.got) == (1, [])
+    assert late.got == [], "the ring has it for who comes meanwhile"
+    assert late_room.seq == 1
+
+
 @given(st.lists(st.tuples(st.sampled_from(["join", "leave", "drop"]), st.integers(0, 4), st.sampled_from("abcd")), max_size=60))
 def test_nobody_ever_gets_a_frame_of_a_room_it_is_not_in(steps: list[tuple[str, int, str]]) -> None:
     hub = Hub()
