@@ -382,6 +382,7 @@ class Room:
         `is_again`: it reflects nothing of the uplink that the one before it did not; known by numbers only where it has some.
         """
         header, state = batch.header, self.state
+        self._is_again = False  # this batch has said so
         (first, last), is_known = header.seq, header.seq[0] <= header.seq[1] <= state.seq
         if batch.lines or header.skipped or header.likes is not None:
             self.clock_ms = clock_ms

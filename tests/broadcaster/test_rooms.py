@@ -738,6 +738,7 @@ def test_a_new_owner_keeps_of_a_room_that_began_again_what_its_old_owner_kept() 
         got = tick(each)
         assert (got.ids(), got.numbers()) == (["d"], [(3, 0)]), "a gift sent again came before the loss"
         assert got.entries["r"].epoch == old.epoch > T0 // 1000
+        assert not got.entries["r"].flags & RoomFlags.AGAIN, "it is said once"
 
 
 def test_what_cannot_be_packed_even_by_a_room_without_history_is_put_aside(monkeypatch: pytest.MonkeyPatch) -> None:
