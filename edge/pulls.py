@@ -205,20 +205,25 @@ class Pulls:
                     async with self._limit:
                         stretches = await read_rooms(self._settings, partition, wants)
                 except (KafkaError, LogReadError, TimeoutError, OSError) as error:
-                    for want in wants:
-                        if not want.answer.done():
-                            want.answer.set_exception(LogReadError(repr(error)))
-                            want.answer.exception()  # who waited for it may have gone
+                    _fail(wants, repr(error))
                     continue
                 for want in wants:
                     self._kept[want.room] = stretches[want.room]
                     if not want.answer.done():
                         want.answer.set_result(stretches[want.room])
         finally:
-            self._current.pop(partition, None)
+            # Whatever broke this off: who waits still must hear of it, or all who come later would wait with them.
+            _fail((*self._current.pop(partition, ()), *self._wanted.pop(partition, ())), "the read was broken off")
             del self._reading[partition]
             now_s = time.monotonic()
             self._kept = {room: stretch for room, stretch in self._kept.items() if now_s - stretch.at_s < KEPT_S}
+
+
+def _fail(wants: Sequence[_Want], why: str) -> None:
+    for want in wants:
+        if not want.answer.done():
+            want.answer.set_exception(LogReadError(why))
+            want.answer.exception()  # who waited for it may have gone
 
 
 async def read_rooms(settings: EdgeSettings, partition: int, wants: Sequence[_Want]) -> dict[int, Stretch]:
