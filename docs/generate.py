@@ -64,8 +64,8 @@ def _limits(metadata: Iterable[Any]) -> str:
     said = []
     for meta in metadata:
         low, high = meta.ge if meta.ge is not None else meta.min_length, meta.le if meta.le is not None else meta.max_length
-        if meta.pattern:
-            said.append(f"`{meta.pattern.replace(chr(92) + 'Z', '$')}`")
+        if pattern := meta.pattern or (meta.extra_json_schema or {}).get("pattern"):
+            said.append(f"`{pattern.replace(chr(92) + 'Z', '$')}`")
         elif low is not None and high is not None:
             said.append(f"{low} to {high if high != 2**53 else '2^53'}")
         elif high is not None:

@@ -5,6 +5,7 @@ where a gateway must skip what is not its own in a fraction of a microsecond. Pu
 be read raises `BadRecordError` with a reason from `BadRecord`, never anything else. Documented in docs/records.md.
 """
 
+import re
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from enum import Enum, IntFlag
@@ -58,15 +59,26 @@ class BadRecordError(ValueError):
 
 
 # ---- uplink: public, JSON
-RoomId = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,64}\Z", description="a room")]
-UserId = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.:@-]{1,64}\Z", description="a user")]
-ItemId = Annotated[
-    str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.:-]{1,64}\Z", description="an interaction, unique per room and user")
-]
+_ROOM: Final = r"^[A-Za-z0-9_-]{1,64}\Z", "a room"
+_USER: Final = r"^[A-Za-z0-9_.:@-]{1,64}\Z", "a user"
+_ITEM: Final = r"^[A-Za-z0-9_.:-]{1,64}\Z", "an interaction, unique per room and user"
+_PACKAGE: Final = r"^[A-Za-z0-9_.:-]{0,64}\Z", "a package, by the sender's own name for it"
+
+
+def _matched(pattern: str, description: str) -> msgspec.Meta:
+    return msgspec.Meta(pattern=pattern, description=description)
+
+
+def _named(pattern: str, description: str) -> msgspec.Meta:
+    """Name a pattern in the schema, and leave it to `decode_uplink` to match all ids of a record at once."""
+    return msgspec.Meta(extra_json_schema={"pattern": pattern}, description=description)
+
+
+RoomId = Annotated[str, _matched(*_ROOM)]
+UserId = Annotated[str, _matched(*_USER)]
+ItemId = Annotated[str, _matched(*_ITEM)]
+PackageId = Annotated[str, _matched(*_PACKAGE)]
 Name = Annotated[str, msgspec.Meta(max_length=64, description="what viewers see as the sender's name")]
-PackageId = Annotated[
-    str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.:-]{0,64}\Z", description="a package, by the sender's own name for it")
-]
 MAX_MILLIS: Final = 2**53
 Millis = Annotated[int, msgspec.Meta(ge=0, le=MAX_MILLIS, description="milliseconds since 1970-01-01 UTC")]
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
@@ -90,15 +102,15 @@ class Uplink(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """
 
     v: Annotated[int, msgspec.Meta(extra_json_schema={"const": VERSION})]
-    room: RoomId
-    id: ItemId
-    user: UserId
+    room: Annotated[str, _named(*_ROOM)]
+    id: Annotated[str, _named(*_ITEM)]
+    user: Annotated[str, _named(*_USER)]
     at_ms: Millis
     items: Annotated[list[Item], msgspec.Meta(min_length=1, max_length=MAX_PACKAGE_ITEMS)]
     name: Name = ""
     role: Role = Role.VIEWER
     level: Annotated[int, msgspec.Meta(ge=0, le=255)] = 0
-    package: PackageId = ""
+    package: Annotated[str, _named(*_PACKAGE)] = ""
     via: str = ""
 
     def item_id(self, index: int) -> str:
@@ -116,10 +128,25 @@ class _Version(msgspec.Struct):
     v: int = VERSION
 
 
+class _Ids(msgspec.Struct):
+    """The ids of an `uplink` record, with the patterns that `Uplink` only names: says which of them does not match."""
+
+    room: RoomId
+    id: ItemId
+    user: UserId
+    package: PackageId = ""
+
+
 _uplink_decoder: Final = msgspec.json.Decoder(Uplink)
+_ids_decoder: Final = msgspec.json.Decoder(_Ids)
+# All in one: 0.2 us, where a pattern for each costs 1.0 us. None of them takes a space.
+_are_ids: Final = re.compile(" ".join(pattern[1:-2] for pattern, _ in (_ROOM, _ITEM, _USER, _PACKAGE)) + r"\Z").match
 _version_decoder: Final = msgspec.json.Decoder(_Version)
 _encoder: Final = msgspec.json.Encoder()
 _BRACE: Final = ord("{")
+_BACKSLASH: Final = ord("\\")  # one byte is looked for as a number: a quarter of the time
+_LINE_FEED: Final = ord("\n")
+_CARRIAGE_RETURN: Final = ord("\r")
 
 
 def encode_uplink(record: Uplink) -> bytes:
@@ -149,21 +176,38 @@ def decode_uplink(key: bytes | None, value: bytes | None) -> Uplink:
         raise _misfit(value, error) from None
     except UNDECODABLE as error:
         raise BadRecordError(BadRecord.UNDECODABLE, str(error)) from None
-    if record.v != VERSION:
-        raise _foreign(record.v)
-    if key != record.room.encode():
-        raise BadRecordError(BadRecord.WRONG_KEY, "the key is not the room's id")
-    if any(memoryview(item.data)[0] != _BRACE for item in record.items):
-        raise BadRecordError(BadRecord.SCHEMA, "data is not an object")
-    if b"\n" in value or b"\r" in value:
+    _check_fit(record, key, value)
+    if _LINE_FEED in value or _CARRIAGE_RETURN in value:
         record = msgspec.structs.replace(record, items=[Item(i.kind, _one_line(i.data)) for i in record.items])
     return record
+
+
+def _check_fit(record: Uplink, key: bytes | None, value: bytes) -> None:
+    """Check what the decoder leaves open: the version, the ids, the key, that bodies are objects."""
+    if record.v != VERSION:
+        raise _foreign(record.v)
+    if not _are_ids(f"{record.room} {record.id} {record.user} {record.package}"):
+        raise _bad_ids(value)
+    if key != record.room.encode():
+        raise BadRecordError(BadRecord.WRONG_KEY, "the key is not the room's id")
+    for item in record.items:
+        if memoryview(item.data)[0] != _BRACE:
+            raise BadRecordError(BadRecord.SCHEMA, "data is not an object")
+
+
+def _bad_ids(value: bytes) -> BadRecordError:
+    """Say which id does not match its pattern."""
+    try:
+        ids = _ids_decoder.decode(value)
+    except msgspec.ValidationError as error:
+        return BadRecordError(BadRecord.SCHEMA, str(error))
+    raise AssertionError(f"all match: {ids}")
 
 
 def _check_text(value: bytes) -> None:
     """Check what the parser does not where it skips a body (Raw): UTF-8, and lone surrogates, which viewers' parsers refuse."""
     value.decode()
-    if b"\\u" in value and (b"\\ud" in value or b"\\uD" in value):
+    if _BACKSLASH in value and (b"\\ud" in value or b"\\uD" in value):
         msgspec.json.decode(value)
 
 

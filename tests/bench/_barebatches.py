@@ -11,15 +11,32 @@ import struct
 import zlib
 from collections.abc import Callable, Iterable
 from hashlib import blake2b
+from typing import Annotated
 
 import msgspec
 
 from liveroom.kinds import Kind, Role
-from liveroom.records import Uplink
+from liveroom.records import Item, ItemId, Millis, Name, PackageId, RoomId, UserId
 from liveroom.wire import DEFLATE_FROM, DEFLATE_LEVEL
 
 _HEAD = struct.Struct("<2sBBQ16sqqqqqqqQQQQQQQIII")
 _ENTRY = struct.Struct("<QQQQIIIIII")
+
+
+class _Uplink(msgspec.Struct, frozen=True, gc=False):
+    """The public schema as it is written: each id with its pattern."""
+
+    v: int
+    room: RoomId
+    id: ItemId
+    user: UserId
+    at_ms: Millis
+    items: Annotated[list[Item], msgspec.Meta(min_length=1, max_length=64)]
+    name: Name = ""
+    role: Role = Role.VIEWER
+    level: Annotated[int, msgspec.Meta(ge=0, le=255)] = 0
+    package: PackageId = ""
+    via: str = ""
 
 
 class _Line(msgspec.Struct, omit_defaults=True, gc=False):
@@ -62,7 +79,7 @@ class BareBatches:
     def __init__(self, epoch: int) -> None:
         self._epoch = epoch
         self._rooms: dict[str, _Room] = {}
-        self._decode: Callable[[bytes], Uplink] = msgspec.json.Decoder(Uplink).decode
+        self._decode: Callable[[bytes], _Uplink] = msgspec.json.Decoder(_Uplink).decode
         self._encode: Callable[[object], bytes] = msgspec.json.Encoder().encode
 
     def batch(self, values: Iterable[bytes], pos: str, at_ms: int) -> bytes:
