@@ -43,9 +43,12 @@ _change_decoder: Final = msgspec.json.Decoder(RoomChange)
 _clear_decoder: Final = msgspec.json.Decoder(Clear)
 
 
-class _Tail(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """A message without its numbers, which are known last and are put before it."""
+class _Line(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):
+    """A message as viewers get it (`wire.Message`), its numbers first."""
 
+    seq: int
+    rseq: int = 0
+    n: int = 1
     kind: Kind
     id: str
     user: str
@@ -316,8 +319,7 @@ class Room:
     def _number(self, record: Uplink, item: Item, message_id: str, n: int) -> bytes:
         state = self.state
         state.seq += 1
-        tail = _tail(record, item, message_id)
-        line = b'{"seq":%d,%b' % (state.seq, tail) if n == 1 else b'{"seq":%d,"n":%d,%b' % (state.seq, n, tail)
+        line = _line(record, item, message_id, state.seq, n=n)
         self._remember(self.recent, line)
         return line
 
@@ -325,7 +327,7 @@ class Room:
         state = self.state
         state.seq += 1
         state.rseq += 1
-        line = b'{"seq":%d,"rseq":%d,%b' % (state.seq, state.rseq, _tail(record, item, message_id))
+        line = _line(record, item, message_id, state.seq, rseq=state.rseq)
         self._reflect(item.kind.value, item.data, line)
         return line
 
@@ -461,21 +463,23 @@ def _candidate(entry: Waiting) -> Candidate:
     return Candidate(entry.offset, record.role, record.level, record.user, entry.cost)
 
 
-def _tail(record: Uplink, item: Item, message_id: str) -> bytes:
-    """Return a message's text behind its numbers."""
+def _line(record: Uplink, item: Item, message_id: str, seq: int, *, rseq: int = 0, n: int = 1) -> bytes:
     return _encode(
-        _Tail(
-            item.kind,
-            message_id,
-            record.user,
-            record.at_ms,
-            record.name,
-            record.role,
-            record.level,
-            record.package,
-            item.data,
+        _Line(
+            seq=seq,
+            rseq=rseq,
+            n=n,
+            kind=item.kind,
+            id=message_id,
+            user=record.user,
+            at=record.at_ms,
+            name=record.name,
+            role=record.role,
+            level=record.level,
+            package=record.package,
+            data=item.data,
         )
-    )[1:]
+    )
 
 
 def _is_cleared(line: bytes, clear: Clear) -> bool:
