@@ -130,7 +130,7 @@ class Broadcaster:
             await join_group(self._consumer, self._settings.kafka)
         except BaseException:
             if self._partitions:  # given to it before it failed
-                self.assign(set())
+                self._work_on(set())
             await close_consumer(self._consumer)
             self._consumer = self._make_consumer()
             raise
@@ -139,7 +139,7 @@ class Broadcaster:
         """Leave the group and join it with a new client: the old one hangs (aiokafka issue 1154)."""
         log.warning("uplink_reader_restarted", reason=reason)
         self._runtime.metrics.counter(metrics.READER_RESTARTS, topics.UPLINK.name, reason).inc()
-        self.assign(set())
+        self._work_on(set())
         await close_consumer(self._consumer)
         self._consumer = self._make_consumer()
         await self._wait.until(self._join)
@@ -216,6 +216,11 @@ class Broadcaster:
 
     # ---- assignment
     def assign(self, numbers: set[int]) -> None:
+        """Work on exactly these partitions, as the group gives them."""
+        self._work_on(numbers)
+        self._runtime.ready(READY)
+
+    def _work_on(self, numbers: set[int]) -> None:
         """Work on exactly these partitions. One that was ours before goes on where it was: its log says if that is wrong."""
         for number in set(self._partitions) - numbers:
             self._lives.pop(number).cancel()
@@ -235,7 +240,6 @@ class Broadcaster:
             self._lives[number] = self._tasks.create_task(partition.run(ASSIGNED))
         self._owned.set(len(self._partitions))
         log.info("assigned", partitions=sorted(numbers))
-        self._runtime.ready(READY)
 
     async def _settle(self) -> None:
         """Let every partition write what it has and a snapshot."""

@@ -281,13 +281,10 @@ class Rooms:
             try:
                 card = room.card()
             except Exception as error:  # noqa: BLE001 - see the class
-                again = self._without_history(room, error)
-                try:
-                    card = again.card()
-                except Exception as still:  # noqa: BLE001 - see the class
-                    self._lose(name, room.hash, again.state.epoch, still)
-                    del self._cards[name]
-                    continue
+                again = self._waiting[name] = self._without_history(room, error)
+                again.has_news = True  # a batch tells the new epoch before any card does: an owner may die in between
+                del self._cards[name]
+                continue
             max_bytes -= len(card) + ROOM_BYTES
             if max_bytes < 0:
                 break

@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import random
 import statistics
+import subprocess
 import sys
 import time
 from collections import defaultdict
@@ -44,6 +45,13 @@ class Round(msgspec.Struct):
     killed: str
     took_s: dict[str, float]
     wrong: list[str]
+    commit: str = ""
+
+
+def commit() -> str:
+    """Return which commit is tried; rounds of others do not count."""
+    told = subprocess.run(("git", "describe", "--always", "--dirty"), capture_output=True, text=True, check=False)
+    return told.stdout.strip()
 
 
 async def leaders(kafka: LocalKafka, prefix: str) -> list[tuple[int, str]]:
@@ -122,14 +130,15 @@ async def run_round(kafka: LocalKafka, number: int, seed: int) -> Round:
     wrong += map(str, system.deaths)
     await remove_topics(kafka.bootstrap, prefix)
     await kafka.in_sync()
-    return Round(number, seed, killed, took_s, wrong)
+    return Round(number, seed, killed, took_s, wrong, await asyncio.to_thread(commit))
 
 
 def read(results: Path) -> list[Round]:
-    """Return the rounds that were put down."""
+    """Return the rounds of this commit that were put down."""
     if not results.exists():
         return []
-    return [msgspec.json.decode(line, type=Round) for line in results.read_bytes().splitlines()]
+    rounds = [msgspec.json.decode(line, type=Round) for line in results.read_bytes().splitlines()]
+    return [done for done in rounds if done.commit == commit()]
 
 
 def tell(rounds: list[Round]) -> int:
@@ -152,7 +161,7 @@ async def run(rounds: int, minutes: float, results: Path, seed: int | None) -> i
     done = await asyncio.to_thread(read, results)
     deadline = time.monotonic() + minutes * 60
     if done:
-        print(f"{len(done)} rounds stand in {results}", flush=True)
+        print(f"{len(done)} rounds of this commit stand in {results}; --again forgets them", flush=True)
     if len(done) < rounds:
         async with LocalKafka(brokers=3) as kafka:
             while len(done) < rounds and time.monotonic() < deadline:

@@ -29,7 +29,7 @@ from liveroom.records import (
     encode_state,
 )
 from liveroom.topics import BROADCAST, room_hash
-from liveroom.wire import Card, Notice
+from liveroom.wire import Card, Notice, decode_card
 from tests.broadcaster.ticks import MINUTE_MS, SANCTIONS, T0, Tick, item, loaded, read, snapshot, states, tick, uplink
 
 DANMAKU, GIFT, LIKE, CLEAR, BAN, MUTE = Kind.DANMAKU, Kind.GIFT, Kind.LIKE, Kind.CLEAR, Kind.BAN, Kind.MUTE
@@ -764,7 +764,11 @@ def test_a_room_that_cannot_be_stored_or_shown_begins_again_and_the_snapshot_hol
     rooms, _ = after([uplink("a", GIFT), uplink("a", GIFT, room="s")])
     rooms.want_card("r")
     rooms._open["r"].recent.append(None)  # type: ignore[arg-type]
-    assert tick(rooms).batch.card_entries
+    assert not tick(rooms).batch.card_entries
+    rooms.want_card("r")
+    told = tick(rooms)
+    ((_, text),) = told.batch.cards()
+    assert told.entries["r"].epoch == decode_card(text).epoch, "a batch tells the epoch before a card does"
     rooms._open["r"].recent.append(None)  # type: ignore[arg-type]
     assert states(rooms)["s"].seq == 1
     held = states(rooms)
@@ -787,6 +791,7 @@ def test_a_room_that_cannot_be_shown_even_without_its_history_gets_no_card_and_o
     rooms.want_card("r")
     rooms.want_card("s")
     assert [entry.room for entry, _ in tick(rooms).batch.cards()] == [room_hash("s")]
+    assert tick(rooms).numbers() == []
     assert not rooms.has_news, "it is not tried for ever"
     take(rooms, uplink("b"))
     assert tick(rooms).numbers() == [(1, 0)]
