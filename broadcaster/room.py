@@ -87,7 +87,7 @@ class SeenIds:
         return [(key, at) for key, at in self._at.items() if at > at_ms]
 
 
-class Waiting(NamedTuple):
+class Waiting(msgspec.Struct, frozen=True, gc=False):
     """A record that waits: its items that take a number (`cost`), whether it may be thinned, how many identical ones it is."""
 
     offset: int
@@ -97,7 +97,7 @@ class Waiting(NamedTuple):
     n: int = 1
 
 
-class Numbered(NamedTuple):
+class Numbered(msgspec.Struct, frozen=True, gc=False):
     """What became of the items that waited."""
 
     numbered: int
@@ -105,7 +105,7 @@ class Numbered(NamedTuple):
     skipped: int
 
 
-class Part(NamedTuple):
+class Part(msgspec.Struct, frozen=True, gc=False):
     """A room's part of a BATCH: its entry and payload, what became of the items that waited, its lines' bytes as JSON."""
 
     entry: RoomEntry
@@ -138,7 +138,6 @@ class Room:
         "_waiting_items",
         "_waiting_may_go",
         "clock_ms",
-        "fresh",
         "has_news",
         "hash",
         "likes_changed",
@@ -157,7 +156,6 @@ class Room:
         self.hash = room_hash(state.room)
         self.clock_ms = state.last_ms
         self.seen = SeenIds(dedupe_ms, ((f"{seen.user} {seen.id}", seen.at_ms) for seen in state.seen))
-        self.fresh = SeenIds(BEST_EFFORT_DEDUPE_MS)
         self.recent: deque[bytes] = deque(state.recent, RECENT_MESSAGES)
         self.recent_reliable: deque[bytes] = deque(state.recent_reliable, RECENT_MESSAGES)
         self.viewers: Viewers | None = None
@@ -224,7 +222,7 @@ class Room:
             last_ms=self.clock_ms,
         )
         room = Room(kept, 0)
-        room.seen, room.fresh, room._cleared = self.seen, self.fresh, self._cleared
+        room.seen, room._cleared = self.seen, self._cleared
         room._is_again = True
         room.viewers, room.viewers_changed = self.viewers, self.viewers_changed
         room.likes_changed, room.has_news, room.oldest_ms = self.likes_changed, self.has_news, self.oldest_ms
@@ -245,15 +243,17 @@ class Room:
         counts, kept = self._survivors(limit_per_s)
         reliable: list[bytes] = []
         best_effort: list[bytes] = []
-        for _, record, _, _, n in kept:
+        for waiting in kept:
+            record = waiting.record
             items = record.items
             alone = len(items) == 1
             for index, item in enumerate(items):
                 if item.kind in RELIABLE:
                     reliable.append(self._number_reliable(record, item, record.id if alone else f"{record.id}#{index}"))
                 elif item.kind in NUMBERED:
-                    best_effort.append(self._number(record, item, record.id if alone else f"{record.id}#{index}", n))
-        state.messages += len(reliable) + len(best_effort)
+                    best_effort.append(self._number(record, item, record.id if alone else f"{record.id}#{index}", waiting.n))
+        lines = reliable + best_effort
+        state.messages += len(lines)
         state.skipped += counts.skipped
         header = BatchHeader(
             room=state.room,
@@ -280,14 +280,14 @@ class Room:
             first,
             state.seq,
             state.rseq,
-            len(reliable) + len(best_effort),
+            len(lines),
             counts.skipped,
             len(payload.data),
             payload.reliable_size,
             state.epoch,
             int(flags),
         )
-        return Part(entry, payload.data, counts, sum(map(len, reliable)) + sum(map(len, best_effort)))
+        return Part(entry, payload.data, counts, sum(map(len, lines)))
 
     def packed(self) -> None:
         """Forget what waited: it is in a batch now."""
@@ -454,7 +454,7 @@ def _fold(waiting: Sequence[Waiting]) -> list[Waiting]:
         if len(record.items) == 1 and record.items[0].kind is Kind.DANMAKU and record.role in _FOLDERS and not record.package:
             key = bytes(record.items[0].data)
         before = folded.get(key)
-        folded[key] = entry if before is None else before._replace(n=before.n + 1)
+        folded[key] = entry if before is None else msgspec.structs.replace(before, n=before.n + 1)
     return list(folded.values())
 
 

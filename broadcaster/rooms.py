@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
 
-from broadcaster.room import NUMBERED, RELIABLE, Part, Room, Unpacked, unpack
+from broadcaster.room import BEST_EFFORT_DEDUPE_MS, NUMBERED, RELIABLE, Part, Room, SeenIds, Unpacked, unpack
 from liveroom.audience import Viewers
 from liveroom.bodies import Clear, Like, Sanction
 from liveroom.kinds import Kind
@@ -140,6 +140,7 @@ class Rooms:
         self._watched: dict[str, Viewers] = {}
         self._cards: dict[str, None] = {}
         self._taken_bytes = 0
+        self._fresh = SeenIds(BEST_EFFORT_DEDUPE_MS)
 
     def __len__(self) -> int:
         return len(self._stored) + sum(name not in self._stored for name in self._open)
@@ -162,44 +163,54 @@ class Rooms:
         anything changed; the caller then puts it aside (`dead_letter`).
         """
         items = record.items
+        count = len(items)
         likes, numbered, reliable, sanctions, clears = _sort(items)
         name = record.room
         room = self._open.get(name) or self._taken_in(name, at_ms)
-        notices = [_notice(record, room.hash, kind, sanction) for kind, sanction in sanctions]
+        notices = [_notice(record, room.hash, kind, sanction) for kind, sanction in sanctions] if sanctions else []
         self.clock_ms = max(self.clock_ms, at_ms)
         room.clock_ms = at_ms
         self._changed[name] = None
         coming = self._coming
-        coming.taken += len(items)
-        # Reliable ids are kept for 10 minutes and across owners, others briefly and here only: enough for a sender that
-        # tries again after a 503.
-        seen = room.seen if reliable or sanctions else room.fresh
-        if seen.meet(f"{record.user} {record.id}", at_ms):
-            coming.duplicate += len(items)
+        coming.taken += count
+        if self._is_known(room, record, at_ms, is_lasting=reliable > 0 or bool(sanctions)):
+            coming.duplicate += count
             return
-        if numbered == len(items) and not reliable and room.hides(record.user, record.at_ms):
-            coming.skipped += len(items)
+        if numbered == count and not reliable and room.hides(record.user, record.at_ms):
+            coming.skipped += count
             return
+        taken_bytes = 0
         if name not in self._waiting:
             self._waiting[name] = room
-            self._taken_bytes += ROOM_BYTES
+            taken_bytes += ROOM_BYTES
         if room.oldest_ms == 0 or record.at_ms < room.oldest_ms:
             room.oldest_ms = record.at_ms
         line = LINE_BYTES + len(record.id) + len(record.user) + len(record.package) + ESCAPED_BYTES * len(record.name)
-        self._taken_bytes += (len(items) + 2 * len(sanctions)) * line
+        taken_bytes += (count + 2 * len(sanctions)) * line
         for item in items:
-            self._taken_bytes += len(memoryview(item.data))
+            taken_bytes += len(memoryview(item.data))
+        self._taken_bytes += taken_bytes
         if numbered:
             room.wait(offset, record, numbered, may_go=not reliable)
         if likes:
             room.like(likes)
-            coming.folded += len(items) - numbered - len(sanctions)
+            coming.folded += count - numbered - len(sanctions)
         for clear in clears:
             room.hide(clear.user, clear.before_ms)
         if sanctions:
             room.notices += notices
             coming.noticed += len(notices)
             self._ban(room, record, offset, sanctions)
+
+    def _is_known(self, room: Room, record: Uplink, at_ms: int, *, is_lasting: bool) -> bool:
+        """Remember a record's id; say whether it was taken before.
+
+        Reliable ids are kept for 10 minutes and across owners, others briefly and here only: enough for a sender that tries
+        again after a 503. Those of all rooms are kept together: a set for each room would lie far apart in memory.
+        """
+        if is_lasting:
+            return room.seen.meet(f"{record.user} {record.id}", at_ms)
+        return self._fresh.meet(f"{record.room} {record.user} {record.id}", at_ms)
 
     def _ban(self, room: Room, record: Uplink, offset: int, sanctions: Sequence[tuple[Kind, Sanction]]) -> None:
         """Take what banned users said off the screens."""
@@ -245,9 +256,9 @@ class Rooms:
                 oldest_ms = room.oldest_ms
             notices += room.notices
             if room.has_news and (part := self._pack_room(room, pos, now_ms, unfit)) is not None:
-                entry, payload, counts, text_bytes = part
-                packed.append((entry, payload))
-                text += text_bytes
+                packed.append((part.entry, part.payload))
+                text += part.text_bytes
+                counts = part.counts
                 coming.numbered += counts.numbered
                 coming.folded += counts.folded
                 coming.skipped += counts.skipped

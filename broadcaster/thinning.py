@@ -37,7 +37,10 @@ class Allowance:
     def left(self, limit_per_s: int, at_ms: int) -> int:
         """Return what may be numbered at `at_ms`. A clock that went back adds nothing."""
         passed_ms = at_ms - self._at_ms if self._at_ms is not None else 1000
-        self._left = min(float(limit_per_s), self._left + max(0, passed_ms) * limit_per_s / 1000)
+        if passed_ms > 0:
+            self._left += passed_ms * limit_per_s / 1000
+        if self._left > limit_per_s:
+            self._left = float(limit_per_s)
         self._at_ms = at_ms
         return int(self._left)
 
