@@ -11,13 +11,14 @@ _ANSWER: Final = "permessage-deflate; server_no_context_takeover; client_no_cont
 _FULL_WINDOW: Final = "15"
 _WINDOWS: Final = frozenset(str(bits) for bits in range(8, 16))
 
-# RFC 6455, 9.1: a list of a token with parameters. A quoted value must be a token too once it is unquoted. Possessive: a header
-# made to be tried in many ways is read once.
+# RFC 6455, 9.1: a list of a token with parameters. A quoted value must be a token too once it is unquoted. Possessive, so that
+# a header made to be tried in many ways is read once; but groups are not: before 3.11.5 those match what they must not (CPython
+# issue 106052), and each of their characters can be read in one way only.
 _NAME_CHAR: Final = r"[-!#$%&'*+.^_`|~0-9A-Za-z]"
 _WORD: Final = f"{_NAME_CHAR}++"
 _SPACE: Final = r"[ \t]*+"
-_VALUE: Final = rf'(?:{_WORD}|"(?:\\?{_NAME_CHAR})++")'
-_PARAMETER: Final = re.compile(f";{_SPACE}({_WORD}){_SPACE}(?:={_SPACE}({_VALUE}){_SPACE})?+")
+_VALUE: Final = rf'(?:{_WORD}|"(?:\\?{_NAME_CHAR})+")'
+_PARAMETER: Final = re.compile(f";{_SPACE}({_WORD}){_SPACE}(?:={_SPACE}({_VALUE}){_SPACE})?")
 _NAME: Final = re.compile(f"{_SPACE}({_WORD}){_SPACE}")
 _NOTHING: Final = re.compile(_SPACE)
 _QUOTING: Final = re.compile(r'["\\]')

@@ -16,7 +16,7 @@ MAX_DEPTH: Final = 32
 UNDECODABLE: Final = (msgspec.DecodeError, UnicodeError, RecursionError)  # what decoders raise for what they cannot read
 RECORD_LEVELS: Final = 3  # above the `data` of an uplink record: the record, its list of items, the item
 
-_STRING: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)  # also one that never ends: each byte is read once
+_STRING: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)  # also one that never ends: each byte is read once
 _STEPS: Final = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")  # 1 and, as a signed byte, -1
 _NO_BRACKET: Final = bytes(set(range(256)) - set(b"[]{}"))
 

@@ -219,8 +219,8 @@ def main(service: str, settings: type[S], body: Body[S], *conditions: str, argv:
         sys.exit(2)
     try:
         _run(_guarded(service, parsed, body, conditions, tracing))
-    except* Exception as group:
-        for leaf in _leaves(group):
+    except Exception as error:
+        for leaf in _leaves(error):
             if isinstance(leaf, StartError | ListenError):  # for whoever runs it, not a defect
                 log.critical("cannot_start", error=str(leaf))
             else:
@@ -300,11 +300,10 @@ def _in_words(error: Exception) -> str:
     return "\n".join(lines)
 
 
-def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
-    found: list[BaseException] = []
-    for error in group.exceptions:
-        found += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
-    return found
+def _leaves(error: BaseException) -> list[BaseException]:
+    if not isinstance(error, BaseExceptionGroup):
+        return [error]
+    return [leaf for inner in error.exceptions for leaf in _leaves(inner)]
 
 
 def configure_logging(settings: ServiceSettings, service: str) -> None:

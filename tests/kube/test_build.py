@@ -61,7 +61,12 @@ def calls(go: Path) -> list[str]:
 async def started() -> asyncio.subprocess.Process:
     """A preparation in a process of its own."""
     pipe = asyncio.subprocess.PIPE
-    return await asyncio.create_subprocess_exec(sys.executable, "-m", "tests.kube.build", cwd=ROOT, stdout=pipe, stderr=pipe)
+    # Where the tests were started in the background of a shell, SIGINT is ignored, by all who come after, too.
+    code = (
+        "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
+        " runpy.run_module('tests.kube.build', {}, '__main__')"
+    )
+    return await asyncio.create_subprocess_exec(sys.executable, "-c", code, cwd=ROOT, stdout=pipe, stderr=pipe)
 
 
 async def there(path: Path) -> None:
