@@ -43,7 +43,7 @@ class Audience:
         room: str,
         http: aiohttp.ClientSession,
         ledger: Ledger,
-        on_seen: Callable[[str, float], object] = lambda *_: None,
+        on_effect: Callable[[str, Effect], object] = lambda *_: None,
     ) -> None:
         self.ledger = ledger
         self.viewers: list[Viewer] = []
@@ -53,14 +53,18 @@ class Audience:
         self._system = system
         self._room = room
         self._http = http
-        self._on_seen = on_seen
+        self._on_effect = on_effect
+
+    def name_of(self, number: int) -> str:
+        """Return the name under which the ledger knows a viewer."""
+        return f"{self._room}-v{number}"
 
     async def join(self, stack: AsyncExitStack, count: int, timeout_s: float = 10.0) -> None:
         for number in range(len(self.seen), len(self.seen) + count):
             self.seen.append([])
             self.likes.append(0)
             self.viewers_told.append(None)
-            name = f"{self._room}-v{number}"
+            name = self.name_of(number)
             viewer = Viewer(
                 self._system.scheduler_url,
                 [self._room],
@@ -74,10 +78,10 @@ class Audience:
     def _observer(self, number: int, name: str) -> Callable[[Effect], None]:
         def observe(effect: Effect) -> None:
             self.ledger.observe(name, effect)
+            self._on_effect(name, effect)
             match effect:
                 case Delivered():
                     self.seen[number].append(effect)
-                    self._on_seen(effect.message.id, time.monotonic())
                 case Counts():
                     self.likes[number] = self.likes[number] if effect.likes is None else effect.likes
                     self.viewers_told[number] = effect.viewers or self.viewers_told[number]

@@ -1,6 +1,7 @@
 """Reads the whole log by the validity rule and says whether the queue is exact: each accepted item once, in order, numbered."""
 
 import asyncio
+import bisect
 import time
 from collections import defaultdict
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from liveroom.topics import partition_of
 from tests.log import read_all, received
 
 POISON = "poison"  # id of records whose body is not of its kind
+SILENT_MS = 1000  # under load a partition has a batch ten times a second
 
 
 class Reign(NamedTuple):
@@ -27,12 +29,20 @@ class Reign(NamedTuple):
 
 
 class Exact(NamedTuple):
-    """What a log came to. `reigns` in their order in each partition."""
+    """What a log came to. `reigns` in their order in each partition; `batches_ms`: when each wrote its batches."""
 
     items: int
     void: int
     balance: Balance
     reigns: list[Reign]
+    batches_ms: list[list[int]]
+
+    def hits(self, partition: int, victim: str, at_ms: float) -> bool:
+        """Say whether what befell `victim` then held up a partition: it ruled it, or nobody did since the fault before."""
+        rulers = [reign.instance for reign in self.reigns if reign.partition == partition and reign.claim_ms <= at_ms]
+        batches = self.batches_ms[partition]
+        newest = bisect.bisect_right(batches, at_ms)
+        return victim in rulers[-1:] or newest == 0 or batches[newest - 1] < at_ms - SILENT_MS
 
     def take_overs(self, victim: str, at_ms: int) -> list[float]:
         """Return how long after `at_ms` each partition that `victim` ruled then had its next batch, in seconds."""
@@ -60,7 +70,8 @@ async def _judge(bootstrap: str, prefix: str, partitions: int) -> Exact:
     results = [await _judge_partition(bootstrap, prefix, partition, partitions) for partition in range(partitions)]
     balance = Balance(*(sum(getattr(result.balance, name) for result in results) for name in Balance.__struct_fields__))
     reigns = [reign for result in results for reign in result.reigns]
-    return Exact(sum(r.items for r in results), sum(r.void for r in results), balance, reigns)
+    batches_ms = [times for result in results for times in result.batches_ms]
+    return Exact(sum(r.items for r in results), sum(r.void for r in results), balance, reigns, batches_ms)
 
 
 class _Wanted:
@@ -117,6 +128,7 @@ async def _judge_partition(bootstrap: str, prefix: str, partition: int, partitio
     wanted = _Wanted(await read_all(bootstrap, f"{prefix}uplink", [partition]), partitions)
     found, ruling, void, last = _Found(), NOBODY, 0, None
     reigns: list[Reign] = []
+    batches_ms: list[int] = []
     for record in await read_all(bootstrap, f"{prefix}broadcast", [partition]):
         stamp = stamp_of(record.value)
         assert stamp is not None, "a record that nobody can read"
@@ -132,6 +144,7 @@ async def _judge_partition(bootstrap: str, prefix: str, partition: int, partitio
             continue
         if not reigns[-1].batch_ms:
             reigns[-1] = reigns[-1]._replace(batch_ms=batch.at_ms)
+        batches_ms.append(batch.at_ms)
         assert batch.balance.is_exact(), batch.balance
         if last is not None and batch.anchor.uplink_next == last.anchor.uplink_next:
             assert batch.balance == last.balance, "something was counted though nothing was taken"
@@ -142,7 +155,7 @@ async def _judge_partition(bootstrap: str, prefix: str, partition: int, partitio
     assert all(len(epochs_of_room) == 1 for epochs_of_room in found.room_epochs.values()), "history was lost"
     balance = last.balance if last is not None else Balance()
     assert balance.taken == wanted.taken, f"{balance} of {wanted.taken} items"
-    return Exact(wanted.items, void, balance, reigns)
+    return Exact(wanted.items, void, balance, reigns, [sorted(batches_ms)])
 
 
 def _same(room: str, numbered: list[tuple[str, bool]], accepted: list[tuple[str, bool]]) -> None:

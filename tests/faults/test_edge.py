@@ -16,15 +16,16 @@ import pytest
 
 from tests.bench.sink import join, upgrade
 from tests.e2e.audience import settled
-from tests.faults.show import ROOMS, Show, show
+from tests.faults.show import ROOMS, Fault, Show, show
 from viewer.client import ask_entry
 from viewer.load import Crowd, Link
-from viewer.session import Delivered, Effect
+from viewer.session import MAX_BACKOFF_S, Delivered, Effect
 
 pytestmark = pytest.mark.fault
 BACK_S = 5.0
 WITHIN_S = 3.0
 DRAIN_S = 5
+RETURN_S = 2 * MAX_BACKOFF_S  # where the only gateway was away, those who tried often wait longest
 
 
 async def joins_of(running: Show, number: int) -> int:
@@ -84,18 +85,24 @@ async def test_a_gateway_that_drains_moves_its_viewers_in_slices_and_ends_in_ord
         took = time.monotonic() - began
         print(f"{viewers} viewers moved in {took:.1f} s, at most {300 - fewest} on their way at once")
         assert took < DRAIN_S + 10
-        assert 300 - fewest < viewers * 0.75
+        assert 300 - fewest < viewers * 0.5
         await settled(lambda: crowd.joined == 300)
         assert crowd.joined == 300
 
 
 async def test_a_gateway_that_is_paused_goes_on_where_it_was(kafka_bootstrap: str, chance: Random) -> None:
     async with show(kafka_bootstrap, edges=2, crowd=100) as running:
-        edge = running.system.edges[chance.randrange(2)]
+        number = chance.randrange(2)
+        edge = running.system.edges[number]
+        held = running.viewers_of(edge)
+        assert len(held) == await joins_of(running, number) > 30
+        paused_at = time.monotonic()
         edge.kill(signal.SIGSTOP)
         await asyncio.sleep(10)
         edge.kill(signal.SIGCONT)
-        running.over_at = time.monotonic()
+        over_at = time.monotonic()
+        running.faults.append(Fault(paused_at, over_at, held, within_s=WITHIN_S))
+        assert running.given(paused_at, over_at) > 100, "what is accepted meanwhile is what is judged"
         await asyncio.sleep(3)
 
 
@@ -117,6 +124,7 @@ async def test_a_burst_of_reconnects(kafka_bootstrap: str) -> None:
         print(f"95% of 1,000 viewers back after {took:.2f} s, pulled {running.ledger.verdict(0).pulled}")
         await asyncio.sleep(3)
         assert crowd.joined == 1000
+    assert took < BACK_S
 
 
 async def test_reliable_messages_come_within_3_s_though_connections_are_reset(kafka_bootstrap: str, chance: Random) -> None:
@@ -137,7 +145,7 @@ async def test_reliable_messages_come_within_3_s_though_connections_are_reset(ka
                 resets[f"crowd-{link.index}"].append(time.monotonic())
                 reset(link)
             await asyncio.sleep(7)
-        accepted = dict(running.accepted_at)
+        accepted = {id_: gift.at for id_, gift in running.gifts.items()}
     calm = late_calm = disturbed = late_disturbed = 0
     for number in range(viewers):
         viewer = f"crowd-{number}"
@@ -168,8 +176,8 @@ async def test_who_comes_back_to_a_gateway_that_knows_nothing_pulls_what_passed(
         await edge.start_ready()
         crowd = running.crowd
         assert crowd is not None
-        await settled(lambda: crowd.joined == 100)
-        running.over_at = time.monotonic()
+        await settled(lambda: crowd.joined == 100, RETURN_S)
+        assert crowd.joined == 100
         await asyncio.sleep(5)
         pulled = running.ledger.verdict(0).pulled
         reads = (await edge.metrics())['liveroom_edge_pulls_total{outcome="read"}']
