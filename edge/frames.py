@@ -67,6 +67,7 @@ class Frames:
     """
 
     __slots__ = (
+        "_is_readable",
         "_reliable",
         "at_s",
         "first",
@@ -102,6 +103,7 @@ class Frames:
         self.rseq = rseq
         self.offset = offset
         self.at_s = at_s
+        self._is_readable: bool | None = None
         self.made: list[bytes | None] = [None, None, None]
         self._reliable: list[bytes | None] = [None, None, None]
 
@@ -135,6 +137,13 @@ class Frames:
         for text in self._text().split(b"\n")[1:]:
             with suppress(BadFrameError):
                 yield split_message(text)[0], text
+
+    @property
+    def is_readable(self) -> bool:
+        """Whether it can be inflated. Who deflates is pushed it unread, so this is found out once, when it is pushed again."""
+        if self._is_readable is None:
+            self._is_readable = not self.is_deflated or bool(self._text())
+        return self._is_readable
 
     def _text(self) -> bytes:
         try:

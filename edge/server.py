@@ -368,11 +368,11 @@ class Server:
         """Push the room's batches from now on, after what comes before them; tell a mute that holds."""
         self.hub.enter(member, room)
         for frames, is_whole in parts:
-            try:
+            if frames.is_readable:
                 member.replay(frames, is_whole=is_whole)
-            except BadFrameError as error:  # those who deflate were pushed it unread; this one sees a hole, and pulls
+            else:  # it ended the connection of whoever deflates; this one sees a hole, and pulls
                 self._bad.inc()
-                log.warning("room_part_left_out", room=room.name, offset=frames.offset, error=str(error))
+                log.warning("room_part_left_out", room=room.name, offset=frames.offset)
         mute = self.rules.muted(room.name, member.user, _now_ms())
         if mute is not None and member.role not in UNTOUCHABLE:
             member.send(_notice(Kind.MUTE, mute))

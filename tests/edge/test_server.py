@@ -236,9 +236,12 @@ async def test_a_card_is_asked_for_until_it_comes(gateway: Gateway) -> None:
         assert server.cards_wanted == {}
 
 
-async def test_a_part_that_cannot_be_read_is_left_out_of_what_a_viewer_missed(gateway: Gateway) -> None:
+@pytest.mark.parametrize("compression", [None, "deflate"])
+async def test_a_part_that_cannot_be_read_is_left_out_of_what_a_viewer_missed(
+    gateway: Gateway, compression: str | None
+) -> None:
     """Who deflates is pushed it unread, so it lies in the ring when one comes for whom it must be inflated."""
-    async with gateway.connect() as first, gateway.connect(compression=None) as plain:
+    async with gateway.connect() as first, gateway.connect(compression=compression) as plain:
         await told(first)
         await ask(first, t="join", room="r")
         await gateway.deliver("r", [line(1)])
