@@ -19,9 +19,9 @@ import structlog
 from autoscaler.decide import STALE_S, History, Observation, Seen, decide
 from autoscaler.externalscaler import externalscaler_pb2 as messages
 from autoscaler.pool import Pool
-from liveroom import metrics
-from liveroom.records import GatewayState
-from liveroom.service import Metrics
+from liveroom import metric_catalog
+from liveroom.records.control import GatewayState
+from liveroom.registry import Metrics
 from liveroom.web import ListenError
 
 SERVICE: Final = "externalscaler.ExternalScaler"
@@ -61,16 +61,16 @@ class Advisor:
     whom it hears for the first time would look like a crowd that comes. So at its start, and after it has heard nobody.
     """
 
-    def __init__(self, pool: Pool, made: Metrics) -> None:
+    def __init__(self, pool: Pool, metrics: Metrics) -> None:
         self.advice = Advice(None, "nothing was looked at yet")
         self._pool = pool
         self._history = History()
         self._last: float | None = None
         self._since_s: float | None = None  # somebody is heard
-        self._actual, self._paused = made.gauge(metrics.POOL_ACTUAL), made.gauge(metrics.POOL_PAUSED)
-        self._min, self._max = made.gauge(metrics.POOL_MIN), made.gauge(metrics.POOL_MAX)
-        self._demand = made.gauge(metrics.POOL_DEMAND)
-        made.gauge(metrics.POOL_ADVISES).set(1)
+        self._actual, self._paused = metrics.gauge(metric_catalog.POOL_ACTUAL), metrics.gauge(metric_catalog.POOL_PAUSED)
+        self._min, self._max = metrics.gauge(metric_catalog.POOL_MIN), metrics.gauge(metric_catalog.POOL_MAX)
+        self._demand = metrics.gauge(metric_catalog.POOL_DEMAND)
+        metrics.gauge(metric_catalog.POOL_ADVISES).set(1)
 
     def tick(self, now_s: float) -> None:
         """Look. `now_s`: of the same clock as the pool's."""

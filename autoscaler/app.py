@@ -13,7 +13,8 @@ from aiohttp import web
 from autoscaler.pool import POOL, Noted, Pool
 from liveroom.errors import Code, ProblemError
 from liveroom.kinds import Role
-from liveroom.records import VERSION, Order, OrderKind
+from liveroom.records.codec import VERSION
+from liveroom.records.control import Order, OrderKind
 from liveroom.settings import AutoscalerSettings
 from liveroom.tickets import User
 from liveroom.tokens import Verifier

@@ -12,7 +12,7 @@ from enum import Enum
 from typing import Final, NamedTuple
 
 from autoscaler.policy import Policy
-from liveroom.records import GatewayState, Limits, LoadReport
+from liveroom.records.control import GatewayState, Limits, LoadReport
 
 STALE_S: Final = 3.0
 TREND_S: Final = 5.0  # over which the growth is taken

@@ -14,9 +14,10 @@ from aiokafka.errors import KafkaError
 
 from autoscaler.pool import Pool
 from liveroom import topics
-from liveroom.follow import records
+from liveroom.consumers import records
 from liveroom.kafka import Producer, TopicReader, UnsentError, client_arguments, close_consumer, join_group, topic_name
-from liveroom.records import LoadReport, Order, encode_json
+from liveroom.records.codec import encode_json
+from liveroom.records.control import LoadReport, Order
 from liveroom.service import Runtime, StartError
 from liveroom.settings import KafkaSettings
 from liveroom.waiting import PassingError, in_words, passes

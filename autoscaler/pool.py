@@ -14,9 +14,10 @@ import structlog
 
 from autoscaler.decide import Decision, History, Observation, Reason, Seen, decide
 from autoscaler.policy import Policy
-from liveroom import metrics
-from liveroom.records import VERSION, GatewayState, LoadReport, Order, OrderKind
-from liveroom.service import Metrics
+from liveroom import metric_catalog
+from liveroom.records.codec import VERSION
+from liveroom.records.control import GatewayState, LoadReport, Order, OrderKind
+from liveroom.registry import Metrics
 
 FORGET_S: Final = 30.0
 KEPT: Final = 600
@@ -79,7 +80,7 @@ class Pool:
         policy: Policy,
         driver: Driver,
         send: Callable[[Order], Awaitable[bool]],
-        made: Metrics,
+        metrics: Metrics,
         *,
         empty_s: float,
         dry_run: bool,
@@ -99,13 +100,13 @@ class Pool:
         self._leaving: dict[str, float] = {}
         self._shedding: dict[str, tuple[float, float]] = {}
         self._history = History()
-        self._made = made
-        self._desired, self._actual = made.gauge(metrics.POOL_DESIRED), made.gauge(metrics.POOL_ACTUAL)
-        made.exist(metrics.DECISIONS, [reason.value for reason in Reason])
-        made.exist(metrics.POOL_API_FAILURES, [failure.value for failure in Failure])
-        self._min, self._max = made.gauge(metrics.POOL_MIN), made.gauge(metrics.POOL_MAX)
-        self._needed, self._paused = made.gauge(metrics.POOL_NEEDED), made.gauge(metrics.POOL_PAUSED)
-        self._demand, self._leading = made.gauge(metrics.POOL_DEMAND), made.gauge(metrics.LEADING)
+        self._made = metrics
+        self._desired, self._actual = metrics.gauge(metric_catalog.POOL_DESIRED), metrics.gauge(metric_catalog.POOL_ACTUAL)
+        metrics.exist(metric_catalog.DECISIONS, [reason.value for reason in Reason])
+        metrics.exist(metric_catalog.POOL_API_FAILURES, [failure.value for failure in Failure])
+        self._min, self._max = metrics.gauge(metric_catalog.POOL_MIN), metrics.gauge(metric_catalog.POOL_MAX)
+        self._needed, self._paused = metrics.gauge(metric_catalog.POOL_NEEDED), metrics.gauge(metric_catalog.POOL_PAUSED)
+        self._demand, self._leading = metrics.gauge(metric_catalog.POOL_DEMAND), metrics.gauge(metric_catalog.LEADING)
 
     def hear(self, report: LoadReport, now_s: float) -> None:
         """Take a report; one of an older start of the gateway is ignored."""
@@ -146,7 +147,7 @@ class Pool:
         done = may_act and self._driver.can_act and await self._do(decision, now_s)
         self.note(decision, is_done=done)
         if decision.desired != decision.actual and (done or self.noted[-1] is self.last):  # not every second anew
-            self._made.counter(metrics.DECISIONS, decision.reason.value).inc()
+            self._made.counter(metric_catalog.DECISIONS, decision.reason.value).inc()
             log.info(
                 "decided",
                 desired=decision.desired,

@@ -15,11 +15,13 @@ from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
 from broadcaster.ownership import Lost
 from broadcaster.partition import ASSIGNED, TAKEOVER_REASONS, Partition
-from liveroom import metrics, topics
+from liveroom import metric_catalog, topics
+from liveroom.broadcast_log import REQUEST_TIMEOUT_MS
 from liveroom.kafka import STALLED, Producer, TopicReader, client_arguments, close_consumer, join_group, topic_name, waiting
 from liveroom.kinds import Outcome
-from liveroom.queue import REQUEST_TIMEOUT_MS
-from liveroom.records import NO_OFFSET, BadRecord, BadRecordError, Balance, JsonReader, LoadReport, Presence
+from liveroom.records.broadcast import Balance
+from liveroom.records.codec import NO_OFFSET, BadRecord, BadRecordError, JsonReader
+from liveroom.records.control import LoadReport, Presence
 from liveroom.service import Runtime
 from liveroom.settings import BroadcasterSettings
 from liveroom.topics import partition_of
@@ -51,18 +53,18 @@ class Broadcaster:
         self._committed: dict[TopicPartition, int] = {}
         self._waiting: dict[int, tuple[int, float]] = {}
         self._is_stalled = False
-        made = runtime.metrics
-        self._outcomes = {outcome: made.counter(metrics.ITEMS, outcome.value) for outcome in Outcome}
-        self._taken = made.counter(metrics.ITEMS, "taken")
-        made.exist(metrics.READER_RESTARTS, [topics.UPLINK.name], [STALLED])
-        made.exist(metrics.BAD_RECORDS, [topics.UPLINK.name], [reason.value for reason in BadRecord])
-        made.exist(metrics.DEAD_LETTERS, [reason.value for reason in BadRecord])
-        made.exist(metrics.HISTORY_LOST, [lost.value for lost in Lost])
-        made.exist(metrics.TAKEOVERS, TAKEOVER_REASONS)
+        metrics = runtime.metrics
+        self._outcomes = {outcome: metrics.counter(metric_catalog.ITEMS, outcome.value) for outcome in Outcome}
+        self._taken = metrics.counter(metric_catalog.ITEMS, "taken")
+        metrics.exist(metric_catalog.READER_RESTARTS, [topics.UPLINK.name], [STALLED])
+        metrics.exist(metric_catalog.BAD_RECORDS, [topics.UPLINK.name], [reason.value for reason in BadRecord])
+        metrics.exist(metric_catalog.DEAD_LETTERS, [reason.value for reason in BadRecord])
+        metrics.exist(metric_catalog.HISTORY_LOST, [lost.value for lost in Lost])
+        metrics.exist(metric_catalog.TAKEOVERS, TAKEOVER_REASONS)
         self._reported: dict[int, Balance] = {}
-        self._balance_off = made.gauge(metrics.BALANCE_OFF)
-        self._owned = made.gauge(metrics.PARTITIONS_OWNED)
-        self._live = made.gauge(metrics.ROOMS_LIVE)
+        self._balance_off = metrics.gauge(metric_catalog.BALANCE_OFF)
+        self._owned = metrics.gauge(metric_catalog.PARTITIONS_OWNED)
+        self._live = metrics.gauge(metric_catalog.ROOMS_LIVE)
         self._consumer = self._make_consumer()
         self._asker = self._make_asker()
         self._wait = waiting(settings.kafka, runtime, READY)
@@ -138,7 +140,7 @@ class Broadcaster:
     async def _rejoin(self, reason: str) -> None:
         """Leave the group and join it with a new client: the old one hangs (aiokafka issue 1154)."""
         log.warning("uplink_reader_restarted", reason=reason)
-        self._runtime.metrics.counter(metrics.READER_RESTARTS, topics.UPLINK.name, reason).inc()
+        self._runtime.metrics.counter(metric_catalog.READER_RESTARTS, topics.UPLINK.name, reason).inc()
         self._work_on(set())
         await close_consumer(self._consumer)
         self._consumer = self._make_consumer()
@@ -301,7 +303,7 @@ class Broadcaster:
             partition.seen_end = ends[queue[number]]
             partition.wake()
             lag = max(0, ends[uplink[number]] - max(0, partition.uplink_next))
-            self._runtime.metrics.gauge(metrics.UPLINK_LAG, str(number)).set(lag)
+            self._runtime.metrics.gauge(metric_catalog.UPLINK_LAG, str(number)).set(lag)
             self._is_stalled |= self._stalls(number, partition, ends[uplink[number]], now)
 
     def _stalls(self, number: int, partition: Partition, end: int, now: float) -> bool:
@@ -388,7 +390,7 @@ class Broadcaster:
             await reader.stop()
 
     def _bad(self, topic: str, error: BadRecordError) -> None:
-        self._runtime.metrics.counter(metrics.BAD_RECORDS, topic, error.reason.value).inc()
+        self._runtime.metrics.counter(metric_catalog.BAD_RECORDS, topic, error.reason.value).inc()
         log.warning("bad_record", topic=topic, error=str(error))
 
 

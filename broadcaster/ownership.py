@@ -1,6 +1,6 @@
 """Owning a partition of `broadcast`: how it is taken over, and how its owner stays sure that it rules. Pure.
 
-A take-over and a tenure are generators: they yield what they need (`Read`, `Append`, `Load`, `Apply`), are sent the answer, and
+A take-over and a lease are generators: they yield what they need (`Read`, `Append`, `Load`, `Apply`), are sent the answer, and
 can be broken off anywhere; the only way on is then a new take-over. Called by the partition's task (`broadcaster.partition`)
 and by the model in the tests, which runs many owners against each other. Proof sketch and picture: docs/queue.md.
 """
@@ -8,18 +8,10 @@ and by the model in the tests, which runs many owners against each other. Proof 
 from enum import Enum
 from typing import NamedTuple
 
+from liveroom.fencing import NOBODY, Judged, Placed, Ruling, Steps, judge_stretch, last_anchor, read, stamp_of, validate
 from liveroom.kinds import RecordType
-from liveroom.records import (
-    NO_OFFSET,
-    NOBODY,
-    Anchor,
-    BadRecordError,
-    Ruling,
-    SnapshotChunk,
-    decode_broadcast,
-    judge,
-)
-from liveroom.ruling import Judged, Placed, Steps, judge_stretch, last_anchor, read, stamp_of
+from liveroom.records.broadcast import Anchor, SnapshotChunk, decode_broadcast
+from liveroom.records.codec import NO_OFFSET, BadRecordError
 
 
 class Lost(Enum):
@@ -56,7 +48,7 @@ class TakenOver(NamedTuple):
     what was must be thrown away, and rooms begin again with a new epoch.
     """
 
-    tenure: "Tenure"
+    lease: "Lease"
     uplink_next: int | None
     lost: Lost | None
 
@@ -85,14 +77,14 @@ def take_over(start: int, end: int, owner: bytes, epoch_floor: int = 1) -> Steps
             break
         stop, begin = begin, anchor.anchor.claim_offset
         newest = (yield from judge_stretch(NOBODY, begin, stop)).valid
-    tenure = Tenure(judged.ruling)
+    lease = Lease(judged.ruling)
     if newest is None:
-        return TakenOver(tenure, None, Lost.BROADCAST if start > 0 else None)
+        return TakenOver(lease, None, Lost.BROADCAST if start > 0 else None)
     loaded = yield from _replay(start, claimed, newest)
     if not loaded:
-        return TakenOver(tenure, newest.anchor.uplink_next, Lost.SNAPSHOT)
-    tenure.snapshot_offset = newest.anchor.snapshot_offset
-    return TakenOver(tenure, newest.anchor.uplink_next, None)
+        return TakenOver(lease, newest.anchor.uplink_next, Lost.SNAPSHOT)
+    lease.snapshot_offset = newest.anchor.snapshot_offset
+    return TakenOver(lease, newest.anchor.uplink_next, None)
 
 
 def _replay(start: int, stop: int, newest: Placed) -> Steps[bool]:
@@ -118,8 +110,8 @@ def _replay(start: int, stop: int, newest: Placed) -> Steps[bool]:
             stamp = stamp_of(value)
             if stamp is None:
                 continue
-            ruling, counts = judge(ruling, stamp, offset)
-            if counts and stamp.type is RecordType.BATCH:
+            ruling, is_valid = validate(ruling, stamp, offset)
+            if is_valid and stamp.type is RecordType.BATCH:
                 batches.append(value)
         if batches:
             yield Apply(batches)
@@ -138,8 +130,8 @@ def _load(at: int, stop: int) -> Steps[tuple[Ruling, int] | None]:
             stamp = stamp_of(value)
             if stamp is None:
                 continue
-            ruling, counts = judge(ruling or Ruling(stamp.epoch, stamp.owner, offset), stamp, offset)
-            if not counts or (stamp.type is RecordType.CLAIM and data):
+            ruling, is_valid = validate(ruling or Ruling(stamp.epoch, stamp.owner, offset), stamp, offset)
+            if not is_valid or (stamp.type is RecordType.CLAIM and data):
                 continue
             chunk = _chunk(value)
             if chunk is None or chunk.part > len(data) or (data and chunk.snapshot_id != snapshot_id):
@@ -163,7 +155,7 @@ def _chunk(value: bytes) -> SnapshotChunk | None:
     return record if isinstance(record, SnapshotChunk) else None
 
 
-class Tenure:
+class Lease:
     """A ruling owner's place in the log.
 
     The offsets of its own appends are contiguous while nobody else writes, so it need not read its own log: after each ack

@@ -17,39 +17,33 @@ import structlog
 from aiokafka import ConsumerRecord
 from aiokafka.errors import KafkaError
 
-from broadcaster.ownership import Append, Apply, Load, Lost, TakenOver, Tenure, take_over
+from broadcaster.ownership import Append, Apply, Lease, Load, Lost, TakenOver, take_over
 from broadcaster.rooms import NOTHING, BadBodyError, Packed, Rooms, Unfit
-from liveroom import metrics, topics
+from liveroom import metric_catalog, topics
 from liveroom.audience import Audience
+from liveroom.broadcast_log import LogReader, LogReadError
+from liveroom.fencing import Steps
 from liveroom.kafka import Producer, Unsent, UnsentError, topic_name
 from liveroom.kinds import RecordType
-from liveroom.queue import LogReader, LogReadError
-from liveroom.records import (
+from liveroom.records.broadcast import (
     MAX_BROADCAST_BYTES,
     MAX_TRACED,
-    NO_OFFSET,
     OWNER_BYTES,
-    BadRecord,
-    BadRecordError,
     Balance,
     Batch,
     Claim,
-    DeadLetter,
     SnapshotChunk,
     Stamp,
     Traced,
-    Uplink,
     decode_broadcast,
-    decode_state,
-    decode_uplink,
     encode_batch,
     encode_claim,
-    encode_json,
     encode_snapshot_chunk,
-    encode_state,
     encode_traces,
 )
-from liveroom.ruling import Steps
+from liveroom.records.codec import NO_OFFSET, BadRecord, BadRecordError, encode_json
+from liveroom.records.snapshot import decode_state, encode_state
+from liveroom.records.uplink import DeadLetter, Uplink, decode_uplink
 from liveroom.service import Runtime
 from liveroom.settings import BroadcasterSettings
 from liveroom.topics import partition_of
@@ -122,7 +116,7 @@ class Partition:
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
-        self._tenure: Tenure | None = None
+        self._lease: Lease | None = None
         self._taken_to = NO_OFFSET
         self._snapshot_s = 0.0
         self._traced: list[tuple[Traced, int]] = []
@@ -131,15 +125,15 @@ class Partition:
         self._careful_to = NO_OFFSET
         self._is_alone = False
         self._tracing = runtime.tracing
-        made = runtime.metrics
-        self._batches = made.counter(metrics.BATCHES)
-        self._batch_bytes = made.histogram(metrics.BATCH_BYTES)
-        self._before = made.counter(metrics.PACKED_BYTES, "before")
-        self._after = made.counter(metrics.PACKED_BYTES, "after")
-        self._delay = made.histogram(metrics.UPLINK_DELAY)
-        self._snapshots = made.counter(metrics.SNAPSHOTS)
-        self._epoch = made.gauge(metrics.EPOCH, str(number))
-        self._takeover_s = made.histogram(metrics.TAKEOVER_SECONDS)
+        metrics = runtime.metrics
+        self._batches = metrics.counter(metric_catalog.BATCHES)
+        self._batch_bytes = metrics.histogram(metric_catalog.BATCH_BYTES)
+        self._before = metrics.counter(metric_catalog.PACKED_BYTES, "before")
+        self._after = metrics.counter(metric_catalog.PACKED_BYTES, "after")
+        self._delay = metrics.histogram(metric_catalog.UPLINK_DELAY)
+        self._snapshots = metrics.counter(metric_catalog.SNAPSHOTS)
+        self._epoch = metrics.gauge(metric_catalog.EPOCH, str(number))
+        self._takeover_s = metrics.histogram(metric_catalog.TAKEOVER_SECONDS)
 
     @property
     def balance(self) -> Balance:
@@ -195,7 +189,7 @@ class Partition:
         failures = 0  # in a row, of those that nobody foresaw
         while not _is_cancelled():
             began = time.monotonic()
-            self._runtime.metrics.counter(metrics.TAKEOVERS, reason).inc()
+            self._runtime.metrics.counter(metric_catalog.TAKEOVERS, reason).inc()
             try:
                 await self._take_over()
                 self._takeover_s.observe(time.monotonic() - began)
@@ -229,7 +223,7 @@ class Partition:
 
     def _drop(self) -> None:
         was_ruling, self.is_ruling = self.is_ruling, False
-        self._tenure = None
+        self._lease = None
         self._inbox.clear()
         self._inbox_bytes = 0
         self._traced.clear()
@@ -277,14 +271,14 @@ class Partition:
             rooms = self._history_lost(taken.lost or Lost.BROADCAST)
         self.rooms = rooms
         self.audience.tell_all_again()
-        self._tenure = taken.tenure
-        self._epoch.set(taken.tenure.epoch)
-        self._snapshot_s = time.monotonic() if taken.tenure.snapshot_offset != NO_OFFSET else float("-inf")
+        self._lease = taken.lease
+        self._epoch.set(taken.lease.epoch)
+        self._snapshot_s = time.monotonic() if taken.lease.snapshot_offset != NO_OFFSET else float("-inf")
         uplink_next = None if taken.uplink_next in {None, NO_OFFSET} else taken.uplink_next
         self._taken_to = self.uplink_next = NO_OFFSET if uplink_next is None else uplink_next
         self.seen_end = NO_OFFSET
         self.is_ruling = True
-        log.info("taken_over", partition=self.number, epoch=taken.tenure.epoch, uplink_next=uplink_next, rooms=len(rooms))
+        log.info("taken_over", partition=self.number, epoch=taken.lease.epoch, uplink_next=uplink_next, rooms=len(rooms))
         self._on_ruling(self.number, uplink_next)
 
     def _new_rooms(self, state: Any, *, floor: int) -> Rooms:
@@ -299,7 +293,7 @@ class Partition:
 
     def _history_lost(self, lost: Lost) -> Rooms:
         """Begin again, loudly, with epochs above all that were given."""
-        self._runtime.metrics.counter(metrics.HISTORY_LOST, lost.value).inc()
+        self._runtime.metrics.counter(metric_catalog.HISTORY_LOST, lost.value).inc()
         log.error("history_lost", partition=self.number, what=lost.value, then="rooms get new epochs and numbers")
         return self._new_rooms(None, floor=now_ms() // 1000)
 
@@ -334,8 +328,8 @@ class Partition:
                 self._idle.set()
 
     async def _look_around(self) -> None:
-        tenure = self._ruling()
-        if self.seen_end > tenure.next_offset and not await self._drive(tenure.up_to(self.seen_end)):
+        lease = self._ruling()
+        if self.seen_end > lease.next_offset and not await self._drive(lease.up_to(self.seen_end)):
             raise DeposedError("another claim was found in the log")
         self._tell_lost_rooms()
         now = time.monotonic()
@@ -349,7 +343,7 @@ class Partition:
         for name, why in lost[:MAX_TOLD]:
             log.error("room_lost", partition=self.number, room=name, why=why, then="it gets a new epoch and numbers")
         if lost:
-            self._runtime.metrics.counter(metrics.HISTORY_LOST, Lost.ROOM.value).inc(len(lost))
+            self._runtime.metrics.counter(metric_catalog.HISTORY_LOST, Lost.ROOM.value).inc(len(lost))
             log.error("history_lost", partition=self.number, what=Lost.ROOM.value, rooms=len(lost))
 
     async def _flush(self) -> None:
@@ -377,12 +371,12 @@ class Partition:
                 return
 
     def _encode(self, packed: Packed, uplink_next: int) -> bytes:
-        tenure = self._ruling()
+        lease = self._ruling()
         return encode_batch(
-            tenure.epoch,
-            tenure.owner,
-            tenure.anchor(uplink_next),
-            tenure.next_offset - 1,
+            lease.epoch,
+            lease.owner,
+            lease.anchor(uplink_next),
+            lease.next_offset - 1,
             now_ms(),
             packed.oldest_ms,
             packed.rooms,
@@ -455,7 +449,7 @@ class Partition:
         """
         log.warning("dead_letter", partition=letter.partition, offset=letter.offset, reason=letter.reason, detail=letter.detail)
         await self._producer.send(topics.DEAD_LETTER, encode_json(letter), timeout_s=SEND_TIMEOUT_S)
-        self._runtime.metrics.counter(metrics.DEAD_LETTERS, letter.reason).inc()
+        self._runtime.metrics.counter(metric_catalog.DEAD_LETTERS, letter.reason).inc()
 
     def _is_snapshot_due(self, is_settling: bool) -> bool:
         passed = time.monotonic() - self._snapshot_s
@@ -468,7 +462,7 @@ class Partition:
 
         An empty batch names both: nothing before it is needed any more.
         """
-        tenure, rooms = self._ruling(), self.rooms
+        lease, rooms = self._ruling(), self.rooms
         while not rooms.store(STORE_STEP):  # noqa: ASYNC110 - it works in steps, and others go on between them
             await asyncio.sleep(0)
         state = rooms.snapshot(self.audience.rooms())
@@ -478,16 +472,16 @@ class Partition:
             log.error("snapshot_too_large", partition=self.number, error=str(error))  # noqa: TRY400
             self._snapshot_s = time.monotonic()
             return
-        anchor, at_ms, snapshot_id = tenure.anchor(self.uplink_next), now_ms(), secrets.randbits(63)
-        stamp = Stamp(RecordType.SNAPSHOT, tenure.epoch, tenure.owner)
+        anchor, at_ms, snapshot_id = lease.anchor(self.uplink_next), now_ms(), secrets.randbits(63)
+        stamp = Stamp(RecordType.SNAPSHOT, lease.epoch, lease.owner)
         first = NO_OFFSET
         for part, data in enumerate(parts):
             chunk = SnapshotChunk(stamp, anchor, at_ms, snapshot_id, part, len(parts), data)
             offset = await self._write(encode_snapshot_chunk(chunk))
             first = offset if part == 0 else first
-        tenure.snapshot_offset = first
-        renewal = Claim(tenure.epoch, tenure.owner, now_ms(), self._settings.instance)
-        tenure.renewed(await self._write(encode_claim(renewal)))
+        lease.snapshot_offset = first
+        renewal = Claim(lease.epoch, lease.owner, now_ms(), self._settings.instance)
+        lease.renewed(await self._write(encode_claim(renewal)))
         await self._write(self._encode(NOTHING, self.uplink_next))
         self._snapshot_s = time.monotonic()
         self._snapshots.inc()
@@ -507,7 +501,7 @@ class Partition:
         )
 
     async def _drive(self, steps: Steps[bool]) -> bool:
-        """Run a walk of our tenure. Nearly always nobody else wrote, and it needs nothing of the log."""
+        """Run a walk of our lease. Nearly always nobody else wrote, and it needs nothing of the log."""
         try:
             asked = next(steps)
         except StopIteration as done:
@@ -515,10 +509,10 @@ class Partition:
         async with LogReader(self._settings.kafka, self.number) as reader:
             return await reader.drive(steps, asked=asked)
 
-    def _ruling(self) -> Tenure:
-        if self._tenure is None:
+    def _ruling(self) -> Lease:
+        if self._lease is None:
             raise DeposedError("not taken over")
-        return self._tenure
+        return self._lease
 
 
 def _apply(rooms: Rooms, values: Sequence[bytes]) -> None:

@@ -14,17 +14,9 @@ from broadcaster.thinning import Allowance, Candidate, choose
 from liveroom.audience import Viewers
 from liveroom.bodies import Clear
 from liveroom.kinds import CLASS_OF, Class, Kind, Role
-from liveroom.records import (
-    Item,
-    NoticeEntry,
-    RoomChange,
-    RoomEntry,
-    RoomFlags,
-    RoomState,
-    Seen,
-    Tombstone,
-    Uplink,
-)
+from liveroom.records.broadcast import NoticeEntry, RoomEntry, RoomFlags
+from liveroom.records.snapshot import RoomChange, RoomState, Seen, Tombstone
+from liveroom.records.uplink import Item, Uplink
 from liveroom.topics import room_hash
 from liveroom.wire import BatchHeader, Card, decode_header, pack_payload, payload_text, split_message
 

@@ -19,26 +19,10 @@ from liveroom.audience import Viewers
 from liveroom.bodies import Clear, Like, Sanction
 from liveroom.kinds import Kind
 from liveroom.nesting import UNDECODABLE
-from liveroom.records import (
-    MAX_MILLIS,
-    VERSION,
-    BadRecord,
-    BadRecordError,
-    Balance,
-    Batch,
-    CardEntry,
-    Item,
-    NoticeEntry,
-    PartitionState,
-    RoomChange,
-    RoomEntry,
-    RoomFlags,
-    RoomState,
-    StoredRoom,
-    Uplink,
-    decode_room,
-    encode_room,
-)
+from liveroom.records.broadcast import Balance, Batch, CardEntry, NoticeEntry, RoomEntry, RoomFlags
+from liveroom.records.codec import MAX_MILLIS, VERSION, BadRecord, BadRecordError
+from liveroom.records.snapshot import PartitionState, RoomChange, RoomState, StoredRoom, decode_room, encode_room
+from liveroom.records.uplink import Item, Uplink
 from liveroom.topics import BROADCAST, room_hash
 from liveroom.wire import Notice, encode_frame
 

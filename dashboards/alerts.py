@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Final, NamedTuple
 
 from dashboards.scrape import SERVICES
-from liveroom import metrics
+from liveroom import metric_catalog
 
 RUNBOOKS: Final = "https://github.com/liveroom/liveroom/blob/main/docs/runbooks.md"
 RELIABLE_S: Final = "3.0"
@@ -54,8 +54,8 @@ class Alert(NamedTuple):
 
 def slow_share(limit_s: str, window: str) -> str:
     """Return the share of pushes that came later than `limit_s` after acceptance."""
-    counted = f"sum(rate({metrics.FANOUT_DELAY.name}_count[{window}]))"
-    in_time = f'sum(rate({metrics.FANOUT_DELAY.name}_bucket{{le="{limit_s}"}}[{window}]))'
+    counted = f"sum(rate({metric_catalog.FANOUT_DELAY.name}_count[{window}]))"
+    in_time = f'sum(rate({metric_catalog.FANOUT_DELAY.name}_bucket{{le="{limit_s}"}}[{window}]))'
     return f"1 - {in_time} / ({counted} > 0)"
 
 
@@ -71,11 +71,11 @@ def records(windows: Windows) -> list[tuple[str, str]]:
         *((f"liveroom:late_share:{name}", slow_share(RELIABLE_S, window)) for name, window in spans.items()),
         (
             "liveroom:delay_seconds:p99",
-            f"histogram_quantile(0.99, sum by(le)(rate({metrics.FANOUT_DELAY.name}_bucket[{windows.rate}])))",
+            f"histogram_quantile(0.99, sum by(le)(rate({metric_catalog.FANOUT_DELAY.name}_bucket[{windows.rate}])))",
         ),
-        ("liveroom:viewers:sum", f"sum({metrics.CONNECTIONS.name})"),
-        ("liveroom:accepted:rate", f'sum(rate({metrics.INTERACTIONS.name}{{outcome="accepted"}}[{windows.rate}]))'),
-        ("liveroom:delivered:rate", f"sum(rate({metrics.DELIVERED_MESSAGES.name}[{windows.rate}]))"),
+        ("liveroom:viewers:sum", f"sum({metric_catalog.CONNECTIONS.name})"),
+        ("liveroom:accepted:rate", f'sum(rate({metric_catalog.INTERACTIONS.name}{{outcome="accepted"}}[{windows.rate}]))'),
+        ("liveroom:delivered:rate", f"sum(rate({metric_catalog.DELIVERED_MESSAGES.name}[{windows.rate}]))"),
     ]
 
 
@@ -84,15 +84,15 @@ def alerts(windows: Windows) -> list[Alert]:
     w = windows
     budget = 1 - OBJECTIVE
 
-    pushed = f"sum(increase({metrics.FANOUT_DELAY.name}_count[{w.recent}]))"
-    in_time = f'sum(increase({metrics.FANOUT_DELAY.name}_bucket{{le="{GIFT_S}"}}[{w.recent}]))'
-    ruled = f"(sum({metrics.PARTITIONS_OWNED.name}) or vector(0))"  # a broadcaster that is gone has no series any more
+    pushed = f"sum(increase({metric_catalog.FANOUT_DELAY.name}_count[{w.recent}]))"
+    in_time = f'sum(increase({metric_catalog.FANOUT_DELAY.name}_bucket{{le="{GIFT_S}"}}[{w.recent}]))'
+    ruled = f"(sum({metric_catalog.PARTITIONS_OWNED.name}) or vector(0))"  # a broadcaster that is gone has no series any more
 
     def burns(pace: float, short: str, long: str) -> str:
         limit = f"{pace * budget:g}"
         return f"liveroom:late_share:{short} > {limit} and liveroom:late_share:{long} > {limit}"
 
-    def grew(metric: metrics.Metric, matchers: str = "", window: str = w.recent) -> str:
+    def grew(metric: metric_catalog.Metric, matchers: str = "", window: str = w.recent) -> str:
         return f"increase({metric.name}{matchers}[{window}]) > 0"
 
     return [
@@ -119,38 +119,42 @@ def alerts(windows: Windows) -> list[Alert]:
         ),
         Alert(
             "BalanceOff",
-            f"{metrics.BALANCE_OFF.name} != 0",
+            f"{metric_catalog.BALANCE_OFF.name} != 0",
             w.hold,
             "page",
             "A broadcaster cannot account for what it took: something may be lost",
         ),
         Alert(
             "PartitionWithoutOwner",
-            f"{ruled} < max({metrics.PARTITIONS.name})",
+            f"{ruled} < max({metric_catalog.PARTITIONS.name})",
             w.blink,
             "page",
             "Rooms of a partition stand still: no broadcaster rules it",
         ),
         Alert(
-            "HistoryLost", grew(metrics.HISTORY_LOST), "0s", "page", "A partition or a room began again: its numbers were lost"
+            "HistoryLost",
+            grew(metric_catalog.HISTORY_LOST),
+            "0s",
+            "page",
+            "A partition or a room began again: its numbers were lost",
         ),
         Alert(
             "QueueReaderBehind",
-            f'{metrics.READER_LAG.name}{{topic="broadcast"}} > {BEHIND_RECORDS}',
+            f'{metric_catalog.READER_LAG.name}{{topic="broadcast"}} > {BEHIND_RECORDS}',
             w.hold,
             "page",
             "A gateway reads the queue slower than it is written: its viewers are late",
         ),
         Alert(
             "UplinkBehind",
-            f"max by(partition)({metrics.UPLINK_LAG.name}) > {BEHIND_RECORDS}",
+            f"max by(partition)({metric_catalog.UPLINK_LAG.name}) > {BEHIND_RECORDS}",
             w.hold,
             "page",
             "A broadcaster takes a partition's interactions slower than they come",
         ),
         Alert(
             "StalledConsumer",
-            grew(metrics.READER_RESTARTS, '{reason="stalled"}'),
+            grew(metric_catalog.READER_RESTARTS, '{reason="stalled"}'),
             "0s",
             "ticket",
             "A Kafka client hung and was replaced",
@@ -164,74 +168,84 @@ def alerts(windows: Windows) -> list[Alert]:
         ),
         Alert(
             "GatewayLost",
-            f'max({metrics.GATEWAYS_KNOWN.name}{{state="stale"}}) > 0',
+            f'max({metric_catalog.GATEWAYS_KNOWN.name}{{state="stale"}}) > 0',
             w.blink,
             "page",
             "A gateway reports no more: its viewers are coming back elsewhere",
         ),
         Alert(
             "NobodyHasRoom",
-            grew(metrics.ENTRIES, '{outcome="no_gateway"}', w.rate),
+            grew(metric_catalog.ENTRIES, '{outcome="no_gateway"}', w.rate),
             w.blink,
             "page",
             "Viewers are refused since no gateway has room",
         ),
         Alert(
             "AutoscalerAtMax",
-            f"max({metrics.POOL_NEEDED.name}) >= max({metrics.POOL_MAX.name})",
+            f"max({metric_catalog.POOL_NEEDED.name}) >= max({metric_catalog.POOL_MAX.name})",
             w.hold,
             "page",
             "The pool may not grow any more, and needs to",
         ),
         Alert(
             "AutoscalerLeaderless",
-            f"sum({metrics.LEADING.name}) != 1 and max({metrics.POOL_ADVISES.name}) == 0",
+            f"sum({metric_catalog.LEADING.name}) != 1 and max({metric_catalog.POOL_ADVISES.name}) == 0",
             w.hold,
             "ticket",
             "Not exactly one autoscaler decides",
         ),
         Alert(
             "AutoscalerPaused",
-            f"max({metrics.POOL_PAUSED.name}) == 1",
+            f"max({metric_catalog.POOL_PAUSED.name}) == 1",
             w.long_hold,
             "ticket",
             "An operator has paused the pool and not resumed it",
         ),
         Alert(
             "AutoscalerBlind",
-            f"sum by(instance)(rate({metrics.POOL_API_FAILURES.name}[{w.rate}])) > 0.2",
+            f"sum by(instance)(rate({metric_catalog.POOL_API_FAILURES.name}[{w.rate}])) > 0.2",
             w.hold,
             "page",
             "The Kubernetes API does not answer the autoscaler: the pool stays as it is",
         ),
         Alert(
             "WrongPodsWent",
-            grew(metrics.POOL_WRONG_PODS),
+            grew(metric_catalog.POOL_WRONG_PODS),
             "0s",
             "ticket",
             "A scale-in took gateways that had not been emptied before",
         ),
         Alert(
             "LoopLag",
-            f"histogram_quantile(0.99, sum by(le,instance)(rate({metrics.LOOP_LAG.name}_bucket[{w.rate}]))) > 0.25",
+            f"histogram_quantile(0.99, sum by(le,instance)(rate({metric_catalog.LOOP_LAG.name}_bucket[{w.rate}]))) > 0.25",
             w.hold,
             "ticket",
             "A process is too busy to be in time",
         ),
-        Alert("UnacknowledgedRecords", grew(metrics.PRODUCE_ERRORS), "0s", "ticket", "Kafka did not acknowledge records"),
+        Alert(
+            "UnacknowledgedRecords", grew(metric_catalog.PRODUCE_ERRORS), "0s", "ticket", "Kafka did not acknowledge records"
+        ),
         Alert(
             "IngressRefusesForKafka",
-            grew(metrics.REFUSALS, '{code="queue_unavailable"}', w.rate),
+            grew(metric_catalog.REFUSALS, '{code="queue_unavailable"}', w.rate),
             w.blink,
             "page",
             "Interactions are refused since Kafka does not answer",
         ),
         Alert(
-            "DeadLetters", grew(metrics.DEAD_LETTERS), "0s", "ticket", "Somebody writes records to uplink that cannot be used"
+            "DeadLetters",
+            grew(metric_catalog.DEAD_LETTERS),
+            "0s",
+            "ticket",
+            "Somebody writes records to uplink that cannot be used",
         ),
-        Alert("UnreadableRecords", grew(metrics.BAD_RECORDS), "0s", "ticket", "Records in our topics cannot be read"),
+        Alert("UnreadableRecords", grew(metric_catalog.BAD_RECORDS), "0s", "ticket", "Records in our topics cannot be read"),
         Alert(
-            "CanaryLoss", grew(metrics.CANARY_LOST), "0s", "page", "A canary did not get what it sent: viewers do not either"
+            "CanaryLoss",
+            grew(metric_catalog.CANARY_LOST),
+            "0s",
+            "page",
+            "A canary did not get what it sent: viewers do not either",
         ),
     ]
 

@@ -3,8 +3,8 @@
 from typing import Any, Final, NamedTuple
 
 from dashboards.alerts import Windows, alerts
-from liveroom import metrics
-from liveroom.metrics import Metric
+from liveroom import metric_catalog
+from liveroom.metric_catalog import Metric
 
 SCRAPE: Final = "15s"
 
@@ -24,7 +24,7 @@ def _series(metric: Metric, labels: str = "") -> str:
 
 def _delays(limit: str, late: str, all_: str) -> dict[str, str]:
     """The count of pushes, and those within a limit."""
-    name = metrics.FANOUT_DELAY.name
+    name = metric_catalog.FANOUT_DELAY.name
     return {f'{name}_bucket{{instance="a",le="{limit}"}}': late, f'{name}_count{{instance="a"}}': all_}
 
 
@@ -36,41 +36,41 @@ def _above(metric: Metric, over: str, under: str, labels: str = "") -> Case:
     return Case({_series(metric, labels): f"{over}x2000"}, {_series(metric, labels): f"{under}x2000"})
 
 
-_LAG: Final = metrics.LOOP_LAG.name
+_LAG: Final = metric_catalog.LOOP_LAG.name
 
 CASES: Final[dict[str, Case]] = {
     "ReliableLateFast": Case(_delays("3.0", "0+50x2000", "0+100x2000"), _delays("3.0", "0+100x2000", "0+100x2000"), 80),
     "ReliableLateSlow": Case(_delays("3.0", "0+99x2000", "0+100x2000"), _delays("3.0", "0+9999x2000", "0+10000x2000"), 390),
     "GiftDelay": Case(_delays("10.0", "0+99x2000", "0+100x2000"), _delays("10.0", "0+100x2000", "0+100x2000")),
-    "BalanceOff": _above(metrics.BALANCE_OFF, "1", "0"),
+    "BalanceOff": _above(metric_catalog.BALANCE_OFF, "1", "0"),
     "PartitionWithoutOwner": Case(
-        {_series(metrics.PARTITIONS_OWNED): "15x2000", _series(metrics.PARTITIONS): "16x2000"},
-        {_series(metrics.PARTITIONS_OWNED): "16x2000", _series(metrics.PARTITIONS): "16x2000"},
+        {_series(metric_catalog.PARTITIONS_OWNED): "15x2000", _series(metric_catalog.PARTITIONS): "16x2000"},
+        {_series(metric_catalog.PARTITIONS_OWNED): "16x2000", _series(metric_catalog.PARTITIONS): "16x2000"},
     ),
-    "HistoryLost": _counter(metrics.HISTORY_LOST, 'reason="room"'),
-    "QueueReaderBehind": _above(metrics.READER_LAG, "501", "500", 'topic="broadcast"'),
-    "UplinkBehind": _above(metrics.UPLINK_LAG, "501", "500", 'partition="3"'),
-    "StalledConsumer": _counter(metrics.READER_RESTARTS, 'topic="broadcast",reason="stalled"'),
+    "HistoryLost": _counter(metric_catalog.HISTORY_LOST, 'reason="room"'),
+    "QueueReaderBehind": _above(metric_catalog.READER_LAG, "501", "500", 'topic="broadcast"'),
+    "UplinkBehind": _above(metric_catalog.UPLINK_LAG, "501", "500", 'partition="3"'),
+    "StalledConsumer": _counter(metric_catalog.READER_RESTARTS, 'topic="broadcast",reason="stalled"'),
     "ServiceSilent": Case({'up{instance="a",job="edge"}': "0x2000"}, {'up{instance="a",job="edge"}': "1x2000"}),
-    "GatewayLost": _above(metrics.GATEWAYS_KNOWN, "1", "0", 'state="stale"'),
+    "GatewayLost": _above(metric_catalog.GATEWAYS_KNOWN, "1", "0", 'state="stale"'),
     "NobodyHasRoom": Case(
-        {_series(metrics.ENTRIES, 'outcome="no_gateway"'): "0+1x2000"},
-        {_series(metrics.ENTRIES, 'outcome="no_gateway"'): "7x2000"},
+        {_series(metric_catalog.ENTRIES, 'outcome="no_gateway"'): "0+1x2000"},
+        {_series(metric_catalog.ENTRIES, 'outcome="no_gateway"'): "7x2000"},
     ),
     "AutoscalerAtMax": Case(
-        {_series(metrics.POOL_NEEDED): "6x2000", _series(metrics.POOL_MAX): "6x2000"},
-        {_series(metrics.POOL_NEEDED): "5x2000", _series(metrics.POOL_MAX): "6x2000"},
+        {_series(metric_catalog.POOL_NEEDED): "6x2000", _series(metric_catalog.POOL_MAX): "6x2000"},
+        {_series(metric_catalog.POOL_NEEDED): "5x2000", _series(metric_catalog.POOL_MAX): "6x2000"},
     ),
     "AutoscalerLeaderless": Case(
-        {_series(metrics.LEADING): "0x2000", _series(metrics.POOL_ADVISES): "0x2000"},
-        {_series(metrics.LEADING): "0x2000", _series(metrics.POOL_ADVISES): "1x2000"},
+        {_series(metric_catalog.LEADING): "0x2000", _series(metric_catalog.POOL_ADVISES): "0x2000"},
+        {_series(metric_catalog.LEADING): "0x2000", _series(metric_catalog.POOL_ADVISES): "1x2000"},
     ),
-    "AutoscalerPaused": _above(metrics.POOL_PAUSED, "1", "0"),
+    "AutoscalerPaused": _above(metric_catalog.POOL_PAUSED, "1", "0"),
     "AutoscalerBlind": Case(
-        {_series(metrics.POOL_API_FAILURES, 'reason="silent"'): "0+6x2000"},
-        {_series(metrics.POOL_API_FAILURES, 'reason="conflict"'): "0+1x2000"},
+        {_series(metric_catalog.POOL_API_FAILURES, 'reason="silent"'): "0+6x2000"},
+        {_series(metric_catalog.POOL_API_FAILURES, 'reason="conflict"'): "0+1x2000"},
     ),
-    "WrongPodsWent": _counter(metrics.POOL_WRONG_PODS, ""),
+    "WrongPodsWent": _counter(metric_catalog.POOL_WRONG_PODS, ""),
     "LoopLag": Case(
         {
             f'{_LAG}_bucket{{instance="a",le="0.2"}}': "0+10x2000",
@@ -79,14 +79,14 @@ CASES: Final[dict[str, Case]] = {
         },
         {f'{_LAG}_bucket{{instance="a",le="0.01"}}': "0+100x2000", f'{_LAG}_bucket{{instance="a",le="+Inf"}}': "0+100x2000"},
     ),
-    "UnacknowledgedRecords": _counter(metrics.PRODUCE_ERRORS, 'topic="uplink",reason="timeout"'),
+    "UnacknowledgedRecords": _counter(metric_catalog.PRODUCE_ERRORS, 'topic="uplink",reason="timeout"'),
     "IngressRefusesForKafka": Case(
-        {_series(metrics.REFUSALS, 'code="queue_unavailable"'): "0+1x2000"},
-        {_series(metrics.REFUSALS, 'code="queue_unavailable"'): "7x2000"},
+        {_series(metric_catalog.REFUSALS, 'code="queue_unavailable"'): "0+1x2000"},
+        {_series(metric_catalog.REFUSALS, 'code="queue_unavailable"'): "7x2000"},
     ),
-    "DeadLetters": _counter(metrics.DEAD_LETTERS, 'reason="schema"'),
-    "UnreadableRecords": _counter(metrics.BAD_RECORDS, 'topic="gateways",reason="schema"'),
-    "CanaryLoss": _counter(metrics.CANARY_LOST, 'gateway="e1"'),
+    "DeadLetters": _counter(metric_catalog.DEAD_LETTERS, 'reason="schema"'),
+    "UnreadableRecords": _counter(metric_catalog.BAD_RECORDS, 'topic="gateways",reason="schema"'),
+    "CanaryLoss": _counter(metric_catalog.CANARY_LOST, 'gateway="e1"'),
 }
 
 

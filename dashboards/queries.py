@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from liveroom.metrics import Metric, Shape
+from liveroom.metric_catalog import Metric, Shape
 
 # Every target has the labels `job` (the service), `instance` and `cluster`: dashboards/prometheus/prometheus.yml sets them.
 SHOWN: Final = 'cluster=~"$cluster",instance=~"$instance"'

@@ -20,8 +20,9 @@ import msgspec
 FOLDER: Final = Path(__file__).resolve().parent
 sys.path.insert(0, str(FOLDER.parent))
 
-from ingress import actions, openapi  # noqa: E402
-from liveroom import bodies, closecodes, errors, kinds, metrics, records, settings, topics, wire  # noqa: E402
+from ingress import openapi, permissions  # noqa: E402
+from liveroom import bodies, closecodes, errors, kinds, metric_catalog, settings, topics, wire  # noqa: E402
+from liveroom.records import broadcast, codec, control, snapshot, uplink  # noqa: E402
 
 _BLOCK: Final = re.compile(r"(<!-- generated: (?P<name>[a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -173,13 +174,13 @@ def _code(default: str) -> str:
 
 def _metrics() -> str:
     groups = [
-        ("every service", metrics.EVERYWHERE),
-        ("ingress", metrics.INGRESS),
-        ("broadcaster", metrics.BROADCASTER),
-        ("edge", metrics.EDGE),
-        ("scheduler", metrics.SCHEDULER),
-        ("autoscaler", metrics.AUTOSCALER),
-        ("canary", metrics.CANARY),
+        ("every service", metric_catalog.EVERYWHERE),
+        ("ingress", metric_catalog.INGRESS),
+        ("broadcaster", metric_catalog.BROADCASTER),
+        ("edge", metric_catalog.EDGE),
+        ("scheduler", metric_catalog.SCHEDULER),
+        ("autoscaler", metric_catalog.AUTOSCALER),
+        ("canary", metric_catalog.CANARY),
     ]
     parts = []
     for title, made in groups:
@@ -197,18 +198,18 @@ def _layouts() -> str:
 
     parts = []
     for title, layout, names in (
-        ("head of every record", records._STAMP, ("magic", "version", "type", "epoch", "owner")),
-        ("anchor, after the head of BATCH and SNAPSHOT", records._ANCHOR, records.Anchor._fields),
-        ("CLAIM, after the head", records._CLAIM, ("at_ms", "instance_bytes")),
+        ("head of every record", broadcast._STAMP, ("magic", "version", "type", "epoch", "owner")),
+        ("anchor, after the head of BATCH and SNAPSHOT", broadcast._ANCHOR, broadcast.Anchor._fields),
+        ("CLAIM, after the head", broadcast._CLAIM, ("at_ms", "instance_bytes")),
         (
             "BATCH, after the anchor",
-            records._BATCH,
-            ("pos", "at_ms", "oldest_ms", "clock_ms", *records.Balance.__struct_fields__, "rooms", "notices", "cards"),
+            broadcast._BATCH,
+            ("pos", "at_ms", "oldest_ms", "clock_ms", *broadcast.Balance.__struct_fields__, "rooms", "notices", "cards"),
         ),
-        ("room entry", records.ROOM_ENTRY, records.RoomEntry._fields),
-        ("notice entry", records.NOTICE_ENTRY, records.NoticeEntry._fields),
-        ("card entry", records.CARD_ENTRY, records.CardEntry._fields),
-        ("SNAPSHOT, after the anchor", records._SNAPSHOT, ("at_ms", "snapshot_id", "part", "parts")),
+        ("room entry", broadcast.ROOM_ENTRY, broadcast.RoomEntry._fields),
+        ("notice entry", broadcast.NOTICE_ENTRY, broadcast.NoticeEntry._fields),
+        ("card entry", broadcast.CARD_ENTRY, broadcast.CardEntry._fields),
+        ("SNAPSHOT, after the anchor", broadcast._SNAPSHOT, ("at_ms", "snapshot_id", "part", "parts")),
     ):
         parts.append(f"### {title}\n{fields(layout.format, names, layout.size)}")
     return "\n".join(parts)
@@ -226,15 +227,18 @@ def _interactions() -> str:
             kinds.CLASS_OF[each.kind].value.replace("_", " "),
             each.about,
             _who(each.roles),
-            ", ".join(f"`{state.value}`" for state in actions.State if state in each.stopped_by),
+            ", ".join(f"`{state.value}`" for state in permissions.Restriction if state in each.stopped_by),
         )
-        for each in actions.INTERACTIONS
+        for each in permissions.INTERACTIONS
     )
     return _table(("path", "kind", "class", "what", "who", "stopped by"), rows)
 
 
 def _acts() -> str:
-    rows = ((f"`{each.method} {each.path.removeprefix('/v1')}`", each.about, _who(each.roles)) for each in actions.ROUTES)
+    rows = (
+        (f"`{each.method} {each.path.removeprefix('/v1')}`", each.about, _who(each.roles))
+        for each in permissions.COMMAND_ROUTES
+    )
     return _table(("call (below `/v1`)", "what", "who"), rows)
 
 
@@ -242,27 +246,27 @@ BLOCKS: Final[dict[str, Callable[[], str]]] = {
     "topics": _topics,
     "kinds": _kinds,
     "roles": lambda: ", ".join(f"`{role.value}`" for role in kinds.Role) + ".\n",
-    "bad-record-reasons": lambda: ", ".join(f"`{reason.value}`" for reason in records.BadRecord) + ".\n",
-    "uplink-fields": lambda: _structs(records.Uplink, records.Item),
+    "bad-record-reasons": lambda: ", ".join(f"`{reason.value}`" for reason in codec.BadRecord) + ".\n",
+    "uplink-fields": lambda: _structs(uplink.Uplink, uplink.Item),
     "bodies": lambda: _structs(*dict.fromkeys(bodies.BODY_OF.values()), bodies.Clear, bodies.Sanction),
     "broadcast-layouts": _layouts,
     "state-fields": lambda: _structs(
-        records.PartitionState,
-        records.Balance,
-        records.RoomState,
-        records.RoomSettings,
-        records.RoomChange,
-        records.Tombstone,
-        records.Seen,
+        snapshot.PartitionState,
+        broadcast.Balance,
+        snapshot.RoomState,
+        snapshot.RoomSettings,
+        snapshot.RoomChange,
+        snapshot.Tombstone,
+        snapshot.Seen,
     ),
     "json-records": lambda: _structs(
-        records.Presence,
-        records.LoadReport,
-        records.Limits,
-        records.Order,
-        records.Moderation,
-        records.DeadLetter,
-        records.Audit,
+        control.Presence,
+        control.LoadReport,
+        control.Limits,
+        control.Order,
+        control.Moderation,
+        uplink.DeadLetter,
+        control.Audit,
     ),
     "server-frames": lambda: _structs(
         wire.Hello,
@@ -332,7 +336,7 @@ def _schema(title: str, *of: Any) -> str:
 
 
 def _uplink_schema() -> str:
-    schema = records.schemas()
+    schema = uplink.schemas()
     head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "a record of the topic uplink"}
     return json.dumps(_tidy(head | schema), indent=2, ensure_ascii=False) + "\n"
 

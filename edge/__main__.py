@@ -9,16 +9,23 @@ from typing import Final
 
 import structlog
 
+from edge.drain import Drain
+from edge.fanout import FanOut
+from edge.gateway import Gateway
 from edge.hub import Hub
-from edge.kafka import Reporter, fan_out, follow_orders, report_presence
+from edge.kafka import follow_broadcast
+from edge.keepalive import KeepAlive
+from edge.load_report import LoadReporter
+from edge.orders import follow_orders
+from edge.presence_report import report_presence
 from edge.pulls import Pulls
-from edge.server import Server
+from edge.upgrade import Upgrades
 from liveroom import service, topics
+from liveroom.broadcast_log import QueueReader
+from liveroom.consumers import RULES_READ, follow_rules
 from liveroom.files import watch
-from liveroom.follow import RULES_READ, follow_rules
 from liveroom.kafka import TOPICS_S, Producer, TopicReader, ensure_topics, waiting
 from liveroom.moderation import Rules
-from liveroom.queue import QueueReader
 from liveroom.service import Runtime, read_first
 from liveroom.settings import EdgeSettings
 from liveroom.web import serve
@@ -52,9 +59,11 @@ def allow_connections(wanted: int) -> None:
 async def run(settings: EdgeSettings, runtime: Runtime) -> None:
     """Serve until told to stop, then move the viewers away."""
     allow_connections(settings.max_connections)
-    hub, rules = Hub(), Rules()
-    server = Server(settings, hub, rules, runtime, generation=time.time_ns() // 1_000_000)
-    server.use(await read_first(settings.read_ticket_keys))
+    rules = Rules()
+    gateway = Gateway(settings, Hub(), rules, runtime.metrics, generation=time.time_ns() // 1_000_000)
+    upgrades = Upgrades(gateway, runtime)
+    keepalive, drain, fan_out = KeepAlive(gateway, upgrades), Drain(gateway), FanOut(gateway, runtime)
+    upgrades.use(await read_first(settings.read_ticket_keys))
     tls = await read_first(partial(tls_context, settings))
     wait = waiting(settings.kafka, runtime, KAFKA)
     await wait.until(partial(ensure_topics, settings.kafka, topics.ALL, TOPICS_S))
@@ -65,28 +74,28 @@ async def run(settings: EdgeSettings, runtime: Runtime) -> None:
         await wait.until(producer.start)
         await wait.until(queue.start)
         runtime.ready(KAFKA)
-        pulls = Pulls(server, runtime, queue.next_offset)
+        pulls = Pulls(gateway, upgrades, runtime, queue.next_offset)
         async with (
-            serve(server.app, settings.host, settings.port, tls=tls) as (runner, port),
+            serve(upgrades.app, settings.host, settings.port, tls=tls) as (runner, port),
             asyncio.TaskGroup() as tasks,
         ):
-            reporter = Reporter(settings, server, runtime, port)
+            reporter = LoadReporter(gateway, fan_out, runtime, port)
             working = [
-                tasks.create_task(fan_out(queue, server, runtime)),
-                tasks.create_task(follow_orders(orders, server, runtime)),
-                tasks.create_task(follow_rules(settings.kafka, rules, runtime, server.on_rule)),
-                tasks.create_task(watch([settings.ticket_keys_file], settings.read_ticket_keys, server.use)),
+                tasks.create_task(follow_broadcast(queue, fan_out)),
+                tasks.create_task(follow_orders(orders, drain, runtime)),
+                tasks.create_task(follow_rules(settings.kafka, rules, runtime, gateway.on_rule)),
+                tasks.create_task(watch([settings.ticket_keys_file], settings.read_ticket_keys, upgrades.use)),
                 tasks.create_task(reporter.run(producer)),
-                tasks.create_task(report_presence(hub, server, producer)),
-                tasks.create_task(server.keep_time(lambda: runner.server.connections if runner.server else ())),
+                tasks.create_task(report_presence(gateway, producer)),
+                tasks.create_task(keepalive.run(lambda: runner.server.connections if runner.server else ())),
             ]
             log.info("listening", host=settings.host, port=port)
             runtime.ready("listening")
             await runtime.stopping.wait()
-            server.stop_moving()
-            server.draining = True
+            drain.stop()
+            gateway.draining = True
             await reporter.report(producer)
-            await server.drain()
+            await drain.drain()
             await pulls.close()
             for task in working:
                 task.cancel()

@@ -1,7 +1,7 @@
 """The opening handshake of RFC 6455, section 4.2: what a viewer's upgrade must say, and the answer to it.
 
 Owns the check of the headers and the text of the `101`. Refuses with a problem whatever is no handshake of version 13. Pure.
-The server calls it.
+`edge.upgrade` calls it.
 """
 
 import base64
@@ -33,7 +33,7 @@ class Handshake(NamedTuple):
     deflates: bool
 
 
-def shake(headers: Headers) -> Handshake:
+def accept(headers: Headers) -> Handshake:
     """Return the answer to an upgrade, or raise the problem: upgrade_required, bad_request."""
     if "websocket" not in _tokens(headers.getall("Upgrade", [])) or "upgrade" not in _tokens(headers.getall("Connection", [])):
         raise ProblemError(Code.UPGRADE_REQUIRED)

@@ -1,18 +1,16 @@
-"""Who is in which room on this gateway, and the fan-out of a batch to them.
+"""Who is in which room on this gateway, and the fan-out of a batch to them. Pure.
 
-Owns the room -> connection map. No I/O of its own: it hands finished frames to `Member.push`. A room exists here while
-somebody is in it, and `LINGER_S` more. Called by the reader of the queue (`deliver`) and the server (`join`, `leave`, `drop`).
+Owns the room -> connection map. No I/O of its own: it hands finished frames to `Subscriber.push`. A room exists here while
+somebody is in it, and `LINGER_S` more. Called by the fan-out (`deliver`) and the gateway (`add_pending`, `enter`, `leave`).
 """
 
 import heapq
 from collections.abc import Generator, Iterable
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple
 
-from edge.frames import Frames
-from edge.room import RING_BYTES, Room
-from liveroom.closecodes import Close
-from liveroom.kinds import Role
-from liveroom.records import CARD_ENTRY, NOTICE_ENTRY, ROOM_ENTRY, Batch, RoomFlags
+from edge.prepared_batch import PreparedBatch
+from edge.room import RING_BYTES, NotSent, Room, Subscriber
+from liveroom.records.broadcast import CARD_ENTRY, NOTICE_ENTRY, ROOM_ENTRY, Batch, RoomFlags
 from liveroom.topics import room_hash
 
 SLICE: Final = 1000  # pushes between two looks at the loop: 5 to 10 ms
@@ -24,30 +22,9 @@ _DISSOLVED: Final = int(RoomFlags.DISSOLVED)
 _KICK: Final = b'"kind":"kick"'  # in a text these quotes would be escaped
 
 
-class Member(Protocol):
-    """A viewer's connection, as the hub needs it."""
-
-    user: str
-    user_hash: int
-    role: Role
-    rooms: dict[int, Room]
-    form: int
-
-    def push(self, frames: Frames) -> int:
-        """Send a batch, or what a slow viewer gets of it; return the bytes sent (0: skipped, below: it is gone)."""
-
-    def send(self, text: bytes) -> None:
-        """Send a text of its own."""
-
-    def close(self, code: Close, reason: str = "", /) -> None:
-        """Say why, and end."""
-
-    def replay(self, frames: Frames, *, is_whole: bool) -> None:
-        """Send all of a batch or its reliable part, however slow the viewer is."""
-
-
 class Delivered(NamedTuple):
-    """What one BATCH was to this gateway. `wasted_bytes`: payloads of rooms not here. `carded`: rooms with a new card.
+    """What one BATCH was to this gateway. `wasted_bytes`: payloads of rooms not here. `with_snapshot`: rooms with
+    a new one.
 
     `dissolved`: rooms that are closed with it; `kicked`: (room, user) hashes of who is put out. `failed`: rooms whose part
     could not be handled, and why: it is passed over, and nobody else notices.
@@ -60,7 +37,7 @@ class Delivered(NamedTuple):
     skipped: int
     wasted_bytes: int
     gaps: int
-    carded: tuple[Room, ...] = ()
+    with_snapshot: tuple[Room, ...] = ()
     dissolved: tuple[Room, ...] = ()
     kicked: tuple[tuple[int, int], ...] = ()
     failed: tuple[tuple[Room, Exception], ...] = ()
@@ -73,7 +50,7 @@ class Hub:
         self.rooms: dict[int, Room] = {}
         self.changed: dict[str, None] = {}
         self._vacant: dict[Room, None] = {}
-        self._by_user: dict[int, dict[Member, int]] = {}
+        self._by_user: dict[int, dict[Subscriber, int]] = {}
 
     @property
     def users(self) -> int:
@@ -98,12 +75,12 @@ class Hub:
         counted = ((len(room.members) + len(room.waiting), room.name) for room in self.rooms.values())
         return [(name, connections) for connections, name in heapq.nlargest(count, counted) if connections]
 
-    def devices(self, user: int) -> list[Member]:
+    def devices(self, user: int) -> list[Subscriber]:
         """Return the connections of a user."""
         return list(self._by_user.get(user, ()))
 
     # ---- who is where
-    def knock(self, member: Member, name: str, now_s: float) -> Room:
+    def add_pending(self, member: Subscriber, name: str, now_s: float) -> Room:
         """Let a member wait for a room: it counts as there, and is pushed nothing. Whoever is in already stays in."""
         hash_ = room_hash(name)
         room = self.rooms.get(hash_)
@@ -118,12 +95,12 @@ class Hub:
             devices[member] = devices.get(member, 0) + 1
         return room
 
-    def enter(self, member: Member, room: Room) -> None:
+    def enter(self, member: Subscriber, room: Room) -> None:
         """Push the room's batches to a member that waits for it, from the next one on."""
         if room.waiting.pop(member, None) is not None:
             room.members[member] = None
 
-    def leave(self, member: Member, name: str, now_s: float) -> bool:
+    def leave(self, member: Subscriber, name: str, now_s: float) -> bool:
         """Take a member out of a room; say whether it was in it."""
         room = member.rooms.pop(room_hash(name), None)
         if room is None:
@@ -143,7 +120,7 @@ class Hub:
             del self._by_user[member.user_hash]
         return True
 
-    def drop(self, member: Member, now_s: float) -> None:
+    def drop(self, member: Subscriber, now_s: float) -> None:
         """Take a member out of all its rooms: its connection is gone."""
         for room in list(member.rooms.values()):
             self.leave(member, room.name, now_s)
@@ -175,7 +152,7 @@ class Hub:
                 wasted += size
                 start = end
                 continue
-            frames = Frames(
+            prepared = PreparedBatch(
                 bytes(body[start:end]),
                 reliable_size,
                 is_deflated=bool(flags & _DEFLATED),
@@ -189,13 +166,13 @@ class Hub:
             start = end
             if flags & _DISSOLVED:
                 dissolved.append(room)
-            gaps += room.take(frames, epoch, pos, min(RING_BYTES, RINGS_BYTES // len(local)))
+            gaps += room.take(prepared, epoch, pos, min(RING_BYTES, RINGS_BYTES // len(local)))
             rooms += 1
             frames_before = frames_sent
             members = list(room.members)
             try:
-                if frames.has_clear:
-                    yield from room.clear(list(frames.clears()))
+                if prepared.has_clear:
+                    yield from room.clear(list(prepared.clears()))
                     members = [member for member in members if member in room.members]  # some may have left meanwhile
                 for begin in range(0, len(members), SLICE):
                     part = members[begin : begin + SLICE]
@@ -204,15 +181,15 @@ class Hub:
                         pushed = 0
                         part = [member for member in part if member in room.members]  # some may have left meanwhile
                     pushed += len(part)
-                    pushes = _push(frames, part)
+                    pushes = _push(prepared, part)
                     frames_sent += pushes[0]
                     sent_bytes += pushes[1]
                     skipped += pushes[2]
             except Exception as error:  # noqa: BLE001 - whatever is wrong with one room's part must stay in that room
-                room.pass_over(frames)
+                room.pass_over(prepared)
                 failed.append((room, error))
             messages_sent += messages * (frames_sent - frames_before)
-        carded = self._take_cards(batch, pos, offset, now_s, failed) if batch.card_entries else ()
+        with_snapshot = self._take_snapshots(batch, pos, offset, now_s, failed) if batch.card_entries else ()
         kicked = self._notify(batch, start) if batch.notice_entries else ()
         return Delivered(
             rooms,
@@ -222,7 +199,7 @@ class Hub:
             skipped,
             wasted,
             gaps,
-            carded,
+            with_snapshot,
             tuple(dissolved),
             kicked,
             tuple(failed),
@@ -243,37 +220,37 @@ class Hub:
                 kicked.append((room_, user))
         return tuple(kicked)
 
-    def _take_cards(
+    def _take_snapshots(
         self, batch: Batch, pos: str, offset: int, now_s: float, failed: list[tuple[Room, Exception]]
     ) -> tuple[Room, ...]:
         start = len(batch.body) - sum(size for _, size in CARD_ENTRY.iter_unpack(batch.card_entries))
-        carded: list[Room] = []
+        with_snapshot: list[Room] = []
         for hash_, size in CARD_ENTRY.iter_unpack(batch.card_entries):
             room = self.rooms.get(hash_)
             if room is not None:
                 try:
-                    room.take_card(bytes(batch.body[start : start + size]), pos, offset, now_s)
+                    room.take_snapshot(bytes(batch.body[start : start + size]), pos, offset, now_s)
                 except Exception as error:  # noqa: BLE001 - as in `deliver`
                     failed.append((room, error))
                 else:
-                    carded.append(room)
+                    with_snapshot.append(room)
             start += size
-        return tuple(carded)
+        return tuple(with_snapshot)
 
 
-def _push(frames: Frames, members: Iterable[Member]) -> tuple[int, int, int]:
+def _push(prepared: PreparedBatch, members: Iterable[Subscriber]) -> tuple[int, int, int]:
     """Push a batch to members; return how many were sent it, the bytes sent, and how many skipped it."""
     sent = sent_bytes = skipped = 0
     for member in members:
-        size = member.push(frames)
+        size = member.push(prepared)
         if size > 0:
             sent_bytes += size
             sent += 1
-        elif not size:
+        elif size == NotSent.SKIPPED:
             skipped += 1
     return sent, sent_bytes, skipped
 
 
-def waiting_too_long(rooms: Iterable[Room], now_s: float, wait_s: float) -> list[tuple[Member, Room]]:
+def waiting_too_long(rooms: Iterable[Room], now_s: float, wait_s: float) -> list[tuple[Subscriber, Room]]:
     """Return who waits for a room for longer than that."""
     return [(member, room) for room in rooms for member, since_s in room.waiting.items() if now_s - since_s >= wait_s]

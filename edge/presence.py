@@ -1,13 +1,13 @@
 """Which rooms' audiences to report, and when. Pure.
 
-Owns the pace: at once when a room gets its first viewer here (its card is wanted) or loses its last one, else at most every
+Owns the pace: at once when a room gets its first viewer here (its snapshot is wanted) or loses its last one, else at most every
 2 s, and again every `PRESENCE_INTERVAL_S` so that a new owner knows all rooms soon. Called by the edge's reporter.
 """
 
 from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
-from liveroom.records import PRESENCE_INTERVAL_S
+from liveroom.records.control import PRESENCE_INTERVAL_S
 
 MIN_INTERVAL_S: Final = 2.0
 

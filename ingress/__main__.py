@@ -3,23 +3,28 @@
 import asyncio
 from collections.abc import Coroutine
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import structlog
 
-from ingress.acts import Acts
-from ingress.announcing import Announcer
+from ingress.admission import Admission
+from ingress.announcements import AnnouncementService
 from ingress.app import App
-from ingress.entrance import Entrance
-from ingress.kafka import READY, LogQueue
+from ingress.auto_moderation import AutoModeration
+from ingress.kafka import READY, KafkaLogWriter
+from ingress.log import LogWriter
+from ingress.moderation import ModerationService
+from ingress.moderation_api import ModerationApi
+from ingress.rate_limits import RateLimits, rates_of
 from ingress.review import Reviewer
-from ingress.roomstate import RoomStates
-from ingress.words import Libraries, Library, WordAction, read_library
+from ingress.room_policy import RoomPolicy
+from ingress.room_status import RoomStatusService
+from ingress.words import WordAction, WordLibraries, WordLibrary, read_library
 from liveroom import service
+from liveroom.consumers import RULES_READ, follow_rules
 from liveroom.files import watch
-from liveroom.follow import RULES_READ, follow_rules
 from liveroom.moderation import Rules
-from liveroom.records import Moderation, RuleKind
+from liveroom.records.control import Moderation, RuleKind
 from liveroom.service import Runtime, read_first
 from liveroom.settings import IngressSettings
 from liveroom.tokens import Verifier
@@ -29,12 +34,45 @@ _ANSWER_S: Final = 0.5  # to write the answers after the last ack
 log = structlog.get_logger()
 
 
-def read_word_files(settings: IngressSettings) -> Library:
+def read_word_files(settings: IngressSettings) -> WordLibrary:
     """Return the library that the files make together; raise OSError or LibraryError where one cannot be used."""
     words: dict[str, WordAction] = {}
     for path in settings.word_files:
         words |= read_library(path.read_text())
-    return Library(words)
+    return WordLibrary(words)
+
+
+class Parts(NamedTuple):
+    """The parts of an ingress that are used, or ended, from outside."""
+
+    app: App
+    auto_moderation: AutoModeration
+    announcements: AnnouncementService
+    statuses: RoomStatusService
+    reviewer: Reviewer
+
+    async def close(self) -> None:
+        """End what is under way, when no request is any more."""
+        for part in (self.auto_moderation, self.announcements, self.statuses, self.reviewer):
+            await part.close()
+
+
+def build(
+    settings: IngressSettings, runtime: Runtime, verifier: Verifier, rules: Rules, words: WordLibraries, writer: LogWriter
+) -> Parts:
+    """Return an ingress that keeps to these rules and words, and writes to this log; nothing runs yet."""
+    metrics = runtime.metrics
+    limits = RateLimits(rates_of(settings))
+    moderation = ModerationService(writer, rules, metrics)
+    auto_moderation = AutoModeration(settings, rules, moderation)
+    reviewer = Reviewer(settings, metrics)
+    admission = Admission(
+        RoomPolicy(rules), limits, words, auto_moderation, reviewer, writer, metrics, max_waiting=settings.max_waiting
+    )
+    announcements = AnnouncementService(settings, writer, runtime)
+    statuses = RoomStatusService(settings, writer, rules)
+    api = ModerationApi(moderation, limits, rules, statuses, announcements)
+    return Parts(App(settings, verifier, admission, api, runtime), auto_moderation, announcements, statuses, reviewer)
 
 
 async def _after(connected: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
@@ -52,38 +90,33 @@ async def run(settings: IngressSettings, runtime: Runtime) -> None:
     The port is open at once: while Kafka is away requests get 503, `/readyz` says why, and nothing crashes.
     """
     verifier = Verifier(await read_first(settings.read_token_keys), settings.token_leeway_s)
-    rules, queue = Rules(), LogQueue(settings, runtime)
-    libraries = Libraries(rules.words)
-    libraries.use_files(await read_first(partial(read_word_files, settings)))
-    reviewer = Reviewer(settings, runtime.metrics)
-    entrance = Entrance(settings, queue, rules, libraries, reviewer, runtime.metrics)
-    announcer = Announcer(settings, queue, runtime)
-    states = RoomStates(settings, queue, rules)
-    app = App(settings, verifier, entrance, Acts(entrance.desk, entrance.gate, rules, states, announcer), runtime)
+    rules, writer = Rules(), KafkaLogWriter(settings, runtime)
+    words = WordLibraries(rules.words)
+    words.use_files(await read_first(partial(read_word_files, settings)))
+    parts = build(settings, runtime, verifier, rules, words, writer)
 
     def on_rule(rule: Moderation) -> None:
         if rule.kind is RuleKind.WORD:
-            libraries.changed(rule.room)
+            words.changed(rule.room)
 
     async with asyncio.TaskGroup() as tasks:
         working = [
-            tasks.create_task(queue.watch()),
-            tasks.create_task(_after(queue.connected, follow_rules(settings.kafka, rules, runtime, on_rule))),
-            tasks.create_task(_after(queue.connected, announcer.follow_presence())),
-            tasks.create_task(_after(queue.connected, announcer.follow_gateways())),
+            tasks.create_task(writer.watch()),
+            tasks.create_task(_after(writer.connected, follow_rules(settings.kafka, rules, runtime, on_rule))),
+            tasks.create_task(_after(writer.connected, parts.announcements.follow_presence())),
+            tasks.create_task(_after(writer.connected, parts.announcements.follow_gateways())),
             tasks.create_task(watch([settings.token_keys_file], settings.read_token_keys, verifier.use)),
-            tasks.create_task(watch(settings.word_files, lambda: read_word_files(settings), libraries.use_files)),
+            tasks.create_task(watch(settings.word_files, lambda: read_word_files(settings), words.use_files)),
         ]
         drain_s = settings.ack_timeout_s + _ANSWER_S
-        async with serve(app.web, settings.host, settings.port, shutdown_timeout_s=drain_s) as (_, port):
+        async with serve(parts.app.web, settings.host, settings.port, shutdown_timeout_s=drain_s) as (_, port):
             log.info("listening", port=port)
             await runtime.stopping.wait()
-            log.info("stopping", waiting=queue.waiting)
+            log.info("stopping", waiting=writer.waiting)
         for task in working:
             task.cancel()
-    for part in (entrance, announcer, states, reviewer):
-        await part.close()
-    await queue.stop()
+    await parts.close()
+    await writer.stop()
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The ingress over HTTP: routes, who sends, reading bodies within limits, answers, metrics.
 
-Owns what is HTTP: tokens, media types, slow bodies, 202. Refuses everything over `max_waiting`. Called by `__main__`; what is
-done with an interaction is `entrance`'s, what hosts do `acts`'.
+Owns what is HTTP: tokens, media types, slow bodies, 202. Refuses what comes without a token, too slowly or too large. Called by
+`__main__`; what is done with an interaction is up to `admission`, what hosts do up to `moderation_api`.
 """
 
 import asyncio
@@ -14,12 +14,11 @@ import msgspec
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from ingress import checks, openapi
-from ingress.actions import BY_ACT, ROUTES, Act, Route
-from ingress.acts import Acts, Asked
-from ingress.checks import Outcome
-from ingress.entrance import Entrance, outcome_of
-from liveroom import metrics
+from ingress import openapi, requests, responses
+from ingress.admission import Admission, SendOutcome, outcome_of
+from ingress.moderation_api import CommandRequest, ModerationApi
+from ingress.permissions import BY_COMMAND, COMMAND_ROUTES, Command, CommandRoute
+from liveroom import metric_catalog
 from liveroom.errors import Code, ProblemError
 from liveroom.service import Runtime
 from liveroom.settings import IngressSettings
@@ -33,18 +32,20 @@ _BODILESS: Final = frozenset({"GET", "DELETE"})
 class App:
     """All routes of the public port."""
 
-    def __init__(self, settings: IngressSettings, verifier: Verifier, entrance: Entrance, acts: Acts, runtime: Runtime) -> None:
+    def __init__(
+        self, settings: IngressSettings, verifier: Verifier, admission: Admission, api: ModerationApi, runtime: Runtime
+    ) -> None:
         self._settings = settings
         self._verifier = verifier
-        self._entrance = entrance
-        self._acts = acts
-        self._made = made = runtime.metrics
+        self._admission = admission
+        self._api = api
+        self._metrics = metrics = runtime.metrics
         self._tracing = runtime.tracing
         self._document = openapi.encoded()
-        refusals = {code: made.counter(metrics.REFUSALS, code.value) for code in Code}
+        refusals = {code: metrics.counter(metric_catalog.REFUSALS, code.value) for code in Code}
         self._counts = {
-            name: {outcome: made.counter(metrics.INTERACTIONS, name, outcome.value) for outcome in Outcome}
-            for name in (route.name for route in checks.ROUTES)
+            name: {outcome: metrics.counter(metric_catalog.INTERACTIONS, name, outcome.value) for outcome in SendOutcome}
+            for name in (route.name for route in requests.SEND_ROUTES)
         }
         self._refusals = refusals
         self.web = web.Application(
@@ -52,26 +53,26 @@ class App:
             client_max_size=settings.max_body_bytes,
         )
         router = self.web.router
-        for kind in checks.ROUTES:
+        for kind in requests.SEND_ROUTES:
             router.add_post(f"/v1/rooms/{{room}}/{kind.path}", self._interaction(kind), expect_handler=_expect)
-        for route in ROUTES:
-            handler = self._timed(route.act.value, self._bulk if route.act is Act.BULK else self._act(route))
+        for route in COMMAND_ROUTES:
+            handler = self._timed(route.command.value, self._bulk if route.command is Command.BULK else self._command(route))
             path = route.path.replace("{word}", "{word:(?s:.+)}")
             router.add_route(route.method, path, handler, expect_handler=_expect)
         router.add_get("/v1/openapi.json", self._openapi)
 
     # ---- interactions
-    def _interaction(self, route: checks.AnyRoute) -> Callable[[web.Request], Awaitable[web.Response]]:
+    def _interaction(self, route: requests.SendRoute) -> Callable[[web.Request], Awaitable[web.Response]]:
         """Return the handler of one kind: 202 after the ack, else a problem."""
-        counts, entrance = self._counts[route.name], self._entrance
-        seconds = self._made.histogram(metrics.INGRESS_SECONDS, route.path)
+        counts, admission = self._counts[route.name], self._admission
+        seconds = self._metrics.histogram(metric_catalog.INGRESS_SECONDS, route.path)
 
         async def handle(request: web.Request) -> web.Response:
             began_s = time.perf_counter()
-            outcome = Outcome.REFUSED
+            outcome = SendOutcome.REFUSED
             try:
                 user, body = await self._read(request, self._settings.max_body_bytes)
-                draft = checks.draft(
+                draft = requests.parse(
                     route,
                     request.match_info["room"],
                     user,
@@ -79,12 +80,12 @@ class App:
                     header_id=request.headers.get("Idempotency-Key"),
                     new_id=secrets.token_hex(8),
                 )
-                outcome = Outcome.UNKNOWN  # until the ack, whatever happens
-                written, at_ms = await entrance.enter(route.name, draft)
-                outcome = Outcome.ACCEPTED
-                self._trace(route.name, draft, began_s)
+                outcome = SendOutcome.UNKNOWN  # until the ack, whatever happens
+                written, at_ms = await admission.admit(draft)
+                outcome = SendOutcome.ACCEPTED
+                self._trace(draft, began_s)
                 text = _changed_text(draft, written)
-                return json_response(checks.answer(checks.Accepted(draft.id, draft.room, route.name, at_ms, text)), 202)
+                return json_response(responses.encode(responses.Accepted(draft.id, draft.room, route.name, at_ms, text)), 202)
             except ProblemError as problem:
                 outcome = outcome_of(problem)
                 raise
@@ -95,57 +96,57 @@ class App:
         return handle
 
     async def _bulk(self, request: web.Request) -> web.Response:
-        user, body = await self._read(request, checks.MAX_BULK_BYTES)
-        if user.role not in BY_ACT[Act.BULK].roles:
+        user, body = await self._read(request, requests.MAX_BULK_BYTES)
+        if user.role not in BY_COMMAND[Command.BULK].roles:
             raise ProblemError(Code.FORBIDDEN, f"a {user.role.value} may not publish in bulk")
-        made, began_s = secrets.token_hex(8), time.perf_counter()
-        drafts = [_drafted(raw, user, f"{made}.{number}") for number, raw in enumerate(checks.read_bulk(body))]
-        good = [draft for draft in drafts if isinstance(draft, checks.Draft)]
-        outcomes = iter(await self._entrance.enter_many(good))
-        results: list[checks.BulkResult] = []
+        new_id, began_s = secrets.token_hex(8), time.perf_counter()
+        drafts = [_drafted(raw, user, f"{new_id}.{number}") for number, raw in enumerate(requests.read_bulk(body))]
+        good = [draft for draft in drafts if isinstance(draft, requests.Draft)]
+        outcomes = iter(await self._admission.admit_many(good))
+        results: list[responses.BulkResult] = []
         for draft in drafts:
             if isinstance(draft, ProblemError):
                 results.append(self._refused(draft))
                 continue
             written = next(outcomes)
-            outcome = outcome_of(written) if isinstance(written, ProblemError) else Outcome.ACCEPTED
-            if outcome is Outcome.ACCEPTED:
-                self._trace(draft.bodies[0].interaction.kind.value, draft, began_s)
-            self._counts[draft.bodies[0].interaction.kind.value][outcome].inc()
-            results.append(self._refused(written) if isinstance(written, ProblemError) else checks.BulkResult(draft.id))
+            outcome = outcome_of(written) if isinstance(written, ProblemError) else SendOutcome.ACCEPTED
+            if outcome is SendOutcome.ACCEPTED:
+                self._trace(draft, began_s)
+            self._counts[draft.name][outcome].inc()
+            results.append(self._refused(written) if isinstance(written, ProblemError) else responses.BulkResult(draft.id))
         accepted = sum(not result.code for result in results)
-        return json_response(checks.answer(checks.BulkAnswer(accepted, results)))
+        return json_response(responses.encode(responses.BulkAnswer(accepted, results)))
 
-    def _trace(self, kind: str, draft: checks.Draft, began_s: float) -> None:
+    def _trace(self, draft: requests.Draft, began_s: float) -> None:
         """Tell of an interaction that was accepted, if it is one of those that are traced."""
         if self._tracing is None or (trace := self._tracing.trace_of(draft.room, draft.id)) is None:
             return
         now_ns = time.time_ns()
         began_ns = now_ns - int((time.perf_counter() - began_s) * 1e9)
-        self._tracing.begin(trace, "ingress accept", began_ns, now_ns, kind=kind, room=draft.room, id=draft.id)
+        self._tracing.begin(trace, "ingress accept", began_ns, now_ns, kind=draft.name, room=draft.room, id=draft.id)
 
-    def _refused(self, problem: ProblemError) -> checks.BulkResult:
+    def _refused(self, problem: ProblemError) -> responses.BulkResult:
         self._refusals[problem.code].inc()
-        return checks.BulkResult(code=problem.code.value, detail=problem.detail, retry_after_s=problem.retry_after_s)
+        return responses.BulkResult(code=problem.code.value, detail=problem.detail, retry_after_s=problem.retry_after_s)
 
-    # ---- acts
-    def _act(self, route: Route) -> Callable[[web.Request], Awaitable[web.Response]]:
+    # ---- commands
+    def _command(self, route: CommandRoute) -> Callable[[web.Request], Awaitable[web.Response]]:
         async def handle(request: web.Request) -> web.Response:
-            acts = self._acts
+            api = self._api
             if route.method in _BODILESS:
                 user, body = self._verifier.bearer(request.headers.get("Authorization"), time.time()), b""
             else:
                 user, body = await self._read(request, self._settings.max_body_bytes)
-            acts.check(route.act, request.match_info.get("room"), user)
-            status, answer = await acts.answer(Asked(route.act, request, user, body))
-            return json_response(checks.answer(answer), status)
+            api.check(route.command, request.match_info.get("room"), user)
+            status, answer = await api.answer(CommandRequest(route.command, request, user, body))
+            return json_response(responses.encode(answer), status)
 
         return handle
 
     def _timed(
         self, name: str, handler: Callable[[web.Request], Awaitable[web.Response]]
     ) -> Callable[[web.Request], Awaitable[web.Response]]:
-        seconds = self._made.histogram(metrics.INGRESS_SECONDS, name)
+        seconds = self._metrics.histogram(metric_catalog.INGRESS_SECONDS, name)
 
         async def handle(request: web.Request) -> web.Response:
             began_s = time.perf_counter()
@@ -163,9 +164,9 @@ class App:
     async def _read(self, request: web.Request, max_bytes: int) -> tuple[User, bytes]:
         """Return who sends, and the body; cheap checks first."""
         headers = request.headers
-        checks.check_size(request.content_length, max_bytes)
+        requests.check_size(request.content_length, max_bytes)
         user = self._verifier.bearer(headers.get("Authorization"), time.time())
-        checks.check_media_type(headers.get("Content-Type"))
+        requests.check_media_type(headers.get("Content-Type"))
         if max_bytes != self._settings.max_body_bytes:
             request = request.clone(client_max_size=max_bytes)
         return user, await self._body(request)
@@ -186,16 +187,16 @@ class App:
             raise ProblemError(Code.BAD_REQUEST, str(error)) from None
 
 
-def _drafted(raw: msgspec.Raw, service: User, new_id: str) -> checks.Draft | ProblemError:
+def _drafted(raw: msgspec.Raw, service: User, new_id: str) -> requests.Draft | ProblemError:
     try:
-        return checks.draft_bulk(raw, service, new_id)
+        return requests.parse_bulk_item(raw, service, new_id)
     except ProblemError as problem:
         return problem
 
 
-def _changed_text(draft: checks.Draft, written: checks.Draft) -> str:
+def _changed_text(draft: requests.Draft, written: requests.Draft) -> str:
     """Return the text of a danmaku where it was changed on its way in."""
-    return "" if written is draft or draft.package else str(written.bodies[0].data.text)
+    return "" if draft.package or written == draft else str(written.items[0].data.text)
 
 
 async def _expect(_: web.Request) -> None:

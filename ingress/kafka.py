@@ -1,8 +1,8 @@
-"""The queue behind the ingress: `uplink`, connected with retries for as long as it takes.
+"""The log behind the ingress, connected with retries for as long as it takes.
 
 Owns the producer and whether Kafka counts as ready. Refuses (`UnsentError`) everything while not connected, and what gets no
 ack in time.
-Called by `app` (`put`) and `__main__` (`watch`, `stop`).
+Called through `log.LogWriter` by all that write, and by `__main__` (`watch`, `stop`).
 """
 
 import asyncio
@@ -27,7 +27,7 @@ _PROBE_S: Final = 5.0
 log = structlog.get_logger()
 
 
-class LogQueue:
+class KafkaLogWriter:
     """Writes records and waits for their acks. `waiting`: how many are under way; the caller bounds it."""
 
     def __init__(self, settings: IngressSettings, runtime: Runtime) -> None:

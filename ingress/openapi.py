@@ -6,15 +6,15 @@ from typing import Any, Final
 
 import msgspec
 
-from ingress import checks
-from ingress.actions import ROUTES, Act, Interaction, Route
-from ingress.acts import REQUESTS, Announced, HeldList, WordList
-from ingress.desk import Done
-from ingress.roomstate import RoomReport
+from ingress import requests, responses
+from ingress.moderation import Done
+from ingress.moderation_api import REQUESTS, Announced, HeldList, WordList
+from ingress.permissions import COMMAND_ROUTES, Command, CommandRoute, Interaction
+from ingress.room_status import RoomReport
 from liveroom import __version__
 from liveroom.errors import TABLE, Code
 from liveroom.kinds import CLASS_OF, Role
-from liveroom.records import MAX_PACKAGE_ITEMS
+from liveroom.records.uplink import MAX_PACKAGE_ITEMS
 
 _REF: Final = "#/components/schemas/{name}"
 _ROOM: Final[dict[str, Any]] = {
@@ -147,55 +147,55 @@ def _body(name: str, schema: type[msgspec.Struct]) -> dict[str, Any]:
     return {"required": True, "content": {"application/json": content}}
 
 
-def _interaction(route: checks.AnyRoute, interaction: Interaction | None) -> dict[str, Any]:
+def _interaction(route: requests.SendRoute, interaction: Interaction | None) -> dict[str, Any]:
     roles = interaction.roles if interaction is not None else frozenset(Role) - {Role.GUEST}
     about = (
         f"{interaction.about} ({CLASS_OF[interaction.kind].value})"
         if interaction is not None
         else "Send several, which stay together"
     )
-    answers = _responses("202", checks.Accepted, (*_ALWAYS, Code.ROOM_INVALID, *_BODY, *_SENDING))
+    answers = _responses("202", responses.Accepted, (*_ALWAYS, Code.ROOM_INVALID, *_BODY, *_SENDING))
     operation = _operation(f"send_{route.name}", about, roles, [_ROOM, _KEY], answers)
     return operation | {"requestBody": _body(route.name, route.request)}
 
 
-def _act(route: Route) -> dict[str, Any]:
-    act, parameters = (
-        route.act,
+def _command(route: CommandRoute) -> dict[str, Any]:
+    command, parameters = (
+        route.command,
         [each for part, each in (("{room}", _ROOM), ("{user}", _USER), ("{word}", _WORD)) if part in route.path],
     )
-    if act in {Act.MUTES, Act.BANS}:
+    if command in {Command.MUTES, Command.BANS}:
         parameters += [_LIMIT, _AFTER]
     codes = list(_ALWAYS)
     if "{room}" in route.path or "{user}" in route.path:
         codes.append(Code.ROOM_INVALID)
-    if act is Act.STATE or act is Act.ANNOUNCE:
+    if command is Command.STATE or command is Command.ANNOUNCE:
         codes.append(Code.NOT_READY)
-    if act in {Act.SET_ROOM_WORD, Act.SET_WORD}:
+    if command in {Command.SET_ROOM_WORD, Command.SET_WORD}:
         codes.append(Code.LIMIT)
     body = {}
-    if act in _REQUESTS:
+    if command in _REQUESTS:
         codes += _BODY
-        body = {"requestBody": _body(act.value, _REQUESTS[act])}
+        body = {"requestBody": _body(command.value, _REQUESTS[command])}
         parameters = [*parameters, _KEY]
     elif route.method == "DELETE":
         codes += [Code.SCHEMA, Code.QUEUE_UNAVAILABLE]
         parameters = [*parameters, _KEY]
-    answer = _ANSWERS.get(act, Done)
+    answer = _ANSWERS.get(command, Done)
     status = "202" if issubclass(answer, Done) else "200"
-    return _operation(act.value, route.about, route.roles, parameters, _responses(status, answer, codes)) | body
+    return _operation(command.value, route.about, route.roles, parameters, _responses(status, answer, codes)) | body
 
 
-_ANSWERS: Final[dict[Act, type[msgspec.Struct]]] = {
-    Act.STATE: RoomReport,
-    Act.MUTES: HeldList,
-    Act.BANS: HeldList,
-    Act.ROOM_WORDS: WordList,
-    Act.WORDS: WordList,
-    Act.ANNOUNCE: Announced,
-    Act.BULK: checks.BulkAnswer,
+_ANSWERS: Final[dict[Command, type[msgspec.Struct]]] = {
+    Command.STATE: RoomReport,
+    Command.MUTES: HeldList,
+    Command.BANS: HeldList,
+    Command.ROOM_WORDS: WordList,
+    Command.WORDS: WordList,
+    Command.ANNOUNCE: Announced,
+    Command.BULK: responses.BulkAnswer,
 }
-_REQUESTS: Final = REQUESTS | {Act.BULK: checks.BulkRequest}
+_REQUESTS: Final = REQUESTS | {Command.BULK: requests.BulkRequest}
 _PROBLEM: Final = {
     "type": "object",
     "description": "A refusal (RFC 9457). Programs branch on `code`.",
@@ -215,24 +215,24 @@ _PROBLEM: Final = {
 def document() -> dict[str, Any]:
     """Return the document."""
     paths: dict[str, dict[str, Any]] = {}
-    for kind in checks.ROUTES:
-        interaction = kind.interaction if isinstance(kind, checks.Route) else None
+    for kind in requests.SEND_ROUTES:
+        interaction = kind.interaction if isinstance(kind, requests.InteractionRoute) else None
         paths[f"/v1/rooms/{{room}}/{kind.path}"] = {"post": _interaction(kind, interaction)}
-    for route in ROUTES:
-        paths.setdefault(route.path, {})[route.method.lower()] = _act(route)
+    for route in COMMAND_ROUTES:
+        paths.setdefault(route.path, {})[route.method.lower()] = _command(route)
     types: list[type[msgspec.Struct]] = [
-        *(kind.request for kind in checks.ROUTES),
+        *(kind.request for kind in requests.SEND_ROUTES),
         *_REQUESTS.values(),
         *_ANSWERS.values(),
-        checks.Accepted,
-        checks.BulkItem,
+        responses.Accepted,
+        requests.BulkItem,
         Done,
     ]
     _, schemas = msgspec.json.schema_components(types, ref_template=_REF)
     schemas["BulkRequest"]["properties"]["items"] = {
         "type": "array",
         "minItems": 1,
-        "maxItems": checks.MAX_BULK_ITEMS,
+        "maxItems": requests.MAX_BULK_ITEMS,
         "items": {"$ref": _REF.format(name="BulkItem")},
     }
     schemas["PackageRequest"]["properties"]["items"] |= {"minItems": 1, "maxItems": MAX_PACKAGE_ITEMS}

@@ -1,7 +1,7 @@
 """The review hook: an HTTP service of somebody else that looks at every danmaku before it goes on.
 
 Owns its time limit and what is done when it does not answer: after some failures in a row it is not asked for a while (a
-circuit breaker), and the configured fallback decides. Refuses with `review`. Called by `app` after the words.
+circuit breaker), and the configured fallback decides. Refuses with `review`. Called by `admission` after the words.
 """
 
 import asyncio
@@ -13,9 +13,9 @@ import aiohttp
 import msgspec
 import structlog
 
-from liveroom import metrics
+from liveroom import metric_catalog
 from liveroom.errors import Code, ProblemError
-from liveroom.service import Metrics
+from liveroom.registry import Metrics
 from liveroom.settings import IngressSettings
 
 FAILURES: Final = 5
@@ -25,7 +25,7 @@ MAX_ANSWER_BYTES: Final = 16 * 1024
 log = structlog.get_logger()
 
 
-class Decision(Enum):
+class ReviewDecision(Enum):
     """What a review comes to."""
 
     ALLOW = "allow"
@@ -33,7 +33,7 @@ class Decision(Enum):
     CHANGE = "change"
 
 
-class Question(msgspec.Struct, frozen=True):
+class ReviewQuestion(msgspec.Struct, frozen=True):
     """What the hook is asked, as a POST of JSON."""
 
     room: str
@@ -44,15 +44,15 @@ class Question(msgspec.Struct, frozen=True):
     text: str
 
 
-class Answer(msgspec.Struct, frozen=True):
+class ReviewAnswer(msgspec.Struct, frozen=True):
     """What it answers with 200. `text`: with `change`, 1 to 200 characters; `why`: told to the sender."""
 
-    action: Decision
+    action: ReviewDecision
     text: str = ""
     why: str = ""
 
 
-class Breaker:
+class CircuitBreaker:
     """Closed: ask. After `FAILURES` in a row open: do not ask for `OPEN_S`, then ask once and see. Pure."""
 
     def __init__(self) -> None:
@@ -80,21 +80,21 @@ class Breaker:
 
 
 _encode: Final = msgspec.json.Encoder().encode
-_decoder: Final = msgspec.json.Decoder(Answer)
+_decoder: Final = msgspec.json.Decoder(ReviewAnswer)
 _MAX_TEXT: Final = 200
 
 
 class Reviewer:
     """Asks the hook. Without a `review_url` everything is allowed."""
 
-    def __init__(self, settings: IngressSettings, made: Metrics) -> None:
+    def __init__(self, settings: IngressSettings, metrics: Metrics) -> None:
         self._url = settings.review_url
         self._timeout_s = settings.review_timeout_s
-        self._fallback = Decision(settings.review_fallback)
-        self._breaker = Breaker()
+        self._fallback = ReviewDecision(settings.review_fallback)
+        self._breaker = CircuitBreaker()
         self._asking = 0
         self._http: aiohttp.ClientSession | None = None
-        self._counts = {name: made.counter(metrics.REVIEWS, name) for name in metrics.REVIEW_OUTCOMES}
+        self._counts = {name: metrics.counter(metric_catalog.REVIEWS, name) for name in metric_catalog.REVIEW_OUTCOMES}
 
     @property
     def is_on(self) -> bool:
@@ -106,20 +106,20 @@ class Reviewer:
         if self._http is not None:
             await self._http.close()
 
-    async def review(self, question: Question) -> str:
+    async def review(self, question: ReviewQuestion) -> str:
         """Return the text as it may go on; raise a problem where it may not."""
         answer = await self._ask(question)
         if answer is None:
             self._counts["fallback"].inc()
-            if self._fallback is Decision.REFUSE:
+            if self._fallback is ReviewDecision.REFUSE:
                 raise ProblemError(Code.REVIEW, "the review does not answer", retry_after_s=OPEN_S)
             return question.text
         self._counts[answer.action.value].inc()
-        if answer.action is Decision.REFUSE:
+        if answer.action is ReviewDecision.REFUSE:
             raise ProblemError(Code.REVIEW, answer.why[:_MAX_TEXT])
-        return answer.text if answer.action is Decision.CHANGE else question.text
+        return answer.text if answer.action is ReviewDecision.CHANGE else question.text
 
-    async def _ask(self, question: Question) -> Answer | None:
+    async def _ask(self, question: ReviewQuestion) -> ReviewAnswer | None:
         if self._asking >= MAX_AT_ONCE or not self._breaker.may_ask(time.monotonic()):
             return None
         if self._http is None:
@@ -142,9 +142,9 @@ class Reviewer:
         return answer
 
 
-def _parse(body: bytes) -> Answer:
+def _parse(body: bytes) -> ReviewAnswer:
     answer = _decoder.decode(body)
-    if answer.action is Decision.CHANGE and not 1 <= len(answer.text) <= _MAX_TEXT:
+    if answer.action is ReviewDecision.CHANGE and not 1 <= len(answer.text) <= _MAX_TEXT:
         raise ValueError(f"a changed text of {len(answer.text)} characters")
     return answer
 

@@ -8,7 +8,6 @@ as a whole word only ("ass" is not in "class"), with `*` before or behind it als
 
 import re
 import unicodedata
-from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from enum import Enum
@@ -71,7 +70,7 @@ class LibraryError(ValueError):
     """A line of a library that cannot be used; the message says which and why."""
 
 
-class Verdict(NamedTuple):
+class WordVerdict(NamedTuple):
     """What the words in a text come to. `text`: as it may go on. `words`: those found."""
 
     action: WordAction
@@ -79,7 +78,7 @@ class Verdict(NamedTuple):
     words: tuple[str, ...]
 
 
-class _Entry(NamedTuple):
+class _LibraryWord(NamedTuple):
     """A word as it is searched: in its normal form, whether it must begin and end as a word."""
 
     word: str
@@ -150,18 +149,18 @@ def check_word(word: str) -> str:
     return word
 
 
-class Library:
+class WordLibrary:
     """Words that can be searched for all at once."""
 
     def __init__(self, words: Mapping[str, WordAction]) -> None:
-        self._entries: list[_Entry] = []
+        self._entries: list[_LibraryWord] = []
         patterns: list[str] = []
         for word, action in words.items():
             bare = word.strip(_INNER)
             pattern = normal(bare)
             is_latin = _LATIN.match(pattern) is not None
             bound = is_latin and not word.startswith(_INNER), is_latin and not word.endswith(_INNER)
-            self._entries.append(_Entry(word, action, *bound))
+            self._entries.append(_LibraryWord(word, action, *bound))
             patterns.append(pattern)
         self._search = AhoCorasick(patterns, matchkind=MatchKind.Standard) if patterns else None
 
@@ -175,7 +174,7 @@ class Library:
         """
         return self._search.find_matches_as_indexes(text, overlapping=True) if self._search is not None else ()
 
-    def confirm(self, found: tuple[int, int, int], text: str, origins: Sequence[int]) -> tuple[_Entry, int, int] | None:
+    def confirm(self, found: tuple[int, int, int], text: str, origins: Sequence[int]) -> tuple[_LibraryWord, int, int] | None:
         """Return a word that was found, and where it begins and ends in `text`; None where it is a part of another word."""
         number, start, stop = found
         entry = self._entries[number]
@@ -204,7 +203,7 @@ def usable(rules: Mapping[str, str]) -> dict[str, WordAction]:
     return words
 
 
-def _verdict(text: str, form: str, libraries: Iterable[Library]) -> Verdict | None:
+def _verdict(text: str, form: str, libraries: Iterable[WordLibrary]) -> WordVerdict | None:
     """Say what the words in a text come to; None: all that were found in its normal form are parts of other words."""
     origins = _origins(text)
     found = [
@@ -220,10 +219,10 @@ def _verdict(text: str, form: str, libraries: Iterable[Library]) -> Verdict | No
     for entry, begin, end in found:
         if entry.action is not WordAction.COUNT:
             masked[begin:end] = MASK * (end - begin)
-    return Verdict(action, "".join(masked), tuple(dict.fromkeys(entry.word for entry, _, _ in found)))
+    return WordVerdict(action, "".join(masked), tuple(dict.fromkeys(entry.word for entry, _, _ in found)))
 
 
-class Libraries:
+class WordLibraries:
     """All libraries of an ingress: of the files, of operators for all rooms, of hosts for theirs.
 
     `rules`: words by room, and "*".
@@ -231,10 +230,10 @@ class Libraries:
 
     def __init__(self, rules: Mapping[str, Mapping[str, str]]) -> None:
         self._rules = rules
-        self._files: tuple[Library, ...] = ()
-        self._set: dict[str, Library] = {}
+        self._files: tuple[WordLibrary, ...] = ()
+        self._set: dict[str, WordLibrary] = {}
 
-    def use_files(self, files: Library) -> None:
+    def use_files(self, files: WordLibrary) -> None:
         """Take what the files hold."""
         self._files = (files,)
 
@@ -242,7 +241,7 @@ class Libraries:
         """Words of this room (or "*") have changed: make its library anew when it is needed."""
         self._set.pop(room, None)
 
-    def judge(self, room: str, text: str) -> Verdict | None:
+    def judge(self, room: str, text: str) -> WordVerdict | None:
         """Say what the words in a text come to in this room; None: it has none."""
         libraries = self._files if not self._rules else self._of(room)
         form = text.translate(_LETTERS)
@@ -251,37 +250,11 @@ class Libraries:
                 return _verdict(text, form, libraries)
         return None
 
-    def _of(self, room: str) -> tuple[Library, ...]:
+    def _of(self, room: str) -> tuple[WordLibrary, ...]:
         return *self._files, *(self._library(name) for name in (EVERYWHERE, room) if name in self._rules)
 
-    def _library(self, room: str) -> Library:
+    def _library(self, room: str) -> WordLibrary:
         library = self._set.get(room)
         if library is None:
-            library = self._set[room] = Library(usable(self._rules[room]))
+            library = self._set[room] = WordLibrary(usable(self._rules[room]))
         return library
-
-
-class Offences:
-    """Counts what each one did in the last `window_s`, and says when it is `limit`; then begins anew. `limit` 0: never."""
-
-    def __init__(self, limit: int, window_s: float) -> None:
-        self._limit = limit
-        self._window_s = window_s
-        self._at: dict[tuple[str, ...], deque[float]] = {}
-        self._swept_s = 0.0
-
-    def add(self, who: tuple[str, ...], now_s: float) -> bool:
-        """Count one; say whether it is the last one."""
-        if not self._limit:
-            return False
-        if now_s - self._swept_s > self._window_s:
-            self._swept_s = now_s
-            self._at = {key: at for key, at in self._at.items() if at[-1] > now_s - self._window_s}
-        at = self._at.setdefault(who, deque())
-        while at and at[0] <= now_s - self._window_s:
-            at.popleft()
-        at.append(now_s)
-        if len(at) < self._limit:
-            return False
-        del self._at[who]
-        return True

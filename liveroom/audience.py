@@ -7,7 +7,7 @@ started anew since, counts for nothing. Called by the partition's task with its 
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from liveroom.records import Presence
+from liveroom.records.control import Presence
 
 TELL_INTERVAL_S: Final = 1.0
 GATEWAY_SILENCE_S: Final = 10.0

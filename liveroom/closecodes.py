@@ -1,4 +1,4 @@
-"""Why a connection ends: one table of WebSocket close codes, for the edge, the SDKs and the docs. Data only."""
+"""Why a connection ends: one table of WebSocket close codes, for the edge, the SDKs and the docs. Data only, pure."""
 
 from dataclasses import dataclass
 from enum import IntEnum

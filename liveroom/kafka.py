@@ -28,9 +28,10 @@ from aiokafka.errors import (
 from aiokafka.helpers import create_ssl_context
 from aiokafka.protocol.metadata import MetadataRequest
 
-from liveroom import metrics, topics
-from liveroom.records import BadRecord
-from liveroom.service import Metrics, Runtime, StartError
+from liveroom import metric_catalog, topics
+from liveroom.records.codec import BadRecord
+from liveroom.registry import Metrics
+from liveroom.service import Runtime, StartError
 from liveroom.settings import KafkaSettings
 from liveroom.topics import Topic, partition_of
 from liveroom.waiting import PassingError, Waiting, in_words, passes
@@ -213,7 +214,7 @@ class Producer:
     waits longer than its time-out.
     """
 
-    def __init__(self, settings: KafkaSettings, made: Metrics, writes: Iterable[Topic] = (), linger_ms: int = 0) -> None:
+    def __init__(self, settings: KafkaSettings, metrics: Metrics, writes: Iterable[Topic] = (), linger_ms: int = 0) -> None:
         self._settings = settings
         self._linger_ms = linger_ms
         self._inner: AIOKafkaProducer | None = None
@@ -221,11 +222,11 @@ class Producer:
         self._replacing = asyncio.Lock()
         self._replacements: set[asyncio.Task[None]] = set()
         self._closings: set[asyncio.Task[None]] = set()
-        self._metrics = made
+        self._metrics = metrics
         names = [topic.name for topic in writes]
-        self._seconds = {name: made.histogram(metrics.PRODUCE_SECONDS, name) for name in names}
-        made.exist(metrics.PRODUCE_ERRORS, names, [reason.value for reason in Unsent])
-        made.exist(metrics.PRODUCER_REPLACED, [RECYCLED])
+        self._seconds = {name: metrics.histogram(metric_catalog.PRODUCE_SECONDS, name) for name in names}
+        metrics.exist(metric_catalog.PRODUCE_ERRORS, names, [reason.value for reason in Unsent])
+        metrics.exist(metric_catalog.PRODUCER_REPLACED, [RECYCLED])
 
     async def start(self) -> None:
         """Connect; raises KafkaError when no broker answers in time."""
@@ -356,7 +357,7 @@ class Producer:
         return self._unsent(topic, Unsent.BROKEN, repr(error))
 
     def _unsent(self, topic: Topic, reason: Unsent, detail: str) -> UnsentError:
-        self._metrics.counter(metrics.PRODUCE_ERRORS, topic.name, reason.value).inc()
+        self._metrics.counter(metric_catalog.PRODUCE_ERRORS, topic.name, reason.value).inc()
         return UnsentError(reason, detail)
 
     def _acked(self, topic: Topic, began: float, records: int) -> None:
@@ -364,7 +365,7 @@ class Producer:
             return
         seconds = self._seconds.get(topic.name)
         if seconds is None:
-            seconds = self._seconds[topic.name] = self._metrics.histogram(metrics.PRODUCE_SECONDS, topic.name)
+            seconds = self._seconds[topic.name] = self._metrics.histogram(metric_catalog.PRODUCE_SECONDS, topic.name)
         seconds.observe(time.perf_counter() - began)
         self._sent += records
         if self._sent >= RECYCLE_AFTER and self._inner is not None:
@@ -381,7 +382,7 @@ class Producer:
             if self._inner is not old:
                 return  # somebody was faster, or it was stopped
             log.warning("producer_replaced", reason=reason)
-            self._metrics.counter(metrics.PRODUCER_REPLACED, reason).inc()
+            self._metrics.counter(metric_catalog.PRODUCER_REPLACED, reason).inc()
             try:
                 made = await self._make()
             except (KafkaError, OSError) as error:
@@ -479,14 +480,14 @@ class TopicReader:
     Used by gateways (`broadcast`), schedulers (`gateways`) and whoever holds state from a compacted topic.
     """
 
-    def __init__(self, settings: KafkaSettings, topic: Topic, made: Metrics, *, from_beginning: bool = False) -> None:
+    def __init__(self, settings: KafkaSettings, topic: Topic, metrics: Metrics, *, from_beginning: bool = False) -> None:
         self._settings = settings
         self._topic = topic
         self._name = topic_name(settings, topic)
         self._from_beginning = from_beginning
-        self._metrics = made
-        made.exist(metrics.READER_RESTARTS, [topic.name], [STALLED, OUT_OF_RANGE])
-        made.exist(metrics.BAD_RECORDS, [topic.name], [reason.value for reason in BadRecord])
+        self._metrics = metrics
+        metrics.exist(metric_catalog.READER_RESTARTS, [topic.name], [STALLED, OUT_OF_RANGE])
+        metrics.exist(metric_catalog.BAD_RECORDS, [topic.name], [reason.value for reason in BadRecord])
         self._inner: AIOKafkaConsumer | None = None
         self._ends: dict[TopicPartition, int] = {}
         self.positions: dict[TopicPartition, int] = {}
@@ -548,7 +549,7 @@ class TopicReader:
 
         at least once a second an empty list, so that callers can look around.
         """
-        lag = self._metrics.gauge(metrics.READER_LAG, self._topic.name)
+        lag = self._metrics.gauge(metric_catalog.READER_LAG, self._topic.name)
         moved = time.monotonic()
         while (inner := self._inner) is not None:
             try:
@@ -587,7 +588,7 @@ class TopicReader:
 
     async def _reopen(self, reason: str) -> None:
         log.warning("reader_restarted", topic=self._name, reason=reason)
-        self._metrics.counter(metrics.READER_RESTARTS, self._topic.name, reason).inc()
+        self._metrics.counter(metric_catalog.READER_RESTARTS, self._topic.name, reason).inc()
         old, self._inner = self._inner, None
         if old is not None:
             await close_consumer(old)
@@ -612,4 +613,4 @@ class TopicReader:
                 log.error("records_missed", topic=self._name, partition=tp.partition, wanted=self.positions[tp], found=place)
             self.positions[tp] = place
             inner.seek(tp, place)
-        self._metrics.counter(metrics.READER_RESTARTS, self._topic.name, OUT_OF_RANGE).inc()
+        self._metrics.counter(metric_catalog.READER_RESTARTS, self._topic.name, OUT_OF_RANGE).inc()

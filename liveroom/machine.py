@@ -1,30 +1,28 @@
 """What the machine does, read when somebody asks for metrics. Blocks a moment: to be called in a thread."""
 
 import os
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import psutil
 from prometheus_client import Counter
 
-from liveroom import metrics
-
-if TYPE_CHECKING:
-    from liveroom.service import Metrics
+from liveroom import metric_catalog
+from liveroom.registry import Metrics
 
 DIRECTIONS: Final = ("in", "out")
 OPERATIONS: Final = ("read", "write")
 
 
 class Machine:
-    """Keeps the gauges and counters of `made`. On systems that do not tell a number it stays at 0."""
+    """Keeps the gauges and counters of `metrics`. On systems that do not tell a number it stays at 0."""
 
-    def __init__(self, made: "Metrics") -> None:
-        self._load = made.gauge(metrics.MACHINE_LOAD)
-        self._memory = made.gauge(metrics.MACHINE_MEMORY)
-        self._bytes = [made.counter(metrics.MACHINE_BYTES, direction) for direction in DIRECTIONS]
-        self._packets = [made.counter(metrics.MACHINE_PACKETS, direction) for direction in DIRECTIONS]
-        self._operations = [made.counter(metrics.MACHINE_IO, operation) for operation in OPERATIONS]
-        made.gauge(metrics.MACHINE_CORES).set(os.cpu_count() or 1)
+    def __init__(self, metrics: Metrics) -> None:
+        self._load = metrics.gauge(metric_catalog.MACHINE_LOAD)
+        self._memory = metrics.gauge(metric_catalog.MACHINE_MEMORY)
+        self._bytes = [metrics.counter(metric_catalog.MACHINE_BYTES, direction) for direction in DIRECTIONS]
+        self._packets = [metrics.counter(metric_catalog.MACHINE_PACKETS, direction) for direction in DIRECTIONS]
+        self._operations = [metrics.counter(metric_catalog.MACHINE_IO, operation) for operation in OPERATIONS]
+        metrics.gauge(metric_catalog.MACHINE_CORES).set(os.cpu_count() or 1)
 
     def read(self) -> None:
         """Bring all up to date."""

@@ -11,7 +11,9 @@ from typing import Final
 
 import msgspec
 
-from liveroom.records import BadRecord, BadRecordError, Moderation, RoomChange, RoomSettings, RuleKind
+from liveroom.records.codec import BadRecord, BadRecordError
+from liveroom.records.control import Moderation, RuleKind
+from liveroom.records.snapshot import RoomChange, RoomSettings
 from liveroom.topics import rule_key
 
 EVERYWHERE: Final = "*"

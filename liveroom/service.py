@@ -9,13 +9,12 @@ deadline, close. Any exception ends the process with 1 and a log line. What pass
 import argparse
 import asyncio
 import gc
-import itertools
 import logging
 import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import prometheus_client as prometheus
@@ -24,10 +23,10 @@ from aiohttp import web
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from pydantic import ValidationError
 
-from liveroom import __version__, metrics
+from liveroom import __version__, metric_catalog
 from liveroom.debug import Debug
 from liveroom.machine import Machine
-from liveroom.metrics import Metric, Shape
+from liveroom.registry import Metrics
 from liveroom.settings import ServiceSettings, fields
 from liveroom.web import ListenError, serve
 
@@ -47,59 +46,13 @@ class StartError(Exception):
     """What ends a start, because it does not pass by itself; the message says in one line what is wrong."""
 
 
-class Metrics:
-    """A service's metrics, made from the contract. Resolve labels once, outside loops."""
-
-    def __init__(self, service: str) -> None:
-        self.registry = prometheus.CollectorRegistry()
-        prometheus.ProcessCollector(registry=self.registry)
-        prometheus.GCCollector(registry=self.registry)
-        self._made: dict[str, Any] = {m.name: self._make(m) for m in metrics.BY_SERVICE[service]}
-        self.gauge(metrics.BUILD_INFO, service, __version__).set(1)
-        self.machine = Machine(self)
-
-    def _make(self, metric: Metric) -> Any:
-        match metric.shape:
-            case Shape.COUNTER:
-                return prometheus.Counter(metric.name, metric.about, metric.labels, registry=self.registry)
-            case Shape.GAUGE:
-                return prometheus.Gauge(metric.name, metric.about, metric.labels, registry=self.registry)
-            case Shape.HISTOGRAM:
-                return prometheus.Histogram(
-                    metric.name, metric.about, metric.labels, buckets=metric.buckets, registry=self.registry
-                )
-
-    def _get(self, metric: Metric, labels: Sequence[str]) -> Any:
-        made = self._made[metric.name]
-        return made.labels(*labels) if labels else made
-
-    def exist(self, metric: Metric, *values: Iterable[str]) -> None:
-        """Have the series of all these label values exist, at 0: what first appears at 1 is no increase to Prometheus."""
-        for labels in itertools.product(*values):
-            self._get(metric, labels)
-
-    def counter(self, metric: Metric, *labels: str) -> prometheus.Counter:
-        """Return a counter of the contract, resolved to these label values."""
-        counter: prometheus.Counter = self._get(metric, labels)
-        return counter
-
-    def gauge(self, metric: Metric, *labels: str) -> prometheus.Gauge:
-        """Return a gauge of the contract, resolved to these label values."""
-        gauge: prometheus.Gauge = self._get(metric, labels)
-        return gauge
-
-    def histogram(self, metric: Metric, *labels: str) -> prometheus.Histogram:
-        """Return a histogram of the contract, resolved to these label values."""
-        histogram: prometheus.Histogram = self._get(metric, labels)
-        return histogram
-
-
 class Runtime:
     """What a running service has from its process: metrics, readiness, the wish to stop."""
 
     def __init__(self, service: str, *conditions: str) -> None:
         self.service = service
         self.metrics = Metrics(service)
+        self._machine = Machine(self.metrics)
         self.stopping = asyncio.Event()
         self.tracing: Tracing | None = None
         self.loop_lag_s = 0.0
@@ -155,14 +108,14 @@ class Runtime:
         return web.Response(status=503 if reasons else 200, text=text)
 
     async def _metrics(self, _: web.Request) -> web.Response:
-        await asyncio.to_thread(self.metrics.machine.read)
+        await asyncio.to_thread(self._machine.read)
         body = prometheus.generate_latest(self.metrics.registry)
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def watch_loop(self) -> None:
         """Measure how late the loop runs, for ever; put down the pauses that `watch_gc` saw."""
-        lag = self.metrics.histogram(metrics.LOOP_LAG)
-        pause = self.metrics.histogram(metrics.GC_PAUSE)
+        lag = self.metrics.histogram(metric_catalog.LOOP_LAG)
+        pause = self.metrics.histogram(metric_catalog.GC_PAUSE)
         loop = asyncio.get_running_loop()
         while True:
             due = loop.time() + LAG_INTERVAL_S
@@ -252,7 +205,7 @@ async def _guarded(service: str, settings: S, body: Body[S], conditions: Sequenc
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, runtime.stopping.set)
     runtime.watch_gc()
-    runtime.metrics.gauge(metrics.PARTITIONS).set(settings.kafka.partitions)
+    runtime.metrics.gauge(metric_catalog.PARTITIONS).set(settings.kafka.partitions)
     try:
         async with serve(
             runtime.internal_app(settings.debug_key.get_secret_value()), settings.internal_host, settings.internal_port

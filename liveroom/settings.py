@@ -26,7 +26,7 @@ from pydantic_settings import (
 )
 
 from liveroom.networks import Networks
-from liveroom.records import Limits
+from liveroom.records.control import Limits
 from liveroom.tokens import Key, read_keys, secret
 from liveroom.topics import DEFAULT_PARTITIONS
 

@@ -1,9 +1,9 @@
 """The process side of a tether: become the command, and leave a watchdog behind that ends it when the parent is gone.
 
-Run as a script by `liveroom.tether`, never imported by it: `python -I -S watchdog.py GRACE_S[+] COMMAND...`. Standard input is
-the tether, a pipe whose other end only the parent holds. The script forks the watchdog and then *execs* the command, so the
-command keeps the process id, the exit code and the signals that the parent sees. The watchdog waits for the end of the pipe
-(the parent closed it, or died, even by kill -9: works on every Unix), sends SIGTERM, and SIGKILL after the grace.
+Run as a script by `liveroom.child_process`, never imported by it: `python -I -S watchdog.py GRACE_S[+] COMMAND...`. Standard
+input is the tether, a pipe whose other end only the parent holds. The script forks the watchdog and then *execs* the command,
+so the command keeps the process id, the exit code and the signals that the parent sees. The watchdog waits for the end of the
+pipe (the parent closed it, or died, even by kill -9: works on every Unix), sends SIGTERM, and SIGKILL after the grace.
 
 On Linux a parent's death also sends SIGTERM by the kernel (PR_SET_PDEATHSIG), in case somebody kills the watchdog first.
 

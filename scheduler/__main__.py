@@ -7,11 +7,12 @@ from typing import Final
 
 import structlog
 
-from liveroom import metrics, service, topics
+from liveroom import metric_catalog, service, topics
 from liveroom.files import watch
 from liveroom.kafka import TOPICS_S, TopicReader, ensure_topics, waiting
 from liveroom.networks import Networks, read_networks
-from liveroom.records import BadRecordError, JsonReader, LoadReport
+from liveroom.records.codec import BadRecordError, JsonReader
+from liveroom.records.control import LoadReport
 from liveroom.service import Runtime, read_first
 from liveroom.settings import SchedulerSettings
 from liveroom.tokens import Verifier
@@ -49,7 +50,7 @@ async def follow(settings: SchedulerSettings, placement: Placement, entry: Entry
                 try:
                     placement.update(reports.read(record.value), now_s)
                 except BadRecordError as error:
-                    bad.counter(metrics.BAD_RECORDS, topics.GATEWAYS.name, error.reason.value).inc()
+                    bad.counter(metric_catalog.BAD_RECORDS, topics.GATEWAYS.name, error.reason.value).inc()
                     log.warning("bad_report", offset=record.offset, error=str(error))
             entry.report(now_s)
     finally:

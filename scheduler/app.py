@@ -14,13 +14,13 @@ import msgspec
 import orjson
 from aiohttp import web
 
-from liveroom import metrics, tickets
+from liveroom import metric_catalog, tickets
 from liveroom.errors import Code, ProblemError
 from liveroom.kinds import Role
 from liveroom.limits import Buckets
 from liveroom.networks import Networks, caller, subscriber
-from liveroom.records import LoadReport
-from liveroom.service import Metrics
+from liveroom.records.control import LoadReport
+from liveroom.registry import Metrics
 from liveroom.settings import SchedulerSettings
 from liveroom.tickets import TICKET_TTL_S, Ticket, User
 from liveroom.tokens import Verifier
@@ -65,7 +65,7 @@ _encode: Final = msgspec.json.Encoder().encode
 class Entry:
     """Answers entry requests from what `placement` knows."""
 
-    def __init__(self, settings: SchedulerSettings, placement: Placement, verifier: Verifier, made: Metrics) -> None:
+    def __init__(self, settings: SchedulerSettings, placement: Placement, verifier: Verifier, metrics: Metrics) -> None:
         self._settings = settings
         self._placement = placement
         self._verifier = verifier
@@ -75,10 +75,10 @@ class Entry:
         self._key_id, self._key = "", b""
         self._chance = _Chance()
         self._addresses_of: dict[str, tuple[int, bytes]] = {}
-        self._entered = made.counter(metrics.ENTRIES, "entered")
-        self._refused = {code: made.counter(metrics.ENTRIES, code.value) for code in Code}
-        self._seconds = made.histogram(metrics.ENTRY_SECONDS)
-        self._standings = {standing: made.gauge(metrics.GATEWAYS_KNOWN, standing.value) for standing in Standing}
+        self._entered = metrics.counter(metric_catalog.ENTRIES, "entered")
+        self._refused = {code: metrics.counter(metric_catalog.ENTRIES, code.value) for code in Code}
+        self._seconds = metrics.histogram(metric_catalog.ENTRY_SECONDS)
+        self._standings = {standing: metrics.gauge(metric_catalog.GATEWAYS_KNOWN, standing.value) for standing in Standing}
 
     def app(self) -> web.Application:
         """Return the app of the public port."""

@@ -14,7 +14,7 @@ from enum import Enum
 from itertools import accumulate
 from typing import Final, NamedTuple
 
-from liveroom.records import GatewayState, LoadReport
+from liveroom.records.control import GatewayState, LoadReport
 
 REBUILD_S: Final = 0.1
 TRIES_PER_CHOICE: Final = 8

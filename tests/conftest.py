@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from blockbuster import BlockBuster, blockbuster_ctx
 
-from liveroom.cli.kafkajars import JarError, ensure_jars
-from liveroom.cli.localkafka import kafka_cluster
+from devstack.kafka_jars import JarError, ensure_jars
+from devstack.local_kafka import kafka_cluster
 from liveroom.settings import KafkaSettings
 from tests.rates import NO_RATES
 
@@ -34,9 +34,9 @@ SYSTEM = {"kafka_bootstrap", "kafka_settings"}  # who asks for one of these need
 RUNNING = {"browser", "dashboards", "e2e", "faults"}
 ALONE = {
     "test_kafka.py",
-    "test_localkafka.py",
+    "test_local_kafka.py",
     "test_openapi.py",
-    "test_queue.py",
+    "test_broadcast_log.py",
 }  # with a Kafka, and of all services one at most
 
 
@@ -72,7 +72,7 @@ def told_at_once(config: pytest.Config, failure: type[Exception]) -> Iterator[No
 @pytest.fixture(autouse=True)
 def blocking_calls_fail() -> Iterator[BlockBuster]:
     """Fail a test in which our code blocks the event loop: by a sleep, a socket, a file, a lock."""
-    with blockbuster_ctx(SCANNED, excluded_modules=["liveroom.cli"]) as blockbuster:
+    with blockbuster_ctx(SCANNED, excluded_modules=["cli", "devstack"]) as blockbuster:
         yield blockbuster
 
 

@@ -8,8 +8,8 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 
 from liveroom.kafka import Producer, topic_name
-from liveroom.records import Batch, RoomFlags
-from liveroom.service import Metrics
+from liveroom.records.broadcast import Batch, RoomFlags
+from liveroom.registry import Metrics
 from liveroom.settings import KafkaSettings
 from liveroom.topics import Topic
 from liveroom.wire import ReceivedBatch, decode_server_frame, payload_text
@@ -42,9 +42,9 @@ async def cut(settings: KafkaSettings, topic: Topic, partition: int, before_offs
 
 
 @asynccontextmanager
-async def producing(settings: KafkaSettings, made: Metrics) -> AsyncIterator[Producer]:
+async def producing(settings: KafkaSettings, metrics: Metrics) -> AsyncIterator[Producer]:
     """Have a producer of ours while the block runs."""
-    producer = Producer(settings, made)
+    producer = Producer(settings, metrics)
     await producer.start()
     try:
         yield producer

@@ -1,7 +1,7 @@
 """Find or bring what the tests drive, before the first test: `python -m tests.prepare [NAME...]`.
 
 Owns everything that a first run installs, unpacks or downloads beyond Python's packages: Chromium, a library for Playwright,
-Prometheus, kubectl and the jars of Kafka. In this order: what is there (`liveroom.cli.programs`); with root's rights, or sudo
+Prometheus, kubectl and the jars of Kafka. In this order: what is there (`devstack.programs`); with root's rights, or sudo
 without a password, the distribution's package; else the same package unpacked into the user's cache folder. What can be had in
 none of these ways is told at once, one line each, before anything is downloaded and any test runs. The Makefile calls it.
 """
@@ -21,8 +21,8 @@ from typing import Final
 
 from rich.console import Console
 
-from liveroom.cli.kafkajars import JarError, ensure_jars
-from liveroom.cli.programs import CHROMIUM, KUBECTL, PROMETHEUS, PROMTOOL, Program, cached, find, programs_dir, runs
+from devstack.kafka_jars import JarError, ensure_jars
+from devstack.programs import CHROMIUM, KUBECTL, PROMETHEUS, PROMTOOL, Program, cached, find, programs_dir, runs
 from tests.browser.node import NODE, OWN, WITH_LIBRARY
 
 KUBECTL_WHEEL: Final = Path(__file__).with_name("kubectl.txt")

@@ -21,9 +21,9 @@ import aiohttp
 import psutil
 import uvloop
 
-from liveroom import metrics
-from liveroom.cli.localkafka import kafka_cluster
-from liveroom.cli.processes import Service, System
+from devstack.local_kafka import kafka_cluster
+from devstack.processes import Service, System
+from liveroom import metric_catalog
 from tests.e2e.audience import knows_gateways
 from tests.rates import NO_RATES
 from viewer.client import Sender
@@ -117,7 +117,7 @@ async def soak(minutes: float) -> int:
             for service in system.services:
                 size, count = await asyncio.to_thread(_read, service)
                 if service.module == "edge":  # its viewers' sockets are no leak, and go from one gateway to the other
-                    count -= int((await service.metrics())[metrics.CONNECTIONS.name])
+                    count -= int((await service.metrics())[metric_catalog.CONNECTIONS.name])
                 memory[service.name].append((passed, size))
                 files[service.name].append(count)
             if len(files[system.edges[0].name]) % 30 == 0:

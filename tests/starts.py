@@ -23,9 +23,9 @@ import uvloop
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
-from liveroom.cli.localkafka import LocalKafka
-from liveroom.cli.processes import Service, ServiceError, System
-from liveroom.cli.stack import remove_topics
+from devstack.local_kafka import LocalKafka
+from devstack.processes import Service, ServiceError, System
+from devstack.stack import remove_topics
 from liveroom.topics import ALL
 from tests.rates import NO_RATES
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from liveroom.cli import programs
-from liveroom.cli.programs import CHROMIUM, KUBECTL, PROMETHEUS, MissingProgramError, cached, find, need
+from devstack import programs
+from devstack.programs import CHROMIUM, KUBECTL, PROMETHEUS, MissingProgramError, cached, find, need
 from tests import prepare
 
 

@@ -16,9 +16,10 @@ import aiohttp
 import orjson
 import structlog
 
-from liveroom import metrics, service
+from liveroom import metric_catalog, service
 from liveroom.kinds import Role
-from liveroom.service import Metrics, Runtime, StartError
+from liveroom.registry import Metrics
+from liveroom.service import Runtime, StartError
 from liveroom.settings import CanarySettings
 from liveroom.tickets import User
 from liveroom.tokens import sign_user
@@ -53,7 +54,7 @@ class Standing(NamedTuple):
 class Probe:
     """The canary at one gateway: what it waits for, what came."""
 
-    def __init__(self, gateway: str, made: Metrics) -> None:
+    def __init__(self, gateway: str, metrics: Metrics) -> None:
         self.gateway = gateway
         self.is_in = self.is_gone = False
         self.received = self.lost = self.disordered = 0
@@ -61,10 +62,10 @@ class Probe:
         self._waiting: dict[str, float] = {}
         self._early: dict[str, float] = {}
         self._place = (0, 0)
-        made.exist(metrics.CANARY_LOST, [gateway])
-        self._delay = made.histogram(metrics.CANARY_DELAY, gateway)
-        self._lost = made.counter(metrics.CANARY_LOST, gateway)
-        self._disordered = made.counter(metrics.CANARY_DISORDERED, gateway)
+        metrics.exist(metric_catalog.CANARY_LOST, [gateway])
+        self._delay = metrics.histogram(metric_catalog.CANARY_DELAY, gateway)
+        self._lost = metrics.counter(metric_catalog.CANARY_LOST, gateway)
+        self._disordered = metrics.counter(metric_catalog.CANARY_DISORDERED, gateway)
 
     def sent(self, id_: str, now_s: float) -> None:
         """A gift got its 202: it is due here, if we are in."""
@@ -127,14 +128,16 @@ class Probe:
 class Canary:
     """All probes, and the sender. `http`: for everything."""
 
-    def __init__(self, settings: CanarySettings, made: Metrics, http: aiohttp.ClientSession) -> None:
+    def __init__(self, settings: CanarySettings, metrics: Metrics, http: aiohttp.ClientSession) -> None:
         self.probes: dict[str, Probe] = {}
         self._settings = settings
-        self._made = made
+        self._made = metrics
         self._http = http
         self._made_token, self._renew_s = "", 0.0
         self._sender = Sender(settings.ingress_url.rstrip("/"), self.token, http)
-        self._sent = {outcome: made.counter(metrics.CANARY_SENT, outcome) for outcome in ("accepted", "refused", "unknown")}
+        self._sent = {
+            outcome: metrics.counter(metric_catalog.CANARY_SENT, outcome) for outcome in ("accepted", "refused", "unknown")
+        }
         self._stays: dict[str, AsyncExitStack] = {}
         self._former: deque[Probe] = deque(maxlen=KEPT)
         self._knows_gateways = self._is_hidden = False

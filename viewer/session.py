@@ -1,4 +1,4 @@
-"""A viewer's connection to its rooms, free of I/O: events in, effects out. The JavaScript SDK follows the same rules.
+"""A viewer's connection to its rooms, pure: events in, effects out. The JavaScript SDK follows the same rules.
 
 Owns order, duplicates, holes, pulls, heartbeats and when to reconnect. The caller connects, sends, pulls and delivers as the
 effects say, and calls `tick` at `wake_at` at the latest. Time is seconds of a monotonic clock; `uniform` is a random number in

@@ -28,8 +28,8 @@ from kubernetes.aio import client, config
 from kubernetes.aio.client.exceptions import ApiException
 
 from autoscaler.pool import Failure
-from liveroom import metrics
-from liveroom.service import Metrics
+from liveroom import metric_catalog
+from liveroom.registry import Metrics
 
 LEAVING: Final = "liveroom.dev/leaving"
 ADDRESS: Final = "liveroom.dev/address"
@@ -154,13 +154,13 @@ class _Cut(NamedTuple):
 class KubernetesDriver:
     """The gateways of one Deployment. `timeout_s`: for each thing asked of the API; it is asked once, then at the next look."""
 
-    def __init__(self, namespace: str, deployment: str, timeout_s: float, made: Metrics) -> None:
+    def __init__(self, namespace: str, deployment: str, timeout_s: float, metrics: Metrics) -> None:
         self.can_act = False
         self._namespace = namespace
         self._deployment = deployment
         self._timeout_s = timeout_s
-        self._failures = {failure: made.counter(metrics.POOL_API_FAILURES, failure.value) for failure in Failure}
-        self._wrong = made.counter(metrics.POOL_WRONG_PODS)
+        self._failures = {failure: metrics.counter(metric_catalog.POOL_API_FAILURES, failure.value) for failure in Failure}
+        self._wrong = metrics.counter(metric_catalog.POOL_WRONG_PODS)
         self._api: client.ApiClient | None = None
         self._scale: Scale | None = None
         self._pods: list[Pod] = []

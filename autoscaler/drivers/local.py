@@ -20,8 +20,8 @@ import msgspec
 import psutil
 import structlog
 
+from liveroom.child_process import spawn_outliving
 from liveroom.ports import HOST, free_ports, is_free
-from liveroom.tether import spawn_outliving
 
 LOOK_S: Final = 0.2
 FIRST_PAUSE_S: Final = 1.0

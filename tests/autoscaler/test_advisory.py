@@ -17,10 +17,10 @@ from autoscaler.decide import STALE_S, History, Observation, Seen, decide
 from autoscaler.externalscaler import externalscaler_pb2 as messages
 from autoscaler.policy import Policy
 from autoscaler.pool import FORGET_S, POOL, Pool
-from liveroom import metrics
+from liveroom import metric_catalog
 from liveroom.ports import HOST, free_ports
-from liveroom.records import GatewayState, Limits, LoadReport, Order, OrderKind
-from liveroom.service import Metrics
+from liveroom.records.control import GatewayState, Limits, LoadReport, Order, OrderKind
+from liveroom.registry import Metrics
 from tests.autoscaler.test_pool import Names
 
 pytestmark = pytest.mark.usefixtures("grpc_channels")
@@ -201,15 +201,15 @@ def test_neither_a_start_nor_a_silence_makes_it_say_less_or_more_than_all_take(
 
 
 async def test_the_advisor_says_what_the_reports_say_and_holds_what_it_knew() -> None:
-    made = Metrics("autoscaler")
+    metrics = Metrics("autoscaler")
     driver = Names()
 
     async def send(_: Order) -> bool:
         raise AssertionError("it orders nothing")
 
-    pool = Pool(Policy(), driver, send, made, empty_s=30, dry_run=False)
-    advisor = Advisor(pool, made)
-    gauge = made.gauge(metrics.POOL_DEMAND)
+    pool = Pool(Policy(), driver, send, metrics, empty_s=30, dry_run=False)
+    advisor = Advisor(pool, metrics)
+    gauge = metrics.gauge(metric_catalog.POOL_DEMAND)
     pool.hear(report("a", 70), 0.0)
     pool.hear(report("b", 35), 0.0)
     advisor.tick(0.0)
@@ -231,8 +231,8 @@ async def test_the_advisor_says_what_the_reports_say_and_holds_what_it_knew() ->
     pool.obey(Order(1, POOL, 0, OrderKind.PAUSE, 0, "op"))
     advisor.tick(STALE_S + FORGET_S + 1)
     assert advisor.advice == Advice(None, "paused by op")
-    shown = (metrics.POOL_ACTUAL, metrics.POOL_MIN, metrics.POOL_MAX, metrics.POOL_PAUSED)
-    assert [made.gauge(one)._value.get() for one in shown] == [1, Policy().min, Policy().max, 1]
+    shown = (metric_catalog.POOL_ACTUAL, metric_catalog.POOL_MIN, metric_catalog.POOL_MAX, metric_catalog.POOL_PAUSED)
+    assert [metrics.gauge(one)._value.get() for one in shown] == [1, Policy().min, Policy().max, 1]
     assert pool.last is not None
     assert not pool.last.is_done
     assert driver.names == []

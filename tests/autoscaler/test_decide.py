@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from autoscaler.decide import STALE_S, Decision, History, Observation, Reason, Seen, decide
 from autoscaler.policy import Event, Policy, PolicyError, read_policy
-from liveroom.records import GatewayState, LoadReport
+from liveroom.records.control import GatewayState, LoadReport
 
 NOW_S = datetime(2026, 11, 24, 12, tzinfo=UTC).timestamp()
 POLICY = Policy(min=2, max=50, down_window_s=60, down_after_up_s=120)

@@ -6,8 +6,8 @@ import pytest
 
 from autoscaler.policy import Policy
 from autoscaler.pool import POOL, SHED_AGAIN_S, Pool
-from liveroom.records import GatewayState, Limits, LoadReport, Order, OrderKind
-from liveroom.service import Metrics
+from liveroom.records.control import GatewayState, Limits, LoadReport, Order, OrderKind
+from liveroom.registry import Metrics
 
 
 class Names:

@@ -7,8 +7,8 @@ import pytest
 from typer.testing import CliRunner
 
 from autoscaler.decide import Reason
-from liveroom.cli.commands import app
-from liveroom.cli.simulation import FLASH_S, SCENARIOS, World, even_out, flash, hindsight_hours
+from cli.commands import app
+from cli.simulate.model import FLASH_S, SCENARIOS, World, even_out, flash, hindsight_hours
 
 EVEN_AT_S = 70.0  # 10 gateways are added after 10 s
 WARM_UP_AND_5_S = 20.0

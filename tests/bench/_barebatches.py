@@ -16,7 +16,8 @@ from typing import Annotated
 import msgspec
 
 from liveroom.kinds import Kind, Role
-from liveroom.records import Item, ItemId, Millis, Name, PackageId, RoomId, UserId
+from liveroom.records.codec import ItemId, Millis, Name, PackageId, RoomId, UserId
+from liveroom.records.uplink import Item
 from liveroom.wire import DEFLATE_FROM, DEFLATE_LEVEL
 
 _HEAD = struct.Struct("<2sBBQ16sqqqqqqqQQQQQQQIII")

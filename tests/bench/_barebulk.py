@@ -17,7 +17,7 @@ from aiohttp import web
 from aiokafka import AIOKafkaProducer
 
 from liveroom.bodies import Gift
-from liveroom.records import ItemId, Name, RoomId, UserId
+from liveroom.records.codec import ItemId, Name, RoomId, UserId
 from liveroom.topics import partition_of
 from liveroom.web import serve
 

@@ -9,7 +9,8 @@ import time
 
 from aiokafka import AIOKafkaProducer
 
-from liveroom.records import GatewayState, Limits, LoadReport, encode_json
+from liveroom.records.codec import encode_json
+from liveroom.records.control import GatewayState, Limits, LoadReport
 
 AT_ONCE = 50
 

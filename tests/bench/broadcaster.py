@@ -18,12 +18,14 @@ import msgspec
 import psutil
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
-from liveroom import metrics
-from liveroom.cli import danmaku
-from liveroom.cli.localkafka import kafka_cluster
-from liveroom.cli.processes import Service, System
+from cli import danmaku
+from devstack.local_kafka import kafka_cluster
+from devstack.processes import Service, System
+from liveroom import metric_catalog
 from liveroom.kinds import Kind
-from liveroom.records import NO_OFFSET, Batch, Item, RoomFlags, Uplink, decode_broadcast, encode_uplink
+from liveroom.records.broadcast import Batch, RoomFlags, decode_broadcast
+from liveroom.records.codec import NO_OFFSET
+from liveroom.records.uplink import Item, Uplink, encode_uplink
 from liveroom.topics import BROADCAST, UPLINK
 from liveroom.wire import payload_text
 from tests.bench._barebatches import BareBatches
@@ -43,7 +45,7 @@ TAKEOVER_ROOMS = 10_000
 MESSAGES_PER_ROOM = 5
 TAKEOVERS = 5
 NO_LIMIT = 10**9
-TAKEN = f'{metrics.ITEMS.name}{{outcome="taken"}}'
+TAKEN = f'{metric_catalog.ITEMS.name}{{outcome="taken"}}'
 
 
 async def measure() -> AsyncIterator[Figure]:
@@ -202,7 +204,7 @@ async def _takeovers(bootstrap: str) -> tuple[list[float], list[float]]:
         count = TAKEOVER_ROOMS * MESSAGES_PER_ROOM
         await _fill(system, count, TAKEOVER_ROOMS)
         await _until(owner, TAKEN, count)
-        await _until(owner, metrics.SNAPSHOTS.name, 1)
+        await _until(owner, metric_catalog.SNAPSHOTS.name, 1)
         await _fill(system, TAKEOVER_ROOMS, TAKEOVER_ROOMS)
         await _until(owner, TAKEN, count + TAKEOVER_ROOMS)
         for _ in range(TAKEOVERS):
@@ -210,8 +212,8 @@ async def _takeovers(bootstrap: str) -> tuple[list[float], list[float]]:
             await owner.ended()
             reads.append(await _read_s(bootstrap, f"{system.prefix}{BROADCAST.name}"))
             await owner.start_ready()
-            await _until(owner, f"{metrics.TAKEOVER_SECONDS.name}_count", 1)
-            takeovers.append((await owner.metrics())[f"{metrics.TAKEOVER_SECONDS.name}_sum"])
+            await _until(owner, f"{metric_catalog.TAKEOVER_SECONDS.name}_count", 1)
+            takeovers.append((await owner.metrics())[f"{metric_catalog.TAKEOVER_SECONDS.name}_sum"])
     return takeovers, reads
 
 

@@ -23,16 +23,16 @@ import msgspec
 import psutil
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
-from liveroom import metrics
+from cli import danmaku
+from devstack.local_kafka import kafka_cluster
+from devstack.processes import System
+from liveroom import metric_catalog
 from liveroom.bodies import Danmaku
-from liveroom.cli import danmaku
-from liveroom.cli.localkafka import kafka_cluster
-from liveroom.cli.processes import System
+from liveroom.child_process import spawn_tethered
 from liveroom.kafka import ensure_topics
 from liveroom.kinds import Kind
-from liveroom.records import Item, Uplink, encode_uplink
+from liveroom.records.uplink import Item, Uplink, encode_uplink
 from liveroom.settings import KafkaSettings
-from liveroom.tether import spawn_tethered
 from liveroom.topics import DEAD_LETTER
 from tests.bench._http import used_s
 from tests.bench.figure import Figure, median
@@ -46,7 +46,7 @@ VIEWERS = 2000
 MESSAGES_PER_S = 1000
 LOAD_S = 8.0
 WRITE_ROUNDS = 29
-DELIVERED = (metrics.DELIVERED_MESSAGES.name, metrics.DELIVERED_BATCHES.name, metrics.SENT_BYTES.name)
+DELIVERED = (metric_catalog.DELIVERED_MESSAGES.name, metric_catalog.DELIVERED_BATCHES.name, metric_catalog.SENT_BYTES.name)
 FILE = Path(__file__).parents[1] / "data" / "danmaku-130614.xml"
 
 

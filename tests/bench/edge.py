@@ -26,11 +26,13 @@ from aiohttp import web
 from aiohttp.base_protocol import BaseProtocol
 from aiohttp.http_websocket import WebSocketWriter
 
+from edge.gateway import Gateway
 from edge.hub import SLICE, Delivered, Hub
-from edge.server import Server
+from edge.keepalive import KeepAlive
+from edge.upgrade import Upgrades
 from liveroom.kinds import Kind
 from liveroom.moderation import Rules
-from liveroom.records import ROOM_ENTRY, Anchor, Batch, RoomEntry, RoomFlags, decode_broadcast, encode_batch
+from liveroom.records.broadcast import ROOM_ENTRY, Anchor, Batch, RoomEntry, RoomFlags, decode_broadcast, encode_batch
 from liveroom.service import Runtime
 from liveroom.settings import EdgeSettings
 from liveroom.tickets import ENTRY, Ticket, User, sign
@@ -60,11 +62,11 @@ int fan_out(const int *fds, int count, const char *frame, int size) {
 """
 
 
-class Gateway:
+class Rig:
     """A gateway without a queue, beside a bare aiohttp server, in this process."""
 
-    def __init__(self, server: Server, port: int, bare_port: int, bare: list[web.WebSocketResponse]) -> None:
-        self.server = server
+    def __init__(self, gateway: Gateway, port: int, bare_port: int, bare: list[web.WebSocketResponse]) -> None:
+        self.gateway = gateway
         self.port = port
         self.bare_port = bare_port
         self.bare = bare
@@ -91,23 +93,23 @@ class Gateway:
         assert process.stdin is not None
         try:
             assert await process.stdout.readline() == b"ready\n"
-            there = self.bare if bare else self.server.members
+            there = self.bare if bare else self.gateway.members
             while len(self.joined() if joining else there) < count:  # noqa: ASYNC110 - the gateway has no such event
                 await asyncio.sleep(0.05)
             yield
         finally:
             process.stdin.close()
             await process.wait()
-            while self.server.members or self.bare:  # noqa: ASYNC110 - the gateway has no such event
+            while self.gateway.members or self.bare:  # noqa: ASYNC110 - the gateway has no such event
                 await asyncio.sleep(0.05)
 
     def joined(self) -> Sequence[Any]:
-        room = self.server.hub.rooms.get(room_hash(ROOM))
+        room = self.gateway.hub.rooms.get(room_hash(ROOM))
         return list(room.members) if room is not None else []
 
     def deliver(self, batch: Batch) -> float:
         """Fan a batch out to its end; return the longest slice in seconds of this thread's CPU."""
-        delivering = self.server.hub.deliver(batch, 0, 1, time.monotonic())
+        delivering = self.gateway.hub.deliver(batch, 0, 1, time.monotonic())
         longest = 0.0
         while True:
             began = time.thread_time()
@@ -117,20 +119,21 @@ class Gateway:
                 delivered: Delivered = done.value
                 assert delivered.frames == len(self.joined())
                 assert not delivered.skipped
-                assert not self.server.backlogs
+                assert not self.gateway.queues
                 return max(longest, time.thread_time() - began)
             longest = max(longest, time.thread_time() - began)
 
 
 @asynccontextmanager
-async def gateway() -> AsyncIterator[Gateway]:
+async def serving() -> AsyncIterator[Rig]:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     settings = EdgeSettings(instance="e1", ticket_keys={"k1": KEY}, max_connections=HUGE, max_joins_per_s=1e6, heartbeat_s=600)
     runtime = Runtime("edge")
     runtime.watch_gc()  # as in the service
-    server = Server(settings, Hub(), Rules(), runtime, 1)
-    server.use(settings.read_ticket_keys())
+    gateway = Gateway(settings, Hub(), Rules(), runtime.metrics, 1)
+    upgrades = Upgrades(gateway, runtime)
+    upgrades.use(settings.read_ticket_keys())
     bare: list[web.WebSocketResponse] = []
 
     async def upgrade(request: web.Request) -> web.WebSocketResponse:
@@ -146,11 +149,13 @@ async def gateway() -> AsyncIterator[Gateway]:
     app = web.Application()
     app.router.add_get("/", upgrade)
     async with (
-        serve(server.app, "127.0.0.1", 0, shutdown_timeout_s=0.2) as (runner, port),
+        serve(upgrades.app, "127.0.0.1", 0, shutdown_timeout_s=0.2) as (runner, port),
         serve(app, "127.0.0.1", 0, shutdown_timeout_s=0.2) as (_, bare_port),
     ):
-        keeper = asyncio.create_task(server.keep_time(lambda: runner.server.connections if runner.server else ()))
-        yield Gateway(server, port, bare_port, bare)
+        keeper = asyncio.create_task(
+            KeepAlive(gateway, upgrades).run(lambda: runner.server.connections if runner.server else ())
+        )
+        yield Rig(gateway, port, bare_port, bare)
         keeper.cancel()
 
 
@@ -216,17 +221,17 @@ def compiled() -> Callable[[Any, int, bytes, int], int] | None:
         return function
 
 
-async def pushes(gateway: Gateway) -> AsyncIterator[Figure]:
+async def pushes(rig: Rig) -> AsyncIterator[Figure]:
     """One small batch to 2,000 members, against bare loops over the same sockets."""
     text = b'{"seq":1,"kind":"danmaku","id":"0123456789abcdef","user":"u","at":1,"data":{"text":"'
     small = decoded(batch_of([text + b"x" * (SMALL_BYTES - len(text) - 60) + b'"}}']))
-    gateway.deliver(small)
-    members = gateway.joined()
-    frame = next(iter(gateway.server.hub.rooms.values())).ring[-1].make(1)
+    rig.deliver(small)
+    members = rig.joined()
+    frame = next(iter(rig.gateway.hub.rooms.values())).ring[-1].make(1)
     fds = [member.fd for member in members]
 
     async def ours() -> float:
-        return timed(lambda: gateway.deliver(small), MEMBERS)
+        return timed(lambda: rig.deliver(small), MEMBERS)
 
     async def bare() -> float:
         return timed(lambda: _write(fds, frame), MEMBERS)
@@ -249,16 +254,16 @@ async def pushes(gateway: Gateway) -> AsyncIterator[Figure]:
         print("# edge.push_vs_c: no C compiler here", flush=True)
 
 
-async def deliveries(gateway: Gateway) -> AsyncIterator[Figure]:
+async def deliveries(rig: Rig) -> AsyncIterator[Figure]:
     """A busy room's tick to 2,000 viewers, against aiohttp on the same transports, message by message and batch by batch."""
     lines = [line(seq) for seq in range(1, MESSAGES + 1)]
     entry, payload = batch_of(lines)
     tick = decoded((entry, payload))
     texts = [text.decode() for text in lines[:3]]
-    sockets = [aiohttp_over(member.transport) for member in gateway.joined()]
+    sockets = [aiohttp_over(member.transport) for member in rig.joined()]
 
     async def ours() -> float:
-        return timed(lambda: gateway.deliver(tick), MESSAGES * MEMBERS)
+        return timed(lambda: rig.deliver(tick), MESSAGES * MEMBERS)
 
     async def one_by_one() -> float:
         began = time.thread_time()
@@ -286,13 +291,13 @@ def aiohttp_over(transport: asyncio.Transport) -> web.WebSocketResponse:
     return ws
 
 
-async def handshakes(gateway: Gateway) -> AsyncIterator[Figure]:
+async def handshakes(rig: Rig) -> AsyncIterator[Figure]:
     """An upgrade with a ticket, against aiohttp's own without one."""
 
     def way(*, bare: bool) -> Way:
         async def come() -> float:
             began = time.process_time()
-            async with gateway.viewers(HANDSHAKES, bare=bare, joining=False):
+            async with rig.viewers(HANDSHAKES, bare=bare, joining=False):
                 return (time.process_time() - began) / HANDSHAKES
 
         return come
@@ -307,10 +312,10 @@ def _write(fds: Sequence[int], frame: bytes) -> None:
         write(fd, frame)
 
 
-def foreign(gateway: Gateway) -> list[Figure]:
+def foreign(rig: Rig) -> list[Figure]:
     """A batch of rooms that nobody watches here, and a bare look at each of its entries: what a room more costs."""
     many = decoded(*(batch_of([line(1)], f"elsewhere-{number}") for number in range(FOREIGN_ROOMS)))
-    hub = gateway.server.hub
+    hub = rig.gateway.hub
     costs, scans = [], []
     for _ in range(FOREIGN_ROUNDS + 1):
         costs.append(timed(lambda: _run(hub, many), FOREIGN_ROOMS) * 1e6)
@@ -334,7 +339,7 @@ def _run(hub: Hub, batch: Batch) -> None:
 
 async def measure() -> AsyncIterator[Figure]:
     """Measure all."""
-    async with gateway() as here:
+    async with serving() as here:
         gc.collect()
         before = psutil.Process().memory_info().rss
         async with here.viewers(IDLE):
@@ -345,7 +350,7 @@ async def measure() -> AsyncIterator[Figure]:
             batch = decoded(batch_of([line(seq) for seq in range(1, MESSAGES + 1)]))
             slices, ratios = [], []
             here.deliver(batch)
-            frame = next(iter(here.server.hub.rooms.values())).ring[-1].make(1)
+            frame = next(iter(here.gateway.hub.rooms.values())).ring[-1].make(1)
             fds = [member.fd for member in here.joined()[:SLICE]]
             for _ in range(ROUNDS):
                 await asyncio.sleep(0.5)

@@ -20,10 +20,10 @@ from pathlib import Path
 import psutil
 from ahocorasick_rs import AhoCorasick, MatchKind
 
-from ingress.words import Libraries, Library, WordAction
-from liveroom.cli import danmaku
-from liveroom.cli.localkafka import kafka_cluster
-from liveroom.cli.processes import System
+from cli import danmaku
+from devstack.local_kafka import kafka_cluster
+from devstack.processes import System
+from ingress.words import WordAction, WordLibraries, WordLibrary
 from liveroom.kafka import ensure_topics, topic_name
 from liveroom.kinds import Role
 from liveroom.settings import KafkaSettings
@@ -99,8 +99,8 @@ def _words() -> list[str]:
 def _words_us() -> tuple[list[float], list[float]]:
     """Return the thread's processor time for one danmaku in each round: of the check, and of the bare automaton."""
     words = _words()
-    libraries = Libraries({})
-    libraries.use_files(Library(dict.fromkeys(words, WordAction.MASK)))
+    libraries = WordLibraries({})
+    libraries.use_files(WordLibrary(dict.fromkeys(words, WordAction.MASK)))
     bare = AhoCorasick(words, matchkind=MatchKind.Standard)
     texts = [line.body.text for line in danmaku.read_file(FILE).lines]
     checks, scans = [], []

@@ -13,11 +13,11 @@ from collections.abc import AsyncIterator
 import psutil
 from rich.console import Console
 
-from liveroom.cli.knee import Inconclusive, Kind
-from liveroom.cli.loadtest import LoadOptions, find_limits
-from liveroom.cli.localkafka import kafka_cluster
-from liveroom.cli.processes import Service, System
-from liveroom.cli.stack import Steps
+from cli.loadtest.command import LoadOptions, find_limits
+from cli.loadtest.knee import Inconclusive, Kind
+from devstack.local_kafka import kafka_cluster
+from devstack.processes import Service, System
+from devstack.stack import Steps
 from tests.bench._http import cpu_s
 from tests.bench.figure import Figure
 from tests.bench.ingress import GENEROUS, USERS, danmaku_requests

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 
-from liveroom.cli.localkafka import kafka_cluster
+from devstack.local_kafka import kafka_cluster
 from tests.bench.figure import Figure
 from tests.browser.pace import PER_S, paced
 

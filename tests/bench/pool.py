@@ -19,12 +19,12 @@ import psutil
 
 from autoscaler.decide import History, Observation, Seen, decide
 from autoscaler.policy import Policy
+from cli.simulate.model import SCENARIOS, World, even_out, hindsight_hours
+from devstack.local_kafka import kafka_cluster
+from devstack.processes import System
 from liveroom import topics
-from liveroom.cli.localkafka import kafka_cluster
-from liveroom.cli.processes import System
-from liveroom.cli.simulation import SCENARIOS, World, even_out, hindsight_hours
-from liveroom.records import LoadReport
-from liveroom.tether import spawn_tethered, stop_process
+from liveroom.child_process import spawn_tethered, stop_process
+from liveroom.records.control import LoadReport
 from scheduler.placement import Placement
 from tests.bench._gateways import reports
 from tests.bench._http import bare, cpu_s

@@ -6,19 +6,11 @@ import msgspec
 import pytest
 
 from broadcaster.rooms import Rooms
-from liveroom.cli import danmaku
+from cli import danmaku
 from liveroom.kinds import Kind, Role
-from liveroom.records import (
-    NO_OFFSET,
-    Anchor,
-    Batch,
-    Item,
-    Uplink,
-    decode_broadcast,
-    decode_uplink,
-    encode_batch,
-    encode_uplink,
-)
+from liveroom.records.broadcast import Anchor, Batch, decode_broadcast, encode_batch
+from liveroom.records.codec import NO_OFFSET
+from liveroom.records.uplink import Item, Uplink, decode_uplink, encode_uplink
 from tests.bench._barebatches import BareBatches
 from tests.bench.e2e import FILE
 

@@ -1,4 +1,4 @@
-"""A model of one partition in memory: a log, an uplink, and owners that run the real take-over, tenure and rooms on it.
+"""A model of one partition in memory: a log, an uplink, and owners that run the real take-over, lease and rooms on it.
 
 Everything that can go wrong between an owner and its log is a choice of the schedule: who moves next, appends that are
 slow, lost, or written twice, owners that die or sleep, retention. The log judges itself record by record as it grows;
@@ -11,32 +11,26 @@ from typing import Any
 
 import msgspec
 
-from broadcaster.ownership import Append, Apply, Load, TakenOver, Tenure, take_over
+from broadcaster.ownership import Append, Apply, Lease, Load, TakenOver, take_over
 from broadcaster.rooms import NOTHING, Packed, Rooms
+from liveroom.fencing import NOBODY, Read, Ruling, find_ruling, validate
 from liveroom.kinds import Kind, RecordType
-from liveroom.records import (
-    NO_OFFSET,
-    NOBODY,
+from liveroom.records.broadcast import (
     Anchor,
-    BadRecordError,
     Batch,
     Claim,
-    Item,
-    Ruling,
     SnapshotChunk,
     Stamp,
-    Uplink,
     decode_anchor,
     decode_broadcast,
     decode_stamp,
-    decode_state,
     encode_batch,
     encode_claim,
     encode_snapshot_chunk,
-    encode_state,
-    judge,
 )
-from liveroom.ruling import Read, find_ruling
+from liveroom.records.codec import NO_OFFSET, BadRecordError
+from liveroom.records.snapshot import decode_state, encode_state
+from liveroom.records.uplink import Item, Uplink
 from tests.log import received
 
 ROOMS = ("a", "b", "c")
@@ -72,7 +66,7 @@ class Log:
 
     def append(self, value: bytes) -> int:
         stamp = decode_stamp(value)
-        ruling, valid = judge(self.rulings[-1] if self.rulings else NOBODY, stamp, self.end)
+        ruling, valid = validate(self.rulings[-1] if self.rulings else NOBODY, stamp, self.end)
         self.values.append(value)
         self.valid.append(valid)
         self.rulings.append(ruling)
@@ -217,16 +211,16 @@ class World:
         rooms, taken = yield from self._take_over(owner)
         assert taken.lost is None, taken
         self.takeovers += 1
-        tenure, next_ = taken.tenure, taken.uplink_next or 0
+        lease, next_ = taken.lease, taken.uplink_next or 0
         while True:
             yield None
             match self.chance(8):
                 case 0:
-                    rules = yield from tenure.up_to(self.log.end)
-                    truth = self.log.ruling_before(tenure.next_offset)
-                    assert rules == ((truth.epoch, truth.owner) == (tenure.epoch, tenure.owner))
+                    rules = yield from lease.up_to(self.log.end)
+                    truth = self.log.ruling_before(lease.next_offset)
+                    assert rules == ((truth.epoch, truth.owner) == (lease.epoch, lease.owner))
                 case 1:
-                    rules = yield from self._snapshot(tenure, rooms, next_)
+                    rules = yield from self._snapshot(lease, rooms, next_)
                 case _:
                     upto = min(len(self.uplink), next_ + 1 + self.chance(4))
                     if upto == next_:
@@ -234,7 +228,7 @@ class World:
                     for offset in range(next_, upto):
                         rooms.take(self.uplink[offset], offset, offset)
                     next_ = upto
-                    rules = yield from self._flush(tenure, rooms, next_)
+                    rules = yield from self._flush(lease, rooms, next_)
             if not rules:
                 return
 
@@ -261,41 +255,41 @@ class World:
                 case _:
                     answer = yield asked
 
-    def _flush(self, tenure: Tenure, rooms: Rooms, next_: int) -> Generator[Any, Any, bool]:
-        return (yield from self._write(tenure, self._batch(tenure, rooms, rooms.pack("", 0), next_)))
+    def _flush(self, lease: Lease, rooms: Rooms, next_: int) -> Generator[Any, Any, bool]:
+        return (yield from self._write(lease, self._batch(lease, rooms, rooms.pack("", 0), next_)))
 
     @staticmethod
-    def _batch(tenure: Tenure, rooms: Rooms, packed: Packed, next_: int) -> bytes:
-        anchor = tenure.anchor(next_)
+    def _batch(lease: Lease, rooms: Rooms, packed: Packed, next_: int) -> bytes:
+        anchor = lease.anchor(next_)
         return encode_batch(
-            tenure.epoch, tenure.owner, anchor, 0, 0, 0, packed.rooms, clock_ms=rooms.clock_ms, balance=rooms.balance
+            lease.epoch, lease.owner, anchor, 0, 0, 0, packed.rooms, clock_ms=rooms.clock_ms, balance=rooms.balance
         )
 
-    def _write(self, tenure: Tenure, value: bytes) -> Generator[Any, Any, bool]:
+    def _write(self, lease: Lease, value: bytes) -> Generator[Any, Any, bool]:
         offset = yield Write(value)
-        rules = yield from tenure.acked(offset)
+        rules = yield from lease.acked(offset)
         if rules:
             assert self.log.valid[offset], "an owner thinks that it rules and does not"
         return rules
 
-    def _snapshot(self, tenure: Tenure, rooms: Rooms, next_: int) -> Generator[Any, Any, bool]:
+    def _snapshot(self, lease: Lease, rooms: Rooms, next_: int) -> Generator[Any, Any, bool]:
         while not rooms.store(2):
             pass
         chunks = encode_state(rooms.snapshot(), 200)
         first, snapshot_id = NO_OFFSET, len(self.log.values)
         for part, data in enumerate(chunks):
-            stamp = Stamp(RecordType.SNAPSHOT, tenure.epoch, tenure.owner)
-            chunk = SnapshotChunk(stamp, tenure.anchor(next_), 0, snapshot_id, part, len(chunks), data)
+            stamp = Stamp(RecordType.SNAPSHOT, lease.epoch, lease.owner)
+            chunk = SnapshotChunk(stamp, lease.anchor(next_), 0, snapshot_id, part, len(chunks), data)
             offset = yield Write(encode_snapshot_chunk(chunk))
-            if not (yield from tenure.acked(offset)):
+            if not (yield from lease.acked(offset)):
                 return False
             first = offset if part == 0 else first
-        tenure.snapshot_offset = first
-        offset = yield Write(encode_claim(Claim(tenure.epoch, tenure.owner, 0, "model")))
-        if not (yield from tenure.acked(offset)):
+        lease.snapshot_offset = first
+        offset = yield Write(encode_claim(Claim(lease.epoch, lease.owner, 0, "model")))
+        if not (yield from lease.acked(offset)):
             return False
-        tenure.renewed(offset)
-        return (yield from self._write(tenure, self._batch(tenure, rooms, NOTHING, next_)))
+        lease.renewed(offset)
+        return (yield from self._write(lease, self._batch(lease, rooms, NOTHING, next_)))
 
     # ---- what must hold
     def check(self) -> None:

@@ -16,24 +16,15 @@ from broadcaster import partition as partition_module
 from broadcaster.kafka import Broadcaster
 from broadcaster.ownership import Lost
 from broadcaster.rooms import Packed
-from liveroom import metrics
-from liveroom.cli.localkafka import LocalKafka
+from devstack.local_kafka import LocalKafka
+from liveroom import metric_catalog
 from liveroom.kafka import Producer, ensure_topics, topic_name
 from liveroom.kinds import Kind
-from liveroom.records import (
-    Anchor,
-    BadRecord,
-    Batch,
-    Claim,
-    Item,
-    RoomEntry,
-    Uplink,
-    decode_broadcast,
-    encode_batch,
-    encode_claim,
-    encode_uplink,
-)
-from liveroom.service import Metrics, Runtime
+from liveroom.records.broadcast import Anchor, Batch, Claim, RoomEntry, decode_broadcast, encode_batch, encode_claim
+from liveroom.records.codec import BadRecord
+from liveroom.records.uplink import Item, Uplink, encode_uplink
+from liveroom.registry import Metrics
+from liveroom.service import Runtime
 from liveroom.settings import BroadcasterSettings, KafkaSettings
 from liveroom.topics import BROADCAST, UPLINK, partition_of, room_hash
 from liveroom.wire import BatchHeader, ReceivedBatch, pack_payload, payload_text
@@ -70,7 +61,7 @@ class Bench:
                 await asyncio.sleep(0.1)
 
     def lost(self, what: Lost) -> float:
-        value: float = self.runtime.metrics.counter(metrics.HISTORY_LOST, what.value)._value.get()
+        value: float = self.runtime.metrics.counter(metric_catalog.HISTORY_LOST, what.value)._value.get()
         return value
 
 
@@ -124,7 +115,7 @@ async def test_a_group_member_whose_client_hangs_joins_anew_and_misses_nothing(
         await bench.send(5)
         batches = await bench.got(8)
         assert bench.broadcaster._consumer is not hanging
-        restarts = bench.runtime.metrics.counter(metrics.READER_RESTARTS, UPLINK.name, "stalled")
+        restarts = bench.runtime.metrics.counter(metric_catalog.READER_RESTARTS, UPLINK.name, "stalled")
         assert restarts._value.get() == 1
     assert [message.rseq for batch in batches for message in batch.messages] == list(range(1, 9))
 
@@ -278,8 +269,8 @@ async def test_a_snapshot_that_retention_took_is_a_loud_loss_and_a_new_room_epoc
         await bench.send(1)
         await bench.got(4)
         partition = bench.broadcaster._partitions[0]
-        assert partition._tenure is not None
-        claim = partition._tenure.claim_offset
+        assert partition._lease is not None
+        claim = partition._lease.claim_offset
         for task in bench.broadcaster._lives.values():
             task.cancel()  # no settling: it dies
         partition.is_ruling = False
@@ -335,7 +326,7 @@ async def test_a_partition_that_fails_in_an_unforeseen_way_is_taken_over_again_a
         monkeypatch.setattr(broken, "_look_around", fail_once)
         await bench.send(2)
         batches = await bench.got(3)
-        takeovers = bench.runtime.metrics.counter(metrics.TAKEOVERS, "failed")
+        takeovers = bench.runtime.metrics.counter(metric_catalog.TAKEOVERS, "failed")
         assert takeovers._value.get() == 1
         assert bench.broadcaster._partitions[1] is other
         assert other.is_ruling
@@ -363,7 +354,7 @@ async def test_a_record_whose_batch_cannot_be_made_is_found_and_put_aside_and_wh
         records = [(key, encode_uplink(Uplink(1, ROOMS[0], id_, "u", 1, [Item(Kind.GIFT)]))) for id_ in ids]
         await bench._producer.send_many(UPLINK, records, timeout_s=5)
         batches = await bench.got(5)
-        letters = bench.runtime.metrics.counter(metrics.DEAD_LETTERS, BadRecord.UNHANDLED.value)
+        letters = bench.runtime.metrics.counter(metric_catalog.DEAD_LETTERS, BadRecord.UNHANDLED.value)
         assert letters._value.get() == 1
         assert partition.balance.is_exact()
         await bench.send(1)

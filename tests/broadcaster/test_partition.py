@@ -7,12 +7,13 @@ import msgspec
 import pytest
 from aiokafka import ConsumerRecord
 
-from broadcaster.ownership import Tenure
+from broadcaster.ownership import Lease
 from broadcaster.partition import MAX_DETAIL_CHARS, Partition
 from broadcaster.rooms import Packed
-from liveroom import metrics, topics
+from liveroom import metric_catalog, topics
+from liveroom.fencing import Ruling
 from liveroom.kinds import Kind
-from liveroom.records import Item, Ruling, Uplink, encode_uplink
+from liveroom.records.uplink import Item, Uplink, encode_uplink
 from liveroom.service import Runtime
 from liveroom.settings import BroadcasterSettings, KafkaSettings
 
@@ -44,7 +45,7 @@ class Owner(Partition):
         self.poison = NOTHING
 
     def again(self, records: list[ConsumerRecord]) -> None:
-        self._tenure = Tenure(Ruling(1, b"x" * 16, self.log.written.count(topics.BROADCAST.name)))
+        self._lease = Lease(Ruling(1, b"x" * 16, self.log.written.count(topics.BROADCAST.name)))
         self.rooms = self._new_rooms(None, floor=1)
         self._taken_to = self.uplink_next = max(0, self.uplink_next)
         self.is_ruling = True
@@ -134,7 +135,7 @@ async def test_what_a_client_breaks_off_by_itself_is_tried_again_and_a_cancellat
     life = asyncio.create_task(owner.run("assigned"))
     async with asyncio.timeout(10):
         await again.wait()
-    takeovers = owner._runtime.metrics.counter(metrics.TAKEOVERS, "kafka")
+    takeovers = owner._runtime.metrics.counter(metric_catalog.TAKEOVERS, "kafka")
     assert takeovers._value.get() == 1
     life.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -11,23 +11,10 @@ from broadcaster.room import BEST_EFFORT_DEDUPE_MS, MAX_TOMBSTONES, RECENT_BYTES
 from broadcaster.rooms import BAN_KNOWN_MS, DEDUPE_MS, EXTRA_BYTES, IDLE_MS, MAX_TAKEN_BYTES, OPEN_MS, BadBodyError, Rooms
 from liveroom.audience import Viewers
 from liveroom.kinds import CLASS_OF, Class, Kind, Role
-from liveroom.records import (
-    MAX_BROADCAST_BYTES,
-    MAX_PACKAGE_ITEMS,
-    MAX_UPLINK_BYTES,
-    BadRecord,
-    BadRecordError,
-    Balance,
-    Batch,
-    Item,
-    RoomFlags,
-    RoomSettings,
-    StoredRoom,
-    Tombstone,
-    Uplink,
-    decode_state,
-    encode_state,
-)
+from liveroom.records.broadcast import MAX_BROADCAST_BYTES, Balance, Batch, RoomFlags
+from liveroom.records.codec import BadRecord, BadRecordError
+from liveroom.records.snapshot import RoomSettings, StoredRoom, Tombstone, decode_state, encode_state
+from liveroom.records.uplink import MAX_PACKAGE_ITEMS, MAX_UPLINK_BYTES, Item, Uplink
 from liveroom.topics import BROADCAST, room_hash
 from liveroom.wire import Card, Notice, decode_card
 from tests.broadcaster.ticks import MINUTE_MS, SANCTIONS, T0, Tick, item, loaded, read, snapshot, states, tick, uplink

@@ -15,7 +15,9 @@ from broadcaster.rooms import BAN_KNOWN_MS, DEDUPE_MS, BadBodyError, Rooms
 from liveroom.audience import Viewers
 from liveroom.bodies import Clear
 from liveroom.kinds import Kind, Role
-from liveroom.records import Balance, Item, RoomChange, RoomFlags, RoomSettings, RoomState, Uplink
+from liveroom.records.broadcast import Balance, RoomFlags
+from liveroom.records.snapshot import RoomChange, RoomSettings, RoomState
+from liveroom.records.uplink import Item, Uplink
 from liveroom.wire import Message
 from tests.broadcaster.ticks import SANCTIONS, T0, Tick, item, loaded, read, snapshot, states, tick, uplink
 

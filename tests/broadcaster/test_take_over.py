@@ -5,20 +5,11 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from broadcaster.ownership import Append, Apply, Load, Lost, TakenOver, Tenure, take_over
+from broadcaster.ownership import Append, Apply, Lease, Load, Lost, TakenOver, take_over
+from liveroom.fencing import Read, Ruling
 from liveroom.kinds import RecordType
-from liveroom.records import (
-    NO_OFFSET,
-    Anchor,
-    Claim,
-    Ruling,
-    SnapshotChunk,
-    Stamp,
-    encode_batch,
-    encode_claim,
-    encode_snapshot_chunk,
-)
-from liveroom.ruling import Read
+from liveroom.records.broadcast import Anchor, Claim, SnapshotChunk, Stamp, encode_batch, encode_claim, encode_snapshot_chunk
+from liveroom.records.codec import NO_OFFSET
 
 OLD, OTHER, NEW = b"o" * 16, b"x" * 16, b"n" * 16
 
@@ -93,7 +84,7 @@ def test_an_empty_log_has_lost_nothing_and_names_no_place_in_the_uplink() -> Non
     story = run([])
     assert story.taken[1:] == (None, None)
     assert (story.epochs, story.loaded, story.applied) == ([1], [], [])
-    assert story.taken.tenure.ruling == Ruling(1, NEW, 0)
+    assert story.taken.lease.ruling == Ruling(1, NEW, 0)
 
 
 def test_a_log_of_claims_alone_has_lost_nothing_and_names_no_place_in_the_uplink() -> None:
@@ -107,7 +98,7 @@ def test_a_log_from_its_beginning_is_replayed_whole_without_a_snapshot() -> None
     story = run(values)
     assert story.taken[1:] == (6, None)
     assert story.applied == [values[1], values[2], values[5]], "what a deposed owner wrote is void"
-    assert story.taken.tenure.anchor(6) == Anchor(6, 6, NO_OFFSET)
+    assert story.taken.lease.anchor(6) == Anchor(6, 6, NO_OFFSET)
 
 
 # ---- whole histories
@@ -117,7 +108,7 @@ def test_the_newest_snapshot_is_loaded_and_what_follows_it_applied() -> None:
     assert story.taken[1:] == (6, None)
     assert story.loaded == [[b"part0", b"part1"]]
     assert story.applied == values[5:]
-    assert story.taken.tenure.snapshot_offset == 2
+    assert story.taken.lease.snapshot_offset == 2
 
 
 def test_a_snapshot_behind_the_one_that_is_named_is_passed_over() -> None:
@@ -197,7 +188,7 @@ def test_a_log_cut_behind_its_last_anchor_has_lost_its_history_and_is_claimed_ab
     assert story.epochs == [epoch]
     assert not story.loaded
     assert not story.applied
-    assert story.taken.tenure.snapshot_offset == NO_OFFSET
+    assert story.taken.lease.snapshot_offset == NO_OFFSET
 
 
 def test_the_floor_is_for_logs_that_lost_their_anchor_only() -> None:
@@ -209,7 +200,7 @@ def test_the_floor_is_for_logs_that_lost_their_anchor_only() -> None:
 def test_a_rival_above_the_floor_is_claimed_over_again() -> None:
     story = run([claim(3), batch(3, 0, 4)], start=2, floor=1_000, rivals=[claim(1_500, OTHER)])
     assert story.epochs == [1_000, 1_501]
-    assert story.taken.tenure.ruling == Ruling(1_501, NEW, 4)
+    assert story.taken.lease.ruling == Ruling(1_501, NEW, 4)
 
 
 # ---- the snapshot is gone
@@ -238,7 +229,7 @@ def test_without_its_snapshot_a_partition_goes_on_in_the_uplink_and_says_what_it
     assert story.taken[1:] == (5, Lost.SNAPSHOT)
     assert story.epochs == [2], "who ruled is known"
     assert not story.applied
-    assert story.taken.tenure.snapshot_offset == NO_OFFSET
+    assert story.taken.lease.snapshot_offset == NO_OFFSET
 
 
 # ---- rivals
@@ -253,7 +244,7 @@ def test_what_the_old_owner_wrote_before_our_claim_counts() -> None:
 def test_of_two_that_claim_one_epoch_the_first_rules_and_the_second_claims_again() -> None:
     story = run([claim(1), batch(1, 0, 4)], rivals=[claim(2, OTHER), claim(3, OTHER)])
     assert story.epochs == [2, 3, 4]
-    assert story.taken.tenure.ruling == Ruling(4, NEW, 6)
+    assert story.taken.lease.ruling == Ruling(4, NEW, 6)
 
 
 def test_records_that_cannot_be_read_are_void_and_stop_nobody() -> None:
@@ -264,18 +255,18 @@ def test_records_that_cannot_be_read_are_void_and_stop_nobody() -> None:
     assert story.applied == [values[3]]
 
 
-# ---- the tenure
-def test_a_tenure_that_is_alone_needs_nothing_of_the_log() -> None:
-    tenure = Tenure(Ruling(4, NEW, 10))
+# ---- the lease
+def test_a_lease_that_is_alone_needs_nothing_of_the_log() -> None:
+    lease = Lease(Ruling(4, NEW, 10))
     with pytest.raises(StopIteration) as done:
-        next(tenure.acked(11))
+        next(lease.acked(11))
     assert done.value.value is True
-    assert tenure.next_offset == 12
+    assert lease.next_offset == 12
 
 
-def test_a_tenure_whose_log_became_shorter_does_not_rule() -> None:
-    tenure = Tenure(Ruling(4, NEW, 10))
-    for steps in (tenure.up_to(10), tenure.acked(9)):
+def test_a_lease_whose_log_became_shorter_does_not_rule() -> None:
+    lease = Lease(Ruling(4, NEW, 10))
+    for steps in (lease.up_to(10), lease.acked(9)):
         with pytest.raises(StopIteration) as done:
             next(steps)
         assert done.value.value is False

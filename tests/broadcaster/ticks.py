@@ -6,23 +6,9 @@ import msgspec
 
 from broadcaster.rooms import Packed, Rooms
 from liveroom.kinds import Kind
-from liveroom.records import (
-    Anchor,
-    Batch,
-    Item,
-    NoticeEntry,
-    RoomEntry,
-    RoomFlags,
-    RoomState,
-    Uplink,
-    decode_broadcast,
-    decode_room,
-    decode_state,
-    decode_uplink,
-    encode_batch,
-    encode_state,
-    encode_uplink,
-)
+from liveroom.records.broadcast import Anchor, Batch, NoticeEntry, RoomEntry, RoomFlags, decode_broadcast, encode_batch
+from liveroom.records.snapshot import RoomState, decode_room, decode_state, encode_state
+from liveroom.records.uplink import Item, Uplink, decode_uplink, encode_uplink
 from liveroom.topics import room_hash
 from liveroom.wire import Message, Notice, ReceivedBatch, decode_server_frame, payload_text
 

@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager
 from aiohttp import web
 from playwright.async_api import Browser, async_playwright
 
-from liveroom.cli.page import FOLDER, PageState, make_page
-from liveroom.cli.programs import CHROMIUM, need
+from devstack.page_server import FOLDER, PageState, make_page
+from devstack.programs import CHROMIUM, need
 from liveroom.ports import HOST
 from liveroom.web import serve
 from tests.browser.node import NODE

@@ -5,7 +5,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
-from liveroom.cli.programs import Program
+from devstack.programs import Program
 
 _PLAYWRIGHT: Final = find_spec("playwright")
 OWN: Final = Path((_PLAYWRIGHT and _PLAYWRIGHT.origin) or "").parent / "driver" / "node"

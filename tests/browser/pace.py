@@ -16,8 +16,8 @@ import aiohttp
 import orjson
 from playwright.async_api import Page
 
-from liveroom.cli.danmaku import default_file, read_file
-from liveroom.cli.processes import System
+from cli.danmaku import default_file, read_file
+from devstack.processes import System
 from liveroom.kinds import Role
 from tests.browser.chromium import chromium
 from tests.browser.site import ROOM, site, somebody, until

@@ -8,8 +8,8 @@ from typing import Any
 
 from playwright.async_api import Browser, BrowserContext, Page, expect
 
-from liveroom.cli.page import PageState, make_page
-from liveroom.cli.processes import System
+from devstack.page_server import PageState, make_page
+from devstack.processes import System
 from liveroom.ports import HOST, free_ports
 from liveroom.web import serve
 from tests.e2e.audience import knows_gateways

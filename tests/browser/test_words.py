@@ -2,7 +2,7 @@
 
 import re
 
-from liveroom.cli.page import FOLDER
+from devstack.page_server import FOLDER
 from liveroom.errors import Code
 from tests.browser.chromium import chromium, pages
 

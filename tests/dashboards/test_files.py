@@ -14,9 +14,9 @@ from dashboards.boards import ALL
 from dashboards.cases import CASES
 from dashboards.generate import HERE, files
 from dashboards.queries import quantile, rate, total
-from liveroom import metrics
-from liveroom.cli.programs import PROMTOOL, need
-from liveroom.metrics import BY_SERVICE, Shape
+from devstack.programs import PROMTOOL, need
+from liveroom import metric_catalog
+from liveroom.metric_catalog import BY_SERVICE, Shape
 
 BOARDS = [pytest.param(board, id=board.uid) for board in ALL]
 KINDS = {"row", "timeseries", "stat", "heatmap", "state-timeline"}
@@ -86,7 +86,7 @@ def test_only_what_services_tell_is_asked_for() -> None:
 def test_every_metric_is_on_a_dashboard_or_in_a_rule() -> None:
     text = "".join(files().values())
     unused = {metric.name for made in BY_SERVICE.values() for metric in made if metric.name not in text}
-    assert unused <= {metric.name for metric in (metrics.WORD_HITS, metrics.REVIEWS, metrics.ACTS)}, (
+    assert unused <= {metric.name for metric in (metric_catalog.WORD_HITS, metric_catalog.REVIEWS, metric_catalog.ACTS)}, (
         "what nobody looks at need not be told"
     )
 
@@ -94,9 +94,9 @@ def test_every_metric_is_on_a_dashboard_or_in_a_rule() -> None:
 def test_a_query_says_when_it_is_asked_for_the_wrong_shape() -> None:
     for make in (rate, lambda metric: quantile(0.5, metric)):
         with pytest.raises(ValueError, match="is no"):
-            make(metrics.CONNECTIONS)
+            make(metric_catalog.CONNECTIONS)
     with pytest.raises(ValueError, match="is no gauge"):
-        total(metrics.JOINS)
+        total(metric_catalog.JOINS)
 
 
 def test_every_alert_has_a_runbook_and_cases() -> None:

@@ -18,7 +18,7 @@ from autoscaler.policy import read_policy
 from dashboards.alerts import Windows, alerts, rule_file
 from dashboards.boards import ALL as BOARDS
 from dashboards.scrape import SERVICES as INTERNAL_PORTS
-from liveroom.cli.programs import KUBECTL, need
+from devstack.programs import KUBECTL, need
 from liveroom.networks import read_networks
 from liveroom.settings import (
     AutoscalerSettings,

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import aiohttp
 
-from liveroom.cli.processes import System
+from devstack.processes import System
 from viewer.client import Viewer
 from viewer.ledger import Ledger
 from viewer.session import Counts, Delivered, Effect

@@ -12,11 +12,11 @@ import msgspec
 import pytest
 from aiokafka import AIOKafkaProducer
 
+from cli import danmaku, script
+from devstack.processes import System
 from liveroom.bodies import Danmaku, Gift, Like
-from liveroom.cli import danmaku, script
-from liveroom.cli.processes import System
 from liveroom.kinds import Kind
-from liveroom.records import Item, Uplink, encode_uplink
+from liveroom.records.uplink import Item, Uplink, encode_uplink
 from tests.e2e.audience import Audience, knows_gateways, settled
 from viewer.client import Accepted, Sender, Unknown
 from viewer.ledger import Ledger, Verdict

@@ -12,12 +12,12 @@ from typing import Any
 import aiohttp
 import pytest
 
-from ingress.actions import FREE, INTERACTIONS, Interaction, State
 from ingress.openapi import EXAMPLES
+from ingress.permissions import FREE, INTERACTIONS, Interaction, Restriction
 from liveroom.errors import TABLE, Code
 from liveroom.kinds import CLASS_OF, UNTOUCHABLE, Class, Kind, Role
 from liveroom.moderation import EVERYWHERE
-from tests.e2e.stage import Answer, Stage, seen, staged
+from tests.e2e.harness import Answer, Stage, seen, staged
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(240)]
 
@@ -53,32 +53,32 @@ async def test_every_kind_reaches_viewers_from_those_who_may_and_nobody_else(kaf
                 assert json.loads(bytes(message.data)) == sent
 
 
-SET: dict[State, dict[str, Any]] = {
-    State.ROOM_MUTED: {"muted_all": True, "allow": ["allowed"]},
-    State.FOLLOWERS: {"followers_only": True},
-    State.SUBSCRIBERS: {"subscribers_only": True},
-    State.SLOW: {"slow_s": 600},
-    State.NO_MEDIA: {"no_media": True},
+SET: dict[Restriction, dict[str, Any]] = {
+    Restriction.ROOM_MUTED: {"muted_all": True, "allow": ["allowed"]},
+    Restriction.FOLLOWERS: {"followers_only": True},
+    Restriction.SUBSCRIBERS: {"subscribers_only": True},
+    Restriction.SLOW: {"slow_s": 600},
+    Restriction.NO_MEDIA: {"no_media": True},
 }
 CODES = {
-    State.DISSOLVED: Code.ROOM_DISSOLVED,
-    State.BANNED: Code.BANNED,
-    State.MUTED: Code.MUTED,
-    State.ROOM_MUTED: Code.ROOM_MUTED,
-    State.FOLLOWERS: Code.FOLLOWERS_ONLY,
-    State.SUBSCRIBERS: Code.SUBSCRIBERS_ONLY,
-    State.SLOW: Code.SLOW_MODE,
-    State.NO_MEDIA: Code.NO_MEDIA,
+    Restriction.DISSOLVED: Code.ROOM_DISSOLVED,
+    Restriction.BANNED: Code.BANNED,
+    Restriction.MUTED: Code.MUTED,
+    Restriction.ROOM_MUTED: Code.ROOM_MUTED,
+    Restriction.FOLLOWERS: Code.FOLLOWERS_ONLY,
+    Restriction.SUBSCRIBERS: Code.SUBSCRIBERS_ONLY,
+    Restriction.SLOW: Code.SLOW_MODE,
+    Restriction.NO_MEDIA: Code.NO_MEDIA,
 }
 
 
-async def bring_about(stage: Stage, state: State, room: str) -> None:
+async def bring_about(stage: Stage, state: Restriction, room: str) -> None:
     """Set a state at the first ingress, and wait until the second one must know of it."""
     match state:
-        case State.DISSOLVED:
+        case Restriction.DISSOLVED:
             answers = [await stage.call("POST", f"rooms/{room}/dissolve", {})]
-        case State.BANNED | State.MUTED:
-            what = "bans" if state is State.BANNED else "mutes"
+        case Restriction.BANNED | Restriction.MUTED:
+            what = "bans" if state is Restriction.BANNED else "mutes"
             answers = [await stage.call("POST", f"rooms/{room}/{what}", {"user": f"u-{role.value}"}) for role in Role]
         case _:
             answers = [await stage.call("PATCH", f"rooms/{room}/modes", SET[state])]
@@ -86,28 +86,28 @@ async def bring_about(stage: Stage, state: State, room: str) -> None:
     await asyncio.sleep(1)
 
 
-def forbidden(state: State, interaction: Interaction, role: Role) -> bool:
+def forbidden(state: Restriction, interaction: Interaction, role: Role) -> bool:
     """What the table says."""
-    if state is State.DISSOLVED:
+    if state is Restriction.DISSOLVED:
         return True
     if state not in interaction.stopped_by:
         return False
-    return role not in (UNTOUCHABLE if state in {State.BANNED, State.MUTED} else FREE)
+    return role not in (UNTOUCHABLE if state in {Restriction.BANNED, Restriction.MUTED} else FREE)
 
 
 async def test_the_states_of_a_room_forbid_what_the_table_says(kafka_bootstrap: str) -> None:
     async with staged(kafka_bootstrap) as stage:
-        await asyncio.gather(*(bring_about(stage, state, f"room-{state.value}") for state in State))
-        for state in State:
+        await asyncio.gather(*(bring_about(stage, state, f"room-{state.value}") for state in Restriction))
+        for state in Restriction:
             await check_state(stage, state, f"room-{state.value}")
         assert (await stage.say("other", "u-viewer", ingress=1)).status == 202, "other rooms are as they were"
 
 
-async def check_state(stage: Stage, state: State, room: str) -> None:
+async def check_state(stage: Stage, state: Restriction, room: str) -> None:
     """Send all kinds in all roles to a room that is in a state."""
     for interaction in INTERACTIONS:
         for role in sorted(interaction.roles, key=list(Role).index):
-            if state is State.SLOW and State.SLOW in interaction.stopped_by:
+            if state is Restriction.SLOW and Restriction.SLOW in interaction.stopped_by:
                 first = await send(stage, interaction, room, role, ingress=1)
                 assert first.status == (202 if interaction.kind is Kind.DANMAKU or role in FREE else 429)
             answer = await send(stage, interaction, room, role, ingress=1)
@@ -116,18 +116,18 @@ async def check_state(stage: Stage, state: State, room: str) -> None:
                 assert (answer.status, answer.code) == (TABLE[CODES[state]].status, CODES[state].value), what
             else:
                 assert answer.status == 202, what
-    if state is State.ROOM_MUTED:
+    if state is Restriction.ROOM_MUTED:
         assert (await stage.say(room, "allowed", ingress=1)).status == 202
-    if state in {State.FOLLOWERS, State.SUBSCRIBERS}:
+    if state in {Restriction.FOLLOWERS, Restriction.SUBSCRIBERS}:
         assert (await stage.say(room, "fan", ingress=1, subscriber=True)).status == 202
         follower = await stage.say(room, "follower", ingress=1, follower=True)
-        assert follower.code == ("" if state is State.FOLLOWERS else "subscribers_only")
+        assert follower.code == ("" if state is Restriction.FOLLOWERS else "subscribers_only")
 
 
 async def test_packages_and_bulk_keep_to_the_same_table(kafka_bootstrap: str) -> None:
     async with staged(kafka_bootstrap) as stage:
         screen = await stage.watch("lobby", "v1")
-        await bring_about(stage, State.MUTED, "lobby")
+        await bring_about(stage, Restriction.MUTED, "lobby")
         items = [{"kind": "gift", "data": {"gift": "rose"}}, {"kind": "danmaku", "data": {"text": "for you"}}]
         package = {"package": "p", "items": items}
         assert (await stage.call("POST", "rooms/lobby/packages", package, user="u-viewer", role=Role.VIEWER)).code == "muted"

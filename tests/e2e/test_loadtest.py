@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from liveroom.cli.processes import importing
+from devstack.processes import importing
 
 pytestmark = [
     pytest.mark.kafka,
@@ -25,7 +25,7 @@ async def loadtest(kafka_bootstrap: str, folder: Path, *options: str) -> tuple[i
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-c",
-        "from liveroom.cli.commands import app; app()",
+        "from cli.commands import app; app()",
         "loadtest",
         "--ramp=viewers",
         "--runs=1",

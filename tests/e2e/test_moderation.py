@@ -8,23 +8,24 @@ from typing import Any
 
 import pytest
 
-from ingress.actions import ROUTES, Act, Route
 from ingress.openapi import EXAMPLES
+from ingress.permissions import COMMAND_ROUTES, Command, CommandRoute
 from liveroom.closecodes import Close
 from liveroom.kafka import topic_name
 from liveroom.kinds import Kind, Role
-from liveroom.records import Audit, JsonReader
+from liveroom.records.codec import JsonReader
+from liveroom.records.control import Audit
 from liveroom.settings import KafkaSettings
 from liveroom.topics import AUDIT
-from tests.e2e.stage import Stage, seen, staged
+from tests.e2e.harness import Stage, seen, staged
 from tests.log import read_all
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(240)]
 
 
-async def ask(stage: Stage, route: Route, role: Role, room: str) -> tuple[int, str]:
+async def ask(stage: Stage, route: CommandRoute, role: Role, room: str) -> tuple[int, str]:
     path = route.path.removeprefix("/v1/").replace("{room}", room).replace("{user}", "rude").replace("{word}", "spam")
-    body = EXAMPLES.get(route.act.value) if route.method != "GET" else None
+    body = EXAMPLES.get(route.command.value) if route.method != "GET" else None
     answer = await stage.call(route.method, path, body, role=role)
     return answer.status, answer.code
 
@@ -32,13 +33,13 @@ async def ask(stage: Stage, route: Route, role: Role, room: str) -> tuple[int, s
 async def test_each_role_may_do_what_the_table_says(kafka_bootstrap: str) -> None:
     async with staged(kafka_bootstrap, ingresses=1) as stage:
         await stage.watch("watched", "v1")
-        for route in ROUTES:
+        for route in COMMAND_ROUTES:
             for role in Role:
-                status, code = await ask(stage, route, role, f"{route.act.value}-{role.value}")
+                status, code = await ask(stage, route, role, f"{route.command.value}-{role.value}")
                 if role in route.roles:
-                    assert status in {200, 202}, (route.act, role, status, code)
+                    assert status in {200, 202}, (route.command, role, status, code)
                 else:
-                    assert (status, code) == (403, "forbidden"), (route.act, role)
+                    assert (status, code) == (403, "forbidden"), (route.command, role)
 
 
 async def test_a_mute_is_told_on_all_devices_holds_everywhere_and_ends(kafka_bootstrap: str) -> None:
@@ -286,8 +287,18 @@ async def test_everything_hosts_do_is_put_down(kafka_bootstrap: str) -> None:
             JsonReader(Audit).read(record.value)
             for record in await read_all(system.kafka_bootstrap, name, range(system.partitions))
         ]
-        acts = [Act.MUTE, Act.UNMUTE, Act.BAN, Act.UNBAN, Act.KICK, Act.CLEAR, Act.MODES, Act.SET_ROOM_WORD, Act.DROP_ROOM_WORD]
-        assert [record.action for record in records] == [act.value for act in (*acts, Act.DISSOLVE, Act.REOPEN)]
+        acts = [
+            Command.MUTE,
+            Command.UNMUTE,
+            Command.BAN,
+            Command.UNBAN,
+            Command.KICK,
+            Command.CLEAR,
+            Command.MODES,
+            Command.SET_ROOM_WORD,
+            Command.DROP_ROOM_WORD,
+        ]
+        assert [record.action for record in records] == [act.value for act in (*acts, Command.DISSOLVE, Command.REOPEN)]
         assert {(record.room, record.by, record.role) for record in records} == {("lobby", "star", Role.STREAMER)}
         assert (records[0].target, records[0].why) == ("rude", "spam")
         assert records[6].what == {"slow_s": 3}

@@ -8,8 +8,8 @@ from contextlib import AsyncExitStack
 import aiohttp
 import pytest
 
-from liveroom.cli.localkafka import LocalKafka
-from liveroom.cli.processes import System
+from devstack.local_kafka import LocalKafka
+from devstack.processes import System
 from tests.e2e.audience import Audience, knows_gateways, settled
 from viewer.client import Accepted, Sender, Unknown
 from viewer.ledger import Ledger

@@ -19,7 +19,7 @@ import pytest
 
 from autoscaler.advisory import SERVICE
 from autoscaler.externalscaler import externalscaler_pb2 as messages
-from liveroom.cli.processes import ROOT, System
+from devstack.processes import ROOT, System
 from liveroom.kinds import Role
 from liveroom.ports import free_ports
 from tests.e2e.audience import Audience, knows_gateways, settled
@@ -75,7 +75,7 @@ class Pool:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-c",
-            "from liveroom.cli.commands import app; app()",
+            "from cli.commands import app; app()",
             *(name, act, "--user", "op", "--autoscaler", self.system.autoscalers[0].url),
             stdout=PIPE,
             stderr=STDOUT,

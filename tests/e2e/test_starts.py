@@ -10,8 +10,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from liveroom.cli.localkafka import LocalKafka
-from liveroom.cli.processes import Service, System
+from devstack.local_kafka import LocalKafka
+from devstack.processes import Service, System
 from liveroom.kafka import ensure_topics, knock
 from liveroom.ports import HOST, free_ports
 from liveroom.settings import KafkaSettings

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from liveroom.cli.processes import ROOT
+from devstack.processes import ROOT
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(240)]
 
@@ -21,7 +21,7 @@ async def test_a_crowd_comes_and_goes_and_the_pool_with_it(kafka_bootstrap: str,
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-c",
-        "from liveroom.cli.commands import app; app()",
+        "from cli.commands import app; app()",
         *("demo", "--surge", "--viewers", "100", "--partitions", "2", "--page-port", "0"),
         env=environment,
         stdout=PIPE,

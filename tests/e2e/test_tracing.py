@@ -13,9 +13,9 @@ from aiohttp import web
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from liveroom.cli.processes import System
+from devstack.processes import System
 from liveroom.ports import HOST, free_ports
-from liveroom.records import MAX_TRACED, TRACE_HEADER, Traced, decode_traces, encode_traces
+from liveroom.records.broadcast import MAX_TRACED, TRACE_HEADER, Traced, decode_traces, encode_traces
 from liveroom.tracing import Tracing
 from liveroom.web import serve
 from tests.e2e.audience import knows_gateways, settled

@@ -4,12 +4,12 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.edge.gateway import Gateway, running, settings_of
+from tests.edge.harness import Edge, running, settings_of
 
 
 @pytest.fixture
-async def gateway(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Gateway]:
+async def edge(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Edge]:
     """A gateway with the settings of the test's parameter; rooms have no cards, and nobody waits for one."""
-    monkeypatch.setattr("edge.server.CARD_WAIT_S", 0.0)
+    monkeypatch.setattr("edge.keepalive.SNAPSHOT_WAIT_S", 0.0)
     async with running(settings_of(**getattr(request, "param", {}))) as made:
         yield made

@@ -26,7 +26,7 @@ from websockets.uri import parse_uri
 from edge.receiver import Closing, Event, Fault, Ping, Pong, Text
 from liveroom.closecodes import Close
 from liveroom.wire import SUBPROTOCOL, BadFrameError, decode_client_frame
-from tests.edge.gateway import Gateway, line, told
+from tests.edge.harness import Edge, line, told
 from tests.edge.test_receiver import CLOSE, CONTROL, DEFLATED, FRAGMENTS, FRAMING, PING, PONG, TEXT, deflated, frame
 
 QUIET_S = 0.03
@@ -38,11 +38,11 @@ KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 class Raw:
     """A connection on which any bytes can be sent."""
 
-    def __init__(self, gateway: Gateway, *, deflates: bool = False) -> None:
-        self._gateway = gateway
+    def __init__(self, edge: Edge, *, deflates: bool = False) -> None:
+        self._gateway = edge
         factory = ClientPerMessageDeflateFactory(server_no_context_takeover=True, client_no_context_takeover=True)
         self.protocol = ClientProtocol(
-            parse_uri(gateway.url(gateway.ticket())),
+            parse_uri(edge.url(edge.ticket())),
             extensions=[factory] if deflates else [],
             subprotocols=[Subprotocol(SUBPROTOCOL)],
         )
@@ -130,69 +130,69 @@ async def converse(raw: Raw, stream: bytes, events: Sequence[Event], size: int =
 
 
 @pytest.mark.parametrize(("stream", "events"), [*FRAMING, *FRAGMENTS, *CONTROL])
-async def test_a_stream_is_answered_as_rfc_6455_wants_it(gateway: Gateway, stream: bytes, events: list[Event]) -> None:
-    async with Raw(gateway).open() as raw:
+async def test_a_stream_is_answered_as_rfc_6455_wants_it(edge: Edge, stream: bytes, events: list[Event]) -> None:
+    async with Raw(edge).open() as raw:
         await converse(raw, stream, events)
 
 
 @pytest.mark.parametrize(("stream", "events"), DEFLATED)
-async def test_deflated_messages_are_answered_as_rfc_7692_wants(gateway: Gateway, stream: bytes, events: list[Event]) -> None:
-    async with Raw(gateway, deflates=True).open() as raw:
+async def test_deflated_messages_are_answered_as_rfc_7692_wants(edge: Edge, stream: bytes, events: list[Event]) -> None:
+    async with Raw(edge, deflates=True).open() as raw:
         assert raw.protocol.extensions
         await converse(raw, stream, events)
 
 
-async def test_streams_may_come_one_byte_at_a_time(gateway: Gateway) -> None:
+async def test_streams_may_come_one_byte_at_a_time(edge: Edge) -> None:
     short = [case.values for case in [*FRAMING, *FRAGMENTS, *CONTROL] if len(case.values[0]) < 300]  # type: ignore[arg-type]
     assert len(short) > 60
     for stream, events in short:
-        async with Raw(gateway).open() as raw:
+        async with Raw(edge).open() as raw:
             await converse(raw, stream, events, 1)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("size", [0, 1, 125])
-async def test_a_ping_is_answered_with_its_payload(gateway: Gateway, size: int) -> None:
-    async with Raw(gateway).open() as raw:
+async def test_a_ping_is_answered_with_its_payload(edge: Edge, size: int) -> None:
+    async with Raw(edge).open() as raw:
         await converse(raw, frame(PING, b"p" * size), [Ping(b"p" * size)])
 
 
-async def test_what_is_sent_right_behind_the_upgrade_is_not_lost(gateway: Gateway) -> None:
+async def test_what_is_sent_right_behind_the_upgrade_is_not_lost(edge: Edge) -> None:
     beat = frame(TEXT, b'{"t":"hb"}')
-    async with Raw(gateway).open(behind=beat + frame(PING, b"x")) as raw:
+    async with Raw(edge).open(behind=beat + frame(PING, b"x")) as raw:
         await raw.read(lambda: len(raw.frames) == 2)
         assert json.loads(bytes(raw.frames[0].data))["t"] == "hb"
         assert (raw.frames[1].opcode, raw.frames[1].data) == (Opcode.PONG, b"x")
 
 
-async def test_a_frame_may_have_any_length_up_to_4_kib(gateway: Gateway) -> None:
-    async with Raw(gateway).open() as raw:
+async def test_a_frame_may_have_any_length_up_to_4_kib(edge: Edge) -> None:
+    async with Raw(edge).open() as raw:
         for size in (10, 125, 126, 127, 4095, 4096):
             await raw.send(frame(TEXT, b'{"t":"hb"}'.ljust(size)))
             await raw.read(lambda: len(raw.frames) == 1)
             assert json.loads(bytes(raw.frames.pop().data))["t"] == "hb"
 
 
-async def test_far_too_many_frames_end_the_connection(gateway: Gateway) -> None:
-    async with Raw(gateway).open() as raw:
+async def test_far_too_many_frames_end_the_connection(edge: Edge) -> None:
+    async with Raw(edge).open() as raw:
         await raw.send(frame(PING) * 100)
         await raw.read(lambda: False)
         assert raw.protocol.close_rcvd is not None
         assert raw.protocol.close_rcvd.code == Close.TOO_FAST
 
 
-async def test_a_bomb_ends_the_connection(gateway: Gateway) -> None:
-    async with Raw(gateway, deflates=True).open() as raw:
+async def test_a_bomb_ends_the_connection(edge: Edge) -> None:
+    async with Raw(edge, deflates=True).open() as raw:
         await raw.send(frame(TEXT, deflated(b" " * 1_000_000), flags=0xC0))
         await raw.read(lambda: False)
         assert raw.protocol.close_rcvd is not None
         assert raw.protocol.close_rcvd.code == Close.TOO_BIG
 
 
-async def test_batches_come_deflated_to_those_who_asked_and_notices_never_do(gateway: Gateway) -> None:
+async def test_batches_come_deflated_to_those_who_asked_and_notices_never_do(edge: Edge) -> None:
     lines = [line(seq, "弾幕" * 20) for seq in range(1, 50)]
     texts = {}
     for deflates in (True, False):
-        async with Raw(gateway, deflates=deflates).open() as raw:
+        async with Raw(edge, deflates=deflates).open() as raw:
             await raw.send(frame(TEXT, b'{"t":"join","room":"r"}'))
             await raw.read(lambda raw=raw: len(raw.frames) == 1)  # type: ignore[misc]
             seen: list[Frame] = []
@@ -204,8 +204,8 @@ async def test_batches_come_deflated_to_those_who_asked_and_notices_never_do(gat
                     return decode(one, **options)  # type: ignore[no-any-return]
 
                 extension.decode = watch  # type: ignore[method-assign, assignment]
-            await gateway.deliver("r", lines)
-            await gateway.notify("r", "u1", b'{"t":"notice","pad":"' + b"x" * 2000 + b'"}')
+            await edge.deliver("r", lines)
+            await edge.notify("r", "u1", b'{"t":"notice","pad":"' + b"x" * 2000 + b'"}')
             await raw.read(lambda raw=raw: len(raw.frames) == 3)  # type: ignore[misc]
             assert [one.rsv1 for one in seen] == ([True, False] if deflates else [])
             texts[deflates] = [bytes(one.data) for one in raw.frames[1:]]
@@ -252,13 +252,11 @@ UPGRADE = {
         ),
     ],
 )
-async def test_the_handshake(
-    gateway: Gateway, changes: dict[str, str | None], status: int, answered: dict[str, str | None]
-) -> None:
+async def test_the_handshake(edge: Edge, changes: dict[str, str | None], status: int, answered: dict[str, str | None]) -> None:
     headers = {name: value for name, value in (UPGRADE | changes).items() if value is not None}
     head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
-    writer.write(f"GET /v1/live?ticket={gateway.ticket()} HTTP/1.1\r\n{head}\r\n".encode())
+    reader, writer = await asyncio.open_connection("127.0.0.1", edge.port)
+    writer.write(f"GET /v1/live?ticket={edge.ticket()} HTTP/1.1\r\n{head}\r\n".encode())
     first, *rest = (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)).decode().split("\r\n")
     writer.close()
     assert int(first.split()[1]) == status
@@ -267,29 +265,29 @@ async def test_the_handshake(
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "HEAD"])
-async def test_only_get_upgrades(gateway: Gateway, method: str) -> None:
-    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+async def test_only_get_upgrades(edge: Edge, method: str) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", edge.port)
     head = "".join(f"{name}: {value}\r\n" for name, value in UPGRADE.items())
-    writer.write(f"{method} /v1/live?ticket={gateway.ticket()} HTTP/1.1\r\nContent-Length: 0\r\n{head}\r\n".encode())
+    writer.write(f"{method} /v1/live?ticket={edge.ticket()} HTTP/1.1\r\nContent-Length: 0\r\n{head}\r\n".encode())
     assert b" 405 " in await asyncio.wait_for(reader.readline(), 5)
     writer.close()
 
 
-@pytest.mark.parametrize("gateway", [{"handshake_timeout_s": 0.5}], indirect=True)
+@pytest.mark.parametrize("edge", [{"handshake_timeout_s": 0.5}], indirect=True)
 @pytest.mark.parametrize(
     "begun", [b"", b"GET /v1/li", b"GET /v1/live HTTP/1.1\r\nHost: x\r\n"], ids=["nothing", "a line", "a head"]
 )
-async def test_a_handshake_that_does_not_come_ends_the_connection(gateway: Gateway, begun: bytes) -> None:
-    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+async def test_a_handshake_that_does_not_come_ends_the_connection(edge: Edge, begun: bytes) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", edge.port)
     writer.write(begun)
     async with asyncio.timeout(3):
         assert await reader.read() == b""
     writer.close()
 
 
-@pytest.mark.parametrize("gateway", [{"handshake_timeout_s": 0.5}], indirect=True)
-async def test_who_joins_nothing_is_ended(gateway: Gateway) -> None:
-    async with Raw(gateway).open() as raw:
+@pytest.mark.parametrize("edge", [{"handshake_timeout_s": 0.5}], indirect=True)
+async def test_who_joins_nothing_is_ended(edge: Edge) -> None:
+    async with Raw(edge).open() as raw:
         await raw.read(lambda: False)
         assert raw.protocol.close_rcvd is not None
         assert raw.protocol.close_rcvd.code == Close.HANDSHAKE_LATE
@@ -317,16 +315,16 @@ def garbage(chance: random.Random) -> bytes:
     return bytes(data)
 
 
-async def test_garbage_from_thousands_leaves_nothing_behind_and_disturbs_nobody(gateway: Gateway) -> None:
+async def test_garbage_from_thousands_leaves_nothing_behind_and_disturbs_nobody(edge: Edge) -> None:
     chance = random.Random(secrets.randbits(32))
     tracemalloc.start()
     sizes: list[int] = []
 
     async def one() -> None:
-        reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+        reader, writer = await asyncio.open_connection("127.0.0.1", edge.port)
         head = "".join(f"{name}: {value}\r\n" for name, value in UPGRADE.items())
         if chance.random() < 0.9:
-            writer.write(f"GET /v1/live?ticket={gateway.ticket()} HTTP/1.1\r\n{head}\r\n".encode())
+            writer.write(f"GET /v1/live?ticket={edge.ticket()} HTTP/1.1\r\n{head}\r\n".encode())
         writer.write(garbage(chance))
         with contextlib.suppress(TimeoutError, ConnectionError):
             async with asyncio.timeout(0.05):
@@ -334,20 +332,20 @@ async def test_garbage_from_thousands_leaves_nothing_behind_and_disturbs_nobody(
         writer.transport.abort() if chance.random() < 0.5 else writer.close()
 
     with capture_logs() as logs:
-        async with gateway.connect() as viewer:
+        async with edge.connect() as viewer:
             await told(viewer)
             await viewer.send('{"t":"join","room":"r"}')
             assert (await told(viewer))["t"] == "joined"
             for turn in range(GARBAGE // AT_ONCE):
                 await asyncio.gather(*(one() for _ in range(AT_ONCE)))
-                await gateway.deliver("r", [line(turn + 1)], turn + 1)
+                await edge.deliver("r", [line(turn + 1)], turn + 1)
                 assert (await told(viewer))["seq"] == [turn + 1, turn + 1]
                 sizes.append(tracemalloc.get_traced_memory()[0])
             async with asyncio.timeout(10):
-                while len(gateway.server.members) > 1:  # noqa: ASYNC110 - the edge has no such event
+                while len(edge.gateway.members) > 1:  # noqa: ASYNC110 - the edge has no such event
                     await asyncio.sleep(0.05)
     tracemalloc.stop()
     assert [entry for entry in logs if entry["log_level"] in {"error", "critical"}] == []
-    assert (len(gateway.server.backlogs), gateway.server.unsent) == (0, 0)
+    assert (len(edge.gateway.queues), edge.gateway.queues.size) == (0, 0)
     # 300 bytes each are the pull rights that last 5 minutes; a connection that stayed would be 2.4 KiB more
     assert sizes[-1] - sizes[len(sizes) // 2] < GARBAGE / 2 * 1200

@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 
 from liveroom.closecodes import Close
-from tests.edge.gateway import Gateway, line, told
+from tests.edge.harness import Edge, line, told
 
 PAGE = "https://a.example"
 
@@ -28,10 +28,10 @@ class Event(NamedTuple):
 class Stream:
     """Reads a stream as the standard has it (HTML, 9.2.6), and speaks by requests."""
 
-    def __init__(self, gateway: Gateway, http: aiohttp.ClientSession, answer: aiohttp.ClientResponse) -> None:
+    def __init__(self, edge: Edge, http: aiohttp.ClientSession, answer: aiohttp.ClientResponse) -> None:
         self.answer = answer
         self._http = http
-        self._url = f"http://127.0.0.1:{gateway.port}/v1/events"
+        self._url = f"http://127.0.0.1:{edge.port}/v1/events"
         self.pull = ""
 
     async def next(self) -> Event | None:
@@ -55,13 +55,13 @@ class Stream:
 
 
 @asynccontextmanager
-async def listening(gateway: Gateway, ticket: str | None = None, **headers: str) -> AsyncIterator[Stream]:
-    url = f"http://127.0.0.1:{gateway.port}/v1/events"
+async def listening(edge: Edge, ticket: str | None = None, **headers: str) -> AsyncIterator[Stream]:
+    url = f"http://127.0.0.1:{edge.port}/v1/events"
     async with (
         aiohttp.ClientSession() as http,
-        http.get(url, params={"ticket": gateway.ticket() if ticket is None else ticket}, headers=headers) as answer,
+        http.get(url, params={"ticket": edge.ticket() if ticket is None else ticket}, headers=headers) as answer,
     ):
-        stream = Stream(gateway, http, answer)
+        stream = Stream(edge, http, answer)
         if answer.status == 200:
             hello = await stream.next()
             assert hello is not None
@@ -70,8 +70,8 @@ async def listening(gateway: Gateway, ticket: str | None = None, **headers: str)
         yield stream
 
 
-async def test_it_hears_what_others_hear_and_is_heard(gateway: Gateway) -> None:
-    async with listening(gateway) as stream, gateway.connect() as socket:
+async def test_it_hears_what_others_hear_and_is_heard(edge: Edge) -> None:
+    async with listening(edge) as stream, edge.connect() as socket:
         await told(socket)
         assert stream.answer.headers["Content-Type"] == "text/event-stream"
         assert await stream.say('{"t":"join","room":"lobby"}') == (204, "")
@@ -80,7 +80,7 @@ async def test_it_hears_what_others_hear_and_is_heard(gateway: Gateway) -> None:
         assert joined is not None
         assert joined.frame["t"] == "joined"
         assert (await told(socket))["t"] == "joined"
-        await gateway.deliver("lobby", [line(1, "hi"), line(2, "x" * 2000)])  # long enough to come deflated to others
+        await edge.deliver("lobby", [line(1, "hi"), line(2, "x" * 2000)])  # long enough to come deflated to others
         batch = await stream.next()
         assert batch is not None
         assert batch.data == await asyncio.wait_for(socket.recv(), 5)
@@ -90,11 +90,11 @@ async def test_it_hears_what_others_hear_and_is_heard(gateway: Gateway) -> None:
         assert beat.frame["t"] == "hb"
 
 
-async def test_a_notice_and_an_error_reach_it(gateway: Gateway) -> None:
-    async with listening(gateway) as stream:
+async def test_a_notice_and_an_error_reach_it(edge: Edge) -> None:
+    async with listening(edge) as stream:
         await stream.say('{"t":"join","room":"lobby"}')
         await stream.next()
-        await gateway.notify("lobby", "u1", b'{"t":"notice","room":"lobby","kind":"mute","id":"m","at":1}')
+        await edge.notify("lobby", "u1", b'{"t":"notice","room":"lobby","kind":"mute","id":"m","at":1}')
         notice = await stream.next()
         assert notice is not None
         assert notice.frame["kind"] == "mute"
@@ -104,37 +104,37 @@ async def test_a_notice_and_an_error_reach_it(gateway: Gateway) -> None:
         assert error.frame["code"] == "room_invalid"
 
 
-async def test_its_end_says_why_and_then_nobody_is_heard(gateway: Gateway) -> None:
-    async with listening(gateway) as stream:
+async def test_its_end_says_why_and_then_nobody_is_heard(edge: Edge) -> None:
+    async with listening(edge) as stream:
         assert await stream.say("no JSON") == (204, "")
         assert await stream.next() == ("close", f"{Close.BAD_FRAME.value} bad frame")
         assert await stream.next() is None
     async with asyncio.timeout(5):
-        while gateway.server.members:  # noqa: ASYNC110 - the gateway has no such event
+        while edge.gateway.members:  # noqa: ASYNC110 - the gateway has no such event
             await asyncio.sleep(0.02)
-    assert gateway.server._listeners == {}
+    assert edge.gateway.sse_connections == {}
 
 
-async def test_who_goes_is_forgotten_and_its_token_speaks_for_nobody(gateway: Gateway) -> None:
-    async with listening(gateway) as stream:
+async def test_who_goes_is_forgotten_and_its_token_speaks_for_nobody(edge: Edge) -> None:
+    async with listening(edge) as stream:
         await stream.say('{"t":"join","room":"lobby"}')
         token = stream.pull
     async with asyncio.timeout(5):
-        while gateway.server.members:  # noqa: ASYNC110 - the gateway has no such event
+        while edge.gateway.members:  # noqa: ASYNC110 - the gateway has no such event
             await asyncio.sleep(0.02)
-    assert gateway.server.hub.watched == 0
-    async with listening(gateway) as stream, gateway.connect() as socket:
+    assert edge.gateway.hub.watched == 0
+    async with listening(edge) as stream, edge.connect() as socket:
         assert await stream.say('{"t":"hb"}', token) == (401, "token_invalid")
         over_websocket = (await told(socket))["pull"]
         assert await stream.say('{"t":"hb"}', over_websocket) == (401, "token_invalid")
         assert await stream.say("x" * 5000) == (413, "too_large")
 
 
-@pytest.mark.parametrize("gateway", [{"handshake_timeout_s": 0.5}], indirect=True)
-async def test_who_begins_to_speak_and_does_not_go_on_is_not_waited_for(gateway: Gateway) -> None:
-    async with listening(gateway) as stream:
+@pytest.mark.parametrize("edge", [{"handshake_timeout_s": 0.5}], indirect=True)
+async def test_who_begins_to_speak_and_does_not_go_on_is_not_waited_for(edge: Edge) -> None:
+    async with listening(edge) as stream:
         await stream.say('{"t":"join","room":"lobby"}')
-        reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+        reader, writer = await asyncio.open_connection("127.0.0.1", edge.port)
         head = f"POST /v1/events HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {stream.pull}\r\nContent-Length: 20\r\n\r\n"
         writer.write(head.encode() + b'{"t"')
         async with asyncio.timeout(5):
@@ -143,8 +143,8 @@ async def test_who_begins_to_speak_and_does_not_go_on_is_not_waited_for(gateway:
         writer.close()
 
 
-async def test_who_says_far_too_much_is_ended(gateway: Gateway) -> None:
-    async with listening(gateway) as stream:
+async def test_who_says_far_too_much_is_ended(edge: Edge) -> None:
+    async with listening(edge) as stream:
         for _ in range(70):
             await stream.say('{"t":"hb"}')
         found = [event async for event in _all(stream)]
@@ -157,25 +157,25 @@ async def _all(stream: Stream) -> AsyncIterator[Event]:
         yield event
 
 
-@pytest.mark.parametrize("gateway", [{"origins": (PAGE,)}], indirect=True)
-async def test_pages_of_the_right_origin_may_read_it(gateway: Gateway) -> None:
-    async with listening(gateway, Origin=PAGE) as stream:
+@pytest.mark.parametrize("edge", [{"origins": (PAGE,)}], indirect=True)
+async def test_pages_of_the_right_origin_may_read_it(edge: Edge) -> None:
+    async with listening(edge, Origin=PAGE) as stream:
         assert stream.answer.headers["Access-Control-Allow-Origin"] == PAGE
-    async with listening(gateway, Origin="https://b.example") as stream:
+    async with listening(edge, Origin="https://b.example") as stream:
         assert stream.answer.status == 403
         assert "Access-Control-Allow-Origin" not in stream.answer.headers
 
 
-async def test_a_bad_ticket_is_refused_before_anything_is_sent(gateway: Gateway) -> None:
-    async with listening(gateway, "no ticket") as stream:
+async def test_a_bad_ticket_is_refused_before_anything_is_sent(edge: Edge) -> None:
+    async with listening(edge, "no ticket") as stream:
         assert stream.answer.status == 401
 
 
-async def test_a_gateway_that_drains_moves_it_too(gateway: Gateway) -> None:
-    async with listening(gateway) as stream:
+async def test_a_gateway_that_drains_moves_it_too(edge: Edge) -> None:
+    async with listening(edge) as stream:
         await stream.say('{"t":"join","room":"lobby"}')
         await stream.next()
-        draining = asyncio.create_task(gateway.server.drain())
+        draining = asyncio.create_task(edge.drain.drain())
         move = await stream.next()
         assert move is not None
         assert move.frame["t"] == "move"

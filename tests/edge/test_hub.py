@@ -6,12 +6,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.frames import Frames
 from edge.hub import LINGER_S, Delivered, Hub
+from edge.prepared_batch import PreparedBatch
 from edge.room import Position, Room
 from liveroom.closecodes import Close
 from liveroom.kinds import Role
-from liveroom.records import Anchor, Batch, CardEntry, NoticeEntry, RoomEntry, RoomFlags, decode_broadcast, encode_batch
+from liveroom.records.broadcast import (
+    Anchor,
+    Batch,
+    CardEntry,
+    NoticeEntry,
+    RoomEntry,
+    RoomFlags,
+    decode_broadcast,
+    encode_batch,
+)
 from liveroom.topics import room_hash
 from liveroom.wire import BatchHeader, Payload, ReceivedBatch, decode_server_frame, inflate, pack_payload, websocket_frame
 
@@ -33,8 +42,8 @@ class FakeMember:
     user: str = "u"
     role: Role = Role.VIEWER
 
-    def push(self, frames: Frames) -> int:
-        frame = frames.reliable(self.form) if self.slow else frames.make(self.form)
+    def push(self, prepared: PreparedBatch) -> int:
+        frame = prepared.reliable(self.form) if self.slow else prepared.make(self.form)
         if frame is None:
             return 0
         self.got.append(frame)
@@ -46,14 +55,14 @@ class FakeMember:
     def close(self, _: Close, __: str = "") -> None:
         raise AssertionError("the hub closes nobody")
 
-    def replay(self, frames: Frames, *, is_whole: bool) -> None:
-        frame = frames.make(self.form) if is_whole else frames.reliable(self.form)
+    def replay(self, prepared: PreparedBatch, *, is_whole: bool) -> None:
+        frame = prepared.make(self.form) if is_whole else prepared.reliable(self.form)
         assert frame is not None
         self.got.append(frame)
 
 
 def join(hub: Hub, member: FakeMember, name: str, now_s: float = 0) -> Room:
-    room = hub.knock(member, name, now_s)
+    room = hub.add_pending(member, name, now_s)
     hub.enter(member, room)
     return room
 
@@ -203,7 +212,7 @@ def test_a_part_that_cannot_be_handled_is_told_and_nobody_else_notices(broken: P
     assert isinstance(batch, Batch)
     delivered = deliver(hub, batch)
     assert [room.name for room, _ in delivered.failed] == ["a", "y"]
-    assert delivered.carded == ()
+    assert delivered.with_snapshot == ()
     assert [len(members[name].got) for name in "xay"] == [1, 0, 1]
     deliver(hub, batch_of("x", "a", "y"), offset=2)
     assert [len(members[name].got) for name in "xay"] == [2, 1, 2]

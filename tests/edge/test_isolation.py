@@ -10,7 +10,7 @@ import struct
 from dataclasses import dataclass, field
 
 from edge.member import Member
-from tests.edge.gateway import Gateway, line
+from tests.edge.harness import Edge, line
 from tests.edge.test_receiver import TEXT, frame
 from viewer.load import FrameReader
 
@@ -81,44 +81,44 @@ class Client:
                 self.raw.shutdown(socket.SHUT_WR)
 
 
-async def come(gateway: Gateway, user: str) -> Client:
+async def come(edge: Edge, user: str) -> Client:
     raw = socket.socket()
     raw.setblocking(False)
     loop = asyncio.get_running_loop()
-    await loop.sock_connect(raw, ("127.0.0.1", gateway.port))
+    await loop.sock_connect(raw, ("127.0.0.1", edge.port))
     raw.send(
-        f"GET /v1/live?ticket={gateway.ticket(user)} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        f"GET /v1/live?ticket={edge.ticket(user)} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
     )
     return Client(raw)
 
 
-async def empty(gateway: Gateway) -> None:
+async def empty(edge: Edge) -> None:
     async with asyncio.timeout(5):
-        while gateway.server.members:  # noqa: ASYNC110 - the edge has no such event
+        while edge.gateway.members:  # noqa: ASYNC110 - the edge has no such event
             await asyncio.sleep(0)
 
 
-async def test_nobody_gets_a_frame_of_a_room_it_has_not_joined(gateway: Gateway) -> None:
+async def test_nobody_gets_a_frame_of_a_room_it_has_not_joined(edge: Edge) -> None:
     chance = random.Random(secrets.randbits(32))
     clients: list[Client] = []
     gone: list[Client] = []
     users: dict[int, set[Member]] = {}
     for step in range(STEPS):
         if len(clients) < MOST and chance.random() < 0.5:
-            clients.append(await come(gateway, f"u{step}"))
+            clients.append(await come(edge, f"u{step}"))
         for client in chance.sample(clients, len(clients) // 3):
             client.wander(chance.choice(ROOMS))
         if len(clients) > MOST / 2:
             gone.append(clients.pop(chance.randrange(len(clients))))
             gone[-1].end(chance)
             if chance.random() < 0.7:  # at once, before the loop has seen the end
-                clients.append(await come(gateway, f"again{step}"))
+                clients.append(await come(edge, f"again{step}"))
         for room in chance.sample(ROOMS, 2):
-            await gateway.deliver(room, [line(step + 1)], step + 1)
-        gateway.server.turn()
+            await edge.deliver(room, [line(step + 1)], step + 1)
+        edge.keepalive.turn()
         await asyncio.sleep(0)
-        for member in gateway.server.members:
+        for member in edge.gateway.members:
             users.setdefault(member.fd, set()).add(member)
         for client in clients:
             client.read()
@@ -132,35 +132,35 @@ async def test_nobody_gets_a_frame_of_a_room_it_has_not_joined(gateway: Gateway)
     assert sum(len(members) > 1 for members in users.values()) > 5  # descriptors were used again
 
 
-async def test_a_frame_pushed_to_a_connection_that_is_gone_reaches_nobody_else(gateway: Gateway) -> None:
+async def test_a_frame_pushed_to_a_connection_that_is_gone_reaches_nobody_else(edge: Edge) -> None:
     """The peer resets, a batch is pushed before the loop sees it, and another viewer gets the same descriptor."""
     again = 0
     for turn in range(1, 30):
-        first = await come(gateway, f"first{turn}")
+        first = await come(edge, f"first{turn}")
         first.say('{"t":"join","room":"a"}')
         async with asyncio.timeout(5):
-            while not any(member.rooms for member in gateway.server.members):  # noqa: ASYNC110 - the edge has no such event
+            while not any(member.rooms for member in edge.gateway.members):  # noqa: ASYNC110 - the edge has no such event
                 await asyncio.sleep(0)
-        (member,) = gateway.server.members
+        (member,) = edge.gateway.members
         descriptor = member.fd
         first.raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         first.raw.close()
         if turn % 2:
-            await gateway.deliver("a", [line(turn)], turn)
-            await empty(gateway)
-        second = await come(gateway, f"second{turn}")
-        await gateway.deliver("a", [line(turn)], turn)
+            await edge.deliver("a", [line(turn)], turn)
+            await empty(edge)
+        second = await come(edge, f"second{turn}")
+        await edge.deliver("a", [line(turn)], turn)
         second.say('{"t":"join","room":"b"}')
         second.joined.add("b")
         async with asyncio.timeout(5):
             while not second.batches:
-                await gateway.deliver("a", [line(turn)], turn)
-                await gateway.deliver("b", [line(turn)], turn)
-                gateway.server.turn()
+                await edge.deliver("a", [line(turn)], turn)
+                await edge.deliver("b", [line(turn)], turn)
+                edge.keepalive.turn()
                 await asyncio.sleep(0)
                 second.read()
-        again += any(member.fd == descriptor for member in gateway.server.members)
+        again += any(member.fd == descriptor for member in edge.gateway.members)
         assert second.strange == []
         second.raw.close()
-        await empty(gateway)
+        await empty(edge)
     assert again > 5

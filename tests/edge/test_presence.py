@@ -1,7 +1,7 @@
 """When a gateway tells how many watch a room."""
 
 from edge.presence import MIN_INTERVAL_S, Pace
-from liveroom.records import PRESENCE_INTERVAL_S
+from liveroom.records.control import PRESENCE_INTERVAL_S
 
 
 def told(pace: Pace, now_s: float, **audience: int) -> list[str]:

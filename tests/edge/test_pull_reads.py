@@ -7,11 +7,14 @@ from typing import Any
 import pytest
 
 from edge import pulls
+from edge.gateway import Gateway
 from edge.hub import Hub
-from edge.pulls import Pulls, Question, Stretch
-from edge.server import Server
+from edge.kafka import RoomRange
+from edge.pull_answer import Question, Stretch
+from edge.pulls import Pulls
+from edge.upgrade import Upgrades
+from liveroom.broadcast_log import LogReadError
 from liveroom.moderation import Rules
-from liveroom.queue import LogReadError
 from liveroom.service import Runtime
 from liveroom.settings import EdgeSettings
 
@@ -24,16 +27,16 @@ async def test_a_read_that_breaks_off_fails_all_who_wait_and_the_next_pull_reads
 ) -> None:
     """A Kafka client may cancel a task of its own, and it looks as if we had been."""
     runtime = Runtime("edge")
-    server = Server(EdgeSettings(instance="e", ticket_keys={"k": "a" * 32}), Hub(), Rules(), runtime, 1)
-    desk = Pulls(server, runtime, lambda _: 5)
+    gateway = Gateway(EdgeSettings(instance="e", ticket_keys={"k": "a" * 32}), Hub(), Rules(), runtime.metrics, 1)
+    desk = Pulls(gateway, Upgrades(gateway, runtime), runtime, lambda _: 5)
     goes_on = asyncio.Event()
 
     async def breaks_off(*_: Any) -> dict[int, Stretch]:
         await goes_on.wait()
         raise broken
 
-    async def reads(_: Any, __: int, wants: Sequence[Any]) -> dict[int, Stretch]:
-        return {want.room: Stretch(0, 5, (), is_cut=False, at_s=0.0) for want in wants}
+    async def reads(_: Any, __: int, ranges: Sequence[RoomRange]) -> dict[int, Stretch]:
+        return {wanted.room: Stretch(0, 5, (), is_cut=False, at_s=0.0) for wanted in ranges}
 
     monkeypatch.setattr(pulls, "read_rooms", breaks_off)
     first = asyncio.create_task(desk._stretch(1, 0, BEGINNING))

@@ -11,18 +11,21 @@ import aiohttp
 import msgspec
 import pytest
 
+from edge.fanout import FanOut
+from edge.gateway import Gateway
 from edge.hub import Hub
-from edge.kafka import fan_out
+from edge.kafka import follow_broadcast
+from edge.pull_grants import PullGrant
 from edge.pulls import Pulls
-from edge.server import Puller, Server
-from liveroom import metrics
+from edge.upgrade import Upgrades
+from liveroom import metric_catalog
 from liveroom.bodies import Clear
+from liveroom.broadcast_log import QueueReader
 from liveroom.closecodes import Close
 from liveroom.kafka import Producer, ensure_topics
 from liveroom.kinds import Kind, Role
 from liveroom.moderation import Rules
-from liveroom.queue import QueueReader
-from liveroom.records import Anchor, Claim, RoomEntry, RoomFlags, encode_batch, encode_claim
+from liveroom.records.broadcast import Anchor, Claim, RoomEntry, RoomFlags, encode_batch, encode_claim
 from liveroom.service import Runtime
 from liveroom.settings import EdgeSettings, KafkaSettings
 from liveroom.topics import BROADCAST, room_hash
@@ -39,7 +42,8 @@ EPOCH = 7
 class Desk:
     """A gateway that reads a log which a test writes."""
 
-    server: Server
+    gateway: Gateway
+    runtime: Runtime
     queue: QueueReader
     producer: Producer
     port: int
@@ -84,7 +88,7 @@ class Desk:
                 await asyncio.sleep(0.01)
 
     def let_in(self, token: str = "tok", *rooms: str) -> None:
-        self.server.pullers[token] = Puller("u", Role.VIEWER, rooms)
+        self.gateway.grants.grant(token, PullGrant("u", Role.VIEWER, rooms))
 
     async def ask(self, room: str = "r", token: str = "tok", **query: Any) -> tuple[int, bytes]:
         url = f"http://127.0.0.1:{self.port}/v1/rooms/{room}/messages"
@@ -97,7 +101,7 @@ class Desk:
         return decode_pulled(body)
 
     def count(self, outcome: str) -> float:
-        return float(self.server._runtime.metrics.counter(metrics.PULLS, outcome)._value.get())
+        return float(self.runtime.metrics.counter(metric_catalog.PULLS, outcome)._value.get())
 
     def wanted(self, after_rseq: int = 0) -> list[Message]:
         return [message for message in self.messages if message.rseq > after_rseq]
@@ -108,19 +112,19 @@ async def desk(kafka: KafkaSettings, **changes: Any) -> AsyncIterator[Desk]:
     settings = EdgeSettings(instance="e1", ticket_keys={"k1": "a" * 32}, kafka=kafka, **changes)
     runtime = Runtime("edge")
     await ensure_topics(kafka, [BROADCAST])
-    server = Server(settings, Hub(), Rules(), runtime, 1)
-    server.use(settings.read_ticket_keys())
+    gateway = Gateway(settings, Hub(), Rules(), runtime.metrics, 1)
+    upgrades = Upgrades(gateway, runtime)
     queue = QueueReader(kafka, runtime.metrics)
     async with producing(kafka, runtime.metrics) as producer:
         await queue.start()
-        pulls = Pulls(server, runtime, queue.next_offset)
-        reading = asyncio.create_task(fan_out(queue, server, runtime))
+        pulls = Pulls(gateway, upgrades, runtime, queue.next_offset)
+        reading = asyncio.create_task(follow_broadcast(queue, FanOut(gateway, runtime)))
         try:
             async with (
-                serve(server.app, "127.0.0.1", 0, shutdown_timeout_s=0.2) as (_, port),
+                serve(upgrades.app, "127.0.0.1", 0, shutdown_timeout_s=0.2) as (_, port),
                 aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=200)) as http,
             ):
-                made = Desk(server, queue, producer, port, http)
+                made = Desk(gateway, runtime, queue, producer, port, http)
                 await made.rule()
                 made.let_in()
                 yield made
@@ -177,11 +181,11 @@ async def test_the_log_and_the_ring_are_joined_without_a_hole_or_a_double(
 ) -> None:
     monkeypatch.setattr("edge.hub.RING_BYTES", 600)
     async with desk(kafka) as here:
-        here.server.hub.knock(_Nobody(), "r", 0)
+        here.gateway.hub.add_pending(_Nobody(), "r", 0)
         first = await here.write(Kind.GIFT)
         last = [await here.write(Kind.GIFT, Kind.DANMAKU) for _ in range(20)][-1]
         await here.caught_up(last)
-        room = here.server.hub.rooms[room_hash("r")]
+        room = here.gateway.hub.rooms[room_hash("r")]
         assert 0 < len(room.ring) < 20
         assert (await here.pull(pos=f"0.{first}", after_rseq=1))[1] == here.wanted(1)
         assert here.count("read") == 1
@@ -281,12 +285,11 @@ async def test_who_may_not_pull_is_told_why(kafka: KafkaSettings) -> None:
 
 async def test_a_puller_may_pull_for_a_while_after_its_connection_ended_and_then_no_more(kafka: KafkaSettings) -> None:
     async with desk(kafka) as here:
-        here.server.pullers["tok"] = Puller("u", Role.VIEWER, (), time.monotonic() + 300)
-        here.server._former["tok"] = time.monotonic() + 300
-        here.server.turn()
+        now_s = time.monotonic()
+        here.gateway.grants.end("tok", now_s + 300)
+        here.gateway.grants.expire(now_s + 299)
         assert (await here.ask(after_rseq=0))[0] == 200
-        here.server._former["tok"] = time.monotonic() - 1
-        here.server.turn()
+        here.gateway.grants.expire(now_s + 300)
         assert (await here.ask(after_rseq=0))[0] == 401
 
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.frames import Frames
-from edge.room import CARD_FRESH_S, RESUME_BYTES, RING_BYTES, RING_S, Position, Room
+from edge.prepared_batch import PreparedBatch
+from edge.room import RESUME_BYTES, RING_BYTES, RING_S, SNAPSHOT_FRESH_S, Position, Room
 from liveroom.bodies import Clear
 from liveroom.kinds import Kind
 from liveroom.topics import room_hash
@@ -36,7 +36,9 @@ class Owner:
         self.rseq = 0
         self.offset = 0
 
-    def take(self, *kinds: Kind, at_s: float = 1, by: str = "u", pad: int = 0, epoch: int = EPOCH, **data: Any) -> Frames:
+    def take(
+        self, *kinds: Kind, at_s: float = 1, by: str = "u", pad: int = 0, epoch: int = EPOCH, **data: Any
+    ) -> PreparedBatch:
         made = []
         for kind in kinds:
             seq = len(self.messages) + 1
@@ -49,7 +51,7 @@ class Owner:
         rest = [encode_message(message) for message in made if not message.rseq]
         payload = pack_payload(BatchHeader("r", epoch, (first, len(self.messages)), self.rseq, at=1), reliable, rest)
         self.offset += 1
-        frames = Frames(
+        frames = PreparedBatch(
             payload.data,
             payload.reliable_size,
             is_deflated=payload.deflated,
@@ -68,7 +70,7 @@ class Owner:
 
     def card(self, now_s: float, **changes: Any) -> None:
         fields = {"epoch": EPOCH, "seq": len(self.messages), "rseq": self.rseq}
-        self.room.take_card(msgspec.json.encode(Card(**fields | changes)), f"0.{self.offset}", self.offset, now_s)
+        self.room.take_snapshot(msgspec.json.encode(Card(**fields | changes)), f"0.{self.offset}", self.offset, now_s)
 
 
 def read(parts: Any, *, deflates: bool = True) -> tuple[Joined, list[Message]]:
@@ -181,12 +183,12 @@ def test_who_enters_a_busy_room_gets_the_newest_chatter_and_all_that_is_reliable
 def test_a_card_grows_old_only_when_something_happened_since() -> None:
     owner = Owner()
     owner.take(Kind.DANMAKU)
-    assert not owner.room.has_fresh_card(1)
+    assert not owner.room.has_fresh_snapshot(1)
     owner.card(1)
-    assert owner.room.has_fresh_card(1000)
+    assert owner.room.has_fresh_snapshot(1000)
     owner.take(Kind.DANMAKU)
-    assert owner.room.has_fresh_card(1 + CARD_FRESH_S)
-    assert not owner.room.has_fresh_card(1.1 + CARD_FRESH_S)
+    assert owner.room.has_fresh_snapshot(1 + SNAPSHOT_FRESH_S)
+    assert not owner.room.has_fresh_snapshot(1.1 + SNAPSHOT_FRESH_S)
     joined, messages = read(owner.room.greeting(1000, 1))
     assert (joined.card, joined.seq, messages) == (None, 2, [])
 
@@ -202,7 +204,7 @@ def test_a_card_tells_the_numbers_of_a_room_where_nothing_came_yet() -> None:
 
 def test_cards_are_asked_for_once_a_second() -> None:
     room = Owner().room
-    assert [room.wants_card(now_s) for now_s in (5, 5.5, 6, 6.5, 7.1)] == [True, False, True, False, True]
+    assert [room.wants_snapshot(now_s) for now_s in (5, 5.5, 6, 6.5, 7.1)] == [True, False, True, False, True]
 
 
 def test_what_is_cleared_is_in_no_ring_and_no_queue_and_leaves_no_hole() -> None:
@@ -211,7 +213,7 @@ def test_what_is_cleared_is_in_no_ring_and_no_queue_and_leaves_no_hole() -> None
     owner.take(Kind.DANMAKU)
     owner.card(1)
     owner.take(Kind.CLEAR, **msgspec.to_builtins(Clear(user="rude")))
-    assert owner.room.read_card() is None
+    assert owner.room.read_snapshot() is None
     later = owner.take(Kind.DANMAKU, by="rude")
     messages = missed(owner, 0, 0)
     assert messages is not None

@@ -14,7 +14,7 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from edge.__main__ import tls_context
 from liveroom.closecodes import Close
-from tests.edge.gateway import Gateway, ask, close_code, line, running, settings_of, told
+from tests.edge.harness import Edge, ask, close_code, line, running, settings_of, told
 
 Run = Callable[[Coroutine[Any, Any, None]], None]
 
@@ -44,8 +44,8 @@ def certificate(tmp_path: Path) -> Certificate:
     return Certificate({"tls_cert_file": tmp_path / "cert.pem", "tls_key_file": tmp_path / "key.pem"}, trusting)
 
 
-def viewer(gateway: Gateway, certificate: Certificate, **options: Any) -> connect:
-    return connect(gateway.url(gateway.ticket()).replace("ws:", "wss:"), ssl=certificate.trusting, **options)
+def viewer(edge: Edge, certificate: Certificate, **options: Any) -> connect:
+    return connect(edge.url(edge.ticket()).replace("ws:", "wss:"), ssl=certificate.trusting, **options)
 
 
 async def in_room(socket_: ClientConnection) -> None:
@@ -54,52 +54,52 @@ async def in_room(socket_: ClientConnection) -> None:
 
 
 def test_batches_come_and_the_end_is_told(run: Run, certificate: Certificate, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edge.server.CARD_WAIT_S", 0.0)
+    monkeypatch.setattr("edge.keepalive.SNAPSHOT_WAIT_S", 0.0)
 
     async def scenario() -> None:
         settings = settings_of(**certificate.settings)
-        async with running(settings, tls=tls_context(settings)) as gateway, viewer(gateway, certificate) as watching:
+        async with running(settings, tls=tls_context(settings)) as edge, viewer(edge, certificate) as watching:
             await in_room(watching)
             for seq in range(1, 200):
-                await gateway.deliver("r", [line(seq, "x" * 1000)], seq)
+                await edge.deliver("r", [line(seq, "x" * 1000)], seq)
                 assert (await told(watching))["seq"] == [seq, seq]
-            assert (gateway.server.unsent, len(gateway.server.backlogs)) == (0, 0)
+            assert (edge.gateway.queues.size, len(edge.gateway.queues)) == (0, 0)
             await watching.send('{"t":"fly"}')
             assert await close_code(watching) == Close.BAD_FRAME
-            await gone(gateway)
+            await gone(edge)
 
     run(scenario())
 
 
 def test_a_viewer_that_does_not_read_is_ended(run: Run, certificate: Certificate, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edge.server.CARD_WAIT_S", 0.0)
+    monkeypatch.setattr("edge.keepalive.SNAPSHOT_WAIT_S", 0.0)
 
     async def scenario() -> None:
         settings = settings_of(**certificate.settings, slow_unsent_bytes=32_768, max_unsent_bytes=131_072)
-        async with running(settings, tls=tls_context(settings)) as gateway:
+        async with running(settings, tls=tls_context(settings)) as edge:
             raw = socket.socket()
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             raw.setblocking(False)
-            await asyncio.get_running_loop().sock_connect(raw, ("127.0.0.1", gateway.port))
-            slow = await viewer(gateway, certificate, sock=raw, server_hostname="127.0.0.1", max_queue=1, compression=None)
-            async with viewer(gateway, certificate) as watching:
+            await asyncio.get_running_loop().sock_connect(raw, ("127.0.0.1", edge.port))
+            slow = await viewer(edge, certificate, sock=raw, server_hostname="127.0.0.1", max_queue=1, compression=None)
+            async with viewer(edge, certificate) as watching:
                 await in_room(slow)
                 await in_room(watching)
                 slow.transport.pause_reading()
                 seq = 0
                 async with asyncio.timeout(20):
-                    while len(gateway.server.members) > 1:
+                    while len(edge.gateway.members) > 1:
                         seq += 1
-                        await gateway.deliver("r", [line(seq, f"{seq}" * 500)], seq, reliable=True)
+                        await edge.deliver("r", [line(seq, f"{seq}" * 500)], seq, reliable=True)
                         assert (await told(watching))["seq"] == [seq, seq]
-                assert gateway.server.unsent == 0
+                assert edge.gateway.queues.size == 0
             slow.transport.abort()
-            await gone(gateway)
+            await gone(edge)
 
     run(scenario())
 
 
-async def gone(gateway: Gateway) -> None:
+async def gone(edge: Edge) -> None:
     async with asyncio.timeout(5):
-        while gateway.server.members:  # noqa: ASYNC110 - the edge has no such event
+        while edge.gateway.members:  # noqa: ASYNC110 - the edge has no such event
             await asyncio.sleep(0.01)

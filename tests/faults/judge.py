@@ -9,9 +9,11 @@ from typing import NamedTuple
 
 from aiokafka import ConsumerRecord
 
+from liveroom.fencing import NOBODY, stamp_of, validate
 from liveroom.kinds import CLASS_OF, Class
-from liveroom.records import NOBODY, BadRecordError, Balance, Batch, Claim, decode_broadcast, decode_uplink, judge
-from liveroom.ruling import stamp_of
+from liveroom.records.broadcast import Balance, Batch, Claim, decode_broadcast
+from liveroom.records.codec import BadRecordError
+from liveroom.records.uplink import decode_uplink
 from liveroom.topics import partition_of
 from tests.log import read_all, received
 
@@ -133,7 +135,7 @@ async def _judge_partition(bootstrap: str, prefix: str, partition: int, partitio
         stamp = stamp_of(record.value)
         assert stamp is not None, "a record that nobody can read"
         before = ruling
-        ruling, valid = judge(ruling, stamp, record.offset)
+        ruling, valid = validate(ruling, stamp, record.offset)
         void += not valid
         if not valid:
             continue

@@ -14,10 +14,10 @@ import aiohttp
 import msgspec
 from aiokafka import AIOKafkaProducer
 
+from devstack.processes import Service, System
 from liveroom.bodies import Danmaku
-from liveroom.cli.processes import Service, System
 from liveroom.kinds import Kind
-from liveroom.records import Item, Uplink, encode_uplink
+from liveroom.records.uplink import Item, Uplink, encode_uplink
 from liveroom.topics import UPLINK, partition_of
 from tests.e2e.audience import Audience, knows_gateways, settled
 from tests.faults.judge import Exact, judge_log

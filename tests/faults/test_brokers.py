@@ -10,7 +10,7 @@ from random import Random
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 
-from liveroom.cli.localkafka import LocalKafka
+from devstack.local_kafka import LocalKafka
 from liveroom.topics import BROADCAST
 from tests.faults.show import Fault, Show, show
 

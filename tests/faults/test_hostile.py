@@ -10,21 +10,16 @@ import aiohttp
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
-from ingress.checks import MAX_BULK_DEPTH
-from liveroom import metrics
+from ingress.requests import MAX_BULK_DEPTH
+from liveroom import metric_catalog
 from liveroom.kinds import Kind, Role
 from liveroom.nesting import MAX_DEPTH
-from liveroom.records import (
-    Batch,
-    DeadLetter,
-    JsonReader,
-    RoomFlags,
-    decode_broadcast,
-    encode_batch,
-)
+from liveroom.records.broadcast import Batch, RoomFlags, decode_broadcast, encode_batch
+from liveroom.records.codec import JsonReader
+from liveroom.records.uplink import DeadLetter
 from liveroom.topics import BROADCAST, DEAD_LETTER, partition_of, room_hash
 from liveroom.wire import SUBPROTOCOL
-from tests.e2e.stage import Stage, seen, staged
+from tests.e2e.harness import Stage, seen, staged
 from tests.faults.judge import POISON
 from tests.faults.show import PARTITIONS, ROOMS, Show, show
 from tests.log import read_all
@@ -181,9 +176,9 @@ async def test_no_depth_of_nesting_ends_anything(kafka_bootstrap: str) -> None:
 
         await clear(running, http)
         owner = system.broadcasters[0]
-        before = (await owner.metrics())[metrics.SNAPSHOTS.name]
+        before = (await owner.metrics())[metric_catalog.SNAPSHOTS.name]
         async with asyncio.timeout(20):
-            while (await owner.metrics())[metrics.SNAPSHOTS.name] < before + PARTITIONS:  # noqa: ASYNC110 - asked of a process
+            while (await owner.metrics())[metric_catalog.SNAPSHOTS.name] < before + PARTITIONS:  # noqa: ASYNC110 - asked of a process
                 await asyncio.sleep(0.2)
         await clear(running, http)
         assert owner.running, "it has ended by itself"
@@ -195,8 +190,8 @@ async def test_no_depth_of_nesting_ends_anything(kafka_bootstrap: str) -> None:
         assert not lost, sorted(lost)[:5]
         assert {service.name: service.pid for service in system.services if service is not owner} == others
         measured = await owner.metrics()
-        assert measured[metrics.BALANCE_OFF.name] == 0
-        assert measured[f'{metrics.HISTORY_LOST.name}{{reason="room"}}'] == 0
+        assert measured[metric_catalog.BALANCE_OFF.name] == 0
+        assert measured[f'{metric_catalog.HISTORY_LOST.name}{{reason="room"}}'] == 0
 
 
 async def test_a_gift_in_a_wrong_partition_is_put_aside_and_viewers_miss_nothing(kafka_bootstrap: str) -> None:
@@ -267,4 +262,4 @@ async def test_a_room_whose_history_is_damaged_stands_beside_healthy_ones_that_g
         await seen(lambda: screens[sick].shows(Kind.GIFT, "after"), timeout_s=60)  # its viewer was put out by what it got
         assert (screens[well].renumbered, screens[sick].renumbered) == (0, 1)
         assert all(service.running for service in stage.system.services)
-        assert (await owner.metrics())[f'{metrics.HISTORY_LOST.name}{{reason="room"}}'] == 1
+        assert (await owner.metrics())[f'{metric_catalog.HISTORY_LOST.name}{{reason="room"}}'] == 1

@@ -7,9 +7,10 @@ import msgspec
 import pytest
 from aiokafka import AIOKafkaConsumer
 
-from liveroom import metrics
+from liveroom import metric_catalog
 from liveroom.kinds import Kind
-from liveroom.records import DeadLetter, Item, JsonReader, Uplink, encode_uplink
+from liveroom.records.codec import JsonReader
+from liveroom.records.uplink import DeadLetter, Item, Uplink, encode_uplink
 from liveroom.topics import DEAD_LETTER
 from tests.faults.show import ROOMS, Show, show
 
@@ -55,9 +56,9 @@ async def test_poison_is_put_aside_with_the_reason_and_stops_nothing(kafka_boots
         await asyncio.sleep(3)
         letters = await dead_letters(running)
         measured = await running.system.broadcasters[0].metrics()
-        assert measured[metrics.BALANCE_OFF.name] == 0
+        assert measured[metric_catalog.BALANCE_OFF.name] == 0
     for reason, values in POISON.items():
-        assert measured[f'{metrics.DEAD_LETTERS.name}{{reason="{reason}"}}'] == len(values)
+        assert measured[f'{metric_catalog.DEAD_LETTERS.name}{{reason="{reason}"}}'] == len(values)
         found = [letter for letter in letters if letter.reason == reason]
         assert len(found) == len(values), reason
         assert all(letter.detail for letter in found)

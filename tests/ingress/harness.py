@@ -1,4 +1,4 @@
-"""An ingress for a test: its app in this process with a queue that only looks like one, or the real process."""
+"""An ingress for a test: its app in this process with a log that only looks like one, or the real process."""
 
 import asyncio
 import contextlib
@@ -17,18 +17,15 @@ from typing import Any
 
 import aiohttp
 
-from ingress.acts import Acts
-from ingress.announcing import Announcer
-from ingress.app import App
-from ingress.entrance import Entrance
-from ingress.review import Reviewer
-from ingress.roomstate import RoomStates
-from ingress.words import Libraries
+from ingress.__main__ import build
+from ingress.words import WordLibraries
+from liveroom.errors import TABLE, Code
 from liveroom.kafka import UnsentError, topic_name
 from liveroom.kinds import Role
 from liveroom.moderation import Rules
-from liveroom.records import Uplink, decode_uplink
-from liveroom.service import Metrics, Runtime
+from liveroom.records.uplink import Uplink, decode_uplink
+from liveroom.registry import Metrics
+from liveroom.service import Runtime
 from liveroom.settings import IngressSettings, KafkaSettings
 from liveroom.tickets import User
 from liveroom.tokens import Verifier, sign_user
@@ -52,8 +49,17 @@ def headers_of(role: Role = Role.VIEWER, **more: Any) -> dict[str, str]:
     return {"Authorization": f"Bearer {token_of(role, **more)}"}
 
 
+async def problem_of(answer: aiohttp.ClientResponse, code: Code) -> dict[str, Any]:
+    text = await answer.text()
+    assert answer.status == TABLE[code].status, text
+    assert answer.content_type == "application/problem+json"
+    document: dict[str, Any] = json.loads(text)
+    assert (document["code"], document["status"]) == (code.value, answer.status)
+    return document
+
+
 @dataclass
-class FakeQueue:
+class FakeLogWriter:
     """Acknowledges at once, or fails as told."""
 
     waiting: int = 0
@@ -81,30 +87,26 @@ class Served:
     url: str
     port: int
     http: aiohttp.ClientSession
-    made: Metrics
-    queue: FakeQueue
+    metrics: Metrics
+    writer: FakeLogWriter
     rules: Rules
-    libraries: Libraries
+    words: WordLibraries
 
     def count(self, name: str, **labels: str) -> float | None:
-        return self.made.registry.get_sample_value(name, labels)
+        return self.metrics.registry.get_sample_value(name, labels)
 
 
 @asynccontextmanager
 async def served(**changed: Any) -> AsyncIterator[Served]:
-    settings, queue, runtime, rules = settings_of(**changed), FakeQueue(), Runtime("ingress"), Rules()
+    settings, writer, runtime, rules = settings_of(**changed), FakeLogWriter(), Runtime("ingress"), Rules()
     rules.are_read = True
-    libraries, reviewer = Libraries(rules.words), Reviewer(settings, runtime.metrics)
-    entrance = Entrance(settings, queue, rules, libraries, reviewer, runtime.metrics)
-    states, announcer = RoomStates(settings, queue, rules), Announcer(settings, queue, runtime)
-    acts = Acts(entrance.desk, entrance.gate, rules, states, announcer)
-    app = App(settings, Verifier(settings.read_token_keys(), settings.token_leeway_s), entrance, acts, runtime)
-    async with serve(app.web, "127.0.0.1", 0) as (_, port):
+    words, verifier = WordLibraries(rules.words), Verifier(settings.read_token_keys(), settings.token_leeway_s)
+    parts = build(settings, runtime, verifier, rules, words, writer)
+    async with serve(parts.app.web, "127.0.0.1", 0) as (_, port):
         url = f"http://127.0.0.1:{port}"
         async with aiohttp.ClientSession(url) as http:
-            yield Served(url, port, http, runtime.metrics, queue, rules, libraries)
-    await entrance.close()
-    await reviewer.close()
+            yield Served(url, port, http, runtime.metrics, writer, rules, words)
+    await parts.close()
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""The ingress over HTTP, with a queue that acknowledges at once."""
+"""The ingress over HTTP, with a log that acknowledges at once."""
 
 import asyncio
 import gzip
@@ -7,29 +7,18 @@ import random
 from collections.abc import AsyncIterator
 from typing import Any
 
-import aiohttp
 import pytest
 from yarl import URL
 
-from ingress import checks
-from ingress.actions import BY_KIND
-from liveroom.errors import TABLE, Code
-from liveroom.kafka import Unsent, UnsentError
+from ingress.admission import SendOutcome
+from ingress.permissions import BY_KIND
+from ingress.requests import SEND_ROUTES
+from liveroom.errors import Code
 from liveroom.kinds import Kind, Role
-from liveroom.records import Moderation, RuleKind
-from tests.ingress.harness import Served, headers_of, served, settings_of
+from tests.ingress.harness import headers_of, problem_of, served
 
 DANMAKU = "/v1/rooms/r1/danmaku"
 JSON = {"Content-Type": "application/json"}
-
-
-async def problem_of(answer: aiohttp.ClientResponse, code: Code) -> dict[str, Any]:
-    text = await answer.text()
-    assert answer.status == TABLE[code].status, text
-    assert answer.content_type == "application/problem+json"
-    document: dict[str, Any] = json.loads(text)
-    assert (document["code"], document["status"]) == (code.value, answer.status)
-    return document
 
 
 async def raw(port: int, head: str, body: bytes = b"") -> tuple[bytes, bytes]:
@@ -69,7 +58,7 @@ async def test_an_interaction_is_taken_and_answered_with_202(path: str, body: di
             assert answer.status == 202
             assert answer.headers["Cache-Control"] == "no-store"
             said = await answer.json()
-        (record,) = ingress.queue.taken
+        (record,) = ingress.writer.taken
         assert said == {"id": "i1", "room": "r1", "kind": kind, "at_ms": record.at_ms}
         assert (record.room, record.user, record.role) == ("r1", "anna", Role.STREAMER)
         assert ingress.count("liveroom_ingress_interactions_total", kind=kind, outcome="accepted") == 1
@@ -82,14 +71,14 @@ async def test_an_id_is_made_where_none_is_given_and_taken_from_the_header() -> 
             made = (await answer.json())["id"]
         async with ingress.http.post(DANMAKU, json={"text": "a"}, headers=headers_of() | {"Idempotency-Key": "mine"}) as answer:
             assert (await answer.json())["id"] == "mine"
-        assert [record.id for record in ingress.queue.taken] == [made, "mine"]
+        assert [record.id for record in ingress.writer.taken] == [made, "mine"]
         assert len(made) == 16
 
 
 async def test_every_metric_is_there_at_0_from_the_start() -> None:
     async with served() as ingress:
-        for route in checks.ROUTES:
-            for outcome in checks.Outcome:
+        for route in SEND_ROUTES:
+            for outcome in SendOutcome:
                 assert ingress.count("liveroom_ingress_interactions_total", kind=route.name, outcome=outcome.value) == 0
             assert ingress.count("liveroom_ingress_request_seconds_count", route=route.path) == 0
         for code in Code:
@@ -128,7 +117,7 @@ async def test_a_refusal_is_a_problem_with_a_stable_code(change: dict[str, Any],
             await problem_of(answer, code)
             assert answer.headers["Access-Control-Allow-Origin"] == "https://page.example"
             assert ("WWW-Authenticate" in answer.headers) == (answer.status == 401)
-        assert ingress.queue.taken == []
+        assert ingress.writer.taken == []
         assert ingress.count("liveroom_ingress_refusals_total", code=code.value) == 1
 
 
@@ -277,58 +266,12 @@ async def test_random_bytes_harm_nobody(seed: int) -> None:
             writer.close()
         async with ingress.http.post(DANMAKU, json={"text": "a"}, headers=headers_of()) as answer:
             assert answer.status == 202
-        assert len(ingress.queue.taken) == 1
-
-
-async def test_over_the_limit_of_waiting_ones_the_answer_is_503_at_once() -> None:
-    async with served(max_waiting=3) as ingress:
-        ingress.queue.waiting = 3
-        async with ingress.http.post(DANMAKU, json={"text": "a"}, headers=headers_of()) as answer:
-            await problem_of(answer, Code.QUEUE_UNAVAILABLE)
-            assert answer.headers["Retry-After"] == "1"
-        assert ingress.queue.taken == []
-        assert ingress.count("liveroom_ingress_interactions_total", kind="danmaku", outcome="refused") == 1
-
-
-@pytest.mark.parametrize(
-    ("reason", "outcome"),
-    [
-        pytest.param(Unsent.TIMEOUT, "unknown", id="no-ack"),
-        pytest.param(Unsent.BROKEN, "unknown", id="broken"),
-        pytest.param(Unsent.CLOSED, "refused", id="not-connected"),
-    ],
-)
-async def test_without_an_ack_the_answer_is_503_and_the_count_says_what_is_known(reason: Unsent, outcome: str) -> None:
-    async with served() as ingress:
-        ingress.queue.error = UnsentError(reason)
-        async with ingress.http.post("/v1/rooms/r1/gifts", json={"gift": "g"}, headers=headers_of()) as answer:
-            await problem_of(answer, Code.QUEUE_UNAVAILABLE)
-            assert answer.headers["Retry-After"] == "1"
-        assert ingress.count("liveroom_ingress_interactions_total", kind="gift", outcome=outcome) == 1
-
-
-def test_the_settings_leave_time_to_answer_within_3_s() -> None:
-    assert settings_of().ack_timeout_s < 3
+        assert len(ingress.writer.taken) == 1
 
 
 def test_a_kind_counts_under_its_own_name() -> None:
-    assert [route.name for route in checks.ROUTES] == [kind.value for kind in BY_KIND] + ["package"]
+    assert [route.name for route in SEND_ROUTES] == [kind.value for kind in BY_KIND] + ["package"]
     assert Kind.GIFT in BY_KIND
-
-
-async def test_too_fast_is_429_and_says_when_to_come_again() -> None:
-    async with served(rates={"danmaku": {"user_per_s": 0.5, "user_burst": 2}}) as ingress:
-
-        async def say(user: str = "u1", role: Role = Role.VIEWER) -> tuple[int, dict[str, Any], str | None]:
-            async with ingress.http.post(DANMAKU, json={"text": "x"}, headers=headers_of(role, user=user)) as answer:
-                return answer.status, await answer.json(content_type=None), answer.headers.get("Retry-After")
-
-        assert [(await say())[0] for _ in range(2)] == [202, 202]
-        status, body, retry_after = await say()
-        assert (status, body["code"], retry_after) == (429, "rate_user", "2")
-        assert 1 < body["retry_after_s"] <= 2
-        assert (await say("u2"))[0] == 202
-        assert [(await say("s", Role.SERVICE))[0] for _ in range(10)] == [202] * 10
 
 
 @pytest.mark.parametrize(
@@ -349,7 +292,7 @@ async def test_an_opaque_body_is_json_within_limits(body: bytes, code: Code) -> 
         headers = headers_of() | {"Content-Type": "application/json"}
         async with asyncio.timeout(2), ingress.http.post("/v1/rooms/r1/custom", data=body, headers=headers) as answer:
             await problem_of(answer, code)
-        assert ingress.queue.taken == []
+        assert ingress.writer.taken == []
 
 
 async def test_of_doubled_fields_the_last_counts_also_in_an_opaque_body() -> None:
@@ -358,48 +301,4 @@ async def test_of_doubled_fields_the_last_counts_also_in_an_opaque_body() -> Non
         body = b'{"type":"a","type":"t","body":{"x":1,"x":2}}'
         async with ingress.http.post("/v1/rooms/r1/custom", data=body, headers=headers) as answer:
             assert answer.status == 202
-        assert bytes(ingress.queue.taken[0].items[0].data) == b'{"type":"t","body":{"x":2}}'
-
-
-async def post(ingress: Served, path: str, body: Any, **more: Any) -> tuple[int, dict[str, Any]]:
-    async with ingress.http.post(path, json=body, headers=headers_of(**more)) as answer:
-        return answer.status, await answer.json(content_type=None)
-
-
-async def test_a_package_counts_for_all_that_is_in_it() -> None:
-    package = {"package": "p", "items": [{"kind": "danmaku", "data": {"text": "x"}}] * 3}
-    async with served(rates={"danmaku": {"user_per_s": 0.5, "user_burst": 5}}) as ingress:
-        assert (await post(ingress, "/v1/rooms/r1/packages", package))[0] == 202
-        status, body = await post(ingress, "/v1/rooms/r1/packages", package)
-        assert (status, body["code"]) == (429, "rate_user")
-    async with served() as ingress:
-        ingress.rules.apply(Moderation(1, "r1", 1, RuleKind.MODE, "slow_s", value=30))
-        status, body = await post(ingress, "/v1/rooms/r1/packages", package)
-        assert (status, body["code"], body["detail"]) == (429, "slow_mode", "one message at a time")
-        assert (await post(ingress, DANMAKU, {"text": "x"}))[0] == 202
-
-
-async def test_what_was_not_written_does_not_count_in_slow_mode() -> None:
-    async with served() as ingress:
-        ingress.rules.apply(Moderation(1, "r1", 1, RuleKind.MODE, "slow_s", value=30))
-        ingress.queue.error = UnsentError(Unsent.TIMEOUT)
-        assert (await post(ingress, DANMAKU, {"text": "x"}))[0] == 503
-        ingress.queue.error = None
-        assert (await post(ingress, DANMAKU, {"text": "x"}))[0] == 202
-        assert (await post(ingress, DANMAKU, {"text": "x"}))[1]["code"] == "slow_mode"
-
-
-async def test_of_many_only_the_bad_ones_are_refused_whatever_the_log_says() -> None:
-    rest = {"room": "r1", "user": "u", "kind": "custom"}
-    items = [rest | {"data": {"type": "t", "body": "x" * size}} for size in (1, 3000, 2)]
-    async with served() as ingress:
-        status, body = await post(ingress, "/v1/interactions", {"items": items}, role=Role.SERVICE)
-        assert (status, body["accepted"], [item.get("code") for item in body["items"]]) == (200, 2, [None, "too_large", None])
-        ingress.queue.error = UnsentError(Unsent.TIMEOUT)
-        status, body = await post(ingress, "/v1/interactions", {"items": items}, role=Role.SERVICE)
-        assert [item["code"] for item in body["items"]] == ["queue_unavailable", "too_large", "queue_unavailable"]
-        assert body["items"][0]["retry_after_s"] == 1
-        assert ingress.count("liveroom_ingress_interactions_total", kind="custom", outcome="unknown") == 2
-    async with served(max_waiting=1) as ingress:
-        status, body = await post(ingress, "/v1/interactions", {"items": items}, role=Role.SERVICE)
-        assert {item["code"] for item in body["items"]} == {"queue_unavailable"}
+        assert bytes(ingress.writer.taken[0].items[0].data) == b'{"type":"t","body":{"x":2}}'

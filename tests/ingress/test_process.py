@@ -17,7 +17,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from jwt.algorithms import OKPAlgorithm
 
-from liveroom.cli.localkafka import LocalKafka
+from devstack.local_kafka import LocalKafka
 from liveroom.settings import KafkaSettings
 from tests.ingress.harness import Running, headers_of, running, until, unused_port, uplink_records
 

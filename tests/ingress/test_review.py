@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from ingress.review import FAILURES, OPEN_S, Breaker
+from ingress.review import FAILURES, OPEN_S, CircuitBreaker
 from liveroom.web import serve
 from tests.ingress.harness import Served, headers_of, served
 
@@ -63,7 +63,7 @@ async def test_it_allows_changes_and_refuses() -> None:
         hook.answer = {"action": "refuse", "why": "no ads"}
         status, body = await say(ingress)
         assert (status, body["code"], body["detail"]) == (403, "review", "no ads")
-        texts = [json.loads(bytes(record.items[0].data))["text"] for record in ingress.queue.taken]
+        texts = [json.loads(bytes(record.items[0].data))["text"] for record in ingress.writer.taken]
         assert texts == ["hi", "HI"]
         async with ingress.http.post("/v1/rooms/r/gifts", json={"gift": "g"}, headers=headers_of()) as answer:
             assert answer.status == 202
@@ -101,7 +101,7 @@ async def test_after_failures_in_a_row_it_is_not_asked_for_a_while() -> None:
 
 
 def test_the_breaker_asks_once_after_a_while_and_closes_when_that_is_answered() -> None:
-    breaker = Breaker()
+    breaker = CircuitBreaker()
     for number in range(FAILURES):
         assert breaker.may_ask(0)
         assert breaker.failed(0) == (number == FAILURES - 1)

@@ -6,18 +6,17 @@ from hypothesis import strategies as st
 
 from ingress.words import (
     MAX_WORD_CHARS,
-    Libraries,
-    Library,
     LibraryError,
-    Offences,
-    Verdict,
     WordAction,
+    WordLibraries,
+    WordLibrary,
+    WordVerdict,
     check_word,
     normal,
     read_library,
 )
 
-LIBRARY = Library(
+LIBRARY = WordLibrary(
     {
         "ass": WordAction.MASK,
         "*fuck*": WordAction.MASK,
@@ -30,13 +29,13 @@ LIBRARY = Library(
 )
 
 
-def judged(text: str, library: Library = LIBRARY) -> Verdict | None:
-    libraries = Libraries({})
+def judged(text: str, library: WordLibrary = LIBRARY) -> WordVerdict | None:
+    libraries = WordLibraries({})
     libraries.use_files(library)
     return libraries.judge("r", text)
 
 
-def action(libraries: Libraries, room: str, text: str) -> WordAction | None:
+def action(libraries: WordLibraries, room: str, text: str) -> WordAction | None:
     verdict = libraries.judge(room, text)
     return verdict and verdict.action
 
@@ -100,7 +99,7 @@ def test_any_text_is_judged_and_masks_keep_its_length(text: str) -> None:
     st.lists(st.sampled_from(["", " ", ".", "\u200b", "-"]), min_size=8, max_size=8),
 )
 def test_a_word_is_found_with_anything_between_its_letters(word: str, between: list[str]) -> None:
-    library = Library({f"*{word}*": WordAction.MASK}) if normal(word) else Library({})
+    library = WordLibrary({f"*{word}*": WordAction.MASK}) if normal(word) else WordLibrary({})
     text = "".join(letter + sign for letter, sign in zip(word, between, strict=False))
     assert (judged(text, library) is not None) == bool(normal(word))
 
@@ -118,8 +117,8 @@ def test_a_line_that_cannot_be_used_is_named(line: str) -> None:
 
 def test_rooms_have_words_of_their_own_beside_those_of_all() -> None:
     rules = {"*": {"spam": "refuse"}, "r": {"spoiler": "mask", "later": "unknown to this version"}}
-    libraries = Libraries(rules)
-    libraries.use_files(Library({check_word("darn"): WordAction.COUNT}))
+    libraries = WordLibraries(rules)
+    libraries.use_files(WordLibrary({check_word("darn"): WordAction.COUNT}))
     assert [action(libraries, "r", text) for text in ("spam", "spoiler", "darn", "later")] == [
         WordAction.REFUSE,
         WordAction.MASK,
@@ -137,21 +136,6 @@ def test_rooms_have_words_of_their_own_beside_those_of_all() -> None:
 @pytest.mark.parametrize("word", ["", "*", "!!", "\u200b", "x" * (MAX_WORD_CHARS + 1)])
 def test_a_word_that_cannot_be_searched_is_passed_over_wherever_it_came_from(word: str) -> None:
     """Rules are read from a topic that others write too: one of them must not make every text of the room fail."""
-    libraries = Libraries({"r": {word: "refuse", "spam": "mask", "eggs": "nonsense"}})
+    libraries = WordLibraries({"r": {word: "refuse", "spam": "mask", "eggs": "nonsense"}})
     assert action(libraries, "r", "spam") is WordAction.MASK
     assert action(libraries, "r", "x * !! eggs") is None
-
-
-def test_the_last_of_so_many_offences_within_the_time_is_told() -> None:
-    offences = Offences(3, 10)
-    assert [offences.add(("r", "u"), now_s) for now_s in (0, 1, 11.5, 12, 12.5)] == [False, False, False, False, True]
-    assert [offences.add(("r", "u"), now_s) for now_s in (13, 14, 15)] == [False, False, True], "then it begins anew"
-    assert not any(offences.add(("r", "v"), now_s) for now_s in (16, 17))
-    assert not any(Offences(0, 10).add(("r", "u"), now_s) for now_s in range(100))
-
-
-def test_offences_of_long_ago_are_forgotten() -> None:
-    offences = Offences(3, 10)
-    for number in range(1000):
-        offences.add((f"u{number}",), number)
-    assert len(offences._at) < 30

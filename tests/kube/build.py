@@ -27,8 +27,8 @@ from typing import Final
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from liveroom.cli.kafkajars import cache_dir
-from liveroom.tether import spawn_tethered, stop_process
+from devstack.kafka_jars import cache_dir
+from liveroom.child_process import spawn_tethered, stop_process
 
 VERSION: Final = "1.37.2"  # of Kubernetes, as go.mod has it
 SOURCES: Final = Path(__file__).parent / "plane"

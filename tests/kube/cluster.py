@@ -12,7 +12,7 @@ from typing import Any, Final
 import aiohttp
 import yaml
 
-from liveroom.cli.processes import ROOT
+from devstack.processes import ROOT
 from liveroom.kinds import Role
 from liveroom.tickets import User
 from liveroom.tokens import sign_user

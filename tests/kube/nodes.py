@@ -32,8 +32,8 @@ import structlog
 from kubernetes.aio import client, config
 from kubernetes.aio.client.exceptions import ApiException
 
-from liveroom.cli.processes import ROOT
-from liveroom.tether import spawn_tethered
+from devstack.processes import ROOT
+from liveroom.child_process import spawn_tethered
 from tests.kube.plane import Plane
 
 LOOK_S: Final = 0.15

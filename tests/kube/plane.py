@@ -23,9 +23,9 @@ import trustme
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from liveroom.cli.programs import KUBECTL, need
+from devstack.programs import KUBECTL, need
+from liveroom.child_process import spawn_tethered, stop_process
 from liveroom.ports import HOST, free_ports
-from liveroom.tether import spawn_tethered, stop_process
 
 # No endpoint slices: they refuse the loopback addresses that the pods here have. No node lifecycle: nobody renews leases.
 CONTROLLERS: Final = (

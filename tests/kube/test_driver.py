@@ -16,8 +16,8 @@ from kubernetes.aio import client
 
 from autoscaler.drivers.kubernetes import ADDRESS, COST, LEAVING, KubernetesDriver
 from autoscaler.pool import Failure
-from liveroom import metrics
-from liveroom.service import Metrics
+from liveroom import metric_catalog
+from liveroom.registry import Metrics
 from tests.kube.nodes import Nodes, account_token, connected
 from tests.kube.plane import Plane
 
@@ -112,11 +112,13 @@ class World:
         return found
 
     def counted(self, failure: Failure) -> float:
-        return sum(float(made.counter(metrics.POOL_API_FAILURES, failure.value)._value.get()) for made in self.made)
+        return sum(
+            float(metrics.counter(metric_catalog.POOL_API_FAILURES, failure.value)._value.get()) for metrics in self.made
+        )
 
     @property
     def wrong(self) -> float:
-        return sum(float(made.counter(metrics.POOL_WRONG_PODS)._value.get()) for made in self.made)
+        return sum(float(metrics.counter(metric_catalog.POOL_WRONG_PODS)._value.get()) for metrics in self.made)
 
     def touch(self, name: str, *, ready: bool) -> None:
         """Have a pod ready, or not."""

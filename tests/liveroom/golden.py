@@ -10,38 +10,24 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from liveroom import records
 from liveroom.kinds import Kind, RecordType, Role
-from liveroom.records import (
+from liveroom.records import broadcast, codec
+from liveroom.records import uplink as uplink_records
+from liveroom.records.broadcast import (
     Anchor,
-    Audit,
     Balance,
     CardEntry,
     Claim,
-    DeadLetter,
-    GatewayState,
-    Item,
-    JsonReader,
-    Limits,
-    LoadReport,
-    Moderation,
     NoticeEntry,
-    Order,
-    OrderKind,
-    PartitionState,
-    Presence,
     RoomEntry,
     RoomFlags,
-    RoomSettings,
-    RoomState,
-    RuleKind,
-    Seen,
     SnapshotChunk,
     Stamp,
-    StoredRoom,
-    Tombstone,
-    Uplink,
 )
+from liveroom.records.codec import JsonReader
+from liveroom.records.control import Audit, GatewayState, Limits, LoadReport, Moderation, Order, OrderKind, Presence, RuleKind
+from liveroom.records.snapshot import PartitionState, RoomSettings, RoomState, Seen, StoredRoom, Tombstone
+from liveroom.records.uplink import DeadLetter, Item, Uplink
 from liveroom.topics import room_hash
 
 FOLDER: Final = Path(__file__).parents[1] / "data" / "golden"
@@ -86,7 +72,7 @@ def _package() -> Uplink:
 
 def batch() -> bytes:
     """Return a BATCH of two rooms, a notice and a card."""
-    return records.encode_batch(
+    return broadcast.encode_batch(
         epoch=3,
         owner=OWNER,
         anchor=ANCHOR,
@@ -156,11 +142,13 @@ def _load_report() -> LoadReport:
 
 
 def _json(file: str, record: msgspec.Struct) -> Golden:
-    return Golden(file, records.encode_json(record), record, JsonReader(type(record)).read)
+    return Golden(file, codec.encode_json(record), record, JsonReader(type(record)).read)
 
 
 def _uplink(file: str, record: Uplink) -> Golden:
-    return Golden(file, records.encode_uplink(record), record, lambda value: records.decode_uplink(b"room-1", value))
+    return Golden(
+        file, uplink_records.encode_uplink(record), record, lambda value: uplink_records.decode_uplink(b"room-1", value)
+    )
 
 
 CLAIM: Final = Claim(3, OWNER, AT_MS, "broadcaster-1")
@@ -170,9 +158,9 @@ CLAIM: Final = Claim(3, OWNER, AT_MS, "broadcaster-1")
 ALL: Final = (
     _uplink("uplink.json", uplink()),
     _uplink("uplink-package.json", _package()),
-    Golden("claim.bin", records.encode_claim(CLAIM), CLAIM, records.decode_broadcast),
-    Golden("batch.bin", batch(), records.decode_broadcast(batch()), records.decode_broadcast),
-    Golden("snapshot.bin", records.encode_snapshot_chunk(snapshot()), snapshot(), records.decode_broadcast),
+    Golden("claim.bin", broadcast.encode_claim(CLAIM), CLAIM, broadcast.decode_broadcast),
+    Golden("batch.bin", batch(), broadcast.decode_broadcast(batch()), broadcast.decode_broadcast),
+    Golden("snapshot.bin", broadcast.encode_snapshot_chunk(snapshot()), snapshot(), broadcast.decode_broadcast),
     Golden("state.msgpack", msgspec.msgpack.encode(state()), state(), msgspec.msgpack.Decoder(PartitionState).decode),
     _json("presence.json", Presence(1, "room-1", "edge-1", AT_MS, 11, 12, AT_MS)),
     _json("load-report.json", _load_report()),

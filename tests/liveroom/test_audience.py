@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from liveroom.audience import GATEWAY_SILENCE_S, NOBODY, TELL_INTERVAL_S, Audience, Viewers
-from liveroom.records import Presence
+from liveroom.records.control import Presence
 
 
 def presence(gateway: str, users: int, connections: int | None = None, room: str = "r", generation: int = 1) -> Presence:

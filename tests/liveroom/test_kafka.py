@@ -16,10 +16,10 @@ from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import KafkaError, KafkaTimeoutError
 from structlog.testing import capture_logs
 
-from liveroom import kafka, metrics, topics
-from liveroom.cli.localkafka import LocalKafka
+from devstack.local_kafka import LocalKafka
+from liveroom import kafka, metric_catalog, topics
 from liveroom.kafka import Producer, TopicReader, Unsent, UnsentError, close_consumer, ensure_topics, topic_name
-from liveroom.service import Metrics
+from liveroom.registry import Metrics
 from liveroom.settings import KafkaSettings
 from liveroom.topics import DEAD_LETTER, UPLINK, Topic
 from tests.log import cut, producing, read_all
@@ -33,8 +33,8 @@ async def everything(settings: KafkaSettings) -> list[bytes]:
     return [record.value for record in records]
 
 
-def count_of(made: Metrics, metric: metrics.Metric, *labels: str) -> float:
-    value: float = made.counter(metric, *labels)._value.get()
+def count_of(metrics: Metrics, metric: metric_catalog.Metric, *labels: str) -> float:
+    value: float = metrics.counter(metric, *labels)._value.get()
     return value
 
 
@@ -66,7 +66,7 @@ async def test_a_producer_broken_by_a_refusal_of_the_broker_is_replaced_and_lose
             await producer.send(UPLINK, b"x" * 5000, partition=0, timeout_s=5)
         assert error.value.reason is Unsent.BROKEN
         await _sent_at_last(producer, b"after", 0)
-        assert count_of(made, metrics.PRODUCER_REPLACED, "MessageSizeTooLargeError") == 1
+        assert count_of(made, metric_catalog.PRODUCER_REPLACED, "MessageSizeTooLargeError") == 1
     assert await everything(kafka_settings) == [b"before", b"after"]
 
 
@@ -87,15 +87,15 @@ async def test_a_producer_is_recycled_long_before_its_sequence_wraps_and_loses_a
 ) -> None:
     monkeypatch.setattr(kafka, "RECYCLE_AFTER", 50)
     await ensure_topics(kafka_settings, [UPLINK])
-    made = Metrics("ingress")
-    async with producing(kafka_settings, made) as producer:
+    metrics = Metrics("ingress")
+    async with producing(kafka_settings, metrics) as producer:
 
         async def send(task: int) -> None:
             for number in range(40):
                 await producer.send(UPLINK, b"%d %d" % (task, number), partition=task % kafka_settings.partitions, timeout_s=5)
 
         await asyncio.gather(*(send(task) for task in range(8)))
-        assert count_of(made, metrics.PRODUCER_REPLACED, "recycled") >= 3
+        assert count_of(metrics, metric_catalog.PRODUCER_REPLACED, "recycled") >= 3
     values = await everything(kafka_settings)
     assert sorted(values) == sorted(b"%d %d" % (task, number) for task in range(8) for number in range(40))
 
@@ -144,16 +144,16 @@ async def test_senders_that_wait_for_room_in_a_producer_that_is_recycled_go_on_i
 ) -> None:
     monkeypatch.setattr(kafka, "RECYCLE_AFTER", after)
     await ensure_topics(kafka_settings, [UPLINK])
-    made = Metrics("ingress")
-    async with producing(kafka_settings, made) as producer:
+    metrics = Metrics("ingress")
+    async with producing(kafka_settings, metrics) as producer:
 
         async def send(task: int) -> None:
             for number in range(6):  # a batch has room for three
                 await producer.send(UPLINK, b"%d %d " % (task, number) + b"x" * 300_000, partition=0, timeout_s=DEADLINE_S)
 
         await asyncio.gather(*(send(task) for task in range(24)))
-        assert count_of(made, metrics.PRODUCER_REPLACED, "recycled") >= 2
-        assert count_of(made, metrics.PRODUCE_ERRORS, UPLINK.name, Unsent.BROKEN.value) == 0
+        assert count_of(metrics, metric_catalog.PRODUCER_REPLACED, "recycled") >= 2
+        assert count_of(metrics, metric_catalog.PRODUCE_ERRORS, UPLINK.name, Unsent.BROKEN.value) == 0
     values = await everything(kafka_settings)
     heads = sorted(value.rstrip(b"x") for value in values)
     assert heads == sorted(b"%d %d " % (task, number) for task in range(24) for number in range(6))
@@ -163,8 +163,8 @@ async def test_senders_that_wait_for_room_in_a_producer_that_is_stopped_are_told
     kafka_settings: KafkaSettings,
 ) -> None:
     await ensure_topics(kafka_settings, [UPLINK])
-    made = Metrics("ingress")
-    producer = Producer(kafka_settings, made)
+    metrics = Metrics("ingress")
+    producer = Producer(kafka_settings, metrics)
     await producer.start()
     sending = [
         asyncio.create_task(producer.send(UPLINK, b"%d " % task + b"x" * 300_000, partition=0, timeout_s=DEADLINE_S))
@@ -177,7 +177,7 @@ async def test_senders_that_wait_for_room_in_a_producer_that_is_stopped_are_told
     assert {error.reason for task in sending if (error := await _outcome(task))} == {Unsent.CLOSED}
     written = {value.rstrip(b" x") for value in await everything(kafka_settings)}
     assert written == {b"%d" % number for number in range(24)} - refused
-    assert count_of(made, metrics.PRODUCE_ERRORS, UPLINK.name, Unsent.CLOSED.value) == len(refused)
+    assert count_of(metrics, metric_catalog.PRODUCE_ERRORS, UPLINK.name, Unsent.CLOSED.value) == len(refused)
 
 
 async def _outcome(task: "asyncio.Task[int]") -> UnsentError | None:
@@ -258,7 +258,7 @@ async def test_a_reader_whose_client_hangs_gets_a_new_one_and_misses_nothing(
             for number in range(5):
                 await producer.send(UPLINK, b"%d" % number, partition=1, timeout_s=3)
             assert await next_values(reader, 5) == [b"0", b"1", b"2", b"3", b"4"]
-            assert count_of(made, metrics.READER_RESTARTS, UPLINK.name, "stalled") == 1
+            assert count_of(made, metric_catalog.READER_RESTARTS, UPLINK.name, "stalled") == 1
         finally:
             await reader.stop()
 
@@ -278,7 +278,7 @@ async def test_a_reader_whose_place_was_cut_away_says_so_and_goes_on_at_what_is_
             inner.resume(*inner.assignment())
             with capture_logs() as told:
                 assert await next_values(reader, 4) == [b"6", b"7", b"8", b"9"]
-            assert count_of(made, metrics.READER_RESTARTS, UPLINK.name, "offset_out_of_range") == 1
+            assert count_of(made, metric_catalog.READER_RESTARTS, UPLINK.name, "offset_out_of_range") == 1
             (line,) = told
             assert line == {
                 "event": "records_missed",
@@ -337,7 +337,7 @@ async def test_a_reader_that_cannot_ask_where_the_log_begins_tries_again(
             monkeypatch.setattr(inner, "beginning_offsets", refuse)  # of the first client alone
             inner.resume(*inner.assignment())
             assert await next_values(reader, 1) == [b"2"]
-            assert count_of(made, metrics.READER_RESTARTS, UPLINK.name, "KafkaTimeoutError") == 1
+            assert count_of(made, metric_catalog.READER_RESTARTS, UPLINK.name, "KafkaTimeoutError") == 1
         finally:
             await reader.stop()
 

@@ -7,7 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from liveroom.moderation import EVERYWHERE, FOR_GOOD, NO_MODES, REMEMBERED_MS, Rules, key_of
-from liveroom.records import BadRecordError, JsonReader, Moderation, RoomSettings, RuleKind, encode_json
+from liveroom.records.codec import BadRecordError, JsonReader, encode_json
+from liveroom.records.control import Moderation, RuleKind
+from liveroom.records.snapshot import RoomSettings
 
 NOW_MS = 1_700_000_000_000
 

@@ -18,35 +18,25 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from liveroom import records
+from liveroom.fencing import NOBODY, Ruling, validate
 from liveroom.kinds import Kind, RecordType, Role
-from liveroom.records import (
-    NOBODY,
+from liveroom.records import broadcast, control, snapshot, uplink
+from liveroom.records.broadcast import (
     Anchor,
-    BadRecord,
-    BadRecordError,
     Balance,
     Batch,
     CardEntry,
     Claim,
-    Item,
-    JsonReader,
     NoticeEntry,
     RoomEntry,
     RoomFlags,
-    RoomSettings,
-    Ruling,
-    Seen,
     SnapshotChunk,
     Stamp,
-    Tombstone,
     decode_broadcast,
-    decode_state,
-    decode_uplink,
-    encode_state,
-    encode_uplink,
-    judge,
 )
+from liveroom.records.codec import BadRecord, BadRecordError, JsonReader
+from liveroom.records.snapshot import RoomSettings, Seen, Tombstone, decode_state, encode_state
+from liveroom.records.uplink import Item, decode_uplink, encode_uplink
 from tests.liveroom import golden
 from tests.liveroom.golden import ANCHOR, OWNER, Golden
 
@@ -67,7 +57,7 @@ VALUES = st.recursive(
 BODIES = st.dictionaries(TEXTS, VALUES, max_size=4)
 ITEMS = st.builds(Item, st.sampled_from(Kind), BODIES.map(lambda body: msgspec.Raw(msgspec.json.encode(body))))
 UPLINKS = st.builds(
-    records.Uplink,
+    uplink.Uplink,
     v=st.just(1),
     room=ROOMS,
     id=IDS,
@@ -122,7 +112,7 @@ def test_golden_files_are_written_by_the_documented_command(tmp_path: Path) -> N
 
 # ---- uplink
 @given(UPLINKS)
-def test_an_uplink_record_comes_back_as_it_was(record: records.Uplink) -> None:
+def test_an_uplink_record_comes_back_as_it_was(record: uplink.Uplink) -> None:
     assert decode_uplink(record.room.encode(), encode_uplink(record)) == record
 
 
@@ -293,7 +283,7 @@ def test_any_bytes_are_read_or_refused_and_nothing_else(read: Read, junk: bytes)
 @given(junk=st.binary(max_size=300))
 def test_any_bytes_behind_a_broadcast_head_are_read_or_refused_and_nothing_else(kind: RecordType, junk: bytes) -> None:
     with contextlib.suppress(BadRecordError):
-        use(decode_broadcast(records._STAMP.pack(b"LR", 1, kind, 1, OWNER) + junk))
+        use(decode_broadcast(broadcast._STAMP.pack(b"LR", 1, kind, 1, OWNER) + junk))
 
 
 @given(st.recursive(VALUES, lambda inner: st.lists(inner, max_size=20), max_leaves=30))
@@ -306,9 +296,9 @@ def test_any_packed_value_is_no_state_or_a_state(value: object) -> None:
 @given(U64, OWNERS, I64, st.text(max_size=64))
 def test_a_claim_comes_back_as_it_was(epoch: int, owner: bytes, at_ms: int, instance: str) -> None:
     claim = Claim(epoch, owner, at_ms, instance)
-    value = records.encode_claim(claim)
+    value = broadcast.encode_claim(claim)
     assert decode_broadcast(value) == claim
-    assert records.decode_stamp(value) == Stamp(RecordType.CLAIM, epoch, owner)
+    assert broadcast.decode_stamp(value) == Stamp(RecordType.CLAIM, epoch, owner)
 
 
 PAYLOADS = st.binary(max_size=60)
@@ -334,14 +324,14 @@ def test_a_batch_comes_back_as_it_was(
     cards: list[tuple[CardEntry, bytes]],
 ) -> None:
     epoch, owner, anchor, pos, at_ms, oldest_ms = head
-    value = records.encode_batch(epoch, owner, anchor, pos, at_ms, oldest_ms, rooms, notices, cards)
+    value = broadcast.encode_batch(epoch, owner, anchor, pos, at_ms, oldest_ms, rooms, notices, cards)
     batch = decode_broadcast(value)
     assert isinstance(batch, Batch)
     assert batch[:5] == (Stamp(RecordType.BATCH, epoch, owner), anchor, pos, at_ms, oldest_ms)
     assert [(entry, bytes(payload)) for entry, payload in batch.rooms()] == rooms
     assert list(batch.notices()) == notices
     assert list(batch.cards()) == cards
-    assert records.decode_anchor(value) == anchor
+    assert broadcast.decode_anchor(value) == anchor
 
 
 @pytest.mark.parametrize(
@@ -359,7 +349,7 @@ def test_a_batch_whose_directory_does_not_fit_its_body_is_refused(size: int, bod
         {"rooms": [], "notices": [(NoticeEntry(1, 1, size), body)]},
         {"rooms": [], "cards": [(CardEntry(1, size), body)]},
     ):
-        value = records.encode_batch(1, OWNER, ANCHOR, 0, 0, 0, **parts)
+        value = broadcast.encode_batch(1, OWNER, ANCHOR, 0, 0, 0, **parts)
         assert reason_of(partial(decode_broadcast, value)) is BadRecord.TRUNCATED
 
 
@@ -368,7 +358,7 @@ def test_a_snapshot_chunk_comes_back_as_it_was(
     epoch: int, owner: bytes, anchor: Anchor, at_ms: int, place: tuple[int, int, int], data: bytes
 ) -> None:
     chunk = SnapshotChunk(Stamp(RecordType.SNAPSHOT, epoch, owner), anchor, at_ms, *place, data)
-    assert decode_broadcast(records.encode_snapshot_chunk(chunk)) == chunk
+    assert decode_broadcast(broadcast.encode_snapshot_chunk(chunk)) == chunk
 
 
 @pytest.mark.parametrize(
@@ -380,7 +370,7 @@ def test_a_snapshot_chunk_comes_back_as_it_was(
         pytest.param(b"LR\x02" + golden.batch()[3:], BadRecord.VERSION, id="version 2"),
         pytest.param(b"LR\x01\x09" + golden.batch()[4:], BadRecord.UNDECODABLE, id="unknown type"),
         pytest.param(golden.batch() + b"x", BadRecord.TRUNCATED, id="a byte more"),
-        pytest.param(records.encode_claim(golden.CLAIM)[:-1] + b"\xff", BadRecord.TRUNCATED, id="claim not in UTF-8"),
+        pytest.param(broadcast.encode_claim(golden.CLAIM)[:-1] + b"\xff", BadRecord.TRUNCATED, id="claim not in UTF-8"),
     ],
 )
 def test_an_unusable_broadcast_record_is_refused_with_its_reason(value: bytes | None, reason: BadRecord) -> None:
@@ -390,7 +380,7 @@ def test_an_unusable_broadcast_record_is_refused_with_its_reason(value: bytes | 
 # ---- a partition's state
 COUNTS = st.integers(0, 2**63 - 1)
 ROOM_STATES = st.builds(
-    records.RoomState,
+    snapshot.RoomState,
     room=ROOMS,
     epoch=COUNTS,
     seq=COUNTS,
@@ -404,23 +394,23 @@ ROOM_STATES = st.builds(
     last_ms=MILLIS,
 )
 STATES = st.builds(
-    records.PartitionState,
+    snapshot.PartitionState,
     v=st.just(1),
     balance=st.builds(Balance, COUNTS, COUNTS),
     clock_ms=MILLIS,
-    rooms=st.lists(st.builds(records.StoredRoom, ROOMS, MILLIS, st.binary(max_size=50)), max_size=3),
+    rooms=st.lists(st.builds(snapshot.StoredRoom, ROOMS, MILLIS, st.binary(max_size=50)), max_size=3),
 )
 
 
 @given(ROOM_STATES)
-def test_a_room_packed_for_a_snapshot_comes_back_as_it_was(state: records.RoomState) -> None:
-    stored = records.encode_room(state)
+def test_a_room_packed_for_a_snapshot_comes_back_as_it_was(state: snapshot.RoomState) -> None:
+    stored = snapshot.encode_room(state)
     assert (stored.room, stored.last_ms) == (state.room, state.last_ms)
-    assert records.decode_room(stored) == state
+    assert snapshot.decode_room(stored) == state
 
 
 @given(STATES, st.integers(1, 300))
-def test_a_state_cut_into_chunks_of_any_size_comes_back_as_it_was(state: records.PartitionState, chunk_bytes: int) -> None:
+def test_a_state_cut_into_chunks_of_any_size_comes_back_as_it_was(state: snapshot.PartitionState, chunk_bytes: int) -> None:
     chunks = encode_state(state, chunk_bytes)
     assert chunks
     assert all(0 < len(chunk) <= chunk_bytes for chunk in chunks)
@@ -452,22 +442,22 @@ def test_an_unusable_state_is_refused_with_its_reason(chunks: list[bytes], reaso
     [
         pytest.param(b"junk", BadRecord.UNDECODABLE, id="not zlib"),
         pytest.param(zlib.compress(b"junk"), BadRecord.UNDECODABLE, id="not msgpack"),
-        pytest.param(records.encode_room(golden.room()).data[:-1], BadRecord.TRUNCATED, id="cut"),
-        pytest.param(records.encode_room(golden.room()).data + b"x", BadRecord.TRUNCATED, id="a byte more"),
+        pytest.param(snapshot.encode_room(golden.room()).data[:-1], BadRecord.TRUNCATED, id="cut"),
+        pytest.param(snapshot.encode_room(golden.room()).data + b"x", BadRecord.TRUNCATED, id="a byte more"),
     ],
 )
 def test_an_unusable_room_of_a_snapshot_is_refused_with_its_reason(data: bytes, reason: BadRecord) -> None:
-    assert reason_of(lambda: records.decode_room(records.StoredRoom("r", 0, data))) is reason
+    assert reason_of(lambda: snapshot.decode_room(snapshot.StoredRoom("r", 0, data))) is reason
 
 
 def test_a_small_room_that_unpacks_to_gigabytes_is_refused_without_unpacking_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(records, "MAX_ROOM_BYTES", 1024 * 1024)
-    bomb = records.StoredRoom("r", 0, zlib.compress(b"\xc6" + bytes(16 * 1024 * 1024), 9))
-    assert reason_of(lambda: records.decode_room(bomb)) is BadRecord.TRUNCATED
+    monkeypatch.setattr(snapshot, "MAX_ROOM_BYTES", 1024 * 1024)
+    bomb = snapshot.StoredRoom("r", 0, zlib.compress(b"\xc6" + bytes(16 * 1024 * 1024), 9))
+    assert reason_of(lambda: snapshot.decode_room(bomb)) is BadRecord.TRUNCATED
 
 
 def test_a_state_that_could_not_be_read_is_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(records, "MAX_STATE_BYTES", 10)
+    monkeypatch.setattr(snapshot, "MAX_STATE_BYTES", 10)
     assert reason_of(lambda: encode_state(golden.state())) is BadRecord.TOO_LARGE
 
 
@@ -492,7 +482,7 @@ def test_a_balance_is_exact_only_if_everything_taken_has_an_outcome(outcome: str
     ],
 )
 def test_an_unusable_json_record_is_refused_with_its_reason(value: bytes | None, reason: BadRecord) -> None:
-    assert reason_of(lambda: JsonReader(records.Presence).read(value)) is reason
+    assert reason_of(lambda: JsonReader(control.Presence).read(value)) is reason
 
 
 @pytest.mark.parametrize(
@@ -510,11 +500,11 @@ def test_an_unusable_json_record_is_refused_with_its_reason(value: bytes | None,
 def test_a_load_report_that_others_could_not_reckon_with_is_refused(known: bytes, hostile: bytes) -> None:
     value = golden.ALL[7].value
     assert known in value
-    assert reason_of(lambda: JsonReader(records.LoadReport).read(value.replace(known, hostile, 1))) is BadRecord.SCHEMA
+    assert reason_of(lambda: JsonReader(control.LoadReport).read(value.replace(known, hostile, 1))) is BadRecord.SCHEMA
 
 
 def test_a_load_report_tells_unknown_from_zero() -> None:
-    report = JsonReader(records.LoadReport).read(golden.ALL[7].value)
+    report = JsonReader(control.LoadReport).read(golden.ALL[7].value)
     assert (report.connections, report.loop_lag_ms) == (12, None)
 
 
@@ -548,7 +538,7 @@ RULING = Ruling(5, A, 100)
     ],
 )
 def test_the_validity_rule(ruling: Ruling, stamp: Stamp, after: Ruling, valid: bool) -> None:
-    assert judge(ruling, stamp, 200) == (after, valid)
+    assert validate(ruling, stamp, 200) == (after, valid)
 
 
 STAMPS = st.builds(Stamp, st.sampled_from(RecordType), st.integers(1, 4), st.sampled_from([A, B, b"c" * 16]))
@@ -559,7 +549,7 @@ def judged(log: list[Stamp], start: int = 0) -> list[tuple[Ruling, bool]]:
     """Who rules after each record, and which are valid, to a reader that begins at `start`."""
     ruling, said = NOBODY, []
     for offset, stamp in enumerate(log[start:], start):
-        ruling, valid = judge(ruling, stamp, offset)
+        ruling, valid = validate(ruling, stamp, offset)
         said.append((ruling, valid))
     return said
 

@@ -17,6 +17,7 @@ from liveroom.errors import Code, ProblemError
 from liveroom.kinds import Role
 from liveroom.tickets import User
 from liveroom.tokens import KeysError, Verifier, read_keys, secret, sign_user
+from liveroom.web import problem_response
 
 SECRET = b"s" * 32
 RSA_KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
@@ -183,3 +184,39 @@ def test_tokens_that_are_over_are_let_go_of_though_nobody_shows_them_again(monke
         verifier.verify(sign_user(User(f"u{number}"), SECRET, int(now_s), ttl_s=60), now_s)
     verifier.verify(sign_user(User("v"), SECRET, int(now_s), ttl_s=3600), now_s + 61)
     assert len(verifier._known) == 2
+
+
+def _signed(ttl_s: int = 86_400, key: bytes = SECRET, **more: Any) -> str:
+    return "Bearer " + sign_user(User("u", **more), key, int(time.time()), ttl_s)
+
+
+@pytest.mark.parametrize(
+    ("authorization", "code"),
+    [
+        pytest.param(None, Code.TOKEN_MISSING, id="none"),
+        pytest.param("", Code.TOKEN_MISSING, id="empty"),
+        pytest.param("Bearer", Code.TOKEN_MISSING, id="scheme-alone"),
+        pytest.param("Bearer  ", Code.TOKEN_MISSING, id="scheme-and-spaces"),
+        pytest.param("Basic dTpw", Code.TOKEN_MISSING, id="basic"),
+        pytest.param("Bearer x", Code.TOKEN_INVALID, id="no-jwt"),
+        pytest.param("Bearer " + "W1tb" * 1900 + ".e30.AAAA", Code.TOKEN_INVALID, id="deep-head"),
+        pytest.param("Bearer eyJhbGciOiJub25lIn0.e30.", Code.TOKEN_INVALID, id="alg-none"),
+        pytest.param(
+            "Bearer eyJhbGciOiJIUzI1NiIsImNyaXQiOlsiXHVkODAwIl19.e30.AAAA", Code.TOKEN_INVALID, id="surrogate-in-head"
+        ),
+        pytest.param(_signed(key=b"x" * 32), Code.TOKEN_INVALID, id="another-key"),
+        pytest.param(_signed(ttl_s=-60), Code.TOKEN_EXPIRED, id="expired"),
+        pytest.param(_signed(name="\ud800"), Code.TOKEN_INVALID, id="name-no-record-can-hold"),
+    ],
+)
+def test_a_missing_or_bad_token_is_refused(authorization: str | None, code: Code) -> None:
+    with pytest.raises(ProblemError) as caught:
+        Verifier([secret(SECRET)]).bearer(authorization, time.time())
+    assert caught.value.code is code
+    assert problem_response(caught.value).status == 401
+
+
+@pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
+def test_a_good_token_names_its_user(scheme: str) -> None:
+    token = _signed(role=Role.MODERATOR, level=9, name="Bo", rooms=("r",)).removeprefix("Bearer ")
+    assert Verifier([secret(SECRET)]).bearer(f"{scheme} {token}", time.time()) == User("u", Role.MODERATOR, 9, "Bo", ("r",))

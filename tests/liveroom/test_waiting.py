@@ -13,8 +13,8 @@ import trustme
 from aiokafka import errors as kafka
 from structlog.testing import capture_logs
 
+from liveroom.broadcast_log import LogReadError
 from liveroom.kafka import TopicsError, knock
-from liveroom.queue import LogReadError
 from liveroom.service import Runtime, StartError
 from liveroom.settings import KafkaSettings
 from liveroom.waiting import PassingError, Waiting, in_words, passes

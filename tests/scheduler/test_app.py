@@ -12,12 +12,13 @@ import aiohttp
 import pytest
 from aiokafka import AIOKafkaProducer
 
-from liveroom.cli.processes import Service
+from devstack.processes import Service
 from liveroom.files import watch
 from liveroom.kafka import ensure_topics
 from liveroom.kinds import Role
-from liveroom.records import GatewayState, encode_json
-from liveroom.service import Metrics
+from liveroom.records.codec import encode_json
+from liveroom.records.control import GatewayState
+from liveroom.registry import Metrics
 from liveroom.settings import KafkaSettings, SchedulerSettings
 from liveroom.tickets import ENTRY, User, verify
 from liveroom.tokens import Verifier, secret, sign_user

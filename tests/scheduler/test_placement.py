@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from liveroom.records import GatewayState, Limits, LoadReport
+from liveroom.records.control import GatewayState, Limits, LoadReport
 from scheduler.placement import BUSY_SHARE, EVEN, Placement, Standing
 
 STALE_S = 3.0

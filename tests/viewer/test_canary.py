@@ -16,9 +16,10 @@ import pytest
 from aiohttp import web
 from pydantic import SecretStr
 
-from liveroom.cli.processes import ROOT, System
+from devstack.processes import ROOT, System
 from liveroom.kinds import Kind
-from liveroom.service import Metrics, StartError
+from liveroom.registry import Metrics
+from liveroom.service import StartError
 from liveroom.settings import CanarySettings
 from liveroom.web import serve
 from liveroom.wire import Message
@@ -168,7 +169,7 @@ async def test_it_is_at_every_gateway_and_follows_them(kafka_bootstrap: str) -> 
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-c",
-            "from liveroom.cli import main; main()",
+            "from cli import main; main()",
             *("canary", "--interval", "0.1", "--duration", "12"),
             *("--ingress", system.ingress_url, "--scheduler", system.scheduler_url, "--token-key", system.token_key),
             stdout=PIPE,

@@ -1,0 +1,87 @@
+"""`liveroom canary`: a viewer at every gateway that sees whether gifts arrive, with a table of what it sees."""
+
+import asyncio
+import time
+from contextlib import suppress
+from typing import Final
+
+import aiohttp
+from pydantic import SecretStr
+from rich import box
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from cli.endpoints import Target, make_user, need_ingress, need_scheduler
+from liveroom.kinds import Role
+from liveroom.ports import HOST
+from liveroom.service import Runtime
+from liveroom.settings import CanarySettings
+from liveroom.web import serve
+from viewer.canary import Canary, Standing
+
+LOOK_S: Final = 1.0
+LINE_S: Final = 5.0
+TOKEN_TTL_S: Final = 7 * 86_400
+
+
+async def run_canary(target: Target, *, interval_s: float, duration_s: float | None, metrics_port: int) -> int:
+    """Watch until Ctrl-C or the duration is over; 1 if anything was lost or came out of order, or nothing came."""
+    settings = CanarySettings(
+        ingress_url=need_ingress(target),
+        scheduler_url=need_scheduler(target),
+        token=SecretStr(target.token_for(make_user("canary", Role.OPERATOR.value), TOKEN_TTL_S)),
+        interval_s=interval_s,
+    )
+    runtime, console = Runtime("canary"), Console()
+    deadline = time.monotonic() + duration_s if duration_s is not None else None
+    async with aiohttp.ClientSession() as http, serve(runtime.internal_app(), HOST, metrics_port) as (_, port):
+        console.print(f"metrics: http://{HOST}:{port}/metrics", highlight=False)
+        canary = Canary(settings, runtime.metrics, http)
+        working = asyncio.create_task(canary.run())
+        showing = asyncio.create_task(_show(canary, console, deadline))
+        with suppress(asyncio.CancelledError):  # Ctrl-C ends it in order
+            await asyncio.wait({working, showing}, return_when=asyncio.FIRST_COMPLETED)
+        found = canary.seen()
+        for task in (working, showing):
+            task.cancel()
+        await asyncio.wait({working, showing})
+        if not working.cancelled() and (error := working.exception()) is not None:
+            raise error
+    console.print(_table(found))
+    return 0 if any(one.received for one in found) and not any(one.lost or one.disordered for one in found) else 1
+
+
+async def _show(canary: Canary, console: Console, deadline: float | None) -> None:
+    if console.is_terminal:
+        with Live(_table(canary.seen()), console=console, auto_refresh=False, transient=True) as live:
+            while deadline is None or time.monotonic() < deadline:
+                await asyncio.sleep(LOOK_S)
+                live.update(_table(canary.seen()), refresh=True)
+        return
+    while deadline is None or time.monotonic() < deadline:
+        left_s = LINE_S if deadline is None else max(0.0, min(LINE_S, deadline - time.monotonic()))
+        await asyncio.sleep(left_s)
+        console.print("; ".join(_line(one) for one in canary.seen()) or "no gateway yet", soft_wrap=True, highlight=False)
+
+
+def _line(one: Standing) -> str:
+    return f"{one.gateway} {one.received} received, {one.lost} lost, p50 {_ms(one.p50_ms)} p99 {_ms(one.p99_ms)}"
+
+
+def _table(found: list[Standing]) -> Table:
+    table = Table(box=box.SIMPLE, padding=(0, 1), show_edge=False)
+    table.add_column("gateway", no_wrap=True)
+    table.add_column("state", no_wrap=True)
+    for name in ("received", "lost", "out of order", "p50", "p99"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for one in found:
+        state = "gone" if one.is_gone else "there" if one.is_in else "coming"
+        style = "red" if one.lost or one.disordered else ""
+        numbers = (f"{one.received:,}", f"{one.lost:,}", f"{one.disordered:,}")
+        table.add_row(one.gateway, state, *numbers, _ms(one.p50_ms), _ms(one.p99_ms), style=style)
+    return table
+
+
+def _ms(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.0f} ms"

@@ -1,0 +1,1 @@
+"""`liveroom demo`: the command, its screen, and the surge."""

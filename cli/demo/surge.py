@@ -1,0 +1,114 @@
+"""`liveroom demo --surge`: a crowd pours in and leaves again, and the pool with it.
+
+Owns the play of the crowd and what must come of it: the pool grows, viewers even out, gateways are emptied and stopped, back to
+the least. Viewers, ledger and look are the demo's.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from cli.pool_client import PoolEye, State
+from devstack.stack import Steps
+
+LEAST: Final = 2
+MOST: Final = 8
+CALM_SHARE: Final = 0.1
+CALM_S: Final = 6.0
+POUR_S: Final = 12.0
+GROWN_S: Final = 40.0
+EVEN_S: Final = 20.0
+EVEN: Final = 1.25
+STAY_S: Final = 5.0
+SHRUNK_S: Final = 90.0
+LOOK_S: Final = 0.5
+FULL_GATEWAYS: Final = 4  # that the crowd would fill to the brim, so at the target it takes more
+POLICY: Final = f"""# A pool in fast motion: windows of seconds where a real one has minutes.
+min = {LEAST}
+max = {MOST}
+step_down = 0.5
+down_window_s = 6
+down_after_up_s = 6
+warm_up_s = 3
+ahead_s = 2
+shed_over = 0.1
+shed_s = 5
+"""
+
+
+class People(Protocol):
+    """The viewers of the demo."""
+
+    async def come(self, viewers: int, joins_per_s: float) -> None:
+        """Let more come until there are so many."""
+
+    def go(self, viewers: int) -> None:
+        """Send home all but so many."""
+
+    async def all_joined(self, timeout_s: float) -> bool:
+        """Wait until all are in their rooms."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How many viewers there are before the crowd and with it."""
+
+    calm: int
+    crowd: int
+
+    @property
+    def max_connections(self) -> int:
+        """What one gateway takes."""
+        return max(5, self.crowd // FULL_GATEWAYS)
+
+
+def plan(viewers: int) -> Plan:
+    """Return the plan for so many viewers at most."""
+    return Plan(max(1, int(viewers * CALM_SHARE)), viewers)
+
+
+async def surge(people: People, eye: PoolEye, steps: Steps, wanted: Plan) -> list[str]:
+    """Play it; return what did not come about, in words."""
+    wrong = []
+    await asyncio.sleep(CALM_S)
+    began_s = time.monotonic()
+    steps.say(f"{wanted.crowd - wanted.calm:,} more viewers pour in; a gateway takes {wanted.max_connections:,}")
+    await people.come(wanted.crowd, (wanted.crowd - wanted.calm) / POUR_S)
+    if not await people.all_joined(GROWN_S):
+        wrong.append("not all viewers of the crowd got in")
+    pool = await _until(eye, lambda pool: len(pool.serving) > wanted.crowd / wanted.max_connections, GROWN_S)
+    steps.say(f"all are in; the pool has {len(pool.serving)} gateways after {time.monotonic() - began_s:.0f} s")
+    if len(pool.serving) <= LEAST:
+        wrong.append("the pool did not grow")
+    pool = await _until(eye, lambda pool: fullest_vs_mean(pool) <= EVEN, EVEN_S)
+    steps.say(f"viewers are even: the fullest gateway holds {fullest_vs_mean(pool):.2f} times the mean")
+    if fullest_vs_mean(pool) > EVEN:
+        wrong.append(f"viewers did not even out: {[(seen.id, seen.connections) for seen in pool.serving]}")
+    await asyncio.sleep(STAY_S)
+    people.go(wanted.calm)
+    began_s = time.monotonic()
+    steps.say(f"the crowd leaves, {wanted.calm:,} stay; gateways are emptied before they stop")
+    pool = await _until(eye, lambda pool: len(pool.gateways) <= LEAST, SHRUNK_S)
+    if len(pool.gateways) > LEAST:
+        wrong.append(f"the pool did not shrink: {len(pool.gateways)} gateways are left")
+    elif not await people.all_joined(GROWN_S):
+        wrong.append("viewers of the gateways that stopped did not come back")
+    else:
+        steps.say(f"the pool has {len(pool.gateways)} gateways again after {time.monotonic() - began_s:.0f} s")
+    return wrong
+
+
+def fullest_vs_mean(pool: State) -> float:
+    """Return how full the fullest gateway is beside the mean of all that serve."""
+    viewers = [seen.connections or 0 for seen in pool.serving]
+    return max(viewers) * len(viewers) / sum(viewers) if any(viewers) else 1.0
+
+
+async def _until(eye: PoolEye, holds: Callable[[State], bool], timeout_s: float) -> State:
+    """Return the pool once it is so, or when the time is over."""
+    deadline = time.monotonic() + timeout_s
+    while not holds(pool := await eye.look()) and time.monotonic() < deadline:  # noqa: ASYNC110 - it is asked over HTTP
+        await asyncio.sleep(LOOK_S)
+    return pool

@@ -1,0 +1,123 @@
+"""Where a command sends to: what its options say, else the environment, else a running `demo` or `up` of this user.
+
+Owns that order, and says what to do when nothing is found. Called by every command that talks to services.
+"""
+
+import os
+import time
+from dataclasses import dataclass
+
+from devstack.running import Running, RuntimeFolderError, find_running
+from liveroom.kinds import Role
+from liveroom.settings import MIN_KEY_BYTES, KafkaSettings, ServiceSettings
+from liveroom.tickets import User
+from liveroom.tokens import sign_user
+from liveroom.topics import ROOM_ID, USER_ID
+
+TOKEN_TTL_S = 3600
+
+
+class TargetError(Exception):
+    """Nothing to send to, or it cannot be used; the message says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The services of one system, and the key that signs its user tokens (or one ready-made token)."""
+
+    ingress: str
+    scheduler: str
+    token_key: str
+    token: str
+    autoscaler: str = ""
+
+    def token_for(self, user: User, ttl_s: int = TOKEN_TTL_S) -> str:
+        """Return a token: the given one as it is, else one made for `user`."""
+        if self.token:
+            return self.token
+        if not self.token_key:
+            raise TargetError(
+                "no token: give --token, or --token-key (LIVEROOM_TOKEN_KEY) to make one; while a demo or up of yours runs, its"
+                " key is found by itself"
+            )
+        return sign_user(user, self.token_key.encode(), int(time.time()), ttl_s)
+
+
+def find_target(
+    *, ingress: str = "", scheduler: str = "", autoscaler: str = "", token_key: str = "", token: str = ""
+) -> Target:
+    """Return where to send to; what is not given is taken from a running system.
+
+    Its key goes only to its own addresses: a token for another ingress would be good at this one.
+    """
+    if token_key and len(token_key.encode()) < MIN_KEY_BYTES:
+        raise TargetError(f"the token key must be at least {MIN_KEY_BYTES} bytes")
+    running = _newest()
+    if running is not None:
+        own = {"", running.ingress, running.scheduler, running.autoscaler}
+        if {ingress.rstrip("/"), scheduler.rstrip("/"), autoscaler.rstrip("/")} <= own:
+            key = token_key or running.token_key
+            return Target(running.ingress, running.scheduler, key, token, running.autoscaler)
+    return Target(ingress.rstrip("/"), scheduler.rstrip("/"), token_key, token, autoscaler.rstrip("/"))
+
+
+def need_ingress(target: Target) -> str:
+    """Return the ingress's address, or say how to give one."""
+    if not target.ingress:
+        raise TargetError("no ingress: start `liveroom demo` or `liveroom up`, or give --ingress URL (LIVEROOM_INGRESS_URL)")
+    return target.ingress
+
+
+def need_scheduler(target: Target) -> str:
+    """Return the scheduler's address, or say how to give one."""
+    if not target.scheduler:
+        raise TargetError(
+            "no scheduler: start `liveroom demo` or `liveroom up`, or give --scheduler URL (LIVEROOM_SCHEDULER_URL)"
+        )
+    return target.scheduler
+
+
+def need_autoscaler(target: Target) -> str:
+    """Return the autoscaler's address, or say how to give one."""
+    if not target.autoscaler:
+        raise TargetError(
+            "no autoscaler: start `liveroom up --policy FILE`, or give --autoscaler URL (LIVEROOM_AUTOSCALER_URL)"
+        )
+    return target.autoscaler
+
+
+def find_kafka(bootstrap: str = "", prefix: str | None = None, partitions: int | None = None) -> KafkaSettings | None:
+    """Return the cluster to look at: as given, of the environment, of a running system; None when there is none."""
+    settings = ServiceSettings().kafka
+    changes: dict[str, object] = {"prefix": prefix, "partitions": partitions}
+    if bootstrap:
+        changes["bootstrap"] = bootstrap
+    elif "bootstrap" not in settings.model_fields_set and not os.environ.get("KAFKA_BOOTSTRAP"):
+        running = _newest()
+        if running is None:
+            return None
+        changes = {"bootstrap": running.kafka, "prefix": running.prefix, "partitions": running.partitions}
+    return KafkaSettings.model_validate(
+        settings.model_dump() | {name: value for name, value in changes.items() if value is not None}
+    )
+
+
+def check_room(room: str) -> str:
+    """Return the room if it is one."""
+    if not ROOM_ID.match(room):
+        raise TargetError(f"{room!r} is no room: 1 to 64 of A-Z a-z 0-9 _ -")
+    return room
+
+
+def make_user(user: str, role: str = Role.VIEWER.value, name: str = "", level: int = 0) -> User:
+    """Return a user for a token."""
+    if not USER_ID.match(user):
+        raise TargetError(f"{user!r} is no user id: 1 to 64 of A-Z a-z 0-9 _ . : @ -")
+    return User(user, Role(role), level, name)
+
+
+def _newest() -> Running | None:
+    try:
+        return next(iter(find_running()), None)
+    except RuntimeFolderError:
+        return None

@@ -1,0 +1,1 @@
+"""`liveroom loadtest`: the rig, where one gateway stops keeping its promises, and the report."""

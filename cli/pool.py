@@ -1,0 +1,78 @@
+"""`liveroom pool`: how the gateways are and what was decided about them; pausing it by hand."""
+
+import time
+from typing import Final
+
+import aiohttp
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from cli.commands import Act
+from cli.endpoints import Target, make_user, need_autoscaler
+from cli.pool_client import Noted, PoolEye, State
+from liveroom.kinds import Role
+
+SHOWN: Final = 12
+
+
+async def run_pool(act: Act, target: Target, user: str) -> int:
+    """Do it and show what is."""
+    url = need_autoscaler(target)
+    token = target.token_for(make_user(user, Role.OPERATOR.value))
+    console = Console()
+    async with aiohttp.ClientSession() as http:
+        eye = PoolEye(http, url, token)
+        if act is Act.DECISIONS:
+            console.print(_decisions(await eye.decisions()))
+            return 0
+        state = await {Act.SHOW: eye.look, Act.PAUSE: eye.pause, Act.RESUME: eye.resume}[act]()
+        for line in _summary(state):
+            console.print(line, markup=False, highlight=False)
+        console.print(_gateways(state))
+        if act is Act.SHOW and state.leading:
+            console.print(_decisions((await eye.decisions())[:SHOWN]))
+    return 0
+
+
+def _summary(state: State) -> list[str]:
+    lines = [f"{state.instance} {'leads' if state.leading else 'follows: another autoscaler leads'}"]
+    if state.paused_by:
+        lines.append(f"PAUSED by {state.paused_by}: the pool stays as it is, until: liveroom pool resume")
+    if (last := state.last) is not None:
+        lines.append(f"{last.actual} gateways, {last.desired} wanted: {last.reason} ({last.detail})")
+    return lines
+
+
+def _gateways(state: State) -> Table:
+    table = Table(box=box.SIMPLE, padding=(0, 1), show_edge=False)
+    table.add_column("gateway", no_wrap=True)
+    table.add_column("state", no_wrap=True)
+    for name in ("viewers", "joins/s", "cpu", "loop lag", "report"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for seen in state.gateways:
+        table.add_row(
+            seen.id,
+            seen.state,
+            _number(seen.connections, "{:,}"),
+            _number(seen.joins_per_s, "{:,.0f}"),
+            _number(seen.cpu, "{:.0%}"),
+            _number(seen.loop_lag_ms, "{:,.0f} ms"),
+            f"{seen.age_s:.0f} s ago",
+        )
+    return table
+
+
+def _decisions(decisions: list[Noted]) -> Table:
+    table = Table(box=box.SIMPLE, padding=(0, 1), show_edge=False)
+    for name in ("when", "from", "to", "reason", "why", "done"):
+        table.add_column(name, no_wrap=True, justify="right" if name in {"from", "to"} else "left")
+    for noted in decisions:
+        at = time.strftime("%H:%M:%S", time.localtime(noted.at_ms / 1000))
+        why = noted.detail + (f"; empties {', '.join(noted.drain)}" if noted.drain else "")
+        table.add_row(at, str(noted.actual), str(noted.desired), noted.reason, why, "yes" if noted.done else "no")
+    return table
+
+
+def _number(value: float | None, shape: str) -> str:
+    return "-" if value is None else shape.format(value)

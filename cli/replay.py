@@ -1,0 +1,165 @@
+"""`liveroom replay`: play a script into a room through ingress, on time, and count what became of it.
+
+Owns the timing: every cue is sent when it is due, whether or not earlier ones have their answer, with a bound on how many wait.
+The demo plays through the same `Player`, round after round.
+"""
+
+import asyncio
+import secrets
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import aiohttp
+import msgspec
+from rich.console import Console
+
+from cli.danmaku import Flaw, read_file
+from cli.endpoints import Target, need_ingress
+from cli.script import Cue, write
+from liveroom.kinds import Kind
+from liveroom.tickets import User
+from viewer.client import Accepted, Refused, Sender, Unknown
+
+PATHS: Final = {Kind.DANMAKU: "danmaku", Kind.GIFT: "gifts", Kind.LIKE: "likes"}
+CONNECTIONS: Final = 100
+MAX_WAITING: Final = 500  # unanswered at once; then the play waits, and says how late it was
+_TELL_S: Final = 2.0
+_FLAWS: Final = {
+    Flaw.ATTRIBUTES: "skipped, unreadable attributes",
+    Flaw.MODE: "skipped, scripts or unknown modes",
+    Flaw.EMPTY: "skipped, empty",
+    Flaw.CUT: "cut to 200 characters",
+}
+
+Answer = Accepted | Refused | Unknown
+Send = Callable[[Cue], Awaitable[Answer]]
+
+
+@dataclass(slots=True)
+class Tally:
+    """What became of what was sent."""
+
+    sent: Counter[Kind] = field(default_factory=Counter)
+    accepted: int = 0
+    refused: Counter[str] = field(default_factory=Counter)
+    unknown: Counter[str] = field(default_factory=Counter)
+    most_late_s: float = 0.0
+
+    def count(self, answer: Answer) -> None:
+        """Take one answer."""
+        match answer:
+            case Accepted():
+                self.accepted += 1
+            case Refused(code=code):
+                self.refused[code] += 1
+            case Unknown(why=why):
+                self.unknown[why] += 1
+
+    def line(self) -> str:
+        """Say it in one line."""
+        sent = ", ".join(f"{self.sent[kind]:,} {kind.value}" for kind in sorted(self.sent, key=lambda kind: kind.value))
+        verdicts = f"accepted {self.accepted:,}, refused {self.refused.total():,}, unknown {self.unknown.total():,}"
+        why = ", ".join(f"{code} {count:,}" for code, count in (self.refused + self.unknown).most_common(5))
+        return f"sent {sent or 'nothing'}; {verdicts}" + (f" ({why})" if why else "")
+
+
+class Player:
+    """Sends cues when they are due."""
+
+    def __init__(self, send: Send, *, speed: float = 1.0, max_waiting: int = MAX_WAITING) -> None:
+        self.tally = Tally()
+        self._send = send
+        self._speed = speed
+        self._free = asyncio.Semaphore(max_waiting)
+        self._stopped = asyncio.Event()
+
+    async def play(self, cues: Iterable[Cue]) -> None:
+        """Send all cues, the first at once, and wait for their answers."""
+        loop = asyncio.get_running_loop()
+        began_s: float | None = None
+        async with asyncio.TaskGroup() as tasks:
+            for cue in cues:
+                if began_s is None:
+                    began_s = loop.time() - cue.at_s / self._speed
+                due_s = began_s + cue.at_s / self._speed
+                if (wait_s := due_s - loop.time()) > 0:
+                    await self._wait(wait_s)
+                await self._free.acquire()
+                if self._stopped.is_set():
+                    break
+                self.tally.most_late_s = max(self.tally.most_late_s, loop.time() - due_s)
+                self.tally.sent[cue.kind] += 1
+                tasks.create_task(self._one(cue))
+
+    def stop(self) -> None:
+        """Send nothing more; `play` returns when all that was sent has its answer."""
+        self._stopped.set()
+
+    async def _wait(self, seconds: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stopped.wait()
+
+    async def _one(self, cue: Cue) -> None:
+        try:
+            self.tally.count(await self._send(cue))
+        finally:
+            self._free.release()
+
+
+async def send_cue(sender: Sender, room: str, cue: Cue, run: str) -> Answer:
+    """Send one cue. `run` sets its id apart from that of other runs of the same script: ids are remembered for 10 minutes."""
+    return await sender.send(room, PATHS[cue.kind], {"id": f"{run}.{cue.id}", **msgspec.to_builtins(cue.body)})
+
+
+async def run_replay(file: Path, room: str, target: Target, *, speed: float, seed: int | None, plain: bool) -> int:
+    """Play a file once; 1 if anything was not accepted."""
+    console = Console(highlight=False, soft_wrap=True)
+    ingress = need_ingress(target)
+    found = await asyncio.to_thread(read_file, file)
+    for flaw, count in found.flaws.items():
+        console.print(f"{count:,} danmaku {_FLAWS[flaw]}")
+    seed = seed if seed is not None else secrets.randbelow(1_000_000)
+    cues = write(found.lines, seed)
+    if plain:
+        cues = [cue for cue in cues if cue.kind is Kind.DANMAKU]
+    if not cues:
+        console.print("there is nothing to send in it")
+        return 1
+    length_s = (cues[-1].at_s - cues[0].at_s) / speed
+    console.print(f"{len(cues):,} interactions over {length_s:.0f} s into room {room}, seed {seed}")
+    run = secrets.token_hex(4)
+    senders: dict[str, Sender] = {}
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=CONNECTIONS)) as http:
+
+        async def send(cue: Cue) -> Answer:
+            sender = senders.get(cue.user)
+            if sender is None:
+                token = target.token_for(User(cue.user, name=cue.user), ttl_s=int(length_s) + 3600)
+                sender = senders[cue.user] = Sender(ingress, token, http)
+            return await send_cue(sender, room, cue, run)
+
+        player = Player(send, speed=speed)
+        teller = asyncio.create_task(_tell(player, len(cues), console))
+        try:
+            await player.play(cues)
+        finally:
+            teller.cancel()
+    tally = player.tally
+    console.print(tally.line())
+    if tally.most_late_s > 1:
+        console.print(f"up to {tally.most_late_s:.1f} s late: the services or this machine were slower than the script")
+    return 0 if tally.accepted == tally.sent.total() else 1
+
+
+async def _tell(player: Player, total: int, console: Console) -> None:
+    """Say how far the play is: every 2 s on a terminal, else every 20 s."""
+    began_s = time.monotonic()
+    while True:
+        await asyncio.sleep(_TELL_S if console.is_terminal else 10 * _TELL_S)
+        console.print(f"{time.monotonic() - began_s:5.0f} s  {player.tally.sent.total():,} of {total:,}")

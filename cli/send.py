@@ -1,0 +1,36 @@
+"""`liveroom send`: one danmaku, and what became of it."""
+
+import aiohttp
+import msgspec
+
+from cli.endpoints import Target, TargetError, make_user, need_ingress
+from liveroom.bodies import Danmaku
+from liveroom.errors import TABLE, Code
+from viewer.client import Accepted, Refused, Sender, Unknown
+
+
+async def run_send(room: str, text: str, target: Target, *, user: str, name: str) -> int:
+    """Send one danmaku; 1 if it was not accepted."""
+    try:
+        body = msgspec.convert({"text": text}, Danmaku)
+    except msgspec.ValidationError:
+        raise TargetError(f"a danmaku has 1 to 200 characters, this one {len(text)}") from None
+    ingress, token = need_ingress(target), target.token_for(make_user(user, name=name))
+    async with aiohttp.ClientSession() as http:
+        answer = await Sender(ingress, token, http).send(room, "danmaku", msgspec.to_builtins(body))
+    match answer:
+        case Accepted():
+            print(f"accepted: {answer.id}")
+            return 0
+        case Refused():
+            print(f"refused: {answer.code}{_title(answer.code)}")
+        case Unknown():
+            print(f"unknown, it may have been written: {answer.why}")
+    return 1
+
+
+def _title(code: str) -> str:
+    try:
+        return f" ({TABLE[Code(code)].title})"
+    except ValueError:
+        return ""

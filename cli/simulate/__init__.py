@@ -1,0 +1,1 @@
+"""`liveroom simulate`: the pool in a model, with the pure cores that run."""

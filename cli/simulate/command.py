@@ -1,0 +1,106 @@
+"""`liveroom simulate`: what the pool would do on an evening that did not happen, as a table and a picture.
+
+Owns the printing and the plot. The model and its scenarios are `simulation`'s. Touches no Kafka and starts nothing.
+"""
+
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from autoscaler.policy import Policy, PolicyError, read_policy
+from cli.simulate.model import SCENARIOS, Outcome, Scenario, World, hindsight_hours
+
+SHOWN: Final = 24
+PANELS: Final = 3
+
+
+def simulate(names: list[str], policy_file: Path | None, seed: int, plot: Path | None) -> int:
+    """Run scenarios, print what came of each, and draw the last one."""
+    unknown = [name for name in names if name not in SCENARIOS]
+    if unknown:
+        print(f"no scenario {', '.join(unknown)}; there are: {', '.join(SCENARIOS)}", file=sys.stderr)
+        return 2
+    console = Console()
+    for name in names or list(SCENARIOS):
+        scenario = replace(SCENARIOS[name](), seed=seed)
+        if policy_file is not None:
+            try:
+                policy = read_policy(policy_file.read_bytes())
+            except (OSError, PolicyError) as error:
+                print(f"the policy cannot be used: {error}", file=sys.stderr)
+                return 2
+            scenario = replace(scenario, policy=_with_events(policy, scenario))
+        began_s = time.monotonic()
+        outcome = World(scenario).run()
+        console.print(_told(scenario, outcome, time.monotonic() - began_s, is_alone=len(names) == 1))
+        if plot is not None:
+            _draw(scenario, outcome, plot if len(names) == 1 else plot.with_stem(f"{plot.stem}-{name}"))
+    return 0
+
+
+def _with_events(policy: Policy, scenario: Scenario) -> Policy:
+    """Return a policy with the events that the scenario announces, unless it has its own."""
+    return policy if policy.events else msgspec.structs.replace(policy, events=scenario.policy.events)
+
+
+def _told(scenario: Scenario, outcome: Outcome, took_s: float, *, is_alone: bool) -> Table:
+    """Return what came of it: the decisions, and the sums."""
+    last, hindsight = outcome.moments[-1], hindsight_hours(outcome, scenario.policy)
+    table = Table(title=f"{scenario.name}: {scenario.about}", box=box.SIMPLE, title_justify="left", caption_justify="left")
+    for head in ("second", "viewers", "gateways", "wanted", "why"):
+        table.add_column(head, justify="left" if head == "why" else "right")
+    changes = [(at_s, each) for at_s, each in outcome.decisions if each.desired != each.actual]
+    viewers = {moment.at_s: moment.viewers for moment in outcome.moments}
+    for at_s, each in changes if is_alone else changes[:SHOWN]:
+        why = f"{each.reason.value}: {each.detail}"
+        table.add_row(f"{at_s:.0f}", f"{viewers[at_s]:,}", str(each.actual), str(each.desired), why)
+    if not is_alone and len(changes) > SHOWN:
+        table.add_row("...", "", "", "", f"{len(changes) - SHOWN} more")
+    fullest = last.fullest / last.mean if last.mean else 1.0
+    table.caption = "; ".join(
+        (
+            f"refused {outcome.refused:,} times, for {outcome.refused_longest_s:.0f} s on end at most",
+            f"over a limit {outcome.over_limit} times",
+            f"{outcome.gateway_hours:.1f} gateway hours, {outcome.gateway_hours / hindsight:.2f} times those of hindsight",
+            f"{len(outcome.turns())} turns",
+            f"at the end the fullest of {last.gateways} has {fullest:.2f} times the mean",
+            f"simulated in {took_s:.1f} s",
+        )
+    )
+    return table
+
+
+def _draw(scenario: Scenario, outcome: Outcome, file: Path) -> None:
+    """Draw viewers, gateways and refusals over time (SVG, PNG or PDF by the file's name)."""
+    try:
+        import matplotlib as mpl  # noqa: PLC0415 - large, and an extra
+    except ImportError:
+        print("plots need matplotlib: pip install 'liveroom[plots]'", file=sys.stderr)
+        return
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt  # noqa: PLC0415
+
+    seconds = [moment.at_s for moment in outcome.moments]
+    figure, (viewers, gateways, refused) = plt.subplots(PANELS, 1, sharex=True, figsize=(10, 7), height_ratios=(3, 3, 1))
+    viewers.plot(seconds, [moment.viewers for moment in outcome.moments], label="viewers")
+    fullest = [moment.fullest * moment.gateways for moment in outcome.moments]
+    viewers.plot(seconds, fullest, label="if all were as full as the fullest", lw=0.7)
+    gateways.step(seconds, [moment.gateways for moment in outcome.moments], label="gateways", where="post")
+    gateways.step(seconds, [moment.needed for moment in outcome.moments], label="needed, as it seemed", where="post", lw=0.7)
+    refused.bar(seconds, [moment.refused for moment in outcome.moments], label="refused a second", width=1.0, color="tab:red")
+    for panel in (viewers, gateways, refused):
+        panel.legend(loc="upper left", frameon=False)
+        panel.set_ylim(bottom=0)
+    refused.set_xlabel("seconds")
+    figure.suptitle(scenario.about)
+    figure.tight_layout()
+    figure.savefig(file)
+    plt.close(figure)
+    print(f"drawn: {file}")

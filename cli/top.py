@@ -1,0 +1,158 @@
+"""`liveroom top`: gateways, the rooms with most viewers, delays and the pool's decisions, live, for those without Grafana.
+
+Asks the scheduler (`/v1/gateways`) and, where there is one, the autoscaler, as an operator: nothing of the inside is needed.
+"""
+
+import asyncio
+import sys
+import time
+from collections import Counter
+from contextlib import suppress
+from http import HTTPStatus
+from typing import Any, Final
+
+import aiohttp
+import msgspec
+from rich import box
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from cli.endpoints import Target, TargetError, make_user, need_scheduler
+from cli.pool_client import PoolError, PoolEye, State
+from liveroom.kinds import Role
+
+LOOK_S: Final = 1.0
+ROOMS: Final = 8
+TIMEOUT_S: Final = 5.0
+LATE_MS: Final = 3000.0
+WIDTH: Final = 140  # in a file or pipe
+
+
+class Room(msgspec.Struct, frozen=True):
+    """A room with many viewers at one gateway."""
+
+    room: str
+    connections: int
+
+
+class Seen(msgspec.Struct, frozen=True):
+    """A gateway as the scheduler knows it."""
+
+    gateway: str
+    standing: str
+    weight: float
+    age_s: float
+    connections: int | None = None
+    users: int | None = None
+    rooms: int | None = None
+    joins_per_s: float | None = None
+    bytes_per_s: float | None = None
+    packets_per_s: float | None = None
+    cpu: float | None = None
+    loop_lag_ms: float | None = None
+    delay_ms: float | None = None
+    slow: int | None = None
+    hot: tuple[Room, ...] = ()
+
+
+class _Answer(msgspec.Struct, frozen=True):
+    gateways: list[Seen]
+
+
+async def run_top(target: Target, user: str, *, once: bool, duration_s: float | None) -> int:
+    """Show it until Ctrl-C, the duration is over, or once."""
+    url = need_scheduler(target).partition(",")[0]
+    token = target.token_for(make_user(user, Role.OPERATOR.value))
+    console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
+    deadline = time.monotonic() + duration_s if duration_s is not None else None
+    async with aiohttp.ClientSession() as http:
+        eye = PoolEye(http, target.autoscaler, token) if target.autoscaler else None
+
+        async def look() -> Group:
+            return screen(await _gateways(http, url, token), await _pool(eye))
+
+        if once or not console.is_terminal:
+            console.print(await look())
+            return 0
+        with Live(await look(), console=console, auto_refresh=False, screen=True) as live:
+            while deadline is None or time.monotonic() < deadline:
+                await asyncio.sleep(LOOK_S)
+                live.update(await look(), refresh=True)
+    return 0
+
+
+async def _gateways(http: aiohttp.ClientSession, url: str, token: str) -> list[Seen]:
+    headers, limit = {"Authorization": f"Bearer {token}"}, aiohttp.ClientTimeout(total=TIMEOUT_S)
+    try:
+        async with http.get(f"{url}/v1/gateways", headers=headers, timeout=limit) as answer:
+            body = await answer.read()
+    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        raise TargetError(f"the scheduler at {url} does not answer: {error}") from None
+    if answer.status != HTTPStatus.OK:
+        raise TargetError(f"the scheduler refuses: {answer.status} {body[:300].decode(errors='replace')}")
+    return msgspec.json.decode(body, type=_Answer).gateways
+
+
+async def _pool(eye: PoolEye | None) -> State | None:
+    with suppress(PoolError):
+        return await eye.look() if eye is not None else None
+    return None
+
+
+def screen(gateways: list[Seen], pool: State | None) -> Group:
+    """Return what is shown."""
+    live = [seen for seen in gateways if seen.standing != "stale"]
+    delays = [seen.delay_ms for seen in live if seen.delay_ms is not None]
+    head = (
+        f"{sum(seen.connections or 0 for seen in live):,} connections, {sum(seen.users or 0 for seen in live):,} users,"
+        f" {len(live)} of {len(gateways)} gateways report, worst delay {_told(max(delays, default=None), '{:,.0f} ms')}"
+    )
+    parts: list[Any] = [Text(head, style="bold"), _table_of(gateways), _hottest(live)]
+    if pool is not None and (last := pool.last) is not None:
+        paused = f"PAUSED by {pool.paused_by}; " if pool.paused_by else ""
+        parts.append(Text(f"pool: {paused}{last.actual} gateways, {last.desired} wanted: {last.reason} ({last.detail})"))
+    return Group(*parts)
+
+
+def _table_of(gateways: list[Seen]) -> Table:
+    table = Table(box=box.SIMPLE, padding=(0, 1), show_edge=False)
+    table.add_column("gateway", no_wrap=True)
+    table.add_column("state", no_wrap=True)
+    for name in ("connections", "joins/s", "rooms", "MB/s", "packets/s", "cpu", "loop lag", "delay", "slow"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for seen in gateways:
+        is_well = seen.standing == "open" and (seen.delay_ms or 0) < LATE_MS
+        table.add_row(
+            seen.gateway,
+            seen.standing if seen.standing != "stale" else f"stale, {seen.age_s:.0f} s",
+            _told(seen.connections, "{:,}"),
+            _told(seen.joins_per_s, "{:,.0f}"),
+            _told(seen.rooms, "{:,}"),
+            _told(seen.bytes_per_s, "{:,.2f}", 1e-6),
+            _told(seen.packets_per_s, "{:,.0f}"),
+            _told(seen.cpu, "{:.0%}"),
+            _told(seen.loop_lag_ms, "{:,.0f} ms"),
+            _told(seen.delay_ms, "{:,.0f} ms"),
+            _told(seen.slow, "{:,}"),
+            style="" if is_well else "yellow",
+        )
+    return table
+
+
+def _hottest(gateways: list[Seen]) -> Table:
+    """Return the rooms with most viewers: of the hottest of each gateway, so one spread thinly may be missed."""
+    connections: Counter[str] = Counter()
+    for seen in gateways:
+        connections.update({hot.room: hot.connections for hot in seen.hot})
+    table = Table(box=box.SIMPLE, padding=(0, 1), show_edge=False)
+    table.add_column("hottest rooms", no_wrap=True)
+    table.add_column("connections", justify="right", no_wrap=True)
+    for room, count in connections.most_common(ROOMS):
+        table.add_row(room, f"{count:,}")
+    return table
+
+
+def _told(value: float | None, shape: str, times: float = 1) -> str:
+    return "-" if value is None else shape.format(value * times if times != 1 else value)

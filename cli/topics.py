@@ -1,0 +1,176 @@
+"""`liveroom topics`: the topics of a cluster, how far each goes, and who rules which partition of `broadcast`.
+
+Owns the look at a cluster and the tables; `liveroom.broadcast_log.describe` tells who rules. Changes nothing, joins no
+group. The doctor uses it too.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from cli.endpoints import TargetError, find_kafka
+from liveroom import topics
+from liveroom.broadcast_log import Description, LogReadError, describe
+from liveroom.kafka import client_arguments, close_consumer, topic_name
+from liveroom.settings import KafkaSettings
+from liveroom.topics import Topic
+
+_WIDTH: Final = 160  # of tables in a file or pipe
+_LAST: Final = {None: "none", False: "valid", True: "void"}
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """What a cluster has: brokers, and partitions by topic name (only of this system's topics)."""
+
+    brokers: int
+    partitions: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """One partition of a topic: its first offset and the one after the last."""
+
+    partition: int
+    begin: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """All that `liveroom topics` shows."""
+
+    extents: dict[str, list[Extent]]
+    queue: Sequence[Description] = ()
+
+
+async def look(settings: KafkaSettings) -> Cluster:
+    """Ask the cluster for its brokers and our topics."""
+    admin = AIOKafkaAdminClient(**client_arguments(settings))
+    try:
+        await admin.start()
+        cluster = await admin.describe_cluster()
+        ours = {topic_name(settings, topic) for topic in topics.ALL} & set(await admin.list_topics())
+        described = await admin.describe_topics(sorted(ours)) if ours else []
+    finally:
+        await admin.close()
+    return Cluster(len(cluster["brokers"]), {entry["topic"]: len(entry["partitions"]) for entry in described})
+
+
+async def survey(settings: KafkaSettings) -> Survey:
+    """Read how every partition of `broadcast` stands, then where every topic begins and ends: so no lag is below 0."""
+    cluster = await look(settings)
+    queue = await describe(settings, range(cluster.partitions.get(topic_name(settings, topics.BROADCAST), 0)))
+    consumer = AIOKafkaConsumer(**client_arguments(settings), group_id=None, enable_auto_commit=False, auto_offset_reset="none")
+    try:
+        await consumer.start()
+        extents = {
+            topic.name: await _extents(consumer, topic_name(settings, topic), cluster.partitions[topic_name(settings, topic)])
+            for topic in topics.ALL
+            if topic_name(settings, topic) in cluster.partitions
+        }
+    finally:
+        await close_consumer(consumer)
+    return Survey(extents, queue)
+
+
+async def _extents(consumer: AIOKafkaConsumer, name: str, count: int) -> list[Extent]:
+    partitions = [TopicPartition(name, partition) for partition in range(count)]
+    begins, ends = await consumer.beginning_offsets(partitions), await consumer.end_offsets(partitions)
+    return [Extent(tp.partition, begins[tp], ends[tp]) for tp in partitions]
+
+
+def topics_table(found: Survey, settings: KafkaSettings) -> Table:
+    """Return the table of topics."""
+    title = f"Topics at {settings.bootstrap}" + (f", prefix {settings.prefix!r}" if settings.prefix else "")
+    shown = Table(title=title, box=box.SIMPLE, title_justify="left")
+    for name in ("topic", "key", "kept"):
+        shown.add_column(name, no_wrap=True)
+    for name in ("partitions", "records", "begin..end"):
+        shown.add_column(name, justify="right", no_wrap=True)
+    for topic in topics.ALL:
+        extents = found.extents.get(topic.name)
+        if extents is None:
+            shown.add_row(topic.name, topic.key, _kept(topic), "not made yet", "", "")
+            continue
+        begin, end = sum(extent.begin for extent in extents), sum(extent.end for extent in extents)
+        shown.add_row(topic.name, topic.key, _kept(topic), str(len(extents)), f"{end - begin:,}", f"{begin:,}..{end:,}")
+    return shown
+
+
+def partitions_table(found: Survey, now_ms: int) -> Table:
+    """Return the table of `broadcast`'s partitions: who rules each, how far it is, and from where it can be rebuilt."""
+    shown = Table(title="broadcast, who rules each partition", box=box.SIMPLE, title_justify="left")
+    for name in ("p", "begin..end"):
+        shown.add_column(name, justify="right", no_wrap=True)
+    shown.add_column("owner", no_wrap=True)
+    for name in ("epoch", "claim age", "uplink next", "lag", "snapshot at", "its age", "its size"):
+        shown.add_column(name, justify="right", no_wrap=True)
+    shown.add_column("last record", no_wrap=True)
+    ends = {extent.partition: extent.end for extent in found.extents.get(topics.UPLINK.name, [])}
+    for entry in found.queue:
+        uplink_end = ends.get(entry.partition)
+        lag = uplink_end - entry.uplink_next if uplink_end is not None and entry.uplink_next is not None else None
+        snapshot = entry.snapshot
+        shown.add_row(
+            str(entry.partition),
+            f"{entry.start:,}..{entry.end:,}",
+            "nobody" if entry.epoch is None else entry.instance or "unreadable",
+            _number(entry.epoch),
+            _age(entry.claimed_ms, now_ms),
+            _number(entry.uplink_next),
+            _number(lag),
+            _number(snapshot.offset) if snapshot else "-",
+            _age(snapshot.at_ms, now_ms) if snapshot else "-",
+            _size(snapshot.size_bytes) if snapshot else "-",
+            _LAST[entry.is_last_void],
+        )
+    return shown
+
+
+def _number(number: int | None) -> str:
+    return "-" if number is None else f"{number:,}"
+
+
+def _age(at_ms: int | None, now_ms: int) -> str:
+    return "-" if at_ms is None else f"{max(0, now_ms - at_ms) / 1000:,.1f} s"
+
+
+def _size(size_bytes: int | None) -> str:
+    return "-" if size_bytes is None else f"{size_bytes / 1000:,.1f} kB"
+
+
+def _kept(topic: Topic) -> str:
+    if topic.retention_ms <= 0:
+        span = "for good"
+    else:
+        unit, name = next(
+            entry for entry in ((86_400_000, "d"), (3_600_000, "h"), (60_000, "min")) if topic.retention_ms >= entry[0]
+        )
+        span = f"{topic.retention_ms / unit:g} {name}"
+    return f"compacted, {span}" if topic.compacted else span
+
+
+async def show_topics(kafka: str, prefix: str | None, partitions: int | None) -> int:
+    """Print the topics, and who rules the partitions of `broadcast`."""
+    settings = find_kafka(kafka, prefix, partitions)
+    if settings is None:
+        raise TargetError("no Kafka: start `liveroom demo` or `liveroom up`, or give --kafka HOST:PORT (KAFKA_BOOTSTRAP)")
+    try:
+        found = await survey(settings)
+    except (KafkaError, OSError, TimeoutError, LogReadError) as error:
+        raise TargetError(f"Kafka at {settings.bootstrap} does not answer: {error!r}") from None
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = _WIDTH
+    console.print(topics_table(found, settings))
+    console.print(partitions_table(found, time.time_ns() // 1_000_000))
+    return 0

@@ -1,0 +1,91 @@
+"""`liveroom up`: Kafka, the services and the page, until a signal."""
+
+import asyncio
+import webbrowser
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from rich.console import Console
+
+from devstack.prometheus import find_prometheus, run_prometheus
+from devstack.stack import INTERRUPTED, Stack, Steps, curl_line, run_stack, until_signalled
+
+ROOM: Final = "lobby"
+
+
+@dataclass(frozen=True, slots=True)
+class UpOptions:
+    """The command's options; the command line says what they mean."""
+
+    edges: int
+    partitions: int
+    data: Path | None
+    prefix: str
+    page_port: int
+    keep_logs: bool
+    policy: Path | None = None
+    with_prometheus: bool = False
+    open_page: bool = False
+
+
+async def run_up(options: UpOptions) -> int:
+    """Run until a signal; 1 if a process dies."""
+    code = await until_signalled(_up(options, Console()))
+    return 0 if code == INTERRUPTED else code  # a signal is how it ends
+
+
+async def _up(options: UpOptions, console: Console) -> int:
+    steps = Steps(console)
+    if options.with_prometheus:
+        find_prometheus()  # say so at once where there is none
+    async with AsyncExitStack() as context:
+        stack = await context.enter_async_context(_stack(options, steps))
+        prometheus = await context.enter_async_context(run_prometheus(stack.system)) if options.with_prometheus else ""
+        steps.say("ready")
+        _show(stack, console, prometheus)
+        if options.open_page:
+            await asyncio.to_thread(webbrowser.open, stack.page_url)
+        try:
+            await stack.system.watch()
+        finally:
+            console.print("stopping")
+    return 0
+
+
+def _stack(options: UpOptions, steps: Steps) -> AbstractAsyncContextManager[Stack]:
+    return run_stack(
+        "up",
+        steps,
+        rooms=[ROOM],
+        edges=options.edges if options.policy is None else 0,
+        autoscalers=int(options.policy is not None),
+        settings={} if options.policy is None else {"POLICY_FILE": str(options.policy.absolute())},
+        partitions=options.partitions,
+        data=options.data,
+        prefix=options.prefix,
+        page_port=options.page_port,
+        keep_logs=options.keep_logs,
+    )
+
+
+def _show(stack: Stack, console: Console, prometheus: str) -> None:
+    system = stack.system
+    lines = [
+        f"page       {stack.page_url} (hosts: /host.html, operators: /ops.html)",
+        f"ingress    {system.ingress_url}",
+        f"scheduler  {system.scheduler_url}",
+        *(f"autoscaler {one.url} (the pool: liveroom pool)" for one in system.autoscalers),
+        *(f"{edge.name:<10} {edge.url} (metrics: {edge.internal_url}/metrics)" for edge in system.edges),
+        *([f"Prometheus {prometheus} (dashboards/grafana holds dashboards for it)"] if prometheus else []),
+        f"Kafka      {system.kafka_bootstrap}",
+        f"logs       {system.folder}",
+        "",
+        "In another terminal:  liveroom watch lobby   and   liveroom send lobby hello",
+        curl_line(stack, ROOM),
+        "",
+        "Ctrl-C ends.",
+    ]
+    for line in lines:
+        console.print(line, highlight=False, soft_wrap=True, markup=False)

@@ -1,0 +1,90 @@
+"""`liveroom watch`: what a viewer of a room sees, a line each."""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from typing import Any
+from unicodedata import category
+
+import aiohttp
+import msgspec
+
+from cli.endpoints import Target, make_user, need_scheduler
+from liveroom.kinds import Kind
+from liveroom.wire import Message
+from viewer.client import Viewer
+from viewer.session import Counts, Delivered, Effect, Ended, Entered, Lost, Moved, Renumbered, Told
+
+
+async def run_watch(room: str, target: Target, *, user: str, as_json: bool, duration_s: float | None) -> int:
+    """Print what a viewer of a room sees; 1 if the connection ended for good."""
+    # Without a key one watches as a guest.
+    token = target.token_for(make_user(user)) if target.token or target.token_key else None
+    teller = Teller(as_json=as_json)
+    async with aiohttp.ClientSession() as http:
+        viewer = Viewer(need_scheduler(target), [room], http=http, token=token, on_effect=teller.tell, on_gone=teller.gone)
+        with suppress(TimeoutError):
+            async with viewer, asyncio.timeout(duration_s):
+                await teller.ended.wait()
+    return 1 if teller.ended.is_set() else 0
+
+
+class Teller:
+    """Prints a session's effects, a line each."""
+
+    def __init__(self, *, as_json: bool, out: Callable[[str], None] = partial(print, flush=True)) -> None:
+        self.ended = asyncio.Event()
+        self._as_json = as_json
+        self._out = out
+
+    def tell(self, effect: Effect) -> None:
+        """Print one effect, if it is for people."""
+        if isinstance(effect, Ended):
+            self._note(f"the connection ended for good: {effect.rule.reason}")
+            self.ended.set()
+        elif isinstance(effect, Delivered):
+            self._out(msgspec.json.encode(effect.message).decode() if self._as_json else line_of(effect.message))
+        elif note := _note_of(effect):
+            self._note(note)
+
+    def gone(self) -> None:
+        """Print that the connection was lost."""
+        self._note("the connection was lost; trying again")
+
+    def _note(self, text: str) -> None:
+        if not self._as_json:
+            self._out(f"-- {text}")
+
+
+def line_of(message: Message) -> str:
+    """Return a message as a line for people. The words are a stranger's: control characters would move the cursor."""
+    data: dict[str, Any] = msgspec.json.decode(message.data)
+    match message.kind:
+        case Kind.DANMAKU:
+            what = f": {data.get('text', '')}" + (f" x{message.n}" if message.n > 1 else "")
+        case Kind.GIFT:
+            combo = f", combo {data['combo']}" if data.get("combo", 0) > 1 else ""
+            what = f" gives {data.get('count', 1)} {data.get('gift', '')}{combo}"
+        case kind:
+            what = f" {kind.value} {data}"
+    text = f"{message.seq:>6}  {message.name or message.user}{what}"
+    return "".join("\N{REPLACEMENT CHARACTER}" if category(character)[0] == "C" else character for character in text)
+
+
+def _note_of(effect: Effect) -> str:
+    match effect:
+        case Entered():
+            return f"in room {effect.room}"
+        case Counts(likes=int(likes)):
+            return f"{likes:,} likes"
+        case Lost():
+            return f"{effect.to_rseq - effect.after_rseq} gifts or notices were missed"
+        case Renumbered():
+            return "the room's history begins anew"
+        case Told(what=what):
+            return f"{msgspec.json.encode(what).decode()}"
+        case Moved():
+            return f"the gateway asks to move: {effect.reason}"
+        case _:
+            return ""

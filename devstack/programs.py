@@ -1,0 +1,116 @@
+"""Programs from outside Python that the tests and `up --prometheus` drive: what each is called, and where it is found.
+
+Owns the order: the variable that names one, the PATH, then liveroom's cache folder, where `python -m tests.prepare` puts what
+it brings. Installs nothing. Prometheus, the doctor, the tests and their preparation ask here: all find the same program.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from devstack.kafka_jars import cache_dir
+
+_ASK_TIMEOUT_S: Final = 20.0  # a browser's first start from a slow disk
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """One program: its names in the PATH, the variable that names it, what it is for, how a person gets it."""
+
+    name: str
+    commands: tuple[str, ...]
+    variable: str
+    purpose: str
+    install: str
+    oldest: tuple[int, int] | None = None
+
+
+CHROMIUM: Final = Program(
+    "chromium",
+    ("chromium", "chromium-browser", "google-chrome", "chrome"),
+    "LIVEROOM_CHROMIUM",
+    "the tests of the pages",
+    "apt install chromium, dnf install chromium, apk add chromium, pacman -S chromium, brew install --cask chromium",
+)
+PROMETHEUS: Final = Program(
+    "prometheus",
+    ("prometheus",),
+    "LIVEROOM_PROMETHEUS",
+    "the tests of the dashboards and `up --prometheus`",
+    "apt install prometheus, apk add prometheus, pacman -S prometheus, brew install prometheus",
+)
+PROMTOOL: Final = Program("promtool", ("promtool",), "LIVEROOM_PROMTOOL", "the tests of the alerts", "it comes with Prometheus")
+KUBECTL: Final = Program(
+    "kubectl",
+    ("kubectl",),
+    "LIVEROOM_KUBECTL",
+    "the tests of the manifests",
+    "version 1.30 or newer, from kubernetes.io/docs/tasks/tools or by brew install kubectl",
+    oldest=(1, 30),  # Debian 12 has 1.20, whose kustomize knows neither `components` nor `envs`
+)
+ALL: Final = (CHROMIUM, PROMETHEUS, PROMTOOL, KUBECTL)
+
+
+class MissingProgramError(Exception):
+    """A program is not there; the message says what to do."""
+
+
+def programs_dir() -> Path:
+    """Return the folder of the programs that were brought."""
+    return cache_dir() / "programs"
+
+
+def cached(program: Program) -> Path:
+    """Return where a program that was brought is started from."""
+    return programs_dir() / "bin" / program.name
+
+
+def find(program: Program) -> Path | None:
+    """Return the first that is new enough. A variable that names one is obeyed, whatever it names."""
+    if named := os.environ.get(program.variable):
+        return Path(named)
+    candidates = [*filter(None, map(shutil.which, program.commands)), shutil.which(cached(program))]
+    return next((Path(found) for found in candidates if found and _new_enough(program, found)), None)
+
+
+def need(program: Program) -> str:
+    """Return the program, or say how to get it."""
+    found = find(program)
+    if found is None:
+        raise MissingProgramError(
+            f"no {program.name}, for {program.purpose}: run python -m tests.prepare, or get it yourself ({program.install}),"
+            f" or name it in {program.variable}"
+        )
+    return str(found)
+
+
+def runs(found: Path) -> str:
+    """Return why a program does not run here; nothing: it does."""
+    try:
+        answer = subprocess.run(
+            [found, "--version" if found.name != "kubectl" else "help"],
+            capture_output=True,
+            text=True,
+            timeout=_ASK_TIMEOUT_S,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return str(error)
+    said = answer.stderr.strip() or answer.stdout.strip()
+    return "" if answer.returncode == 0 else f"{found} ends with {answer.returncode}: {said[-300:]}"
+
+
+def _new_enough(program: Program, found: str) -> bool:
+    if program.oldest is None:
+        return True
+    command = [found, "version", "--client", "-o", "json"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=_ASK_TIMEOUT_S, check=False)
+        told = json.loads(answer.stdout)["clientVersion"]
+        return (int(told["major"]), int(told["minor"].rstrip("+"))) >= program.oldest
+    except (OSError, subprocess.TimeoutExpired, ValueError, KeyError):
+        return False

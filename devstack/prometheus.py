@@ -1,0 +1,118 @@
+"""A real Prometheus on a running system: its configuration, its process, and telling it of gateways as they come and go.
+
+Refuses to download it: it is named by LIVEROOM_PROMETHEUS, in the PATH, or in the cache (`devstack.programs`).
+"""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from http import HTTPStatus
+from pathlib import Path
+from typing import Final
+
+import aiohttp
+
+from dashboards.alerts import Windows, rule_file
+from dashboards.scrape import SERVICES, prometheus, targets
+from devstack.processes import System
+from devstack.programs import PROMETHEUS, find
+from liveroom.child_process import spawn_tethered, stop_process
+from liveroom.ports import HOST, free_ports
+
+REFRESH_S: Final = 1.0
+READY_S: Final = 20.0
+CLUSTER: Final = "local"
+
+
+class PrometheusError(Exception):
+    """Prometheus is not there, or does not start; the message says what to do."""
+
+
+def find_prometheus() -> str:
+    """Return the program."""
+    program = find(PROMETHEUS)
+    if not program:
+        raise PrometheusError("no prometheus: install it (apt install prometheus), or name it in LIVEROOM_PROMETHEUS")
+    return str(program)
+
+
+@asynccontextmanager
+async def run_prometheus(system: System, windows: Windows | None = None, every: str = "2s") -> AsyncIterator[str]:
+    """Scrape all services of `system` while the block runs; gives Prometheus' address."""
+    program = find_prometheus()
+    folder = system.folder / "prometheus"
+    await asyncio.to_thread(_prepare, folder, windows or Windows(evaluation=every), every)
+    (port,) = free_ports(1)
+    url = f"http://{HOST}:{port}"
+    with await asyncio.to_thread((folder / "prometheus.log").open, "ab") as file:
+        process = await spawn_tethered(
+            [
+                program,
+                f"--config.file={folder / 'prometheus.yml'}",
+                f"--storage.tsdb.path={folder / 'data'}",
+                f"--web.listen-address={HOST}:{port}",
+                "--log.level=warn",
+            ],
+            stdout=file,
+            stderr=file,
+        )
+    telling = asyncio.create_task(_tell_targets(system, folder))
+    try:
+        await _ready(url, folder)
+        yield url
+    finally:
+        telling.cancel()
+        await stop_process(process)
+
+
+def _prepare(folder: Path, windows: Windows, every: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    services = {
+        service: {"file_sd_configs": [{"files": [str(folder / f"{service}.targets.json")], "refresh_interval": "1s"}]}
+        for service in SERVICES
+    }
+    # JSON is YAML.
+    (folder / "prometheus.yml").write_text(json.dumps(prometheus(services, str(folder / "rules.yml"), every=every)))
+    (folder / "rules.yml").write_text(json.dumps(rule_file(windows)))
+
+
+async def _ready(url: str, folder: Path) -> None:
+    deadline = time.monotonic() + READY_S
+    async with aiohttp.ClientSession() as http:
+        while time.monotonic() < deadline:
+            with suppress(aiohttp.ClientError, OSError):
+                async with http.get(f"{url}/-/ready") as answer:
+                    if answer.status == HTTPStatus.OK:
+                        return
+            await asyncio.sleep(0.1)
+    told = await asyncio.to_thread((folder / "prometheus.log").read_text)
+    raise PrometheusError(f"prometheus does not get ready: {told[-1000:]}")
+
+
+async def _tell_targets(system: System, folder: Path) -> None:
+    while True:
+        await asyncio.to_thread(_write_targets, _addresses(system), system.folder / "pool", folder)
+        await asyncio.sleep(REFRESH_S)
+
+
+def _addresses(system: System) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {service: [] for service in SERVICES}
+    for service in system.services:
+        if service.process is not None:
+            found[service.name.rpartition("-")[0]].append(f"{HOST}:{service.internal_port}")
+    return found
+
+
+def _write_targets(found: dict[str, list[str]], pool: Path, folder: Path) -> None:
+    for file in sorted(pool.glob("*.json")):  # gateways that the autoscaler has started
+        with suppress(OSError, ValueError, KeyError):
+            found["edge"].append(f"{HOST}:{json.loads(file.read_bytes())['internal_port']}")
+    for service, addresses in found.items():
+        file = folder / f"{service}.targets.json"
+        text = json.dumps(targets(addresses, CLUSTER))
+        if not file.exists() or file.read_text() != text:
+            new = file.with_suffix(".new")
+            new.write_text(text)
+            new.replace(file)

@@ -1,0 +1,209 @@
+"""Kafka, the services and the page of one run, started together and stopped in order; and the end by a signal.
+
+Owns what `up` and `demo` have in common: the order of starting (page, Kafka, all services at once), the announcement to the
+other commands, removing topics from a Kafka that is not ours. Refuses nothing by itself.
+"""
+
+import asyncio
+import os
+import resource
+import secrets
+import signal
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
+from rich.console import Console
+
+from devstack.local_kafka import kafka_cluster
+from devstack.page_server import PageState, make_page
+from devstack.processes import ServiceDiedError, System
+from devstack.running import Running, announced, start_of_this_process_s
+from liveroom import topics
+from liveroom.kafka import client_arguments
+from liveroom.ports import HOST
+from liveroom.settings import KafkaSettings
+from liveroom.web import serve
+
+INTERRUPTED: Final = 130
+# The local Kafka lowers the least session to 3 s, so that a dead broadcaster's partitions move sooner.
+_LOCAL_SETTINGS: Final = {"KAFKA__SESSION_TIMEOUT_S": "3"}
+
+
+class Steps:
+    """Tells how the start goes, a line a step with the seconds since the beginning."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._began_s = time.monotonic()
+
+    def say(self, text: str) -> None:
+        """Print one step."""
+        self.console.print(f"{time.monotonic() - self._began_s:5.1f} s  {text}", highlight=False, soft_wrap=True, markup=False)
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the beginning."""
+        return time.monotonic() - self._began_s
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """What runs: the services and the page's address."""
+
+    system: System
+    page_url: str
+    page: PageState
+
+
+@asynccontextmanager
+async def run_stack(
+    what: str,
+    steps: Steps,
+    *,
+    rooms: Sequence[str],
+    edges: int,
+    partitions: int,
+    page_port: int,
+    data: Path | None = None,
+    prefix: str = "",
+    throwaway: bool = False,
+    keep_logs: bool = False,
+    autoscalers: int = 0,
+    settings: Mapping[str, str] | None = None,
+) -> AsyncIterator[Stack]:
+    """Run Kafka, services and page while the block runs.
+
+    `throwaway`: on a Kafka that is not ours, use topics of this run's own and remove them at the end.
+    """
+    raise_file_limit()
+    external = bool(os.environ.get("KAFKA_BOOTSTRAP", "").strip())
+    if throwaway and external:
+        prefix = f"{prefix or 'liveroom'}-{secrets.token_hex(4)}."
+    port = _page_port(page_port)
+    state = PageState("", list(rooms))
+    async with serve(make_page(state), HOST, port, shutdown_timeout_s=1.0):
+        steps.say("using the Kafka of KAFKA_BOOTSTRAP" if external else "starting Kafka (its first start downloads 43 MB)")
+        async with kafka_cluster(data) as bootstrap:
+            steps.say("starting the services" if external else f"Kafka answers at {bootstrap}; starting the services")
+            system = System(
+                bootstrap,
+                prefix=prefix,
+                partitions=partitions,
+                edges=edges,
+                autoscalers=autoscalers,
+                origins=(f"http://{HOST}:{port}", f"http://localhost:{port}"),
+                settings=({} if external else _LOCAL_SETTINGS) | dict(settings or {}),
+                keep_logs=keep_logs,
+                on_step=steps.say,
+            )
+            try:
+                async with system:
+                    stack = Stack(system, f"http://{HOST}:{port}", state)
+                    state.token_key, state.ingress, state.scheduler = system.token_key, system.ingress_url, system.scheduler_url
+                    state.autoscaler = system.autoscalers[0].url if system.autoscalers else None
+                    with announced(_running(what, stack, rooms)):
+                        yield stack
+            finally:
+                if throwaway and external:
+                    await remove_topics(bootstrap, prefix)
+
+
+def _running(what: str, stack: Stack, rooms: Sequence[str]) -> Running:
+    system = stack.system
+    return Running(
+        what=what,
+        pid=os.getpid(),
+        started_s=start_of_this_process_s(),
+        ingress=system.ingress_url,
+        scheduler=system.scheduler_url,
+        page=stack.page_url,
+        token_key=system.token_key,
+        kafka=system.kafka_bootstrap,
+        prefix=system.prefix,
+        autoscaler=system.autoscalers[0].url if system.autoscalers else "",
+        partitions=system.partitions,
+        rooms=list(rooms),
+        logs=str(system.folder),
+    )
+
+
+def curl_line(stack: Stack, room: str) -> str:
+    """Return a command that sends one danmaku, with a token that is good for an hour."""
+    token = stack.system.token("curl", name="curl")
+    return (
+        f"curl -H 'Authorization: Bearer {token}' -H 'Content-Type: application/json'"
+        f' -d \'{{"text":"hello"}}\' {stack.system.ingress_url}/v1/rooms/{room}/danmaku'
+    )
+
+
+def raise_file_limit() -> None:
+    """Allow this process and its children as many open files as the system lets us."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with suppress(ValueError, OSError):  # macOS says "unlimited" and does not mean it
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _page_port(wanted: int) -> int:
+    """Return the wanted port if it is free, else any."""
+    for port in (wanted, 0):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((HOST, port))
+            except OSError:
+                continue
+            return int(probe.getsockname()[1])
+    raise OSError("no free port for the page")
+
+
+async def remove_topics(bootstrap: str, prefix: str) -> None:
+    """Remove the topics of one prefix; where that fails, say that they stay."""
+    admin = AIOKafkaAdminClient(**client_arguments(KafkaSettings(bootstrap=bootstrap, prefix=prefix)))
+    try:
+        await admin.start()
+        existing = set(await admin.list_topics())
+        ours = [prefix + topic.name for topic in topics.ALL if prefix + topic.name in existing]
+        if ours:
+            await admin.delete_topics(ours)
+    except (KafkaError, OSError) as error:
+        print(f"liveroom: the topics {prefix}* stay at {bootstrap}: {error!r}", file=sys.stderr)
+    finally:
+        await admin.close()
+
+
+async def until_signalled(work: Coroutine[None, None, int], ask_to_end: Callable[[], bool] = lambda: False) -> int:
+    """Run `work`; SIGINT, SIGTERM and SIGHUP end it in order, a second one at once. Exit code then: 130.
+
+    `ask_to_end` may take the first signal itself, by returning True.
+    """
+    task = asyncio.ensure_future(work)
+    signals = 0
+
+    def end() -> None:
+        nonlocal signals
+        signals += 1
+        if signals == 1:
+            if not ask_to_end():
+                task.cancel()
+        else:
+            os._exit(INTERRUPTED)  # the children end by their tethers
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, end)
+    try:
+        return await task
+    except asyncio.CancelledError:
+        return INTERRUPTED
+    except ServiceDiedError as error:
+        print(f"liveroom: {error}", file=sys.stderr)
+        return 1

@@ -1,0 +1,132 @@
+"""How this gateway is, told to the pool every second: `gateways`. A report that cannot be sent is dropped, the next is newer.
+
+Owns the figures of a report and the gauges that show the same. What is unknown is left out, never sent as zero.
+"""
+
+import asyncio
+import os
+import time
+from typing import Final, NamedTuple
+
+import psutil
+import structlog
+
+from edge.fanout import FanOut
+from edge.gateway import Gateway
+from liveroom import metric_catalog, topics
+from liveroom.kafka import Producer, UnsentError
+from liveroom.records.codec import encode_json
+from liveroom.records.control import GatewayState, HotRoom, LoadReport
+from liveroom.service import Runtime
+
+TIMEOUT_S: Final = 2.0
+MIN_PERIOD_S: Final = 0.5
+HOT_ROOMS: Final = 5
+log = structlog.get_logger()
+
+
+class _Totals(NamedTuple):
+    """Counters at one moment; two of them make rates."""
+
+    at: float
+    cpu_s: float
+    joins: int
+    leaves: int
+    batches: float
+    sent_bytes: float
+
+
+class LoadReporter:
+    """Tells the pool every second how this gateway is."""
+
+    def __init__(self, gateway: Gateway, fan_out: FanOut, runtime: Runtime, port: int) -> None:
+        settings = self._settings = gateway.settings
+        self._gateway = gateway
+        self._fan_out = fan_out
+        self._runtime = runtime
+        self._process = psutil.Process(os.getpid())
+        host = settings.host if settings.host != "0.0.0.0" else "127.0.0.1"
+        scheme = "wss" if settings.tls_cert_file else "ws"
+        self._url = settings.public_url or f"{scheme}://{host}:{port}/v1/live"
+        self._host, self._ip, self._port = host, settings.public_ip or host, port
+        self._limits = settings.limits
+        metrics = runtime.metrics
+        self._frames = metrics.counter(metric_catalog.DELIVERED_BATCHES)
+        self._sent = metrics.counter(metric_catalog.SENT_BYTES)
+        self._gauges = (
+            metrics.gauge(metric_catalog.CONNECTIONS),
+            metrics.gauge(metric_catalog.USERS),
+            metrics.gauge(metric_catalog.ROOMS_LOCAL),
+        )
+        self._slow = metrics.gauge(metric_catalog.SLOW_MEMBERS)
+        self._before = self._totals()
+
+    async def run(self, producer: Producer) -> None:
+        """Report for ever; a report that cannot be sent is dropped, the next one is newer."""
+        while True:
+            await self.report(producer)
+            await asyncio.sleep(self._settings.report_interval_s)
+
+    async def report(self, producer: Producer) -> None:
+        """Send one report now."""
+        report = self._measure()
+        for gauge, value in zip(self._gauges, (report.connections, report.users, report.rooms), strict=True):
+            gauge.set(value or 0)
+        self._slow.set(report.slow or 0)
+        try:
+            await producer.send(topics.GATEWAYS, encode_json(report), key=report.gateway.encode(), timeout_s=TIMEOUT_S)
+        except UnsentError as error:
+            log.warning("load_unreported", error=str(error))
+
+    def _totals(self) -> _Totals:
+        cpu = self._process.cpu_times()
+        return _Totals(
+            time.monotonic(),
+            cpu.user + cpu.system,
+            self._gateway.joins,
+            self._gateway.leaves,
+            self._frames._value.get(),  # noqa: SLF001 - the library has no other way to read a counter
+            self._sent._value.get(),  # noqa: SLF001
+        )
+
+    def _measure(self) -> LoadReport:
+        now, before = self._totals(), self._before
+        self._before = now
+        passed = now.at - before.at
+
+        def rate(after: float, earlier: float) -> float | None:
+            return (after - earlier) / passed if passed >= MIN_PERIOD_S else None  # too short to tell: unknown, not zero
+
+        gateway, settings = self._gateway, self._settings
+        state = GatewayState.SERVING if self._runtime.is_ready else GatewayState.STARTING
+        if gateway.draining or self._runtime.stopping.is_set():
+            state = GatewayState.DRAINING
+        return LoadReport(
+            v=1,
+            gateway=settings.instance,
+            generation=gateway.generation,
+            state=state,
+            at_ms=time.time_ns() // 1_000_000,
+            url=self._url,
+            host=self._host,
+            ip=self._ip,
+            port=self._port,
+            zone=settings.zone,
+            limits=self._limits,
+            connections=len(gateway.members),
+            users=gateway.hub.users,
+            rooms=gateway.hub.watched,
+            joins_per_s=rate(now.joins, before.joins),
+            leaves_per_s=rate(now.leaves, before.leaves),
+            batches_per_s=rate(now.batches, before.batches),
+            bytes_per_s=rate(now.sent_bytes, before.sent_bytes),
+            packets_per_s=rate(now.batches, before.batches),
+            cpu=rate(now.cpu_s, before.cpu_s),
+            loop_lag_ms=self._runtime.loop_lag_s * 1000,
+            rss_bytes=self._process.memory_info().rss,
+            load1=os.getloadavg()[0],
+            sockets=self._process.num_fds(),
+            slow=len(gateway.queues),
+            delay_ms=self._fan_out.take_worst_delay_ms(),
+            hot=tuple(HotRoom(name, connections) for name, connections in gateway.hub.hottest(HOT_ROOMS)),
+        )

@@ -1,0 +1,188 @@
+"""One room's part of a BATCH as this gateway keeps it: its numbers and its finished frames. Pure.
+
+Owns making each frame once, and taking messages out again when they are cleared. Made by the hub; shared by all viewers, their
+queues and the room's ring.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from enum import IntEnum
+from typing import Final, NamedTuple
+
+import msgspec
+
+from liveroom.bodies import Clear
+from liveroom.kinds import Kind
+from liveroom.wire import (
+    BadFrameError,
+    Message,
+    MessageHead,
+    encode_message,
+    inflate,
+    pack_lines,
+    payload_text,
+    split_message,
+    websocket_frame,
+)
+
+
+class Form(IntEnum):
+    """How a viewer takes its frames; also the index of a frame in `PreparedBatch.frames`."""
+
+    PLAIN = 0
+    DEFLATED = 1
+    EVENTS = 2
+
+
+class Cleared(NamedTuple):
+    """What a `clear` takes away: one message, or all of a user, numbered before `seq`."""
+
+    seq: int
+    id: str
+    user: str
+
+    def takes(self, line: MessageHead) -> bool:
+        """Whether it takes this message."""
+        if line.seq >= self.seq or line.kind == Kind.CLEAR.value:
+            return False
+        return (self.id != "" and line.id == self.id) or (self.user != "" and line.user == self.user)
+
+    def needles(self) -> Iterator[bytes]:
+        """Give bytes one of which stands in every message it takes."""
+        for name in (self.id, self.user):
+            if name:
+                yield _encode(name)
+
+
+_clear_decoder: Final = msgspec.json.Decoder(Clear)
+_encode: Final = msgspec.json.Encoder().encode
+
+
+def as_event(text: bytes, name: str = "") -> bytes:
+    """Return a text as one server-sent event, for viewers whose network lets no WebSocket through."""
+    head = f"event: {name}\n".encode() if name else b""
+    return b"%bdata: %b\n\n" % (head, text.replace(b"\n", b"\ndata: "))
+
+
+class PreparedBatch:
+    """A room's part of a BATCH, or any other public frame (numbers zero).
+
+    `frames`: the frames of everything by `Form` (`PLAIN` and `DEFLATED` for WebSockets, `EVENTS` for event streams); None
+    until a viewer needs one (`make`). `offset`: of its record. `first` to `last`: its numbers; `rseq`: the newest reliable one.
+    """
+
+    __slots__ = (
+        "_is_readable",
+        "_reliable",
+        "at_s",
+        "first",
+        "frames",
+        "has_clear",
+        "is_deflated",
+        "last",
+        "offset",
+        "payload",
+        "reliable_size",
+        "rseq",
+    )
+
+    def __init__(
+        self,
+        payload: bytes,
+        reliable_size: int = 0,
+        *,
+        is_deflated: bool,
+        has_clear: bool = False,
+        first: int = 1,
+        last: int = 0,
+        rseq: int = 0,
+        offset: int = 0,
+        at_s: float = 0.0,
+    ) -> None:
+        self.payload = payload
+        self.reliable_size = reliable_size
+        self.is_deflated = is_deflated
+        self.has_clear = has_clear
+        self.first = first
+        self.last = last
+        self.rseq = rseq
+        self.offset = offset
+        self.at_s = at_s
+        self._is_readable: bool | None = None
+        self.frames: list[bytes | None] = [None, None, None]
+        self._reliable: list[bytes | None] = [None, None, None]
+
+    def make(self, form: int) -> bytes:
+        """Return the frame of everything; deflated only where the batch is and the viewer takes it."""
+        return self._frame(self.frames, self.payload, form)
+
+    def reliable(self, form: int) -> bytes | None:
+        """Return the frame of the header and the reliable messages; None where nothing is reliable."""
+        if not self.reliable_size:
+            return None
+        return self._frame(self._reliable, self.payload[: self.reliable_size], form)
+
+    def forget(self) -> None:
+        """Drop the frames that were made: they can be made again."""
+        self.frames = [None, None, None]
+        self._reliable = [None, None, None]
+
+    def _frame(self, frames: list[bytes | None], payload: bytes, form: int) -> bytes:
+        frame = frames[form]
+        if frame is None:
+            deflated = form == Form.DEFLATED and self.is_deflated
+            text = inflate(payload) if self.is_deflated and not deflated else payload
+            frame = frames[form] = as_event(text) if form == Form.EVENTS else websocket_frame(text, deflated=deflated)
+            if not self.is_deflated and form != Form.EVENTS:
+                frames[Form.PLAIN] = frames[Form.DEFLATED] = frame
+        return frame
+
+    def lines(self) -> Iterator[tuple[MessageHead, bytes]]:
+        """Give the messages, the reliable ones first. What cannot be read is left out: no viewer could read it either."""
+        for text in self._text().split(b"\n")[1:]:
+            with suppress(BadFrameError):
+                yield split_message(text)[0], text
+
+    @property
+    def is_readable(self) -> bool:
+        """Whether it can be inflated. Who deflates is pushed it unread, so this is found out once, when it is pushed again."""
+        if self._is_readable is None:
+            self._is_readable = not self.is_deflated or bool(self._text())
+        return self._is_readable
+
+    def _text(self) -> bytes:
+        try:
+            return payload_text(self.payload, deflated=self.is_deflated)
+        except BadFrameError:
+            return b""
+
+    def clears(self) -> Iterator[Cleared]:
+        """Give what the `clear`s in it take away. Only worth asking where `has_clear`."""
+        for line, text in self.lines():
+            if line.kind == Kind.CLEAR.value:
+                clear = _clear_decoder.decode(split_message(text)[1])
+                yield Cleared(line.seq, clear.id, clear.user)
+
+    def purge(self, clears: Sequence[Cleared]) -> None:
+        """Take out the messages that are cleared."""
+        text = self._text()
+        if not any(needle in text for clear in clears for needle in clear.needles()):
+            return
+        reliable: list[bytes] = []
+        best_effort: list[bytes] = []
+        for line, raw in self.lines():
+            left = purged(line, raw, clears)
+            if left is not None:
+                (reliable if line.rseq else best_effort).append(left)
+        self.payload, self.reliable_size, self.is_deflated = pack_lines(text.partition(b"\n")[0], reliable, best_effort)
+        self.forget()
+
+
+def purged(line: MessageHead, raw: bytes, clears: Iterable[Cleared]) -> bytes | None:
+    """Return what is left of a message: itself, nothing, or in place of a reliable one a `clear` of it: no hole is seen."""
+    if not any(clear.takes(line) for clear in clears):
+        return raw
+    if not line.rseq:
+        return None
+    data = msgspec.Raw(_encode(Clear(id=line.id)))
+    return encode_message(Message(line.seq, Kind.CLEAR, line.id, line.user, line.at, line.rseq, data=data))

@@ -1,0 +1,68 @@
+"""Who may pull messages from the log, and how often: members of this gateway, and for a while those who just were. Pure.
+
+Owns the tokens that `hello` gives out, and a rate for each. Refuses an unknown token and who pulls too often. The gateway
+grants and ends them, `edge.pulls` asks.
+"""
+
+from collections import OrderedDict
+from typing import Final, NamedTuple
+
+from liveroom.errors import Code, ProblemError
+from liveroom.kinds import Role
+from liveroom.limits import Bucket
+
+PULLS_PER_S: Final = 2.0
+PULLS_BURST: Final = 10.0
+MAX_FORMER: Final = 100_000
+_SPARE_BUCKETS: Final = 1000
+
+
+class PullGrant(NamedTuple):
+    """As whom somebody may pull."""
+
+    user: str
+    role: Role
+    ticket_rooms: tuple[str, ...]
+
+
+class PullGrants:
+    """The grants of one gateway, by token."""
+
+    def __init__(self) -> None:
+        self._grants: dict[str, PullGrant] = {}
+        self._former: OrderedDict[str, float] = OrderedDict()
+        self._buckets: dict[str, Bucket] = {}
+
+    def grant(self, token: str, grant: PullGrant) -> None:
+        """Let who has this token pull, until `end` or for good."""
+        self._grants[token] = grant
+
+    def end(self, token: str, until_s: float) -> None:
+        """Let a token be good until then: its connection is gone. Of many that went at once the oldest lose theirs first."""
+        self._former[token] = until_s
+        if len(self._former) > MAX_FORMER:
+            del self._grants[self._former.popitem(last=False)[0]]
+
+    def expire(self, now_s: float) -> None:
+        """Forget the tokens that are good no longer."""
+        while self._former:
+            token, until_s = next(iter(self._former.items()))
+            if until_s > now_s:
+                break
+            del self._former[token], self._grants[token]
+
+    def use(self, token: str, now_s: float) -> PullGrant:
+        """Return as whom one pull is made, or raise the problem: token_invalid, rate_user."""
+        grant = self._grants.get(token)
+        if grant is None:
+            raise ProblemError(
+                Code.TOKEN_INVALID, "a pull needs the token of hello, while the connection lasts and some minutes more"
+            )
+        bucket = self._buckets.get(token)
+        if bucket is None:
+            if len(self._buckets) > len(self._grants) + _SPARE_BUCKETS:
+                self._buckets = {key: kept for key, kept in self._buckets.items() if key in self._grants}
+            bucket = self._buckets[token] = Bucket(PULLS_PER_S, PULLS_BURST, now_s)
+        if wait_s := bucket.take(now_s):
+            raise ProblemError(Code.RATE_USER, retry_after_s=wait_s)
+        return grant

@@ -1,0 +1,194 @@
+"""What every interaction passes on its way in, in this order, and what became of it.
+
+Owns the order: permissions, room policy, rate limits, words, review; then it is written to `uplink`, and is in once that is
+acknowledged. Refuses with problems, also what is too much to wait for. Called by `app`, with bodies already read.
+"""
+
+import asyncio
+import operator
+import time
+from collections import Counter
+from collections.abc import Sequence
+from enum import Enum
+from typing import Final
+
+import msgspec
+
+from ingress.auto_moderation import AutoModeration
+from ingress.log import RETRY_AFTER_S, LogWriter, unsent
+from ingress.permissions import check_sender
+from ingress.rate_limits import RateLimits
+from ingress.requests import Draft, DraftItem, to_record
+from ingress.review import Reviewer, ReviewQuestion
+from ingress.room_policy import RoomPolicy
+from ingress.words import WordAction, WordLibraries
+from liveroom import metric_catalog
+from liveroom.errors import Code, ProblemError
+from liveroom.kafka import Unsent, UnsentError
+from liveroom.kinds import Kind, Role
+from liveroom.registry import Metrics
+from liveroom.topics import UPLINK
+
+_NEVER_WRITTEN: Final = frozenset({Unsent.CLOSED, Unsent.TOO_LARGE})
+
+
+class SendOutcome(Enum):
+    """What became of a request to send. UNKNOWN: no ack came, it may have been written all the same."""
+
+    ACCEPTED = "accepted"
+    REFUSED = "refused"
+    UNKNOWN = "unknown"
+
+
+def outcome_of(problem: ProblemError) -> SendOutcome:
+    """Return what a refusal means: without an ack in time it may have been written all the same."""
+    cause = problem.__cause__
+    if isinstance(cause, UnsentError) and cause.reason not in _NEVER_WRITTEN:
+        return SendOutcome.UNKNOWN
+    return SendOutcome.REFUSED
+
+
+class Admission:
+    """Admits interactions, or refuses them. At most `max_waiting` wait for their acks at once."""
+
+    def __init__(
+        self,
+        policy: RoomPolicy,
+        limits: RateLimits,
+        words: WordLibraries,
+        auto_moderation: AutoModeration,
+        reviewer: Reviewer,
+        writer: LogWriter,
+        metrics: Metrics,
+        *,
+        max_waiting: int,
+    ) -> None:
+        self._policy = policy
+        self._limits = limits
+        self._words = words
+        self._auto_moderation = auto_moderation
+        self._reviewer = reviewer
+        self._writer = writer
+        self._max_waiting = max_waiting
+        self._hits = {action: metrics.counter(metric_catalog.WORD_HITS, action.value) for action in WordAction}
+
+    async def admit(self, draft: Draft) -> tuple[Draft, int]:
+        """Let an interaction in: return it as it was written, and when, after the ack; raise the refusal."""
+        now_s, now_ms = time.monotonic(), time.time_ns() // 1_000_000
+        room, user, interactions = draft.room, draft.user, draft.interactions
+        check_sender(user, room, interactions)
+        for interaction in interactions:
+            self._policy.check(interaction, room, user, now_ms)
+        self._take_rates(draft, now_s)
+        is_turn = self._limits.take_turn(self._policy.slow_s(room), interactions, room, user, now_s)
+        try:
+            draft = self._filtered(draft, now_s)
+            if self._reviewer.is_on:
+                draft = await self._reviewed(draft)
+            await self._write(draft, to_record(draft, now_ms))
+        except ProblemError:
+            if is_turn:
+                self._limits.give_back_turn(room, user)  # it may be tried again
+            raise
+        return draft, now_ms
+
+    async def admit_many(self, drafts: Sequence[Draft]) -> list[Draft | ProblemError]:
+        """Let in what a service publishes for users: their rooms' states, bans, mutes and words count, rates do not.
+
+        Return of each what was written, or why it was not.
+        """
+        now_s, now_ms = time.monotonic(), time.time_ns() // 1_000_000
+        if self._writer.waiting + len(drafts) > self._max_waiting:
+            return [ProblemError(Code.QUEUE_UNAVAILABLE, "too many are waiting", RETRY_AFTER_S)] * len(drafts)
+        outcomes = [self._checked_one_of_many(draft, now_s, now_ms) for draft in drafts]
+        if self._reviewer.is_on:
+            outcomes = await asyncio.gather(*map(self._reviewed_one_of_many, outcomes))
+        places: list[int] = []
+        records: list[tuple[bytes, bytes]] = []
+        for place, draft in enumerate(outcomes):
+            if isinstance(draft, Draft):
+                try:
+                    records.append((draft.room.encode(), to_record(draft, now_ms)))
+                    places.append(place)
+                except ProblemError as problem:
+                    outcomes[place] = problem
+        for place, error in zip(places, await self._write_many(records), strict=True):
+            if error is not None:
+                outcomes[place] = unsent(error)
+        return outcomes
+
+    def _checked_one_of_many(self, draft: Draft, now_s: float, now_ms: int) -> Draft | ProblemError:
+        try:
+            for interaction in draft.interactions:
+                self._policy.check(interaction, draft.room, draft.user, now_ms)
+            return self._filtered(draft, now_s)
+        except ProblemError as problem:
+            return problem
+
+    async def _reviewed_one_of_many(self, draft: Draft | ProblemError) -> Draft | ProblemError:
+        if isinstance(draft, ProblemError):
+            return draft
+        try:
+            return await self._reviewed(draft)
+        except ProblemError as problem:
+            return problem
+
+    # ---- the steps
+    def _take_rates(self, draft: Draft, now_s: float) -> None:
+        """Refuse what comes too fast; a package counts as one, and as each item that is in it."""
+        self._limits.take(draft.name, draft.room, draft.user, now_s)
+        if draft.package:
+            for kind, count in Counter(interaction.kind.value for interaction in draft.interactions).items():
+                self._limits.take(kind, draft.room, draft.user, now_s, count)
+
+    def _filtered(self, draft: Draft, now_s: float) -> Draft:
+        """Return it as the words let it through."""
+        items = [self._filtered_item(draft, item, now_s) if _is_judged(draft, item) else item for item in draft.items]
+        return _with_items(draft, items)
+
+    def _filtered_item(self, draft: Draft, item: DraftItem, now_s: float) -> DraftItem:
+        verdict = self._words.judge(draft.room, item.data.text)
+        if verdict is None:
+            return item
+        self._hits[verdict.action].inc()
+        self._auto_moderation.count(draft.room, draft.user.id, draft.id, verdict, now_s)
+        if verdict.action is WordAction.REFUSE:
+            raise ProblemError(Code.WORDS)
+        return _with_text(item, verdict.text)
+
+    async def _reviewed(self, draft: Draft) -> Draft:
+        """Return it as the review lets it through."""
+        items = [await self._reviewed_item(draft, item) if _is_judged(draft, item) else item for item in draft.items]
+        return _with_items(draft, items)
+
+    async def _reviewed_item(self, draft: Draft, item: DraftItem) -> DraftItem:
+        user = draft.user
+        question = ReviewQuestion(draft.room, draft.id, user.id, user.role.value, "danmaku", item.data.text)
+        return _with_text(item, await self._reviewer.review(question))
+
+    async def _write(self, draft: Draft, record: bytes) -> None:
+        if self._writer.waiting >= self._max_waiting:
+            raise ProblemError(Code.QUEUE_UNAVAILABLE, "too many are waiting", RETRY_AFTER_S)
+        try:
+            await self._writer.put(UPLINK, draft.room.encode(), record)
+        except UnsentError as error:
+            raise unsent(error) from error
+
+    async def _write_many(self, records: Sequence[tuple[bytes, bytes]]) -> Sequence[UnsentError | None]:
+        try:
+            return await self._writer.put_many(UPLINK, records)
+        except UnsentError as error:
+            return [error] * len(records)
+
+
+def _is_judged(draft: Draft, item: DraftItem) -> bool:
+    """Whether words and review apply: to danmaku, and not to an operator's own."""
+    return item.interaction.kind is Kind.DANMAKU and draft.user.role is not Role.OPERATOR
+
+
+def _with_text(item: DraftItem, text: str) -> DraftItem:
+    return item if text == item.data.text else item._replace(data=msgspec.structs.replace(item.data, text=text))
+
+
+def _with_items(draft: Draft, items: list[DraftItem]) -> Draft:
+    return draft if all(map(operator.is_, items, draft.items)) else draft._replace(items=items)

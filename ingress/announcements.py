@@ -1,0 +1,110 @@
+"""Announcements to all rooms that somebody watches, at a pace the owners can take.
+
+Owns who is watched, as gateways tell it in `presence`, and the announcements that are under way. Refuses to begin while it
+does not know the rooms yet. If this ingress ends meanwhile the rest is not reached: the same id sent again, to any ingress,
+reaches those rooms that it has not reached, since owners drop what they had.
+"""
+
+import asyncio
+import time
+from typing import Final
+
+import structlog
+
+from ingress.log import LogWriter
+from ingress.moderation import CommandContext
+from ingress.permissions import BY_KIND
+from ingress.requests import Draft, DraftItem, to_record
+from liveroom import topics
+from liveroom.audience import Audience
+from liveroom.bodies import Announcement
+from liveroom.consumers import records
+from liveroom.errors import Code, ProblemError
+from liveroom.kafka import TopicReader, UnsentError
+from liveroom.kinds import Kind
+from liveroom.records.control import LoadReport, Presence
+from liveroom.service import Runtime
+from liveroom.settings import IngressSettings
+from liveroom.topics import UPLINK
+
+ATTEMPTS: Final = 5
+RETRY_S: Final = 1.0
+AT_ONCE: Final = 50
+log = structlog.get_logger()
+
+
+class AnnouncementService:
+    """The rooms that are watched, and the announcements to them."""
+
+    def __init__(self, settings: IngressSettings, writer: LogWriter, runtime: Runtime) -> None:
+        self._settings = settings
+        self._writer = writer
+        self._runtime = runtime
+        self._audience = Audience()
+        self._is_known = False
+        self._under_way: set[asyncio.Task[None]] = set()
+
+    def watched_rooms(self) -> list[str]:
+        """Return the rooms that are watched now."""
+        if not self._is_known:
+            raise ProblemError(Code.NOT_READY, "which rooms are watched is not known yet", retry_after_s=1)
+        self._audience.expire(time.monotonic())
+        return self._audience.rooms()
+
+    def start(self, rooms: list[str], context: CommandContext, announcement: Announcement) -> None:
+        """Announce; returns at once."""
+        task = asyncio.create_task(self._announce(rooms, context, announcement))
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+
+    async def close(self) -> None:
+        """Break off what is under way."""
+        for task in self._under_way:
+            task.cancel()
+        await asyncio.gather(*self._under_way, return_exceptions=True)
+
+    async def follow_presence(self) -> None:
+        """Keep the rooms as gateways tell them, for ever."""
+        metrics = self._runtime.metrics
+        reader = TopicReader(self._settings.kafka, topics.PRESENCE, metrics, from_beginning=True)
+        async for found in records(reader, topics.PRESENCE, Presence, self._runtime):
+            now_s = time.monotonic()
+            for _, presence in found:
+                self._audience.hear(presence, now_s)
+            self._audience.expire(now_s)
+            self._is_known = self._is_known or reader.caught_up
+
+    async def follow_gateways(self) -> None:
+        """Keep the gateways that live, for ever: rooms of others are not watched."""
+        metrics = self._runtime.metrics
+        reader = TopicReader(self._settings.kafka, topics.GATEWAYS, metrics)
+        async for found in records(reader, topics.GATEWAYS, LoadReport, self._runtime):
+            now_s = time.monotonic()
+            for _, report in found:
+                self._audience.gateway_lives(report.gateway, report.generation, now_s)
+
+    async def _announce(self, rooms: list[str], context: CommandContext, announcement: Announcement) -> None:
+        began_s = time.monotonic()
+        pause_s = AT_ONCE / self._settings.announce_rooms_per_s
+        items = (DraftItem(BY_KIND[Kind.ANNOUNCEMENT], announcement),)
+        reached = 0
+        for start in range(0, len(rooms), AT_ONCE):
+            part = rooms[start : start + AT_ONCE]
+            drafts = [Draft(room, context.id, context.by, items) for room in part]
+            reached += sum(await asyncio.gather(*map(self._reach, drafts)))
+            if start + AT_ONCE < len(rooms):
+                await asyncio.sleep(pause_s)
+        log.info("announced", id=context.id, rooms=len(rooms), reached=reached, took_s=round(time.monotonic() - began_s, 1))
+
+    async def _reach(self, draft: Draft) -> bool:
+        """Announce in one room, trying again under the same id."""
+        value = to_record(draft, time.time_ns() // 1_000_000)
+        for _ in range(ATTEMPTS):
+            try:
+                await self._writer.put(UPLINK, draft.room.encode(), value)
+            except UnsentError as error:
+                log.warning("not_announced", room=draft.room, error=str(error))
+                await asyncio.sleep(RETRY_S)
+            else:
+                return True
+        return False

@@ -1,0 +1,63 @@
+"""What the system does by itself: it mutes who uses forbidden words again and again, and takes media from a room of many such.
+
+Owns the counts of offences at this ingress. Called by `admission` for every text with words of a library; what is written is
+up to `moderation`, in the background: the sender does not wait for it.
+"""
+
+import asyncio
+import time
+from collections.abc import Coroutine
+from typing import Any
+
+import structlog
+
+from ingress.moderation import SYSTEM, CommandContext, ModerationService
+from ingress.permissions import Command
+from ingress.rate_limits import Offences
+from ingress.words import WordAction, WordVerdict
+from liveroom.errors import ProblemError
+from liveroom.moderation import Rules
+from liveroom.records.snapshot import RoomChange
+from liveroom.settings import IngressSettings
+
+log = structlog.get_logger()
+
+
+class AutoModeration:
+    """The offences of users and rooms, and the commands that they lead to."""
+
+    def __init__(self, settings: IngressSettings, rules: Rules, moderation: ModerationService) -> None:
+        self._rules = rules
+        self._moderation = moderation
+        self._mute_s = settings.word_mute_s
+        self._by_user = Offences(settings.word_mute_hits, settings.word_window_s)
+        self._by_room = Offences(settings.word_media_hits, settings.word_window_s)
+        self._under_way: set[asyncio.Task[None]] = set()
+
+    async def close(self) -> None:
+        """Wait for what is under way."""
+        await asyncio.gather(*self._under_way, return_exceptions=True)
+
+    def count(self, room: str, user: str, message: str, verdict: WordVerdict, now_s: float) -> None:
+        """Count a text with forbidden words against its user and, where it is refused, its room; act on the last one."""
+        what = {"words": list(verdict.words), "message": message}
+        if self._by_user.add((room, user), now_s):
+            until_ms = time.time_ns() // 1_000_000 + self._mute_s * 1000
+            context = CommandContext(room, SYSTEM, f"words:{message}"[:64], "forbidden words", what)
+            self._start(self._moderation.sanction(Command.MUTE, context, user, until_ms))
+        is_refused = verdict.action is WordAction.REFUSE
+        if is_refused and not self._rules.settings(room).no_media and self._by_room.add((room,), now_s):
+            context = CommandContext(room, SYSTEM, f"media:{message}"[:64], "too many refused texts", what)
+            self._start(self._moderation.set_modes(context, RoomChange(no_media=True)))
+
+    def _start(self, command: Coroutine[Any, Any, object]) -> None:
+        task = asyncio.create_task(_done(command))
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+
+
+async def _done(command: Coroutine[Any, Any, object]) -> None:
+    try:
+        await command
+    except ProblemError as error:
+        log.warning("not_moderated", error=str(error))

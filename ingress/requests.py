@@ -1,0 +1,263 @@
+"""What a request to send says, and the `uplink` record it becomes. Pure: bytes, values and `now` in, values out.
+
+Owns reading bodies against each kind's schema. Refuses with `ProblemError`, in order: size, media type, schema, id. Called by
+`app` for every request; the bodies of commands are read here too, for `moderation_api`.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple, TypeVar, Union
+
+import msgspec
+
+from ingress.permissions import BY_KIND, INTERACTIONS, Interaction, check_room
+from liveroom.bodies import BODY_OF, MAX_CUSTOM_BYTES, Custom
+from liveroom.errors import Code, ProblemError
+from liveroom.kinds import Kind, Role
+from liveroom.nesting import MAX_DEPTH, UNDECODABLE, nests_deeper
+from liveroom.records.codec import VERSION, BadRecordError, ItemId, Name, UserId
+from liveroom.records.uplink import MAX_PACKAGE_ITEMS, Item, Uplink, encode_uplink
+from liveroom.tickets import User
+from liveroom.topics import INTERACTION_ID
+
+PACKAGE: Final = "package"
+PACKAGE_LEVELS: Final = 3  # above an item's `data`: the package, its list of items, the item
+VIA: Final = "ingress"
+MAX_BULK_ITEMS: Final = 1000
+MAX_BULK_DEPTH: Final = 256  # of the whole request: an item deeper than `MAX_DEPTH` is refused by itself
+MAX_BULK_BYTES: Final = 1024 * 1024
+T = TypeVar("T")
+
+
+class DraftItem(NamedTuple):
+    """One interaction: its kind's rules, and what it carries."""
+
+    interaction: Interaction
+    data: Any
+
+
+class Draft(NamedTuple):
+    """A request to send, whose form is good: it may still be refused."""
+
+    room: str
+    id: str
+    user: User
+    items: Sequence[DraftItem]
+    package: str = ""
+
+    @property
+    def name(self) -> str:
+        """Return the name of the route that takes such: the kind, or `package`."""
+        return PACKAGE if self.package else self.items[0].interaction.kind.value
+
+    @property
+    def interactions(self) -> list[Interaction]:
+        """Return the rules of each item's kind, in the order of the items."""
+        return [item.interaction for item in self.items]
+
+
+class _Parsed(NamedTuple):
+    """What a body said."""
+
+    id: str
+    items: list[DraftItem]
+    package: str = ""
+
+
+_encode: Final = msgspec.json.Encoder().encode
+_TOO_DEEP: Final = f"`data` nests deeper than {MAX_DEPTH} levels"
+
+
+def _camel(kind: Kind) -> str:
+    return kind.value.title().replace("_", "")
+
+
+class InteractionRoute:
+    """One kind's path below `/v1/rooms/{room}/`: reads bodies that are the kind's own fields and an optional `id`."""
+
+    def __init__(self, interaction: Interaction) -> None:
+        self.name = interaction.kind.value
+        self.path = interaction.path
+        self.interaction = interaction
+        self.request = msgspec.defstruct(
+            f"{_camel(interaction.kind)}Request",
+            [("id", ItemId, "")],
+            bases=(BODY_OF[interaction.kind],),
+            frozen=True,
+            kw_only=True,
+            omit_defaults=True,
+            forbid_unknown_fields=True,
+        )
+        self._decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(self.request)
+
+    def read(self, body: bytes) -> _Parsed:
+        """Return what `body` says."""
+        sent = decode(self._decoder, body)
+        data = msgspec.structs.replace(sent, id="") if sent.id else sent
+        return _Parsed(sent.id, [DraftItem(self.interaction, data)])
+
+
+_ITEM_TYPES: Final = {
+    msgspec.defstruct(
+        f"{_camel(interaction.kind)}Item",
+        [("data", BODY_OF[interaction.kind])],
+        tag_field="kind",
+        tag=interaction.kind.value,
+        frozen=True,
+        forbid_unknown_fields=True,
+    ): interaction
+    for interaction in INTERACTIONS
+}
+
+
+class PackageRoute:
+    """The path of packages: several items that stay together and in order, or are refused together."""
+
+    name = PACKAGE
+    path = "packages"
+    request = msgspec.defstruct(
+        "PackageRequest",
+        [("package", ItemId), ("items", list[Union[tuple(_ITEM_TYPES)]]), ("id", ItemId, "")],  # type: ignore[misc] # noqa: UP007
+        frozen=True,
+        forbid_unknown_fields=True,
+    )
+
+    def __init__(self) -> None:
+        self._decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(self.request)
+
+    def read(self, body: bytes) -> _Parsed:
+        """Return what `body` says; every item is checked as if it came alone."""
+        sent = decode(self._decoder, body, MAX_DEPTH + PACKAGE_LEVELS)
+        if not sent.items:
+            raise ProblemError(Code.SCHEMA, "a package has at least one item - at `$.items`")
+        if len(sent.items) > MAX_PACKAGE_ITEMS:
+            raise ProblemError(Code.PACKAGE_TOO_LARGE, f"{len(sent.items)} items, at most {MAX_PACKAGE_ITEMS}")
+        return _Parsed(sent.id, [DraftItem(_ITEM_TYPES[type(item)], item.data) for item in sent.items], sent.package)
+
+
+SendRoute = InteractionRoute | PackageRoute
+SEND_ROUTES: Final[tuple[SendRoute, ...]] = (*(InteractionRoute(interaction) for interaction in INTERACTIONS), PackageRoute())
+
+
+def check_size(declared: int | None, max_bytes: int) -> None:
+    """Refuse a body by the length it declares, before any of it is read."""
+    if declared is not None and declared > max_bytes:
+        raise ProblemError(Code.TOO_LARGE, f"{declared} bytes, at most {max_bytes}")
+
+
+def check_media_type(content_type: str | None) -> None:
+    """Refuse what does not say that it is JSON: a page of a foreign origin can send plain text without asking (CORS)."""
+    if (content_type or "").partition(";")[0].strip().lower() != "application/json":
+        raise ProblemError(Code.UNSUPPORTED_MEDIA_TYPE)
+
+
+def parse(route: SendRoute, room: str, user: User, body: bytes, *, header_id: str | None, new_id: str) -> Draft:
+    """Return what a request says, or refuse its form. `new_id` is taken where the sender gave none."""
+    parsed = route.read(body)
+    return Draft(room, choose_id(parsed.id, header_id, new_id), user, parsed.items, parsed.package)
+
+
+def to_record(draft: Draft, now_ms: int) -> bytes:
+    """Return the record for `uplink`."""
+    user = draft.user
+    record = Uplink(
+        VERSION,
+        draft.room,
+        draft.id,
+        user.id,
+        now_ms,
+        [_record_item(item) for item in draft.items],
+        name=user.name,
+        role=user.role,
+        level=user.level,
+        package=draft.package,
+        via=VIA,
+    )
+    try:
+        return encode_uplink(record)
+    except BadRecordError as error:
+        raise ProblemError(Code.PACKAGE_TOO_LARGE if draft.package else Code.TOO_LARGE, error.detail) from None
+
+
+def _record_item(item: DraftItem) -> Item:
+    """Return an item as we write it: known fields only, the last of doubled ones, in one line."""
+    data = _encode(item.data)
+    if len(data) > MAX_CUSTOM_BYTES and isinstance(item.data, Custom):
+        raise ProblemError(Code.TOO_LARGE, f"{len(data)} bytes, at most {MAX_CUSTOM_BYTES}")
+    return Item(item.interaction.kind, msgspec.Raw(data))
+
+
+def choose_id(body_id: str, header_id: str | None, new_id: str) -> str:
+    """Return the id that a request has by its body or header; both must agree."""
+    if header_id is None:
+        return body_id or new_id
+    if not INTERACTION_ID.match(header_id):
+        raise ProblemError(Code.SCHEMA, "Idempotency-Key is 1 to 64 of A-Z a-z 0-9 _ . : -")
+    if body_id and body_id != header_id:
+        raise ProblemError(Code.SCHEMA, "Idempotency-Key and `$.id` differ")
+    return header_id
+
+
+def decode(decoder: msgspec.json.Decoder[T], body: bytes, levels: int = MAX_DEPTH) -> T:
+    """Return what a body says that nests at most so many levels, or refuse it."""
+    if nests_deeper(body, levels):
+        raise ProblemError(Code.SCHEMA, _TOO_DEEP)
+    return _decode(decoder, body)
+
+
+def _decode(decoder: msgspec.json.Decoder[T], body: bytes | msgspec.Raw) -> T:
+    try:
+        return decoder.decode(body)
+    except msgspec.ValidationError as error:
+        raise ProblemError(Code.SCHEMA, str(error)) from None
+    except UNDECODABLE as error:
+        raise ProblemError(Code.BAD_JSON, str(error)) from None
+
+
+# ---- many at once, from services
+class BulkItem(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One interaction of a user, published by a service: where, by whom, what. `data` is the kind's own body."""
+
+    room: str
+    user: UserId
+    kind: Kind
+    data: msgspec.Raw
+    id: ItemId = ""
+    name: Name = ""
+    role: Role = Role.VIEWER
+    level: int = 0
+
+
+class BulkRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Many interactions, of any rooms and users."""
+
+    items: list[msgspec.Raw]
+
+
+_bulk_decoder: Final = msgspec.json.Decoder(BulkRequest)
+_bulk_item_decoder: Final = msgspec.json.Decoder(BulkItem)
+_body_decoders: Final[dict[Kind, msgspec.json.Decoder[Any]]] = {kind: msgspec.json.Decoder(BODY_OF[kind]) for kind in BY_KIND}
+_MAX_LEVEL: Final = 255
+_USERS: Final = frozenset(Role) - {Role.SERVICE, Role.OPERATOR}
+
+
+def read_bulk(body: bytes) -> list[msgspec.Raw]:
+    """Return the items of a bulk request, each still to be read."""
+    items = decode(_bulk_decoder, body, MAX_BULK_DEPTH).items
+    if not 1 <= len(items) <= MAX_BULK_ITEMS:
+        raise ProblemError(Code.SCHEMA, f"1 to {MAX_BULK_ITEMS} items - at `$.items`")
+    return items
+
+
+def parse_bulk_item(raw: msgspec.Raw, service: User, new_id: str) -> Draft:
+    """Return what one item of a bulk request says, or refuse it. The service answers for who the user is, so its own
+    permissions count: they are checked before `data` is read.
+    """
+    item = decode(_bulk_item_decoder, bytes(raw), MAX_DEPTH + 1)
+    interaction = BY_KIND.get(item.kind)
+    if interaction is None or Role.SERVICE not in interaction.roles:
+        raise ProblemError(Code.FORBIDDEN, f"a service may not send a {item.kind.value}")
+    if item.role not in _USERS or not 0 <= item.level <= _MAX_LEVEL:
+        raise ProblemError(Code.SCHEMA, "role is that of a user, level 0 to 255")
+    check_room(item.room, service)
+    user = User(item.user, item.role, item.level, item.name)
+    return Draft(item.room, item.id or new_id, user, (DraftItem(interaction, _decode(_body_decoders[item.kind], item.data)),))

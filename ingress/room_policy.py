@@ -1,0 +1,56 @@
+"""Whether a room, as it is, takes what a user sends now: dissolved, bans, mutes, modes. Pure.
+
+Owns the order in which these forbid. Refuses with `ProblemError`. Called for every interaction; how fast a user may send is
+`rate_limits`' to say, also in slow mode.
+"""
+
+from ingress.permissions import FREE, Interaction, Restriction
+from liveroom.errors import Code, ProblemError
+from liveroom.kinds import UNTOUCHABLE
+from liveroom.moderation import NO_MODES, Rules
+from liveroom.records.control import Moderation
+from liveroom.records.snapshot import RoomSettings
+from liveroom.tickets import User
+
+
+class RoomPolicy:
+    """What the rules of moderation forbid in each room."""
+
+    def __init__(self, rules: Rules) -> None:
+        self._rules = rules
+
+    def check(self, interaction: Interaction, room: str, user: User, now_ms: int) -> None:
+        """Refuse what the room's modes, a ban or a mute forbid."""
+        rules, stops, role = self._rules, interaction.stopped_by, user.role
+        if not rules.are_read:
+            raise ProblemError(Code.NOT_READY, "mutes and bans are not read yet", retry_after_s=1)
+        settings = rules.modes.get(room, NO_MODES)
+        if settings.dissolved:
+            raise ProblemError(Code.ROOM_DISSOLVED)
+        if role not in UNTOUCHABLE:
+            if (rule := rules.banned(room, user.id, now_ms)) is not None:
+                raise ProblemError(Code.BANNED, rule.why, _until_s(rule, now_ms), until_ms=rule.until_ms)
+            if Restriction.MUTED in stops and (rule := rules.muted(room, user.id, now_ms)) is not None:
+                raise ProblemError(Code.MUTED, rule.why, _until_s(rule, now_ms), until_ms=rule.until_ms)
+        if settings is not NO_MODES and role not in FREE and Restriction.ROOM_MUTED in stops:
+            _check_modes(settings, stops, user)
+
+    def slow_s(self, room: str) -> float:
+        """Return how many seconds a user waits between two messages in this room; 0: it is not in slow mode."""
+        settings = self._rules.modes.get(room)
+        return settings.slow_s if settings is not None else 0
+
+
+def _check_modes(settings: RoomSettings, stops: frozenset[Restriction], user: User) -> None:
+    if settings.muted_all and user.id not in settings.allow:
+        raise ProblemError(Code.ROOM_MUTED)
+    if settings.subscribers_only and not user.subscriber:
+        raise ProblemError(Code.SUBSCRIBERS_ONLY)
+    if settings.followers_only and not (user.follower or user.subscriber):
+        raise ProblemError(Code.FOLLOWERS_ONLY)
+    if settings.no_media and Restriction.NO_MEDIA in stops:
+        raise ProblemError(Code.NO_MEDIA)
+
+
+def _until_s(rule: Moderation, now_ms: int) -> float | None:
+    return (rule.until_ms - now_ms) / 1000 if rule.until_ms > 0 else None

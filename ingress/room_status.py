@@ -1,0 +1,127 @@
+"""A room as it is, for backends: asked of its owner, who puts the room's card into the broadcast log.
+
+Owns the asking: one question for all who ask for a room at once, and an answer is good for a second. Refuses (`not_ready`)
+when no owner answers in time. The rules (modes, mutes, bans) are this ingress's own: they are newer than any card.
+"""
+
+import asyncio
+import time
+from typing import Final
+
+import msgspec
+import structlog
+from aiokafka.errors import KafkaError
+
+from ingress.log import LogWriter
+from liveroom.broadcast_log import LogReader, LogReadError
+from liveroom.errors import Code, ProblemError
+from liveroom.kafka import UnsentError
+from liveroom.moderation import Rules
+from liveroom.records.broadcast import CARD_ENTRY, Batch, decode_broadcast
+from liveroom.records.codec import VERSION, BadRecordError, encode_json
+from liveroom.records.control import Presence, RuleKind
+from liveroom.records.snapshot import RoomSettings
+from liveroom.settings import IngressSettings
+from liveroom.topics import PRESENCE, partition_of, room_hash
+from liveroom.wire import BadFrameError, Card, decode_card
+
+TIMEOUT_S: Final = 2.5
+FRESH_S: Final = 1.0
+READS: Final = 8
+_TO_THE_END: Final = 1 << 62
+log = structlog.get_logger()
+
+
+class RoomReport(msgspec.Struct, frozen=True):
+    """A room: its newest numbers, totals, who watches it (null: not known), its modes, how many mutes and bans hold."""
+
+    room: str
+    epoch: int | None
+    seq: int | None
+    rseq: int | None
+    likes: int | None
+    users: int | None
+    connections: int | None
+    announcement: msgspec.Raw
+    settings: RoomSettings
+    mutes: int
+    bans: int
+
+
+class RoomStatusService:
+    """Answers what rooms are like."""
+
+    def __init__(self, settings: IngressSettings, writer: LogWriter, rules: Rules) -> None:
+        self._settings = settings
+        self._writer = writer
+        self._rules = rules
+        self._cards: dict[str, tuple[float, asyncio.Task[Card]]] = {}
+        self._reads = asyncio.Semaphore(READS)
+
+    async def report(self, room: str) -> RoomReport:
+        """Return the room as it is."""
+        card, rules, now_ms = await self._card(room), self._rules, time.time_ns() // 1_000_000
+        return RoomReport(
+            room,
+            card.epoch,
+            card.seq,
+            card.rseq,
+            card.likes,
+            card.users,
+            card.connections,
+            card.announcement,
+            rules.settings(room),
+            sum(1 for _ in rules.all_of(RuleKind.MUTE, room, now_ms)),
+            sum(1 for _ in rules.all_of(RuleKind.BAN, room, now_ms)),
+        )
+
+    async def close(self) -> None:
+        """Ask no more."""
+        tasks = [task for _, task in self._cards.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _card(self, room: str) -> Card:
+        now_s = time.monotonic()
+        for name, (at_s, task) in list(self._cards.items()):
+            if task.done() and now_s - at_s > FRESH_S:
+                del self._cards[name]
+        if room not in self._cards:
+            self._cards[room] = now_s, asyncio.create_task(self._ask(room))
+        _, asking = self._cards[room]
+        try:
+            return await asyncio.shield(asking)
+        except (TimeoutError, KafkaError, LogReadError, UnsentError, OSError, BadFrameError) as error:
+            log.warning("room_not_told", room=room, error=repr(error))
+            raise ProblemError(Code.NOT_READY, "the room's owner does not answer", retry_after_s=1) from None
+
+    async def _ask(self, room: str) -> Card:
+        kafka = self._settings.kafka
+        async with asyncio.timeout(TIMEOUT_S), self._reads, LogReader(kafka, partition_of(room, kafka.partitions)) as log_:
+            _, offset = await log_.bounds()
+            me, now_ms = f"ingress/{self._settings.instance}", time.time_ns() // 1_000_000
+            asking = Presence(VERSION, room, me, now_ms, 0, 0, now_ms, card=True)
+            await self._writer.put(PRESENCE, room.encode(), encode_json(asking))
+            while True:
+                for place, value in await log_.read(offset, _TO_THE_END):
+                    offset = place + 1
+                    if (card := _found(value, room_hash(room))) is not None:
+                        return card
+
+
+def _found(value: bytes, wanted: int) -> Card | None:
+    """Return the room's card where a record of the broadcast log holds it."""
+    try:
+        batch = decode_broadcast(value)
+    except BadRecordError:
+        return None
+    if not isinstance(batch, Batch) or not batch.card_entries:
+        return None
+    entries = list(CARD_ENTRY.iter_unpack(batch.card_entries))
+    start = len(batch.body) - sum(size for _, size in entries)
+    for room, size in entries:
+        if room == wanted:
+            return decode_card(bytes(batch.body[start : start + size]))
+        start += size
+    return None

@@ -1,0 +1,329 @@
+"""The log `broadcast` as its readers need it: ranges of a partition for take-overs, valid batches for gateways.
+
+Owns the reading; who rules is found by `liveroom.fencing`, what is valid by `liveroom.records.judge`. Used by the broadcaster
+(`LogReader`), the edge (`QueueReader`) and the command line (`describe`).
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from typing import Any, Final, NamedTuple, Self, TypeVar
+
+import structlog
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka.errors import KafkaError
+
+from liveroom import metric_catalog, topics
+from liveroom.fencing import NOBODY, Read, Ruling, Steps, find_ruling, judging_start, stamp_of, validate
+from liveroom.kafka import TopicReader, client_arguments, close_consumer, topic_name
+from liveroom.kinds import RecordType
+from liveroom.records.broadcast import Batch, Claim, SnapshotChunk, decode_anchor, decode_broadcast, decode_traces
+from liveroom.records.codec import NO_OFFSET, BadRecordError
+from liveroom.registry import Metrics
+from liveroom.settings import KafkaSettings
+from liveroom.waiting import PassingError
+
+READ_TIMEOUT_S: Final = 5.0
+RETRY_S: Final = 0.2
+REQUEST_TIMEOUT_MS: Final = 1500  # short: a broker that hangs is asked in vain, and the next attempt asks another
+T = TypeVar("T")
+D = TypeVar("D", Claim, SnapshotChunk)
+log = structlog.get_logger()
+
+
+class LogReadError(PassingError):
+    """A range of the log that could not be read: it was cut away meanwhile, or the brokers do not answer."""
+
+
+class LogReader:
+    """Reads ranges of one partition of `broadcast`. One connection, for as long as the block runs."""
+
+    def __init__(self, settings: KafkaSettings, partition: int) -> None:
+        self._settings = settings
+        self._tp = TopicPartition(topic_name(settings, topics.BROADCAST), partition)
+        self._inner: AIOKafkaConsumer | None = None
+        self._at = NO_OFFSET
+
+    async def __aenter__(self) -> Self:
+        inner = AIOKafkaConsumer(
+            **client_arguments(self._settings) | {"request_timeout_ms": REQUEST_TIMEOUT_MS},
+            group_id=None,
+            enable_auto_commit=False,
+            auto_offset_reset="none",
+            fetch_max_wait_ms=100,
+            max_partition_fetch_bytes=4 * 1024 * 1024,
+        )
+        try:
+            await inner.start()
+        except BaseException:
+            await close_consumer(inner)
+            raise
+        inner.assign([self._tp])
+        self._inner = inner
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._inner is not None:
+            await close_consumer(self._inner)
+
+    def _client(self) -> AIOKafkaConsumer:
+        if self._inner is None:
+            raise RuntimeError("not opened")
+        return self._inner
+
+    async def bounds(self) -> tuple[int, int]:
+        """Return the first offset that is kept, and the one behind the last."""
+        inner = self._client()
+        async with asyncio.timeout(READ_TIMEOUT_S):
+            starts, ends = await inner.beginning_offsets([self._tp]), await inner.end_offsets([self._tp])
+        return starts[self._tp], ends[self._tp]
+
+    async def offset_since(self, at_ms: int) -> int | None:
+        """Return the first offset written at that time or later (the brokers' clock); None: nothing has been since."""
+        inner = self._client()
+        async with asyncio.timeout(READ_TIMEOUT_S):
+            found = (await inner.offsets_for_times({self._tp: max(0, at_ms)}))[self._tp]
+        return None if found is None else int(found.offset)
+
+    async def read(self, start: int, stop: int) -> list[tuple[int, bytes]]:
+        """Return records from `start` on and before `stop`, at least one."""
+        inner = self._client()
+        if self._at != start:
+            inner.seek(self._tp, start)
+            self._at = start
+        end = time.monotonic() + READ_TIMEOUT_S
+        while time.monotonic() < end:
+            fetched = await inner.getmany(self._tp, timeout_ms=500)
+            records: list[ConsumerRecord] = fetched.get(self._tp, [])
+            if records:
+                self._at = records[-1].offset + 1
+                wanted = [(record.offset, record.value or b"") for record in records if record.offset < stop]
+                if not wanted:
+                    raise LogReadError(f"offsets {start} to {stop} are gone: the log goes on at {records[0].offset}")
+                return wanted
+        raise LogReadError(f"nothing at offset {start} within {READ_TIMEOUT_S} s")
+
+    async def drive(self, steps: Steps[T], answer: Callable[[Any], Awaitable[Any]] | None = None, *, asked: object = None) -> T:
+        """Run a walk over the log: its `Read`s are answered from the log, anything else by awaiting `answer`.
+
+        `asked`: what a walk that was begun elsewhere waits for.
+        """
+        try:
+            while True:
+                if asked is None:
+                    asked = next(steps)
+                elif isinstance(asked, Read):
+                    asked = steps.send(await self.read(asked.start, asked.stop))
+                elif answer is not None:
+                    asked = steps.send(await answer(asked))
+                else:
+                    raise TypeError(f"nobody answers {asked!r}")
+        except StopIteration as done:
+            result: T = done.value
+            return result
+
+
+class QueueReader:
+    """Gives a gateway every valid batch from now on. What deposed owners wrote is passed over and counted."""
+
+    def __init__(self, settings: KafkaSettings, metrics: Metrics) -> None:
+        self._settings = settings
+        self._reader = TopicReader(settings, topics.BROADCAST, metrics)
+        self._rulings: dict[int, Ruling] = {}
+        self._next: dict[int, int] = {}
+        self._is_open = False
+        self._void = metrics.counter(metric_catalog.VOID_RECORDS)
+        self._read_bytes = metrics.counter(metric_catalog.READ_BYTES)
+        self._metrics = metrics
+
+    async def start(self) -> None:
+        """Connect, and find out who rules each partition. Where that fails, another call goes on with what is missing."""
+        if not self._is_open:
+            await self._reader.start()
+            self._is_open = True
+        limit = asyncio.Semaphore(8)
+
+        async def find(partition: int, stop: int) -> None:
+            async with limit:
+                await self._find_ruling(partition, stop)
+
+        missing = {tp: stop for tp, stop in self._reader.positions.items() if tp.partition not in self._next}
+        found = await asyncio.gather(*(find(tp.partition, stop) for tp, stop in missing.items()), return_exceptions=True)
+        for error in found:
+            if error is not None:
+                raise error
+
+    async def _find_ruling(self, partition: int, stop: int) -> None:
+        async with LogReader(self._settings, partition) as reader:
+            start, _ = await reader.bounds()
+            self._rulings[partition] = await reader.drive(find_ruling(start, stop))
+            self._next[partition] = stop
+
+    async def stop(self) -> None:
+        """Disconnect."""
+        await self._reader.stop()
+
+    def next_offset(self, partition: int) -> int:
+        """Return the offset behind the last record of a partition that was given."""
+        return self._next[partition]
+
+    async def batches(self) -> AsyncIterator[tuple[int, int, Batch]]:
+        """Give (partition, offset, batch) for ever."""
+        async for partition, records in self._reader.read():
+            if records and records[0].offset != self._next[partition]:
+                await self._find_again(partition, records[0].offset)
+            for record in records:
+                self._next[partition] = record.offset + 1
+                if (batch := self._valid_batch(partition, record)) is not None:
+                    yield partition, record.offset, batch
+
+    async def _find_again(self, partition: int, offset: int) -> None:
+        """Find out who rules before `offset`: what lay before it was cut away unread, perhaps with a claim."""
+        while True:
+            try:
+                await self._find_ruling(partition, offset)
+            except (KafkaError, LogReadError, OSError) as error:
+                log.warning("ruling_unknown", partition=partition, error=repr(error))
+                await asyncio.sleep(RETRY_S)
+            else:
+                return
+
+    def _valid_batch(self, partition: int, record: ConsumerRecord) -> Batch | None:
+        value: bytes = record.value or b""
+        self._read_bytes.inc(len(value))
+        stamp = stamp_of(value)
+        if stamp is not None:
+            self._rulings[partition], is_valid = validate(self._rulings.get(partition, NOBODY), stamp, record.offset)
+            if not is_valid:
+                self._void.inc()
+                return None
+            if stamp.type is not RecordType.BATCH:
+                return None
+        try:
+            batch = decode_broadcast(value)
+        except BadRecordError as error:
+            self._metrics.counter(metric_catalog.BAD_RECORDS, topics.BROADCAST.name, error.reason.value).inc()
+            log.error("bad_record", partition=partition, offset=record.offset, error=str(error))  # noqa: TRY400
+            return None
+        if not isinstance(batch, Batch):
+            return None
+        return batch._replace(traces=decode_traces(record.headers)) if record.headers else batch
+
+
+class Snapshot(NamedTuple):
+    """The newest complete snapshot of a partition: where its first chunk lies, when it was written, its size in the log.
+
+    `at_ms` and `size_bytes` None: retention has taken it, or (the size alone) not all of it came with one fetch.
+    """
+
+    offset: int
+    at_ms: int | None
+    size_bytes: int | None
+
+
+class Description(NamedTuple):
+    """A partition of the queue as it stands, kept from `start` to before `end`.
+
+    `epoch`, `instance`, `claimed_ms`: of the ruling claim, as last renewed; None: nobody rules. `uplink_next`: how far the
+    newest valid record is; None: no valid record says so. `is_last_void`: whether the last record is void; None: there is none.
+    """
+
+    partition: int
+    start: int
+    end: int
+    epoch: int | None = None
+    instance: str | None = None
+    claimed_ms: int | None = None
+    uplink_next: int | None = None
+    snapshot: Snapshot | None = None
+    is_last_void: bool | None = None
+
+
+async def describe(settings: KafkaSettings, partitions: Iterable[int]) -> Sequence[Description]:
+    """Return how each partition of the queue stands: its owner, epoch, place in the uplink, newest snapshot, last record."""
+    limit = asyncio.Semaphore(4)
+
+    async def one(partition: int) -> Description:
+        async with limit, LogReader(settings, partition) as reader:
+            start, end = await reader.bounds()
+            return await _describe(reader, Description(partition, start, end))
+
+    return await asyncio.gather(*(one(partition) for partition in partitions))
+
+
+async def _describe(reader: LogReader, bare: Description) -> Description:
+    """Judge a partition from where that can be begun, and note what the last valid record of each type says."""
+    ruling, claim, anchor, chunks, is_last_void = NOBODY, None, None, _Chunks(), None
+    at = await reader.drive(judging_start(bare.start, bare.end))
+    while at < bare.end:
+        records = await reader.read(at, bare.end)
+        for offset, value in records:
+            stamp = stamp_of(value)
+            is_last_void = True
+            if stamp is None:
+                continue
+            ruling, is_valid = validate(ruling, stamp, offset)
+            is_last_void = not is_valid
+            if not is_valid:
+                continue
+            if stamp.type is RecordType.CLAIM:
+                claim = _decoded(value, Claim)
+                continue
+            anchor = decode_anchor(value)
+            if stamp.type is RecordType.SNAPSHOT:
+                chunks.take(offset, _decoded(value, SnapshotChunk))
+        at = records[-1][0] + 1
+    newest = chunks.newest
+    if newest is None and anchor is not None and anchor.snapshot_offset != NO_OFFSET:
+        newest = await _snapshot_at(reader, anchor.snapshot_offset, bare)
+    return bare._replace(
+        epoch=ruling.epoch or None,
+        instance=claim.instance if claim else None,
+        claimed_ms=claim.at_ms if claim else None,
+        uplink_next=anchor.uplink_next if anchor and anchor.uplink_next != NO_OFFSET else None,
+        snapshot=newest,
+        is_last_void=is_last_void,
+    )
+
+
+async def _snapshot_at(reader: LogReader, offset: int, kept: Description) -> Snapshot:
+    """Return what one fetch tells of the snapshot that a valid record names."""
+    if offset < kept.start:
+        return Snapshot(offset, None, None)
+    chunks = _Chunks()
+    for at, value in await reader.read(offset, kept.end):
+        if (chunk := _decoded(value, SnapshotChunk)) is not None and chunks.newest is None:
+            chunks.take(at, chunk)
+    return chunks.newest or Snapshot(offset, chunks.at_ms, None)
+
+
+class _Chunks:
+    """Puts the chunks of snapshots together, as far as a description needs them."""
+
+    def __init__(self) -> None:
+        self.newest: Snapshot | None = None
+        self.at_ms: int | None = None
+        self._id = self._parts = self._offset = self._size_bytes = 0
+
+    def take(self, offset: int, chunk: SnapshotChunk | None) -> None:
+        """Take the next chunk that lies in the log."""
+        if chunk is None:
+            return
+        if chunk.part == 0:
+            self._id, self._parts, self._offset, self._size_bytes = chunk.snapshot_id, 0, offset, 0
+            self.at_ms = chunk.at_ms
+        if chunk.snapshot_id != self._id or chunk.part != self._parts:
+            return  # written twice, or its beginning is not here
+        self._parts += 1
+        self._size_bytes += len(chunk.data)
+        if self._parts == chunk.parts:
+            self.newest = Snapshot(self._offset, self.at_ms, self._size_bytes)
+
+
+def _decoded(value: bytes, kind: type[D]) -> D | None:
+    """Decode a record as one of its kind; None where its stamp can be read and the rest cannot."""
+    try:
+        record = decode_broadcast(value)
+    except BadRecordError:
+        return None
+    return record if isinstance(record, kind) else None

@@ -1,0 +1,238 @@
+"""The small commands, and every command's help."""
+
+import asyncio
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import aiohttp
+import msgspec
+import pytest
+from rich.table import Table
+from typer.testing import CliRunner
+
+from cli import topics as topics_command
+from cli.commands import app
+from cli.watch import Teller, line_of
+from devstack.processes import ROOT, System
+from liveroom.broadcast_log import Description, Snapshot
+from liveroom.closecodes import TABLE
+from liveroom.kafka import ensure_topics
+from liveroom.kinds import Kind
+from liveroom.settings import KafkaSettings
+from liveroom.topics import partition_of
+from liveroom.wire import Message
+from tests.tokens import verify_user
+from viewer.client import Accepted, Sender
+from viewer.session import Counts, Delivered, Ended, Entered, Hole, Lost, Progress
+
+KEY = "k" * 64
+COMMANDS = (
+    "demo",
+    "up",
+    "doctor",
+    "replay",
+    "watch",
+    "send",
+    "simulate",
+    "pool",
+    "top",
+    "canary",
+    "loadtest",
+    "loadtest",
+    "token",
+    "topics",
+)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIVEROOM_RUNTIME_DIR", str(tmp_path / "run"))
+    for name in ("KAFKA_BOOTSTRAP", "LIVEROOM_INGRESS_URL", "LIVEROOM_SCHEDULER_URL", "LIVEROOM_TOKEN_KEY", "LIVEROOM_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def message(kind: Kind, data: bytes, n: int = 1) -> Message:
+    return Message(7, kind, "i", "u1", 0, name="Ann", n=n, data=msgspec.Raw(data))
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command: str) -> None:
+    result = CliRunner().invoke(app, [command, "--help"])
+    assert result.exit_code == 0
+    assert len(result.output.splitlines()) > 5
+
+
+def test_the_commands_are_these() -> None:
+    assert {command.callback.__name__ for command in app.registered_commands if command.callback} == set(COMMANDS)
+
+
+def test_the_help_is_quick_to_import() -> None:
+    code = "import sys, cli.commands; print(*[m for m in ('aiokafka', 'aiohttp', 'psutil') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
+
+
+def test_a_token_is_printed() -> None:
+    result = CliRunner().invoke(
+        app, ["token", "--user", "ann", "--role", "moderator", "--room", "a", "--room", "b", "--token-key", KEY]
+    )
+    assert result.exit_code == 0
+    user = verify_user(result.output.strip(), KEY.encode())
+    assert (user.id, user.role.value, user.rooms) == ("ann", "moderator", ("a", "b"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        pytest.param(["send", "r", "hi"], "liveroom demo", id="nothing runs"),
+        pytest.param(["send", "a b", "hi"], "is no room", id="no room"),
+        pytest.param(["send", "r", "x" * 201, "--ingress", "http://x", "--token", "t"], "200 characters", id="too long"),
+        pytest.param(["send", "r", "hi", "--ingress", "http://x"], "--token-key", id="no key"),
+        pytest.param(["watch", "r"], "no scheduler", id="no scheduler"),
+        pytest.param(["topics"], "no Kafka", id="no Kafka"),
+        pytest.param(["token", "--user", "a b", "--token-key", KEY], "no user id", id="no user"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line_that_says_what_to_do(arguments: list[str], words: str) -> None:
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 2
+    assert result.stderr.startswith("liveroom: ")
+    assert words in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_an_ingress_that_is_not_there_is_an_unknown_outcome(unused_tcp_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("viewer.client.RETRIES", 0)
+    url = f"http://127.0.0.1:{unused_tcp_port}"
+    result = CliRunner().invoke(app, ["send", "r", "hi", "--ingress", url, "--token-key", KEY])
+    assert result.exit_code == 1
+    assert result.output.startswith("unknown, it may have been written: ")
+
+
+@pytest.mark.parametrize(
+    ("shown", "line"),
+    [
+        pytest.param(message(Kind.DANMAKU, b'{"text":"\xe5\xbc\xb9\xe5\xb9\x95"}', 3), "     7  Ann: 弹幕 x3", id="danmaku"),
+        pytest.param(
+            message(Kind.GIFT, b'{"gift":"rose","count":2,"combo":3}'), "     7  Ann gives 2 rose, combo 3", id="gift"
+        ),
+        pytest.param(
+            message(Kind.DANMAKU, b'{"text":"a\\u001b[2Jb\\n\xe3\x80\x80c"}'),
+            "     7  Ann: a\N{REPLACEMENT CHARACTER}[2Jb\N{REPLACEMENT CHARACTER}\N{IDEOGRAPHIC SPACE}c",
+            id="control characters",
+        ),
+        pytest.param(message(Kind.GOODS, b'{"id":1}'), "     7  Ann goods {'id': 1}", id="another kind"),
+    ],
+)
+def test_a_message_is_a_line(shown: Message, line: str) -> None:
+    assert line_of(shown) == line
+
+
+async def test_a_watch_prints_what_is_for_people() -> None:
+    lines: list[str] = []
+    teller = Teller(as_json=False, out=lines.append)
+    for effect in (
+        Entered("r", 1, 2, 3),
+        Progress("r", 1, 2, first=True),
+        Delivered("r", 1, message(Kind.DANMAKU, b'{"text":"hi"}')),
+        Counts("r", 12_000, None),
+        Hole("r", 1, 2, 5),
+        Lost("r", 1, 2, 5),
+        Ended(TABLE[4003]),
+    ):
+        teller.tell(effect)
+    assert lines == [
+        "-- in room r",
+        "     7  Ann: hi",
+        "-- 12,000 likes",
+        "-- 3 gifts or notices were missed",
+        "-- the connection ended for good: banned",
+    ]
+    assert teller.ended.is_set()
+
+
+async def test_a_watch_as_json_prints_messages_only() -> None:
+    lines: list[str] = []
+    teller = Teller(as_json=True, out=lines.append)
+    teller.tell(Entered("r", 1, 2, 3))
+    teller.gone()
+    teller.tell(Delivered("r", 1, message(Kind.DANMAKU, b'{"text":"hi"}')))
+    assert [msgspec.json.decode(line)["data"] for line in lines] == [{"text": "hi"}]
+
+
+def cells(shown: Table) -> list[list[str]]:
+    """Return a table's cells, row by row."""
+    return [list(row) for row in zip(*(column.cells for column in shown.columns), strict=True)]
+
+
+def test_tables_show_what_is_there_and_what_is_not() -> None:
+    found = topics_command.Survey(
+        {
+            "broadcast": [topics_command.Extent(0, 0, 0), topics_command.Extent(1, 5, 9), topics_command.Extent(2, 5, 9)],
+            "uplink": [topics_command.Extent(0, 0, 3), topics_command.Extent(1, 0, 12_000)],
+        },
+        [
+            Description(0, 0, 0),
+            Description(1, 5, 9, 1_790_000_000, "b-1", 1000, 11_000, Snapshot(6, 2000, 12_345), is_last_void=False),
+            Description(2, 5, 9, None, None, None, 4, Snapshot(1, None, None), is_last_void=True),
+        ],
+    )
+    topics = topics_command.topics_table(found, KafkaSettings(bootstrap="x:1"))
+    assert list(topics.columns[3].cells)[:3] == ["2", "3", "not made yet"]
+    assert list(topics.columns[2].cells)[:4] == ["1 d", "1 d", "compacted, for good", "10 min"]
+    assert cells(topics_command.partitions_table(found, 3500)) == [
+        ["0", "0..0", "nobody", "-", "-", "-", "-", "-", "-", "-", "none"],
+        ["1", "5..9", "b-1", "1,790,000,000", "2.5 s", "11,000", "1,000", "6", "1.5 s", "12.3 kB", "valid"],
+        ["2", "5..9", "nobody", "-", "-", "4", "-", "1", "-", "-", "void"],
+    ]
+
+
+@pytest.mark.kafka
+async def test_a_real_cluster_is_surveyed(kafka_settings: KafkaSettings) -> None:
+    assert (await topics_command.look(kafka_settings)).partitions == {}
+    assert await topics_command.survey(kafka_settings) == topics_command.Survey({}, [])
+    await ensure_topics(kafka_settings)
+    found = await topics_command.survey(kafka_settings)
+    assert len(found.extents["uplink"]) == kafka_settings.partitions
+    assert found.queue == [Description(partition, 0, 0) for partition in range(kafka_settings.partitions)]
+
+
+@pytest.mark.kafka
+async def test_who_rules_a_running_system_and_how_far_it_is_behind_is_printed(kafka_bootstrap: str) -> None:
+    prefix, partitions = f"t{secrets.token_hex(4)}.", 2
+    quick = {"SNAPSHOT_INTERVAL_S": "1"}
+    async with (
+        System(kafka_bootstrap, prefix=prefix, partitions=partitions, edges=1, settings=quick) as system,
+        aiohttp.ClientSession() as http,
+    ):
+        sender = Sender(system.ingress_url, system.token("giver"), http)
+        rooms = {partition_of(f"room-{number}", partitions): f"room-{number}" for number in range(20)}
+        for room in rooms.values():
+            assert isinstance(await sender.gift(room, "rose"), Accepted)
+        settings = KafkaSettings(bootstrap=kafka_bootstrap, prefix=prefix, partitions=partitions)
+
+        async def printed() -> list[list[str]]:
+            return cells(topics_command.partitions_table(await topics_command.survey(settings), time.time_ns() // 1_000_000))
+
+        rows: list[list[str]] = []
+        async with asyncio.timeout(20):
+            while not rows or any(row[6] != "0" or row[7] == "-" for row in rows):
+                rows = await printed()
+        for row in rows:
+            assert row[2:4] == ["broadcaster-1", "1"]
+            assert row[5:7] == ["1", "0"]
+            assert row[10] == "valid"
+        system.broadcasters[0].kill(signal.SIGSTOP)
+        for room in rooms.values():
+            assert isinstance(await sender.gift(room, "rose"), Accepted)
+        assert [row[5:7] for row in await printed()] == [["1", "1"], ["1", "1"]]
+        output = await asyncio.to_thread(
+            CliRunner().invoke, app, ["topics", "--kafka", kafka_bootstrap, "--prefix", prefix, "--partitions", "2"]
+        )
+        system.broadcasters[0].kill(signal.SIGCONT)
+    assert output.exit_code == 0
+    assert output.output.count("broadcaster-1") == partitions

@@ -1,0 +1,127 @@
+"""A gateway's public port without a queue: tests hand it batches, and speak to it with a client that is not ours."""
+
+import asyncio
+import contextlib
+import json
+import ssl
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosedError
+from websockets.typing import Subprotocol
+
+from edge.drain import Drain
+from edge.fanout import drive
+from edge.gateway import Gateway
+from edge.hub import Hub
+from edge.keepalive import KeepAlive
+from edge.upgrade import Upgrades
+from liveroom.moderation import Rules
+from liveroom.records.broadcast import Anchor, Batch, NoticeEntry, RoomEntry, RoomFlags, decode_broadcast, encode_batch
+from liveroom.service import Runtime
+from liveroom.settings import EdgeSettings
+from liveroom.tickets import ENTRY, Ticket, User, sign
+from liveroom.topics import room_hash
+from liveroom.web import serve
+from liveroom.wire import SUBPROTOCOL, BatchHeader, pack_payload
+
+KEYS = {"k2": "b" * 32, "k1": "a" * 32}
+GENERATION = 77
+
+
+@dataclass
+class Edge:
+    """A running edge without a queue: tests hand it batches."""
+
+    gateway: Gateway
+    keepalive: KeepAlive
+    drain: Drain
+    port: int
+
+    def ticket(self, user: str | User = "u1", *, key_id: str = "k2", **changes: Any) -> str:
+        fields: dict[str, Any] = {
+            "purpose": ENTRY,
+            "user": user if isinstance(user, User) else User(user),
+            "expires_ms": int(time.time() * 1000) + 60_000,
+            "nonce": "n",
+            "gateways": (("e1", GENERATION),),
+        }
+        return sign(Ticket(**fields | changes), key_id, KEYS.get(key_id, "c" * 32).encode())
+
+    def url(self, ticket: str) -> str:
+        return f"ws://127.0.0.1:{self.port}/v1/live?ticket={ticket}"
+
+    def connect(self, ticket: str | None = None, **options: Any) -> connect:
+        return connect(
+            self.url(self.ticket() if ticket is None else ticket), subprotocols=[Subprotocol(SUBPROTOCOL)], **options
+        )
+
+    async def notify(self, room: str, user: str, text: bytes) -> None:
+        """Deliver a notice to one user."""
+        notice = NoticeEntry(room_hash(room), room_hash(user), len(text)), text
+        batch = decode_broadcast(encode_batch(1, b"o" * 16, Anchor(0, 0, -1), 0, 1, 1, [], [notice]))
+        assert isinstance(batch, Batch)
+        await drive(self.gateway.hub.deliver(batch, 0, 1, time.monotonic()))
+
+    async def deliver(
+        self, room: str, lines: list[bytes], first: int = 1, *, reliable: bool = False, clears: bool = False
+    ) -> None:
+        """Deliver a batch of one room; `clears`: there is a `clear` in it."""
+        last = first + len(lines) - 1
+        payload = pack_payload(
+            BatchHeader(room, 3, (first, last), 0, at=1), lines if reliable else [], [] if reliable else lines
+        )
+        flags = (RoomFlags.DEFLATED if payload.deflated else 0) | (RoomFlags.CLEAR if clears else 0)
+        entry = RoomEntry(room_hash(room), first, last, 0, len(lines), 0, len(payload.data), payload.reliable_size, 3, flags)
+        batch = decode_broadcast(encode_batch(1, b"o" * 16, Anchor(0, 0, -1), 0, 1, 1, [(entry, payload.data)]))
+        assert isinstance(batch, Batch)
+        delivered = await drive(self.gateway.hub.deliver(batch, 0, 1, time.monotonic()))
+        self.gateway.on_snapshots(delivered.with_snapshot)
+
+
+def settings_of(**changes: Any) -> EdgeSettings:
+    return EdgeSettings(instance="e1", ticket_keys=KEYS, drain_s=1, **changes)
+
+
+@asynccontextmanager
+async def running(settings: EdgeSettings, *, tls: ssl.SSLContext | None = None) -> AsyncIterator[Edge]:
+    """Serve while the block runs."""
+    runtime = Runtime("edge")
+    gateway = Gateway(settings, Hub(), Rules(), runtime.metrics, GENERATION)
+    upgrades = Upgrades(gateway, runtime)
+    upgrades.use(settings.read_ticket_keys())
+    keepalive = KeepAlive(gateway, upgrades)
+    async with serve(upgrades.app, "127.0.0.1", 0, shutdown_timeout_s=0.2, tls=tls) as (runner, port):
+        keeper = asyncio.create_task(keepalive.run(lambda: runner.server.connections if runner.server else ()))
+        yield Edge(gateway, keepalive, Drain(gateway), port)
+        keeper.cancel()
+        for member in list(gateway.members):
+            member.abort()
+
+
+def line(seq: int, text: str = "hi") -> bytes:
+    return json.dumps({"seq": seq, "kind": "danmaku", "id": f"i{seq}", "user": "u", "at": 1, "data": {"text": text}}).encode()
+
+
+async def ask(socket: ClientConnection, **frame: Any) -> dict[str, Any]:
+    await socket.send(json.dumps(frame))
+    return await told(socket)
+
+
+async def told(socket: ClientConnection) -> dict[str, Any]:
+    text = await asyncio.wait_for(socket.recv(), 5)
+    frame: dict[str, Any] = json.loads(str(text).split("\n")[0])
+    return frame
+
+
+async def close_code(socket: ClientConnection) -> int | None:
+    async with asyncio.timeout(5):
+        with contextlib.suppress(ConnectionClosedError):
+            async for _ in socket:
+                pass
+        await socket.wait_closed()
+    return socket.close_code

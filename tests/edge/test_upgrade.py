@@ -1,0 +1,56 @@
+"""Who is let in to a gateway and who is refused, spoken to by a client that is not ours (`websockets`)."""
+
+import json
+from typing import Any
+
+import aiohttp
+import pytest
+from websockets.exceptions import InvalidStatus
+
+from tests.edge.harness import GENERATION, Edge, told
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "code"),
+    [
+        pytest.param({"expires_ms": 1}, 401, "ticket_expired", id="expired"),
+        pytest.param({"gateways": (("e2", GENERATION),)}, 401, "ticket_invalid", id="other gateway"),
+        pytest.param({"gateways": (("e1", GENERATION - 1),)}, 401, "ticket_invalid", id="before the restart"),
+        pytest.param({"purpose": "other"}, 401, "ticket_invalid", id="for another purpose"),
+        pytest.param({"key_id": "k9"}, 401, "ticket_invalid", id="unknown key"),
+    ],
+)
+async def test_a_ticket_that_is_not_for_this_gateway_is_refused(
+    edge: Edge, changes: dict[str, Any], status: int, code: str
+) -> None:
+    with pytest.raises(InvalidStatus) as refused:
+        await edge.connect(edge.ticket(**changes))
+    assert refused.value.response.status_code == status
+    assert json.loads(refused.value.response.body or b"")["code"] == code
+
+
+async def test_an_older_key_still_verifies(edge: Edge) -> None:
+    async with edge.connect(edge.ticket(key_id="k1")) as socket:
+        assert (await told(socket))["t"] == "hello"
+
+
+@pytest.mark.parametrize(
+    ("edge", "headers", "status", "code"),
+    [
+        pytest.param({"max_connections": 1}, {}, 503, "full", id="full"),
+        pytest.param({"origins": ("https://a.example",)}, {"Origin": "https://b.example"}, 403, "origin", id="origin"),
+    ],
+    indirect=["edge"],
+)
+async def test_who_may_not_come_is_told_why(edge: Edge, headers: dict[str, str], status: int, code: str) -> None:
+    async with edge.connect():
+        with pytest.raises(InvalidStatus) as refused:
+            await edge.connect(additional_headers=headers)
+    assert refused.value.response.status_code == status
+    assert json.loads(refused.value.response.body or b"")["code"] == code
+
+
+async def test_a_plain_request_is_told_to_upgrade(edge: Edge) -> None:
+    async with aiohttp.ClientSession() as http, http.get(f"http://127.0.0.1:{edge.port}/v1/live") as answer:
+        assert answer.status == 426
+        assert (await answer.json(content_type=None))["code"] == "upgrade_required"

@@ -1,0 +1,79 @@
+"""Who may send what, and who may give which command in which room."""
+
+from collections.abc import Callable, Iterable
+
+import pytest
+
+from ingress.permissions import INTERACTIONS, Command, Interaction, check_host, check_sender
+from liveroom.errors import Code, ProblemError
+from liveroom.kinds import Role
+from liveroom.tickets import User
+
+LIKE = next(interaction for interaction in INTERACTIONS if interaction.path == "likes")
+MAY_SEND = {
+    "danmaku": {Role.VIEWER, Role.STREAMER, Role.MODERATOR, Role.OPERATOR, Role.SERVICE},
+    "gifts": {Role.VIEWER, Role.STREAMER, Role.MODERATOR, Role.OPERATOR, Role.SERVICE},
+    "likes": {Role.VIEWER, Role.STREAMER, Role.MODERATOR, Role.OPERATOR, Role.SERVICE},
+    "custom": {Role.VIEWER, Role.STREAMER, Role.MODERATOR, Role.OPERATOR, Role.SERVICE},
+    "announcements": {Role.STREAMER, Role.MODERATOR, Role.OPERATOR},
+    "red-packets": {Role.STREAMER, Role.OPERATOR, Role.SERVICE},
+    "coupons": {Role.STREAMER, Role.OPERATOR, Role.SERVICE},
+    "goods": {Role.STREAMER, Role.OPERATOR, Role.SERVICE},
+    "enters": {Role.OPERATOR, Role.SERVICE},
+    "leaves": {Role.OPERATOR, Role.SERVICE},
+}
+
+
+def code_of(check: Callable[[], None]) -> Code | None:
+    try:
+        check()
+    except ProblemError as problem:
+        return problem.code
+    return None
+
+
+def refusal(user: User, room: str = "r1", interactions: Iterable[Interaction] = (LIKE,)) -> Code | None:
+    return code_of(lambda: check_sender(user, room, interactions))
+
+
+@pytest.mark.parametrize("role", list(Role), ids=lambda role: role.value)
+@pytest.mark.parametrize("interaction", INTERACTIONS, ids=lambda interaction: interaction.path)
+def test_each_role_may_send_only_its_kinds(interaction: Interaction, role: Role) -> None:
+    assert refusal(User("u", role), interactions=[interaction]) is (
+        None if role in MAY_SEND[interaction.path] else Code.FORBIDDEN
+    )
+
+
+def test_of_many_interactions_each_must_be_allowed() -> None:
+    assert refusal(User("u", Role.STREAMER), interactions=INTERACTIONS) is Code.FORBIDDEN
+    assert refusal(User("u", Role.OPERATOR), interactions=INTERACTIONS) is None
+
+
+@pytest.mark.parametrize("room", ["", "a b", "a" * 65, "ä", "a/b", "a.b", "r\n", "\ud800"])
+def test_a_room_that_is_no_room_is_refused(room: str) -> None:
+    assert refusal(User("u"), room) is Code.ROOM_INVALID
+    assert refusal(User("g", Role.GUEST), room) is Code.ROOM_INVALID, "the room is looked at before the role"
+
+
+def test_a_token_for_rooms_is_good_for_these_alone() -> None:
+    user = User("u", Role.OPERATOR, rooms=("r1", "r2"))
+    assert refusal(user, "r2") is None
+    assert refusal(user, "r3") is Code.FORBIDDEN
+
+
+@pytest.mark.parametrize(
+    ("user", "room", "command", "code"),
+    [
+        pytest.param(User("m", Role.MODERATOR), "r1", Command.BAN, None, id="a moderator"),
+        pytest.param(User("m", Role.MODERATOR, rooms=("r1",)), "r2", Command.BAN, Code.FORBIDDEN, id="of another room"),
+        pytest.param(User("v"), "r1", Command.BAN, Code.FORBIDDEN, id="a viewer"),
+        pytest.param(User("m", Role.MODERATOR), "r1", Command.DISSOLVE, Code.FORBIDDEN, id="what only owners may"),
+        pytest.param(User("m", Role.MODERATOR), "a b", Command.BAN, Code.ROOM_INVALID, id="no room"),
+        pytest.param(User("o", Role.OPERATOR), None, Command.ANNOUNCE, None, id="an operator, in no room"),
+        pytest.param(User("s", Role.STREAMER), None, Command.ANNOUNCE, Code.FORBIDDEN, id="a streamer, in no room"),
+    ],
+)
+def test_a_command_is_for_its_roles_and_the_rooms_of_the_token(
+    user: User, room: str | None, command: Command, code: Code | None
+) -> None:
+    assert code_of(lambda: check_host(user, room, command)) is code
