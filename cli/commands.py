@@ -7,14 +7,13 @@ of its noun and is imported only when it runs, so that `liveroom --help` is quic
 import asyncio
 import sys
 from collections.abc import Coroutine
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
+from cli.choices import PoolAct, Ramp, RoleName
 from liveroom import __version__
-from liveroom.kinds import Role
 
 app: Final = typer.Typer(
     name="liveroom",
@@ -62,33 +61,6 @@ RoomArgument = Annotated[str, typer.Argument(metavar="ROOM", help="1 to 64 of A-
 
 VIEWERS: Final = 50
 SURGE_VIEWERS: Final = 400
-
-
-class Act(StrEnum):
-    """What `liveroom pool` does."""
-
-    SHOW = "show"
-    PAUSE = "pause"
-    RESUME = "resume"
-    DECISIONS = "decisions"
-
-
-class Ramp(StrEnum):
-    """What `liveroom loadtest` raises."""
-
-    VIEWERS = "viewers"
-    JOINS = "joins"
-    BYTES = "bytes"
-
-
-class RoleName(StrEnum):
-    """The roles as the command line takes them."""
-
-    VIEWER = Role.VIEWER.value
-    STREAMER = Role.STREAMER.value
-    MODERATOR = Role.MODERATOR.value
-    OPERATOR = Role.OPERATOR.value
-    SERVICE = Role.SERVICE.value
 
 
 def _version(wanted: bool) -> None:
@@ -448,7 +420,7 @@ def top(
 
 @app.command()
 def pool(
-    act: Annotated[Act, typer.Argument(metavar="[show|pause|resume|decisions]", help="default: show")] = Act.SHOW,
+    act: Annotated[PoolAct, typer.Argument(metavar="[show|pause|resume|decisions]", help="default: show")] = PoolAct.SHOW,
     user: Annotated[str, typer.Option(metavar="ID", help="do it as this operator")] = "operator",
     autoscaler: Autoscaler = "",
     token_key: TokenKey = "",

@@ -8,7 +8,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from cli.commands import Act
+from cli.choices import PoolAct
 from cli.endpoints import Target, make_user, need_autoscaler
 from cli.pool_client import Noted, PoolEye, State
 from liveroom.kinds import Role
@@ -16,21 +16,21 @@ from liveroom.kinds import Role
 SHOWN: Final = 12
 
 
-async def run_pool(act: Act, target: Target, user: str) -> int:
+async def run_pool(act: PoolAct, target: Target, user: str) -> int:
     """Do it and show what is."""
     url = need_autoscaler(target)
     token = target.token_for(make_user(user, Role.OPERATOR.value))
     console = Console()
     async with aiohttp.ClientSession() as http:
         eye = PoolEye(http, url, token)
-        if act is Act.DECISIONS:
+        if act is PoolAct.DECISIONS:
             console.print(_decisions(await eye.decisions()))
             return 0
-        state = await {Act.SHOW: eye.look, Act.PAUSE: eye.pause, Act.RESUME: eye.resume}[act]()
+        state = await {PoolAct.SHOW: eye.look, PoolAct.PAUSE: eye.pause, PoolAct.RESUME: eye.resume}[act]()
         for line in _summary(state):
             console.print(line, markup=False, highlight=False)
         console.print(_gateways(state))
-        if act is Act.SHOW and state.leading:
+        if act is PoolAct.SHOW and state.leading:
             console.print(_decisions((await eye.decisions())[:SHOWN]))
     return 0
 

@@ -1,7 +1,7 @@
 """`liveroom loadtest`: how much one gateway carries on this machine, and the limits file that follows.
 
 Owns the ramps: load is raised step by step until an objective breaks, several times over. What is loaded and measured is
-`laboratory`'s, what a knee is `knee`'s, what is written `loadreport`'s. Touches no system that runs already.
+`rig`'s, what a knee is `knee`'s, what is written `report`'s. Touches no system that runs already.
 """
 
 import asyncio

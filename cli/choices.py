@@ -1,0 +1,32 @@
+"""What some options are chosen from. Imported by `commands` at every start, so it imports nothing that is slow."""
+
+from enum import StrEnum
+
+from liveroom.kinds import Role
+
+
+class PoolAct(StrEnum):
+    """What `liveroom pool` does."""
+
+    SHOW = "show"
+    PAUSE = "pause"
+    RESUME = "resume"
+    DECISIONS = "decisions"
+
+
+class Ramp(StrEnum):
+    """What `liveroom loadtest` raises."""
+
+    VIEWERS = "viewers"
+    JOINS = "joins"
+    BYTES = "bytes"
+
+
+class RoleName(StrEnum):
+    """The roles as the command line takes them."""
+
+    VIEWER = Role.VIEWER.value
+    STREAMER = Role.STREAMER.value
+    MODERATOR = Role.MODERATOR.value
+    OPERATOR = Role.OPERATOR.value
+    SERVICE = Role.SERVICE.value
