@@ -24,6 +24,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from pydantic import ValidationError
 
 from liveroom import __version__, metric_catalog
+from liveroom.chance import Chance, SystemChance
 from liveroom.debug import Debug
 from liveroom.machine import Machine
 from liveroom.registry import Metrics
@@ -47,10 +48,11 @@ class StartError(Exception):
 
 
 class Runtime:
-    """What a running service has from its process: metrics, readiness, the wish to stop."""
+    """What a running service gets from its process: metrics, chance, readiness, the request to stop."""
 
-    def __init__(self, service: str, *conditions: str) -> None:
+    def __init__(self, service: str, *conditions: str, chance: Chance | None = None) -> None:
         self.service = service
+        self.chance = chance if chance is not None else SystemChance()
         self.metrics = Metrics(service)
         self._machine = Machine(self.metrics)
         self.stopping = asyncio.Event()
