@@ -46,7 +46,10 @@ _clock: Final = _running.get
 
 @contextmanager
 def running_on(clock: Clock) -> Iterator[None]:
-    """Let this block, and every task started in it, live by `clock`. Threads stay on the machine's."""
+    """Let this block and every task started in it live by `clock`.
+
+    A thread does so only where it is given this context, as `asyncio.to_thread` gives it.
+    """
     token = _running.set(clock)
     try:
         yield
