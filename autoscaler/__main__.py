@@ -1,4 +1,7 @@
-"""Starts the autoscaler: `python -m autoscaler` (settings: `--help`). Owns the order of start and end."""
+"""Starts the autoscaler: `python -m autoscaler` (settings: `--help`).
+
+Owns the order of start and end.
+"""
 
 import asyncio
 import time
@@ -28,7 +31,9 @@ log = structlog.get_logger()
 
 
 def read_policy_file(settings: AutoscalerSettings) -> Policy:
-    """Return the policy as it is now; raise OSError or PolicyError where the file cannot be used."""
+    """Return the policy as it is now; raise OSError or PolicyError where the file cannot be
+    used.
+    """
     return read_policy(settings.policy_file.read_bytes()) if settings.policy_file is not None else USUAL
 
 

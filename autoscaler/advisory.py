@@ -1,9 +1,12 @@
-"""The pool where something else scales it: how many gateways it takes is said, to KEDA and as a gauge, and nothing is done.
+"""The pool where something else scales it: how many gateways it takes is said, to KEDA and as a
+gauge, and nothing is done.
 
-Owns what is said, and when nothing may be said: missing is not zero. What is told is the raw demand, not rounded and without
-steps and windows: those are the asker's, and an HPA's tolerance of a tenth would swallow small steps of a whole number. While
-reports are missing a smaller demand than the last one is an error, and an error leaves the number of gateways as it is. Every
-instance answers, whichever leads nothing. The service is KEDA's `externalscaler.ExternalScaler`. Called by `__main__`.
+Owns what is said, and when nothing may be said: missing is not zero. What is told is the raw
+demand, not rounded and without steps and windows: those are the asker's, and an HPA's tolerance of
+a tenth would swallow small steps of a whole number. While reports are missing a smaller demand than
+the last one is an error, and an error leaves the number of gateways as it is. Every instance
+answers, whichever leads nothing. The service is KEDA's `externalscaler.ExternalScaler`. Called by
+`__main__`.
 """
 
 import asyncio
@@ -40,7 +43,10 @@ class Advice(NamedTuple):
 
 
 def advice(gateways: Sequence[Seen], demand: float, last: float | None, paused_by: str) -> Advice:
-    """Say what may be said of a demand that those who report add up to. `last`: the demand that was known before."""
+    """Say what may be said of a demand that those who report add up to.
+
+    `last`: the demand that was known before.
+    """
     if paused_by:
         return Advice(None, f"paused by {paused_by}")
     # One that was emptied and is gone has nothing to say any more; one that still had viewers has.
@@ -57,8 +63,9 @@ def advice(gateways: Sequence[Seen], demand: float, last: float | None, paused_b
 class Advisor:
     """Looks at the reports once a tick, and has the answer ready.
 
-    Says nothing before it has listened for as long as a report is good: gateways tell at different moments of a second, and
-    whom it hears for the first time would look like a crowd that comes. So at its start, and after it has heard nobody.
+    Says nothing before it has listened for as long as a report is good: gateways tell at different
+    moments of a second, and whom it hears for the first time would look like a crowd that comes. So
+    at its start, and after it has heard nobody.
     """
 
     def __init__(self, pool: Pool, metrics: Metrics) -> None:

@@ -1,4 +1,5 @@
-"""The autoscaler over HTTP, for operators: what it sees, what it decided and why; pausing it by hand.
+"""The autoscaler over HTTP, for operators: what it sees, what it decided and why; pausing it by
+hand.
 
 Refuses everybody but operators (`forbidden`). Called by `__main__`; `liveroom pool` asks here.
 """

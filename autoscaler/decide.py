@@ -1,9 +1,10 @@
-"""How many gateways there should be, which ones to empty, who should shed. Pure: what was seen and the time in, one decision
-out.
+"""How many gateways there should be, which ones to empty, who should shed. Pure: what was seen and
+the time in, one decision out.
 
-Owns the arithmetic. Sizes by the tightest resource at its target, by the trend of joins and by events that are known before;
-up fast, down slowly, and never down while anything is unknown: missing is not zero. Every decision has one reason. Called
-once a second by the leader and by the simulator.
+Owns the arithmetic. Sizes by the tightest resource at its target, by the trend of joins and by
+events that are known before; up fast, down slowly, and never down while anything is unknown:
+missing is not zero. Every decision has one reason. Called once a second by the leader and by the
+simulator.
 """
 
 import math
@@ -53,7 +54,10 @@ class Seen(NamedTuple):
 
 
 class Observation(NamedTuple):
-    """What there is. `running`: gateways that the driver has started and that are not on their way out, warm or not."""
+    """What there is.
+
+    `running`: gateways that the driver has started and that are not on their way out, warm or not.
+    """
 
     gateways: Sequence[Seen]
     running: int
@@ -62,8 +66,9 @@ class Observation(NamedTuple):
 class History(NamedTuple):
     """What earlier decisions leave behind.
 
-    `since_s`: of the first one. `wishes`: (when, how many were needed) within the window for going down. `totals`: (when,
-    viewers by gateway) of the last seconds. `before_event`: viewers there were before each event that is on.
+    `since_s`: of the first one. `wishes`: (when, how many were needed) within the window for going
+    down. `totals`: (when, viewers by gateway) of the last seconds. `before_event`: viewers there
+    were before each event that is on.
     """
 
     since_s: float | None = None
@@ -84,8 +89,8 @@ class Shed(NamedTuple):
 class Decision(NamedTuple):
     """What is to be done.
 
-    `needed`: how many it takes, before limits and windows; `exact`: the same, not rounded; `drain`: whom to empty, the emptiest
-    first.
+    `needed`: how many it takes, before limits and windows; `exact`: the same, not rounded; `drain`:
+    whom to empty, the emptiest first.
     """
 
     desired: int
@@ -115,11 +120,12 @@ def decide(seen: Observation, history: History, policy: Policy, now_s: float) ->
     """Decide. `now_s`: seconds since 1970: events are told by the clock."""
     known = [gateway.report for gateway in seen.gateways if gateway.is_known]
     serving = [report for report in known if report.state is GatewayState.SERVING]
-    # Who does not report still has its viewers, as far as anybody knows; who is gone has none. So viewers who change their
-    # gateway are no growth.
+    # Who does not report still has its viewers, as far as anybody knows; who is gone has none. So
+    # viewers who change their gateway are no growth.
     total = {gateway.report.gateway: gateway.report.connections or 0 for gateway in seen.gateways}
     totals = (*((at_s, many) for at_s, many in history.totals if at_s > now_s - TREND_S - 0.5), (now_s, total))
-    # What a gateway has when it is heard for the first time has not just come: it is we who come, or it was not heard for long.
+    # What a gateway has when it is heard for the first time has not just come: it is we who come,
+    # or it was not heard for long.
     first = {name: many for _, many_by_name in reversed(totals) for name, many in many_by_name.items()}
     growth = (sum(total.values()) - sum(first.values())) / max(now_s - totals[0][0], TREND_S)
     need, before_event = _need(known, growth, history, policy, now_s)
@@ -161,7 +167,8 @@ def _need(
     ]
     ahead_s = policy.warm_up_s + policy.ahead_s
     soon = connections + growth_per_s * ahead_s
-    # Less growth is not worth a step, and viewers who change their gateway look like it for a moment.
+    # Less growth is not worth a step, and viewers who change their gateway look like it for a
+    # moment.
     if soon > connections * (1 + policy.tolerance):
         needs.append(_Need(soon / room, Reason.TREND, f"{soon:.0f} viewers in {ahead_s:.0f} s"))
     earlier = dict(history.before_event)
@@ -230,7 +237,9 @@ def _step_down(seen: Observation, history: History, policy: Policy, now_s: float
 
 
 def _shed(serving: Sequence[LoadReport], policy: Policy) -> tuple[Shed, ...]:
-    """Return who is to shed, and how fast: until all are even in `shed_s`, no faster than the others can take joins."""
+    """Return who is to shed, and how fast: until all are even in `shed_s`, no faster than the
+    others can take joins.
+    """
     if len(serving) < 2:  # noqa: PLR2004 - nobody else is there
         return ()
     mean = sum(report.connections or 0 for report in serving) / len(serving)

@@ -1,4 +1,5 @@
-"""Who leads: the owner of the group's only partition of `gateways`. And the reports and orders, in Kafka.
+"""Who leads: the owner of the group's only partition of `gateways`. And the reports and orders, in
+Kafka.
 
 Owns the group membership. A follower is as warm as the leader: all read all reports.
 """
@@ -40,7 +41,8 @@ async def follow_reports(settings: KafkaSettings, pool: Pool, runtime: Runtime) 
 
 
 async def lead(settings: KafkaSettings, say: Callable[[bool], None], group: str = GROUP) -> None:
-    """Take part in the election, for ever; `say` whether we lead. Whoever loses the brokers does not lead.
+    """Take part in the election, for ever; `say` whether we lead. Whoever loses the brokers does
+    not lead.
 
     Raises StartError where waiting for the first part in it is of no use.
     """

@@ -1,4 +1,7 @@
-"""The policy file: what the pool is steered by. TOML; read by the service and the simulator. Pure."""
+"""The policy file: what the pool is steered by.
+
+TOML; read by the service and the simulator. Pure.
+"""
 
 from datetime import datetime
 from typing import Annotated, Final
@@ -28,7 +31,8 @@ class Targets(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Event(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A crowd that is known before: `viewers` more than now, from `at` on, for `hold_s` at least; prepared for `lead_s` before.
+    """A crowd that is known before: `viewers` more than now, from `at` on, for `hold_s` at least;
+    prepared for `lead_s` before.
 
     `at` is a TOML time with its zone.
     """
@@ -43,12 +47,13 @@ class Event(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How the pool is steered. Times are seconds.
 
-    `tolerance`: a wish that differs by less is none. `step_up`: at most so many times as many at once, or `step_up_least`
-    more. `step_down`: at most this share fewer at once. `up_window_s`: between two steps up. `down_window_s`: for so long
-    fewer must have been enough, and between two steps down. `down_after_up_s`: no step down so soon after one up.
-    `warm_up_s`: from a gateway's start until it takes viewers. `ahead_s`: beyond that, how far the trend of joins is
-    followed. `shed_over`: how much fuller than the mean a gateway may be before it is asked to shed, so that it is even again
-    in `shed_s`; others are to take at most `shed_joins` of the joins they can.
+    `tolerance`: a wish that differs by less is none. `step_up`: at most so many times as many at
+    once, or `step_up_least` more. `step_down`: at most this share fewer at once. `up_window_s`:
+    between two steps up. `down_window_s`: for so long fewer must have been enough, and between two
+    steps down. `down_after_up_s`: no step down so soon after one up. `warm_up_s`: from a gateway's
+    start until it takes viewers. `ahead_s`: beyond that, how far the trend of joins is followed.
+    `shed_over`: how much fuller than the mean a gateway may be before it is asked to shed, so that
+    it is even again in `shed_s`; others are to take at most `shed_joins` of the joins they can.
     """
 
     min: Gateways = 2

@@ -1,7 +1,9 @@
-"""The pool: looks once a second, decides, and has it done: orders to gateways, starts and stops by the driver.
+"""The pool: looks once a second, decides, and has it done: orders to gateways, starts and stops by
+the driver.
 
-Owns what is known of the gateways, the last decisions, and the order of a scale-in: a gateway is told to drain, and stopped
-once it is empty or its time is over. Does nothing while it does not lead, is paused, or runs dry. Called by `__main__`.
+Owns what is known of the gateways, the last decisions, and the order of a scale-in: a gateway is
+told to drain, and stopped once it is empty or its time is over. Does nothing while it does not
+lead, is paused, or runs dry. Called by `__main__`.
 """
 
 import time
@@ -27,7 +29,10 @@ log = structlog.get_logger()
 
 
 class Failure(Enum):
-    """Why a driver could not do what it was to do. In all cases it is tried anew at the next look."""
+    """Why a driver could not do what it was to do.
+
+    In all cases it is tried anew at the next look.
+    """
 
     SILENT = "silent"
     REFUSED = "refused"
@@ -43,7 +48,10 @@ class Driver(Protocol):
     can_act: bool  # whether what is ordered now can be carried out; `take` says it anew
 
     async def take(self, *, may_act: bool) -> bool:
-        """Begin to work, or carry on; say whether it can: another one may still be at it. Not `may_act`: only look."""
+        """Begin to work, or carry on; say whether it can: another one may still be at it.
+
+        Not `may_act`: only look.
+        """
 
     def release(self) -> None:
         """Stop working; the gateways go on."""
@@ -58,7 +66,10 @@ class Driver(Protocol):
         """Start so many more; say whether that is done."""
 
     async def leave(self, name: str, why: str) -> bool:
-        """Count a gateway no more: it is to be emptied. Say whether that is known now to whoever takes over."""
+        """Count a gateway no more: it is to be emptied.
+
+        Say whether that is known now to whoever takes over.
+        """
 
     async def end(self, name: str, why: str) -> None:
         """Stop a gateway that is empty, or late."""

@@ -1,1 +1,3 @@
-"""The broadcaster: numbers interactions per room, folds, thins and packs them, and writes the global queue."""
+"""The broadcaster: numbers interactions per room, folds, thins and packs them, and writes the
+global queue.
+"""

@@ -1,7 +1,8 @@
-"""The broadcaster's share of the work: which partitions the group gives it, what it reads of the uplink and of presence.
+"""The broadcaster's share of the work: which partitions the group gives it, what it reads of the
+uplink and of presence.
 
-Owns the group membership, which is for assignment alone: where a partition goes on is found in the log
-(`broadcaster.partition`), committed offsets are for watching the lag. Refuses nothing.
+Owns the group membership, which is for assignment alone: where a partition goes on is found in the
+log (`broadcaster.partition`), committed offsets are for watching the lag. Refuses nothing.
 """
 
 import asyncio
@@ -70,7 +71,9 @@ class Broadcaster:
         self._wait = waiting(settings.kafka, runtime, READY)
 
     def _make_asker(self) -> AIOKafkaConsumer:
-        """Return a client that only asks for offsets: on the group's connection each question waits behind a long fetch."""
+        """Return a client that only asks for offsets: on the group's connection each question waits
+        behind a long fetch.
+        """
         arguments = client_arguments(self._settings.kafka) | {"request_timeout_ms": REQUEST_TIMEOUT_MS}
         return AIOKafkaConsumer(**arguments, group_id=None, enable_auto_commit=False)
 
@@ -91,7 +94,9 @@ class Broadcaster:
 
     # ---- life
     async def run(self) -> None:
-        """Join the group and work until `runtime.stopping`; then settle and leave, so that others take over at once."""
+        """Join the group and work until `runtime.stopping`; then settle and leave, so that others
+        take over at once.
+        """
         helpers: list[asyncio.Task[None]] = []
         try:
             await self._wait.until(self._start_asker)
@@ -138,7 +143,9 @@ class Broadcaster:
             raise
 
     async def _rejoin(self, reason: str) -> None:
-        """Leave the group and join it with a new client: the old one hangs (aiokafka issue 1154)."""
+        """Leave the group and join it with a new client: the old one hangs (aiokafka issue
+        1154).
+        """
         log.warning("uplink_reader_restarted", reason=reason)
         self._runtime.metrics.counter(metric_catalog.READER_RESTARTS, topics.UPLINK.name, reason).inc()
         self._work_on(set())
@@ -175,7 +182,9 @@ class Broadcaster:
                 self._pause(tp.partition)
 
     def _find_place(self, gone: Iterable[TopicPartition]) -> None:
-        """Look anew where these partitions go on: retention overtook their owner, or the log lost its end."""
+        """Look anew where these partitions go on: retention overtook their owner, or the log lost
+        its end.
+        """
         for tp in gone:
             partition = self._partitions.get(tp.partition)
             if partition is not None and partition.is_ruling:
@@ -223,7 +232,10 @@ class Broadcaster:
         self._runtime.ready(READY)
 
     def _work_on(self, numbers: set[int]) -> None:
-        """Work on exactly these partitions. One that was ours before goes on where it was: its log says if that is wrong."""
+        """Work on exactly these partitions.
+
+        One that was ours before goes on where it was: its log says if that is wrong.
+        """
         for number in set(self._partitions) - numbers:
             self._lives.pop(number).cancel()
             del self._partitions[number]
@@ -261,7 +273,10 @@ class Broadcaster:
         self._pause(number)
 
     def _hold(self, number: int) -> None:
-        """Fetch nothing of a partition that is just assigned. Without a place, the client would look for a committed one."""
+        """Fetch nothing of a partition that is just assigned.
+
+        Without a place, the client would look for a committed one.
+        """
         tp = TopicPartition(self._uplink, number)
         if tp in self._consumer.assignment():
             self._consumer.pause(tp)
@@ -279,7 +294,9 @@ class Broadcaster:
 
     # ---- looking around
     async def _look(self) -> None:
-        """Once a second: tell partitions where the log ends, commit, report, and see whether the client hangs."""
+        """Once a second: tell partitions where the log ends, commit, report, and see whether the
+        client hangs.
+        """
         while True:
             await asyncio.sleep(LOOK_S)
             try:
@@ -307,7 +324,9 @@ class Broadcaster:
             self._is_stalled |= self._stalls(number, partition, ends[uplink[number]], now)
 
     def _stalls(self, number: int, partition: Partition, end: int, now: float) -> bool:
-        """Whether records have waited in the uplink for long and none of this partition came: the client hangs."""
+        """Whether records have waited in the uplink for long and none of this partition came: the
+        client hangs.
+        """
         place = partition.wanted_next
         if not partition.is_ruling or number in self._full or place is None or place >= end:
             self._waiting.pop(number, None)
@@ -395,7 +414,10 @@ class Broadcaster:
 
 
 class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]
-    """Tells the broadcaster what the group gives. What it takes needs no word: the next owner's claim deposes us."""
+    """Tells the broadcaster what the group gives.
+
+    What it takes needs no word: the next owner's claim deposes us.
+    """
 
     def __init__(self, broadcaster: Broadcaster) -> None:
         self._broadcaster = broadcaster

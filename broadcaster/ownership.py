@@ -1,8 +1,10 @@
-"""Owning a partition of `broadcast`: how it is taken over, and how its owner stays sure that it rules. Pure.
+"""Owning a partition of `broadcast`: how it is taken over, and how its owner stays sure that it
+rules. Pure.
 
-A take-over and a lease are generators: they yield what they need (`Read`, `Append`, `Load`, `Apply`), are sent the answer, and
-can be broken off anywhere; the only way on is then a new take-over. Called by the partition's task (`broadcaster.partition`)
-and by the model in the tests, which runs many owners against each other. Proof sketch and picture: docs/queue.md.
+A take-over and a lease are generators: they yield what they need (`Read`, `Append`, `Load`,
+`Apply`), are sent the answer, and can be broken off anywhere; the only way on is then a new
+take-over. Called by the partition's task (`broadcaster.partition`) and by the model in the tests,
+which runs many owners against each other. Proof sketch and picture: docs/queue.md.
 """
 
 from enum import Enum
@@ -44,8 +46,9 @@ class Apply(NamedTuple):
 class TakenOver(NamedTuple):
     """A partition that is ours, with what `Load` and `Apply` brought back of it.
 
-    `uplink_next` None: nothing says where the last owner was. `lost`: what must be told loudly; then nothing was loaded, or
-    what was must be thrown away, and rooms begin again with a new epoch.
+    `uplink_next` None: nothing says where the last owner was. `lost`: what must be told loudly;
+    then nothing was loaded, or what was must be thrown away, and rooms begin again with a new
+    epoch.
     """
 
     lease: "Lease"
@@ -56,7 +59,8 @@ class TakenOver(NamedTuple):
 def take_over(start: int, end: int, owner: bytes, epoch_floor: int = 1) -> Steps[TakenOver]:
     """Take a partition over whose log is kept from `start` to before `end`.
 
-    The claim gets an epoch above all that ruled before; where the log may no longer say who they were, `epoch_floor` at least.
+    The claim gets an epoch above all that ruled before; where the log may no longer say who they
+    were, `epoch_floor` at least.
     """
     anchor = yield from last_anchor(start, end)
     begin = start if anchor is None else anchor.anchor.claim_offset
@@ -90,7 +94,8 @@ def take_over(start: int, end: int, owner: bytes, epoch_floor: int = 1) -> Steps
 def _replay(start: int, stop: int, newest: Placed) -> Steps[bool]:
     """Bring back the state behind `newest`; say whether all of it is there.
 
-    `newest` is valid, so its writer's word for the snapshot holds: it was complete, and its own writer ruled there.
+    `newest` is valid, so its writer's word for the snapshot holds: it was complete, and its own
+    writer ruled there.
     """
     at = newest.anchor.snapshot_offset
     is_whole = at == NO_OFFSET and start == 0  # no snapshot was ever written, and the log has its beginning
@@ -120,7 +125,9 @@ def _replay(start: int, stop: int, newest: Placed) -> Steps[bool]:
 
 
 def _load(at: int, stop: int) -> Steps[tuple[Ruling, int] | None]:
-    """Read the snapshot whose first chunk lies at `at`; return who rules behind its last chunk, and where that is."""
+    """Read the snapshot whose first chunk lies at `at`; return who rules behind its last chunk, and
+    where that is.
+    """
     ruling: Ruling | None = None
     data: list[bytes] = []
     snapshot_id = None
@@ -158,9 +165,10 @@ def _chunk(value: bytes) -> SnapshotChunk | None:
 class Lease:
     """A ruling owner's place in the log.
 
-    The offsets of its own appends are contiguous while nobody else writes, so it need not read its own log: after each ack
-    (`acked`), and when idle with the log's end (`up_to`), it judges what lies between, if anything. Once it does not
-    rule any more it never will again under this epoch, and what it appended last is void.
+    The offsets of its own appends are contiguous while nobody else writes, so it need not read its
+    own log: after each ack (`acked`), and when idle with the log's end (`up_to`), it judges what
+    lies between, if anything. Once it does not rule any more it never will again under this epoch,
+    and what it appended last is void.
     """
 
     __slots__ = ("claim_offset", "next_offset", "ruling", "snapshot_offset")
@@ -193,7 +201,10 @@ class Lease:
         return True
 
     def up_to(self, stop: int) -> Steps[bool]:
-        """Say whether we rule behind all that lies before `stop`. False too where the log got shorter: it lost records."""
+        """Say whether we rule behind all that lies before `stop`.
+
+        False too where the log got shorter: it lost records.
+        """
         if stop < self.next_offset:
             return False
         mine = self.epoch, self.owner

@@ -1,8 +1,10 @@
-"""One partition in this instance's hands: taken over, numbered, written, snapshotted, and taken over again after any failure.
+"""One partition in this instance's hands: taken over, numbered, written, snapshotted, and taken
+over again after any failure.
 
-Owns the life of a partition here. The protocol is `broadcaster.ownership`, the numbers are `broadcaster.rooms`; this is what
-drives them over Kafka. One recovery path: whatever goes wrong (deposed, no ack, a read that fails), all state is thrown away
-and the partition is taken over from the log with a new owner and epoch.
+Owns the life of a partition here. The protocol is `broadcaster.ownership`, the numbers are
+`broadcaster.rooms`; this is what drives them over Kafka. One recovery path: whatever goes wrong
+(deposed, no ack, a read that fails), all state is thrown away and the partition is taken over from
+the log with a new owner and epoch.
 """
 
 import asyncio
@@ -85,10 +87,12 @@ def now_ms() -> int:
 
 
 class Partition:
-    """A partition assigned to this instance. `run` it as a task; cancel it when it is assigned elsewhere.
+    """A partition assigned to this instance. `run` it as a task; cancel it when it is assigned
+    elsewhere.
 
-    `on_ruling(number, uplink_next)` is called when it has been taken over and uplink records are wanted from that offset on
-    (None: nothing says where; begin at what is there), `on_lost(number)` when records must not be handed in any more.
+    `on_ruling(number, uplink_next)` is called when it has been taken over and uplink records are
+    wanted from that offset on (None: nothing says where; begin at what is there), `on_lost(number)`
+    when records must not be handed in any more.
     """
 
     def __init__(
@@ -176,7 +180,9 @@ class Partition:
         self._wake.set()
 
     async def settle(self) -> None:
-        """Write what was handed in and a last snapshot, so that the next owner takes over at once."""
+        """Write what was handed in and a last snapshot, so that the next owner takes over at
+        once.
+        """
         if not self.is_ruling:
             return
         self._idle.clear()
@@ -185,7 +191,10 @@ class Partition:
 
     # ---- life
     async def run(self, reason: str) -> None:
-        """Rule the partition for ever, by taking it over as often as needed. No failure of it leaves it."""
+        """Rule the partition for ever, by taking it over as often as needed.
+
+        No failure of it leaves it.
+        """
         failures = 0  # in a row, of those that nobody foresaw
         while not _is_cancelled():
             began = time.monotonic()
@@ -211,7 +220,8 @@ class Partition:
             await asyncio.sleep(min(RETRY_S * 2**failures, RETRY_MAX_S))
 
     def _look_for_the_unfit(self) -> None:
-        """After a failure at work take its records one by one: the one that fails alone too is put aside.
+        """After a failure at work take its records one by one: the one that fails alone too is put
+        aside.
 
         Those behind them are taken as ever: one by one a busy partition would fall behind for good.
         """
@@ -262,7 +272,8 @@ class Partition:
 
         async with LogReader(self._settings.kafka, self.number) as reader:
             start, end = await reader.bounds()
-            # Where the log no longer says who ruled, an epoch from the clock is above all that were counted up from 1.
+            # Where the log no longer says who ruled, an epoch from the clock is above all that were
+            # counted up from 1.
             floor = now_ms() // 1000 if start > 0 else 1
             taken: TakenOver = await reader.drive(take_over(start, end, owner, floor), answer)
         if _is_cancelled():
@@ -298,7 +309,9 @@ class Partition:
         return self._new_rooms(None, floor=now_ms() // 1000)
 
     def uplink_lost(self, wanted: int, found: int) -> None:
-        """Note that uplink records are gone which were never taken: retention overtook their owner."""
+        """Note that uplink records are gone which were never taken: retention overtook their
+        owner.
+        """
         log.error("uplink_lost", partition=self.number, wanted=wanted, found=found)
         self.rooms = self._history_lost(Lost.UPLINK)
         self._taken_to = self.uplink_next = found
@@ -338,7 +351,9 @@ class Partition:
             self.rooms.watch(room, viewers)
 
     def _tell_lost_rooms(self) -> None:
-        """Tell loudly of rooms that lost their history: damaged in the snapshot or the log, or not to be packed."""
+        """Tell loudly of rooms that lost their history: damaged in the snapshot or the log, or not
+        to be packed.
+        """
         lost, self.rooms.lost = self.rooms.lost, []
         for name, why in lost[:MAX_TOLD]:
             log.error("room_lost", partition=self.number, room=name, why=why, then="it gets a new epoch and numbers")
@@ -443,9 +458,11 @@ class Partition:
                 self._tracing.go_on(trace, "broadcaster number and write", taken_ns, time.time_ns(), partition=self.number)
 
     async def _put_aside(self, letter: DeadLetter) -> None:
-        """Write a record that cannot be used to the dead letters; only then may the batch that counts it be written.
+        """Write a record that cannot be used to the dead letters; only then may the batch that
+        counts it be written.
 
-        After a take-over it may be put aside twice: its place in the uplink says that it is the same.
+        After a take-over it may be put aside twice: its place in the uplink says that it is the
+        same.
         """
         log.warning("dead_letter", partition=letter.partition, offset=letter.offset, reason=letter.reason, detail=letter.detail)
         await self._producer.send(topics.DEAD_LETTER, encode_json(letter), timeout_s=SEND_TIMEOUT_S)
@@ -458,7 +475,8 @@ class Partition:
         return is_settling or passed > self._settings.snapshot_interval_s
 
     async def _snapshot(self) -> None:
-        """Write the state, then renew the claim behind it, so that retention never takes what others start from.
+        """Write the state, then renew the claim behind it, so that retention never takes what
+        others start from.
 
         An empty batch names both: nothing before it is needed any more.
         """
@@ -501,7 +519,10 @@ class Partition:
         )
 
     async def _drive(self, steps: Steps[bool]) -> bool:
-        """Run a walk of our lease. Nearly always nobody else wrote, and it needs nothing of the log."""
+        """Run a walk of our lease.
+
+        Nearly always nobody else wrote, and it needs nothing of the log.
+        """
         try:
             asked = next(steps)
         except StopIteration as done:
@@ -528,7 +549,9 @@ def _check_size(value: bytes) -> None:
 
 
 def _is_cancelled() -> bool:
-    """Say whether our task was cancelled: aiokafka 0.14 swallows that at several places, and we would rule on unseen."""
+    """Say whether our task was cancelled: aiokafka 0.14 swallows that at several places, and we
+    would rule on unseen.
+    """
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
 

@@ -1,7 +1,8 @@
 """One room in its owner's hands: what waits, what gets which number, what lasts. Pure.
 
-Owns a room's numbers and lasting state. Takes what `broadcaster.rooms` found fit to take, numbers it when it is packed, and
-reads the same state back from packed batches. Refuses a duplicate (`Met`), thins what is above the room's limit.
+Owns a room's numbers and lasting state. Takes what `broadcaster.rooms` found fit to take, numbers
+it when it is packed, and reads the same state back from packed batches. Refuses a duplicate
+(`Met`), thins what is above the room's limit.
 """
 
 from collections import deque
@@ -80,7 +81,9 @@ class SeenIds:
 
 
 class Waiting(msgspec.Struct, frozen=True, gc=False):
-    """A record that waits: its items that take a number (`cost`), whether it may be thinned, how many identical ones it is."""
+    """A record that waits: its items that take a number (`cost`), whether it may be thinned, how
+    many identical ones it is.
+    """
 
     offset: int
     record: Uplink
@@ -98,7 +101,9 @@ class Numbered(msgspec.Struct, frozen=True, gc=False):
 
 
 class Part(msgspec.Struct, frozen=True, gc=False):
-    """A room's part of a BATCH: its entry and payload, what became of the items that waited, its lines' bytes as JSON."""
+    """A room's part of a BATCH: its entry and payload, what became of the items that waited, its
+    lines' bytes as JSON.
+    """
 
     entry: RoomEntry
     payload: bytes
@@ -107,7 +112,10 @@ class Part(msgspec.Struct, frozen=True, gc=False):
 
 
 class Unpacked(NamedTuple):
-    """A room's part of a BATCH, opened again. `lines` are the messages', the reliable ones first."""
+    """A room's part of a BATCH, opened again.
+
+    `lines` are the messages', the reliable ones first.
+    """
 
     header: BatchHeader
     lines: list[bytes]
@@ -170,7 +178,9 @@ class Room:
 
     # ---- in
     def hide(self, user: str, before_ms: int) -> None:
-        """Pass over what a user sent before then, though it comes later: it was on its way when it was cleared."""
+        """Pass over what a user sent before then, though it comes later: it was on its way when it
+        was cleared.
+        """
         self._cleared[user] = max(before_ms, self._cleared.pop(user, 0))
         if len(self._cleared) > MAX_TOMBSTONES:
             del self._cleared[next(iter(self._cleared))]
@@ -180,7 +190,9 @@ class Room:
         return at_ms < self._cleared.get(user, 0)
 
     def wait(self, offset: int, record: Uplink, cost: int, *, may_go: bool) -> None:
-        """Let a record wait of which `cost` items take a number; `may_go`: none of them must arrive."""
+        """Let a record wait of which `cost` items take a number; `may_go`: none of them must
+        arrive.
+        """
         self._waiting.append(Waiting(offset, record, cost, may_go))
         self._waiting_items += cost
         self.has_news = True
@@ -200,7 +212,8 @@ class Room:
     def begin_again(self, epoch: int) -> "Room":
         """Return this room without its history, under a new epoch.
 
-        What waits, who watches, its modes, totals and ids are kept; by whoever takes over too, for its next batch says so.
+        What waits, who watches, its modes, totals and ids are kept; by whoever takes over too, for
+        its next batch says so.
         """
         old = self.state
         kept = RoomState(
@@ -286,7 +299,9 @@ class Room:
         self._reset()
 
     def _survivors(self, limit_per_s: int) -> tuple[Numbered, Sequence[Waiting]]:
-        """Return what stays of what waits, in order, with how many identical ones each stands for."""
+        """Return what stays of what waits, in order, with how many identical ones each stands
+        for.
+        """
         settings, total, wanted = self.state.settings, self._waiting_items, self._waiting_may_go
         waiting: Sequence[Waiting] = self._waiting
         folded = 0
@@ -330,7 +345,9 @@ class Room:
             recent.append(line)
 
     def _reflect(self, kind: str, data: msgspec.Raw | bytes, line: bytes) -> None:
-        """Let a reliable message have its effect on what lasts; a kind that only a later version knows has none here."""
+        """Let a reliable message have its effect on what lasts; a kind that only a later version
+        knows has none here.
+        """
         state = self.state
         match kind:
             case Kind.GIFT.value:
@@ -371,9 +388,11 @@ class Room:
         return msgspec.structs.replace(self.state, seen=seen, recent=recent, recent_reliable=recent_reliable)
 
     def apply(self, batch: Unpacked, clock_ms: int, *, is_again: bool) -> None:
-        """Bring back what a batch of the last owner did to this room. A batch that was written twice counts once.
+        """Bring back what a batch of the last owner did to this room. A batch that was written
+        twice counts once.
 
-        `is_again`: it reflects nothing of the uplink that the one before it did not; known by numbers only where it has some.
+        `is_again`: it reflects nothing of the uplink that the one before it did not; known by
+        numbers only where it has some.
         """
         header, state = batch.header, self.state
         self._is_again = False  # this batch has said so
@@ -438,7 +457,10 @@ def _newest(recent: deque[bytes]) -> list[bytes]:
 
 
 def _fold(waiting: Sequence[Waiting]) -> list[Waiting]:
-    """Let the first of identical danmaku stand for all. Those of the streamer and moderators, and packages, stay themselves."""
+    """Let the first of identical danmaku stand for all.
+
+    Those of the streamer and moderators, and packages, stay themselves.
+    """
     folded: dict[object, Waiting] = {}
     for index, entry in enumerate(waiting):
         record = entry.record

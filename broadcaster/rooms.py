@@ -1,12 +1,13 @@
 """The rooms of one partition: what is taken from the uplink, and the BATCH that comes of it. Pure.
 
-Owns all that the owner of a partition holds in memory, and its balance. Takes decoded uplink records with their offsets and
-Kafka's own time of each (never the wall clock: numbers must not depend on it), returns the parts of one BATCH. What is in a
-snapshot stays packed until its room is needed. Called by the partition's task alone; refuses a record whose body is not of
-its kind (`BadBodyError`).
+Owns all that the owner of a partition holds in memory, and its balance. Takes decoded uplink
+records with their offsets and Kafka's own time of each (never the wall clock: numbers must not
+depend on it), returns the parts of one BATCH. What is in a snapshot stays packed until its room is
+needed. Called by the partition's task alone; refuses a record whose body is not of its kind
+(`BadBodyError`).
 
-Everything taken before a `pack` goes into it: one BATCH is one step of the partition. So the caller stops taking when
-`is_full`, which keeps every BATCH below what a record may hold.
+Everything taken before a `pack` goes into it: one BATCH is one step of the partition. So the caller
+stops taking when `is_full`, which keeps every BATCH below what a record may hold.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -53,14 +54,18 @@ class BadBodyError(ValueError):
 
 
 class LostRoom(NamedTuple):
-    """A room that begins again without its history, or an entry of a BATCH whose room is not known; and why."""
+    """A room that begins again without its history, or an entry of a BATCH whose room is not known;
+    and why.
+    """
 
     name: str
     why: str
 
 
 class Unfit(NamedTuple):
-    """A record that was taken and cannot be packed, also by a room without history: it must be put aside."""
+    """A record that was taken and cannot be packed, also by a room without history: it must be put
+    aside.
+    """
 
     offset: int
     record: Uplink
@@ -70,8 +75,8 @@ class Unfit(NamedTuple):
 class Packed(NamedTuple):
     """What one BATCH holds, and when the oldest interaction in it was accepted (0: none).
 
-    `text_bytes`: the messages' lines as JSON; `packed_bytes`: the payloads made of them. `unfit`: what must be put aside
-    before this is written.
+    `text_bytes`: the messages' lines as JSON; `packed_bytes`: the payloads made of them. `unfit`:
+    what must be put aside before this is written.
     """
 
     rooms: list[tuple[RoomEntry, bytes]]
@@ -92,11 +97,13 @@ NOTHING: Final = Packed([], [], [], 0, 0, 0)
 class Rooms:
     """All rooms of a partition and the balance of what was taken.
 
-    `balance` is that of the last `pack`: what was taken since is not in it. A room's epoch is the second of its first record,
-    and not below `epoch_floor`, which is above all that were given before a loss of history. `belongs`: whether a room is of
-    this partition; records of others are refused. `lost`: rooms that lost their history, and why; the caller empties it.
+    `balance` is that of the last `pack`: what was taken since is not in it. A room's epoch is the
+    second of its first record, and not below `epoch_floor`, which is above all that were given
+    before a loss of history. `belongs`: whether a room is of this partition; records of others are
+    refused. `lost`: rooms that lost their history, and why; the caller empties it.
 
-    Whatever is wrong with one room stays in it: it loses its history and begins again, and no other room notices.
+    Whatever is wrong with one room stays in it: it loses its history and begins again, and no other
+    room notices.
     """
 
     def __init__(
@@ -143,8 +150,9 @@ class Rooms:
     def take(self, record: Uplink, offset: int, at_ms: int) -> None:
         """Take one uplink record, whole. `at_ms` is Kafka's time of it.
 
-        Raises BadBodyError when a body is not of its kind, BadRecordError when the room is of another partition, both before
-        anything changed; the caller then puts it aside (`dead_letter`).
+        Raises BadBodyError when a body is not of its kind, BadRecordError when the room is of
+        another partition, both before anything changed; the caller then puts it aside
+        (`dead_letter`).
         """
         items = record.items
         count = len(items)
@@ -189,8 +197,9 @@ class Rooms:
     def _is_known(self, room: Room, record: Uplink, at_ms: int, *, is_lasting: bool) -> bool:
         """Remember a record's id; say whether it was taken before.
 
-        Reliable ids are kept for 10 minutes and across owners, others briefly and here only: enough for a sender that tries
-        again after a 503. Those of all rooms are kept together: a set for each room would lie far apart in memory.
+        Reliable ids are kept for 10 minutes and across owners, others briefly and here only: enough
+        for a sender that tries again after a 503. Those of all rooms are kept together: a set for
+        each room would lie far apart in memory.
         """
         if is_lasting:
             return room.seen.meet(f"{record.user} {record.id}", at_ms)
@@ -221,7 +230,9 @@ class Rooms:
 
     # ---- out
     def pack(self, pos: str, now_ms: int) -> Packed:
-        """Return all that was taken, and as many viewer sums and cards as fit beside it, as the parts of one BATCH."""
+        """Return all that was taken, and as many viewer sums and cards as fit beside it, as the
+        parts of one BATCH.
+        """
         packed: list[tuple[RoomEntry, bytes]] = []
         notices: list[tuple[NoticeEntry, bytes]] = []
         unfit: list[Unfit] = []
@@ -254,7 +265,10 @@ class Rooms:
         return Packed(packed, notices, self._pack_cards(EXTRA_BYTES - extra, now_ms), oldest_ms, text, size, unfit)
 
     def _pack_room(self, room: Room, pos: str, now_ms: int, unfit: list[Unfit]) -> Part | None:
-        """Pack a room; where that fails let it begin again, so that what waits is not lost. What fails again is unfit."""
+        """Pack a room; where that fails let it begin again, so that what waits is not lost.
+
+        What fails again is unfit.
+        """
         try:
             return room.pack(pos, now_ms, self._limit_per_s)
         except Exception as error:  # noqa: BLE001 - see the class
@@ -294,7 +308,10 @@ class Rooms:
         return bool(self._changed)
 
     def store(self, at_most: int) -> bool:
-        """Pack up to `at_most` changed rooms for the next snapshot; say whether none is left. Nothing may be waiting."""
+        """Pack up to `at_most` changed rooms for the next snapshot; say whether none is left.
+
+        Nothing may be waiting.
+        """
         for name in list(self._changed)[:at_most]:
             del self._changed[name]
             room = self._open[name]
@@ -307,7 +324,8 @@ class Rooms:
         return not self._changed
 
     def snapshot(self, is_watched: Iterable[str] = ()) -> PartitionState:
-        """Return all that outlives this owner, once everything is stored. Rooms that were left alone are closed or forgotten.
+        """Return all that outlives this owner, once everything is stored. Rooms that were left
+        alone are closed or forgotten.
 
         A forgotten room has no message left in the log, so nobody can hold numbers of it.
         """
@@ -354,11 +372,15 @@ class Rooms:
         self._changed[name] = None
 
     def _name_of(self, hash_: int) -> str:
-        """Return the name of a room whose part in a BATCH cannot be read; "" where it has no other history."""
+        """Return the name of a room whose part in a BATCH cannot be read; "" where it has no other
+        history.
+        """
         return next((name for name in (*self._open, *self._stored) if room_hash(name) == hash_), "")
 
     def _lose(self, name: str, hash_: int, epoch: int, error: Exception) -> None:
-        """Forget a room's history: it begins again with an epoch above `epoch` and above all that may have been given."""
+        """Forget a room's history: it begins again with an epoch above `epoch` and above all that
+        may have been given.
+        """
         self._begin_again.add(hash_)
         above = self.clock_ms // 1000 + 1  # of the second of its first record, which may be this one
         self._epoch_floor = max(self._epoch_floor, min(max(above, epoch + 1), _U32))
@@ -396,7 +418,9 @@ class Rooms:
 
 
 class _Sorted(NamedTuple):
-    """A record's items: the sum of likes, how many take a number, and are reliable; sanctions, clears of users."""
+    """A record's items: the sum of likes, how many take a number, and are reliable; sanctions,
+    clears of users.
+    """
 
     likes: int
     numbered: int
@@ -445,7 +469,9 @@ def _notice(record: Uplink, room: int, kind: Kind, sanction: Sanction) -> tuple[
 
 
 def _clear_of(record: Uplink, user: str) -> Clear:
-    """Return the `clear` that a ban implies: also of what its user sends until every ingress knows of the ban."""
+    """Return the `clear` that a ban implies: also of what its user sends until every ingress knows
+    of the ban.
+    """
     return Clear(user=user, before_ms=min(record.at_ms + BAN_KNOWN_MS, MAX_MILLIS))
 
 

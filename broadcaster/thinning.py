@@ -1,8 +1,9 @@
 """Which best-effort interactions a room above its limit keeps, before they get numbers. Pure.
 
-Owns the order of preference: the streamer and operators, moderators, higher levels; among equals every user's first before
-anybody's second, and the rest by lot. The lot is drawn by the uplink offset and the limit is measured in Kafka's time, so a
-replay of the same records decides alike. Called by `broadcaster.room`; refuses nothing, it only chooses.
+Owns the order of preference: the streamer and operators, moderators, higher levels; among equals
+every user's first before anybody's second, and the rest by lot. The lot is drawn by the uplink
+offset and the limit is measured in Kafka's time, so a replay of the same records decides alike.
+Called by `broadcaster.room`; refuses nothing, it only chooses.
 """
 
 from collections.abc import Sequence
@@ -16,7 +17,9 @@ _U64: Final = (1 << 64) - 1
 
 
 class Candidate(NamedTuple):
-    """One uplink record of best-effort items: who sent it, where it lay, how many numbers it would take."""
+    """One uplink record of best-effort items: who sent it, where it lay, how many numbers it would
+    take.
+    """
 
     offset: int
     role: Role
@@ -26,7 +29,9 @@ class Candidate(NamedTuple):
 
 
 class Allowance:
-    """How many messages a room may still number: grows by its limit a second, up to one second's worth."""
+    """How many messages a room may still number: grows by its limit a second, up to one second's
+    worth.
+    """
 
     __slots__ = ("_at_ms", "_left")
 
@@ -50,7 +55,10 @@ class Allowance:
 
 
 def choose(candidates: Sequence[Candidate], allowance: int) -> list[bool]:
-    """Say of each candidate whether it stays. One that does not fit any more leaves its place to smaller ones behind it."""
+    """Say of each candidate whether it stays.
+
+    One that does not fit any more leaves its place to smaller ones behind it.
+    """
     nth: dict[str, int] = {}
     order: list[tuple[int, int, int, int, int]] = []
     for index, candidate in enumerate(candidates):

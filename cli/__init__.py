@@ -1,4 +1,5 @@
-"""The command line: `liveroom demo | up | doctor | replay | watch | send | simulate | pool | top | canary | token | topics`.
+"""The command line: `liveroom demo | up | doctor | replay | watch | send | simulate | pool | top |
+canary | token | topics`.
 
 Kept light: `liveroom --help` is to be quick.
 """

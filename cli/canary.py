@@ -1,4 +1,6 @@
-"""`liveroom canary`: a viewer at every gateway that sees whether gifts arrive, with a table of what it sees."""
+"""`liveroom canary`: a viewer at every gateway that sees whether gifts arrive, with a table of what
+it sees.
+"""
 
 import asyncio
 import time
@@ -26,7 +28,9 @@ TOKEN_TTL_S: Final = 7 * 86_400
 
 
 async def run_canary(target: Target, *, interval_s: float, duration_s: float | None, metrics_port: int) -> int:
-    """Watch until Ctrl-C or the duration is over; 1 if anything was lost or came out of order, or nothing came."""
+    """Watch until Ctrl-C or the duration is over; 1 if anything was lost or came out of order, or
+    nothing came.
+    """
     settings = CanarySettings(
         ingress_url=need_ingress(target),
         scheduler_url=need_scheduler(target),

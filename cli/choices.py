@@ -1,4 +1,7 @@
-"""What some options are chosen from. Imported by `commands` at every start, so it imports nothing that is slow."""
+"""What some options are chosen from.
+
+Imported by `commands` at every start, so it imports nothing that is slow.
+"""
 
 from enum import StrEnum
 

@@ -1,7 +1,8 @@
 """The commands and their options: what a person types.
 
-Owns names, options, environment variables and help, all pinned: scripts rely on them. What a command does stands in the module
-of its noun and is imported only when it runs, so that `liveroom --help` is quick.
+Owns names, options, environment variables and help, all pinned: scripts rely on them. What a
+command does stands in the module of its noun and is imported only when it runs, so that `liveroom
+--help` is quick.
 """
 
 import asyncio
@@ -117,10 +118,11 @@ def demo(
     open_page: OpenPage = False,
     keep_logs: KeepLogs = False,
 ) -> None:
-    """Run everything on this machine and show it: Kafka, services, viewers, real danmaku with gifts and likes.
+    """Run everything on this machine and show it: Kafka, services, viewers, real danmaku with gifts
+    and likes.
 
-    Keys: k kills a gateway (its viewers come back, it is started again after 3 s), q ends. KAFKA_BOOTSTRAP=host:port uses that
-    cluster instead of a local one.
+    Keys: k kills a gateway (its viewers come back, it is started again after 3 s), q ends.
+    KAFKA_BOOTSTRAP=host:port uses that cluster instead of a local one.
     """
     from cli.demo.command import DemoOptions, run_demo  # noqa: PLC0415 - see the module's docstring
 
@@ -168,8 +170,8 @@ def up(
 ) -> None:
     """Run Kafka and the services, without danmaku and viewers, until Ctrl-C.
 
-    While it runs, `liveroom send`, `watch`, `replay` and `topics` find it by themselves. KAFKA_BOOTSTRAP=host:port uses that
-    cluster instead of a local one.
+    While it runs, `liveroom send`, `watch`, `replay` and `topics` find it by themselves.
+    KAFKA_BOOTSTRAP=host:port uses that cluster instead of a local one.
     """
     from cli.up import UpOptions, run_up  # noqa: PLC0415 - see the module's docstring
 
@@ -189,7 +191,10 @@ def up(
 
 @app.command()
 def doctor(kafka: Kafka = "", prefix: Prefix = None) -> None:
-    """Look at this machine and say what is missing, in plain words. Exit code 1 if something must be mended."""
+    """Look at this machine and say what is missing, in plain words.
+
+    Exit code 1 if something must be mended.
+    """
     from cli.doctor import show_health  # noqa: PLC0415 - see the module's docstring
 
     _run(show_health(kafka, prefix))
@@ -208,7 +213,8 @@ def replay(
     token_key: TokenKey = "",
     token: Token = "",
 ) -> None:
-    """Send a danmaku file through ingress at its own timing times SPEED, with gifts and likes mixed in by a seed.
+    """Send a danmaku file through ingress at its own timing times SPEED, with gifts and likes mixed
+    in by a seed.
 
     Says how many were accepted, refused (by code) and unknown. Exit code 1 if any was not accepted.
     """
@@ -346,11 +352,13 @@ def loadtest(
         Path | None, typer.Option(dir_okay=False, metavar="FILE", help="write a report, HTML; plots need liveroom[plots]")
     ] = None,
 ) -> None:
-    """Find out how much one gateway carries on this machine, by loading it until an objective breaks.
+    """Find out how much one gateway carries on this machine, by loading it until an objective
+    breaks.
 
-    Runs a system of its own, with the gateway alone on a processor core and the load on the others. Takes two cores, and many
-    minutes. Exit code 1 if it is inconclusive (nothing broke, or the load itself was not what --client and --applied ask for)
-    or if a viewer that checks everything found something wrong.
+    Runs a system of its own, with the gateway alone on a processor core and the load on the others.
+    Takes two cores, and many minutes. Exit code 1 if it is inconclusive (nothing broke, or the load
+    itself was not what --client and --applied ask for) or if a viewer that checks everything found
+    something wrong.
     """
     from cli.loadtest.command import LoadOptions, run_loadtest  # noqa: PLC0415
     from cli.loadtest.knee import Kind, Objectives, Trust  # noqa: PLC0415 - see the module's docstring
@@ -382,10 +390,11 @@ def canary(
     token_key: TokenKey = "",
     token: Token = "",
 ) -> None:
-    """Be a viewer at every gateway, send marked gifts into a hidden room, and see whether, when and in which order they come.
+    """Be a viewer at every gateway, send marked gifts into a hidden room, and see whether, when and
+    in which order they come.
 
-    Needs an operator's token. Exit code 1 if anything was lost or came out of order, or nothing came. As a service:
-    python -m viewer.canary.
+    Needs an operator's token. Exit code 1 if anything was lost or came out of order, or nothing
+    came. As a service: python -m viewer.canary.
     """
     from cli.canary import run_canary  # noqa: PLC0415 - see the module's docstring
     from cli.endpoints import find_target  # noqa: PLC0415
@@ -407,7 +416,9 @@ def top(
     token_key: TokenKey = "",
     token: Token = "",
 ) -> None:
-    """Show gateways, the rooms with most viewers, delays and the pool's decisions, live, until Ctrl-C."""
+    """Show gateways, the rooms with most viewers, delays and the pool's decisions, live, until
+    Ctrl-C.
+    """
     from cli.endpoints import find_target  # noqa: PLC0415 - see the module's docstring
     from cli.top import run_top  # noqa: PLC0415
 
@@ -428,8 +439,9 @@ def pool(
 ) -> None:
     """Show the pool of gateways and what was decided about it, or pause and resume it.
 
-    While it is paused, decisions are still made and shown, but no gateway is started, emptied or stopped; one that crashes is
-    started again. A pause holds for whichever autoscaler leads, until it is resumed.
+    While it is paused, decisions are still made and shown, but no gateway is started, emptied or
+    stopped; one that crashes is started again. A pause holds for whichever autoscaler leads, until
+    it is resumed.
     """
     from cli.endpoints import find_target  # noqa: PLC0415
     from cli.pool import run_pool  # noqa: PLC0415 - see the module's docstring
@@ -450,8 +462,9 @@ def topics(
 ) -> None:
     """Show the topics, and who rules the queue.
 
-    Of every topic how far it goes. Of every partition of the broadcast queue: who rules it and its epoch, how long ago it was
-    claimed (or the claim renewed), how far it is behind the uplink, its newest snapshot, and whether its last record is void.
+    Of every topic how far it goes. Of every partition of the broadcast queue: who rules it and its
+    epoch, how long ago it was claimed (or the claim renewed), how far it is behind the uplink, its
+    newest snapshot, and whether its last record is void.
     """
     from cli.topics import show_topics  # noqa: PLC0415 - see the module's docstring
 

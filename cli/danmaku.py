@@ -1,8 +1,8 @@
 """Danmaku files in Bilibili's XML format, read into what ingress takes.
 
-Owns the reading of `<d p="seconds,mode,size,colour,unix time,pool,sender,id">text</d>`. The file is a stranger's: no document
-type, no entities, a limit on its size. What cannot be used is skipped and counted by reason. `replay` and the demo call it.
-Pure but for `read_file`.
+Owns the reading of `<d p="seconds,mode,size,colour,unix time,pool,sender,id">text</d>`. The file is
+a stranger's: no document type, no entities, a limit on its size. What cannot be used is skipped and
+counted by reason. `replay` and the demo call it. Pure but for `read_file`.
 """
 
 import math
@@ -64,7 +64,9 @@ class DanmakuFile(NamedTuple):
 
 
 def default_file() -> Path:
-    """Return the danmaku that come with us: beside this module in a wheel, among the tests in a checkout."""
+    """Return the danmaku that come with us: beside this module in a wheel, among the tests in a
+    checkout.
+    """
     places = (Path(__file__).with_name("data") / FILE, Path(__file__).parents[1] / "tests" / "data" / FILE)
     for path in places:
         if path.is_file():

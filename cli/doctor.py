@@ -1,7 +1,8 @@
 """`liveroom doctor`: what this machine has and lacks for the demo and the services, in plain words.
 
-Owns one check per thing that goes wrong in practice; each gives findings with what to do. Changes nothing. The checks take what
-they look at as arguments where a test must be able to show them a bad machine.
+Owns one check per thing that goes wrong in practice; each gives findings with what to do. Changes
+nothing. The checks take what they look at as arguments where a test must be able to show them a bad
+machine.
 """
 
 import asyncio
@@ -68,7 +69,10 @@ class Finding(NamedTuple):
 
 
 async def examine(settings: KafkaSettings | None) -> list[Finding]:
-    """Run all checks. `settings`: the cluster to look at, None where the local Kafka will be used."""
+    """Run all checks.
+
+    `settings`: the cluster to look at, None where the local Kafka will be used.
+    """
     findings = [check_python(sys.version_info[:3]), check_packages(PACKAGES)]
     findings.append(await asyncio.to_thread(check_java, needed=settings is None))
     findings.append(await asyncio.to_thread(check_jars, read_lock(), cache_dir(), needed=settings is None))

@@ -1,6 +1,8 @@
-"""Where a command sends to: what its options say, else the environment, else a running `demo` or `up` of this user.
+"""Where a command sends to: what its options say, else the environment, else a running `demo` or
+`up` of this user.
 
-Owns that order, and says what to do when nothing is found. Called by every command that talks to services.
+Owns that order, and says what to do when nothing is found. Called by every command that talks to
+services.
 """
 
 import os
@@ -23,7 +25,9 @@ class TargetError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The services of one system, and the key that signs its user tokens (or one ready-made token)."""
+    """The services of one system, and the key that signs its user tokens (or one ready-made
+    token).
+    """
 
     ingress: str
     scheduler: str
@@ -87,7 +91,9 @@ def need_autoscaler(target: Target) -> str:
 
 
 def find_kafka(bootstrap: str = "", prefix: str | None = None, partitions: int | None = None) -> KafkaSettings | None:
-    """Return the cluster to look at: as given, of the environment, of a running system; None when there is none."""
+    """Return the cluster to look at: as given, of the environment, of a running system; None when
+    there is none.
+    """
     settings = ServiceSettings().kafka
     changes: dict[str, object] = {"prefix": prefix, "partitions": partitions}
     if bootstrap:

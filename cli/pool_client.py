@@ -1,4 +1,6 @@
-"""What the autoscaler tells of the pool, and asking it: for `liveroom pool` and `liveroom demo --surge`."""
+"""What the autoscaler tells of the pool, and asking it: for `liveroom pool` and `liveroom demo
+--surge`.
+"""
 
 from http import HTTPStatus
 from typing import Final

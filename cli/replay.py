@@ -1,7 +1,8 @@
-"""`liveroom replay`: play a script into a room through ingress, on time, and count what became of it.
+"""`liveroom replay`: play a script into a room through ingress, on time, and count what became of
+it.
 
-Owns the timing: every cue is sent when it is due, whether or not earlier ones have their answer, with a bound on how many wait.
-The demo plays through the same `Player`, round after round.
+Owns the timing: every cue is sent when it is due, whether or not earlier ones have their answer,
+with a bound on how many wait. The demo plays through the same `Player`, round after round.
 """
 
 import asyncio
@@ -113,7 +114,11 @@ class Player:
 
 
 async def send_cue(sender: Sender, room: str, cue: Cue, run: str) -> Answer:
-    """Send one cue. `run` sets its id apart from that of other runs of the same script: ids are remembered for 10 minutes."""
+    """Send one cue.
+
+    `run` sets its id apart from that of other runs of the same script: ids are remembered for 10
+    minutes.
+    """
     return await sender.send(room, PATHS[cue.kind], {"id": f"{run}.{cue.id}", **msgspec.to_builtins(cue.body)})
 
 

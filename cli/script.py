@@ -1,6 +1,8 @@
-"""What a replay sends, and when: the danmaku of a file with gifts and likes mixed in by a seed. Pure.
+"""What a replay sends, and when: the danmaku of a file with gifts and likes mixed in by a seed.
+Pure.
 
-The same lines and the same seed give the same script, whatever the speed. `replay` and the demo play it.
+The same lines and the same seed give the same script, whatever the speed. `replay` and the demo
+play it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,7 +24,9 @@ _COMBO_STEP_S: Final = 0.7
 
 
 class Cue(NamedTuple):
-    """One interaction of a script: when (seconds from the start), by whom, what; `id` is unique in the script."""
+    """One interaction of a script: when (seconds from the start), by whom, what; `id` is unique in
+    the script.
+    """
 
     at_s: float
     id: str
@@ -32,7 +36,9 @@ class Cue(NamedTuple):
 
 
 def write(lines: Sequence[Line], seed: int) -> list[Cue]:
-    """Return the script of `lines`: all of them, and gifts (single or as a growing combo) and likes by their senders."""
+    """Return the script of `lines`: all of them, and gifts (single or as a growing combo) and likes
+    by their senders.
+    """
     chance = Random(seed)  # noqa: S311 - a repeatable mixture, no secret
     cues = [Cue(line.at_s, f"d{number}", line.user, Kind.DANMAKU, line.body) for number, line in enumerate(lines)]
     users = sorted({line.user for line in lines})

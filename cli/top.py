@@ -1,6 +1,8 @@
-"""`liveroom top`: gateways, the rooms with most viewers, delays and the pool's decisions, live, for those without Grafana.
+"""`liveroom top`: gateways, the rooms with most viewers, delays and the pool's decisions, live, for
+those without Grafana.
 
-Asks the scheduler (`/v1/gateways`) and, where there is one, the autoscaler, as an operator: nothing of the inside is needed.
+Asks the scheduler (`/v1/gateways`) and, where there is one, the autoscaler, as an operator: nothing
+of the inside is needed.
 """
 
 import asyncio
@@ -142,7 +144,9 @@ def _table_of(gateways: list[Seen]) -> Table:
 
 
 def _hottest(gateways: list[Seen]) -> Table:
-    """Return the rooms with most viewers: of the hottest of each gateway, so one spread thinly may be missed."""
+    """Return the rooms with most viewers: of the hottest of each gateway, so one spread thinly may
+    be missed.
+    """
     connections: Counter[str] = Counter()
     for seen in gateways:
         connections.update({hot.room: hot.connections for hot in seen.hot})

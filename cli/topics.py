@@ -1,7 +1,8 @@
-"""`liveroom topics`: the topics of a cluster, how far each goes, and who rules which partition of `broadcast`.
+"""`liveroom topics`: the topics of a cluster, how far each goes, and who rules which partition of
+`broadcast`.
 
-Owns the look at a cluster and the tables; `liveroom.broadcast_log.describe` tells who rules. Changes nothing, joins no
-group. The doctor uses it too.
+Owns the look at a cluster and the tables; `liveroom.broadcast_log.describe` tells who rules.
+Changes nothing, joins no group. The doctor uses it too.
 """
 
 import time
@@ -66,7 +67,9 @@ async def look(settings: KafkaSettings) -> Cluster:
 
 
 async def survey(settings: KafkaSettings) -> Survey:
-    """Read how every partition of `broadcast` stands, then where every topic begins and ends: so no lag is below 0."""
+    """Read how every partition of `broadcast` stands, then where every topic begins and ends: so no
+    lag is below 0.
+    """
     cluster = await look(settings)
     queue = await describe(settings, range(cluster.partitions.get(topic_name(settings, topics.BROADCAST), 0)))
     consumer = AIOKafkaConsumer(**client_arguments(settings), group_id=None, enable_auto_commit=False, auto_offset_reset="none")
@@ -107,7 +110,9 @@ def topics_table(found: Survey, settings: KafkaSettings) -> Table:
 
 
 def partitions_table(found: Survey, now_ms: int) -> Table:
-    """Return the table of `broadcast`'s partitions: who rules each, how far it is, and from where it can be rebuilt."""
+    """Return the table of `broadcast`'s partitions: who rules each, how far it is, and from where
+    it can be rebuilt.
+    """
     shown = Table(title="broadcast, who rules each partition", box=box.SIMPLE, title_justify="left")
     for name in ("p", "begin..end"):
         shown.add_column(name, justify="right", no_wrap=True)

@@ -58,7 +58,10 @@ class Teller:
 
 
 def line_of(message: Message) -> str:
-    """Return a message as a line for people. The words are a stranger's: control characters would move the cursor."""
+    """Return a message as a line for people.
+
+    The words are a stranger's: control characters would move the cursor.
+    """
     data: dict[str, Any] = msgspec.json.decode(message.data)
     match message.kind:
         case Kind.DANMAKU:

@@ -1,1 +1,3 @@
-"""What SREs look at: Grafana dashboards, Prometheus rules and alerts, made from the contract's names."""
+"""What SREs look at: Grafana dashboards, Prometheus rules and alerts, made from the contract's
+names.
+"""

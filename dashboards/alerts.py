@@ -1,6 +1,8 @@
-"""Recording rules and alerts. Pure. Owns what is worth waking somebody for, and one table of windows that live tests shorten.
+"""Recording rules and alerts. Pure. Owns what is worth waking somebody for, and one table of
+windows that live tests shorten.
 
-Every alert has a runbook in docs/runbooks.md, and a series that fires it and one that does not in `dashboards.cases`.
+Every alert has a runbook in docs/runbooks.md, and a series that fires it and one that does not in
+`dashboards.cases`.
 """
 
 from dataclasses import dataclass, fields

@@ -1,4 +1,7 @@
-"""Grafana's JSON: a dashboard of rows of panels. Pure. Owns the layout (24 columns) and the variables all dashboards have."""
+"""Grafana's JSON: a dashboard of rows of panels.
+
+Pure. Owns the layout (24 columns) and the variables all dashboards have.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +25,8 @@ class Query:
 class Panel:
     """One panel.
 
-    `unit` in Grafana's names: s, Bps, ops, pps, percentunit, short. `kind`: timeseries, stat, heatmap, state-timeline.
+    `unit` in Grafana's names: s, Bps, ops, pps, percentunit, short. `kind`: timeseries, stat,
+    heatmap, state-timeline.
     """
 
     title: str

@@ -1,4 +1,7 @@
-"""The dashboards: what an SRE looks at when a star goes live. Owns which panels there are; names are the contract's."""
+"""The dashboards: what an SRE looks at when a star goes live.
+
+Owns which panels there are; names are the contract's.
+"""
 
 from typing import Final
 

@@ -10,7 +10,9 @@ SCRAPE: Final = "15s"
 
 
 class Case(NamedTuple):
-    """Series in promtool's notation (`0+5x10`: 0, 5, ... 50), a sample each `SCRAPE`; looked at after so many minutes."""
+    """Series in promtool's notation (`0+5x10`: 0, 5, ... 50), a sample each `SCRAPE`; looked at
+    after so many minutes.
+    """
 
     fires: dict[str, str]
     quiet: dict[str, str]

@@ -1,4 +1,6 @@
-"""Rules and dashboards as Kubernetes takes them: for the Prometheus operator, and for Grafana's sidecar. Pure."""
+"""Rules and dashboards as Kubernetes takes them: for the Prometheus operator, and for Grafana's
+sidecar. Pure.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final

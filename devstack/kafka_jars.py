@@ -1,11 +1,12 @@
 """The jars of Apache Kafka: which ones, where they are kept, and how they get there.
 
-Owns `kafka_jars.lock.json` (every jar's Maven coordinate, size and SHA-256) and the folder of jars in the user's cache.
-Nothing is resolved at run time: what the lock names is fetched from jgo's repository, checked against the lock and kept; a jar
-that differs is refused. `LocalKafka` calls `ensure_jars`; `python -m devstack.kafka_jars lock` makes the lock anew by jgo.
+Owns `kafka_jars.lock.json` (every jar's Maven coordinate, size and SHA-256) and the folder of jars
+in the user's cache. Nothing is resolved at run time: what the lock names is fetched from jgo's
+repository, checked against the lock and kept; a jar that differs is refused. `LocalKafka` calls
+`ensure_jars`; `python -m devstack.kafka_jars lock` makes the lock anew by jgo.
 
-Safe against a second launch at the same time (file lock) and against kill -9 (a jar gets its name only once it is complete and
-checked, so the next start fetches what is missing).
+Safe against a second launch at the same time (file lock) and against kill -9 (a jar gets its name
+only once it is complete and checked, so the next start fetches what is missing).
 """
 
 import argparse
@@ -30,8 +31,9 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 LOCK_FILE: Final = Path(__file__).with_name("kafka_jars.lock.json")
 KAFKA_VERSION: Final = "4.4.0"
-# The second gives slf4j its log4j: without it the broker logs nothing. The "!" keeps jgo from taking its parent's dependency
-# management for all (log4j's would put kafka-clients 3.9.1 into Kafka 4.4.0).
+# The second gives slf4j its log4j: without it the broker logs nothing. The "!" keeps jgo from
+# taking its parent's dependency management for all (log4j's would put kafka-clients 3.9.1 into
+# Kafka 4.4.0).
 COORDINATES: Final = f"org.apache.kafka:kafka_2.13:{KAFKA_VERSION}+org.apache.logging.log4j:log4j-slf4j-impl:2.25.5!"
 
 _CHECKED: Final = ".checked"  # in the folder of jars: the lock its jars were compared with, byte for byte
@@ -92,7 +94,9 @@ def read_lock(path: Path = LOCK_FILE) -> JarLock:
 
 
 def cache_dir() -> Path:
-    """Return the user's cache folder for liveroom: LIVEROOM_CACHE_DIR, else what the platform says."""
+    """Return the user's cache folder for liveroom: LIVEROOM_CACHE_DIR, else what the platform
+    says.
+    """
     own = os.environ.get("LIVEROOM_CACHE_DIR")
     if own:
         return Path(own).expanduser()
@@ -103,7 +107,9 @@ def cache_dir() -> Path:
 
 
 def maven_folder() -> Path:
-    """Return the user's local Maven repository, from which jars are copied rather than downloaded."""
+    """Return the user's local Maven repository, from which jars are copied rather than
+    downloaded.
+    """
     return Path(os.environ.get("M2_REPO") or Path.home() / ".m2" / "repository")
 
 
@@ -122,10 +128,11 @@ def ensure_jars(
     cancelled: threading.Event | None = None,
     console: Console | None = None,
 ) -> list[Path]:
-    """Return the paths of all jars, in the lock's order; copy or download what is missing. Blocks: call it in a thread.
+    """Return the paths of all jars, in the lock's order; copy or download what is missing. Blocks:
+    call it in a thread.
 
-    `repository` is the URL of a Maven repository (default: LIVEROOM_MAVEN_URL, else jgo's). When `cancelled` is set the work
-    ends soon, by an exception.
+    `repository` is the URL of a Maven repository (default: LIVEROOM_MAVEN_URL, else jgo's). When
+    `cancelled` is set the work ends soon, by an exception.
     """
     lock = lock or read_lock()
     folder = (cache or cache_dir()) / f"kafka-{KAFKA_VERSION}"
@@ -148,12 +155,17 @@ def ensure_jars(
 
 
 def distrust_jars(*, cache: Path | None = None) -> None:
-    """Have the next `ensure_jars` compare every cached jar with the lock again, not its size alone."""
+    """Have the next `ensure_jars` compare every cached jar with the lock again, not its size
+    alone.
+    """
     ((cache or cache_dir()) / f"kafka-{KAFKA_VERSION}" / _CHECKED).unlink(missing_ok=True)
 
 
 def _checked(folder: Path, lock: JarLock) -> bool:
-    """Whether all jars were compared with this very lock, and still have their sizes. Under a millisecond."""
+    """Whether all jars were compared with this very lock, and still have their sizes.
+
+    Under a millisecond.
+    """
     try:
         return (folder / _CHECKED).read_text(encoding="ascii") == lock.digest and all(
             (folder / jar.file).stat().st_size == jar.size_bytes for jar in lock.jars
@@ -202,7 +214,9 @@ class _Fetch:
             ) from error
 
     def _have(self, jar: Jar) -> bool:
-        """Whether the cached jar is there and right; a wrong one is removed, to be fetched again."""
+        """Whether the cached jar is there and right; a wrong one is removed, to be fetched
+        again.
+        """
         path = self.folder / jar.file
         if not path.exists():
             return False
@@ -299,7 +313,10 @@ class _Lines:
 
 @contextmanager
 def _only_one(path: Path, fetch: _Fetch) -> Iterator[None]:
-    """Hold the folder's lock; wait for another launch that has it. The kernel frees it when a holder dies."""
+    """Hold the folder's lock; wait for another launch that has it.
+
+    The kernel frees it when a holder dies.
+    """
     with path.open("a") as file:
         told = False
         while True:

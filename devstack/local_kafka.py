@@ -1,10 +1,12 @@
 """The local Kafka: the real Apache Kafka, started by us for the demo and the tests.
 
-Owns the brokers' processes, ports, settings and data folders: one broker, or three for fault tests (each broker and KRaft
-controller in one process; replication 3, two in sync). Everything listens on 127.0.0.1 only and dies with this process.
+Owns the brokers' processes, ports, settings and data folders: one broker, or three for fault tests
+(each broker and KRaft controller in one process; replication 3, two in sync). Everything listens on
+127.0.0.1 only and dies with this process.
 
-Refuses to be a production set-up: no fsync, no encryption, small heaps. `kafka_cluster` is the way in for the demo and the
-tests' fixtures: it starts nothing when KAFKA_BOOTSTRAP names a cluster already. Fault tests use `LocalKafka` itself.
+Refuses to be a production set-up: no fsync, no encryption, small heaps. `kafka_cluster` is the way
+in for the demo and the tests' fixtures: it starts nothing when KAFKA_BOOTSTRAP names a cluster
+already. Fault tests use `LocalKafka` itself.
 """
 
 import asyncio
@@ -69,7 +71,9 @@ appender.file.strategy.max = 1
 
 
 class LocalKafkaError(Exception):
-    """The local Kafka does not start, or has ended; the message says why, with the end of the broker's log."""
+    """The local Kafka does not start, or has ended; the message says why, with the end of the
+    broker's log.
+    """
 
 
 class _PortTakenError(LocalKafkaError):
@@ -117,7 +121,9 @@ class _Broker:
         return self.output.open("wb")
 
     def tail(self) -> str:
-        """Return the first error and the last lines of what the broker logged and printed, without Java's stack frames."""
+        """Return the first error and the last lines of what the broker logged and printed, without
+        Java's stack frames.
+        """
         shown: list[str] = []
         for path in (self.log, self.output):
             if path.exists():
@@ -139,8 +145,9 @@ class _Broker:
 class LocalKafka:
     """A Kafka cluster of this process: `async with LocalKafka() as kafka: ... kafka.bootstrap`.
 
-    `data_dir` None: a temporary folder, removed afterwards. A given one is kept, and its data are there again at the next start
-    with the same number of brokers. `settings` are added to every broker's server.properties, over ours.
+    `data_dir` None: a temporary folder, removed afterwards. A given one is kept, and its data are
+    there again at the next start with the same number of brokers. `settings` are added to every
+    broker's server.properties, over ours.
     """
 
     def __init__(
@@ -175,7 +182,9 @@ class LocalKafka:
 
     @property
     def processes(self) -> list[int | None]:
-        """Return the process ids of the brokers (of Java itself); None for one that is not running."""
+        """Return the process ids of the brokers (of Java itself); None for one that is not
+        running.
+        """
         return [
             broker.process.pid if broker.process is not None and broker.process.returncode is None else None
             for broker in self._brokers
@@ -222,8 +231,8 @@ class LocalKafka:
     async def stop(self) -> None:
         """Stop all brokers and remove a temporary folder. Harmless when stopped.
 
-        By SIGTERM, after a deadline by SIGKILL; at once by SIGKILL if the data go anyway: three brokers that lose their quorum
-        while they stop take 5 s to end in order.
+        By SIGTERM, after a deadline by SIGKILL; at once by SIGKILL if the data go anyway: three
+        brokers that lose their quorum while they stop take 5 s to end in order.
         """
         try:
             await asyncio.gather(*(self._stop(broker, kill=self._given_dir is None) for broker in self._brokers))
@@ -240,7 +249,9 @@ class LocalKafka:
         await self._stop(self._brokers[index], kill=False)
 
     async def start_broker(self, index: int = 0) -> None:
-        """Start a broker that was stopped or killed, on its port and data, and return once it serves in the cluster."""
+        """Start a broker that was stopped or killed, on its port and data, and return once it
+        serves in the cluster.
+        """
         broker = self._brokers[index]
         if broker.process is not None and broker.process.returncode is None:
             raise LocalKafkaError(f"broker {broker.address.node_id} is running already")
@@ -258,7 +269,9 @@ class LocalKafka:
             await process.wait()
 
     async def in_sync(self, timeout_s: float = READY_TIMEOUT_S) -> None:
-        """Return once every partition has all its replicas in sync: the moment when the next single fault may come."""
+        """Return once every partition has all its replicas in sync: the moment when the next single
+        fault may come.
+        """
         deadline = time.monotonic() + timeout_s
         client = AIOKafkaAdminClient(bootstrap_servers=self.bootstrap, request_timeout_ms=_REQUEST_TIMEOUT_MS)
         await client.start()
@@ -279,7 +292,10 @@ class LocalKafka:
             await client.close()
 
     async def watch(self) -> None:
-        """Wait until a broker ends that nobody stopped or killed through us, and raise. Never returns: run it as a task."""
+        """Wait until a broker ends that nobody stopped or killed through us, and raise.
+
+        Never returns: run it as a task.
+        """
         while True:
             for broker in self._brokers:
                 if not broker.ended_on_purpose and broker.process is not None and broker.process.returncode is not None:
@@ -295,7 +311,10 @@ class LocalKafka:
             raise
 
     async def _take_folder(self) -> None:
-        """Make the folder ours alone. The brokers hold the lock too: a dead parent's brokers keep it until they have ended."""
+        """Make the folder ours alone.
+
+        The brokers hold the lock too: a dead parent's brokers keep it until they have ended.
+        """
         self._folder = await asyncio.to_thread(_make_folder, self._given_dir)
         self._folder_lock = await asyncio.to_thread((self._folder / ".lock").open, "a", encoding="ascii")
         deadline = time.monotonic() + _FOLDER_TIMEOUT_S
@@ -366,7 +385,10 @@ class LocalKafka:
         ]
 
     def _environment(self) -> dict[str, str]:
-        """Return Java's environment. In the C locale it could not read a path with letters beyond ASCII."""
+        """Return Java's environment.
+
+        In the C locale it could not read a path with letters beyond ASCII.
+        """
         return os.environ | {"CLASSPATH": os.pathsep.join(str(jar) for jar in self._jars), "LC_ALL": "C.UTF-8"}
 
     async def _format(self, broker: _Broker, cluster_id: str) -> None:
@@ -407,7 +429,9 @@ class LocalKafka:
         broker.ended_on_purpose = False
 
     async def _ready(self, brokers: list[_Broker]) -> None:
-        """Return when these brokers serve, know a controller and each other; raise when one ends or the time is over."""
+        """Return when these brokers serve, know a controller and each other; raise when one ends or
+        the time is over.
+        """
         deadline = time.monotonic() + READY_TIMEOUT_S
         wanted = {broker.address.node_id for broker in brokers}
         for broker in brokers:
@@ -449,7 +473,9 @@ class LocalKafka:
 
 @asynccontextmanager
 async def kafka_cluster(data_dir: Path | None = None, brokers: int = 1) -> AsyncIterator[str]:
-    """Yield the address of a cluster: KAFKA_BOOTSTRAP as it stands, else a local one for as long as the block runs."""
+    """Yield the address of a cluster: KAFKA_BOOTSTRAP as it stands, else a local one for as long as
+    the block runs.
+    """
     given = os.environ.get("KAFKA_BOOTSTRAP", "").strip()
     if given:
         yield given
@@ -489,12 +515,14 @@ def server_settings(address: BrokerAddress, cluster: list[BrokerAddress]) -> dic
         "num.network.threads": "2",
         "num.io.threads": "4",
         "log.cleaner.dedupe.buffer.size": str(8 << 20),  # 128 MiB of heap by default
-        # Until its session with the controller ends a broker that was killed leads its partitions, and cannot come back (the
-        # controller refuses it as a duplicate: 11 s, measured): after 9 s by default, nearly all of the failure budget.
+        # Until its session with the controller ends a broker that was killed leads its partitions,
+        # and cannot come back (the controller refuses it as a duplicate: 11 s, measured): after 9 s
+        # by default, nearly all of the failure budget.
         "broker.session.timeout.ms": "3000",
         "broker.heartbeat.interval.ms": "500",
-        # A stopped (not dead) controller or leader holds what the others asked it for that long, by default 30 s. Measured with
-        # SIGSTOP on the controller: new producers got their id after 30 s; with 2 s, within the clients' own time-outs.
+        # A stopped (not dead) controller or leader holds what the others asked it for that long, by
+        # default 30 s. Measured with SIGSTOP on the controller: new producers got their id after 30
+        # s; with 2 s, within the clients' own time-outs.
         "controller.socket.timeout.ms": "2000",
         "replica.socket.timeout.ms": "2000",
     }
@@ -514,7 +542,9 @@ async def _known_brokers(address: BrokerAddress) -> set[int]:
 
 
 async def _accepts(port: int) -> bool:
-    """Whether something listens on the port; looked at before a client is made, which would log every failure."""
+    """Whether something listens on the port; looked at before a client is made, which would log
+    every failure.
+    """
     try:
         _, writer = await asyncio.open_connection(HOST, port)
     except OSError:
@@ -526,7 +556,9 @@ async def _accepts(port: int) -> bool:
 
 
 def _make_folder(given: Path | None) -> Path:
-    """Make the data folder, and remove the temporary ones whose owner was killed before it could."""
+    """Make the data folder, and remove the temporary ones whose owner was killed before it
+    could.
+    """
     if given is not None:
         given.mkdir(parents=True, exist_ok=True)
         return given.absolute()

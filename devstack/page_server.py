@@ -1,7 +1,9 @@
-"""The pages for people, as the demo serves them: the files, the addresses they need, and tokens for anyone at this machine.
+"""The pages for people, as the demo serves them: the files, the addresses they need, and tokens for
+anyone at this machine.
 
-Owns the pages' HTTP headers and `POST /demo/token`, which stands in for an identity service: it makes a token for any name and
-role. So it listens on 127.0.0.1 only and refuses requests that other pages or rebound names send. `up` and `demo` call it.
+Owns the pages' HTTP headers and `POST /demo/token`, which stands in for an identity service: it
+makes a token for any name and role. So it listens on 127.0.0.1 only and refuses requests that other
+pages or rebound names send. `up` and `demo` call it.
 """
 
 import secrets
@@ -26,7 +28,8 @@ from liveroom.web import json_response, problems
 FOLDER: Final = ROOT / "viewer" / "web"
 TYPES: Final = {".html", ".js", ".css", ".svg", ".txt"}
 HEADERS: Final = {
-    # Services start after the page, and gateways come and go: connections to any port of this machine.
+    # Services start after the page, and gateways come and go: connections to any port of this
+    # machine.
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:;"
     f" connect-src 'self' http://{HOST}:* ws://{HOST}:*; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
@@ -106,7 +109,10 @@ async def _asked(request: web.Request) -> _TokenRequest:
 
 
 def _user(asked: _TokenRequest, name: str) -> User:
-    """Return who asks: the same as before, or somebody new; never one who plays in the demo. A host is one of its room only."""
+    """Return who asks: the same as before, or somebody new; never one who plays in the demo.
+
+    A host is one of its room only.
+    """
     if asked.role not in ROLES:
         raise ProblemError(Code.SCHEMA, f"one of {', '.join(ROLES.values())} - at `$.role`")
     if asked.role in HOSTS and not ROOM_ID.match(asked.room):
@@ -126,7 +132,9 @@ def _file(path: Path) -> Handler:
 
 @web.middleware
 async def _own_pages_only(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Refuse a foreign page's requests, and those to another name that resolves to this machine (DNS rebinding)."""
+    """Refuse a foreign page's requests, and those to another name that resolves to this machine
+    (DNS rebinding).
+    """
     name = request.host.rpartition(":")[0] or request.host
     if name not in {HOST, "localhost"}:
         raise ProblemError(Code.ORIGIN, "the page is served as 127.0.0.1 and localhost only")

@@ -1,8 +1,10 @@
-"""The services as child processes: started with their settings, awaited, killed, stopped in order, watched.
+"""The services as child processes: started with their settings, awaited, killed, stopped in order,
+watched.
 
-Owns the ports, keys, run folder and life of one system's processes. `System` is what `liveroom demo`, `liveroom up` and every
-end-to-end and fault test run; Kafka is given to it. Refuses to restart what died by itself: that is noted in `deaths` and told
-by `watch()` and at the end. No child outlives this process, not even by kill -9 (`liveroom.child_process`).
+Owns the ports, keys, run folder and life of one system's processes. `System` is what `liveroom
+demo`, `liveroom up` and every end-to-end and fault test run; Kafka is given to it. Refuses to
+restart what died by itself: that is noted in `deaths` and told by `watch()` and at the end. No
+child outlives this process, not even by kill -9 (`liveroom.child_process`).
 """
 
 import asyncio
@@ -37,7 +39,8 @@ from liveroom.tokens import sign_user
 from liveroom.topics import DEFAULT_PARTITIONS
 
 READY_TIMEOUT_S: Final = 40.0
-# A system's services all start at once, perhaps beside a busy processor: they wait for what passes, and so do we.
+# A system's services all start at once, perhaps beside a busy processor: they wait for what passes,
+# and so do we.
 START_TIMEOUT_S: Final = 150.0
 TELL_S: Final = 5.0
 STOP_TIMEOUT_S: Final = 10.0
@@ -90,10 +93,12 @@ class ServiceDiedError(ServiceError):
 
 @dataclass(eq=False, slots=True)
 class Service:
-    """One service process: `start()`, `ready()`, `kill()`, `stop()`; after an end `start()` starts it anew on the same ports.
+    """One service process: `start()`, `ready()`, `kill()`, `stop()`; after an end `start()` starts
+    it anew on the same ports.
 
-    `name` is its instance name and its log's; `module` what `python -m` runs (`command` instead: any program, for tests).
-    `environment` is added to this process's own. `url` and `internal_url` have no slash at the end.
+    `name` is its instance name and its log's; `module` what `python -m` runs (`command` instead:
+    any program, for tests). `environment` is added to this process's own. `url` and `internal_url`
+    have no slash at the end.
     """
 
     name: str
@@ -163,7 +168,8 @@ class Service:
         self._reaper = asyncio.create_task(self._reap(self.process), name=f"reap {self.name}")
 
     async def ready(self, timeout_s: float = READY_TIMEOUT_S, on_wait: Callable[[str], None] = lambda _: None) -> None:
-        """Return once /readyz says yes; raise ServiceError with what is missing when it ends first or the time is over.
+        """Return once /readyz says yes; raise ServiceError with what is missing when it ends first
+        or the time is over.
 
         `on_wait` is told what is missing after a while, and then each time that changes.
         """
@@ -188,7 +194,9 @@ class Service:
         raise ServiceError(f"{self.name} was not ready after {timeout_s:.0f} s ({last}):\n{await self.tail()}")
 
     async def start_ready(self, timeout_s: float = READY_TIMEOUT_S, on_wait: Callable[[str], None] = lambda _: None) -> None:
-        """Start and wait for /readyz; on a first start with other ports if somebody just took ours."""
+        """Start and wait for /readyz; on a first start with other ports if somebody just took
+        ours.
+        """
         first = self.process is None
         for attempt in range(1, _PORT_ATTEMPTS + 1):
             await self.start()
@@ -204,7 +212,9 @@ class Service:
                 return
 
     def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
-        """Send a signal (SIGKILL, SIGTERM, SIGSTOP, SIGCONT, ...); an end by it is not counted as a death."""
+        """Send a signal (SIGKILL, SIGTERM, SIGSTOP, SIGCONT, ...); an end by it is not counted as a
+        death.
+        """
         if self.process is None or self.process.returncode is not None:
             raise ServiceError(f"{self.name} is not running")
         if number not in {signal.SIGSTOP, signal.SIGCONT}:
@@ -218,7 +228,10 @@ class Service:
         return await self.process.wait()
 
     async def stop(self, grace_s: float = STOP_TIMEOUT_S) -> int | None:
-        """End it by SIGTERM, after `grace_s` by SIGKILL; return the exit code. One that does not exit with 0 is a death."""
+        """End it by SIGTERM, after `grace_s` by SIGKILL; return the exit code.
+
+        One that does not exit with 0 is a death.
+        """
         process = self.process
         if process is None:
             return None
@@ -264,12 +277,14 @@ class Service:
 
 
 class System:
-    """All services on a given Kafka, as many of each as wanted: `async with System(bootstrap) as system: ...`.
+    """All services on a given Kafka, as many of each as wanted: `async with System(bootstrap) as
+    system: ...`.
 
-    All are started at once and ready when the block begins. `folder` None: a temporary one, removed at the end unless
-    `keep_logs` or something failed. `settings` go to every service, `settings_of` to those of one module; names are those of
-    the environment, the prefix LIVEROOM_ may be left out: `{"edge": {"MAX_CONNECTIONS": "10"}}`. At the end of the block
-    ServiceDiedError is raised if a process ended unasked.
+    All are started at once and ready when the block begins. `folder` None: a temporary one, removed
+    at the end unless `keep_logs` or something failed. `settings` go to every service, `settings_of`
+    to those of one module; names are those of the environment, the prefix LIVEROOM_ may be left
+    out: `{"edge": {"MAX_CONNECTIONS": "10"}}`. At the end of the block ServiceDiedError is raised
+    if a process ended unasked.
     """
 
     def __init__(
@@ -417,16 +432,24 @@ class System:
             raise
 
     async def stop(self, grace_s: float = STOP_TIMEOUT_S) -> None:
-        """Stop in order: ingress, broadcasters, edges, scheduler. Harmless when stopped. Viewers and Kafka are the caller's."""
+        """Stop in order: ingress, broadcasters, edges, scheduler.
+
+        Harmless when stopped. Viewers and Kafka are the caller's.
+        """
         await self._stop_all(grace_s)
 
     def check(self) -> None:
-        """Raise ServiceDiedError if a process ended unasked, or not in order when it was stopped."""
+        """Raise ServiceDiedError if a process ended unasked, or not in order when it was
+        stopped.
+        """
         if self.deaths:
             raise ServiceDiedError(self.deaths)
 
     async def watch(self) -> None:
-        """Wait until a process ends unasked, and raise ServiceDiedError. Never returns: run it as a task."""
+        """Wait until a process ends unasked, and raise ServiceDiedError.
+
+        Never returns: run it as a task.
+        """
         await self._died.wait()
         self.check()
 

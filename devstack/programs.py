@@ -1,7 +1,9 @@
-"""Programs from outside Python that the tests and `up --prometheus` drive: what each is called, and where it is found.
+"""Programs from outside Python that the tests and `up --prometheus` drive: what each is called, and
+where it is found.
 
-Owns the order: the variable that names one, the PATH, then liveroom's cache folder, where `python -m tests.prepare` puts what
-it brings. Installs nothing. Prometheus, the doctor, the tests and their preparation ask here: all find the same program.
+Owns the order: the variable that names one, the PATH, then liveroom's cache folder, where `python
+-m tests.prepare` puts what it brings. Installs nothing. Prometheus, the doctor, the tests and their
+preparation ask here: all find the same program.
 """
 
 import json
@@ -19,7 +21,9 @@ _ASK_TIMEOUT_S: Final = 20.0  # a browser's first start from a slow disk
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """One program: its names in the PATH, the variable that names it, what it is for, how a person gets it."""
+    """One program: its names in the PATH, the variable that names it, what it is for, how a person
+    gets it.
+    """
 
     name: str
     commands: tuple[str, ...]
@@ -70,7 +74,10 @@ def cached(program: Program) -> Path:
 
 
 def find(program: Program) -> Path | None:
-    """Return the first that is new enough. A variable that names one is obeyed, whatever it names."""
+    """Return the first that is new enough.
+
+    A variable that names one is obeyed, whatever it names.
+    """
     if named := os.environ.get(program.variable):
         return Path(named)
     candidates = [*filter(None, map(shutil.which, program.commands)), shutil.which(cached(program))]

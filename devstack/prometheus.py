@@ -1,6 +1,8 @@
-"""A real Prometheus on a running system: its configuration, its process, and telling it of gateways as they come and go.
+"""A real Prometheus on a running system: its configuration, its process, and telling it of gateways
+as they come and go.
 
-Refuses to download it: it is named by LIVEROOM_PROMETHEUS, in the PATH, or in the cache (`devstack.programs`).
+Refuses to download it: it is named by LIVEROOM_PROMETHEUS, in the PATH, or in the cache
+(`devstack.programs`).
 """
 
 import asyncio

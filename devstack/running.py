@@ -1,7 +1,9 @@
-"""What `liveroom demo` and `liveroom up` tell the other commands of this user: where their services are, and the key of tokens.
+"""What `liveroom demo` and `liveroom up` tell the other commands of this user: where their services
+are, and the key of tokens.
 
-Owns one file per running system in the user's runtime folder, readable by that user alone. A file whose process is gone (kill
--9) is removed by the next reader. Refuses a folder that somebody else could write to.
+Owns one file per running system in the user's runtime folder, readable by that user alone. A file
+whose process is gone (kill -9) is removed by the next reader. Refuses a folder that somebody else
+could write to.
 """
 
 import os
@@ -43,7 +45,9 @@ class RuntimeFolderError(Exception):
 
 
 def runtime_dir() -> Path:
-    """Return the user's runtime folder for liveroom: LIVEROOM_RUNTIME_DIR, the session's, else one in the temporary folder."""
+    """Return the user's runtime folder for liveroom: LIVEROOM_RUNTIME_DIR, the session's, else one
+    in the temporary folder.
+    """
     if own := os.environ.get("LIVEROOM_RUNTIME_DIR"):
         return Path(own).expanduser()
     xdg = os.environ.get("XDG_RUNTIME_DIR", "")

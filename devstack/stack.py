@@ -1,7 +1,9 @@
-"""Kafka, the services and the page of one run, started together and stopped in order; and the end by a signal.
+"""Kafka, the services and the page of one run, started together and stopped in order; and the end
+by a signal.
 
-Owns what `up` and `demo` have in common: the order of starting (page, Kafka, all services at once), the announcement to the
-other commands, removing topics from a Kafka that is not ours. Refuses nothing by itself.
+Owns what `up` and `demo` have in common: the order of starting (page, Kafka, all services at once),
+the announcement to the other commands, removing topics from a Kafka that is not ours. Refuses
+nothing by itself.
 """
 
 import asyncio
@@ -33,7 +35,8 @@ from liveroom.settings import KafkaSettings
 from liveroom.web import serve
 
 INTERRUPTED: Final = 130
-# The local Kafka lowers the least session to 3 s, so that a dead broadcaster's partitions move sooner.
+# The local Kafka lowers the least session to 3 s, so that a dead broadcaster's partitions move
+# sooner.
 _LOCAL_SETTINGS: Final = {"KAFKA__SESSION_TIMEOUT_S": "3"}
 
 
@@ -81,7 +84,8 @@ async def run_stack(
 ) -> AsyncIterator[Stack]:
     """Run Kafka, services and page while the block runs.
 
-    `throwaway`: on a Kafka that is not ours, use topics of this run's own and remove them at the end.
+    `throwaway`: on a Kafka that is not ours, use topics of this run's own and remove them at the
+    end.
     """
     raise_file_limit()
     external = bool(os.environ.get("KAFKA_BOOTSTRAP", "").strip())
@@ -181,7 +185,8 @@ async def remove_topics(bootstrap: str, prefix: str) -> None:
 
 
 async def until_signalled(work: Coroutine[None, None, int], ask_to_end: Callable[[], bool] = lambda: False) -> int:
-    """Run `work`; SIGINT, SIGTERM and SIGHUP end it in order, a second one at once. Exit code then: 130.
+    """Run `work`; SIGINT, SIGTERM and SIGHUP end it in order, a second one at once. Exit code then:
+    130.
 
     `ask_to_end` may take the first signal itself, by returning True.
     """

@@ -1,8 +1,9 @@
 # ruff: noqa: INP001, SLF001, T201 - a script beside the documents, which describe the layouts that readers must not touch
-"""Writes what in docs/ comes from the code: `python docs/generate.py` (with `--check`: only say what is out of date, exit 1).
+"""Writes what in docs/ comes from the code: `python docs/generate.py` (with `--check`: only say
+what is out of date, exit 1).
 
-Tables stand in the Markdown files between `<!-- generated: NAME -->` and `<!-- end -->`; JSON Schemas are whole files in
-docs/schemas. tests/liveroom/test_docs.py runs the check.
+Tables stand in the Markdown files between `<!-- generated: NAME -->` and `<!-- end -->`; JSON
+Schemas are whole files in docs/schemas. tests/liveroom/test_docs.py runs the check.
 """
 
 import argparse
@@ -10,6 +11,7 @@ import inspect
 import json
 import re
 import sys
+import textwrap
 from collections.abc import Callable, Iterable
 from enum import Enum
 from pathlib import Path
@@ -17,6 +19,7 @@ from typing import Any, Final, Union, get_args, get_origin
 
 import msgspec
 
+WIDTH: Final = 100  # columns of prose
 FOLDER: Final = Path(__file__).resolve().parent
 sys.path.insert(0, str(FOLDER.parent))
 
@@ -95,7 +98,8 @@ def _struct(of: type[msgspec.Struct]) -> str:
     config = of.__struct_config__
     if config.tag is not None:
         rows.insert(0, (f"`{config.tag_field}`", f'`"{config.tag}"`', "needed"))
-    return f"{_about(of)}\n\n{_table(('field', 'type', 'default'), rows)}"
+    about = textwrap.fill(_about(of), WIDTH, break_long_words=False, break_on_hyphens=False)
+    return f"{about}\n\n{_table(('field', 'type', 'default'), rows)}"
 
 
 def _about(of: Any) -> str:
@@ -294,7 +298,9 @@ BLOCKS: Final[dict[str, Callable[[], str]]] = {
 
 # ---- JSON Schemas
 def _plain(of: Any, seen: dict[Any, Any]) -> Any:
-    """Return the type with JSON left as it is (`Raw`) without a default: msgspec's schemas cannot write such a default."""
+    """Return the type with JSON left as it is (`Raw`) without a default: msgspec's schemas cannot
+    write such a default.
+    """
     if isinstance(of, type) and issubclass(of, msgspec.Struct):
         if of not in seen:
             fields: list[Any] = []

@@ -45,7 +45,9 @@ def tls_context(settings: EdgeSettings) -> ssl.SSLContext | None:
 
 
 def allow_connections(wanted: int) -> None:
-    """Raise the limit of open files so that so many viewers fit, as far as the system lets us; say where it does not."""
+    """Raise the limit of open files so that so many viewers fit, as far as the system lets us; say
+    where it does not.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = wanted + OTHER_FILES
     if soft >= needed:

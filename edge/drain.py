@@ -1,7 +1,9 @@
-"""How viewers are moved away from a gateway: all of them at its end (drain), or some a second because it has too many (shed).
+"""How viewers are moved away from a gateway: all of them at its end (drain), or some a second
+because it has too many (shed).
 
-Owns what the pool ordered and who has been asked to move. Ends who stays: 1012 after a drain, 4009 after a shed. Passes over
-orders to another gateway, or to this one before it was restarted. Called by `edge.orders` and at SIGTERM.
+Owns what the pool ordered and who has been asked to move. Ends who stays: 1012 after a drain, 4009
+after a shed. Passes over orders to another gateway, or to this one before it was restarted. Called
+by `edge.orders` and at SIGTERM.
 """
 
 import asyncio
@@ -82,9 +84,11 @@ class Drain:
             member.abort()
 
     async def shed(self, rate_per_s: float) -> None:
-        """Ask so many viewers a second to move, chosen at random, for `SHED_FOR_S`; end those who do not.
+        """Ask so many viewers a second to move, chosen at random, for `SHED_FOR_S`; end those who
+        do not.
 
-        The pool says it again while it is wanted: a leader that has died, or was paused, says nothing more.
+        The pool says it again while it is wanted: a leader that has died, or was paused, says
+        nothing more.
         """
         gateway, asked = self._gateway, self._asked
         until_s = gateway.now_s() + SHED_FOR_S

@@ -1,7 +1,8 @@
-"""Which WebSocket extension a viewer gets: `permessage-deflate` without context (RFC 7692), or none.
+"""Which WebSocket extension a viewer gets: `permessage-deflate` without context (RFC 7692), or
+none.
 
-Owns the reading of `Sec-WebSocket-Extensions`. Refuses a window smaller than the full one for what we send: a batch is deflated
-once, by the broadcaster, for all. Pure. The upgrade calls it.
+Owns the reading of `Sec-WebSocket-Extensions`. Refuses a window smaller than the full one for what
+we send: a batch is deflated once, by the broadcaster, for all. Pure. The upgrade calls it.
 """
 
 import re
@@ -11,9 +12,10 @@ _ANSWER: Final = "permessage-deflate; server_no_context_takeover; client_no_cont
 _FULL_WINDOW: Final = "15"
 _WINDOWS: Final = frozenset(str(bits) for bits in range(8, 16))
 
-# RFC 6455, 9.1: a list of a token with parameters. A quoted value must be a token too once it is unquoted. Possessive, so that
-# a header made to be tried in many ways is read once; but groups are not: before 3.11.5 those match what they must not (CPython
-# issue 106052), and each of their characters can be read in one way only.
+# RFC 6455, 9.1: a list of a token with parameters. A quoted value must be a token too once it is
+# unquoted. Possessive, so that a header made to be tried in many ways is read once; but groups are
+# not: before 3.11.5 those match what they must not (CPython issue 106052), and each of their
+# characters can be read in one way only.
 _NAME_CHAR: Final = r"[-!#$%&'*+.^_`|~0-9A-Za-z]"
 _WORD: Final = f"{_NAME_CHAR}++"
 _SPACE: Final = r"[ \t]*+"
@@ -25,7 +27,8 @@ _QUOTING: Final = re.compile(r'["\\]')
 
 
 def accept_deflate(header: str | None) -> str | None:
-    """Return the answer to the first offer we can serve, None without one. What follows a malformed offer is not read.
+    """Return the answer to the first offer we can serve, None without one. What follows a malformed
+    offer is not read.
 
     `client_max_window_bits` only says that the viewer would take a limit (7.1.2.2): we set none.
     """
@@ -49,7 +52,9 @@ def accept_deflate(header: str | None) -> str | None:
 
 
 def _answer(parameters: list[tuple[str, str | None]]) -> str | None:
-    """Return the answer to one offer, None where we decline it (7.1: anything unknown, repeated or with a wrong value)."""
+    """Return the answer to one offer, None where we decline it (7.1: anything unknown, repeated or
+    with a wrong value).
+    """
     answer = _ANSWER
     seen = set()
     for name, quoted in parameters:

@@ -1,7 +1,8 @@
-"""What is done with a batch from the queue: it is pushed to its rooms' viewers, and then what follows from it.
+"""What is done with a batch from the queue: it is pushed to its rooms' viewers, and then what
+follows from it.
 
-Owns the order of both, and the figures of the fan-out. A batch is pushed to its end before the next one is taken; between two
-slices everything else has its turn. Called by the reader of the queue.
+Owns the order of both, and the figures of the fan-out. A batch is pushed to its end before the next
+one is taken; between two slices everything else has its turn. Called by the reader of the queue.
 """
 
 import asyncio
@@ -50,7 +51,9 @@ class FanOut:
         self._seconds = metrics.histogram(metric_catalog.FANOUT_SECONDS)
 
     def take_worst_delay_ms(self) -> float | None:
-        """Return the longest time from an interaction's acceptance to its push since the last call; None: there was no push."""
+        """Return the longest time from an interaction's acceptance to its push since the last call;
+        None: there was no push.
+        """
         worst_ms, self._worst_delay_ms = self._worst_delay_ms, None
         return worst_ms
 
@@ -64,7 +67,9 @@ class FanOut:
             self._measure(batch, delivered, time.monotonic() - began_s)
 
     async def _follow_up(self, delivered: Delivered, partition: int, offset: int) -> None:
-        """Let in who waited for a snapshot, and put out who is kicked or whose room is dissolved."""
+        """Let in who waited for a snapshot, and put out who is kicked or whose room is
+        dissolved.
+        """
         for room, error in delivered.failed:  # the others have their parts
             self._runtime.metrics.counter(metric_catalog.BAD_RECORDS, topics.BROADCAST.name, BadRecord.UNHANDLED.value).inc()
             log.error("room_part_failed", room=room.name, partition=partition, offset=offset, exc_info=error)

@@ -1,8 +1,9 @@
-"""The members of a gateway: who is here, what they ask, which rooms they enter and leave, and who is put out.
+"""The members of a gateway: who is here, what they ask, which rooms they enter and leave, and who
+is put out.
 
-Owns the members, and who enters a room. Refuses a join with an error, and ends with a close code who breaks the protocol, is
-banned or kicked, or is in the way of all others. `edge.upgrade` brings members, `edge.keepalive` watches them, `edge.drain`
-moves them away; the hub knows the rooms.
+Owns the members, and who enters a room. Refuses a join with an error, and ends with a close code
+who breaks the protocol, is banned or kicked, or is in the way of all others. `edge.upgrade` brings
+members, `edge.keepalive` watches them, `edge.drain` moves them away; the hub knows the rooms.
 """
 
 import asyncio
@@ -52,8 +53,9 @@ log = structlog.get_logger()
 class Gateway:
     """The members of one gateway. It hosts them (`edge.member.MemberHost`).
 
-    `wheel`: when each member is to be looked at. `snapshots_wanted`: rooms whose owners are to be asked for a snapshot; who
-    asks takes it out. `taken_in`, `joins`, `leaves`: how many so far. `draining`: nobody more is taken.
+    `wheel`: when each member is to be looked at. `snapshots_wanted`: rooms whose owners are to be
+    asked for a snapshot; who asks takes it out. `taken_in`, `joins`, `leaves`: how many so far.
+    `draining`: nobody more is taken.
     """
 
     now_s = staticmethod(time.monotonic)
@@ -127,7 +129,9 @@ class Gateway:
                 member.send(encode_frame(Beat(_now_ms())))
 
     def ending(self, member: Member) -> None:
-        """Let a member that is ending take part in nothing; it has `CLOSE_TIMEOUT_S` to go by itself."""
+        """Let a member that is ending take part in nothing; it has `CLOSE_TIMEOUT_S` to go by
+        itself.
+        """
         self.hub.drop(member, self.now_s())
         self.wheel.put(member, self.now_s() + CLOSE_TIMEOUT_S)
 
@@ -204,7 +208,9 @@ class Gateway:
         self._enter(member, room, room.greeting(self.now_s(), member.form))
 
     def _enter(self, member: Subscriber, room: Room, parts: Sequence[tuple[PreparedBatch, bool]]) -> None:
-        """Push the room's batches from now on, after what comes before them; tell a mute that holds."""
+        """Push the room's batches from now on, after what comes before them; tell a mute that
+        holds.
+        """
         self.hub.enter(member, room)
         for prepared, is_whole in parts:
             if prepared.is_readable:

@@ -1,7 +1,8 @@
-"""The opening handshake of RFC 6455, section 4.2: what a viewer's upgrade must say, and the answer to it.
+"""The opening handshake of RFC 6455, section 4.2: what a viewer's upgrade must say, and the answer
+to it.
 
-Owns the check of the headers and the text of the `101`. Refuses with a problem whatever is no handshake of version 13. Pure.
-`edge.upgrade` calls it.
+Owns the check of the headers and the text of the `101`. Refuses with a problem whatever is no
+handshake of version 13. Pure. `edge.upgrade` calls it.
 """
 
 import base64

@@ -1,7 +1,8 @@
 """Who is in which room on this gateway, and the fan-out of a batch to them. Pure.
 
-Owns the room -> connection map. No I/O of its own: it hands finished frames to `Subscriber.push`. A room exists here while
-somebody is in it, and `LINGER_S` more. Called by the fan-out (`deliver`) and the gateway (`add_pending`, `enter`, `leave`).
+Owns the room -> connection map. No I/O of its own: it hands finished frames to `Subscriber.push`. A
+room exists here while somebody is in it, and `LINGER_S` more. Called by the fan-out (`deliver`) and
+the gateway (`add_pending`, `enter`, `leave`).
 """
 
 import heapq
@@ -23,11 +24,12 @@ _KICK: Final = b'"kind":"kick"'  # in a text these quotes would be escaped
 
 
 class Delivered(NamedTuple):
-    """What one BATCH was to this gateway. `wasted_bytes`: payloads of rooms not here. `with_snapshot`: rooms with
-    a new one.
+    """What one BATCH was to this gateway. `wasted_bytes`: payloads of rooms not here.
+    `with_snapshot`: rooms with a new one.
 
-    `dissolved`: rooms that are closed with it; `kicked`: (room, user) hashes of who is put out. `failed`: rooms whose part
-    could not be handled, and why: it is passed over, and nobody else notices.
+    `dissolved`: rooms that are closed with it; `kicked`: (room, user) hashes of who is put out.
+    `failed`: rooms whose part could not be handled, and why: it is passed over, and nobody else
+    notices.
     """
 
     rooms: int
@@ -44,7 +46,10 @@ class Delivered(NamedTuple):
 
 
 class Hub:
-    """The rooms and users of one gateway. `changed`: rooms whose audience changed; who reports it takes it out."""
+    """The rooms and users of one gateway.
+
+    `changed`: rooms whose audience changed; who reports it takes it out.
+    """
 
     def __init__(self) -> None:
         self.rooms: dict[int, Room] = {}
@@ -81,7 +86,10 @@ class Hub:
 
     # ---- who is where
     def add_pending(self, member: Subscriber, name: str, now_s: float) -> Room:
-        """Let a member wait for a room: it counts as there, and is pushed nothing. Whoever is in already stays in."""
+        """Let a member wait for a room: it counts as there, and is pushed nothing.
+
+        Whoever is in already stays in.
+        """
         hash_ = room_hash(name)
         room = self.rooms.get(hash_)
         if room is None:
@@ -134,10 +142,12 @@ class Hub:
 
     # ---- what comes
     def deliver(self, batch: Batch, partition: int, offset: int, now_s: float) -> Generator[None, None, Delivered]:
-        """Push every local room's part of a batch to its members; pass over the others without touching their bytes.
+        """Push every local room's part of a batch to its members; pass over the others without
+        touching their bytes.
 
-        Yields between slices of `SLICE` pushes, so that a huge room does not hold up the loop; returns the totals. One batch
-        must be driven to its end before the next one begins: that keeps the order.
+        Yields between slices of `SLICE` pushes, so that a huge room does not hold up the loop;
+        returns the totals. One batch must be driven to its end before the next one begins: that
+        keeps the order.
         """
         local = self.rooms
         body = batch.body
@@ -239,7 +249,9 @@ class Hub:
 
 
 def _push(prepared: PreparedBatch, members: Iterable[Subscriber]) -> tuple[int, int, int]:
-    """Push a batch to members; return how many were sent it, the bytes sent, and how many skipped it."""
+    """Push a batch to members; return how many were sent it, the bytes sent, and how many skipped
+    it.
+    """
     sent = sent_bytes = skipped = 0
     for member in members:
         size = member.push(prepared)

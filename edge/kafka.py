@@ -1,6 +1,8 @@
-"""The log as the edge reads it: all of `broadcast` as it comes, without a group, and stretches of it again for pulls.
+"""The log as the edge reads it: all of `broadcast` as it comes, without a group, and stretches of
+it again for pulls.
 
-Owns nothing: what is valid is said by `liveroom.broadcast_log` and `liveroom.fencing`. Records that cannot be read are void.
+Owns nothing: what is valid is said by `liveroom.broadcast_log` and `liveroom.fencing`. Records that
+cannot be read are void.
 """
 
 import time
@@ -27,7 +29,9 @@ async def follow_broadcast(queue: QueueReader, fan_out: FanOut) -> None:
 
 
 class RoomRange(NamedTuple):
-    """What is wanted of one room (its hash): its part of the records from `start` to before `stop`."""
+    """What is wanted of one room (its hash): its part of the records from `start` to before
+    `stop`.
+    """
 
     room: int
     start: int
@@ -35,7 +39,9 @@ class RoomRange(NamedTuple):
 
 
 async def read_rooms(settings: EdgeSettings, partition: int, ranges: Sequence[RoomRange]) -> dict[int, Stretch]:
-    """Read what rooms have in one partition, once for all of them; no further back than `pull_back_s`, found by time."""
+    """Read what rooms have in one partition, once for all of them; no further back than
+    `pull_back_s`, found by time.
+    """
     found: dict[int, list[Part]] = {range_.room: [] for range_ in ranges}
     sizes = dict.fromkeys(found, 0)
     stops: dict[int, int] = {}

@@ -1,7 +1,9 @@
-"""Time on a gateway: who is silent, who must be sent something, who takes too little, who waits for a snapshot too long.
+"""Time on a gateway: who is silent, who must be sent something, who takes too little, who waits for
+a snapshot too long.
 
-Owns the one clock that turns the gateway's wheel; there is no timer for a viewer. Ends members with 4005, 4006 and 4008, lets
-late members in without their room's snapshot, and has late connections, pull grants and empty rooms forgotten.
+Owns the one clock that turns the gateway's wheel; there is no timer for a viewer. Ends members with
+4005, 4006 and 4008, lets late members in without their room's snapshot, and has late connections,
+pull grants and empty rooms forgotten.
 """
 
 import asyncio
@@ -32,7 +34,10 @@ class KeepAlive:
         self._upgrades = upgrades
 
     async def run(self, connections: Callable[[], Iterable[RequestHandler]]) -> None:
-        """Turn the wheel, for ever. `connections`: those that are still aiohttp's, so have sent no whole request."""
+        """Turn the wheel, for ever.
+
+        `connections`: those that are still aiohttp's, so have sent no whole request.
+        """
         gateway = self._gateway
         frozen_at = joins_before = 0
         while True:
@@ -79,7 +84,9 @@ class KeepAlive:
             gateway.wheel.put(member, now_s + TURN_S if member.rooms else min(now_s + TURN_S, member.received_s + timeout_s))
 
     def _end_snapshot_waits(self, now_s: float) -> None:
-        """Ask again for the snapshots that are still waited for, and let in who has waited long enough."""
+        """Ask again for the snapshots that are still waited for, and let in who has waited long
+        enough.
+        """
         gateway = self._gateway
         for room in gateway.hub.rooms.values():
             if room.waiting or room.owed:

@@ -1,6 +1,8 @@
-"""How this gateway is, told to the pool every second: `gateways`. A report that cannot be sent is dropped, the next is newer.
+"""How this gateway is, told to the pool every second: `gateways`. A report that cannot be sent is
+dropped, the next is newer.
 
-Owns the figures of a report and the gauges that show the same. What is unknown is left out, never sent as zero.
+Owns the figures of a report and the gauges that show the same. What is unknown is left out, never
+sent as zero.
 """
 
 import asyncio

@@ -1,8 +1,10 @@
-"""One viewer's connection once the upgrade is done: a slotted protocol that writes finished frames straight to the socket.
+"""One viewer's connection once the upgrade is done: a slotted protocol that writes finished frames
+straight to the socket.
 
-Owns the viewer's socket: what comes is parsed and given to `MemberHost`, what goes is written to the file descriptor while
-nothing waits, and through the transport otherwise. There is no task and no timer for a viewer. Refuses whatever breaks
-RFC 6455, with its close code, and a viewer who reads too slowly (4008).
+Owns the viewer's socket: what comes is parsed and given to `MemberHost`, what goes is written to
+the file descriptor while nothing waits, and through the transport otherwise. There is no task and
+no timer for a viewer. Refuses whatever breaks RFC 6455, with its close code, and a viewer who reads
+too slowly (4008).
 """
 
 import asyncio
@@ -51,7 +53,11 @@ class MemberHost(Protocol):
 
 
 class Member(asyncio.Protocol):
-    """A viewer. `blocked`: something waits, so nothing may be written past it. `close_code`: 0 until it is ending."""
+    """A viewer.
+
+    `blocked`: something waits, so nothing may be written past it. `close_code`: 0 until it is
+    ending.
+    """
 
     __slots__ = (
         "_host",
@@ -210,7 +216,9 @@ class Member(asyncio.Protocol):
             self.blocked = False
 
     def _flow(self, queue: SendQueue) -> bool:
-        """Give the transport what waits until it holds some of it; return whether nothing waits any more."""
+        """Give the transport what waits until it holds some of it; return whether nothing waits any
+        more.
+        """
         transport = self.transport
         if transport is None:
             return False
@@ -273,7 +281,9 @@ class Member(asyncio.Protocol):
             self._end(code or Close.NORMAL, close_frame(code) if code else websocket_frame(b"", CLOSE))
 
     def _end(self, code: int, goodbye: bytes) -> None:
-        """Take part in nothing any more; the socket is closed when the viewer has closed its side, or by the wheel."""
+        """Take part in nothing any more; the socket is closed when the viewer has closed its side,
+        or by the wheel.
+        """
         transport = self.transport
         if transport is None:
             return
@@ -304,7 +314,9 @@ class Member(asyncio.Protocol):
 
 
 class SseConnection(Member):
-    """A viewer whose network lets no WebSocket through: it hears events over HTTP, and speaks by requests of their own."""
+    """A viewer whose network lets no WebSocket through: it hears events over HTTP, and speaks by
+    requests of their own.
+    """
 
     __slots__ = ()
 

@@ -1,4 +1,7 @@
-"""What the pool orders of this gateway: `control`, read from its beginning. What they mean is `edge.drain`'s."""
+"""What the pool orders of this gateway: `control`, read from its beginning.
+
+What they mean is `edge.drain`'s.
+"""
 
 from edge.drain import Drain
 from liveroom import topics

@@ -1,7 +1,7 @@
 """One room's part of a BATCH as this gateway keeps it: its numbers and its finished frames. Pure.
 
-Owns making each frame once, and taking messages out again when they are cleared. Made by the hub; shared by all viewers, their
-queues and the room's ring.
+Owns making each frame once, and taking messages out again when they are cleared. Made by the hub;
+shared by all viewers, their queues and the room's ring.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -59,7 +59,9 @@ _encode: Final = msgspec.json.Encoder().encode
 
 
 def as_event(text: bytes, name: str = "") -> bytes:
-    """Return a text as one server-sent event, for viewers whose network lets no WebSocket through."""
+    """Return a text as one server-sent event, for viewers whose network lets no WebSocket
+    through.
+    """
     head = f"event: {name}\n".encode() if name else b""
     return b"%bdata: %b\n\n" % (head, text.replace(b"\n", b"\ndata: "))
 
@@ -67,8 +69,9 @@ def as_event(text: bytes, name: str = "") -> bytes:
 class PreparedBatch:
     """A room's part of a BATCH, or any other public frame (numbers zero).
 
-    `frames`: the frames of everything by `Form` (`PLAIN` and `DEFLATED` for WebSockets, `EVENTS` for event streams); None
-    until a viewer needs one (`make`). `offset`: of its record. `first` to `last`: its numbers; `rseq`: the newest reliable one.
+    `frames`: the frames of everything by `Form` (`PLAIN` and `DEFLATED` for WebSockets, `EVENTS`
+    for event streams); None until a viewer needs one (`make`). `offset`: of its record. `first` to
+    `last`: its numbers; `rseq`: the newest reliable one.
     """
 
     __slots__ = (
@@ -113,11 +116,15 @@ class PreparedBatch:
         self._reliable: list[bytes | None] = [None, None, None]
 
     def make(self, form: int) -> bytes:
-        """Return the frame of everything; deflated only where the batch is and the viewer takes it."""
+        """Return the frame of everything; deflated only where the batch is and the viewer takes
+        it.
+        """
         return self._frame(self.frames, self.payload, form)
 
     def reliable(self, form: int) -> bytes | None:
-        """Return the frame of the header and the reliable messages; None where nothing is reliable."""
+        """Return the frame of the header and the reliable messages; None where nothing is
+        reliable.
+        """
         if not self.reliable_size:
             return None
         return self._frame(self._reliable, self.payload[: self.reliable_size], form)
@@ -138,14 +145,20 @@ class PreparedBatch:
         return frame
 
     def lines(self) -> Iterator[tuple[MessageHead, bytes]]:
-        """Give the messages, the reliable ones first. What cannot be read is left out: no viewer could read it either."""
+        """Give the messages, the reliable ones first.
+
+        What cannot be read is left out: no viewer could read it either.
+        """
         for text in self._text().split(b"\n")[1:]:
             with suppress(BadFrameError):
                 yield split_message(text)[0], text
 
     @property
     def is_readable(self) -> bool:
-        """Whether it can be inflated. Who deflates is pushed it unread, so this is found out once, when it is pushed again."""
+        """Whether it can be inflated.
+
+        Who deflates is pushed it unread, so this is found out once, when it is pushed again.
+        """
         if self._is_readable is None:
             self._is_readable = not self.is_deflated or bool(self._text())
         return self._is_readable
@@ -179,7 +192,9 @@ class PreparedBatch:
 
 
 def purged(line: MessageHead, raw: bytes, clears: Iterable[Cleared]) -> bytes | None:
-    """Return what is left of a message: itself, nothing, or in place of a reliable one a `clear` of it: no hole is seen."""
+    """Return what is left of a message: itself, nothing, or in place of a reliable one a `clear` of
+    it: no hole is seen.
+    """
     if not any(clear.takes(line) for clear in clears):
         return raw
     if not line.rseq:

@@ -1,7 +1,8 @@
 """Which rooms' audiences to report, and when. Pure.
 
-Owns the pace: at once when a room gets its first viewer here (its snapshot is wanted) or loses its last one, else at most every
-2 s, and again every `PRESENCE_INTERVAL_S` so that a new owner knows all rooms soon. Called by the edge's reporter.
+Owns the pace: at once when a room gets its first viewer here (its snapshot is wanted) or loses its
+last one, else at most every 2 s, and again every `PRESENCE_INTERVAL_S` so that a new owner knows
+all rooms soon. Called by the edge's reporter.
 """
 
 from collections.abc import Iterable, Iterator
@@ -30,7 +31,9 @@ class Pace:
         self._waiting.update(dict.fromkeys(rooms))
 
     def due(self, now_s: float) -> Iterator[str]:
-        """Give the rooms to look at now: those that changed and may be told, and those not told for long."""
+        """Give the rooms to look at now: those that changed and may be told, and those not told for
+        long.
+        """
         for room in list(self._waiting):
             told = self._told.get(room)
             if told is None or now_s - told.at_s >= MIN_INTERVAL_S:

@@ -1,7 +1,7 @@
 """What a pull asks, and what it is answered from the stretch of the log that was read for it. Pure.
 
-Owns the choice of the messages: those asked for, cleared ones left out, as many whole batches as fit into one answer. Says what
-is not kept any more, and that there is more. `edge.pulls` asks.
+Owns the choice of the messages: those asked for, cleared ones left out, as many whole batches as
+fit into one answer. Says what is not kept any more, and that there is more. `edge.pulls` asks.
 """
 
 import re
@@ -23,7 +23,9 @@ _POS: Final = re.compile(r"([0-9]{1,4})\.([0-9]{1,18})\Z")
 
 
 class Question(NamedTuple):
-    """What a viewer asks: messages behind (`after`) and before numbers, from a place in the log on."""
+    """What a viewer asks: messages behind (`after`) and before numbers, from a place in the log
+    on.
+    """
 
     offset: int
     epoch: int | None
@@ -62,7 +64,10 @@ class Part(NamedTuple):
 
 
 class Stretch(NamedTuple):
-    """What one room has in the log from `start` to before `stop`. `is_cut`: what lay before `start` is gone."""
+    """What one room has in the log from `start` to before `stop`.
+
+    `is_cut`: what lay before `start` is gone.
+    """
 
     start: int
     stop: int
@@ -89,7 +94,10 @@ def read_question(query: Mapping[str, str], partition: int) -> Question:
 
 
 class _Chosen:
-    """The messages of one answer, batch by batch. `seq`, `rseq`: how far it goes; `lowest`: the first number asked for."""
+    """The messages of one answer, batch by batch.
+
+    `seq`, `rseq`: how far it goes; `lowest`: the first number asked for.
+    """
 
     def __init__(self, question: Question) -> None:
         self._question = question
@@ -100,7 +108,10 @@ class _Chosen:
         self.lowest: int | None = None
 
     def take(self, prepared: PreparedBatch, clears: Sequence[Cleared]) -> bool:
-        """Take what is asked for of a batch; say whether it fits. What does not is left out whole."""
+        """Take what is asked for of a batch; say whether it fits.
+
+        What does not is left out whole.
+        """
         lines = self._question.lines_of(prepared)
         added = sum(len(raw) for _, raw in lines)
         if not self._fits(len(lines), added):
@@ -132,9 +143,11 @@ class _Chosen:
 
 
 def answer(name: str, partition: int, question: Question, stretch: Stretch, *, is_whole: bool) -> Pulled:
-    """Return the messages that are asked for, cleared ones left out; as many whole batches as fit into one answer.
+    """Return the messages that are asked for, cleared ones left out; as many whole batches as fit
+    into one answer.
 
-    `is_whole`: the stretch goes on to what viewers here have been pushed; else there is more behind it.
+    `is_whole`: the stretch goes on to what viewers here have been pushed; else there is more behind
+    it.
     """
     newest = stretch.parts[-1].epoch if stretch.parts else None
     epoch = question.epoch if question.epoch is not None else newest

@@ -1,7 +1,8 @@
-"""Who may pull messages from the log, and how often: members of this gateway, and for a while those who just were. Pure.
+"""Who may pull messages from the log, and how often: members of this gateway, and for a while those
+who just were. Pure.
 
-Owns the tokens that `hello` gives out, and a rate for each. Refuses an unknown token and who pulls too often. The gateway
-grants and ends them, `edge.pulls` asks.
+Owns the tokens that `hello` gives out, and a rate for each. Refuses an unknown token and who pulls
+too often. The gateway grants and ends them, `edge.pulls` asks.
 """
 
 from collections import OrderedDict
@@ -38,7 +39,10 @@ class PullGrants:
         self._grants[token] = grant
 
     def end(self, token: str, until_s: float) -> None:
-        """Let a token be good until then: its connection is gone. Of many that went at once the oldest lose theirs first."""
+        """Let a token be good until then: its connection is gone.
+
+        Of many that went at once the oldest lose theirs first.
+        """
         self._former[token] = until_s
         if len(self._former) > MAX_FORMER:
             del self._grants[self._former.popitem(last=False)[0]]

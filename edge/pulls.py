@@ -1,8 +1,10 @@
-"""What viewers pull: messages of a room that they missed and the ring no longer holds, read again from the log.
+"""What viewers pull: messages of a room that they missed and the ring no longer holds, read again
+from the log.
 
-Owns `GET /v1/rooms/{room}/messages`. One read of a partition at a time, for everybody who waits for it: a thousand viewers that
-ask for the same range cause one read, and what was read is kept a moment for those who come right after. Refuses who is no
-viewer here (the pull token of `hello`), who asks too often, and to go back further than `pull_back_s`; says what is not kept.
+Owns `GET /v1/rooms/{room}/messages`. One read of a partition at a time, for everybody who waits for
+it: a thousand viewers that ask for the same range cause one read, and what was read is kept a
+moment for those who come right after. Refuses who is no viewer here (the pull token of `hello`),
+who asks too often, and to go back further than `pull_back_s`; says what is not kept.
 """
 
 import asyncio
@@ -45,7 +47,10 @@ class _Want(NamedTuple):
 
 
 class Pulls:
-    """The pulls of one gateway. `next_offset(partition)`: the first record of a partition that the fan-out has not read."""
+    """The pulls of one gateway.
+
+    `next_offset(partition)`: the first record of a partition that the fan-out has not read.
+    """
 
     def __init__(self, gateway: Gateway, upgrades: Upgrades, runtime: Runtime, next_offset: Callable[[int], int]) -> None:
         self._gateway = gateway
@@ -106,7 +111,9 @@ class Pulls:
 
     # ---- where the answer comes from
     async def _stretch(self, room_: int, partition: int, question: Question) -> tuple[Stretch, Room | None]:
-        """Return what the room has in the log from the place asked for to the ring, or to what the fan-out has read."""
+        """Return what the room has in the log from the place asked for to the ring, or to what the
+        fan-out has read.
+        """
         room = self._gateway.hub.rooms.get(room_)
         if room is not None and question.is_held_by(room):
             self._counts["ring"].inc()
@@ -153,7 +160,8 @@ class Pulls:
                     if not want.answer.done():
                         want.answer.set_result(stretches[room])
         finally:
-            # Whatever broke this off: who waits still must hear of it, or all who come later would wait with them.
+            # Whatever broke this off: who waits still must hear of it, or all who come later would
+            # wait with them.
             _fail((*self._current.pop(partition, ()), *self._wanted.pop(partition, ())), "the read was broken off")
             del self._reading[partition]
             now_s = time.monotonic()

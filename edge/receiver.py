@@ -1,8 +1,9 @@
 """What a viewer's bytes say: the frames of RFC 6455, from client to server, as whole messages.
 
-Owns one connection's unfinished frame and message: at most 4 KiB of each, nothing while idle. Refuses what breaks RFC 6455 or
-RFC 7692, what is too big and what is not text: at a frame's header where that tells already. Pure: the viewer's connection
-feeds it, answers pings, and closes when it is told to.
+Owns one connection's unfinished frame and message: at most 4 KiB of each, nothing while idle.
+Refuses what breaks RFC 6455 or RFC 7692, what is too big and what is not text: at a frame's header
+where that tells already. Pure: the viewer's connection feeds it, answers pings, and closes when it
+is told to.
 """
 
 import zlib
@@ -34,7 +35,8 @@ _KEY_BYTES: Final = 4
 _MAX_CONTROL_BYTES: Final = 125
 _CLOSE_CODE_BYTES: Final = 2
 _SYNC_FLUSH: Final = b"\x00\x00\xff\xff"  # what a sender takes off (RFC 7692, 7.2.1)
-# Codes a peer may send: the registry of RFC 6455, 11.7, without 1004 to 1006 and 1015; 3000 and up are free (7.4.2).
+# Codes a peer may send: the registry of RFC 6455, 11.7, without 1004 to 1006 and 1015; 3000 and up
+# are free (7.4.2).
 _CLOSE_CODES: Final = frozenset((*range(1000, 1004), *range(1007, 1015), *range(3000, 5000)))
 
 
@@ -86,7 +88,10 @@ class Pong(msgspec.Struct, frozen=True, gc=False):
 
 
 class Closing(msgspec.Struct, frozen=True, gc=False):
-    """The viewer ends the connection: to be answered with a close frame of the same code. None: it gave none."""
+    """The viewer ends the connection: to be answered with a close frame of the same code.
+
+    None: it gave none.
+    """
 
     code: int | None
     reason: str
@@ -106,7 +111,9 @@ _FAULTS: Final = {flaw: Fault(_CODES.get(flaw, Close.PROTOCOL_ERROR), flaw) for 
 
 
 class _Message:
-    """A fragmented message so far: as it came, so deflated where it was; inflated once, when it is whole."""
+    """A fragmented message so far: as it came, so deflated where it was; inflated once, when it is
+    whole.
+    """
 
     __slots__ = ("data", "deflated", "fragments")
 
@@ -117,7 +124,8 @@ class _Message:
 
 
 class Receiver:
-    """One connection's incoming side. `deflates`: `permessage-deflate` with `client_no_context_takeover` was agreed on.
+    """One connection's incoming side. `deflates`: `permessage-deflate` with
+    `client_no_context_takeover` was agreed on.
 
     `ended`: a `Closing` or a `Fault` was returned, and nothing more is read.
     """
@@ -131,7 +139,10 @@ class Receiver:
         self._message: _Message | None = None
 
     def feed(self, data: bytes) -> Sequence[Event]:
-        """Return what came to an end in `data`, in order. A `Closing` or a `Fault` is the last event there is."""
+        """Return what came to an end in `data`, in order.
+
+        A `Closing` or a `Fault` is the last event there is.
+        """
         if self.ended:
             return ()
         data = self._rest + data
@@ -241,7 +252,10 @@ class Receiver:
 
 
 def _unmask(key: bytes, data: bytes) -> bytes:
-    """Return the payload in clear (RFC 6455, 5.3). One exclusive or over big integers: no loop over bytes, and linear."""
+    """Return the payload in clear (RFC 6455, 5.3).
+
+    One exclusive or over big integers: no loop over bytes, and linear.
+    """
     size = len(data)
     mask = int.from_bytes((key * (size // _KEY_BYTES + 1))[:size], "little")
     return (int.from_bytes(data, "little") ^ mask).to_bytes(size, "little")
@@ -260,7 +274,8 @@ def _is_utf8(data: bytes) -> bool:
 def _inflate(data: bytes) -> bytes | Flaw:
     """Return the text of a deflated message (RFC 7692, 7.2.2), or what is wrong with it.
 
-    At most one byte over the limit is ever made: with that room left, no output is held back when the input is used up.
+    At most one byte over the limit is ever made: with that room left, no output is held back when
+    the input is used up.
     """
     engine = zlib.decompressobj(-zlib.MAX_WBITS)
     try:

@@ -1,7 +1,9 @@
-"""One room on this gateway: its members, its newest numbers, its snapshot, and the ring of what was pushed last. Pure.
+"""One room on this gateway: its members, its newest numbers, its snapshot, and the ring of what was
+pushed last. Pure.
 
-Owns what a viewer who joins is given: the snapshot and what came since it, or, where it says how far it has seen, what it
-missed. Refuses to skip silently: what the ring does not hold is left to a pull. Called by the hub and the gateway.
+Owns what a viewer who joins is given: the snapshot and what came since it, or, where it says how
+far it has seen, what it missed. Refuses to skip silently: what the ring does not hold is left to a
+pull. Called by the hub and the gateway.
 """
 
 from collections import deque
@@ -25,9 +27,11 @@ _INFLATES: Final = 6  # payloads are text again for those who do not deflate
 
 
 class NotSent(IntEnum):
-    """Why `Subscriber.push` took nothing. Never above 0, as a size is: a push costs no object of its own.
+    """Why `Subscriber.push` took nothing. Never above 0, as a size is: a push costs no object of
+    its own.
 
-    A push that returned a tuple of a verdict and a size took 0.3 us more, of 0.5 us without the system call.
+    A push that returned a tuple of a verdict and a size took 0.3 us more, of 0.5 us without the
+    system call.
     """
 
     SKIPPED = 0
@@ -65,7 +69,9 @@ class Position(NamedTuple):
 
 
 class RoomSnapshot(NamedTuple):
-    """A room as its owner packed it for who enters: the text of the frame's `card`, how far it goes, when it came."""
+    """A room as its owner packed it for who enters: the text of the frame's `card`, how far it
+    goes, when it came.
+    """
 
     text: bytes
     at: Position
@@ -73,10 +79,12 @@ class RoomSnapshot(NamedTuple):
 
 
 class Room:
-    """A room with viewers here, or that had some a moment ago; and the newest numbers seen of it (None: none yet).
+    """A room with viewers here, or that had some a moment ago; and the newest numbers seen of it
+    (None: none yet).
 
-    `waiting`: who wants in, since when (seconds); not pushed to yet. `owed`: who came in without a snapshot. `base`: the ring
-    holds everything numbered after it (seq, rseq), and, from `ring_from` on, of every record. `left_s`: when the last one left.
+    `waiting`: who wants in, since when (seconds); not pushed to yet. `owed`: who came in without a
+    snapshot. `base`: the ring holds everything numbered after it (seq, rseq), and, from `ring_from`
+    on, of every record. `left_s`: when the last one left.
     """
 
     __slots__ = (
@@ -126,7 +134,9 @@ class Room:
         return not self.members and not self.waiting
 
     def take(self, prepared: PreparedBatch, epoch: int, pos: str, max_bytes: int) -> bool:
-        """Take a batch's part into the ring, which may hold so much; say whether numbers are missing before it."""
+        """Take a batch's part into the ring, which may hold so much; say whether numbers are
+        missing before it.
+        """
         ring = self.ring
         is_gap = self.epoch == epoch and self.seq is not None and prepared.first > self.seq + 1
         if is_gap or self.epoch != epoch:
@@ -149,14 +159,19 @@ class Room:
         return is_gap
 
     def pass_over(self, prepared: PreparedBatch) -> None:
-        """Keep nothing of a batch's part that could not be handled, nor of what lies before it: a pull must tell."""
+        """Keep nothing of a batch's part that could not be handled, nor of what lies before it: a
+        pull must tell.
+        """
         self.ring.clear()
         self.ring_bytes = 0
         self.base = (prepared.last, prepared.rseq)
         self.ring_from = prepared.offset + 1
 
     def clear(self, clears: Sequence[Cleared]) -> Generator[None, None, None]:
-        """Take cleared messages out of the ring, and so out of all queues; drop the snapshot. Yields after each batch."""
+        """Take cleared messages out of the ring, and so out of all queues; drop the snapshot.
+
+        Yields after each batch.
+        """
         self.drop_snapshot()
         for prepared in list(self.ring):
             prepared.purge(clears)
@@ -165,7 +180,9 @@ class Room:
 
     # ---- the snapshot
     def take_snapshot(self, text: bytes, pos: str, offset: int, now_s: float) -> None:
-        """Take the room's snapshot as its owner packed it; it tells the numbers too where no batch has."""
+        """Take the room's snapshot as its owner packed it; it tells the numbers too where no batch
+        has.
+        """
         card = decode_card(text)
         if card.epoch is None or card.seq is None or card.rseq is None:
             return
@@ -208,7 +225,9 @@ class Room:
 
     # ---- answers
     def greeting(self, now_s: float, form: int) -> Sequence[tuple[PreparedBatch, bool]]:
-        """Return what a viewer without a place of its own gets, and of each whether all of it: `joined`, what came since."""
+        """Return what a viewer without a place of its own gets, and of each whether all of it:
+        `joined`, what came since.
+        """
         snapshot = self._fresh_snapshot(now_s)
         if snapshot is None:
             return [(_public(Joined(self.name, self.epoch, self.seq, self.rseq, self.pos)), True)]
@@ -219,7 +238,9 @@ class Room:
         return [(self._greeting, True), *since]
 
     def missed(self, at: Position, form: int) -> Sequence[tuple[PreparedBatch, bool]] | None:
-        """Return what a viewer has missed, and of each whether all of it (else its reliable part); None: a pull must tell."""
+        """Return what a viewer has missed, and of each whether all of it (else its reliable part);
+        None: a pull must tell.
+        """
         if at.epoch != self.epoch or not (at.seq >= self.base[0] or at.rseq >= self.base[1]):
             return None
         since, size = self._since(at, RESUME_WHOLE_BYTES, form)
@@ -231,7 +252,8 @@ class Room:
     def _since(self, at: Position, whole_bytes: int, form: int) -> tuple[list[tuple[PreparedBatch, bool]], int]:
         """Return what the ring holds behind a place, and its bytes.
 
-        Of a long time the chatter is left out as for slow viewers: only the newest `whole_bytes` of it are worth sending.
+        Of a long time the chatter is left out as for slow viewers: only the newest `whole_bytes` of
+        it are worth sending.
         """
         parts: list[tuple[PreparedBatch, bool]] = []
         size = 0

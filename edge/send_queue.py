@@ -1,7 +1,9 @@
-"""What waits for viewers who read too slowly, and its limits: bytes for one viewer, bytes for all, and age. Pure.
+"""What waits for viewers who read too slowly, and its limits: bytes for one viewer, bytes for all,
+and age. Pure.
 
-Owns the queued frames and the accounting of every unsent byte, those that the transport holds included. Refuses nothing by
-itself: `put` returns a verdict, and the member ends who is over its own limit, the gateway who is in the way of all.
+Owns the queued frames and the accounting of every unsent byte, those that the transport holds
+included. Refuses nothing by itself: `put` returns a verdict, and the member ends who is over its
+own limit, the gateway who is in the way of all.
 """
 
 from collections import deque
@@ -24,7 +26,9 @@ class Verdict(Enum):
 
 
 class QueuedFrame:
-    """One frame that waits for a slow viewer: a batch (`prepared`, all of it or the reliable part), or bytes."""
+    """One frame that waits for a slow viewer: a batch (`prepared`, all of it or the reliable part),
+    or bytes.
+    """
 
     __slots__ = ("at_s", "data", "is_whole", "prepared", "size")
 
@@ -43,9 +47,11 @@ class QueuedFrame:
 
 
 class SendQueue:
-    """What waits for one slow viewer. `size`: all its bytes, with what the transport holds (`held`, since `held_s`).
+    """What waits for one slow viewer. `size`: all its bytes, with what the transport holds (`held`,
+    since `held_s`).
 
-    `is_flowing`: frames are being given to the transport. With TLS it says from within `write` that it can take more.
+    `is_flowing`: frames are being given to the transport. With TLS it says from within `write` that
+    it can take more.
     """
 
     __slots__ = ("_all", "_frames", "held", "held_s", "is_flowing", "size")
@@ -80,7 +86,9 @@ class SendQueue:
         return frame
 
     def hold(self, held: int, since_s: float) -> None:
-        """Note what the transport holds from now on, of a frame that has waited since `since_s`; 0: it holds nothing."""
+        """Note what the transport holds from now on, of a frame that has waited since `since_s`; 0:
+        it holds nothing.
+        """
         self._count(held - self.held)
         self.held = held
         self.held_s = since_s
@@ -97,8 +105,9 @@ class SendQueue:
 class SendQueues(Generic[T]):
     """The queues of all slow viewers of a gateway. `size`: their bytes in all.
 
-    `slow_bytes`: more than that for one viewer, and it gets reliable messages only; `max_bytes`, `max_age_s`: more than that,
-    and it is to be closed; `max_total_bytes`: more than that for all, and the largest queues are to be given up.
+    `slow_bytes`: more than that for one viewer, and it gets reliable messages only; `max_bytes`,
+    `max_age_s`: more than that, and it is to be closed; `max_total_bytes`: more than that for all,
+    and the largest queues are to be given up.
     """
 
     def __init__(self, slow_bytes: int, max_bytes: int, max_total_bytes: int, max_age_s: float) -> None:
@@ -135,7 +144,10 @@ class SendQueues(Generic[T]):
         return [viewer for viewer, queue in self._queues.items() if now_s - queue.waits_since() > self.max_age_s]
 
     def in_the_way(self) -> Iterator[T]:
-        """Give the viewers whose queues go when too much waits for all, largest first. The caller drops each as it comes."""
+        """Give the viewers whose queues go when too much waits for all, largest first.
+
+        The caller drops each as it comes.
+        """
         if self.size <= self.max_total_bytes:
             return
         for viewer, _ in sorted(self._queues.items(), key=lambda item: item[1].size, reverse=True):

@@ -1,8 +1,10 @@
-"""How a viewer comes: `GET /v1/live` with its ticket, or `/v1/events` where a network lets no WebSocket through.
+"""How a viewer comes: `GET /v1/live` with its ticket, or `/v1/events` where a network lets no
+WebSocket through.
 
-Owns the gateway's public app, admission, and the hand-over: the connection is taken from aiohttp and becomes a member, without
-a task or a timer. Refuses with a problem before the upgrade (ticket, origin, full, draining), and ends connections that send no
-whole request in time. What becomes of members is `edge.gateway`'s.
+Owns the gateway's public app, admission, and the hand-over: the connection is taken from aiohttp
+and becomes a member, without a task or a timer. Refuses with a problem before the upgrade (ticket,
+origin, full, draining), and ends connections that send no whole request in time. What becomes of
+members is `edge.gateway`'s.
 """
 
 import asyncio
@@ -42,7 +44,9 @@ class HandedOver(web.StreamResponse):
 
 
 class _Behind:
-    """Takes what a viewer sent right behind its upgrade, before the answer: aiohttp has read it already."""
+    """Takes what a viewer sent right behind its upgrade, before the answer: aiohttp has read it
+    already.
+    """
 
     def __init__(self) -> None:
         self.data = b""
@@ -93,7 +97,9 @@ class Upgrades:
             self._answering.discard(request.protocol)
 
     def end_late(self, connections: Iterable[RequestHandler]) -> None:
-        """Close what has been connected for long without having become a member, unless it is being answered."""
+        """Close what has been connected for long without having become a member, unless it is being
+        answered.
+        """
         now_s = self._gateway.now_s()
         seen = {}
         for connection in connections:
@@ -199,7 +205,10 @@ def _not_listening() -> ProblemError:
 
 
 def _event_stream(origin: str | None) -> bytes:
-    """Return the head of an answer that goes on for ever. `origin`: of the page that may read it."""
+    """Return the head of an answer that goes on for ever.
+
+    `origin`: of the page that may read it.
+    """
     allow = f"Access-Control-Allow-Origin: {origin}\r\nVary: Origin\r\n" if origin else ""
     return (
         "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-store\r\nX-Accel-Buffering: no\r\n"

@@ -1,8 +1,9 @@
 """A timing wheel: one timer for the whole gateway instead of one for each viewer. Pure.
 
-Owns which entries are to be looked at when. An entry stands in one slot; when it is due it is handed out once, and whoever
-takes it puts it in again for its next time. Nothing is ever removed: an entry that is gone is recognised when it is handed
-out. Times are rounded up to whole ticks, so nothing is early; at most one round ahead.
+Owns which entries are to be looked at when. An entry stands in one slot; when it is due it is
+handed out once, and whoever takes it puts it in again for its next time. Nothing is ever removed:
+an entry that is gone is recognised when it is handed out. Times are rounded up to whole ticks, so
+nothing is early; at most one round ahead.
 """
 
 from collections.abc import Iterator
@@ -20,7 +21,9 @@ class Wheel(Generic[T]):
         self._tick = int(now_s / tick_s)
 
     def put(self, entry: T, due_s: float) -> None:
-        """Hand `entry` out at `due_s`, at the next tick where that is past, after one round where it is further ahead."""
+        """Hand `entry` out at `due_s`, at the next tick where that is past, after one round where
+        it is further ahead.
+        """
         ahead = -int(-due_s // self.tick_s) - self._tick
         at = self._tick + min(max(ahead, 1), len(self._slots) - 1)
         self._slots[at % len(self._slots)].append(entry)

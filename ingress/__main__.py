@@ -35,7 +35,9 @@ log = structlog.get_logger()
 
 
 def read_word_files(settings: IngressSettings) -> WordLibrary:
-    """Return the library that the files make together; raise OSError or LibraryError where one cannot be used."""
+    """Return the library that the files make together; raise OSError or LibraryError where one
+    cannot be used.
+    """
     words: dict[str, WordAction] = {}
     for path in settings.word_files:
         words |= read_library(path.read_text())
@@ -60,7 +62,9 @@ class Parts(NamedTuple):
 def build(
     settings: IngressSettings, runtime: Runtime, verifier: Verifier, rules: Rules, words: WordLibraries, writer: LogWriter
 ) -> Parts:
-    """Return an ingress that keeps to these rules and words, and writes to this log; nothing runs yet."""
+    """Return an ingress that keeps to these rules and words, and writes to this log; nothing runs
+    yet.
+    """
     metrics = runtime.metrics
     limits = RateLimits(rates_of(settings))
     moderation = ModerationService(writer, rules, metrics)
@@ -85,9 +89,11 @@ async def _after(connected: asyncio.Event, work: Coroutine[Any, Any, None]) -> N
 
 
 async def run(settings: IngressSettings, runtime: Runtime) -> None:
-    """Serve until told to stop; then stop accepting, answer what is under way (an ack takes its time-out at most), close.
+    """Serve until told to stop; then stop accepting, answer what is under way (an ack takes its
+    time-out at most), close.
 
-    The port is open at once: while Kafka is away requests get 503, `/readyz` says why, and nothing crashes.
+    The port is open at once: while Kafka is away requests get 503, `/readyz` says why, and nothing
+    crashes.
     """
     verifier = Verifier(await read_first(settings.read_token_keys), settings.token_leeway_s)
     rules, writer = Rules(), KafkaLogWriter(settings, runtime)

@@ -1,7 +1,8 @@
 """What every interaction passes on its way in, in this order, and what became of it.
 
-Owns the order: permissions, room policy, rate limits, words, review; then it is written to `uplink`, and is in once that is
-acknowledged. Refuses with problems, also what is too much to wait for. Called by `app`, with bodies already read.
+Owns the order: permissions, room policy, rate limits, words, review; then it is written to
+`uplink`, and is in once that is acknowledged. Refuses with problems, also what is too much to wait
+for. Called by `app`, with bodies already read.
 """
 
 import asyncio
@@ -33,7 +34,10 @@ _NEVER_WRITTEN: Final = frozenset({Unsent.CLOSED, Unsent.TOO_LARGE})
 
 
 class SendOutcome(Enum):
-    """What became of a request to send. UNKNOWN: no ack came, it may have been written all the same."""
+    """What became of a request to send.
+
+    UNKNOWN: no ack came, it may have been written all the same.
+    """
 
     ACCEPTED = "accepted"
     REFUSED = "refused"
@@ -73,7 +77,9 @@ class Admission:
         self._hits = {action: metrics.counter(metric_catalog.WORD_HITS, action.value) for action in WordAction}
 
     async def admit(self, draft: Draft) -> tuple[Draft, int]:
-        """Let an interaction in: return it as it was written, and when, after the ack; raise the refusal."""
+        """Let an interaction in: return it as it was written, and when, after the ack; raise the
+        refusal.
+        """
         now_s, now_ms = time.monotonic(), time.time_ns() // 1_000_000
         room, user, interactions = draft.room, draft.user, draft.interactions
         check_sender(user, room, interactions)
@@ -93,7 +99,8 @@ class Admission:
         return draft, now_ms
 
     async def admit_many(self, drafts: Sequence[Draft]) -> list[Draft | ProblemError]:
-        """Let in what a service publishes for users: their rooms' states, bans, mutes and words count, rates do not.
+        """Let in what a service publishes for users: their rooms' states, bans, mutes and words
+        count, rates do not.
 
         Return of each what was written, or why it was not.
         """

@@ -1,8 +1,9 @@
 """Announcements to all rooms that somebody watches, at a pace the owners can take.
 
-Owns who is watched, as gateways tell it in `presence`, and the announcements that are under way. Refuses to begin while it
-does not know the rooms yet. If this ingress ends meanwhile the rest is not reached: the same id sent again, to any ingress,
-reaches those rooms that it has not reached, since owners drop what they had.
+Owns who is watched, as gateways tell it in `presence`, and the announcements that are under way.
+Refuses to begin while it does not know the rooms yet. If this ingress ends meanwhile the rest is
+not reached: the same id sent again, to any ingress, reaches those rooms that it has not reached,
+since owners drop what they had.
 """
 
 import asyncio

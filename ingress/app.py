@@ -1,7 +1,8 @@
 """The ingress over HTTP: routes, who sends, reading bodies within limits, answers, metrics.
 
-Owns what is HTTP: tokens, media types, slow bodies, 202. Refuses what comes without a token, too slowly or too large. Called by
-`__main__`; what is done with an interaction is up to `admission`, what hosts do up to `moderation_api`.
+Owns what is HTTP: tokens, media types, slow bodies, 202. Refuses what comes without a token, too
+slowly or too large. Called by `__main__`; what is done with an interaction is up to `admission`,
+what hosts do up to `moderation_api`.
 """
 
 import asyncio
@@ -172,7 +173,9 @@ class App:
         return user, await self._body(request)
 
     async def _body(self, request: web.BaseRequest) -> bytes:
-        """Return the body; aiohttp cuts it at `client_max_size`, also when it is chunked or inflates to more."""
+        """Return the body; aiohttp cuts it at `client_max_size`, also when it is chunked or
+        inflates to more.
+        """
         if request.content.is_eof() and not request.content.exception():
             return await request.read()  # it is here already, as nearly always: a timer would cost more than the reading
         try:

@@ -1,7 +1,8 @@
-"""What the system does by itself: it mutes who uses forbidden words again and again, and takes media from a room of many such.
+"""What the system does by itself: it mutes who uses forbidden words again and again, and takes
+media from a room of many such.
 
-Owns the counts of offences at this ingress. Called by `admission` for every text with words of a library; what is written is
-up to `moderation`, in the background: the sender does not wait for it.
+Owns the counts of offences at this ingress. Called by `admission` for every text with words of a
+library; what is written is up to `moderation`, in the background: the sender does not wait for it.
 """
 
 import asyncio
@@ -39,7 +40,9 @@ class AutoModeration:
         await asyncio.gather(*self._under_way, return_exceptions=True)
 
     def count(self, room: str, user: str, message: str, verdict: WordVerdict, now_s: float) -> None:
-        """Count a text with forbidden words against its user and, where it is refused, its room; act on the last one."""
+        """Count a text with forbidden words against its user and, where it is refused, its room;
+        act on the last one.
+        """
         what = {"words": list(verdict.words), "message": message}
         if self._by_user.add((room, user), now_s):
             until_ms = time.time_ns() // 1_000_000 + self._mute_s * 1000

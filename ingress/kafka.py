@@ -1,8 +1,8 @@
 """The log behind the ingress, connected with retries for as long as it takes.
 
-Owns the producer and whether Kafka counts as ready. Refuses (`UnsentError`) everything while not connected, and what gets no
-ack in time.
-Called through `log.LogWriter` by all that write, and by `__main__` (`watch`, `stop`).
+Owns the producer and whether Kafka counts as ready. Refuses (`UnsentError`) everything while not
+connected, and what gets no ack in time. Called through `log.LogWriter` by all that write, and by
+`__main__` (`watch`, `stop`).
 """
 
 import asyncio
@@ -28,7 +28,10 @@ log = structlog.get_logger()
 
 
 class KafkaLogWriter:
-    """Writes records and waits for their acks. `waiting`: how many are under way; the caller bounds it."""
+    """Writes records and waits for their acks.
+
+    `waiting`: how many are under way; the caller bounds it.
+    """
 
     def __init__(self, settings: IngressSettings, runtime: Runtime) -> None:
         self.waiting = 0
@@ -39,7 +42,9 @@ class KafkaLogWriter:
         self._acked_s = 0.0
 
     async def put(self, topic: Topic, key: bytes, value: bytes) -> None:
-        """Return once the brokers have acknowledged the record; raise `UnsentError` after `ack_timeout_s` at the latest."""
+        """Return once the brokers have acknowledged the record; raise `UnsentError` after
+        `ack_timeout_s` at the latest.
+        """
         producer = self._connected()
         began_s = time.monotonic()
         partition = partition_of(key.decode(), topic.partitions or self._settings.kafka.partitions)
@@ -54,7 +59,9 @@ class KafkaLogWriter:
         self._acked_s = time.monotonic()
 
     async def put_many(self, topic: Topic, records: Sequence[tuple[bytes, bytes]]) -> list[UnsentError | None]:
-        """Write (key, value) records together; return of each why it got no ack within `ack_timeout_s`."""
+        """Write (key, value) records together; return of each why it got no ack within
+        `ack_timeout_s`.
+        """
         producer = self._connected()
         began_s = time.monotonic()
         self.waiting += len(records)
@@ -81,8 +88,8 @@ class KafkaLogWriter:
     async def watch(self) -> None:
         """Connect, then keep readiness true, for ever.
 
-        A balancer sends nothing to an instance that is not ready, so acks alone could never make it ready again: without
-        them a probe looks.
+        A balancer sends nothing to an instance that is not ready, so acks alone could never make it
+        ready again: without them a probe looks.
         """
         await self._connect()
         while True:

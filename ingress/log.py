@@ -1,4 +1,5 @@
-"""The Kafka log as an ingress writes it: the port that its parts write through, and what a sender is told without an ack.
+"""The Kafka log as an ingress writes it: the port that its parts write through, and what a sender
+is told without an ack.
 
 `kafka` has the real one. Called by `admission`, `moderation`, `announcements` and `room_status`.
 """
@@ -22,7 +23,9 @@ class LogWriter(Protocol):
         """Return after the brokers' ack, or raise `UnsentError` within the time for it."""
 
     async def put_many(self, topic: Topic, records: Sequence[tuple[bytes, bytes]]) -> list[UnsentError | None]:
-        """Write (key, value) records together; return of each why it got no ack within the time for it."""
+        """Write (key, value) records together; return of each why it got no ack within the time for
+        it.
+        """
 
 
 def unsent(error: UnsentError) -> ProblemError:

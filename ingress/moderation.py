@@ -1,8 +1,10 @@
-"""What hosts and operators do: mutes, bans, modes, words; who does it, what is written where, in which order.
+"""What hosts and operators do: mutes, bans, modes, words; who does it, what is written where, in
+which order.
 
-Owns the writes: the rule to `moderation` first, so that it holds everywhere; then, at once, what viewers see to `uplink` and
-who did what to `audit`; only then it is done. Refuses what the log does not take. A command with an id that was done already
-writes no rule again (it might have been lifted since), and gets the same answer. Called by `ingress.moderation_api`, and by
+Owns the writes: the rule to `moderation` first, so that it holds everywhere; then, at once, what
+viewers see to `uplink` and who did what to `audit`; only then it is done. Refuses what the log does
+not take. A command with an id that was done already writes no rule again (it might have been lifted
+since), and gets the same answer. Called by `ingress.moderation_api`, and by
 `ingress.auto_moderation` for what the system does by itself.
 """
 
@@ -119,7 +121,9 @@ class ModerationService:
     async def _rule(
         self, context: CommandContext, kind: RuleKind, name: str, *, until_ms: int = 0, value: Any = None
     ) -> Moderation:
-        """Let a rule hold from now on, here and everywhere; return it, or the one that this very command has set before."""
+        """Let a rule hold from now on, here and everywhere; return it, or the one that this very
+        command has set before.
+        """
         rule = Moderation(
             VERSION, context.room, _now_ms(), kind, name, context.by.id, context.why, context.id, until_ms=until_ms, value=value
         )

@@ -1,7 +1,8 @@
-"""What hosts and operators ask for over HTTP: who may (the table), what bodies they send, what they are told.
+"""What hosts and operators ask for over HTTP: who may (the table), what bodies they send, what they
+are told.
 
-Owns the bodies of these requests. Refuses with problems. Called by `app`; what is written, and in which order, is up to
-`moderation`.
+Owns the bodies of these requests. Refuses with problems. Called by `app`; what is written, and in
+which order, is up to `moderation`.
 """
 
 import secrets
@@ -54,7 +55,9 @@ class KickRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ClearRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Take this message away (its `#index` in a package), or all that this user has sent so far: one of the two."""
+    """Take this message away (its `#index` in a package), or all that this user has sent so far:
+    one of the two.
+    """
 
     message: Annotated[str, msgspec.Meta(pattern=r"^([A-Za-z0-9_.:-]{1,64}(#[0-9]{1,2})?)?\Z")] = ""
     user: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.:@-]{0,64}\Z")] = ""
@@ -272,7 +275,10 @@ class ModerationApi:
 
 
 class Announced(Done, frozen=True, omit_defaults=True):
-    """An announcement that is on its way to so many rooms. The same id again reaches those that it has not reached."""
+    """An announcement that is on its way to so many rooms.
+
+    The same id again reaches those that it has not reached.
+    """
 
     rooms: int = 0
 

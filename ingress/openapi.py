@@ -1,6 +1,8 @@
-"""The OpenAPI 3.1 document of the ingress, made from the tables and the bodies. Pure; served at `/v1/openapi.json`."""
+"""The OpenAPI 3.1 document of the ingress, made from the tables and the bodies.
 
-import inspect
+Pure; served at `/v1/openapi.json`.
+"""
+
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
@@ -113,7 +115,7 @@ def _responses(good: str, schema: type[msgspec.Struct], codes: Iterable[Code]) -
         by_status.setdefault(TABLE[code].status, []).append(code)
     answers: dict[str, Any] = {
         good: {
-            "description": (schema.__doc__ or "").strip().split("\n")[0],
+            "description": " ".join((schema.__doc__ or "").split()),
             "content": {"application/json": {"schema": {"$ref": _REF.format(name=schema.__name__)}}},
         }
     }
@@ -253,16 +255,21 @@ def document() -> dict[str, Any]:
     }
 
 
+def _paragraphs(docstring: str) -> str:
+    """Return a docstring with every paragraph on one line: who shows the document wraps it."""
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in docstring.split("\n\n"))
+
+
 _TEXTS: Final[dict[str, Callable[[str], str]]] = {
     "pattern": lambda pattern: pattern.replace("\\Z", "$"),
-    "description": inspect.cleandoc,
+    "description": _paragraphs,
 }
 
 
 def _portable(node: Any) -> Any:
     r"""Return schemas with patterns as other languages know them: Python's `\Z` is their `$`.
 
-    Texts lose the indentation of their docstrings, which Python keeps before 3.13.
+    Texts lose the lines and the indentation of their docstrings.
     """
     if isinstance(node, dict):
         return {

@@ -1,6 +1,8 @@
-"""Who may do what, and in which state of a room: the one table, and the checks that need nothing else. Pure.
+"""Who may do what, and in which state of a room: the one table, and the checks that need nothing
+else. Pure.
 
-Refuses with `ProblemError`. The routes, the OpenAPI document, the table in docs/ingress.md and the tests are made from it.
+Refuses with `ProblemError`. The routes, the OpenAPI document, the table in docs/ingress.md and the
+tests are made from it.
 """
 
 from collections.abc import Iterable
@@ -23,7 +25,9 @@ FREE: Final = HOSTS | {Role.SERVICE}  # no room mode holds for them
 
 
 class Restriction(Enum):
-    """What may keep somebody from doing something: the room's modes and the user's own mutes and bans."""
+    """What may keep somebody from doing something: the room's modes and the user's own mutes and
+    bans.
+    """
 
     DISSOLVED = "dissolved"
     BANNED = "banned"
@@ -47,7 +51,9 @@ _MEDIA: Final = _SPEECH | {Restriction.NO_MEDIA}
 
 
 class Interaction(NamedTuple):
-    """A kind that is sent to a room: the last part of its path, which roles may, which states forbid it."""
+    """A kind that is sent to a room: the last part of its path, which roles may, which states
+    forbid it.
+    """
 
     kind: Kind
     path: str

@@ -1,7 +1,9 @@
-"""How fast a user may send, and how often it may offend: rates by user and room, slow mode, offences. Pure.
+"""How fast a user may send, and how often it may offend: rates by user and room, slow mode,
+offences. Pure.
 
-Owns the buckets of one ingress: each counts only what came to this one. Refuses with `ProblemError`. A refused interaction uses
-up its share of the rates, but the user's turn in slow mode is given back. Called for every interaction and every command.
+Owns the buckets of one ingress: each counts only what came to this one. Refuses with
+`ProblemError`. A refused interaction uses up its share of the rates, but the user's turn in slow
+mode is given back. Called for every interaction and every command.
 """
 
 from collections import deque
@@ -21,7 +23,10 @@ _FEW: Final = 1024
 
 
 class Rate(NamedTuple):
-    """How fast one kind may be sent, by one user and in one room. Rates are a second; 0: as fast as one likes."""
+    """How fast one kind may be sent, by one user and in one room.
+
+    Rates are a second; 0: as fast as one likes.
+    """
 
     user_per_s: float
     user_burst: float
@@ -69,7 +74,9 @@ class SlowMode:
 
 
 class RateLimits:
-    """The rates of one ingress by name: each kind's, those of packages and of commands; and slow mode."""
+    """The rates of one ingress by name: each kind's, those of packages and of commands; and slow
+    mode.
+    """
 
     def __init__(self, rates: Mapping[str, Rate]) -> None:
         self._kinds = {name: _KindBuckets(rate) for name, rate in rates.items()}
@@ -86,7 +93,8 @@ class RateLimits:
             raise ProblemError(Code.RATE_ROOM, retry_after_s=wait_s)
 
     def take_turn(self, slow_s: float, interactions: Sequence[Interaction], room: str, user: User, now_s: float) -> bool:
-        """Take the user's turn to speak in a room with a slow mode of `slow_s` (0: none); refuse while it has none.
+        """Take the user's turn to speak in a room with a slow mode of `slow_s` (0: none); refuse
+        while it has none.
 
         Return whether a turn was taken: it can be given back.
         """
@@ -108,7 +116,9 @@ class RateLimits:
 
 
 class Offences:
-    """Counts what each one did in the last `window_s`, and says when it is `limit`; then begins anew. `limit` 0: never."""
+    """Counts what each one did in the last `window_s`, and says when it is `limit`; then begins
+    anew. `limit` 0: never.
+    """
 
     def __init__(self, limit: int, window_s: float) -> None:
         self._limit = limit

@@ -1,7 +1,9 @@
-"""What a request to send says, and the `uplink` record it becomes. Pure: bytes, values and `now` in, values out.
+"""What a request to send says, and the `uplink` record it becomes. Pure: bytes, values and `now`
+in, values out.
 
-Owns reading bodies against each kind's schema. Refuses with `ProblemError`, in order: size, media type, schema, id. Called by
-`app` for every request; the bodies of commands are read here too, for `moderation_api`.
+Owns reading bodies against each kind's schema. Refuses with `ProblemError`, in order: size, media
+type, schema, id. Called by `app` for every request; the bodies of commands are read here too, for
+`moderation_api`.
 """
 
 from collections.abc import Sequence
@@ -72,7 +74,9 @@ def _camel(kind: Kind) -> str:
 
 
 class InteractionRoute:
-    """One kind's path below `/v1/rooms/{room}/`: reads bodies that are the kind's own fields and an optional `id`."""
+    """One kind's path below `/v1/rooms/{room}/`: reads bodies that are the kind's own fields and an
+    optional `id`.
+    """
 
     def __init__(self, interaction: Interaction) -> None:
         self.name = interaction.kind.value
@@ -110,7 +114,9 @@ _ITEM_TYPES: Final = {
 
 
 class PackageRoute:
-    """The path of packages: several items that stay together and in order, or are refused together."""
+    """The path of packages: several items that stay together and in order, or are refused
+    together.
+    """
 
     name = PACKAGE
     path = "packages"
@@ -145,13 +151,18 @@ def check_size(declared: int | None, max_bytes: int) -> None:
 
 
 def check_media_type(content_type: str | None) -> None:
-    """Refuse what does not say that it is JSON: a page of a foreign origin can send plain text without asking (CORS)."""
+    """Refuse what does not say that it is JSON: a page of a foreign origin can send plain text
+    without asking (CORS).
+    """
     if (content_type or "").partition(";")[0].strip().lower() != "application/json":
         raise ProblemError(Code.UNSUPPORTED_MEDIA_TYPE)
 
 
 def parse(route: SendRoute, room: str, user: User, body: bytes, *, header_id: str | None, new_id: str) -> Draft:
-    """Return what a request says, or refuse its form. `new_id` is taken where the sender gave none."""
+    """Return what a request says, or refuse its form.
+
+    `new_id` is taken where the sender gave none.
+    """
     parsed = route.read(body)
     return Draft(room, choose_id(parsed.id, header_id, new_id), user, parsed.items, parsed.package)
 
@@ -215,7 +226,10 @@ def _decode(decoder: msgspec.json.Decoder[T], body: bytes | msgspec.Raw) -> T:
 
 # ---- many at once, from services
 class BulkItem(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One interaction of a user, published by a service: where, by whom, what. `data` is the kind's own body."""
+    """One interaction of a user, published by a service: where, by whom, what.
+
+    `data` is the kind's own body.
+    """
 
     room: str
     user: UserId
@@ -249,8 +263,8 @@ def read_bulk(body: bytes) -> list[msgspec.Raw]:
 
 
 def parse_bulk_item(raw: msgspec.Raw, service: User, new_id: str) -> Draft:
-    """Return what one item of a bulk request says, or refuse it. The service answers for who the user is, so its own
-    permissions count: they are checked before `data` is read.
+    """Return what one item of a bulk request says, or refuse it. The service answers for who the
+    user is, so its own permissions count: they are checked before `data` is read.
     """
     item = decode(_bulk_item_decoder, bytes(raw), MAX_DEPTH + 1)
     interaction = BY_KIND.get(item.kind)

@@ -1,7 +1,7 @@
 """What a sender is told of what it sent: the bodies of answers, as JSON. Pure.
 
-Owns the answers to interactions; what hosts are told is `moderation`'s and `moderation_api`'s, refusals are `liveroom.web`'s.
-Called by `app`.
+Owns the answers to interactions; what hosts are told is `moderation`'s and `moderation_api`'s,
+refusals are `liveroom.web`'s. Called by `app`.
 """
 
 from typing import Final
@@ -23,7 +23,9 @@ class Accepted(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class BulkResult(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What became of one item: `id` where it was accepted, else the problem's `code`, and when to try again."""
+    """What became of one item: `id` where it was accepted, else the problem's `code`, and when to
+    try again.
+    """
 
     id: str = ""
     code: str = ""

@@ -1,7 +1,8 @@
 """The review hook: an HTTP service of somebody else that looks at every danmaku before it goes on.
 
-Owns its time limit and what is done when it does not answer: after some failures in a row it is not asked for a while (a
-circuit breaker), and the configured fallback decides. Refuses with `review`. Called by `admission` after the words.
+Owns its time limit and what is done when it does not answer: after some failures in a row it is not
+asked for a while (a circuit breaker), and the configured fallback decides. Refuses with `review`.
+Called by `admission` after the words.
 """
 
 import asyncio
@@ -45,7 +46,10 @@ class ReviewQuestion(msgspec.Struct, frozen=True):
 
 
 class ReviewAnswer(msgspec.Struct, frozen=True):
-    """What it answers with 200. `text`: with `change`, 1 to 200 characters; `why`: told to the sender."""
+    """What it answers with 200.
+
+    `text`: with `change`, 1 to 200 characters; `why`: told to the sender.
+    """
 
     action: ReviewDecision
     text: str = ""
@@ -53,7 +57,10 @@ class ReviewAnswer(msgspec.Struct, frozen=True):
 
 
 class CircuitBreaker:
-    """Closed: ask. After `FAILURES` in a row open: do not ask for `OPEN_S`, then ask once and see. Pure."""
+    """Closed: ask.
+
+    After `FAILURES` in a row open: do not ask for `OPEN_S`, then ask once and see. Pure.
+    """
 
     def __init__(self) -> None:
         self._failures = 0

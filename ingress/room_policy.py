@@ -1,7 +1,7 @@
 """Whether a room, as it is, takes what a user sends now: dissolved, bans, mutes, modes. Pure.
 
-Owns the order in which these forbid. Refuses with `ProblemError`. Called for every interaction; how fast a user may send is
-`rate_limits`' to say, also in slow mode.
+Owns the order in which these forbid. Refuses with `ProblemError`. Called for every interaction; how
+fast a user may send is `rate_limits`' to say, also in slow mode.
 """
 
 from ingress.permissions import FREE, Interaction, Restriction
@@ -36,7 +36,9 @@ class RoomPolicy:
             _check_modes(settings, stops, user)
 
     def slow_s(self, room: str) -> float:
-        """Return how many seconds a user waits between two messages in this room; 0: it is not in slow mode."""
+        """Return how many seconds a user waits between two messages in this room; 0: it is not in
+        slow mode.
+        """
         settings = self._rules.modes.get(room)
         return settings.slow_s if settings is not None else 0
 

@@ -1,7 +1,9 @@
-"""A room as it is, for backends: asked of its owner, who puts the room's card into the broadcast log.
+"""A room as it is, for backends: asked of its owner, who puts the room's card into the broadcast
+log.
 
-Owns the asking: one question for all who ask for a room at once, and an answer is good for a second. Refuses (`not_ready`)
-when no owner answers in time. The rules (modes, mutes, bans) are this ingress's own: they are newer than any card.
+Owns the asking: one question for all who ask for a room at once, and an answer is good for a
+second. Refuses (`not_ready`) when no owner answers in time. The rules (modes, mutes, bans) are this
+ingress's own: they are newer than any card.
 """
 
 import asyncio
@@ -33,7 +35,9 @@ log = structlog.get_logger()
 
 
 class RoomReport(msgspec.Struct, frozen=True):
-    """A room: its newest numbers, totals, who watches it (null: not known), its modes, how many mutes and bans hold."""
+    """A room: its newest numbers, totals, who watches it (null: not known), its modes, how many
+    mutes and bans hold.
+    """
 
     room: str
     epoch: int | None

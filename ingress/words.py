@@ -1,8 +1,10 @@
-"""Words that rooms do not take: finding them in spite of the usual tricks, and what to do then. Pure.
+"""Words that rooms do not take: finding them in spite of the usual tricks, and what to do then.
+Pure.
 
-Owns the library (word -> refuse, mask, count) and the normal form in which text and words are compared: NFKC, case, traditional
-to simplified Chinese, look-alike letters, marks, and everything between letters is taken away. A word of Latin letters is found
-as a whole word only ("ass" is not in "class"), with `*` before or behind it also inside longer ones. The search is Aho-Corasick
+Owns the library (word -> refuse, mask, count) and the normal form in which text and words are
+compared: NFKC, case, traditional to simplified Chinese, look-alike letters, marks, and everything
+between letters is taken away. A word of Latin letters is found as a whole word only ("ass" is not
+in "class"), with `*` before or behind it also inside longer ones. The search is Aho-Corasick
 (ahocorasick-rs). Called for every danmaku.
 """
 
@@ -59,7 +61,9 @@ _ALIKE: Final = dict(
 
 
 class WordAction(Enum):
-    """What is done with a text that has the word: refuse it, mask the word, or only count it against the user."""
+    """What is done with a text that has the word: refuse it, mask the word, or only count it
+    against the user.
+    """
 
     REFUSE = "refuse"
     MASK = "mask"
@@ -97,7 +101,10 @@ def _converter() -> OpenCC:
 
 
 class _Letters(dict[int, str]):
-    """What each character stands for in the normal form: often one letter, nothing, or several. For `str.translate`."""
+    """What each character stands for in the normal form: often one letter, nothing, or several.
+
+    For `str.translate`.
+    """
 
     def __missing__(self, code: int) -> str:
         folded = unicodedata.normalize("NFKD", unicodedata.normalize("NFKC", chr(code)).casefold())
@@ -125,7 +132,9 @@ def _origins(text: str) -> list[int]:
 
 
 def read_library(text: str) -> dict[str, WordAction]:
-    """Return the words of a library file: a line each, `action word`; `#` begins a comment, empty lines count for nothing."""
+    """Return the words of a library file: a line each, `action word`; `#` begins a comment, empty
+    lines count for nothing.
+    """
     words: dict[str, WordAction] = {}
     for number, line in enumerate(text.splitlines(), 1):
         action, _, word = line.partition("#")[0].strip().partition(" ")
@@ -175,7 +184,9 @@ class WordLibrary:
         return self._search.find_matches_as_indexes(text, overlapping=True) if self._search is not None else ()
 
     def confirm(self, found: tuple[int, int, int], text: str, origins: Sequence[int]) -> tuple[_LibraryWord, int, int] | None:
-        """Return a word that was found, and where it begins and ends in `text`; None where it is a part of another word."""
+        """Return a word that was found, and where it begins and ends in `text`; None where it is a
+        part of another word.
+        """
         number, start, stop = found
         entry = self._entries[number]
         begin, end = origins[start], origins[stop - 1] + 1
@@ -194,7 +205,9 @@ _ACTIONS: Final = frozenset(action.value for action in WordAction)
 
 
 def usable(rules: Mapping[str, str]) -> dict[str, WordAction]:
-    """Return the words among rules that can be searched for: others than an ingress may write rules too."""
+    """Return the words among rules that can be searched for: others than an ingress may write rules
+    too.
+    """
     words: dict[str, WordAction] = {}
     for word, action in rules.items():
         with suppress(LibraryError):
@@ -204,7 +217,9 @@ def usable(rules: Mapping[str, str]) -> dict[str, WordAction]:
 
 
 def _verdict(text: str, form: str, libraries: Iterable[WordLibrary]) -> WordVerdict | None:
-    """Say what the words in a text come to; None: all that were found in its normal form are parts of other words."""
+    """Say what the words in a text come to; None: all that were found in its normal form are parts
+    of other words.
+    """
     origins = _origins(text)
     found = [
         word

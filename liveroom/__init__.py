@@ -1,6 +1,7 @@
 """What the services share: formats, settings and the little runtime around them.
 
-Owns every format that crosses a process boundary. Imports no service; services import it and not each other.
+Owns every format that crosses a process boundary. Imports no service; services import it and not
+each other.
 """
 
 __version__ = "0.1.0"

@@ -1,7 +1,8 @@
 """How many watch each room of a partition, from what the gateways say in `presence`. Pure.
 
-Owns the counts by gateway and which rooms' sums must be told again. Refuses nothing. A gateway that fell silent, or that was
-started anew since, counts for nothing. Called by the partition's task with its own clock (seconds).
+Owns the counts by gateway and which rooms' sums must be told again. Refuses nothing. A gateway that
+fell silent, or that was started anew since, counts for nothing. Called by the partition's task with
+its own clock (seconds).
 """
 
 from collections.abc import Iterator
@@ -53,7 +54,9 @@ class Audience:
         return list(self._rooms)
 
     def hear(self, record: Presence, now_s: float) -> bool:
-        """Take a gateway's count of one room; say whether it gets a card: the room became local there, or it asks."""
+        """Take a gateway's count of one room; say whether it gets a card: the room became local
+        there, or it asks.
+        """
         gateway = self._meet(record.gateway, record.generation, now_s)
         if gateway is None:
             return False
@@ -75,7 +78,9 @@ class Audience:
         self._meet(name, generation, now_s)
 
     def expire(self, now_s: float) -> None:
-        """Drop the counts of gateways that fell silent, and the rooms that were told to be empty and may be told again."""
+        """Drop the counts of gateways that fell silent, and the rooms that were told to be empty
+        and may be told again.
+        """
         for name in [name for name, gateway in self._gateways.items() if now_s - gateway.heard_s > GATEWAY_SILENCE_S]:
             self._forget(name)
         for room, at_s in list(self._told_empty.items()):
@@ -84,7 +89,9 @@ class Audience:
             del self._told_empty[room], self._told[room]
 
     def due(self, now_s: float) -> Iterator[tuple[str, Viewers]]:
-        """Give the rooms whose sums changed and may be told again; each counts as told once it was taken."""
+        """Give the rooms whose sums changed and may be told again; each counts as told once it was
+        taken.
+        """
         for room in list(self._untold):
             viewers = self.of(room)
             at_s, told = self._told.get(room, (float("-inf"), NOBODY))
@@ -101,7 +108,9 @@ class Audience:
             yield room, viewers
 
     def tell_all_again(self) -> None:
-        """Let all sums be told again: the partition was taken over, and its rooms do not know them."""
+        """Let all sums be told again: the partition was taken over, and its rooms do not know
+        them.
+        """
         self._told.clear()
         self._told_empty.clear()
         self._untold.update(dict.fromkeys(self._rooms))
@@ -117,7 +126,9 @@ class Audience:
         return Viewers(sum(count.users for count in counts), sum(count.connections for count in counts))
 
     def _meet(self, name: str, generation: int, now_s: float) -> _Gateway | None:
-        """Return the gateway, None where `generation` is an earlier start of it than the one known."""
+        """Return the gateway, None where `generation` is an earlier start of it than the one
+        known.
+        """
         gateway = self._gateways.get(name)
         if gateway is not None and generation < gateway.generation:
             return None

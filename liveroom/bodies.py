@@ -1,6 +1,8 @@
-"""What an interaction of each kind carries: the `data` of uplink items and of messages, as viewers get it. Pure.
+"""What an interaction of each kind carries: the `data` of uplink items and of messages, as viewers
+get it. Pure.
 
-Ingress checks requests against these; foreign producers of `uplink` are asked to keep to them (docs/records.md).
+Ingress checks requests against these; foreign producers of `uplink` are asked to keep to them
+(docs/records.md).
 """
 
 from enum import Enum
@@ -26,7 +28,10 @@ class Mode(Enum):
 
 
 class Danmaku(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """A line of text over the stage. `color`: RGB. `size`: pixels. `reply`: id of a message; `mention`: user ids."""
+    """A line of text over the stage.
+
+    `color`: RGB. `size`: pixels. `reply`: id of a message; `mention`: user ids.
+    """
 
     text: ShortText
     color: Annotated[int, msgspec.Meta(ge=0, le=0xFFFFFF)] = 0xFFFFFF
@@ -61,7 +66,8 @@ class Announcement(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unkno
 class RedPacket(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """A red packet to grab.
 
-    Who gets what is decided by the service behind `packet`. `count`: shares; `opens_ms`: when it opens.
+    Who gets what is decided by the service behind `packet`. `count`: shares; `opens_ms`: when it
+    opens.
     """
 
     packet: Id
@@ -71,7 +77,10 @@ class RedPacket(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_
 
 
 class Coupon(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """A coupon to take. Who gets one is decided by the service behind `coupon`. `ends_ms`: until when it can be taken."""
+    """A coupon to take.
+
+    Who gets one is decided by the service behind `coupon`. `ends_ms`: until when it can be taken.
+    """
 
     coupon: Id
     text: Annotated[str, msgspec.Meta(max_length=200)] = ""
@@ -98,17 +107,21 @@ class Visit(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fiel
 
 
 class Custom(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """Whatever an application wants: stickers, votes, effects. Nobody here looks into `body` (any JSON, 2 KiB)."""
+    """Whatever an application wants: stickers, votes, effects.
+
+    Nobody here looks into `body` (any JSON, 2 KiB).
+    """
 
     type: Id
     body: Any = None
 
 
 class Clear(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Takes one message away (`id`, with its `#index` in a package), or all of one user so far (`user`).
+    """Takes one message away (`id`, with its `#index` in a package), or all of one user so far
+    (`user`).
 
-    `before_ms`: what this user sent before then and comes later goes too: a ban's own goes beyond it by the time that the ban
-    needs to be known everywhere.
+    `before_ms`: what this user sent before then and comes later goes too: a ban's own goes beyond
+    it by the time that the ban needs to be known everywhere.
     """
 
     id: Annotated[str, msgspec.Meta(max_length=80)] = ""
@@ -117,7 +130,10 @@ class Clear(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Sanction(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a mute, ban or kick says, and to whom. `until_ms`: milliseconds since 1970, -1: for good, 0: it is lifted."""
+    """What a mute, ban or kick says, and to whom.
+
+    `until_ms`: milliseconds since 1970, -1: for good, 0: it is lifted.
+    """
 
     user: Id
     until_ms: int = 0

@@ -1,7 +1,9 @@
-"""The log `broadcast` as its readers need it: ranges of a partition for take-overs, valid batches for gateways.
+"""The log `broadcast` as its readers need it: ranges of a partition for take-overs, valid batches
+for gateways.
 
-Owns the reading; who rules is found by `liveroom.fencing`, what is valid by `liveroom.records.judge`. Used by the broadcaster
-(`LogReader`), the edge (`QueueReader`) and the command line (`describe`).
+Owns the reading; who rules is found by `liveroom.fencing`, what is valid by
+`liveroom.records.judge`. Used by the broadcaster (`LogReader`), the edge (`QueueReader`) and the
+command line (`describe`).
 """
 
 import asyncio
@@ -32,11 +34,16 @@ log = structlog.get_logger()
 
 
 class LogReadError(PassingError):
-    """A range of the log that could not be read: it was cut away meanwhile, or the brokers do not answer."""
+    """A range of the log that could not be read: it was cut away meanwhile, or the brokers do not
+    answer.
+    """
 
 
 class LogReader:
-    """Reads ranges of one partition of `broadcast`. One connection, for as long as the block runs."""
+    """Reads ranges of one partition of `broadcast`.
+
+    One connection, for as long as the block runs.
+    """
 
     def __init__(self, settings: KafkaSettings, partition: int) -> None:
         self._settings = settings
@@ -79,7 +86,9 @@ class LogReader:
         return starts[self._tp], ends[self._tp]
 
     async def offset_since(self, at_ms: int) -> int | None:
-        """Return the first offset written at that time or later (the brokers' clock); None: nothing has been since."""
+        """Return the first offset written at that time or later (the brokers' clock); None: nothing
+        has been since.
+        """
         inner = self._client()
         async with asyncio.timeout(READ_TIMEOUT_S):
             found = (await inner.offsets_for_times({self._tp: max(0, at_ms)}))[self._tp]
@@ -104,7 +113,8 @@ class LogReader:
         raise LogReadError(f"nothing at offset {start} within {READ_TIMEOUT_S} s")
 
     async def drive(self, steps: Steps[T], answer: Callable[[Any], Awaitable[Any]] | None = None, *, asked: object = None) -> T:
-        """Run a walk over the log: its `Read`s are answered from the log, anything else by awaiting `answer`.
+        """Run a walk over the log: its `Read`s are answered from the log, anything else by awaiting
+        `answer`.
 
         `asked`: what a walk that was begun elsewhere waits for.
         """
@@ -124,7 +134,10 @@ class LogReader:
 
 
 class QueueReader:
-    """Gives a gateway every valid batch from now on. What deposed owners wrote is passed over and counted."""
+    """Gives a gateway every valid batch from now on.
+
+    What deposed owners wrote is passed over and counted.
+    """
 
     def __init__(self, settings: KafkaSettings, metrics: Metrics) -> None:
         self._settings = settings
@@ -137,7 +150,10 @@ class QueueReader:
         self._metrics = metrics
 
     async def start(self) -> None:
-        """Connect, and find out who rules each partition. Where that fails, another call goes on with what is missing."""
+        """Connect, and find out who rules each partition.
+
+        Where that fails, another call goes on with what is missing.
+        """
         if not self._is_open:
             await self._reader.start()
             self._is_open = True
@@ -178,7 +194,9 @@ class QueueReader:
                     yield partition, record.offset, batch
 
     async def _find_again(self, partition: int, offset: int) -> None:
-        """Find out who rules before `offset`: what lay before it was cut away unread, perhaps with a claim."""
+        """Find out who rules before `offset`: what lay before it was cut away unread, perhaps with
+        a claim.
+        """
         while True:
             try:
                 await self._find_ruling(partition, offset)
@@ -211,9 +229,11 @@ class QueueReader:
 
 
 class Snapshot(NamedTuple):
-    """The newest complete snapshot of a partition: where its first chunk lies, when it was written, its size in the log.
+    """The newest complete snapshot of a partition: where its first chunk lies, when it was written,
+    its size in the log.
 
-    `at_ms` and `size_bytes` None: retention has taken it, or (the size alone) not all of it came with one fetch.
+    `at_ms` and `size_bytes` None: retention has taken it, or (the size alone) not all of it came
+    with one fetch.
     """
 
     offset: int
@@ -224,8 +244,9 @@ class Snapshot(NamedTuple):
 class Description(NamedTuple):
     """A partition of the queue as it stands, kept from `start` to before `end`.
 
-    `epoch`, `instance`, `claimed_ms`: of the ruling claim, as last renewed; None: nobody rules. `uplink_next`: how far the
-    newest valid record is; None: no valid record says so. `is_last_void`: whether the last record is void; None: there is none.
+    `epoch`, `instance`, `claimed_ms`: of the ruling claim, as last renewed; None: nobody rules.
+    `uplink_next`: how far the newest valid record is; None: no valid record says so.
+    `is_last_void`: whether the last record is void; None: there is none.
     """
 
     partition: int
@@ -240,7 +261,9 @@ class Description(NamedTuple):
 
 
 async def describe(settings: KafkaSettings, partitions: Iterable[int]) -> Sequence[Description]:
-    """Return how each partition of the queue stands: its owner, epoch, place in the uplink, newest snapshot, last record."""
+    """Return how each partition of the queue stands: its owner, epoch, place in the uplink, newest
+    snapshot, last record.
+    """
     limit = asyncio.Semaphore(4)
 
     async def one(partition: int) -> Description:
@@ -252,7 +275,9 @@ async def describe(settings: KafkaSettings, partitions: Iterable[int]) -> Sequen
 
 
 async def _describe(reader: LogReader, bare: Description) -> Description:
-    """Judge a partition from where that can be begun, and note what the last valid record of each type says."""
+    """Judge a partition from where that can be begun, and note what the last valid record of each
+    type says.
+    """
     ruling, claim, anchor, chunks, is_last_void = NOBODY, None, None, _Chunks(), None
     at = await reader.drive(judging_start(bare.start, bare.end))
     while at < bare.end:

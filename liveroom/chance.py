@@ -13,7 +13,10 @@ BLOCK_BYTES: Final = 4096  # a system call for each ticket's nonce was a sixth o
 
 
 class Chance(random.Random):
-    """A repeatable source: `Chance(seed)` draws the same again. For tests and simulations only: its tokens can be guessed."""
+    """A repeatable source: `Chance(seed)` draws the same again.
+
+    For tests and simulations only: its tokens can be guessed.
+    """
 
     def token_bytes(self, size: int) -> bytes:
         """Return `size` random bytes."""
@@ -29,7 +32,10 @@ class Chance(random.Random):
 
 
 class SystemChance(Chance):
-    """The system's source: fit for secrets. It takes bytes in blocks, so a process must not fork and go on with one."""
+    """The system's source: fit for secrets.
+
+    It takes bytes in blocks, so a process must not fork and go on with one.
+    """
 
     def __init__(self) -> None:
         self._block, self._at = b"", 0

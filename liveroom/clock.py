@@ -1,9 +1,10 @@
 """The only module that reads a clock or waits for one.
 
-Two clocks: `monotonic_s` for durations and deadlines, Unix time (`unix_s`, `unix_ms`, `unix_ns`) for
-what leaves the process: records, tickets, tokens, logs. Code asks these functions and never `time` or
-`asyncio.sleep`; lint holds it to that. So a test or a simulation sets the time of everything that it
-starts with `running_on`, and two services in one process can have clocks that disagree.
+Two clocks: `monotonic_s` for durations and deadlines, Unix time (`unix_s`, `unix_ms`, `unix_ns`)
+for what leaves the process: records, tickets, tokens, logs. Code asks these functions and never
+`time` or `asyncio.sleep`; lint holds it to that. So a test or a simulation sets the time of
+everything that it starts with `running_on`, and two services in one process can have clocks that
+disagree.
 """
 
 import asyncio

@@ -1,4 +1,7 @@
-"""Why a connection ends: one table of WebSocket close codes, for the edge, the SDKs and the docs. Data only, pure."""
+"""Why a connection ends: one table of WebSocket close codes, for the edge, the SDKs and the docs.
+
+Data only, pure.
+"""
 
 from dataclasses import dataclass
 from enum import IntEnum
@@ -35,7 +38,8 @@ class Close(IntEnum):
 class CloseRule:
     """What a viewer does on a code.
 
-    `new_ticket`: ask the scheduler again (else give up when `reconnect` is False). `after_s`: the jitter's base.
+    `new_ticket`: ask the scheduler again (else give up when `reconnect` is False). `after_s`: the
+    jitter's base.
     """
 
     code: Close

@@ -1,6 +1,8 @@
-"""Following a JSON topic for as long as a service runs, through brokers that are not there yet or no more.
+"""Following a JSON topic for as long as a service runs, through brokers that are not there yet or
+no more.
 
-Used by whoever keeps state from a topic: rules from `moderation`, orders from `control`, audiences from `presence`.
+Used by whoever keeps state from a topic: rules from `moderation`, orders from `control`, audiences
+from `presence`.
 """
 
 from collections.abc import AsyncIterator, Callable

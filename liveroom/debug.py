@@ -1,7 +1,8 @@
 """Looking into a running process without stopping it: its tasks, its memory, where its time goes.
 
-`/debug/tasks`, `/debug/memory`, `/debug/profile?seconds=5` of the internal port. Refuses everybody (404) unless a key is set
-(LIVEROOM_DEBUG_KEY), and everybody without it. Costs nothing while nobody asks.
+`/debug/tasks`, `/debug/memory`, `/debug/profile?seconds=5` of the internal port. Refuses everybody
+(404) unless a key is set (LIVEROOM_DEBUG_KEY), and everybody without it. Costs nothing while nobody
+asks.
 """
 
 import asyncio
@@ -71,9 +72,11 @@ class Debug:
 
 
 async def sample(seconds: float) -> Counter[str]:
-    """Look at this thread's stack every 10 ms of the process' processor time; return how often each was seen.
+    """Look at this thread's stack every 10 ms of the process' processor time; return how often each
+    was seen.
 
-    By a signal, not by another thread: that one would see us only where we let go of the interpreter.
+    By a signal, not by another thread: that one would see us only where we let go of the
+    interpreter.
     """
     found: Counter[str] = Counter()
 

@@ -1,4 +1,7 @@
-"""Every refusal over HTTP or in an `error` frame: one table of stable codes. Data and the RFC 9457 body; pure."""
+"""Every refusal over HTTP or in an `error` frame: one table of stable codes.
+
+Data and the RFC 9457 body; pure.
+"""
 
 from enum import Enum
 from typing import Any, Final, NamedTuple
@@ -105,7 +108,10 @@ TABLE: Final[dict[Code, Refusal]] = {
 
 
 class ProblemError(Exception):
-    """A refusal on its way out. `retry_after_s`: when trying again makes sense, None: not by waiting."""
+    """A refusal on its way out.
+
+    `retry_after_s`: when trying again makes sense, None: not by waiting.
+    """
 
     def __init__(self, code: Code, detail: str = "", retry_after_s: float | None = None, **extra: Any) -> None:
         super().__init__(f"{code.value}: {detail or TABLE[code].title}")

@@ -1,9 +1,11 @@
-"""Who rules a partition of `broadcast` at a given place: how a reader that starts in mid-log finds it. Pure.
+"""Who rules a partition of `broadcast` at a given place: how a reader that starts in mid-log finds
+it. Pure.
 
-Owns the walk over the log; and the rule itself, `validate`. What it needs of the log it asks for: it is written as
-generators that yield `Read` and are sent the records, so the same code runs over Kafka (`liveroom.broadcast_log`), over the
-model in the tests, and inside a take-over (`broadcaster.ownership`). Refuses to guess: where the log no longer says who ruled,
-nobody does until the next claim.
+Owns the walk over the log; and the rule itself, `validate`. What it needs of the log it asks for:
+it is written as generators that yield `Read` and are sent the records, so the same code runs over
+Kafka (`liveroom.broadcast_log`), over the model in the tests, and inside a take-over
+(`broadcaster.ownership`). Refuses to guess: where the log no longer says who ruled, nobody does
+until the next claim.
 """
 
 from collections.abc import Generator, Sequence
@@ -34,9 +36,10 @@ NOBODY: Final = Ruling(0, b"", NO_OFFSET)
 def validate(ruling: Ruling, stamp: Stamp, offset: int) -> tuple[Ruling, bool]:
     """Apply the validity rule to one record: return who rules after it, and whether it is valid.
 
-    A claim rules from its place on if its epoch is above the ruling one's; of two with one epoch the first wins; the ruling
-    owner's own claim again (a renewal) is valid and moves the ruling's place forward. Any other record is valid only if its
-    (epoch, owner) is the ruling claim's. Every reader uses this one function.
+    A claim rules from its place on if its epoch is above the ruling one's; of two with one epoch
+    the first wins; the ruling owner's own claim again (a renewal) is valid and moves the ruling's
+    place forward. Any other record is valid only if its (epoch, owner) is the ruling claim's. Every
+    reader uses this one function.
     """
     mine = stamp.epoch == ruling.epoch and stamp.owner == ruling.owner
     if stamp.type is not RecordType.CLAIM:
@@ -47,7 +50,9 @@ def validate(ruling: Ruling, stamp: Stamp, offset: int) -> tuple[Ruling, bool]:
 
 
 class Read(NamedTuple):
-    """Asks for the records from `start` on and before `stop`, in order: at least one, or as many as are at hand."""
+    """Asks for the records from `start` on and before `stop`, in order: at least one, or as many as
+    are at hand.
+    """
 
     start: int
     stop: int
@@ -61,14 +66,18 @@ class Placed(NamedTuple):
 
 
 class Judged(NamedTuple):
-    """What a stretch of the log came to: who rules behind it, and its newest valid anchored record (None: it has none)."""
+    """What a stretch of the log came to: who rules behind it, and its newest valid anchored record
+    (None: it has none).
+    """
 
     ruling: Ruling
     valid: Placed | None
 
 
 def stamp_of(value: bytes | None) -> Stamp | None:
-    """Return a record's stamp, None where it or the anchor cannot be read: such a record is void for everybody alike."""
+    """Return a record's stamp, None where it or the anchor cannot be read: such a record is void
+    for everybody alike.
+    """
     if value is None:
         return None
     try:
@@ -87,10 +96,11 @@ def read(start: int, stop: int) -> Steps[Sequence[Record]]:
 
 
 def last_anchor(start: int, stop: int) -> Steps[Placed | None]:
-    """Return the last anchored record before `stop`, valid or void, whose claim is still there; None where there is none.
+    """Return the last anchored record before `stop`, valid or void, whose claim is still there;
+    None where there is none.
 
-    Mostly it is the last record; after many claims in a row the steps back double. A record whose claim is cut away was
-    written by somebody deposed long ago, who was paused: it tells nothing.
+    Mostly it is the last record; after many claims in a row the steps back double. A record whose
+    claim is cut away was written by somebody deposed long ago, who was paused: it tells nothing.
     """
     step = 1
     while stop > start:
@@ -131,8 +141,9 @@ def judge_stretch(ruling: Ruling, start: int, stop: int) -> Steps[Judged]:
 def judging_start(start: int, stop: int) -> Steps[int]:
     """Return where a reader must begin to judge so that it knows who rules at `stop`.
 
-    That is the place which the last anchored record names as its writer's claim: the writer read it back and found it ruling.
-    Never a snapshot, and never a claim that just lies there: both may be those of a deposed owner.
+    That is the place which the last anchored record names as its writer's claim: the writer read it
+    back and found it ruling. Never a snapshot, and never a claim that just lies there: both may be
+    those of a deposed owner.
     """
     last = yield from last_anchor(start, stop)
     return start if last is None else last.anchor.claim_offset

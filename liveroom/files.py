@@ -1,6 +1,7 @@
 """Files that a service reads again when they change: key sets, word libraries.
 
-Owns the looking (once a second, beside the loop). A file that cannot be used any more is told, and what was read before stays.
+Owns the looking (once a second, beside the loop). A file that cannot be used any more is told, and
+what was read before stays.
 """
 
 import asyncio
@@ -16,7 +17,9 @@ log = structlog.get_logger()
 
 
 def _state(paths: Sequence[Path]) -> list[tuple[int, int, int] | None]:
-    """Return what changes when a file does: its place on the disk, time and size; None where it is not there."""
+    """Return what changes when a file does: its place on the disk, time and size; None where it is
+    not there.
+    """
     found: list[tuple[int, int, int] | None] = []
     for path in paths:
         try:
@@ -29,9 +32,11 @@ def _state(paths: Sequence[Path]) -> list[tuple[int, int, int] | None]:
 
 
 async def watch(files: Sequence[Path | None], read: Callable[[], T], use: Callable[[T], None]) -> None:
-    """Call `read` in a thread when one of the files has changed, and `use` with what it gave, for ever.
+    """Call `read` in a thread when one of the files has changed, and `use` with what it gave, for
+    ever.
 
-    `read` raises OSError or ValueError where a file cannot be used. None stands for a file that is not asked for.
+    `read` raises OSError or ValueError where a file cannot be used. None stands for a file that is
+    not asked for.
     """
     paths = [file for file in files if file is not None]
     if not paths:

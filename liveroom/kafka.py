@@ -1,7 +1,8 @@
-"""The few aiokafka recipes all services share: client settings, topics, a self-replacing producer, a reader of topics.
+"""The few aiokafka recipes all services share: client settings, topics, a self-replacing producer,
+a reader of topics.
 
-Owns every aiokafka object but the broadcaster's group membership. What it knows of aiokafka 0.14 and its traps is in
-docs/kafka.md.
+Owns every aiokafka object but the broadcaster's group membership. What it knows of aiokafka 0.14
+and its traps is in docs/kafka.md.
 """
 
 import asyncio
@@ -106,9 +107,11 @@ def topic_name(settings: KafkaSettings, topic: Topic) -> str:
 
 
 async def knock(settings: KafkaSettings) -> None:
-    """See whether a broker takes us; raise StartError where waiting is of no use (a password, a certificate), or PassingError.
+    """See whether a broker takes us; raise StartError where waiting is of no use (a password, a
+    certificate), or PassingError.
 
-    Clients of aiokafka 0.14 log at each attempt why they cannot connect, and tell their caller only that they cannot.
+    Clients of aiokafka 0.14 log at each attempt why they cannot connect, and tell their caller only
+    that they cannot.
     """
     try:
         hosts = collect_hosts(settings.bootstrap)
@@ -149,8 +152,8 @@ def waiting(settings: KafkaSettings, runtime: Runtime, name: str) -> Waiting:
 async def ensure_topics(settings: KafkaSettings, wanted: Iterable[Topic] = topics.ALL, deadline_s: float = 30.0) -> None:
     """Make the topics that are missing and check the partitions of those that exist.
 
-    Tries up to `deadline_s` what passes by itself, then raises it; raises TopicsError at once when a topic has other
-    partitions than set (rooms would change their partition).
+    Tries up to `deadline_s` what passes by itself, then raises it; raises TopicsError at once when
+    a topic has other partitions than set (rooms would change their partition).
     """
     end = time.monotonic() + deadline_s
     admin = AIOKafkaAdminClient(**client_arguments(settings) | {"request_timeout_ms": 10_000})
@@ -208,10 +211,11 @@ async def _ensure(admin: AIOKafkaAdminClient, settings: KafkaSettings, wanted: l
 
 
 class Producer:
-    """An idempotent producer, `acks=all`, that is thrown away and made anew after an error that retrying did not cure.
+    """An idempotent producer, `acks=all`, that is thrown away and made anew after an error that
+    retrying did not cure.
 
-    After such an error an aiokafka producer's partition stays broken for good, so the whole producer goes. `send` never
-    waits longer than its time-out.
+    After such an error an aiokafka producer's partition stays broken for good, so the whole
+    producer goes. `send` never waits longer than its time-out.
     """
 
     def __init__(self, settings: KafkaSettings, metrics: Metrics, writes: Iterable[Topic] = (), linger_ms: int = 0) -> None:
@@ -275,7 +279,9 @@ class Producer:
         headers: Sequence[tuple[str, bytes]] = (),
         timeout_s: float,
     ) -> int:
-        """Write one record and return its offset once the brokers have acknowledged it; raise UnsentError if they do not."""
+        """Write one record and return its offset once the brokers have acknowledged it; raise
+        UnsentError if they do not.
+        """
         self._check_size(topic, key, value)
         began = time.perf_counter()
         try:
@@ -292,7 +298,8 @@ class Producer:
     async def send_many(
         self, topic: Topic, records: Sequence[tuple[bytes, bytes]], *, timeout_s: float
     ) -> list[UnsentError | None]:
-        """Write (key, value) records together; return of each why the brokers have not acknowledged it, None where they have.
+        """Write (key, value) records together; return of each why the brokers have not acknowledged
+        it, None where they have.
 
         One wait for all: with a task and a timer each, waiting would cost more than sending.
         """
@@ -332,7 +339,8 @@ class Producer:
             except ProducerClosed as error:
                 if self._inner is inner:
                     raise self._broken(topic, error) from error
-                # replaced while this record waited for room in it, so it was not taken; the next one may go the same way
+                # replaced while this record waited for room in it, so it was not taken; the next
+                # one may go the same way
             else:
                 return ack
         raise self._unsent(topic, Unsent.CLOSED, "the producer was closed")
@@ -372,12 +380,16 @@ class Producer:
             self._replace_soon(self._inner, RECYCLED)
 
     def _replace_soon(self, broken: AIOKafkaProducer, reason: str) -> None:
-        """Replace beside the caller: it takes longer than a sender may wait, and must be done even if the sender gives up."""
+        """Replace beside the caller: it takes longer than a sender may wait, and must be done even
+        if the sender gives up.
+        """
         if not self._replacing.locked():
             _keep(self._replacements, self._replace(broken, reason))
 
     async def _replace(self, old: AIOKafkaProducer, reason: str) -> None:
-        """Put a new producer in the place of `old`, which works on until then: perhaps only one partition of it is broken."""
+        """Put a new producer in the place of `old`, which works on until then: perhaps only one
+        partition of it is broken.
+        """
         async with self._replacing:
             if self._inner is not old:
                 return  # somebody was faster, or it was stopped
@@ -397,7 +409,9 @@ class Producer:
 
 
 def _look(ack: "asyncio.Future[Any]") -> None:
-    """Look at an ack that nobody waits for any more: an error that nobody has seen is logged as a defect."""
+    """Look at an ack that nobody waits for any more: an error that nobody has seen is logged as a
+    defect.
+    """
     if not ack.cancelled():
         ack.exception()
 
@@ -411,8 +425,9 @@ def _keep(tasks: set[asyncio.Task[None]], work: Coroutine[Any, Any, None]) -> No
 async def _close(inner: AIOKafkaProducer, timeout_s: float) -> None:
     """Close a producer: what it holds is sent, or given up after the time-out.
 
-    An idempotent producer of aiokafka 0.14 never gives up a record, and its `stop` waits for all of them: with no broker it
-    would wait for ever. So its sender is ended first, after the request that is on its way, and what is left is taken from it.
+    An idempotent producer of aiokafka 0.14 never gives up a record, and its `stop` waits for all of
+    them: with no broker it would wait for ever. So its sender is ended first, after the request
+    that is on its way, and what is left is taken from it.
     """
     try:
         async with asyncio.timeout(timeout_s):
@@ -429,7 +444,8 @@ async def _close(inner: AIOKafkaProducer, timeout_s: float) -> None:
 
 
 async def join_group(consumer: AIOKafkaConsumer, settings: KafkaSettings) -> None:
-    """Start a consumer that has a group and a topic. By itself it waits for its partitions for ever.
+    """Start a consumer that has a group and a topic. By itself it waits for its partitions for
+    ever.
 
     Raises KafkaError or PassingError; then the client is of no use any more.
     """
@@ -447,8 +463,9 @@ async def join_group(consumer: AIOKafkaConsumer, settings: KafkaSettings) -> Non
 async def close_consumer(inner: AIOKafkaConsumer) -> None:
     """Stop a consumer, wholly, and let a cancellation that comes meanwhile go on to the caller.
 
-    With a fetch in retry, `stop` of aiokafka 0.14 raises the CancelledError of its own task, and leaves its connections open;
-    at other places it swallows a cancellation of ours. So it runs in a task of its own.
+    With a fetch in retry, `stop` of aiokafka 0.14 raises the CancelledError of its own task, and
+    leaves its connections open; at other places it swallows a cancellation of ours. So it runs in a
+    task of its own.
     """
     stopping = asyncio.create_task(inner.stop())
     try:
@@ -475,9 +492,11 @@ async def _close_rest(inner: AIOKafkaConsumer) -> None:
 
 
 class TopicReader:
-    """Reads all partitions of a topic without a group, from the end or the beginning, and goes on through broker restarts.
+    """Reads all partitions of a topic without a group, from the end or the beginning, and goes on
+    through broker restarts.
 
-    Used by gateways (`broadcast`), schedulers (`gateways`) and whoever holds state from a compacted topic.
+    Used by gateways (`broadcast`), schedulers (`gateways`) and whoever holds state from a compacted
+    topic.
     """
 
     def __init__(self, settings: KafkaSettings, topic: Topic, metrics: Metrics, *, from_beginning: bool = False) -> None:
@@ -512,7 +531,9 @@ class TopicReader:
         self._inner = inner
 
     async def start_at_last(self, runtime: Runtime, name: str = "") -> None:
-        """Start as part of a service's start, which waits; `name`: the condition that tells why, else the topic's."""
+        """Start as part of a service's start, which waits; `name`: the condition that tells why,
+        else the topic's.
+        """
         await waiting(self._settings, runtime, name or self._topic.name).until(self.start)
 
     async def stop(self) -> None:
@@ -578,7 +599,9 @@ class TopicReader:
             lag.set(sum(max(0, (inner.highwater(tp) or 0) - offset) for tp, offset in self.positions.items()))
 
     async def _is_behind(self, inner: AIOKafkaConsumer) -> bool:
-        """Whether the log has grown beyond us while nothing came: the client hangs (aiokafka issue 1154)."""
+        """Whether the log has grown beyond us while nothing came: the client hangs (aiokafka issue
+        1154).
+        """
         try:
             async with asyncio.timeout(self._settings.request_timeout_s):
                 ends = await inner.end_offsets(list(self.positions))
@@ -604,7 +627,10 @@ class TopicReader:
             return
 
     async def _skip_lost(self, inner: AIOKafkaConsumer, error: OffsetOutOfRangeError) -> None:
-        """Go on where the log begins now: retention overtook this reader, or the log was cut. Loud: records are missing."""
+        """Go on where the log begins now: retention overtook this reader, or the log was cut.
+
+        Loud: records are missing.
+        """
         lost = [tp for tp in self.positions if tp in (error.args[0] if error.args else {})] or list(self.positions)
         begins, ends = await inner.beginning_offsets(lost), await inner.end_offsets(lost)
         for tp in lost:

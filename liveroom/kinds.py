@@ -33,8 +33,9 @@ class Kind(Enum):
 class Class(Enum):
     """How a kind travels.
 
-    RELIABLE: numbered in `seq` and `rseq`, never thinned. BEST_EFFORT: numbered in `seq`, may be thinned.
-    FOLDED: summed into the batch's header, no number. NOTICE: to one user, no number (it would be a hole for all others).
+    RELIABLE: numbered in `seq` and `rseq`, never thinned. BEST_EFFORT: numbered in `seq`, may be
+    thinned. FOLDED: summed into the batch's header, no number. NOTICE: to one user, no number (it
+    would be a hole for all others).
     """
 
     RELIABLE = "reliable"
@@ -81,7 +82,9 @@ UNTOUCHABLE: Final = frozenset({Role.STREAMER, Role.OPERATOR, Role.SERVICE})  # 
 
 
 class Outcome(Enum):
-    """What the owner of a partition did with an interaction; every taken one has exactly one of these."""
+    """What the owner of a partition did with an interaction; every taken one has exactly one of
+    these.
+    """
 
     NUMBERED = "numbered"
     FOLDED = "folded"

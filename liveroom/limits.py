@@ -1,4 +1,7 @@
-"""How fast something may go: a token bucket, and many of them by key. Pure; times are seconds of any clock."""
+"""How fast something may go: a token bucket, and many of them by key.
+
+Pure; times are seconds of any clock.
+"""
 
 from typing import Final
 
@@ -28,7 +31,10 @@ class Bucket:
 
 
 class Buckets:
-    """A bucket for every key, each one number: when it will be full again (GCRA). Full ones are forgotten."""
+    """A bucket for every key, each one number: when it will be full again (GCRA).
+
+    Full ones are forgotten.
+    """
 
     __slots__ = ("_full_s", "_interval_s", "_sweep_at", "_tolerance_s")
 
@@ -42,7 +48,10 @@ class Buckets:
         return len(self._full_s)
 
     def take(self, key: str, now_s: float, cost: float = 1.0) -> float:
-        """Take `cost`; return 0, or in how many seconds there is so much again. More than the burst waits for a full one."""
+        """Take `cost`; return 0, or in how many seconds there is so much again.
+
+        More than the burst waits for a full one.
+        """
         full_s = max(self._full_s.get(key, now_s), now_s)
         wait_s = full_s - now_s + min((cost - 1) * self._interval_s, self._tolerance_s) - self._tolerance_s
         if wait_s > _ROUNDING_S:

@@ -1,4 +1,7 @@
-"""What the machine does, read when somebody asks for metrics. Blocks a moment: to be called in a thread."""
+"""What the machine does, read when somebody asks for metrics.
+
+Blocks a moment: to be called in a thread.
+"""
 
 import os
 from typing import Final
@@ -14,7 +17,10 @@ OPERATIONS: Final = ("read", "write")
 
 
 class Machine:
-    """Keeps the gauges and counters of `metrics`. On systems that do not tell a number it stays at 0."""
+    """Keeps the gauges and counters of `metrics`.
+
+    On systems that do not tell a number it stays at 0.
+    """
 
     def __init__(self, metrics: Metrics) -> None:
         self._load = metrics.gauge(metric_catalog.MACHINE_LOAD)

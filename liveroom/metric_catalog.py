@@ -1,7 +1,8 @@
-"""Every metric's name, help, labels and buckets: data only, pure, so that code, dashboards and alerts agree.
+"""Every metric's name, help, labels and buckets: data only, pure, so that code, dashboards and
+alerts agree.
 
-A service makes its own from here with `liveroom.service.Metrics`. No label is a room or a user: those are unbounded (top
-lists come from an endpoint). Base units: seconds, bytes.
+A service makes its own from here with `liveroom.service.Metrics`. No label is a room or a user:
+those are unbounded (top lists come from an endpoint). Base units: seconds, bytes.
 """
 
 from dataclasses import dataclass
@@ -23,7 +24,10 @@ BYTES_BUCKETS: Final = (256, 1024, 4096, 16_384, 65_536, 262_144, 1_048_576)
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One metric. `labels` are names only; their values come from the services' enums and other bounded sets."""
+    """One metric.
+
+    `labels` are names only; their values come from the services' enums and other bounded sets.
+    """
 
     name: str
     shape: Shape
@@ -62,7 +66,8 @@ READER_RESTARTS: Final = _counter(
 )
 BAD_RECORDS: Final = _counter("bad_records_total", "Records that could not be read.", "topic", "reason")
 
-# the machine, as every service reads it when it is asked; of its process the Prometheus client tells itself: process_*
+# the machine, as every service reads it when it is asked; of its process the Prometheus client
+# tells itself: process_*
 MACHINE_LOAD: Final = _gauge("machine_load1", "Processes that run or wait, over a minute.")
 MACHINE_CORES: Final = _gauge("machine_cores", "Processors of this machine.")
 MACHINE_MEMORY: Final = _gauge("machine_memory_available_bytes", "Memory that can be had without swapping.")

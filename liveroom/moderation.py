@@ -1,8 +1,8 @@
 """The rules in force, as `moderation` tells them: rooms' modes, mutes, bans, words. Pure.
 
-Owns what every ingress and every edge must agree on. It is told by one record a rule, so that the order of different rules does
-not matter; of one rule the last record holds. Refuses a mode it does not know (`BadRecordError`). Who may set rules is the
-ingress's to say.
+Owns what every ingress and every edge must agree on. It is told by one record a rule, so that the
+order of different rules does not matter; of one rule the last record holds. Refuses a mode it does
+not know (`BadRecordError`). Who may set rules is the ingress's to say.
 """
 
 from collections import OrderedDict
@@ -34,7 +34,8 @@ def holds(rule: Moderation, now_ms: int) -> bool:
 
 
 class Rules:
-    """All rules. `modes`: of rooms that have any but the usual; `words`: by room, what to do with each.
+    """All rules. `modes`: of rooms that have any but the usual; `words`: by room, what to do with
+    each.
 
     `are_read`: whether they are all here; until then nobody may be let in by them.
     """
@@ -94,7 +95,9 @@ class Rules:
             done.popitem(last=False)
 
     def done(self, rule: Moderation) -> Moderation | None:
-        """Return what the very same request (key, id, by whom) has set already, within 10 minutes."""
+        """Return what the very same request (key, id, by whom) has set already, within 10
+        minutes.
+        """
         before = self._done.get((key_of(rule), rule.id))
         if before is None or before.by != rule.by or bool(before.until_ms) != bool(rule.until_ms):
             return None

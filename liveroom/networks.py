@@ -1,7 +1,8 @@
 """Who calls, by address: the caller behind proxies, and what is known of its network. Pure.
 
-Owns the search for the longest prefix, and whose word about an address is believed: `X-Forwarded-For` is anybody's to write, so
-it counts only as far as it was written by proxies of ours.
+Owns the search for the longest prefix, and whose word about an address is believed:
+`X-Forwarded-For` is anybody's to write, so it counts only as far as it was written by proxies of
+ours.
 """
 
 from collections.abc import Iterable
@@ -47,7 +48,9 @@ class Networks:
 
 
 def read_networks(text: str) -> Networks:
-    """Return the networks of a file: a line each, the network and its name with a space between; # begins a comment."""
+    """Return the networks of a file: a line each, the network and its name with a space between; #
+    begins a comment.
+    """
     named = []
     for number, line in enumerate(text.splitlines(), 1):
         words = line.partition("#")[0].split()
@@ -64,7 +67,9 @@ def read_networks(text: str) -> Networks:
 
 
 def caller(remote: str | None, forwarded_for: str | None, proxies: Networks) -> str:
-    """Return the address of who calls: `remote`, or whom our proxies (`proxies`) say they speak for."""
+    """Return the address of who calls: `remote`, or whom our proxies (`proxies`) say they speak
+    for.
+    """
     address = remote or ""
     if not proxies or forwarded_for is None:
         return address
@@ -77,7 +82,9 @@ def caller(remote: str | None, forwarded_for: str | None, proxies: Networks) -> 
 
 @lru_cache(maxsize=16_384)
 def subscriber(address: str) -> str:
-    """Return what stands for one subscriber in counts: an IPv4 address, the /64 of an IPv6 one; any other text as it is."""
+    """Return what stands for one subscriber in counts: an IPv4 address, the /64 of an IPv6 one; any
+    other text as it is.
+    """
     parsed = _parsed(address)
     if isinstance(parsed, IPv6Address):
         return f"{IPv6Address(int(parsed) >> _IPV6_SITE_BITS << _IPV6_SITE_BITS)}/64"

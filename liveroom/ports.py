@@ -1,8 +1,8 @@
 """Ports for processes of this machine.
 
-Below those that outgoing connections take, so that none gets the port of a process that is down for a moment (and a client
-that keeps trying such a port could end up connected to itself). Used by `liveroom demo`, its Kafka and the autoscaler's local
-driver.
+Below those that outgoing connections take, so that none gets the port of a process that is down for
+a moment (and a client that keeps trying such a port could end up connected to itself). Used by
+`liveroom demo`, its Kafka and the autoscaler's local driver.
 """
 
 import random
@@ -27,7 +27,9 @@ def is_free(port: int) -> bool:
 
 
 def free_ports(count: int) -> list[int]:
-    """Return ports that are free right now and not given before, at random, so that systems started at once seldom meet."""
+    """Return ports that are free right now and not given before, at random, so that systems started
+    at once seldom meet.
+    """
     ports: set[int] = set()
     chance = random.SystemRandom()
     while len(ports) < count:

@@ -1,4 +1,6 @@
-"""A service's metrics, made from the catalog: counters, gauges and histograms by name, resolved to their labels."""
+"""A service's metrics, made from the catalog: counters, gauges and histograms by name, resolved to
+their labels.
+"""
 
 import itertools
 from collections.abc import Iterable, Sequence
@@ -36,7 +38,9 @@ class Metrics:
         return made.labels(*labels) if labels else made
 
     def exist(self, metric: Metric, *values: Iterable[str]) -> None:
-        """Have the series of all these label values exist, at 0: what first appears at 1 is no increase to Prometheus."""
+        """Have the series of all these label values exist, at 0: what first appears at 1 is no
+        increase to Prometheus.
+        """
         for labels in itertools.product(*values):
             self._get(metric, labels)
 

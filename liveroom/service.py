@@ -1,9 +1,10 @@
 """The only runtime: signals, logging, the internal port, metrics and an orderly end.
 
-A service's `__main__` calls `main(name, Settings, body)`. `body(settings, runtime)` starts the service, says
-`runtime.ready()` names as they come true, waits for `runtime.stopping` and ends in order: stop accepting, drain with a
-deadline, close. Any exception ends the process with 1 and a log line. What passes by itself is none: a start waits for that
-(`liveroom.waiting`), says so by `runtime.waits`, and SIGTERM ends it all the same.
+A service's `__main__` calls `main(name, Settings, body)`. `body(settings, runtime)` starts the
+service, says `runtime.ready()` names as they come true, waits for `runtime.stopping` and ends in
+order: stop accepting, drain with a deadline, close. Any exception ends the process with 1 and a log
+line. What passes by itself is none: a start waits for that (`liveroom.waiting`), says so by
+`runtime.waits`, and SIGTERM ends it all the same.
 """
 
 import argparse
@@ -44,11 +45,15 @@ log = structlog.get_logger()
 
 
 class StartError(Exception):
-    """What ends a start, because it does not pass by itself; the message says in one line what is wrong."""
+    """What ends a start, because it does not pass by itself; the message says in one line what is
+    wrong.
+    """
 
 
 class Runtime:
-    """What a running service gets from its process: metrics, chance, readiness, the request to stop."""
+    """What a running service gets from its process: metrics, chance, readiness, the request to
+    stop.
+    """
 
     def __init__(self, service: str, *conditions: str, chance: Chance | None = None) -> None:
         self.service = service
@@ -71,7 +76,9 @@ class Runtime:
             log.info("ready")
 
     def waits(self, name: str, why: str) -> None:
-        """Say why part of the start waits: in the log each reason once, in `/readyz` where it is a condition of readiness."""
+        """Say why part of the start waits: in the log each reason once, in `/readyz` where it is a
+        condition of readiness.
+        """
         if name in self._waiting_for:
             self._waiting_for[name] = why
         said = self._said.setdefault(name, set())
@@ -131,7 +138,8 @@ class Runtime:
     def watch_gc(self) -> None:
         """Collect garbage less often, and measure it.
 
-        They may begin anywhere, also while a metric's lock is held, so the callback itself touches no metric.
+        They may begin anywhere, also while a metric's lock is held, so the callback itself touches
+        no metric.
         """
         began = 0.0
 
@@ -151,7 +159,9 @@ Body = Callable[[S, Runtime], Coroutine[Any, Any, None]]
 
 
 async def read_first(read: Callable[[], T]) -> T:
-    """Read a file that a service needs, beside the loop; raise StartError where it cannot be used."""
+    """Read a file that a service needs, beside the loop; raise StartError where it cannot be
+    used.
+    """
     try:
         return await asyncio.to_thread(read)
     except (OSError, ValueError) as error:
@@ -159,7 +169,9 @@ async def read_first(read: Callable[[], T]) -> T:
 
 
 def main(service: str, settings: type[S], body: Body[S], *conditions: str, argv: Sequence[str] | None = None) -> None:
-    """Parse settings, run the service until SIGTERM or SIGINT, exit: 0 in order, 1 on a failure, 2 on bad settings."""
+    """Parse settings, run the service until SIGTERM or SIGINT, exit: 0 in order, 1 on a failure, 2
+    on bad settings.
+    """
     _parse_arguments(service, settings, argv)
     try:
         parsed = settings()
@@ -262,7 +274,9 @@ def _leaves(error: BaseException) -> list[BaseException]:
 
 
 def configure_logging(settings: ServiceSettings, service: str) -> None:
-    """Write one event a line to standard error: JSON, or colours on a terminal. aiokafka and aiohttp log the same way."""
+    """Write one event a line to standard error: JSON, or colours on a terminal. aiokafka and
+    aiohttp log the same way.
+    """
     level = getattr(logging, settings.log_level.upper())
     as_json = settings.log_format == "json" or (settings.log_format == "auto" and not sys.stderr.isatty())
     shared: list[Any] = [

@@ -1,9 +1,10 @@
 """Settings: one frozen model per service, parsed once in `__main__` and passed in. No globals.
 
-Sources, the first wins: environment (`LIVEROOM_...`, nested with `__`: `LIVEROOM_KAFKA__BOOTSTRAP`), the TOML file named by
-`LIVEROOM_CONFIG`, for gateways the limits file of the load test named by `LIVEROOM_LIMITS` (JSON), the folder of secrets named
-by `LIVEROOM_SECRETS` (one file a setting, named like its variable), the default.
-`KAFKA_BOOTSTRAP` is the default of `kafka.bootstrap`. Every field says its unit and why its default is what it is;
+Sources, the first wins: environment (`LIVEROOM_...`, nested with `__`:
+`LIVEROOM_KAFKA__BOOTSTRAP`), the TOML file named by `LIVEROOM_CONFIG`, for gateways the limits file
+of the load test named by `LIVEROOM_LIMITS` (JSON), the folder of secrets named by
+`LIVEROOM_SECRETS` (one file a setting, named like its variable), the default. `KAFKA_BOOTSTRAP` is
+the default of `kafka.bootstrap`. Every field says its unit and why its default is what it is;
 `python -m ingress --help` prints them.
 """
 
@@ -39,7 +40,10 @@ _KEY_ID = re.compile(r"[A-Za-z0-9_-]{1,16}\Z")
 
 
 class KafkaSettings(BaseModel):
-    """How to reach the cluster. Time-outs are far below the client's defaults, which break the failure budget of 10 s."""
+    """How to reach the cluster.
+
+    Time-outs are far below the client's defaults, which break the failure budget of 10 s.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -173,7 +177,9 @@ class TokenSettings(ServiceSettings):
         return self
 
     def read_token_keys(self) -> list[Key]:
-        """Return the keys as they are now; raise OSError or KeysError where the file cannot be used."""
+        """Return the keys as they are now; raise OSError or KeysError where the file cannot be
+        used.
+        """
         keys = read_keys(self.token_keys_file.read_bytes()) if self.token_keys_file is not None else []
         if one := self.token_key.get_secret_value():
             keys.append(secret(one.encode()))
@@ -181,7 +187,9 @@ class TokenSettings(ServiceSettings):
 
 
 class TicketSettings(ServiceSettings):
-    """What viewers meet, for scheduler and edge: the keys of entry tickets, and whose word about addresses is believed."""
+    """What viewers meet, for scheduler and edge: the keys of entry tickets, and whose word about
+    addresses is believed.
+    """
 
     ticket_keys: dict[str, SecretStr] = Field(
         {}, description='key id -> key of tickets, as JSON: {"k1": "..."}; the first signs, all verify'
@@ -202,7 +210,9 @@ class TicketSettings(ServiceSettings):
         return self
 
     def read_ticket_keys(self) -> dict[str, bytes]:
-        """Return the keys as they are now, the signing one first; raise OSError or ValueError where the file cannot be used."""
+        """Return the keys as they are now, the signing one first; raise OSError or ValueError where
+        the file cannot be used.
+        """
         keys: dict[str, SecretStr] = {}
         if self.ticket_keys_file is not None:
             keys = TypeAdapter(dict[str, SecretStr]).validate_json(self.ticket_keys_file.read_bytes())
@@ -360,7 +370,10 @@ class SchedulerSettings(TokenSettings, TicketSettings):
 
 
 class AutoscalerSettings(TokenSettings):
-    """The size of the pool. With the local driver it starts gateways with its own environment: their settings too."""
+    """The size of the pool.
+
+    With the local driver it starts gateways with its own environment: their settings too.
+    """
 
     port: int = Field(8003, ge=0, le=65_535, description="public port, for operators")
     internal_port: int = Field(9004, ge=0, le=65_535, description="internal port: /livez /readyz /metrics")
@@ -417,7 +430,9 @@ class CanarySettings(ServiceSettings):
 
 
 def fields(model: type[BaseModel], prefix: str = "LIVEROOM_") -> Iterator[tuple[str, str, str]]:
-    """Give (environment variable, default, description) of every setting, nested ones with their path."""
+    """Give (environment variable, default, description) of every setting, nested ones with their
+    path.
+    """
     for name, field in model.model_fields.items():
         inner = field.annotation
         if isinstance(inner, type) and issubclass(inner, BaseModel):

@@ -1,7 +1,7 @@
 """Entry tickets, from the scheduler to the edge, and whom they and user tokens speak for. Pure.
 
-A ticket is `v1.<key id>.<payload>.<signature>`: JSON and its HMAC-SHA256, both base64url. It names the gateways it is good
-for with their start generation, so one that restarted or drains refuses it.
+A ticket is `v1.<key id>.<payload>.<signature>`: JSON and its HMAC-SHA256, both base64url. It names
+the gateways it is good for with their start generation, so one that restarted or drains refuses it.
 """
 
 import base64
@@ -34,7 +34,10 @@ class User(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Ticket(msgspec.Struct, frozen=True, omit_defaults=True):
-    """An entry: who, until when, and at which gateways (id, generation). `purpose` keeps what is signed alike apart."""
+    """An entry: who, until when, and at which gateways (id, generation).
+
+    `purpose` keeps what is signed alike apart.
+    """
 
     purpose: str
     user: User

@@ -1,8 +1,8 @@
 """User tokens: JWTs that an identity service signs and every service checks. Pure.
 
-Owns which keys and algorithms count: each key has one algorithm, taken from the key and never from the token, so no token can
-choose `none`, or have a public key used as a secret. Refuses with `token_invalid` or `token_expired`. Called by ingress and
-scheduler.
+Owns which keys and algorithms count: each key has one algorithm, taken from the key and never from
+the token, so no token can choose `none`, or have a public key used as a secret. Refuses with
+`token_invalid` or `token_expired`. Called by ingress and scheduler.
 """
 
 import re
@@ -55,7 +55,9 @@ def secret(key: bytes, key_id: str = ANY) -> Key:
 
 
 def read_keys(text: bytes) -> list[Key]:
-    """Return the keys of a JWK Set that sign: HS256 (`oct`), RS256 (`RSA`), EdDSA (`OKP`); raise KeysError for any other."""
+    """Return the keys of a JWK Set that sign: HS256 (`oct`), RS256 (`RSA`), EdDSA (`OKP`); raise
+    KeysError for any other.
+    """
     try:
         described = msgspec.json.decode(text, type=_KeySet).keys
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -89,7 +91,9 @@ def _key(described: Mapping[str, Any], number: int) -> Key:
 
 
 class Verifier:
-    """Checks tokens; one that was good is remembered until it expires or the keys change: a signature costs 50 us."""
+    """Checks tokens; one that was good is remembered until it expires or the keys change: a
+    signature costs 50 us.
+    """
 
     def __init__(self, keys: Sequence[Key], leeway_s: float = LEEWAY_S) -> None:
         self._keys = list(keys)

@@ -1,7 +1,8 @@
 """Topic names, their settings, and which partition a room lives in.
 
-Pure. Every service and every foreign producer must agree on these, so nothing here depends on a client library: the
-partition is Kafka's own murmur2 of the key, as any default partitioner computes it.
+Pure. Every service and every foreign producer must agree on these, so nothing here depends on a
+client library: the partition is Kafka's own murmur2 of the key, as any default partitioner computes
+it.
 """
 
 import re
@@ -39,7 +40,8 @@ class Topic:
         """Return the topic's settings as Kafka names them."""
         policy = "compact,delete" if self.compacted and self.retention_ms > 0 else "compact" if self.compacted else "delete"
         settings = {"cleanup.policy": policy, "compression.type": "producer"}
-        # The brokers' clock: by a writer's own (the default) one record from the year 2100 would make every room look old.
+        # The brokers' clock: by a writer's own (the default) one record from the year 2100 would
+        # make every room look old.
         settings["message.timestamp.type"] = "LogAppendTime"
         settings["retention.ms"] = str(self.retention_ms)
         return settings
@@ -87,8 +89,8 @@ def partition_of(room: str, partitions: int) -> int:
 def room_hash(room: str) -> int:
     """Return the 64-bit name of a room (or user) in a BATCH directory.
 
-    Finding a second room of one hash takes 2**64 trials, so nobody can place words into a room that is not theirs. Not cached:
-    it takes less than a microsecond, and users are ever new.
+    Finding a second room of one hash takes 2**64 trials, so nobody can place words into a room that
+    is not theirs. Not cached: it takes less than a microsecond, and users are ever new.
     """
     return int.from_bytes(blake2b(room.encode(), digest_size=8).digest(), "little")
 
@@ -96,6 +98,7 @@ def room_hash(room: str) -> int:
 def rule_key(room: str, kind: str, name: str) -> bytes:
     """Return the key of one rule in `moderation`.
 
-    A key for every mode, mute, ban and word: two moderators who change different things at once both get what they wanted.
+    A key for every mode, mute, ban and word: two moderators who change different things at once
+    both get what they wanted.
     """
     return f"{room}/{kind}/{name}".encode()

@@ -1,9 +1,10 @@
-"""Traces of a few interactions on their way from ingress to the gateways' fan-out, for OpenTelemetry. Off unless asked for.
+"""Traces of a few interactions on their way from ingress to the gateways' fan-out, for
+OpenTelemetry. Off unless asked for.
 
-Which ones, and the trace they belong to, follows from room and id alone, so ingress and broadcaster agree without a word and an
-interaction that an upstream service wrote into the uplink itself is traced as well. Gateways see no ids: a batch with traced
-interactions in it names their traces and rooms in its Kafka headers. Where to is OpenTelemetry's own to set:
-OTEL_EXPORTER_OTLP_ENDPOINT.
+Which ones, and the trace they belong to, follows from room and id alone, so ingress and broadcaster
+agree without a word and an interaction that an upstream service wrote into the uplink itself is
+traced as well. Gateways see no ids: a batch with traced interactions in it names their traces and
+rooms in its Kafka headers. Where to is OpenTelemetry's own to set: OTEL_EXPORTER_OTLP_ENDPOINT.
 """
 
 import secrets
@@ -46,7 +47,10 @@ class Tracing:
         return trace if trace & _LOW < self._bound else None
 
     def begin(self, trace: int, name: str, began_ns: int, ended_ns: int, **attributes: _Attribute) -> None:
-        """Tell the first span of a trace, which all others lie under. Times: nanoseconds since 1970."""
+        """Tell the first span of a trace, which all others lie under.
+
+        Times: nanoseconds since 1970.
+        """
         self._ids.trace, self._ids.span = trace, _root(trace)
         self._tracer.start_span(name, attributes=attributes, start_time=began_ns).end(ended_ns)
 

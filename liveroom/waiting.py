@@ -1,7 +1,9 @@
-"""Starts that wait: what passes by itself is waited for and told, anything else ends the service with one line.
+"""Starts that wait: what passes by itself is waited for and told, anything else ends the service
+with one line.
 
-Owns the one judgement (`passes`) of what is worth another attempt, and the loop of attempts. Used by every service's start,
-mostly as `liveroom.kafka.waiting`; the readiness that it tells is the runtime's.
+Owns the one judgement (`passes`) of what is worth another attempt, and the loop of attempts. Used
+by every service's start, mostly as `liveroom.kafka.waiting`; the readiness that it tells is the
+runtime's.
 """
 
 import asyncio
@@ -20,8 +22,9 @@ LONGEST_PAUSE_S: Final = 1.0
 CANCEL_S: Final = 1.0  # a Kafka client may swallow a cancellation
 T = TypeVar("T")
 
-# Everything else that a broker or the client says passes: elections, topics just made, coordinators and controllers that move,
-# time-outs, too few brokers for the replication (InvalidReplicationFactorError: one of them is away).
+# Everything else that a broker or the client says passes: elections, topics just made, coordinators
+# and controllers that move, time-outs, too few brokers for the replication
+# (InvalidReplicationFactorError: one of them is away).
 _LASTING_IN_KAFKA: Final = (
     kafka.AuthenticationFailedError,
     kafka.AuthenticationMethodNotSupported,
@@ -83,8 +86,8 @@ def in_words(error: BaseException) -> str:
 class Waiting:
     """Attempts at one part of a start, for as long as it takes.
 
-    `name`: what is waited for; where that is a condition of readiness, `/readyz` tells why. `look_first`: done before each
-    attempt.
+    `name`: what is waited for; where that is a condition of readiness, `/readyz` tells why.
+    `look_first`: done before each attempt.
     """
 
     def __init__(self, runtime: Runtime, name: str, look_first: Callable[[], Awaitable[None]] | None = None) -> None:
@@ -95,8 +98,9 @@ class Waiting:
     async def until(self, attempt: Callable[[], Awaitable[T]]) -> T:
         """Attempt until it succeeds, and return what that gives.
 
-        Raises StartError for what does not pass, unless the service was ready once: one that runs ends for nothing of this.
-        When the service is to stop, it is cancelled: at once, not after the attempt.
+        Raises StartError for what does not pass, unless the service was ready once: one that runs
+        ends for nothing of this. When the service is to stop, it is cancelled: at once, not after
+        the attempt.
         """
         pause_s = FIRST_PAUSE_S
         while True:
@@ -137,6 +141,8 @@ class Waiting:
 
 
 def _look(ended: "asyncio.Task[Any]") -> None:
-    """Look at the end of what nobody waits for any more: an error that nobody has seen is logged as a defect."""
+    """Look at the end of what nobody waits for any more: an error that nobody has seen is logged as
+    a defect.
+    """
     if not ended.cancelled():
         ended.exception()

@@ -1,11 +1,15 @@
-"""The process side of a tether: become the command, and leave a watchdog behind that ends it when the parent is gone.
+"""The process side of a tether: become the command, and leave a watchdog behind that ends it when
+the parent is gone.
 
-Run as a script by `liveroom.child_process`, never imported by it: `python -I -S watchdog.py GRACE_S[+] COMMAND...`. Standard
-input is the tether, a pipe whose other end only the parent holds. The script forks the watchdog and then *execs* the command,
-so the command keeps the process id, the exit code and the signals that the parent sees. The watchdog waits for the end of the
-pipe (the parent closed it, or died, even by kill -9: works on every Unix), sends SIGTERM, and SIGKILL after the grace.
+Run as a script by `liveroom.child_process`, never imported by it: `python -I -S watchdog.py
+GRACE_S[+] COMMAND...`. Standard input is the tether, a pipe whose other end only the parent holds.
+The script forks the watchdog and then *execs* the command, so the command keeps the process id, the
+exit code and the signals that the parent sees. The watchdog waits for the end of the pipe (the
+parent closed it, or died, even by kill -9: works on every Unix), sends SIGTERM, and SIGKILL after
+the grace.
 
-On Linux a parent's death also sends SIGTERM by the kernel (PR_SET_PDEATHSIG), in case somebody kills the watchdog first.
+On Linux a parent's death also sends SIGTERM by the kernel (PR_SET_PDEATHSIG), in case somebody
+kills the watchdog first.
 
 Refuses to import anything heavy: it runs before every child, 20 ms.
 """
@@ -25,8 +29,9 @@ _STEP_S = 0.05
 def _watch(target: int, tether: int, alive: int, grace_s: float) -> None:
     """Return once `target` is gone; end it when the tether does.
 
-    `alive` ends with the target, which holds its other end. It only wakes us: the verdict is getppid(), because the watchdog is
-    the target's child and is handed to another parent the moment the target dies, so a reused process id is never signalled.
+    `alive` ends with the target, which holds its other end. It only wakes us: the verdict is
+    getppid(), because the watchdog is the target's child and is handed to another parent the moment
+    the target dies, so a reused process id is never signalled.
     """
     watched, look_s = [tether, alive], _LOOK_S
     while os.getppid() == target:

@@ -1,6 +1,8 @@
-"""The HTTP manners all services share: problems instead of bare errors, CORS, and a server on one port.
+"""The HTTP manners all services share: problems instead of bare errors, CORS, and a server on one
+port.
 
-Called by the services' `app` modules. Refuses nothing itself but what aiohttp refuses (turned into problems, RFC 9457).
+Called by the services' `app` modules. Refuses nothing itself but what aiohttp refuses (turned into
+problems, RFC 9457).
 """
 
 import asyncio
@@ -39,7 +41,9 @@ _LINGER_S: Final = 1.0  # how long the rest of a refused body is read, so that i
 
 
 def problem_response(problem: ProblemError) -> web.Response:
-    """Return the answer that a refusal is, with `Retry-After` (whole seconds, rounded up) where waiting helps."""
+    """Return the answer that a refusal is, with `Retry-After` (whole seconds, rounded up) where
+    waiting helps.
+    """
     response = web.Response(status=problem.status, body=orjson.dumps(problem.body()), content_type="application/problem+json")
     if problem.retry_after_s is not None:
         response.headers["Retry-After"] = str(max(1, -int(-problem.retry_after_s // 1)))
@@ -58,7 +62,10 @@ def json_response(body: bytes, status: int = 200) -> web.Response:
 def problems(
     on_refusal: Callable[[Code], None] | None = None,
 ) -> Middleware:
-    """Return the middleware that turns refusals and failures into problems. `on_refusal` counts them."""
+    """Return the middleware that turns refusals and failures into problems.
+
+    `on_refusal` counts them.
+    """
 
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -89,10 +96,12 @@ def problems(
 
 
 def cors(origins: tuple[str, ...]) -> Middleware:
-    """Return the middleware that lets pages of `origins` call ('*': all). No cookies are used: no credentials are allowed.
+    """Return the middleware that lets pages of `origins` call ('*': all). No cookies are used: no
+    credentials are allowed.
 
-    It must stand before `problems` (`[cors(...), problems(...)]`): what goes through it as an exception gets no CORS headers,
-    and a page could not read why it was refused. It answers preflights itself, so routes need no OPTIONS.
+    It must stand before `problems` (`[cors(...), problems(...)]`): what goes through it as an
+    exception gets no CORS headers, and a page could not read why it was refused. It answers
+    preflights itself, so routes need no OPTIONS.
     """
 
     @web.middleware
@@ -122,14 +131,18 @@ def origin_allowed(origin: str, origins: tuple[str, ...]) -> bool:
 
 
 class ListenError(OSError):
-    """An address at which nobody can listen: taken by another, or not of this machine. It does not pass by itself."""
+    """An address at which nobody can listen: taken by another, or not of this machine.
+
+    It does not pass by itself.
+    """
 
 
 @asynccontextmanager
 async def serve(
     app: web.Application, host: str, port: int, *, shutdown_timeout_s: float = 5.0, tls: SSLContext | None = None
 ) -> "AsyncIterator[tuple[web.AppRunner, int]]":
-    """Serve `app` while the block runs; gives the runner and the port it got (port 0: any free one).
+    """Serve `app` while the block runs; gives the runner and the port it got (port 0: any free
+    one).
 
     Raises ListenError with the address in words when it is taken.
     """
@@ -146,8 +159,8 @@ async def serve(
 
 
 async def _listen(host: str, port: int) -> list[socket.socket]:
-    """Listen at every address of `host`. Here, not in the event loop: uvloop does not tell that the port went to another
-    between `bind` and `listen`.
+    """Listen at every address of `host`. Here, not in the event loop: uvloop does not tell that the
+    port went to another between `bind` and `listen`.
     """
     sockets: list[socket.socket] = []
     try:

@@ -1,12 +1,13 @@
-"""What a viewer sees: frames, messages, the packed payload of a room's batch, and WebSocket frame bytes.
+"""What a viewer sees: frames, messages, the packed payload of a room's batch, and WebSocket frame
+bytes.
 
-Owns the viewer protocol `liveroom.v1.json` (docs/viewer-protocol.md). Pure. The broadcaster packs with it, the edge frames
-what was packed without opening it, viewers read it.
+Owns the viewer protocol `liveroom.v1.json` (docs/viewer-protocol.md). Pure. The broadcaster packs
+with it, the edge frames what was packed without opening it, viewers read it.
 
-A batch's payload is JSON lines: the header and the reliable messages first, then the best-effort ones. Above `DEFLATE_FROM`
-bytes it is raw deflate without context, with a sync flush between the two parts: so the payload as it is, and its first
-part alone, are both valid messages of `permessage-deflate` once the flush's last four bytes are taken off (RFC 7692,
-7.2.1).
+A batch's payload is JSON lines: the header and the reliable messages first, then the best-effort
+ones. Above `DEFLATE_FROM` bytes it is raw deflate without context, with a sync flush between the
+two parts: so the payload as it is, and its first part alone, are both valid messages of
+`permessage-deflate` once the flush's last four bytes are taken off (RFC 7692, 7.2.1).
 """
 
 import zlib
@@ -63,9 +64,10 @@ class Card(msgspec.Struct, frozen=True, omit_defaults=True):
 class Joined(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t", tag="joined"):
     """Answer to `join`. Numbers up to `seq` are history; batches follow from there.
 
-    `seq`, `rseq`, `epoch` are None where the gateway has seen nothing of the room yet: the first batch then sets them.
-    `resumed`: the numbers are the viewer's own and what it missed follows now, so no pull is needed. `card`: the room as it was
-    at `seq`; where the gateway does not have it within a second, it follows as a frame of its own.
+    `seq`, `rseq`, `epoch` are None where the gateway has seen nothing of the room yet: the first
+    batch then sets them. `resumed`: the numbers are the viewer's own and what it missed follows
+    now, so no pull is needed. `card`: the room as it was at `seq`; where the gateway does not have
+    it within a second, it follows as a frame of its own.
     """
 
     room: str
@@ -78,7 +80,10 @@ class Joined(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t", tag
 
 
 class Carded(msgspec.Struct, frozen=True, tag_field="t", tag="card"):
-    """The card of a room that was joined without one. Its numbers are the card's own: they move nothing."""
+    """The card of a room that was joined without one.
+
+    Its numbers are the card's own: they move nothing.
+    """
 
     room: str
     card: Card
@@ -87,9 +92,10 @@ class Carded(msgspec.Struct, frozen=True, tag_field="t", tag="card"):
 class BatchHeader(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t", tag="batch", gc=False):
     """First line of a batch.
 
-    `seq`: [first, last] numbers in it (first = last + 1: none). `rseq`: newest reliable number of the room. `pos`: cursor
-    for a pull. `likes`: total of the room, where it changed. `viewers`: [users, connections], where told. `skipped`:
-    danmaku thinned since the last batch. `at`: when packed, milliseconds.
+    `seq`: [first, last] numbers in it (first = last + 1: none). `rseq`: newest reliable number of
+    the room. `pos`: cursor for a pull. `likes`: total of the room, where it changed. `viewers`:
+    [users, connections], where told. `skipped`: danmaku thinned since the last batch. `at`: when
+    packed, milliseconds.
     """
 
     room: str
@@ -106,8 +112,8 @@ class BatchHeader(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t"
 class Message(msgspec.Struct, frozen=True, omit_defaults=True):
     """One line of a batch.
 
-    `rseq` only with reliable kinds. `n`: how many identical ones were folded into it. `at`: when accepted.
-    `data` is the sender's body as it came.
+    `rseq` only with reliable kinds. `n`: how many identical ones were folded into it. `at`: when
+    accepted. `data` is the sender's body as it came.
     """
 
     seq: int
@@ -164,7 +170,9 @@ class Move(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t", tag="
 
 
 class Error(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t", tag="error"):
-    """A refused frame or join; or the viewer is put out of the room (banned, kicked, room_dissolved). `code` is stable."""
+    """A refused frame or join; or the viewer is put out of the room (banned, kicked,
+    room_dissolved). `code` is stable.
+    """
 
     code: str
     detail: str = ""
@@ -184,11 +192,13 @@ class Beat(msgspec.Struct, frozen=True, tag_field="t", tag="hb"):
 
 
 class Pulled(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Answer to a pull: what a room's history holds behind the numbers that were asked for, in order of `seq`.
+    """Answer to a pull: what a room's history holds behind the numbers that were asked for, in
+    order of `seq`.
 
-    `epoch`: of the numbers (None: the room has none here). `seq`, `rseq`: the history was searched up to these, so nothing
-    asked for lies between what was asked and them but `messages`. `pos`: where to go on; `more`: there is more, so do.
-    `gone`: the beginning of what was asked for is no longer kept.
+    `epoch`: of the numbers (None: the room has none here). `seq`, `rseq`: the history was searched
+    up to these, so nothing asked for lies between what was asked and them but `messages`. `pos`:
+    where to go on; `more`: there is more, so do. `gone`: the beginning of what was asked for is no
+    longer kept.
     """
 
     room: str
@@ -273,8 +283,8 @@ _DATA: Final = b',"data":'  # within a string its quotes would be escaped; `data
 def split_message(line: bytes) -> tuple[MessageHead, bytes]:
     """Return a message's head and the JSON of its body, or raise `BadFrameError`.
 
-    A body can be anything that its sender wanted, and as deep, so it is not looked at to find whose message it is; only in a
-    line that was not written by `encode_message` or the broadcaster.
+    A body can be anything that its sender wanted, and as deep, so it is not looked at to find whose
+    message it is; only in a line that was not written by `encode_message` or the broadcaster.
     """
     head, found, data = line.partition(_DATA)
     if found:
@@ -330,7 +340,8 @@ def encode_message(message: Message) -> bytes:
 class Payload(NamedTuple):
     """A room's part of a BATCH:
 
-    bytes as the viewer gets them; `reliable_size` is that of its first part, 0 where it holds no reliable.
+    bytes as the viewer gets them; `reliable_size` is that of its first part, 0 where it holds no
+    reliable.
     """
 
     data: bytes
@@ -339,12 +350,17 @@ class Payload(NamedTuple):
 
 
 def pack_payload(header: BatchHeader, reliable: Sequence[bytes], best_effort: Sequence[bytes]) -> Payload:
-    """Pack one room's batch. Deflated payloads lack the flush's last four bytes, as `permessage-deflate` wants them."""
+    """Pack one room's batch.
+
+    Deflated payloads lack the flush's last four bytes, as `permessage-deflate` wants them.
+    """
     return pack_lines(_encoder.encode(header), reliable, best_effort)
 
 
 def pack_lines(header: bytes, reliable: Sequence[bytes] = (), best_effort: Sequence[bytes] = ()) -> Payload:
-    """Pack a batch whose header is encoded already, or any frame (`header` alone) that is public: all viewers share it."""
+    """Pack a batch whose header is encoded already, or any frame (`header` alone) that is public:
+    all viewers share it.
+    """
     first = b"\n".join((header, *reliable))
     rest = b"\n" + b"\n".join(best_effort) if best_effort else b""
     if len(first) + len(rest) < DEFLATE_FROM:
@@ -359,7 +375,9 @@ def pack_lines(header: bytes, reliable: Sequence[bytes] = (), best_effort: Seque
 
 
 def inflate(data: bytes | memoryview, max_bytes: int = 16 * 1024 * 1024) -> bytes:
-    """Return the text of a deflated payload; raise `BadFrameError` when it is broken or would exceed `max_bytes`."""
+    """Return the text of a deflated payload; raise `BadFrameError` when it is broken or would
+    exceed `max_bytes`.
+    """
     engine = zlib.decompressobj(-15)
     try:
         text = engine.decompress(bytes(data) + _TAIL, max_bytes)
@@ -389,7 +407,9 @@ Opcode = Literal[0x1, 0x8, 0x9, 0xA]
 
 
 def websocket_frame(payload: bytes | memoryview, opcode: int = TEXT, *, deflated: bool = False) -> bytes:
-    """Return one whole unmasked frame (RFC 6455, 5.2), as a server sends it; RSV1 set when `deflated`."""
+    """Return one whole unmasked frame (RFC 6455, 5.2), as a server sends it; RSV1 set when
+    `deflated`.
+    """
     size = len(payload)
     first = _FIN | (_RSV1 if deflated else 0) | opcode
     if size < _SHORT:

@@ -1,4 +1,7 @@
-"""Starts the scheduler: `python -m scheduler` (settings: `--help`). Owns the reading of load reports."""
+"""Starts the scheduler: `python -m scheduler` (settings: `--help`).
+
+Owns the reading of load reports.
+"""
 
 import asyncio
 import time
@@ -25,14 +28,17 @@ log = structlog.get_logger()
 
 
 def read_zones(settings: SchedulerSettings) -> Networks:
-    """Return the zones of viewers' networks as they are now; raise OSError or NetworksError where the file cannot be used."""
+    """Return the zones of viewers' networks as they are now; raise OSError or NetworksError where
+    the file cannot be used.
+    """
     return read_networks(settings.zones_file.read_text()) if settings.zones_file is not None else Networks()
 
 
 async def follow(settings: SchedulerSettings, placement: Placement, entry: Entry, runtime: Runtime) -> None:
     """Keep `placement` as the newest reports tell, for ever.
 
-    Starts at the end of the topic: what lies before it is older than a second and would only have to be distrusted.
+    Starts at the end of the topic: what lies before it is older than a second and would only have
+    to be distrusted.
     """
     reader = TopicReader(settings.kafka, topics.GATEWAYS, runtime.metrics)
     await waiting(settings.kafka, runtime, KAFKA).until(partial(ensure_topics, settings.kafka, topics.ALL, TOPICS_S))
@@ -58,7 +64,10 @@ async def follow(settings: SchedulerSettings, placement: Placement, entry: Entry
 
 
 async def run(settings: SchedulerSettings, runtime: Runtime) -> None:
-    """Serve until told to stop. While Kafka is away, answers come from what is known until it is stale, then 503."""
+    """Serve until told to stop.
+
+    While Kafka is away, answers come from what is known until it is stale, then 503.
+    """
     placement = Placement(settings.stale_s, settings.replicas)
     verifier = Verifier(await read_first(settings.read_token_keys), settings.token_leeway_s)
     entry = Entry(settings, placement, verifier, runtime.metrics)

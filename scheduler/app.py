@@ -1,7 +1,8 @@
-"""The scheduler over HTTP: `GET /v1/entry?room=` answers with gateways and one signed ticket; `/v1/gateways` is for operators.
+"""The scheduler over HTTP: `GET /v1/entry?room=` answers with gateways and one signed ticket;
+`/v1/gateways` is for operators.
 
-Owns who gets a ticket. Refuses bad rooms and tokens (a bad token never becomes a guest), and everybody while no gateway has
-room. Called by `__main__`.
+Owns who gets a ticket. Refuses bad rooms and tokens (a bad token never becomes a guest), and
+everybody while no gateway has room. Called by `__main__`.
 """
 
 import os
@@ -35,7 +36,9 @@ MOST_KEPT: Final = 4096
 
 
 class _Chance:
-    """Unguessable text, taken from the system many at once: asking it for each takes a tenth of an answer's time."""
+    """Unguessable text, taken from the system many at once: asking it for each takes a tenth of an
+    answer's time.
+    """
 
     __slots__ = ("_at", "_bytes")
 
@@ -145,7 +148,10 @@ class Entry:
         return json_response(_encode(answer))
 
     def _addressed(self, report: LoadReport, weight: float) -> msgspec.Raw:
-        """Return a gateway as answers name it. All but the weight stays as it is for one start of a gateway, so it is kept."""
+        """Return a gateway as answers name it.
+
+        All but the weight stays as it is for one start of a gateway, so it is kept.
+        """
         known = self._addresses_of.get(report.gateway)
         if known is None or known[0] != report.generation:
             if len(self._addresses_of) > MOST_KEPT:

@@ -1,11 +1,13 @@
 """Which gateways a viewer is sent to. Pure: takes load reports and the time, returns choices.
 
-Owns the weights. What counts is the free share of a gateway's tightest resource, and how far it lies above `EVEN` less than
-the mean of all: so a gateway that was just started takes most of those who come, and all fill evenly; the weight is that
-times the viewers it can hold. Never chosen: a gateway that is stale (by when its report came, its own clock may be off),
-starting, draining, full (no connection left), or that does not know its own connections. One whose processor, network or loop
-is over its limit keeps a hundredth of its weight: next to nothing while others have room, yet nobody is refused because all
-are busy. A viewer whose zone is known goes to a gateway there while one has room.
+Owns the weights. What counts is the free share of a gateway's tightest resource, and how far it
+lies above `EVEN` less than the mean of all: so a gateway that was just started takes most of those
+who come, and all fill evenly; the weight is that times the viewers it can hold. Never chosen: a
+gateway that is stale (by when its report came, its own clock may be off), starting, draining, full
+(no connection left), or that does not know its own connections. One whose processor, network or
+loop is over its limit keeps a hundredth of its weight: next to nothing while others have room, yet
+nobody is refused because all are busy. A viewer whose zone is known goes to a gateway there while
+one has room.
 """
 
 from bisect import bisect_right
@@ -53,8 +55,9 @@ class Known(NamedTuple):
 class _Gateway:
     """The newest report of a gateway, and the tickets handed out that it cannot show yet.
 
-    A ticket counts until the second report after it: the first may have been on its way when it was handed out. What a report
-    says once is kept as numbers: the free share is asked for far more often than reports come.
+    A ticket counts until the second report after it: the first may have been on its way when it was
+    handed out. What a report says once is kept as numbers: the free share is asked for far more
+    often than reports come.
     """
 
     __slots__ = ("connections", "each", "each_join", "earlier", "handed_out", "headroom", "report", "seen_s", "unused")
@@ -86,7 +89,9 @@ class _Gateway:
         return min(free, max(tightest, BUSY_SHARE * free))
 
     def weight(self, level: float) -> float:
-        """Return how much of those who come it is to get: by what it has free above the level, a little below it too."""
+        """Return how much of those who come it is to get: by what it has free above the level, a
+        little below it too.
+        """
         return self.weighed(self.free, level)
 
     def weighed(self, free: float, level: float) -> float:
@@ -110,7 +115,9 @@ class _Urn:
 
 
 def _headroom_without_connections(report: LoadReport) -> float:
-    """Return the free share of the tightest resource that is known; unknown is not zero, it does not count."""
+    """Return the free share of the tightest resource that is known; unknown is not zero, it does
+    not count.
+    """
     limits = report.limits
     pairs = (
         (report.joins_per_s, limits.joins_per_s),
@@ -125,8 +132,8 @@ def _headroom_without_connections(report: LoadReport) -> float:
 class Placement:
     """The gateways as their reports tell, and the choice among them.
 
-    `replicas`: how many schedulers hand out tickets. None knows of the others', so each counts its own so many times: else a
-    crowd would be sent to gateways that the others have filled meanwhile.
+    `replicas`: how many schedulers hand out tickets. None knows of the others', so each counts its
+    own so many times: else a crowd would be sent to gateways that the others have filled meanwhile.
     """
 
     def __init__(self, stale_s: float, replicas: int = 1) -> None:
@@ -138,7 +145,10 @@ class Placement:
         self._rebuild_at_s = 0.0
 
     def update(self, report: LoadReport, now_s: float) -> None:
-        """Take a report. One of an older start of the gateway is ignored: it was overtaken on its way."""
+        """Take a report.
+
+        One of an older start of the gateway is ignored: it was overtaken on its way.
+        """
         known = self._gateways.get(report.gateway)
         if known is None or known.report.generation < report.generation:
             self._gateways[report.gateway] = _Gateway(report, now_s)
@@ -182,10 +192,12 @@ class Placement:
         return Standing.OPEN if gateway.free > 0 else Standing.FULL
 
     def choose(self, count: int, now_s: float, uniform: Callable[[], float], zone: str | None = None) -> list[Choice]:
-        """Return up to `count` different gateways, drawn by weight, those of `zone` before all others.
+        """Return up to `count` different gateways, drawn by weight, those of `zone` before all
+        others.
 
-        The first one is reserved for the asker. `uniform` gives random numbers in [0, 1). Draws from sums of the last 100 ms
-        and corrects by rejection for what was handed out since, so an answer costs the same with 1,000 gateways as with 10.
+        The first one is reserved for the asker. `uniform` gives random numbers in [0, 1). Draws
+        from sums of the last 100 ms and corrects by rejection for what was handed out since, so an
+        answer costs the same with 1,000 gateways as with 10.
         """
         if now_s >= self._rebuild_at_s:
             self._rebuild(now_s)
@@ -209,7 +221,10 @@ class Placement:
         return [Choice(known.report, known.weight(self._all.level))]
 
     def _draw(self, urn: _Urn, chosen: dict[_Gateway, float], count: int, now_s: float, uniform: Callable[[], float]) -> None:
-        """Add to `chosen` until there are `count`. Only the first one is reserved, so only its weight is that of now."""
+        """Add to `chosen` until there are `count`.
+
+        Only the first one is reserved, so only its weight is that of now.
+        """
         if not urn.sums:
             return
         last, total, oldest_s = len(urn.sums) - 1, urn.sums[-1], now_s - self._stale_s
@@ -237,7 +252,9 @@ class Placement:
         self._rebuild_at_s = now_s + REBUILD_S
 
     def _roomiest(self, now_s: float) -> dict[_Gateway, float]:
-        """Return the one gateway with most room: drawing found none because nearly all of it was handed out."""
+        """Return the one gateway with most room: drawing found none because nearly all of it was
+        handed out.
+        """
         left = [gateway for gateway in self._gateways.values() if self._standing(gateway, now_s) is Standing.OPEN]
         weights = {gateway: gateway.weight(self._all.level) for gateway in left}
         best = max(left, key=weights.__getitem__, default=None)

@@ -1,9 +1,11 @@
 """The README's commands on an empty machine: `make bare`, as root.
 
-Owns a root file system made for one run: Debian with Python, git, make and certificates, and the settings by which this machine
-reaches its package registries (sources, certificates, proxies, the variables that name them); nothing else. HEAD is cloned into
-it and the commands run there, in name spaces of their own for mounts and processes: nothing is left, however it ends. What
-the project needs and does not bring by itself fails here. Standard library alone, for it runs before anything is installed.
+Owns a root file system made for one run: Debian with Python, git, make and certificates, and the
+settings by which this machine reaches its package registries (sources, certificates, proxies, the
+variables that name them); nothing else. HEAD is cloned into it and the commands run there, in name
+spaces of their own for mounts and processes: nothing is left, however it ends. What the project
+needs and does not bring by itself fails here. Standard library alone, for it runs before anything
+is installed.
 
 The base system is kept in the user's cache folder, so only the first run makes it.
 """
@@ -147,7 +149,9 @@ def run_in_new(base: Path, options: argparse.Namespace) -> int:
 
 
 def inside(root: str, home: str, user: int, environment: dict[str, str], commands: list[str]) -> int:
-    """Mount what a machine has and run the commands; this process is the first of its own name space."""
+    """Mount what a machine has and run the commands; this process is the first of its own name
+    space.
+    """
     for kind, folder in (("proc", "proc"), ("sysfs", "sys")):
         subprocess.run(["mount", "-t", kind, kind, f"{root}/{folder}"], check=True)
     subprocess.run(["mount", "--rbind", "/dev", f"{root}/dev"], check=True)
@@ -173,7 +177,9 @@ def inside(root: str, home: str, user: int, environment: dict[str, str], command
 
 
 def run_as(user: int, command: str, folder: str) -> int:
-    """Run a command and return its exit code; meanwhile see every orphan off, as the first process of a machine must."""
+    """Run a command and return its exit code; meanwhile see every orphan off, as the first process
+    of a machine must.
+    """
     child = os.fork()
     if not child:
         try:
@@ -201,7 +207,8 @@ def clone(folder: Path) -> None:
 
 
 def sources(suite: str) -> Iterator[tuple[str, list[str], str]]:
-    """Give this machine's sources of packages that are of this suite: the entry, its suites, its address.
+    """Give this machine's sources of packages that are of this suite: the entry, its suites, its
+    address.
 
     Others, of whatever is installed here beside the distribution, are no part of an empty machine.
     """
@@ -238,7 +245,9 @@ def carry_sources(root: Path, suite: str) -> None:
 
 
 def carry_settings(root: Path, home: str) -> None:
-    """Copy the settings of package clients, the files that they name, and the certificates that were added to this machine."""
+    """Copy the settings of package clients, the files that they name, and the certificates that
+    were added to this machine.
+    """
     own = Path.home()
     files = {Path(name): Path(name) for name in SETTINGS} | {own / name: Path(home) / name for name in SETTINGS_OF_USER}
     for source, target in files.items():
@@ -250,7 +259,9 @@ def carry_settings(root: Path, home: str) -> None:
 
 
 def environment(root: Path, home: str) -> dict[str, str]:
-    """Return the variables for the commands, and copy what they name; of a folder that is in the base system, nothing."""
+    """Return the variables for the commands, and copy what they name; of a folder that is in the
+    base system, nothing.
+    """
     found = {
         name: value
         for name, value in os.environ.items()
@@ -280,7 +291,9 @@ def copy(source: Path, target: Path, root: Path) -> None:
 
 
 def remove(root: Path) -> None:
-    """Remove it, but never through a mount: the name space that had them ended with its last process."""
+    """Remove it, but never through a mount: the name space that had them ended with its last
+    process.
+    """
     if str(root) in Path("/proc/self/mountinfo").read_text():
         say(f"something is still mounted in {root}: it is left")
         return

@@ -51,7 +51,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Have Kafka's jars there before the time of any test begins: pytest-timeout counts fixtures, a session's too."""
+    """Have Kafka's jars there before the time of any test begins: pytest-timeout counts fixtures, a
+    session's too.
+    """
     needed = any(item.get_closest_marker("system") or item.path.name in ALONE for item in session.items)
     if needed and not session.config.option.collectonly and not os.environ.get("KAFKA_BOOTSTRAP"):
         with told_at_once(session.config, JarError):
@@ -60,7 +62,9 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 @contextmanager
 def told_at_once(config: pytest.Config, failure: type[Exception]) -> Iterator[None]:
-    """Prepare something for tests: its progress is seen, and a failure ends the session with its one line."""
+    """Prepare something for tests: its progress is seen, and a failure ends the session with its
+    one line.
+    """
     capturing = config.pluginmanager.getplugin("capturemanager")
     try:
         with capturing.global_and_fixture_disabled() if capturing is not None else nullcontext():
@@ -78,7 +82,9 @@ def blocking_calls_fail() -> Iterator[BlockBuster]:
 
 @pytest.fixture
 def grpc_channels(blocking_calls_fail: BlockBuster) -> Iterator[None]:
-    """Let gRPC's channels take their lock when they are let go of, wherever the collector happens to run."""
+    """Let gRPC's channels take their lock when they are let go of, wherever the collector happens
+    to run.
+    """
     for name, function in blocking_calls_fail.functions.items():
         if "acquire" in name:
             function.deactivate()

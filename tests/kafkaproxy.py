@@ -1,6 +1,8 @@
-"""A broker that answers everything but fetches: a proxy in front of the real one that can keep fetch requests to itself.
+"""A broker that answers everything but fetches: a proxy in front of the real one that can keep
+fetch requests to itself.
 
-Clients are led to it because it puts its own port for the broker's into what names brokers (metadata, coordinators).
+Clients are led to it because it puts its own port for the broker's into what names brokers
+(metadata, coordinators).
 """
 
 import asyncio

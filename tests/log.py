@@ -1,4 +1,6 @@
-"""What tests and benchmarks do to topics beside the services: read them whole, cut their heads off, write into them."""
+"""What tests and benchmarks do to topics beside the services: read them whole, cut their heads off,
+write into them.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator
@@ -18,7 +20,9 @@ DEADLINE_S = 20.0
 
 
 async def read_all(bootstrap: str, name: str, partitions: Iterable[int]) -> list[ConsumerRecord]:
-    """Read these partitions of a topic from their beginnings to where they end now; each in order."""
+    """Read these partitions of a topic from their beginnings to where they end now; each in
+    order.
+    """
     tps = [TopicPartition(name, partition) for partition in partitions]
     async with AIOKafkaConsumer(bootstrap_servers=bootstrap, auto_offset_reset="earliest") as consumer:
         consumer.assign(tps)

@@ -1,9 +1,11 @@
 """Find or bring what the tests drive, before the first test: `python -m tests.prepare [NAME...]`.
 
-Owns everything that a first run installs, unpacks or downloads beyond Python's packages: Chromium, a library for Playwright,
-Prometheus, kubectl and the jars of Kafka. In this order: what is there (`devstack.programs`); with root's rights, or sudo
-without a password, the distribution's package; else the same package unpacked into the user's cache folder. What can be had in
-none of these ways is told at once, one line each, before anything is downloaded and any test runs. The Makefile calls it.
+Owns everything that a first run installs, unpacks or downloads beyond Python's packages: Chromium,
+a library for Playwright, Prometheus, kubectl and the jars of Kafka. In this order: what is there
+(`devstack.programs`); with root's rights, or sudo without a password, the distribution's package;
+else the same package unpacked into the user's cache folder. What can be had in none of these ways
+is told at once, one line each, before anything is downloaded and any test runs. The Makefile calls
+it.
 """
 
 import argparse
@@ -89,7 +91,10 @@ def lacks(program: Program) -> str:
 
 
 def can_bring(program: Program) -> bool:
-    """Whether there is a way at all. A variable that names what does not run is for its owner to mend."""
+    """Whether there is a way at all.
+
+    A variable that names what does not run is for its owner to mend.
+    """
     if os.environ.get(program.variable):
         return False
     if program is KUBECTL:
@@ -148,7 +153,9 @@ def install(package: str) -> bool:
 
 
 def unpack(package: str, *, alone: bool = False) -> Path:
-    """Unpack a package of the distribution into the cache folder; unless `alone`, with what it needs and the machine lacks."""
+    """Unpack a package of the distribution into the cache folder; unless `alone`, with what it
+    needs and the machine lacks.
+    """
     folder = programs_dir() / package
     shutil.rmtree(folder, ignore_errors=True)
     root, apt = folder / "root", folder / "apt"
@@ -172,7 +179,10 @@ def unpack(package: str, *, alone: bool = False) -> Path:
 
 
 def start_from(script: Path, root: Path, path: Path) -> None:
-    """Write the script that starts a program with the libraries and the fonts in `root`. It comes last, all at once."""
+    """Write the script that starts a program with the libraries and the fonts in `root`.
+
+    It comes last, all at once.
+    """
     libraries = sorted({str(found.parent) for found in root.rglob("lib*.so*")})
     lines = ["#!/bin/sh"]
     if libraries:
@@ -202,7 +212,9 @@ def fetch_kubectl() -> None:
 
 
 def run(command: list[str], folder: Path | None = None) -> bool:
-    """Run a command that must not wait for answers; a line of its output a second is the progress shown, and every error."""
+    """Run a command that must not wait for answers; a line of its output a second is the progress
+    shown, and every error.
+    """
     process = subprocess.Popen(
         command, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )

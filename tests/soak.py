@@ -1,10 +1,13 @@
-"""A long run with churn: does any process grow? `make soak`, or `python -m tests.soak --minutes 30`.
+"""A long run with churn: does any process grow? `make soak`, or `python -m tests.soak --minutes
+30`.
 
-Viewers come and go all the time, some by a cut connection; danmaku, gifts and likes are sent; memory and open files of every
-process are read every 10 s. In the first five minutes they come and go as fast as it goes, for a gateway's allocator is at
-its level only after some 100,000 joins. Printed: the fitted slope of each process' memory in percent per 10 minutes after the
-first five (rooms, caches and the allocator fill before; windows of time are set so short that they do), and how many files it
-has more at the end (a gateway's viewers aside). Exit code 1 over 1%, or with files that grow.
+Viewers come and go all the time, some by a cut connection; danmaku, gifts and likes are sent;
+memory and open files of every process are read every 10 s. In the first five minutes they come and
+go as fast as it goes, for a gateway's allocator is at its level only after some 100,000 joins.
+Printed: the fitted slope of each process' memory in percent per 10 minutes after the first five
+(rooms, caches and the allocator fill before; windows of time are set so short that they do), and
+how many files it has more at the end (a gateway's viewers aside). Exit code 1 over 1%, or with
+files that grow.
 """
 
 import argparse
@@ -45,7 +48,9 @@ MOST_FILES = 20
 
 
 async def churn(crowd: Crowd, rng: random.Random, warm_s: float) -> None:
-    """Let viewers leave and others come, and cut some connections; until it is warm as fast as it goes."""
+    """Let viewers leave and others come, and cut some connections; until it is warm as fast as it
+    goes.
+    """
     began_s = time.monotonic()
     while True:
         is_warm = time.monotonic() - began_s > warm_s

@@ -1,10 +1,12 @@
-"""Starts against three brokers of which one is killed meanwhile: `make starts`, or `python -m tests.starts --rounds 20`.
+"""Starts against three brokers of which one is killed meanwhile: `make starts`, or `python -m
+tests.starts --rounds 20`.
 
-Each round starts every service at once, with topics that are made in that moment, kills (kill -9) a broker that leads some of
-them while they start, and starts it again soon, late, or only once all are ready: one of three, drawn from the round's seed.
-Within the limit every service must be ready, the canary's gift must have a gateway to go to, and nothing may have ended. Rounds
-are put down in a file: a run that was broken off goes on behind the last one of it. Printed at the end: the quickest, the
-median and the slowest start of each service. Exit code 1 if one did not become ready.
+Each round starts every service at once, with topics that are made in that moment, kills (kill -9) a
+broker that leads some of them while they start, and starts it again soon, late, or only once all
+are ready: one of three, drawn from the round's seed. Within the limit every service must be ready,
+the canary's gift must have a gateway to go to, and nothing may have ended. Rounds are put down in a
+file: a run that was broken off goes on behind the last one of it. Printed at the end: the quickest,
+the median and the slowest start of each service. Exit code 1 if one did not become ready.
 """
 
 import argparse
@@ -55,7 +57,9 @@ def commit() -> str:
 
 
 async def leaders(kafka: LocalKafka, prefix: str) -> list[tuple[int, str]]:
-    """Return (index of a broker, what it leads) of this round's topics, as far as they have been made."""
+    """Return (index of a broker, what it leads) of this round's topics, as far as they have been
+    made.
+    """
     admin = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap, request_timeout_ms=2000)
     try:
         await admin.start()
@@ -73,7 +77,9 @@ async def leaders(kafka: LocalKafka, prefix: str) -> list[tuple[int, str]]:
 
 
 async def choose(kafka: LocalKafka, prefix: str, chance: random.Random) -> tuple[int, str]:
-    """Return the broker to kill and why, in the moment when it is to be killed: mostly just after topics were made."""
+    """Return the broker to kill and why, in the moment when it is to be killed: mostly just after
+    topics were made.
+    """
     if chance.random() < BEFORE_TOPICS:
         await asyncio.sleep(chance.uniform(0, BEFORE_S))
         return chance.randrange(3), "before there were topics"
@@ -88,7 +94,9 @@ async def choose(kafka: LocalKafka, prefix: str, chance: random.Random) -> tuple
 
 
 async def kill(kafka: LocalKafka, prefix: str, chance: random.Random, all_ready: Awaitable[object]) -> str:
-    """Kill a leader while services start, and have it come back; say which, when and what came then."""
+    """Kill a leader while services start, and have it come back; say which, when and what came
+    then.
+    """
     how, began_s = chance.choice(["soon", "late", "after all"]), time.monotonic()
     index, why = await choose(kafka, prefix, chance)
     await kafka.kill_broker(index)

@@ -1,4 +1,6 @@
-"""A module that says it is pure is: it takes values and the time, and reaches no clock, chance, socket or file by itself."""
+"""A module that says it is pure is: it takes values and the time, and reaches no clock, chance,
+socket or file by itself.
+"""
 
 import ast
 import re

@@ -1,7 +1,9 @@
-"""A viewer at every gateway that sees whether gifts arrive: `python -m viewer.canary`, `liveroom canary`.
+"""A viewer at every gateway that sees whether gifts arrive: `python -m viewer.canary`, `liveroom
+canary`.
 
-Sends marked gifts into a hidden room and measures at each gateway how long they take, whether they come at all, and in order.
-What it finds lost, real viewers of that gateway lose too. Needs an operator's token. Owns nothing; its metrics are its word.
+Sends marked gifts into a hidden room and measures at each gateway how long they take, whether they
+come at all, and in order. What it finds lost, real viewers of that gateway lose too. Needs an
+operator's token. Owns nothing; its metrics are its word.
 """
 
 import asyncio
@@ -39,7 +41,10 @@ log = structlog.get_logger()
 
 
 class Standing(NamedTuple):
-    """What one gateway's canary has seen so far. Delays in milliseconds over the last minutes, None before the first."""
+    """What one gateway's canary has seen so far.
+
+    Delays in milliseconds over the last minutes, None before the first.
+    """
 
     gateway: str
     is_in: bool
@@ -144,7 +149,8 @@ class Canary:
         self._failing: dict[str, str] = {}  # what was asked and not answered the last time, and why
 
     async def run(self, on_look: Callable[[], None] = lambda: None) -> None:
-        """Watch for ever. `on_look` is called after every look at the gateways; the first waits for a scheduler.
+        """Watch for ever. `on_look` is called after every look at the gateways; the first waits for
+        a scheduler.
 
         Raises StartError where that does not take the token.
         """
@@ -173,7 +179,9 @@ class Canary:
         return [probe.standing() for probe in (*self._former, *self.probes.values())]
 
     async def _hide(self) -> None:
-        """Have the room listed nowhere; without that the canary works all the same, and asks again."""
+        """Have the room listed nowhere; without that the canary works all the same, and asks
+        again.
+        """
         answer = await self._ask(
             "PATCH", f"{self._settings.ingress_url}/v1/rooms/{self._settings.room}/modes", {"hidden": True}
         )
@@ -227,7 +235,9 @@ class Canary:
                 log.warning("canary_not_sent", outcome=repr(outcome))
 
     def token(self) -> str:
-        """Return an operator's token: the one it was given, or one of its own making, renewed in time."""
+        """Return an operator's token: the one it was given, or one of its own making, renewed in
+        time.
+        """
         if given := self._settings.token.get_secret_value():
             return given
         now_s = time.time()

@@ -1,8 +1,8 @@
 """A viewer and a sender over aiohttp, for bots, tests and the command line.
 
-`Viewer` is the shell around `session.Session`: it asks the scheduler, takes the address that answers first, keeps the
-connection, and pulls what did not come.
-`Sender` speaks to the ingress. Neither ever waits without a time-out.
+`Viewer` is the shell around `session.Session`: it asks the scheduler, takes the address that
+answers first, keeps the connection, and pulls what did not come. `Sender` speaks to the ingress.
+Neither ever waits without a time-out.
 """
 
 import asyncio
@@ -67,8 +67,8 @@ async def ask_entry(
 ) -> Entry:
     """Ask the scheduler where to connect; raise NoEntryError where it names no gateway.
 
-    `scheduler_url` may name several, with commas between: where one does not answer, the next is asked. `gateway`: this one and
-    no other; for operators.
+    `scheduler_url` may name several, with commas between: where one does not answer, the next is
+    asked. `gateway`: this one and no other; for operators.
     """
     urls = scheduler_url.split(",")
     random.shuffle(urls)
@@ -101,7 +101,8 @@ class Opened(NamedTuple):
 
 
 async def race(http: aiohttp.ClientSession, entry: Entry) -> Opened | None:
-    """Open the addresses, each a little after the one before, or at once when one fails; the first upgrade wins.
+    """Open the addresses, each a little after the one before, or at once when one fails; the first
+    upgrade wins.
 
     The others are broken off, or closed where they had opened too. None: none could be opened.
     """
@@ -162,8 +163,8 @@ async def _call_off(racing: Iterable[asyncio.Task[Opened | None]]) -> None:
 async def close(socket: aiohttp.ClientWebSocketResponse, code: Close) -> None:
     """Say goodbye, and drop the connection when its answer does not come in time.
 
-    aiohttp 3.14 waits its time-out anew after every frame that comes before the answer: by itself it would never leave a
-    gateway that pushes and does not read.
+    aiohttp 3.14 waits its time-out anew after every frame that comes before the answer: by itself
+    it would never leave a gateway that pushes and does not read.
     """
     with suppress(TimeoutError):
         async with asyncio.timeout(CLOSE_TIMEOUT_S):
@@ -178,7 +179,10 @@ class Answer(NamedTuple):
 
 
 async def ask_pull(http: aiohttp.ClientSession, gateway_url: str, pull: Pull) -> Answer:
-    """Do a pull at the gateway that serves the WebSocket at `gateway_url`. Raises nothing that a network may do."""
+    """Do a pull at the gateway that serves the WebSocket at `gateway_url`.
+
+    Raises nothing that a network may do.
+    """
     gateway = urlsplit(gateway_url)
     url = f"{'https' if gateway.scheme == 'wss' else 'http'}://{gateway.netloc}/v1/rooms/{pull.room}/messages"
     try:
@@ -213,9 +217,9 @@ def take_answer(session: Session, room: str, answer: Answer) -> list[Effect]:
 class Viewer:
     """One viewer in one or more rooms, for as long as the block runs.
 
-    `on_effect` gets every effect of the session as it happens (deliveries, holes, counts ...), `on_gone` each loss of the
-    connection. `gateway`: always this one, for operators. Raises nothing for lost connections: it comes back by the rules, and
-    ends only where they say so (`ended`).
+    `on_effect` gets every effect of the session as it happens (deliveries, holes, counts ...),
+    `on_gone` each loss of the connection. `gateway`: always this one, for operators. Raises nothing
+    for lost connections: it comes back by the rules, and ends only where they say so (`ended`).
     """
 
     def __init__(
@@ -389,7 +393,10 @@ class Unknown(NamedTuple):
 
 
 class Sender:
-    """Sends interactions of one user. An unknown outcome is tried again under the same id, so a gift happens once."""
+    """Sends interactions of one user.
+
+    An unknown outcome is tried again under the same id, so a gift happens once.
+    """
 
     def __init__(self, ingress_url: str, token: Token, http: aiohttp.ClientSession, retries: int = RETRIES) -> None:
         self._url = ingress_url
@@ -418,7 +425,9 @@ class Sender:
     async def send(
         self, room: str, collection: str, body: dict[str, Any], *, retries: int | None = None
     ) -> Accepted | Refused | Unknown:
-        """Post one interaction; again after 503 or silence, under the same id, as the answer asks."""
+        """Post one interaction; again after 503 or silence, under the same id, as the answer
+        asks.
+        """
         body = {"id": secrets.token_hex(12)} | body
         id_: str = body["id"]
         left = self._retries if retries is None else retries

@@ -1,7 +1,9 @@
-"""Judges a run: what was accepted against what each viewer saw. Pure; docs/ledger.md says what it promises.
+"""Judges a run: what was accepted against what each viewer saw. Pure; docs/ledger.md says what it
+promises.
 
-Fed by senders (`accepted`, `refused`, `unknown`) and by the effects of every viewer's session (`observe`). State per viewer and
-room is a few numbers and what is missing just now, and ids are kept for a window, so it can run for hours.
+Fed by senders (`accepted`, `refused`, `unknown`) and by the effects of every viewer's session
+(`observe`). State per viewer and room is a few numbers and what is missing just now, and ids are
+kept for a window, so it can run for hours.
 """
 
 from collections import OrderedDict
@@ -17,9 +19,9 @@ LATE_S: Final = 10.0
 class Verdict(NamedTuple):
     """The state of the books. Clean: nothing lost, doubled, disordered, wrong.
 
-    `lost`: reliable messages that a viewer did not get, connected or not, or that nobody got in time. `late`: of the lost,
-    those that nobody has seen (yet). `pulled`: deliveries that filled a hole. `wrong_likes`: rooms whose total is not what was
-    accepted.
+    `lost`: reliable messages that a viewer did not get, connected or not, or that nobody got in
+    time. `late`: of the lost, those that nobody has seen (yet). `pulled`: deliveries that filled a
+    hole. `wrong_likes`: rooms whose total is not what was accepted.
     """
 
     accepted: int
@@ -48,7 +50,10 @@ class Verdict(NamedTuple):
 
 
 class _Place:
-    """One viewer in one room, whatever becomes of its connections. `missing`: numbers up to `rseq` that did not come yet."""
+    """One viewer in one room, whatever becomes of its connections.
+
+    `missing`: numbers up to `rseq` that did not come yet.
+    """
 
     __slots__ = ("epoch", "missing", "rseq", "seq")
 
@@ -132,7 +137,10 @@ class Ledger:
             del self._places[key]
 
     def verdict(self, now_s: float, *, settled: bool = False) -> Verdict:
-        """Return the books. `settled`: everything had time to arrive, so whatever is still due is lost."""
+        """Return the books.
+
+        `settled`: everything had time to arrive, so whatever is still due is lost.
+        """
         late = sum(settled or now_s - at > LATE_S for at in self._awaited.values())
         behind = 0
         wrong_likes = 0

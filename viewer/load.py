@@ -1,7 +1,8 @@
 """A crowd: thousands of viewers in one process, for load and demos. `python -m viewer.load --help`.
 
-Each is one raw connection without tasks; most only count what comes, every `sample`-th one runs the whole session, so that
-everything is checked on some. Frames are the same bytes for a whole room, so each is read once and remembered.
+Each is one raw connection without tasks; most only count what comes, every `sample`-th one runs the
+whole session, so that everything is checked on some. Frames are the same bytes for a whole room, so
+each is read once and remembered.
 """
 
 import argparse
@@ -51,7 +52,10 @@ _LEN_64: Final = 127
 
 
 class Figures(NamedTuple):
-    """What a crowd has seen so far. Delays in milliseconds over the last samples, None before the first."""
+    """What a crowd has seen so far.
+
+    Delays in milliseconds over the last samples, None before the first.
+    """
 
     wanted: int
     connected: int
@@ -195,7 +199,10 @@ class Link(asyncio.Protocol):
 
 
 class Crowd:
-    """`viewers` viewers spread over `rooms`. Viewers that lose their connection come back through the scheduler."""
+    """`viewers` viewers spread over `rooms`.
+
+    Viewers that lose their connection come back through the scheduler.
+    """
 
     def __init__(
         self,
@@ -269,7 +276,10 @@ class Crowd:
         return [f"crowd-{index}" for index in left]
 
     def wants(self, index: int, turn: int) -> bool:
-        """Say whether a viewer is still to be there. `turn`: one that left is not the one that came later in its place."""
+        """Say whether a viewer is still to be there.
+
+        `turn`: one that left is not the one that came later in its place.
+        """
         return self._turns.get(index) == turn and not self._stopping
 
     async def stop(self) -> None:

@@ -1,11 +1,12 @@
-"""A viewer's connection to its rooms, pure: events in, effects out. The JavaScript SDK follows the same rules.
+"""A viewer's connection to its rooms, pure: events in, effects out. The JavaScript SDK follows the
+same rules.
 
-Owns order, duplicates, holes, pulls, heartbeats and when to reconnect. The caller connects, sends, pulls and delivers as the
-effects say, and calls `tick` at `wake_at` at the latest. Time is seconds of a monotonic clock; `uniform` is a random number in
-[0, 1).
+Owns order, duplicates, holes, pulls, heartbeats and when to reconnect. The caller connects, sends,
+pulls and delivers as the effects say, and calls `tick` at `wake_at` at the latest. Time is seconds
+of a monotonic clock; `uniform` is a random number in [0, 1).
 
-Reliable messages that did not come are pulled while batches go on: a message that fills a hole comes late and says so. The rest
-comes in order of `seq`. Each comes once, or is told as lost.
+Reliable messages that did not come are pulled while batches go on: a message that fills a hole
+comes late and says so. The rest comes in order of `seq`. Each comes once, or is told as lost.
 """
 
 import math
@@ -79,9 +80,11 @@ class Disconnect(NamedTuple):
 
 
 class Pull(NamedTuple):
-    """Ask the gateway of this connection for `/v1/rooms/{room}/messages` with `params`; then call `pulled` or `pull_failed`.
+    """Ask the gateway of this connection for `/v1/rooms/{room}/messages` with `params`; then call
+    `pulled` or `pull_failed`.
 
-    `token`: for `Authorization: Bearer`. A connection's pulls end with it, a room's with the next one.
+    `token`: for `Authorization: Bearer`. A connection's pulls end with it, a room's with the next
+    one.
     """
 
     room: str
@@ -90,7 +93,10 @@ class Pull(NamedTuple):
 
 
 class Entered(NamedTuple):
-    """The room is joined; numbers are None until its first batch. `resumed`: what was missed follows."""
+    """The room is joined; numbers are None until its first batch.
+
+    `resumed`: what was missed follows.
+    """
 
     room: str
     epoch: int | None
@@ -125,7 +131,10 @@ class Counts(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """The newest reliable number of a room, as the gateway says it. `first`: the numbers start here in this epoch."""
+    """The newest reliable number of a room, as the gateway says it.
+
+    `first`: the numbers start here in this epoch.
+    """
 
     room: str
     epoch: int
@@ -134,7 +143,10 @@ class Progress(NamedTuple):
 
 
 class Hole(NamedTuple):
-    """Reliable messages after `after_rseq` up to `to_rseq` did not come. They will come late, or be told as lost."""
+    """Reliable messages after `after_rseq` up to `to_rseq` did not come.
+
+    They will come late, or be told as lost.
+    """
 
     room: str
     epoch: int
@@ -215,8 +227,9 @@ class Missing(NamedTuple):
 class Position:
     """How far a viewer is in one room.
 
-    `pos`: cursor of what gave the numbers. `missing`: holes, oldest first. `asked`: behind which number the pull asks that is
-    out. `pull_at`: not to pull before. `pulls`: how many in a row brought nothing.
+    `pos`: cursor of what gave the numbers. `missing`: holes, oldest first. `asked`: behind which
+    number the pull asks that is out. `pull_at`: not to pull before. `pulls`: how many in a row
+    brought nothing.
     """
 
     __slots__ = ("asked", "epoch", "missing", "pos", "pull_at", "pulls", "rseq", "seq")
@@ -233,7 +246,10 @@ class Position:
 
 
 class Session:
-    """One viewer: its rooms, its place in each, its connection's state. `battery`: beat as seldom as the network bears."""
+    """One viewer: its rooms, its place in each, its connection's state.
+
+    `battery`: beat as seldom as the network bears.
+    """
 
     def __init__(self, rooms: Iterable[str], *, battery: bool = False) -> None:
         self.state = State.IDLE
@@ -274,7 +290,9 @@ class Session:
         return [Send(encode_frame(self._join(room))) for room in self.rooms]
 
     def failed(self, now: float, uniform: float, retry_after_s: float | None = None) -> list[Effect]:
-        """The connection could not be made, or the scheduler had no gateway (`retry_after_s`: what it asked for)."""
+        """The connection could not be made, or the scheduler had no gateway (`retry_after_s`: what
+        it asked for).
+        """
         self._wait(now, uniform, max(ABNORMAL.after_s, retry_after_s or 0.0))
         return []
 
@@ -397,7 +415,9 @@ class Session:
         return effects
 
     def hurry(self, now: float, uniform: float) -> list[Effect]:
-        """The network came back, or the device woke up: wait no longer, and trust the connection only if it answers soon."""
+        """The network came back, or the device woke up: wait no longer, and trust the connection
+        only if it answers soon.
+        """
         effects: list[Effect] = []
         if self.state is State.WAITING and self._retry_at is not None:
             self._attempts = 0
@@ -437,7 +457,9 @@ class Session:
         return Join(room, position.epoch, position.seq, position.rseq)
 
     def _wait(self, now: float, uniform: float, base_s: float) -> None:
-        """Full jitter: anywhere between nothing and the doubled base, so that a crowd does not come back as one."""
+        """Full jitter: anywhere between nothing and the doubled base, so that a crowd does not come
+        back as one.
+        """
         limit = min(MAX_BACKOFF_S, max(base_s, 0.1) * 2**self._attempts)
         self._attempts = min(self._attempts + 1, 16)
         self.state = State.WAITING
@@ -460,7 +482,9 @@ class Session:
             self.wake_at = None
 
     def _refused(self, error: Error, effects: list[Effect]) -> None:
-        """Do not ask again for a room that does not take this user; without any room there is nothing to stay for."""
+        """Do not ask again for a room that does not take this user; without any room there is
+        nothing to stay for.
+        """
         effects.append(Told(error))
         code = _OUT.get(error.code)
         if code is None or self.rooms.pop(error.room, None) is None:
@@ -563,7 +587,9 @@ class Session:
 
     # ---- what is missing
     def _pull(self, now: float, effects: list[Effect]) -> None:
-        """Ask for the oldest hole of each room, one pull at a time; no token: this gateway cannot be asked."""
+        """Ask for the oldest hole of each room, one pull at a time; no token: this gateway cannot
+        be asked.
+        """
         if self.state is not State.OPEN or self._token is None:
             return
         for room, position in self.rooms.items():
@@ -578,7 +604,9 @@ class Session:
                 effects.append(Pull(room, self._token, {"pos": pos} | params if pos else params))
 
     def _move_on(self, position: Position, asked: int, answer: Pulled) -> bool:
-        """Let the next pull begin where this one ended, unless it asks for a later hole, which has a nearer cursor."""
+        """Let the next pull begin where this one ended, unless it asks for a later hole, which has
+        a nearer cursor.
+        """
         if not position.missing or not answer.pos:
             return False
         oldest = position.missing[0]

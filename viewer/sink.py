@@ -1,10 +1,11 @@
-"""Many viewers that read without looking: `python -m viewer.sink FD`, the bulk of a load test's viewers.
+"""Many viewers that read without looking: `python -m viewer.sink FD`, the bulk of a load test's
+viewers.
 
-One process, one epoll loop, no parsing: what thousands of viewers cost the load generator must be little beside what they cost
-the gateway. What they get is judged by others (`viewer.load`, `viewer.session`). Told what to do, and tells how it is, in JSON
-lines over the socket FD: `Wish` in, `State` out, once a second. Makes its own tickets, so it is only for systems whose keys one
-has. Who is cut is counted,
-and replaced like who leaves.
+One process, one epoll loop, no parsing: what thousands of viewers cost the load generator must be
+little beside what they cost the gateway. What they get is judged by others (`viewer.load`,
+`viewer.session`). Told what to do, and tells how it is, in JSON lines over the socket FD: `Wish`
+in, `State` out, once a second. Makes its own tickets, so it is only for systems whose keys one has.
+Who is cut is counted, and replaced like who leaves.
 """
 
 import contextlib
@@ -37,7 +38,8 @@ _RESET: Final = struct.pack("ii", 1, 0)
 
 
 class Wish(msgspec.Struct, frozen=True):
-    """How many viewers there are to be, how fast more come, and how many a second leave and are replaced.
+    """How many viewers there are to be, how fast more come, and how many a second leave and are
+    replaced.
 
     `deflate`: who comes takes compressed frames, as browsers do.
     """
@@ -49,7 +51,10 @@ class Wish(msgspec.Struct, frozen=True):
 
 
 class Setup(msgspec.Struct, frozen=True):
-    """The first line: where to, with which key, into which rooms. `source`: address to come from; one has 28,000 ports."""
+    """The first line: where to, with which key, into which rooms.
+
+    `source`: address to come from; one has 28,000 ports.
+    """
 
     host: str
     port: int
@@ -65,7 +70,8 @@ class Setup(msgspec.Struct, frozen=True):
 class State(msgspec.Struct, frozen=True):
     """How it is; all but `joined` (those who are in a room now) counts from the beginning.
 
-    `late`: came into their room later than a second after they knocked. `cut`: were in and were cut. `refused`: did not get in.
+    `late`: came into their room later than a second after they knocked. `cut`: were in and were
+    cut. `refused`: did not get in.
     """
 
     joined: int
@@ -204,7 +210,9 @@ class Sink:
         self._send(viewer, upgrade(setup.host, path, deflate=self.wish.deflate))
 
     def _knock(self, viewer: _Viewer, data: bytes) -> None:
-        """Wait for the upgrade's answer, join, and be in the room with what comes after that (it may be compressed)."""
+        """Wait for the upgrade's answer, join, and be in the room with what comes after that (it
+        may be compressed).
+        """
         if not viewer.has_asked:
             viewer.head += data
             if not viewer.head.startswith(b"HTTP/1.1 101"[: len(viewer.head)]):

@@ -1,12 +1,15 @@
 """Gateways as the pods of one Deployment, scaled through its scale subresource.
 
-Owns everything that is said to the Kubernetes API, and is the only module that does. Which pods go at a scale-in is the
-ReplicaSet's to choose: unready ones first, then those with the lowest `pod-deletion-cost`. So a pod gets that cost when it
-begins to be emptied, long before it is to go; the scale is lowered only when nothing that serves would go; and what went is
-looked at afterwards. What is under way stands in annotations of the pods, so whoever leads next goes on with it. Refuses to
-guess: while the API does not answer nothing is scaled, and a scale that somebody else changed meanwhile is looked at anew.
+Owns everything that is said to the Kubernetes API, and is the only module that does. Which pods go
+at a scale-in is the ReplicaSet's to choose: unready ones first, then those with the lowest
+`pod-deletion-cost`. So a pod gets that cost when it begins to be emptied, long before it is to go;
+the scale is lowered only when nothing that serves would go; and what went is looked at afterwards.
+What is under way stands in annotations of the pods, so whoever leads next goes on with it. Refuses
+to guess: while the API does not answer nothing is scaled, and a scale that somebody else changed
+meanwhile is looked at anew.
 
-`python -m autoscaler.drivers.kubernetes address` writes down where viewers reach a gateway: its node's address.
+`python -m autoscaler.drivers.kubernetes address` writes down where viewers reach a gateway: its
+node's address.
 """
 
 import argparse
@@ -118,7 +121,9 @@ class Pod(msgspec.Struct):
 
     @property
     def rank(self) -> tuple[bool, bool, bool, int]:
-        """How soon a scale-in takes it: as the ReplicaSet controller compares pods, as far as that is known from outside."""
+        """How soon a scale-in takes it: as the ReplicaSet controller compares pods, as far as that
+        is known from outside.
+        """
         is_ready = any(one.type == "Ready" and one.status == "True" for one in self.status.conditions)
         return bool(self.spec.node_name), self.status.phase == "Running", is_ready, _cost(self.metadata.annotations)
 
@@ -144,7 +149,9 @@ class Scale(msgspec.Struct):
 
 
 class _Cut(NamedTuple):
-    """A scale-in that was ordered: who served (uid -> name), who was to go (uids), and how many that leaves."""
+    """A scale-in that was ordered: who served (uid -> name), who was to go (uids), and how many
+    that leaves.
+    """
 
     before: dict[str, str]
     due: set[str]
@@ -152,7 +159,10 @@ class _Cut(NamedTuple):
 
 
 class KubernetesDriver:
-    """The gateways of one Deployment. `timeout_s`: for each thing asked of the API; it is asked once, then at the next look."""
+    """The gateways of one Deployment.
+
+    `timeout_s`: for each thing asked of the API; it is asked once, then at the next look.
+    """
 
     def __init__(self, namespace: str, deployment: str, timeout_s: float, metrics: Metrics) -> None:
         self.can_act = False
@@ -173,7 +183,8 @@ class KubernetesDriver:
         self._told: dict[str, Failure] = {}  # what fails at the moment, and has been told
 
     async def take(self, *, may_act: bool) -> bool:
-        """Look at the Deployment and its pods, and carry on with what is due; say whether it was ever seen.
+        """Look at the Deployment and its pods, and carry on with what is due; say whether it was
+        ever seen.
 
         Where the API does not answer now, `can_act` says so.
         """
@@ -194,7 +205,9 @@ class KubernetesDriver:
         self._pods, self._due_s, self._idle_s, self._ordered = [], {}, {}, set()
 
     def running(self) -> list[str]:
-        """Return the pods that are to stay, those too that are ordered and not there yet; not those that are stuck."""
+        """Return the pods that are to stay, those too that are ordered and not there yet; not those
+        that are stuck.
+        """
         staying = {pod.metadata.uid: pod.name for pod in self._pods if pod.is_alive and not pod.is_leaving}
         staying |= {place: place for place in self._missing()}
         return [name for uid, name in staying.items() if not self._is_stuck(uid)]
@@ -204,19 +217,25 @@ class KubernetesDriver:
         return [pod.name for pod in self._pods if pod.is_leaving or pod.metadata.deletion_timestamp is not None]
 
     async def grow(self, count: int, why: str) -> bool:
-        """Order so many more, of which those that are stuck may become some; say whether the API took it."""
+        """Order so many more, of which those that are stuck may become some; say whether the API
+        took it.
+        """
         stuck = sum(map(self._is_stuck, self._idle_s))
         return count <= stuck or await self._resize(self._replicas + count - stuck, "ScaledOut", why)
 
     async def leave(self, name: str, why: str) -> bool:
-        """Mark a pod as leaving, and have the ReplicaSet take it before others; say whether that was done."""
+        """Mark a pod as leaving, and have the ReplicaSet take it before others; say whether that
+        was done.
+        """
         if name not in (pod.name for pod in self._pods if pod.is_alive):
             return False
         marks = {LEAVING: why[:200], COST: str(LEAVING_COST)}
         return await self._tried(self._annotate(name, marks), "marking a pod as leaving")
 
     async def end(self, name: str, why: str) -> None:
-        """Have a pod go that is empty, or late: before all others, once the ReplicaSet must have seen that."""
+        """Have a pod go that is empty, or late: before all others, once the ReplicaSet must have
+        seen that.
+        """
         if any(pod.name == name and pod.is_alive and pod.is_leaving and not pod.is_due for pod in self._pods):
             marks = {LEAVING: why[:200], COST: str(DUE_COST)}
             await self._tried(self._annotate(name, marks), "marking a pod as due")
@@ -333,7 +352,10 @@ class KubernetesDriver:
         await _read(answer, Pod)
 
     async def _say(self, reason: str, message: str, kind: str) -> None:
-        """Write an event on the Deployment. That it cannot be written is told, and stops nothing."""
+        """Write an event on the Deployment.
+
+        That it cannot be written is told, and stops nothing.
+        """
         if self._scale is None:
             return
         core = client.CoreV1Api(await self._connected())
@@ -381,10 +403,11 @@ class KubernetesDriver:
 
 
 def why_not(alive: Iterable[Pod], due: Iterable[Pod], replicas: int) -> str:
-    """Say why the scale is not to be lowered by the pods that are due, in words; nothing: it may be.
+    """Say why the scale is not to be lowered by the pods that are due, in words; nothing: it may
+    be.
 
-    The ReplicaSet has to have what it was told before it is told anew, and those it would take must be due ones, or such as
-    never served anybody.
+    The ReplicaSet has to have what it was told before it is told anew, and those it would take must
+    be due ones, or such as never served anybody.
     """
     alive, due = list(alive), list(due)
     if len(alive) != replicas:
@@ -416,7 +439,10 @@ def failure_of(error: BaseException) -> Failure:
 
 
 async def connect() -> client.ApiClient:
-    """Return a client: with the pod's own account, elsewhere as `kubectl` would. It does not try again by itself."""
+    """Return a client: with the pod's own account, elsewhere as `kubectl` would.
+
+    It does not try again by itself.
+    """
     return await asyncio.to_thread(_connect)
 
 
@@ -431,7 +457,10 @@ def _connect() -> client.ApiClient:
 
 
 async def _read(answer: Awaitable[Any], kind: type[T]) -> T:
-    """Return what the API answered. Its own models take milliseconds for a list of pods; these take what is needed."""
+    """Return what the API answered.
+
+    Its own models take milliseconds for a list of pods; these take what is needed.
+    """
     response = await answer
     data = await response.read()
     if response.status >= 400:  # noqa: PLR2004 - as HTTP has it
@@ -460,8 +489,8 @@ def _words(error: BaseException) -> str:
 def address_of(node: Mapping[str, Any]) -> tuple[str, str, str]:
     """Return (host, IP, zone) of a node: where viewers reach what listens on it.
 
-    The annotation `liveroom.dev/address` has the first word; then the kinds of addresses in Agones' order. The IP is empty
-    where nobody but the name itself can tell it.
+    The annotation `liveroom.dev/address` has the first word; then the kinds of addresses in Agones'
+    order. The IP is empty where nobody but the name itself can tell it.
     """
     metadata, addresses = node.get("metadata", {}), node.get("status", {}).get("addresses", [])
     known = {kind: entry["address"] for kind in ADDRESS_ORDER for entry in reversed(addresses) if entry["type"] == kind}

@@ -1,7 +1,9 @@
-"""Gateways as processes of this machine: started, started again when they crash, stopped once they are empty.
+"""Gateways as processes of this machine: started, started again when they crash, stopped once they
+are empty.
 
-Owns the processes and their ports, by a file each in `folder`: who is started anew (or takes over after a kill -9) finds
-them running and goes on with them. Restarts a crashed one with a growing pause. Two never work on one folder (a lock).
+Owns the processes and their ports, by a file each in `folder`: who is started anew (or takes over
+after a kill -9) finds them running and goes on with them. Restarts a crashed one with a growing
+pause. Two never work on one folder (a lock).
 """
 
 import asyncio
@@ -32,7 +34,10 @@ log = structlog.get_logger()
 
 
 class _Process(msgspec.Struct):
-    """One gateway, as its file holds it. `pid` 0: it does not run. `started_s`: the system's time of its start."""
+    """One gateway, as its file holds it.
+
+    `pid` 0: it does not run. `started_s`: the system's time of its start.
+    """
 
     name: str
     port: int
@@ -44,7 +49,10 @@ class _Process(msgspec.Struct):
     again_s: float = 0.0
 
     def find(self) -> psutil.Process | None:
-        """Return the process while it lives; another one that has got its number is not it. Reaps it where it was our child."""
+        """Return the process while it lives; another one that has got its number is not it.
+
+        Reaps it where it was our child.
+        """
         if not self.pid:
             return None
         with suppress(OSError):
@@ -61,8 +69,8 @@ class _Process(msgspec.Struct):
 class Share(NamedTuple):
     """What one gateway may take of the machine; None: what it likes.
 
-    `nice`: 0 to 19, the higher the less of a busy processor. `memory_bytes`: address space; one that wants more ends and is
-    started again. `files`: open files, so viewers too.
+    `nice`: 0 to 19, the higher the less of a busy processor. `memory_bytes`: address space; one
+    that wants more ends and is started again. `files`: open files, so viewers too.
     """
 
     nice: int | None = None
@@ -70,7 +78,9 @@ class Share(NamedTuple):
     files: int | None = None
 
     def give(self, process: psutil.Process) -> None:
-        """Set it for a running process; raise psutil.Error or OSError where the system does not allow it."""
+        """Set it for a running process; raise psutil.Error or OSError where the system does not
+        allow it.
+        """
         if self.nice is not None:
             process.nice(self.nice)
         if sys.platform == "linux":
@@ -83,8 +93,8 @@ class Share(NamedTuple):
 class LocalDriver:
     """The gateways of this machine.
 
-    `environment`: settings of all of them; `tether`: the reading end of a pipe, they end when its other end is closed; None:
-    they go on until they are stopped.
+    `environment`: settings of all of them; `tether`: the reading end of a pipe, they end when its
+    other end is closed; None: they go on until they are stopped.
     """
 
     def __init__(

@@ -1,1 +1,3 @@
-"""What KEDA and an external scaler say to each other: its protocol buffers, generated (see the .proto file)."""
+"""What KEDA and an external scaler say to each other: its protocol buffers, generated (see the
+.proto file).
+"""

@@ -1,7 +1,8 @@
 """`liveroom demo`: everything on one machine, with real danmaku, and the books open.
 
-Owns the play (danmaku in a loop, gifts and likes by a seed), the crowd that watches, the ledger that judges, the key that kills
-a gateway, and what `--duration` demands. Kafka and services come from `stack`, the look from `show`.
+Owns the play (danmaku in a loop, gifts and likes by a seed), the crowd that watches, the ledger
+that judges, the key that kills a gateway, and what `--duration` demands. Kafka and services come
+from `stack`, the look from `show`.
 """
 
 import asyncio
@@ -241,7 +242,8 @@ class Demo:
     async def settled(self, timeout_s: float = SETTLE_S) -> Verdict:
         """Return the books once all that is on its way has arrived, or the time for it is over.
 
-        Likes that were sent past us (by the page or a curl line) are not in our books, so totals then prove nothing.
+        Likes that were sent past us (by the page or a curl line) are not in our books, so totals
+        then prove nothing.
         """
         foreign = await self._foreign_likes()
         deadline = time.monotonic() + timeout_s
@@ -263,7 +265,9 @@ class Demo:
 
     # ---- the killer
     def kill_gateway(self) -> str | None:
-        """Kill a running gateway with SIGKILL and start it again after a while; return its name, None if none runs."""
+        """Kill a running gateway with SIGKILL and start it again after a while; return its name,
+        None if none runs.
+        """
         running = [edge for edge in self._stack.system.edges if edge.running and edge.name not in self.killed]
         if not running:
             return None
@@ -372,7 +376,9 @@ class Demo:
 
 
 def sample_of(viewers: int, rooms: int) -> int:
-    """Return n, so that every n-th viewer checks everything: some 200, in every room, since n and `rooms` share no factor."""
+    """Return n, so that every n-th viewer checks everything: some 200, in every room, since n and
+    `rooms` share no factor.
+    """
     sample = -(-viewers // CHECKED_VIEWERS)
     while math.gcd(sample, rooms) != 1:
         sample += 1

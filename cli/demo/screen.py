@@ -1,4 +1,7 @@
-"""How the demo looks: one screen on a terminal, a line every few seconds elsewhere. Pure: figures in, text or table out."""
+"""How the demo looks: one screen on a terminal, a line every few seconds elsewhere.
+
+Pure: figures in, text or table out.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,7 +31,8 @@ class Gateway:
 
 @dataclass(frozen=True, slots=True)
 class Screen:
-    """All that the demo shows. Delays are from acceptance to a viewer's receipt, over the last seconds; None: nothing came.
+    """All that the demo shows. Delays are from acceptance to a viewer's receipt, over the last
+    seconds; None: nothing came.
 
     `pool`: what the autoscaler last decided, where there is one.
     """

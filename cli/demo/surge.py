@@ -1,7 +1,7 @@
 """`liveroom demo --surge`: a crowd pours in and leaves again, and the pool with it.
 
-Owns the play of the crowd and what must come of it: the pool grows, viewers even out, gateways are emptied and stopped, back to
-the least. Viewers, ledger and look are the demo's.
+Owns the play of the crowd and what must come of it: the pool grows, viewers even out, gateways are
+emptied and stopped, back to the least. Viewers, ledger and look are the demo's.
 """
 
 import asyncio

@@ -1,7 +1,9 @@
-"""`liveroom loadtest`: how much one gateway carries on this machine, and the limits file that follows.
+"""`liveroom loadtest`: how much one gateway carries on this machine, and the limits file that
+follows.
 
-Owns the ramps: load is raised step by step until an objective breaks, several times over. What is loaded and measured is
-`rig`'s, what a knee is `knee`'s, what is written `report`'s. Touches no system that runs already.
+Owns the ramps: load is raised step by step until an objective breaks, several times over. What is
+loaded and measured is `rig`'s, what a knee is `knee`'s, what is written `report`'s. Touches no
+system that runs already.
 """
 
 import asyncio
@@ -46,7 +48,9 @@ class LoadOptions:
 
 
 async def run_loadtest(options: LoadOptions) -> int:
-    """Run it; 1 if a ramp found no knee, or a viewer that checks everything found something wrong."""
+    """Run it; 1 if a ramp found no knee, or a viewer that checks everything found something
+    wrong.
+    """
     console = Console()
 
     async def run() -> int:

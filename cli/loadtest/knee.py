@@ -1,7 +1,8 @@
 """Where one gateway stops keeping its promises, from what a load test measured step by step. Pure.
 
-Owns the arithmetic: which objective breaks first, at which load each one does, how far runs differ, what limits follow. A load
-generator that was itself too busy proves nothing: then there is no knee, and it says so.
+Owns the arithmetic: which objective breaks first, at which load each one does, how far runs differ,
+what limits follow. A load generator that was itself too busy proves nothing: then there is no knee,
+and it says so.
 """
 
 import statistics
@@ -14,7 +15,9 @@ APPLIED: Final = 0.9
 
 
 class Trust(NamedTuple):
-    """What the load itself must hold to, or a step proves nothing: `client` at most, `applied` at least (see `Measures`)."""
+    """What the load itself must hold to, or a step proves nothing: `client` at most, `applied` at
+    least (see `Measures`).
+    """
 
     client: float = CLIENT_BUSY
     applied: float = APPLIED
@@ -33,9 +36,10 @@ class Resource(Enum):
 class Objectives(NamedTuple):
     """What a gateway must hold to. Above any of these a step is broken.
 
-    `cpu`: busy share of its core. `loop_lag_ms`: mean lateness of its loop's timer. `delay_ms`: from acceptance to a viewer,
-    99th percentile. `skipped`: share of pushes left out, and of viewers closed, for being slow. `missing`: share of the viewers
-    who should be in a room, or should have come in within this step, and are not.
+    `cpu`: busy share of its core. `loop_lag_ms`: mean lateness of its loop's timer. `delay_ms`:
+    from acceptance to a viewer, 99th percentile. `skipped`: share of pushes left out, and of
+    viewers closed, for being slow. `missing`: share of the viewers who should be in a room, or
+    should have come in within this step, and are not.
     """
 
     cpu: float = 0.9
@@ -48,8 +52,9 @@ class Objectives(NamedTuple):
 class Measures(NamedTuple):
     """One step: what the gateway did under a load.
 
-    `client`: how busy those who load were: their cores together, or the busiest process of theirs. `applied`: the share of what
-    was to be said that was accepted. Rates are per second. None: not known, which breaks nothing.
+    `client`: how busy those who load were: their cores together, or the busiest process of theirs.
+    `applied`: the share of what was to be said that was accepted. Rates are per second. None: not
+    known, which breaks nothing.
     """
 
     level: float
@@ -91,7 +96,9 @@ class Crossing(NamedTuple):
 
 
 class Knee(NamedTuple):
-    """What a run found: the highest load at which everything holds, what breaks first, and what the gateway does there."""
+    """What a run found: the highest load at which everything holds, what breaks first, and what the
+    gateway does there.
+    """
 
     level: float
     resource: Resource
@@ -100,7 +107,9 @@ class Knee(NamedTuple):
 
 
 class Kind(Enum):
-    """What a ramp raises: viewers in busy rooms; how many a second come and go; what is said to uncompressed viewers."""
+    """What a ramp raises: viewers in busy rooms; how many a second come and go; what is said to
+    uncompressed viewers.
+    """
 
     VIEWERS = "viewers"
     JOINS = "joins"
@@ -108,7 +117,10 @@ class Kind(Enum):
 
 
 class Inconclusive(NamedTuple):
-    """Why a run found no knee. `held`: the highest load at which everything held and the load generator was not too busy."""
+    """Why a run found no knee.
+
+    `held`: the highest load at which everything held and the load generator was not too busy.
+    """
 
     why: str
     held: float | None
@@ -131,7 +143,9 @@ class Ramp(NamedTuple):
 
 
 def find_knee(steps: Sequence[Measures], objectives: Objectives, trust: Trust) -> Knee | Inconclusive:
-    """Return the knee of a ramp whose levels rise, between its last step that held and its first that did not."""
+    """Return the knee of a ramp whose levels rise, between its last step that held and its first
+    that did not.
+    """
     held: Measures | None = None
     for step in steps:
         broken = step.broken(objectives)

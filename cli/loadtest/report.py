@@ -80,7 +80,10 @@ def write_limits(path: Path, objectives: Objectives, ramps: Sequence[Ramp]) -> N
 
 
 def write_report(path: Path, objectives: Objectives, ramps: Sequence[Ramp], wrong: str) -> None:
-    """Write the report. `wrong`: what viewers that checked everything found, nothing where all was well."""
+    """Write the report.
+
+    `wrong`: what viewers that checked everything found, nothing where all was well.
+    """
     verdict = (
         f"Viewers that checked everything found: {wrong}." if wrong else "Viewers that checked everything found nothing wrong."
     )

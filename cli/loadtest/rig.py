@@ -1,6 +1,8 @@
-"""One gateway under load on this machine: a whole system, the gateway on a processor core of its own, the load on the others.
+"""One gateway under load on this machine: a whole system, the gateway on a processor core of its
+own, the load on the others.
 
-Owns what is started for a load test, and the measuring of one step. Which steps there are decides `loadtest`.
+Owns what is started for a load test, and the measuring of one step. Which steps there are decides
+`loadtest`.
 """
 
 import asyncio
@@ -59,7 +61,9 @@ class LoadError(Exception):
 
 
 class Load(NamedTuple):
-    """What the gateway is to bear: viewers, how many a second come and go, what is said; `plain`: without compression."""
+    """What the gateway is to bear: viewers, how many a second come and go, what is said; `plain`:
+    without compression.
+    """
 
     viewers: int = 0
     turnover_per_s: float = 0.0
@@ -319,7 +323,9 @@ class Cores(NamedTuple):
 
 @contextmanager
 def divided_cores() -> Iterator[Cores]:
-    """Have this process and all it starts run on all cores but one, the gateway's, while the block runs."""
+    """Have this process and all it starts run on all cores but one, the gateway's, while the block
+    runs.
+    """
     if not hasattr(os, "sched_getaffinity"):
         raise LoadError("a load test gives the gateway a core of its own, and this system has no way to do that")
     before = os.sched_getaffinity(0)
@@ -335,7 +341,9 @@ def divided_cores() -> Iterator[Cores]:
 
 @asynccontextmanager
 async def laboratory(steps: Steps, *, rooms: int, most_viewers: int) -> AsyncIterator[Laboratory]:
-    """Run Kafka, the services with one gateway, the processes of viewers, the viewers that check and the sender."""
+    """Run Kafka, the services with one gateway, the processes of viewers, the viewers that check
+    and the sender.
+    """
     names = [f"load-{number}" for number in range(rooms)]
     texts = [line.body for line in (await asyncio.to_thread(read_file, default_file())).lines]
     without = str(100 * most_viewers)

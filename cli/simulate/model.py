@@ -1,8 +1,9 @@
-"""The pool in a model: the same `decide` and `placement` that run, with gateways, viewers and time made up.
+"""The pool in a model: the same `decide` and `placement` that run, with gateways, viewers and time
+made up.
 
-Owns the model: gateways that warm up, take joins at a limited rate, lose viewers, report a second late; viewers who come, are
-refused, come again. Every scenario has a fixed seed, so it gives the same every time. Called by `liveroom simulate`, tests
-and benchmarks.
+Owns the model: gateways that warm up, take joins at a limited rate, lose viewers, report a second
+late; viewers who come, are refused, come again. Every scenario has a fixed seed, so it gives the
+same every time. Called by `liveroom simulate`, tests and benchmarks.
 """
 
 import math
@@ -64,7 +65,8 @@ class Moment(NamedTuple):
 class Scenario:
     """What happens.
 
-    `joins_per_s`, `stay_s`: by second; `gateways`, `viewers`: at the start, spread evenly; `add`: (when, how many).
+    `joins_per_s`, `stay_s`: by second; `gateways`, `viewers`: at the start, spread evenly; `add`:
+    (when, how many).
     """
 
     name: str
@@ -227,7 +229,10 @@ class World:
             del self.gateways[gateway.name]
 
     def _enter(self, since_s: float) -> bool:
-        """Send one viewer to a gateway; say whether it got in. Who does not tries again within a second or so."""
+        """Send one viewer to a gateway; say whether it got in.
+
+        Who does not tries again within a second or so.
+        """
         for name in self._addresses():
             gateway = self.gateways.get(name)
             if gateway is None or gateway.draining_s < math.inf or gateway.ready_s > self.now_s:
@@ -334,7 +339,9 @@ class World:
 
 
 def hindsight_hours(outcome: Outcome, policy: Policy) -> float:
-    """Return the fewest gateway hours that would have done: at each second what its viewers took, started a warm-up before."""
+    """Return the fewest gateway hours that would have done: at each second what its viewers took,
+    started a warm-up before.
+    """
     room = GATEWAY.connections * policy.targets.connections
     warm = int(policy.warm_up_s)
     viewers = [moment.viewers for moment in outcome.moments]

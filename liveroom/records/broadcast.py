@@ -1,6 +1,7 @@
 """Records of `broadcast`: CLAIM, BATCH, SNAPSHOT; fixed binary, ours alone. Pure.
 
-A gateway must skip what is not its own in a fraction of a microsecond. Which records are valid is `liveroom.fencing`'s.
+A gateway must skip what is not its own in a fraction of a microsecond. Which records are valid is
+`liveroom.fencing`'s.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,10 +21,12 @@ TRACE_HEADER: Final = "liveroom-trace"
 
 
 class Anchor(NamedTuple):
-    """What ties a BATCH or SNAPSHOT to its writer and to the uplink (design: exactly once without transactions).
+    """What ties a BATCH or SNAPSHOT to its writer and to the uplink (design: exactly once without
+    transactions).
 
-    `uplink_next`: first uplink offset not yet reflected. `claim_offset`: where the writer's ruling claim lies.
-    `snapshot_offset`: first chunk of the newest complete snapshot, -1 when there is none.
+    `uplink_next`: first uplink offset not yet reflected. `claim_offset`: where the writer's ruling
+    claim lies. `snapshot_offset`: first chunk of the newest complete snapshot, -1 when there is
+    none.
     """
 
     uplink_next: int
@@ -49,7 +52,9 @@ class Claim(NamedTuple):
 
 
 class Balance(msgspec.Struct, gc=False):
-    """What the owner took from uplink and what became of it, in items since the partition began; always equal (`is_exact`)."""
+    """What the owner took from uplink and what became of it, in items since the partition began;
+    always equal (`is_exact`).
+    """
 
     taken: int = 0
     numbered: int = 0
@@ -73,7 +78,8 @@ class Balance(msgspec.Struct, gc=False):
 class RoomFlags(IntFlag):
     """What must be known of a room's part without opening it.
 
-    `AGAIN`: the room lost its history and not its totals, modes and ids: a new owner keeps these under the new epoch too.
+    `AGAIN`: the room lost its history and not its totals, modes and ids: a new owner keeps these
+    under the new epoch too.
     """
 
     DEFLATED = 1
@@ -85,9 +91,10 @@ class RoomFlags(IntFlag):
 class RoomEntry(NamedTuple):
     """A room's directory entry in a BATCH.
 
-    `first`..`last`: the numbers of its messages (first = last + 1 where there are none). `rseq`: newest reliable number.
-    `messages`: how many. `skipped`: thinned before numbering. `size`: bytes of the payload; `reliable_size`: bytes of its
-    first part alone, 0 where nothing reliable is in it.
+    `first`..`last`: the numbers of its messages (first = last + 1 where there are none). `rseq`:
+    newest reliable number. `messages`: how many. `skipped`: thinned before numbering. `size`: bytes
+    of the payload; `reliable_size`: bytes of its first part alone, 0 where nothing reliable is in
+    it.
     """
 
     hash: int
@@ -103,7 +110,9 @@ class RoomEntry(NamedTuple):
 
 
 class NoticeEntry(NamedTuple):
-    """Directory entry of a notice to one user (all devices) in one room, or in all rooms where `room` is 0."""
+    """Directory entry of a notice to one user (all devices) in one room, or in all rooms where
+    `room` is 0.
+    """
 
     room: int
     user: int
@@ -125,12 +134,13 @@ class Traced(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """A decoded BATCH. `body` and `starts` give payloads without copying: see `rooms`, `notices`, `cards`.
+    """A decoded BATCH. `body` and `starts` give payloads without copying: see `rooms`, `notices`,
+    `cards`.
 
-    `pos`: the partition's newest acknowledged offset when this was packed. `at_ms`: when it was packed. `oldest_ms`: when
-    the oldest interaction in it was accepted (0 where there is none). `clock_ms`: Kafka's time of the newest uplink record it
-    reflects. `balance`: the owner's, with this batch in it. `traces`: of interactions in it that are traced, as the record's
-    headers tell.
+    `pos`: the partition's newest acknowledged offset when this was packed. `at_ms`: when it was
+    packed. `oldest_ms`: when the oldest interaction in it was accepted (0 where there is none).
+    `clock_ms`: Kafka's time of the newest uplink record it reflects. `balance`: the owner's, with
+    this batch in it. `traces`: of interactions in it that are traced, as the record's headers tell.
     """
 
     stamp: Stamp
@@ -147,7 +157,10 @@ class Batch(NamedTuple):
     traces: tuple[Traced, ...] = ()
 
     def rooms(self) -> Iterator[tuple[RoomEntry, memoryview]]:
-        """Give every room's entry and payload. The gateway's hot loop does the same by hand on `entries`."""
+        """Give every room's entry and payload.
+
+        The gateway's hot loop does the same by hand on `entries`.
+        """
         start = 0
         for fields in ROOM_ENTRY.iter_unpack(self.entries):
             entry = RoomEntry._make(fields)
@@ -172,7 +185,10 @@ class Batch(NamedTuple):
 
 
 class SnapshotChunk(NamedTuple):
-    """One chunk of a partition's snapshot; complete only with its last. `first_offset` of the whole is where part 0 lies."""
+    """One chunk of a partition's snapshot; complete only with its last.
+
+    `first_offset` of the whole is where part 0 lies.
+    """
 
     stamp: Stamp
     anchor: Anchor
@@ -207,7 +223,9 @@ _TRACED: Final = Layout(">16sQ")
 
 
 def encode_traces(traced: Iterable[Traced]) -> list[tuple[str, bytes]]:
-    """Return the Kafka headers of a BATCH that name what is traced in it; they are no part of the record's value."""
+    """Return the Kafka headers of a BATCH that name what is traced in it; they are no part of the
+    record's value.
+    """
     return [(TRACE_HEADER, _TRACED.pack(trace.to_bytes(16, "big"), room)) for trace, room in traced]
 
 

@@ -59,7 +59,9 @@ Generation = Annotated[int, msgspec.Meta(ge=0, le=2**53)]  # a gateway's, in tic
 
 
 class _Version(msgspec.Struct):
-    """What is looked at first in a record that does not fit: a later version may have other fields."""
+    """What is looked at first in a record that does not fit: a later version may have other
+    fields.
+    """
 
     v: int = VERSION
 
@@ -69,7 +71,9 @@ encoder: Final = msgspec.json.Encoder()
 
 
 def misfit(value: bytes, error: msgspec.ValidationError) -> BadRecordError:
-    """Return why a record that is JSON does not fit: another version, or against the schema of ours."""
+    """Return why a record that is JSON does not fit: another version, or against the schema of
+    ours.
+    """
     try:
         version = _version_decoder.decode(value).v
     except UNDECODABLE:
@@ -94,7 +98,10 @@ class JsonReader(Generic[R]):
         self._decoder = msgspec.json.Decoder(of)
 
     def read(self, value: bytes | None) -> R:
-        """Return the record, or raise `BadRecordError`. A tombstone (no value) is the caller's to see first."""
+        """Return the record, or raise `BadRecordError`.
+
+        A tombstone (no value) is the caller's to see first.
+        """
         if value is None:
             raise BadRecordError(BadRecord.UNDECODABLE, "no value")
         try:

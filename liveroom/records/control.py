@@ -12,11 +12,13 @@ PRESENCE_INTERVAL_S: Final = 60.0
 
 
 class Presence(msgspec.Struct, frozen=True):
-    """Viewers of one room on one gateway. Users and connections apart: one user may watch on several devices.
+    """Viewers of one room on one gateway. Users and connections apart: one user may watch on
+    several devices.
 
-    Sent at once when a room gets its first viewer there (the owner then puts the room's card into its next batch), on change at
-    most every 2 s, and again every `PRESENCE_INTERVAL_S` without a change, so that a new owner knows all rooms soon. `card`:
-    it asks for the room's card (an ingress may too, without viewers).
+    Sent at once when a room gets its first viewer there (the owner then puts the room's card into
+    its next batch), on change at most every 2 s, and again every `PRESENCE_INTERVAL_S` without a
+    change, so that a new owner knows all rooms soon. `card`: it asks for the room's card (an
+    ingress may too, without viewers).
     """
 
     v: int
@@ -60,11 +62,12 @@ class HotRoom(msgspec.Struct, frozen=True):
 
 
 class LoadReport(msgspec.Struct, frozen=True):
-    """One gateway's load, every second. Rates are per second over the last one; None: not known (never zero).
+    """One gateway's load, every second. Rates are per second over the last one; None: not known
+    (never zero).
 
-    `cpu` is the busy share of one core, `generation` the start time in milliseconds: a restarted gateway has another one.
-    `delay_ms` is the longest from an interaction's acceptance to its push since the last report, `hot` the rooms with most
-    viewers here.
+    `cpu` is the busy share of one core, `generation` the start time in milliseconds: a restarted
+    gateway has another one. `delay_ms` is the longest from an interaction's acceptance to its push
+    since the last report, `hot` the rooms with most viewers here.
     """
 
     v: int
@@ -99,7 +102,9 @@ class LoadReport(msgspec.Struct, frozen=True):
 
 
 class OrderKind(Enum):
-    """What the pool may ask of a gateway; of the pool itself: not to change (`pause`), and to go on (`resume`)."""
+    """What the pool may ask of a gateway; of the pool itself: not to change (`pause`), and to go on
+    (`resume`).
+    """
 
     DRAIN = "drain"
     SHED = "shed"
@@ -108,7 +113,8 @@ class OrderKind(Enum):
 
 
 class Order(msgspec.Struct, frozen=True):
-    """An order to one gateway, void for any other generation of it. `rate_per_s`: viewers a second, for `shed`.
+    """An order to one gateway, void for any other generation of it. `rate_per_s`: viewers a second,
+    for `shed`.
 
     `gateway` "*": to the pool, by the operator `reason` names.
     """
@@ -123,7 +129,9 @@ class Order(msgspec.Struct, frozen=True):
 
 
 class RuleKind(Enum):
-    """What a record of `moderation` sets: one mode of a room, one user's mute or ban in it, or a word it does not take."""
+    """What a record of `moderation` sets: one mode of a room, one user's mute or ban in it, or a
+    word it does not take.
+    """
 
     MODE = "mode"
     MUTE = "mute"
@@ -134,9 +142,9 @@ class RuleKind(Enum):
 class Moderation(msgspec.Struct, frozen=True, omit_defaults=True):
     """One record of `moderation`: one rule, by which the last one of its key holds (`rule_key`).
 
-    `name`: the mode, the user, or the word. `until_ms`: of mutes and bans; 0: lifted, -1: for good. `value`: the mode's
-    value; of a word what to do (WordAction; null: taken off). `by`, `why`, `id`: who set it, why, and the request's id.
-    `room` "*": all rooms.
+    `name`: the mode, the user, or the word. `until_ms`: of mutes and bans; 0: lifted, -1: for good.
+    `value`: the mode's value; of a word what to do (WordAction; null: taken off). `by`, `why`,
+    `id`: who set it, why, and the request's id. `room` "*": all rooms.
     """
 
     v: int
@@ -152,7 +160,10 @@ class Moderation(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Audit(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Who did what in which room, to whom or what (`target`), and why. `what`: the details, as they were asked for."""
+    """Who did what in which room, to whom or what (`target`), and why.
+
+    `what`: the details, as they were asked for.
+    """
 
     v: int
     at_ms: Millis

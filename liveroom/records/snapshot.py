@@ -1,4 +1,7 @@
-"""What outlives an owner of a partition: the content of a SNAPSHOT, each room packed on its own. Pure."""
+"""What outlives an owner of a partition: the content of a SNAPSHOT, each room packed on its own.
+
+Pure.
+"""
 
 import zlib
 from collections.abc import Sequence
@@ -17,7 +20,8 @@ MAX_ROOM_BYTES: Final = (
 
 
 class Tombstone(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """What a `clear` took away: the messages `ids`, or all of `user`, up to itself, which is message (`seq`, `rseq`).
+    """What a `clear` took away: the messages `ids`, or all of `user`, up to itself, which is
+    message (`seq`, `rseq`).
 
     `before_ms`: what the user sent before then goes too where it comes later.
     """
@@ -32,9 +36,10 @@ class Tombstone(msgspec.Struct, frozen=True, array_like=True, gc=False):
 class RoomSettings(msgspec.Struct, frozen=True, omit_defaults=True):
     """A room's modes, as its card shows them.
 
-    `slow_s`: seconds between two messages of one user. `muted_all`: only hosts and `allow` may speak. `no_media`: text only.
-    `fold_identical`: identical danmaku become one with a count. `limit_per_s`: danmaku a second, more are thinned (0: the
-    system's limit). `hidden`: not to be listed anywhere. `dissolved`: nobody may enter or send.
+    `slow_s`: seconds between two messages of one user. `muted_all`: only hosts and `allow` may
+    speak. `no_media`: text only. `fold_identical`: identical danmaku become one with a count.
+    `limit_per_s`: danmaku a second, more are thinned (0: the system's limit). `hidden`: not to be
+    listed anywhere. `dissolved`: nobody may enter or send.
     """
 
     slow_s: float = 0.0
@@ -80,7 +85,10 @@ class Seen(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class RoomState(msgspec.Struct, array_like=True):
-    """All that outlives an owner of one room. `recent` and `recent_reliable` are message lines, as viewers get them."""
+    """All that outlives an owner of one room.
+
+    `recent` and `recent_reliable` are message lines, as viewers get them.
+    """
 
     room: str
     epoch: int
@@ -100,7 +108,8 @@ class RoomState(msgspec.Struct, array_like=True):
 
 
 class StoredRoom(msgspec.Struct, array_like=True, gc=False):
-    """A room in a snapshot, packed on its own: an owner packs again only what changed and opens only what is needed.
+    """A room in a snapshot, packed on its own: an owner packs again only what changed and opens
+    only what is needed.
 
     `last_ms`: Kafka's time of its last interaction.
     """

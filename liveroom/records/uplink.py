@@ -1,7 +1,7 @@
 """Records of `uplink`, public JSON: what foreign programs write too; and of `dead-letter`. Pure.
 
-A record that cannot be read raises `BadRecordError` with a reason from `BadRecord`, never anything else. Documented in
-docs/records.md.
+A record that cannot be read raises `BadRecordError` with a reason from `BadRecord`, never anything
+else. Documented in docs/records.md.
 """
 
 import re
@@ -35,7 +35,9 @@ MAX_UPLINK_BYTES: Final = 64 * 1024
 
 
 def _named(pattern: str, description: str) -> msgspec.Meta:
-    """Name a pattern in the schema, and leave it to `decode_uplink` to match all ids of a record at once."""
+    """Name a pattern in the schema, and leave it to `decode_uplink` to match all ids of a record at
+    once.
+    """
     return msgspec.Meta(extra_json_schema={"pattern": pattern}, description=description)
 
 
@@ -49,10 +51,12 @@ class Item(msgspec.Struct, frozen=True, gc=False):
 
 
 class Uplink(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """One record of `uplink`: an accepted interaction, or a package of up to 64 that stay together and in order.
+    """One record of `uplink`: an accepted interaction, or a package of up to 64 that stay together
+    and in order.
 
-    `at_ms` is when it was accepted. `id` makes a reliable interaction happen once: the same (room, user, id) again within
-    10 minutes is a duplicate. `package` is the sender's own name for a package. `via` names the service that wrote the record.
+    `at_ms` is when it was accepted. `id` makes a reliable interaction happen once: the same (room,
+    user, id) again within 10 minutes is a duplicate. `package` is the sender's own name for a
+    package. `via` names the service that wrote the record.
     """
 
     v: Annotated[int, msgspec.Meta(extra_json_schema={"const": VERSION})]
@@ -68,7 +72,9 @@ class Uplink(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     via: str = ""
 
     def item_id(self, index: int) -> str:
-        """Return the message id of item `index`: the record's own id, with `#index` behind it in a package."""
+        """Return the message id of item `index`: the record's own id, with `#index` behind it in a
+        package.
+        """
         return self.id if len(self.items) == 1 else f"{self.id}#{index}"
 
     def is_reliable(self) -> bool:
@@ -77,7 +83,9 @@ class Uplink(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 
 
 class _Ids(msgspec.Struct):
-    """The ids of an `uplink` record, with the patterns that `Uplink` only names: says which of them does not match."""
+    """The ids of an `uplink` record, with the patterns that `Uplink` only names: says which of them
+    does not match.
+    """
 
     room: RoomId
     id: ItemId
@@ -108,8 +116,9 @@ def encode_uplink(record: Uplink) -> bytes:
 def decode_uplink(key: bytes | None, value: bytes | None) -> Uplink:
     """Return what an `uplink` record says.
 
-    Every foreign producer's bytes pass here, so after it: ids match their patterns, bodies are JSON objects in UTF-8 without
-    line breaks that nest at most `MAX_DEPTH` levels, and the key is the room.
+    Every foreign producer's bytes pass here, so after it: ids match their patterns, bodies are JSON
+    objects in UTF-8 without line breaks that nest at most `MAX_DEPTH` levels, and the key is the
+    room.
     """
     if value is None:
         raise BadRecordError(BadRecord.UNDECODABLE, "no value")
@@ -131,7 +140,9 @@ def decode_uplink(key: bytes | None, value: bytes | None) -> Uplink:
 
 
 def _check_fit(record: Uplink, key: bytes | None, value: bytes) -> None:
-    """Check what the decoder leaves open: the version, the ids, the key, that bodies are objects."""
+    """Check what the decoder leaves open: the version, the ids, the key, that bodies are
+    objects.
+    """
     if record.v != VERSION:
         raise foreign_version(record.v)
     if not _are_ids(f"{record.room} {record.id} {record.user} {record.package}"):
@@ -153,7 +164,9 @@ def _bad_ids(value: bytes) -> BadRecordError:
 
 
 def _check_text(value: bytes) -> None:
-    """Check what the parser does not where it skips a body (Raw): UTF-8, and lone surrogates, which viewers' parsers refuse."""
+    """Check what the parser does not where it skips a body (Raw): UTF-8, and lone surrogates, which
+    viewers' parsers refuse.
+    """
     value.decode()
     if _BACKSLASH in value and (b"\\ud" in value or b"\\uD" in value):
         msgspec.json.decode(value)
@@ -178,5 +191,7 @@ class DeadLetter(msgspec.Struct, frozen=True):
 
 
 def schemas() -> dict[str, Any]:
-    """Return the JSON Schema of the public `uplink` record; docs/schemas/uplink.json is made from it."""
+    """Return the JSON Schema of the public `uplink` record; docs/schemas/uplink.json is made from
+    it.
+    """
     return msgspec.json.schema(Uplink)

@@ -1,4 +1,7 @@
-"""What is said to KEDA: raw demand, and nothing rather than something wrong. A real gRPC server, a real client."""
+"""What is said to KEDA: raw demand, and nothing rather than something wrong.
+
+A real gRPC server, a real client.
+"""
 
 import asyncio
 import time

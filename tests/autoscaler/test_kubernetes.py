@@ -1,4 +1,6 @@
-"""What the Kubernetes driver decides by itself: who would go first, what an error is, where a node is. More: `make kube`."""
+"""What the Kubernetes driver decides by itself: who would go first, what an error is, where a node
+is. More: `make kube`.
+"""
 
 from typing import Any
 

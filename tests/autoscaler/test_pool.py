@@ -1,4 +1,7 @@
-"""What the pool does with decisions: the order of a scale-in, sheds, pauses. The driver here keeps names and starts nothing."""
+"""What the pool does with decisions: the order of a scale-in, sheds, pauses.
+
+The driver here keeps names and starts nothing.
+"""
 
 from typing import Any
 

@@ -1,4 +1,6 @@
-"""The pool in simulation: what the issue of a pool is worth, with the code that runs and fixed seeds."""
+"""The pool in simulation: what the issue of a pool is worth, with the code that runs and fixed
+seeds.
+"""
 
 from itertools import pairwise
 from pathlib import Path

@@ -1,7 +1,9 @@
-"""`python -m tests.bench [GROUP]`: runs the benchmarks and prints one line a figure, `figure NAME VALUE UNIT`.
+"""`python -m tests.bench [GROUP]`: runs the benchmarks and prints one line a figure, `figure NAME
+VALUE UNIT`.
 
-A group is a module beside this one with `async def measure() -> AsyncIterator[Figure]`. Figures are mostly ratios against a
-baseline of the same run: an absolute time on a shared machine proves nothing.
+A group is a module beside this one with `async def measure() -> AsyncIterator[Figure]`. Figures are
+mostly ratios against a baseline of the same run: an absolute time on a shared machine proves
+nothing.
 """
 
 import argparse

@@ -1,10 +1,12 @@
 """The baseline of the broadcaster: decode, number, encode and deflate, and nothing else.
 
-Takes the values of uplink records as they lie in memory, cut where the broadcaster cut its batches, and makes BATCH records of
-them with what no broadcaster can do without: JSON decoded by the public schema (ids match their patterns), a number and a line
-each, a header, zlib and a directory entry for each room. Not in it: Kafka's client at both ends, what the schema cannot say
-(UTF-8 within bodies, keys, line breaks), duplicates, packages, reliable kinds, likes, thinning, cards, snapshots, the balance,
-who rules, metrics. Each room's part is the broadcaster's own to the byte (`test_barebatches`).
+Takes the values of uplink records as they lie in memory, cut where the broadcaster cut its batches,
+and makes BATCH records of them with what no broadcaster can do without: JSON decoded by the public
+schema (ids match their patterns), a number and a line each, a header, zlib and a directory entry
+for each room. Not in it: Kafka's client at both ends, what the schema cannot say (UTF-8 within
+bodies, keys, line breaks), duplicates, packages, reliable kinds, likes, thinning, cards, snapshots,
+the balance, who rules, metrics. Each room's part is the broadcaster's own to the byte
+(`test_barebatches`).
 """
 
 import struct

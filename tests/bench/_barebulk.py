@@ -1,9 +1,11 @@
-"""The baseline of bulk items: read, check against the schema, encode, produce, wait for the acks, answer.
+"""The baseline of bulk items: read, check against the schema, encode, produce, wait for the acks,
+answer.
 
-What no ingress can do without for a request of gifts: one aiohttp handler, one decoder for the whole body with the schema's
-bounds in it, one `uplink` record each, the room's partition, an idempotent producer with the brokers' acks. Not in it: tokens,
-roles, other kinds, the state of rooms, mutes, refusals of single items, metrics.
-`python -m tests.bench._barebulk BOOTSTRAP TOPIC PARTITIONS` says its port.
+What no ingress can do without for a request of gifts: one aiohttp handler, one decoder for the
+whole body with the schema's bounds in it, one `uplink` record each, the room's partition, an
+idempotent producer with the brokers' acks. Not in it: tokens, roles, other kinds, the state of
+rooms, mutes, refusals of single items, metrics. `python -m tests.bench._barebulk BOOTSTRAP TOPIC
+PARTITIONS` says its port.
 """
 
 import asyncio

@@ -1,4 +1,5 @@
-"""The baselines of ingress and entry: aiohttp alone, JSON in and JSON out; an entry that is always the same.
+"""The baselines of ingress and entry: aiohttp alone, JSON in and JSON out; an entry that is always
+the same.
 
 `python -m tests.bench._barehttp` says its port.
 """

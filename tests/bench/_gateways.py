@@ -1,6 +1,8 @@
-"""Gateways that only report: `python -m tests.bench._gateways BOOTSTRAP TOPIC COUNT`, each once a second, until it is killed.
+"""Gateways that only report: `python -m tests.bench._gateways BOOTSTRAP TOPIC COUNT`, each once a
+second, until it is killed.
 
-A process of its own: where the process that measures also reported, reports came late whenever it was busy with requests.
+A process of its own: where the process that measures also reported, reports came late whenever it
+was busy with requests.
 """
 
 import asyncio
@@ -39,7 +41,10 @@ def reports(count: int) -> list[LoadReport]:
 
 
 async def main(bootstrap: str, topic: str, count: int) -> None:
-    """Report for ever, evenly. One that gets no ack ends this process: nobody would hear of these gateways any more."""
+    """Report for ever, evenly.
+
+    One that gets no ack ends this process: nobody would hear of these gateways any more.
+    """
     records = [(report.gateway.encode(), encode_json(report)) for report in reports(count)]
     groups = [records[start : start + AT_ONCE] for start in range(0, count, AT_ONCE)]
     began, number = time.monotonic(), 0

@@ -1,4 +1,6 @@
-"""The processor time of an HTTP server for many requests, and bare aiohttp servers to compare with."""
+"""The processor time of an HTTP server for many requests, and bare aiohttp servers to compare
+with.
+"""
 
 import asyncio
 import sys
@@ -14,7 +16,9 @@ CONNECTIONS = 64
 
 @asynccontextmanager
 async def bare(module: str = "_barehttp", *arguments: str) -> AsyncIterator[tuple[int, psutil.Process]]:
-    """Run a bare server, a module beside this one, while the block runs; gives its port and process."""
+    """Run a bare server, a module beside this one, while the block runs; gives its port and
+    process.
+    """
     process = await asyncio.create_subprocess_exec(sys.executable, "-m", f"tests.bench.{module}", *arguments, stdout=PIPE)
     try:
         assert process.stdout is not None
@@ -33,7 +37,9 @@ async def cpu_s(process: psutil.Process, port: int, requests: Sequence[bytes], c
 
 
 def used_s(process: psutil.Process) -> float:
-    """Return the processor time of a process, all its threads together: in nanoseconds where there is a clock of it."""
+    """Return the processor time of a process, all its threads together: in nanoseconds where there
+    is a clock of it.
+    """
     try:
         return time.clock_gettime(~process.pid << 3 | 2)  # what clock_getcpuclockid(3) would return, of Linux
     except (AttributeError, OSError):

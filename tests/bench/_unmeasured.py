@@ -1,4 +1,7 @@
-"""Runs a service that measures nothing: `python -m tests.bench._unmeasured ingress`. What metrics cost is the difference."""
+"""Runs a service that measures nothing: `python -m tests.bench._unmeasured ingress`.
+
+What metrics cost is the difference.
+"""
 
 import runpy
 import sys

@@ -1,9 +1,10 @@
 """The owner of a partition: what an interaction costs it, bytes on the queue, time of a take-over.
 
-All with the real process and the real Kafka. The uplink is filled with real danmaku while the broadcaster is down; then it
-drains it as fast as it can, alone. Its processor time holds everything from Kafka to Kafka. Beside it, in each round, a bare
-loop in this process over the same records, cut into batches at the same places (`_barebatches`), so that both meet the same
-machine. Snapshots wait until nothing is left to take, so they are in the take-over's figure alone.
+All with the real process and the real Kafka. The uplink is filled with real danmaku while the
+broadcaster is down; then it drains it as fast as it can, alone. Its processor time holds everything
+from Kafka to Kafka. Beside it, in each round, a bare loop in this process over the same records,
+cut into batches at the same places (`_barebatches`), so that both meet the same machine. Snapshots
+wait until nothing is left to take, so they are in the take-over's figure alone.
 """
 
 import asyncio
@@ -78,7 +79,9 @@ def _system(bootstrap: str, **settings: str) -> System:
 
 
 async def _fill(system: System, count: int, rooms: int, *, rate_per_s: float = 0.0) -> list[bytes]:
-    """Write real danmaku into the uplink, of so many rooms in turn; `rate_per_s` 0: as fast as it goes. Return their values."""
+    """Write real danmaku into the uplink, of so many rooms in turn; `rate_per_s` 0: as fast as it
+    goes. Return their values.
+    """
     lines = danmaku.read_file(FILE).lines
     producer = AIOKafkaProducer(bootstrap_servers=system.kafka_bootstrap, linger_ms=5, max_batch_size=500_000)
     await producer.start()
@@ -111,7 +114,9 @@ async def _until(service: Service, metric: str, at_least: float) -> float:
 
 
 async def _drains(bootstrap: str, rooms: int) -> list[tuple[float, float]]:
-    """Return processor seconds for each interaction, of the broadcaster and of the bare loop, in each round."""
+    """Return processor seconds for each interaction, of the broadcaster and of the bare loop, in
+    each round.
+    """
     costs = []
     bare = BareBatches(1)
     system = System(
@@ -134,7 +139,9 @@ async def _drains(bootstrap: str, rooms: int) -> list[tuple[float, float]]:
 
 
 class _Drained(NamedTuple):
-    """What an interaction cost, and the places in this round's values between which batches were cut while it was measured."""
+    """What an interaction cost, and the places in this round's values between which batches were
+    cut while it was measured.
+    """
 
     cost_s: float
     batches: list[int]
@@ -143,7 +150,8 @@ class _Drained(NamedTuple):
 async def _drain(system: System, first: int, values: list[bytes]) -> _Drained:
     """Start the owner and watch the queue; the uplink has these values from offset `first` on.
 
-    Where it is by then, and what it has used, are looked at whenever batches come: asking it would cost it something.
+    Where it is by then, and what it has used, are looked at whenever batches come: asking it would
+    cost it something.
     """
     [owner] = system.broadcasters
     tp = TopicPartition(f"{system.prefix}{BROADCAST.name}", 0)
@@ -170,7 +178,9 @@ async def _drain(system: System, first: int, values: list[bytes]) -> _Drained:
 
 
 def _loop(bare: BareBatches, values: list[bytes], batches: list[int]) -> float:
-    """Return the processor seconds of the bare loop for each of these, cut into batches at the same places."""
+    """Return the processor seconds of the bare loop for each of these, cut into batches at the same
+    places.
+    """
     now_ms = time.time_ns() // 10**6
     began = time.thread_time()
     for number, (start, stop) in enumerate(itertools.pairwise(batches)):
@@ -179,7 +189,9 @@ def _loop(bare: BareBatches, values: list[bytes], batches: list[int]) -> float:
 
 
 async def _packing(bootstrap: str) -> tuple[float, float]:
-    """Return bytes per message in BATCH records and as JSON lines, in a room with `RATE_PER_S` messages a second."""
+    """Return bytes per message in BATCH records and as JSON lines, in a room with `RATE_PER_S`
+    messages a second.
+    """
     async with _system(bootstrap) as system:
         await _fill(system, int(RATE_PER_S * PACKING_S), 1, rate_per_s=RATE_PER_S)
         await _until(system.broadcasters[0], TAKEN, RATE_PER_S * PACKING_S)
@@ -197,7 +209,9 @@ async def _packing(bootstrap: str) -> tuple[float, float]:
 
 
 async def _takeovers(bootstrap: str) -> tuple[list[float], list[float]]:
-    """Return the times from an assignment to the first number, by owners that were not there before; and of reading alone."""
+    """Return the times from an assignment to the first number, by owners that were not there
+    before; and of reading alone.
+    """
     takeovers, reads = [], []
     async with _system(bootstrap, SNAPSHOT_INTERVAL_S="3") as system:
         owner = system.broadcasters[0]
@@ -218,7 +232,9 @@ async def _takeovers(bootstrap: str) -> tuple[list[float], list[float]]:
 
 
 async def _read_s(bootstrap: str, name: str) -> float:
-    """Return how long a client takes that starts and reads what the next owner will: from the newest snapshot to the end."""
+    """Return how long a client takes that starts and reads what the next owner will: from the
+    newest snapshot to the end.
+    """
     newest = NO_OFFSET
     for record in await read_all(bootstrap, name, [0]):
         batch = decode_broadcast(record.value)

@@ -1,7 +1,9 @@
-"""The whole path: delay in a quiet room against one bare Kafka hop, and a crowd at an edge against bare writes.
+"""The whole path: delay in a quiet room against one bare Kafka hop, and a crowd at an edge against
+bare writes.
 
-The delay is from the 202 as its sender reads it to the viewer's receipt, both in this process; the hop is one record through a
-plain topic of the same broker, from `send` to a plain consumer's receipt. Both alternate, so both meet the same machine.
+The delay is from the 202 as its sender reads it to the viewer's receipt, both in this process; the
+hop is one record through a plain topic of the same broker, from `send` to a plain consumer's
+receipt. Both alternate, so both meet the same machine.
 """
 
 import asyncio
@@ -150,7 +152,10 @@ async def _crowded(system: System) -> _Crowded:
 
 
 async def _bare_writes(count: int, size: int) -> list[float]:
-    """Return the processor time of one write to each of so many TCP connections, in rounds. What comes is read in between."""
+    """Return the processor time of one write to each of so many TCP connections, in rounds.
+
+    What comes is read in between.
+    """
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     costs = []

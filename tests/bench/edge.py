@@ -1,7 +1,9 @@
-"""The gateway against what its work costs at least: a bare loop of writes, the same in C, and aiohttp.
+"""The gateway against what its work costs at least: a bare loop of writes, the same in C, and
+aiohttp.
 
-Each pair is measured in alternating rounds in one process, in CPU time (of the kernel's part too); figures are medians of 9
-ratios, with the spread. The viewers are a process of their own (tests/bench/sink.py).
+Each pair is measured in alternating rounds in one process, in CPU time (of the kernel's part too);
+figures are medians of 9 ratios, with the spread. The viewers are a process of their own
+(tests/bench/sink.py).
 """
 
 import asyncio
@@ -77,7 +79,9 @@ class Rig:
 
     @asynccontextmanager
     async def viewers(self, count: int, *, bare: bool = False, joining: bool = True) -> AsyncIterator[None]:
-        """So many viewers, in the room or in none, or on bare aiohttp connections, while the block runs."""
+        """So many viewers, in the room or in none, or on bare aiohttp connections, while the block
+        runs.
+        """
         room = [ROOM] if joining else []
         arguments = (str(self.bare_port), str(count), "/") if bare else (str(self.port), str(count), self.path(), *room)
         process = await asyncio.create_subprocess_exec(
@@ -183,7 +187,10 @@ Way = Callable[[], Awaitable[float]]
 
 
 async def compared(ours: Way, *others: Way) -> list[tuple[float, str]]:
-    """Return, for each other way, the median ratio of our cost to it and the spread. All are warmed up once."""
+    """Return, for each other way, the median ratio of our cost to it and the spread.
+
+    All are warmed up once.
+    """
     rounds: list[list[float]] = []
     ways = [ours, *others]
     for number in range(ROUNDS + 1):
@@ -255,7 +262,9 @@ async def pushes(rig: Rig) -> AsyncIterator[Figure]:
 
 
 async def deliveries(rig: Rig) -> AsyncIterator[Figure]:
-    """A busy room's tick to 2,000 viewers, against aiohttp on the same transports, message by message and batch by batch."""
+    """A busy room's tick to 2,000 viewers, against aiohttp on the same transports, message by
+    message and batch by batch.
+    """
     lines = [line(seq) for seq in range(1, MESSAGES + 1)]
     entry, payload = batch_of(lines)
     tick = decoded((entry, payload))
@@ -313,7 +322,9 @@ def _write(fds: Sequence[int], frame: bytes) -> None:
 
 
 def foreign(rig: Rig) -> list[Figure]:
-    """A batch of rooms that nobody watches here, and a bare look at each of its entries: what a room more costs."""
+    """A batch of rooms that nobody watches here, and a bare look at each of its entries: what a
+    room more costs.
+    """
     many = decoded(*(batch_of([line(1)], f"elsewhere-{number}") for number in range(FOREIGN_ROOMS)))
     hub = rig.gateway.hub
     costs, scans = [], []

@@ -1,9 +1,12 @@
-"""The ingress: danmaku and bulk items for a second of its processor, and what the words cost, each beside a baseline.
+"""The ingress: danmaku and bulk items for a second of its processor, and what the words cost, each
+beside a baseline.
 
-The real process on the real Kafka with everything on: tokens of 1,000 users, 20,000 words, rates, modes, the brokers' ack.
-Beside it, in alternating rounds over as many connections: for danmaku a bare aiohttp handler that reads JSON and answers JSON
-(`_barehttp`), for bulk items a bare one that also checks them against the schema and produces them (`_barebulk`). The words'
-check is compared with the automaton's scan of the same texts as they are: without the normal form, libraries and verdicts.
+The real process on the real Kafka with everything on: tokens of 1,000 users, 20,000 words, rates,
+modes, the brokers' ack. Beside it, in alternating rounds over as many connections: for danmaku a
+bare aiohttp handler that reads JSON and answers JSON (`_barehttp`), for bulk items a bare one that
+also checks them against the schema and produces them (`_barebulk`). The words' check is compared
+with the automaton's scan of the same texts as they are: without the normal form, libraries and
+verdicts.
 """
 
 import asyncio
@@ -97,7 +100,9 @@ def _words() -> list[str]:
 
 
 def _words_us() -> tuple[list[float], list[float]]:
-    """Return the thread's processor time for one danmaku in each round: of the check, and of the bare automaton."""
+    """Return the thread's processor time for one danmaku in each round: of the check, and of the
+    bare automaton.
+    """
     words = _words()
     libraries = WordLibraries({})
     libraries.use_files(WordLibrary(dict.fromkeys(words, WordAction.MASK)))

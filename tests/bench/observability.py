@@ -1,7 +1,9 @@
-"""What seeing it costs: the processor time of an ingress that measures beside one that does not. And what a gateway carries.
+"""What seeing it costs: the processor time of an ingress that measures beside one that does not.
+And what a gateway carries.
 
-The ingress, since its metrics are counted for each interaction; a gateway's for each batch, so for next to nothing. What a
-gateway carries is found by `liveroom loadtest`: viewers in one busy room, 3 runs.
+The ingress, since its metrics are counted for each interaction; a gateway's for each batch, so for
+next to nothing. What a gateway carries is found by `liveroom loadtest`: viewers in one busy room, 3
+runs.
 """
 
 import json

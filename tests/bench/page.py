@@ -1,4 +1,6 @@
-"""The viewer's page in a room with 1,000 messages a second, for five minutes: long frames and memory."""
+"""The viewer's page in a room with 1,000 messages a second, for five minutes: long frames and
+memory.
+"""
 
 from collections.abc import AsyncIterator
 

@@ -1,6 +1,8 @@
-"""The pool, in simulation with the code that runs: how even it fills, what it costs beside hindsight, how long it refuses.
+"""The pool, in simulation with the code that runs: how even it fills, what it costs beside
+hindsight, how long it refuses.
 
-And the entry: answers for a second of the scheduler's processor at 1,000 gateways, beside a bare aiohttp handler.
+And the entry: answers for a second of the scheduler's processor at 1,000 gateways, beside a bare
+aiohttp handler.
 """
 
 import asyncio
@@ -68,9 +70,11 @@ async def measure() -> AsyncIterator[Figure]:
 
 
 async def _entry() -> AsyncIterator[Figure]:
-    """Compare the real scheduler, hearing of 1,000 gateways each second from the real Kafka, with a bare handler.
+    """Compare the real scheduler, hearing of 1,000 gateways each second from the real Kafka, with a
+    bare handler.
 
-    That one gives the same answer every time: no gateway is chosen, nothing signed, nobody verified.
+    That one gives the same answer every time: no gateway is chosen, nothing signed, nobody
+    verified.
     """
     prefix = f"b{secrets.token_hex(4)}."
     async with (
@@ -115,7 +119,9 @@ async def _reporting(bootstrap: str, topic: str) -> AsyncIterator[Process]:
 
 
 def _decide_ms() -> tuple[list[float], list[float]]:
-    """Return the processor time of a tick in each round, and that of the sums alone that it cannot do without."""
+    """Return the processor time of a tick in each round, and that of the sums alone that it cannot
+    do without.
+    """
     seen, rng = reports(GATEWAYS), random.Random(1)
     placement, history, policy = Placement(3.0), History(), Policy(max=2000)
     ticks, sums = [], []

@@ -1,6 +1,8 @@
-"""Viewers for benchmarks: `python -m tests.bench.sink HOST PORT COUNT PATH [ROOM]` opens connections, joins, reads what comes.
+"""Viewers for benchmarks: `python -m tests.bench.sink HOST PORT COUNT PATH [ROOM]` opens
+connections, joins, reads what comes.
 
-Prints `ready` when all are in; ends when its standard input does. A process of its own, so that what it costs is not measured.
+Prints `ready` when all are in; ends when its standard input does. A process of its own, so that
+what it costs is not measured.
 """
 
 import resource

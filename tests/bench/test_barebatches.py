@@ -1,4 +1,6 @@
-"""The broadcaster's baseline does the broadcaster's work: what it leaves out changes nothing that a viewer gets."""
+"""The broadcaster's baseline does the broadcaster's work: what it leaves out changes nothing that a
+viewer gets.
+"""
 
 import itertools
 
@@ -20,7 +22,9 @@ CUTS = (0, 1, 7, 300, 1000)
 
 
 def records(rooms: int) -> list[tuple[bytes, bytes]]:
-    """Return keys and values of real danmaku, of so many rooms in turn; some senders have a level or a role."""
+    """Return keys and values of real danmaku, of so many rooms in turn; some senders have a level
+    or a role.
+    """
     made = []
     for number, line in enumerate(danmaku.read_file(FILE).lines[: CUTS[-1]]):
         room = f"room-{number % rooms}"

@@ -1,8 +1,10 @@
-"""A model of one partition in memory: a log, an uplink, and owners that run the real take-over, lease and rooms on it.
+"""A model of one partition in memory: a log, an uplink, and owners that run the real take-over,
+lease and rooms on it.
 
-Everything that can go wrong between an owner and its log is a choice of the schedule: who moves next, appends that are
-slow, lost, or written twice, owners that die or sleep, retention. The log judges itself record by record as it grows;
-that is the truth which owners and readers are held against.
+Everything that can go wrong between an owner and its log is a choice of the schedule: who moves
+next, appends that are slow, lost, or written twice, owners that die or sleep, retention. The log
+judges itself record by record as it grows; that is the truth which owners and readers are held
+against.
 """
 
 import secrets
@@ -50,7 +52,10 @@ class Write:
 
 
 class Log:
-    """The partition. `valid` and `rulings` are what the rule says of each record, found as it was appended."""
+    """The partition.
+
+    `valid` and `rulings` are what the rule says of each record, found as it was appended.
+    """
 
     def __init__(self) -> None:
         self.values: list[bytes] = []
@@ -80,7 +85,9 @@ class Log:
         return [(offset, self.values[offset]) for offset in range(start, min(stop, self.end, start + at_most))]
 
     def cut(self) -> None:
-        """Let retention take what it may: an hourly claim and snapshot are younger than a day, so never these."""
+        """Let retention take what it may: an hourly claim and snapshot are younger than a day, so
+        never these.
+        """
         if self.newest is not None and self.newest.snapshot_offset != NO_OFFSET:
             self.start = max(self.start, min(self.newest.claim_offset, self.newest.snapshot_offset))
             self.safe_from = self.end
@@ -293,7 +300,9 @@ class World:
 
     # ---- what must hold
     def check(self) -> None:
-        """Hold the valid log against the uplink: all of it once, in order, numbers without holes."""
+        """Hold the valid log against the uplink: all of it once, in order, numbers without
+        holes.
+        """
         expected: dict[str, list[tuple[int, int, str]]] = {room: [] for room in ROOMS}
         rseq = dict.fromkeys(ROOMS, 0)
         likes = dict.fromkeys(ROOMS, 0)

@@ -1,4 +1,6 @@
-"""A broadcaster on the real Kafka, in this process, when its client hangs or its topics lose their heads."""
+"""A broadcaster on the real Kafka, in this process, when its client hangs or its topics lose their
+heads.
+"""
 
 import asyncio
 import secrets

@@ -1,4 +1,6 @@
-"""Owners against each other on one partition, by random schedules: what they leave in the log is exact."""
+"""Owners against each other on one partition, by random schedules: what they leave in the log is
+exact.
+"""
 
 import random
 
@@ -54,7 +56,9 @@ def test_every_uplink_item_is_in_the_valid_log_once_whatever_the_owners_do(block
 
 
 class Partition(RuleBasedStateMachine):
-    """The same, with every choice drawn by Hypothesis, so that a failure shrinks to a short story."""
+    """The same, with every choice drawn by Hypothesis, so that a failure shrinks to a short
+    story.
+    """
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,6 @@
-"""The rooms of a partition: numbers, duplicates, folding, thinning, what lasts, and how large a BATCH may get."""
+"""The rooms of a partition: numbers, duplicates, folding, thinning, what lasts, and how large a
+BATCH may get.
+"""
 
 from collections.abc import Callable, Iterable
 from itertools import count

@@ -1,4 +1,6 @@
-"""Rooms under random use, held against a model after every batch: numbers, delivery, balance; over snapshots and crashes."""
+"""Rooms under random use, held against a model after every batch: numbers, delivery, balance; over
+snapshots and crashes.
+"""
 
 import copy
 from collections import defaultdict
@@ -221,7 +223,10 @@ class Expected:
 
 
 def lasting(rooms: Rooms) -> dict[str, dict[str, Any]]:
-    """What a new owner must know. It has an id's time from its batch, and knows nothing of rooms with notices alone."""
+    """What a new owner must know.
+
+    It has an id's time from its batch, and knows nothing of rooms with notices alone.
+    """
     told: dict[str, dict[str, Any]] = {}
     for name, state in states(rooms).items():
         if not (state.seq or state.likes or state.skipped):
@@ -235,7 +240,10 @@ def lasting(rooms: Rooms) -> dict[str, dict[str, Any]]:
 
 
 class Owner(RuleBasedStateMachine):
-    """An owner and its successors. What was taken and not written when one dies is taken again by the next."""
+    """An owner and its successors.
+
+    What was taken and not written when one dies is taken again by the next.
+    """
 
     def __init__(self) -> None:
         super().__init__()

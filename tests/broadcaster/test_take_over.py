@@ -1,4 +1,6 @@
-"""A take-over, step by step over small logs: which epoch it claims, what it brings back, and what it says is lost."""
+"""A take-over, step by step over small logs: which epoch it claims, what it brings back, and what
+it says is lost.
+"""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -46,7 +48,9 @@ def run(
     step: int = 2,
     rivals: Sequence[bytes] = (),
 ) -> Story:
-    """Drive a take-over by `NEW` of a log whose head was cut at `start`; before each of its claims a rival may write."""
+    """Drive a take-over by `NEW` of a log whose head was cut at `start`; before each of its claims
+    a rival may write.
+    """
     log = list(values)
     coming = list(rivals)
     steps = take_over(start, len(log), NEW, floor)

@@ -1,4 +1,6 @@
-"""What the tests of rooms share: short uplink records, and a BATCH written and read back by a viewer and a new owner."""
+"""What the tests of rooms share: short uplink records, and a BATCH written and read back by a
+viewer and a new owner.
+"""
 
 from typing import Any, NamedTuple
 
@@ -63,7 +65,9 @@ def read(value: bytes) -> Batch:
 
 
 def tick(rooms: Rooms, now_ms: int = T0) -> Tick:
-    """Pack what was taken into a BATCH, and read it; its directory must say what its payloads hold."""
+    """Pack what was taken into a BATCH, and read it; its directory must say what its payloads
+    hold.
+    """
     packed = rooms.pack("0.7", now_ms)
     parts = packed.rooms, packed.notices, packed.cards
     value = encode_batch(1, bytes(16), Anchor(0, 0, 0), 7, now_ms, packed.oldest_ms, *parts, rooms.clock_ms, rooms.balance)

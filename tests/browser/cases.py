@@ -1,7 +1,9 @@
-"""Cases for the viewer's state machine, and what Python's makes of them: `python -m tests.browser.cases` writes the table.
+"""Cases for the viewer's state machine, and what Python's makes of them: `python -m
+tests.browser.cases` writes the table.
 
-A case is a list of calls; what each gives, and the counters at the end, must be the same in Python and JavaScript. The table
-holds hand-made cases, one for each rule, and some that Hypothesis made up.
+A case is a list of calls; what each gives, and the counters at the end, must be the same in Python
+and JavaScript. The table holds hand-made cases, one for each rule, and some that Hypothesis made
+up.
 """
 
 import json

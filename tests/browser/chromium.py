@@ -1,4 +1,7 @@
-"""A real Chromium, without a window, as `tests.prepare` found or brought it. Missing is a failure, not a skip."""
+"""A real Chromium, without a window, as `tests.prepare` found or brought it.
+
+Missing is a failure, not a skip.
+"""
 
 import os
 from collections.abc import AsyncIterator
@@ -30,7 +33,9 @@ async def chromium(*more: str) -> AsyncIterator[Browser]:
 
 @asynccontextmanager
 async def pages(state: PageState | None = None) -> AsyncIterator[str]:
-    """Serve the pages, with no services behind them unless `state` names some; gives their address."""
+    """Serve the pages, with no services behind them unless `state` names some; gives their
+    address.
+    """
     app: web.Application = make_page(state or PageState("k" * 32, ["lobby"]))
     assert FOLDER.is_dir()
     async with serve(app, HOST, 0, shutdown_timeout_s=0.2) as (_, port):

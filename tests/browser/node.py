@@ -1,4 +1,7 @@
-"""The Node.js that Playwright brings and drives the browser with. It needs libatomic, which an empty Debian lacks."""
+"""The Node.js that Playwright brings and drives the browser with.
+
+It needs libatomic, which an empty Debian lacks.
+"""
 
 import sys
 from importlib.util import find_spec

@@ -1,6 +1,8 @@
-"""A room with 1,000 messages a second in the viewer's page: what becomes of its memory and its frames.
+"""A room with 1,000 messages a second in the viewer's page: what becomes of its memory and its
+frames.
 
-Beside it, in the same run and under the same load, a page with nothing on it: this machine's own hitches.
+Beside it, in the same run and under the same load, a page with nothing on it: this machine's own
+hitches.
 """
 
 import asyncio
@@ -51,9 +53,10 @@ NEWEST = "() => [...document.querySelectorAll('#log li')].findLast((line) => lin
 
 
 class Paced(NamedTuple):
-    """Frames and those over 50 ms a second, of the room's page and of an empty one; its heap after garbage collection in MiB,
-    warm and at the end; its lines; how old its newest message was, in seconds, in the median of the first and of the last
-    third; how many messages stood in it or were counted as more, in the end, of how many the room had."""
+    """Frames and those over 50 ms a second, of the room's page and of an empty one; its heap after
+    garbage collection in MiB, warm and at the end; its lines; how old its newest message was, in
+    seconds, in the median of the first and of the last third; how many messages stood in it or were
+    counted as more, in the end, of how many the room had."""
 
     frames_per_s: float
     long_per_s: float

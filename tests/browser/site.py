@@ -47,7 +47,9 @@ async def site(bootstrap: str, *, edges: int = 2, **more: Any) -> AsyncIterator[
 
 
 class Somebody:
-    """A person at a page, with a browser of their own: what they see, and whether the page complained."""
+    """A person at a page, with a browser of their own: what they see, and whether the page
+    complained.
+    """
 
     def __init__(self, page: Page) -> None:
         self.page = page

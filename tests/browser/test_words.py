@@ -1,4 +1,6 @@
-"""What the pages say: both languages have everything, and a person is told why, whatever the refusal."""
+"""What the pages say: both languages have everything, and a person is told why, whatever the
+refusal.
+"""
 
 import re
 

@@ -1,4 +1,6 @@
-"""The dashboards and rules as files: up to date, well formed, and nothing in them that the services do not tell."""
+"""The dashboards and rules as files: up to date, well formed, and nothing in them that the services
+do not tell.
+"""
 
 import json
 import re

@@ -1,4 +1,6 @@
-"""The dashboards and alerts on the real system with a real Prometheus: every panel has data, and faults fire their alerts."""
+"""The dashboards and alerts on the real system with a real Prometheus: every panel has data, and
+faults fire their alerts.
+"""
 
 import asyncio
 import re

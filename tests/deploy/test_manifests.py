@@ -1,4 +1,6 @@
-"""The manifests, as kustomize builds them: what a service is told it understands, and what nobody needs nobody may."""
+"""The manifests, as kustomize builds them: what a service is told it understands, and what nobody
+needs nobody may.
+"""
 
 import importlib.util
 import json

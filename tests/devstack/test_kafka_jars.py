@@ -31,7 +31,9 @@ LOCK = JarLock(
 
 
 class Repository:
-    """A Maven repository: what it serves (a test may spoil it), and how often each jar was asked for."""
+    """A Maven repository: what it serves (a test may spoil it), and how often each jar was asked
+    for.
+    """
 
     def __init__(self) -> None:
         self.content = dict(CONTENT)

@@ -1,4 +1,6 @@
-"""A running system with hosts and viewers: what hosts do over HTTP, and what viewers have on their screens."""
+"""A running system with hosts and viewers: what hosts do over HTTP, and what viewers have on their
+screens.
+"""
 
 import asyncio
 import json

@@ -42,7 +42,9 @@ async def test_a_scheduler_is_killed_and_nobody_notices(kafka_bootstrap: str) ->
 
 
 async def test_two_schedulers_do_not_overbook_the_last_seats(kafka_bootstrap: str) -> None:
-    """Two gateways of 30 seats, two schedulers, 60 viewers at once: each finds its seat, few knock at a full door."""
+    """Two gateways of 30 seats, two schedulers, 60 viewers at once: each finds its seat, few knock
+    at a full door.
+    """
     async with (
         System(
             kafka_bootstrap,

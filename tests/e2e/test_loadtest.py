@@ -16,7 +16,8 @@ pytestmark = [
 ]
 
 
-# A machine that does something else as well must not doubt, nor break anything but what is to break.
+# A machine that does something else as well must not doubt, nor break anything but what is to
+# break.
 CALM = ("--client=1", "--applied=0", "--loop-lag-ms=1e9", "--delay-ms=1e9", "--skipped=1", "--missing=1")
 
 

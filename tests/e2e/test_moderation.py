@@ -1,4 +1,7 @@
-"""What hosts do, and what viewers, ingresses and gateways make of it. On the real system, with two of each."""
+"""What hosts do, and what viewers, ingresses and gateways make of it.
+
+On the real system, with two of each.
+"""
 
 import asyncio
 import json
@@ -88,7 +91,9 @@ async def test_a_ban_is_effective_everywhere_within_1_s_under_load_and_clears_wh
         sent = 0
 
         async def crowd() -> None:
-            """1,000 danmaku a second by many, published in bulk; and the rude one among them, at both ingresses."""
+            """1,000 danmaku a second by many, published in bulk; and the rude one among them, at
+            both ingresses.
+            """
             nonlocal sent
             began = time.monotonic()
             while not ended.is_set():

@@ -1,4 +1,6 @@
-"""Kafka goes away in mid-run: 503 within 3 s, nothing accepted is lost, and the system goes on by itself."""
+"""Kafka goes away in mid-run: 503 within 3 s, nothing accepted is lost, and the system goes on by
+itself.
+"""
 
 import asyncio
 import secrets

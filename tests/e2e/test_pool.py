@@ -1,4 +1,6 @@
-"""The pool on this machine: it grows with the crowd, gives it back without losing a message, and survives its own parts."""
+"""The pool on this machine: it grows with the crowd, gives it back without losing a message, and
+survives its own parts.
+"""
 
 import asyncio
 import os

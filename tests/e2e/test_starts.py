@@ -1,4 +1,6 @@
-"""Starts against a real Kafka that is not there, that knows no such password, that has other topics."""
+"""Starts against a real Kafka that is not there, that knows no such password, that has other
+topics.
+"""
 
 import asyncio
 import json
@@ -69,7 +71,9 @@ def service(module: str, folder: Path, bootstrap: str, more: Mapping[str, str]) 
 
 
 async def ends_with(one: Service, said: str) -> None:
-    """Have a service start; assert that it ends with 1 and one line that says why, and no traceback."""
+    """Have a service start; assert that it ends with 1 and one line that says why, and no
+    traceback.
+    """
     await one.start()
     try:
         code = await asyncio.wait_for(one.ended(), 60)

@@ -1,4 +1,6 @@
-"""Traced interactions, as a collector gets them: one trace from ingress to the gateway's fan-out."""
+"""Traced interactions, as a collector gets them: one trace from ingress to the gateway's
+fan-out.
+"""
 
 import asyncio
 import secrets

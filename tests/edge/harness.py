@@ -1,4 +1,6 @@
-"""A gateway's public port without a queue: tests hand it batches, and speak to it with a client that is not ours."""
+"""A gateway's public port without a queue: tests hand it batches, and speak to it with a client
+that is not ours.
+"""
 
 import asyncio
 import contextlib

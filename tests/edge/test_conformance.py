@@ -1,6 +1,8 @@
-"""The RFC's cases against the running edge, over TCP: the tables of test_receiver, the handshake, and garbage.
+"""The RFC's cases against the running edge, over TCP: the tables of test_receiver, the handshake,
+and garbage.
 
-What the edge says is read by the sans-I/O client of `websockets`, so a wrong frame of ours fails too.
+What the edge says is read by the sans-I/O client of `websockets`, so a wrong frame of ours fails
+too.
 """
 
 import asyncio
@@ -74,7 +76,9 @@ class Raw:
                 await asyncio.sleep(0)
 
     async def read(self, enough: Callable[[], bool], timeout_s: float = 5) -> None:
-        """Read frames until there are enough, nothing comes for so long, or the edge has ended its side."""
+        """Read frames until there are enough, nothing comes for so long, or the edge has ended its
+        side.
+        """
         with contextlib.suppress(TimeoutError, ConnectionError):
             async with asyncio.timeout(timeout_s):
                 while not self.ended and not enough():
@@ -91,7 +95,9 @@ class Raw:
 
 
 def answers(events: Sequence[Event]) -> tuple[list[tuple[int, bytes]], int | None]:
-    """Return the control frames that an edge answers, and the code it closes with (None: it does not; 0: without one)."""
+    """Return the control frames that an edge answers, and the code it closes with (None: it does
+    not; 0: without one).
+    """
     frames: list[tuple[int, bytes]] = []
     for event in events:
         match event:
@@ -347,5 +353,6 @@ async def test_garbage_from_thousands_leaves_nothing_behind_and_disturbs_nobody(
     tracemalloc.stop()
     assert [entry for entry in logs if entry["log_level"] in {"error", "critical"}] == []
     assert (len(edge.gateway.queues), edge.gateway.queues.size) == (0, 0)
-    # 300 bytes each are the pull rights that last 5 minutes; a connection that stayed would be 2.4 KiB more
+    # 300 bytes each are the pull rights that last 5 minutes; a connection that stayed would be 2.4
+    # KiB more
     assert sizes[-1] - sizes[len(sizes) // 2] < GARBAGE / 2 * 1200

@@ -1,4 +1,6 @@
-"""Viewers whose network lets no WebSocket through: the same frames as server-sent events, and requests the other way."""
+"""Viewers whose network lets no WebSocket through: the same frames as server-sent events, and
+requests the other way.
+"""
 
 import asyncio
 import json

@@ -1,4 +1,6 @@
-"""Which offers of `permessage-deflate` are served: what browsers send, RFC 7692's grammar, and `websockets` as judge."""
+"""Which offers of `permessage-deflate` are served: what browsers send, RFC 7692's grammar, and
+`websockets` as judge.
+"""
 
 import pytest
 from hypothesis import example, given

@@ -81,7 +81,9 @@ async def test_a_room_that_may_not_be_joined_is_refused_and_the_connection_lives
 
 @pytest.mark.parametrize("compression", [None, "deflate"])
 async def test_a_part_that_cannot_be_read_is_left_out_of_what_a_viewer_missed(edge: Edge, compression: str | None) -> None:
-    """Who deflates is pushed it unread, so it lies in the ring when one comes for whom it must be inflated."""
+    """Who deflates is pushed it unread, so it lies in the ring when one comes for whom it must be
+    inflated.
+    """
     async with edge.connect() as first, edge.connect(compression=compression) as plain:
         await told(first)
         await ask(first, t="join", room="r")

@@ -1,4 +1,6 @@
-"""No viewer ever gets a frame of a room it has not joined: random joins, leaves, ends of every kind, descriptors used again."""
+"""No viewer ever gets a frame of a room it has not joined: random joins, leaves, ends of every
+kind, descriptors used again.
+"""
 
 import asyncio
 import contextlib
@@ -133,7 +135,9 @@ async def test_nobody_gets_a_frame_of_a_room_it_has_not_joined(edge: Edge) -> No
 
 
 async def test_a_frame_pushed_to_a_connection_that_is_gone_reaches_nobody_else(edge: Edge) -> None:
-    """The peer resets, a batch is pushed before the loop sees it, and another viewer gets the same descriptor."""
+    """The peer resets, a batch is pushed before the loop sees it, and another viewer gets the same
+    descriptor.
+    """
     again = 0
     for turn in range(1, 30):
         first = await come(edge, f"first{turn}")

@@ -1,4 +1,6 @@
-"""Pulls on the real Kafka: what the ring no longer holds is read again from the log, once for all who ask."""
+"""Pulls on the real Kafka: what the ring no longer holds is read again from the log, once for all
+who ask.
+"""
 
 import asyncio
 import time

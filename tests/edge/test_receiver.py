@@ -1,4 +1,6 @@
-"""What comes from viewers: RFC 6455 and RFC 7692 case by case, in any chunks, and `websockets` as judge of random bytes."""
+"""What comes from viewers: RFC 6455 and RFC 7692 case by case, in any chunks, and `websockets` as
+judge of random bytes.
+"""
 
 import logging
 import tracemalloc
@@ -29,7 +31,10 @@ MAX_HEAD = 14
 
 
 def frame(opcode: int, payload: bytes = b"", *, flags: int = FIN, key: bytes | None = KEY, size_in: int | None = None) -> bytes:
-    """Return a client's frame, written byte by byte from RFC 6455, 5.2. `size_in`: bytes of a length that is not minimal."""
+    """Return a client's frame, written byte by byte from RFC 6455, 5.2.
+
+    `size_in`: bytes of a length that is not minimal.
+    """
     size = len(payload)
     if size_in is None:
         size_in = 0 if size <= 125 else 2 if size < 65536 else 8
@@ -433,7 +438,9 @@ class Watch(Extension):
 
 
 class Judge:
-    """The sans-I/O server of `websockets`, and what makes of its frames what its connection does: messages of UTF-8."""
+    """The sans-I/O server of `websockets`, and what makes of its frames what its connection does:
+    messages of UTF-8.
+    """
 
     def __init__(self, *, deflates: bool) -> None:
         self.protocol = ServerProtocol(state=State.OPEN, max_size=LIMIT, logger=QUIET)
@@ -502,11 +509,15 @@ def compare(stream: bytes, ours_in: Sequence[int], theirs_in: Sequence[int], *, 
     """Read a stream both ways and compare: what was said, in order, and the fault's code.
 
     Where we differ on purpose:
-    - a binary message is refused (1003), at its header; a close within a fragmented message is a close (see `Judge`);
+    - a binary message is refused (1003), at its header; a close within a fragmented message is a
+      close (see `Judge`);
     - more than 64 fragments are refused: no stream here has as many;
-    - a header that is wrong is refused before its payload has come: the judge is fed zeros in its place;
-    - control frames are not weighed against what is left of a fragmented message, and too long ones are 1002, not 1009;
-    - fragments of a deflated message are inflated once all are there, so what is wrong with them is found later.
+    - a header that is wrong is refused before its payload has come: the judge is fed zeros in its
+      place;
+    - control frames are not weighed against what is left of a fragmented message, and too long ones
+      are 1002, not 1009;
+    - fragments of a deflated message are inflated once all are there, so what is wrong with them is
+      found later.
     """
     receiver, judge = Receiver(deflates=deflates), Judge(deflates=deflates)
     said = read(receiver, in_chunks(stream, ours_in))
@@ -543,7 +554,9 @@ def compare(stream: bytes, ours_in: Sequence[int], theirs_in: Sequence[int], *, 
 
 @st.composite
 def mutations(draw: st.DrawFn, *, deflates: bool) -> bytes:
-    """Return a valid stream with a few bytes changed, put in or taken out, or frames in another order."""
+    """Return a valid stream with a few bytes changed, put in or taken out, or frames in another
+    order.
+    """
     frames = draw(streams(deflates=deflates)).frames
     if draw(st.booleans()):
         frames = draw(st.permutations(frames))

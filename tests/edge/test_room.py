@@ -1,4 +1,6 @@
-"""One room on a gateway: what its ring holds, what a viewer who joins is given, and what a `clear` takes out."""
+"""One room on a gateway: what its ring holds, what a viewer who joins is given, and what a `clear`
+takes out.
+"""
 
 from typing import Any
 

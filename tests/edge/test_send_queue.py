@@ -1,4 +1,7 @@
-"""Viewers who take too little: what they get, when they are ended, what is left of them. Over real sockets."""
+"""Viewers who take too little: what they get, when they are ended, what is left of them.
+
+Over real sockets.
+"""
 
 import asyncio
 import json

@@ -1,4 +1,7 @@
-"""The gateway with TLS: the same protocol, by way of the transport. On uvloop and on asyncio's own loop."""
+"""The gateway with TLS: the same protocol, by way of the transport.
+
+On uvloop and on asyncio's own loop.
+"""
 
 import asyncio
 import socket

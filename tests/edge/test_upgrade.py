@@ -1,4 +1,6 @@
-"""Who is let in to a gateway and who is refused, spoken to by a client that is not ours (`websockets`)."""
+"""Who is let in to a gateway and who is refused, spoken to by a client that is not ours
+(`websockets`).
+"""
 
 import json
 from typing import Any

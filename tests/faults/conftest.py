@@ -1,4 +1,6 @@
-"""Rounds: every fault test runs as often as `LIVEROOM_FAULT_ROUNDS` says, each time with a timing drawn from its own seed."""
+"""Rounds: every fault test runs as often as `LIVEROOM_FAULT_ROUNDS` says, each time with a timing
+drawn from its own seed.
+"""
 
 import os
 import random

@@ -1,4 +1,6 @@
-"""Reads the whole log by the validity rule and says whether the queue is exact: each accepted item once, in order, numbered."""
+"""Reads the whole log by the validity rule and says whether the queue is exact: each accepted item
+once, in order, numbered.
+"""
 
 import asyncio
 import bisect
@@ -22,7 +24,9 @@ SILENT_MS = 1000  # under load a partition has a batch ten times a second
 
 
 class Reign(NamedTuple):
-    """One owner's rule of a partition, by the times its records name; `batch_ms` 0: it never wrote a batch."""
+    """One owner's rule of a partition, by the times its records name; `batch_ms` 0: it never wrote
+    a batch.
+    """
 
     partition: int
     instance: str
@@ -31,7 +35,10 @@ class Reign(NamedTuple):
 
 
 class Exact(NamedTuple):
-    """What a log came to. `reigns` in their order in each partition; `batches_ms`: when each wrote its batches."""
+    """What a log came to.
+
+    `reigns` in their order in each partition; `batches_ms`: when each wrote its batches.
+    """
 
     items: int
     void: int
@@ -40,14 +47,18 @@ class Exact(NamedTuple):
     batches_ms: list[list[int]]
 
     def hits(self, partition: int, victim: str, at_ms: float) -> bool:
-        """Say whether what befell `victim` then held up a partition: it ruled it, or nobody did since the fault before."""
+        """Say whether what befell `victim` then held up a partition: it ruled it, or nobody did
+        since the fault before.
+        """
         rulers = [reign.instance for reign in self.reigns if reign.partition == partition and reign.claim_ms <= at_ms]
         batches = self.batches_ms[partition]
         newest = bisect.bisect_right(batches, at_ms)
         return victim in rulers[-1:] or newest == 0 or batches[newest - 1] < at_ms - SILENT_MS
 
     def take_overs(self, victim: str, at_ms: int) -> list[float]:
-        """Return how long after `at_ms` each partition that `victim` ruled then had its next batch, in seconds."""
+        """Return how long after `at_ms` each partition that `victim` ruled then had its next batch,
+        in seconds.
+        """
         pairs = zip(self.reigns, self.reigns[1:], strict=False)
         return [
             (after.batch_ms - at_ms) / 1000
@@ -57,7 +68,9 @@ class Exact(NamedTuple):
 
 
 async def judge_log(bootstrap: str, prefix: str, partitions: int, settle_s: float = 20.0) -> Exact:
-    """Read `uplink` and `broadcast` to their ends; assert that they agree, at the latest after `settle_s`."""
+    """Read `uplink` and `broadcast` to their ends; assert that they agree, at the latest after
+    `settle_s`.
+    """
     end = time.monotonic() + settle_s
     while True:
         try:
@@ -77,7 +90,9 @@ async def _judge(bootstrap: str, prefix: str, partitions: int) -> Exact:
 
 
 class _Wanted:
-    """What the uplink holds, so what the queue must hold: (message id, reliable?) by room, in order."""
+    """What the uplink holds, so what the queue must hold: (message id, reliable?) by room, in
+    order.
+    """
 
     def __init__(self, records: Sequence[ConsumerRecord], partitions: int) -> None:
         self.messages: dict[str, list[tuple[str, bool]]] = defaultdict(list)
@@ -104,7 +119,9 @@ class _Wanted:
 
 
 class _Found:
-    """What the valid batches hold, read as a viewer reads: numbers seen before are passed over, and must be the same."""
+    """What the valid batches hold, read as a viewer reads: numbers seen before are passed over, and
+    must be the same.
+    """
 
     def __init__(self) -> None:
         self.messages: dict[str, list[tuple[str, bool]]] = defaultdict(list)

@@ -1,4 +1,6 @@
-"""A running system under load, for something to go wrong in: gifts through the ingress, danmaku into the uplink, viewers."""
+"""A running system under load, for something to go wrong in: gifts through the ingress, danmaku
+into the uplink, viewers.
+"""
 
 import asyncio
 import secrets
@@ -33,11 +35,12 @@ GIVERS = 4
 
 
 class Fault(NamedTuple):
-    """Something that gifts may wait for longer than `BUDGET_S`, and which gifts: those under way between its two times.
+    """Something that gifts may wait for longer than `BUDGET_S`, and which gifts: those under way
+    between its two times.
 
-    `viewers`: it holds up these alone. `victim`: it holds up the partitions that this broadcaster rules, and those that were
-    held up already. Gifts have until `within_s` after `over_at`. One process that dies, or one of three brokers, is no such
-    fault: all gifts arrive in time.
+    `viewers`: it holds up these alone. `victim`: it holds up the partitions that this broadcaster
+    rules, and those that were held up already. Gifts have until `within_s` after `over_at`. One
+    process that dies, or one of three brokers, is no such fault: all gifts arrive in time.
     """
 
     began_at: float
@@ -73,7 +76,8 @@ class Wait(NamedTuple):
 
 @dataclass
 class Show:
-    """A system under load, and what became of its gifts: every viewer that sees one must see it in time (`waits`).
+    """A system under load, and what became of its gifts: every viewer that sees one must see it in
+    time (`waits`).
 
     A viewer that was away is owed what it missed from its return on.
     """
@@ -114,7 +118,9 @@ class Show:
         return frozenset(found | {f"crowd-{link.index}" for link in links if urlsplit(link.url).port == edge.port})
 
     def befalls(self, broadcaster: Service) -> None:
-        """Note that a broadcaster is killed or paused now, and that it may be before the one before is made good."""
+        """Note that a broadcaster is killed or paused now, and that it may be before the one before
+        is made good.
+        """
         now = time.monotonic()
         self.faults.append(Fault(now, now, victim=broadcaster.name))
 
@@ -194,7 +200,9 @@ class Show:
             await asyncio.sleep(0.05)
 
     async def write(self, value: bytes | None, room: str, partition: int | None = None) -> None:
-        """Write any bytes into the uplink, as a service with credentials of its own can; also into a wrong partition."""
+        """Write any bytes into the uplink, as a service with credentials of its own can; also into
+        a wrong partition.
+        """
         await self.producer.send(f"{self.system.prefix}{UPLINK.name}", value, key=room.encode(), partition=partition)
 
     async def finish(self) -> Exact:
@@ -224,7 +232,8 @@ async def show(
     settings: Mapping[str, str] | None = None,
     on_effect: Callable[[str, Effect], None] = lambda *_: None,
 ) -> AsyncIterator[Show]:
-    """Run a system under load while the block runs. Its end stops the load and judges what came of it.
+    """Run a system under load while the block runs. Its end stops the load and judges what came of
+    it.
 
     `crowd`: so many viewers more, whose effects `on_effect` gets too.
     """

@@ -1,4 +1,6 @@
-"""Broadcasters that die, pause, come and go: gifts are seen once, in order, in time; the log is exact."""
+"""Broadcasters that die, pause, come and go: gifts are seen once, in order, in time; the log is
+exact.
+"""
 
 import asyncio
 import signal

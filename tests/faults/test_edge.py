@@ -1,4 +1,6 @@
-"""Gateways that die, drain, pause, lose connections: every viewer has every reliable message once, and is back soon."""
+"""Gateways that die, drain, pause, lose connections: every viewer has every reliable message once,
+and is back soon.
+"""
 
 import asyncio
 import bisect
@@ -107,7 +109,9 @@ async def test_a_gateway_that_is_paused_goes_on_where_it_was(kafka_bootstrap: st
 
 
 def reset(link: Link) -> None:
-    """End a connection as a cut cable or a restarted router does: no goodbye, what is on its way is lost."""
+    """End a connection as a cut cable or a restarted router does: no goodbye, what is on its way is
+    lost.
+    """
     if link.transport is not None:
         raw = link.transport.get_extra_info("socket")
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -210,7 +214,9 @@ async def slow_viewers(running: Show, room: str, count: int) -> list[asyncio.Tas
 
 
 async def test_slow_viewers_are_ended_and_hold_up_nobody(kafka_bootstrap: str) -> None:
-    """A tenth of a busy room's viewers reads nothing, or a byte a second; windows with and without them in turn."""
+    """A tenth of a busy room's viewers reads nothing, or a byte a second; windows with and without
+    them in turn.
+    """
     delays: list[tuple[float, float]] = []
     since: list[float] = []
 

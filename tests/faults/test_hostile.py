@@ -1,4 +1,6 @@
-"""Bodies nested as deep as can be, a room whose history is damaged, records of other partitions: nothing ends."""
+"""Bodies nested as deep as can be, a room whose history is damaged, records of other partitions:
+nothing ends.
+"""
 
 import asyncio
 import json
@@ -62,7 +64,9 @@ class Attacker:
         self._free = asyncio.Semaphore(20)
 
     async def attack(self) -> None:
-        """Send every depth in every shape as a viewer does; some by all paths, and in bulk as a service does."""
+        """Send every depth in every shape as a viewer does; some by all paths, and in bulk as a
+        service does.
+        """
         for shape in SHAPES:
             await asyncio.gather(*(self._send("custom", shape, depth) for depth in DEPTHS))
             for path in ("danmaku", "gifts", "likes", "packages"):
@@ -99,7 +103,9 @@ class Attacker:
 
 
 def records() -> Iterator[tuple[str, str, int]]:
-    """Give (room, record, depth of its data) as a service with credentials of its own could write them into the uplink."""
+    """Give (room, record, depth of its data) as a service with credentials of its own could write
+    them into the uplink.
+    """
     for kind in Kind:
         for shape in SHAPES:
             for depth in DEPTHS if kind is Kind.CUSTOM else SOME_DEPTHS:
@@ -136,7 +142,9 @@ async def pulled(running: Show, http: aiohttp.ClientSession) -> set[str]:
 
 
 async def clear(running: Show, http: aiohttp.ClientSession) -> None:
-    """Delete a message that is not there: the owner compares it with all that it holds of the room."""
+    """Delete a message that is not there: the owner compares it with all that it holds of the
+    room.
+    """
     url = f"{running.system.ingress_url}/v1/rooms/{ROOM}/clears"
     head = {"Authorization": f"Bearer {running.system.token('host', Role.STREAMER)}"}
     async with http.post(url, json={"message": "nobody-s"}, headers=head) as answer:

@@ -1,4 +1,6 @@
-"""The judge of gifts is judged: it finds what comes late, at any viewer, in any fault, and excuses what could not come."""
+"""The judge of gifts is judged: it finds what comes late, at any viewer, in any fault, and excuses
+what could not come.
+"""
 
 import time
 from typing import Any
@@ -18,7 +20,9 @@ ALL = frozenset({"one", "two"})
 
 
 def log(*reigns: Reign, silent_ms: tuple[float, float] = (0, 0)) -> Exact:
-    """Return a log with a batch of each partition every 100 ms of the last 200 s, but for the room's in `silent_ms`."""
+    """Return a log with a batch of each partition every 100 ms of the last 200 s, but for the
+    room's in `silent_ms`.
+    """
     now = time.time() * 1000
     times = [int(now - 200_000 + 100 * number) for number in range(4000)]
     batches = [

@@ -1,4 +1,6 @@
-"""An ingress for a test: its app in this process with a log that only looks like one, or the real process."""
+"""An ingress for a test: its app in this process with a log that only looks like one, or the real
+process.
+"""
 
 import asyncio
 import contextlib
@@ -111,7 +113,10 @@ async def served(**changed: Any) -> AsyncIterator[Served]:
 
 @dataclass
 class Running:
-    """The real process: `python -m ingress`. `log`: its log lines, read to the end only when it has ended."""
+    """The real process: `python -m ingress`.
+
+    `log`: its log lines, read to the end only when it has ended.
+    """
 
     process: Process
     port: int

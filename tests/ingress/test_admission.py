@@ -1,4 +1,6 @@
-"""What an interaction passes on its way in, over HTTP: the order, the rates, slow mode, and what the log says."""
+"""What an interaction passes on its way in, over HTTP: the order, the rates, slow mode, and what
+the log says.
+"""
 
 from typing import Any
 

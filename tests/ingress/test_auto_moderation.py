@@ -1,4 +1,6 @@
-"""What the system does by itself about forbidden words: once the last one of so many is there, and in the background."""
+"""What the system does by itself about forbidden words: once the last one of so many is there, and
+in the background.
+"""
 
 import json
 

@@ -40,7 +40,9 @@ def test_every_route_is_in_it_and_every_body_has_an_example() -> None:
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("role", [Role.OPERATOR, Role.SERVICE, Role.VIEWER], ids=lambda role: role.value)
 async def test_no_request_is_answered_with_5xx_or_anything_undocumented(kafka_bootstrap: str, role: Role) -> None:
-    """Schemathesis makes good and bad requests for every operation: none may be answered as the document does not say."""
+    """Schemathesis makes good and bad requests for every operation: none may be answered as the
+    document does not say.
+    """
     program = shutil.which("schemathesis", path=str(Path(sys.executable).parent))
     assert program is not None
     async with System(kafka_bootstrap, prefix=f"o{secrets.token_hex(4)}.", partitions=2, edges=0) as system:

@@ -1,4 +1,6 @@
-"""Rates, slow mode and offences: what is refused, for how long, and that nothing is kept for ever."""
+"""Rates, slow mode and offences: what is refused, for how long, and that nothing is kept for
+ever.
+"""
 
 import pytest
 

@@ -1,4 +1,7 @@
-"""A room's policy, cell by cell: every kind, role and state. On the real system it is in tests/e2e."""
+"""A room's policy, cell by cell: every kind, role and state.
+
+On the real system it is in tests/e2e.
+"""
 
 from typing import Any
 

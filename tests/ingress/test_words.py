@@ -135,7 +135,9 @@ def test_rooms_have_words_of_their_own_beside_those_of_all() -> None:
 
 @pytest.mark.parametrize("word", ["", "*", "!!", "\u200b", "x" * (MAX_WORD_CHARS + 1)])
 def test_a_word_that_cannot_be_searched_is_passed_over_wherever_it_came_from(word: str) -> None:
-    """Rules are read from a topic that others write too: one of them must not make every text of the room fail."""
+    """Rules are read from a topic that others write too: one of them must not make every text of
+    the room fail.
+    """
     libraries = WordLibraries({"r": {word: "refuse", "spam": "mask", "eggs": "nonsense"}})
     assert action(libraries, "r", "spam") is WordAction.MASK
     assert action(libraries, "r", "x * !! eggs") is None

@@ -1,11 +1,14 @@
-"""The control plane's programs and the definitions that the manifests need, made once, before any test.
+"""The control plane's programs and the definitions that the manifests need, made once, before any
+test.
 
-Owns a folder in the user's cache, named by what is in it: programs that Go builds from the module proxy (minutes; 4 GB on disk
-meanwhile, 0.3 GB afterwards), and custom resource definitions. `make kube` calls `python -m tests.kube.build` first, and pytest
-calls `prepare` once it has collected tests that need it, so no test's time-out counts any of this.
+Owns a folder in the user's cache, named by what is in it: programs that Go builds from the module
+proxy (minutes; 4 GB on disk meanwhile, 0.3 GB afterwards), and custom resource definitions. `make
+kube` calls `python -m tests.kube.build` first, and pytest calls `prepare` once it has collected
+tests that need it, so no test's time-out counts any of this.
 
-Prepared once it costs nothing. A second one waits for the first. The folder gets its name when all of it is there, so one that
-is broken off leaves nothing half made, and the next goes on with what Go has fetched and compiled so far.
+Prepared once it costs nothing. A second one waits for the first. The folder gets its name when all
+of it is there, so one that is broken off leaves nothing half made, and the next goes on with what
+Go has fetched and compiled so far.
 """
 
 import asyncio
@@ -67,7 +70,9 @@ def missing(*, is_built: bool) -> str:
 
 
 def prepare(console: Console | None = None) -> Path:
-    """Make what is not there yet, and return the folder: `bin` has the programs, `definitions` the definitions. Blocks."""
+    """Make what is not there yet, and return the folder: `bin` has the programs, `definitions` the
+    definitions. Blocks.
+    """
     cache = cache_dir() / "kube"
     folder = cache / f"{VERSION}-{_digest()}"
     is_built = folder.is_dir()

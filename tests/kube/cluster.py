@@ -1,4 +1,6 @@
-"""A whole system on the control plane, as `deploy/overlays/demo` has it, with the session's Kafka and small limits."""
+"""A whole system on the control plane, as `deploy/overlays/demo` has it, with the session's Kafka
+and small limits.
+"""
 
 import asyncio
 import json
@@ -147,7 +149,9 @@ class Cluster:
             return found
 
     async def leader(self, http: aiohttp.ClientSession) -> str:
-        """The name of the autoscaler that leads, once it is one alone: while they agree nobody does."""
+        """The name of the autoscaler that leads, once it is one alone: while they agree nobody
+        does.
+        """
         async with asyncio.timeout(60):
             while True:
                 leading = list[str]()

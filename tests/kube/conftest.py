@@ -1,4 +1,6 @@
-"""A control plane with nodes, for each test its own: it takes five seconds, and some tests stop it."""
+"""A control plane with nodes, for each test its own: it takes five seconds, and some tests stop
+it.
+"""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -49,6 +51,8 @@ async def nodes(plane: Plane, tmp_path: Path) -> AsyncIterator[Nodes]:
 
 @pytest.fixture(autouse=True)
 def configuration_is_read_in_a_thread(blocking_calls_fail: BlockBuster) -> None:
-    """The driver reads it in a thread that has a loop of its own, as the library wants it; there files may be waited for."""
+    """The driver reads it in a thread that has a loop of its own, as the library wants it; there
+    files may be waited for.
+    """
     for function in blocking_calls_fail.functions.values():
         function.can_block_in("autoscaler/drivers/kubernetes.py", "_connect")

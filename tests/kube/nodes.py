@@ -1,10 +1,11 @@
 """Nodes and their kubelet, without containers: each pod's containers are processes of this machine.
 
-What a manifest says is done as a kubelet does it, as far as these services use it: environment (values, fields, config maps,
-secrets), volumes (as folders: their mount paths in values are replaced), init containers, readiness probes, `preStop` sleeps,
-SIGTERM, grace period, SIGKILL, restarts, the token of the pod's account. A pod with a host port has its node's address, others
-have one of their own; all are of 127.0.0.0/8, so everything can listen and be reached, and of a part of it that nobody else on
-this machine has at the time.
+What a manifest says is done as a kubelet does it, as far as these services use it: environment
+(values, fields, config maps, secrets), volumes (as folders: their mount paths in values are
+replaced), init containers, readiness probes, `preStop` sleeps, SIGTERM, grace period, SIGKILL,
+restarts, the token of the pod's account. A pod with a host port has its node's address, others have
+one of their own; all are of 127.0.0.0/8, so everything can listen and be reached, and of a part of
+it that nobody else on this machine has at the time.
 """
 
 import asyncio
@@ -392,7 +393,9 @@ class Nodes:
 
 
 def _claimed() -> tuple[int, IO[bytes]]:
-    """Return a network that nobody else here has until the file is closed: pods of two would answer for each other."""
+    """Return a network that nobody else here has until the file is closed: pods of two would answer
+    for each other.
+    """
     for number in NETWORKS:
         try:
             file = (Path(tempfile.gettempdir()) / f"liveroom-nodes-{number}.lock").open("ab")

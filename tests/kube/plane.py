@@ -1,7 +1,8 @@
-"""A real Kubernetes control plane on this machine, without containers: etcd, kube-apiserver, controller-manager, scheduler.
+"""A real Kubernetes control plane on this machine, without containers: etcd, kube-apiserver,
+controller-manager, scheduler.
 
-Its programs are those of `tests.kube.build`. Started in seconds, on free ports of 127.0.0.1, all data in a temporary folder.
-Nodes and kubelets are `tests.kube.nodes`.
+Its programs are those of `tests.kube.build`. Started in seconds, on free ports of 127.0.0.1, all
+data in a temporary folder. Nodes and kubelets are `tests.kube.nodes`.
 """
 
 import asyncio
@@ -27,7 +28,8 @@ from devstack.programs import KUBECTL, need
 from liveroom.child_process import spawn_tethered, stop_process
 from liveroom.ports import HOST, free_ports
 
-# No endpoint slices: they refuse the loopback addresses that the pods here have. No node lifecycle: nobody renews leases.
+# No endpoint slices: they refuse the loopback addresses that the pods here have. No node lifecycle:
+# nobody renews leases.
 CONTROLLERS: Final = (
     "deployment-controller",
     "replicaset-controller",
@@ -42,7 +44,10 @@ READY_S: Final = 90.0
 
 
 class Plane:
-    """The control plane, running while the block does. `kubeconfig(token)` writes what clients need."""
+    """The control plane, running while the block does.
+
+    `kubeconfig(token)` writes what clients need.
+    """
 
     def __init__(self, programs: Path) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="liveroom-kube-"))

@@ -1,4 +1,6 @@
-"""How the control plane is prepared, with a program in Go's place that does in a moment what Go does in minutes."""
+"""How the control plane is prepared, with a program in Go's place that does in a moment what Go
+does in minutes.
+"""
 
 import asyncio
 import io
@@ -14,7 +16,8 @@ from rich.console import Console
 from devstack.processes import ROOT
 from tests.kube.build import BuildError, prepare
 
-# It notes how it is called. The file `slow` has it hang in the middle of building, `away` has it fail as without a network.
+# It notes how it is called. The file `slow` has it hang in the middle of building, `away` has it
+# fail as without a network.
 GO = """#!/bin/sh
 here=$(dirname "$0")
 echo "$1" >> "$here/calls"
@@ -61,7 +64,8 @@ def calls(go: Path) -> list[str]:
 async def started() -> asyncio.subprocess.Process:
     """A preparation in a process of its own."""
     pipe = asyncio.subprocess.PIPE
-    # Where the tests were started in the background of a shell, SIGINT is ignored, by all who come after, too.
+    # Where the tests were started in the background of a shell, SIGINT is ignored, by all who come
+    # after, too.
     code = (
         "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
         " runpy.run_module('tests.kube.build', {}, '__main__')"

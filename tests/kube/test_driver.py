@@ -1,4 +1,6 @@
-"""The driver against a real API server: it has the rights of its account and no others; pods are small web servers."""
+"""The driver against a real API server: it has the rights of its account and no others; pods are
+small web servers.
+"""
 
 import asyncio
 import itertools
@@ -26,7 +28,8 @@ SPACE = "default"
 SCALE = f"/apis/apps/v1/namespaces/{SPACE}/deployments/edge/scale"
 RIGHTS = {"ServiceAccount", "Role", "RoleBinding", "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"}
 BASE = Path(__file__).parents[2] / "deploy" / "base"
-# What is asked of it must be there before it can be taken away: /ready is a file in the pod's folder.
+# What is asked of it must be there before it can be taken away: /ready is a file in the pod's
+# folder.
 SERVER = ["sh", "-c", "touch ready; exec python3 -m http.server 8080 --bind $POD_IP"]
 # Bounds on what would hang: on a busy machine everything is slow, and nothing here is about that.
 LONG_S = 90.0
@@ -75,9 +78,11 @@ class World:
         return {pod["metadata"]["name"]: pod for pod in items if "deletionTimestamp" not in pod["metadata"]}
 
     async def ready(self, count: int, but: Collection[str] = ()) -> set[str]:
-        """Wait until so many pods are there, all ready `but` those, and the Deployment says so too; return all their names.
+        """Wait until so many pods are there, all ready `but` those, and the Deployment says so too;
+        return all their names.
 
-        Its controller writes that down a moment later, which is a change of the scale that nobody ordered.
+        Its controller writes that down a moment later, which is a change of the scale that nobody
+        ordered.
         """
         async with asyncio.timeout(LONG_S):
             while True:

@@ -1,4 +1,6 @@
-"""The system as its manifests have it, on a real control plane: real services as pods, real viewers, the ledger as judge."""
+"""The system as its manifests have it, on a real control plane: real services as pods, real
+viewers, the ledger as judge.
+"""
 
 import asyncio
 import re

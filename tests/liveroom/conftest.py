@@ -1,4 +1,6 @@
-"""Hypothesis for these tests: no time limit per example (a busy machine is no defect), examples kept nowhere."""
+"""Hypothesis for these tests: no time limit per example (a busy machine is no defect), examples
+kept nowhere.
+"""
 
 from hypothesis import settings
 

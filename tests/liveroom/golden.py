@@ -1,7 +1,8 @@
-"""One record of every type with the bytes it must be: kept in tests/data/golden, checked by test_records.
+"""One record of every type with the bytes it must be: kept in tests/data/golden, checked by
+test_records.
 
-`python -m tests.liveroom.golden` writes the files anew. Do that only when a format changes on purpose, with a new version from
-the first release on (docs/records.md).
+`python -m tests.liveroom.golden` writes the files anew. Do that only when a format changes on
+purpose, with a new version from the first release on (docs/records.md).
 """
 
 from collections.abc import Callable
@@ -117,7 +118,9 @@ def room() -> RoomState:
 
 
 def state() -> PartitionState:
-    """Return a partition's state with every field in use; its room is packed by a stand-in, for zlib's bytes differ."""
+    """Return a partition's state with every field in use; its room is packed by a stand-in, for
+    zlib's bytes differ.
+    """
     return PartitionState(1, BALANCE, AT_MS, [StoredRoom("room-1", AT_MS, b"packed")])
 
 
@@ -153,8 +156,8 @@ def _uplink(file: str, record: Uplink) -> Golden:
 
 CLAIM: Final = Claim(3, OWNER, AT_MS, "broadcaster-1")
 
-# The batch is compared by its bytes: what `decode_broadcast` gives is views of them. A room is not packed (zlib's bytes
-# differ between its builds), its msgpack is.
+# The batch is compared by its bytes: what `decode_broadcast` gives is views of them. A room is not
+# packed (zlib's bytes differ between its builds), its msgpack is.
 ALL: Final = (
     _uplink("uplink.json", uplink()),
     _uplink("uplink-package.json", _package()),

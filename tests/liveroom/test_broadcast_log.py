@@ -1,4 +1,5 @@
-"""Readers of the queue on the real Kafka: they begin in mid-log, beside deposed owners, and after retention cut the head.
+"""Readers of the queue on the real Kafka: they begin in mid-log, beside deposed owners, and after
+retention cut the head.
 
 And how a partition is described, by its valid records.
 """

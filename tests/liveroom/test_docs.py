@@ -1,4 +1,6 @@
-"""The documents say what the code does: generated parts are up to date, schemas are valid, examples can be read."""
+"""The documents say what the code does: generated parts are up to date, schemas are valid, examples
+can be read.
+"""
 
 import json
 import re

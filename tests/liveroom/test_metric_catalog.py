@@ -1,4 +1,6 @@
-"""Metrics: names as Prometheus wants them, no unbounded labels, and every service can make its own."""
+"""Metrics: names as Prometheus wants them, no unbounded labels, and every service can make its
+own.
+"""
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families

@@ -1,4 +1,6 @@
-"""Kafka records: every one can be written and read, and whatever lies in the log is either read or refused with a reason."""
+"""Kafka records: every one can be written and read, and whatever lies in the log is either read or
+refused with a reason.
+"""
 
 import base64
 import contextlib
@@ -73,7 +75,9 @@ UPLINKS = st.builds(
 
 
 def value_of(data: str = "{}", more: str = "", **changed: Any) -> bytes:
-    """An uplink record as a foreign producer may write it: fields as Python values, the body as text."""
+    """An uplink record as a foreign producer may write it: fields as Python values, the body as
+    text.
+    """
     fields = {"v": 1, "room": "r", "id": "i", "user": "u", "at_ms": 1} | changed
     head = json.dumps(fields)[1:-1]
     return f'{{{head},"items":[{{"kind":"danmaku","data":{data}}}]{more}}}'.encode()
@@ -256,7 +260,8 @@ def test_a_record_cut_anywhere_is_refused_or_whole_in_itself(value: bytes, read:
         except BadRecordError:
             continue
         record = read(value[:size])
-        # The data of a chunk has no length of its own (Kafka's record has): what is cut there is missed by `decode_state`.
+        # The data of a chunk has no length of its own (Kafka's record has): what is cut there is
+        # missed by `decode_state`.
         assert isinstance(record, SnapshotChunk), f"{size} of {len(value)} bytes were taken as {record}"
 
 
@@ -574,7 +579,9 @@ def test_epochs_of_those_who_rule_never_fall_and_an_epoch_has_one_owner(log: lis
 
 
 class Writer:
-    """An owner as the protocol has it: claims, reads back, and writes while it believes that it rules."""
+    """An owner as the protocol has it: claims, reads back, and writes while it believes that it
+    rules.
+    """
 
     def __init__(self, epoch: int, owner: bytes) -> None:
         self.stamp = Stamp(RecordType.CLAIM, epoch, owner)
@@ -586,7 +593,9 @@ class Writer:
 def test_a_reader_in_mid_log_that_begins_at_the_anchor_before_it_agrees_with_one_that_read_everything(
     steps: list[tuple[str, int]],
 ) -> None:
-    """Owners overlap, pause and resume as they like; each writes only after it has read back its claim and found it ruling."""
+    """Owners overlap, pause and resume as they like; each writes only after it has read back its
+    claim and found it ruling.
+    """
     log: list[tuple[Stamp, int]] = []  # (stamp, claim_offset)
     writers: list[Writer] = []
     for step, which in steps:

@@ -1,4 +1,6 @@
-"""Tickets and tokens: who holds a good one is let in, every other is refused with a problem and nothing else."""
+"""Tickets and tokens: who holds a good one is let in, every other is refused with a problem and
+nothing else.
+"""
 
 import base64
 import contextlib

@@ -1,4 +1,6 @@
-"""The viewer protocol: what we pack, `permessage-deflate` and RFC 6455 read back; what viewers send is read or refused."""
+"""The viewer protocol: what we pack, `permessage-deflate` and RFC 6455 read back; what viewers send
+is read or refused.
+"""
 
 import contextlib
 import json
@@ -83,7 +85,9 @@ def parse(data: bytes, *, extensions: Sequence[Extension] | None = None) -> Fram
 
 
 def as_viewer(payload: bytes) -> bytes:
-    """The text a browser makes of a deflated payload: one message of `permessage-deflate`, no context before it."""
+    """The text a browser makes of a deflated payload: one message of `permessage-deflate`, no
+    context before it.
+    """
     deflate = PerMessageDeflate(
         remote_no_context_takeover=True, local_no_context_takeover=True, remote_max_window_bits=15, local_max_window_bits=15
     )

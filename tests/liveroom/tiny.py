@@ -1,4 +1,7 @@
-"""The smallest service: `python -m tests.liveroom.tiny`. TINY says what its body does: wait, ready, fail, refuse, group."""
+"""The smallest service: `python -m tests.liveroom.tiny`.
+
+TINY says what its body does: wait, ready, fail, refuse, group.
+"""
 
 import asyncio
 import logging

@@ -111,7 +111,9 @@ def test_order_is_by_epoch_and_number_and_what_was_pulled_may_be_late(probe: Pro
 
 
 class Others:
-    """An ingress and a scheduler without gateways; `answers`: what they answer to a request, the last one for ever."""
+    """An ingress and a scheduler without gateways; `answers`: what they answer to a request, the
+    last one for ever.
+    """
 
     def __init__(self, **answers: list[int]) -> None:
         self.answers = answers

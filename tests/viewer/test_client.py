@@ -1,4 +1,6 @@
-"""The viewer's shell and the crowd against gateways that are slow, gone, or lose what they were to push."""
+"""The viewer's shell and the crowd against gateways that are slow, gone, or lose what they were to
+push.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable

@@ -1,4 +1,6 @@
-"""A room, a network that loses and repeats, gateways that answer pulls partly, late or never: none is lost, none doubled."""
+"""A room, a network that loses and repeats, gateways that answer pulls partly, late or never: none
+is lost, none doubled.
+"""
 
 import re
 from dataclasses import dataclass, field
@@ -79,7 +81,9 @@ class World:
         self.take(self.session.closed(code, self.now, uniform))
 
     def come(self, resumed: bool) -> None:
-        """Connect and join; a gateway that resumes pushes what it has behind the number that was told."""
+        """Connect and join; a gateway that resumes pushes what it has behind the number that was
+        told.
+        """
         if self.session.state is State.IDLE:
             self.take(self.session.start())
         else:

@@ -1,7 +1,8 @@
-"""The rules of pulls, epochs and heartbeats as a table of plain data: what happens, when, and what comes of it.
+"""The rules of pulls, epochs and heartbeats as a table of plain data: what happens, when, and what
+comes of it.
 
-A step is `at` (seconds), what happens, and its `effects` in short words; jitter is always a half. Every session begins with
-`START`. The same table can be read by an SDK in another language.
+A step is `at` (seconds), what happens, and its `effects` in short words; jitter is always a half.
+Every session begins with `START`. The same table can be read by an SDK in another language.
 """
 
 from typing import Any
@@ -352,7 +353,8 @@ def beats(first: float, interval: float, count: int) -> list[Step]:
     return steps
 
 
-# An answered beat is seen as one when the next is due: so the fourth beat starts the first longer interval.
+# An answered beat is seen as one when the next is due: so the fourth beat starts the first longer
+# interval.
 BATTERY: dict[str, list[Step]] = {
     "three answered beats make the interval longer, up to 2.5 times": [
         *beats(20, 20, 3),
