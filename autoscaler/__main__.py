@@ -4,7 +4,6 @@ Owns the order of start and end.
 """
 
 import asyncio
-import time
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -15,7 +14,7 @@ from autoscaler.drivers.local import LocalDriver, Share
 from autoscaler.kafka import DRY_GROUP, GROUP, follow_orders, follow_reports, lead, send_order
 from autoscaler.policy import USUAL, Policy, read_policy
 from autoscaler.pool import Pool
-from liveroom import service, topics
+from liveroom import clock, service, topics
 from liveroom.files import watch
 from liveroom.kafka import TOPICS_S, Producer, ensure_topics, waiting
 from liveroom.service import Runtime, read_first
@@ -100,8 +99,8 @@ async def rule(settings: AutoscalerSettings, runtime: Runtime, pool: Pool) -> No
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(lead(settings.kafka, say, DRY_GROUP if settings.dry_run else GROUP))
         while True:
-            await pool.tick(time.monotonic())
-            await asyncio.sleep(settings.interval_s)
+            await pool.tick(clock.monotonic_s())
+            await clock.sleep(settings.interval_s)
 
 
 async def advise(settings: AutoscalerSettings, runtime: Runtime, pool: Pool) -> None:

@@ -10,7 +10,6 @@ answers, whichever leads nothing. The service is KEDA's `externalscaler.External
 """
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final, NamedTuple
@@ -22,7 +21,7 @@ import structlog
 from autoscaler.decide import STALE_S, History, Observation, Seen, decide
 from autoscaler.externalscaler import externalscaler_pb2 as messages
 from autoscaler.pool import Pool
-from liveroom import metric_catalog
+from liveroom import clock, metric_catalog
 from liveroom.records.control import GatewayState
 from liveroom.registry import Metrics
 from liveroom.web import ListenError
@@ -89,7 +88,7 @@ class Advisor:
             self._since_s = now_s
         has_heard_all = self._since_s is not None and now_s - self._since_s >= STALE_S
         serving = sum(one.is_known and one.report.state is GatewayState.SERVING for one in gateways)
-        decision = decide(Observation(gateways, serving), self._history, self._pool.policy, time.time())
+        decision = decide(Observation(gateways, serving), self._history, self._pool.policy, clock.unix_s())
         self._history = decision.history if has_heard_all else self._history._replace(totals=())
         if self._pool.knows_orders:
             told = advice(gateways, decision.exact, self._last, self._pool.paused_by)
@@ -177,8 +176,8 @@ async def look(advisor: Advisor, interval_s: float) -> None:
     """Look for ever."""
     before: Advice | None = None
     while True:
-        advisor.tick(time.monotonic())
+        advisor.tick(clock.monotonic_s())
         if before is None or (advisor.advice.why != before.why):
             log.info("advises", demand=advisor.advice.demand, why=advisor.advice.why)
         before = advisor.advice
-        await asyncio.sleep(interval_s)
+        await clock.sleep(interval_s)

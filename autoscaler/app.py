@@ -4,7 +4,6 @@ hand.
 Refuses everybody but operators (`forbidden`). Called by `__main__`; `liveroom pool` asks here.
 """
 
-import time
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -12,6 +11,7 @@ import msgspec
 from aiohttp import web
 
 from autoscaler.pool import POOL, Noted, Pool
+from liveroom import clock
 from liveroom.errors import Code, ProblemError
 from liveroom.kinds import Role
 from liveroom.records.codec import VERSION
@@ -43,7 +43,7 @@ class App:
         router.add_post("/v1/pool/resume", self._resume)
 
     def _operator(self, request: web.Request) -> User:
-        user = self._verifier.bearer(request.headers.get("Authorization"), time.time())
+        user = self._verifier.bearer(request.headers.get("Authorization"), clock.unix_s())
         if user.role is not Role.OPERATOR:
             raise ProblemError(Code.FORBIDDEN, "for operators only")
         return user
@@ -60,7 +60,7 @@ class App:
 
     async def _tell(self, kind: OrderKind, by: str) -> web.Response:
         """Write it down, so that it holds for whoever leads next too."""
-        order = Order(VERSION, POOL, 0, kind, time.time_ns() // 1_000_000, by)
+        order = Order(VERSION, POOL, 0, kind, clock.unix_ms(), by)
         if not await self._send(order):
             raise ProblemError(Code.QUEUE_UNAVAILABLE, retry_after_s=RETRY_AFTER_S)
         self._pool.obey(order)
@@ -72,7 +72,7 @@ class App:
 
     def _answer(self) -> web.Response:
         pool = self._pool
-        gateways = sorted(pool.gateways(time.monotonic()), key=lambda seen: seen.report.gateway)
+        gateways = sorted(pool.gateways(clock.monotonic_s()), key=lambda seen: seen.report.gateway)
         told = {
             "instance": self._instance,
             "leading": pool.is_working,

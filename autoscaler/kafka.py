@@ -4,8 +4,6 @@ Kafka.
 Owns the group membership. A follower is as warm as the leader: all read all reports.
 """
 
-import asyncio
-import time
 from collections.abc import Callable
 from typing import Final
 
@@ -14,7 +12,7 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError
 
 from autoscaler.pool import Pool
-from liveroom import topics
+from liveroom import clock, topics
 from liveroom.consumers import records
 from liveroom.kafka import Producer, TopicReader, UnsentError, client_arguments, close_consumer, join_group, topic_name
 from liveroom.records.codec import encode_json
@@ -35,7 +33,7 @@ async def follow_reports(settings: KafkaSettings, pool: Pool, runtime: Runtime) 
     """Let the pool hear all load reports, for ever."""
     reader = TopicReader(settings, topics.GATEWAYS, runtime.metrics)
     async for found in records(reader, topics.GATEWAYS, LoadReport, runtime):
-        now_s = time.monotonic()
+        now_s = clock.monotonic_s()
         for _, report in found:
             pool.hear(report, now_s)
 
@@ -72,7 +70,7 @@ async def lead(settings: KafkaSettings, say: Callable[[bool], None], group: str 
         finally:
             say(False)  # noqa: FBT003 - a callback
             await close_consumer(consumer)
-        await asyncio.sleep(RETRY_S)
+        await clock.sleep(RETRY_S)
 
 
 async def follow_orders(settings: KafkaSettings, pool: Pool, runtime: Runtime) -> None:

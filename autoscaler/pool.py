@@ -6,7 +6,6 @@ told to drain, and stopped once it is empty or its time is over. Does nothing wh
 lead, is paused, or runs dry. Called by `__main__`.
 """
 
-import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from enum import Enum
@@ -16,7 +15,7 @@ import structlog
 
 from autoscaler.decide import Decision, History, Observation, Reason, Seen, decide
 from autoscaler.policy import Policy
-from liveroom import metric_catalog
+from liveroom import clock, metric_catalog
 from liveroom.records.codec import VERSION
 from liveroom.records.control import GatewayState, LoadReport, Order, OrderKind
 from liveroom.registry import Metrics
@@ -154,7 +153,7 @@ class Pool:
             for gauge in (self._desired, self._needed, self._demand):
                 gauge.set(0)
             return
-        decision = decide(Observation(gateways, len(self._driver.running())), self._history, self.policy, time.time())
+        decision = decide(Observation(gateways, len(self._driver.running())), self._history, self.policy, clock.unix_s())
         done = may_act and self._driver.can_act and await self._do(decision, now_s)
         self.note(decision, is_done=done)
         if decision.desired != decision.actual and (done or self.noted[-1] is self.last):  # not every second anew
@@ -175,7 +174,7 @@ class Pool:
 
     def note(self, decision: Decision, *, is_done: bool) -> None:
         """Keep a decision for those who ask, and show it."""
-        self.last = Noted(time.time_ns() // 1_000_000, decision, is_done)
+        self.last = Noted(clock.unix_ms(), decision, is_done)
         self._desired.set(decision.desired)
         self._needed.set(decision.needed)
         self._demand.set(decision.exact)
@@ -230,4 +229,4 @@ class Pool:
         if known is None:
             return
         report = known[0]
-        await self._send(Order(VERSION, name, report.generation, kind, time.time_ns() // 1_000_000, reason, rate_per_s))
+        await self._send(Order(VERSION, name, report.generation, kind, clock.unix_ms(), reason, rate_per_s))

@@ -3,7 +3,6 @@ it sees.
 """
 
 import asyncio
-import time
 from contextlib import suppress
 from typing import Final
 
@@ -15,6 +14,7 @@ from rich.live import Live
 from rich.table import Table
 
 from cli.endpoints import Target, make_user, need_ingress, need_scheduler
+from liveroom import clock
 from liveroom.kinds import Role
 from liveroom.ports import HOST
 from liveroom.service import Runtime
@@ -38,7 +38,7 @@ async def run_canary(target: Target, *, interval_s: float, duration_s: float | N
         interval_s=interval_s,
     )
     runtime, console = Runtime("canary"), Console()
-    deadline = time.monotonic() + duration_s if duration_s is not None else None
+    deadline = clock.monotonic_s() + duration_s if duration_s is not None else None
     async with aiohttp.ClientSession() as http, serve(runtime.internal_app(), HOST, metrics_port) as (_, port):
         console.print(f"metrics: http://{HOST}:{port}/metrics", highlight=False)
         canary = Canary(settings, runtime.metrics, http)
@@ -59,13 +59,13 @@ async def run_canary(target: Target, *, interval_s: float, duration_s: float | N
 async def _show(canary: Canary, console: Console, deadline: float | None) -> None:
     if console.is_terminal:
         with Live(_table(canary.seen()), console=console, auto_refresh=False, transient=True) as live:
-            while deadline is None or time.monotonic() < deadline:
-                await asyncio.sleep(LOOK_S)
+            while deadline is None or clock.monotonic_s() < deadline:
+                await clock.sleep(LOOK_S)
                 live.update(_table(canary.seen()), refresh=True)
         return
-    while deadline is None or time.monotonic() < deadline:
-        left_s = LINE_S if deadline is None else max(0.0, min(LINE_S, deadline - time.monotonic()))
-        await asyncio.sleep(left_s)
+    while deadline is None or clock.monotonic_s() < deadline:
+        left_s = LINE_S if deadline is None else max(0.0, min(LINE_S, deadline - clock.monotonic_s()))
+        await clock.sleep(left_s)
         console.print("; ".join(_line(one) for one in canary.seen()) or "no gateway yet", soft_wrap=True, highlight=False)
 
 

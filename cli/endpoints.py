@@ -6,10 +6,10 @@ services.
 """
 
 import os
-import time
 from dataclasses import dataclass
 
 from devstack.running import Running, RuntimeFolderError, find_running
+from liveroom import clock
 from liveroom.kinds import Role
 from liveroom.settings import MIN_KEY_BYTES, KafkaSettings, ServiceSettings
 from liveroom.tickets import User
@@ -44,7 +44,7 @@ class Target:
                 "no token: give --token, or --token-key (LIVEROOM_TOKEN_KEY) to make one; while a demo or up of yours runs, its"
                 " key is found by itself"
             )
-        return sign_user(user, self.token_key.encode(), int(time.time()), ttl_s)
+        return sign_user(user, self.token_key.encode(), int(clock.unix_s()), ttl_s)
 
 
 def find_target(

@@ -1,6 +1,6 @@
 """`liveroom pool`: how the gateways are and what was decided about them; pausing it by hand."""
 
-import time
+from datetime import UTC, datetime
 from typing import Final
 
 import aiohttp
@@ -68,7 +68,7 @@ def _decisions(decisions: list[Noted]) -> Table:
     for name in ("when", "from", "to", "reason", "why", "done"):
         table.add_column(name, no_wrap=True, justify="right" if name in {"from", "to"} else "left")
     for noted in decisions:
-        at = time.strftime("%H:%M:%S", time.localtime(noted.at_ms / 1000))
+        at = f"{datetime.fromtimestamp(noted.at_ms / 1000, UTC).astimezone():%H:%M:%S}"
         why = noted.detail + (f"; empties {', '.join(noted.drain)}" if noted.drain else "")
         table.add_row(at, str(noted.actual), str(noted.desired), noted.reason, why, "yes" if noted.done else "no")
     return table

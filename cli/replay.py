@@ -6,8 +6,6 @@ with a bound on how many wait. The demo plays through the same `Player`, round a
 """
 
 import asyncio
-import secrets
-import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
@@ -21,7 +19,9 @@ from rich.console import Console
 
 from cli.danmaku import Flaw, read_file
 from cli.endpoints import Target, need_ingress
-from cli.script import Cue, write
+from cli.script import SEEDS, Cue, write
+from liveroom import clock
+from liveroom.chance import Chance, SystemChance
 from liveroom.kinds import Kind
 from liveroom.tickets import User
 from viewer.client import Accepted, Refused, Sender, Unknown
@@ -81,19 +81,18 @@ class Player:
 
     async def play(self, cues: Iterable[Cue]) -> None:
         """Send all cues, the first at once, and wait for their answers."""
-        loop = asyncio.get_running_loop()
         began_s: float | None = None
         async with asyncio.TaskGroup() as tasks:
             for cue in cues:
                 if began_s is None:
-                    began_s = loop.time() - cue.at_s / self._speed
+                    began_s = clock.monotonic_s() - cue.at_s / self._speed
                 due_s = began_s + cue.at_s / self._speed
-                if (wait_s := due_s - loop.time()) > 0:
+                if (wait_s := due_s - clock.monotonic_s()) > 0:
                     await self._wait(wait_s)
                 await self._free.acquire()
                 if self._stopped.is_set():
                     break
-                self.tally.most_late_s = max(self.tally.most_late_s, loop.time() - due_s)
+                self.tally.most_late_s = max(self.tally.most_late_s, clock.monotonic_s() - due_s)
                 self.tally.sent[cue.kind] += 1
                 tasks.create_task(self._one(cue))
 
@@ -129,8 +128,9 @@ async def run_replay(file: Path, room: str, target: Target, *, speed: float, see
     found = await asyncio.to_thread(read_file, file)
     for flaw, count in found.flaws.items():
         console.print(f"{count:,} danmaku {_FLAWS[flaw]}")
-    seed = seed if seed is not None else secrets.randbelow(1_000_000)
-    cues = write(found.lines, seed)
+    chance = SystemChance()
+    seed = seed if seed is not None else chance.randrange(SEEDS)
+    cues = write(found.lines, Chance(seed))
     if plain:
         cues = [cue for cue in cues if cue.kind is Kind.DANMAKU]
     if not cues:
@@ -138,7 +138,7 @@ async def run_replay(file: Path, room: str, target: Target, *, speed: float, see
         return 1
     length_s = (cues[-1].at_s - cues[0].at_s) / speed
     console.print(f"{len(cues):,} interactions over {length_s:.0f} s into room {room}, seed {seed}")
-    run = secrets.token_hex(4)
+    run = chance.token_hex(4)
     senders: dict[str, Sender] = {}
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=CONNECTIONS)) as http:
 
@@ -164,7 +164,7 @@ async def run_replay(file: Path, room: str, target: Target, *, speed: float, see
 
 async def _tell(player: Player, total: int, console: Console) -> None:
     """Say how far the play is: every 2 s on a terminal, else every 20 s."""
-    began_s = time.monotonic()
+    began_s = clock.monotonic_s()
     while True:
-        await asyncio.sleep(_TELL_S if console.is_terminal else 10 * _TELL_S)
-        console.print(f"{time.monotonic() - began_s:5.0f} s  {player.tally.sent.total():,} of {total:,}")
+        await clock.sleep(_TELL_S if console.is_terminal else 10 * _TELL_S)
+        console.print(f"{clock.monotonic_s() - began_s:5.0f} s  {player.tally.sent.total():,} of {total:,}")

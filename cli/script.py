@@ -7,11 +7,11 @@ play it.
 
 from collections.abc import Iterator, Sequence
 from itertools import count
-from random import Random
 from typing import Final, NamedTuple
 
 from cli.danmaku import Line
 from liveroom.bodies import Danmaku, Gift, Like
+from liveroom.chance import Chance
 from liveroom.kinds import Kind
 
 GIFTS: Final = ("rose", "heart", "rocket", "castle")
@@ -19,6 +19,7 @@ GIFT_WEIGHTS: Final = (60, 30, 8, 2)
 GIFTS_PER_DANMAKU: Final = 0.06
 LIKES_PER_DANMAKU: Final = 0.35
 PAUSE_S: Final = 2.0
+SEEDS: Final = 1_000_000  # one of so many is drawn where none is given
 _MAX_COMBO: Final = 6
 _COMBO_STEP_S: Final = 0.7
 
@@ -35,11 +36,10 @@ class Cue(NamedTuple):
     body: Danmaku | Gift | Like
 
 
-def write(lines: Sequence[Line], seed: int) -> list[Cue]:
+def write(lines: Sequence[Line], chance: Chance) -> list[Cue]:
     """Return the script of `lines`: all of them, and gifts (single or as a growing combo) and likes
     by their senders.
     """
-    chance = Random(seed)  # noqa: S311 - a repeatable mixture, no secret
     cues = [Cue(line.at_s, f"d{number}", line.user, Kind.DANMAKU, line.body) for number, line in enumerate(lines)]
     users = sorted({line.user for line in lines})
     if not users:

@@ -5,9 +5,7 @@ Asks the scheduler (`/v1/gateways`) and, where there is one, the autoscaler, as 
 of the inside is needed.
 """
 
-import asyncio
 import sys
-import time
 from collections import Counter
 from contextlib import suppress
 from http import HTTPStatus
@@ -23,6 +21,7 @@ from rich.text import Text
 
 from cli.endpoints import Target, TargetError, make_user, need_scheduler
 from cli.pool_client import PoolError, PoolEye, State
+from liveroom import clock
 from liveroom.kinds import Role
 
 LOOK_S: Final = 1.0
@@ -68,7 +67,7 @@ async def run_top(target: Target, user: str, *, once: bool, duration_s: float | 
     url = need_scheduler(target).partition(",")[0]
     token = target.token_for(make_user(user, Role.OPERATOR.value))
     console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
-    deadline = time.monotonic() + duration_s if duration_s is not None else None
+    deadline = clock.monotonic_s() + duration_s if duration_s is not None else None
     async with aiohttp.ClientSession() as http:
         eye = PoolEye(http, target.autoscaler, token) if target.autoscaler else None
 
@@ -79,8 +78,8 @@ async def run_top(target: Target, user: str, *, once: bool, duration_s: float | 
             console.print(await look())
             return 0
         with Live(await look(), console=console, auto_refresh=False, screen=True) as live:
-            while deadline is None or time.monotonic() < deadline:
-                await asyncio.sleep(LOOK_S)
+            while deadline is None or clock.monotonic_s() < deadline:
+                await clock.sleep(LOOK_S)
                 live.update(await look(), refresh=True)
     return 0
 

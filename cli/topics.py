@@ -5,7 +5,6 @@ Owns the look at a cluster and the tables; `liveroom.broadcast_log.describe` tel
 Changes nothing, joins no group. The doctor uses it too.
 """
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -18,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cli.endpoints import TargetError, find_kafka
-from liveroom import topics
+from liveroom import clock, topics
 from liveroom.broadcast_log import Description, LogReadError, describe
 from liveroom.kafka import client_arguments, close_consumer, topic_name
 from liveroom.settings import KafkaSettings
@@ -177,5 +176,5 @@ async def show_topics(kafka: str, prefix: str | None, partitions: int | None) ->
     if not console.is_terminal:
         console.width = _WIDTH
     console.print(topics_table(found, settings))
-    console.print(partitions_table(found, time.time_ns() // 1_000_000))
+    console.print(partitions_table(found, clock.unix_ms()))
     return 0

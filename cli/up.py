@@ -11,6 +11,7 @@ from rich.console import Console
 
 from devstack.prometheus import find_prometheus, run_prometheus
 from devstack.stack import INTERRUPTED, Stack, Steps, curl_line, run_stack, until_signalled
+from liveroom.chance import SystemChance
 
 ROOM: Final = "lobby"
 
@@ -58,6 +59,7 @@ def _stack(options: UpOptions, steps: Steps) -> AbstractAsyncContextManager[Stac
     return run_stack(
         "up",
         steps,
+        SystemChance(),
         rooms=[ROOM],
         edges=options.edges if options.policy is None else 0,
         autoscalers=int(options.policy is not None),

@@ -17,7 +17,6 @@ import os
 import shutil
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -28,6 +27,8 @@ from typing import Any, Final
 
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+from liveroom import clock
 
 LOCK_FILE: Final = Path(__file__).with_name("kafka_jars.lock.json")
 KAFKA_VERSION: Final = "4.4.0"
@@ -366,13 +367,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         lock = make_lock()
         print(f"{LOCK_FILE}: {len(lock.jars)} jars, {lock.size_bytes / _MB:.1f} MB")
         return 0
-    start_s = time.monotonic()
+    start_s = clock.monotonic_s()
     try:
         paths = ensure_jars()
     except JarError as error:
         print(error, file=sys.stderr)
         return 1
-    print(f"{paths[0].parent}: {len(paths)} jars, {time.monotonic() - start_s:.1f} s")
+    print(f"{paths[0].parent}: {len(paths)} jars, {clock.monotonic_s() - start_s:.1f} s")
     return 0
 
 

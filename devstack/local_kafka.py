@@ -18,8 +18,6 @@ import shutil
 import signal
 import tempfile
 import threading
-import time
-import uuid
 from asyncio.subprocess import Process
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -33,6 +31,8 @@ from aiokafka.errors import KafkaError
 
 from devstack.java import Java, find_java
 from devstack.kafka_jars import KAFKA_VERSION, distrust_jars, ensure_jars
+from liveroom import clock
+from liveroom.chance import Chance, SystemChance
 from liveroom.child_process import spawn_tethered, stop_process
 from liveroom.ports import HOST, free_ports
 
@@ -159,6 +159,7 @@ class LocalKafka:
         heap_mb: int = HEAP_MB,
         cache: Path | None = None,
         repository: str | None = None,
+        chance: Chance | None = None,
     ) -> None:
         if brokers < 1:
             raise ValueError("a cluster has at least one broker")
@@ -169,6 +170,7 @@ class LocalKafka:
         self._heap_mb = heap_mb
         self._cache = cache
         self._repository = repository
+        self._chance = chance or SystemChance()
         self._folder: Path | None = None
         self._folder_lock: IO[str] | None = None
         self._brokers: list[_Broker] = []
@@ -272,7 +274,7 @@ class LocalKafka:
         """Return once every partition has all its replicas in sync: the moment when the next single
         fault may come.
         """
-        deadline = time.monotonic() + timeout_s
+        deadline = clock.monotonic_s() + timeout_s
         client = AIOKafkaAdminClient(bootstrap_servers=self.bootstrap, request_timeout_ms=_REQUEST_TIMEOUT_MS)
         await client.start()
         try:
@@ -285,9 +287,9 @@ class LocalKafka:
                 ]
                 if not behind:
                     return
-                if time.monotonic() > deadline:
+                if clock.monotonic_s() > deadline:
                     raise LocalKafkaError(f"after {timeout_s:.0f} s replicas are not in sync: {', '.join(sorted(behind))}")
-                await asyncio.sleep(_LOOK_S)
+                await clock.sleep(_LOOK_S)
         finally:
             await client.close()
 
@@ -300,7 +302,7 @@ class LocalKafka:
             for broker in self._brokers:
                 if not broker.ended_on_purpose and broker.process is not None and broker.process.returncode is not None:
                     raise await asyncio.to_thread(self._ended, broker)
-            await asyncio.sleep(10 * _LOOK_S)
+            await clock.sleep(10 * _LOOK_S)
 
     async def _get_jars(self) -> list[Path]:
         cancelled = threading.Event()
@@ -317,15 +319,15 @@ class LocalKafka:
         """
         self._folder = await asyncio.to_thread(_make_folder, self._given_dir)
         self._folder_lock = await asyncio.to_thread((self._folder / ".lock").open, "a", encoding="ascii")
-        deadline = time.monotonic() + _FOLDER_TIMEOUT_S
+        deadline = clock.monotonic_s() + _FOLDER_TIMEOUT_S
         while True:
             try:
                 fcntl.flock(self._folder_lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
-                if time.monotonic() > deadline:
+                if clock.monotonic_s() > deadline:
                     raise LocalKafkaError(f"{self._folder} is in use by another local Kafka") from None
-            await asyncio.sleep(_LOOK_S)
+            await clock.sleep(_LOOK_S)
 
     def _lay_out(self) -> list[_Broker]:
         """Choose ports and write every broker's settings."""
@@ -364,7 +366,7 @@ class LocalKafka:
                 for line in meta.read_text(encoding="latin-1").splitlines():
                     if line.startswith("cluster.id="):
                         return line.removeprefix("cluster.id=")
-        return base64.urlsafe_b64encode(b"\x01" + uuid.uuid4().bytes[1:]).decode().rstrip("=")  # never starts with a "-"
+        return base64.urlsafe_b64encode(b"\x01" + self._chance.token_bytes(15)).decode().rstrip("=")  # never starts with a "-"
 
     def _command(self, broker: _Broker, *, heap_mb: int) -> list[str | Path]:
         """Return how Java is called, in the broker's folder, up to the name of the class."""
@@ -432,14 +434,14 @@ class LocalKafka:
         """Return when these brokers serve, know a controller and each other; raise when one ends or
         the time is over.
         """
-        deadline = time.monotonic() + READY_TIMEOUT_S
+        deadline = clock.monotonic_s() + READY_TIMEOUT_S
         wanted = {broker.address.node_id for broker in brokers}
         for broker in brokers:
             problem = "does not accept connections"
             while True:
                 if broker.process is None or broker.process.returncode is not None:
                     raise await asyncio.to_thread(self._ended, broker)
-                if time.monotonic() > deadline:
+                if clock.monotonic_s() > deadline:
                     tail = await asyncio.to_thread(broker.tail)
                     raise LocalKafkaError(
                         f"broker {broker.address.node_id} is not ready after {READY_TIMEOUT_S:.0f} s ({problem}):\n{tail}"
@@ -453,7 +455,7 @@ class LocalKafka:
                         if wanted <= known:
                             break
                         problem = f"it knows brokers {sorted(known)} of {sorted(wanted)}"
-                await asyncio.sleep(_LOOK_S)
+                await clock.sleep(_LOOK_S)
 
     def _ended(self, broker: _Broker) -> LocalKafkaError:
         assert broker.process is not None  # noqa: S101 - it ended
@@ -472,7 +474,7 @@ class LocalKafka:
 
 
 @asynccontextmanager
-async def kafka_cluster(data_dir: Path | None = None, brokers: int = 1) -> AsyncIterator[str]:
+async def kafka_cluster(data_dir: Path | None = None, brokers: int = 1, *, chance: Chance | None = None) -> AsyncIterator[str]:
     """Yield the address of a cluster: KAFKA_BOOTSTRAP as it stands, else a local one for as long as
     the block runs.
     """
@@ -480,7 +482,7 @@ async def kafka_cluster(data_dir: Path | None = None, brokers: int = 1) -> Async
     if given:
         yield given
     else:
-        async with LocalKafka(data_dir, brokers) as kafka:
+        async with LocalKafka(data_dir, brokers, chance=chance) as kafka:
             yield kafka.bootstrap
 
 
@@ -562,7 +564,7 @@ def _make_folder(given: Path | None) -> Path:
     if given is not None:
         given.mkdir(parents=True, exist_ok=True)
         return given.absolute()
-    now_s = time.time()
+    now_s = clock.unix_s()
     for folder in Path(tempfile.gettempdir()).glob(f"{_TEMPORARY}*"):
         with suppress(FileNotFoundError, BlockingIOError):  # removed by another launch; in use
             about = folder.stat()

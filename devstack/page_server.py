@@ -6,8 +6,6 @@ makes a token for any name and role. So it listens on 127.0.0.1 only and refuses
 pages or rebound names send. `up` and `demo` call it.
 """
 
-import secrets
-import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +15,8 @@ import msgspec
 from aiohttp import web
 
 from devstack.processes import ROOT
+from liveroom import clock
+from liveroom.chance import Chance, SystemChance
 from liveroom.errors import Code, ProblemError
 from liveroom.kinds import Role
 from liveroom.ports import HOST
@@ -66,9 +66,10 @@ class _TokenRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     room: str = ""
 
 
-def make_page(state: PageState) -> web.Application:
+def make_page(state: PageState, chance: Chance | None = None) -> web.Application:
     """Return the app that serves the page."""
     app = web.Application(middlewares=[_headers, problems(), _own_pages_only], client_max_size=_MAX_BODY_BYTES)
+    source = chance or SystemChance()
 
     async def config(_: web.Request) -> web.Response:
         if state.ingress is None or state.scheduler is None:
@@ -83,9 +84,9 @@ def make_page(state: PageState) -> web.Application:
         name = " ".join(asked.name.split())[:_MAX_NAME_CHARS]
         if not name:
             raise ProblemError(Code.SCHEMA, "a name is needed - at `$.name`")
-        user = _user(asked, name)
+        user = _user(asked, name, source)
         state.issued += 1
-        signed = sign_user(user, state.token_key.encode(), int(time.time()), TOKEN_TTL_S)
+        signed = sign_user(user, state.token_key.encode(), int(clock.unix_s()), TOKEN_TTL_S)
         return json_response(msgspec.json.encode({"user": user.id, "name": name, "token": signed, "ttl_s": TOKEN_TTL_S}))
 
     for file in sorted(FOLDER.rglob("*")):
@@ -108,7 +109,7 @@ async def _asked(request: web.Request) -> _TokenRequest:
         raise ProblemError(Code.BAD_JSON, str(error)) from None
 
 
-def _user(asked: _TokenRequest, name: str) -> User:
+def _user(asked: _TokenRequest, name: str, chance: Chance) -> User:
     """Return who asks: the same as before, or somebody new; never one who plays in the demo.
 
     A host is one of its room only.
@@ -120,7 +121,7 @@ def _user(asked: _TokenRequest, name: str) -> User:
     kind = ROLES[asked.role]
     own = asked.user.startswith(f"{kind}-") and USER_ID.match(asked.user)
     rooms = (asked.room,) if asked.role in HOSTS else ()
-    return User(asked.user if own else f"{kind}-{secrets.token_hex(4)}", asked.role, name=name, rooms=rooms)
+    return User(asked.user if own else f"{kind}-{chance.token_hex(4)}", asked.role, name=name, rooms=rooms)
 
 
 def _file(path: Path) -> Handler:

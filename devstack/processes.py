@@ -11,13 +11,11 @@ import asyncio
 import fcntl
 import json
 import os
-import secrets
 import shutil
 import signal
 import socket
 import sys
 import tempfile
-import time
 from asyncio.subprocess import Process
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -31,6 +29,8 @@ import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 
 import liveroom
+from liveroom import clock
+from liveroom.chance import Chance, SystemChance
 from liveroom.child_process import spawn_tethered, stop_process
 from liveroom.kinds import Role
 from liveroom.ports import HOST, free_ports
@@ -173,11 +173,11 @@ class Service:
 
         `on_wait` is told what is missing after a while, and then each time that changes.
         """
-        began = time.monotonic()
+        began = clock.monotonic_s()
         deadline = began + timeout_s
         last, told = "it does not answer", ""
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=2)) as session:
-            while time.monotonic() < deadline:
+            while clock.monotonic_s() < deadline:
                 if not self.running:
                     raise ServiceError(f"{self.name} {_ended(self.returncode)} before it was ready:\n{await self.tail()}")
                 try:
@@ -187,10 +187,10 @@ class Service:
                         last = (await response.text()).strip()
                 except (aiohttp.ClientError, TimeoutError, OSError):
                     last = "it does not answer"
-                if time.monotonic() - began > TELL_S and last != told:
+                if clock.monotonic_s() - began > TELL_S and last != told:
                     told = last
                     on_wait("; ".join(last.splitlines()))
-                await asyncio.sleep(_LOOK_S)
+                await clock.sleep(_LOOK_S)
         raise ServiceError(f"{self.name} was not ready after {timeout_s:.0f} s ({last}):\n{await self.tail()}")
 
     async def start_ready(self, timeout_s: float = READY_TIMEOUT_S, on_wait: Callable[[str], None] = lambda _: None) -> None:
@@ -305,12 +305,14 @@ class System:
         folder: Path | None = None,
         keep_logs: bool = False,
         on_step: Callable[[str], None] | None = None,
+        chance: Chance | None = None,
     ) -> None:
         self.kafka_bootstrap = kafka_bootstrap
         self.prefix = prefix
         self.partitions = partitions
-        self.token_key = secrets.token_hex(32)
-        self.ticket_keys = {TICKET_KEY_ID: secrets.token_hex(32)}
+        chance = chance or SystemChance()
+        self.token_key = chance.token_hex(32)
+        self.ticket_keys = {TICKET_KEY_ID: chance.token_hex(32)}
         self.deaths: list[Death] = []
         self.keep_logs = keep_logs
         self._folder = folder
@@ -388,7 +390,7 @@ class System:
     ) -> str:
         """Return a user token that this system's services take."""
         who = User(user, role, level, name, rooms, follower, subscriber)
-        return sign_user(who, self.token_key.encode(), int(time.time()), ttl_s)
+        return sign_user(who, self.token_key.encode(), int(clock.unix_s()), ttl_s)
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -568,7 +570,7 @@ def _make_folder(given: Path | None) -> tuple[Path, IO[str]]:
     for folder in Path(tempfile.gettempdir()).glob(f"{_FOLDER_PREFIX}*"):
         with suppress(OSError):  # another user's, in use (the lock is held), or just being removed
             about = folder.stat()
-            if about.st_uid != os.getuid() or time.time() - about.st_mtime < _LEFT_BEHIND_S:
+            if about.st_uid != os.getuid() or clock.unix_s() - about.st_mtime < _LEFT_BEHIND_S:
                 continue
             with (folder / _LOCK).open("r+", encoding="ascii") as lock:  # kept ones have none
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

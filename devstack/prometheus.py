@@ -7,7 +7,6 @@ Refuses to download it: it is named by LIVEROOM_PROMETHEUS, in the PATH, or in t
 
 import asyncio
 import json
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from http import HTTPStatus
@@ -20,6 +19,7 @@ from dashboards.alerts import Windows, rule_file
 from dashboards.scrape import SERVICES, prometheus, targets
 from devstack.processes import System
 from devstack.programs import PROMETHEUS, find
+from liveroom import clock
 from liveroom.child_process import spawn_tethered, stop_process
 from liveroom.ports import HOST, free_ports
 
@@ -81,14 +81,14 @@ def _prepare(folder: Path, windows: Windows, every: str) -> None:
 
 
 async def _ready(url: str, folder: Path) -> None:
-    deadline = time.monotonic() + READY_S
+    deadline = clock.monotonic_s() + READY_S
     async with aiohttp.ClientSession() as http:
-        while time.monotonic() < deadline:
+        while clock.monotonic_s() < deadline:
             with suppress(aiohttp.ClientError, OSError):
                 async with http.get(f"{url}/-/ready") as answer:
                     if answer.status == HTTPStatus.OK:
                         return
-            await asyncio.sleep(0.1)
+            await clock.sleep(0.1)
     told = await asyncio.to_thread((folder / "prometheus.log").read_text)
     raise PrometheusError(f"prometheus does not get ready: {told[-1000:]}")
 
@@ -96,7 +96,7 @@ async def _ready(url: str, folder: Path) -> None:
 async def _tell_targets(system: System, folder: Path) -> None:
     while True:
         await asyncio.to_thread(_write_targets, _addresses(system), system.folder / "pool", folder)
-        await asyncio.sleep(REFRESH_S)
+        await clock.sleep(REFRESH_S)
 
 
 def _addresses(system: System) -> dict[str, list[str]]:

@@ -9,11 +9,9 @@ nothing by itself.
 import asyncio
 import os
 import resource
-import secrets
 import signal
 import socket
 import sys
-import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -28,7 +26,8 @@ from devstack.local_kafka import kafka_cluster
 from devstack.page_server import PageState, make_page
 from devstack.processes import ServiceDiedError, System
 from devstack.running import Running, announced, start_of_this_process_s
-from liveroom import topics
+from liveroom import clock, topics
+from liveroom.chance import Chance
 from liveroom.kafka import client_arguments
 from liveroom.ports import HOST
 from liveroom.settings import KafkaSettings
@@ -45,16 +44,18 @@ class Steps:
 
     def __init__(self, console: Console) -> None:
         self.console = console
-        self._began_s = time.monotonic()
+        self._began_s = clock.monotonic_s()
 
     def say(self, text: str) -> None:
         """Print one step."""
-        self.console.print(f"{time.monotonic() - self._began_s:5.1f} s  {text}", highlight=False, soft_wrap=True, markup=False)
+        self.console.print(
+            f"{clock.monotonic_s() - self._began_s:5.1f} s  {text}", highlight=False, soft_wrap=True, markup=False
+        )
 
     @property
     def elapsed_s(self) -> float:
         """Seconds since the beginning."""
-        return time.monotonic() - self._began_s
+        return clock.monotonic_s() - self._began_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,7 @@ class Stack:
 async def run_stack(
     what: str,
     steps: Steps,
+    chance: Chance,
     *,
     rooms: Sequence[str],
     edges: int,
@@ -90,12 +92,12 @@ async def run_stack(
     raise_file_limit()
     external = bool(os.environ.get("KAFKA_BOOTSTRAP", "").strip())
     if throwaway and external:
-        prefix = f"{prefix or 'liveroom'}-{secrets.token_hex(4)}."
+        prefix = f"{prefix or 'liveroom'}-{chance.token_hex(4)}."
     port = _page_port(page_port)
     state = PageState("", list(rooms))
-    async with serve(make_page(state), HOST, port, shutdown_timeout_s=1.0):
+    async with serve(make_page(state, chance), HOST, port, shutdown_timeout_s=1.0):
         steps.say("using the Kafka of KAFKA_BOOTSTRAP" if external else "starting Kafka (its first start downloads 43 MB)")
-        async with kafka_cluster(data) as bootstrap:
+        async with kafka_cluster(data, chance=chance) as bootstrap:
             steps.say("starting the services" if external else f"Kafka answers at {bootstrap}; starting the services")
             system = System(
                 bootstrap,
@@ -107,6 +109,7 @@ async def run_stack(
                 settings=({} if external else _LOCAL_SETTINGS) | dict(settings or {}),
                 keep_logs=keep_logs,
                 on_step=steps.say,
+                chance=chance,
             )
             try:
                 async with system:

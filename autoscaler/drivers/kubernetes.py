@@ -18,7 +18,6 @@ import json
 import math
 import os
 import sys
-import time
 from collections.abc import Awaitable, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,7 +30,7 @@ from kubernetes.aio import client, config
 from kubernetes.aio.client.exceptions import ApiException
 
 from autoscaler.pool import Failure
-from liveroom import metric_catalog
+from liveroom import clock, metric_catalog
 from liveroom.registry import Metrics
 
 LEAVING: Final = "liveroom.dev/leaving"
@@ -267,7 +266,7 @@ class KubernetesDriver:
         if self._ordered and scale.spec.replicas not in self._ordered:
             log.warning("scaled_by_somebody_else", was=sorted(self._ordered), replicas=scale.spec.replicas)
         self._scale, self._pods, self._ordered = scale, pods.items, {scale.spec.replicas}
-        now_s = time.monotonic()
+        now_s = clock.monotonic_s()
         alive = [pod for pod in self._pods if pod.is_alive]
         self._due_s = {uid: self._due_s.get(uid, now_s) for uid in (pod.metadata.uid for pod in alive if pod.is_due)}
         idle = [pod.metadata.uid for pod in alive if not pod.runs and not pod.is_leaving] + self._missing()
@@ -279,7 +278,7 @@ class KubernetesDriver:
 
     def _is_stuck(self, uid: str) -> bool:
         """Say whether a pod, or the place of one, has not been running for long."""
-        return time.monotonic() - self._idle_s.get(uid, math.inf) > STUCK_S
+        return clock.monotonic_s() - self._idle_s.get(uid, math.inf) > STUCK_S
 
     async def _check(self) -> None:
         """Look who went at the last scale-in, and say so."""
@@ -293,7 +292,7 @@ class KubernetesDriver:
         gone = {uid: name for uid, name in cut.before.items() if uid not in alive}
         wrong = sorted(name for uid, name in gone.items() if uid not in cut.due)
         if wrong:
-            self._wrong_s = time.monotonic()
+            self._wrong_s = clock.monotonic_s()
             self._wrong.inc(len(wrong))
             log.error("wrong_pods_went", pods=wrong, emptied=sorted(cut.before.get(uid, uid) for uid in cut.due))
             await self._say("WrongPodsRemoved", f"these were not emptied before: {', '.join(wrong)}", "Warning")
@@ -303,7 +302,7 @@ class KubernetesDriver:
     async def _lower(self) -> None:
         """Lower the scale by the pods that are due, unless something that serves would go."""
         alive = [pod for pod in self._pods if pod.is_alive]
-        now_s = time.monotonic()
+        now_s = clock.monotonic_s()
         due = [pod for pod in alive if pod.is_due and now_s - self._due_s[pod.metadata.uid] >= SETTLE_S]
         if not due:
             return
@@ -359,7 +358,7 @@ class KubernetesDriver:
         if self._scale is None:
             return
         core = client.CoreV1Api(await self._connected())
-        now = datetime.now(UTC)
+        now = datetime.fromtimestamp(clock.unix_s(), UTC)
         event = client.CoreV1Event(
             metadata=client.V1ObjectMeta(generate_name=f"{self._deployment}.", namespace=self._namespace),
             involved_object=client.V1ObjectReference(
@@ -522,7 +521,7 @@ async def _find_address(node: str, url: str, write: Path) -> int:
             host, ip, zone = address_of(found)
         except (*_FAILURES, ValueError) as error:
             print(f"node {node}, attempt {attempt}: {_words(error)}", file=sys.stderr)  # noqa: T201 - the pod's log
-            await asyncio.sleep(min(attempt, 5))
+            await clock.sleep(min(attempt, 5))
             continue
         ip = ip or await _resolved(host)
         settings = {"public_url": url.replace("{host}", f"[{host}]" if ":" in host else host), "public_ip": ip, "zone": zone}

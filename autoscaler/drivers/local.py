@@ -12,7 +12,6 @@ import itertools
 import os
 import signal
 import sys
-import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -22,6 +21,7 @@ import msgspec
 import psutil
 import structlog
 
+from liveroom import clock
 from liveroom.child_process import spawn_outliving
 from liveroom.ports import HOST, free_ports, is_free
 
@@ -162,12 +162,12 @@ class LocalDriver:
     async def watch(self) -> None:
         """Start again what crashed, forget what left, for ever."""
         while True:
-            await asyncio.sleep(LOOK_S)
+            await clock.sleep(LOOK_S)
             if self._lock is None:
                 continue
             async with self._turn:
                 for known in list(self._processes.values()):
-                    await self._look_after(known, time.time())
+                    await self._look_after(known, clock.unix_s())
 
     async def _look_after(self, known: _Process, now_s: float) -> None:
         if await asyncio.to_thread(known.find) is not None:
@@ -184,7 +184,7 @@ class LocalDriver:
     async def _again(self, known: _Process, why: str) -> None:
         """Have a gateway started again, after a longer pause each time."""
         pause_s = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** min(known.crashes, 10))
-        known.pid, known.crashes, known.again_s = 0, known.crashes + 1, time.time() + pause_s
+        known.pid, known.crashes, known.again_s = 0, known.crashes + 1, clock.unix_s() + pause_s
         log.error("gateway_crashed", gateway=known.name, why=why, again_in_s=pause_s, times=known.crashes)
         await self._keep(known)
 

@@ -8,10 +8,7 @@ from `stack`, the look from `show`.
 import asyncio
 import math
 import os
-import random
-import secrets
 import sys
-import time
 import webbrowser
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Iterator
@@ -30,12 +27,13 @@ from cli.demo.screen import KEYS, KEYS_OF_SURGE, Gateway, Screen, quantile, stat
 from cli.demo.surge import LEAST, POLICY, plan, surge
 from cli.pool_client import PoolError, PoolEye
 from cli.replay import CONNECTIONS, Answer, Player, send_cue
-from cli.script import Cue, loop, write
+from cli.script import SEEDS, Cue, loop, write
 from cli.watch import line_of
 from devstack.processes import START_TIMEOUT_S, Service, ServiceError
 from devstack.stack import INTERRUPTED, Stack, Steps, curl_line, run_stack, until_signalled
-from liveroom import metric_catalog
+from liveroom import clock, metric_catalog
 from liveroom.bodies import Like
+from liveroom.chance import Chance, SystemChance
 from liveroom.kinds import CLASS_OF, Class, Kind, Role
 from viewer.client import Accepted, Refused, Sender, Unknown
 from viewer.ledger import Ledger, Verdict
@@ -104,7 +102,7 @@ class Watching:
             message = effect.message
             self.seen[message.kind] += 1
             if len(self.delays_ms) < _MAX_SAMPLES:
-                self.delays_ms.append(max(0.0, time.time() * 1000 - message.at))
+                self.delays_ms.append(max(0.0, clock.unix_s() * 1000 - message.at))
             if viewer == "crowd-0":
                 self.last.append(f"{effect.room} {line_of(message)}")
             if message.kind is Kind.DANMAKU:
@@ -121,6 +119,7 @@ class Demo:
         lines: list[Line],
         seed: int,
         rooms: list[str],
+        chance: Chance,
         eye: PoolEye | None = None,
     ) -> None:
         self.eye = eye
@@ -131,8 +130,8 @@ class Demo:
         self._lines = lines
         self._seed = seed
         self.rooms = rooms
-        self._run = secrets.token_hex(4)
-        self._chance = random.Random()  # noqa: S311 - which gateway a key press kills
+        self._run = chance.token_hex(4)
+        self._chance = chance
         sample = sample_of(options.viewers, len(rooms))
         self._checked = {rooms[viewer % len(rooms)] for viewer in range(0, options.viewers, sample)}
         self._crowd = Crowd(
@@ -148,7 +147,7 @@ class Demo:
         self._sent = 0
         self._likes_sent = 0
         self._players: list[Player] = []
-        self._began_s = time.monotonic()
+        self._began_s = clock.monotonic_s()
         self._revivals: set[asyncio.Task[None]] = set()
 
     # ---- viewers and senders
@@ -175,11 +174,11 @@ class Demo:
 
     async def all_joined(self, timeout_s: float) -> bool:
         """Wait until all viewers are in their rooms at once."""
-        deadline = time.monotonic() + timeout_s
+        deadline = clock.monotonic_s() + timeout_s
         while self._count_joined() < self.wanted:
-            if time.monotonic() > deadline:
+            if clock.monotonic_s() > deadline:
                 return False
-            await asyncio.sleep(0.05)
+            await clock.sleep(0.05)
         return True
 
     @property
@@ -194,7 +193,7 @@ class Demo:
 
     async def play(self) -> None:
         """Send the script into every room, over and over."""
-        self._began_s = time.monotonic()
+        self._began_s = clock.monotonic_s()
         async with (
             aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=CONNECTIONS)) as http,
             asyncio.TaskGroup() as tasks,
@@ -218,7 +217,7 @@ class Demo:
             match answer:
                 case Accepted(id=id_):
                     reliable = CLASS_OF[cue.kind] is Class.RELIABLE and room in self._checked
-                    ledger.accepted(room, id_, time.monotonic(), reliable=reliable, likes=likes)
+                    ledger.accepted(room, id_, clock.monotonic_s(), reliable=reliable, likes=likes)
                 case Refused():
                     ledger.refused()
                 case Unknown():
@@ -227,7 +226,7 @@ class Demo:
 
         player = Player(send, speed=self._options.speed)
         self._players.append(player)
-        await player.play(loop(write(self._lines, seed)))
+        await player.play(loop(write(self._lines, Chance(seed))))
 
     def stop_playing(self) -> None:
         """Send nothing more; `play` returns when all that was sent has its answer."""
@@ -237,7 +236,7 @@ class Demo:
     # ---- the books
     def verdict(self) -> Verdict:
         """Return the books as they stand."""
-        return self.watching.ledger.verdict(time.monotonic())
+        return self.watching.ledger.verdict(clock.monotonic_s())
 
     async def settled(self, timeout_s: float = SETTLE_S) -> Verdict:
         """Return the books once all that is on its way has arrived, or the time for it is over.
@@ -246,14 +245,14 @@ class Demo:
         then prove nothing.
         """
         foreign = await self._foreign_likes()
-        deadline = time.monotonic() + timeout_s
+        deadline = clock.monotonic_s() + timeout_s
         while True:
-            verdict = self.watching.ledger.verdict(time.monotonic(), settled=True)
+            verdict = self.watching.ledger.verdict(clock.monotonic_s(), settled=True)
             if foreign:
                 verdict = verdict._replace(wrong_likes=0)
-            if verdict.is_clean or time.monotonic() > deadline:
+            if verdict.is_clean or clock.monotonic_s() > deadline:
                 return verdict
-            await asyncio.sleep(0.1)
+            await clock.sleep(0.1)
 
     async def _foreign_likes(self) -> bool:
         name = f'{metric_catalog.INTERACTIONS.name}{{kind="{Kind.LIKE.value}",outcome="accepted"}}'
@@ -273,7 +272,7 @@ class Demo:
             return None
         edge = self._chance.choice(running)
         edge.kill()
-        self.killed[edge.name] = time.monotonic()
+        self.killed[edge.name] = clock.monotonic_s()
         task = asyncio.create_task(self._revive(edge))
         self._revivals.add(task)
         task.add_done_callback(self._revivals.discard)
@@ -282,7 +281,7 @@ class Demo:
     async def _revive(self, edge: Service) -> None:
         try:
             await edge.ended()
-            await asyncio.sleep(COME_BACK_S)
+            await clock.sleep(COME_BACK_S)
             await edge.start()
             with suppress(ServiceError):  # its death is noted, or it shows as not answering
                 await edge.ready(START_TIMEOUT_S)
@@ -305,7 +304,7 @@ class Demo:
         self._count_joined()
         delays, self.watching.delays_ms = self.watching.delays_ms, []
         answered = {edge.name: numbers for edge, numbers in zip(edges, told, strict=True) if numbers is not None}
-        self._looks.append(_Look(time.monotonic(), self._sent, figures.messages, delays, answered))
+        self._looks.append(_Look(clock.monotonic_s(), self._sent, figures.messages, delays, answered))
         first, last = self._looks[0], self._looks[-1]
         span_s = max(last.at_s - first.at_s, 1e-9)
         ordered = sorted(delay for look in self._looks for delay in look.delays_ms)
@@ -357,7 +356,7 @@ class Demo:
 
     def _state(self, edge: Service, last: _Look) -> str:
         if (killed_s := self.killed.get(edge.name)) is not None:
-            left_s = killed_s + COME_BACK_S - time.monotonic()
+            left_s = killed_s + COME_BACK_S - clock.monotonic_s()
             return f"killed, starts again in {left_s:.0f} s" if left_s > 0 else "starting again"
         if not edge.running:
             return f"died, exit code {edge.returncode}"
@@ -415,11 +414,11 @@ async def run_demo(options: DemoOptions) -> int:
 
 
 async def _demo(options: DemoOptions, console: Console, ending: asyncio.Event, playing: asyncio.Event) -> int:
-    steps = Steps(console)
+    steps, chance = Steps(console), SystemChance()
     found = await asyncio.to_thread(read_file, options.file or default_file())
     if not found.lines:
         raise DanmakuFileError(f"{options.file}: there is no danmaku in it")
-    seed = options.seed if options.seed is not None else secrets.randbelow(1_000_000)
+    seed = options.seed if options.seed is not None else chance.randrange(SEEDS)
     rooms = [f"live-{number + 1}" for number in range(options.rooms)]
     steps.say(f"seed {seed} (repeat this run with --seed {seed})")
     async with AsyncExitStack() as context:
@@ -433,6 +432,7 @@ async def _demo(options: DemoOptions, console: Console, ending: asyncio.Event, p
             run_stack(
                 "demo",
                 steps,
+                chance,
                 rooms=rooms,
                 edges=0 if options.surge else options.edges,
                 partitions=options.partitions,
@@ -449,7 +449,7 @@ async def _demo(options: DemoOptions, console: Console, ending: asyncio.Event, p
             token = stack.system.token("demo", Role.OPERATOR, ttl_s=TOKEN_TTL_S)
             eye = PoolEye(http, stack.system.autoscalers[0].url, token)
             steps.say(f"the autoscaler starts the first {LEAST} gateways")
-        demo = Demo(options, stack, found.lines, seed, rooms, eye)
+        demo = Demo(options, stack, found.lines, seed, rooms, chance, eye)
         async with demo.crowd():
             verdict, wrong, interrupted = await _play(demo, options, stack, steps, ending, playing)
         await demo.end_revivals()
@@ -520,16 +520,16 @@ async def _tell_first(demo: Demo, steps: Steps) -> None:
 async def _show_table(demo: Demo, console: Console, lines: list[str]) -> None:
     with Live(table(await demo.look(), lines), console=console, auto_refresh=False, vertical_overflow="crop") as live:
         while True:
-            await asyncio.sleep(LOOK_S)
+            await clock.sleep(LOOK_S)
             live.update(table(await demo.look(), lines), refresh=True)
 
 
 async def _show_lines(demo: Demo, console: Console) -> None:
-    due_s = time.monotonic() + LINE_S
+    due_s = clock.monotonic_s() + LINE_S
     while True:
-        await asyncio.sleep(LOOK_S)
+        await clock.sleep(LOOK_S)
         screen = await demo.look()
-        if time.monotonic() >= due_s:
+        if clock.monotonic_s() >= due_s:
             due_s += LINE_S
             console.print(status_line(screen), markup=False, soft_wrap=True)
 

@@ -4,14 +4,13 @@ Owns the play of the crowd and what must come of it: the pool grows, viewers eve
 emptied and stopped, back to the least. Viewers, ledger and look are the demo's.
 """
 
-import asyncio
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 from cli.pool_client import PoolEye, State
 from devstack.stack import Steps
+from liveroom import clock
 
 LEAST: Final = 2
 MOST: Final = 8
@@ -72,23 +71,23 @@ def plan(viewers: int) -> Plan:
 async def surge(people: People, eye: PoolEye, steps: Steps, wanted: Plan) -> list[str]:
     """Play it; return what did not come about, in words."""
     wrong = []
-    await asyncio.sleep(CALM_S)
-    began_s = time.monotonic()
+    await clock.sleep(CALM_S)
+    began_s = clock.monotonic_s()
     steps.say(f"{wanted.crowd - wanted.calm:,} more viewers pour in; a gateway takes {wanted.max_connections:,}")
     await people.come(wanted.crowd, (wanted.crowd - wanted.calm) / POUR_S)
     if not await people.all_joined(GROWN_S):
         wrong.append("not all viewers of the crowd got in")
     pool = await _until(eye, lambda pool: len(pool.serving) > wanted.crowd / wanted.max_connections, GROWN_S)
-    steps.say(f"all are in; the pool has {len(pool.serving)} gateways after {time.monotonic() - began_s:.0f} s")
+    steps.say(f"all are in; the pool has {len(pool.serving)} gateways after {clock.monotonic_s() - began_s:.0f} s")
     if len(pool.serving) <= LEAST:
         wrong.append("the pool did not grow")
     pool = await _until(eye, lambda pool: fullest_vs_mean(pool) <= EVEN, EVEN_S)
     steps.say(f"viewers are even: the fullest gateway holds {fullest_vs_mean(pool):.2f} times the mean")
     if fullest_vs_mean(pool) > EVEN:
         wrong.append(f"viewers did not even out: {[(seen.id, seen.connections) for seen in pool.serving]}")
-    await asyncio.sleep(STAY_S)
+    await clock.sleep(STAY_S)
     people.go(wanted.calm)
-    began_s = time.monotonic()
+    began_s = clock.monotonic_s()
     steps.say(f"the crowd leaves, {wanted.calm:,} stay; gateways are emptied before they stop")
     pool = await _until(eye, lambda pool: len(pool.gateways) <= LEAST, SHRUNK_S)
     if len(pool.gateways) > LEAST:
@@ -96,7 +95,7 @@ async def surge(people: People, eye: PoolEye, steps: Steps, wanted: Plan) -> lis
     elif not await people.all_joined(GROWN_S):
         wrong.append("viewers of the gateways that stopped did not come back")
     else:
-        steps.say(f"the pool has {len(pool.gateways)} gateways again after {time.monotonic() - began_s:.0f} s")
+        steps.say(f"the pool has {len(pool.gateways)} gateways again after {clock.monotonic_s() - began_s:.0f} s")
     return wrong
 
 
@@ -108,7 +107,7 @@ def fullest_vs_mean(pool: State) -> float:
 
 async def _until(eye: PoolEye, holds: Callable[[State], bool], timeout_s: float) -> State:
     """Return the pool once it is so, or when the time is over."""
-    deadline = time.monotonic() + timeout_s
-    while not holds(pool := await eye.look()) and time.monotonic() < deadline:  # noqa: ASYNC110 - it is asked over HTTP
-        await asyncio.sleep(LOOK_S)
+    deadline = clock.monotonic_s() + timeout_s
+    while not holds(pool := await eye.look()) and clock.monotonic_s() < deadline:
+        await clock.sleep(LOOK_S)
     return pool

@@ -19,6 +19,8 @@ from cli.loadtest.knee import Found, Inconclusive, Kind, Knee, Measures, Objecti
 from cli.loadtest.report import told, told_step, write_limits, write_report
 from cli.loadtest.rig import CHECKING, Laboratory, Load, LoadError, laboratory, most_viewers
 from devstack.stack import Steps, until_signalled
+from liveroom import clock
+from liveroom.chance import SystemChance
 from viewer.client import end_tasks
 
 AGAIN_FROM: Final = 0.6
@@ -76,7 +78,7 @@ async def find_limits(options: LoadOptions, steps: Steps) -> tuple[list[Ramp], s
     ramps: list[Ramp] = []
     if Kind.VIEWERS in options.ramps and options.most > most_viewers():
         steps.say(f"this system allows {most_viewers():,} viewers: each is an open file (ulimit -Hn)")
-    async with laboratory(steps, rooms=options.rooms, most_viewers=options.most) as here, _shown(here, steps):
+    async with laboratory(steps, SystemChance(), rooms=options.rooms, most_viewers=options.most) as here, _shown(here, steps):
         viewers = float(options.first)
         for kind in options.ramps:
             ramp = await _ramp(here, kind, viewers, options, steps)
@@ -102,7 +104,7 @@ async def _shown(here: Laboratory, steps: Steps) -> AsyncIterator[None]:
         async def show() -> None:
             while True:
                 status.update(here.now())
-                await asyncio.sleep(SHOW_S)
+                await clock.sleep(SHOW_S)
 
         showing = asyncio.create_task(show())
         try:

@@ -9,10 +9,8 @@ import asyncio
 import json
 import os
 import resource
-import secrets
 import socket
 import sys
-import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Final, NamedTuple
@@ -25,7 +23,9 @@ from cli.danmaku import default_file, read_file
 from cli.loadtest.knee import Measures
 from devstack.processes import TICKET_KEY_ID, ServiceError, System, importing
 from devstack.stack import Steps, run_stack
+from liveroom import clock
 from liveroom.bodies import Danmaku, Gift
+from liveroom.chance import Chance
 from liveroom.child_process import spawn_tethered, stop_process
 from liveroom.closecodes import Close
 from liveroom.kinds import Kind, Role
@@ -128,7 +128,9 @@ class Sinks:
 class Laboratory:
     """One gateway, its load, and what is seen of it."""
 
-    def __init__(self, system: System, sinks: Sinks, rooms: Sequence[str], texts: Sequence[Danmaku], cores: "Cores") -> None:
+    def __init__(
+        self, system: System, sinks: Sinks, rooms: Sequence[str], texts: Sequence[Danmaku], cores: "Cores", chance: Chance
+    ) -> None:
         self.ledger = Ledger()
         self.load = Load()
         self.working: list[asyncio.Task[None]] = []
@@ -140,6 +142,7 @@ class Laboratory:
         self._rooms = rooms
         self._texts = texts
         self._cores = cores
+        self._chance = chance
         self._gateway = psutil.Process(system.edges[0].pid)
         self._delays_ms: list[float] = []
 
@@ -147,7 +150,7 @@ class Laboratory:
         """Take what a viewer that checks saw."""
         self.ledger.observe(viewer, effect)
         if isinstance(effect, Delivered):
-            self._delays_ms.append(time.time() * 1000 - effect.message.at)
+            self._delays_ms.append(clock.unix_s() * 1000 - effect.message.at)
 
     def now(self) -> str:
         """Return the live figures, in a line."""
@@ -160,23 +163,23 @@ class Laboratory:
         self.load = load
         before = self._sinks.joined
         await self._sinks.wish(load)
-        deadline = time.monotonic() + COME_TIMEOUT_S + abs(load.viewers - before) / JOINS_PER_S
-        while abs(self._sinks.joined - load.viewers) > load.turnover_per_s and time.monotonic() < deadline:  # noqa: ASYNC110
-            await asyncio.sleep(_LOOK_S)
+        deadline = clock.monotonic_s() + COME_TIMEOUT_S + abs(load.viewers - before) / JOINS_PER_S
+        while abs(self._sinks.joined - load.viewers) > load.turnover_per_s and clock.monotonic_s() < deadline:
+            await clock.sleep(_LOOK_S)
         if self.crowd is not None:
             for name in self.crowd.shrink(STAYING):
                 self.ledger.left(name)
             await self.crowd.grow(CHECKING, JOINS_PER_S)
-        await asyncio.sleep(SETTLE_S)
+        await clock.sleep(SETTLE_S)
         self._check()
 
     async def books(self) -> Verdict:
         """Return what the viewers that check found, once what was on its way has come."""
-        deadline = time.monotonic() + BOOKS_S
-        while not (books := self.ledger.verdict(time.monotonic(), settled=True)).is_clean:
-            if time.monotonic() > deadline:
+        deadline = clock.monotonic_s() + BOOKS_S
+        while not (books := self.ledger.verdict(clock.monotonic_s(), settled=True)).is_clean:
+            if clock.monotonic_s() > deadline:
                 break
-            await asyncio.sleep(1.0)
+            await clock.sleep(1.0)
         return books
 
     async def measure(self, level: float, seconds: float) -> Measures:
@@ -184,7 +187,7 @@ class Laboratory:
         self._delays_ms.clear()
         try:
             before = await self._moment()
-            await asyncio.sleep(seconds)
+            await clock.sleep(seconds)
             after = await self._moment()
         except (aiohttp.ClientError, TimeoutError):
             self._check()
@@ -200,11 +203,11 @@ class Laboratory:
         url = f"{self._system.ingress_url}/v1/interactions"
         token = self._system.token("loadtest", Role.SERVICE, ttl_s=86_400)
         headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
-        due, number, before_s = 0.0, 0, time.monotonic()
+        due, number, before_s = 0.0, 0, clock.monotonic_s()
         async with asyncio.TaskGroup() as posts:
             while True:
-                await asyncio.sleep(SEND_EVERY_S)
-                now_s = time.monotonic()
+                await clock.sleep(SEND_EVERY_S)
+                now_s = clock.monotonic_s()
                 due, before_s = due + (now_s - before_s) * self.load.messages_per_s, now_s
                 while due >= 1:
                     many = min(int(due), MOST_AT_ONCE)
@@ -226,7 +229,7 @@ class Laboratory:
             "room": self._rooms[number % len(self._rooms)],
             "user": f"sender-{number % 500}",
             "kind": (Kind.GIFT if is_gift else Kind.DANMAKU).value,
-            "id": f"load-{secrets.token_hex(8)}",
+            "id": f"load-{self._chance.token_hex(8)}",
             "data": Gift("rose") if is_gift else danmaku,
         }
 
@@ -242,7 +245,7 @@ class Laboratory:
             for item in items:
                 self.ledger.unknown(str(item["room"]))
             return
-        now_s = time.monotonic()
+        now_s = clock.monotonic_s()
         for item, result in zip(items, results, strict=True):
             if "code" in result:
                 self.ledger.refused()
@@ -261,7 +264,7 @@ class Laboratory:
         clients = [psutil.Process(), *self._sinks.processes, *services]
         times = psutil.cpu_times(percpu=True)
         return _Moment(
-            time.monotonic(),
+            clock.monotonic_s(),
             used.user + used.system,
             tuple((sum(times[core]) - times[core].idle, sum(times[core])) for core in self._cores.load),
             tuple(sum(client.cpu_times()[:2]) for client in clients),
@@ -340,7 +343,7 @@ def divided_cores() -> Iterator[Cores]:
 
 
 @asynccontextmanager
-async def laboratory(steps: Steps, *, rooms: int, most_viewers: int) -> AsyncIterator[Laboratory]:
+async def laboratory(steps: Steps, chance: Chance, *, rooms: int, most_viewers: int) -> AsyncIterator[Laboratory]:
     """Run Kafka, the services with one gateway, the processes of viewers, the viewers that check
     and the sender.
     """
@@ -356,7 +359,7 @@ async def laboratory(steps: Steps, *, rooms: int, most_viewers: int) -> AsyncIte
     with divided_cores() as cores:
         async with AsyncExitStack() as context:
             running = run_stack(
-                "loadtest", steps, rooms=names, edges=1, partitions=4, page_port=0, throwaway=True, settings=settings
+                "loadtest", steps, chance, rooms=names, edges=1, partitions=4, page_port=0, throwaway=True, settings=settings
             )
             system = (await context.enter_async_context(running)).system
             pid = system.edges[0].pid
@@ -364,7 +367,7 @@ async def laboratory(steps: Steps, *, rooms: int, most_viewers: int) -> AsyncIte
                 raise ServiceError("the gateway has ended")
             os.sched_setaffinity(pid, {cores.gateway})
             sinks = await _start_sinks(context, system, names, max(1, min(MOST_SINKS, len(cores.load) - 1)))
-            here = Laboratory(system, sinks, names, texts, cores)
+            here = Laboratory(system, sinks, names, texts, cores, chance)
             http = await context.enter_async_context(aiohttp.ClientSession())
             crowd = here.crowd = Crowd(system.scheduler_url, names, CHECKING, sample=1, on_effect=here.observe)
             context.push_async_callback(crowd.stop)
@@ -405,4 +408,4 @@ async def _generation(system: System) -> int:
                 gateways = msgspec.json.decode(await answer.read())["gateways"]
             if gateways and gateways[0]["standing"] == "open":
                 return int(gateways[0]["generation"])
-            await asyncio.sleep(_LOOK_S)
+            await clock.sleep(_LOOK_S)

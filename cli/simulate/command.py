@@ -6,7 +6,6 @@ starts nothing.
 """
 
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -18,6 +17,7 @@ from rich.table import Table
 
 from autoscaler.policy import Policy, PolicyError, read_policy
 from cli.simulate.model import SCENARIOS, Outcome, Scenario, World, hindsight_hours
+from liveroom import clock
 
 SHOWN: Final = 24
 PANELS: Final = 3
@@ -39,9 +39,9 @@ def simulate(names: list[str], policy_file: Path | None, seed: int, plot: Path |
                 print(f"the policy cannot be used: {error}", file=sys.stderr)
                 return 2
             scenario = replace(scenario, policy=_with_events(policy, scenario))
-        began_s = time.monotonic()
+        began_s = clock.monotonic_s()
         outcome = World(scenario).run()
-        console.print(_told(scenario, outcome, time.monotonic() - began_s, is_alone=len(names) == 1))
+        console.print(_told(scenario, outcome, clock.monotonic_s() - began_s, is_alone=len(names) == 1))
         if plot is not None:
             _draw(scenario, outcome, plot if len(names) == 1 else plot.with_stem(f"{plot.stem}-{name}"))
     return 0

@@ -7,7 +7,6 @@ same every time. Called by `liveroom simulate`, tests and benchmarks.
 """
 
 import math
-import random
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from typing import Final, NamedTuple
 
 from autoscaler.decide import Decision, History, Observation, Seen, decide
 from autoscaler.policy import Event, Policy
+from liveroom.chance import Chance
 from liveroom.records.control import GatewayState, Limits, LoadReport
 from scheduler.placement import Placement
 
@@ -125,7 +125,7 @@ class World:
 
     def __init__(self, scenario: Scenario) -> None:
         self.scenario = scenario
-        self.chance = random.Random(scenario.seed)  # noqa: S311 - no secret
+        self.chance = Chance(scenario.seed)
         self.now_s = 0.0
         self.gateways: dict[str, Gateway] = {}
         self.outcome = Outcome()

@@ -5,12 +5,13 @@ The driver here keeps names and starts nothing.
 
 from typing import Any
 
-import pytest
-
 from autoscaler.policy import Policy
 from autoscaler.pool import POOL, SHED_AGAIN_S, Pool
+from liveroom import clock
 from liveroom.records.control import GatewayState, Limits, LoadReport, Order, OrderKind
 from liveroom.registry import Metrics
+
+BEGIN_S = 1_000_000
 
 
 class Names:
@@ -52,7 +53,7 @@ class Names:
 
 
 class World:
-    """A pool, its gateways, and a clock."""
+    """A pool, its gateways, and the clock they live by."""
 
     def __init__(self, *names: str, policy: Policy | None = None, dry_run: bool = False) -> None:
         self.driver = Names(*names)
@@ -77,19 +78,22 @@ class World:
             for name in self.driver.names:
                 state = self.states.get(name, GatewayState.SERVING)
                 self.pool.hear(report(name, self.connections.get(name, 0), state), self.now_s)
-            await self.pool.tick(self.now_s)
+            with clock.running_on(self):
+                await self.pool.tick(self.now_s)
+
+    def monotonic_s(self) -> float:
+        return self.now_s
+
+    def unix_ns(self) -> int:
+        return int((BEGIN_S + self.now_s) * 1e9)
+
+    async def sleep(self, delay_s: float) -> None:
+        self.now_s += delay_s
 
 
 def report(name: str, connections: int, state: GatewayState = GatewayState.SERVING, **more: Any) -> LoadReport:
     limits = Limits(connections=100, joins_per_s=50)
     return LoadReport(1, name, 7, state, 0, "", "", "", 0, connections=connections, limits=limits, **more)
-
-
-@pytest.fixture(autouse=True)
-def _clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Decisions are told by the system's clock; a second of the test is one of theirs."""
-    ticks = iter(range(1_000_000, 2_000_000))
-    monkeypatch.setattr("autoscaler.pool.time.time", lambda: next(ticks))
 
 
 async def test_it_grows_at_once() -> None:

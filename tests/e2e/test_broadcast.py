@@ -15,6 +15,7 @@ from aiokafka import AIOKafkaProducer
 from cli import danmaku, script
 from devstack.processes import System
 from liveroom.bodies import Danmaku, Gift, Like
+from liveroom.chance import Chance
 from liveroom.kinds import Kind
 from liveroom.records.uplink import Item, Uplink, encode_uplink
 from tests.e2e.audience import Audience, knows_gateways, settled
@@ -36,7 +37,7 @@ async def system(kafka_bootstrap: str, request: pytest.FixtureRequest) -> AsyncI
 
 async def test_every_danmaku_gift_and_like_of_a_real_show_reaches_fifty_viewers_on_two_gateways(system: System) -> None:
     ledger = Ledger()
-    cues = script.write(danmaku.read_file(FILE).lines, seed=7)
+    cues = script.write(danmaku.read_file(FILE).lines, Chance(7))
     async with AsyncExitStack() as stack, aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as http:
         audience = Audience(system, "show", http, ledger)
         await audience.join(stack, 50)
