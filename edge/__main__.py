@@ -3,7 +3,6 @@
 import asyncio
 import resource
 import ssl
-import time
 from functools import partial
 from typing import Final
 
@@ -20,7 +19,7 @@ from edge.orders import follow_orders
 from edge.presence_report import report_presence
 from edge.pulls import Pulls
 from edge.upgrade import Upgrades
-from liveroom import service, topics
+from liveroom import clock, service, topics
 from liveroom.broadcast_log import QueueReader
 from liveroom.consumers import RULES_READ, follow_rules
 from liveroom.files import watch
@@ -62,9 +61,9 @@ async def run(settings: EdgeSettings, runtime: Runtime) -> None:
     """Serve until told to stop, then move the viewers away."""
     allow_connections(settings.max_connections)
     rules = Rules()
-    gateway = Gateway(settings, Hub(), rules, runtime.metrics, generation=time.time_ns() // 1_000_000)
+    gateway = Gateway(settings, Hub(), rules, runtime.metrics, generation=clock.unix_ms())
     upgrades = Upgrades(gateway, runtime)
-    keepalive, drain, fan_out = KeepAlive(gateway, upgrades), Drain(gateway), FanOut(gateway, runtime)
+    keepalive, drain, fan_out = KeepAlive(gateway, upgrades), Drain(gateway, runtime.chance), FanOut(gateway, runtime)
     upgrades.use(await read_first(settings.read_ticket_keys))
     tls = await read_first(partial(tls_context, settings))
     wait = waiting(settings.kafka, runtime, KAFKA)

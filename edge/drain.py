@@ -8,7 +8,6 @@ by `edge.orders` and at SIGTERM.
 
 import asyncio
 import contextlib
-import random
 from collections import OrderedDict
 from typing import Final
 
@@ -16,6 +15,8 @@ import structlog
 
 from edge.gateway import Gateway
 from edge.member import CLOSE_TIMEOUT_S, Member
+from liveroom import clock
+from liveroom.chance import Chance
 from liveroom.closecodes import Close
 from liveroom.records.control import Order, OrderKind
 from liveroom.wire import Move, encode_frame
@@ -29,8 +30,9 @@ log = structlog.get_logger()
 class Drain:
     """Moves the viewers of one gateway."""
 
-    def __init__(self, gateway: Gateway) -> None:
+    def __init__(self, gateway: Gateway, chance: Chance) -> None:
         self._gateway = gateway
+        self._chance = chance
         self._moving: asyncio.Task[None] | None = None
         self._asked: OrderedDict[Member, float] = OrderedDict()  # to move, and when; over several orders to shed
 
@@ -73,7 +75,7 @@ class Drain:
                 for start in range(0, len(members), per_slice):
                     for member in members[start : start + per_slice]:
                         member.send(move)
-                    await asyncio.sleep(drain_s / 2 / MOVE_SLICES)
+                    await clock.sleep(drain_s / 2 / MOVE_SLICES)
                 await gateway.all_gone()
         for member in list(gateway.members):
             member.close(Close.SERVICE_RESTART)
@@ -91,14 +93,14 @@ class Drain:
         nothing more.
         """
         gateway, asked = self._gateway, self._asked
-        until_s = gateway.now_s() + SHED_FOR_S
+        until_s = clock.monotonic_s() + SHED_FOR_S
         move = encode_frame(Move("shed"))
-        while asked or gateway.now_s() < until_s:
-            await asyncio.sleep(1 / rate_per_s)
-            now_s = gateway.now_s()
+        while asked or clock.monotonic_s() < until_s:
+            await clock.sleep(1 / rate_per_s)
+            now_s = clock.monotonic_s()
             staying = [member for member in gateway.members if member not in asked and not member.close_code]
             if staying and now_s < until_s:
-                chosen = random.choice(staying)  # noqa: S311 - no secret
+                chosen = self._chance.choice(staying)
                 chosen.send(move)
                 asked[chosen] = now_s
             while asked:

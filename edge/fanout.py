@@ -5,15 +5,13 @@ Owns the order of both, and the figures of the fan-out. A batch is pushed to its
 one is taken; between two slices everything else has its turn. Called by the reader of the queue.
 """
 
-import asyncio
-import time
 from collections.abc import Generator
 
 import structlog
 
 from edge.gateway import Gateway
 from edge.hub import Delivered
-from liveroom import metric_catalog, topics
+from liveroom import clock, metric_catalog, topics
 from liveroom.records.broadcast import Batch
 from liveroom.records.codec import BadRecord
 from liveroom.service import Runtime
@@ -29,7 +27,7 @@ async def drive(delivering: Generator[None, None, Delivered]) -> Delivered:
         except StopIteration as done:
             delivered: Delivered = done.value
             return delivered
-        await asyncio.sleep(0)
+        await clock.sleep(0)
 
 
 class FanOut:
@@ -59,12 +57,12 @@ class FanOut:
 
     async def deliver(self, partition: int, offset: int, batch: Batch) -> None:
         """Push a batch's local parts, and do what follows from it."""
-        began_s = time.monotonic()
+        began_s = clock.monotonic_s()
         delivered = await drive(self._gateway.hub.deliver(batch, partition, offset, began_s))
         await self._follow_up(delivered, partition, offset)
         self._wasted.inc(delivered.wasted_bytes)
         if delivered.rooms:
-            self._measure(batch, delivered, time.monotonic() - began_s)
+            self._measure(batch, delivered, clock.monotonic_s() - began_s)
 
     async def _follow_up(self, delivered: Delivered, partition: int, offset: int) -> None:
         """Let in who waited for a snapshot, and put out who is kicked or whose room is
@@ -78,10 +76,10 @@ class FanOut:
             self._gateway.kick(room_hash, user)
         for room in delivered.dissolved:
             for _ in self._gateway.dissolve(room):
-                await asyncio.sleep(0)
+                await clock.sleep(0)
 
     def _measure(self, batch: Batch, delivered: Delivered, took_s: float) -> None:
-        now_ns = time.time_ns()
+        now_ns = clock.unix_ns()
         now_ms = now_ns // 1_000_000
         self._seconds.observe(took_s)
         if (tracing := self._runtime.tracing) is not None:

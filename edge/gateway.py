@@ -7,7 +7,6 @@ members, `edge.keepalive` watches them, `edge.drain` moves them away; the hub kn
 """
 
 import asyncio
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
@@ -20,7 +19,7 @@ from edge.pull_grants import PullGrant, PullGrants
 from edge.room import Position, Room, Subscriber
 from edge.send_queue import SendQueues
 from edge.wheel import Wheel
-from liveroom import metric_catalog, topics
+from liveroom import clock, metric_catalog, topics
 from liveroom.closecodes import TABLE, Close
 from liveroom.errors import Code
 from liveroom.kinds import UNTOUCHABLE, Kind, Role
@@ -58,8 +57,6 @@ class Gateway:
     `draining`: nobody more is taken.
     """
 
-    now_s = staticmethod(time.monotonic)
-
     def __init__(self, settings: EdgeSettings, hub: Hub, rules: Rules, metrics: Metrics, generation: int) -> None:
         self.settings = settings
         self.hub = hub
@@ -70,7 +67,7 @@ class Gateway:
         self.queues: SendQueues[Member] = SendQueues(
             settings.slow_unsent_bytes, settings.max_unsent_bytes, settings.max_unsent_total_bytes, settings.max_unsent_s
         )
-        self.wheel: Wheel[Member] = Wheel(TICK_S, WHEEL_SLOTS, self.now_s())
+        self.wheel: Wheel[Member] = Wheel(TICK_S, WHEEL_SLOTS, clock.monotonic_s())
         self.grants = PullGrants()
         self.snapshots_wanted: dict[str, None] = {}
         self.taken_in = 0
@@ -101,7 +98,7 @@ class Gateway:
         if self.settings.max_per_address:
             self._addresses[member] = address
             self._by_address[address] = self._by_address.get(address, 0) + 1
-        self.wheel.put(member, self.now_s() + min(TURN_S, self.settings.handshake_timeout_s))
+        self.wheel.put(member, clock.monotonic_s() + min(TURN_S, self.settings.handshake_timeout_s))
 
     async def all_gone(self) -> None:
         """Wait until nobody is here."""
@@ -121,23 +118,23 @@ class Gateway:
             case Join():
                 self._join(member, frame)
             case Leave():
-                if self.hub.leave(member, frame.room, self.now_s()):
+                if self.hub.leave(member, frame.room, clock.monotonic_s()):
                     member.send(encode_frame(Left(frame.room)))
                 else:
                     _refuse(member, Code.NOT_IN_ROOM, frame.room)
             case Heartbeat():
-                member.send(encode_frame(Beat(_now_ms())))
+                member.send(encode_frame(Beat(clock.unix_ms())))
 
     def ending(self, member: Member) -> None:
         """Let a member that is ending take part in nothing; it has `CLOSE_TIMEOUT_S` to go by
         itself.
         """
-        self.hub.drop(member, self.now_s())
-        self.wheel.put(member, self.now_s() + CLOSE_TIMEOUT_S)
+        self.hub.drop(member, clock.monotonic_s())
+        self.wheel.put(member, clock.monotonic_s() + CLOSE_TIMEOUT_S)
 
     def lost(self, member: Member) -> None:
         """Forget a member."""
-        now_s = self.now_s()
+        now_s = clock.monotonic_s()
         self.hub.drop(member, now_s)
         if self.members.pop(member, "gone") == "gone":
             return
@@ -175,7 +172,7 @@ class Gateway:
 
     def ban_of(self, user: str, role: Role, room: str) -> Moderation | None:
         """Return the ban of a user from a room that holds."""
-        return self.rules.banned(room, user, _now_ms()) if role not in UNTOUCHABLE else None
+        return self.rules.banned(room, user, clock.unix_ms()) if role not in UNTOUCHABLE else None
 
     def _join(self, member: Member, frame: Join) -> None:
         refusal = self._refusal(member, frame.room)
@@ -183,7 +180,7 @@ class Gateway:
             self._joined["refused"].inc()
             _refuse(member, refusal, frame.room)
             return
-        now_s = self.now_s()
+        now_s = clock.monotonic_s()
         room = self.hub.add_pending(member, frame.room, now_s)
         self.joins += 1
         self._joined["joined"].inc()
@@ -205,7 +202,7 @@ class Gateway:
 
     def let_in(self, member: Subscriber, room: Room) -> None:
         """Let a member into a room, with the room's snapshot where that is fresh."""
-        self._enter(member, room, room.greeting(self.now_s(), member.form))
+        self._enter(member, room, room.greeting(clock.monotonic_s(), member.form))
 
     def _enter(self, member: Subscriber, room: Room, parts: Sequence[tuple[PreparedBatch, bool]]) -> None:
         """Push the room's batches from now on, after what comes before them; tell a mute that
@@ -218,7 +215,7 @@ class Gateway:
             else:  # it ended the connection of whoever deflates; this one sees a hole, and pulls
                 self._bad.inc()
                 log.warning("room_part_left_out", room=room.name, offset=prepared.offset)
-        mute = self.rules.muted(room.name, member.user, _now_ms())
+        mute = self.rules.muted(room.name, member.user, clock.unix_ms())
         if mute is not None and member.role not in UNTOUCHABLE:
             member.send(_notice(Kind.MUTE, mute))
 
@@ -237,7 +234,7 @@ class Gateway:
     # ---- putting out
     def on_rule(self, rule: Moderation) -> None:
         """Put out who is banned from now on."""
-        if rule.kind is not RuleKind.BAN or not holds(rule, _now_ms()):
+        if rule.kind is not RuleKind.BAN or not holds(rule, clock.unix_ms()):
             return
         hash_ = room_hash(rule.room)
         for member in self.hub.devices(room_hash(rule.name)):
@@ -261,7 +258,7 @@ class Gateway:
 
     def _put_out(self, member: Subscriber, room: Room, code: Code, close: Close) -> None:
         """Take a member out of a room, and end its connection where it is in no other."""
-        self.hub.leave(member, room.name, self.now_s())
+        self.hub.leave(member, room.name, clock.monotonic_s())
         member.send(encode_frame(Error(code.value, room=room.name)))
         if not member.rooms:
             member.close(close)
@@ -269,10 +266,6 @@ class Gateway:
 
 def _notice(kind: Kind, rule: Moderation) -> bytes:
     return encode_frame(Notice(rule.room, kind, rule.id, rule.at_ms, rule.until_ms, rule.why))
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
 
 
 def _refuse(member: Member, code: Code, room: str) -> None:

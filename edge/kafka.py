@@ -5,13 +5,13 @@ Owns nothing: what is valid is said by `liveroom.broadcast_log` and `liveroom.fe
 cannot be read are void.
 """
 
-import time
 from collections.abc import Container, Iterator, Sequence
 from typing import Final, NamedTuple
 
 from edge.fanout import FanOut
 from edge.prepared_batch import PreparedBatch
 from edge.pull_answer import Part, Stretch
+from liveroom import clock
 from liveroom.broadcast_log import LogReader, QueueReader
 from liveroom.fencing import find_ruling, stamp_of, validate
 from liveroom.kinds import RecordType
@@ -47,7 +47,7 @@ async def read_rooms(settings: EdgeSettings, partition: int, ranges: Sequence[Ro
     stops: dict[int, int] = {}
     async with LogReader(settings.kafka, partition) as reader:
         first, end = await reader.bounds()
-        floor = await reader.offset_since(time.time_ns() // 1_000_000 - int(settings.pull_back_s * 1000))
+        floor = await reader.offset_since(clock.unix_ms() - int(settings.pull_back_s * 1000))
         start = max(first, end if floor is None else floor, min(range_.start for range_ in ranges))
         stop = max(start, *(range_.stop for range_ in ranges))
         ruling = await reader.drive(find_ruling(first, start))
@@ -76,7 +76,7 @@ async def read_rooms(settings: EdgeSettings, partition: int, ranges: Sequence[Ro
             stops.get(range_.room, stop),
             found[range_.room],
             is_cut and range_.start < start,
-            time.monotonic(),
+            clock.monotonic_s(),
         )
         for range_ in ranges
     }

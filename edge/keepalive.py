@@ -6,9 +6,7 @@ Owns the one clock that turns the gateway's wheel; there is no timer for a viewe
 pull grants and empty rooms forgotten.
 """
 
-import asyncio
 import gc
-import time
 from collections.abc import Callable, Iterable
 from typing import Final
 
@@ -18,6 +16,7 @@ from edge.gateway import TICK_S, Gateway
 from edge.hub import waiting_too_long
 from edge.member import CLOSE_TIMEOUT_S, TURN_S, Member
 from edge.upgrade import Upgrades
+from liveroom import clock
 from liveroom.closecodes import Close
 from liveroom.wire import Beat, encode_frame
 
@@ -41,7 +40,7 @@ class KeepAlive:
         gateway = self._gateway
         frozen_at = joins_before = 0
         while True:
-            await asyncio.sleep(TICK_S)
+            await clock.sleep(TICK_S)
             self.turn()
             self._upgrades.end_late(connections())
             if gateway.taken_in - frozen_at >= FREEZE_AFTER_JOINS and gateway.joins == joins_before:  # the wave is over
@@ -53,8 +52,8 @@ class KeepAlive:
     def turn(self) -> None:
         """Look at the members whose time has come, and at all that waits."""
         gateway = self._gateway
-        now_s = gateway.now_s()
-        beat = encode_frame(Beat(time.time_ns() // 1_000_000))
+        now_s = clock.monotonic_s()
+        beat = encode_frame(Beat(clock.unix_ms()))
         for member in gateway.wheel.turn(now_s):
             self._look_at(member, now_s, beat)
         self._end_snapshot_waits(now_s)

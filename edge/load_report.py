@@ -5,9 +5,7 @@ Owns the figures of a report and the gauges that show the same. What is unknown 
 sent as zero.
 """
 
-import asyncio
 import os
-import time
 from typing import Final, NamedTuple
 
 import psutil
@@ -15,7 +13,7 @@ import structlog
 
 from edge.fanout import FanOut
 from edge.gateway import Gateway
-from liveroom import metric_catalog, topics
+from liveroom import clock, metric_catalog, topics
 from liveroom.kafka import Producer, UnsentError
 from liveroom.records.codec import encode_json
 from liveroom.records.control import GatewayState, HotRoom, LoadReport
@@ -67,7 +65,7 @@ class LoadReporter:
         """Report for ever; a report that cannot be sent is dropped, the next one is newer."""
         while True:
             await self.report(producer)
-            await asyncio.sleep(self._settings.report_interval_s)
+            await clock.sleep(self._settings.report_interval_s)
 
     async def report(self, producer: Producer) -> None:
         """Send one report now."""
@@ -83,7 +81,7 @@ class LoadReporter:
     def _totals(self) -> _Totals:
         cpu = self._process.cpu_times()
         return _Totals(
-            time.monotonic(),
+            clock.monotonic_s(),
             cpu.user + cpu.system,
             self._gateway.joins,
             self._gateway.leaves,
@@ -108,7 +106,7 @@ class LoadReporter:
             gateway=settings.instance,
             generation=gateway.generation,
             state=state,
-            at_ms=time.time_ns() // 1_000_000,
+            at_ms=clock.unix_ms(),
             url=self._url,
             host=self._host,
             ip=self._ip,

@@ -16,6 +16,7 @@ from edge.prepared_batch import Form, PreparedBatch, as_event
 from edge.receiver import Closing, Fault, Ping, Receiver, Text
 from edge.room import NotSent, Room
 from edge.send_queue import QueuedFrame, SendQueue, SendQueues, Verdict
+from liveroom import clock
 from liveroom.closecodes import TABLE, Close
 from liveroom.tickets import User
 from liveroom.topics import room_hash
@@ -35,9 +36,6 @@ class MemberHost(Protocol):
     """What a member needs of the gateway that hosts it."""
 
     queues: "SendQueues[Member]"
-
-    def now_s(self) -> float:
-        """Return the time."""
 
     def received(self, member: "Member", text: bytes) -> None:
         """Take a whole text message."""
@@ -97,14 +95,18 @@ class Member(asyncio.Protocol):
         self.close_code = 0
 
     def take_over(self, transport: asyncio.Transport) -> None:
-        """Become the transport's protocol. With TLS nothing can be written past it."""
+        """Become the transport's protocol.
+
+        With TLS, and where the transport has no socket, all goes through the transport.
+        """
         self.transport = transport
-        raw = cast("socket.socket", transport.get_extra_info("socket"))
-        raw.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)  # or the kernel hides megabytes
-        if _NOTSENT_LOWAT is not None:
-            raw.setsockopt(socket.IPPROTO_TCP, _NOTSENT_LOWAT, UNSENT_LOWAT_BYTES)
-        if transport.get_extra_info("sslcontext") is None:
-            self.fd = raw.fileno()
+        raw = cast("socket.socket | None", transport.get_extra_info("socket"))
+        if raw is not None:
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)  # or the kernel hides megabytes
+            if _NOTSENT_LOWAT is not None:
+                raw.setsockopt(socket.IPPROTO_TCP, _NOTSENT_LOWAT, UNSENT_LOWAT_BYTES)
+            if transport.get_extra_info("sslcontext") is None:
+                self.fd = raw.fileno()
         transport.set_protocol(self)
         transport.set_write_buffer_limits(0)  # `resume_writing` then says that nothing waits any more
         self.blocked = self.fd == NO_FD or transport.get_write_buffer_size() > 0
@@ -146,7 +148,7 @@ class Member(asyncio.Protocol):
         if self.close_code:
             return
         if self.blocked:
-            self._queue(QueuedFrame(frame, None, self._host.now_s(), is_whole=True))
+            self._queue(QueuedFrame(frame, None, clock.monotonic_s(), is_whole=True))
             return
         try:
             sent = _write(self.fd, frame)
@@ -164,7 +166,7 @@ class Member(asyncio.Protocol):
         if frame is None or self.close_code:
             return
         if self.blocked:
-            self._queue(QueuedFrame(frame, prepared, self._host.now_s(), is_whole=is_whole))
+            self._queue(QueuedFrame(frame, prepared, clock.monotonic_s(), is_whole=is_whole))
         else:
             self.send_raw(frame)
 
@@ -177,7 +179,7 @@ class Member(asyncio.Protocol):
         frame = prepared.make(self.form) if is_whole else prepared.reliable(self.form)
         if frame is None:
             return NotSent.SKIPPED
-        self._queue(QueuedFrame(frame, prepared, self._host.now_s(), is_whole=is_whole))
+        self._queue(QueuedFrame(frame, prepared, clock.monotonic_s(), is_whole=is_whole))
         return len(frame)
 
     def _wait(self, rest: bytes) -> None:
@@ -186,7 +188,7 @@ class Member(asyncio.Protocol):
         if transport is None:
             return
         self.blocked = True
-        self._host.queues.open(self, len(rest), self._host.now_s())
+        self._host.queues.open(self, len(rest), clock.monotonic_s())
         transport.write(rest)
         if not transport.get_write_buffer_size():
             self.resume_writing()
@@ -246,18 +248,18 @@ class Member(asyncio.Protocol):
                 return
             match event:
                 case Text(text):
-                    self.received_s = self._host.now_s()
+                    self.received_s = clock.monotonic_s()
                     if not self.close_code:
                         self._host.received(self, text)
                 case Ping(payload):
-                    self.received_s = self._host.now_s()
+                    self.received_s = clock.monotonic_s()
                     self.send_raw(websocket_frame(payload, PONG))
                 case Closing(code):
                     self._answer_close(code)
                 case Fault(code, reason):
                     self.close(code, reason)
                 case _:
-                    self.received_s = self._host.now_s()
+                    self.received_s = clock.monotonic_s()
 
     def eof_received(self) -> bool:
         """The viewer sends nothing more: so the connection ends."""
@@ -289,7 +291,7 @@ class Member(asyncio.Protocol):
             return
         self.close_code = code
         self.blocked = True
-        self.closing_s = self._host.now_s()
+        self.closing_s = clock.monotonic_s()
         self._host.ending(self)
         self._host.queues.drop(self)
         transport.write(goodbye)
@@ -339,7 +341,7 @@ class SseConnection(Member):
         if self.frames > MAX_FRAMES_A_TURN:
             self.close(Close.TOO_FAST)
             return
-        self.received_s = self._host.now_s()
+        self.received_s = clock.monotonic_s()
         self._host.received(self, text)
 
     def _goodbye(self, code: Close, reason: str) -> bytes:

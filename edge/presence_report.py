@@ -4,14 +4,13 @@ Owns the records of `presence`. When which room is due is `edge.presence`'s.
 """
 
 import asyncio
-import time
 from typing import Final
 
 import structlog
 
 from edge.gateway import Gateway
 from edge.presence import Pace
-from liveroom import topics
+from liveroom import clock, topics
 from liveroom.kafka import Producer, UnsentError
 from liveroom.records.codec import encode_json
 from liveroom.records.control import Presence
@@ -29,9 +28,8 @@ async def report_presence(gateway: Gateway, producer: Producer) -> None:
         users, connections = hub.audience(room)
         if not pace.wants(room, users, connections, now_s) and not (with_snapshot and connections):
             return
-        now_ms = time.time_ns() // 1_000_000
         record = Presence(
-            1, room, gateway.settings.instance, gateway.generation, users, connections, now_ms, card=with_snapshot
+            1, room, gateway.settings.instance, gateway.generation, users, connections, clock.unix_ms(), card=with_snapshot
         )
         try:
             await producer.send(topics.PRESENCE, encode_json(record), key=room.encode(), timeout_s=TIMEOUT_S)
@@ -42,10 +40,10 @@ async def report_presence(gateway: Gateway, producer: Producer) -> None:
             pace.told(room, users, connections, now_s)
 
     while True:
-        await asyncio.sleep(LOOK_S)
+        await clock.sleep(LOOK_S)
         changed, hub.changed = hub.changed, {}
         pace.changed(changed)
-        now_s = time.monotonic()
+        now_s = clock.monotonic_s()
         wanted, gateway.snapshots_wanted = gateway.snapshots_wanted, {}
         due = dict.fromkeys(pace.due(now_s)) | wanted
         await asyncio.gather(*(tell(room, now_s, with_snapshot=room in wanted) for room in due))

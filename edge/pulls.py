@@ -8,7 +8,6 @@ who asks too often, and to go back further than `pull_back_s`; says what is not 
 """
 
 import asyncio
-import time
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
@@ -22,7 +21,7 @@ from edge.pull_answer import Part, Question, Stretch, answer, read_question
 from edge.pull_grants import PullGrant
 from edge.room import Room
 from edge.upgrade import Upgrades
-from liveroom import metric_catalog
+from liveroom import clock, metric_catalog
 from liveroom.broadcast_log import LogReadError
 from liveroom.errors import Code, ProblemError
 from liveroom.service import Runtime
@@ -107,7 +106,7 @@ class Pulls:
 
     def _who(self, request: web.Request) -> PullGrant:
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-        return self._gateway.grants.use(token.strip() if scheme.lower() == "bearer" else "", time.monotonic())
+        return self._gateway.grants.use(token.strip() if scheme.lower() == "bearer" else "", clock.monotonic_s())
 
     # ---- where the answer comes from
     async def _stretch(self, room_: int, partition: int, question: Question) -> tuple[Stretch, Room | None]:
@@ -119,7 +118,7 @@ class Pulls:
             self._counts["ring"].inc()
             return Stretch(0, room.ring_from or 0, (), is_cut=False, at_s=0.0), room
         stop = self._ring_start(room_, partition)
-        now_s = time.monotonic()
+        now_s = clock.monotonic_s()
         kept = self._kept.get(room_)
         if kept is not None and kept.start <= question.offset and kept.stop >= stop and now_s - kept.at_s < KEPT_S:
             self._counts["shared"].inc()
@@ -164,7 +163,7 @@ class Pulls:
             # wait with them.
             _fail((*self._current.pop(partition, ()), *self._wanted.pop(partition, ())), "the read was broken off")
             del self._reading[partition]
-            now_s = time.monotonic()
+            now_s = clock.monotonic_s()
             self._kept = {room: stretch for room, stretch in self._kept.items() if now_s - stretch.at_s < KEPT_S}
 
 

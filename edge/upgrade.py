@@ -9,8 +9,6 @@ members is `edge.gateway`'s.
 
 import asyncio
 import contextlib
-import secrets
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from http import HTTPStatus
 from typing import Final
@@ -22,7 +20,7 @@ from edge import handshake
 from edge.gateway import Gateway
 from edge.member import Member, SseConnection
 from edge.prepared_batch import Form
-from liveroom import metric_catalog, tickets
+from liveroom import clock, metric_catalog, tickets
 from liveroom.errors import Code, ProblemError
 from liveroom.limits import Bucket
 from liveroom.networks import Networks, caller, subscriber
@@ -31,6 +29,7 @@ from liveroom.web import cors, origin_allowed, problems
 from liveroom.wire import MAX_CLIENT_FRAME_BYTES, VIEWER_SILENCE_S, Hello, encode_frame
 
 JOIN_BURST_S: Final = 2.0
+PULL_TOKEN_BYTES: Final = 12
 
 
 class HandedOver(web.StreamResponse):
@@ -67,8 +66,9 @@ class Upgrades:
         self._gateway = gateway
         self._settings = gateway.settings
         self._stopping = runtime.stopping
+        self._chance = runtime.chance
         settings = gateway.settings
-        self._joins_left = Bucket(settings.max_joins_per_s, settings.max_joins_per_s * JOIN_BURST_S, gateway.now_s())
+        self._joins_left = Bucket(settings.max_joins_per_s, settings.max_joins_per_s * JOIN_BURST_S, clock.monotonic_s())
         self._keys: Mapping[str, bytes] = {}
         self._proxies = Networks((network, network) for network in settings.proxies)
         self._answering: set[RequestHandler] = set()
@@ -100,7 +100,7 @@ class Upgrades:
         """Close what has been connected for long without having become a member, unless it is being
         answered.
         """
-        now_s = self._gateway.now_s()
+        now_s = clock.monotonic_s()
         seen = {}
         for connection in connections:
             if connection in self._answering:
@@ -117,14 +117,14 @@ class Upgrades:
         accepted = handshake.accept(request.headers)
         address, user = self._admit(request)
         form = Form.DEFLATED if accepted.deflates else Form.PLAIN
-        member = Member(self._gateway, user, secrets.token_urlsafe(12), self._gateway.now_s(), form)
+        member = Member(self._gateway, user, self._chance.token_urlsafe(PULL_TOKEN_BYTES), clock.monotonic_s(), form)
         return self._hand_over(request, member, address, accepted.answer)
 
     async def _events(self, request: web.Request) -> web.StreamResponse:
         """Take a viewer whose network lets no WebSocket through: events over HTTP."""
         self._check_open()
         address, user = self._admit(request)
-        member = SseConnection(self._gateway, user, secrets.token_urlsafe(12), self._gateway.now_s())
+        member = SseConnection(self._gateway, user, self._chance.token_urlsafe(PULL_TOKEN_BYTES), clock.monotonic_s())
         return self._hand_over(request, member, address, _event_stream(self._readable_by(request)))
 
     async def _said(self, request: web.Request) -> web.StreamResponse:
@@ -166,11 +166,10 @@ class Upgrades:
             raise ProblemError(Code.FULL, retry_after_s=1)
         if settings.max_per_address and gateway.connections_from(address) >= settings.max_per_address:
             raise ProblemError(Code.RATE_ADDRESS, "too many connections from this address", retry_after_s=10)
-        now_ms = time.time_ns() // 1_000_000
-        ticket = tickets.verify(request.query.get("ticket", ""), self._keys, tickets.ENTRY, now_ms)
+        ticket = tickets.verify(request.query.get("ticket", ""), self._keys, tickets.ENTRY, clock.unix_ms())
         if (settings.instance, gateway.generation) not in ticket.gateways:
             raise ProblemError(Code.TICKET_INVALID, "the ticket is for other gateways, or for this one before it was restarted")
-        if wait_s := self._joins_left.take(gateway.now_s()):
+        if wait_s := self._joins_left.take(clock.monotonic_s()):
             raise ProblemError(Code.FULL, "too many come at once", retry_after_s=max(1.0, wait_s))
         return address, ticket.user
 

@@ -99,7 +99,7 @@ async def running(settings: EdgeSettings, *, tls: ssl.SSLContext | None = None) 
     keepalive = KeepAlive(gateway, upgrades)
     async with serve(upgrades.app, "127.0.0.1", 0, shutdown_timeout_s=0.2, tls=tls) as (runner, port):
         keeper = asyncio.create_task(keepalive.run(lambda: runner.server.connections if runner.server else ()))
-        yield Edge(gateway, keepalive, Drain(gateway), port)
+        yield Edge(gateway, keepalive, Drain(gateway, runtime.chance), port)
         keeper.cancel()
         for member in list(gateway.members):
             member.abort()

@@ -2,6 +2,7 @@
 
 import asyncio
 
+from liveroom import clock
 from liveroom.topics import room_hash
 from tests.edge.harness import Edge, told
 
@@ -18,7 +19,7 @@ async def test_a_snapshot_is_asked_for_until_it_comes(edge: Edge) -> None:
                     await asyncio.sleep(0.02)
             gateway.snapshots_wanted = {}
         room = gateway.hub.rooms[room_hash("r")]
-        room.take_snapshot(b'{"epoch":1,"seq":0,"rseq":0}', "0.1", 1, gateway.now_s())
+        room.take_snapshot(b'{"epoch":1,"seq":0,"rseq":0}', "0.1", 1, clock.monotonic_s())
         gateway.on_snapshots([room])
         gateway.snapshots_wanted = {}
         await asyncio.sleep(1.5)
