@@ -7,7 +7,6 @@ for. Called by `app`, with bodies already read.
 
 import asyncio
 import operator
-import time
 from collections import Counter
 from collections.abc import Sequence
 from enum import Enum
@@ -23,7 +22,7 @@ from ingress.requests import Draft, DraftItem, to_record
 from ingress.review import Reviewer, ReviewQuestion
 from ingress.room_policy import RoomPolicy
 from ingress.words import WordAction, WordLibraries
-from liveroom import metric_catalog
+from liveroom import clock, metric_catalog
 from liveroom.errors import Code, ProblemError
 from liveroom.kafka import Unsent, UnsentError
 from liveroom.kinds import Kind, Role
@@ -80,7 +79,7 @@ class Admission:
         """Let an interaction in: return it as it was written, and when, after the ack; raise the
         refusal.
         """
-        now_s, now_ms = time.monotonic(), time.time_ns() // 1_000_000
+        now_s, now_ms = clock.monotonic_s(), clock.unix_ms()
         room, user, interactions = draft.room, draft.user, draft.interactions
         check_sender(user, room, interactions)
         for interaction in interactions:
@@ -104,7 +103,7 @@ class Admission:
 
         Return of each what was written, or why it was not.
         """
-        now_s, now_ms = time.monotonic(), time.time_ns() // 1_000_000
+        now_s, now_ms = clock.monotonic_s(), clock.unix_ms()
         if self._writer.waiting + len(drafts) > self._max_waiting:
             return [ProblemError(Code.QUEUE_UNAVAILABLE, "too many are waiting", RETRY_AFTER_S)] * len(drafts)
         outcomes = [self._checked_one_of_many(draft, now_s, now_ms) for draft in drafts]

@@ -7,7 +7,6 @@ since owners drop what they had.
 """
 
 import asyncio
-import time
 from typing import Final
 
 import structlog
@@ -16,7 +15,7 @@ from ingress.log import LogWriter
 from ingress.moderation import CommandContext
 from ingress.permissions import BY_KIND
 from ingress.requests import Draft, DraftItem, to_record
-from liveroom import topics
+from liveroom import clock, topics
 from liveroom.audience import Audience
 from liveroom.bodies import Announcement
 from liveroom.consumers import records
@@ -49,7 +48,7 @@ class AnnouncementService:
         """Return the rooms that are watched now."""
         if not self._is_known:
             raise ProblemError(Code.NOT_READY, "which rooms are watched is not known yet", retry_after_s=1)
-        self._audience.expire(time.monotonic())
+        self._audience.expire(clock.monotonic_s())
         return self._audience.rooms()
 
     def start(self, rooms: list[str], context: CommandContext, announcement: Announcement) -> None:
@@ -69,7 +68,7 @@ class AnnouncementService:
         metrics = self._runtime.metrics
         reader = TopicReader(self._settings.kafka, topics.PRESENCE, metrics, from_beginning=True)
         async for found in records(reader, topics.PRESENCE, Presence, self._runtime):
-            now_s = time.monotonic()
+            now_s = clock.monotonic_s()
             for _, presence in found:
                 self._audience.hear(presence, now_s)
             self._audience.expire(now_s)
@@ -80,12 +79,12 @@ class AnnouncementService:
         metrics = self._runtime.metrics
         reader = TopicReader(self._settings.kafka, topics.GATEWAYS, metrics)
         async for found in records(reader, topics.GATEWAYS, LoadReport, self._runtime):
-            now_s = time.monotonic()
+            now_s = clock.monotonic_s()
             for _, report in found:
                 self._audience.gateway_lives(report.gateway, report.generation, now_s)
 
     async def _announce(self, rooms: list[str], context: CommandContext, announcement: Announcement) -> None:
-        began_s = time.monotonic()
+        began_s = clock.monotonic_s()
         pause_s = AT_ONCE / self._settings.announce_rooms_per_s
         items = (DraftItem(BY_KIND[Kind.ANNOUNCEMENT], announcement),)
         reached = 0
@@ -94,18 +93,18 @@ class AnnouncementService:
             drafts = [Draft(room, context.id, context.by, items) for room in part]
             reached += sum(await asyncio.gather(*map(self._reach, drafts)))
             if start + AT_ONCE < len(rooms):
-                await asyncio.sleep(pause_s)
-        log.info("announced", id=context.id, rooms=len(rooms), reached=reached, took_s=round(time.monotonic() - began_s, 1))
+                await clock.sleep(pause_s)
+        log.info("announced", id=context.id, rooms=len(rooms), reached=reached, took_s=round(clock.monotonic_s() - began_s, 1))
 
     async def _reach(self, draft: Draft) -> bool:
         """Announce in one room, trying again under the same id."""
-        value = to_record(draft, time.time_ns() // 1_000_000)
+        value = to_record(draft, clock.unix_ms())
         for _ in range(ATTEMPTS):
             try:
                 await self._writer.put(UPLINK, draft.room.encode(), value)
             except UnsentError as error:
                 log.warning("not_announced", room=draft.room, error=str(error))
-                await asyncio.sleep(RETRY_S)
+                await clock.sleep(RETRY_S)
             else:
                 return True
         return False

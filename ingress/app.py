@@ -6,8 +6,6 @@ what hosts do up to `moderation_api`.
 """
 
 import asyncio
-import secrets
-import time
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -19,7 +17,7 @@ from ingress import openapi, requests, responses
 from ingress.admission import Admission, SendOutcome, outcome_of
 from ingress.moderation_api import CommandRequest, ModerationApi
 from ingress.permissions import BY_COMMAND, COMMAND_ROUTES, Command, CommandRoute
-from liveroom import metric_catalog
+from liveroom import clock, metric_catalog
 from liveroom.errors import Code, ProblemError
 from liveroom.service import Runtime
 from liveroom.settings import IngressSettings
@@ -27,6 +25,7 @@ from liveroom.tickets import User
 from liveroom.tokens import Verifier
 from liveroom.web import cors, json_response, problems
 
+ID_BYTES: Final = 8
 _BODILESS: Final = frozenset({"GET", "DELETE"})
 
 
@@ -41,6 +40,7 @@ class App:
         self._admission = admission
         self._api = api
         self._metrics = metrics = runtime.metrics
+        self._chance = runtime.chance
         self._tracing = runtime.tracing
         self._document = openapi.encoded()
         refusals = {code: metrics.counter(metric_catalog.REFUSALS, code.value) for code in Code}
@@ -69,7 +69,7 @@ class App:
         seconds = self._metrics.histogram(metric_catalog.INGRESS_SECONDS, route.path)
 
         async def handle(request: web.Request) -> web.Response:
-            began_s = time.perf_counter()
+            began_s = clock.monotonic_s()
             outcome = SendOutcome.REFUSED
             try:
                 user, body = await self._read(request, self._settings.max_body_bytes)
@@ -79,7 +79,7 @@ class App:
                     user,
                     body,
                     header_id=request.headers.get("Idempotency-Key"),
-                    new_id=secrets.token_hex(8),
+                    new_id=self._new_id(),
                 )
                 outcome = SendOutcome.UNKNOWN  # until the ack, whatever happens
                 written, at_ms = await admission.admit(draft)
@@ -92,7 +92,7 @@ class App:
                 raise
             finally:
                 counts[outcome].inc()
-                seconds.observe(time.perf_counter() - began_s)
+                seconds.observe(clock.monotonic_s() - began_s)
 
         return handle
 
@@ -100,7 +100,7 @@ class App:
         user, body = await self._read(request, requests.MAX_BULK_BYTES)
         if user.role not in BY_COMMAND[Command.BULK].roles:
             raise ProblemError(Code.FORBIDDEN, f"a {user.role.value} may not publish in bulk")
-        new_id, began_s = secrets.token_hex(8), time.perf_counter()
+        new_id, began_s = self._new_id(), clock.monotonic_s()
         drafts = [_drafted(raw, user, f"{new_id}.{number}") for number, raw in enumerate(requests.read_bulk(body))]
         good = [draft for draft in drafts if isinstance(draft, requests.Draft)]
         outcomes = iter(await self._admission.admit_many(good))
@@ -122,8 +122,8 @@ class App:
         """Tell of an interaction that was accepted, if it is one of those that are traced."""
         if self._tracing is None or (trace := self._tracing.trace_of(draft.room, draft.id)) is None:
             return
-        now_ns = time.time_ns()
-        began_ns = now_ns - int((time.perf_counter() - began_s) * 1e9)
+        now_ns = clock.unix_ns()
+        began_ns = now_ns - int((clock.monotonic_s() - began_s) * 1e9)
         self._tracing.begin(trace, "ingress accept", began_ns, now_ns, kind=draft.name, room=draft.room, id=draft.id)
 
     def _refused(self, problem: ProblemError) -> responses.BulkResult:
@@ -135,11 +135,11 @@ class App:
         async def handle(request: web.Request) -> web.Response:
             api = self._api
             if route.method in _BODILESS:
-                user, body = self._verifier.bearer(request.headers.get("Authorization"), time.time()), b""
+                user, body = self._verifier.bearer(request.headers.get("Authorization"), clock.unix_s()), b""
             else:
                 user, body = await self._read(request, self._settings.max_body_bytes)
             api.check(route.command, request.match_info.get("room"), user)
-            status, answer = await api.answer(CommandRequest(route.command, request, user, body))
+            status, answer = await api.answer(CommandRequest(route.command, request, user, body, self._new_id()))
             return json_response(responses.encode(answer), status)
 
         return handle
@@ -150,13 +150,17 @@ class App:
         seconds = self._metrics.histogram(metric_catalog.INGRESS_SECONDS, name)
 
         async def handle(request: web.Request) -> web.Response:
-            began_s = time.perf_counter()
+            began_s = clock.monotonic_s()
             try:
                 return await handler(request)
             finally:
-                seconds.observe(time.perf_counter() - began_s)
+                seconds.observe(clock.monotonic_s() - began_s)
 
         return handle
+
+    def _new_id(self) -> str:
+        """Return an id for a request whose sender gave none."""
+        return self._chance.token_hex(ID_BYTES)
 
     async def _openapi(self, _: web.Request) -> web.Response:
         return json_response(self._document)
@@ -166,7 +170,7 @@ class App:
         """Return who sends, and the body; cheap checks first."""
         headers = request.headers
         requests.check_size(request.content_length, max_bytes)
-        user = self._verifier.bearer(headers.get("Authorization"), time.time())
+        user = self._verifier.bearer(headers.get("Authorization"), clock.unix_s())
         requests.check_media_type(headers.get("Content-Type"))
         if max_bytes != self._settings.max_body_bytes:
             request = request.clone(client_max_size=max_bytes)

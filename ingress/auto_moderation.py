@@ -6,7 +6,6 @@ library; what is written is up to `moderation`, in the background: the sender do
 """
 
 import asyncio
-import time
 from collections.abc import Coroutine
 from typing import Any
 
@@ -16,6 +15,7 @@ from ingress.moderation import SYSTEM, CommandContext, ModerationService
 from ingress.permissions import Command
 from ingress.rate_limits import Offences
 from ingress.words import WordAction, WordVerdict
+from liveroom import clock
 from liveroom.errors import ProblemError
 from liveroom.moderation import Rules
 from liveroom.records.snapshot import RoomChange
@@ -45,7 +45,7 @@ class AutoModeration:
         """
         what = {"words": list(verdict.words), "message": message}
         if self._by_user.add((room, user), now_s):
-            until_ms = time.time_ns() // 1_000_000 + self._mute_s * 1000
+            until_ms = clock.unix_ms() + self._mute_s * 1000
             context = CommandContext(room, SYSTEM, f"words:{message}"[:64], "forbidden words", what)
             self._start(self._moderation.sanction(Command.MUTE, context, user, until_ms))
         is_refused = verdict.action is WordAction.REFUSE

@@ -6,7 +6,6 @@ connected, and what gets no ack in time. Called through `log.LogWriter` by all t
 """
 
 import asyncio
-import time
 from collections.abc import Sequence
 from functools import partial
 from typing import Final
@@ -14,6 +13,7 @@ from typing import Final
 import structlog
 from aiokafka.errors import KafkaError
 
+from liveroom import clock
 from liveroom.kafka import TOPICS_S, Producer, Unsent, UnsentError, ensure_topics, knock, waiting
 from liveroom.service import Runtime, StartError
 from liveroom.settings import IngressSettings
@@ -46,7 +46,7 @@ class KafkaLogWriter:
         `ack_timeout_s` at the latest.
         """
         producer = self._connected()
-        began_s = time.monotonic()
+        began_s = clock.monotonic_s()
         partition = partition_of(key.decode(), topic.partitions or self._settings.kafka.partitions)
         self.waiting += 1
         try:
@@ -56,21 +56,21 @@ class KafkaLogWriter:
             raise
         finally:
             self.waiting -= 1
-        self._acked_s = time.monotonic()
+        self._acked_s = clock.monotonic_s()
 
     async def put_many(self, topic: Topic, records: Sequence[tuple[bytes, bytes]]) -> list[UnsentError | None]:
         """Write (key, value) records together; return of each why it got no ack within
         `ack_timeout_s`.
         """
         producer = self._connected()
-        began_s = time.monotonic()
+        began_s = clock.monotonic_s()
         self.waiting += len(records)
         try:
             errors = await producer.send_many(topic, records, timeout_s=self._settings.ack_timeout_s)
         finally:
             self.waiting -= len(records)
         if None in errors:
-            self._acked_s = time.monotonic()
+            self._acked_s = clock.monotonic_s()
         for error in errors:
             if error is not None:
                 self._failed(error, began_s)
@@ -93,8 +93,8 @@ class KafkaLogWriter:
         """
         await self._connect()
         while True:
-            await asyncio.sleep(_PAUSE_S)
-            if time.monotonic() - self._acked_s < _QUIET_S:
+            await clock.sleep(_PAUSE_S)
+            if clock.monotonic_s() - self._acked_s < _QUIET_S:
                 self._runtime.ready(READY)
                 continue
             await self._probe()
@@ -112,7 +112,7 @@ class KafkaLogWriter:
         await wait.until(producer.start)
         self._producer = producer
         self.connected.set()
-        self._acked_s = time.monotonic()
+        self._acked_s = clock.monotonic_s()
         self._runtime.ready(READY)
 
     async def _probe(self) -> None:
@@ -123,5 +123,5 @@ class KafkaLogWriter:
         except (StartError, PassingError, KafkaError, OSError) as error:
             self._runtime.unready(READY, in_words(error))
         else:
-            self._acked_s = time.monotonic()
+            self._acked_s = clock.monotonic_s()
             self._runtime.ready(READY)

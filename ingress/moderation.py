@@ -9,7 +9,6 @@ since), and gets the same answer. Called by `ingress.moderation_api`, and by
 """
 
 import asyncio
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -18,7 +17,7 @@ import msgspec
 from ingress.log import LogWriter, unsent
 from ingress.permissions import Command
 from ingress.requests import VIA
-from liveroom import metric_catalog
+from liveroom import clock, metric_catalog
 from liveroom.bodies import Clear, Sanction
 from liveroom.errors import Code, ProblemError
 from liveroom.kafka import UnsentError
@@ -80,13 +79,13 @@ class ModerationService:
 
     async def kick(self, context: CommandContext, user: str) -> Done:
         """Put a user out."""
-        at_ms = _now_ms()
+        at_ms = clock.unix_ms()
         await self._tell(Command.KICK, context, at_ms, Kind.KICK, Sanction(user, 0, context.why), target=user)
         return Done(context.id, Command.KICK.value, at_ms, context.room, user)
 
     async def clear(self, context: CommandContext, message: str, user: str) -> Done:
         """Take a message, or all of a user so far, off the screens."""
-        at_ms = _now_ms()
+        at_ms = clock.unix_ms()
         body = Clear(message, user, at_ms if user else 0)
         await self._tell(Command.CLEAR, context, at_ms, Kind.CLEAR, body, target=user or message)
         return Done(context.id, Command.CLEAR.value, at_ms, context.room, user)
@@ -125,7 +124,16 @@ class ModerationService:
         command has set before.
         """
         rule = Moderation(
-            VERSION, context.room, _now_ms(), kind, name, context.by.id, context.why, context.id, until_ms=until_ms, value=value
+            VERSION,
+            context.room,
+            clock.unix_ms(),
+            kind,
+            name,
+            context.by.id,
+            context.why,
+            context.id,
+            until_ms=until_ms,
+            value=value,
         )
         if (before := self._rules.done(rule)) is not None:
             return before
@@ -185,7 +193,3 @@ async def _all(*works: Any) -> None:
     for result in results:
         if result is not None:
             raise result
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

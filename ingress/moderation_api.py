@@ -5,8 +5,6 @@ Owns the bodies of these requests. Refuses with problems. Called by `app`; what 
 which order, is up to `moderation`.
 """
 
-import secrets
-import time
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, Final, TypeVar
 
@@ -20,6 +18,7 @@ from ingress.permissions import Command
 from ingress.rate_limits import COMMANDS, RateLimits
 from ingress.room_status import RoomStatusService
 from ingress.words import LibraryError, WordAction, check_word, usable
+from liveroom import clock
 from liveroom.bodies import Announcement
 from liveroom.errors import Code, ProblemError
 from liveroom.moderation import EVERYWHERE, FOR_GOOD, Rules
@@ -138,14 +137,14 @@ _DECODERS: Final[dict[Command, msgspec.json.Decoder[Any]]] = {
 class CommandRequest:
     """One request for a command, its sender known and allowed to."""
 
-    def __init__(self, command: Command, request: web.Request, user: User, body: bytes) -> None:
+    def __init__(self, command: Command, request: web.Request, user: User, body: bytes, new_id: str) -> None:
         self.command = command
         self.room = request.match_info.get("room", EVERYWHERE)
         self.match = request.match_info
         self.query = request.query
         self.body: Any = requests.decode(_DECODERS[command], body or b"{}") if command in _DECODERS else None
         key = request.headers.get("Idempotency-Key")
-        id_ = requests.choose_id(getattr(self.body, "id", ""), key, secrets.token_hex(8))
+        id_ = requests.choose_id(getattr(self.body, "id", ""), key, new_id)
         self.context = CommandContext(self.room, user, id_, getattr(self.body, "why", ""))
 
     def target(self) -> str:
@@ -204,7 +203,7 @@ class ModerationApi:
     def check(self, command: Command, room: str | None, user: User) -> None:
         """Refuse who may not do this, or does it too often."""
         permissions.check_host(user, room, command)
-        self._limits.take(COMMANDS, room or EVERYWHERE, user, time.monotonic())
+        self._limits.take(COMMANDS, room or EVERYWHERE, user, clock.monotonic_s())
 
     async def answer(self, request: CommandRequest) -> tuple[int, msgspec.Struct]:
         """Do it, and return status and body."""
@@ -221,7 +220,7 @@ class ModerationApi:
         if not 1 <= limit <= MAX_LISTED:
             raise ProblemError(Code.BAD_REQUEST, f"limit is 1 to {MAX_LISTED}")
         users: list[Held] = []
-        for rule in self._rules.all_of(kind, request.room, _now_ms()):
+        for rule in self._rules.all_of(kind, request.room, clock.unix_ms()):
             if rule.name <= after:
                 continue
             if len(users) == limit:
@@ -231,7 +230,7 @@ class ModerationApi:
 
     async def _sanction(self, request: CommandRequest) -> Done:
         body: SanctionRequest = request.body
-        until_ms = FOR_GOOD if body.for_s is None else _now_ms() + body.for_s * 1000
+        until_ms = FOR_GOOD if body.for_s is None else clock.unix_ms() + body.for_s * 1000
         return await self._moderation.sanction(request.command, request.context, body.user, until_ms)
 
     async def _lift(self, request: CommandRequest) -> Done:
@@ -266,7 +265,7 @@ class ModerationApi:
     async def _announce(self, request: CommandRequest) -> Done:
         body: AnnounceRequest = request.body
         rooms = self._announcements.watched_rooms()
-        at_ms = _now_ms()
+        at_ms = clock.unix_ms()
         await self._moderation.audit(
             Command.ANNOUNCE, request.context, at_ms, {"text": body.text, "link": body.link, "rooms": len(rooms)}
         )
@@ -281,7 +280,3 @@ class Announced(Done, frozen=True, omit_defaults=True):
     """
 
     rooms: int = 0
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

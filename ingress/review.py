@@ -6,7 +6,6 @@ Called by `admission` after the words.
 """
 
 import asyncio
-import time
 from enum import Enum
 from typing import Final
 
@@ -14,7 +13,7 @@ import aiohttp
 import msgspec
 import structlog
 
-from liveroom import metric_catalog
+from liveroom import clock, metric_catalog
 from liveroom.errors import Code, ProblemError
 from liveroom.registry import Metrics
 from liveroom.settings import IngressSettings
@@ -127,7 +126,7 @@ class Reviewer:
         return answer.text if answer.action is ReviewDecision.CHANGE else question.text
 
     async def _ask(self, question: ReviewQuestion) -> ReviewAnswer | None:
-        if self._asking >= MAX_AT_ONCE or not self._breaker.may_ask(time.monotonic()):
+        if self._asking >= MAX_AT_ONCE or not self._breaker.may_ask(clock.monotonic_s()):
             return None
         if self._http is None:
             self._http = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=MAX_AT_ONCE), auto_decompress=False)
@@ -140,7 +139,7 @@ class Reviewer:
                 response.raise_for_status()
                 answer = _parse(await _read(response))
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError, RecursionError) as error:
-            if self._breaker.failed(time.monotonic()):
+            if self._breaker.failed(clock.monotonic_s()):
                 log.warning("review_off", error=repr(error), for_s=OPEN_S, fallback=self._fallback.value)
             return None
         finally:

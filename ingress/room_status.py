@@ -7,7 +7,6 @@ ingress's own: they are newer than any card.
 """
 
 import asyncio
-import time
 from typing import Final
 
 import msgspec
@@ -15,6 +14,7 @@ import structlog
 from aiokafka.errors import KafkaError
 
 from ingress.log import LogWriter
+from liveroom import clock
 from liveroom.broadcast_log import LogReader, LogReadError
 from liveroom.errors import Code, ProblemError
 from liveroom.kafka import UnsentError
@@ -64,7 +64,7 @@ class RoomStatusService:
 
     async def report(self, room: str) -> RoomReport:
         """Return the room as it is."""
-        card, rules, now_ms = await self._card(room), self._rules, time.time_ns() // 1_000_000
+        card, rules, now_ms = await self._card(room), self._rules, clock.unix_ms()
         return RoomReport(
             room,
             card.epoch,
@@ -87,7 +87,7 @@ class RoomStatusService:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _card(self, room: str) -> Card:
-        now_s = time.monotonic()
+        now_s = clock.monotonic_s()
         for name, (at_s, task) in list(self._cards.items()):
             if task.done() and now_s - at_s > FRESH_S:
                 del self._cards[name]
@@ -104,7 +104,7 @@ class RoomStatusService:
         kafka = self._settings.kafka
         async with asyncio.timeout(TIMEOUT_S), self._reads, LogReader(kafka, partition_of(room, kafka.partitions)) as log_:
             _, offset = await log_.bounds()
-            me, now_ms = f"ingress/{self._settings.instance}", time.time_ns() // 1_000_000
+            me, now_ms = f"ingress/{self._settings.instance}", clock.unix_ms()
             asking = Presence(VERSION, room, me, now_ms, 0, 0, now_ms, card=True)
             await self._writer.put(PRESENCE, room.encode(), encode_json(asking))
             while True:

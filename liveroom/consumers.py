@@ -1,12 +1,11 @@
-"""Following a JSON topic for as long as a service runs, through brokers that are not there yet or
-no more.
+"""Consumers that follow a JSON topic for as long as a service runs, also while no broker answers.
 
-Used by whoever keeps state from a topic: rules from `moderation`, orders from `control`, audiences
-from `presence`.
+Used where a service keeps state from a topic: rules from `moderation`, orders from `control`,
+audiences from `presence`, load reports from `gateways`.
 """
 
 from collections.abc import AsyncIterator, Callable
-from typing import Final, TypeVar
+from typing import Final, Generic, NamedTuple, TypeVar
 
 import msgspec
 import structlog
@@ -32,21 +31,34 @@ def bad_record(metrics: Metrics, topic: Topic, offset: int, error: BadRecordErro
     log.error("bad_record", topic=topic.name, offset=offset, error=str(error))
 
 
-async def records(reader: TopicReader, topic: Topic, of: type[R], runtime: Runtime) -> AsyncIterator[list[tuple[int, R]]]:
-    """Give what comes (offset, record) until cancelled; at least once a second an empty list.
+class Change(NamedTuple, Generic[R]):
+    """A record of a JSON topic. `record` is None where the key's earlier records were withdrawn."""
 
-    Bad ones are told and passed over.
+    offset: int
+    key: str
+    record: R | None
+
+
+async def changes(
+    reader: TopicReader, topic: Topic, of: type[R], runtime: Runtime, condition: str = ""
+) -> AsyncIterator[list[Change[R]]]:
+    """Start `reader`, then yield what it reads until cancelled.
+
+    Yields at least once a second, an empty list where nothing came. A record that cannot be read is
+    counted, logged and passed over. `condition`: a condition of
+    readiness that holds once the reader has started.
     """
     read = JsonReader(of).read
-    await reader.start_at_last(runtime)
+    await reader.start_at_last(runtime, condition)
     try:
+        if condition:
+            runtime.ready(condition)
         async for _, fetched in reader.read():
-            found: list[tuple[int, R]] = []
+            found: list[Change[R]] = []
             for record in fetched:
-                if record.value is None:
-                    continue  # void by now
+                key = (record.key or b"").decode(errors="replace")
                 try:
-                    found.append((record.offset, read(record.value)))
+                    found.append(Change(record.offset, key, None if record.value is None else read(record.value)))
                 except BadRecordError as error:
                     bad_record(runtime.metrics, topic, record.offset, error)
             yield found
@@ -54,10 +66,16 @@ async def records(reader: TopicReader, topic: Topic, of: type[R], runtime: Runti
         await reader.stop()
 
 
+async def records(reader: TopicReader, topic: Topic, of: type[R], runtime: Runtime) -> AsyncIterator[list[tuple[int, R]]]:
+    """Yield (offset, record) as `changes` does, without those that were withdrawn."""
+    async for found in changes(reader, topic, of, runtime):
+        yield [(change.offset, change.record) for change in found if change.record is not None]
+
+
 async def follow_rules(
     settings: KafkaSettings, rules: Rules, runtime: Runtime, on_rule: Callable[[Moderation], None] | None = None
 ) -> None:
-    """Keep `rules` as `moderation` tells them, for ever. `on_rule` is told each one."""
+    """Apply every record of `moderation` to `rules` until cancelled, then pass it to `on_rule`."""
     metrics, topic = runtime.metrics, topics.MODERATION
     reader = TopicReader(settings, topic, metrics, from_beginning=True)
     async for found in records(reader, topic, Moderation, runtime):

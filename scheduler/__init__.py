@@ -1,1 +1,1 @@
-"""The scheduler: tells a viewer which gateways to connect to, weighted by their load."""
+"""The scheduler: assigns gateways to viewers, weighted by the gateways' load."""

@@ -1,59 +1,42 @@
-"""The scheduler over HTTP: `GET /v1/entry?room=` answers with gateways and one signed ticket;
-`/v1/gateways` is for operators.
+"""The scheduler over HTTP: `GET /v1/entry?room=` for viewers, `/v1/gateways` for operators.
 
-Owns who gets a ticket. Refuses bad rooms and tokens (a bad token never becomes a guest), and
-everybody while no gateway has room. Called by `__main__`.
+An entry answer names gateways and holds one signed ticket for them. Owns who gets a ticket. Refuses
+bad rooms and tokens (a bad token never becomes a guest), and everybody while no gateway has room.
+Called by `__main__`.
 """
 
-import os
-import random
-import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import msgspec
 import orjson
 from aiohttp import web
 
-from liveroom import metric_catalog, tickets
+from liveroom import clock, metric_catalog, tickets
+from liveroom.chance import Chance
 from liveroom.errors import Code, ProblemError
 from liveroom.kinds import Role
 from liveroom.limits import Buckets
 from liveroom.networks import Networks, caller, subscriber
 from liveroom.records.control import LoadReport
-from liveroom.registry import Metrics
+from liveroom.service import Runtime
 from liveroom.settings import SchedulerSettings
 from liveroom.tickets import TICKET_TTL_S, Ticket, User
 from liveroom.tokens import Verifier
 from liveroom.topics import ROOM_ID
 from liveroom.web import cors, json_response, problems
 from liveroom.wire import MAX_ROOMS_PER_CONNECTION
-from scheduler.placement import Placement, Standing
+from scheduler.placement import Choice, Placement, Standing
 
 RETRY_AFTER_S: Final = 1.0
-RANDOM_BYTES: Final = 4096
-MOST_KEPT: Final = 4096
+MAX_KEPT: Final = 4096
+NONCE_BYTES: Final = 9
+GUEST_BYTES: Final = 8
 
 
-class _Chance:
-    """Unguessable text, taken from the system many at once: asking it for each takes a tenth of an
-    answer's time.
-    """
+class EntryAnswer(msgspec.Struct, frozen=True):
+    """The answer to a viewer that may connect."""
 
-    __slots__ = ("_at", "_bytes")
-
-    def __init__(self) -> None:
-        self._bytes, self._at = b"", 0
-
-    def take(self, size: int) -> str:
-        """Return so many random bytes as text of hexadecimal digits."""
-        if self._at + size > len(self._bytes):
-            self._bytes, self._at = os.urandom(RANDOM_BYTES), 0
-        at, self._at = self._at, self._at + size
-        return self._bytes[at : at + size].hex()
-
-
-class _Answer(msgspec.Struct, frozen=True):
     gateways: list[msgspec.Raw]
     ticket: str
     expires_ms: int
@@ -65,10 +48,10 @@ class _Answer(msgspec.Struct, frozen=True):
 _encode: Final = msgspec.json.Encoder().encode
 
 
-class Entry:
-    """Answers entry requests from what `placement` knows."""
+class App:
+    """All routes of the public port; answers from what `placement` knows."""
 
-    def __init__(self, settings: SchedulerSettings, placement: Placement, verifier: Verifier, metrics: Metrics) -> None:
+    def __init__(self, settings: SchedulerSettings, placement: Placement, verifier: Verifier, runtime: Runtime) -> None:
         self._settings = settings
         self._placement = placement
         self._verifier = verifier
@@ -76,108 +59,119 @@ class Entry:
         self._zones = Networks()
         self._addresses = Buckets(settings.address_per_s, settings.address_burst) if settings.address_per_s else None
         self._key_id, self._key = "", b""
-        self._chance = _Chance()
-        self._addresses_of: dict[str, tuple[int, bytes]] = {}
+        self._chance = runtime.chance
+        self._uniform = Chance(runtime.chance.getrandbits(64)).random  # no secret, and drawn some ten times an answer
+        self._described: dict[str, tuple[int, bytes]] = {}
+        metrics = runtime.metrics
         self._entered = metrics.counter(metric_catalog.ENTRIES, "entered")
         self._refused = {code: metrics.counter(metric_catalog.ENTRIES, code.value) for code in Code}
         self._seconds = metrics.histogram(metric_catalog.ENTRY_SECONDS)
         self._standings = {standing: metrics.gauge(metric_catalog.GATEWAYS_KNOWN, standing.value) for standing in Standing}
-
-    def app(self) -> web.Application:
-        """Return the app of the public port."""
-        app = web.Application(
-            middlewares=[cors(self._settings.origins), problems(lambda code: self._refused[code].inc())], client_max_size=1024
+        self.web = web.Application(
+            middlewares=[cors(settings.origins), problems(lambda code: self._refused[code].inc())], client_max_size=1024
         )
-        app.router.add_get("/v1/entry", self._entry)
-        app.router.add_get("/v1/gateways", self._gateways)
-        return app
+        self.web.router.add_get("/v1/entry", self._entry)
+        self.web.router.add_get("/v1/gateways", self._gateways)
 
     def use_keys(self, keys: Mapping[str, bytes]) -> None:
-        """Sign tickets with the first of these from now on."""
+        """Sign tickets with the first of these keys from now on."""
         self._key_id, self._key = next(iter(keys.items()))
 
     def use_zones(self, zones: Networks) -> None:
-        """Know viewers' zones by these networks from now on."""
+        """Find the zones of viewers in these networks from now on."""
         self._zones = zones
 
-    def report(self, now_s: float) -> None:
-        """Refresh the gauges."""
+    def refresh_gauges(self, now_s: float) -> None:
+        """Set the gauges to the gateways' standings at `now_s`."""
         for standing, count in self._placement.standings(now_s).items():
             self._standings[standing].set(count)
 
     async def _entry(self, request: web.Request) -> web.Response:
-        began = time.perf_counter()
+        began_s = clock.monotonic_s()
         address = caller(request.remote, request.headers.get("X-Forwarded-For"), self._proxies)
-        if self._addresses is not None and (wait_s := self._addresses.take(subscriber(address), time.monotonic())):
-            raise ProblemError(Code.RATE_ADDRESS, retry_after_s=wait_s)
+        self._take_rate(address, began_s)
         rooms = tuple(dict.fromkeys(request.query.getall("room", [])))
         user = self._user(request.headers.get("Authorization"))
-        if not rooms or len(rooms) > MAX_ROOMS_PER_CONNECTION:
-            raise ProblemError(Code.BAD_REQUEST, f"name 1 to {MAX_ROOMS_PER_CONNECTION} rooms: ?room=...")
-        if not all(ROOM_ID.match(room) for room in rooms):
-            raise ProblemError(Code.ROOM_INVALID)
-        if user.rooms and not set(rooms) <= set(user.rooms):
-            raise ProblemError(Code.FORBIDDEN, "the token is for other rooms")
-        if (wanted := request.query.get("gateway")) is not None:
-            if user.role is not Role.OPERATOR:
-                raise ProblemError(Code.FORBIDDEN, "only operators choose their gateway")
-            chosen = self._placement.only(wanted, time.monotonic())
-        else:
-            zone = self._zones.find(address)
-            chosen = self._placement.choose(self._settings.addresses, time.monotonic(), random.random, zone)
+        _check_rooms(rooms, user)
+        chosen = self._choose(request.query.get("gateway"), user, address)
         if not chosen:
             raise ProblemError(Code.NO_GATEWAY, retry_after_s=RETRY_AFTER_S)
-        expires_ms = time.time_ns() // 1_000_000 + TICKET_TTL_S * 1000
-        ticket = Ticket(
-            purpose=tickets.ENTRY,
-            user=User(user.id, user.role, user.level, user.name, rooms, user.follower, user.subscriber),
-            expires_ms=expires_ms,
-            nonce=self._chance.take(9),
-            gateways=tuple((choice.report.gateway, choice.report.generation) for choice in chosen),
-        )
-        answer = _Answer(
-            gateways=[self._addressed(report, weight) for report, weight in chosen],
+        ticket = self._ticket(user, rooms, chosen)
+        answer = EntryAnswer(
+            gateways=[self._describe(report, weight) for report, weight in chosen],
             ticket=tickets.sign(ticket, self._key_id, self._key),
-            expires_ms=expires_ms,
+            expires_ms=ticket.expires_ms,
             rooms=rooms,
             user=user.id,
             role=user.role,
         )
         self._entered.inc()
-        self._seconds.observe(time.perf_counter() - began)
+        self._seconds.observe(clock.monotonic_s() - began_s)
         return json_response(_encode(answer))
 
-    def _addressed(self, report: LoadReport, weight: float) -> msgspec.Raw:
+    # ---- the steps of an entry
+    def _take_rate(self, address: str, now_s: float) -> None:
+        if self._addresses is not None and (wait_s := self._addresses.take(subscriber(address), now_s)):
+            raise ProblemError(Code.RATE_ADDRESS, retry_after_s=wait_s)
+
+    def _user(self, authorization: str | None) -> User:
+        if authorization is None:
+            if not self._settings.guests:
+                raise ProblemError(Code.TOKEN_MISSING)
+            return User(f"guest-{self._chance.token_hex(GUEST_BYTES)}", Role.GUEST)
+        return self._verifier.bearer(authorization, clock.unix_s())
+
+    def _choose(self, wanted: str | None, user: User, address: str) -> Sequence[Choice]:
+        now_s = clock.monotonic_s()
+        if wanted is None:
+            return self._placement.choose(self._settings.addresses, now_s, self._uniform, self._zones.find(address))
+        if user.role is not Role.OPERATOR:
+            raise ProblemError(Code.FORBIDDEN, "only operators may choose their gateway")
+        return self._placement.only(wanted, now_s)
+
+    def _ticket(self, user: User, rooms: tuple[str, ...], chosen: Sequence[Choice]) -> Ticket:
+        return Ticket(
+            purpose=tickets.ENTRY,
+            user=User(user.id, user.role, user.level, user.name, rooms, user.follower, user.subscriber),
+            expires_ms=clock.unix_ms() + TICKET_TTL_S * 1000,
+            nonce=self._chance.token_hex(NONCE_BYTES),
+            gateways=tuple((choice.report.gateway, choice.report.generation) for choice in chosen),
+        )
+
+    def _describe(self, report: LoadReport, weight: float) -> msgspec.Raw:
         """Return a gateway as answers name it.
 
-        All but the weight stays as it is for one start of a gateway, so it is kept.
+        All but the weight stays the same until the gateway restarts, so it is kept.
         """
-        known = self._addresses_of.get(report.gateway)
+        known = self._described.get(report.gateway)
         if known is None or known[0] != report.generation:
-            if len(self._addresses_of) > MOST_KEPT:
-                self._addresses_of.clear()  # names of gateways that are long gone
-            told = {"id": report.gateway, "url": report.url, "host": report.host, "ip": report.ip, "port": report.port}
-            known = self._addresses_of[report.gateway] = report.generation, orjson.dumps(told)[:-1]
+            if len(self._described) > MAX_KEPT:
+                self._described.clear()  # most names in it belong to gateways that ended long ago
+            described = {"id": report.gateway, "url": report.url, "host": report.host, "ip": report.ip, "port": report.port}
+            known = self._described[report.gateway] = report.generation, orjson.dumps(described)[:-1]
         return msgspec.Raw(b'%b,"weight":%.3f}' % (known[1], weight))
 
+    # ---- operators
     async def _gateways(self, request: web.Request) -> web.Response:
-        """Tell operators how all gateways stand, and why."""
-        if self._verifier.bearer(request.headers.get("Authorization"), time.time()).role is not Role.OPERATOR:
-            raise ProblemError(Code.FORBIDDEN, "for operators only")
-        told = [
+        """Answer operators with all gateways, their standings and reports."""
+        if self._verifier.bearer(request.headers.get("Authorization"), clock.unix_s()).role is not Role.OPERATOR:
+            raise ProblemError(Code.FORBIDDEN, "only operators may list the gateways")
+        described = [
             {
                 "standing": standing.value,
                 "weight": round(weight, 3),
                 "age_s": round(age_s, 1),
                 **msgspec.to_builtins(report),
             }
-            for report, age_s, standing, weight in self._placement.all(time.monotonic())
+            for report, age_s, standing, weight in self._placement.all(clock.monotonic_s())
         ]
-        return json_response(orjson.dumps({"gateways": told}))
+        return json_response(orjson.dumps({"gateways": described}))
 
-    def _user(self, authorization: str | None) -> User:
-        if authorization is None:
-            if not self._settings.guests:
-                raise ProblemError(Code.TOKEN_MISSING)
-            return User(f"guest-{self._chance.take(8)}", Role.GUEST)
-        return self._verifier.bearer(authorization, time.time())
+
+def _check_rooms(rooms: Sequence[str], user: User) -> None:
+    if not rooms or len(rooms) > MAX_ROOMS_PER_CONNECTION:
+        raise ProblemError(Code.BAD_REQUEST, f"name 1 to {MAX_ROOMS_PER_CONNECTION} rooms: ?room=...")
+    if not all(ROOM_ID.match(room) for room in rooms):
+        raise ProblemError(Code.ROOM_INVALID)
+    if user.rooms and not set(rooms) <= set(user.rooms):
+        raise ProblemError(Code.FORBIDDEN, "the token is for other rooms")

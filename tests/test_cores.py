@@ -72,6 +72,7 @@ def test_the_cores_of_the_system_are_among_them() -> None:
         "edge.room",
         "autoscaler.decide",
         "scheduler.placement",
+        "scheduler.weights",
         "viewer.ledger",
         "viewer.session",
     }

@@ -18,13 +18,13 @@ from liveroom.kafka import ensure_topics
 from liveroom.kinds import Role
 from liveroom.records.codec import encode_json
 from liveroom.records.control import GatewayState
-from liveroom.registry import Metrics
+from liveroom.service import Runtime
 from liveroom.settings import KafkaSettings, SchedulerSettings
 from liveroom.tickets import ENTRY, User, verify
 from liveroom.tokens import Verifier, secret, sign_user
 from liveroom.web import serve
 from scheduler.__main__ import read_zones
-from scheduler.app import Entry
+from scheduler.app import App
 from scheduler.placement import Placement
 from tests.e2e.audience import settled
 from tests.scheduler.test_placement import report
@@ -49,13 +49,13 @@ async def url(placement: Placement, request: pytest.FixtureRequest) -> AsyncIter
 
 
 @asynccontextmanager
-async def served(settings: SchedulerSettings, placement: Placement) -> AsyncIterator[tuple[str, Entry]]:
+async def served(settings: SchedulerSettings, placement: Placement) -> AsyncIterator[tuple[str, App]]:
     """Serve entries while the block runs; gives their address."""
-    entry = Entry(settings, placement, Verifier([secret(TOKEN_KEY.encode())]), Metrics("scheduler"))
-    entry.use_keys(await asyncio.to_thread(settings.read_ticket_keys))
-    entry.use_zones(await asyncio.to_thread(read_zones, settings))
-    async with serve(entry.app(), "127.0.0.1", 0) as (_, port):
-        yield f"http://127.0.0.1:{port}/v1/entry", entry
+    app = App(settings, placement, Verifier([secret(TOKEN_KEY.encode())]), Runtime("scheduler"))
+    app.use_keys(await asyncio.to_thread(settings.read_ticket_keys))
+    app.use_zones(await asyncio.to_thread(read_zones, settings))
+    async with serve(app.web, "127.0.0.1", 0) as (_, port):
+        yield f"http://127.0.0.1:{port}/v1/entry", app
 
 
 def bearer(user: User, *, key: str = TOKEN_KEY, ttl_s: int = 86_400) -> dict[str, str]:
@@ -160,9 +160,9 @@ async def test_ticket_keys_change_without_a_restart(placement: Placement, tmp_pa
     file = tmp_path / "keys.json"
     file.write_text(json.dumps({"k1": "1" * 32}))
     settings = SchedulerSettings(token_key=TOKEN_KEY, ticket_keys_file=file)
-    async with served(settings, placement) as (url, entry):
+    async with served(settings, placement) as (url, app):
         placement.update(report(), time.monotonic())
-        watching = asyncio.create_task(watch([file], settings.read_ticket_keys, entry.use_keys))
+        watching = asyncio.create_task(watch([file], settings.read_ticket_keys, app.use_keys))
         await asyncio.sleep(0.1)
 
         async def signed_by() -> str:

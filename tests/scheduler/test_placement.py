@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from liveroom.records.control import GatewayState, Limits, LoadReport
-from scheduler.placement import BUSY_SHARE, EVEN, Placement, Standing
+from scheduler.placement import Placement, Standing
+from scheduler.weights import BUSY_SHARE, EVEN
 
 STALE_S = 3.0
 

@@ -1,0 +1,94 @@
+"""How many of the next viewers each gateway gets: its weight, from its newest load report. Pure.
+
+A gateway's free share is that of its tightest resource. Its weight is how far that share lies
+above the level, `EVEN` less than the mean of all gateways, times the connections it can hold. So a
+gateway that just started takes most of the newcomers, and all gateways fill evenly. A gateway whose
+processor, network or event loop is over its limit keeps `BUSY_SHARE` of its weight: it gets next to
+nobody while others have room, and nobody is refused because all are busy. Called by `placement`.
+"""
+
+from itertools import accumulate
+from typing import Final
+
+from liveroom.records.control import LoadReport
+
+BUSY_SHARE: Final = 0.01
+EVEN: Final = 0.05
+BETWEEN_REPORTS_S: Final = 2.0
+
+
+class GatewayLoad:
+    """A gateway's newest report, and the tickets handed out since that it cannot show yet.
+
+    A ticket counts until the second report after it: the first may have been on its way when the
+    ticket was handed out. Numbers of the report are kept ready, because a draw asks for the free
+    share far more often than reports come.
+    """
+
+    __slots__ = ("connections", "each", "each_join", "earlier", "handed_out", "headroom", "report", "seen_s", "unused")
+
+    def __init__(self, report: LoadReport, now_s: float) -> None:
+        self.handed_out = 0
+        self.earlier = 0
+        self.update(report, now_s)
+
+    def update(self, report: LoadReport, now_s: float) -> None:
+        """Take a newer report of the same start of the gateway, received at `now_s`."""
+        self.report = report
+        self.seen_s = now_s
+        self.earlier, self.handed_out = self.handed_out, 0
+        self.headroom = _headroom_without_connections(report)
+        limits = report.limits
+        self.connections = limits.connections
+        self.unused = 1.0 - report.connections / limits.connections if report.connections is not None else 0.0
+        self.each = 1.0 / limits.connections
+        self.each_join = 1.0 / (limits.joins_per_s * BETWEEN_REPORTS_S)
+
+    @property
+    def free(self) -> float:
+        """The free share of the tightest resource; viewers on their way count as connected."""
+        coming = self.handed_out + self.earlier
+        free = self.unused - coming * self.each
+        if free <= 0.0:
+            return 0.0
+        tightest = min(self.headroom, 1.0 - coming * self.each_join)
+        return min(free, max(tightest, BUSY_SHARE * free))
+
+    def weight(self, level: float) -> float:
+        """Return this gateway's part of the newcomers, by its free share above `level`."""
+        return self.weight_of(self.free, level)
+
+    def weight_of(self, free: float, level: float) -> float:
+        """Return the weight that this gateway has when its free share is `free`."""
+        return max(free - level, BUSY_SHARE * free) * self.connections
+
+
+class WeightedGateways:
+    """Gateways with their weights at one moment, as running sums to draw from."""
+
+    __slots__ = ("gateways", "level", "sums", "weights")
+
+    def __init__(self, gateways: list[GatewayLoad]) -> None:
+        free = [gateway.free for gateway in gateways]
+        room = sum(gateway.connections for gateway in gateways)
+        unused = sum(gateway.connections * share for gateway, share in zip(gateways, free, strict=True))
+        self.gateways = gateways
+        self.level = max(0.0, unused / room - EVEN) if room else 0.0
+        self.weights = [gateway.weight_of(share, self.level) for gateway, share in zip(gateways, free, strict=True)]
+        self.sums = list(accumulate(self.weights))
+
+
+def _headroom_without_connections(report: LoadReport) -> float:
+    """Return the free share of the tightest resource whose use is known.
+
+    An unknown use is not zero: that resource does not count.
+    """
+    limits = report.limits
+    pairs = (
+        (report.joins_per_s, limits.joins_per_s),
+        (report.cpu, limits.cpu),
+        (report.loop_lag_ms, limits.loop_lag_ms),
+        (report.bytes_per_s, limits.bytes_per_s),
+        (report.packets_per_s, limits.packets_per_s),
+    )
+    return min((1.0 - used / limit for used, limit in pairs if used is not None), default=1.0)
