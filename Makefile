@@ -64,7 +64,7 @@ kube: $(VENV)/.ready  ## the Kubernetes driver and manifests on a real control p
 faults: $(VENV)/.ready  ## every fault on the real Kafka, with random timing:  make faults ROUNDS=5
 	LIVEROOM_FAULT_ROUNDS=$(or $(ROUNDS),3) $(BIN)/python -m pytest tests/faults -m "fault or slow" -s $(ARGS)
 
-bench: $(VENV)/.ready  ## make bench ONLY=e2e
+bench: $(VENV)/.ready  ## make bench ONLY=e2e; with fewer rounds:  make bench ONLY=pool ROUNDS=2
 	$(BIN)/python -m tests.bench $(ONLY)
 
 soak: $(VENV)/.ready  ## half an hour with churn: does any process grow?  make soak ARGS="--minutes 10"

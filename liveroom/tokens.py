@@ -99,7 +99,7 @@ class Verifier:
         self._keys = list(keys)
         self._leeway_s = leeway_s
         self._known: dict[str, tuple[User, float]] = {}
-        self._sweep_at = FEW_CACHED
+        self._sweep_at = min(MAX_CACHED, FEW_CACHED)
 
     def use(self, keys: Sequence[Key]) -> None:
         """Take other keys from now on."""
@@ -125,13 +125,20 @@ class Verifier:
             raise ProblemError(Code.TOKEN_INVALID, f"longer than {MAX_TOKEN_CHARS}")
         claims = self._claims(token)
         user = user_of(claims)
-        if len(self._known) >= self._sweep_at:  # those that are over are not shown again
-            self._known = {key: kept for key, kept in self._known.items() if now_s < kept[1]}
-            self._sweep_at = min(MAX_CACHED, max(FEW_CACHED, 2 * len(self._known)))
-        if len(self._known) >= MAX_CACHED:
-            del self._known[next(iter(self._known))]
+        if len(self._known) >= self._sweep_at:
+            self._sweep(now_s)
         self._known[token] = user, float(claims["exp"]) + self._leeway_s
         return user
+
+    def _sweep(self, now_s: float) -> None:
+        """Forget expired tokens, and the older ones where more than half of the room stays taken.
+
+        So at least as many new tokens as are kept come between two sweeps: with the room full, a
+        sweep for each token took a hundred times as long as checking it.
+        """
+        kept = [(token, known) for token, known in self._known.items() if now_s < known[1]]
+        self._known = dict(kept[-(MAX_CACHED // 2) :])
+        self._sweep_at = min(MAX_CACHED, max(FEW_CACHED, 2 * len(self._known)))
 
     def _claims(self, token: str) -> dict[str, Any]:
         try:

@@ -1,5 +1,6 @@
-"""One line of a benchmark's output."""
+"""One line of a benchmark's output, and how often a group measures."""
 
+import os
 import statistics
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -16,6 +17,14 @@ class Figure(NamedTuple):
     def __str__(self) -> str:
         shown = f"{self.value:.3f}" if abs(self.value) < 1000 else f"{self.value:.0f}"
         return f"figure {self.name} {shown} {self.unit}" + (f"  # {self.about}" if self.about else "")
+
+
+def rounds(usual: int) -> int:
+    """Return how many rounds to measure: `usual`, or the environment's `ROUNDS` (at least 2).
+
+    Fewer rounds measure the same with less certainty, and end sooner.
+    """
+    return max(2, int(os.environ.get("ROUNDS") or usual))
 
 
 def median(name: str, values: Sequence[float], unit: str, about: str) -> Figure:

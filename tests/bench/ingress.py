@@ -33,11 +33,11 @@ from liveroom.settings import KafkaSettings
 from liveroom.topics import UPLINK
 from tests.bench._http import bare, cpu_s
 from tests.bench.e2e import FILE
-from tests.bench.figure import Figure, median
+from tests.bench.figure import Figure, median, rounds
 
 USERS = 1000
 REQUESTS = 6000
-ROUNDS = 9
+ROUNDS = rounds(9)
 WORD_ROUNDS = 99
 PARTITIONS = 4
 WORDS = 20_000

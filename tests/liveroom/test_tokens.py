@@ -175,6 +175,17 @@ def test_only_so_many_tokens_are_remembered(monkeypatch: pytest.MonkeyPatch) -> 
     assert len(verifier._known) == 10
 
 
+def test_a_new_token_costs_no_more_when_as_many_are_remembered_as_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tokens, "MAX_CACHED", 100)
+    verifier, rebuilt, now_s = Verifier([secret(SECRET)]), 0, time.time()
+    for number in range(1000):
+        before = verifier._known
+        verifier.verify(sign_user(User(f"u{number}"), SECRET, int(now_s)), now_s)
+        rebuilt += verifier._known is not before
+    assert len(verifier._known) >= 50
+    assert rebuilt <= 1000 / 50
+
+
 def test_tokens_that_are_over_are_let_go_of_though_nobody_shows_them_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tokens, "FEW_CACHED", 100)
     verifier = Verifier([secret(SECRET)], leeway_s=0)
