@@ -28,7 +28,7 @@ from liveroom.web import ListenError
 
 SERVICE: Final = "externalscaler.ExternalScaler"
 METRIC: Final = "gateways"
-# Hundredths: Kubernetes' quantities and older KEDAs round to whole numbers on the way.
+# Hundredths of a gateway: Kubernetes' quantities and older KEDAs round to whole numbers.
 PER_GATEWAY: Final = 100
 ENDING_S: Final = 0.5
 log = structlog.get_logger()

@@ -1,8 +1,8 @@
 """One room in its owner's hands: what waits, what gets which number, what lasts. Pure.
 
 Owns a room's numbers and lasting state. Takes what `broadcaster.rooms` found fit to take, numbers
-it when it is packed, and reads the same state back from packed batches. Refuses a duplicate
-(`Met`), thins what is above the room's limit.
+it when it is packed, and reads the same state back from packed batches. Remembers the ids it has
+seen (`SeenIds`), by which duplicates are found, and thins what is above the room's limit.
 """
 
 from collections import deque

@@ -96,9 +96,9 @@ class Service:
     """One service process: `start()`, `ready()`, `kill()`, `stop()`; after an end `start()` starts
     it anew on the same ports.
 
-    `name` is its instance name and its log's; `module` what `python -m` runs (`command` instead:
-    any program, for tests). `environment` is added to this process's own. `url` and `internal_url`
-    have no slash at the end.
+    `name` is its instance name and its log's; `module` is what `python -m MODULE` runs (`command`
+    instead: any program, for tests). `environment` is added to this process's own. `url` and
+    `internal_url` have no slash at the end.
     """
 
     name: str

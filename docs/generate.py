@@ -98,8 +98,15 @@ def _struct(of: type[msgspec.Struct]) -> str:
     config = of.__struct_config__
     if config.tag is not None:
         rows.insert(0, (f"`{config.tag_field}`", f'`"{config.tag}"`', "needed"))
-    about = textwrap.fill(_about(of), WIDTH, break_long_words=False, break_on_hyphens=False)
-    return f"{about}\n\n{_table(('field', 'type', 'default'), rows)}"
+    return f"{_filled(_about(of))}\n{_table(('field', 'type', 'default'), rows)}"
+
+
+def _filled(text: str) -> str:
+    return textwrap.fill(text, WIDTH, break_long_words=False, break_on_hyphens=False) + "\n"
+
+
+def _values(of: type[Enum]) -> str:
+    return _filled(", ".join(f"`{each.value}`" for each in of) + ".")
 
 
 def _about(of: Any) -> str:
@@ -249,8 +256,8 @@ def _acts() -> str:
 BLOCKS: Final[dict[str, Callable[[], str]]] = {
     "topics": _topics,
     "kinds": _kinds,
-    "roles": lambda: ", ".join(f"`{role.value}`" for role in kinds.Role) + ".\n",
-    "bad-record-reasons": lambda: ", ".join(f"`{reason.value}`" for reason in codec.BadRecord) + ".\n",
+    "roles": lambda: _values(kinds.Role),
+    "bad-record-reasons": lambda: _values(codec.BadRecord),
     "uplink-fields": lambda: _structs(uplink.Uplink, uplink.Item),
     "bodies": lambda: _structs(*dict.fromkeys(bodies.BODY_OF.values()), bodies.Clear, bodies.Sanction),
     "broadcast-layouts": _layouts,

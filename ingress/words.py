@@ -50,7 +50,8 @@ _SKIPPED: Final = frozenset(
         "Zs",
     }
 )
-# Letters of other alphabets, and signs, that are read as Latin ones; after NFKC and case folding.
+# Look-alikes: letters of other alphabets, and signs, that are read as Latin ones, after NFKC and
+# case folding.
 _ALIKE: Final = dict(
     zip(
         "аеорсухквмнтіјѕһԁԛԝɡɩοαευρτικνχωʏ@$",

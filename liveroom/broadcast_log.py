@@ -1,8 +1,8 @@
 """The log `broadcast` as its readers need it: ranges of a partition for take-overs, valid batches
 for gateways.
 
-Owns the reading; who rules is found by `liveroom.fencing`, what is valid by
-`liveroom.records.judge`. Used by the broadcaster (`LogReader`), the edge (`QueueReader`) and the
+Owns the reading; `liveroom.fencing` finds who owns a partition, and which records are valid
+(`validate`). Used by the broadcaster (`LogReader`), the edge (`QueueReader`) and the
 command line (`describe`).
 """
 

@@ -37,9 +37,9 @@ async def spawn_tethered(
 
     What is returned is the command itself: its `pid` and `returncode` are the command's own. Its
     `stdin` is the tether and the caller's to keep: closing it ends the command, and the command
-    itself reads an empty standard input. So do not use `communicate()`, which closes it; `stdout`
-    and `stderr` may be pipes and are read as usual. On Linux "this process ends" includes the end
-    of the thread that calls.
+    itself reads an empty standard input. So do not use `asyncio.subprocess.Process.communicate`,
+    which closes it; `stdout` and `stderr` may be pipes and are read as usual. On Linux "this
+    process ends" includes the end of the thread that calls.
     """
     program = await asyncio.to_thread(shutil.which, command[0], path=env.get("PATH") if env is not None else None)
     if program is None:

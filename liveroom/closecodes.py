@@ -38,8 +38,8 @@ class Close(IntEnum):
 class CloseRule:
     """What a viewer does on a code.
 
-    `new_ticket`: ask the scheduler again (else give up when `reconnect` is False). `after_s`: the
-    jitter's base.
+    `reconnect`: whether it asks the scheduler for another gateway and comes back; it gives up
+    otherwise. `after_s`: the base of its random wait, in seconds.
     """
 
     code: Close

@@ -64,7 +64,7 @@ ALL: Final = (UPLINK, BROADCAST, MODERATION, PRESENCE, GATEWAYS, CONTROL, DEAD_L
 def murmur2(data: bytes) -> int:
     """Return Kafka's 32-bit murmur2 of `data`.
 
-    Source: `org.apache.kafka.common.utils.Utils.murmur2`.
+    Source: Kafka's own Java, org.apache.kafka.common.utils.Utils.murmur2.
     """
     length = len(data)
     h = 0x9747B28C ^ length

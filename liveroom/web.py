@@ -160,7 +160,7 @@ async def serve(
 
 async def _listen(host: str, port: int) -> list[socket.socket]:
     """Listen at every address of `host`. Here, not in the event loop: uvloop does not tell that the
-    port went to another between `bind` and `listen`.
+    port went to another between binding and listening.
     """
     sockets: list[socket.socket] = []
     try:

@@ -1,9 +1,9 @@
 """What needs no running system, with every other Python that the project supports and this machine
 has: `make pythons`.
 
-Which those are: the classifiers in pyproject.toml. Where they are: `pythonX.Y` in the PATH, and
-what pyenv has. One counts once it has told its version, for pyenv's stand-ins in the PATH may stand
-for nothing. One after the other, giving way to all else.
+Which those are: the classifiers in pyproject.toml. Where they are: python3.11 and the like in the
+PATH, and what pyenv has. One counts once it has told its version, for pyenv's stand-ins in the PATH
+may stand for nothing. One after the other, giving way to all else.
 """
 
 import os

@@ -51,7 +51,6 @@ SILENT_S: Final = 3.0
 WINDOW: Final = 10  # looks that rates and delays are taken over
 TOKEN_TTL_S: Final = 7 * 86_400
 NOTICED: Final = 6
-# In a wheel the file lies beside this module, in a checkout with the test data.
 _MAX_SAMPLES: Final = 20_000
 _FEW_JOINS_PER_S: Final = 500.0
 

@@ -52,7 +52,7 @@ _LOOK_S: Final = 0.1
 
 
 BOOKS_S: Final = 20.0
-# A gateway that does not even tell its metrics.
+# A silent gateway: it does not even answer with its metrics.
 SILENT: Final = Measures(0, 1, 5000, None, 0, 0, 0, connections=0, joins_per_s=0, packets_per_s=0, bytes_per_s=0, rss_bytes=0)
 
 

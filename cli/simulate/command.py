@@ -1,7 +1,7 @@
 """`liveroom simulate`: what the pool would do on an evening that did not happen, as a table and a
 picture.
 
-Owns the printing and the plot. The model and its scenarios are `simulation`'s. Touches no Kafka and
+Owns the printing and the plot. The model and its scenarios are in `model`. Touches no Kafka and
 starts nothing.
 """
 

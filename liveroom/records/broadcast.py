@@ -185,10 +185,7 @@ class Batch(NamedTuple):
 
 
 class SnapshotChunk(NamedTuple):
-    """One chunk of a partition's snapshot; complete only with its last.
-
-    `first_offset` of the whole is where part 0 lies.
-    """
+    """One chunk of a partition's snapshot; complete only with its last."""
 
     stamp: Stamp
     anchor: Anchor

@@ -48,7 +48,7 @@ def refused() -> list[Code]:
 
 @pytest.fixture
 async def client(refused: list[Code]) -> AsyncIterator[aiohttp.ClientSession]:
-    """A client of a small app on a real port; only `/do/...` exists, and takes POST alone."""
+    """A client of a small app on a real port; only `/do/{does}` exists, and takes POST alone."""
     app = web.Application(middlewares=[cors((PAGE,)), problems(refused.append)], client_max_size=1000)
     app.router.add_post("/do/{does}", _post)
     async with serve(app, "127.0.0.1", 0) as (_, port), aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session:
