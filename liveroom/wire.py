@@ -11,9 +11,9 @@ two parts: so the payload as it is, and its first part alone, are both valid mes
 """
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from typing import Any, Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple, TypeVar
 
 import msgspec
 
@@ -30,6 +30,7 @@ VIEWER_SILENCE_S: Final = 25.0
 MAX_ROOMS_PER_CONNECTION: Final = 8
 _TAIL: Final = b"\x00\x00\xff\xff"
 
+T = TypeVar("T")
 _encoder: Final = msgspec.json.Encoder()
 
 
@@ -230,16 +231,14 @@ class Leave(msgspec.Struct, frozen=True, tag_field="t", tag="leave"):
     room: str
 
 
-class Heartbeat(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t", tag="hb"):
-    """The viewer lives, and how far it has come in each room: {room: [seq, rseq]}."""
-
-    rooms: dict[str, tuple[int, int]] = {}
+class Heartbeat(msgspec.Struct, frozen=True, tag_field="t", tag="hb"):
+    """The viewer lives."""
 
 
 ClientFrame = Join | Leave | Heartbeat
 
-_client_decoder: Final[msgspec.json.Decoder[Any]] = msgspec.json.Decoder(ClientFrame)
-_server_decoder: Final[msgspec.json.Decoder[Any]] = msgspec.json.Decoder(ServerFrame | BatchHeader)
+_client_decoder: Final[msgspec.json.Decoder[ClientFrame]] = msgspec.json.Decoder(ClientFrame)
+_server_decoder: Final[msgspec.json.Decoder[ServerFrame | BatchHeader]] = msgspec.json.Decoder(ServerFrame | BatchHeader)
 _message_decoder: Final = msgspec.json.Decoder(Message)
 _header_decoder: Final = msgspec.json.Decoder(BatchHeader)
 _card_decoder: Final = msgspec.json.Decoder(Card)
@@ -252,29 +251,33 @@ class BadFrameError(ValueError):
     """A frame that is not of the protocol."""
 
 
-def decode_client_frame(text: bytes | str) -> Join | Leave | Heartbeat:
-    """Return what a viewer said, or raise `BadFrameError`."""
+def _decoded(decoder: msgspec.json.Decoder[T], text: bytes | str) -> T:
     try:
-        frame: Join | Leave | Heartbeat = _client_decoder.decode(text)
+        return decoder.decode(text)
     except UNDECODABLE as error:
         raise BadFrameError(str(error)) from None
-    return frame
+
+
+def _messages(lines: Iterable[bytes | msgspec.Raw]) -> list[Message]:
+    try:
+        return [_message_decoder.decode(line) for line in lines]
+    except UNDECODABLE as error:
+        raise BadFrameError(str(error)) from None
+
+
+def decode_client_frame(text: bytes | str) -> ClientFrame:
+    """Return what a viewer sent, or raise `BadFrameError`."""
+    return _decoded(_client_decoder, text)
 
 
 def decode_header(line: bytes) -> BatchHeader:
     """Return the first line of a batch, or raise `BadFrameError`."""
-    try:
-        return _header_decoder.decode(line)
-    except UNDECODABLE as error:
-        raise BadFrameError(str(error)) from None
+    return _decoded(_header_decoder, line)
 
 
 def decode_card(text: bytes) -> Card:
     """Return a room's card as its owner packed it, or raise `BadFrameError`."""
-    try:
-        return _card_decoder.decode(text)
-    except UNDECODABLE as error:
-        raise BadFrameError(str(error)) from None
+    return _decoded(_card_decoder, text)
 
 
 _DATA: Final = b',"data":'  # within a string its quotes would be escaped; `data` comes last in every line that we write
@@ -290,10 +293,7 @@ def split_message(line: bytes) -> tuple[MessageHead, bytes]:
     if found:
         with suppress(*UNDECODABLE):
             return _head_decoder.decode(head + b"}"), data[:-1]
-    try:
-        whole = _whole_decoder.decode(line)
-    except UNDECODABLE as error:
-        raise BadFrameError(str(error)) from None
+    whole = _decoded(_whole_decoder, line)
     return whole, bytes(whole.data)
 
 
@@ -306,23 +306,17 @@ class ReceivedBatch(NamedTuple):
 
 def decode_pulled(text: bytes) -> tuple[Pulled, list[Message]]:
     """Return a pull's answer and its messages, or raise `BadFrameError`. For viewers and tests."""
-    try:
-        pulled = _pulled_decoder.decode(text)
-        return pulled, [_message_decoder.decode(line) for line in pulled.messages]
-    except UNDECODABLE as error:
-        raise BadFrameError(str(error)) from None
+    pulled = _decoded(_pulled_decoder, text)
+    return pulled, _messages(pulled.messages)
 
 
 def decode_server_frame(text: bytes) -> ServerFrame | ReceivedBatch:
     """Return what the edge said, or raise `BadFrameError`. For viewers and tests."""
     head, _, rest = text.partition(b"\n")
-    try:
-        frame: ServerFrame | BatchHeader = _server_decoder.decode(head)
-        if not isinstance(frame, BatchHeader):
-            return frame
-        messages = [_message_decoder.decode(line) for line in rest.split(b"\n") if line]
-    except UNDECODABLE as error:
-        raise BadFrameError(str(error)) from None
+    frame = _decoded(_server_decoder, head)
+    if not isinstance(frame, BatchHeader):
+        return frame
+    messages = _messages(line for line in rest.split(b"\n") if line)
     messages.sort(key=lambda message: message.seq)
     return ReceivedBatch(frame, messages)
 

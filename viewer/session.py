@@ -508,8 +508,7 @@ class Session:
                 self._beat_s = max(self._base_s, min(self._beat_s * GROW_BY, limit))
         self._beaten_at = now
         self._beat_at = now + self._beat_s
-        at = {name: (position.seq, position.rseq) for name, position in self.rooms.items() if position.epoch is not None}
-        effects.append(Send(encode_frame(Heartbeat(at))))
+        effects.append(Send(encode_frame(Heartbeat())))
 
     # ---- numbers
     def _joined(self, frame: Joined, effects: list[Effect]) -> None:

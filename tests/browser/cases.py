@@ -155,7 +155,7 @@ BY_HAND = [
     case("a new epoch begins anew", *IN, ["received", batch(14, 14, 5), 2],
          ["received", batch(1, 2, 1, message(1), message(2, 1), epoch=2), 3], ["received", batch(15, 15, 5, message(15)), 4]),
     case("silence ends the connection", *IN, ["tick", 20], ["tick", 26], ["closed", 1001, 27, 0.25]),
-    case("heartbeats tell how far it is", *IN, ["tick", 20], ["received", '{"t":"hb","at":5}', 21], ["tick", 40]),
+    case("a heartbeat leaves at its time", *IN, ["tick", 20], ["received", '{"t":"hb","at":5}', 21], ["tick", 40]),
     case("a battery's heartbeats grow while they are answered", *IN,
          *[call for n in range(1, 9) for call in (["tick", 60 * n], ["received", '{"t":"hb","at":5}', 60 * n + 1])],
          ["closed", None, 600, 0.5], battery=True),

@@ -219,7 +219,7 @@ def test_a_close_frame_says_code_and_reason(reason: str, sent: str) -> None:
         pytest.param('{"room":"r","later":[1],"t":"join"}', Join("r"), id="unknown field, other order"),
         pytest.param('{"t":"leave","room":"r"}', Leave("r"), id="leave"),
         pytest.param('{"t":"hb"}', Heartbeat(), id="heartbeat"),
-        pytest.param('{"t":"hb","rooms":{"r":[5,2]}}', Heartbeat({"r": (5, 2)}), id="heartbeat with places"),
+        pytest.param('{"t":"hb","rooms":{"r":[5,2]}}', Heartbeat(), id="heartbeat with the places of an earlier version"),
     ],
 )
 def test_what_a_viewer_says_is_read_as_text_and_as_bytes(text: str, frame: wire.ClientFrame) -> None:
@@ -241,9 +241,8 @@ def test_what_a_viewer_says_is_read_as_text_and_as_bytes(text: str, frame: wire.
         pytest.param('{"t":"join","room":null}', id="room is null"),
         pytest.param('{"t":"join","room":"r","seq":"5"}', id="seq is a text"),
         pytest.param('{"t":"join","room":"r"}{}', id="two values"),
-        pytest.param('{"t":"hb","rooms":{"r":[1]}}', id="place of one number"),
-        pytest.param('{"t":"hb","rooms":{"r":[1,NaN]}}', id="NaN"),
-        pytest.param('{"t":"hb","rooms":{"r":[1,1e400]}}', id="beyond all numbers"),
+        pytest.param('{"t":"join","room":"r","seq":NaN}', id="NaN"),
+        pytest.param('{"t":"join","room":"r","seq":1e400}', id="beyond all numbers"),
         pytest.param('{"t":"join","room":"\\ud800"}', id="escaped lone surrogate"),
         pytest.param('{"t":"join","room":"\ud800"}', id="lone surrogate"),
         pytest.param('{"t":"join","room":"r","x":' + "[" * 4000, id="deep"),

@@ -151,13 +151,13 @@ def test_waiting_is_full_jitter_below_a_doubling_limit_of_at_most_30_s(uniforms:
         assert session.tick(now) == [Connect()]
 
 
-def test_a_heartbeat_tells_how_far_each_room_is_at_the_interval_of_hello() -> None:
+def test_a_heartbeat_leaves_at_the_interval_of_hello() -> None:
     session = opened()
     session.received(encode_frame(Hello("e1", 1, heartbeat_s=7, silence_s=25, user="u")), 0)
     session.received(batch(1, 2, 1, [message(1), message(2, 1)]), 1)
     assert session.wake_at == 7
     assert session.tick(6.9) == []
-    assert session.tick(7) == [Send(b'{"t":"hb","rooms":{"r":[2,1]}}')]
+    assert session.tick(7) == [Send(b'{"t":"hb"}')]
     assert session.wake_at == 14
 
 

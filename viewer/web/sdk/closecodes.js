@@ -6,20 +6,15 @@ export const CLOSES = {
   1003: { code: 1003, reason: "text frames only", reconnect: false, afterS: 0 },
   1007: { code: 1007, reason: "invalid UTF-8", reconnect: false, afterS: 0 },
   1009: { code: 1009, reason: "frame too big", reconnect: false, afterS: 0 },
-  1011: { code: 1011, reason: "internal error", reconnect: true, afterS: 2 },
   1012: { code: 1012, reason: "restart", reconnect: true, afterS: 0.2 },
-  1013: { code: 1013, reason: "full", reconnect: true, afterS: 2 },
-  4001: { code: 4001, reason: "ticket refused", reconnect: true, afterS: 1 },
-  4002: { code: 4002, reason: "ticket expired", reconnect: true, afterS: 0.2 },
   4003: { code: 4003, reason: "banned", reconnect: false, afterS: 0 },
   4004: { code: 4004, reason: "room dissolved", reconnect: false, afterS: 0 },
   4005: { code: 4005, reason: "no heartbeat", reconnect: true, afterS: 0.5 },
   4006: { code: 4006, reason: "no join", reconnect: true, afterS: 1 },
-  4007: { code: 4007, reason: "too many connections", reconnect: false, afterS: 0 },
   4008: { code: 4008, reason: "too slow", reconnect: true, afterS: 1 },
   4009: { code: 4009, reason: "moved", reconnect: true, afterS: 0.2 },
   4010: { code: 4010, reason: "bad frame", reconnect: false, afterS: 0 },
   4011: { code: 4011, reason: "too many frames", reconnect: false, afterS: 0 },
   4012: { code: 4012, reason: "put out", reconnect: false, afterS: 0 },
 };
-export const ABNORMAL = { code: 1011, reason: "connection lost", reconnect: true, afterS: 0.5 };
+export const ABNORMAL = { code: 1006, reason: "connection lost", reconnect: true, afterS: 0.5 };

@@ -296,8 +296,7 @@ export class Session {
     }
     this.beatenAt = now;
     this.beatAt = now + this.beatS;
-    const at = [...this.rooms].filter(([, { epoch }]) => epoch !== null).map(([room, { seq, rseq }]) => [room, [seq, rseq]]);
-    effects.push(this.#send(at.length ? { t: "hb", rooms: Object.fromEntries(at) } : { t: "hb" }));
+    effects.push(this.#send({ t: "hb" }));
   }
 
   // ---- numbers
