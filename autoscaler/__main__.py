@@ -7,20 +7,23 @@ import asyncio
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-import structlog
+from liveroom.extras import explained
 
-from autoscaler.app import App
-from autoscaler.drivers.local import LocalDriver, Share
-from autoscaler.kafka import DRY_GROUP, GROUP, follow_orders, follow_reports, lead, send_order
-from autoscaler.policy import USUAL, Policy, read_policy
-from autoscaler.pool import Pool
-from liveroom import clock, service, topics
-from liveroom.files import watch
-from liveroom.kafka import TOPICS_S, Producer, ensure_topics, waiting
-from liveroom.service import Runtime, read_first
-from liveroom.settings import AutoscalerSettings
-from liveroom.tokens import Verifier
-from liveroom.web import serve
+with explained("autoscaler"):
+    import structlog
+
+    from autoscaler.app import App
+    from autoscaler.drivers.local import LocalDriver, Share
+    from autoscaler.kafka import DRY_GROUP, GROUP, follow_orders, follow_reports, lead, send_order
+    from autoscaler.policy import USUAL, Policy, read_policy
+    from autoscaler.pool import Pool
+    from liveroom import clock, service, topics
+    from liveroom.files import watch
+    from liveroom.kafka import TOPICS_S, Producer, ensure_topics, waiting
+    from liveroom.service import Runtime, read_first
+    from liveroom.settings import AutoscalerSettings
+    from liveroom.tokens import Verifier
+    from liveroom.web import serve
 
 if TYPE_CHECKING:
     from autoscaler.drivers.kubernetes import KubernetesDriver

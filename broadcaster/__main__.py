@@ -4,11 +4,14 @@ import asyncio
 from functools import partial
 from typing import Final
 
-from broadcaster.kafka import READY, Broadcaster
-from liveroom import service, topics
-from liveroom.kafka import TOPICS_S, Producer, ensure_topics, waiting
-from liveroom.service import Runtime
-from liveroom.settings import BroadcasterSettings
+from liveroom.extras import explained
+
+with explained("broadcaster"):
+    from broadcaster.kafka import READY, Broadcaster
+    from liveroom import service, topics
+    from liveroom.kafka import TOPICS_S, Producer, ensure_topics, waiting
+    from liveroom.service import Runtime
+    from liveroom.settings import BroadcasterSettings
 
 KAFKA: Final = "kafka"
 

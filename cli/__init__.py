@@ -8,5 +8,7 @@ Kept light: `liveroom --help` is to be quick.
 def main() -> None:
     """Run the command line."""
     from cli.commands import app  # noqa: PLC0415 - whoever imports a part of this needs no commands
+    from liveroom.extras import explained  # noqa: PLC0415
 
-    app()
+    with explained("liveroom"):
+        app()

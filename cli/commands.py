@@ -15,6 +15,8 @@ import typer
 
 from cli.choices import PoolAct, Ramp, RoleName
 from liveroom import __version__
+from liveroom.errors import ExplainedError
+from liveroom.extras import explained
 
 app: Final = typer.Typer(
     name="liveroom",
@@ -124,7 +126,8 @@ def demo(
     Keys: k kills a gateway (its viewers come back, it is started again after 3 s), q ends.
     KAFKA_BOOTSTRAP=host:port uses that cluster instead of a local one.
     """
-    from cli.demo.command import DemoOptions, run_demo  # noqa: PLC0415 - see the module's docstring
+    with explained("liveroom", "demo"):
+        from cli.demo.command import DemoOptions, run_demo  # noqa: PLC0415 - see the module's docstring
 
     options = DemoOptions(
         viewers=viewers or (SURGE_VIEWERS if surge else VIEWERS),
@@ -173,7 +176,8 @@ def up(
     While it runs, `liveroom send`, `watch`, `replay` and `topics` find it by themselves.
     KAFKA_BOOTSTRAP=host:port uses that cluster instead of a local one.
     """
-    from cli.up import UpOptions, run_up  # noqa: PLC0415 - see the module's docstring
+    with explained("liveroom", "demo"):
+        from cli.up import UpOptions, run_up  # noqa: PLC0415 - see the module's docstring
 
     options = UpOptions(
         edges=edges,
@@ -360,8 +364,9 @@ def loadtest(
     itself was not what --client and --applied ask for) or if a viewer that checks everything found
     something wrong.
     """
-    from cli.loadtest.command import LoadOptions, run_loadtest  # noqa: PLC0415
-    from cli.loadtest.knee import Kind, Objectives, Trust  # noqa: PLC0415 - see the module's docstring
+    with explained("liveroom", "demo"):
+        from cli.loadtest.command import LoadOptions, run_loadtest  # noqa: PLC0415
+        from cli.loadtest.knee import Kind, Objectives, Trust  # noqa: PLC0415 - see the module's docstring
 
     options = LoadOptions(
         ramps=[Kind(each.value) for each in ramp or Ramp],
@@ -472,37 +477,12 @@ def topics(
 
 
 def _run(work: Coroutine[None, None, int]) -> None:
-    """Run a command; what went wrong for a reason we know is one line, not a traceback."""
-    from cli.danmaku import DanmakuFileError  # noqa: PLC0415 - see the module's docstring
-    from cli.endpoints import TargetError  # noqa: PLC0415
-    from cli.loadtest.rig import LoadError  # noqa: PLC0415
-    from cli.pool_client import PoolError  # noqa: PLC0415
-    from devstack.java import NoJavaError  # noqa: PLC0415
-    from devstack.kafka_jars import JarError  # noqa: PLC0415
-    from devstack.local_kafka import LocalKafkaError  # noqa: PLC0415
-    from devstack.processes import ServiceError  # noqa: PLC0415
-    from devstack.prometheus import PrometheusError  # noqa: PLC0415
-    from devstack.running import RuntimeFolderError  # noqa: PLC0415
-    from liveroom.service import StartError  # noqa: PLC0415
-
-    known = (
-        DanmakuFileError,
-        NoJavaError,
-        JarError,
-        LoadError,
-        LocalKafkaError,
-        PoolError,
-        PrometheusError,
-        ServiceError,
-        StartError,
-        RuntimeFolderError,
-        TargetError,
-    )
+    """Run a command and exit with its code; an error that explains itself is one line."""
     try:
         code = asyncio.run(work)
     except KeyboardInterrupt:
         code = 130
-    except known as error:
+    except ExplainedError as error:
         print(f"liveroom: {error}", file=sys.stderr)
         code = 2
     raise typer.Exit(code)

@@ -15,6 +15,7 @@ from typing import Final, NamedTuple, NoReturn
 from xml.parsers import expat
 
 from liveroom.bodies import Danmaku, Mode
+from liveroom.errors import ExplainedError
 
 FILE: Final = "danmaku-130614.xml"
 MAX_FILE_BYTES: Final = 64 * 1024 * 1024
@@ -39,7 +40,7 @@ class Flaw(Enum):
     CUT = "cut"
 
 
-class DanmakuFileError(Exception):
+class DanmakuFileError(ExplainedError):
     """A file that is not of this format at all; the message says why."""
 
 

@@ -7,19 +7,23 @@ services.
 
 import os
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from devstack.running import Running, RuntimeFolderError, find_running
 from liveroom import clock
+from liveroom.errors import ExplainedError
 from liveroom.kinds import Role
-from liveroom.settings import MIN_KEY_BYTES, KafkaSettings, ServiceSettings
 from liveroom.tickets import User
-from liveroom.tokens import sign_user
+from liveroom.tokens import MIN_SECRET_BYTES, sign_user
 from liveroom.topics import ROOM_ID, USER_ID
+
+if TYPE_CHECKING:
+    from liveroom.settings import KafkaSettings
 
 TOKEN_TTL_S = 3600
 
 
-class TargetError(Exception):
+class TargetError(ExplainedError):
     """Nothing to send to, or it cannot be used; the message says what to do."""
 
 
@@ -54,8 +58,8 @@ def find_target(
 
     Its key goes only to its own addresses: a token for another ingress would be good at this one.
     """
-    if token_key and len(token_key.encode()) < MIN_KEY_BYTES:
-        raise TargetError(f"the token key must be at least {MIN_KEY_BYTES} bytes")
+    if token_key and len(token_key.encode()) < MIN_SECRET_BYTES:
+        raise TargetError(f"the token key must be at least {MIN_SECRET_BYTES} bytes")
     running = _newest()
     if running is not None:
         own = {"", running.ingress, running.scheduler, running.autoscaler}
@@ -90,10 +94,12 @@ def need_autoscaler(target: Target) -> str:
     return target.autoscaler
 
 
-def find_kafka(bootstrap: str = "", prefix: str | None = None, partitions: int | None = None) -> KafkaSettings | None:
+def find_kafka(bootstrap: str = "", prefix: str | None = None, partitions: int | None = None) -> "KafkaSettings | None":
     """Return the cluster to look at: as given, of the environment, of a running system; None when
     there is none.
     """
+    from liveroom.settings import KafkaSettings, ServiceSettings  # noqa: PLC0415 - clients have no settings of services
+
     settings = ServiceSettings().kafka
     changes: dict[str, object] = {"prefix": prefix, "partitions": partitions}
     if bootstrap:

@@ -8,10 +8,12 @@ from typing import Final
 import aiohttp
 import msgspec
 
+from liveroom.errors import ExplainedError
+
 TIMEOUT_S: Final = 5.0
 
 
-class PoolError(Exception):
+class PoolError(ExplainedError):
     """The autoscaler does not answer, or refuses; the message says why."""
 
 

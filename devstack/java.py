@@ -14,13 +14,15 @@ from importlib import import_module
 from pathlib import Path
 from typing import Final
 
+from liveroom.errors import ExplainedError
+
 OLDEST_MAJOR: Final = 17
 _VERSION: Final = re.compile(r'version "(?:1\.)?(\d+)')
 _ASK_TIMEOUT_S: Final = 20.0
 _UNSAFE_NEEDS_A_FLAG: Final = 23  # from here on Java warns on stderr about sun.misc.Unsafe, which Kafka uses
 
 
-class NoJavaError(Exception):
+class NoJavaError(ExplainedError):
     """There is no usable Java; the message says what was found and what to do."""
 
 

@@ -29,6 +29,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from liveroom import clock
+from liveroom.errors import ExplainedError
 
 LOCK_FILE: Final = Path(__file__).with_name("kafka_jars.lock.json")
 KAFKA_VERSION: Final = "4.4.0"
@@ -45,7 +46,7 @@ _PARALLEL: Final = 6
 _MB: Final = 1_000_000
 
 
-class JarError(Exception):
+class JarError(ExplainedError):
     """The jars cannot be had; the message says which, why, and what to do."""
 
 

@@ -34,6 +34,7 @@ from devstack.kafka_jars import KAFKA_VERSION, distrust_jars, ensure_jars
 from liveroom import clock
 from liveroom.chance import Chance, SystemChance
 from liveroom.child_process import spawn_tethered, stop_process
+from liveroom.errors import ExplainedError
 from liveroom.ports import HOST, free_ports
 
 READY_TIMEOUT_S: Final = 180.0  # beside busy processors; one that ends is told at once
@@ -70,7 +71,7 @@ appender.file.strategy.max = 1
 """
 
 
-class LocalKafkaError(Exception):
+class LocalKafkaError(ExplainedError):
     """The local Kafka does not start, or has ended; the message says why, with the end of the
     broker's log.
     """

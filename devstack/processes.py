@@ -32,6 +32,7 @@ import liveroom
 from liveroom import clock
 from liveroom.chance import Chance, SystemChance
 from liveroom.child_process import spawn_tethered, stop_process
+from liveroom.errors import ExplainedError
 from liveroom.kinds import Role
 from liveroom.ports import HOST, free_ports
 from liveroom.tickets import User
@@ -79,7 +80,7 @@ def importing() -> dict[str, str]:
     return environment
 
 
-class ServiceError(Exception):
+class ServiceError(ExplainedError):
     """A service does not start, or ended by itself; the message holds the end of its log."""
 
 

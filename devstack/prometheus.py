@@ -21,6 +21,7 @@ from devstack.processes import System
 from devstack.programs import PROMETHEUS, find
 from liveroom import clock
 from liveroom.child_process import spawn_tethered, stop_process
+from liveroom.errors import ExplainedError
 from liveroom.ports import HOST, free_ports
 
 REFRESH_S: Final = 1.0
@@ -28,7 +29,7 @@ READY_S: Final = 20.0
 CLUSTER: Final = "local"
 
 
-class PrometheusError(Exception):
+class PrometheusError(ExplainedError):
     """Prometheus is not there, or does not start; the message says what to do."""
 
 

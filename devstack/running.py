@@ -18,6 +18,8 @@ from typing import Final
 import msgspec
 import psutil
 
+from liveroom.errors import ExplainedError
+
 _FORBIDDEN: Final = stat.S_IRWXG | stat.S_IRWXO
 _SAME_START_S: Final = 2.0
 
@@ -40,7 +42,7 @@ class Running(msgspec.Struct, frozen=True):
     autoscaler: str = ""
 
 
-class RuntimeFolderError(Exception):
+class RuntimeFolderError(ExplainedError):
     """The runtime folder is not this user's alone."""
 
 

@@ -6,28 +6,31 @@ import ssl
 from functools import partial
 from typing import Final
 
-import structlog
+from liveroom.extras import explained
 
-from edge.drain import Drain
-from edge.fanout import FanOut
-from edge.gateway import Gateway
-from edge.hub import Hub
-from edge.kafka import follow_broadcast
-from edge.keepalive import KeepAlive
-from edge.load_report import LoadReporter
-from edge.orders import follow_orders
-from edge.presence_report import report_presence
-from edge.pulls import Pulls
-from edge.upgrade import Upgrades
-from liveroom import clock, service, topics
-from liveroom.broadcast_log import QueueReader
-from liveroom.consumers import RULES_READ, follow_rules
-from liveroom.files import watch
-from liveroom.kafka import TOPICS_S, Producer, TopicReader, ensure_topics, waiting
-from liveroom.moderation import Rules
-from liveroom.service import Runtime, read_first
-from liveroom.settings import EdgeSettings
-from liveroom.web import serve
+with explained("edge"):
+    import structlog
+
+    from edge.drain import Drain
+    from edge.fanout import FanOut
+    from edge.gateway import Gateway
+    from edge.hub import Hub
+    from edge.kafka import follow_broadcast
+    from edge.keepalive import KeepAlive
+    from edge.load_report import LoadReporter
+    from edge.orders import follow_orders
+    from edge.presence_report import report_presence
+    from edge.pulls import Pulls
+    from edge.upgrade import Upgrades
+    from liveroom import clock, service, topics
+    from liveroom.broadcast_log import QueueReader
+    from liveroom.consumers import RULES_READ, follow_rules
+    from liveroom.files import watch
+    from liveroom.kafka import TOPICS_S, Producer, TopicReader, ensure_topics, waiting
+    from liveroom.moderation import Rules
+    from liveroom.service import Runtime, read_first
+    from liveroom.settings import EdgeSettings
+    from liveroom.web import serve
 
 KAFKA: Final = "kafka"
 OTHER_FILES: Final = 200

@@ -5,30 +5,33 @@ from collections.abc import Coroutine
 from functools import partial
 from typing import Any, Final, NamedTuple
 
-import structlog
+from liveroom.extras import explained
 
-from ingress.admission import Admission
-from ingress.announcements import AnnouncementService
-from ingress.app import App
-from ingress.auto_moderation import AutoModeration
-from ingress.kafka import READY, KafkaLogWriter
-from ingress.log import LogWriter
-from ingress.moderation import ModerationService
-from ingress.moderation_api import ModerationApi
-from ingress.rate_limits import RateLimits, rates_of
-from ingress.review import Reviewer
-from ingress.room_policy import RoomPolicy
-from ingress.room_status import RoomStatusService
-from ingress.words import WordAction, WordLibraries, WordLibrary, read_library
-from liveroom import service
-from liveroom.consumers import RULES_READ, follow_rules
-from liveroom.files import watch
-from liveroom.moderation import Rules
-from liveroom.records.control import Moderation, RuleKind
-from liveroom.service import Runtime, read_first
-from liveroom.settings import IngressSettings
-from liveroom.tokens import Verifier
-from liveroom.web import serve
+with explained("ingress"):
+    import structlog
+
+    from ingress.admission import Admission
+    from ingress.announcements import AnnouncementService
+    from ingress.app import App
+    from ingress.auto_moderation import AutoModeration
+    from ingress.kafka import READY, KafkaLogWriter
+    from ingress.log import LogWriter
+    from ingress.moderation import ModerationService
+    from ingress.moderation_api import ModerationApi
+    from ingress.rate_limits import RateLimits, rates_of
+    from ingress.review import Reviewer
+    from ingress.room_policy import RoomPolicy
+    from ingress.room_status import RoomStatusService
+    from ingress.words import WordAction, WordLibraries, WordLibrary, read_library
+    from liveroom import service
+    from liveroom.consumers import RULES_READ, follow_rules
+    from liveroom.files import watch
+    from liveroom.moderation import Rules
+    from liveroom.records.control import Moderation, RuleKind
+    from liveroom.service import Runtime, read_first
+    from liveroom.settings import IngressSettings
+    from liveroom.tokens import Verifier
+    from liveroom.web import serve
 
 _ANSWER_S: Final = 0.5  # to write the answers after the last ack
 log = structlog.get_logger()

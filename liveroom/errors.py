@@ -1,10 +1,18 @@
-"""Every refusal over HTTP or in an `error` frame: one table of stable codes.
+"""The errors that the project answers with or shows.
 
-Data and the RFC 9457 body; pure.
+One table of stable codes for every refusal over HTTP or in an `error` frame, with the RFC 9457
+body, and the base of the errors that a program shows as one line. Pure.
 """
 
 from enum import Enum
 from typing import Any, Final, NamedTuple
+
+
+class ExplainedError(Exception):
+    """The message alone says what is wrong and what to do about it.
+
+    A program that ends with one shows the message as one line, without a traceback.
+    """
 
 
 class Code(Enum):

@@ -27,6 +27,8 @@ from pydantic import ValidationError
 from liveroom import __version__, metric_catalog
 from liveroom.chance import Chance, SystemChance
 from liveroom.debug import Debug
+from liveroom.errors import ExplainedError
+from liveroom.extras import explained, remedy
 from liveroom.machine import Machine
 from liveroom.registry import Metrics
 from liveroom.settings import ServiceSettings, fields
@@ -44,7 +46,7 @@ T = TypeVar("T")
 log = structlog.get_logger()
 
 
-class StartError(Exception):
+class StartError(ExplainedError):
     """What ends a start, because it does not pass by itself; the message says in one line what is
     wrong.
     """
@@ -179,17 +181,16 @@ def main(service: str, settings: type[S], body: Body[S], *conditions: str, argv:
         sys.stderr.write(f"{service}: settings are not usable\n{_in_words(error)}\n")
         sys.exit(2)
     configure_logging(parsed, service)
-    try:
+    with explained(service):
         tracing = _tracing(service, parsed)
-    except ImportError:
-        sys.stderr.write(f"{service}: LIVEROOM_TRACE_RATIO needs OpenTelemetry: pip install 'liveroom[tracing]'\n")
-        sys.exit(2)
     try:
         _run(_guarded(service, parsed, body, conditions, tracing))
     except Exception as error:
         for leaf in _leaves(error):
             if isinstance(leaf, StartError | ListenError):  # for whoever runs it, not a defect
                 log.critical("cannot_start", error=str(leaf))
+            elif text := remedy(leaf):
+                log.critical("cannot_start", error=text)
             else:
                 log.critical("service_failed", error=str(leaf) or repr(leaf), exc_info=leaf)
         sys.exit(1)

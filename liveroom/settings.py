@@ -28,10 +28,9 @@ from pydantic_settings import (
 
 from liveroom.networks import Networks
 from liveroom.records.control import Limits
-from liveroom.tokens import Key, read_keys, secret
+from liveroom.tokens import MIN_SECRET_BYTES, Key, read_keys, secret
 from liveroom.topics import DEFAULT_PARTITIONS
 
-MIN_KEY_BYTES = 32
 LIMITS = "LIVEROOM_LIMITS"
 _LIMIT_NAMES = {"max_connections", "max_joins_per_s", "max_cpu", "max_loop_lag_ms", "max_bytes_per_s", "max_packets_per_s"}
 _usual = Limits()
@@ -152,8 +151,8 @@ def _limits_in(file: Path) -> dict[str, Any]:
 
 
 def _long_enough(key: SecretStr, name: str) -> None:
-    if len(key.get_secret_value().encode()) < MIN_KEY_BYTES:
-        raise ValueError(f"{name} must be at least {MIN_KEY_BYTES} bytes (try: openssl rand -hex 32)")
+    if len(key.get_secret_value().encode()) < MIN_SECRET_BYTES:
+        raise ValueError(f"{name} must be at least {MIN_SECRET_BYTES} bytes (try: openssl rand -hex 32)")
 
 
 class TokenSettings(ServiceSettings):

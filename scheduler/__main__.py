@@ -3,18 +3,21 @@
 import asyncio
 from functools import partial
 
-import structlog
+from liveroom.extras import explained
 
-from liveroom import service
-from liveroom.files import watch
-from liveroom.networks import Networks, read_networks
-from liveroom.service import Runtime, read_first
-from liveroom.settings import SchedulerSettings
-from liveroom.tokens import Verifier
-from liveroom.web import serve
-from scheduler.app import App
-from scheduler.load_reports import READY, follow_load_reports
-from scheduler.placement import Placement
+with explained("scheduler"):
+    import structlog
+
+    from liveroom import service
+    from liveroom.files import watch
+    from liveroom.networks import Networks, read_networks
+    from liveroom.service import Runtime, read_first
+    from liveroom.settings import SchedulerSettings
+    from liveroom.tokens import Verifier
+    from liveroom.web import serve
+    from scheduler.app import App
+    from scheduler.load_reports import READY, follow_load_reports
+    from scheduler.placement import Placement
 
 log = structlog.get_logger()
 

@@ -14,20 +14,23 @@ from contextlib import AsyncExitStack
 from http import HTTPStatus
 from typing import Any, Final, NamedTuple
 
-import aiohttp
-import orjson
-import structlog
+from liveroom.extras import explained
 
-from liveroom import metric_catalog, service
-from liveroom.kinds import Role
-from liveroom.registry import Metrics
-from liveroom.service import Runtime, StartError
-from liveroom.settings import CanarySettings
-from liveroom.tickets import User
-from liveroom.tokens import sign_user
-from liveroom.waiting import in_words
-from viewer.client import Accepted, Sender, Viewer
-from viewer.session import Delivered, Effect, Entered
+with explained("canary"):
+    import aiohttp
+    import orjson
+    import structlog
+
+    from liveroom import metric_catalog, service
+    from liveroom.kinds import Role
+    from liveroom.registry import Metrics
+    from liveroom.service import Runtime, StartError
+    from liveroom.settings import CanarySettings
+    from liveroom.tickets import User
+    from liveroom.tokens import sign_user
+    from liveroom.waiting import in_words
+    from viewer.client import Accepted, Sender, Viewer
+    from viewer.session import Delivered, Effect, Entered
 
 LOOK_S: Final = 2.0
 SWEEP_S: Final = 0.2

@@ -28,6 +28,7 @@ from liveroom.bodies import Danmaku, Gift
 from liveroom.chance import Chance
 from liveroom.child_process import spawn_tethered, stop_process
 from liveroom.closecodes import Close
+from liveroom.errors import ExplainedError
 from liveroom.kinds import Kind, Role
 from liveroom.ports import HOST
 from viewer.client import end_tasks
@@ -56,7 +57,7 @@ BOOKS_S: Final = 20.0
 SILENT: Final = Measures(0, 1, 5000, None, 0, 0, 0, connections=0, joins_per_s=0, packets_per_s=0, bytes_per_s=0, rss_bytes=0)
 
 
-class LoadError(Exception):
+class LoadError(ExplainedError):
     """This machine, or a part of the load generator, cannot carry a load test."""
 
 
