@@ -96,7 +96,7 @@ def test_the_batch_of_the_viewer_protocol_is_one() -> None:
 
 
 def test_links_between_documents_lead_somewhere() -> None:
-    for path in [*DOCS.rglob("*.md"), ROOT / "CHANGELOG.md"]:
+    for path in [*ROOT.glob("*.md"), *DOCS.rglob("*.md"), *(ROOT / "deploy").rglob("*.md")]:
         for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", path.read_text(encoding="utf-8")):
             if "://" not in target:
                 assert (path.parent / target).exists(), f"{path.name}: {target}"
