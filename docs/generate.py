@@ -79,7 +79,7 @@ def _limits(metadata: Iterable[Any]) -> str:
 
 def _default(field: msgspec.structs.FieldInfo) -> str:
     if field.required:
-        return "needed"
+        return "required"
     if field.default is msgspec.UNSET:
         return "left out"
     if field.default_factory is not msgspec.NODEFAULT:
@@ -97,7 +97,7 @@ def _struct(of: type[msgspec.Struct]) -> str:
     rows = [(f"`{f.encode_name}`", _named(f.type), _default(f)) for f in msgspec.structs.fields(of)]
     config = of.__struct_config__
     if config.tag is not None:
-        rows.insert(0, (f"`{config.tag_field}`", f'`"{config.tag}"`', "needed"))
+        rows.insert(0, (f"`{config.tag_field}`", f'`"{config.tag}"`', "required"))
     return f"{_filled(_about(of))}\n{_table(('field', 'type', 'default'), rows)}"
 
 

@@ -16,7 +16,7 @@ class ExplainedError(Exception):
 
 
 class Code(Enum):
-    """Stable codes: programs branch on these, so they never change their meaning."""
+    """Stable error codes. Programs branch on them, so a code never changes its meaning."""
 
     BAD_REQUEST = "bad_request"
     BODY_LATE = "body_late"
@@ -63,7 +63,7 @@ class Code(Enum):
 
 
 class Refusal(NamedTuple):
-    """HTTP status of a code and what it means, in a person's words."""
+    """The HTTP status of a code and its title, a sentence for people."""
 
     status: int
     title: str
@@ -71,54 +71,55 @@ class Refusal(NamedTuple):
 
 TABLE: Final[dict[Code, Refusal]] = {
     Code.BAD_REQUEST: Refusal(400, "The request is not valid HTTP for this service"),
-    Code.BODY_LATE: Refusal(408, "The body did not come in time"),
+    Code.BODY_LATE: Refusal(408, "The body did not arrive in time"),
     Code.BAD_JSON: Refusal(400, "The body is not JSON"),
-    Code.SCHEMA: Refusal(422, "The body is JSON but not what this call takes"),
+    Code.SCHEMA: Refusal(422, "The body is JSON but does not match the schema of this call"),
     Code.TOO_LARGE: Refusal(413, "The body is too large"),
-    Code.PACKAGE_TOO_LARGE: Refusal(413, "The package has too many items or is too large to stay together"),
+    Code.PACKAGE_TOO_LARGE: Refusal(413, "The package has too many items or is too large"),
     Code.UNSUPPORTED_MEDIA_TYPE: Refusal(415, "The body must be application/json"),
     Code.NOT_FOUND: Refusal(404, "There is no such resource"),
-    Code.METHOD_NOT_ALLOWED: Refusal(405, "The resource does not take this method"),
-    Code.ROOM_INVALID: Refusal(404, "A room's id is 1 to 64 of A-Z a-z 0-9 _ -"),
+    Code.METHOD_NOT_ALLOWED: Refusal(405, "The resource does not support this method"),
+    Code.ROOM_INVALID: Refusal(404, "A room id has 1 to 64 characters of A-Z a-z 0-9 _ -"),
     Code.ROOM_DISSOLVED: Refusal(410, "The room is dissolved"),
-    Code.TOKEN_MISSING: Refusal(401, "A bearer token is needed"),
-    Code.TOKEN_INVALID: Refusal(401, "The token is not valid here"),
+    Code.TOKEN_MISSING: Refusal(401, "A bearer token is required"),
+    Code.TOKEN_INVALID: Refusal(401, "The token is not valid"),
     Code.TOKEN_EXPIRED: Refusal(401, "The token has expired"),
-    Code.FORBIDDEN: Refusal(403, "This role may not do that"),
+    Code.FORBIDDEN: Refusal(403, "Your role does not permit this"),
     Code.MUTED: Refusal(403, "You are muted in this room"),
     Code.BANNED: Refusal(403, "You are banned from this room"),
-    Code.KICKED: Refusal(403, "You were put out of this room"),
+    Code.KICKED: Refusal(403, "You were removed from this room"),
     Code.ROOM_MUTED: Refusal(403, "The room is muted"),
     Code.FOLLOWERS_ONLY: Refusal(403, "Only followers may speak in this room"),
     Code.SUBSCRIBERS_ONLY: Refusal(403, "Only subscribers may speak in this room"),
-    Code.NO_MEDIA: Refusal(403, "The room takes text only"),
-    Code.WORDS: Refusal(403, "The text has words this room does not take"),
+    Code.NO_MEDIA: Refusal(403, "The room allows text only"),
+    Code.WORDS: Refusal(403, "The text contains words that this room does not allow"),
     Code.REVIEW: Refusal(403, "The text was not approved"),
     Code.RATE_USER: Refusal(429, "You are sending too fast"),
-    Code.RATE_ROOM: Refusal(429, "The room takes no more at the moment"),
+    Code.RATE_ROOM: Refusal(429, "The room cannot accept more at the moment"),
     Code.RATE_ADDRESS: Refusal(429, "Too many requests from this address"),
     Code.SLOW_MODE: Refusal(429, "The room is in slow mode"),
     Code.QUEUE_UNAVAILABLE: Refusal(503, "The queue did not confirm in time; try again with the same id"),
     Code.NOT_READY: Refusal(503, "The service is not ready yet"),
-    Code.NO_GATEWAY: Refusal(503, "No gateway has room at the moment"),
-    Code.DRAINING: Refusal(503, "This gateway is being emptied; ask the scheduler for another"),
-    Code.FULL: Refusal(503, "This gateway is full; ask the scheduler for another"),
+    Code.NO_GATEWAY: Refusal(503, "No gateway has capacity at the moment"),
+    Code.DRAINING: Refusal(503, "This gateway is draining; ask the scheduler for another one"),
+    Code.FULL: Refusal(503, "This gateway is full; ask the scheduler for another one"),
     Code.TICKET_INVALID: Refusal(401, "The ticket is not valid at this gateway"),
     Code.TICKET_EXPIRED: Refusal(401, "The ticket has expired; ask the scheduler for a new one"),
     Code.ORIGIN: Refusal(403, "Pages of this origin may not connect"),
-    Code.UPGRADE_REQUIRED: Refusal(426, "This address speaks WebSocket only"),
-    Code.TOO_MANY_ROOMS: Refusal(409, "A connection can be in 8 rooms"),
+    Code.UPGRADE_REQUIRED: Refusal(426, "This URL accepts only WebSocket upgrades"),
+    Code.TOO_MANY_ROOMS: Refusal(409, "A connection can be in at most 8 rooms"),
     Code.NOT_IN_ROOM: Refusal(409, "The connection is not in this room"),
     Code.GONE: Refusal(410, "What was asked for is no longer kept"),
-    Code.LIMIT: Refusal(409, "There are as many of these as there may be"),
-    Code.INTERNAL: Refusal(500, "The service failed; the failure is logged"),
+    Code.LIMIT: Refusal(409, "The limit on the number of these is reached"),
+    Code.INTERNAL: Refusal(500, "The service failed; it has logged the failure"),
 }
 
 
 class ProblemError(Exception):
-    """A refusal on its way out.
+    """A refusal, raised where it is found and turned into a response at the top.
 
-    `retry_after_s`: when trying again makes sense, None: not by waiting.
+    `detail` explains this one case to people. `retry_after_s` is how many seconds to wait before
+    trying again; None if waiting does not help. `extra` are further members of the document.
     """
 
     def __init__(self, code: Code, detail: str = "", retry_after_s: float | None = None, **extra: Any) -> None:
@@ -130,7 +131,7 @@ class ProblemError(Exception):
 
     @property
     def status(self) -> int:
-        """HTTP status of the code."""
+        """The HTTP status of the code."""
         return TABLE[self.code].status
 
     def body(self) -> dict[str, Any]:

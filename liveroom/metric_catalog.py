@@ -1,8 +1,8 @@
-"""Every metric's name, help, labels and buckets: data only, pure, so that code, dashboards and
-alerts agree.
+"""The name, help, labels and buckets of every metric. Pure data.
 
-A service makes its own from here with `liveroom.service.Metrics`. No label is a room or a user:
-those are unbounded (top lists come from an endpoint). Base units: seconds, bytes.
+Code, dashboards and alerts take the names from here, so they agree. A service creates its own
+metrics with `liveroom.registry.Metrics`. No label is a room or a user, because those are unbounded;
+top lists come from an endpoint. Base units: seconds, bytes.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from typing import Final
 
 
 class Shape(Enum):
-    """What a metric is to Prometheus."""
+    """Type of a metric in Prometheus."""
 
     COUNTER = "counter"
     GAUGE = "gauge"
@@ -24,9 +24,9 @@ BYTES_BUCKETS: Final = (256, 1024, 4096, 16_384, 65_536, 262_144, 1_048_576)
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One metric.
+    """One metric. `about` is its help text.
 
-    `labels` are names only; their values come from the services' enums and other bounded sets.
+    `labels` are names only. Their values come from the services' enums and other bounded sets.
     """
 
     name: str
@@ -49,114 +49,126 @@ def _histogram(name: str, about: str, *labels: str, buckets: tuple[float, ...] =
 
 
 # every service
-BUILD_INFO: Final = _gauge("build_info", "1, with the version and the service as labels.", "service", "version")
-PARTITIONS: Final = _gauge("kafka_partitions", "Partitions that rooms are spread over, as this process is set.")
-LOOP_LAG: Final = _histogram("loop_lag_seconds", "How late the event loop ran a timer that was due.")
-GC_PAUSE: Final = _histogram("gc_pause_seconds", "Length of garbage collections.")
-PRODUCE_SECONDS: Final = _histogram(
-    "kafka_produce_seconds", "From handing a record to the client until the brokers' ack.", "topic"
+BUILD_INFO: Final = _gauge("build_info", "Always 1; service and version are labels.", "service", "version")
+PARTITIONS: Final = _gauge("kafka_partitions", "Partitions that rooms are spread over, as configured for this process.")
+LOOP_LAG: Final = _histogram(
+    "loop_lag_seconds", "Delay between the moment a timer was due and the moment the event loop ran it."
 )
-PRODUCE_ERRORS: Final = _counter("kafka_produce_errors_total", "Records that got no ack.", "topic", "reason")
-PRODUCER_REPLACED: Final = _counter("kafka_producer_replaced_total", "Producers thrown away after an error.", "reason")
+GC_PAUSE: Final = _histogram("gc_pause_seconds", "Duration of garbage collections.")
+PRODUCE_SECONDS: Final = _histogram(
+    "kafka_produce_seconds", "Time from handing a record to the Kafka client until the brokers' ack.", "topic"
+)
+PRODUCE_ERRORS: Final = _counter("kafka_produce_errors_total", "Records that were not acknowledged.", "topic", "reason")
+PRODUCER_REPLACED: Final = _counter("kafka_producer_replaced_total", "Producers that were replaced after an error.", "reason")
 READER_LAG: Final = _gauge(
-    "kafka_reader_lag_records", "Records between the reader and the end of the log, all partitions.", "topic"
+    "kafka_reader_lag_records", "Records between the reader and the end of the log, summed over all partitions.", "topic"
 )
 READER_RESTARTS: Final = _counter(
-    "kafka_reader_restarts_total", "Consumers replaced because they stalled or failed.", "topic", "reason"
+    "kafka_reader_restarts_total", "Consumers that were replaced because they stalled or failed.", "topic", "reason"
 )
 BAD_RECORDS: Final = _counter("bad_records_total", "Records that could not be read.", "topic", "reason")
 
-# the machine, as every service reads it when it is asked; of its process the Prometheus client
-# tells itself: process_*
-MACHINE_LOAD: Final = _gauge("machine_load1", "Processes that run or wait, over a minute.")
-MACHINE_CORES: Final = _gauge("machine_cores", "Processors of this machine.")
-MACHINE_MEMORY: Final = _gauge("machine_memory_available_bytes", "Memory that can be had without swapping.")
-MACHINE_BYTES: Final = _counter("machine_network_bytes_total", "Bytes over all network interfaces.", "direction")
-MACHINE_PACKETS: Final = _counter("machine_network_packets_total", "Packets over all network interfaces.", "direction")
-MACHINE_IO: Final = _counter("machine_disk_operations_total", "Reads and writes of all disks.", "operation")
+# The machine, as every service reads it at a scrape. The Prometheus client adds the process itself:
+# process_*
+MACHINE_LOAD: Final = _gauge("machine_load1", "Load average of the machine over one minute.")
+MACHINE_CORES: Final = _gauge("machine_cores", "Processors of the machine.")
+MACHINE_MEMORY: Final = _gauge("machine_memory_available_bytes", "Memory that is available without swapping.")
+MACHINE_BYTES: Final = _counter("machine_network_bytes_total", "Bytes on all network interfaces.", "direction")
+MACHINE_PACKETS: Final = _counter("machine_network_packets_total", "Packets on all network interfaces.", "direction")
+MACHINE_IO: Final = _counter("machine_disk_operations_total", "Reads and writes on all disks.", "operation")
 
 # ingress
-INTERACTIONS: Final = _counter("ingress_interactions_total", "Interactions by what became of them.", "kind", "outcome")
-REFUSALS: Final = _counter("ingress_refusals_total", "Requests refused, by stable code.", "code")
-INGRESS_SECONDS: Final = _histogram("ingress_request_seconds", "From the request's head to its answer.", "route")
-WORD_HITS: Final = _counter("ingress_word_hits_total", "Texts with words of a library, by what was done.", "action")
+INTERACTIONS: Final = _counter(
+    "ingress_interactions_total", "Interactions by outcome: accepted, refused, or unknown.", "kind", "outcome"
+)
+REFUSALS: Final = _counter("ingress_refusals_total", "Refused requests by stable error code.", "code")
+INGRESS_SECONDS: Final = _histogram("ingress_request_seconds", "Time from a request's head to its response.", "route")
+WORD_HITS: Final = _counter("ingress_word_hits_total", "Texts that contain a listed word, by the action taken.", "action")
 REVIEW_OUTCOMES: Final = ("allow", "refuse", "change", "fallback")
-REVIEWS: Final = _counter("ingress_reviews_total", "Texts shown to the review hook, by its answer.", "outcome")
-ACTS: Final = _counter("ingress_acts_total", "Acts of hosts and operators, and of the system itself, that were done.", "act")
+REVIEWS: Final = _counter("ingress_reviews_total", "Texts sent to the review hook, by its answer.", "outcome")
+ACTS: Final = _counter(
+    "ingress_acts_total", "Moderation commands that were carried out, including those of the system itself.", "act"
+)
 
 # broadcaster
 ITEMS: Final = _counter("broadcaster_items_total", "Items by outcome; taken equals the sum of all others.", "outcome")
-PARTITIONS_OWNED: Final = _gauge("broadcaster_partitions_owned", "Partitions this instance rules.")
-ROOMS_LIVE: Final = _gauge("broadcaster_rooms", "Rooms held in memory.")
-TAKEOVERS: Final = _counter("broadcaster_takeovers_total", "Partitions taken over.", "reason")
-TAKEOVER_SECONDS: Final = _histogram("broadcaster_takeover_seconds", "From assignment until the first interaction is taken.")
-HISTORY_LOST: Final = _counter(
-    "broadcaster_history_lost_total", "Partitions or rooms that began again with a new epoch.", "reason"
+PARTITIONS_OWNED: Final = _gauge("broadcaster_partitions_owned", "Partitions that this instance owns.")
+ROOMS_LIVE: Final = _gauge("broadcaster_rooms", "Rooms in memory.")
+TAKEOVERS: Final = _counter("broadcaster_takeovers_total", "Partitions that were taken over.", "reason")
+TAKEOVER_SECONDS: Final = _histogram(
+    "broadcaster_takeover_seconds", "Time from the partition's assignment until its first interaction is taken."
 )
-BATCHES: Final = _counter("broadcaster_batches_total", "BATCH records written.")
+HISTORY_LOST: Final = _counter(
+    "broadcaster_history_lost_total", "Partitions or rooms that started again with a new epoch.", "reason"
+)
+BATCHES: Final = _counter("broadcaster_batches_total", "BATCH records that were written.")
 BATCH_BYTES: Final = _histogram("broadcaster_batch_bytes", "Size of BATCH records.", buckets=BYTES_BUCKETS)
 PACKED_BYTES: Final = _counter("broadcaster_packed_bytes_total", "Payload bytes before and after deflate.", "stage")
-SNAPSHOTS: Final = _counter("broadcaster_snapshots_total", "Complete snapshots written.")
-UPLINK_DELAY: Final = _histogram("broadcaster_uplink_delay_seconds", "From acceptance until packed.")
-BALANCE_OFF: Final = _gauge("broadcaster_balance_off", "Items taken less items accounted for; anything but 0 is a defect.")
-UPLINK_LAG: Final = _gauge("broadcaster_uplink_lag_records", "Uplink records not yet taken, per partition.", "partition")
-EPOCH: Final = _gauge("broadcaster_epoch", "Epoch of the claim this instance rules with.", "partition")
-DEAD_LETTERS: Final = _counter("broadcaster_dead_letters_total", "Uplink records put aside.", "reason")
-VOID_RECORDS: Final = _counter("broadcast_void_records_total", "Records of deposed owners that a reader passed over.")
+SNAPSHOTS: Final = _counter("broadcaster_snapshots_total", "Complete snapshots that were written.")
+UPLINK_DELAY: Final = _histogram(
+    "broadcaster_uplink_delay_seconds", "Time from an interaction's acceptance until it is packed."
+)
+BALANCE_OFF: Final = _gauge("broadcaster_balance_off", "Items taken minus items accounted for; anything but 0 is a defect.")
+UPLINK_LAG: Final = _gauge("broadcaster_uplink_lag_records", "Uplink records not yet taken, by partition.", "partition")
+EPOCH: Final = _gauge("broadcaster_epoch", "Epoch of this instance's claim, by partition.", "partition")
+DEAD_LETTERS: Final = _counter("broadcaster_dead_letters_total", "Uplink records that went to the dead-letter topic.", "reason")
+VOID_RECORDS: Final = _counter(
+    "broadcast_void_records_total", "Void records, written by deposed owners, that a reader skipped."
+)
 
 # edge
-CONNECTIONS: Final = _gauge("edge_connections", "WebSocket connections.")
-USERS: Final = _gauge("edge_users", "Distinct users connected.")
-ROOMS_LOCAL: Final = _gauge("edge_rooms", "Rooms with a viewer here.")
-JOINS: Final = _counter("edge_joins_total", "Joins of a room.", "outcome")
-CLOSES: Final = _counter("edge_closes_total", "Connections ended, by close code.", "code")
-UPGRADES_REFUSED: Final = _counter("edge_upgrades_refused_total", "WebSocket handshakes refused, by stable code.", "code")
-DELIVERED_BATCHES: Final = _counter("edge_delivered_batches_total", "Batches pushed, times viewers.")
-DELIVERED_MESSAGES: Final = _counter("edge_delivered_messages_total", "Messages pushed, times viewers.")
+CONNECTIONS: Final = _gauge("edge_connections", "Connections of viewers.")
+USERS: Final = _gauge("edge_users", "Distinct users that are connected.")
+ROOMS_LOCAL: Final = _gauge("edge_rooms", "Rooms that have a viewer at this gateway.")
+JOINS: Final = _counter("edge_joins_total", "Joins of a room by outcome.", "outcome")
+CLOSES: Final = _counter("edge_closes_total", "Connections that ended, by close code.", "code")
+UPGRADES_REFUSED: Final = _counter("edge_upgrades_refused_total", "Refused upgrades by stable error code.", "code")
+DELIVERED_BATCHES: Final = _counter("edge_delivered_batches_total", "Batches pushed, counted once for each viewer.")
+DELIVERED_MESSAGES: Final = _counter("edge_delivered_messages_total", "Messages pushed, counted once for each viewer.")
 SENT_BYTES: Final = _counter("edge_sent_bytes_total", "Bytes handed to the kernel or the transport.")
-SKIPPED: Final = _counter("edge_skipped_total", "Pushes left out for slow viewers.", "reason")
-SLOW_MEMBERS: Final = _gauge("edge_slow_members", "Viewers with unsent bytes.")
+SKIPPED: Final = _counter("edge_skipped_total", "Pushes skipped for slow viewers: batches without a reliable part.", "reason")
+SLOW_MEMBERS: Final = _gauge("edge_slow_members", "Viewers that have unsent bytes.")
 FANOUT_DELAY: Final = _histogram(
-    "edge_fanout_delay_seconds", "From an interaction's acceptance until its push to local viewers."
+    "edge_fanout_delay_seconds", "Time from an interaction's acceptance until its push to local viewers."
 )
-QUEUE_DELAY: Final = _histogram("edge_queue_delay_seconds", "From packing until a gateway read the batch.")
-FANOUT_SECONDS: Final = _histogram("edge_fanout_seconds", "Time one room's fan-out took.")
-WASTED_BYTES: Final = _counter("edge_wasted_log_bytes_total", "Payload bytes read for rooms without a local viewer.")
-READ_BYTES: Final = _counter("edge_read_log_bytes_total", "Bytes read from the broadcast topic.")
-RESUMES: Final = _counter("edge_resumes_total", "Joins with positions.", "outcome")
-PULLS: Final = _counter("edge_pulls_total", "Pulls of messages.", "outcome")
-GAPS: Final = _counter("edge_gaps_total", "Holes a gateway saw in a room's numbers.", "reason")
+QUEUE_DELAY: Final = _histogram("edge_queue_delay_seconds", "Time from packing a batch until a gateway read it.")
+FANOUT_SECONDS: Final = _histogram("edge_fanout_seconds", "Duration of one room's fan-out.")
+WASTED_BYTES: Final = _counter("edge_wasted_log_bytes_total", "Payload bytes that were read for rooms without a local viewer.")
+READ_BYTES: Final = _counter("edge_read_log_bytes_total", "Bytes that were read from the broadcast topic.")
+RESUMES: Final = _counter("edge_resumes_total", "Joins with a position to resume from, by outcome.", "outcome")
+PULLS: Final = _counter("edge_pulls_total", "Pulls of messages by outcome.", "outcome")
+GAPS: Final = _counter("edge_gaps_total", "Gaps that a gateway saw in a room's sequence numbers.", "reason")
 
 # scheduler
-ENTRIES: Final = _counter("scheduler_entries_total", "Answers to entry requests.", "outcome")
-GATEWAYS_KNOWN: Final = _gauge("scheduler_gateways", "Gateways by state as the scheduler sees them.", "state")
+ENTRIES: Final = _counter("scheduler_entries_total", "Entry requests by outcome.", "outcome")
+GATEWAYS_KNOWN: Final = _gauge("scheduler_gateways", "Gateways by state, as the scheduler sees them.", "state")
 ENTRY_SECONDS: Final = _histogram("scheduler_entry_seconds", "Time to answer an entry request.")
 
 # autoscaler
-POOL_DESIRED: Final = _gauge("autoscaler_desired_gateways", "Gateways wanted.")
-POOL_ACTUAL: Final = _gauge("autoscaler_actual_gateways", "Gateways that report.")
-POOL_MIN: Final = _gauge("autoscaler_min_gateways", "Least gateways the policy allows.")
-POOL_MAX: Final = _gauge("autoscaler_max_gateways", "Most gateways the policy allows.")
-POOL_NEEDED: Final = _gauge("autoscaler_needed_gateways", "Gateways that what is there takes, before limits and windows.")
+POOL_DESIRED: Final = _gauge("autoscaler_desired_gateways", "Gateways that the autoscaler wants.")
+POOL_ACTUAL: Final = _gauge("autoscaler_actual_gateways", "Gateways that report their load.")
+POOL_MIN: Final = _gauge("autoscaler_min_gateways", "Fewest gateways that the policy allows.")
+POOL_MAX: Final = _gauge("autoscaler_max_gateways", "Most gateways that the policy allows.")
+POOL_NEEDED: Final = _gauge("autoscaler_needed_gateways", "Gateways that the current load needs, before limits and windows.")
 POOL_DEMAND: Final = _gauge(
-    "autoscaler_demand_gateways", "Gateways at their target that what is there takes, not rounded; 0: nothing is known."
+    "autoscaler_demand_gateways", "Gateways at target utilisation that the current load needs, not rounded; 0: unknown."
 )
-POOL_ADVISES: Final = _gauge("autoscaler_advises", "1 where it only says how many it takes, and something else scales.")
+POOL_ADVISES: Final = _gauge("autoscaler_advises", "1 if the autoscaler only publishes the demand and something else scales.")
 POOL_PAUSED: Final = _gauge("autoscaler_paused", "1 while an operator has paused the pool.")
-DECISIONS: Final = _counter("autoscaler_decisions_total", "Decisions, by reason.", "reason")
-LEADING: Final = _gauge("autoscaler_leading", "1 on the instance that decides.")
+DECISIONS: Final = _counter("autoscaler_decisions_total", "Decisions by reason.", "reason")
+LEADING: Final = _gauge("autoscaler_leading", "1 on the instance that leads and decides.")
 POOL_API_FAILURES: Final = _counter(
-    "autoscaler_kubernetes_failures_total", "What the Kubernetes API did not answer, or not as asked, by reason.", "reason"
+    "autoscaler_kubernetes_failures_total", "Failed calls of the Kubernetes API by reason.", "reason"
 )
 POOL_WRONG_PODS: Final = _counter(
-    "autoscaler_wrong_pods_total", "Pods that a scale-in took though they had not been emptied before."
+    "autoscaler_wrong_pods_total", "Pods that a scale-in removed although they had not been drained."
 )
 
 # canary
-CANARY_DELAY: Final = _histogram("canary_delay_seconds", "From a marked interaction's 202 to its receipt.", "gateway")
-CANARY_LOST: Final = _counter("canary_lost_total", "Marked interactions not received in time.", "gateway")
-CANARY_SENT: Final = _counter("canary_sent_total", "Marked interactions by their outcome.", "outcome")
-CANARY_DISORDERED: Final = _counter("canary_disordered_total", "Messages that came out of order, or twice.", "gateway")
+CANARY_DELAY: Final = _histogram("canary_delay_seconds", "Time from the 202 of a canary's gift to its receipt.", "gateway")
+CANARY_LOST: Final = _counter("canary_lost_total", "Gifts of the canary that were not received in time.", "gateway")
+CANARY_SENT: Final = _counter("canary_sent_total", "Gifts of the canary by outcome.", "outcome")
+CANARY_DISORDERED: Final = _counter("canary_disordered_total", "Messages that arrived out of order or twice.", "gateway")
 
 EVERYWHERE: Final = (
     BUILD_INFO,

@@ -1,11 +1,16 @@
 """Settings: one frozen model per service, parsed once in `__main__` and passed in. No globals.
 
-Sources, the first wins: environment (`LIVEROOM_...`, nested with `__`:
-`LIVEROOM_KAFKA__BOOTSTRAP`), the TOML file named by `LIVEROOM_CONFIG`, for gateways the limits file
-of the load test named by `LIVEROOM_LIMITS` (JSON), the folder of secrets named by
-`LIVEROOM_SECRETS` (one file a setting, named like its variable), the default. `KAFKA_BOOTSTRAP` is
-the default of `kafka.bootstrap`. Every field says its unit and why its default is what it is;
-`python -m ingress --help` prints them.
+A value comes from the first of these sources that has it:
+
+1. the environment (`LIVEROOM_...`, nested with `__`: `LIVEROOM_KAFKA__BOOTSTRAP`),
+2. the TOML file that `LIVEROOM_CONFIG` names,
+3. for gateways the limits file of the load test, which `LIVEROOM_LIMITS` names (JSON),
+4. the folder of secrets that `LIVEROOM_SECRETS` names (one file per setting, named like its
+   variable),
+5. the default. `KAFKA_BOOTSTRAP` is the default of `kafka.bootstrap`.
+
+The description of a field states its unit and, where it is not obvious, why the default is what it
+is. `python -m ingress --help` prints the descriptions, and docs/settings.md is made from them.
 """
 
 import json
@@ -39,71 +44,106 @@ _KEY_ID = re.compile(r"[A-Za-z0-9_-]{1,16}\Z")
 
 
 class KafkaSettings(BaseModel):
-    """How to reach the cluster.
+    """How to reach the Kafka cluster.
 
-    Time-outs are far below the client's defaults, which break the failure budget of 10 s.
+    The time-outs are far below the client's defaults: those exceed the 10 s within which a gift
+    must arrive whatever fails.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     bootstrap: str = Field(
-        default_factory=lambda: os.environ.get("KAFKA_BOOTSTRAP", "127.0.0.1:9092"), description="host:port list of the cluster"
+        default_factory=lambda: os.environ.get("KAFKA_BOOTSTRAP", "127.0.0.1:9092"),
+        description="Brokers to start from: host:port, several separated by commas.",
     )
     prefix: str = Field(
-        "", pattern=r"^[A-Za-z0-9._-]{0,64}$", description="put before every topic and group: several systems on one cluster"
+        "",
+        pattern=r"^[A-Za-z0-9._-]{0,64}$",
+        description="Prefix of every topic and consumer group, so that several systems can share a cluster.",
     )
     partitions: int = Field(
-        DEFAULT_PARTITIONS, ge=1, le=1024, description="partitions rooms are spread over; fixed for a cluster's life"
+        DEFAULT_PARTITIONS,
+        ge=1,
+        le=1024,
+        description="Number of partitions that rooms are spread over. It cannot change later: a room's partition is "
+        "a hash of its id.",
     )
-    replication: int = Field(1, ge=1, le=9, description="replication factor of new topics; 1 for one broker, 3 in production")
-    min_insync: int = Field(1, ge=1, le=9, description="min.insync.replicas of new topics; 2 with a replication of 3")
-    request_timeout_s: float = Field(3.0, gt=0, description="one request to a broker; the client's 40 s would break the budget")
+    replication: int = Field(
+        1,
+        ge=1,
+        le=9,
+        description="Replication factor of topics that a service creates: 1 for a single broker, 3 in production.",
+    )
+    min_insync: int = Field(
+        1, ge=1, le=9, description="min.insync.replicas of topics that a service creates: 2 with a replication factor of 3."
+    )
+    request_timeout_s: float = Field(
+        3.0,
+        gt=0,
+        description="Seconds one request to a broker may take. The client's own default, 40 s, is longer than a gift "
+        "may take (10 s).",
+    )
     session_timeout_s: float = Field(
-        6.0, gt=0, description="until a dead member's partitions move; brokers refuse less than 6 s unless lowered"
+        6.0,
+        gt=0,
+        description="Seconds until the partitions of a dead group member move. Brokers refuse less than 6 s unless "
+        "group.min.session.timeout.ms is lowered; production uses 3 s.",
     )
     metadata_max_age_s: float = Field(
-        5.0, gt=0, description="how old the view of leaders may get; the client's 5 min is too old"
+        5.0,
+        gt=0,
+        description="Seconds until the client asks again which broker leads which partition. The client's own "
+        "default, 5 minutes, hides a failover for too long.",
     )
     security: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
-        "PLAINTEXT", description="protocol to the brokers"
+        "PLAINTEXT", description="Protocol to the brokers."
     )
-    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field("SCRAM-SHA-512", description="with SASL_*")
-    username: str = Field("", description="with SASL_*")
-    password: SecretStr = Field(SecretStr(""), description="with SASL_*")
-    ca_file: Path | None = Field(None, description="certificate authority of the brokers; the system's when not set")
-    cert_file: Path | None = Field(None, description="client certificate, for mutual TLS")
-    key_file: Path | None = Field(None, description="key of the client certificate")
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
+        "SCRAM-SHA-512", description="SASL mechanism; used with SASL_PLAINTEXT and SASL_SSL."
+    )
+    username: str = Field("", description="SASL user.")
+    password: SecretStr = Field(SecretStr(""), description="SASL password.")
+    ca_file: Path | None = Field(
+        None, description="Certificate authority that signs the brokers' certificates, PEM. Default: the system's authorities."
+    )
+    cert_file: Path | None = Field(None, description="Client certificate for mutual TLS, PEM.")
+    key_file: Path | None = Field(None, description="Private key of the client certificate, PEM.")
 
 
 class ServiceSettings(BaseSettings):
-    """What every service has."""
+    """Settings that every service has."""
 
     model_config = SettingsConfigDict(env_prefix="LIVEROOM_", env_nested_delimiter="__", frozen=True, extra="ignore")
 
     instance: str = Field(
         default_factory=lambda: f"{socket.gethostname()[:40]}-{os.getpid()}",
         pattern=r"^[A-Za-z0-9_.-]{1,64}$",
-        description="this process among its like, in logs, claims and reports",
+        description="Name of this process in logs, claims and load reports. Default: host name and process id.",
     )
-    host: str = Field("127.0.0.1", description="address of the public port; 0.0.0.0 in a container")
-    port: int = Field(0, ge=0, le=65_535, description="public port")
-    internal_host: str = Field("127.0.0.1", description="address of the internal port; never reachable from outside")
-    internal_port: int = Field(0, ge=0, le=65_535, description="internal port: /livez /readyz /metrics")
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severe log line that is written")
+    host: str = Field("127.0.0.1", description="Address that the public port listens on; 0.0.0.0 in a container.")
+    port: int = Field(0, ge=0, le=65_535, description="Public port.")
+    internal_host: str = Field(
+        "127.0.0.1", description="Address that the internal port listens on. It must never be reachable from outside."
+    )
+    internal_port: int = Field(0, ge=0, le=65_535, description="Internal port: /livez, /readyz, /metrics, /debug.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe level that is logged.")
     log_format: Literal["auto", "json", "console"] = Field(
-        "auto", description="auto: colours on a terminal, JSON lines elsewhere"
+        "auto", description="Form of log lines. auto: coloured text on a terminal, JSON elsewhere."
     )
     debug_key: SecretStr = Field(
-        SecretStr(""), description="key that operators show at /debug of the internal port; none: there is no /debug"
+        SecretStr(""), description="Bearer token for /debug on the internal port. Empty: /debug does not exist."
     )
     trace_ratio: float = Field(
         0.0,
         ge=0,
         le=1,
-        description="share of interactions that are traced (OpenTelemetry; needs liveroom[tracing]); the same for all services",
+        description="Share of interactions that are traced with OpenTelemetry, 0 to 1. Set it alike for all "
+        "services; needs liveroom[tracing].",
     )
-    origins: tuple[str, ...] = Field((), description="pages of these origins may call (CORS) and connect; '*': all")
-    kafka: KafkaSettings = Field(default_factory=KafkaSettings, description="the cluster")
+    origins: tuple[str, ...] = Field(
+        (), description="Origins whose pages may call the service (CORS) and connect, as a JSON list; '*' allows every origin."
+    )
+    kafka: KafkaSettings = Field(default_factory=KafkaSettings, description="The Kafka cluster.")
 
     @classmethod
     def settings_customise_sources(  # noqa: D102 - the base class says it
@@ -127,7 +167,10 @@ class ServiceSettings(BaseSettings):
 
 
 def _file_named_by(variable: str) -> Path | None:
-    """Return the file that a variable of the environment names, None where it names none."""
+    """Return the file that an environment variable names, or None if it is not set.
+
+    Raises FileNotFoundError if there is no such file.
+    """
     name = os.environ.get(variable)
     if not name:
         return None
@@ -137,16 +180,20 @@ def _file_named_by(variable: str) -> Path | None:
 
 
 def _limits_in(file: Path) -> dict[str, Any]:
-    """Return the limits of a limits file; it may say nothing else, but how they were measured."""
+    """Return the limits in a limits file.
+
+    Besides limits the file may contain only `measured`, how they were measured. Raises ValueError
+    for anything else.
+    """
     try:
         found = json.loads(file.read_bytes())
     except (OSError, ValueError) as error:
-        raise ValueError(f"{LIMITS} names {file}, which is no JSON object that can be read: {error}") from None
+        raise ValueError(f"{LIMITS} names {file}, which cannot be read as JSON: {error}") from None
     if not isinstance(found, dict):
-        raise ValueError(f"{LIMITS} names {file}, which is no JSON object")  # noqa: TRY004 - as all that is wrong with settings
+        raise ValueError(f"{LIMITS} names {file}, which is not a JSON object")  # noqa: TRY004 - as for all bad settings
     found.pop("measured", None)
     if unknown := set(found) - _LIMIT_NAMES:
-        raise ValueError(f"{LIMITS} names {file}, where {', '.join(sorted(unknown))} is no limit of a gateway")
+        raise ValueError(f"{LIMITS} names {file}, which has unknown limits: {', '.join(sorted(unknown))}")
     return found
 
 
@@ -156,28 +203,32 @@ def _long_enough(key: SecretStr, name: str) -> None:
 
 
 class TokenSettings(ServiceSettings):
-    """The keys of user tokens, for the services that check them."""
+    """Keys of user tokens, for the services that check them."""
 
     token_key: SecretStr = Field(
-        SecretStr(""), description="HS256 key of user tokens, shared with the identity service; at least 32 bytes"
+        SecretStr(""), description="HS256 key of user tokens, shared with the identity service; at least 32 bytes."
     )
     token_keys_file: Path | None = Field(
         None,
-        description="JWK Set of user tokens (HS256, RS256, EdDSA), read again when it changes; beside token_key or instead",
+        description="JWK Set with the keys of user tokens (HS256, RS256, EdDSA), beside token_key or instead of it. "
+        "Reloaded when the file changes.",
     )
-    token_leeway_s: float = Field(30.0, ge=0, description="how far the clocks of token issuer and service may differ")
+    token_leeway_s: float = Field(
+        30.0, ge=0, description="Seconds by which the clocks of the token's issuer and this service may differ."
+    )
 
     @model_validator(mode="after")
     def _keys(self) -> "TokenSettings":
         if self.token_key.get_secret_value():
             _long_enough(self.token_key, "token_key")
         elif self.token_keys_file is None:
-            raise ValueError("keys of user tokens are needed: LIVEROOM_TOKEN_KEY, or LIVEROOM_TOKEN_KEYS_FILE")
+            raise ValueError("a key of user tokens is required: set LIVEROOM_TOKEN_KEY or LIVEROOM_TOKEN_KEYS_FILE")
         return self
 
     def read_token_keys(self) -> list[Key]:
-        """Return the keys as they are now; raise OSError or KeysError where the file cannot be
-        used.
+        """Return the current keys, read from the file if one is set.
+
+        Raises OSError or KeysError if the file cannot be used.
         """
         keys = read_keys(self.token_keys_file.read_bytes()) if self.token_keys_file is not None else []
         if one := self.token_key.get_secret_value():
@@ -186,37 +237,41 @@ class TokenSettings(ServiceSettings):
 
 
 class TicketSettings(ServiceSettings):
-    """What viewers meet, for scheduler and edge: the keys of entry tickets, and whose word about
-    addresses is believed.
+    """Settings of the services that viewers connect to, scheduler and edge.
+
+    They are the keys of entry tickets and the proxies that are trusted to report addresses.
     """
 
     ticket_keys: dict[str, SecretStr] = Field(
-        {}, description='key id -> key of tickets, as JSON: {"k1": "..."}; the first signs, all verify'
+        {}, description='Keys of entry tickets by key id, as JSON: {"k1": "..."}. The first one signs, all of them verify.'
     )
     ticket_keys_file: Path | None = Field(
-        None, description="the same as a file, read again when it changes, so that keys can be rotated; beside or instead"
+        None,
+        description="File with the same JSON, beside ticket_keys or instead of it. Reloaded when it changes, so that "
+        "keys can be rotated.",
     )
     proxies: tuple[str, ...] = Field(
-        (), description="networks of proxies in front, whose X-Forwarded-For is believed, as JSON list"
+        (), description="Networks of trusted proxies, as a JSON list. X-Forwarded-For is believed from these only."
     )
 
     @model_validator(mode="after")
     def _long_keys(self) -> "TicketSettings":
         if not self.ticket_keys and self.ticket_keys_file is None:
-            raise ValueError("keys of tickets are needed: LIVEROOM_TICKET_KEYS, or LIVEROOM_TICKET_KEYS_FILE")
+            raise ValueError("a ticket key is required: set LIVEROOM_TICKET_KEYS or LIVEROOM_TICKET_KEYS_FILE")
         _check_ticket_keys(self.ticket_keys)
         Networks((network, "") for network in self.proxies)
         return self
 
     def read_ticket_keys(self) -> dict[str, bytes]:
-        """Return the keys as they are now, the signing one first; raise OSError or ValueError where
-        the file cannot be used.
+        """Return the current keys by key id, the signing key first.
+
+        Raises OSError or ValueError if the file cannot be used.
         """
         keys: dict[str, SecretStr] = {}
         if self.ticket_keys_file is not None:
             keys = TypeAdapter(dict[str, SecretStr]).validate_json(self.ticket_keys_file.read_bytes())
             if not keys:
-                raise ValueError("there is no ticket key in the file")
+                raise ValueError("the file contains no ticket key")
             _check_ticket_keys(keys)
         return {name: key.get_secret_value().encode() for name, key in (keys | self.ticket_keys).items()}
 
@@ -229,13 +284,15 @@ def _check_ticket_keys(keys: Mapping[str, SecretStr]) -> None:
 
 
 class RateSettings(BaseModel):
-    """How fast one kind of interaction may be sent, at one ingress. 0: as fast as one likes."""
+    """How fast one kind of interaction may be sent to one ingress; a rate of 0 means no limit."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    user_per_s: float = Field(1.0, ge=0, le=1e6, description="by one user, on average")
-    user_burst: float = Field(5.0, ge=1, le=1e6, description="by one user at once")
-    room_per_s: float = Field(0.0, ge=0, le=1e6, description="in one room, by all")
+    user_per_s: float = Field(1.0, ge=0, le=1e6, description="Average rate of one user, per second.")
+    user_burst: float = Field(5.0, ge=1, le=1e6, description="Burst of one user.")
+    room_per_s: float = Field(
+        0.0, ge=0, le=1e6, description="Rate of one room, of all users together, per second; 0: no limit."
+    )
 
 
 USUAL_RATES = {
@@ -250,96 +307,164 @@ OTHER_RATE = RateSettings(user_per_s=5, user_burst=20)
 
 
 class IngressSettings(TokenSettings):
-    """The entrance for interactions."""
+    """Settings of the ingress, which accepts interactions."""
 
-    port: int = Field(8001, ge=0, le=65_535, description="public port")
-    internal_port: int = Field(9001, ge=0, le=65_535, description="internal port: /livez /readyz /metrics")
-    max_body_bytes: int = Field(32 * 1024, ge=1024, le=65_536, description="largest request; an uplink record holds 64 KiB")
-    body_timeout_s: float = Field(5.0, gt=0, description="time to send a request's body; slow senders are cut")
-    ack_timeout_s: float = Field(
-        2.5, gt=0, description="time for the brokers' ack; then 503 and Retry-After, in all within 3 s"
+    port: int = Field(8001, ge=0, le=65_535, description="Public port.")
+    internal_port: int = Field(9001, ge=0, le=65_535, description="Internal port: /livez, /readyz, /metrics, /debug.")
+    max_body_bytes: int = Field(
+        32 * 1024,
+        ge=1024,
+        le=65_536,
+        description="Largest request body, in bytes. It must fit into an uplink record, which holds 64 KiB.",
     )
-    max_waiting: int = Field(10_000, ge=1, description="interactions waiting for an ack at once; more get 503 at once")
+    body_timeout_s: float = Field(
+        5.0, gt=0, description="Seconds within which a request's body must arrive; slower senders get 408."
+    )
+    ack_timeout_s: float = Field(
+        2.5,
+        gt=0,
+        description="Seconds to wait for the brokers' ack. Then the sender gets 503 with Retry-After, so within 3 s in all.",
+    )
+    max_waiting: int = Field(
+        10_000,
+        ge=1,
+        description="Most interactions that may wait for an ack at the same time; further ones get 503 immediately, "
+        "so memory is bounded.",
+    )
     rates: dict[str, RateSettings] = Field(
         {},
-        description='rates that differ from the usual ones, as JSON: {"danmaku": {"user_per_s": 1, "user_burst": 3}}; '
-        "names are kinds, `package` and `act` (what hosts do)",
+        description='Rates that differ from the defaults, as JSON: {"danmaku": {"user_per_s": 1, "user_burst": 3}}. '
+        "Names are kinds, `package` and `act` (commands of hosts and operators).",
     )
-    word_files: tuple[Path, ...] = Field((), description="word libraries, as JSON list; read again when they change")
-    word_mute_hits: int = Field(5, ge=0, description="texts with words after which a user is muted; 0: never")
-    word_media_hits: int = Field(0, ge=0, description="refused texts of a room after which it takes no media; 0: never")
-    word_window_s: float = Field(300.0, gt=0, description="time within which these count")
-    word_mute_s: int = Field(600, ge=1, description="how long such a mute holds")
-    review_url: str = Field("", description="HTTP hook that is asked about every danmaku; none: nobody is asked")
-    review_timeout_s: float = Field(0.2, gt=0, le=2, description="time for its answer")
-    review_fallback: Literal["allow", "refuse"] = Field("allow", description="what is done while it does not answer")
-    announce_rooms_per_s: float = Field(200.0, gt=0, description="pace of an announcement to all rooms")
+    word_files: tuple[Path, ...] = Field(
+        (), description="Word libraries, as a JSON list of files. Reloaded when a file changes."
+    )
+    word_mute_hits: int = Field(5, ge=0, description="Number of texts with listed words after which a user is muted; 0: never.")
+    word_media_hits: int = Field(
+        0, ge=0, description="Number of refused texts in a room after which the room accepts no media; 0: never."
+    )
+    word_window_s: float = Field(300.0, gt=0, description="Seconds within which such texts are counted together.")
+    word_mute_s: int = Field(600, ge=1, description="Seconds that such a mute lasts.")
+    review_url: str = Field("", description="HTTP review hook that is called for every danmaku. Empty: no review.")
+    review_timeout_s: float = Field(0.2, gt=0, le=2, description="Seconds to wait for the review hook's answer.")
+    review_fallback: Literal["allow", "refuse"] = Field(
+        "allow", description="What happens to a danmaku when the review hook gives no usable answer."
+    )
+    announce_rooms_per_s: float = Field(
+        200.0,
+        gt=0,
+        description="Rooms per second that an announcement to all rooms reaches; the pace keeps it from flooding the queue.",
+    )
 
 
 class BroadcasterSettings(ServiceSettings):
-    """The numbering and packing of rooms."""
+    """Settings of the broadcaster, which numbers and packs the messages of rooms."""
 
-    internal_port: int = Field(9002, ge=0, le=65_535, description="internal port: /livez /readyz /metrics")
-    flush_interval_ms: int = Field(100, ge=5, le=1000, description="a busy partition leaves one BATCH every so often")
-    linger_ms: int = Field(3, ge=0, le=100, description="how long the first interaction after quiet waits for company")
-    room_limit_per_s: int = Field(1000, ge=1, description="best-effort messages a second of one room; more are thinned")
-    snapshot_interval_s: float = Field(30.0, gt=0, description="how often a changed partition's state is written")
-    dedupe_s: float = Field(600.0, gt=0, description="how long ids of reliable interactions are remembered")
+    internal_port: int = Field(9002, ge=0, le=65_535, description="Internal port: /livez, /readyz, /metrics, /debug.")
+    flush_interval_ms: int = Field(
+        100,
+        ge=5,
+        le=1000,
+        description="Milliseconds between two BATCH records of a busy partition. Shorter: less delay, but more "
+        "records for every gateway to read.",
+    )
+    linger_ms: int = Field(
+        3,
+        ge=0,
+        le=100,
+        description="Milliseconds that the first interaction after a quiet time waits for others to share its batch.",
+    )
+    room_limit_per_s: int = Field(
+        1000, ge=1, description="Best-effort messages per second in one room; beyond that the broadcaster thins them."
+    )
+    snapshot_interval_s: float = Field(
+        30.0,
+        gt=0,
+        description="Seconds between two snapshots of a partition that changed. Shorter: a take-over replays less of the log.",
+    )
+    dedupe_s: float = Field(
+        600.0, gt=0, description="Seconds that ids of reliable interactions are remembered, so that a repeated one is dropped."
+    )
 
 
 class EdgeSettings(TicketSettings):
-    """The gateway."""
+    """Settings of the edge, the gateway that viewers connect to."""
 
-    port: int = Field(8010, ge=0, le=65_535, description="public port")
-    internal_port: int = Field(9010, ge=0, le=65_535, description="internal port: /livez /readyz /metrics")
-    public_url: str = Field("", description="what browsers connect to, wss://name/v1/live; default: ws://host:port/v1/live")
-    public_ip: str = Field("", description="address handed out beside the name, so that no DNS is needed; default: host")
-    zone: str = Field("", description="where this gateway stands, for viewers near it")
-    report_interval_s: float = Field(1.0, gt=0, description="how often load is reported; readers forget after 3 s")
-    handshake_timeout_s: float = Field(5.0, gt=0, description="time to send the upgrade and to join the first room")
-    heartbeat_s: float = Field(20.0, gt=0, description="how often viewers are asked to beat")
-    drain_s: float = Field(20.0, ge=0, description="time over which viewers are moved away at the end")
-    max_connections: int = Field(_usual.connections, ge=1, description="viewers this gateway takes; the load test finds it")
+    port: int = Field(8010, ge=0, le=65_535, description="Public port.")
+    internal_port: int = Field(9010, ge=0, le=65_535, description="Internal port: /livez, /readyz, /metrics, /debug.")
+    public_url: str = Field(
+        "", description="URL that browsers connect to, wss://name/v1/live. Default: ws://host:port/v1/live."
+    )
+    public_ip: str = Field(
+        "", description="IP address that the scheduler hands out beside the URL, so that apps need no DNS. Default: host."
+    )
+    zone: str = Field(
+        "", description="Zone of this gateway. The scheduler prefers it for viewers of the same zone (zones_file)."
+    )
+    report_interval_s: float = Field(
+        1.0, gt=0, description="Seconds between two load reports. Readers treat a gateway as stale after 3 s."
+    )
+    handshake_timeout_s: float = Field(
+        5.0, gt=0, description="Seconds for the upgrade request, and again as many for the first join."
+    )
+    heartbeat_s: float = Field(20.0, gt=0, description="Seconds between two heartbeats that a viewer is asked to send.")
+    drain_s: float = Field(20.0, ge=0, description="Seconds that a drain takes: viewers move during the first half.")
+    max_connections: int = Field(
+        _usual.connections, ge=1, description="Most viewers that this gateway accepts, measured by the load test."
+    )
     max_joins_per_s: float = Field(
         _usual.joins_per_s,
         ge=LEAST,
         allow_inf_nan=False,
-        description="joins a second this gateway takes; the load test finds it",
+        description="Most joins per second that this gateway accepts, measured by the load test.",
     )
     max_cpu: float = Field(
         _usual.cpu,
         ge=LEAST,
         le=1,
-        description="share of a core from which on it gets next to no new viewers; so the next three",
+        description="Busy share of one core, 0 to 1, above which the scheduler sends almost no new viewers. The next "
+        "three limits work alike.",
     )
     max_loop_lag_ms: float = Field(
-        _usual.loop_lag_ms, ge=LEAST, allow_inf_nan=False, description="how late its event loop may run"
+        _usual.loop_lag_ms, ge=LEAST, allow_inf_nan=False, description="Milliseconds that the event loop may run late."
     )
     max_bytes_per_s: float = Field(
-        _usual.bytes_per_s, ge=LEAST, allow_inf_nan=False, description="bytes a second to viewers; the load test finds it"
+        _usual.bytes_per_s, ge=LEAST, allow_inf_nan=False, description="Bytes per second to viewers, measured by the load test."
     )
     max_packets_per_s: float = Field(
-        _usual.packets_per_s, ge=LEAST, allow_inf_nan=False, description="pushes a second; the load test finds it"
+        _usual.packets_per_s, ge=LEAST, allow_inf_nan=False, description="Pushes per second, measured by the load test."
     )
-    max_per_address: int = Field(0, ge=0, description="viewers from one address; 0: any number (a whole campus may share one)")
-    max_unsent_bytes: int = Field(256 * 1024, ge=4096, description="unsent bytes at which a viewer is closed as too slow")
+    max_per_address: int = Field(
+        0, ge=0, description="Most viewers from one IP address. 0: no limit, since a whole campus may share one."
+    )
+    max_unsent_bytes: int = Field(
+        256 * 1024, ge=4096, description="Unsent bytes at which a viewer is closed as too slow (4008)."
+    )
     slow_unsent_bytes: int = Field(
-        64 * 1024, ge=1024, description="unsent bytes from which a viewer gets reliable messages only"
+        64 * 1024, ge=1024, description="Unsent bytes above which a viewer gets reliable messages only."
     )
-    max_unsent_s: float = Field(10.0, gt=0, description="age of the oldest unsent byte at which a viewer is closed as too slow")
+    max_unsent_s: float = Field(
+        10.0, gt=0, description="Age of the oldest unsent byte, in seconds, at which a viewer is closed as too slow (4008)."
+    )
     max_unsent_total_bytes: int = Field(
-        256 * 1024 * 1024, ge=65_536, description="unsent bytes of all viewers; over it the slowest are closed first"
+        256 * 1024 * 1024,
+        ge=65_536,
+        description="Unsent bytes of all viewers together. Above it the viewers with the most unsent bytes are closed first.",
     )
-    pull_for_s: float = Field(300.0, ge=0, le=3600, description="how long after its connection ended a viewer may still pull")
-    pull_back_s: float = Field(600.0, gt=0, description="how far back viewers may pull messages from the log")
+    pull_for_s: float = Field(
+        300.0, ge=0, le=3600, description="Seconds that a viewer may still pull after its connection has ended."
+    )
+    pull_back_s: float = Field(
+        600.0, gt=0, description="Seconds that viewers may go back when they pull messages from the log."
+    )
     tls_cert_file: Path | None = Field(
-        None, description="certificate chain, PEM; with it the public port speaks TLS (wss, https)"
+        None, description="Certificate chain, PEM. With it the public port speaks TLS (wss, https)."
     )
-    tls_key_file: Path | None = Field(None, description="key of the certificate, PEM")
+    tls_key_file: Path | None = Field(None, description="Private key of the certificate, PEM.")
 
     @property
     def limits(self) -> Limits:
-        """What this gateway can carry, as it tells scheduler and autoscaler."""
+        """What this gateway can carry, as its load reports state it."""
         return Limits(
             connections=self.max_connections,
             joins_per_s=self.max_joins_per_s,
@@ -351,92 +476,116 @@ class EdgeSettings(TicketSettings):
 
 
 class SchedulerSettings(TokenSettings, TicketSettings):
-    """The entry."""
+    """Settings of the scheduler, which assigns viewers to gateways."""
 
-    port: int = Field(8002, ge=0, le=65_535, description="public port")
-    internal_port: int = Field(9003, ge=0, le=65_535, description="internal port: /livez /readyz /metrics")
-    stale_s: float = Field(3.0, gt=0, description="a gateway that did not report for so long gets nobody")
-    addresses: int = Field(3, ge=1, le=10, description="most gateways named in one answer")
-    replicas: int = Field(1, ge=1, le=100, description="schedulers behind the balancer; none sees the tickets of the others")
-    guests: bool = Field(default=True, description="answer without a token, as a guest who can only watch")
+    port: int = Field(8002, ge=0, le=65_535, description="Public port.")
+    internal_port: int = Field(9003, ge=0, le=65_535, description="Internal port: /livez, /readyz, /metrics, /debug.")
+    stale_s: float = Field(3.0, gt=0, description="Seconds without a load report after which a gateway gets no viewers.")
+    addresses: int = Field(3, ge=1, le=10, description="Most gateways in one answer; the viewer tries them in order.")
+    replicas: int = Field(
+        1,
+        ge=1,
+        le=100,
+        description="Number of schedulers behind the balancer. Each counts its own tickets this many times, since it "
+        "cannot see those of the others.",
+    )
+    guests: bool = Field(default=True, description="Whether a viewer without a token is let in as a guest, who can only watch.")
     zones_file: Path | None = Field(
-        None, description="a line a network: 10.0.0.0/8 east; viewers go to gateways of their zone; read again when it changes"
+        None,
+        description="File that maps networks to zones, one per line: 10.0.0.0/8 east. Viewers go to gateways of "
+        "their zone. Reloaded when it changes.",
     )
     address_per_s: float = Field(
-        50.0, ge=0, le=1e6, description="entries for one address on average (a /64 of IPv6); 0: any number"
+        50.0, ge=0, le=1e6, description="Average number of entries per second for one IP address (for IPv6 a /64); 0: no limit."
     )
-    address_burst: float = Field(500.0, ge=1, le=1e6, description="entries for one address at once")
+    address_burst: float = Field(500.0, ge=1, le=1e6, description="Burst of entries for one IP address.")
 
 
 class AutoscalerSettings(TokenSettings):
-    """The size of the pool.
+    """Settings of the autoscaler, which sets the size of the pool.
 
-    With the local driver it starts gateways with its own environment: their settings too.
+    With the local driver it starts gateways with its own environment, so theirs comes from there.
     """
 
-    port: int = Field(8003, ge=0, le=65_535, description="public port, for operators")
-    internal_port: int = Field(9004, ge=0, le=65_535, description="internal port: /livez /readyz /metrics")
-    policy_file: Path | None = Field(None, description="policy, TOML; read again when it changes (docs/pool.md)")
-    interval_s: float = Field(1.0, gt=0, le=60, description="how often it looks and decides")
-    empty_s: float = Field(60.0, gt=0, description="time for a gateway to be emptied; then it is stopped all the same")
-    dry_run: bool = Field(default=False, description="decide and say so, but do nothing")
+    port: int = Field(8003, ge=0, le=65_535, description="Public port, for operators.")
+    internal_port: int = Field(9004, ge=0, le=65_535, description="Internal port: /livez, /readyz, /metrics, /debug.")
+    policy_file: Path | None = Field(None, description="Policy of the pool, TOML (docs/pool.md). Reloaded when it changes.")
+    interval_s: float = Field(1.0, gt=0, le=60, description="Seconds between two decisions.")
+    empty_s: float = Field(60.0, gt=0, description="Seconds that a gateway may take to drain; then it is stopped in any case.")
+    dry_run: bool = Field(default=False, description="Log the decisions without carrying them out.")
     driver: Literal["local", "kubernetes", "advisory"] = Field(
         "local",
-        description="what starts and stops gateways: this process, as processes of this machine; Kubernetes, as pods of a "
-        "Deployment; advisory: nothing, it only says what it takes (to KEDA), so without drain order and shedding",
+        description="How gateways are started and stopped. local: as processes on this machine. kubernetes: as pods of a "
+        "Deployment. advisory: not at all; the autoscaler only publishes the demand (for KEDA), so there is no drain order "
+        "and no shedding.",
     )
-    kubernetes_namespace: str = Field("default", min_length=1, description="namespace of the gateways' Deployment")
-    kubernetes_deployment: str = Field("edge", min_length=1, description="the gateways' Deployment")
+    kubernetes_namespace: str = Field("default", min_length=1, description="Namespace of the gateways' Deployment.")
+    kubernetes_deployment: str = Field("edge", min_length=1, description="Name of the gateways' Deployment.")
     kubernetes_timeout_s: float = Field(
-        2.0, gt=0, le=3, description="time for one thing asked of the Kubernetes API; then it is asked anew at the next look"
+        2.0,
+        gt=0,
+        le=3,
+        description="Seconds that one call of the Kubernetes API may take. A failed call is not repeated; the next "
+        "round begins from the cluster's state.",
     )
-    advisory_host: str = Field("127.0.0.1", description="address of the advisory port; 0.0.0.0 in a container")
-    advisory_port: int = Field(8004, ge=0, le=65_535, description="gRPC port that KEDA asks how many gateways it takes")
-    local_folder: Path = Field(Path("pool"), description="the local driver's files: a log and a state for each gateway")
+    advisory_host: str = Field("127.0.0.1", description="Address that the advisory port listens on; 0.0.0.0 in a container.")
+    advisory_port: int = Field(8004, ge=0, le=65_535, description="gRPC port where KEDA asks how many gateways are needed.")
+    local_folder: Path = Field(Path("pool"), description="Folder of the local driver: a log and a state file for each gateway.")
     local_settings: dict[str, str] = Field(
-        {}, description='settings of the gateways that differ: {"LIVEROOM_MAX_CONNECTIONS": "500"}'
+        {},
+        description="Environment variables for the gateways, as JSON, on top of the autoscaler's own: "
+        '{"LIVEROOM_MAX_CONNECTIONS": "500"}.',
     )
-    local_nice: int | None = Field(None, ge=0, le=19, description="how much a gateway gives way on a busy processor")
+    local_nice: int | None = Field(
+        None,
+        ge=0,
+        le=19,
+        description="Nice value of a gateway, 0 to 19; higher gives way to other processes on a busy machine.",
+    )
     local_memory_bytes: int | None = Field(
-        None, ge=256 * 1024 * 1024, description="address space of a gateway; one that wants more is started again"
+        None,
+        ge=256 * 1024 * 1024,
+        description="Most address space of a gateway, in bytes. One that needs more crashes and is restarted.",
     )
     local_files: int | None = Field(
-        None, ge=256, description="open files of a gateway, so its viewers too; default: the system's"
+        None, ge=256, description="Most open files of a gateway, which also bounds its viewers. Default: the system's limit."
     )
-    local_tether: int | None = Field(None, description="descriptor of a pipe; the gateways end when its other end is closed")
+    local_tether: int | None = Field(
+        None, description="File descriptor of a pipe. The gateways end when its other end is closed."
+    )
 
 
 class CanarySettings(ServiceSettings):
-    """A viewer at every gateway that sees whether what is sent arrives."""
+    """Settings of the canary, a viewer at every gateway that checks that messages arrive."""
 
-    internal_port: int = Field(9005, ge=0, le=65_535, description="internal port: /livez /readyz /metrics")
-    ingress_url: str = Field("http://127.0.0.1:8001", description="ingress to send to")
-    scheduler_url: str = Field("http://127.0.0.1:8002", description="scheduler to ask; several with commas between")
-    token: SecretStr = Field(SecretStr(""), description="an operator's user token")
-    token_key: SecretStr = Field(SecretStr(""), description="HS256 key to make an operator's token with, where there is none")
-    user: str = Field("canary", pattern=r"^[A-Za-z0-9_.:@-]{1,64}$", description="the user it is")
-    room: str = Field("canary", pattern=r"^[A-Za-z0-9_-]{1,64}$", description="its room, which it hides")
-    interval_s: float = Field(1.0, gt=0, description="how often it sends a gift")
-    lost_s: float = Field(10.0, gt=0, description="time after which a gift counts as lost")
+    internal_port: int = Field(9005, ge=0, le=65_535, description="Internal port: /livez, /readyz, /metrics, /debug.")
+    ingress_url: str = Field("http://127.0.0.1:8001", description="Ingress to send to.")
+    scheduler_url: str = Field("http://127.0.0.1:8002", description="Scheduler to ask; several are separated by commas.")
+    token: SecretStr = Field(SecretStr(""), description="User token of an operator.")
+    token_key: SecretStr = Field(
+        SecretStr(""), description="HS256 key with which the canary signs its own operator's token, when token is empty."
+    )
+    user: str = Field("canary", pattern=r"^[A-Za-z0-9_.:@-]{1,64}$", description="User id of the canary.")
+    room: str = Field("canary", pattern=r"^[A-Za-z0-9_-]{1,64}$", description="Room of the canary, which it hides.")
+    interval_s: float = Field(1.0, gt=0, description="Seconds between two gifts.")
+    lost_s: float = Field(10.0, gt=0, description="Seconds after which a gift counts as lost.")
 
     @model_validator(mode="after")
     def _some_token(self) -> "CanarySettings":
         if not self.token.get_secret_value():
             if not self.token_key.get_secret_value():
-                raise ValueError("an operator's token is needed: LIVEROOM_TOKEN, or LIVEROOM_TOKEN_KEY to make one")
+                raise ValueError("an operator's token is required: set LIVEROOM_TOKEN, or LIVEROOM_TOKEN_KEY to sign one")
             _long_enough(self.token_key, "token_key")
         return self
 
 
 def fields(model: type[BaseModel], prefix: str = "LIVEROOM_") -> Iterator[tuple[str, str, str]]:
-    """Give (environment variable, default, description) of every setting, nested ones with their
-    path.
-    """
+    """Yield (environment variable, default, description) of every setting, nested ones included."""
     for name, field in model.model_fields.items():
         inner = field.annotation
         if isinstance(inner, type) and issubclass(inner, BaseModel):
             yield from fields(inner, f"{prefix}{name.upper()}__")
             continue
-        default: Any = "(made at start)" if field.default_factory else field.default
-        shown = "(needed)" if field.is_required() else "" if isinstance(default, SecretStr) else str(default)
+        default: Any = "(computed at start)" if field.default_factory else field.default
+        shown = "(required)" if field.is_required() else "" if isinstance(default, SecretStr) else str(default)
         yield f"{prefix}{name.upper()}", shown, field.description or ""

@@ -1,8 +1,8 @@
-"""Topic names, their settings, and which partition a room lives in.
+"""The topics with their configuration, and the partition of a room. Pure.
 
-Pure. Every service and every foreign producer must agree on these, so nothing here depends on a
-client library: the partition is Kafka's own murmur2 of the key, as any default partitioner computes
-it.
+Every service and every external producer must agree on these, so nothing here depends on a client
+library. The partition is Kafka's own murmur2 of the key, as the Java client's default partitioner
+computes it.
 """
 
 import re
@@ -24,9 +24,10 @@ _U32: Final = 0xFFFFFFFF
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """One topic as the cluster must hold it.
+    """One topic as it must be configured in the cluster.
 
-    `partitions` None means: as many as rooms are spread over (setting `kafka.partitions`).
+    `partitions` None means the setting `kafka.partitions`, over which rooms are spread.
+    `retention_ms` -1 means for ever.
     """
 
     name: str
@@ -37,25 +38,31 @@ class Topic:
     compacted: bool = False
 
     def config(self) -> dict[str, str]:
-        """Return the topic's settings as Kafka names them."""
+        """Return the topic's configuration under Kafka's names."""
         policy = "compact,delete" if self.compacted and self.retention_ms > 0 else "compact" if self.compacted else "delete"
         settings = {"cleanup.policy": policy, "compression.type": "producer"}
-        # The brokers' clock: by a writer's own (the default) one record from the year 2100 would
-        # make every room look old.
+        # The brokers' clock. With the producers' clocks, the default, one record from the year 2100
+        # would make every room look old.
         settings["message.timestamp.type"] = "LogAppendTime"
         settings["retention.ms"] = str(self.retention_ms)
         return settings
 
 
 UPLINK: Final = Topic("uplink", "room", "accepted interactions, one record each", 24 * _HOUR_MS)
-BROADCAST: Final = Topic("broadcast", "none: the room's partition", "the global queue: CLAIM, BATCH, SNAPSHOT", 24 * _HOUR_MS)
-MODERATION: Final = Topic(
-    "moderation", "room, rule, name", "mutes, bans, room modes, words: one rule a key", -1, compacted=True
+BROADCAST: Final = Topic(
+    "broadcast", "none (partition of the room)", "the global queue: records CLAIM, BATCH and SNAPSHOT", 24 * _HOUR_MS
 )
-PRESENCE: Final = Topic("presence", "room", "viewers of a room on one gateway", 10 * _MINUTE_MS)
-GATEWAYS: Final = Topic("gateways", "gateway id", "load reports, one a second", 10 * _MINUTE_MS, 1, compacted=True)
-CONTROL: Final = Topic("control", "gateway id", "orders to a gateway; * to the pool", -1, 1, compacted=True)
-DEAD_LETTER: Final = Topic("dead-letter", "room, as found", "uplink records that cannot be used", 7 * 24 * _HOUR_MS)
+MODERATION: Final = Topic(
+    "moderation", "room, rule, name", "mutes, bans, room modes and words, one rule per key", -1, compacted=True
+)
+PRESENCE: Final = Topic("presence", "room", "number of viewers of a room at one gateway", 10 * _MINUTE_MS)
+GATEWAYS: Final = Topic(
+    "gateways", "gateway id", "load reports, one per second and gateway", 10 * _MINUTE_MS, 1, compacted=True
+)
+CONTROL: Final = Topic(
+    "control", "gateway id", "orders to a gateway, or with the key * to the whole pool", -1, 1, compacted=True
+)
+DEAD_LETTER: Final = Topic("dead-letter", "that of the uplink record", "uplink records that cannot be used", 7 * 24 * _HOUR_MS)
 AUDIT: Final = Topic("audit", "room", "who moderated what, and why", 90 * 24 * _HOUR_MS)
 
 ALL: Final = (UPLINK, BROADCAST, MODERATION, PRESENCE, GATEWAYS, CONTROL, DEAD_LETTER, AUDIT)
@@ -82,15 +89,15 @@ def murmur2(data: bytes) -> int:
 
 @lru_cache(maxsize=65_536)
 def partition_of(room: str, partitions: int) -> int:
-    """Return the partition of `room` among `partitions`, as Kafka's default partitioner does."""
+    """Return the partition of `room` out of `partitions`, as Kafka's default partitioner does."""
     return (murmur2(room.encode()) & 0x7FFFFFFF) % partitions
 
 
 def room_hash(room: str) -> int:
-    """Return the 64-bit name of a room (or user) in a BATCH directory.
+    """Return the 64-bit hash by which a BATCH directory names a room or a user.
 
-    Finding a second room of one hash takes 2**64 trials, so nobody can place words into a room that
-    is not theirs. Not cached: it takes less than a microsecond, and users are ever new.
+    Finding a second room with a given hash takes 2**64 trials, so nobody can smuggle messages into
+    a room of others. Not cached: it takes less than a microsecond, and new users keep coming.
     """
     return int.from_bytes(blake2b(room.encode(), digest_size=8).digest(), "little")
 
@@ -98,7 +105,7 @@ def room_hash(room: str) -> int:
 def rule_key(room: str, kind: str, name: str) -> bytes:
     """Return the key of one rule in `moderation`.
 
-    A key for every mode, mute, ban and word: two moderators who change different things at once
-    both get what they wanted.
+    Every mode, mute, ban and word has a key of its own, so two moderators who change different
+    rules at the same time do not overwrite each other.
     """
     return f"{room}/{kind}/{name}".encode()

@@ -137,12 +137,12 @@ def test_a_gateway_takes_the_limits_file_as_its_settings(tmp_path: Path, monkeyp
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        pytest.param("{", "no JSON object that can be read: Expecting", id="no JSON"),
-        pytest.param("[1]", "no JSON object", id="no object"),
-        pytest.param("[]", "no JSON object", id="an empty list"),
+        pytest.param("{", "cannot be read as JSON: Expecting", id="no JSON"),
+        pytest.param("[1]", "not a JSON object", id="no object"),
+        pytest.param("[]", "not a JSON object", id="an empty list"),
         pytest.param('{"max_connections": "many"}', "max_connections", id="no number"),
-        pytest.param('{"max_conections": 5}', "max_conections is no limit", id="misspelt"),
-        pytest.param('{"host": "0.0.0.0"}', "host is no limit", id="another setting"),
+        pytest.param('{"max_conections": 5}', "unknown limits: max_conections", id="misspelt"),
+        pytest.param('{"host": "0.0.0.0"}', "unknown limits: host", id="another setting"),
         pytest.param('{"max_bytes_per_s": Infinity}', "max_bytes_per_s", id="no bound"),
     ],
 )
