@@ -22,6 +22,7 @@ with explained("ingress"):
     from ingress.review import Reviewer
     from ingress.room_policy import RoomPolicy
     from ingress.room_status import RoomStatusService
+    from ingress.slow_mode import SlowMode
     from ingress.words import WordAction, WordLibraries, WordLibrary, read_library
     from liveroom import service
     from liveroom.consumers import RULES_READ, follow_rules
@@ -38,8 +39,9 @@ log = structlog.get_logger()
 
 
 def read_word_files(settings: IngressSettings) -> WordLibrary:
-    """Return the library that the files make together; raise OSError or LibraryError where one
-    cannot be used.
+    """Return all word files as one library.
+
+    Raises OSError or LibraryError where a file cannot be used.
     """
     words: dict[str, WordAction] = {}
     for path in settings.word_files:
@@ -48,7 +50,7 @@ def read_word_files(settings: IngressSettings) -> WordLibrary:
 
 
 class Parts(NamedTuple):
-    """The parts of an ingress that are used, or ended, from outside."""
+    """The parts of an ingress that its process serves, follows or closes."""
 
     app: App
     auto_moderation: AutoModeration
@@ -57,7 +59,7 @@ class Parts(NamedTuple):
     reviewer: Reviewer
 
     async def close(self) -> None:
-        """End what is under way, when no request is any more."""
+        """Close all parts. Call it when no request is under way any more."""
         for part in (self.auto_moderation, self.announcements, self.statuses, self.reviewer):
             await part.close()
 
@@ -65,8 +67,9 @@ class Parts(NamedTuple):
 def build(
     settings: IngressSettings, runtime: Runtime, verifier: Verifier, rules: Rules, words: WordLibraries, writer: LogWriter
 ) -> Parts:
-    """Return an ingress that keeps to these rules and words, and writes to this log; nothing runs
-    yet.
+    """Return an ingress that checks by these rules and words, and writes with `writer`.
+
+    Nothing runs yet.
     """
     metrics = runtime.metrics
     limits = RateLimits(rates_of(settings))
@@ -74,7 +77,15 @@ def build(
     auto_moderation = AutoModeration(settings, rules, moderation)
     reviewer = Reviewer(settings, metrics)
     admission = Admission(
-        RoomPolicy(rules), limits, words, auto_moderation, reviewer, writer, metrics, max_waiting=settings.max_waiting
+        RoomPolicy(rules),
+        limits,
+        SlowMode(rules),
+        words,
+        auto_moderation,
+        reviewer,
+        writer,
+        metrics,
+        max_waiting=settings.max_waiting,
     )
     announcements = AnnouncementService(settings, writer, runtime)
     statuses = RoomStatusService(settings, writer, rules)
@@ -92,11 +103,10 @@ async def _after(connected: asyncio.Event, work: Coroutine[Any, Any, None]) -> N
 
 
 async def run(settings: IngressSettings, runtime: Runtime) -> None:
-    """Serve until told to stop; then stop accepting, answer what is under way (an ack takes its
-    time-out at most), close.
+    """Serve until `runtime.stopping` is set, then stop accepting, answer open requests, close.
 
-    The port is open at once: while Kafka is away requests get 503, `/readyz` says why, and nothing
-    crashes.
+    An open request takes at most the time-out of an acknowledgement. The port is open at once:
+    while Kafka is away requests get 503 and `/readyz` reports the reason.
     """
     verifier = Verifier(await read_first(settings.read_token_keys), settings.token_leeway_s)
     rules, writer = Rules(), KafkaLogWriter(settings, runtime)

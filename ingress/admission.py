@@ -1,8 +1,8 @@
-"""What every interaction passes on its way in, in this order, and what became of it.
+"""Admits interactions: passes each through all checks, then writes it to `uplink`.
 
-Owns the order: permissions, room policy, rate limits, words, review; then it is written to
-`uplink`, and is in once that is acknowledged. Refuses with problems, also what is too much to wait
-for. Called by `app`, with bodies already read.
+Owns the order of the checks: permissions, room policy, rate limits, slow mode, words, review. An
+interaction is accepted once the log acknowledges it. Refuses with problems, also while too many
+interactions wait for their acknowledgements. Called by `app`, with bodies already read.
 """
 
 import asyncio
@@ -21,6 +21,7 @@ from ingress.rate_limits import RateLimits
 from ingress.requests import Draft, DraftItem, to_record
 from ingress.review import Reviewer, ReviewQuestion
 from ingress.room_policy import RoomPolicy
+from ingress.slow_mode import SlowMode
 from ingress.words import WordAction, WordLibraries
 from liveroom import clock, metric_catalog
 from liveroom.errors import Code, ProblemError
@@ -33,9 +34,9 @@ _NEVER_WRITTEN: Final = frozenset({Unsent.CLOSED, Unsent.TOO_LARGE})
 
 
 class SendOutcome(Enum):
-    """What became of a request to send.
+    """The outcome of a request to send.
 
-    UNKNOWN: no ack came, it may have been written all the same.
+    UNKNOWN: no acknowledgement came, so it may or may not have been written.
     """
 
     ACCEPTED = "accepted"
@@ -44,7 +45,7 @@ class SendOutcome(Enum):
 
 
 def outcome_of(problem: ProblemError) -> SendOutcome:
-    """Return what a refusal means: without an ack in time it may have been written all the same."""
+    """Return the outcome behind a refusal: UNKNOWN where the log may have written all the same."""
     cause = problem.__cause__
     if isinstance(cause, UnsentError) and cause.reason not in _NEVER_WRITTEN:
         return SendOutcome.UNKNOWN
@@ -52,12 +53,16 @@ def outcome_of(problem: ProblemError) -> SendOutcome:
 
 
 class Admission:
-    """Admits interactions, or refuses them. At most `max_waiting` wait for their acks at once."""
+    """Admits or refuses interactions.
+
+    `max_waiting`: how many may wait for their acknowledgements at once.
+    """
 
     def __init__(
         self,
         policy: RoomPolicy,
         limits: RateLimits,
+        slow_mode: SlowMode,
         words: WordLibraries,
         auto_moderation: AutoModeration,
         reviewer: Reviewer,
@@ -68,6 +73,7 @@ class Admission:
     ) -> None:
         self._policy = policy
         self._limits = limits
+        self._slow_mode = slow_mode
         self._words = words
         self._auto_moderation = auto_moderation
         self._reviewer = reviewer
@@ -76,8 +82,9 @@ class Admission:
         self._hits = {action: metrics.counter(metric_catalog.WORD_HITS, action.value) for action in WordAction}
 
     async def admit(self, draft: Draft) -> tuple[Draft, int]:
-        """Let an interaction in: return it as it was written, and when, after the ack; raise the
-        refusal.
+        """Admit an interaction, or raise the refusal.
+
+        Returns, after the acknowledgement, the interaction as written and its time in Unix ms.
         """
         now_s, now_ms = clock.monotonic_s(), clock.unix_ms()
         room, user, interactions = draft.room, draft.user, draft.interactions
@@ -85,27 +92,26 @@ class Admission:
         for interaction in interactions:
             self._policy.check(interaction, room, user, now_ms)
         self._take_rates(draft, now_s)
-        is_turn = self._limits.take_turn(self._policy.slow_s(room), interactions, room, user, now_s)
+        took_turn = self._slow_mode.take_turn(interactions, room, user, now_s)
         try:
             draft = self._filtered(draft, now_s)
             if self._reviewer.is_on:
                 draft = await self._reviewed(draft)
             await self._write(draft, to_record(draft, now_ms))
         except ProblemError:
-            if is_turn:
-                self._limits.give_back_turn(room, user)  # it may be tried again
+            if took_turn:
+                self._slow_mode.give_back_turn(room, user)
             raise
         return draft, now_ms
 
     async def admit_many(self, drafts: Sequence[Draft]) -> list[Draft | ProblemError]:
-        """Let in what a service publishes for users: their rooms' states, bans, mutes and words
-        count, rates do not.
+        """Admit what a service publishes for users; rates and slow mode do not apply.
 
-        Return of each what was written, or why it was not.
+        Returns, in order, each interaction as written or its refusal.
         """
         now_s, now_ms = clock.monotonic_s(), clock.unix_ms()
         if self._writer.waiting + len(drafts) > self._max_waiting:
-            return [ProblemError(Code.QUEUE_UNAVAILABLE, "too many are waiting", RETRY_AFTER_S)] * len(drafts)
+            return [ProblemError(Code.QUEUE_UNAVAILABLE, "too many interactions are waiting", RETRY_AFTER_S)] * len(drafts)
         outcomes = [self._checked_one_of_many(draft, now_s, now_ms) for draft in drafts]
         if self._reviewer.is_on:
             outcomes = await asyncio.gather(*map(self._reviewed_one_of_many, outcomes))
@@ -141,14 +147,14 @@ class Admission:
 
     # ---- the steps
     def _take_rates(self, draft: Draft, now_s: float) -> None:
-        """Refuse what comes too fast; a package counts as one, and as each item that is in it."""
+        """Take the rates. A package counts as one package and as each of its items."""
         self._limits.take(draft.name, draft.room, draft.user, now_s)
         if draft.package:
             for kind, count in Counter(interaction.kind.value for interaction in draft.interactions).items():
                 self._limits.take(kind, draft.room, draft.user, now_s, count)
 
     def _filtered(self, draft: Draft, now_s: float) -> Draft:
-        """Return it as the words let it through."""
+        """Return the draft with forbidden words masked, or refuse it."""
         items = [self._filtered_item(draft, item, now_s) if _is_judged(draft, item) else item for item in draft.items]
         return _with_items(draft, items)
 
@@ -163,7 +169,7 @@ class Admission:
         return _with_text(item, verdict.text)
 
     async def _reviewed(self, draft: Draft) -> Draft:
-        """Return it as the review lets it through."""
+        """Return the draft with the texts that the review allows, or refuse it."""
         items = [await self._reviewed_item(draft, item) if _is_judged(draft, item) else item for item in draft.items]
         return _with_items(draft, items)
 
@@ -174,7 +180,7 @@ class Admission:
 
     async def _write(self, draft: Draft, record: bytes) -> None:
         if self._writer.waiting >= self._max_waiting:
-            raise ProblemError(Code.QUEUE_UNAVAILABLE, "too many are waiting", RETRY_AFTER_S)
+            raise ProblemError(Code.QUEUE_UNAVAILABLE, "too many interactions are waiting", RETRY_AFTER_S)
         try:
             await self._writer.put(UPLINK, draft.room.encode(), record)
         except UnsentError as error:
@@ -188,7 +194,7 @@ class Admission:
 
 
 def _is_judged(draft: Draft, item: DraftItem) -> bool:
-    """Whether words and review apply: to danmaku, and not to an operator's own."""
+    """Return whether words and review apply: to danmaku, except to those of operators."""
     return item.interaction.kind is Kind.DANMAKU and draft.user.role is not Role.OPERATOR
 
 

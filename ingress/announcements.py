@@ -1,9 +1,9 @@
-"""Announcements to all rooms that somebody watches, at a pace the owners can take.
+"""Announcements to all rooms that have viewers, at a pace that the rooms' owners can take.
 
-Owns who is watched, as gateways tell it in `presence`, and the announcements that are under way.
-Refuses to begin while it does not know the rooms yet. If this ingress ends meanwhile the rest is
-not reached: the same id sent again, to any ingress, reaches those rooms that it has not reached,
-since owners drop what they had.
+Owns which rooms have viewers, by the gateways' reports in `presence`, and the announcements under
+way. Refuses to start while it does not know the rooms yet. If this ingress ends meanwhile, it does
+not reach the remaining rooms. A request with the same id, to any ingress, then reaches those and
+only those, since owners drop an id that they already have. Called by `moderation_api`.
 """
 
 import asyncio
@@ -11,6 +11,7 @@ from typing import Final
 
 import structlog
 
+from ingress.background import BackgroundTasks
 from ingress.log import LogWriter
 from ingress.moderation import CommandContext
 from ingress.permissions import BY_KIND
@@ -34,7 +35,7 @@ log = structlog.get_logger()
 
 
 class AnnouncementService:
-    """The rooms that are watched, and the announcements to them."""
+    """The rooms that have viewers, and the announcements to them."""
 
     def __init__(self, settings: IngressSettings, writer: LogWriter, runtime: Runtime) -> None:
         self._settings = settings
@@ -42,29 +43,25 @@ class AnnouncementService:
         self._runtime = runtime
         self._audience = Audience()
         self._is_known = False
-        self._under_way: set[asyncio.Task[None]] = set()
+        self._under_way = BackgroundTasks()
 
     def watched_rooms(self) -> list[str]:
-        """Return the rooms that are watched now."""
+        """Return the rooms that have viewers now."""
         if not self._is_known:
-            raise ProblemError(Code.NOT_READY, "which rooms are watched is not known yet", retry_after_s=1)
+            raise ProblemError(Code.NOT_READY, "the rooms with viewers are not known yet", retry_after_s=1)
         self._audience.expire(clock.monotonic_s())
         return self._audience.rooms()
 
     def start(self, rooms: list[str], context: CommandContext, announcement: Announcement) -> None:
-        """Announce; returns at once."""
-        task = asyncio.create_task(self._announce(rooms, context, announcement))
-        self._under_way.add(task)
-        task.add_done_callback(self._under_way.discard)
+        """Announce in `rooms` in the background, under the command's id."""
+        self._under_way.start(self._announce(rooms, context, announcement))
 
     async def close(self) -> None:
-        """Break off what is under way."""
-        for task in self._under_way:
-            task.cancel()
-        await asyncio.gather(*self._under_way, return_exceptions=True)
+        """Cancel the announcements under way."""
+        await self._under_way.cancel()
 
     async def follow_presence(self) -> None:
-        """Keep the rooms as gateways tell them, for ever."""
+        """Keep the rooms up to date with the gateways' reports until cancelled."""
         metrics = self._runtime.metrics
         reader = TopicReader(self._settings.kafka, topics.PRESENCE, metrics, from_beginning=True)
         async for found in records(reader, topics.PRESENCE, Presence, self._runtime):
@@ -75,7 +72,7 @@ class AnnouncementService:
             self._is_known = self._is_known or reader.caught_up
 
     async def follow_gateways(self) -> None:
-        """Keep the gateways that live, for ever: rooms of others are not watched."""
+        """Keep track of the gateways that live until cancelled: a dead one has no viewers."""
         metrics = self._runtime.metrics
         reader = TopicReader(self._settings.kafka, topics.GATEWAYS, metrics)
         async for found in records(reader, topics.GATEWAYS, LoadReport, self._runtime):
@@ -97,7 +94,7 @@ class AnnouncementService:
         log.info("announced", id=context.id, rooms=len(rooms), reached=reached, took_s=round(clock.monotonic_s() - began_s, 1))
 
     async def _reach(self, draft: Draft) -> bool:
-        """Announce in one room, trying again under the same id."""
+        """Announce in one room, with retries under the same id; return whether it is written."""
         value = to_record(draft, clock.unix_ms())
         for _ in range(ATTEMPTS):
             try:

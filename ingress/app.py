@@ -1,8 +1,8 @@
-"""The ingress over HTTP: routes, who sends, reading bodies within limits, answers, metrics.
+"""The ingress over HTTP: routes, tokens, bodies within limits, answers, metrics.
 
-Owns what is HTTP: tokens, media types, slow bodies, 202. Refuses what comes without a token, too
-slowly or too large. Called by `__main__`; what is done with an interaction is up to `admission`,
-what hosts do up to `moderation_api`.
+Owns everything that is HTTP. Refuses requests without a valid token, and bodies that are too large
+or arrive too slowly. Called by `__main__`; hands interactions to `admission` and commands to
+`moderation_api`.
 """
 
 import asyncio
@@ -15,7 +15,8 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from ingress import openapi, requests, responses
 from ingress.admission import Admission, SendOutcome, outcome_of
-from ingress.moderation_api import CommandRequest, ModerationApi
+from ingress.command_requests import CommandRequest
+from ingress.moderation_api import ModerationApi
 from ingress.permissions import BY_COMMAND, COMMAND_ROUTES, Command, CommandRoute
 from liveroom import clock, metric_catalog
 from liveroom.errors import Code, ProblemError
@@ -64,7 +65,7 @@ class App:
 
     # ---- interactions
     def _interaction(self, route: requests.SendRoute) -> Callable[[web.Request], Awaitable[web.Response]]:
-        """Return the handler of one kind: 202 after the ack, else a problem."""
+        """Return the handler of one kind: it answers 202 after the acknowledgement."""
         counts, admission = self._counts[route.name], self._admission
         seconds = self._metrics.histogram(metric_catalog.INGRESS_SECONDS, route.path)
 
@@ -119,7 +120,7 @@ class App:
         return json_response(responses.encode(responses.BulkAnswer(accepted, results)))
 
     def _trace(self, draft: requests.Draft, began_s: float) -> None:
-        """Tell of an interaction that was accepted, if it is one of those that are traced."""
+        """Record a span for an accepted interaction that is traced."""
         if self._tracing is None or (trace := self._tracing.trace_of(draft.room, draft.id)) is None:
             return
         now_ns = clock.unix_ns()
@@ -139,7 +140,17 @@ class App:
             else:
                 user, body = await self._read(request, self._settings.max_body_bytes)
             api.check(route.command, request.match_info.get("room"), user)
-            status, answer = await api.answer(CommandRequest(route.command, request, user, body, self._new_id()))
+            status, answer = await api.answer(
+                CommandRequest(
+                    route.command,
+                    user,
+                    path=request.match_info,
+                    query=request.query,
+                    body=body,
+                    header_id=request.headers.get("Idempotency-Key"),
+                    new_id=self._new_id(),
+                )
+            )
             return json_response(responses.encode(answer), status)
 
         return handle
@@ -167,7 +178,7 @@ class App:
 
     # ---- reading
     async def _read(self, request: web.Request, max_bytes: int) -> tuple[User, bytes]:
-        """Return who sends, and the body; cheap checks first."""
+        """Return the sender and the body. The cheap checks come first."""
         headers = request.headers
         requests.check_size(request.content_length, max_bytes)
         user = self._verifier.bearer(headers.get("Authorization"), clock.unix_s())
@@ -177,8 +188,9 @@ class App:
         return user, await self._body(request)
 
     async def _body(self, request: web.BaseRequest) -> bytes:
-        """Return the body; aiohttp cuts it at `client_max_size`, also when it is chunked or
-        inflates to more.
+        """Return the body.
+
+        aiohttp cuts it at `client_max_size`, also when it is chunked or inflates to more.
         """
         if request.content.is_eof() and not request.content.exception():
             return await request.read()  # it is here already, as nearly always: a timer would cost more than the reading
@@ -202,9 +214,9 @@ def _drafted(raw: msgspec.Raw, service: User, new_id: str) -> requests.Draft | P
 
 
 def _changed_text(draft: requests.Draft, written: requests.Draft) -> str:
-    """Return the text of a danmaku where it was changed on its way in."""
+    """Return the text of a danmaku as written where that differs from the text sent."""
     return "" if draft.package or written == draft else str(written.items[0].data.text)
 
 
 async def _expect(_: web.Request) -> None:
-    """Do not ask for the body yet: `_body` does, once size and token have passed."""
+    """Send no `100 Continue` yet: `_body` does, once size and token have passed."""

@@ -1,19 +1,18 @@
-"""What the system does by itself: it mutes who uses forbidden words again and again, and takes
-media from a room of many such.
+"""Automatic moderation: repeated forbidden words mute their user, and end media in their room.
 
 Owns the counts of offences at this ingress. Called by `admission` for every text with words of a
-library; what is written is up to `moderation`, in the background: the sender does not wait for it.
+library. What is written is up to `moderation`, in the background: the sender does not wait for it.
 """
 
-import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
 import structlog
 
+from ingress.background import BackgroundTasks
 from ingress.moderation import SYSTEM, CommandContext, ModerationService
+from ingress.offences import Offences
 from ingress.permissions import Command
-from ingress.rate_limits import Offences
 from ingress.words import WordAction, WordVerdict
 from liveroom import clock
 from liveroom.errors import ProblemError
@@ -25,7 +24,7 @@ log = structlog.get_logger()
 
 
 class AutoModeration:
-    """The offences of users and rooms, and the commands that they lead to."""
+    """The offences of users and rooms, and the commands that follow from them."""
 
     def __init__(self, settings: IngressSettings, rules: Rules, moderation: ModerationService) -> None:
         self._rules = rules
@@ -33,33 +32,29 @@ class AutoModeration:
         self._mute_s = settings.word_mute_s
         self._by_user = Offences(settings.word_mute_hits, settings.word_window_s)
         self._by_room = Offences(settings.word_media_hits, settings.word_window_s)
-        self._under_way: set[asyncio.Task[None]] = set()
+        self._under_way = BackgroundTasks()
 
     async def close(self) -> None:
-        """Wait for what is under way."""
-        await asyncio.gather(*self._under_way, return_exceptions=True)
+        """Wait for the commands under way."""
+        await self._under_way.wait()
 
     def count(self, room: str, user: str, message: str, verdict: WordVerdict, now_s: float) -> None:
-        """Count a text with forbidden words against its user and, where it is refused, its room;
-        act on the last one.
+        """Count a text with forbidden words against its user and, where it is refused, its room.
+
+        The offence that reaches the limit gives the command.
         """
-        what = {"words": list(verdict.words), "message": message}
+        details = {"words": list(verdict.words), "message": message}
         if self._by_user.add((room, user), now_s):
             until_ms = clock.unix_ms() + self._mute_s * 1000
-            context = CommandContext(room, SYSTEM, f"words:{message}"[:64], "forbidden words", what)
-            self._start(self._moderation.sanction(Command.MUTE, context, user, until_ms))
+            context = CommandContext(room, SYSTEM, f"words:{message}"[:64], "forbidden words", details)
+            self._under_way.start(_logged(self._moderation.sanction(Command.MUTE, context, user, until_ms)))
         is_refused = verdict.action is WordAction.REFUSE
         if is_refused and not self._rules.settings(room).no_media and self._by_room.add((room,), now_s):
-            context = CommandContext(room, SYSTEM, f"media:{message}"[:64], "too many refused texts", what)
-            self._start(self._moderation.set_modes(context, RoomChange(no_media=True)))
-
-    def _start(self, command: Coroutine[Any, Any, object]) -> None:
-        task = asyncio.create_task(_done(command))
-        self._under_way.add(task)
-        task.add_done_callback(self._under_way.discard)
+            context = CommandContext(room, SYSTEM, f"media:{message}"[:64], "too many refused texts", details)
+            self._under_way.start(_logged(self._moderation.set_modes(context, RoomChange(no_media=True))))
 
 
-async def _done(command: Coroutine[Any, Any, object]) -> None:
+async def _logged(command: Coroutine[Any, Any, object]) -> None:
     try:
         await command
     except ProblemError as error:

@@ -1,8 +1,8 @@
-"""The log behind the ingress, connected with retries for as long as it takes.
+"""Writes the ingress's records to Kafka, and retries to connect for as long as it takes.
 
 Owns the producer and whether Kafka counts as ready. Refuses (`UnsentError`) everything while not
-connected, and what gets no ack in time. Called through `log.LogWriter` by all that write, and by
-`__main__` (`watch`, `stop`).
+connected, and a record that is not acknowledged in time. Called through `log.LogWriter` by
+everything that writes, and by `__main__` (`watch`, `stop`).
 """
 
 import asyncio
@@ -22,15 +22,16 @@ from liveroom.waiting import PassingError, in_words
 
 READY: Final = "kafka"
 _PAUSE_S: Final = 0.5
-_QUIET_S: Final = 5.0  # after so long without an ack look whether Kafka is there
+_QUIET_S: Final = 5.0  # without an acknowledgement for so long, probe Kafka
 _PROBE_S: Final = 5.0
 log = structlog.get_logger()
 
 
 class KafkaLogWriter:
-    """Writes records and waits for their acks.
+    """Writes records and waits for their acknowledgements.
 
-    `waiting`: how many are under way; the caller bounds it.
+    `waiting`: how many records are under way; the caller bounds it. `connected`: set once the
+    topics exist too.
     """
 
     def __init__(self, settings: IngressSettings, runtime: Runtime) -> None:
@@ -38,12 +39,13 @@ class KafkaLogWriter:
         self._settings = settings
         self._runtime = runtime
         self._producer: Producer | None = None
-        self.connected = asyncio.Event()  # the topics are there too
+        self.connected = asyncio.Event()
         self._acked_s = 0.0
 
     async def put(self, topic: Topic, key: bytes, value: bytes) -> None:
-        """Return once the brokers have acknowledged the record; raise `UnsentError` after
-        `ack_timeout_s` at the latest.
+        """Return once the brokers have acknowledged the record.
+
+        Raises UnsentError after `ack_timeout_s` at the latest.
         """
         producer = self._connected()
         began_s = clock.monotonic_s()
@@ -59,8 +61,9 @@ class KafkaLogWriter:
         self._acked_s = clock.monotonic_s()
 
     async def put_many(self, topic: Topic, records: Sequence[tuple[bytes, bytes]]) -> list[UnsentError | None]:
-        """Write (key, value) records together; return of each why it got no ack within
-        `ack_timeout_s`.
+        """Write (key, value) records together.
+
+        Returns within `ack_timeout_s`, in order, None or each record's error.
         """
         producer = self._connected()
         began_s = clock.monotonic_s()
@@ -83,13 +86,15 @@ class KafkaLogWriter:
 
     def _failed(self, error: UnsentError, began_s: float) -> None:
         if error.reason in {Unsent.TIMEOUT, Unsent.BROKEN} and self._acked_s < began_s:
-            self._runtime.unready(READY, "Kafka does not acknowledge")  # not one ack since this record was handed over
+            self._runtime.unready(
+                READY, "Kafka does not acknowledge"
+            )  # nothing was acknowledged since this record was handed over
 
     async def watch(self) -> None:
-        """Connect, then keep readiness true, for ever.
+        """Connect, then keep the readiness up to date until cancelled.
 
-        A balancer sends nothing to an instance that is not ready, so acks alone could never make it
-        ready again: without them a probe looks.
+        A balancer sends nothing to an instance that is not ready, so acknowledgements alone could
+        never make it ready again: a probe does.
         """
         await self._connect()
         while True:
@@ -100,7 +105,7 @@ class KafkaLogWriter:
             await self._probe()
 
     async def stop(self) -> None:
-        """Close the producer. Whoever waited for an ack has its answer by now."""
+        """Close the producer. Call it when no write is under way any more."""
         producer, self._producer = self._producer, None
         if producer is not None:
             await producer.stop()

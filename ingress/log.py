@@ -1,5 +1,4 @@
-"""The Kafka log as an ingress writes it: the port that its parts write through, and what a sender
-is told without an ack.
+"""The log as an ingress writes it: the port for its parts, and the refusal of what is not written.
 
 `kafka` has the real one. Called by `admission`, `moderation`, `announcements` and `room_status`.
 """
@@ -15,21 +14,19 @@ RETRY_AFTER_S: Final = 1.0
 
 
 class LogWriter(Protocol):
-    """The log, as an ingress writes it."""
+    """Writes records. `waiting`: how many records are not acknowledged yet."""
 
     waiting: int
 
     async def put(self, topic: Topic, key: bytes, value: bytes) -> None:
-        """Return after the brokers' ack, or raise `UnsentError` within the time for it."""
+        """Return once the record is acknowledged; raise UnsentError where it is not in time."""
 
     async def put_many(self, topic: Topic, records: Sequence[tuple[bytes, bytes]]) -> list[UnsentError | None]:
-        """Write (key, value) records together; return of each why it got no ack within the time for
-        it.
-        """
+        """Write (key, value) records together; return, in order, None or each record's error."""
 
 
 def unsent(error: UnsentError) -> ProblemError:
-    """Return the refusal of what got no ack, with `error` as its cause."""
+    """Return the refusal of a record that was not acknowledged, with `error` as its cause."""
     problem = ProblemError(Code.QUEUE_UNAVAILABLE, retry_after_s=RETRY_AFTER_S)
     problem.__cause__ = error
     return problem

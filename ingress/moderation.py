@@ -1,15 +1,14 @@
-"""What hosts and operators do: mutes, bans, modes, words; who does it, what is written where, in
-which order.
+"""Writes the commands of hosts and operators: mutes, bans, modes, words, and who gave them.
 
-Owns the writes: the rule to `moderation` first, so that it holds everywhere; then, at once, what
-viewers see to `uplink` and who did what to `audit`; only then it is done. Refuses what the log does
-not take. A command with an id that was done already writes no rule again (it might have been lifted
-since), and gets the same answer. Called by `ingress.moderation_api`, and by
-`ingress.auto_moderation` for what the system does by itself.
+Owns what is written, and in which order: the rule to `moderation` first, so that it holds
+everywhere; then, together, what viewers see to `uplink` and the entry in `audit`. A command is done
+when all of it is acknowledged. Refuses what the log does not take. A command whose id was carried
+out already writes no rule again, since a later command may have lifted it, and gets the same
+answer. Called by `moderation_api`, and by `auto_moderation` for what the system does itself.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -17,6 +16,7 @@ import msgspec
 from ingress.log import LogWriter, unsent
 from ingress.permissions import Command
 from ingress.requests import VIA
+from ingress.responses import CommandResult
 from liveroom import clock, metric_catalog
 from liveroom.bodies import Clear, Sanction
 from liveroom.errors import Code, ProblemError
@@ -34,95 +34,82 @@ from liveroom.topics import AUDIT, MODERATION, UPLINK, Topic
 SYSTEM: Final = User("system", Role.OPERATOR)
 
 
-class Done(msgspec.Struct, frozen=True, omit_defaults=True):
-    """An act that was done. `until_ms`: of mutes and bans; -1: for good."""
-
-    id: str
-    act: str
-    at_ms: int
-    room: str = ""
-    user: str = ""
-    until_ms: int = 0
-
-
 class CommandContext(NamedTuple):
     """Who gives a command in which room, and why.
 
-    `id`: the request's; the same one again is done once. `what`: for the audit.
+    `id`: the request's; commands with the same id are carried out once. `details`: for the audit.
     """
 
     room: str
     by: User
     id: str
     why: str = ""
-    what: Mapping[str, Any] = {}
+    details: Mapping[str, Any] = {}
 
 
 _encode: Final = msgspec.json.Encoder().encode
 
 
 class ModerationService:
-    """Writes what hosts do."""
+    """Writes commands. Its methods return after the acknowledgement of all that they write."""
 
     def __init__(self, writer: LogWriter, rules: Rules, metrics: Metrics) -> None:
         self._writer = writer
         self._rules = rules
         self._counts = {command: metrics.counter(metric_catalog.ACTS, command.value) for command in Command}
 
-    async def sanction(self, command: Command, context: CommandContext, user: str, until_ms: int) -> Done:
-        """Mute, ban, or lift one of these (`until_ms` 0)."""
+    async def sanction(self, command: Command, context: CommandContext, user: str, until_ms: int) -> CommandResult:
+        """Mute or ban a user until `until_ms` (`FOR_GOOD`: without an end), or lift that (0)."""
         rule_kind, kind = _SANCTIONS[command]
         rule = await self._rule(context, rule_kind, user, until_ms=until_ms)
         body = Sanction(user, rule.until_ms, context.why)
-        await self._tell(command, context, rule.at_ms, kind, body, target=user, what={"until_ms": rule.until_ms})
-        return Done(context.id, command.value, rule.at_ms, context.room, user, rule.until_ms)
+        await self._publish(command, context, rule.at_ms, kind, body, target=user, details={"until_ms": rule.until_ms})
+        return CommandResult(context.id, command.value, rule.at_ms, context.room, user, rule.until_ms)
 
-    async def kick(self, context: CommandContext, user: str) -> Done:
-        """Put a user out."""
+    async def kick(self, context: CommandContext, user: str) -> CommandResult:
+        """Remove a user from the room."""
         at_ms = clock.unix_ms()
-        await self._tell(Command.KICK, context, at_ms, Kind.KICK, Sanction(user, 0, context.why), target=user)
-        return Done(context.id, Command.KICK.value, at_ms, context.room, user)
+        await self._publish(Command.KICK, context, at_ms, Kind.KICK, Sanction(user, 0, context.why), target=user)
+        return CommandResult(context.id, Command.KICK.value, at_ms, context.room, user)
 
-    async def clear(self, context: CommandContext, message: str, user: str) -> Done:
-        """Take a message, or all of a user so far, off the screens."""
+    async def clear(self, context: CommandContext, message: str, user: str) -> CommandResult:
+        """Remove a message, or all messages of a user so far, from the screens."""
         at_ms = clock.unix_ms()
         body = Clear(message, user, at_ms if user else 0)
-        await self._tell(Command.CLEAR, context, at_ms, Kind.CLEAR, body, target=user or message)
-        return Done(context.id, Command.CLEAR.value, at_ms, context.room, user)
+        await self._publish(Command.CLEAR, context, at_ms, Kind.CLEAR, body, target=user or message)
+        return CommandResult(context.id, Command.CLEAR.value, at_ms, context.room, user)
 
-    async def set_modes(self, context: CommandContext, change: RoomChange) -> Done:
-        """Change modes of the room."""
+    async def set_modes(self, context: CommandContext, change: RoomChange) -> CommandResult:
+        """Change modes of the room, each by a rule of its own."""
         modes = change.modes()
         rules = await asyncio.gather(*(self._rule(context, RuleKind.MODE, name, value=modes[name]) for name in modes))
         at_ms = max(rule.at_ms for rule in rules)
-        await self._tell(Command.MODES, context, at_ms, Kind.ROOM, change, what=modes)
-        return Done(context.id, Command.MODES.value, at_ms, context.room)
+        await self._publish(Command.MODES, context, at_ms, Kind.ROOM, change, details=modes)
+        return CommandResult(context.id, Command.MODES.value, at_ms, context.room)
 
-    async def dissolve(self, command: Command, context: CommandContext) -> Done:
+    async def dissolve(self, command: Command, context: CommandContext) -> CommandResult:
         """Dissolve the room, or open it again."""
         is_over = command is Command.DISSOLVE
         rule = await self._rule(context, RuleKind.MODE, "dissolved", value=is_over)
-        await self._tell(command, context, rule.at_ms, Kind.DISSOLVE if is_over else Kind.REOPEN, None)
-        return Done(context.id, command.value, rule.at_ms, context.room)
+        await self._publish(command, context, rule.at_ms, Kind.DISSOLVE if is_over else Kind.REOPEN, None)
+        return CommandResult(context.id, command.value, rule.at_ms, context.room)
 
-    async def set_word(self, command: Command, context: CommandContext, word: str, value: str | None) -> Done:
-        """Set what a room (or "*") does with a word; None: nothing any more."""
+    async def set_word(self, command: Command, context: CommandContext, word: str, value: str | None) -> CommandResult:
+        """Set what a room (`EVERYWHERE`: all rooms) does with a word; None: nothing any more."""
         rule = await self._rule(context, RuleKind.WORD, word, value=value)
         await self._audit(command, context, rule.at_ms, word, {"action": value})
         self._counts[command].inc()
-        return Done(context.id, command.value, rule.at_ms, context.room)
+        return CommandResult(context.id, command.value, rule.at_ms, context.room)
 
-    async def audit(self, command: Command, context: CommandContext, at_ms: int, what: dict[str, Any]) -> None:
-        """Put down a command that is carried out elsewhere."""
-        await self._audit(command, context, at_ms, "", what)
+    async def audit(self, command: Command, context: CommandContext, at_ms: int, details: dict[str, Any]) -> None:
+        """Write the audit entry of a command that is carried out elsewhere."""
+        await self._audit(command, context, at_ms, "", details)
         self._counts[command].inc()
 
     async def _rule(
         self, context: CommandContext, kind: RuleKind, name: str, *, until_ms: int = 0, value: Any = None
     ) -> Moderation:
-        """Let a rule hold from now on, here and everywhere; return it, or the one that this very
-        command has set before.
-        """
+        """Set or lift a rule everywhere; return it, or the rule that this command set before."""
         rule = Moderation(
             VERSION,
             context.room,
@@ -141,7 +128,7 @@ class ModerationService:
         self._rules.apply(rule)
         return rule
 
-    async def _tell(
+    async def _publish(
         self,
         command: Command,
         context: CommandContext,
@@ -150,8 +137,9 @@ class ModerationService:
         body: msgspec.Struct | None,
         *,
         target: str = "",
-        what: dict[str, Any] | None = None,
+        details: dict[str, Any] | None = None,
     ) -> None:
+        """Write what viewers see and the audit entry, together."""
         by = context.by
         data = msgspec.Raw(_encode(body) if body is not None else b"{}")
         record = Uplink(
@@ -161,15 +149,15 @@ class ModerationService:
             value = encode_uplink(record)
         except BadRecordError as error:
             raise ProblemError(Code.TOO_LARGE, error.detail) from None
-        await _all(self._put(UPLINK, context.room.encode(), value), self._audit(command, context, at_ms, target, what))
+        await _all(self._put(UPLINK, context.room.encode(), value), self._audit(command, context, at_ms, target, details))
         self._counts[command].inc()
 
     async def _audit(
-        self, command: Command, context: CommandContext, at_ms: int, target: str, what: dict[str, Any] | None
+        self, command: Command, context: CommandContext, at_ms: int, target: str, details: dict[str, Any] | None
     ) -> None:
         by = context.by
-        told = {**(what or {}), **context.what} or None
-        record = Audit(VERSION, at_ms, context.room, by.id, by.role, command.value, target, context.why, context.id, told)
+        what = {**(details or {}), **context.details} or None
+        record = Audit(VERSION, at_ms, context.room, by.id, by.role, command.value, target, context.why, context.id, what)
         await self._put(AUDIT, context.room.encode(), encode_json(record))
 
     async def _put(self, topic: Topic, key: bytes, value: bytes) -> None:
@@ -187,9 +175,9 @@ _SANCTIONS: Final = {
 }
 
 
-async def _all(*works: Any) -> None:
-    """Wait for all of these, then raise the first failure: none goes on unwatched."""
-    results: Sequence[BaseException | None] = await asyncio.gather(*works, return_exceptions=True)
+async def _all(*writes: Coroutine[Any, Any, None]) -> None:
+    """Wait for all writes to end, then raise the first failure: none goes on unwatched."""
+    results: Sequence[BaseException | None] = await asyncio.gather(*writes, return_exceptions=True)
     for result in results:
         if result is not None:
             raise result

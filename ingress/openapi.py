@@ -1,6 +1,6 @@
-"""The OpenAPI 3.1 document of the ingress, made from the tables and the bodies.
+"""The OpenAPI 3.1 document of the ingress, made from `permissions` and the bodies. Pure.
 
-Pure; served at `/v1/openapi.json`.
+Served at `/v1/openapi.json` by `app`; docs/openapi.json is a copy.
 """
 
 from collections.abc import Callable, Iterable
@@ -9,8 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from ingress import requests, responses
-from ingress.moderation import Done
-from ingress.moderation_api import REQUESTS, Announced, HeldList, WordList
+from ingress.command_requests import REQUESTS
 from ingress.permissions import COMMAND_ROUTES, Command, CommandRoute, Interaction
 from ingress.room_status import RoomReport
 from liveroom import __version__
@@ -40,7 +39,7 @@ _WORD: Final[dict[str, Any]] = {
 _KEY: Final[dict[str, Any]] = {
     "name": "Idempotency-Key",
     "in": "header",
-    "description": "as `id` in the body: the same one again is done once",
+    "description": "the same as `id` in the body: requests with the same id take effect once",
     "schema": {"type": "string", "pattern": "^[A-Za-z0-9_.:-]{1,64}$"},
 }
 _LIMIT: Final[dict[str, Any]] = {
@@ -51,7 +50,7 @@ _LIMIT: Final[dict[str, Any]] = {
 _AFTER: Final[dict[str, Any]] = {
     "name": "after",
     "in": "query",
-    "description": "go on after this user",
+    "description": "continue after this user",
     "schema": {"type": "string"},
 }
 
@@ -132,11 +131,11 @@ def _responses(good: str, schema: type[msgspec.Struct], codes: Iterable[Code]) -
 def _operation(
     name: str, about: str, roles: Iterable[Role], parameters: list[Any], responses: dict[str, Any]
 ) -> dict[str, Any]:
-    who = ", ".join(role.value for role in Role if role in set(roles))
+    allowed = ", ".join(role.value for role in Role if role in set(roles))
     operation: dict[str, Any] = {
         "operationId": name,
         "summary": about,
-        "description": f"Who may: {who}.",
+        "description": f"Allowed roles: {allowed}.",
         "responses": responses,
     }
     if parameters:
@@ -154,7 +153,7 @@ def _interaction(route: requests.SendRoute, interaction: Interaction | None) -> 
     about = (
         f"{interaction.about} ({CLASS_OF[interaction.kind].value})"
         if interaction is not None
-        else "Send several, which stay together"
+        else "Send several interactions that stay together"
     )
     answers = _responses("202", responses.Accepted, (*_ALWAYS, Code.ROOM_INVALID, *_BODY, *_SENDING))
     operation = _operation(f"send_{route.name}", about, roles, [_ROOM, _KEY], answers)
@@ -162,10 +161,8 @@ def _interaction(route: requests.SendRoute, interaction: Interaction | None) -> 
 
 
 def _command(route: CommandRoute) -> dict[str, Any]:
-    command, parameters = (
-        route.command,
-        [each for part, each in (("{room}", _ROOM), ("{user}", _USER), ("{word}", _WORD)) if part in route.path],
-    )
+    command = route.command
+    parameters = [each for part, each in (("{room}", _ROOM), ("{user}", _USER), ("{word}", _WORD)) if part in route.path]
     if command in {Command.MUTES, Command.BANS}:
         parameters += [_LIMIT, _AFTER]
     codes = list(_ALWAYS)
@@ -183,18 +180,18 @@ def _command(route: CommandRoute) -> dict[str, Any]:
     elif route.method == "DELETE":
         codes += [Code.SCHEMA, Code.QUEUE_UNAVAILABLE]
         parameters = [*parameters, _KEY]
-    answer = _ANSWERS.get(command, Done)
-    status = "202" if issubclass(answer, Done) else "200"
+    answer = _ANSWERS.get(command, responses.CommandResult)
+    status = "202" if issubclass(answer, responses.CommandResult) else "200"
     return _operation(command.value, route.about, route.roles, parameters, _responses(status, answer, codes)) | body
 
 
 _ANSWERS: Final[dict[Command, type[msgspec.Struct]]] = {
     Command.STATE: RoomReport,
-    Command.MUTES: HeldList,
-    Command.BANS: HeldList,
-    Command.ROOM_WORDS: WordList,
-    Command.WORDS: WordList,
-    Command.ANNOUNCE: Announced,
+    Command.MUTES: responses.SanctionList,
+    Command.BANS: responses.SanctionList,
+    Command.ROOM_WORDS: responses.WordList,
+    Command.WORDS: responses.WordList,
+    Command.ANNOUNCE: responses.AnnouncementResult,
     Command.BULK: responses.BulkAnswer,
 }
 _REQUESTS: Final = REQUESTS | {Command.BULK: requests.BulkRequest}
@@ -208,14 +205,14 @@ _PROBLEM: Final = {
         "status": {"type": "integer"},
         "code": {"type": "string", "enum": [code.value for code in Code]},
         "detail": {"type": "string"},
-        "retry_after_s": {"type": "number", "description": "when to try again"},
-        "until_ms": {"type": "integer", "description": "of mutes and bans; -1: for good"},
+        "retry_after_s": {"type": "number", "description": "when a retry may succeed"},
+        "until_ms": {"type": "integer", "description": "of mutes and bans; -1: without an end"},
     },
 }
 
 
 def document() -> dict[str, Any]:
-    """Return the document."""
+    """Return the document, as values that JSON can hold."""
     paths: dict[str, dict[str, Any]] = {}
     for kind in requests.SEND_ROUTES:
         interaction = kind.interaction if isinstance(kind, requests.InteractionRoute) else None
@@ -228,7 +225,7 @@ def document() -> dict[str, Any]:
         *_ANSWERS.values(),
         responses.Accepted,
         requests.BulkItem,
-        Done,
+        responses.CommandResult,
     ]
     _, schemas = msgspec.json.schema_components(types, ref_template=_REF)
     schemas["BulkRequest"]["properties"]["items"] = {
@@ -244,7 +241,7 @@ def document() -> dict[str, Any]:
         "info": {
             "title": "liveroom ingress",
             "version": __version__,
-            "description": "Sending to live rooms, and moderating them. 202: it is written and reaches the viewers.",
+            "description": "Sends to live rooms, and moderates them. 202: it is written and will reach the viewers.",
         },
         "security": [{"token": []}],
         "paths": paths,
@@ -256,7 +253,7 @@ def document() -> dict[str, Any]:
 
 
 def _paragraphs(docstring: str) -> str:
-    """Return a docstring with every paragraph on one line: who shows the document wraps it."""
+    """Return a docstring with every paragraph on one line: readers of the document wrap it."""
     return "\n\n".join(" ".join(paragraph.split()) for paragraph in docstring.split("\n\n"))
 
 

@@ -1,8 +1,8 @@
-"""Who may do what, and in which state of a room: the one table, and the checks that need nothing
-else. Pure.
+"""Permissions: which roles may send or command what, and which restrictions stop it. Pure.
 
-Refuses with `ProblemError`. The routes, the OpenAPI document, the table in docs/ingress.md and the
-tests are made from it.
+Owns the tables of interactions and commands, and the checks that need nothing else. Refuses with
+`ProblemError`. The routes, the OpenAPI document and the table in docs/ingress.md are made from the
+tables.
 """
 
 from collections.abc import Iterable
@@ -21,13 +21,11 @@ SELLERS: Final = OWNERS | {Role.SERVICE}
 BACKENDS: Final = frozenset({Role.OPERATOR, Role.SERVICE})
 OPERATORS: Final = frozenset({Role.OPERATOR})
 
-FREE: Final = HOSTS | {Role.SERVICE}  # no room mode holds for them
+FREE: Final = HOSTS | {Role.SERVICE}  # no room mode applies to them
 
 
 class Restriction(Enum):
-    """What may keep somebody from doing something: the room's modes and the user's own mutes and
-    bans.
-    """
+    """What can stop an interaction: a mode of the room, or a mute or ban of the user."""
 
     DISSOLVED = "dissolved"
     BANNED = "banned"
@@ -51,8 +49,9 @@ _MEDIA: Final = _SPEECH | {Restriction.NO_MEDIA}
 
 
 class Interaction(NamedTuple):
-    """A kind that is sent to a room: the last part of its path, which roles may, which states
-    forbid it.
+    """A kind that users send to a room, with the roles that may and the restrictions that apply.
+
+    `path`: the last part of its route. `about`: its summary in the documents.
     """
 
     kind: Kind
@@ -63,22 +62,22 @@ class Interaction(NamedTuple):
 
 
 INTERACTIONS: Final = (
-    Interaction(Kind.DANMAKU, "danmaku", SPEAKERS, _SPEECH, "Say a line"),
-    Interaction(Kind.GIFT, "gifts", SPEAKERS, _ANY, "Show a gift that was paid for"),
-    Interaction(Kind.LIKE, "likes", SPEAKERS, _ANY, "Like, once or many times in a sum"),
+    Interaction(Kind.DANMAKU, "danmaku", SPEAKERS, _SPEECH, "Send a danmaku"),
+    Interaction(Kind.GIFT, "gifts", SPEAKERS, _ANY, "Show a paid gift"),
+    Interaction(Kind.LIKE, "likes", SPEAKERS, _ANY, "Send one like, or the sum of many"),
     Interaction(Kind.RED_PACKET, "red-packets", SELLERS, _ANY, "Show a red packet"),
     Interaction(Kind.COUPON, "coupons", SELLERS, _ANY, "Show a coupon"),
     Interaction(Kind.GOODS, "goods", SELLERS, _ANY, "Show a card of goods"),
     Interaction(Kind.ANNOUNCEMENT, "announcements", HOSTS, _ANY, "Set the text above the chat"),
-    Interaction(Kind.ENTER, "enters", BACKENDS, _ANY, "Tell that somebody notable came"),
-    Interaction(Kind.LEAVE, "leaves", BACKENDS, _ANY, "Tell that somebody notable went"),
-    Interaction(Kind.CUSTOM, "custom", SPEAKERS, _MEDIA, "Send what only the application understands"),
+    Interaction(Kind.ENTER, "enters", BACKENDS, _ANY, "Announce that a notable viewer arrived"),
+    Interaction(Kind.LEAVE, "leaves", BACKENDS, _ANY, "Announce that a notable viewer left"),
+    Interaction(Kind.CUSTOM, "custom", SPEAKERS, _MEDIA, "Send data that only the application understands"),
 )
 BY_KIND: Final = {interaction.kind: interaction for interaction in INTERACTIONS}
 
 
 class Command(Enum):
-    """What hosts and operators do."""
+    """A command of a host, operator or service."""
 
     MUTE = "mute"
     UNMUTE = "unmute"
@@ -103,7 +102,7 @@ class Command(Enum):
 
 
 class CommandRoute(NamedTuple):
-    """How a command is asked for, and who may."""
+    """The route of a command, and the roles that may give it."""
 
     command: Command
     method: str
@@ -114,38 +113,52 @@ class CommandRoute(NamedTuple):
 
 _ROOM: Final = "/v1/rooms/{room}"
 COMMAND_ROUTES: Final = (
-    CommandRoute(Command.STATE, "GET", _ROOM, HOSTS | BACKENDS, "The room as it is: numbers, totals, modes"),
-    CommandRoute(Command.MUTES, "GET", f"{_ROOM}/mutes", HOSTS, "Mutes that hold, by user"),
-    CommandRoute(Command.MUTE, "POST", f"{_ROOM}/mutes", HOSTS, "Mute a user for a time or for good"),
+    CommandRoute(Command.STATE, "GET", _ROOM, HOSTS | BACKENDS, "Report the room: sequence numbers, totals, modes"),
+    CommandRoute(Command.MUTES, "GET", f"{_ROOM}/mutes", HOSTS, "List the mutes in force, by user"),
+    CommandRoute(Command.MUTE, "POST", f"{_ROOM}/mutes", HOSTS, "Mute a user, for a time or without an end"),
     CommandRoute(Command.UNMUTE, "DELETE", f"{_ROOM}/mutes/{{user}}", HOSTS, "Lift a mute"),
-    CommandRoute(Command.BANS, "GET", f"{_ROOM}/bans", HOSTS, "Bans that hold, by user"),
+    CommandRoute(Command.BANS, "GET", f"{_ROOM}/bans", HOSTS, "List the bans in force, by user"),
     CommandRoute(
-        Command.BAN, "POST", f"{_ROOM}/bans", HOSTS, "Ban a user for a time or for good, and clear what the user said"
+        Command.BAN, "POST", f"{_ROOM}/bans", HOSTS, "Ban a user, for a time or without an end, and clear the user's messages"
     ),
     CommandRoute(Command.UNBAN, "DELETE", f"{_ROOM}/bans/{{user}}", HOSTS, "Lift a ban"),
-    CommandRoute(Command.KICK, "POST", f"{_ROOM}/kicks", HOSTS, "Put a user out of the room; it may come back"),
-    CommandRoute(Command.CLEAR, "POST", f"{_ROOM}/clears", HOSTS, "Take one message off all screens, or all of a user"),
+    CommandRoute(Command.KICK, "POST", f"{_ROOM}/kicks", HOSTS, "Remove a user from the room; the user may come back"),
+    CommandRoute(
+        Command.CLEAR, "POST", f"{_ROOM}/clears", HOSTS, "Remove one message, or all messages of a user, from all screens"
+    ),
     CommandRoute(Command.MODES, "PATCH", f"{_ROOM}/modes", HOSTS, "Change the room's modes"),
     CommandRoute(
-        Command.DISSOLVE, "POST", f"{_ROOM}/dissolve", OWNERS, "Close the room: all are put out, nobody may send or enter"
+        Command.DISSOLVE, "POST", f"{_ROOM}/dissolve", OWNERS, "Close the room: everybody is removed, nobody may enter or send"
     ),
     CommandRoute(Command.REOPEN, "POST", f"{_ROOM}/reopen", OWNERS, "Open a dissolved room again"),
-    CommandRoute(Command.ROOM_WORDS, "GET", f"{_ROOM}/words", HOSTS, "Words this room does not take"),
-    CommandRoute(Command.SET_ROOM_WORD, "PUT", f"{_ROOM}/words/{{word}}", HOSTS, "Set what this room does with a word"),
-    CommandRoute(Command.DROP_ROOM_WORD, "DELETE", f"{_ROOM}/words/{{word}}", HOSTS, "Take a word off this room's list"),
-    CommandRoute(Command.WORDS, "GET", "/v1/words", OPERATORS, "Words no room takes, beside the library files"),
-    CommandRoute(Command.SET_WORD, "PUT", "/v1/words/{word}", OPERATORS, "Set what all rooms do with a word"),
-    CommandRoute(Command.DROP_WORD, "DELETE", "/v1/words/{word}", OPERATORS, "Take a word off the list for all rooms"),
-    CommandRoute(Command.ANNOUNCE, "POST", "/v1/announcements", OPERATORS, "Announce to all rooms that are watched, paced"),
+    CommandRoute(Command.ROOM_WORDS, "GET", f"{_ROOM}/words", HOSTS, "List the words of this room"),
     CommandRoute(
-        Command.BULK, "POST", "/v1/interactions", frozenset({Role.SERVICE}), "Publish many interactions; an outcome for each"
+        Command.SET_ROOM_WORD, "PUT", f"{_ROOM}/words/{{word}}", HOSTS, "Set what happens to texts with a word in this room"
+    ),
+    CommandRoute(
+        Command.DROP_ROOM_WORD, "DELETE", f"{_ROOM}/words/{{word}}", HOSTS, "Remove a word from the list of this room"
+    ),
+    CommandRoute(
+        Command.WORDS, "GET", "/v1/words", OPERATORS, "List the words of all rooms; those of library files are not listed"
+    ),
+    CommandRoute(Command.SET_WORD, "PUT", "/v1/words/{word}", OPERATORS, "Set what happens to texts with a word in all rooms"),
+    CommandRoute(Command.DROP_WORD, "DELETE", "/v1/words/{word}", OPERATORS, "Remove a word from the list of all rooms"),
+    CommandRoute(
+        Command.ANNOUNCE, "POST", "/v1/announcements", OPERATORS, "Announce to all rooms that have viewers, at a limited pace"
+    ),
+    CommandRoute(
+        Command.BULK,
+        "POST",
+        "/v1/interactions",
+        frozenset({Role.SERVICE}),
+        "Publish many interactions, with an outcome for each",
     ),
 )
 BY_COMMAND: Final = {route.command: route for route in COMMAND_ROUTES}
 
 
 def check_room(room: str, user: User) -> None:
-    """Refuse what is no room, and rooms that the token is not for."""
+    """Refuse what is not a room's id, and rooms that the user's token is not for."""
     if not ROOM_ID.match(room):
         raise ProblemError(Code.ROOM_INVALID)
     if user.rooms and room not in user.rooms:
@@ -153,7 +166,7 @@ def check_room(room: str, user: User) -> None:
 
 
 def check_sender(user: User, room: str, interactions: Iterable[Interaction]) -> None:
-    """Refuse who may not send one of these, or nothing to this room."""
+    """Refuse a user whose role may not send one of these, or whose token is for other rooms."""
     check_room(room, user)
     for interaction in interactions:
         if user.role not in interaction.roles:
@@ -161,8 +174,8 @@ def check_sender(user: User, room: str, interactions: Iterable[Interaction]) -> 
 
 
 def check_host(user: User, room: str | None, command: Command) -> None:
-    """Refuse who may not give this command, in this room where it is one of a room."""
+    """Refuse a user who may not give this command, or not in this room (None: all rooms)."""
     if room is not None:
         check_room(room, user)
     if user.role not in BY_COMMAND[command].roles:
-        raise ProblemError(Code.FORBIDDEN, f"a {user.role.value} may not do that: {command.value}")
+        raise ProblemError(Code.FORBIDDEN, f"a {user.role.value} may not use the command {command.value}")

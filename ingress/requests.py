@@ -1,9 +1,9 @@
-"""What a request to send says, and the `uplink` record it becomes. Pure: bytes, values and `now`
-in, values out.
+"""Requests to send: their bodies, and the `uplink` record that each becomes. Pure.
 
-Owns reading bodies against each kind's schema. Refuses with `ProblemError`, in order: size, media
-type, schema, id. Called by `app` for every request; the bodies of commands are read here too, for
-`moderation_api`.
+Owns reading bodies by each kind's schema, and the id of a request: the same id again is the same
+interaction, which the room's owner drops as a repeat. Refuses with `ProblemError`, in this order:
+size, media type, schema, id. Called by `app` for every request; `command_requests` decodes the
+bodies of commands with `decode`.
 """
 
 from collections.abc import Sequence
@@ -31,14 +31,14 @@ T = TypeVar("T")
 
 
 class DraftItem(NamedTuple):
-    """One interaction: its kind's rules, and what it carries."""
+    """One interaction: the table's entry of its kind, and its body."""
 
     interaction: Interaction
     data: Any
 
 
 class Draft(NamedTuple):
-    """A request to send, whose form is good: it may still be refused."""
+    """A request to send with a valid form; admission may still refuse it."""
 
     room: str
     id: str
@@ -48,17 +48,17 @@ class Draft(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Return the name of the route that takes such: the kind, or `package`."""
+        """The name of its route: the kind, or `package`."""
         return PACKAGE if self.package else self.items[0].interaction.kind.value
 
     @property
     def interactions(self) -> list[Interaction]:
-        """Return the rules of each item's kind, in the order of the items."""
+        """The table's entry of each item's kind, in the order of the items."""
         return [item.interaction for item in self.items]
 
 
 class _Parsed(NamedTuple):
-    """What a body said."""
+    """The content of a body."""
 
     id: str
     items: list[DraftItem]
@@ -74,9 +74,7 @@ def _camel(kind: Kind) -> str:
 
 
 class InteractionRoute:
-    """One kind's path below `/v1/rooms/{room}/`: reads bodies that are the kind's own fields and an
-    optional `id`.
-    """
+    """The route of one kind: a body has the fields of that kind, and maybe an `id`."""
 
     def __init__(self, interaction: Interaction) -> None:
         self.name = interaction.kind.value
@@ -94,7 +92,7 @@ class InteractionRoute:
         self._decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(self.request)
 
     def read(self, body: bytes) -> _Parsed:
-        """Return what `body` says."""
+        """Return the content of `body`, or refuse it."""
         sent = decode(self._decoder, body)
         data = msgspec.structs.replace(sent, id="") if sent.id else sent
         return _Parsed(sent.id, [DraftItem(self.interaction, data)])
@@ -114,9 +112,7 @@ _ITEM_TYPES: Final = {
 
 
 class PackageRoute:
-    """The path of packages: several items that stay together and in order, or are refused
-    together.
-    """
+    """The route of packages: items that stay together and in order, or are refused together."""
 
     name = PACKAGE
     path = "packages"
@@ -131,7 +127,7 @@ class PackageRoute:
         self._decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(self.request)
 
     def read(self, body: bytes) -> _Parsed:
-        """Return what `body` says; every item is checked as if it came alone."""
+        """Return the content of `body`; every item is checked like a single one."""
         sent = decode(self._decoder, body, MAX_DEPTH + PACKAGE_LEVELS)
         if not sent.items:
             raise ProblemError(Code.SCHEMA, "a package has at least one item - at `$.items`")
@@ -151,24 +147,25 @@ def check_size(declared: int | None, max_bytes: int) -> None:
 
 
 def check_media_type(content_type: str | None) -> None:
-    """Refuse what does not say that it is JSON: a page of a foreign origin can send plain text
-    without asking (CORS).
+    """Refuse a body that is not declared as JSON.
+
+    A page of a foreign origin can send plain text without a preflight (CORS).
     """
     if (content_type or "").partition(";")[0].strip().lower() != "application/json":
         raise ProblemError(Code.UNSUPPORTED_MEDIA_TYPE)
 
 
 def parse(route: SendRoute, room: str, user: User, body: bytes, *, header_id: str | None, new_id: str) -> Draft:
-    """Return what a request says, or refuse its form.
+    """Return the draft of a request, or refuse its form.
 
-    `new_id` is taken where the sender gave none.
+    `header_id`: the `Idempotency-Key`. `new_id`: the id where the sender gave none.
     """
     parsed = route.read(body)
     return Draft(room, choose_id(parsed.id, header_id, new_id), user, parsed.items, parsed.package)
 
 
 def to_record(draft: Draft, now_ms: int) -> bytes:
-    """Return the record for `uplink`."""
+    """Return the draft's record for `uplink`, or refuse one that is too large."""
     user = draft.user
     record = Uplink(
         VERSION,
@@ -190,7 +187,7 @@ def to_record(draft: Draft, now_ms: int) -> bytes:
 
 
 def _record_item(item: DraftItem) -> Item:
-    """Return an item as we write it: known fields only, the last of doubled ones, in one line."""
+    """Return an item as it is written: known fields only, the last of doubled ones, on one line."""
     data = _encode(item.data)
     if len(data) > MAX_CUSTOM_BYTES and isinstance(item.data, Custom):
         raise ProblemError(Code.TOO_LARGE, f"{len(data)} bytes, at most {MAX_CUSTOM_BYTES}")
@@ -198,7 +195,7 @@ def _record_item(item: DraftItem) -> Item:
 
 
 def choose_id(body_id: str, header_id: str | None, new_id: str) -> str:
-    """Return the id that a request has by its body or header; both must agree."""
+    """Return the id of a request by its body or header, which must agree; `new_id`: by neither."""
     if header_id is None:
         return body_id or new_id
     if not INTERACTION_ID.match(header_id):
@@ -209,7 +206,7 @@ def choose_id(body_id: str, header_id: str | None, new_id: str) -> str:
 
 
 def decode(decoder: msgspec.json.Decoder[T], body: bytes, levels: int = MAX_DEPTH) -> T:
-    """Return what a body says that nests at most so many levels, or refuse it."""
+    """Return the content of a body, or refuse one that nests deeper than `levels`."""
     if nests_deeper(body, levels):
         raise ProblemError(Code.SCHEMA, _TOO_DEEP)
     return _decode(decoder, body)
@@ -224,12 +221,9 @@ def _decode(decoder: msgspec.json.Decoder[T], body: bytes | msgspec.Raw) -> T:
         raise ProblemError(Code.BAD_JSON, str(error)) from None
 
 
-# ---- many at once, from services
+# ---- bulk requests of services
 class BulkItem(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One interaction of a user, published by a service: where, by whom, what.
-
-    `data` is the kind's own body.
-    """
+    """One interaction of a user, published by a service. `data`: the body of its kind."""
 
     room: str
     user: UserId
@@ -255,7 +249,7 @@ _USERS: Final = frozenset(Role) - {Role.SERVICE, Role.OPERATOR}
 
 
 def read_bulk(body: bytes) -> list[msgspec.Raw]:
-    """Return the items of a bulk request, each still to be read."""
+    """Return the items of a bulk request, undecoded."""
     items = decode(_bulk_decoder, body, MAX_BULK_DEPTH).items
     if not 1 <= len(items) <= MAX_BULK_ITEMS:
         raise ProblemError(Code.SCHEMA, f"1 to {MAX_BULK_ITEMS} items - at `$.items`")
@@ -263,15 +257,17 @@ def read_bulk(body: bytes) -> list[msgspec.Raw]:
 
 
 def parse_bulk_item(raw: msgspec.Raw, service: User, new_id: str) -> Draft:
-    """Return what one item of a bulk request says, or refuse it. The service answers for who the
-    user is, so its own permissions count: they are checked before `data` is read.
+    """Return the draft of one item of a bulk request, or refuse it.
+
+    The service vouches for the user, so its own permissions apply. They are checked before `data`
+    is decoded.
     """
     item = decode(_bulk_item_decoder, bytes(raw), MAX_DEPTH + 1)
     interaction = BY_KIND.get(item.kind)
     if interaction is None or Role.SERVICE not in interaction.roles:
         raise ProblemError(Code.FORBIDDEN, f"a service may not send a {item.kind.value}")
     if item.role not in _USERS or not 0 <= item.level <= _MAX_LEVEL:
-        raise ProblemError(Code.SCHEMA, "role is that of a user, level 0 to 255")
+        raise ProblemError(Code.SCHEMA, "role must be a user's, level 0 to 255")
     check_room(item.room, service)
     user = User(item.user, item.role, item.level, item.name)
     return Draft(item.room, item.id or new_id, user, (DraftItem(interaction, _decode(_body_decoders[item.kind], item.data)),))

@@ -1,18 +1,20 @@
-"""What a sender is told of what it sent: the bodies of answers, as JSON. Pure.
+"""The answers of the ingress, as JSON bodies. Pure.
 
-Owns the answers to interactions; what hosts are told is `moderation`'s and `moderation_api`'s,
-refusals are `liveroom.web`'s. Called by `app`.
+Refusals are `liveroom.web`'s. Called by `app`, `moderation` and `moderation_api`; the OpenAPI
+document is made from these classes and their docstrings.
 """
 
 from typing import Final
 
 import msgspec
 
+from ingress.words import WordAction
+
 
 class Accepted(msgspec.Struct, frozen=True, omit_defaults=True):
-    """It is written: every viewer of the room will get it.
+    """The interaction is written: every viewer of the room will get it.
 
-    `text`: as it was let through, where words were masked or changed.
+    `text`: the text as written, where words were masked or a review changed it.
     """
 
     id: str
@@ -23,8 +25,9 @@ class Accepted(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class BulkResult(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What became of one item: `id` where it was accepted, else the problem's `code`, and when to
-    try again.
+    """The outcome of one item: `id` where it was accepted, otherwise the problem's `code`.
+
+    `retry_after_s`: when the same item may succeed.
     """
 
     id: str = ""
@@ -34,10 +37,57 @@ class BulkResult(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class BulkAnswer(msgspec.Struct, frozen=True):
-    """What became of many interactions, in the order of the request."""
+    """The outcomes of many interactions, in the order of the request."""
 
     accepted: int
     items: list[BulkResult]
+
+
+class CommandResult(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A command that was carried out. `until_ms`: of mutes and bans; -1: without an end."""
+
+    id: str
+    act: str
+    at_ms: int
+    room: str = ""
+    user: str = ""
+    until_ms: int = 0
+
+
+class AnnouncementResult(CommandResult, frozen=True, omit_defaults=True):
+    """An announcement that is on its way to `rooms` rooms.
+
+    A request with the same id reaches those rooms that the first one did not reach.
+    """
+
+    rooms: int = 0
+
+
+class ActiveSanction(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A mute or ban in force. `until_ms` -1: without an end."""
+
+    user: str
+    until_ms: int
+    at_ms: int
+    by: str
+    why: str = ""
+
+
+class SanctionList(msgspec.Struct, frozen=True):
+    """Mutes or bans in force, by user.
+
+    `after`: pass it on to get the next ones; empty at the end of the list.
+    """
+
+    room: str
+    users: list[ActiveSanction]
+    after: str = ""
+
+
+class WordList(msgspec.Struct, frozen=True):
+    """Words, and what happens to texts that contain them."""
+
+    words: dict[str, WordAction]
 
 
 _encoder: Final = msgspec.json.Encoder()

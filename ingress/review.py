@@ -1,8 +1,8 @@
-"""The review hook: an HTTP service of somebody else that looks at every danmaku before it goes on.
+"""The review hook: an external HTTP service that allows, changes or refuses every danmaku.
 
-Owns its time limit and what is done when it does not answer: after some failures in a row it is not
-asked for a while (a circuit breaker), and the configured fallback decides. Refuses with `review`.
-Called by `admission` after the words.
+Owns the time limit, and what happens when the service does not answer: the configured fallback
+decides, and after `FAILURES` in a row no more questions go out for `OPEN_S` (a circuit breaker).
+Refuses with `review`. Called by `admission` after the words.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ log = structlog.get_logger()
 
 
 class ReviewDecision(Enum):
-    """What a review comes to."""
+    """The decision of a review."""
 
     ALLOW = "allow"
     REFUSE = "refuse"
@@ -34,7 +34,7 @@ class ReviewDecision(Enum):
 
 
 class ReviewQuestion(msgspec.Struct, frozen=True):
-    """What the hook is asked, as a POST of JSON."""
+    """The question to the hook, sent as a POST of JSON."""
 
     room: str
     id: str
@@ -45,9 +45,9 @@ class ReviewQuestion(msgspec.Struct, frozen=True):
 
 
 class ReviewAnswer(msgspec.Struct, frozen=True):
-    """What it answers with 200.
+    """The hook's answer, sent with status 200.
 
-    `text`: with `change`, 1 to 200 characters; `why`: told to the sender.
+    `text`: with `change`, 1 to 200 characters; `why`: the refusal's detail, which the sender sees.
     """
 
     action: ReviewDecision
@@ -56,9 +56,9 @@ class ReviewAnswer(msgspec.Struct, frozen=True):
 
 
 class CircuitBreaker:
-    """Closed: ask.
+    """Stops questions to a hook that fails. Pure.
 
-    After `FAILURES` in a row open: do not ask for `OPEN_S`, then ask once and see. Pure.
+    After `FAILURES` in a row it is open for `OPEN_S`, then lets one question pass as a probe.
     """
 
     def __init__(self) -> None:
@@ -66,20 +66,20 @@ class CircuitBreaker:
         self._ask_at_s = 0.0
 
     def may_ask(self, now_s: float) -> bool:
-        """Whether to ask now."""
+        """Return whether a question may go out now."""
         if self._failures < FAILURES:
             return True
         if now_s < self._ask_at_s:
             return False
-        self._ask_at_s = now_s + OPEN_S  # this one finds out
+        self._ask_at_s = now_s + OPEN_S  # one probe at a time
         return True
 
     def answered(self) -> None:
-        """It works."""
+        """Close the breaker: the hook answered."""
         self._failures = 0
 
     def failed(self, now_s: float) -> bool:
-        """Count a failure; say whether it opened the breaker."""
+        """Count a failure; return whether it opened the breaker."""
         self._failures += 1
         self._ask_at_s = now_s + OPEN_S
         return self._failures == FAILURES
@@ -91,7 +91,7 @@ _MAX_TEXT: Final = 200
 
 
 class Reviewer:
-    """Asks the hook. Without a `review_url` everything is allowed."""
+    """Asks the hook. Without a `review_url` every text is allowed."""
 
     def __init__(self, settings: IngressSettings, metrics: Metrics) -> None:
         self._url = settings.review_url
@@ -104,21 +104,21 @@ class Reviewer:
 
     @property
     def is_on(self) -> bool:
-        """Whether there is a hook."""
+        """Whether a hook is configured."""
         return bool(self._url)
 
     async def close(self) -> None:
-        """Hang up."""
+        """Close the connections to the hook."""
         if self._http is not None:
             await self._http.close()
 
     async def review(self, question: ReviewQuestion) -> str:
-        """Return the text as it may go on; raise a problem where it may not."""
+        """Return the text that the review allows, or raise its refusal."""
         answer = await self._ask(question)
         if answer is None:
             self._counts["fallback"].inc()
             if self._fallback is ReviewDecision.REFUSE:
-                raise ProblemError(Code.REVIEW, "the review does not answer", retry_after_s=OPEN_S)
+                raise ProblemError(Code.REVIEW, "the review service does not answer", retry_after_s=OPEN_S)
             return question.text
         self._counts[answer.action.value].inc()
         if answer.action is ReviewDecision.REFUSE:

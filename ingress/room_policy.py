@@ -1,7 +1,7 @@
-"""Whether a room, as it is, takes what a user sends now: dissolved, bans, mutes, modes. Pure.
+"""Whether a room takes an interaction now: dissolved rooms, bans, mutes, modes. Pure.
 
-Owns the order in which these forbid. Refuses with `ProblemError`. Called for every interaction; how
-fast a user may send is `rate_limits`' to say, also in slow mode.
+Owns the order of these checks. Refuses with `ProblemError`. Called for every interaction; how fast
+a user may send is up to `rate_limits` and `slow_mode`.
 """
 
 from ingress.permissions import FREE, Interaction, Restriction
@@ -20,7 +20,7 @@ class RoomPolicy:
         self._rules = rules
 
     def check(self, interaction: Interaction, room: str, user: User, now_ms: int) -> None:
-        """Refuse what the room's modes, a ban or a mute forbid."""
+        """Refuse what a mode, a ban or a mute forbids, and everything until the rules are read."""
         rules, stops, role = self._rules, interaction.stopped_by, user.role
         if not rules.are_read:
             raise ProblemError(Code.NOT_READY, "mutes and bans are not read yet", retry_after_s=1)
@@ -29,18 +29,11 @@ class RoomPolicy:
             raise ProblemError(Code.ROOM_DISSOLVED)
         if role not in UNTOUCHABLE:
             if (rule := rules.banned(room, user.id, now_ms)) is not None:
-                raise ProblemError(Code.BANNED, rule.why, _until_s(rule, now_ms), until_ms=rule.until_ms)
+                raise ProblemError(Code.BANNED, rule.why, _left_s(rule, now_ms), until_ms=rule.until_ms)
             if Restriction.MUTED in stops and (rule := rules.muted(room, user.id, now_ms)) is not None:
-                raise ProblemError(Code.MUTED, rule.why, _until_s(rule, now_ms), until_ms=rule.until_ms)
+                raise ProblemError(Code.MUTED, rule.why, _left_s(rule, now_ms), until_ms=rule.until_ms)
         if settings is not NO_MODES and role not in FREE and Restriction.ROOM_MUTED in stops:
             _check_modes(settings, stops, user)
-
-    def slow_s(self, room: str) -> float:
-        """Return how many seconds a user waits between two messages in this room; 0: it is not in
-        slow mode.
-        """
-        settings = self._rules.modes.get(room)
-        return settings.slow_s if settings is not None else 0
 
 
 def _check_modes(settings: RoomSettings, stops: frozenset[Restriction], user: User) -> None:
@@ -54,5 +47,6 @@ def _check_modes(settings: RoomSettings, stops: frozenset[Restriction], user: Us
         raise ProblemError(Code.NO_MEDIA)
 
 
-def _until_s(rule: Moderation, now_ms: int) -> float | None:
+def _left_s(rule: Moderation, now_ms: int) -> float | None:
+    """Return in how many seconds a mute or ban ends, or None for one without an end."""
     return (rule.until_ms - now_ms) / 1000 if rule.until_ms > 0 else None

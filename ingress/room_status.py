@@ -1,9 +1,8 @@
-"""A room as it is, for backends: asked of its owner, who puts the room's card into the broadcast
-log.
+"""The status of a room, for backends: its owner answers by a card in the broadcast log.
 
-Owns the asking: one question for all who ask for a room at once, and an answer is good for a
-second. Refuses (`not_ready`) when no owner answers in time. The rules (modes, mutes, bans) are this
-ingress's own: they are newer than any card.
+Owns these requests: concurrent ones for a room share one question, and an answer serves for
+`FRESH_S`. Refuses (`not_ready`) where no owner answers in time. Modes, mutes and bans come from
+this ingress's own rules, which are newer than any card. Called by `moderation_api`.
 """
 
 import asyncio
@@ -35,8 +34,9 @@ log = structlog.get_logger()
 
 
 class RoomReport(msgspec.Struct, frozen=True):
-    """A room: its newest numbers, totals, who watches it (null: not known), its modes, how many
-    mutes and bans hold.
+    """A room: its newest sequence numbers, totals, modes, and how many mutes and bans are in force.
+
+    A value that is not known is null.
     """
 
     room: str
@@ -53,7 +53,7 @@ class RoomReport(msgspec.Struct, frozen=True):
 
 
 class RoomStatusService:
-    """Answers what rooms are like."""
+    """Reports the status of rooms."""
 
     def __init__(self, settings: IngressSettings, writer: LogWriter, rules: Rules) -> None:
         self._settings = settings
@@ -63,7 +63,7 @@ class RoomStatusService:
         self._reads = asyncio.Semaphore(READS)
 
     async def report(self, room: str) -> RoomReport:
-        """Return the room as it is."""
+        """Return the room's status; the room need not exist."""
         card, rules, now_ms = await self._card(room), self._rules, clock.unix_ms()
         return RoomReport(
             room,
@@ -80,7 +80,7 @@ class RoomStatusService:
         )
 
     async def close(self) -> None:
-        """Ask no more."""
+        """Cancel the questions under way."""
         tasks = [task for _, task in self._cards.values()]
         for task in tasks:
             task.cancel()
@@ -92,21 +92,21 @@ class RoomStatusService:
             if task.done() and now_s - at_s > FRESH_S:
                 del self._cards[name]
         if room not in self._cards:
-            self._cards[room] = now_s, asyncio.create_task(self._ask(room))
-        _, asking = self._cards[room]
+            self._cards[room] = now_s, asyncio.create_task(self._read_card(room))
+        _, reading = self._cards[room]
         try:
-            return await asyncio.shield(asking)
+            return await asyncio.shield(reading)
         except (TimeoutError, KafkaError, LogReadError, UnsentError, OSError, BadFrameError) as error:
             log.warning("room_not_told", room=room, error=repr(error))
             raise ProblemError(Code.NOT_READY, "the room's owner does not answer", retry_after_s=1) from None
 
-    async def _ask(self, room: str) -> Card:
+    async def _read_card(self, room: str) -> Card:
         kafka = self._settings.kafka
         async with asyncio.timeout(TIMEOUT_S), self._reads, LogReader(kafka, partition_of(room, kafka.partitions)) as log_:
             _, offset = await log_.bounds()
             me, now_ms = f"ingress/{self._settings.instance}", clock.unix_ms()
-            asking = Presence(VERSION, room, me, now_ms, 0, 0, now_ms, card=True)
-            await self._writer.put(PRESENCE, room.encode(), encode_json(asking))
+            question = Presence(VERSION, room, me, now_ms, 0, 0, now_ms, card=True)
+            await self._writer.put(PRESENCE, room.encode(), encode_json(question))
             while True:
                 for place, value in await log_.read(offset, _TO_THE_END):
                     offset = place + 1

@@ -1,11 +1,10 @@
-"""Words that rooms do not take: finding them in spite of the usual tricks, and what to do then.
-Pure.
+"""Forbidden words: finds them in spite of the usual tricks, and refuses, masks or counts. Pure.
 
-Owns the library (word -> refuse, mask, count) and the normal form in which text and words are
-compared: NFKC, case, traditional to simplified Chinese, look-alike letters, marks, and everything
-between letters is taken away. A word of Latin letters is found as a whole word only ("ass" is not
-in "class"), with `*` before or behind it also inside longer ones. The search is Aho-Corasick
-(ahocorasick-rs). Called for every danmaku.
+Owns the libraries (word -> action) and the normal form in which texts and words are compared. That
+form is NFKC and case-folded, turns traditional Chinese into simplified and look-alike letters into
+Latin ones, and drops marks and everything between letters. A word of Latin letters matches a whole
+word only ("ass" is not in "class"); a `*` before or behind it lets it match inside longer words
+too. The search is Aho-Corasick (ahocorasick-rs). Called for every danmaku.
 """
 
 import re
@@ -50,7 +49,7 @@ _SKIPPED: Final = frozenset(
         "Zs",
     }
 )
-# Look-alikes: letters of other alphabets, and signs, that are read as Latin ones, after NFKC and
+# Look-alikes: letters of other alphabets, and signs, that look like Latin ones, after NFKC and
 # case folding.
 _ALIKE: Final = dict(
     zip(
@@ -62,9 +61,7 @@ _ALIKE: Final = dict(
 
 
 class WordAction(Enum):
-    """What is done with a text that has the word: refuse it, mask the word, or only count it
-    against the user.
-    """
+    """What happens to a text with the word: refused, the word masked, or only counted."""
 
     REFUSE = "refuse"
     MASK = "mask"
@@ -72,11 +69,11 @@ class WordAction(Enum):
 
 
 class LibraryError(ValueError):
-    """A line of a library that cannot be used; the message says which and why."""
+    """A word or a library's line that cannot be used; the message names the reason."""
 
 
 class WordVerdict(NamedTuple):
-    """What the words in a text come to. `text`: as it may go on. `words`: those found."""
+    """The verdict on a text with forbidden words. `text`: the text with those words masked."""
 
     action: WordAction
     text: str
@@ -84,7 +81,7 @@ class WordVerdict(NamedTuple):
 
 
 class _LibraryWord(NamedTuple):
-    """A word as it is searched: in its normal form, whether it must begin and end as a word."""
+    """A word, and whether a match must begin and end at the border of a word."""
 
     word: str
     action: WordAction
@@ -102,10 +99,7 @@ def _converter() -> OpenCC:
 
 
 class _Letters(dict[int, str]):
-    """What each character stands for in the normal form: often one letter, nothing, or several.
-
-    For `str.translate`.
-    """
+    """The normal form of each character, for `str.translate`: a letter, nothing, or several."""
 
     def __missing__(self, code: int) -> str:
         folded = unicodedata.normalize("NFKD", unicodedata.normalize("NFKC", chr(code)).casefold())
@@ -128,13 +122,14 @@ def normal(text: str) -> str:
 
 
 def _origins(text: str) -> list[int]:
-    """Return of each character of the normal form the place in the text it came from."""
+    """Return for each character of the normal form its index in the text."""
     return [place for place, char in enumerate(text) for _ in _LETTERS[ord(char)]]
 
 
 def read_library(text: str) -> dict[str, WordAction]:
-    """Return the words of a library file: a line each, `action word`; `#` begins a comment, empty
-    lines count for nothing.
+    """Return the words of a library file: one `action word` a line, comments after `#`.
+
+    Raises LibraryError with the number of the line that cannot be used.
     """
     words: dict[str, WordAction] = {}
     for number, line in enumerate(text.splitlines(), 1):
@@ -149,18 +144,18 @@ def read_library(text: str) -> dict[str, WordAction]:
 
 
 def check_word(word: str) -> str:
-    """Return a word that can be searched for, or raise LibraryError."""
+    """Return `word` where it can be searched for; otherwise raise LibraryError."""
     if not 1 <= len(word) <= MAX_WORD_CHARS:
         raise LibraryError(f"a word has 1 to {MAX_WORD_CHARS} characters")
     if not word.isprintable():
-        raise LibraryError(f"{word!r} has characters that nobody sees")
+        raise LibraryError(f"{word!r} has invisible characters")
     if not normal(word.strip(_INNER)):
         raise LibraryError(f"{word!r} has no letter")
     return word
 
 
 class WordLibrary:
-    """Words that can be searched for all at once."""
+    """Words that one search finds all at once."""
 
     def __init__(self, words: Mapping[str, WordAction]) -> None:
         self._entries: list[_LibraryWord] = []
@@ -178,15 +173,16 @@ class WordLibrary:
         return len(self._entries)
 
     def find(self, text: str) -> Sequence[tuple[int, int, int]]:
-        """Return the words found in a text in normal form: (word, begin, end).
+        """Return the matches in a text in normal form as (word's index, begin, end).
 
-        Whether they stand alone there is not looked at.
+        A match may lie inside another word: `confirm` decides.
         """
         return self._search.find_matches_as_indexes(text, overlapping=True) if self._search is not None else ()
 
     def confirm(self, found: tuple[int, int, int], text: str, origins: Sequence[int]) -> tuple[_LibraryWord, int, int] | None:
-        """Return a word that was found, and where it begins and ends in `text`; None where it is a
-        part of another word.
+        """Return the word of a match and its begin and end in `text`.
+
+        None: the match is a part of another word.
         """
         number, start, stop = found
         entry = self._entries[number]
@@ -206,9 +202,7 @@ _ACTIONS: Final = frozenset(action.value for action in WordAction)
 
 
 def usable(rules: Mapping[str, str]) -> dict[str, WordAction]:
-    """Return the words among rules that can be searched for: others than an ingress may write rules
-    too.
-    """
+    """Return the words that can be searched for; other programs may write rules that cannot."""
     words: dict[str, WordAction] = {}
     for word, action in rules.items():
         with suppress(LibraryError):
@@ -218,9 +212,7 @@ def usable(rules: Mapping[str, str]) -> dict[str, WordAction]:
 
 
 def _verdict(text: str, form: str, libraries: Iterable[WordLibrary]) -> WordVerdict | None:
-    """Say what the words in a text come to; None: all that were found in its normal form are parts
-    of other words.
-    """
+    """Return the verdict on a text; None: every match is a part of another word."""
     origins = _origins(text)
     found = [
         word
@@ -239,9 +231,9 @@ def _verdict(text: str, form: str, libraries: Iterable[WordLibrary]) -> WordVerd
 
 
 class WordLibraries:
-    """All libraries of an ingress: of the files, of operators for all rooms, of hosts for theirs.
+    """All libraries of an ingress: the files', the operators' for all rooms, the hosts' for theirs.
 
-    `rules`: words by room, and "*".
+    `rules`: words by room, with those for all rooms under `EVERYWHERE`.
     """
 
     def __init__(self, rules: Mapping[str, Mapping[str, str]]) -> None:
@@ -250,15 +242,15 @@ class WordLibraries:
         self._set: dict[str, WordLibrary] = {}
 
     def use_files(self, files: WordLibrary) -> None:
-        """Take what the files hold."""
+        """Use this library for all rooms from now on, in place of the previous files'."""
         self._files = (files,)
 
     def changed(self, room: str) -> None:
-        """Words of this room (or "*") have changed: make its library anew when it is needed."""
+        """Rebuild the library of this room (or of `EVERYWHERE`) at its next use."""
         self._set.pop(room, None)
 
     def judge(self, room: str, text: str) -> WordVerdict | None:
-        """Say what the words in a text come to in this room; None: it has none."""
+        """Return the verdict on a text in this room; None: it has no forbidden word."""
         libraries = self._files if not self._rules else self._of(room)
         form = text.translate(_LETTERS)
         for library in libraries:

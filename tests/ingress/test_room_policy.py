@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from ingress.permissions import FREE, INTERACTIONS, Interaction, Restriction
-from ingress.rate_limits import RateLimits
 from ingress.room_policy import RoomPolicy
+from ingress.slow_mode import SlowMode
 from liveroom.errors import Code, ProblemError
 from liveroom.kinds import UNTOUCHABLE, Kind, Role
 from liveroom.moderation import FOR_GOOD, Rules
@@ -61,7 +61,7 @@ class Room:
         self.rules = Rules()
         self.rules.are_read = True
         self.policy = RoomPolicy(self.rules)
-        self.limits = RateLimits({})
+        self.slow_mode = SlowMode(self.rules)
         if state in {Restriction.BANNED, Restriction.MUTED}:
             kind = RuleKind.BAN if state is Restriction.BANNED else RuleKind.MUTE
             self.rules.apply(Moderation(1, "r", NOW_MS, kind, "u", until_ms=FOR_GOOD))
@@ -72,7 +72,7 @@ class Room:
     def refusal(self, interaction: Interaction, user: User, room: str = "r") -> Code | None:
         try:
             self.policy.check(interaction, room, user, NOW_MS)
-            self.limits.take_turn(self.policy.slow_s(room), [interaction], room, user, 0)
+            self.slow_mode.take_turn([interaction], room, user, 0)
         except ProblemError as problem:
             return problem.code
         return None

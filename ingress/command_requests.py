@@ -1,0 +1,141 @@
+"""The bodies of commands of hosts and operators, and one such request with its sender. Pure.
+
+Owns reading and checking these bodies. Refuses with `ProblemError`. Called by `app`; the OpenAPI
+document is made from these classes and their docstrings.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Final
+
+import msgspec
+
+from ingress import requests
+from ingress.permissions import Command
+from ingress.words import LibraryError, WordAction, check_word
+from liveroom.bodies import Announcement
+from liveroom.errors import Code, ProblemError
+from liveroom.moderation import EVERYWHERE
+from liveroom.records.codec import ItemId, UserId
+from liveroom.records.snapshot import RoomChange
+from liveroom.tickets import User
+from liveroom.topics import USER_ID
+
+Why = Annotated[str, msgspec.Meta(max_length=200, description="the user sees it, and the audit log keeps it")]
+Seconds = Annotated[int, msgspec.Meta(ge=1, le=315_360_000, description="for how long; without it or null: without an end")]
+
+
+class SanctionRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Mute or ban this user."""
+
+    user: UserId
+    for_s: Seconds | None = None
+    why: Why = ""
+    id: ItemId = ""
+
+
+class KickRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Remove this user from the room."""
+
+    user: UserId
+    why: Why = ""
+    id: ItemId = ""
+
+
+class ClearRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Remove a message, or all messages that a user has sent so far. Exactly one of the two is set.
+
+    `message`: its id, with `#index` for one item of a package.
+    """
+
+    message: Annotated[str, msgspec.Meta(pattern=r"^([A-Za-z0-9_.:-]{1,64}(#[0-9]{1,2})?)?\Z")] = ""
+    user: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.:@-]{0,64}\Z")] = ""
+    why: Why = ""
+    id: ItemId = ""
+
+
+class ModesRequest(RoomChange, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Modes to change; modes that are left out stay as they are."""
+
+    why: Why = ""
+    id: ItemId = ""
+
+
+class WhyRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The reason for the command."""
+
+    why: Why = ""
+    id: ItemId = ""
+
+
+class WordRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What happens to texts that contain the word."""
+
+    action: WordAction
+    why: Why = ""
+    id: ItemId = ""
+
+
+class AnnounceRequest(Announcement, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A text above the chat of every room that has viewers now."""
+
+    why: Why = ""
+    id: ItemId = ""
+
+
+REQUESTS: Final[dict[Command, type[msgspec.Struct]]] = {
+    Command.MUTE: SanctionRequest,
+    Command.BAN: SanctionRequest,
+    Command.KICK: KickRequest,
+    Command.CLEAR: ClearRequest,
+    Command.MODES: ModesRequest,
+    Command.DISSOLVE: WhyRequest,
+    Command.REOPEN: WhyRequest,
+    Command.SET_ROOM_WORD: WordRequest,
+    Command.SET_WORD: WordRequest,
+    Command.ANNOUNCE: AnnounceRequest,
+}
+_DECODERS: Final[dict[Command, msgspec.json.Decoder[Any]]] = {
+    command: msgspec.json.Decoder(of) for command, of in REQUESTS.items()
+}
+
+
+class CommandRequest:
+    """One request for a command, from a user that may give it.
+
+    `path` and `query`: the parameters of its URL. `header_id`: its `Idempotency-Key`. `new_id`: its
+    id where neither the header nor the body has one.
+    """
+
+    def __init__(
+        self,
+        command: Command,
+        user: User,
+        *,
+        path: Mapping[str, str],
+        query: Mapping[str, str],
+        body: bytes,
+        header_id: str | None,
+        new_id: str,
+    ) -> None:
+        self.command = command
+        self.user = user
+        self.room = path.get("room", EVERYWHERE)
+        self.query = query
+        self.body: Any = requests.decode(_DECODERS[command], body or b"{}") if command in _DECODERS else None
+        self.id = requests.choose_id(getattr(self.body, "id", ""), header_id, new_id)
+        self.why: str = getattr(self.body, "why", "")
+        self._path = path
+
+    def target(self) -> str:
+        """Return the user in the path."""
+        user = self._path["user"]
+        if not USER_ID.match(user):
+            raise ProblemError(Code.NOT_FOUND, "not a user's id")
+        return user
+
+    def word(self) -> str:
+        """Return the word in the path."""
+        try:
+            return check_word(self._path["word"])
+        except LibraryError as error:
+            raise ProblemError(Code.SCHEMA, str(error)) from None
