@@ -1,4 +1,4 @@
-"""`python -m edge`."""
+"""`python -m edge`: builds the parts of a gateway, runs them, and ends them in order."""
 
 import asyncio
 import resource
@@ -11,14 +11,15 @@ from liveroom.extras import explained
 with explained("edge"):
     import structlog
 
-    from edge.drain import Drain
+    from edge.admission import Admission
+    from edge.drain import drain
     from edge.fanout import FanOut
     from edge.gateway import Gateway
     from edge.hub import Hub
     from edge.kafka import follow_broadcast
     from edge.keepalive import KeepAlive
     from edge.load_report import LoadReporter
-    from edge.orders import follow_orders
+    from edge.orders import Orders, follow_orders
     from edge.presence_report import report_presence
     from edge.pulls import Pulls
     from edge.upgrade import Upgrades
@@ -38,7 +39,7 @@ log = structlog.get_logger()
 
 
 def tls_context(settings: EdgeSettings) -> ssl.SSLContext | None:
-    """Return what the public port speaks TLS with, None without a certificate."""
+    """Return the TLS context of the public port; None where no certificate is set."""
     if settings.tls_cert_file is None:
         return None
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -47,8 +48,8 @@ def tls_context(settings: EdgeSettings) -> ssl.SSLContext | None:
 
 
 def allow_connections(wanted: int) -> None:
-    """Raise the limit of open files so that so many viewers fit, as far as the system lets us; say
-    where it does not.
+    """Raise the limit of open files so that `wanted` viewers fit; log a warning where the system
+    does not allow it.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = wanted + OTHER_FILES
@@ -61,19 +62,21 @@ def allow_connections(wanted: int) -> None:
 
 
 async def run(settings: EdgeSettings, runtime: Runtime) -> None:
-    """Serve until told to stop, then move the viewers away."""
+    """Serve until the process must stop, then drain."""
     allow_connections(settings.max_connections)
     rules = Rules()
     gateway = Gateway(settings, Hub(), rules, runtime.metrics, generation=clock.unix_ms())
-    upgrades = Upgrades(gateway, runtime)
-    keepalive, drain, fan_out = KeepAlive(gateway, upgrades), Drain(gateway, runtime.chance), FanOut(gateway, runtime)
-    upgrades.use(await read_first(settings.read_ticket_keys))
+    admission = Admission(gateway, runtime)
+    upgrades = Upgrades(gateway, admission, runtime)
+    keepalive, fan_out = KeepAlive(gateway, upgrades), FanOut(gateway, runtime)
+    orders = Orders(gateway, runtime.chance)
+    admission.use(await read_first(settings.read_ticket_keys))
     tls = await read_first(partial(tls_context, settings))
     wait = waiting(settings.kafka, runtime, KAFKA)
     await wait.until(partial(ensure_topics, settings.kafka, topics.ALL, TOPICS_S))
     producer = Producer(settings.kafka, runtime.metrics, [topics.GATEWAYS, topics.PRESENCE])
     queue = QueueReader(settings.kafka, runtime.metrics)
-    orders = TopicReader(settings.kafka, topics.CONTROL, runtime.metrics, from_beginning=True)
+    control = TopicReader(settings.kafka, topics.CONTROL, runtime.metrics, from_beginning=True)
     try:
         await wait.until(producer.start)
         await wait.until(queue.start)
@@ -86,9 +89,9 @@ async def run(settings: EdgeSettings, runtime: Runtime) -> None:
             reporter = LoadReporter(gateway, fan_out, runtime, port)
             working = [
                 tasks.create_task(follow_broadcast(queue, fan_out)),
-                tasks.create_task(follow_orders(orders, drain, runtime)),
-                tasks.create_task(follow_rules(settings.kafka, rules, runtime, gateway.on_rule)),
-                tasks.create_task(watch([settings.ticket_keys_file], settings.read_ticket_keys, upgrades.use)),
+                tasks.create_task(follow_orders(control, orders, runtime)),
+                tasks.create_task(follow_rules(settings.kafka, rules, runtime, gateway.eviction.on_rule)),
+                tasks.create_task(watch([settings.ticket_keys_file], settings.read_ticket_keys, admission.use)),
                 tasks.create_task(reporter.run(producer)),
                 tasks.create_task(report_presence(gateway, producer)),
                 tasks.create_task(keepalive.run(lambda: runner.server.connections if runner.server else ())),
@@ -96,10 +99,10 @@ async def run(settings: EdgeSettings, runtime: Runtime) -> None:
             log.info("listening", host=settings.host, port=port)
             runtime.ready("listening")
             await runtime.stopping.wait()
-            drain.stop()
+            orders.stop()
             gateway.draining = True
             await reporter.report(producer)
-            await drain.drain()
+            await drain(gateway)
             await pulls.close()
             for task in working:
                 task.cancel()

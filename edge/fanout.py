@@ -71,11 +71,11 @@ class FanOut:
         for room, error in delivered.failed:  # the others have their parts
             self._runtime.metrics.counter(metric_catalog.BAD_RECORDS, topics.BROADCAST.name, BadRecord.UNHANDLED.value).inc()
             log.error("room_part_failed", room=room.name, partition=partition, offset=offset, exc_info=error)
-        self._gateway.on_snapshots(delivered.with_snapshot)
+        self._gateway.joins.on_snapshots(delivered.with_snapshot)
         for room_hash, user in delivered.kicked:
-            self._gateway.kick(room_hash, user)
+            self._gateway.eviction.kick(room_hash, user)
         for room in delivered.dissolved:
-            for _ in self._gateway.dissolve(room):
+            for _ in self._gateway.eviction.dissolve(room):
                 await clock.sleep(0)
 
     def _measure(self, batch: Batch, delivered: Delivered, took_s: float) -> None:

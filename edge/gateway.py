@@ -1,66 +1,46 @@
-"""The members of a gateway: who is here, what they ask, which rooms they enter and leave, and who
-is put out.
+"""The members of a gateway, and what their frames ask.
 
-Owns the members, and who enters a room. Refuses a join with an error, and ends with a close code
-who breaks the protocol, is banned or kicked, or is in the way of all others. `edge.upgrade` brings
-members, `edge.keepalive` watches them, `edge.drain` moves them away; the hub knows the rooms.
+Owns the members, their limits by address, and the parts that serve them: rooms (`edge.hub`), joins,
+eviction, send queues, pull grants. Refuses a frame outside the protocol by closing with 4010.
+`edge.upgrade` adds members, `edge.keepalive` checks them as time passes, `edge.drain` and
+`edge.shed` move them away.
 """
 
 import asyncio
-from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
-import structlog
-
-from edge.hub import SLICE, Hub
+from edge.eviction import Eviction
+from edge.hub import Hub
+from edge.joins import Joins, refuse
 from edge.member import CLOSE_TIMEOUT_S, TURN_S, Member, SseConnection
-from edge.prepared_batch import PreparedBatch
 from edge.pull_grants import PullGrant, PullGrants
-from edge.room import Position, Room, Subscriber
 from edge.send_queue import SendQueues
 from edge.wheel import Wheel
-from liveroom import clock, metric_catalog, topics
+from liveroom import clock, metric_catalog
 from liveroom.closecodes import TABLE, Close
 from liveroom.errors import Code
-from liveroom.kinds import UNTOUCHABLE, Kind, Role
-from liveroom.moderation import Rules, holds
-from liveroom.records.codec import BadRecord
-from liveroom.records.control import Moderation, RuleKind
+from liveroom.moderation import Rules
 from liveroom.registry import Metrics
 from liveroom.settings import EdgeSettings
-from liveroom.topics import ROOM_ID, room_hash
-from liveroom.wire import (
-    MAX_ROOMS_PER_CONNECTION,
-    BadFrameError,
-    Beat,
-    Carded,
-    Error,
-    Heartbeat,
-    Join,
-    Leave,
-    Left,
-    Notice,
-    decode_client_frame,
-    encode_frame,
-)
+from liveroom.wire import BadFrameError, Beat, Heartbeat, Join, Leave, Left, decode_client_frame, encode_frame
 
 TICK_S: Final = 0.25
 WHEEL_SLOTS: Final = 64
-log = structlog.get_logger()
 
 
 class Gateway:
     """The members of one gateway. It hosts them (`edge.member.MemberHost`).
 
-    `wheel`: when each member is to be looked at. `snapshots_wanted`: rooms whose owners are to be
-    asked for a snapshot; who asks takes it out. `taken_in`, `joins`, `leaves`: how many so far.
-    `draining`: nobody more is taken.
+    `generation`: when it started, in milliseconds of Unix time; tickets and orders name it.
+    `wheel`: when each member is checked next. `taken_in`, `leaves`: members so far. `draining`: it
+    admits nobody more.
     """
 
     def __init__(self, settings: EdgeSettings, hub: Hub, rules: Rules, metrics: Metrics, generation: int) -> None:
         self.settings = settings
         self.hub = hub
-        self.rules = rules
+        self.joins = Joins(hub, rules, metrics)
+        self.eviction = Eviction(hub)
         self.generation = generation
         self.members: dict[Member, None] = {}
         self.sse_connections: dict[str, SseConnection] = {}
@@ -69,19 +49,14 @@ class Gateway:
         )
         self.wheel: Wheel[Member] = Wheel(TICK_S, WHEEL_SLOTS, clock.monotonic_s())
         self.grants = PullGrants()
-        self.snapshots_wanted: dict[str, None] = {}
         self.taken_in = 0
-        self.joins = 0
         self.leaves = 0
         self.draining = False
         self._by_address: dict[str, int] = {}
         self._addresses: dict[Member, str] = {}
         self._emptied = asyncio.Event()
-        self._joined = {outcome: metrics.counter(metric_catalog.JOINS, outcome) for outcome in ("joined", "refused")}
-        self._resumed = {outcome: metrics.counter(metric_catalog.RESUMES, outcome) for outcome in ("ring", "pull")}
         self._closes = {code: metrics.counter(metric_catalog.CLOSES, str(code)) for code in TABLE}
         self._other_closes = {name: metrics.counter(metric_catalog.CLOSES, name) for name in ("none", "other")}
-        self._bad = metrics.counter(metric_catalog.BAD_RECORDS, topics.BROADCAST.name, BadRecord.UNHANDLED.value)
 
     # ---- who is here
     def connections_from(self, address: str) -> int:
@@ -89,7 +64,7 @@ class Gateway:
         return self._by_address.get(address, 0)
 
     def take_in(self, member: Member, address: str) -> None:
-        """Take a new member."""
+        """Add a member that has taken over its connection."""
         self.members[member] = None
         self.taken_in += 1
         self.grants.grant(member.pull, PullGrant(member.user, member.role, member.ticket_rooms))
@@ -101,14 +76,14 @@ class Gateway:
         self.wheel.put(member, clock.monotonic_s() + min(TURN_S, self.settings.handshake_timeout_s))
 
     async def all_gone(self) -> None:
-        """Wait until nobody is here."""
+        """Return when there is no member."""
         if self.members:
             self._emptied.clear()
             await self._emptied.wait()
 
     # ---- what members report (edge.member.MemberHost)
     def received(self, member: Member, text: bytes) -> None:
-        """Take what a viewer said."""
+        """Do what a viewer's frame asks."""
         try:
             frame = decode_client_frame(text)
         except BadFrameError:
@@ -116,24 +91,26 @@ class Gateway:
             return
         match frame:
             case Join():
-                self._join(member, frame)
+                self.joins.join(member, frame)
             case Leave():
                 if self.hub.leave(member, frame.room, clock.monotonic_s()):
                     member.send(encode_frame(Left(frame.room)))
                 else:
-                    _refuse(member, Code.NOT_IN_ROOM, frame.room)
+                    refuse(member, Code.NOT_IN_ROOM, frame.room)
             case Heartbeat():
                 member.send(encode_frame(Beat(clock.unix_ms())))
 
     def ending(self, member: Member) -> None:
-        """Let a member that is ending take part in nothing; it has `CLOSE_TIMEOUT_S` to go by
-        itself.
+        """Take a member that is ending out of its rooms.
+
+        It has `CLOSE_TIMEOUT_S` to close its side; then the wheel aborts it.
         """
-        self.hub.drop(member, clock.monotonic_s())
-        self.wheel.put(member, clock.monotonic_s() + CLOSE_TIMEOUT_S)
+        now_s = clock.monotonic_s()
+        self.hub.drop(member, now_s)
+        self.wheel.put(member, now_s + CLOSE_TIMEOUT_S)
 
     def lost(self, member: Member) -> None:
-        """Forget a member."""
+        """Forget a member whose connection is gone."""
         now_s = clock.monotonic_s()
         self.hub.drop(member, now_s)
         if self.members.pop(member, "gone") == "gone":
@@ -153,120 +130,6 @@ class Gateway:
                 del self._by_address[address]
 
     def relieve(self) -> None:
-        """Close the slowest viewers, largest first, when too much waits for all together."""
+        """Close the viewers with the largest queues, because too much waits for all together."""
         for member in self.queues.in_the_way():
             member.close(Close.SLOW)
-
-    # ---- joins
-    def _refusal(self, member: Member, room: str) -> Code | None:
-        """Return why a member may not enter a room."""
-        if not ROOM_ID.match(room):
-            return Code.ROOM_INVALID
-        if member.ticket_rooms and room not in member.ticket_rooms:
-            return Code.FORBIDDEN
-        if len(member.rooms) >= MAX_ROOMS_PER_CONNECTION and room_hash(room) not in member.rooms:
-            return Code.TOO_MANY_ROOMS
-        if self.rules.settings(room).dissolved:
-            return Code.ROOM_DISSOLVED
-        return Code.BANNED if self.ban_of(member.user, member.role, room) is not None else None
-
-    def ban_of(self, user: str, role: Role, room: str) -> Moderation | None:
-        """Return the ban of a user from a room that holds."""
-        return self.rules.banned(room, user, clock.unix_ms()) if role not in UNTOUCHABLE else None
-
-    def _join(self, member: Member, frame: Join) -> None:
-        refusal = self._refusal(member, frame.room)
-        if refusal is not None:
-            self._joined["refused"].inc()
-            _refuse(member, refusal, frame.room)
-            return
-        now_s = clock.monotonic_s()
-        room = self.hub.add_pending(member, frame.room, now_s)
-        self.joins += 1
-        self._joined["joined"].inc()
-        if frame.epoch is not None and frame.seq is not None and frame.rseq is not None:
-            missed = room.missed(Position(frame.epoch, frame.seq, frame.rseq), member.form)
-            self._resumed["ring" if missed is not None else "pull"].inc()
-            if missed is not None:
-                self._enter(member, room, missed)
-                return
-        if member in room.members or room.has_fresh_snapshot(now_s):
-            self.let_in(member, room)
-        else:
-            self.want_snapshot(room, now_s)
-
-    def want_snapshot(self, room: Room, now_s: float) -> None:
-        """Have the owner of a room asked for its snapshot, unless that was done a moment ago."""
-        if room.wants_snapshot(now_s):
-            self.snapshots_wanted[room.name] = None
-
-    def let_in(self, member: Subscriber, room: Room) -> None:
-        """Let a member into a room, with the room's snapshot where that is fresh."""
-        self._enter(member, room, room.greeting(clock.monotonic_s(), member.form))
-
-    def _enter(self, member: Subscriber, room: Room, parts: Sequence[tuple[PreparedBatch, bool]]) -> None:
-        """Push the room's batches from now on, after what comes before them; tell a mute that
-        holds.
-        """
-        self.hub.enter(member, room)
-        for prepared, is_whole in parts:
-            if prepared.is_readable:
-                member.replay(prepared, is_whole=is_whole)
-            else:  # it ended the connection of whoever deflates; this one sees a hole, and pulls
-                self._bad.inc()
-                log.warning("room_part_left_out", room=room.name, offset=prepared.offset)
-        mute = self.rules.muted(room.name, member.user, clock.unix_ms())
-        if mute is not None and member.role not in UNTOUCHABLE:
-            member.send(_notice(Kind.MUTE, mute))
-
-    def on_snapshots(self, rooms: Iterable[Room]) -> None:
-        """Let in who waited for the snapshot of a room; give it to those who could not wait."""
-        for room in rooms:
-            card = room.read_snapshot()
-            if room.owed and card is not None:
-                late = encode_frame(Carded(room.name, card))
-                for owed in room.owed:
-                    owed.send(late)
-                room.owed.clear()
-            for member in list(room.waiting):
-                self.let_in(member, room)
-
-    # ---- putting out
-    def on_rule(self, rule: Moderation) -> None:
-        """Put out who is banned from now on."""
-        if rule.kind is not RuleKind.BAN or not holds(rule, clock.unix_ms()):
-            return
-        hash_ = room_hash(rule.room)
-        for member in self.hub.devices(room_hash(rule.name)):
-            if hash_ in member.rooms and member.role not in UNTOUCHABLE:
-                member.send(_notice(Kind.BAN, rule))
-                self._put_out(member, member.rooms[hash_], Code.BANNED, Close.BANNED)
-
-    def kick(self, room: int, user: int) -> None:
-        """Put out all devices of a user (hashes)."""
-        for member in self.hub.devices(user):
-            if room in member.rooms:
-                self._put_out(member, member.rooms[room], Code.KICKED, Close.KICKED)
-
-    def dissolve(self, room: Room) -> Iterator[None]:
-        """Put everybody out of a room; yields between slices."""
-        for number, member in enumerate([*room.members, *room.waiting], 1):
-            if room.hash in member.rooms:
-                self._put_out(member, room, Code.ROOM_DISSOLVED, Close.ROOM_DISSOLVED)
-            if number % SLICE == 0:
-                yield
-
-    def _put_out(self, member: Subscriber, room: Room, code: Code, close: Close) -> None:
-        """Take a member out of a room, and end its connection where it is in no other."""
-        self.hub.leave(member, room.name, clock.monotonic_s())
-        member.send(encode_frame(Error(code.value, room=room.name)))
-        if not member.rooms:
-            member.close(close)
-
-
-def _notice(kind: Kind, rule: Moderation) -> bytes:
-    return encode_frame(Notice(rule.room, kind, rule.id, rule.at_ms, rule.until_ms, rule.why))
-
-
-def _refuse(member: Member, code: Code, room: str) -> None:
-    member.send(encode_frame(Error(code.value, room=room[:64])))

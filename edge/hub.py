@@ -261,8 +261,3 @@ def _push(prepared: PreparedBatch, members: Iterable[Subscriber]) -> tuple[int, 
         elif size == NotSent.SKIPPED:
             skipped += 1
     return sent, sent_bytes, skipped
-
-
-def waiting_too_long(rooms: Iterable[Room], now_s: float, wait_s: float) -> list[tuple[Subscriber, Room]]:
-    """Return who waits for a room for longer than that."""
-    return [(member, room) for room in rooms for member, since_s in room.waiting.items() if now_s - since_s >= wait_s]

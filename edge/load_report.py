@@ -83,7 +83,7 @@ class LoadReporter:
         return _Totals(
             clock.monotonic_s(),
             cpu.user + cpu.system,
-            self._gateway.joins,
+            self._gateway.joins.accepted,
             self._gateway.leaves,
             self._frames._value.get(),  # noqa: SLF001 - the library has no other way to read a counter
             self._sent._value.get(),  # noqa: SLF001

@@ -333,7 +333,7 @@ class SseConnection(Member):
         """End who speaks on a stream that goes one way."""
         self.abort()
 
-    def spoke(self, text: bytes) -> None:
+    def take(self, text: bytes) -> None:
         """Take what the viewer said in a request."""
         if self.transport is None or self.close_code:
             return

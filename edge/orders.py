@@ -1,18 +1,63 @@
-"""What the pool orders of this gateway: `control`, read from its beginning.
+"""What the pool orders of this gateway: drain, shed, or resume.
 
-What they mean is `edge.drain`'s.
+Owns the order that holds now. Ignores orders to other gateways, and to this one before its restart:
+an order names the generation that it is for. Reads `control` from its beginning.
 """
 
-from edge.drain import Drain
+import asyncio
+
+import structlog
+
+from edge.drain import drain
+from edge.gateway import Gateway
+from edge.shed import Shedding
 from liveroom import topics
+from liveroom.chance import Chance
 from liveroom.consumers import records
 from liveroom.kafka import TopicReader
-from liveroom.records.control import Order
+from liveroom.records.control import Order, OrderKind
 from liveroom.service import Runtime
 
+log = structlog.get_logger()
 
-async def follow_orders(orders: TopicReader, drain: Drain, runtime: Runtime) -> None:
-    """Do what the pool asks of this gateway, for ever."""
-    async for found in records(orders, topics.CONTROL, Order, runtime):
+
+class Orders:
+    """The orders to one gateway."""
+
+    def __init__(self, gateway: Gateway, chance: Chance) -> None:
+        self._gateway = gateway
+        self._shedding = Shedding(gateway, chance)
+        self._moving: asyncio.Task[None] | None = None
+
+    def obey(self, order: Order) -> None:
+        """Carry out an order of the pool. A later order replaces an earlier one."""
+        gateway = self._gateway
+        if (order.gateway, order.generation) != (gateway.settings.instance, gateway.generation):
+            return
+        log.info("ordered", kind=order.kind.value, reason=order.reason, rate_per_s=order.rate_per_s)
+        self.stop()
+        if order.kind is not OrderKind.SHED:
+            self._shedding.forget()
+        match order.kind:
+            case OrderKind.DRAIN:
+                gateway.draining = True
+                self._moving = asyncio.create_task(drain(gateway))
+            case OrderKind.SHED:
+                gateway.draining = False
+                if order.rate_per_s > 0:
+                    self._moving = asyncio.create_task(self._shedding.shed(order.rate_per_s))
+            case OrderKind.RESUME:
+                gateway.draining = False
+
+    def stop(self) -> None:
+        """Ask no more viewers to move; those who were asked may still go."""
+        if self._moving is not None:
+            self._moving.cancel()
+            self._moving = None
+
+
+async def follow_orders(reader: TopicReader, orders: Orders, runtime: Runtime) -> None:
+    """Read the pool's orders and obey them, for ever."""
+    async for found in records(reader, topics.CONTROL, Order, runtime):
         for _, order in found:
-            drain.obey(order)
+            orders.obey(order)

@@ -44,6 +44,6 @@ async def report_presence(gateway: Gateway, producer: Producer) -> None:
         changed, hub.changed = hub.changed, {}
         pace.changed(changed)
         now_s = clock.monotonic_s()
-        wanted, gateway.snapshots_wanted = gateway.snapshots_wanted, {}
+        wanted, gateway.joins.snapshots_wanted = gateway.joins.snapshots_wanted, {}
         due = dict.fromkeys(pace.due(now_s)) | wanted
         await asyncio.gather(*(tell(room, now_s, with_snapshot=room in wanted) for room in due))

@@ -20,7 +20,7 @@ from edge.kafka import RoomRange, read_rooms
 from edge.pull_answer import Part, Question, Stretch, answer, read_question
 from edge.pull_grants import PullGrant
 from edge.room import Room
-from edge.upgrade import Upgrades
+from edge.upgrade import Upgrades, bearer
 from liveroom import clock, metric_catalog
 from liveroom.broadcast_log import LogReadError
 from liveroom.errors import Code, ProblemError
@@ -91,7 +91,7 @@ class Pulls:
             raise ProblemError(Code.ROOM_INVALID)
         if grant.ticket_rooms and name not in grant.ticket_rooms:
             raise ProblemError(Code.FORBIDDEN)
-        if (ban := self._gateway.ban_of(grant.user, grant.role, name)) is not None:
+        if (ban := self._gateway.joins.ban_of(grant.user, grant.role, name)) is not None:
             raise ProblemError(Code.BANNED, ban.why)
         partition = partition_of(name, self._settings.kafka.partitions)
         question = read_question(request.query, partition)
@@ -105,8 +105,7 @@ class Pulls:
         return answer(name, partition, question, stretch._replace(parts=[*stretch.parts, *live]), is_whole=True)
 
     def _who(self, request: web.Request) -> PullGrant:
-        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-        return self._gateway.grants.use(token.strip() if scheme.lower() == "bearer" else "", clock.monotonic_s())
+        return self._gateway.grants.use(bearer(request), clock.monotonic_s())
 
     # ---- where the answer comes from
     async def _stretch(self, room_: int, partition: int, question: Question) -> tuple[Stretch, Room | None]:

@@ -1,15 +1,14 @@
-"""How a viewer comes: `GET /v1/live` with its ticket, or `/v1/events` where a network lets no
-WebSocket through.
+"""Upgrade: how an HTTP connection becomes a member.
 
-Owns the gateway's public app, admission, and the hand-over: the connection is taken from aiohttp
-and becomes a member, without a task or a timer. Refuses with a problem before the upgrade (ticket,
-origin, full, draining), and ends connections that send no whole request in time. What becomes of
-members is `edge.gateway`'s.
+Owns the gateway's public app: `GET /v1/live` (WebSocket), and `/v1/events` (server-sent events) for
+networks that let no WebSocket through. It takes the connection from aiohttp and hands it to a
+`Member`, without a task or a timer. Ends connections that send no whole request in time.
+`edge.admission` decides who may connect; `edge.gateway` owns the members.
 """
 
 import asyncio
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from http import HTTPStatus
 from typing import Final
 
@@ -17,23 +16,21 @@ from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
 from edge import handshake
+from edge.admission import Admission
 from edge.gateway import Gateway
 from edge.member import Member, SseConnection
 from edge.prepared_batch import Form
-from liveroom import clock, metric_catalog, tickets
+from liveroom import clock, metric_catalog
 from liveroom.errors import Code, ProblemError
-from liveroom.limits import Bucket
-from liveroom.networks import Networks, caller, subscriber
 from liveroom.service import Runtime
 from liveroom.web import cors, origin_allowed, problems
 from liveroom.wire import MAX_CLIENT_FRAME_BYTES, VIEWER_SILENCE_S, Hello, encode_frame
 
-JOIN_BURST_S: Final = 2.0
 PULL_TOKEN_BYTES: Final = 12
 
 
 class HandedOver(web.StreamResponse):
-    """The answer aiohttp is given where the connection is no longer its own: it writes nothing."""
+    """The response that aiohttp gets for a connection that it no longer owns. It writes nothing."""
 
     async def prepare(self, request: web.BaseRequest) -> None:
         """Write nothing."""
@@ -43,53 +40,46 @@ class HandedOver(web.StreamResponse):
 
 
 class _Behind:
-    """Takes what a viewer sent right behind its upgrade, before the answer: aiohttp has read it
-    already.
+    """Takes, in place of aiohttp's parser, the bytes that a viewer sent right behind its request.
+
+    aiohttp has read them before the upgrade was answered.
     """
 
     def __init__(self) -> None:
         self.data = b""
 
     def feed_data(self, data: bytes) -> tuple[bool, bytes]:
-        """Keep it."""
+        """Keep the bytes."""
         self.data += data
         return False, b""
 
     def feed_eof(self) -> None:
-        """Nothing more comes this way."""
+        """Do nothing: the member sees the end itself."""
 
 
 class Upgrades:
-    """The public app of a gateway. `app`: pulls are added to it."""
+    """The public app of a gateway. `app`: `edge.pulls` adds its route to it."""
 
-    def __init__(self, gateway: Gateway, runtime: Runtime) -> None:
+    def __init__(self, gateway: Gateway, admission: Admission, runtime: Runtime) -> None:
         self._gateway = gateway
+        self._admission = admission
         self._settings = gateway.settings
-        self._stopping = runtime.stopping
         self._chance = runtime.chance
-        settings = gateway.settings
-        self._joins_left = Bucket(settings.max_joins_per_s, settings.max_joins_per_s * JOIN_BURST_S, clock.monotonic_s())
-        self._keys: Mapping[str, bytes] = {}
-        self._proxies = Networks((network, network) for network in settings.proxies)
         self._answering: set[RequestHandler] = set()
         self._connected_s: dict[RequestHandler, float] = {}
         self._refused = {code: runtime.metrics.counter(metric_catalog.UPGRADES_REFUSED, code.value) for code in Code}
         self.app = web.Application(
-            middlewares=[cors(settings.origins), problems(lambda code: self._refused[code].inc())],
+            middlewares=[cors(gateway.settings.origins), problems(lambda code: self._refused[code].inc())],
             client_max_size=MAX_CLIENT_FRAME_BYTES,
         )
         self.app.router.add_get("/v1/live", self._live, allow_head=False)
         self.app.router.add_get("/v1/events", self._events, allow_head=False)
-        self.app.router.add_post("/v1/events", self._said)
+        self.app.router.add_post("/v1/events", self._frame_of_events)
 
-    def use(self, keys: Mapping[str, bytes]) -> None:
-        """Take these keys of tickets from now on."""
-        self._keys = keys
-
-    # ---- connections that are still aiohttp's
+    # ---- connections that aiohttp still owns
     @contextlib.contextmanager
     def answering(self, request: web.Request) -> Iterator[None]:
-        """Let a request's connection be while it is answered, however long it has been there."""
+        """Exempt a request's connection from `end_late` while the block answers it."""
         self._answering.add(request.protocol)
         try:
             yield
@@ -97,8 +87,8 @@ class Upgrades:
             self._answering.discard(request.protocol)
 
     def end_late(self, connections: Iterable[RequestHandler]) -> None:
-        """Close what has been connected for long without having become a member, unless it is being
-        answered.
+        """Close those of `connections` that have been open for `handshake_timeout_s` without
+        becoming a member.
         """
         now_s = clock.monotonic_s()
         seen = {}
@@ -112,28 +102,27 @@ class Upgrades:
 
     # ---- requests
     async def _live(self, request: web.Request) -> web.StreamResponse:
-        """Take a viewer over WebSocket."""
-        self._check_open()
+        """Admit a viewer over WebSocket."""
+        self._admission.check_open()
         accepted = handshake.accept(request.headers)
-        address, user = self._admit(request)
+        address, user = self._admission.admit(request)
         form = Form.DEFLATED if accepted.deflates else Form.PLAIN
         member = Member(self._gateway, user, self._chance.token_urlsafe(PULL_TOKEN_BYTES), clock.monotonic_s(), form)
         return self._hand_over(request, member, address, accepted.answer)
 
     async def _events(self, request: web.Request) -> web.StreamResponse:
-        """Take a viewer whose network lets no WebSocket through: events over HTTP."""
-        self._check_open()
-        address, user = self._admit(request)
+        """Admit a viewer whose network lets no WebSocket through: events over HTTP."""
+        self._admission.check_open()
+        address, user = self._admission.admit(request)
         member = SseConnection(self._gateway, user, self._chance.token_urlsafe(PULL_TOKEN_BYTES), clock.monotonic_s())
         return self._hand_over(request, member, address, _event_stream(self._readable_by(request)))
 
-    async def _said(self, request: web.Request) -> web.StreamResponse:
-        """Take a frame of a viewer whose frames come as events."""
-        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    async def _frame_of_events(self, request: web.Request) -> web.StreamResponse:
+        """Take a frame from a viewer that receives its own frames as events."""
         connections = self._gateway.sse_connections
-        connection = connections.get(token.strip()) if scheme.lower() == "bearer" else None
+        connection = connections.get(bearer(request))
         if connection is None:
-            raise _not_listening()
+            raise _no_stream()
         with self.answering(request):
             try:
                 async with asyncio.timeout(self._settings.handshake_timeout_s):
@@ -141,8 +130,8 @@ class Upgrades:
             except TimeoutError:
                 raise ProblemError(Code.BODY_LATE) from None
             if connections.get(connection.pull) is not connection:  # it went meanwhile: nobody may enter a room for it
-                raise _not_listening()
-            connection.spoke(text)
+                raise _no_stream()
+            connection.take(text)
         return web.Response(status=HTTPStatus.NO_CONTENT)
 
     def _readable_by(self, request: web.Request) -> str | None:
@@ -150,32 +139,9 @@ class Upgrades:
         origin = request.headers.get("Origin")
         return origin if origin is not None and origin.isascii() and origin_allowed(origin, self._settings.origins) else None
 
-    # ---- admission
-    def _check_open(self) -> None:
-        if self._gateway.draining or self._stopping.is_set():
-            raise ProblemError(Code.DRAINING, retry_after_s=0.2)
-
-    def _admit(self, request: web.Request) -> tuple[str, tickets.User]:
-        """Return from where who comes, or raise the refusal. Cheap checks first."""
-        gateway, settings = self._gateway, self._settings
-        address = subscriber(caller(request.remote, request.headers.get("X-Forwarded-For"), self._proxies))
-        origin = request.headers.get("Origin")
-        if origin is not None and settings.origins and not origin_allowed(origin, settings.origins):
-            raise ProblemError(Code.ORIGIN, origin[:200])
-        if len(gateway.members) >= settings.max_connections:
-            raise ProblemError(Code.FULL, retry_after_s=1)
-        if settings.max_per_address and gateway.connections_from(address) >= settings.max_per_address:
-            raise ProblemError(Code.RATE_ADDRESS, "too many connections from this address", retry_after_s=10)
-        ticket = tickets.verify(request.query.get("ticket", ""), self._keys, tickets.ENTRY, clock.unix_ms())
-        if (settings.instance, gateway.generation) not in ticket.gateways:
-            raise ProblemError(Code.TICKET_INVALID, "the ticket is for other gateways, or for this one before it was restarted")
-        if wait_s := self._joins_left.take(clock.monotonic_s()):
-            raise ProblemError(Code.FULL, "too many come at once", retry_after_s=max(1.0, wait_s))
-        return address, ticket.user
-
     # ---- hand-over
     def _hand_over(self, request: web.Request, member: Member, address: str, answer: bytes) -> web.StreamResponse:
-        """Make the request's connection the member's own, and greet."""
+        """Give the request's connection to the member, and greet."""
         transport, protocol = request.transport, request.protocol
         if transport is None or transport.is_closing():
             return HandedOver()  # gone already
@@ -199,15 +165,18 @@ class Upgrades:
         return HandedOver()
 
 
-def _not_listening() -> ProblemError:
-    return ProblemError(Code.TOKEN_INVALID, "it takes the `pull` of a hello that came as an event, while that lasts")
+def bearer(request: web.Request) -> str:
+    """Return the bearer token of a request; empty where there is none."""
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else ""
+
+
+def _no_stream() -> ProblemError:
+    return ProblemError(Code.TOKEN_INVALID, "the token is the `pull` of a hello that came as an event, while that stream lasts")
 
 
 def _event_stream(origin: str | None) -> bytes:
-    """Return the head of an answer that goes on for ever.
-
-    `origin`: of the page that may read it.
-    """
+    """Return the head of an answer that never ends. `origin`: of the page that may read it."""
     allow = f"Access-Control-Allow-Origin: {origin}\r\nVary: Origin\r\n" if origin else ""
     return (
         "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-store\r\nX-Accel-Buffering: no\r\n"

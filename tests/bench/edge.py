@@ -28,6 +28,7 @@ from aiohttp import web
 from aiohttp.base_protocol import BaseProtocol
 from aiohttp.http_websocket import WebSocketWriter
 
+from edge.admission import Admission
 from edge.gateway import Gateway
 from edge.hub import SLICE, Delivered, Hub
 from edge.keepalive import KeepAlive
@@ -136,8 +137,9 @@ async def serving() -> AsyncIterator[Rig]:
     runtime = Runtime("edge")
     runtime.watch_gc()  # as in the service
     gateway = Gateway(settings, Hub(), Rules(), runtime.metrics, 1)
-    upgrades = Upgrades(gateway, runtime)
-    upgrades.use(settings.read_ticket_keys())
+    admission = Admission(gateway, runtime)
+    admission.use(settings.read_ticket_keys())
+    upgrades = Upgrades(gateway, admission, runtime)
     bare: list[web.WebSocketResponse] = []
 
     async def upgrade(request: web.Request) -> web.WebSocketResponse:

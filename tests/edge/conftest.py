@@ -12,6 +12,6 @@ async def edge(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
     """A gateway with the settings of the test's parameter; rooms have no cards, and nobody waits
     for one.
     """
-    monkeypatch.setattr("edge.keepalive.SNAPSHOT_WAIT_S", 0.0)
+    monkeypatch.setattr("edge.joins.SNAPSHOT_WAIT_S", 0.0)
     async with running(settings_of(**getattr(request, "param", {}))) as made:
         yield made

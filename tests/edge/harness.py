@@ -16,11 +16,12 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosedError
 from websockets.typing import Subprotocol
 
-from edge.drain import Drain
+from edge.admission import Admission
 from edge.fanout import drive
 from edge.gateway import Gateway
 from edge.hub import Hub
 from edge.keepalive import KeepAlive
+from edge.orders import Orders
 from edge.upgrade import Upgrades
 from liveroom.moderation import Rules
 from liveroom.records.broadcast import Anchor, Batch, NoticeEntry, RoomEntry, RoomFlags, decode_broadcast, encode_batch
@@ -41,7 +42,7 @@ class Edge:
 
     gateway: Gateway
     keepalive: KeepAlive
-    drain: Drain
+    orders: Orders
     port: int
 
     def ticket(self, user: str | User = "u1", *, key_id: str = "k2", **changes: Any) -> str:
@@ -82,7 +83,7 @@ class Edge:
         batch = decode_broadcast(encode_batch(1, b"o" * 16, Anchor(0, 0, -1), 0, 1, 1, [(entry, payload.data)]))
         assert isinstance(batch, Batch)
         delivered = await drive(self.gateway.hub.deliver(batch, 0, 1, time.monotonic()))
-        self.gateway.on_snapshots(delivered.with_snapshot)
+        self.gateway.joins.on_snapshots(delivered.with_snapshot)
 
 
 def settings_of(**changes: Any) -> EdgeSettings:
@@ -94,12 +95,13 @@ async def running(settings: EdgeSettings, *, tls: ssl.SSLContext | None = None) 
     """Serve while the block runs."""
     runtime = Runtime("edge")
     gateway = Gateway(settings, Hub(), Rules(), runtime.metrics, GENERATION)
-    upgrades = Upgrades(gateway, runtime)
-    upgrades.use(settings.read_ticket_keys())
+    admission = Admission(gateway, runtime)
+    admission.use(settings.read_ticket_keys())
+    upgrades = Upgrades(gateway, admission, runtime)
     keepalive = KeepAlive(gateway, upgrades)
     async with serve(upgrades.app, "127.0.0.1", 0, shutdown_timeout_s=0.2, tls=tls) as (runner, port):
         keeper = asyncio.create_task(keepalive.run(lambda: runner.server.connections if runner.server else ()))
-        yield Edge(gateway, keepalive, Drain(gateway, runtime.chance), port)
+        yield Edge(gateway, keepalive, Orders(gateway, runtime.chance), port)
         keeper.cancel()
         for member in list(gateway.members):
             member.abort()

@@ -9,10 +9,11 @@ from typing import Any
 
 from aiohttp import web
 
-from edge.drain import Drain
+from edge.admission import Admission
 from edge.gateway import Gateway
 from edge.hub import Hub
 from edge.keepalive import KeepAlive
+from edge.orders import Orders
 from edge.pulls import Pulls
 from edge.upgrade import Upgrades
 from liveroom.moderation import Rules
@@ -190,14 +191,15 @@ async def in_memory(settings: EdgeSettings) -> AsyncIterator[MemoryEdge]:
     """Run a gateway without a port while the block runs."""
     runtime = Runtime("edge")
     gateway = Gateway(settings, Hub(), Rules(), runtime.metrics, GENERATION)
-    upgrades = Upgrades(gateway, runtime)
-    upgrades.use(settings.read_ticket_keys())
+    admission = Admission(gateway, runtime)
+    admission.use(settings.read_ticket_keys())
+    upgrades = Upgrades(gateway, admission, runtime)
     pulls = Pulls(gateway, upgrades, runtime, lambda _: 0)
     keepalive = KeepAlive(gateway, upgrades)
     runner = web.AppRunner(upgrades.app, access_log=None)
     await runner.setup()
     keeper = asyncio.create_task(keepalive.run(lambda: runner.server.connections if runner.server else ()))
-    edge = MemoryEdge(gateway, keepalive, Drain(gateway, runtime.chance), 0, runner)
+    edge = MemoryEdge(gateway, keepalive, Orders(gateway, runtime.chance), 0, runner)
     try:
         yield edge
     finally:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import aiohttp
 import pytest
 
+from edge.drain import drain
 from liveroom.closecodes import Close
 from tests.edge.harness import Edge, line, told
 
@@ -177,7 +178,7 @@ async def test_a_gateway_that_drains_moves_it_too(edge: Edge) -> None:
     async with listening(edge) as stream:
         await stream.say('{"t":"join","room":"lobby"}')
         await stream.next()
-        draining = asyncio.create_task(edge.drain.drain())
+        draining = asyncio.create_task(drain(edge.gateway))
         move = await stream.next()
         assert move is not None
         assert move.frame["t"] == "move"

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from edge.drain import drain
 from edge.member import NO_FD
 from liveroom.chance import Chance
 from liveroom.closecodes import Close
@@ -16,7 +17,7 @@ BIG = "x" * 2000
 
 @pytest.fixture
 async def edge(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[MemoryEdge]:
-    monkeypatch.setattr("edge.keepalive.SNAPSHOT_WAIT_S", 0.0)
+    monkeypatch.setattr("edge.joins.SNAPSHOT_WAIT_S", 0.0)
     async with in_memory(settings_of(**getattr(request, "param", {}))) as made:
         yield made
 
@@ -56,7 +57,7 @@ async def test_a_viewer_in_memory_enters_pulls_resumes_is_closed_as_slow_and_dra
     await asyncio.sleep(0)
     assert (len(edge.gateway.members), edge.gateway.queues.size, len(edge.gateway.queues)) == (1, 0, 0)
 
-    await edge.drain.drain()
+    await drain(edge.gateway)
     assert [told["t"] for told in viewer.frames()] == ["move"]
     assert viewer.code == Close.SERVICE_RESTART
     assert not edge.gateway.members

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from edge import pulls
+from edge.admission import Admission
 from edge.gateway import Gateway
 from edge.hub import Hub
 from edge.kafka import RoomRange
@@ -28,7 +29,7 @@ async def test_a_read_that_breaks_off_fails_all_who_wait_and_the_next_pull_reads
     """A Kafka client may cancel a task of its own, and it looks as if we had been."""
     runtime = Runtime("edge")
     gateway = Gateway(EdgeSettings(instance="e", ticket_keys={"k": "a" * 32}), Hub(), Rules(), runtime.metrics, 1)
-    desk = Pulls(gateway, Upgrades(gateway, runtime), runtime, lambda _: 5)
+    desk = Pulls(gateway, Upgrades(gateway, Admission(gateway, runtime), runtime), runtime, lambda _: 5)
     goes_on = asyncio.Event()
 
     async def breaks_off(*_: Any) -> dict[int, Stretch]:

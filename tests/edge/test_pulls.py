@@ -13,6 +13,7 @@ import aiohttp
 import msgspec
 import pytest
 
+from edge.admission import Admission
 from edge.fanout import FanOut
 from edge.gateway import Gateway
 from edge.hub import Hub
@@ -115,7 +116,7 @@ async def desk(kafka: KafkaSettings, **changes: Any) -> AsyncIterator[Desk]:
     runtime = Runtime("edge")
     await ensure_topics(kafka, [BROADCAST])
     gateway = Gateway(settings, Hub(), Rules(), runtime.metrics, 1)
-    upgrades = Upgrades(gateway, runtime)
+    upgrades = Upgrades(gateway, Admission(gateway, runtime), runtime)
     queue = QueueReader(kafka, runtime.metrics)
     async with producing(kafka, runtime.metrics) as producer:
         await queue.start()

@@ -57,7 +57,7 @@ async def in_room(socket_: ClientConnection) -> None:
 
 
 def test_batches_come_and_the_end_is_told(run: Run, certificate: Certificate, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edge.keepalive.SNAPSHOT_WAIT_S", 0.0)
+    monkeypatch.setattr("edge.joins.SNAPSHOT_WAIT_S", 0.0)
 
     async def scenario() -> None:
         settings = settings_of(**certificate.settings)
@@ -75,7 +75,7 @@ def test_batches_come_and_the_end_is_told(run: Run, certificate: Certificate, mo
 
 
 def test_a_viewer_that_does_not_read_is_ended(run: Run, certificate: Certificate, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edge.keepalive.SNAPSHOT_WAIT_S", 0.0)
+    monkeypatch.setattr("edge.joins.SNAPSHOT_WAIT_S", 0.0)
 
     async def scenario() -> None:
         settings = settings_of(**certificate.settings, slow_unsent_bytes=32_768, max_unsent_bytes=131_072)

@@ -1,0 +1,33 @@
+"""Which orders of the pool a gateway obeys."""
+
+import pytest
+from websockets.exceptions import InvalidStatus
+
+from liveroom.records.control import Order, OrderKind
+from tests.edge.harness import GENERATION, Edge, told
+
+
+async def test_orders_to_this_start_of_this_gateway_are_obeyed_and_no_others(edge: Edge) -> None:
+    def order(kind: OrderKind, rate_per_s: float = 0, *, name: str = "e1", generation: int = GENERATION) -> None:
+        edge.orders.obey(Order(1, name, generation, kind, 0, "test", rate_per_s))
+
+    async with edge.connect() as first, edge.connect() as second:
+        hellos = [await told(first), await told(second)]
+        assert [hello["t"] for hello in hellos] == ["hello", "hello"]
+        order(OrderKind.DRAIN, name="e2")
+        order(OrderKind.DRAIN, generation=GENERATION - 1)
+        async with edge.connect() as third:
+            await told(third)
+        order(OrderKind.DRAIN)
+        with pytest.raises(InvalidStatus):
+            await edge.connect()
+        order(OrderKind.RESUME)
+        async with edge.connect() as third:
+            await told(third)
+        order(OrderKind.SHED, 50)
+        for socket in (first, second):
+            frame = await told(socket)
+            while frame["reason"] == "drain":
+                frame = await told(socket)
+            assert (frame["t"], frame["reason"]) == ("move", "shed")
+        edge.orders.stop()
