@@ -19,7 +19,8 @@ with explained("autoscaler"):
     from autoscaler.pool import Pool
     from liveroom import clock, service, topics
     from liveroom.files import watch
-    from liveroom.kafka import TOPICS_S, Producer, ensure_topics, waiting
+    from liveroom.kafka import TOPICS_S, Producer, ensure_topics, waiting, with_kafka
+    from liveroom.kafka_port import Kafka
     from liveroom.service import Runtime, read_first
     from liveroom.settings import AutoscalerSettings
     from liveroom.tokens import Verifier
@@ -51,13 +52,13 @@ def make_driver(settings: AutoscalerSettings, runtime: Runtime) -> "LocalDriver 
     return LocalDriver(settings.local_folder, settings.local_settings, settings.local_tether, share)
 
 
-async def run(settings: AutoscalerSettings, runtime: Runtime) -> None:
+async def run(settings: AutoscalerSettings, runtime: Runtime, kafka: Kafka) -> None:
     """Look once a second until told to stop. The gateways go on without it."""
     verifier = Verifier(await read_first(settings.read_token_keys), settings.token_leeway_s)
     policy = await read_first(partial(read_policy_file, settings))
-    wait = waiting(settings.kafka, runtime, KAFKA)
-    await wait.until(partial(ensure_topics, settings.kafka, topics.ALL, TOPICS_S))
-    producer = Producer(settings.kafka, runtime.metrics, [topics.CONTROL])
+    wait = waiting(kafka, runtime, KAFKA)
+    await wait.until(partial(ensure_topics, kafka, topics.ALL, TOPICS_S))
+    producer = Producer(kafka, runtime.metrics, [topics.CONTROL])
     await wait.until(producer.start)
     driver = make_driver(settings, runtime)
     send = partial(send_order, producer)
@@ -71,11 +72,12 @@ async def run(settings: AutoscalerSettings, runtime: Runtime) -> None:
             serve(App(settings, verifier, pool, send).web, settings.host, settings.port) as (_, port),
             asyncio.TaskGroup() as tasks,
         ):
-            work = advise if settings.driver == "advisory" else rule
             working = [
-                tasks.create_task(follow_reports(settings.kafka, pool, runtime)),
-                tasks.create_task(follow_orders(settings.kafka, pool, runtime)),
-                tasks.create_task(work(settings, runtime, pool)),
+                tasks.create_task(follow_reports(kafka, pool, runtime)),
+                tasks.create_task(follow_orders(kafka, pool, runtime)),
+                tasks.create_task(
+                    advise(settings, runtime, pool) if settings.driver == "advisory" else rule(settings, kafka, pool)
+                ),
                 tasks.create_task(driver.watch()),
                 tasks.create_task(watch([settings.policy_file], partial(read_policy_file, settings), use)),
                 tasks.create_task(watch([settings.token_keys_file], settings.read_token_keys, verifier.use)),
@@ -90,9 +92,8 @@ async def run(settings: AutoscalerSettings, runtime: Runtime) -> None:
         await producer.stop()
 
 
-async def rule(settings: AutoscalerSettings, runtime: Runtime, pool: Pool) -> None:
+async def rule(settings: AutoscalerSettings, kafka: Kafka, pool: Pool) -> None:
     """Decide and have it done while leading, for ever."""
-    del runtime
 
     def say(is_leading: bool) -> None:
         if is_leading != pool.is_leading:
@@ -100,7 +101,7 @@ async def rule(settings: AutoscalerSettings, runtime: Runtime, pool: Pool) -> No
         pool.is_leading = is_leading
 
     async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(lead(settings.kafka, say, DRY_GROUP if settings.dry_run else GROUP))
+        tasks.create_task(lead(kafka, say, DRY_GROUP if settings.dry_run else GROUP))
         while True:
             await pool.tick(clock.monotonic_s())
             await clock.sleep(settings.interval_s)
@@ -117,4 +118,4 @@ async def advise(settings: AutoscalerSettings, runtime: Runtime, pool: Pool) -> 
 
 
 if __name__ == "__main__":
-    service.main("autoscaler", AutoscalerSettings, run, KAFKA)
+    service.main("autoscaler", AutoscalerSettings, with_kafka(run), KAFKA)

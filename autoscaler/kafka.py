@@ -8,17 +8,15 @@ from collections.abc import Callable
 from typing import Final
 
 import structlog
-from aiokafka import AIOKafkaConsumer
-from aiokafka.errors import KafkaError
 
 from autoscaler.pool import Pool
 from liveroom import clock, topics
 from liveroom.consumers import records
-from liveroom.kafka import Producer, TopicReader, UnsentError, client_arguments, close_consumer, join_group, topic_name
+from liveroom.kafka import Producer, TopicReader, UnsentError, join_group
+from liveroom.kafka_port import Kafka, KafkaError
 from liveroom.records.codec import encode_json
 from liveroom.records.control import LoadReport, Order
 from liveroom.service import Runtime, StartError
-from liveroom.settings import KafkaSettings
 from liveroom.waiting import PassingError, in_words, passes
 
 GROUP: Final = "autoscaler"
@@ -29,34 +27,34 @@ ORDER_TIMEOUT_S: Final = 2.0
 log = structlog.get_logger()
 
 
-async def follow_reports(settings: KafkaSettings, pool: Pool, runtime: Runtime) -> None:
+async def follow_reports(kafka: Kafka, pool: Pool, runtime: Runtime) -> None:
     """Let the pool hear all load reports, for ever."""
-    reader = TopicReader(settings, topics.GATEWAYS, runtime.metrics)
+    reader = TopicReader(kafka, topics.GATEWAYS, runtime.metrics)
     async for found in records(reader, topics.GATEWAYS, LoadReport, runtime):
         now_s = clock.monotonic_s()
         for _, report in found:
             pool.hear(report, now_s)
 
 
-async def lead(settings: KafkaSettings, say: Callable[[bool], None], group: str = GROUP) -> None:
+async def lead(kafka: Kafka, say: Callable[[bool], None], group: str = GROUP) -> None:
     """Take part in the election, for ever; `say` whether we lead. Whoever loses the brokers does
     not lead.
 
     Raises StartError where waiting for the first part in it is of no use.
     """
+    settings = kafka.settings
     has_joined, told = False, ""
     while True:
-        consumer = AIOKafkaConsumer(
-            topic_name(settings, topics.GATEWAYS),
-            **client_arguments(settings),
+        consumer = kafka.consumer(
+            kafka.topic_name(topics.GATEWAYS),
             group_id=f"{settings.prefix}{group}",
-            enable_auto_commit=False,
+            auto_offset_reset="latest",
             session_timeout_ms=int(settings.session_timeout_s * 1000),
             heartbeat_interval_ms=int(settings.session_timeout_s * 1000 / 6),
             max_poll_interval_ms=60_000,
         )
         try:
-            await join_group(consumer, settings)
+            await join_group(consumer, kafka)
             has_joined, told = True, ""
             while True:
                 await consumer.getmany(timeout_ms=int(LOOK_S * 1000))  # the reports themselves are read elsewhere
@@ -69,13 +67,13 @@ async def lead(settings: KafkaSettings, say: Callable[[bool], None], group: str 
                 log.warning("no_election", error=why)
         finally:
             say(False)  # noqa: FBT003 - a callback
-            await close_consumer(consumer)
+            await consumer.stop()
         await clock.sleep(RETRY_S)
 
 
-async def follow_orders(settings: KafkaSettings, pool: Pool, runtime: Runtime) -> None:
+async def follow_orders(kafka: Kafka, pool: Pool, runtime: Runtime) -> None:
     """Let the pool hear what operators asked of it, earlier ones too, for ever."""
-    reader = TopicReader(settings, topics.CONTROL, runtime.metrics, from_beginning=True)
+    reader = TopicReader(kafka, topics.CONTROL, runtime.metrics, from_beginning=True)
     async for found in records(reader, topics.CONTROL, Order, runtime):
         for _, order in found:
             pool.obey(order)

@@ -9,26 +9,33 @@ from liveroom.extras import explained
 with explained("broadcaster"):
     from broadcaster.kafka import READY, Broadcaster
     from liveroom import service, topics
-    from liveroom.kafka import TOPICS_S, Producer, ensure_topics, waiting
+    from liveroom.kafka import TOPICS_S, Producer, ensure_topics, waiting, with_kafka
+    from liveroom.kafka_port import Kafka
     from liveroom.service import Runtime
     from liveroom.settings import BroadcasterSettings
 
 KAFKA: Final = "kafka"
 
 
-async def run(settings: BroadcasterSettings, runtime: Runtime) -> None:
+async def run(settings: BroadcasterSettings, runtime: Runtime, kafka: Kafka) -> None:
     """Serve until told to stop."""
-    wait = waiting(settings.kafka, runtime, KAFKA)
-    await wait.until(partial(ensure_topics, settings.kafka, topics.ALL, TOPICS_S))
-    producer = Producer(settings.kafka, runtime.metrics, [topics.BROADCAST, topics.DEAD_LETTER])
+    wait = waiting(kafka, runtime, KAFKA)
+    await wait.until(partial(ensure_topics, kafka, topics.ALL, TOPICS_S))
+    producer = Producer(kafka, runtime.metrics, [topics.BROADCAST, topics.DEAD_LETTER])
     await wait.until(producer.start)
     runtime.ready(KAFKA)
     try:
         async with asyncio.TaskGroup() as tasks:
-            await Broadcaster(settings, producer, runtime, tasks).run()
+            await Broadcaster(settings, kafka, producer, runtime, tasks).run()
     finally:
         await producer.stop()
 
 
 if __name__ == "__main__":
-    service.main("broadcaster", BroadcasterSettings, run, KAFKA, READY)
+    service.main(
+        "broadcaster",
+        BroadcasterSettings,
+        with_kafka(run),
+        KAFKA,
+        READY,
+    )

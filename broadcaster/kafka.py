@@ -11,14 +11,13 @@ from collections.abc import Iterable
 from typing import Final
 
 import structlog
-from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
-from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
 from broadcaster.ownership import Lost
 from broadcaster.partition import ASSIGNED, TAKEOVER_REASONS, Partition
 from liveroom import metric_catalog, topics
 from liveroom.broadcast_log import REQUEST_TIMEOUT_MS
-from liveroom.kafka import STALLED, Producer, TopicReader, client_arguments, close_consumer, join_group, topic_name, waiting
+from liveroom.kafka import STALLED, Producer, TopicReader, join_group, waiting
+from liveroom.kafka_port import Consumer, Kafka, KafkaError, OffsetOutOfRangeError, RebalanceListener, TopicPartition
 from liveroom.kinds import Outcome
 from liveroom.records.broadcast import Balance
 from liveroom.records.codec import NO_OFFSET, BadRecord, BadRecordError, JsonReader
@@ -40,13 +39,16 @@ log = structlog.get_logger()
 class Broadcaster:
     """The group membership: hands uplink records to the partitions it is given."""
 
-    def __init__(self, settings: BroadcasterSettings, producer: Producer, runtime: Runtime, tasks: asyncio.TaskGroup) -> None:
+    def __init__(
+        self, settings: BroadcasterSettings, kafka: Kafka, producer: Producer, runtime: Runtime, tasks: asyncio.TaskGroup
+    ) -> None:
         self._settings = settings
+        self._kafka = kafka
         self._producer = producer
         self._runtime = runtime
         self._tasks = tasks
-        self._uplink = topic_name(settings.kafka, topics.UPLINK)
-        self._broadcast = topic_name(settings.kafka, topics.BROADCAST)
+        self._uplink = kafka.topic_name(topics.UPLINK)
+        self._broadcast = kafka.topic_name(topics.BROADCAST)
         self._partitions: dict[int, Partition] = {}
         self._lives: dict[int, asyncio.Task[None]] = {}
         self._to_seek: dict[int, int | None] = {}
@@ -68,23 +70,19 @@ class Broadcaster:
         self._live = metrics.gauge(metric_catalog.ROOMS_LIVE)
         self._consumer = self._make_consumer()
         self._asker = self._make_asker()
-        self._wait = waiting(settings.kafka, runtime, READY)
+        self._wait = waiting(kafka, runtime, READY)
 
-    def _make_asker(self) -> AIOKafkaConsumer:
+    def _make_asker(self) -> Consumer:
         """Return a client that only asks for offsets: on the group's connection each question waits
         behind a long fetch.
         """
-        arguments = client_arguments(self._settings.kafka) | {"request_timeout_ms": REQUEST_TIMEOUT_MS}
-        return AIOKafkaConsumer(**arguments, group_id=None, enable_auto_commit=False)
+        return self._kafka.consumer(request_timeout_ms=REQUEST_TIMEOUT_MS)
 
-    def _make_consumer(self) -> AIOKafkaConsumer:
-        kafka = self._settings.kafka
-        timeout_ms = int(kafka.session_timeout_s * 1000)
-        return AIOKafkaConsumer(
-            **client_arguments(kafka),
-            group_id=f"{kafka.prefix}broadcaster",
+    def _make_consumer(self) -> Consumer:
+        timeout_ms = int(self._settings.kafka.session_timeout_s * 1000)
+        return self._kafka.consumer(
+            group_id=f"{self._settings.kafka.prefix}broadcaster",
             client_id=self._settings.instance,
-            enable_auto_commit=False,
             auto_offset_reset="none",  # the log says where; a place that is gone must be told, not jumped over
             session_timeout_ms=timeout_ms,
             heartbeat_interval_ms=timeout_ms // 4,
@@ -119,14 +117,14 @@ class Broadcaster:
         finally:
             for task in (*helpers, *self._lives.values()):
                 task.cancel()
-            await close_consumer(self._consumer)
-            await close_consumer(self._asker)
+            await self._consumer.stop()
+            await self._asker.stop()
 
     async def _start_asker(self) -> None:
         try:
             await self._asker.start()
         except BaseException:
-            await close_consumer(self._asker)
+            await self._asker.stop()
             self._asker = self._make_asker()
             raise
 
@@ -134,11 +132,11 @@ class Broadcaster:
         """Join the group. A client whose start failed is of no use any more."""
         try:
             self._consumer.subscribe([self._uplink], listener=Assignment(self))
-            await join_group(self._consumer, self._settings.kafka)
+            await join_group(self._consumer, self._kafka)
         except BaseException:
             if self._partitions:  # given to it before it failed
                 self._work_on(set())
-            await close_consumer(self._consumer)
+            await self._consumer.stop()
             self._consumer = self._make_consumer()
             raise
 
@@ -149,7 +147,7 @@ class Broadcaster:
         log.warning("uplink_reader_restarted", reason=reason)
         self._runtime.metrics.counter(metric_catalog.READER_RESTARTS, topics.UPLINK.name, reason).inc()
         self._work_on(set())
-        await close_consumer(self._consumer)
+        await self._consumer.stop()
         self._consumer = self._make_consumer()
         await self._wait.until(self._join)
 
@@ -198,10 +196,10 @@ class Broadcaster:
         pending = {TopicPartition(self._uplink, number): wanted for number, wanted in self._to_seek.items()}
         unknown = [tp for tp, wanted in pending.items() if wanted is None]
         try:
-            begins, ends, *committed = await asyncio.gather(
+            begins, ends, committed = await asyncio.gather(
                 self._asker.beginning_offsets(list(pending)),
                 self._asker.end_offsets(list(pending)),
-                *(self._consumer.committed(tp) for tp in unknown),
+                asyncio.gather(*(self._consumer.committed(tp) for tp in unknown)),
             )
         except KafkaError as error:
             log.warning("uplink_place_unknown", partitions=sorted(tp.partition for tp in pending), error=repr(error))
@@ -249,7 +247,9 @@ class Broadcaster:
                 if kept.is_ruling:
                     self._to_seek[number] = kept.wanted_next
                 continue
-            partition = Partition(number, self._settings, self._producer, self._runtime, self._on_ruling, self._on_lost)
+            partition = Partition(
+                number, self._settings, self._kafka, self._producer, self._runtime, self._on_ruling, self._on_lost
+            )
             self._partitions[number] = partition
             self._lives[number] = self._tasks.create_task(partition.run(ASSIGNED))
         self._owned.set(len(self._partitions))
@@ -368,7 +368,7 @@ class Broadcaster:
     async def _watch_presence(self) -> None:
         """Hear how many watch each room; a room that became local at a gateway gets its card."""
         records = JsonReader(Presence)
-        reader = TopicReader(self._settings.kafka, topics.PRESENCE, self._runtime.metrics)
+        reader = TopicReader(self._kafka, topics.PRESENCE, self._runtime.metrics)
         await reader.start_at_last(self._runtime)
         try:
             async for _, batch in reader.read():
@@ -390,7 +390,7 @@ class Broadcaster:
     async def _watch_gateways(self) -> None:
         """Hear that gateways live; counts of those that do not are dropped."""
         records = JsonReader(LoadReport)
-        reader = TopicReader(self._settings.kafka, topics.GATEWAYS, self._runtime.metrics)
+        reader = TopicReader(self._kafka, topics.GATEWAYS, self._runtime.metrics)
         await reader.start_at_last(self._runtime)
         try:
             async for _, batch in reader.read():
@@ -413,7 +413,7 @@ class Broadcaster:
         log.warning("bad_record", topic=topic, error=str(error))
 
 
-class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]
+class Assignment(RebalanceListener):
     """Tells the broadcaster what the group gives.
 
     What it takes needs no word: the next owner's claim deposes us.

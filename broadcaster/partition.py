@@ -16,8 +16,6 @@ from typing import Any, Final
 
 import msgspec
 import structlog
-from aiokafka import ConsumerRecord
-from aiokafka.errors import KafkaError
 
 from broadcaster.ownership import Append, Apply, Lease, Load, Lost, TakenOver, take_over
 from broadcaster.rooms import NOTHING, BadBodyError, Packed, Rooms, Unfit
@@ -25,7 +23,8 @@ from liveroom import metric_catalog, topics
 from liveroom.audience import Audience
 from liveroom.broadcast_log import LogReader, LogReadError
 from liveroom.fencing import Steps
-from liveroom.kafka import Producer, Unsent, UnsentError, topic_name
+from liveroom.kafka import Producer, Unsent, UnsentError
+from liveroom.kafka_port import Kafka, KafkaError, Record
 from liveroom.kinds import RecordType
 from liveroom.records.broadcast import (
     MAX_BROADCAST_BYTES,
@@ -99,6 +98,7 @@ class Partition:
         self,
         number: int,
         settings: BroadcasterSettings,
+        kafka: Kafka,
         producer: Producer,
         runtime: Runtime,
         on_ruling: Callable[[int, int | None], None],
@@ -111,11 +111,12 @@ class Partition:
         self.seen_end = NO_OFFSET
         self.rooms = Rooms()
         self._settings = settings
+        self._kafka = kafka
         self._producer = producer
         self._runtime = runtime
         self._on_ruling = on_ruling
         self._on_lost = on_lost
-        self._inbox: deque[ConsumerRecord] = deque()
+        self._inbox: deque[Record] = deque()
         self._inbox_bytes = 0
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
@@ -145,7 +146,7 @@ class Partition:
         return self.rooms.balance
 
     # ---- called by the group's loop
-    def hand_in(self, records: Sequence[ConsumerRecord]) -> bool:
+    def hand_in(self, records: Sequence[Record]) -> bool:
         """Take uplink records in order; say whether there is room for more."""
         if self.is_ruling:
             self._inbox.extend(records)
@@ -270,7 +271,7 @@ class Partition:
                 case _:
                     raise TypeError(f"take-over asks for {asked!r}")
 
-        async with LogReader(self._settings.kafka, self.number) as reader:
+        async with LogReader(self._kafka, self.number) as reader:
             start, end = await reader.bounds()
             # Where the log no longer says who ruled, an epoch from the clock is above all that were
             # counted up from 1.
@@ -403,7 +404,7 @@ class Partition:
 
     def _letter_of(self, unfit: Unfit) -> DeadLetter:
         """Return the dead letter of a record that no batch can hold."""
-        topic, record = topic_name(self._settings.kafka, topics.UPLINK), unfit.record
+        topic, record = self._kafka.topic_name(topics.UPLINK), unfit.record
         key, value, reason = record.room.encode(), encode_json(record), BadRecord.UNHANDLED.value
         return DeadLetter(1, topic, self.number, unfit.offset, reason, unfit.why[:MAX_DETAIL_CHARS], now_ms(), key, value)
 
@@ -439,7 +440,7 @@ class Partition:
             rooms.dead_letter()
         return letters
 
-    def _read(self, record: ConsumerRecord) -> Uplink:
+    def _read(self, record: Record) -> Uplink:
         if record.offset in self._unfit:
             raise BadRecordError(BadRecord.UNHANDLED, "the batch with it could not be made; the log has the reason")
         return decode_uplink(record.key, record.value)
@@ -527,7 +528,7 @@ class Partition:
             asked = next(steps)
         except StopIteration as done:
             return bool(done.value)
-        async with LogReader(self._settings.kafka, self.number) as reader:
+        async with LogReader(self._kafka, self.number) as reader:
             return await reader.drive(steps, asked=asked)
 
     def _ruling(self) -> Lease:
@@ -568,7 +569,7 @@ def _reason(error: Exception) -> str:
             return "kafka"
 
 
-def _letter(record: ConsumerRecord, reason: BadRecord, detail: str) -> DeadLetter:
+def _letter(record: Record, reason: BadRecord, detail: str) -> DeadLetter:
     return DeadLetter(
         1,
         record.topic,

@@ -21,7 +21,6 @@ from typing import Final, NamedTuple
 
 import aiohttp
 import psutil
-from aiokafka.errors import KafkaError
 from rich.console import Console
 
 from cli import topics as topics_command
@@ -31,6 +30,7 @@ from devstack.kafka_jars import KAFKA_VERSION, JarLock, cache_dir, read_lock
 from devstack.programs import ALL as PROGRAMS
 from devstack.programs import Program, find
 from devstack.running import Running, RuntimeFolderError, find_running
+from liveroom.kafka_port import AioKafka, KafkaError
 from liveroom.settings import (
     BroadcasterSettings,
     EdgeSettings,
@@ -247,7 +247,7 @@ async def check_kafka(settings: KafkaSettings) -> list[Finding]:
     """The cluster: reachable, and its topics as they must be."""
     try:
         async with asyncio.timeout(KAFKA_TIMEOUT_S):
-            cluster = await topics_command.look(settings)
+            cluster = await topics_command.look(AioKafka(settings))
     except (KafkaError, OSError, TimeoutError, ValueError) as error:
         why = str(error) or type(error).__name__
         todo = "is it started, and the address right (KAFKA_BOOTSTRAP, LIVEROOM_KAFKA__...)?"

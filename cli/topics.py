@@ -9,9 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaError
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -19,7 +16,7 @@ from rich.table import Table
 from cli.endpoints import TargetError, find_kafka
 from liveroom import clock, topics
 from liveroom.broadcast_log import Description, LogReadError, describe
-from liveroom.kafka import client_arguments, close_consumer, topic_name
+from liveroom.kafka_port import AioKafka, Consumer, Kafka, KafkaError, TopicPartition
 from liveroom.settings import KafkaSettings
 from liveroom.topics import Topic
 
@@ -52,39 +49,39 @@ class Survey:
     queue: Sequence[Description] = ()
 
 
-async def look(settings: KafkaSettings) -> Cluster:
+async def look(kafka: Kafka) -> Cluster:
     """Ask the cluster for its brokers and our topics."""
-    admin = AIOKafkaAdminClient(**client_arguments(settings))
+    admin = kafka.admin()
     try:
         await admin.start()
         cluster = await admin.describe_cluster()
-        ours = {topic_name(settings, topic) for topic in topics.ALL} & set(await admin.list_topics())
+        ours = {kafka.topic_name(topic) for topic in topics.ALL} & set(await admin.list_topics())
         described = await admin.describe_topics(sorted(ours)) if ours else []
     finally:
         await admin.close()
-    return Cluster(len(cluster["brokers"]), {entry["topic"]: len(entry["partitions"]) for entry in described})
+    return Cluster(len(cluster.brokers), {entry.name: len(entry.partitions) for entry in described})
 
 
-async def survey(settings: KafkaSettings) -> Survey:
+async def survey(kafka: Kafka) -> Survey:
     """Read how every partition of `broadcast` stands, then where every topic begins and ends: so no
     lag is below 0.
     """
-    cluster = await look(settings)
-    queue = await describe(settings, range(cluster.partitions.get(topic_name(settings, topics.BROADCAST), 0)))
-    consumer = AIOKafkaConsumer(**client_arguments(settings), group_id=None, enable_auto_commit=False, auto_offset_reset="none")
+    cluster = await look(kafka)
+    queue = await describe(kafka, range(cluster.partitions.get(kafka.topic_name(topics.BROADCAST), 0)))
+    consumer = kafka.consumer()
     try:
         await consumer.start()
         extents = {
-            topic.name: await _extents(consumer, topic_name(settings, topic), cluster.partitions[topic_name(settings, topic)])
+            topic.name: await _extents(consumer, kafka.topic_name(topic), cluster.partitions[kafka.topic_name(topic)])
             for topic in topics.ALL
-            if topic_name(settings, topic) in cluster.partitions
+            if kafka.topic_name(topic) in cluster.partitions
         }
     finally:
-        await close_consumer(consumer)
+        await consumer.stop()
     return Survey(extents, queue)
 
 
-async def _extents(consumer: AIOKafkaConsumer, name: str, count: int) -> list[Extent]:
+async def _extents(consumer: Consumer, name: str, count: int) -> list[Extent]:
     partitions = [TopicPartition(name, partition) for partition in range(count)]
     begins, ends = await consumer.beginning_offsets(partitions), await consumer.end_offsets(partitions)
     return [Extent(tp.partition, begins[tp], ends[tp]) for tp in partitions]
@@ -169,7 +166,7 @@ async def show_topics(kafka: str, prefix: str | None, partitions: int | None) ->
     if settings is None:
         raise TargetError("no Kafka: start `liveroom demo` or `liveroom up`, or give --kafka HOST:PORT (KAFKA_BOOTSTRAP)")
     try:
-        found = await survey(settings)
+        found = await survey(AioKafka(settings))
     except (KafkaError, OSError, TimeoutError, LogReadError) as error:
         raise TargetError(f"Kafka at {settings.bootstrap} does not answer: {error!r}") from None
     console = Console(highlight=False)

@@ -26,16 +26,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Final, Self
 
-from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaError
-
 from devstack.java import Java, find_java
 from devstack.kafka_jars import KAFKA_VERSION, distrust_jars, ensure_jars
 from liveroom import clock
 from liveroom.chance import Chance, SystemChance
 from liveroom.child_process import spawn_tethered, stop_process
 from liveroom.errors import ExplainedError
+from liveroom.kafka_port import AdminClient, AioKafka, KafkaError
 from liveroom.ports import HOST, free_ports
+from liveroom.settings import KafkaSettings
 
 READY_TIMEOUT_S: Final = 180.0  # beside busy processors; one that ends is told at once
 STOP_TIMEOUT_S: Final = 15.0
@@ -49,7 +48,7 @@ _PORT_TAKEN: Final = "Address already in use"
 _PORT_ATTEMPTS: Final = 3
 _TAIL_LINES: Final = 12
 _ERROR_LINES: Final = 4
-_REQUEST_TIMEOUT_MS: Final = 2000
+_REQUEST_TIMEOUT_S: Final = 2.0
 
 _LOG4J: Final = """\
 status = error
@@ -276,15 +275,15 @@ class LocalKafka:
         fault may come.
         """
         deadline = clock.monotonic_s() + timeout_s
-        client = AIOKafkaAdminClient(bootstrap_servers=self.bootstrap, request_timeout_ms=_REQUEST_TIMEOUT_MS)
+        client = _admin(self.bootstrap)
         await client.start()
         try:
             while True:
                 behind = [
-                    f"{topic['topic']}-{partition['partition']}"
+                    f"{topic.name}-{each.partition}"
                     for topic in await client.describe_topics()
-                    for partition in topic["partitions"]
-                    if len(partition["isr"]) < len(partition["replicas"])
+                    for each in topic.partitions
+                    if each.in_sync < each.replicas
                 ]
                 if not behind:
                     return
@@ -531,17 +530,19 @@ def server_settings(address: BrokerAddress, cluster: list[BrokerAddress]) -> dic
     }
 
 
-async def _known_brokers(address: BrokerAddress) -> set[int]:
+def _admin(bootstrap: str) -> AdminClient:
+    return AioKafka(KafkaSettings(bootstrap=bootstrap)).admin(request_timeout_s=_REQUEST_TIMEOUT_S)
+
+
+async def _known_brokers(address: BrokerAddress) -> frozenset[int]:
     """Ask a broker for the cluster; the empty set while it knows no controller."""
-    client = AIOKafkaAdminClient(bootstrap_servers=address.bootstrap, request_timeout_ms=_REQUEST_TIMEOUT_MS)
+    client = _admin(address.bootstrap)
     try:
         await client.start()
         cluster = await client.describe_cluster()
     finally:
         await client.close()
-    if cluster["controller_id"] is None or cluster["controller_id"] < 0:
-        return set()
-    return {broker["node_id"] for broker in cluster["brokers"]}
+    return frozenset() if cluster.controller is None else cluster.brokers
 
 
 async def _accepts(port: int) -> bool:

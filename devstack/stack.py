@@ -18,8 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaError
 from rich.console import Console
 
 from devstack.local_kafka import kafka_cluster
@@ -28,7 +26,7 @@ from devstack.processes import ServiceDiedError, System
 from devstack.running import Running, announced, start_of_this_process_s
 from liveroom import clock, topics
 from liveroom.chance import Chance
-from liveroom.kafka import client_arguments
+from liveroom.kafka_port import AioKafka, KafkaError
 from liveroom.ports import HOST
 from liveroom.settings import KafkaSettings
 from liveroom.web import serve
@@ -174,7 +172,7 @@ def _page_port(wanted: int) -> int:
 
 async def remove_topics(bootstrap: str, prefix: str) -> None:
     """Remove the topics of one prefix; where that fails, say that they stay."""
-    admin = AIOKafkaAdminClient(**client_arguments(KafkaSettings(bootstrap=bootstrap, prefix=prefix)))
+    admin = AioKafka(KafkaSettings(bootstrap=bootstrap, prefix=prefix)).admin()
     try:
         await admin.start()
         existing = set(await admin.list_topics())

@@ -27,7 +27,8 @@ with explained("edge"):
     from liveroom.broadcast_log import QueueReader
     from liveroom.consumers import RULES_READ, follow_rules
     from liveroom.files import watch
-    from liveroom.kafka import TOPICS_S, Producer, TopicReader, ensure_topics, waiting
+    from liveroom.kafka import TOPICS_S, Producer, TopicReader, ensure_topics, waiting, with_kafka
+    from liveroom.kafka_port import Kafka
     from liveroom.moderation import Rules
     from liveroom.service import Runtime, read_first
     from liveroom.settings import EdgeSettings
@@ -61,7 +62,7 @@ def allow_connections(wanted: int) -> None:
         log.warning("few_files", limit=given, needed=needed, viewers=given - OTHER_FILES)
 
 
-async def run(settings: EdgeSettings, runtime: Runtime) -> None:
+async def run(settings: EdgeSettings, runtime: Runtime, kafka: Kafka) -> None:
     """Serve until the process must stop, then drain."""
     allow_connections(settings.max_connections)
     rules = Rules()
@@ -72,16 +73,16 @@ async def run(settings: EdgeSettings, runtime: Runtime) -> None:
     orders = Orders(gateway, runtime.chance)
     admission.use(await read_first(settings.read_ticket_keys))
     tls = await read_first(partial(tls_context, settings))
-    wait = waiting(settings.kafka, runtime, KAFKA)
-    await wait.until(partial(ensure_topics, settings.kafka, topics.ALL, TOPICS_S))
-    producer = Producer(settings.kafka, runtime.metrics, [topics.GATEWAYS, topics.PRESENCE])
-    queue = QueueReader(settings.kafka, runtime.metrics)
-    control = TopicReader(settings.kafka, topics.CONTROL, runtime.metrics, from_beginning=True)
+    wait = waiting(kafka, runtime, KAFKA)
+    await wait.until(partial(ensure_topics, kafka, topics.ALL, TOPICS_S))
+    producer = Producer(kafka, runtime.metrics, [topics.GATEWAYS, topics.PRESENCE])
+    queue = QueueReader(kafka, runtime.metrics)
+    control = TopicReader(kafka, topics.CONTROL, runtime.metrics, from_beginning=True)
     try:
         await wait.until(producer.start)
         await wait.until(queue.start)
         runtime.ready(KAFKA)
-        pulls = Pulls(gateway, upgrades, runtime, queue.next_offset)
+        pulls = Pulls(kafka, gateway, upgrades, runtime, queue.next_offset)
         async with (
             serve(upgrades.app, settings.host, settings.port, tls=tls) as (runner, port),
             asyncio.TaskGroup() as tasks,
@@ -90,7 +91,7 @@ async def run(settings: EdgeSettings, runtime: Runtime) -> None:
             working = [
                 tasks.create_task(follow_broadcast(queue, fan_out)),
                 tasks.create_task(follow_orders(control, orders, runtime)),
-                tasks.create_task(follow_rules(settings.kafka, rules, runtime, gateway.eviction.on_rule)),
+                tasks.create_task(follow_rules(kafka, rules, runtime, gateway.eviction.on_rule)),
                 tasks.create_task(watch([settings.ticket_keys_file], settings.read_ticket_keys, admission.use)),
                 tasks.create_task(reporter.run(producer)),
                 tasks.create_task(report_presence(gateway, producer)),
@@ -112,4 +113,11 @@ async def run(settings: EdgeSettings, runtime: Runtime) -> None:
 
 
 if __name__ == "__main__":
-    service.main("edge", EdgeSettings, run, KAFKA, "listening", RULES_READ)
+    service.main(
+        "edge",
+        EdgeSettings,
+        with_kafka(run),
+        KAFKA,
+        "listening",
+        RULES_READ,
+    )

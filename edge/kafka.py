@@ -14,10 +14,10 @@ from edge.pull_answer import Part, Stretch
 from liveroom import clock
 from liveroom.broadcast_log import LogReader, QueueReader
 from liveroom.fencing import find_ruling, stamp_of, validate
+from liveroom.kafka_port import Kafka
 from liveroom.kinds import RecordType
 from liveroom.records.broadcast import Batch, RoomFlags, decode_broadcast
 from liveroom.records.codec import BadRecordError
-from liveroom.settings import EdgeSettings
 
 MAX_ROOM_BYTES: Final = 4 * 1024 * 1024  # of one room in one read
 
@@ -38,16 +38,16 @@ class RoomRange(NamedTuple):
     stop: int
 
 
-async def read_rooms(settings: EdgeSettings, partition: int, ranges: Sequence[RoomRange]) -> dict[int, Stretch]:
-    """Read what rooms have in one partition, once for all of them; no further back than
-    `pull_back_s`, found by time.
+async def read_rooms(kafka: Kafka, partition: int, ranges: Sequence[RoomRange], *, back_s: float) -> dict[int, Stretch]:
+    """Read what rooms have in one partition, once for all of them; no further back than `back_s`,
+    found by time.
     """
     found: dict[int, list[Part]] = {range_.room: [] for range_ in ranges}
     sizes = dict.fromkeys(found, 0)
     stops: dict[int, int] = {}
-    async with LogReader(settings.kafka, partition) as reader:
+    async with LogReader(kafka, partition) as reader:
         first, end = await reader.bounds()
-        floor = await reader.offset_since(clock.unix_ms() - int(settings.pull_back_s * 1000))
+        floor = await reader.offset_since(clock.unix_ms() - int(back_s * 1000))
         start = max(first, end if floor is None else floor, min(range_.start for range_ in ranges))
         stop = max(start, *(range_.stop for range_ in ranges))
         ruling = await reader.drive(find_ruling(first, start))

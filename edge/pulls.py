@@ -13,7 +13,6 @@ from typing import Final, NamedTuple
 
 import structlog
 from aiohttp import web
-from aiokafka.errors import KafkaError
 
 from edge.gateway import Gateway
 from edge.kafka import RoomRange, read_rooms
@@ -24,6 +23,7 @@ from edge.upgrade import Upgrades, bearer
 from liveroom import clock, metric_catalog
 from liveroom.broadcast_log import LogReadError
 from liveroom.errors import Code, ProblemError
+from liveroom.kafka_port import Kafka, KafkaError
 from liveroom.service import Runtime
 from liveroom.topics import ROOM_ID, partition_of, room_hash
 from liveroom.web import json_response
@@ -51,7 +51,10 @@ class Pulls:
     `next_offset(partition)`: the first record of a partition that the fan-out has not read.
     """
 
-    def __init__(self, gateway: Gateway, upgrades: Upgrades, runtime: Runtime, next_offset: Callable[[int], int]) -> None:
+    def __init__(
+        self, kafka: Kafka, gateway: Gateway, upgrades: Upgrades, runtime: Runtime, next_offset: Callable[[int], int]
+    ) -> None:
+        self._kafka = kafka
         self._gateway = gateway
         self._upgrades = upgrades
         self._settings = gateway.settings
@@ -148,7 +151,8 @@ class Pulls:
                 self._current[partition] = wants
                 try:
                     async with self._limit:
-                        stretches = await read_rooms(self._settings, partition, [want.range for want in wants])
+                        ranges = [want.range for want in wants]
+                        stretches = await read_rooms(self._kafka, partition, ranges, back_s=self._settings.pull_back_s)
                 except (KafkaError, LogReadError, TimeoutError, OSError) as error:
                     _fail(wants, repr(error))
                     continue

@@ -27,6 +27,8 @@ with explained("ingress"):
     from liveroom import service
     from liveroom.consumers import RULES_READ, follow_rules
     from liveroom.files import watch
+    from liveroom.kafka import with_kafka
+    from liveroom.kafka_port import Kafka
     from liveroom.moderation import Rules
     from liveroom.records.control import Moderation, RuleKind
     from liveroom.service import Runtime, read_first
@@ -65,7 +67,13 @@ class Parts(NamedTuple):
 
 
 def build(
-    settings: IngressSettings, runtime: Runtime, verifier: Verifier, rules: Rules, words: WordLibraries, writer: LogWriter
+    settings: IngressSettings,
+    runtime: Runtime,
+    kafka: Kafka,
+    verifier: Verifier,
+    rules: Rules,
+    words: WordLibraries,
+    writer: LogWriter,
 ) -> Parts:
     """Return an ingress that checks by these rules and words, and writes with `writer`.
 
@@ -87,8 +95,8 @@ def build(
         metrics,
         max_waiting=settings.max_waiting,
     )
-    announcements = AnnouncementService(settings, writer, runtime)
-    statuses = RoomStatusService(settings, writer, rules)
+    announcements = AnnouncementService(kafka, settings, writer, runtime)
+    statuses = RoomStatusService(kafka, settings, writer, rules)
     api = ModerationApi(moderation, limits, rules, statuses, announcements)
     return Parts(App(settings, verifier, admission, api, runtime), auto_moderation, announcements, statuses, reviewer)
 
@@ -102,17 +110,17 @@ async def _after(connected: asyncio.Event, work: Coroutine[Any, Any, None]) -> N
     await work
 
 
-async def run(settings: IngressSettings, runtime: Runtime) -> None:
+async def run(settings: IngressSettings, runtime: Runtime, kafka: Kafka) -> None:
     """Serve until `runtime.stopping` is set, then stop accepting, answer open requests, close.
 
     An open request takes at most the time-out of an acknowledgement. The port is open at once:
     while Kafka is away requests get 503 and `/readyz` reports the reason.
     """
     verifier = Verifier(await read_first(settings.read_token_keys), settings.token_leeway_s)
-    rules, writer = Rules(), KafkaLogWriter(settings, runtime)
+    rules, writer = Rules(), KafkaLogWriter(kafka, settings, runtime)
     words = WordLibraries(rules.words)
     words.use_files(await read_first(partial(read_word_files, settings)))
-    parts = build(settings, runtime, verifier, rules, words, writer)
+    parts = build(settings, runtime, kafka, verifier, rules, words, writer)
 
     def on_rule(rule: Moderation) -> None:
         if rule.kind is RuleKind.WORD:
@@ -121,7 +129,7 @@ async def run(settings: IngressSettings, runtime: Runtime) -> None:
     async with asyncio.TaskGroup() as tasks:
         working = [
             tasks.create_task(writer.watch()),
-            tasks.create_task(_after(writer.connected, follow_rules(settings.kafka, rules, runtime, on_rule))),
+            tasks.create_task(_after(writer.connected, follow_rules(kafka, rules, runtime, on_rule))),
             tasks.create_task(_after(writer.connected, parts.announcements.follow_presence())),
             tasks.create_task(_after(writer.connected, parts.announcements.follow_gateways())),
             tasks.create_task(watch([settings.token_keys_file], settings.read_token_keys, verifier.use)),
@@ -139,4 +147,10 @@ async def run(settings: IngressSettings, runtime: Runtime) -> None:
 
 
 if __name__ == "__main__":
-    service.main("ingress", IngressSettings, run, READY, RULES_READ)
+    service.main(
+        "ingress",
+        IngressSettings,
+        with_kafka(run),
+        READY,
+        RULES_READ,
+    )

@@ -22,6 +22,7 @@ from liveroom.bodies import Announcement
 from liveroom.consumers import records
 from liveroom.errors import Code, ProblemError
 from liveroom.kafka import TopicReader, UnsentError
+from liveroom.kafka_port import Kafka
 from liveroom.kinds import Kind
 from liveroom.records.control import LoadReport, Presence
 from liveroom.service import Runtime
@@ -37,7 +38,8 @@ log = structlog.get_logger()
 class AnnouncementService:
     """The rooms that have viewers, and the announcements to them."""
 
-    def __init__(self, settings: IngressSettings, writer: LogWriter, runtime: Runtime) -> None:
+    def __init__(self, kafka: Kafka, settings: IngressSettings, writer: LogWriter, runtime: Runtime) -> None:
+        self._kafka = kafka
         self._settings = settings
         self._writer = writer
         self._runtime = runtime
@@ -63,7 +65,7 @@ class AnnouncementService:
     async def follow_presence(self) -> None:
         """Keep the rooms up to date with the gateways' reports until cancelled."""
         metrics = self._runtime.metrics
-        reader = TopicReader(self._settings.kafka, topics.PRESENCE, metrics, from_beginning=True)
+        reader = TopicReader(self._kafka, topics.PRESENCE, metrics, from_beginning=True)
         async for found in records(reader, topics.PRESENCE, Presence, self._runtime):
             now_s = clock.monotonic_s()
             for _, presence in found:
@@ -74,7 +76,7 @@ class AnnouncementService:
     async def follow_gateways(self) -> None:
         """Keep track of the gateways that live until cancelled: a dead one has no viewers."""
         metrics = self._runtime.metrics
-        reader = TopicReader(self._settings.kafka, topics.GATEWAYS, metrics)
+        reader = TopicReader(self._kafka, topics.GATEWAYS, metrics)
         async for found in records(reader, topics.GATEWAYS, LoadReport, self._runtime):
             now_s = clock.monotonic_s()
             for _, report in found:

@@ -11,10 +11,10 @@ from functools import partial
 from typing import Final
 
 import structlog
-from aiokafka.errors import KafkaError
 
 from liveroom import clock
 from liveroom.kafka import TOPICS_S, Producer, Unsent, UnsentError, ensure_topics, knock, waiting
+from liveroom.kafka_port import Kafka, KafkaError
 from liveroom.service import Runtime, StartError
 from liveroom.settings import IngressSettings
 from liveroom.topics import ALL, AUDIT, MODERATION, UPLINK, Topic, partition_of
@@ -34,7 +34,8 @@ class KafkaLogWriter:
     topics exist too.
     """
 
-    def __init__(self, settings: IngressSettings, runtime: Runtime) -> None:
+    def __init__(self, kafka: Kafka, settings: IngressSettings, runtime: Runtime) -> None:
+        self._kafka = kafka
         self.waiting = 0
         self._settings = settings
         self._runtime = runtime
@@ -49,7 +50,7 @@ class KafkaLogWriter:
         """
         producer = self._connected()
         began_s = clock.monotonic_s()
-        partition = partition_of(key.decode(), topic.partitions or self._settings.kafka.partitions)
+        partition = partition_of(key.decode(), self._kafka.partitions(topic))
         self.waiting += 1
         try:
             await producer.send(topic, value, key=key, partition=partition, timeout_s=self._settings.ack_timeout_s)
@@ -111,9 +112,9 @@ class KafkaLogWriter:
             await producer.stop()
 
     async def _connect(self) -> None:
-        producer = Producer(self._settings.kafka, self._runtime.metrics, [UPLINK, MODERATION, AUDIT])
-        wait = waiting(self._settings.kafka, self._runtime, READY)
-        await wait.until(partial(ensure_topics, self._settings.kafka, ALL, TOPICS_S))
+        producer = Producer(self._kafka, self._runtime.metrics, [UPLINK, MODERATION, AUDIT])
+        wait = waiting(self._kafka, self._runtime, READY)
+        await wait.until(partial(ensure_topics, self._kafka, ALL, TOPICS_S))
         await wait.until(producer.start)
         self._producer = producer
         self.connected.set()
@@ -123,8 +124,8 @@ class KafkaLogWriter:
     async def _probe(self) -> None:
         try:
             async with asyncio.timeout(_PROBE_S):
-                await knock(self._settings.kafka)
-                await ensure_topics(self._settings.kafka, (UPLINK,), 0)
+                await knock(self._kafka)
+                await ensure_topics(self._kafka, (UPLINK,), 0)
         except (StartError, PassingError, KafkaError, OSError) as error:
             self._runtime.unready(READY, in_words(error))
         else:

@@ -10,20 +10,20 @@ from typing import Final
 
 import msgspec
 import structlog
-from aiokafka.errors import KafkaError
 
 from ingress.log import LogWriter
 from liveroom import clock
 from liveroom.broadcast_log import LogReader, LogReadError
 from liveroom.errors import Code, ProblemError
 from liveroom.kafka import UnsentError
+from liveroom.kafka_port import Kafka, KafkaError
 from liveroom.moderation import Rules
 from liveroom.records.broadcast import CARD_ENTRY, Batch, decode_broadcast
 from liveroom.records.codec import VERSION, BadRecordError, encode_json
 from liveroom.records.control import Presence, RuleKind
 from liveroom.records.snapshot import RoomSettings
 from liveroom.settings import IngressSettings
-from liveroom.topics import PRESENCE, partition_of, room_hash
+from liveroom.topics import BROADCAST, PRESENCE, partition_of, room_hash
 from liveroom.wire import BadFrameError, Card, decode_card
 
 TIMEOUT_S: Final = 2.5
@@ -55,7 +55,8 @@ class RoomReport(msgspec.Struct, frozen=True):
 class RoomStatusService:
     """Reports the status of rooms."""
 
-    def __init__(self, settings: IngressSettings, writer: LogWriter, rules: Rules) -> None:
+    def __init__(self, kafka: Kafka, settings: IngressSettings, writer: LogWriter, rules: Rules) -> None:
+        self._kafka = kafka
         self._settings = settings
         self._writer = writer
         self._rules = rules
@@ -101,8 +102,8 @@ class RoomStatusService:
             raise ProblemError(Code.NOT_READY, "the room's owner does not answer", retry_after_s=1) from None
 
     async def _read_card(self, room: str) -> Card:
-        kafka = self._settings.kafka
-        async with asyncio.timeout(TIMEOUT_S), self._reads, LogReader(kafka, partition_of(room, kafka.partitions)) as log_:
+        partition = partition_of(room, self._kafka.partitions(BROADCAST))
+        async with asyncio.timeout(TIMEOUT_S), self._reads, LogReader(self._kafka, partition) as log_:
             _, offset = await log_.bounds()
             me, now_ms = f"ingress/{self._settings.instance}", clock.unix_ms()
             question = Presence(VERSION, room, me, now_ms, 0, 0, now_ms, card=True)

@@ -7,22 +7,19 @@ command line (`describe`).
 """
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from typing import Any, Final, NamedTuple, Self, TypeVar
 
 import structlog
-from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
-from aiokafka.errors import KafkaError
 
-from liveroom import metric_catalog, topics
+from liveroom import clock, metric_catalog, topics
 from liveroom.fencing import NOBODY, Read, Ruling, Steps, find_ruling, judging_start, stamp_of, validate
-from liveroom.kafka import TopicReader, client_arguments, close_consumer, topic_name
+from liveroom.kafka import MAX_FETCH_BYTES, TopicReader
+from liveroom.kafka_port import Consumer, Kafka, KafkaError, Record, TopicPartition
 from liveroom.kinds import RecordType
 from liveroom.records.broadcast import Batch, Claim, SnapshotChunk, decode_anchor, decode_broadcast, decode_traces
 from liveroom.records.codec import NO_OFFSET, BadRecordError
 from liveroom.registry import Metrics
-from liveroom.settings import KafkaSettings
 from liveroom.waiting import PassingError
 
 READ_TIMEOUT_S: Final = 5.0
@@ -45,25 +42,20 @@ class LogReader:
     One connection, for as long as the block runs.
     """
 
-    def __init__(self, settings: KafkaSettings, partition: int) -> None:
-        self._settings = settings
-        self._tp = TopicPartition(topic_name(settings, topics.BROADCAST), partition)
-        self._inner: AIOKafkaConsumer | None = None
+    def __init__(self, kafka: Kafka, partition: int) -> None:
+        self._kafka = kafka
+        self._tp = TopicPartition(kafka.topic_name(topics.BROADCAST), partition)
+        self._inner: Consumer | None = None
         self._at = NO_OFFSET
 
     async def __aenter__(self) -> Self:
-        inner = AIOKafkaConsumer(
-            **client_arguments(self._settings) | {"request_timeout_ms": REQUEST_TIMEOUT_MS},
-            group_id=None,
-            enable_auto_commit=False,
-            auto_offset_reset="none",
-            fetch_max_wait_ms=100,
-            max_partition_fetch_bytes=4 * 1024 * 1024,
+        inner = self._kafka.consumer(
+            request_timeout_ms=REQUEST_TIMEOUT_MS, fetch_max_wait_ms=100, max_partition_fetch_bytes=MAX_FETCH_BYTES
         )
         try:
             await inner.start()
         except BaseException:
-            await close_consumer(inner)
+            await inner.stop()
             raise
         inner.assign([self._tp])
         self._inner = inner
@@ -71,9 +63,9 @@ class LogReader:
 
     async def __aexit__(self, *_: object) -> None:
         if self._inner is not None:
-            await close_consumer(self._inner)
+            await self._inner.stop()
 
-    def _client(self) -> AIOKafkaConsumer:
+    def _client(self) -> Consumer:
         if self._inner is None:
             raise RuntimeError("not opened")
         return self._inner
@@ -92,7 +84,7 @@ class LogReader:
         inner = self._client()
         async with asyncio.timeout(READ_TIMEOUT_S):
             found = (await inner.offsets_for_times({self._tp: max(0, at_ms)}))[self._tp]
-        return None if found is None else int(found.offset)
+        return None if found is None else found.offset
 
     async def read(self, start: int, stop: int) -> list[tuple[int, bytes]]:
         """Return records from `start` on and before `stop`, at least one."""
@@ -100,10 +92,10 @@ class LogReader:
         if self._at != start:
             inner.seek(self._tp, start)
             self._at = start
-        end = time.monotonic() + READ_TIMEOUT_S
-        while time.monotonic() < end:
+        end = clock.monotonic_s() + READ_TIMEOUT_S
+        while clock.monotonic_s() < end:
             fetched = await inner.getmany(self._tp, timeout_ms=500)
-            records: list[ConsumerRecord] = fetched.get(self._tp, [])
+            records = fetched.get(self._tp, [])
             if records:
                 self._at = records[-1].offset + 1
                 wanted = [(record.offset, record.value or b"") for record in records if record.offset < stop]
@@ -139,9 +131,9 @@ class QueueReader:
     What deposed owners wrote is passed over and counted.
     """
 
-    def __init__(self, settings: KafkaSettings, metrics: Metrics) -> None:
-        self._settings = settings
-        self._reader = TopicReader(settings, topics.BROADCAST, metrics)
+    def __init__(self, kafka: Kafka, metrics: Metrics) -> None:
+        self._kafka = kafka
+        self._reader = TopicReader(kafka, topics.BROADCAST, metrics)
         self._rulings: dict[int, Ruling] = {}
         self._next: dict[int, int] = {}
         self._is_open = False
@@ -170,7 +162,7 @@ class QueueReader:
                 raise error
 
     async def _find_ruling(self, partition: int, stop: int) -> None:
-        async with LogReader(self._settings, partition) as reader:
+        async with LogReader(self._kafka, partition) as reader:
             start, _ = await reader.bounds()
             self._rulings[partition] = await reader.drive(find_ruling(start, stop))
             self._next[partition] = stop
@@ -202,12 +194,12 @@ class QueueReader:
                 await self._find_ruling(partition, offset)
             except (KafkaError, LogReadError, OSError) as error:
                 log.warning("ruling_unknown", partition=partition, error=repr(error))
-                await asyncio.sleep(RETRY_S)
+                await clock.sleep(RETRY_S)
             else:
                 return
 
-    def _valid_batch(self, partition: int, record: ConsumerRecord) -> Batch | None:
-        value: bytes = record.value or b""
+    def _valid_batch(self, partition: int, record: Record) -> Batch | None:
+        value = record.value or b""
         self._read_bytes.inc(len(value))
         stamp = stamp_of(value)
         if stamp is not None:
@@ -260,14 +252,14 @@ class Description(NamedTuple):
     is_last_void: bool | None = None
 
 
-async def describe(settings: KafkaSettings, partitions: Iterable[int]) -> Sequence[Description]:
+async def describe(kafka: Kafka, partitions: Iterable[int]) -> Sequence[Description]:
     """Return how each partition of the queue stands: its owner, epoch, place in the uplink, newest
     snapshot, last record.
     """
     limit = asyncio.Semaphore(4)
 
     async def one(partition: int) -> Description:
-        async with limit, LogReader(settings, partition) as reader:
+        async with limit, LogReader(kafka, partition) as reader:
             start, end = await reader.bounds()
             return await _describe(reader, Description(partition, start, end))
 

@@ -12,12 +12,12 @@ import structlog
 
 from liveroom import metric_catalog, topics
 from liveroom.kafka import TopicReader
+from liveroom.kafka_port import Kafka
 from liveroom.moderation import Rules
 from liveroom.records.codec import BadRecord, BadRecordError, JsonReader
 from liveroom.records.control import Moderation
 from liveroom.registry import Metrics
 from liveroom.service import Runtime
-from liveroom.settings import KafkaSettings
 from liveroom.topics import Topic
 
 RULES_READ: Final = "moderation"  # the condition of readiness
@@ -73,11 +73,11 @@ async def records(reader: TopicReader, topic: Topic, of: type[R], runtime: Runti
 
 
 async def follow_rules(
-    settings: KafkaSettings, rules: Rules, runtime: Runtime, on_rule: Callable[[Moderation], None] | None = None
+    kafka: Kafka, rules: Rules, runtime: Runtime, on_rule: Callable[[Moderation], None] | None = None
 ) -> None:
     """Apply every record of `moderation` to `rules` until cancelled, then pass it to `on_rule`."""
     metrics, topic = runtime.metrics, topics.MODERATION
-    reader = TopicReader(settings, topic, metrics, from_beginning=True)
+    reader = TopicReader(kafka, topic, metrics, from_beginning=True)
     async for found in records(reader, topic, Moderation, runtime):
         for offset, rule in found:
             try:

@@ -1,53 +1,55 @@
-"""The few aiokafka recipes all services share: client settings, topics, a self-replacing producer,
-a reader of topics.
+"""The Kafka recipes that all services share: topics, a producer that replaces itself, a reader of
+topics.
 
-Owns every aiokafka object but the broadcaster's group membership. What it knows of aiokafka 0.14
-and its traps is in docs/kafka.md.
+Owns what is done with clients, which `liveroom.kafka_port` makes; the traps of aiokafka 0.14 that
+the recipes avoid are listed in docs/kafka.md.
 """
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
-from contextlib import suppress
 from enum import Enum
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import structlog
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.conn import collect_hosts, create_conn
-from aiokafka.errors import (
+
+from liveroom import clock, metric_catalog, topics
+from liveroom.kafka_port import (
+    AdminClient,
+    AioKafka,
+    Consumer,
+    Kafka,
     KafkaError,
     KafkaTimeoutError,
+    NewTopic,
     OffsetOutOfRangeError,
+    ProducerClient,
     ProducerClosed,
-    TopicAlreadyExistsError,
+    Record,
+    RecordAck,
     TopicAuthorizationFailedError,
-    for_code,
+    TopicPartition,
 )
-from aiokafka.helpers import create_ssl_context
-from aiokafka.protocol.metadata import MetadataRequest
-
-from liveroom import metric_catalog, topics
 from liveroom.records.codec import BadRecord
 from liveroom.registry import Metrics
-from liveroom.service import Runtime, StartError
-from liveroom.settings import KafkaSettings
+from liveroom.service import Body, Runtime, StartError
+from liveroom.settings import ServiceSettings
 from liveroom.topics import Topic, partition_of
 from liveroom.waiting import PassingError, Waiting, in_words, passes
 
 MAX_REQUEST_BYTES: Final = 1_000_000  # the broker's message.max.bytes is 1,048,588
 RECYCLE_AFTER: Final = 1 << 30  # records of one partition; the client's sequence wraps wrongly at 2**31
 FETCH_WAIT_MS: Final = 250
+MAX_FETCH_BYTES: Final = 4 * 1024 * 1024  # of one partition
 STALLED_S: Final = 5.0
 START_REQUESTS: Final = (
     4  # time-outs of one request that a producer's start may take: connect, ask who is there, get an id, again
 )
-CLOSE_TIMEOUT_S: Final = 5.0
 MAX_PORT: Final = 65_535
+ADMIN_TIMEOUT_S: Final = 10.0  # making topics takes a cluster longer than a record
 TOPICS_S: Final = 1.0  # of a service's attempt at the topics; then it says what it waits for
 JOIN_SESSIONS: Final = 3  # so many session time-outs may joining a group take: the others have one to come along
+S = TypeVar("S", bound=ServiceSettings)
 log = structlog.get_logger()
 
 
@@ -77,36 +79,7 @@ class TopicsError(StartError):
     """Topics that are not as this system needs them; the message says which and what to do."""
 
 
-def client_arguments(settings: KafkaSettings) -> dict[str, Any]:
-    """Return what every aiokafka client of this system is made with."""
-    arguments: dict[str, Any] = {
-        "bootstrap_servers": settings.bootstrap,
-        "request_timeout_ms": int(settings.request_timeout_s * 1000),
-        "metadata_max_age_ms": int(settings.metadata_max_age_s * 1000),
-        "retry_backoff_ms": 50,
-        "security_protocol": settings.security,
-    }
-    if settings.security.startswith("SASL"):
-        arguments |= {
-            "sasl_mechanism": settings.sasl_mechanism,
-            "sasl_plain_username": settings.username,
-            "sasl_plain_password": settings.password.get_secret_value(),
-        }
-    if settings.security.endswith("SSL"):
-        arguments["ssl_context"] = create_ssl_context(
-            cafile=str(settings.ca_file) if settings.ca_file else None,
-            certfile=str(settings.cert_file) if settings.cert_file else None,
-            keyfile=str(settings.key_file) if settings.key_file else None,
-        )
-    return arguments
-
-
-def topic_name(settings: KafkaSettings, topic: Topic) -> str:
-    """Return a topic's name on this cluster."""
-    return settings.prefix + topic.name
-
-
-async def knock(settings: KafkaSettings) -> None:
+async def knock(kafka: Kafka) -> None:
     """See whether a broker takes us; raise StartError where waiting is of no use (a password, a
     certificate), or PassingError.
 
@@ -114,24 +87,18 @@ async def knock(settings: KafkaSettings) -> None:
     that they cannot.
     """
     try:
-        hosts = collect_hosts(settings.bootstrap)
-        arguments = client_arguments(settings)
+        addresses = kafka.addresses()
     except ValueError as error:
         raise StartError(f"kafka.bootstrap: {error}") from error
     except OSError as error:
         raise StartError(f"the files of kafka.ca_file, kafka.cert_file and kafka.key_file: {in_words(error)}") from error
-    hosts = [each for each in hosts if each[0]]  # a comma at the end does no harm
-    if not hosts or not all(0 < port <= MAX_PORT for _, port, _ in hosts):
-        raise StartError(f"kafka.bootstrap: {settings.bootstrap!r} is no list of host:port")
-    del arguments["bootstrap_servers"], arguments["metadata_max_age_ms"], arguments["retry_backoff_ms"]
+    addresses = [each for each in addresses if each[0]]  # a comma at the end does no harm
+    if not addresses or not all(0 < port <= MAX_PORT for _, port in addresses):
+        raise StartError(f"kafka.bootstrap: {kafka.settings.bootstrap!r} is no list of host:port")
     why = []
-    for host, port, _ in hosts:
+    for host, port in addresses:
         try:
-            connection = await create_conn(host, port, client_id="liveroom", **arguments)
-            try:
-                await connection.send(MetadataRequest([]))  # the first that a broker refuses whom it does not know
-            finally:
-                connection.close()
+            await kafka.greet(host, port)
         except (KafkaError, OSError) as error:
             said = f"the broker at {host}:{port} does not take us: {in_words(error)}"
             if not passes(error):
@@ -144,22 +111,30 @@ async def knock(settings: KafkaSettings) -> None:
     raise PassingError("; ".join(sorted(why)))
 
 
-def waiting(settings: KafkaSettings, runtime: Runtime, name: str) -> Waiting:
+def with_kafka(run: Callable[[S, Runtime, Kafka], Coroutine[Any, Any, None]]) -> Body[S]:
+    """Return the body of a service that runs on the cluster of its settings.
+
+    A simulation calls `run` itself, with a Kafka of its own.
+    """
+    return lambda settings, runtime: run(settings, runtime, AioKafka(settings.kafka))
+
+
+def waiting(kafka: Kafka, runtime: Runtime, name: str) -> Waiting:
     """Return what makes a part of a service's start that needs Kafka wait for it."""
-    return Waiting(runtime, name, partial(knock, settings))
+    return Waiting(runtime, name, partial(knock, kafka))
 
 
-async def ensure_topics(settings: KafkaSettings, wanted: Iterable[Topic] = topics.ALL, deadline_s: float = 30.0) -> None:
+async def ensure_topics(kafka: Kafka, wanted: Iterable[Topic] = topics.ALL, deadline_s: float = 30.0) -> None:
     """Make the topics that are missing and check the partitions of those that exist.
 
     Tries up to `deadline_s` what passes by itself, then raises it; raises TopicsError at once when
     a topic has other partitions than set (rooms would change their partition).
     """
-    end = time.monotonic() + deadline_s
-    admin = AIOKafkaAdminClient(**client_arguments(settings) | {"request_timeout_ms": 10_000})
+    end = clock.monotonic_s() + deadline_s
+    admin = kafka.admin(request_timeout_s=ADMIN_TIMEOUT_S)
     try:
         await _until(end, admin.start)
-        await _until(end, partial(_ensure, admin, settings, list(wanted)))
+        await _until(end, partial(_ensure, admin, kafka, list(wanted)))
     finally:
         await admin.close()
 
@@ -169,38 +144,33 @@ async def _until(end: float, attempt: Callable[[], Awaitable[None]]) -> None:
         try:
             await attempt()
         except (KafkaError, OSError, PassingError) as error:
-            if not passes(error) or time.monotonic() > end:
+            if not passes(error) or clock.monotonic_s() > end:
                 raise
-            await asyncio.sleep(0.2)
+            await clock.sleep(0.2)
         else:
             return
 
 
-async def _ensure(admin: AIOKafkaAdminClient, settings: KafkaSettings, wanted: list[Topic]) -> None:
-    existing = set(await admin.list_topics())
+async def _ensure(admin: AdminClient, kafka: Kafka, wanted: list[Topic]) -> None:
+    settings, existing = kafka.settings, await admin.list_topics()
     missing = [
         NewTopic(
-            name=topic_name(settings, topic),
-            num_partitions=topic.partitions or settings.partitions,
-            replication_factor=settings.replication,
-            topic_configs=topic.config() | {"min.insync.replicas": str(settings.min_insync)},
+            kafka.topic_name(topic),
+            kafka.partitions(topic),
+            settings.replication,
+            topic.config() | {"min.insync.replicas": str(settings.min_insync)},
         )
         for topic in wanted
-        if topic_name(settings, topic) not in existing
+        if kafka.topic_name(topic) not in existing
     ]
     if missing:
-        answer = await admin.create_topics(missing)
-        for _, code, *detail in answer.topic_errors:
-            error = for_code(code)
-            if code and error is not TopicAlreadyExistsError:
-                raise error(str(detail))
-    described = await admin.describe_topics([topic_name(settings, topic) for topic in wanted])
-    have = {entry["topic"]: len(entry["partitions"]) for entry in described}
-    forbidden = [entry["topic"] for entry in described if for_code(entry["error_code"]) is TopicAuthorizationFailedError]
-    if forbidden:
+        await admin.create_topics(missing)
+    described = await admin.describe_topics([kafka.topic_name(topic) for topic in wanted])
+    if forbidden := [entry.name for entry in described if entry.is_forbidden]:
         raise TopicAuthorizationFailedError(", ".join(sorted(forbidden)))
+    have = {entry.name: len(entry.partitions) for entry in described}
     for topic in wanted:
-        name, need = topic_name(settings, topic), topic.partitions or settings.partitions
+        name, need = kafka.topic_name(topic), kafka.partitions(topic)
         if have.get(name, 0) == 0:
             raise PassingError(f"the topic {name} was just made and is not known everywhere yet")
         if have[name] != need:
@@ -218,10 +188,11 @@ class Producer:
     producer goes. `send` never waits longer than its time-out.
     """
 
-    def __init__(self, settings: KafkaSettings, metrics: Metrics, writes: Iterable[Topic] = (), linger_ms: int = 0) -> None:
-        self._settings = settings
+    def __init__(self, kafka: Kafka, metrics: Metrics, writes: Iterable[Topic] = (), linger_ms: int = 0) -> None:
+        self._kafka = kafka
+        self._timeout_s = kafka.settings.request_timeout_s
         self._linger_ms = linger_ms
-        self._inner: AIOKafkaProducer | None = None
+        self._inner: ProducerClient | None = None
         self._sent = 0
         self._replacing = asyncio.Lock()
         self._replacements: set[asyncio.Task[None]] = set()
@@ -239,7 +210,7 @@ class Producer:
     async def stop(self) -> None:
         """Send what waits (up to the request time-out), then close."""
         if self._replacements:  # a start that is broken off leaks its connection: mostly it is a matter of milliseconds
-            await asyncio.wait(self._replacements, timeout=self._settings.request_timeout_s)
+            await asyncio.wait(self._replacements, timeout=self._timeout_s)
         for task in self._replacements:
             task.cancel()
         await asyncio.gather(*self._replacements, return_exceptions=True)
@@ -248,17 +219,12 @@ class Producer:
             self._close_soon(inner)
         await asyncio.gather(*self._closings)
 
-    async def _make(self) -> AIOKafkaProducer:
-        inner = AIOKafkaProducer(
-            **client_arguments(self._settings),
-            enable_idempotence=True,
-            acks="all",
-            linger_ms=self._linger_ms,
-            max_batch_size=MAX_REQUEST_BYTES,
-            max_request_size=MAX_REQUEST_BYTES + 64 * 1024,
+    async def _make(self) -> ProducerClient:
+        inner = self._kafka.producer(
+            linger_ms=self._linger_ms, max_batch_bytes=MAX_REQUEST_BYTES, max_request_bytes=MAX_REQUEST_BYTES + 64 * 1024
         )
         try:
-            async with asyncio.timeout(START_REQUESTS * self._settings.request_timeout_s):
+            async with asyncio.timeout(START_REQUESTS * self._timeout_s):
                 await inner.start()  # by itself it would ask for a producer id for ever
         except TimeoutError:
             await inner.stop()
@@ -283,11 +249,11 @@ class Producer:
         UnsentError if they do not.
         """
         self._check_size(topic, key, value)
-        began = time.perf_counter()
+        began = clock.monotonic_s()
         try:
             async with asyncio.timeout(timeout_s):
                 ack = await self._hand_over(topic, key, value, partition, headers)
-                offset = int((await ack).offset)  # a wait that is broken off cancels the future alone, not the record
+                offset = (await ack).offset  # a wait that is broken off cancels the future alone, not the record
         except TimeoutError:
             raise self._unsent(topic, Unsent.TIMEOUT, f"no ack within {timeout_s} s") from None
         except KafkaError as error:
@@ -303,8 +269,8 @@ class Producer:
 
         One wait for all: with a task and a timer each, waiting would cost more than sending.
         """
-        began, partitions = time.perf_counter(), topic.partitions or self._settings.partitions
-        outcomes: list[asyncio.Future[Any] | UnsentError] = []
+        began, partitions = clock.monotonic_s(), self._kafka.partitions(topic)
+        outcomes: list[asyncio.Future[RecordAck] | UnsentError] = []
         try:
             async with asyncio.timeout(timeout_s):
                 for key, value in records:
@@ -330,12 +296,12 @@ class Producer:
         value: bytes | None,
         partition: int | None,
         headers: Sequence[tuple[str, bytes]] = (),
-    ) -> "asyncio.Future[Any]":
+    ) -> "asyncio.Future[RecordAck]":
         """Give a record to the client; return the future of its ack."""
-        name = topic_name(self._settings, topic)
+        name = self._kafka.topic_name(topic)
         while (inner := self._inner) is not None:
             try:
-                ack: asyncio.Future[Any] = await inner.send(name, value, key=key, partition=partition, headers=headers)
+                ack = await inner.send(name, value, key=key, partition=partition, headers=headers)
             except ProducerClosed as error:
                 if self._inner is inner:
                     raise self._broken(topic, error) from error
@@ -345,7 +311,9 @@ class Producer:
                 return ack
         raise self._unsent(topic, Unsent.CLOSED, "the producer was closed")
 
-    def _outcome(self, topic: Topic, outcome: "asyncio.Future[Any] | UnsentError", timeout_s: float) -> UnsentError | None:
+    def _outcome(
+        self, topic: Topic, outcome: "asyncio.Future[RecordAck] | UnsentError", timeout_s: float
+    ) -> UnsentError | None:
         if isinstance(outcome, UnsentError):
             return outcome
         if not outcome.done():
@@ -374,19 +342,19 @@ class Producer:
         seconds = self._seconds.get(topic.name)
         if seconds is None:
             seconds = self._seconds[topic.name] = self._metrics.histogram(metric_catalog.PRODUCE_SECONDS, topic.name)
-        seconds.observe(time.perf_counter() - began)
+        seconds.observe(clock.monotonic_s() - began)
         self._sent += records
         if self._sent >= RECYCLE_AFTER and self._inner is not None:
             self._replace_soon(self._inner, RECYCLED)
 
-    def _replace_soon(self, broken: AIOKafkaProducer, reason: str) -> None:
+    def _replace_soon(self, broken: ProducerClient, reason: str) -> None:
         """Replace beside the caller: it takes longer than a sender may wait, and must be done even
         if the sender gives up.
         """
         if not self._replacing.locked():
             _keep(self._replacements, self._replace(broken, reason))
 
-    async def _replace(self, old: AIOKafkaProducer, reason: str) -> None:
+    async def _replace(self, old: ProducerClient, reason: str) -> None:
         """Put a new producer in the place of `old`, which works on until then: perhaps only one
         partition of it is broken.
         """
@@ -403,12 +371,12 @@ class Producer:
             self._inner = made
         self._close_soon(old)
 
-    def _close_soon(self, inner: AIOKafkaProducer) -> None:
+    def _close_soon(self, inner: ProducerClient) -> None:
         """Close a producer in a task that nobody cancels: broken off it would leak."""
-        _keep(self._closings, _close(inner, self._settings.request_timeout_s))
+        _keep(self._closings, inner.stop())
 
 
-def _look(ack: "asyncio.Future[Any]") -> None:
+def _look(ack: "asyncio.Future[RecordAck]") -> None:
     """Look at an ack that nobody waits for any more: an error that nobody has seen is logged as a
     defect.
     """
@@ -422,28 +390,7 @@ def _keep(tasks: set[asyncio.Task[None]], work: Coroutine[Any, Any, None]) -> No
     task.add_done_callback(tasks.discard)
 
 
-async def _close(inner: AIOKafkaProducer, timeout_s: float) -> None:
-    """Close a producer: what it holds is sent, or given up after the time-out.
-
-    An idempotent producer of aiokafka 0.14 never gives up a record, and its `stop` waits for all of
-    them: with no broker it would wait for ever. So its sender is ended first, after the request
-    that is on its way, and what is left is taken from it.
-    """
-    try:
-        async with asyncio.timeout(timeout_s):
-            await inner._message_accumulator.close()  # noqa: SLF001
-    except TimeoutError:
-        log.warning("producer_gave_up", waited_s=timeout_s)
-        with suppress(KafkaError):
-            await inner._sender.close()  # noqa: SLF001
-        inner._message_accumulator._batches.clear()  # noqa: SLF001
-    try:
-        await inner.stop()
-    except KafkaError as error:
-        log.warning("producer_closed_in_error", error=repr(error))
-
-
-async def join_group(consumer: AIOKafkaConsumer, settings: KafkaSettings) -> None:
+async def join_group(consumer: Consumer, kafka: Kafka) -> None:
     """Start a consumer that has a group and a topic. By itself it waits for its partitions for
     ever.
 
@@ -451,44 +398,13 @@ async def join_group(consumer: AIOKafkaConsumer, settings: KafkaSettings) -> Non
     """
     joining = asyncio.create_task(consumer.start())
     try:
-        await asyncio.wait([joining], timeout=JOIN_SESSIONS * settings.session_timeout_s)
+        await asyncio.wait([joining], timeout=JOIN_SESSIONS * kafka.settings.session_timeout_s)
     finally:
         joining.cancel()  # does nothing to one that is done
         await asyncio.wait([joining])
     if joining.cancelled():
         raise PassingError("the group gave no partitions in time")
     joining.result()
-
-
-async def close_consumer(inner: AIOKafkaConsumer) -> None:
-    """Stop a consumer, wholly, and let a cancellation that comes meanwhile go on to the caller.
-
-    With a fetch in retry, `stop` of aiokafka 0.14 raises the CancelledError of its own task, and
-    leaves its connections open; at other places it swallows a cancellation of ours. So it runs in a
-    task of its own.
-    """
-    stopping = asyncio.create_task(inner.stop())
-    try:
-        await asyncio.wait([stopping])
-    except asyncio.CancelledError:
-        await asyncio.wait([stopping], timeout=CLOSE_TIMEOUT_S)
-        raise
-    finally:
-        if stopping.cancelled():
-            await _close_rest(inner)
-    if not stopping.cancelled() and (error := stopping.exception()) is not None:
-        if not isinstance(error, KafkaError):
-            raise error
-        log.warning("consumer_closed_in_error", error=repr(error))
-
-
-async def _close_rest(inner: AIOKafkaConsumer) -> None:
-    """Do what `stop` does not get to when it breaks off."""
-    pending = list(inner._fetcher._pending_tasks) if inner._fetcher is not None else []  # noqa: SLF001
-    for task in pending:
-        task.cancel()
-    await asyncio.gather(*pending, return_exceptions=True)
-    await inner._client.close()  # noqa: SLF001
 
 
 class TopicReader:
@@ -499,15 +415,15 @@ class TopicReader:
     topic.
     """
 
-    def __init__(self, settings: KafkaSettings, topic: Topic, metrics: Metrics, *, from_beginning: bool = False) -> None:
-        self._settings = settings
+    def __init__(self, kafka: Kafka, topic: Topic, metrics: Metrics, *, from_beginning: bool = False) -> None:
+        self._kafka = kafka
         self._topic = topic
-        self._name = topic_name(settings, topic)
+        self._name = kafka.topic_name(topic)
         self._from_beginning = from_beginning
         self._metrics = metrics
         metrics.exist(metric_catalog.READER_RESTARTS, [topic.name], [STALLED, OUT_OF_RANGE])
         metrics.exist(metric_catalog.BAD_RECORDS, [topic.name], [reason.value for reason in BadRecord])
-        self._inner: AIOKafkaConsumer | None = None
+        self._inner: Consumer | None = None
         self._ends: dict[TopicPartition, int] = {}
         self.positions: dict[TopicPartition, int] = {}
 
@@ -518,14 +434,14 @@ class TopicReader:
 
     async def start(self) -> None:
         """Connect and find the place to start at; may be tried again where that fails."""
-        partitions = range(self._topic.partitions or self._settings.partitions)
+        partitions = range(self._kafka.partitions(self._topic))
         assigned = [TopicPartition(self._name, partition) for partition in partitions]
         inner = await self._open(assigned)
         try:
             self._ends = dict(await inner.end_offsets(assigned))
             self.positions = dict(await inner.beginning_offsets(assigned)) if self._from_beginning else dict(self._ends)
         except BaseException:
-            await close_consumer(inner)
+            await inner.stop()
             raise
         self._seek(inner, self.positions)
         self._inner = inner
@@ -534,44 +450,38 @@ class TopicReader:
         """Start as part of a service's start, which waits; `name`: the condition that tells why,
         else the topic's.
         """
-        await waiting(self._settings, runtime, name or self._topic.name).until(self.start)
+        await waiting(self._kafka, runtime, name or self._topic.name).until(self.start)
 
     async def stop(self) -> None:
         """Disconnect."""
         inner, self._inner = self._inner, None
         if inner is not None:
-            await close_consumer(inner)
+            await inner.stop()
 
-    async def _open(self, assigned: list[TopicPartition]) -> AIOKafkaConsumer:
-        inner = AIOKafkaConsumer(
-            **client_arguments(self._settings),
-            group_id=None,
-            enable_auto_commit=False,
-            auto_offset_reset="none",
-            check_crcs=False,
-            fetch_max_wait_ms=FETCH_WAIT_MS,
-            max_partition_fetch_bytes=4 * 1024 * 1024,
+    async def _open(self, assigned: list[TopicPartition]) -> Consumer:
+        inner = self._kafka.consumer(
+            check_crcs=False, fetch_max_wait_ms=FETCH_WAIT_MS, max_partition_fetch_bytes=MAX_FETCH_BYTES
         )
         try:
             await inner.start()
         except BaseException:
-            await close_consumer(inner)
+            await inner.stop()
             raise
         inner.assign(assigned)
         return inner
 
     @staticmethod
-    def _seek(inner: AIOKafkaConsumer, positions: Mapping[TopicPartition, int]) -> None:
+    def _seek(inner: Consumer, positions: Mapping[TopicPartition, int]) -> None:
         for tp, offset in positions.items():
             inner.seek(tp, offset)
 
-    async def read(self) -> AsyncIterator[tuple[int, list[ConsumerRecord]]]:
+    async def read(self) -> AsyncIterator[tuple[int, list[Record]]]:
         """Give (partition, records in order) for ever;
 
         at least once a second an empty list, so that callers can look around.
         """
         lag = self._metrics.gauge(metric_catalog.READER_LAG, self._topic.name)
-        moved = time.monotonic()
+        moved = clock.monotonic_s()
         while (inner := self._inner) is not None:
             try:
                 fetched = await inner.getmany(timeout_ms=1000)
@@ -584,7 +494,7 @@ class TopicReader:
             except KafkaError as error:
                 await self._reopen(type(error).__name__)
                 continue
-            now = time.monotonic()
+            now = clock.monotonic_s()
             if not fetched:
                 yield -1, []
                 if now - moved > STALLED_S:
@@ -598,12 +508,12 @@ class TopicReader:
                 yield tp.partition, records
             lag.set(sum(max(0, (inner.highwater(tp) or 0) - offset) for tp, offset in self.positions.items()))
 
-    async def _is_behind(self, inner: AIOKafkaConsumer) -> bool:
+    async def _is_behind(self, inner: Consumer) -> bool:
         """Whether the log has grown beyond us while nothing came: the client hangs (aiokafka issue
         1154).
         """
         try:
-            async with asyncio.timeout(self._settings.request_timeout_s):
+            async with asyncio.timeout(self._kafka.settings.request_timeout_s):
                 ends = await inner.end_offsets(list(self.positions))
         except (KafkaError, OSError):
             return False  # the brokers do not answer: nothing to gain from a new client
@@ -614,19 +524,19 @@ class TopicReader:
         self._metrics.counter(metric_catalog.READER_RESTARTS, self._topic.name, reason).inc()
         old, self._inner = self._inner, None
         if old is not None:
-            await close_consumer(old)
+            await old.stop()
         while True:
             try:
                 inner = await self._open(list(self.positions))
             except (KafkaError, OSError) as error:
                 log.warning("reader_not_opened", topic=self._name, error=repr(error))
-                await asyncio.sleep(0.5)
+                await clock.sleep(0.5)
                 continue
             self._seek(inner, self.positions)
             self._inner = inner
             return
 
-    async def _skip_lost(self, inner: AIOKafkaConsumer, error: OffsetOutOfRangeError) -> None:
+    async def _skip_lost(self, inner: Consumer, error: OffsetOutOfRangeError) -> None:
         """Go on where the log begins now: retention overtook this reader, or the log was cut.
 
         Loud: records are missing.

@@ -11,9 +11,8 @@ import ssl
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final, TypeVar
 
-from aiokafka import errors as kafka
-from aiokafka.errors import KafkaError
-
+from liveroom import clock
+from liveroom.kafka_port import LASTING_ERRORS, KafkaError
 from liveroom.service import Runtime, StartError
 from liveroom.web import ListenError
 
@@ -22,36 +21,6 @@ LONGEST_PAUSE_S: Final = 1.0
 CANCEL_S: Final = 1.0  # a Kafka client may swallow a cancellation
 T = TypeVar("T")
 
-# Everything else that a broker or the client says passes: elections, topics just made, coordinators
-# and controllers that move, time-outs, too few brokers for the replication
-# (InvalidReplicationFactorError: one of them is away).
-_LASTING_IN_KAFKA: Final = (
-    kafka.AuthenticationFailedError,
-    kafka.AuthenticationMethodNotSupported,
-    kafka.SaslAuthenticationFailed,
-    kafka.UnsupportedSaslMechanismError,
-    kafka.IllegalSaslStateError,
-    kafka.SecurityDisabled,
-    kafka.TopicAuthorizationFailedError,
-    kafka.GroupAuthorizationFailedError,
-    kafka.ClusterAuthorizationFailedError,
-    kafka.TransactionalIdAuthorizationFailed,
-    kafka.UnrecognizedBrokerVersion,
-    kafka.IncompatibleBrokerVersion,
-    kafka.UnsupportedVersionError,
-    kafka.UnsupportedCodecError,
-    kafka.KafkaConfigurationError,
-    kafka.IllegalArgumentError,
-    kafka.IllegalStateError,
-    kafka.InvalidTopicError,
-    kafka.InvalidPartitionsError,
-    kafka.InvalidConfigurationError,
-    kafka.PolicyViolationError,
-    kafka.InvalidRequestError,
-    kafka.InvalidGroupIdError,
-    kafka.InvalidSessionTimeoutError,
-    kafka.InconsistentGroupProtocolError,
-)
 _PASSING_IN_TLS: Final = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)  # the other side went away
 _LASTING_HERE: Final = (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError, ListenError)
 
@@ -66,7 +35,9 @@ def passes(error: BaseException) -> bool:
         case BaseExceptionGroup():
             return all(map(passes, error.exceptions))
         case KafkaError():
-            return not isinstance(error, _LASTING_IN_KAFKA)
+            # All others pass: elections, topics just made, coordinators and controllers that move,
+            # time-outs, too few brokers for the replication (one of them is away).
+            return not isinstance(error, LASTING_ERRORS)
         case ssl.SSLError():
             return isinstance(error, _PASSING_IN_TLS)
         case OSError():  # a name that is not resolved and a time-out too
@@ -114,7 +85,7 @@ class Waiting:
                 self._runtime.waits(self._name, in_words(error))
             else:
                 return result
-            await self._unless_stopping(asyncio.sleep(pause_s))
+            await self._unless_stopping(clock.sleep(pause_s))
             pause_s = min(LONGEST_PAUSE_S, 2 * pause_s)
 
     async def _try(self, attempt: Callable[[], Awaitable[T]]) -> T:

@@ -10,6 +10,8 @@ with explained("scheduler"):
 
     from liveroom import service
     from liveroom.files import watch
+    from liveroom.kafka import with_kafka
+    from liveroom.kafka_port import Kafka
     from liveroom.networks import Networks, read_networks
     from liveroom.service import Runtime, read_first
     from liveroom.settings import SchedulerSettings
@@ -30,7 +32,7 @@ def read_zones(settings: SchedulerSettings) -> Networks:
     return read_networks(settings.zones_file.read_text()) if settings.zones_file is not None else Networks()
 
 
-async def run(settings: SchedulerSettings, runtime: Runtime) -> None:
+async def run(settings: SchedulerSettings, runtime: Runtime, kafka: Kafka) -> None:
     """Serve until `runtime.stopping` is set.
 
     While Kafka is away, answers come from the known reports until those are stale, then with 503.
@@ -42,7 +44,7 @@ async def run(settings: SchedulerSettings, runtime: Runtime) -> None:
     app.use_zones(await read_first(partial(read_zones, settings)))
     async with asyncio.TaskGroup() as tasks:
         working = [
-            tasks.create_task(follow_load_reports(settings, placement, runtime, app.refresh_gauges)),
+            tasks.create_task(follow_load_reports(kafka, placement, runtime, app.refresh_gauges)),
             tasks.create_task(watch([settings.token_keys_file], settings.read_token_keys, verifier.use)),
             tasks.create_task(watch([settings.ticket_keys_file], settings.read_ticket_keys, app.use_keys)),
             tasks.create_task(watch([settings.zones_file], partial(read_zones, settings), app.use_zones)),
@@ -55,4 +57,4 @@ async def run(settings: SchedulerSettings, runtime: Runtime) -> None:
 
 
 if __name__ == "__main__":
-    service.main("scheduler", SchedulerSettings, run, READY)
+    service.main("scheduler", SchedulerSettings, with_kafka(run), READY)

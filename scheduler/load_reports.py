@@ -11,25 +11,23 @@ from typing import Final
 from liveroom import clock, topics
 from liveroom.consumers import changes
 from liveroom.kafka import TOPICS_S, TopicReader, ensure_topics, waiting
+from liveroom.kafka_port import Kafka
 from liveroom.records.control import LoadReport
 from liveroom.service import Runtime
-from liveroom.settings import SchedulerSettings
 from scheduler.placement import Placement
 
 READY: Final = "kafka"
 
 
-async def follow_load_reports(
-    settings: SchedulerSettings, placement: Placement, runtime: Runtime, on_read: Callable[[float], None]
-) -> None:
+async def follow_load_reports(kafka: Kafka, placement: Placement, runtime: Runtime, on_read: Callable[[float], None]) -> None:
     """Keep `placement` up to date until cancelled; call `on_read` with the time at least once a
     second.
 
     Starts at the end of the topic: every gateway reports once a second, and older reports would
     only have to be distrusted.
     """
-    await waiting(settings.kafka, runtime, READY).until(partial(ensure_topics, settings.kafka, topics.ALL, TOPICS_S))
-    reader = TopicReader(settings.kafka, topics.GATEWAYS, runtime.metrics)
+    await waiting(kafka, runtime, READY).until(partial(ensure_topics, kafka, topics.ALL, TOPICS_S))
+    reader = TopicReader(kafka, topics.GATEWAYS, runtime.metrics)
     async for found in changes(reader, topics.GATEWAYS, LoadReport, runtime, READY):
         now_s = clock.monotonic_s()
         for change in found:

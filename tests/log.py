@@ -9,7 +9,8 @@ from contextlib import asynccontextmanager
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 
-from liveroom.kafka import Producer, topic_name
+from liveroom.kafka import Producer
+from liveroom.kafka_port import AioKafka
 from liveroom.records.broadcast import Batch, RoomFlags
 from liveroom.registry import Metrics
 from liveroom.settings import KafkaSettings
@@ -40,7 +41,9 @@ async def cut(settings: KafkaSettings, topic: Topic, partition: int, before_offs
     admin = AIOKafkaAdminClient(bootstrap_servers=settings.bootstrap)
     await admin.start()
     try:
-        await admin.delete_records({TopicPartition(topic_name(settings, topic), partition): RecordsToDelete(before_offset)})
+        await admin.delete_records(
+            {TopicPartition(AioKafka(settings).topic_name(topic), partition): RecordsToDelete(before_offset)}
+        )
     finally:
         await admin.close()
 
@@ -48,7 +51,7 @@ async def cut(settings: KafkaSettings, topic: Topic, partition: int, before_offs
 @asynccontextmanager
 async def producing(settings: KafkaSettings, metrics: Metrics) -> AsyncIterator[Producer]:
     """Have a producer of ours while the block runs."""
-    producer = Producer(settings, metrics)
+    producer = Producer(AioKafka(settings), metrics)
     await producer.start()
     try:
         yield producer

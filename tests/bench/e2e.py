@@ -32,6 +32,7 @@ from liveroom import metric_catalog
 from liveroom.bodies import Danmaku
 from liveroom.child_process import spawn_tethered
 from liveroom.kafka import ensure_topics
+from liveroom.kafka_port import AioKafka
 from liveroom.kinds import Kind
 from liveroom.records.uplink import Item, Uplink, encode_uplink
 from liveroom.settings import KafkaSettings
@@ -77,7 +78,7 @@ async def measure() -> AsyncIterator[Figure]:
 async def _quiet(system: System) -> tuple[list[float], list[float]]:
     """Return the delays of bare hops and of 202 to receipt, in seconds."""
     settings = KafkaSettings(bootstrap=system.kafka_bootstrap, prefix=f"hop{secrets.token_hex(3)}.", partitions=1)
-    await ensure_topics(settings, [DEAD_LETTER])
+    await ensure_topics(AioKafka(settings), [DEAD_LETTER])
     topic = f"{settings.prefix}{DEAD_LETTER.name}"
     seen: asyncio.Queue[tuple[str, float]] = asyncio.Queue()
 

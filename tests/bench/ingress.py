@@ -27,7 +27,8 @@ from cli import danmaku
 from devstack.local_kafka import kafka_cluster
 from devstack.processes import System
 from ingress.words import WordAction, WordLibraries, WordLibrary
-from liveroom.kafka import ensure_topics, topic_name
+from liveroom.kafka import ensure_topics
+from liveroom.kafka_port import AioKafka
 from liveroom.kinds import Role
 from liveroom.settings import KafkaSettings
 from liveroom.topics import UPLINK
@@ -90,8 +91,8 @@ async def measure() -> AsyncIterator[Figure]:
 async def _plain_topic(bootstrap: str) -> str:
     """Make a topic like `uplink` and return its name."""
     settings = KafkaSettings(bootstrap=bootstrap, prefix=f"bare{secrets.token_hex(3)}.", partitions=PARTITIONS)
-    await ensure_topics(settings, [UPLINK])
-    return topic_name(settings, UPLINK)
+    await ensure_topics(AioKafka(settings), [UPLINK])
+    return AioKafka(settings).topic_name(UPLINK)
 
 
 def _words() -> list[str]:

@@ -20,7 +20,8 @@ from broadcaster.ownership import Lost
 from broadcaster.rooms import Packed
 from devstack.local_kafka import LocalKafka
 from liveroom import metric_catalog
-from liveroom.kafka import Producer, ensure_topics, topic_name
+from liveroom.kafka import Producer, ensure_topics
+from liveroom.kafka_port import AioKafka
 from liveroom.kinds import Kind
 from liveroom.records.broadcast import Anchor, Batch, Claim, RoomEntry, decode_broadcast, encode_batch, encode_claim
 from liveroom.records.codec import BadRecord
@@ -78,14 +79,14 @@ async def send(producer: Producer, count: int, partition: int = 0) -> None:
 
 
 async def batches_of(settings: KafkaSettings) -> list[ReceivedBatch]:
-    records = await read_all(settings.bootstrap, topic_name(settings, BROADCAST), [0])
+    records = await read_all(settings.bootstrap, AioKafka(settings).topic_name(BROADCAST), [0])
     batches = [decode_broadcast(record.value) for record in records]
     return [frame for batch in batches if isinstance(batch, Batch) for frame in received(batch)]
 
 
 @asynccontextmanager
 async def writing(settings: KafkaSettings) -> AsyncIterator[Producer]:
-    await ensure_topics(settings)
+    await ensure_topics(AioKafka(settings))
     async with producing(settings, Metrics("broadcaster")) as producer:
         yield producer
 
@@ -96,7 +97,7 @@ async def broadcasting(settings: KafkaSettings) -> AsyncIterator[Bench]:
     runtime = Runtime("broadcaster", "assigned")
     whole = BroadcasterSettings(kafka=settings, instance="one", snapshot_interval_s=3600)
     async with writing(settings) as producer, asyncio.TaskGroup() as tasks:
-        broadcaster = Broadcaster(whole, producer, runtime, tasks)
+        broadcaster = Broadcaster(whole, AioKafka(settings), producer, runtime, tasks)
         running = tasks.create_task(broadcaster.run())
         try:
             yield Bench(settings, broadcaster, producer, runtime)
@@ -138,7 +139,7 @@ async def test_one_partition_that_hangs_while_another_flows_is_noticed(
 
         flowing = tasks.create_task(flow())
         hanging = bench.broadcaster._consumer
-        hanging.pause(TopicPartition(topic_name(settings, UPLINK), 0))
+        hanging.pause(TopicPartition(AioKafka(settings).topic_name(UPLINK), 0))
         await asyncio.sleep(0.5)
         await bench.send(5)
         batches = await bench.got(8)

@@ -12,6 +12,7 @@ from broadcaster.partition import MAX_DETAIL_CHARS, Partition
 from broadcaster.rooms import Packed
 from liveroom import metric_catalog, topics
 from liveroom.fencing import Ruling
+from liveroom.kafka_port import AioKafka
 from liveroom.kinds import Kind
 from liveroom.records.uplink import Item, Uplink, encode_uplink
 from liveroom.service import Runtime
@@ -39,7 +40,8 @@ class Owner(Partition):
 
     def __init__(self, log: Log) -> None:
         settings = BroadcasterSettings(kafka=KafkaSettings(partitions=1))
-        super().__init__(0, settings, log, Runtime("broadcaster"), lambda *_: None, lambda _: None)  # type: ignore[arg-type]
+        kafka, runtime = AioKafka(settings.kafka), Runtime("broadcaster")
+        super().__init__(0, settings, kafka, log, runtime, lambda *_: None, lambda _: None)  # type: ignore[arg-type]
         self.log = log
         self.sizes: list[int] = []
         self.poison = NOTHING

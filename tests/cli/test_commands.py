@@ -21,6 +21,7 @@ from devstack.processes import ROOT, System
 from liveroom.broadcast_log import Description, Snapshot
 from liveroom.closecodes import TABLE
 from liveroom.kafka import ensure_topics
+from liveroom.kafka_port import AioKafka
 from liveroom.kinds import Kind
 from liveroom.settings import KafkaSettings
 from liveroom.topics import partition_of
@@ -193,10 +194,10 @@ def test_tables_show_what_is_there_and_what_is_not() -> None:
 
 @pytest.mark.kafka
 async def test_a_real_cluster_is_surveyed(kafka_settings: KafkaSettings) -> None:
-    assert (await topics_command.look(kafka_settings)).partitions == {}
-    assert await topics_command.survey(kafka_settings) == topics_command.Survey({}, [])
-    await ensure_topics(kafka_settings)
-    found = await topics_command.survey(kafka_settings)
+    assert (await topics_command.look(AioKafka(kafka_settings))).partitions == {}
+    assert await topics_command.survey(AioKafka(kafka_settings)) == topics_command.Survey({}, [])
+    await ensure_topics(AioKafka(kafka_settings))
+    found = await topics_command.survey(AioKafka(kafka_settings))
     assert len(found.extents["uplink"]) == kafka_settings.partitions
     assert found.queue == [Description(partition, 0, 0) for partition in range(kafka_settings.partitions)]
 
@@ -216,7 +217,9 @@ async def test_who_rules_a_running_system_and_how_far_it_is_behind_is_printed(ka
         settings = KafkaSettings(bootstrap=kafka_bootstrap, prefix=prefix, partitions=partitions)
 
         async def printed() -> list[list[str]]:
-            return cells(topics_command.partitions_table(await topics_command.survey(settings), time.time_ns() // 1_000_000))
+            return cells(
+                topics_command.partitions_table(await topics_command.survey(AioKafka(settings)), time.time_ns() // 1_000_000)
+            )
 
         rows: list[list[str]] = []
         async with asyncio.timeout(20):

@@ -14,7 +14,7 @@ import pytest
 from ingress.openapi import EXAMPLES
 from ingress.permissions import COMMAND_ROUTES, Command, CommandRoute
 from liveroom.closecodes import Close
-from liveroom.kafka import topic_name
+from liveroom.kafka_port import AioKafka
 from liveroom.kinds import Kind, Role
 from liveroom.records.codec import JsonReader
 from liveroom.records.control import Audit
@@ -287,7 +287,7 @@ async def test_everything_hosts_do_is_put_down(kafka_bootstrap: str) -> None:
         for method, path, body in asked:
             assert (await stage.call(method, f"rooms/lobby/{path}", body, user="star", role=Role.STREAMER)).status == 202
         system = stage.system
-        name = topic_name(KafkaSettings(prefix=system.prefix), AUDIT)
+        name = AioKafka(KafkaSettings(prefix=system.prefix)).topic_name(AUDIT)
         records = [
             JsonReader(Audit).read(record.value)
             for record in await read_all(system.kafka_bootstrap, name, range(system.partitions))

@@ -15,6 +15,7 @@ import pytest
 from devstack.local_kafka import LocalKafka
 from devstack.processes import Service, System
 from liveroom.kafka import ensure_topics, knock
+from liveroom.kafka_port import AioKafka
 from liveroom.ports import HOST, free_ports
 from liveroom.settings import KafkaSettings
 
@@ -91,11 +92,11 @@ async def test_a_wrong_password_ends_every_service_with_one_line(locked: LockedK
     said = f"the broker at {locked.locked} does not take us: [Error 58] SaslAuthenticationFailed"
     await asyncio.gather(*(ends_with(service(module, tmp_path, locked.locked, wrong), said) for module in MODULES))
     right = {name.lower(): value for name, value in names.items()} | {"password": "right"}
-    await knock(KafkaSettings(bootstrap=locked.locked, **right))
+    await knock(AioKafka(KafkaSettings(bootstrap=locked.locked, **right)))
 
 
 async def test_topics_with_other_partitions_end_every_service(kafka_settings: KafkaSettings, tmp_path: Path) -> None:
-    await ensure_topics(kafka_settings)
+    await ensure_topics(AioKafka(kafka_settings))
     more = {"LIVEROOM_KAFKA__PREFIX": kafka_settings.prefix, "LIVEROOM_KAFKA__PARTITIONS": "3"}
     said = "has 4 partitions, the setting kafka.partitions says 3"
     await asyncio.gather(*(ends_with(service(module, tmp_path, kafka_settings.bootstrap, more), said) for module in MODULES))

@@ -16,6 +16,7 @@ from edge.keepalive import KeepAlive
 from edge.orders import Orders
 from edge.pulls import Pulls
 from edge.upgrade import Upgrades
+from liveroom.kafka_port import AioKafka
 from liveroom.moderation import Rules
 from liveroom.service import Runtime
 from liveroom.settings import EdgeSettings
@@ -194,7 +195,7 @@ async def in_memory(settings: EdgeSettings) -> AsyncIterator[MemoryEdge]:
     admission = Admission(gateway, runtime)
     admission.use(settings.read_ticket_keys())
     upgrades = Upgrades(gateway, admission, runtime)
-    pulls = Pulls(gateway, upgrades, runtime, lambda _: 0)
+    pulls = Pulls(AioKafka(settings.kafka), gateway, upgrades, runtime, lambda _: 0)
     keepalive = KeepAlive(gateway, upgrades)
     runner = web.AppRunner(upgrades.app, access_log=None)
     await runner.setup()

@@ -15,6 +15,7 @@ from edge.pull_answer import Question, Stretch
 from edge.pulls import Pulls
 from edge.upgrade import Upgrades
 from liveroom.broadcast_log import LogReadError
+from liveroom.kafka_port import AioKafka
 from liveroom.moderation import Rules
 from liveroom.service import Runtime
 from liveroom.settings import EdgeSettings
@@ -28,15 +29,18 @@ async def test_a_read_that_breaks_off_fails_all_who_wait_and_the_next_pull_reads
 ) -> None:
     """A Kafka client may cancel a task of its own, and it looks as if we had been."""
     runtime = Runtime("edge")
-    gateway = Gateway(EdgeSettings(instance="e", ticket_keys={"k": "a" * 32}), Hub(), Rules(), runtime.metrics, 1)
-    desk = Pulls(gateway, Upgrades(gateway, Admission(gateway, runtime), runtime), runtime, lambda _: 5)
+    settings = EdgeSettings(instance="e", ticket_keys={"k": "a" * 32})
+    gateway = Gateway(settings, Hub(), Rules(), runtime.metrics, 1)
+    desk = Pulls(
+        AioKafka(settings.kafka), gateway, Upgrades(gateway, Admission(gateway, runtime), runtime), runtime, lambda _: 5
+    )
     goes_on = asyncio.Event()
 
-    async def breaks_off(*_: Any) -> dict[int, Stretch]:
+    async def breaks_off(*_: Any, **__: Any) -> dict[int, Stretch]:
         await goes_on.wait()
         raise broken
 
-    async def reads(_: Any, __: int, ranges: Sequence[RoomRange]) -> dict[int, Stretch]:
+    async def reads(_: Any, __: int, ranges: Sequence[RoomRange], **___: Any) -> dict[int, Stretch]:
         return {wanted.room: Stretch(0, 5, (), is_cut=False, at_s=0.0) for wanted in ranges}
 
     monkeypatch.setattr(pulls, "read_rooms", breaks_off)

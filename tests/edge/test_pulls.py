@@ -26,6 +26,7 @@ from liveroom.bodies import Clear
 from liveroom.broadcast_log import QueueReader
 from liveroom.closecodes import Close
 from liveroom.kafka import Producer, ensure_topics
+from liveroom.kafka_port import AioKafka
 from liveroom.kinds import Kind, Role
 from liveroom.moderation import Rules
 from liveroom.records.broadcast import Anchor, Claim, RoomEntry, RoomFlags, encode_batch, encode_claim
@@ -114,13 +115,13 @@ class Desk:
 async def desk(kafka: KafkaSettings, **changes: Any) -> AsyncIterator[Desk]:
     settings = EdgeSettings(instance="e1", ticket_keys={"k1": "a" * 32}, kafka=kafka, **changes)
     runtime = Runtime("edge")
-    await ensure_topics(kafka, [BROADCAST])
+    await ensure_topics(AioKafka(kafka), [BROADCAST])
     gateway = Gateway(settings, Hub(), Rules(), runtime.metrics, 1)
     upgrades = Upgrades(gateway, Admission(gateway, runtime), runtime)
-    queue = QueueReader(kafka, runtime.metrics)
+    queue = QueueReader(AioKafka(kafka), runtime.metrics)
     async with producing(kafka, runtime.metrics) as producer:
         await queue.start()
-        pulls = Pulls(gateway, upgrades, runtime, queue.next_offset)
+        pulls = Pulls(AioKafka(kafka), gateway, upgrades, runtime, queue.next_offset)
         reading = asyncio.create_task(follow_broadcast(queue, FanOut(gateway, runtime)))
         try:
             async with (

@@ -22,7 +22,8 @@ import aiohttp
 from ingress.__main__ import build
 from ingress.words import WordLibraries
 from liveroom.errors import TABLE, Code
-from liveroom.kafka import UnsentError, topic_name
+from liveroom.kafka import UnsentError
+from liveroom.kafka_port import AioKafka
 from liveroom.kinds import Role
 from liveroom.moderation import Rules
 from liveroom.records.uplink import Uplink, decode_uplink
@@ -103,7 +104,7 @@ async def served(**changed: Any) -> AsyncIterator[Served]:
     settings, writer, runtime, rules = settings_of(**changed), FakeLogWriter(), Runtime("ingress"), Rules()
     rules.are_read = True
     words, verifier = WordLibraries(rules.words), Verifier(settings.read_token_keys(), settings.token_leeway_s)
-    parts = build(settings, runtime, verifier, rules, words, writer)
+    parts = build(settings, runtime, AioKafka(settings.kafka), verifier, rules, words, writer)
     async with serve(parts.app.web, "127.0.0.1", 0) as (_, port):
         url = f"http://127.0.0.1:{port}"
         async with aiohttp.ClientSession(url) as http:
@@ -216,7 +217,7 @@ async def running(kafka: KafkaSettings, **environment: str) -> AsyncIterator[Run
 
 async def uplink_records(kafka: KafkaSettings) -> list[Uplink]:
     """Everything in `uplink` right now, by partition and offset."""
-    records = await read_all(kafka.bootstrap, topic_name(kafka, UPLINK), range(kafka.partitions))
+    records = await read_all(kafka.bootstrap, AioKafka(kafka).topic_name(UPLINK), range(kafka.partitions))
     return [decode_uplink(record.key, record.value) for record in records]
 
 

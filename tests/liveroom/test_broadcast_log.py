@@ -13,7 +13,8 @@ from aiokafka import TopicPartition
 
 from liveroom import metric_catalog
 from liveroom.broadcast_log import Description, LogReader, LogReadError, QueueReader, Snapshot, describe
-from liveroom.kafka import Producer, ensure_topics, topic_name
+from liveroom.kafka import Producer, ensure_topics
+from liveroom.kafka_port import AioKafka
 from liveroom.kinds import RecordType
 from liveroom.records.broadcast import Anchor, Claim, SnapshotChunk, Stamp, encode_batch, encode_claim, encode_snapshot_chunk
 from liveroom.records.codec import NO_OFFSET
@@ -47,7 +48,7 @@ class Writer:
 
 @asynccontextmanager
 async def writer(settings: KafkaSettings) -> AsyncIterator[Writer]:
-    await ensure_topics(settings, [BROADCAST])
+    await ensure_topics(AioKafka(settings), [BROADCAST])
     async with producing(settings, Metrics("broadcaster")) as producer:
         yield Writer(producer)
 
@@ -75,7 +76,7 @@ async def test_a_gateway_that_begins_behind_a_deposed_owners_record_passes_over_
         await log.claim(2, B)
         await log.batch(2, B, 2)
         await log.batch(1, A, 3)
-        reader = QueueReader(settings, metrics)
+        reader = QueueReader(AioKafka(settings), metrics)
         await reader.start()
         try:
             await log.batch(1, A, 4)
@@ -94,7 +95,7 @@ async def test_a_gateway_whose_place_was_cut_away_with_a_claim_finds_out_who_rul
     async with writer(settings) as log:
         await log.claim(1, A)
         await log.batch(1, A, 1)
-        reader = QueueReader(settings, metrics)
+        reader = QueueReader(AioKafka(settings), metrics)
         await reader.start()
         inner: Any = reader._reader._inner
         try:
@@ -118,7 +119,7 @@ async def test_a_gateway_that_missed_a_claim_but_not_its_batches_delivers_them(s
     async with writer(settings) as log:
         await log.claim(1, A)
         await log.batch(1, A, 1)
-        reader = QueueReader(settings, Metrics("edge"))
+        reader = QueueReader(AioKafka(settings), Metrics("edge"))
         await reader.start()
         inner: Any = reader._reader._inner
         try:
@@ -127,8 +128,8 @@ async def test_a_gateway_that_missed_a_claim_but_not_its_batches_delivers_them(s
             claim = await log.claim(2, B)
             await log.batch(2, B, 3)
             await cut(settings, BROADCAST, 0, claim)
-            reader._reader.positions[TopicPartition(topic_name(settings, BROADCAST), 0)] = claim + 1
-            inner.seek(TopicPartition(topic_name(settings, BROADCAST), 0), claim + 1)
+            reader._reader.positions[TopicPartition(AioKafka(settings).topic_name(BROADCAST), 0)] = claim + 1
+            inner.seek(TopicPartition(AioKafka(settings).topic_name(BROADCAST), 0), claim + 1)
             inner.resume(*inner.assignment())
             found = await next_positions(reader, 3)
             assert [pos for pos in found if pos > 2] == [3], "2 may have been on its way"
@@ -137,7 +138,7 @@ async def test_a_gateway_that_missed_a_claim_but_not_its_batches_delivers_them(s
 
 
 async def test_a_range_that_was_cut_away_is_an_error_not_other_records(settings: KafkaSettings) -> None:
-    async with writer(settings) as log, LogReader(settings, 0) as reader:
+    async with writer(settings) as log, LogReader(AioKafka(settings), 0) as reader:
         await log.claim(1, A)
         for pos in range(1, 6):
             await log.batch(1, A, pos)
@@ -165,13 +166,13 @@ def chunk(epoch: int, owner: bytes, anchor: Anchor, part: int, parts: int, snaps
 
 async def described(settings: KafkaSettings, values: Sequence[bytes | None], cut_before: int = 0) -> Description:
     """Write these records into partition 1 and describe it."""
-    await ensure_topics(settings, [BROADCAST])
+    await ensure_topics(AioKafka(settings), [BROADCAST])
     async with producing(settings, Metrics("broadcaster")) as producer:
         for value in values:
             await producer.send(BROADCAST, value, key=b"k", partition=1, timeout_s=5)
     if cut_before:
         await cut(settings, BROADCAST, 1, cut_before)
-    (found,) = await describe(settings, [1])
+    (found,) = await describe(AioKafka(settings), [1])
     return found
 
 

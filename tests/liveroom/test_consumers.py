@@ -7,6 +7,7 @@ import pytest
 from blockbuster import BlockBuster
 
 from liveroom import consumers, metric_catalog, topics
+from liveroom.kafka_port import AioKafka
 from liveroom.moderation import FOR_GOOD, Rules
 from liveroom.records.codec import BadRecord
 from liveroom.records.control import Moderation, RuleKind
@@ -36,7 +37,7 @@ async def test_a_rule_that_cannot_be_handled_is_counted_and_passed_over(
     monkeypatch.setattr(consumers, "records", records)
     monkeypatch.setattr(consumers, "TopicReader", lambda *_, **__: Caught())
     rules, runtime = Rules(), Runtime("edge", consumers.RULES_READ)
-    await consumers.follow_rules(KafkaSettings(), rules, runtime, on_rule)
+    await consumers.follow_rules(AioKafka(KafkaSettings()), rules, runtime, on_rule)
     assert rules.banned("r", "u", 1) is not None
     assert runtime.is_ready
     counted = runtime.metrics.counter(metric_catalog.BAD_RECORDS, topics.MODERATION.name, BadRecord.UNHANDLED.value)

@@ -17,8 +17,9 @@ from aiokafka.errors import KafkaError, KafkaTimeoutError
 from structlog.testing import capture_logs
 
 from devstack.local_kafka import LocalKafka
-from liveroom import kafka, metric_catalog, topics
-from liveroom.kafka import Producer, TopicReader, Unsent, UnsentError, close_consumer, ensure_topics, topic_name
+from liveroom import kafka, kafka_port, metric_catalog, topics
+from liveroom.kafka import Producer, TopicReader, Unsent, UnsentError, ensure_topics
+from liveroom.kafka_port import AioKafka
 from liveroom.registry import Metrics
 from liveroom.settings import KafkaSettings
 from liveroom.topics import DEAD_LETTER, UPLINK, Topic
@@ -29,7 +30,7 @@ DEADLINE_S = 20.0
 
 async def everything(settings: KafkaSettings) -> list[bytes]:
     """Read all of `uplink`."""
-    records = await read_all(settings.bootstrap, topic_name(settings, UPLINK), range(settings.partitions))
+    records = await read_all(settings.bootstrap, AioKafka(settings).topic_name(UPLINK), range(settings.partitions))
     return [record.value for record in records]
 
 
@@ -39,7 +40,7 @@ def count_of(metrics: Metrics, metric: metric_catalog.Metric, *labels: str) -> f
 
 
 async def test_a_record_too_large_is_refused_before_it_breaks_the_producer(kafka_settings: KafkaSettings) -> None:
-    await ensure_topics(kafka_settings, [UPLINK])
+    await ensure_topics(AioKafka(kafka_settings), [UPLINK])
     made = Metrics("ingress")
     async with producing(kafka_settings, made) as producer:
         with pytest.raises(UnsentError) as error:
@@ -52,7 +53,7 @@ async def test_a_record_too_large_is_refused_before_it_breaks_the_producer(kafka
 async def test_a_producer_broken_by_a_refusal_of_the_broker_is_replaced_and_loses_nothing_of_others(
     kafka_settings: KafkaSettings,
 ) -> None:
-    name = kafka.topic_name(kafka_settings, UPLINK)
+    name = AioKafka(kafka_settings).topic_name(UPLINK)
     admin = AIOKafkaAdminClient(bootstrap_servers=kafka_settings.bootstrap)
     await admin.start()
     try:
@@ -86,7 +87,7 @@ async def test_a_producer_is_recycled_long_before_its_sequence_wraps_and_loses_a
     kafka_settings: KafkaSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(kafka, "RECYCLE_AFTER", 50)
-    await ensure_topics(kafka_settings, [UPLINK])
+    await ensure_topics(AioKafka(kafka_settings), [UPLINK])
     metrics = Metrics("ingress")
     async with producing(kafka_settings, metrics) as producer:
 
@@ -105,7 +106,7 @@ async def test_time_outs_hold_while_the_broker_hangs_and_work_goes_on_after_it()
     made = Metrics("ingress")
     async with LocalKafka() as cluster:
         settings = KafkaSettings(bootstrap=cluster.bootstrap, prefix="", partitions=1)
-        await ensure_topics(settings, [UPLINK])
+        await ensure_topics(AioKafka(settings), [UPLINK])
         async with producing(settings, made) as producer:
             await producer.send(UPLINK, b"before", partition=0, timeout_s=3)
             await cluster.kill_broker(number=signal.SIGSTOP)
@@ -118,7 +119,7 @@ async def test_time_outs_hold_while_the_broker_hangs_and_work_goes_on_after_it()
                 assert time.monotonic() - began < 2
             began = time.monotonic()
             with pytest.raises(KafkaError):
-                await Producer(settings, made).start()
+                await Producer(AioKafka(settings), made).start()
             assert time.monotonic() - began < 3 * settings.request_timeout_s
             await cluster.kill_broker(number=signal.SIGCONT)
             await _sent_at_last(producer, b"after", 0)
@@ -143,7 +144,7 @@ async def test_senders_that_wait_for_room_in_a_producer_that_is_recycled_go_on_i
     kafka_settings: KafkaSettings, monkeypatch: pytest.MonkeyPatch, after: int
 ) -> None:
     monkeypatch.setattr(kafka, "RECYCLE_AFTER", after)
-    await ensure_topics(kafka_settings, [UPLINK])
+    await ensure_topics(AioKafka(kafka_settings), [UPLINK])
     metrics = Metrics("ingress")
     async with producing(kafka_settings, metrics) as producer:
 
@@ -162,9 +163,9 @@ async def test_senders_that_wait_for_room_in_a_producer_that_is_recycled_go_on_i
 async def test_senders_that_wait_for_room_in_a_producer_that_is_stopped_are_told_that_nothing_was_written(
     kafka_settings: KafkaSettings,
 ) -> None:
-    await ensure_topics(kafka_settings, [UPLINK])
+    await ensure_topics(AioKafka(kafka_settings), [UPLINK])
     metrics = Metrics("ingress")
-    producer = Producer(kafka_settings, metrics)
+    producer = Producer(AioKafka(kafka_settings), metrics)
     await producer.start()
     sending = [
         asyncio.create_task(producer.send(UPLINK, b"%d " % task + b"x" * 300_000, partition=0, timeout_s=DEADLINE_S))
@@ -195,9 +196,9 @@ async def test_a_producer_with_an_unsent_record_ends_in_time_and_wholly_without_
 ) -> None:
     async with LocalKafka() as cluster:
         settings = KafkaSettings(bootstrap=cluster.bootstrap, prefix="", partitions=1, request_timeout_s=1)
-        await ensure_topics(settings, [UPLINK])
+        await ensure_topics(AioKafka(settings), [UPLINK])
         before = asyncio.all_tasks()
-        producer = Producer(settings, Metrics("ingress"))
+        producer = Producer(AioKafka(settings), Metrics("ingress"))
         await producer.start()
         await producer.send(UPLINK, b"acknowledged", partition=0, timeout_s=3)
         await cluster.kill_broker(number=number)
@@ -225,7 +226,7 @@ async def test_a_producer_gives_up_its_start_when_the_broker_hangs_before_it_has
         began = time.monotonic()
         async with asyncio.timeout(DEADLINE_S):
             with pytest.raises(KafkaError):
-                await Producer(settings, Metrics("ingress")).start()
+                await Producer(AioKafka(settings), Metrics("ingress")).start()
         assert time.monotonic() - began < 6 * settings.request_timeout_s
         await asyncio.sleep(0)
         assert asyncio.all_tasks() == before
@@ -235,7 +236,7 @@ async def next_values(reader: TopicReader, count: int) -> list[bytes]:
     values: list[bytes] = []
     async with asyncio.timeout(DEADLINE_S):
         async for _, records in reader.read():
-            values += [record.value for record in records]
+            values += [record.value or b"" for record in records]
             if len(values) >= count:
                 break
     return values
@@ -245,9 +246,9 @@ async def test_a_reader_whose_client_hangs_gets_a_new_one_and_misses_nothing(
     kafka_settings: KafkaSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(kafka, "STALLED_S", 1.0)
-    await ensure_topics(kafka_settings, [UPLINK])
+    await ensure_topics(AioKafka(kafka_settings), [UPLINK])
     made = Metrics("edge")
-    reader = TopicReader(kafka_settings, UPLINK, made)
+    reader = TopicReader(AioKafka(kafka_settings), UPLINK, made)
     async with producing(kafka_settings, made) as producer:
         await reader.start()
         try:
@@ -264,9 +265,9 @@ async def test_a_reader_whose_client_hangs_gets_a_new_one_and_misses_nothing(
 
 
 async def test_a_reader_whose_place_was_cut_away_says_so_and_goes_on_at_what_is_kept(kafka_settings: KafkaSettings) -> None:
-    await ensure_topics(kafka_settings, [DEAD_LETTER, UPLINK])
+    await ensure_topics(AioKafka(kafka_settings), [DEAD_LETTER, UPLINK])
     made = Metrics("edge")
-    reader = TopicReader(kafka_settings, UPLINK, made)
+    reader = TopicReader(AioKafka(kafka_settings), UPLINK, made)
     async with producing(kafka_settings, made) as producer:
         await reader.start()
         try:
@@ -283,7 +284,7 @@ async def test_a_reader_whose_place_was_cut_away_says_so_and_goes_on_at_what_is_
             assert line == {
                 "event": "records_missed",
                 "log_level": "error",
-                "topic": topic_name(kafka_settings, UPLINK),
+                "topic": AioKafka(kafka_settings).topic_name(UPLINK),
                 "partition": 2,
                 "wanted": 0,
                 "found": 6,
@@ -293,15 +294,15 @@ async def test_a_reader_whose_place_was_cut_away_says_so_and_goes_on_at_what_is_
 
 
 async def test_a_reader_that_is_beyond_a_log_which_lost_its_end_goes_on_at_the_end(kafka_settings: KafkaSettings) -> None:
-    await ensure_topics(kafka_settings, [UPLINK])
+    await ensure_topics(AioKafka(kafka_settings), [UPLINK])
     made = Metrics("edge")
-    reader = TopicReader(kafka_settings, UPLINK, made)
+    reader = TopicReader(AioKafka(kafka_settings), UPLINK, made)
     async with producing(kafka_settings, made) as producer:
         await producer.send(UPLINK, b"before", partition=2, timeout_s=3)
         await reader.start()
         try:
             inner: Any = reader._inner
-            tp = TopicPartition(kafka.topic_name(kafka_settings, UPLINK), 2)
+            tp = TopicPartition(AioKafka(kafka_settings).topic_name(UPLINK), 2)
             reader.positions[tp] = 50
             inner.seek(tp, 50)
             with capture_logs() as told:
@@ -319,9 +320,9 @@ async def test_a_reader_that_is_beyond_a_log_which_lost_its_end_goes_on_at_the_e
 async def test_a_reader_that_cannot_ask_where_the_log_begins_tries_again(
     kafka_settings: KafkaSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await ensure_topics(kafka_settings, [UPLINK])
+    await ensure_topics(AioKafka(kafka_settings), [UPLINK])
     made = Metrics("edge")
-    reader = TopicReader(kafka_settings, UPLINK, made)
+    reader = TopicReader(AioKafka(kafka_settings), UPLINK, made)
     async with producing(kafka_settings, made) as producer:
         await reader.start()
         try:
@@ -346,9 +347,9 @@ async def test_a_reader_that_cannot_ask_where_the_log_begins_tries_again(
 async def test_a_consumer_whose_fetch_is_in_retry_is_closed_wholly_and_its_own_cancellation_passed_over() -> None:
     async with LocalKafka() as cluster:
         settings = KafkaSettings(bootstrap=cluster.bootstrap, prefix="", partitions=1)
-        await ensure_topics(settings, [UPLINK])
+        await ensure_topics(AioKafka(settings), [UPLINK])
         before = asyncio.all_tasks()
-        reader = TopicReader(settings, UPLINK, Metrics("edge"))
+        reader = TopicReader(AioKafka(settings), UPLINK, Metrics("edge"))
         await reader.start()
         inner: Any = reader._inner
         inner._fetcher._retry_backoff = 60
@@ -378,43 +379,44 @@ def capture_stdlib(name: str) -> Iterator[asyncio.Event]:
         logging.getLogger(name).removeHandler(handler)
 
 
-class Client:
-    """A consumer whose `stop` takes its time, and may swallow a cancellation as aiokafka's does."""
+@pytest.mark.parametrize("swallows", [False, True])
+async def test_a_cancellation_while_a_consumer_is_closed_goes_on_once_it_is_closed(
+    swallows: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped = False
 
-    def __init__(self, *, swallows: bool) -> None:
-        self.swallows = swallows
-        self.stopped = False
-
-    async def stop(self) -> None:
+    async def stop(_: AIOKafkaConsumer) -> None:
+        """Take a while, and perhaps swallow a cancellation, as aiokafka's does."""
+        nonlocal stopped
         try:
             await asyncio.sleep(0.05)
         except asyncio.CancelledError:
-            if not self.swallows:
+            if not swallows:
                 raise
-        self.stopped = True
+        stopped = True
 
-
-@pytest.mark.parametrize("swallows", [False, True])
-async def test_a_cancellation_while_a_consumer_is_closed_goes_on_once_it_is_closed(swallows: bool) -> None:
-    client: Any = Client(swallows=swallows)
-    task = asyncio.create_task(close_consumer(client))
-    await asyncio.sleep(0)
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    assert client.stopped
+    consumer = AioKafka(KafkaSettings(bootstrap="127.0.0.1:1")).consumer()
+    with monkeypatch.context() as patched:
+        patched.setattr(AIOKafkaConsumer, "stop", stop)
+        task = asyncio.create_task(consumer.stop())
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert stopped
+    await consumer.stop()
 
 
 def test_every_client_has_time_outs_within_the_failure_budget() -> None:
-    arguments = kafka.client_arguments(KafkaSettings(bootstrap="nowhere:1", prefix=secrets.token_hex(4)))
+    arguments = kafka_port.client_arguments(KafkaSettings(bootstrap="nowhere:1", prefix=secrets.token_hex(4)))
     assert arguments["request_timeout_ms"] == 3000
     assert arguments["metadata_max_age_ms"] == 5000
 
 
 @pytest.mark.parametrize("topic", topics.ALL, ids=lambda topic: topic.name)
 async def test_a_records_time_is_the_brokers_whatever_its_writer_says(kafka_settings: KafkaSettings, topic: Topic) -> None:
-    await ensure_topics(kafka_settings, [topic])
-    name = topic_name(kafka_settings, topic)
+    await ensure_topics(AioKafka(kafka_settings), [topic])
+    name = AioKafka(kafka_settings).topic_name(topic)
     writer = AIOKafkaProducer(bootstrap_servers=kafka_settings.bootstrap)
     reader = AIOKafkaConsumer(bootstrap_servers=kafka_settings.bootstrap, auto_offset_reset="earliest")
     await asyncio.gather(writer.start(), reader.start())

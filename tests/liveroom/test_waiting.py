@@ -15,6 +15,7 @@ from structlog.testing import capture_logs
 
 from liveroom.broadcast_log import LogReadError
 from liveroom.kafka import TopicsError, knock
+from liveroom.kafka_port import AioKafka
 from liveroom.service import Runtime, StartError
 from liveroom.settings import KafkaSettings
 from liveroom.waiting import PassingError, Waiting, in_words, passes
@@ -225,21 +226,21 @@ async def test_a_broker_whose_certificate_is_not_trusted_ends_a_start(tmp_path: 
     async with server:
         address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
         with pytest.raises(StartError, match=rf"the broker at {address} does not take us: .*certificate verify failed"):
-            await knock(KafkaSettings(bootstrap=address, security="SSL", ca_file=trusted))
+            await knock(AioKafka(KafkaSettings(bootstrap=address, security="SSL", ca_file=trusted)))
 
 
 async def test_a_file_of_the_settings_that_is_not_there_ends_a_start(tmp_path: Path) -> None:
     settings = KafkaSettings(bootstrap="127.0.0.1:1", security="SSL", ca_file=tmp_path / "nowhere.pem")
     with pytest.raises(StartError, match=r"kafka\.ca_file.*: \[Errno 2\] No such file"):
-        await knock(settings)
+        await knock(AioKafka(settings))
 
 
 @pytest.mark.parametrize("address", ["", ",", "localhost:x", "localhost:99999", "a..b:9092"])
 async def test_an_address_that_can_be_none_ends_a_start(address: str) -> None:
     with pytest.raises(StartError, match=r"kafka\.bootstrap"):
-        await knock(KafkaSettings(bootstrap=address, request_timeout_s=0.5))
+        await knock(AioKafka(KafkaSettings(bootstrap=address, request_timeout_s=0.5)))
 
 
 async def test_names_and_brokers_that_are_not_there_yet_are_waited_for() -> None:
     with pytest.raises(PassingError, match=r"127\.0\.0\.1:1 does not take us: .*nowhere\.invalid:9092 does not"):
-        await knock(KafkaSettings(bootstrap="127.0.0.1:1,nowhere.invalid:9092"))
+        await knock(AioKafka(KafkaSettings(bootstrap="127.0.0.1:1,nowhere.invalid:9092")))

@@ -15,6 +15,7 @@ from aiokafka import AIOKafkaProducer
 from devstack.processes import Service
 from liveroom.files import watch
 from liveroom.kafka import ensure_topics
+from liveroom.kafka_port import AioKafka
 from liveroom.kinds import Role
 from liveroom.records.codec import encode_json
 from liveroom.records.control import GatewayState
@@ -229,7 +230,7 @@ async def test_pages_of_allowed_origins_may_ask_with_a_token(url: str) -> None:
 async def test_the_process_follows_reports_through_garbage_and_tombstones_and_refuses_when_they_stop(
     kafka_settings: KafkaSettings, tmp_path: Any
 ) -> None:
-    await ensure_topics(kafka_settings)
+    await ensure_topics(AioKafka(kafka_settings))
     environment = {
         "LIVEROOM_KAFKA__BOOTSTRAP": kafka_settings.bootstrap,
         "LIVEROOM_KAFKA__PREFIX": kafka_settings.prefix,
