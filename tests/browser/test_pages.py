@@ -63,7 +63,7 @@ async def test_people_chat_give_and_moderate(kafka_bootstrap: str) -> None:
         await expect(boss.page.locator("#wordlist")).to_contain_text("brandy")
         await ann.says("a brandy please")
         await expect(ann.page.locator("#refusal")).to_have_text(
-            "Not sent. It has words that this room does not take.", timeout=5000
+            "That failed. Your message contains a word that this room blocks.", timeout=5000
         )
         assert await ann.page.input_value("#text") == "a brandy please", "to be changed, not lost"
 

@@ -50,5 +50,5 @@ async def test_both_languages_have_the_same_texts_and_pages_use_no_other() -> No
     for language in ("en", "zh"):
         assert {Code(code) for code in refusals[language]} == set(Code) - NOT_FOR_PERSONS
     assert slow == "The room is in slow mode. Try again in 5 s."
-    assert odd == "It was refused (odd)."
-    assert silent == "The service does not answer. Try again."
+    assert odd == "The request was refused (odd)."
+    assert silent == "The service does not respond. Try again."
