@@ -1,6 +1,7 @@
-"""How fast something may go: a token bucket, and many of them by key.
+"""Token buckets: how fast something may go. One bucket, and many of them by key. Pure.
 
-Pure; times are seconds of any clock.
+Called by `ingress.rate_limits`, the scheduler (addresses), the gateway (joins, pulls), and for a
+room's limit in the broadcaster.
 """
 
 from typing import Final
@@ -10,30 +11,53 @@ _ROUNDING_S: Final = 1e-9
 
 
 class Bucket:
-    """Lets `rate` a second through on average, and at most `burst` at once."""
+    """Lets `rate` a second pass on average, and at most `burst` at once. Starts full.
 
-    __slots__ = ("_at_s", "_burst", "_left", "_rate")
+    Its times (`now`) have `ticks_per_s` units a second: 1 for seconds, 1000 for milliseconds. A
+    clock that went back adds nothing.
+    """
 
-    def __init__(self, rate: float, burst: float, now_s: float) -> None:
+    __slots__ = ("_at", "_burst", "_left", "_rate", "_ticks_per_s")
+
+    def __init__(self, rate: float, burst: float, now: float, ticks_per_s: int = 1) -> None:
         self._rate = rate
         self._burst = burst
-        self._left = burst
-        self._at_s = now_s
+        self._left = float(burst)
+        self._at = now
+        self._ticks_per_s = ticks_per_s
 
-    def take(self, now_s: float) -> float:
+    def change(self, rate: float, burst: float) -> None:
+        """Use another rate and burst from the last call of `left` or `take` on."""
+        self._rate = rate
+        self._burst = burst
+
+    def left(self, now: float) -> float:
+        """Return how much may pass at once now."""
+        passed = now - self._at
+        if passed > 0:
+            self._left += passed * self._rate / self._ticks_per_s
+        if self._left > self._burst:
+            self._left = float(self._burst)
+        self._at = now
+        return self._left
+
+    def spend(self, cost: float) -> None:
+        """Take out `cost`, which the caller saw in `left`."""
+        self._left -= cost
+
+    def take(self, now: float) -> float:
         """Take one; return 0, or in how many seconds there is one again."""
-        self._left = min(self._burst, self._left + (now_s - self._at_s) * self._rate)
-        self._at_s = now_s
-        if self._left >= 1:
-            self._left -= 1
+        left = self.left(now)
+        if left >= 1:
+            self._left = left - 1
             return 0.0
-        return (1 - self._left) / self._rate
+        return (1 - left) / self._rate
 
 
 class Buckets:
-    """A bucket for every key, each one number: when it will be full again (GCRA).
+    """A bucket for every key, each kept as one number: when it will be full again (GCRA).
 
-    Full ones are forgotten.
+    Full buckets are forgotten. Times are seconds of any clock.
     """
 
     __slots__ = ("_full_s", "_interval_s", "_sweep_at", "_tolerance_s")
@@ -50,7 +74,7 @@ class Buckets:
     def take(self, key: str, now_s: float, cost: float = 1.0) -> float:
         """Take `cost`; return 0, or in how many seconds there is so much again.
 
-        More than the burst waits for a full one.
+        A cost above the burst waits for a full bucket.
         """
         full_s = max(self._full_s.get(key, now_s), now_s)
         wait_s = full_s - now_s + min((cost - 1) * self._interval_s, self._tolerance_s) - self._tolerance_s

@@ -1,8 +1,8 @@
-"""The rules in force, as `moderation` tells them: rooms' modes, mutes, bans, words. Pure.
+"""The moderation rules in force, as the topic `moderation` holds them. Pure.
 
-Owns what every ingress and every edge must agree on. It is told by one record a rule, so that the
-order of different rules does not matter; of one rule the last record holds. Refuses a mode it does
-not know (`BadRecordError`). Who may set rules is the ingress's to say.
+Owns what every ingress and every edge must agree on: rooms' modes, mutes, bans, words. Each rule is
+one record, so the order of different rules does not matter; of one rule the last record wins.
+Refuses an unknown mode (`BadRecordError`). Who may set rules is up to `ingress.permissions`.
 """
 
 from collections import OrderedDict
@@ -29,15 +29,15 @@ def key_of(rule: Moderation) -> bytes:
 
 
 def holds(rule: Moderation, now_ms: int) -> bool:
-    """Whether a mute or ban holds."""
+    """Return whether a mute or ban is in force."""
     return rule.until_ms == FOR_GOOD or now_ms < rule.until_ms
 
 
 class Rules:
-    """All rules. `modes`: of rooms that have any but the usual; `words`: by room, what to do with
-    each.
+    """All rules in force.
 
-    `are_read`: whether they are all here; until then nobody may be let in by them.
+    `modes`: of rooms with any mode that is not the default. `words`: by room, the action for each.
+    `are_read`: whether the whole topic has been read; until then no check may rely on the rules.
     """
 
     def __init__(self) -> None:
@@ -49,7 +49,7 @@ class Rules:
         self._done: OrderedDict[tuple[bytes, str], Moderation] = OrderedDict()
 
     def apply(self, rule: Moderation) -> None:
-        """Let a rule hold from now on, or no more. One may be told twice."""
+        """Set or lift a rule. Idempotent."""
         room = rule.room
         match rule.kind:
             case RuleKind.MODE:
@@ -95,8 +95,9 @@ class Rules:
             done.popitem(last=False)
 
     def done(self, rule: Moderation) -> Moderation | None:
-        """Return what the very same request (key, id, by whom) has set already, within 10
-        minutes.
+        """Return the rule that this very request set before, or None.
+
+        A request is known by its rule's key, its id and its user, for `REMEMBERED_MS`.
         """
         before = self._done.get((key_of(rule), rule.id))
         if before is None or before.by != rule.by or bool(before.until_ms) != bool(rule.until_ms):
@@ -108,15 +109,15 @@ class Rules:
         return self.modes.get(room, NO_MODES)
 
     def muted(self, room: str, user: str, now_ms: int) -> Moderation | None:
-        """Return the mute of a user in a room that holds."""
+        """Return the mute in force of a user in a room, or None."""
         return _found(self._mutes, room, user, now_ms)
 
     def banned(self, room: str, user: str, now_ms: int) -> Moderation | None:
-        """Return the ban of a user from a room that holds."""
+        """Return the ban in force of a user from a room, or None."""
         return _found(self._bans, room, user, now_ms)
 
     def all_of(self, kind: RuleKind, room: str, now_ms: int) -> Iterator[Moderation]:
-        """Give the mutes or bans of a room that hold, by user."""
+        """Yield the mutes or bans in force of a room, ordered by user."""
         users = self._users[kind].get(room, {})
         for user in sorted(users):
             if holds(users[user], now_ms):
@@ -129,7 +130,7 @@ def _found(rules: dict[str, dict[str, Moderation]], room: str, user: str, now_ms
         return None
     if holds(rule, now_ms):
         return rule
-    del users[user]  # over: forget it
+    del users[user]  # it has ended
     if not users:
         del rules[room]
     return None

@@ -1,7 +1,10 @@
-"""Entry tickets, from the scheduler to the edge, and whom they and user tokens speak for. Pure.
+"""Entry tickets: the scheduler signs one for a viewer, a gateway verifies it. Pure.
 
 A ticket is `v1.<key id>.<payload>.<signature>`: JSON and its HMAC-SHA256, both base64url. It names
-the gateways it is good for with their start generation, so one that restarted or drains refuses it.
+the gateways it is valid at with the generation (start time) of each, so a gateway that has
+restarted refuses the tickets of its earlier start. A ticket can be used any number of times until
+it expires, `TICKET_TTL_S` after its signature. Owns also `User`, the identity in tickets and user
+tokens.
 """
 
 import base64
@@ -22,7 +25,7 @@ _TICKET_PARTS: Final = 4
 
 
 class User(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Who a token or ticket speaks for. `rooms`: the only rooms it is good for (empty: any)."""
+    """The user of a token or ticket. `rooms`: the only rooms that it permits (empty: any)."""
 
     id: str
     role: Role = Role.VIEWER
@@ -34,9 +37,10 @@ class User(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Ticket(msgspec.Struct, frozen=True, omit_defaults=True):
-    """An entry: who, until when, and at which gateways (id, generation).
+    """The permission of a user to enter, until `expires_ms`, at some gateways (id, generation).
 
-    `purpose` keeps what is signed alike apart.
+    `purpose` tells apart what the same keys sign. `nonce` makes every ticket unique, so that two of
+    one user differ even within a millisecond; no gateway keeps it or counts uses by it.
     """
 
     purpose: str
@@ -53,15 +57,15 @@ _decoder: Final = msgspec.json.Decoder(Ticket)
 
 
 def sign(ticket: Ticket, key_id: str, key: bytes) -> str:
-    """Return the ticket as text."""
+    """Return the ticket as text, signed with `key`; `key_id` names that key to the gateways."""
     body = f"v1.{key_id}.{_b64(_encoder.encode(ticket))}"
     return f"{body}.{_b64(hmac.digest(key, body.encode(), sha256))}"
 
 
 def verify(text: str, keys: Mapping[str, bytes], purpose: str, now_ms: int) -> Ticket:
-    """Return the ticket that `text` is, or raise a problem (ticket_invalid, ticket_expired).
+    """Return the ticket in `text`, or raise a problem (ticket_invalid, ticket_expired).
 
-    Says nothing of gateways: that is the caller's to check.
+    `keys`: the keys that count, by id. The caller checks that the ticket is for its own gateway.
     """
     parts = text.split(".")
     formed = len(parts) == _TICKET_PARTS and parts[0] == "v1" and len(text) <= MAX_TICKET_CHARS and text.isascii()
@@ -75,7 +79,7 @@ def verify(text: str, keys: Mapping[str, bytes], purpose: str, now_ms: int) -> T
     except (binascii.Error, ValueError, RecursionError):
         raise ProblemError(Code.TICKET_INVALID, "the payload cannot be read") from None
     if ticket.purpose != purpose:
-        raise ProblemError(Code.TICKET_INVALID, f"this is for {ticket.purpose}")
+        raise ProblemError(Code.TICKET_INVALID, f"the ticket is for {ticket.purpose}")
     if now_ms >= ticket.expires_ms:
         raise ProblemError(Code.TICKET_EXPIRED)
     return ticket

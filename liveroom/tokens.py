@@ -1,8 +1,8 @@
-"""User tokens: JWTs that an identity service signs and every service checks. Pure.
+"""User tokens: JWTs that an identity service signs and every service verifies. Pure.
 
-Owns which keys and algorithms count: each key has one algorithm, taken from the key and never from
-the token, so no token can choose `none`, or have a public key used as a secret. Refuses with
-`token_invalid` or `token_expired`. Called by ingress and scheduler.
+Owns which keys and algorithms count. Each key has one algorithm, taken from the key and never from
+the token: so no token can choose `none`, or make a public key serve as a secret. Refuses with
+`token_missing`, `token_invalid` or `token_expired`. Called by ingress and scheduler.
 """
 
 import re
@@ -28,15 +28,15 @@ ANY: Final = ""
 _ALGORITHMS: Final = {"oct": "HS256", "RSA": "RS256", "OKP": "EdDSA"}
 _MAX_NAME_CHARS: Final = 64
 _MAX_LEVEL: Final = 255
-_SURROGATE: Final = re.compile("[\\ud800-\\udfff]")  # alone in a text: no record (UTF-8) can hold it
+_SURROGATE: Final = re.compile("[\\ud800-\\udfff]")  # alone in a text, it has no UTF-8 form and fits no record
 
 
 class KeysError(ValueError):
-    """A key set that cannot be used; the message says which key and why."""
+    """A key set that cannot be used; the message names the key and the reason."""
 
 
 class Key(NamedTuple):
-    """A key and the one algorithm it is for. `id` ANY: whatever key a token names."""
+    """A key and its one algorithm. `id` ANY: it serves for every key id that a token names."""
 
     id: str
     algorithm: str
@@ -55,8 +55,9 @@ def secret(key: bytes, key_id: str = ANY) -> Key:
 
 
 def read_keys(text: bytes) -> list[Key]:
-    """Return the keys of a JWK Set that sign: HS256 (`oct`), RS256 (`RSA`), EdDSA (`OKP`); raise
-    KeysError for any other.
+    """Return the signing keys of a JWK Set: HS256 (`oct`), RS256 (`RSA`) and EdDSA (`OKP`).
+
+    Raises KeysError for a key of another kind, and for a set without any.
     """
     try:
         described = msgspec.json.decode(text, type=_KeySet).keys
@@ -64,7 +65,7 @@ def read_keys(text: bytes) -> list[Key]:
         raise KeysError(f"not a JWK Set: {error}") from None
     keys = [_key(each, number) for number, each in enumerate(described) if each.get("use", "sig") == "sig"]
     if not keys:
-        raise KeysError("no key in it signs")
+        raise KeysError("no key in it is for signatures")
     if len({key.id for key in keys}) != len(keys):
         raise KeysError("two keys have one kid")
     return keys
@@ -78,7 +79,7 @@ def _key(described: Mapping[str, Any], number: int) -> Key:
     if algorithm is None or described.get("alg", algorithm) != algorithm:
         raise KeysError(f"key {name} is not for HS256 (oct), RS256 (RSA) or EdDSA (OKP)")
     if algorithm != "HS256" and "d" in described:
-        raise KeysError(f"key {name} is a private key: those who check tokens need the public one only")
+        raise KeysError(f"key {name} is a private key: verifying tokens needs the public key only")
     try:
         key = jwt.PyJWK(dict(described), algorithm=algorithm).key
     except (jwt.PyJWTError, ValueError, TypeError, KeyError) as error:
@@ -91,8 +92,9 @@ def _key(described: Mapping[str, Any], number: int) -> Key:
 
 
 class Verifier:
-    """Checks tokens; one that was good is remembered until it expires or the keys change: a
-    signature costs 50 us.
+    """Verifies tokens. A valid one is remembered until it expires or the keys change.
+
+    Verifying a signature costs 50 us, finding a remembered token less than one.
     """
 
     def __init__(self, keys: Sequence[Key], leeway_s: float = LEEWAY_S) -> None:
@@ -102,12 +104,12 @@ class Verifier:
         self._sweep_at = min(MAX_CACHED, FEW_CACHED)
 
     def use(self, keys: Sequence[Key]) -> None:
-        """Take other keys from now on."""
+        """Use these keys from now on, in place of all earlier ones."""
         self._keys = list(keys)
         self._known.clear()
 
     def bearer(self, authorization: str | None, now_s: float) -> User:
-        """Return whose bearer token an `Authorization` header holds."""
+        """Return the user of the bearer token in an `Authorization` header; `now_s`: Unix time."""
         scheme, _, token = (authorization or "").partition(" ")
         token = token.strip()
         if scheme.lower() != "bearer" or not token:
@@ -115,14 +117,14 @@ class Verifier:
         return self.verify(token, now_s)
 
     def verify(self, token: str, now_s: float) -> User:
-        """Return who a token speaks for."""
+        """Return the user that a token identifies; `now_s`: Unix time."""
         known = self._known.get(token)
         if known is not None:
             if now_s < known[1]:
                 return known[0]
             del self._known[token]
         if len(token) > MAX_TOKEN_CHARS:
-            raise ProblemError(Code.TOKEN_INVALID, f"longer than {MAX_TOKEN_CHARS}")
+            raise ProblemError(Code.TOKEN_INVALID, f"longer than {MAX_TOKEN_CHARS} characters")
         claims = self._claims(token)
         user = user_of(claims)
         if len(self._known) >= self._sweep_at:
@@ -153,7 +155,7 @@ class Verifier:
             raise ProblemError(Code.TOKEN_EXPIRED) from None
         except (jwt.InvalidTokenError, UnicodeError, RecursionError) as error:
             raise ProblemError(Code.TOKEN_INVALID, str(error)[:200]) from None
-        raise ProblemError(Code.TOKEN_INVALID, "no key of ours has signed it")
+        raise ProblemError(Code.TOKEN_INVALID, "no configured key has signed it")
 
     def _decode(self, token: str, key: Key) -> dict[str, Any]:
         claims: dict[str, Any] = jwt.decode(
@@ -168,7 +170,7 @@ class Verifier:
 
 
 def user_of(claims: Mapping[str, Any]) -> User:
-    """Return the user whom a token's claims describe, or raise a problem."""
+    """Return the user that a token's claims describe, or raise `token_invalid`."""
     subject, level, name = claims["sub"], claims.get("level", 0), claims.get("name", "")
     rooms = claims.get("rooms", [])
     if not isinstance(subject, str) or not USER_ID.match(subject):
@@ -176,18 +178,21 @@ def user_of(claims: Mapping[str, Any]) -> User:
     if not isinstance(level, int) or isinstance(level, bool) or not 0 <= level <= _MAX_LEVEL:
         raise ProblemError(Code.TOKEN_INVALID, "level is not 0 to 255")
     if not isinstance(name, str) or len(name) > _MAX_NAME_CHARS or _SURROGATE.search(name):
-        raise ProblemError(Code.TOKEN_INVALID, "name is not a text of at most 64 characters")
+        raise ProblemError(Code.TOKEN_INVALID, f"name is not a text of at most {_MAX_NAME_CHARS} characters")
     if not isinstance(rooms, list) or not all(isinstance(room, str) and ROOM_ID.match(room) for room in rooms):
         raise ProblemError(Code.TOKEN_INVALID, "rooms is not a list of rooms")
     try:
         role = Role(claims.get("role", Role.VIEWER.value))
     except ValueError:
-        raise ProblemError(Code.TOKEN_INVALID, "role is not known") from None
+        raise ProblemError(Code.TOKEN_INVALID, "role is unknown") from None
     return User(subject, role, level, name, tuple(rooms), claims.get("follower") is True, claims.get("subscriber") is True)
 
 
 def sign_user(user: User, key: bytes, now_s: int, ttl_s: int = 3600, key_id: str = ANY) -> str:
-    """Return a user token signed with an HS256 key. For the demo, tests and `liveroom token`."""
+    """Return a user token signed with an HS256 key, valid for `ttl_s` from `now_s` (Unix time).
+
+    For the demo, tests and `liveroom token`; in production an identity service signs.
+    """
     claims: dict[str, Any] = {"sub": user.id, "aud": AUDIENCE, "iat": now_s, "exp": now_s + ttl_s, "role": user.role.value}
     claims |= {"level": user.level, "name": user.name}
     if user.rooms:

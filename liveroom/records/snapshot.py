@@ -38,8 +38,9 @@ class RoomSettings(msgspec.Struct, frozen=True, omit_defaults=True):
 
     `slow_s`: seconds between two messages of one user. `muted_all`: only hosts and `allow` may
     speak. `no_media`: text only. `fold_identical`: identical danmaku become one with a count.
-    `limit_per_s`: danmaku a second, more are thinned (0: the system's limit). `hidden`: not to be
-    listed anywhere. `dissolved`: nobody may enter or send.
+    `limit_per_s`: danmaku a second, more are thinned (0: the system's limit). `hidden`: for the
+    application, whose lists of rooms leave this one out; liveroom itself lists none. `dissolved`:
+    nobody may enter or send.
     """
 
     slow_s: float = 0.0

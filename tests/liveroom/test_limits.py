@@ -39,3 +39,13 @@ def test_those_who_are_quiet_are_forgotten() -> None:
     for number in range(100_000):
         buckets.take(f"u{number}", number / 100)
     assert len(buckets) < 4000
+
+
+def test_a_bucket_counts_milliseconds_follows_another_rate_and_gains_nothing_from_a_clock_that_goes_back() -> None:
+    bucket = Bucket(10, 10, 1000, ticks_per_s=1000)
+    bucket.spend(bucket.left(1000))
+    assert [bucket.left(now_ms) for now_ms in (1000, 1100, 900, 1000)] == [0, 1, 1, 2]
+    bucket.change(1000, 1000)
+    assert bucket.left(1100) == 102
+    bucket.change(5, 5)
+    assert bucket.left(1100) == 5
