@@ -7,8 +7,8 @@ nothing. A document may name what any module defines, and words of the files tha
 Paths, commands, options, HTTP routes, metrics and dotted names are looked up as what they are.
 Literal values (numbers, JSON, quoted text, patterns) are not names.
 
-What a module docstring says of its callers is held to the imports: a module that is named after
-"Called by" imports this one.
+What a docstring says of its callers is held to the code: a module that is named after "Called by"
+imports this one, or calls a method that is this one's alone (of an object that it is handed).
 
 Called by the tests of documents.
 """
@@ -231,11 +231,16 @@ class Vocabulary:
         options = {word.partition("=")[0] for word in rest if word.startswith("--")}
         return first in _commands() and options <= _commands()[first] | {"--help"}
 
+    def _own_methods(self, module: Module) -> set[str]:
+        """Return the methods that no other module of the product has."""
+        others = (each.methods for each in self.modules.values() if each is not module and each.path.startswith(PRODUCT))
+        return module.methods.difference(*others)
+
     def _wrong_callers(self, text: str, where: Module) -> Iterator[tuple[int, str]]:
         for sentence in _CALLED_BY.finditer(text):
             for span in re.findall(r"`([^`]+)`", sentence[1]):
                 caller = self.modules.get(f"{where.package}.{span}") or self.modules.get(span)
-                if caller and where.name not in caller.imports:
+                if caller and where.name not in caller.imports and not caller.called & self._own_methods(where):
                     yield text.count("\n", 0, sentence.start()) + 1, span
 
 

@@ -19,7 +19,8 @@ class Module:
 
     For all: `top` (what it defines outside of classes and functions), `members` of its classes,
     `types` (the classes in a field's annotation), `texts` (constants), `patterns` (formatted texts,
-    with `*` for what is filled in), `passed` (arguments by name). For its own docstrings also
+    with `*` for what is filled in), `passed` (arguments by name), `methods` (public ones of its
+    classes) and `called` (methods that it calls). For its own docstrings also
     `own`: every name in its code, and every word of its texts.
     """
 
@@ -33,6 +34,8 @@ class Module:
     passed: set[str] = field(default_factory=set)
     imports: set[str] = field(default_factory=set)
     imported: set[str] = field(default_factory=set)
+    methods: set[str] = field(default_factory=set)
+    called: set[str] = field(default_factory=set)
     own: set[str] = field(default_factory=set)
 
     @property
@@ -112,8 +115,12 @@ def _take_name(module: Module, node: ast.AST) -> None:
 
 
 def _take_class(module: Module, node: ast.AST) -> None:
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+        module.called.add(node.func.attr)
     if isinstance(node, ast.ClassDef):
         module.members.setdefault(node.name, set()).update(_members(node))
+        functions = (each.name for each in node.body if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef))
+        module.methods.update(name for name in functions if not name.startswith("_"))
         for statement in node.body:
             if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
                 of = {each.id for each in ast.walk(statement.annotation) if isinstance(each, ast.Name)}
