@@ -181,8 +181,8 @@ async def _ensure(admin: AdminClient, kafka: Kafka, wanted: list[Topic]) -> None
 
 
 class Producer:
-    """An idempotent producer, `acks=all`, that is thrown away and made anew after an error that
-    retrying did not cure.
+    """An idempotent producer that is replaced after an error that retrying did not cure. All
+    in-sync replicas acknowledge its records.
 
     After such an error an aiokafka producer's partition stays broken for good, so the whole
     producer goes. `send` never waits longer than its time-out.

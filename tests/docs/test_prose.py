@@ -17,12 +17,12 @@ def columns(line: str) -> int:
 
 
 def too_wide(text: str) -> list[int]:
-    """The lines of prose that are too wide: no table, no code, and more than one word in it."""
+    """The lines of prose that are too wide: no table, code or picture, and two words or more."""
     found, is_code = [], False
     for number, line in enumerate(text.splitlines(), start=1):
         if line.lstrip().startswith("```"):
             is_code = not is_code
-        is_prose = not is_code and not line.startswith(("|", "<"))
+        is_prose = not is_code and not line.startswith(("|", "<", "!["))
         words = re.sub(r"^[\s>#*-]+|^\s*\d+\.\s", "", line)
         if is_prose and " " in words and columns(line) > COLUMNS:
             found.append(number)
