@@ -27,7 +27,7 @@ with explained("autoscaler"):
     from liveroom.web import serve
 
 if TYPE_CHECKING:
-    from autoscaler.drivers.kubernetes import KubernetesDriver
+    from autoscaler.drivers.kubernetes.driver import KubernetesDriver
 
 KAFKA: Final = "kafka"
 log = structlog.get_logger()
@@ -43,7 +43,7 @@ def read_policy_file(settings: AutoscalerSettings) -> Policy:
 def make_driver(settings: AutoscalerSettings, runtime: Runtime) -> "LocalDriver | KubernetesDriver":
     """Return what starts and stops gateways."""
     if settings.driver == "kubernetes":
-        from autoscaler.drivers.kubernetes import KubernetesDriver  # noqa: PLC0415 - a large package that few need
+        from autoscaler.drivers.kubernetes.driver import KubernetesDriver  # noqa: PLC0415 - a large package that few need
 
         return KubernetesDriver(
             settings.kubernetes_namespace, settings.kubernetes_deployment, settings.kubernetes_timeout_s, runtime.metrics

@@ -25,8 +25,9 @@ from rich.console import Console
 
 from cli import topics as topics_command
 from cli.endpoints import find_kafka
+from devstack.folders import cache_dir
 from devstack.java import NoJavaError, find_java
-from devstack.kafka_jars import KAFKA_VERSION, JarLock, cache_dir, read_lock
+from devstack.kafka_jars import KAFKA_VERSION, JarLock, read_lock
 from devstack.programs import ALL as PROGRAMS
 from devstack.programs import Program, find
 from devstack.running import Running, RuntimeFolderError, find_running

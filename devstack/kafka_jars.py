@@ -28,6 +28,7 @@ from typing import Any, Final
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
+from devstack.folders import cache_dir
 from liveroom import clock
 from liveroom.errors import ExplainedError
 
@@ -93,19 +94,6 @@ def read_lock(path: Path = LOCK_FILE) -> JarLock:
     """Read the lock file."""
     content = json.loads(path.read_text(encoding="utf-8"))
     return JarLock(content["coordinates"], tuple(Jar(**jar) for jar in content["jars"]))
-
-
-def cache_dir() -> Path:
-    """Return the user's cache folder for liveroom: LIVEROOM_CACHE_DIR, else what the platform
-    says.
-    """
-    own = os.environ.get("LIVEROOM_CACHE_DIR")
-    if own:
-        return Path(own).expanduser()
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "liveroom"
-    xdg = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(xdg) if Path(xdg).is_absolute() else Path.home() / ".cache") / "liveroom"
 
 
 def maven_folder() -> Path:

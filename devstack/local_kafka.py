@@ -1,153 +1,53 @@
-"""The local Kafka: the real Apache Kafka, started by us for the demo and the tests.
+"""The local Kafka: the real Apache Kafka, started for the demo and the tests.
 
-Owns the brokers' processes, ports, settings and data folders: one broker, or three for fault tests
-(each broker and KRaft controller in one process; replication 3, two in sync). Everything listens on
-127.0.0.1 only and dies with this process.
+Owns the cluster's folder and ports, and when a cluster is ready. A cluster has one broker, or three
+for fault tests (replication 3, two replicas in sync). Everything listens on 127.0.0.1 only and ends
+with this process.
 
-Refuses to be a production set-up: no fsync, no encryption, small heaps. `kafka_cluster` is the way
-in for the demo and the tests' fixtures: it starts nothing when KAFKA_BOOTSTRAP names a cluster
-already. Fault tests use `LocalKafka` itself.
+`kafka_cluster` is the way in for the demo and the tests' fixtures: where KAFKA_BOOTSTRAP names a
+cluster, it starts nothing. Fault tests use `LocalKafka` itself.
 """
 
 import asyncio
 import base64
 import fcntl
-import json
 import os
 import shutil
 import signal
 import tempfile
 import threading
-from asyncio.subprocess import Process
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import asynccontextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Final, Self
 
-from devstack.java import Java, find_java
-from devstack.kafka_jars import KAFKA_VERSION, distrust_jars, ensure_jars
+from devstack.broker import Broker, BrokerAddress, Launch, LocalKafkaError, PortTakenError, admin_of
+from devstack.folders import LOCK, remove_left_behind
+from devstack.java import find_java
+from devstack.kafka_jars import distrust_jars, ensure_jars
 from liveroom import clock
 from liveroom.chance import Chance, SystemChance
-from liveroom.child_process import spawn_tethered, stop_process
-from liveroom.errors import ExplainedError
-from liveroom.kafka_port import AdminClient, AioKafka, KafkaError
-from liveroom.ports import HOST, free_ports
-from liveroom.settings import KafkaSettings
+from liveroom.kafka_port import KafkaError
+from liveroom.ports import free_ports
 
-READY_TIMEOUT_S: Final = 180.0  # beside busy processors; one that ends is told at once
-STOP_TIMEOUT_S: Final = 15.0
+READY_TIMEOUT_S: Final = 180.0  # beside busy processors; a broker that ends is reported at once
 HEAP_MB: Final = 384
 
 _LOOK_S: Final = 0.05
 _FOLDER_TIMEOUT_S: Final = 20.0
 _TEMPORARY: Final = "liveroom-kafka-"
-_LEFT_BEHIND_S: Final = 60.0
-_PORT_TAKEN: Final = "Address already in use"
 _PORT_ATTEMPTS: Final = 3
-_TAIL_LINES: Final = 12
-_ERROR_LINES: Final = 4
-_REQUEST_TIMEOUT_S: Final = 2.0
-
-_LOG4J: Final = """\
-status = error
-rootLogger.level = info
-rootLogger.appenderRef.file.ref = file
-logger.config.name = org.apache.kafka.common.config
-logger.config.level = warn
-appender.file.type = RollingFile
-appender.file.name = file
-appender.file.fileName = ${sys:liveroom.log}
-appender.file.filePattern = ${sys:liveroom.log}.%i
-appender.file.layout.type = PatternLayout
-appender.file.layout.pattern = %d{yyyy-MM-dd HH:mm:ss.SSS} %p %m (%c{1})%n
-appender.file.policies.type = Policies
-appender.file.policies.size.type = SizeBasedTriggeringPolicy
-appender.file.policies.size.size = 10MB
-appender.file.strategy.type = DefaultRolloverStrategy
-appender.file.strategy.max = 1
-"""
-
-
-class LocalKafkaError(ExplainedError):
-    """The local Kafka does not start, or has ended; the message says why, with the end of the
-    broker's log.
-    """
-
-
-class _PortTakenError(LocalKafkaError):
-    """Somebody took the port between our look and the broker's bind."""
-
-
-@dataclass(frozen=True, slots=True)
-class BrokerAddress:
-    """One broker's node id and ports, which it keeps over its restarts."""
-
-    node_id: int
-    port: int
-    controller_port: int
-
-    @property
-    def bootstrap(self) -> str:
-        """Return the address clients use."""
-        return f"{HOST}:{self.port}"
-
-
-@dataclass(slots=True)
-class _Broker:
-    """One broker: its folder, and its process while it has one."""
-
-    address: BrokerAddress
-    folder: Path
-    process: Process | None = None
-    ended_on_purpose: bool = field(default=True)
-
-    @property
-    def data(self) -> Path:
-        return self.folder / "data"
-
-    @property
-    def log(self) -> Path:
-        return self.folder / "server.log"
-
-    @property
-    def output(self) -> Path:
-        return self.folder / "output.log"
-
-    def open_output(self) -> IO[bytes]:
-        """Start both logs anew."""
-        self.log.unlink(missing_ok=True)
-        return self.output.open("wb")
-
-    def tail(self) -> str:
-        """Return the first error and the last lines of what the broker logged and printed, without
-        Java's stack frames.
-        """
-        shown: list[str] = []
-        for path in (self.log, self.output):
-            if path.exists():
-                lines = [line for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-                lines = [line for line in lines if not line.startswith("\t")]
-                start = max(0, len(lines) - _TAIL_LINES)
-                first = next((i for i, line in enumerate(lines[:start]) if " ERROR " in line or " FATAL " in line), None)
-                shown += [] if first is None else [*lines[first : min(first + _ERROR_LINES, start)], "..."]
-                shown += lines[start:]
-        return "\n".join(f"  {line}" for line in shown) or "  (it logged nothing)"
-
-    def running(self) -> Process:
-        """Return the process of a broker that must be running."""
-        if self.process is None or self.process.returncode is not None:
-            raise LocalKafkaError(f"broker {self.address.node_id} is not running")
-        return self.process
 
 
 class LocalKafka:
     """A Kafka cluster of this process: `async with LocalKafka() as kafka: ... kafka.bootstrap`.
 
-    `data_dir` None: a temporary folder, removed afterwards. A given one is kept, and its data are
-    there again at the next start with the same number of brokers. `settings` are added to every
-    broker's server.properties, over ours.
+    `data_dir` is the folder of the data. It is kept, and the next start with the same number of
+    brokers finds its data there again. None: a temporary folder that is removed at the end.
+    `settings` go into every broker's server.properties and override ours. `heap_mb` limits each
+    broker's heap, in MiB. `cache` and `repository` are `ensure_jars`'. `chance` draws a new
+    cluster's id; None: the system's.
     """
 
     def __init__(
@@ -173,9 +73,7 @@ class LocalKafka:
         self._chance = chance or SystemChance()
         self._folder: Path | None = None
         self._folder_lock: IO[str] | None = None
-        self._brokers: list[_Broker] = []
-        self._java: Java | None = None
-        self._jars: list[Path] = []
+        self._brokers: list[Broker] = []
 
     @property
     def addresses(self) -> list[BrokerAddress]:
@@ -184,13 +82,8 @@ class LocalKafka:
 
     @property
     def processes(self) -> list[int | None]:
-        """Return the process ids of the brokers (of Java itself); None for one that is not
-        running.
-        """
-        return [
-            broker.process.pid if broker.process is not None and broker.process.returncode is None else None
-            for broker in self._brokers
-        ]
+        """Return the process ids of the brokers' Java; None for a broker that is not running."""
+        return [broker.pid for broker in self._brokers]
 
     @property
     def logs(self) -> list[Path]:
@@ -207,37 +100,38 @@ class LocalKafka:
         await self.stop()
 
     async def start(self) -> None:
-        """Start all brokers and return once they form a cluster."""
+        """Start all brokers and return once they form a cluster; raise LocalKafkaError if not."""
         if self._folder is not None:
             raise LocalKafkaError("started already")
-        self._java = await asyncio.to_thread(find_java)
-        self._jars = await self._get_jars()
+        java = await asyncio.to_thread(find_java)
+        launch = Launch(java, await self._get_jars(), self._heap_mb)
         try:
-            await self._take_folder()
+            folder, lock = await self._take_folder()
             for attempt in range(1, _PORT_ATTEMPTS + 1):
-                self._brokers = await asyncio.to_thread(self._lay_out)
+                self._brokers = await asyncio.to_thread(self._lay_out, folder, launch)
                 self.bootstrap = ",".join(address.bootstrap for address in self.addresses)
                 try:
-                    await self._start_all()
+                    await self._start_all(lock)
                     break
-                except _PortTakenError:
-                    await asyncio.gather(*(self._stop(broker, kill=True) for broker in self._brokers))
+                except PortTakenError:
+                    await asyncio.gather(*(broker.stop(kill=True) for broker in self._brokers))
                     if attempt == _PORT_ATTEMPTS:
                         raise
         except BaseException as error:
             await self.stop()
-            if isinstance(error, LocalKafkaError):  # perhaps by a damaged jar: look at all of them at the next start
+            if isinstance(error, LocalKafkaError):  # a damaged jar may be why: the next start compares all of them
                 await asyncio.to_thread(distrust_jars, cache=self._cache)
             raise
 
     async def stop(self) -> None:
-        """Stop all brokers and remove a temporary folder. Harmless when stopped.
+        """Stop all brokers and remove a temporary folder. Idempotent.
 
-        By SIGTERM, after a deadline by SIGKILL; at once by SIGKILL if the data go anyway: three
-        brokers that lose their quorum while they stop take 5 s to end in order.
+        Brokers end by SIGTERM, and after a deadline by SIGKILL. Where the folder goes anyway they
+        end by SIGKILL at once: three brokers that lose their quorum as they stop take 5 s to end in
+        order.
         """
         try:
-            await asyncio.gather(*(self._stop(broker, kill=self._given_dir is None) for broker in self._brokers))
+            await asyncio.gather(*(broker.stop(kill=self._given_dir is None) for broker in self._brokers))
         finally:
             if self._folder is not None and self._given_dir is None:
                 await asyncio.to_thread(shutil.rmtree, self._folder)
@@ -248,20 +142,23 @@ class LocalKafka:
 
     async def stop_broker(self, index: int = 0) -> None:
         """Stop one broker in order."""
-        await self._stop(self._brokers[index], kill=False)
+        await self._brokers[index].stop(kill=False)
 
     async def start_broker(self, index: int = 0) -> None:
-        """Start a broker that was stopped or killed, on its port and data, and return once it
-        serves in the cluster.
+        """Start a broker that was stopped or killed, on its port and data.
+
+        Returns once it serves in the cluster. Raises LocalKafkaError where it runs already.
         """
         broker = self._brokers[index]
-        if broker.process is not None and broker.process.returncode is None:
+        if self._folder_lock is None:
+            raise LocalKafkaError("the cluster is not running")
+        if broker.pid is not None:
             raise LocalKafkaError(f"broker {broker.address.node_id} is running already")
-        await self._spawn(broker)
+        await broker.start(self._folder_lock.fileno())
         await self._ready([broker])
 
     async def kill_broker(self, index: int = 0, number: signal.Signals = signal.SIGKILL) -> None:
-        """Send one broker a signal: SIGKILL (returns when it is dead), SIGSTOP, SIGCONT, ..."""
+        """Send one broker a signal: SIGKILL (returns once it is dead), SIGSTOP, SIGCONT, ..."""
         broker = self._brokers[index]
         process = broker.running()
         if number in {signal.SIGKILL, signal.SIGTERM}:
@@ -271,11 +168,12 @@ class LocalKafka:
             await process.wait()
 
     async def in_sync(self, timeout_s: float = READY_TIMEOUT_S) -> None:
-        """Return once every partition has all its replicas in sync: the moment when the next single
-        fault may come.
+        """Return once every partition has all its replicas in sync, so that one may fail again.
+
+        Raises LocalKafkaError after `timeout_s` seconds.
         """
         deadline = clock.monotonic_s() + timeout_s
-        client = _admin(self.bootstrap)
+        client = admin_of(self.bootstrap)
         await client.start()
         try:
             while True:
@@ -300,8 +198,8 @@ class LocalKafka:
         """
         while True:
             for broker in self._brokers:
-                if not broker.ended_on_purpose and broker.process is not None and broker.process.returncode is not None:
-                    raise await asyncio.to_thread(self._ended, broker)
+                if not broker.ended_on_purpose and broker.pid is None:
+                    raise await asyncio.to_thread(broker.death)
             await clock.sleep(10 * _LOOK_S)
 
     async def _get_jars(self) -> list[Path]:
@@ -312,171 +210,88 @@ class LocalKafka:
             cancelled.set()  # or the thread would go on downloading, and the loop wait for it
             raise
 
-    async def _take_folder(self) -> None:
-        """Make the folder ours alone.
+    async def _take_folder(self) -> tuple[Path, IO[str]]:
+        """Return the data folder and its lock, held.
 
-        The brokers hold the lock too: a dead parent's brokers keep it until they have ended.
+        The brokers hold the lock too: those of a dead parent keep it until they have ended.
         """
-        self._folder = await asyncio.to_thread(_make_folder, self._given_dir)
-        self._folder_lock = await asyncio.to_thread((self._folder / ".lock").open, "a", encoding="ascii")
+        folder = self._folder = await asyncio.to_thread(_make_folder, self._given_dir)
+        lock = self._folder_lock = await asyncio.to_thread((folder / LOCK).open, "a", encoding="ascii")
         deadline = clock.monotonic_s() + _FOLDER_TIMEOUT_S
         while True:
             try:
-                fcntl.flock(self._folder_lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 if clock.monotonic_s() > deadline:
-                    raise LocalKafkaError(f"{self._folder} is in use by another local Kafka") from None
+                    raise LocalKafkaError(f"{folder} is in use by another local Kafka") from None
+            else:
+                return folder, lock
             await clock.sleep(_LOOK_S)
 
-    def _lay_out(self) -> list[_Broker]:
+    def _lay_out(self, folder: Path, launch: Launch) -> list[Broker]:
         """Choose ports and write every broker's settings."""
-        folder = self._folder
-        assert folder is not None  # noqa: S101 - start() took it
         ports = free_ports(2 * self._broker_count)
         brokers = [
-            _Broker(BrokerAddress(i + 1, ports[2 * i], ports[2 * i + 1]), folder / f"broker-{i + 1}")
+            Broker(BrokerAddress(i + 1, ports[2 * i], ports[2 * i + 1]), folder / f"broker-{i + 1}", launch)
             for i in range(self._broker_count)
         ]
         made = {path.parent.parent for path in folder.glob("broker-*/data/meta.properties")}
         if made and made != {broker.folder for broker in brokers}:
             raise LocalKafkaError(f"{folder} holds the data of {len(made)} brokers, so it cannot serve {len(brokers)}")
-        addresses = [broker.address for broker in brokers]
         for broker in brokers:
-            broker.folder.mkdir(exist_ok=True)
-            (broker.folder / "tmp").mkdir(exist_ok=True)
-            settings = server_settings(broker.address, addresses) | self._settings
-            properties = "".join(f"{name}={_escaped(value)}\n" for name, value in settings.items())
-            (broker.folder / "server.properties").write_text(properties, encoding="latin-1")
-            (broker.folder / "log4j2.properties").write_text(_LOG4J, encoding="ascii")
+            broker.lay_out([each.address for each in brokers], self._settings)
         return brokers
 
-    async def _start_all(self) -> None:
+    async def _start_all(self, lock: IO[str]) -> None:
         cluster_id = await asyncio.to_thread(self._cluster_id)
-        await asyncio.gather(*(self._format(broker, cluster_id) for broker in self._brokers))
+        await asyncio.gather(*(broker.format(cluster_id) for broker in self._brokers))
         for broker in self._brokers:
-            await self._spawn(broker)
+            await broker.start(lock.fileno())
         await self._ready(self._brokers)
 
     def _cluster_id(self) -> str:
         """Return the cluster id of the data that are there, or a new one."""
-        for broker in self._brokers:
-            meta = broker.data / "meta.properties"
-            if meta.exists():
-                for line in meta.read_text(encoding="latin-1").splitlines():
-                    if line.startswith("cluster.id="):
-                        return line.removeprefix("cluster.id=")
-        return base64.urlsafe_b64encode(b"\x01" + self._chance.token_bytes(15)).decode().rstrip("=")  # never starts with a "-"
+        known = next(filter(None, (broker.cluster_id() for broker in self._brokers)), None)
+        # The first byte keeps it from starting with a "-".
+        return known or base64.urlsafe_b64encode(b"\x01" + self._chance.token_bytes(15)).decode().rstrip("=")
 
-    def _command(self, broker: _Broker, *, heap_mb: int) -> list[str | Path]:
-        """Return how Java is called, in the broker's folder, up to the name of the class."""
-        java = self._java
-        assert java is not None  # noqa: S101 - start() found it
-        return [
-            java.program,
-            f"-Xmx{heap_mb}m",
-            "-XX:+UseSerialGC",
-            "-XX:TieredStopAtLevel=1",  # to the 240,000th record: starts 0.5 s sooner, half the CPU, p99 of a send 3 ms for 5
-            "-XX:-UsePerfData",
-            "-XX:+ExitOnOutOfMemoryError",
-            *java.quiet_flags(),
-            "-Djava.awt.headless=true",
-            "-Djava.io.tmpdir=tmp",  # native libraries are unpacked there
-            "-Dlog4j2.configurationFile=log4j2.properties",
-            f"-Dliveroom.log={broker.log.name}",
-        ]
+    async def _ready(self, brokers: list[Broker]) -> None:
+        """Return when these brokers serve, know a controller and each other.
 
-    def _environment(self) -> dict[str, str]:
-        """Return Java's environment.
-
-        In the C locale it could not read a path with letters beyond ASCII.
-        """
-        return os.environ | {"CLASSPATH": os.pathsep.join(str(jar) for jar in self._jars), "LC_ALL": "C.UTF-8"}
-
-    async def _format(self, broker: _Broker, cluster_id: str) -> None:
-        """Have Kafka's own tool write the empty data folder, if it is not there."""
-        if await asyncio.to_thread((broker.data / "meta.properties").exists):
-            return
-        with await asyncio.to_thread(broker.open_output) as output:
-            process = await spawn_tethered(
-                [
-                    *self._command(broker, heap_mb=64),
-                    "kafka.tools.StorageTool",
-                    *("format", "--cluster-id", cluster_id, "--config", "server.properties"),
-                ],
-                env=self._environment(),
-                cwd=broker.folder,
-                stdout=output,
-                stderr=output,
-            )
-            try:
-                code = await process.wait()
-            finally:
-                await stop_process(process)
-        if code != 0:
-            tail = await asyncio.to_thread(broker.tail)
-            raise LocalKafkaError(f"the data folder {broker.data} cannot be made (exit code {code}):\n{tail}")
-
-    async def _spawn(self, broker: _Broker) -> None:
-        assert self._folder_lock is not None  # noqa: S101 - start() took it
-        with await asyncio.to_thread(broker.open_output) as output:
-            broker.process = await spawn_tethered(
-                [*self._command(broker, heap_mb=self._heap_mb), "kafka.Kafka", "server.properties"],
-                env=self._environment(),
-                cwd=broker.folder,  # so all paths are relative, and no letter in them can be a comma in Kafka's list of folders
-                stdout=output,
-                stderr=output,
-                pass_fds=(self._folder_lock.fileno(),),
-            )
-        broker.ended_on_purpose = False
-
-    async def _ready(self, brokers: list[_Broker]) -> None:
-        """Return when these brokers serve, know a controller and each other; raise when one ends or
-        the time is over.
+        Raises when one of them ends, or the time is over.
         """
         deadline = clock.monotonic_s() + READY_TIMEOUT_S
         wanted = {broker.address.node_id for broker in brokers}
         for broker in brokers:
-            problem = "does not accept connections"
-            while True:
-                if broker.process is None or broker.process.returncode is not None:
-                    raise await asyncio.to_thread(self._ended, broker)
+            while problem := await _problem(broker, wanted):
+                if broker.pid is None:
+                    raise await asyncio.to_thread(broker.death)
                 if clock.monotonic_s() > deadline:
                     tail = await asyncio.to_thread(broker.tail)
                     raise LocalKafkaError(
                         f"broker {broker.address.node_id} is not ready after {READY_TIMEOUT_S:.0f} s ({problem}):\n{tail}"
                     )
-                if await _accepts(broker.address.port):
-                    try:
-                        known = await _known_brokers(broker.address)
-                    except (KafkaError, OSError, TimeoutError) as error:
-                        problem = repr(error)
-                    else:
-                        if wanted <= known:
-                            break
-                        problem = f"it knows brokers {sorted(known)} of {sorted(wanted)}"
                 await clock.sleep(_LOOK_S)
 
-    def _ended(self, broker: _Broker) -> LocalKafkaError:
-        assert broker.process is not None  # noqa: S101 - it ended
-        tail = broker.tail()
-        taken = broker.log.exists() and _PORT_TAKEN in broker.log.read_text(encoding="utf-8", errors="replace")
-        kind = _PortTakenError if taken else LocalKafkaError
-        return kind(
-            f"Apache Kafka {KAFKA_VERSION}, broker {broker.address.node_id}, ended with code {broker.process.returncode};"
-            f" its log ({broker.log}) ends:\n{tail}"
-        )
 
-    async def _stop(self, broker: _Broker, *, kill: bool) -> None:
-        broker.ended_on_purpose = True
-        if broker.process is not None:
-            await stop_process(broker.process, grace_s=0 if kill else STOP_TIMEOUT_S)
+async def _problem(broker: Broker, wanted: set[int]) -> str:
+    """Return what keeps a broker from serving in a cluster of the `wanted` ones; empty: nothing."""
+    if broker.pid is None:
+        return "it does not run"
+    if not await broker.accepts():
+        return "it does not accept connections"
+    try:
+        known = await broker.known_brokers()
+    except (KafkaError, OSError, TimeoutError) as error:
+        return repr(error)
+    return "" if wanted <= known else f"it knows brokers {sorted(known)} of {sorted(wanted)}"
 
 
 @asynccontextmanager
 async def kafka_cluster(data_dir: Path | None = None, brokers: int = 1, *, chance: Chance | None = None) -> AsyncIterator[str]:
-    """Yield the address of a cluster: KAFKA_BOOTSTRAP as it stands, else a local one for as long as
-    the block runs.
+    """Yield a cluster's address: KAFKA_BOOTSTRAP as it is, else a local one's.
+
+    The local one runs as long as the block; the arguments are those of `LocalKafka`.
     """
     given = os.environ.get("KAFKA_BOOTSTRAP", "").strip()
     if given:
@@ -486,98 +301,10 @@ async def kafka_cluster(data_dir: Path | None = None, brokers: int = 1, *, chanc
             yield kafka.bootstrap
 
 
-def server_settings(address: BrokerAddress, cluster: list[BrokerAddress]) -> dict[str, str]:
-    """Return one broker's server.properties."""
-    replicas = str(min(3, len(cluster)))
-    in_sync = "2" if len(cluster) >= 3 else "1"  # noqa: PLR2004
-    return {
-        "process.roles": "broker,controller",
-        "node.id": str(address.node_id),
-        "controller.quorum.voters": ",".join(f"{node.node_id}@{HOST}:{node.controller_port}" for node in cluster),
-        "listeners": f"CLIENT://{HOST}:{address.port},CONTROLLER://{HOST}:{address.controller_port}",
-        "advertised.listeners": f"CLIENT://{HOST}:{address.port}",
-        "listener.security.protocol.map": "CLIENT:PLAINTEXT,CONTROLLER:PLAINTEXT",
-        "inter.broker.listener.name": "CLIENT",
-        "controller.listener.names": "CONTROLLER",
-        "log.dirs": "data",
-        "auto.create.topics.enable": "false",
-        "default.replication.factor": replicas,
-        "min.insync.replicas": in_sync,
-        "offsets.topic.replication.factor": replicas,
-        "offsets.topic.num.partitions": "8",  # 50 by default: more files to make before the first group works
-        "transaction.state.log.replication.factor": replicas,
-        "transaction.state.log.min.isr": in_sync,
-        "transaction.state.log.num.partitions": "8",
-        "share.coordinator.state.topic.replication.factor": replicas,
-        "share.coordinator.state.topic.min.isr": in_sync,
-        "share.coordinator.state.topic.num.partitions": "8",
-        "group.min.session.timeout.ms": "3000",  # 6 s by default: a dead owner's partitions must move sooner
-        "group.initial.rebalance.delay.ms": "0",  # 3 s by default, before the first member of a group gets anything
-        "message.max.bytes": "1048588",  # Kafka's default, written down: the checks of sizes rely on it
-        "num.network.threads": "2",
-        "num.io.threads": "4",
-        "log.cleaner.dedupe.buffer.size": str(8 << 20),  # 128 MiB of heap by default
-        # Until its session with the controller ends a broker that was killed leads its partitions,
-        # and cannot come back (the controller refuses it as a duplicate: 11 s, measured): after 9 s
-        # by default, nearly all of the failure budget.
-        "broker.session.timeout.ms": "3000",
-        "broker.heartbeat.interval.ms": "500",
-        # A stopped (not dead) controller or leader holds what the others asked it for that long, by
-        # default 30 s. Measured with SIGSTOP on the controller: new producers got their id after 30
-        # s; with 2 s, within the clients' own time-outs.
-        "controller.socket.timeout.ms": "2000",
-        "replica.socket.timeout.ms": "2000",
-    }
-
-
-def _admin(bootstrap: str) -> AdminClient:
-    return AioKafka(KafkaSettings(bootstrap=bootstrap)).admin(request_timeout_s=_REQUEST_TIMEOUT_S)
-
-
-async def _known_brokers(address: BrokerAddress) -> frozenset[int]:
-    """Ask a broker for the cluster; the empty set while it knows no controller."""
-    client = _admin(address.bootstrap)
-    try:
-        await client.start()
-        cluster = await client.describe_cluster()
-    finally:
-        await client.close()
-    return frozenset() if cluster.controller is None else cluster.brokers
-
-
-async def _accepts(port: int) -> bool:
-    """Whether something listens on the port; looked at before a client is made, which would log
-    every failure.
-    """
-    try:
-        _, writer = await asyncio.open_connection(HOST, port)
-    except OSError:
-        return False
-    writer.close()
-    with suppress(OSError):
-        await writer.wait_closed()
-    return True
-
-
 def _make_folder(given: Path | None) -> Path:
-    """Make the data folder, and remove the temporary ones whose owner was killed before it
-    could.
-    """
+    """Make the data folder; a temporary one takes the place of those left behind."""
     if given is not None:
         given.mkdir(parents=True, exist_ok=True)
         return given.absolute()
-    now_s = clock.unix_s()
-    for folder in Path(tempfile.gettempdir()).glob(f"{_TEMPORARY}*"):
-        with suppress(FileNotFoundError, BlockingIOError):  # removed by another launch; in use
-            about = folder.stat()
-            if about.st_uid != os.getuid() or now_s - about.st_mtime < _LEFT_BEHIND_S:
-                continue  # another user's; or so new that its owner may be about to take its lock
-            with (folder / ".lock").open("a", encoding="ascii") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(folder)
+    remove_left_behind(_TEMPORARY)
     return Path(tempfile.mkdtemp(prefix=_TEMPORARY))
-
-
-def _escaped(value: str) -> str:
-    """Write a value so that Java's reader of properties reads it back."""
-    return json.dumps(value)[1:-1].replace('\\"', '"')

@@ -1,51 +1,34 @@
-"""The services as child processes: started with their settings, awaited, killed, stopped in order,
-watched.
+"""One service as a child process: started with its settings, awaited, killed, stopped, watched.
 
-Owns the ports, keys, run folder and life of one system's processes. `System` is what `liveroom
-demo`, `liveroom up` and every end-to-end and fault test run; Kafka is given to it. Refuses to
-restart what died by itself: that is noted in `deaths` and told by `watch()` and at the end. No
-child outlives this process, not even by kill -9 (`liveroom.child_process`).
+Owns a process's ports, log and life. It refuses to restart what died by itself: the death goes to
+`on_death`. No child outlives this process, not even by kill -9 (`liveroom.child_process`).
+`devstack.system` and tests use it.
 """
 
 import asyncio
-import fcntl
-import json
 import os
-import shutil
 import signal
-import socket
 import sys
-import tempfile
 from asyncio.subprocess import Process
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Final, Self
+from typing import Final
 
 import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 
 import liveroom
 from liveroom import clock
-from liveroom.chance import Chance, SystemChance
 from liveroom.child_process import spawn_tethered, stop_process
 from liveroom.errors import ExplainedError
-from liveroom.kinds import Role
 from liveroom.ports import HOST, free_ports
-from liveroom.tickets import User
-from liveroom.tokens import sign_user
-from liveroom.topics import DEFAULT_PARTITIONS
 
 READY_TIMEOUT_S: Final = 40.0
-# A system's services all start at once, perhaps beside a busy processor: they wait for what passes,
-# and so do we.
-START_TIMEOUT_S: Final = 150.0
 TELL_S: Final = 5.0
 STOP_TIMEOUT_S: Final = 10.0
-TICKET_KEY_ID: Final = "k1"
 ROOT: Final = Path(liveroom.__file__).resolve().parents[1]
 
 _LOOK_S: Final = 0.05
@@ -53,9 +36,6 @@ _PORT_TAKEN: Final = "address already in use"
 _PORT_ATTEMPTS: Final = 3
 _TAIL_LINES: Final = 12
 _TAIL_BYTES: Final = 16_384
-_FOLDER_PREFIX: Final = "liveroom-run-"
-_LOCK: Final = ".lock"
-_LEFT_BEHIND_S: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,271 +257,6 @@ class Service:
             self.on_death(Death(self.name, code, f"{_ended(code)} unasked", self.log, await self.tail()))
 
 
-class System:
-    """All services on a given Kafka, as many of each as wanted: `async with System(bootstrap) as
-    system: ...`.
-
-    All are started at once and ready when the block begins. `folder` None: a temporary one, removed
-    at the end unless `keep_logs` or something failed. `settings` go to every service, `settings_of`
-    to those of one module; names are those of the environment, the prefix LIVEROOM_ may be left
-    out: `{"edge": {"MAX_CONNECTIONS": "10"}}`. At the end of the block ServiceDiedError is raised
-    if a process ended unasked.
-    """
-
-    def __init__(
-        self,
-        kafka_bootstrap: str,
-        *,
-        prefix: str = "",
-        partitions: int = DEFAULT_PARTITIONS,
-        edges: int = 2,
-        broadcasters: int = 1,
-        ingresses: int = 1,
-        schedulers: int = 1,
-        autoscalers: int = 0,
-        canaries: int = 0,
-        origins: Sequence[str] = (),
-        settings: Mapping[str, str] | None = None,
-        settings_of: Mapping[str, Mapping[str, str]] | None = None,
-        folder: Path | None = None,
-        keep_logs: bool = False,
-        on_step: Callable[[str], None] | None = None,
-        chance: Chance | None = None,
-    ) -> None:
-        self.kafka_bootstrap = kafka_bootstrap
-        self.prefix = prefix
-        self.partitions = partitions
-        chance = chance or SystemChance()
-        self.token_key = chance.token_hex(32)
-        self.ticket_keys = {TICKET_KEY_ID: chance.token_hex(32)}
-        self.deaths: list[Death] = []
-        self.keep_logs = keep_logs
-        self._folder = folder
-        self._given_folder = folder
-        self._lock: IO[str] | None = None
-        self._origins = list(origins)
-        self._settings = dict(settings or {})
-        self._settings_of = dict(settings_of or {})
-        self._counts = {"broadcaster": broadcasters, "edge": edges, "ingress": ingresses}
-        self._counts |= {"scheduler": schedulers, "autoscaler": autoscalers, "canary": canaries}
-        self._on_step = on_step or (lambda _: None)
-        self._died = asyncio.Event()
-        self.ingresses: list[Service] = []
-        self.autoscalers: list[Service] = []
-        self.canaries: list[Service] = []
-        self._pool_tether: tuple[socket.socket, socket.socket] | None = None
-        self.schedulers: list[Service] = []
-        self.broadcasters: list[Service] = []
-        self.edges: list[Service] = []
-
-    @property
-    def folder(self) -> Path:
-        """The run folder, with one log per service."""
-        if self._folder is None:
-            raise ServiceError("the system was not started")
-        return self._folder
-
-    @property
-    def ingress(self) -> Service:
-        """The first ingress process."""
-        if not self.ingresses:
-            raise ServiceError("the system was not started")
-        return self.ingresses[0]
-
-    @property
-    def scheduler(self) -> Service:
-        """The first scheduler process."""
-        if not self.schedulers:
-            raise ServiceError("the system was not started")
-        return self.schedulers[0]
-
-    @property
-    def ingress_url(self) -> str:
-        """Where interactions are sent to."""
-        return self.ingress.url
-
-    @property
-    def scheduler_url(self) -> str:
-        """Where viewers ask for a gateway: all schedulers, with commas between."""
-        return ",".join(scheduler.url for scheduler in self.schedulers)
-
-    @property
-    def services(self) -> list[Service]:
-        """Return all processes, in the order in which they are stopped."""
-        return [
-            *self.canaries,
-            *self.autoscalers,
-            *self.ingresses,
-            *self.broadcasters,
-            *self.edges,
-            *self.schedulers,
-        ]
-
-    def token(
-        self,
-        user: str,
-        role: Role = Role.VIEWER,
-        *,
-        name: str = "",
-        level: int = 0,
-        ttl_s: int = 3600,
-        rooms: tuple[str, ...] = (),
-        follower: bool = False,
-        subscriber: bool = False,
-    ) -> str:
-        """Return a user token that this system's services take."""
-        who = User(user, role, level, name, rooms, follower, subscriber)
-        return sign_user(who, self.token_key.encode(), int(clock.unix_s()), ttl_s)
-
-    async def __aenter__(self) -> Self:
-        await self.start()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if error is not None and not isinstance(error, asyncio.CancelledError):  # that is Ctrl-C
-            self.keep_logs = True
-        await self.stop()
-        if error is None:
-            self.check()
-
-    async def prepare(self) -> None:
-        """Make the run folder and what is to be started; `start` does it too."""
-        if self.services:
-            raise ServiceError("started already")
-        self._folder, self._lock = await asyncio.to_thread(_make_folder, self._given_folder)
-        self.ingresses = [self._service("ingress", i + 1) for i in range(self._counts["ingress"])]
-        self.schedulers = [self._service("scheduler", i + 1) for i in range(self._counts["scheduler"])]
-        self.broadcasters = [self._service("broadcaster", i + 1) for i in range(self._counts["broadcaster"])]
-        self.edges = [self._service("edge", i + 1) for i in range(self._counts["edge"])]
-        if self._counts["autoscaler"]:
-            self._pool_tether = socket.socketpair()  # gateways that an autoscaler starts outlive it, and end with us
-            self.autoscalers = [self._autoscaler(i + 1) for i in range(self._counts["autoscaler"])]
-        self.canaries = [self._canary(i + 1) for i in range(self._counts["canary"])]
-
-    async def start(self) -> None:
-        """Start all services at once and return when all are ready."""
-        await self.prepare()
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                for service in self.services:
-                    tasks.create_task(self._start(service))
-        except BaseException as error:
-            self.keep_logs = self.keep_logs or isinstance(error, Exception)  # not for Ctrl-C
-            await self._stop_all(grace_s=2)
-            if isinstance(error, BaseExceptionGroup):
-                raise error.exceptions[0] from None  # the first to fail; the others were cancelled
-            raise
-
-    async def stop(self, grace_s: float = STOP_TIMEOUT_S) -> None:
-        """Stop in order: ingress, broadcasters, edges, scheduler.
-
-        Harmless when stopped. Viewers and Kafka are the caller's.
-        """
-        await self._stop_all(grace_s)
-
-    def check(self) -> None:
-        """Raise ServiceDiedError if a process ended unasked, or not in order when it was
-        stopped.
-        """
-        if self.deaths:
-            raise ServiceDiedError(self.deaths)
-
-    async def watch(self) -> None:
-        """Wait until a process ends unasked, and raise ServiceDiedError.
-
-        Never returns: run it as a task.
-        """
-        await self._died.wait()
-        self.check()
-
-    async def add_edge(self) -> Service:
-        """Start one more gateway and return it when it is ready."""
-        self.edges.append(self._service("edge", len(self.edges) + 1))
-        await self._start(self.edges[-1])
-        return self.edges[-1]
-
-    async def add_broadcaster(self) -> Service:
-        """Start one more broadcaster and return it when it is ready."""
-        self.broadcasters.append(self._service("broadcaster", len(self.broadcasters) + 1))
-        await self._start(self.broadcasters[-1])
-        return self.broadcasters[-1]
-
-    def _service(self, module: str, number: int) -> Service:
-        taken = {port for service in self.services for port in (service.port, service.internal_port)}
-        while True:
-            service = Service(f"{module}-{number}", module, self.folder, self._settings_for(module), on_death=self._note)
-            if not taken & {service.port, service.internal_port}:
-                return service
-
-    def _autoscaler(self, number: int) -> Service:
-        service = self._service("autoscaler", number)
-        assert self._pool_tether is not None  # noqa: S101 - made before
-        reading = self._pool_tether[1].fileno()
-        ours = {"LIVEROOM_LOCAL_FOLDER": str(self.folder / "pool"), "LIVEROOM_LOCAL_TETHER": str(reading)}
-        service.environment = ours | dict(service.environment)
-        service.pass_fds = (reading,)
-        return service
-
-    def _canary(self, number: int) -> Service:
-        service = self._service("viewer.canary", number)
-        service.name = f"canary-{number}"
-        urls = {"LIVEROOM_INGRESS_URL": self.ingress_url, "LIVEROOM_SCHEDULER_URL": self.scheduler_url}
-        service.environment = urls | dict(service.environment)
-        return service
-
-    def _settings_for(self, module: str) -> dict[str, str]:
-        ours = {
-            "KAFKA__BOOTSTRAP": self.kafka_bootstrap,
-            "KAFKA__PREFIX": self.prefix,
-            "KAFKA__PARTITIONS": str(self.partitions),
-            "TOKEN_KEY": self.token_key,
-            "TICKET_KEYS": json.dumps(self.ticket_keys),
-            "DEBUG_KEY": self.token_key,
-            "ORIGINS": json.dumps(self._origins),
-            "DRAIN_S": "1",  # 20 s are for the public; the demo and the tests end soon
-            "REPLICAS": str(self._counts["scheduler"]),
-            "ADDRESS_PER_S": "0",  # all viewers of this machine have one address
-            "LOG_FORMAT": "json",
-        }
-        wanted = self._settings | dict(self._settings_of.get(module, {}))
-        ours |= {name.removeprefix("LIVEROOM_"): value for name, value in wanted.items()}
-        return {f"LIVEROOM_{name}": value for name, value in ours.items()}
-
-    async def _start(self, service: Service) -> None:
-        await service.start_ready(START_TIMEOUT_S, lambda why: self._on_step(f"{service.name} waits: {why}"))
-        self._on_step(f"{service.name} is ready")
-
-    async def _stop_all(self, grace_s: float) -> None:
-        try:
-            for module in ("viewer.canary", "autoscaler", "ingress", "broadcaster", "edge", "scheduler"):
-                await asyncio.gather(*(service.stop(grace_s) for service in self.services if service.module == module))
-            if self._pool_tether is not None:
-                await _let_go(*self._pool_tether, grace_s)
-                self._pool_tether = None
-        finally:
-            if self._folder is not None and self._lock is not None:
-                keep = self.keep_logs or bool(self.deaths) or self._given_folder is not None
-                await asyncio.to_thread(_leave_folder, self._folder, keep)
-                self._lock.close()
-                self._lock = None
-
-    def _note(self, death: Death) -> None:
-        self.deaths.append(death)
-        self._died.set()
-
-
-async def _let_go(ours: socket.socket, theirs: socket.socket, grace_s: float) -> None:
-    """Tell all that hold `theirs` to end, and wait until none is left."""
-    theirs.close()
-    ours.setblocking(False)
-    with ours, suppress(TimeoutError):
-        ours.shutdown(socket.SHUT_WR)
-        async with asyncio.timeout(grace_s):
-            await asyncio.get_running_loop().sock_recv(ours, 1)
-
-
 def _ended(code: int | None) -> str:
     if code is not None and code < 0:
         with suppress(ValueError):
@@ -561,29 +276,3 @@ def _tail(path: Path) -> str:
     except FileNotFoundError:
         lines = []
     return "\n".join(f"  {line}" for line in lines) or "  (it wrote nothing)"
-
-
-def _make_folder(given: Path | None) -> tuple[Path, IO[str]]:
-    """Make the run folder, and remove the temporary ones whose owner was killed before it could."""
-    if given is not None:
-        given.mkdir(parents=True, exist_ok=True)
-        return given.absolute(), (given / _LOCK).open("a", encoding="ascii")
-    for folder in Path(tempfile.gettempdir()).glob(f"{_FOLDER_PREFIX}*"):
-        with suppress(OSError):  # another user's, in use (the lock is held), or just being removed
-            about = folder.stat()
-            if about.st_uid != os.getuid() or clock.unix_s() - about.st_mtime < _LEFT_BEHIND_S:
-                continue
-            with (folder / _LOCK).open("r+", encoding="ascii") as lock:  # kept ones have none
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(folder)
-    made = Path(tempfile.mkdtemp(prefix=_FOLDER_PREFIX))
-    lock = (made / _LOCK).open("a", encoding="ascii")
-    fcntl.flock(lock, fcntl.LOCK_EX)
-    return made, lock
-
-
-def _leave_folder(folder: Path, keep: bool) -> None:
-    if keep:
-        (folder / _LOCK).unlink(missing_ok=True)
-    else:
-        shutil.rmtree(folder, ignore_errors=True)

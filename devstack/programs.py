@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from devstack.kafka_jars import cache_dir
+from devstack.folders import cache_dir
+from liveroom.errors import ExplainedError
 
 _ASK_TIMEOUT_S: Final = 20.0  # a browser's first start from a slow disk
 
@@ -59,7 +60,7 @@ KUBECTL: Final = Program(
 ALL: Final = (CHROMIUM, PROMETHEUS, PROMTOOL, KUBECTL)
 
 
-class MissingProgramError(Exception):
+class MissingProgramError(ExplainedError):
     """A program is not there; the message says what to do."""
 
 

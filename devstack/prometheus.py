@@ -17,8 +17,8 @@ import aiohttp
 
 from dashboards.alerts import Windows, rule_file
 from dashboards.scrape import SERVICES, prometheus, targets
-from devstack.processes import System
 from devstack.programs import PROMETHEUS, find
+from devstack.system import System
 from liveroom import clock
 from liveroom.child_process import spawn_tethered, stop_process
 from liveroom.errors import ExplainedError

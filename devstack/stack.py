@@ -22,8 +22,9 @@ from rich.console import Console
 
 from devstack.local_kafka import kafka_cluster
 from devstack.page_server import PageState, make_page
-from devstack.processes import ServiceDiedError, System
+from devstack.processes import ServiceDiedError
 from devstack.running import Running, announced, start_of_this_process_s
+from devstack.system import System
 from liveroom import clock, topics
 from liveroom.chance import Chance
 from liveroom.kafka_port import AioKafka, KafkaError

@@ -25,7 +25,8 @@ import psutil
 import uvloop
 
 from devstack.local_kafka import kafka_cluster
-from devstack.processes import Service, System
+from devstack.processes import Service
+from devstack.system import System
 from liveroom import metric_catalog
 from tests.e2e.audience import knows_gateways
 from tests.rates import NO_RATES

@@ -26,8 +26,9 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
 from devstack.local_kafka import LocalKafka
-from devstack.processes import Service, ServiceError, System
+from devstack.processes import Service, ServiceError
 from devstack.stack import remove_topics
+from devstack.system import System
 from liveroom.topics import ALL
 from tests.rates import NO_RATES
 

@@ -29,8 +29,9 @@ from cli.pool_client import PoolError, PoolEye
 from cli.replay import CONNECTIONS, Answer, Player, send_cue
 from cli.script import SEEDS, Cue, loop, write
 from cli.watch import line_of
-from devstack.processes import START_TIMEOUT_S, Service, ServiceError
+from devstack.processes import Service, ServiceError
 from devstack.stack import INTERRUPTED, Stack, Steps, curl_line, run_stack, until_signalled
+from devstack.system import START_TIMEOUT_S
 from liveroom import clock, metric_catalog
 from liveroom.bodies import Like
 from liveroom.chance import Chance, SystemChance

@@ -21,8 +21,9 @@ import psutil
 
 from cli.danmaku import default_file, read_file
 from cli.loadtest.knee import Measures
-from devstack.processes import TICKET_KEY_ID, ServiceError, System, importing
+from devstack.processes import ServiceError, importing
 from devstack.stack import Steps, run_stack
+from devstack.system import TICKET_KEY_ID, System
 from liveroom import clock
 from liveroom.bodies import Danmaku, Gift
 from liveroom.chance import Chance

@@ -7,18 +7,9 @@ from typing import Any
 import pytest
 from kubernetes.aio.client.exceptions import ApiException
 
-from autoscaler.drivers.kubernetes import (
-    COST,
-    LEAVING,
-    Meta,
-    Pod,
-    _Condition,
-    _PodSpec,
-    _PodStatus,
-    address_of,
-    failure_of,
-    why_not,
-)
+from autoscaler.drivers.kubernetes.addresses import address_of
+from autoscaler.drivers.kubernetes.api import failure_of
+from autoscaler.drivers.kubernetes.pods import COST, LEAVING, Condition, Meta, Pod, PodSpec, PodStatus, why_not
 from autoscaler.pool import Failure
 
 
@@ -26,8 +17,8 @@ def pod(name: str, *, ready: bool = True, phase: str = "Running", cost: str = "0
     annotations = {COST: cost} if cost == "0" else {COST: cost, LEAVING: "a test"}
     return Pod(
         Meta(name, name, labels={"pod-template-hash": version}, annotations=annotations),
-        _PodSpec(node),
-        _PodStatus(phase, [_Condition("Ready", str(ready))]),
+        PodSpec(node),
+        PodStatus(phase, [Condition("Ready", str(ready))]),
     )
 
 

@@ -21,7 +21,8 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from cli import danmaku
 from devstack.local_kafka import kafka_cluster
-from devstack.processes import Service, System
+from devstack.processes import Service
+from devstack.system import System
 from liveroom import metric_catalog
 from liveroom.kinds import Kind
 from liveroom.records.broadcast import Batch, RoomFlags, decode_broadcast

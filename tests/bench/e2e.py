@@ -27,7 +27,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from cli import danmaku
 from devstack.local_kafka import kafka_cluster
-from devstack.processes import System
+from devstack.system import System
 from liveroom import metric_catalog
 from liveroom.bodies import Danmaku
 from liveroom.child_process import spawn_tethered

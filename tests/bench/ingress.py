@@ -25,7 +25,7 @@ from ahocorasick_rs import AhoCorasick, MatchKind
 
 from cli import danmaku
 from devstack.local_kafka import kafka_cluster
-from devstack.processes import System
+from devstack.system import System
 from ingress.words import WordAction, WordLibraries, WordLibrary
 from liveroom.kafka import ensure_topics
 from liveroom.kafka_port import AioKafka

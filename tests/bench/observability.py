@@ -18,8 +18,9 @@ from rich.console import Console
 from cli.loadtest.command import LoadOptions, find_limits
 from cli.loadtest.knee import Inconclusive, Kind
 from devstack.local_kafka import kafka_cluster
-from devstack.processes import Service, System
+from devstack.processes import Service
 from devstack.stack import Steps
+from devstack.system import System
 from tests.bench._http import cpu_s
 from tests.bench.figure import Figure
 from tests.bench.ingress import GENEROUS, USERS, danmaku_requests

@@ -23,7 +23,7 @@ from autoscaler.decide import History, Observation, Seen, decide
 from autoscaler.policy import Policy
 from cli.simulate.model import SCENARIOS, World, even_out, hindsight_hours
 from devstack.local_kafka import kafka_cluster
-from devstack.processes import System
+from devstack.system import System
 from liveroom import topics
 from liveroom.child_process import spawn_tethered, stop_process
 from liveroom.records.control import LoadReport

@@ -19,7 +19,7 @@ import orjson
 from playwright.async_api import Page
 
 from cli.danmaku import default_file, read_file
-from devstack.processes import System
+from devstack.system import System
 from liveroom.kinds import Role
 from tests.browser.chromium import chromium
 from tests.browser.site import ROOM, site, somebody, until

@@ -9,7 +9,7 @@ from typing import Any
 from playwright.async_api import Browser, BrowserContext, Page, expect
 
 from devstack.page_server import PageState, make_page
-from devstack.processes import System
+from devstack.system import System
 from liveroom.ports import HOST, free_ports
 from liveroom.web import serve
 from tests.e2e.audience import knows_gateways

@@ -17,7 +17,8 @@ from typer.testing import CliRunner
 from cli import topics as topics_command
 from cli.commands import app
 from cli.watch import Teller, line_of
-from devstack.processes import ROOT, System
+from devstack.processes import ROOT
+from devstack.system import System
 from liveroom.broadcast_log import Description, Snapshot
 from liveroom.closecodes import TABLE
 from liveroom.kafka import ensure_topics

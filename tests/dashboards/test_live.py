@@ -17,8 +17,8 @@ import pytest
 
 from dashboards.alerts import Windows, alerts, records
 from dashboards.boards import ALL
-from devstack.processes import System
 from devstack.prometheus import run_prometheus
+from devstack.system import System
 from liveroom.kinds import Role
 from liveroom.ports import HOST
 from tests.e2e.audience import Audience, knows_gateways, settled

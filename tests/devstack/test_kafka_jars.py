@@ -19,7 +19,8 @@ import pytest
 from rich.console import Console
 
 from devstack import kafka_jars
-from devstack.kafka_jars import Jar, JarError, JarLock, cache_dir, distrust_jars, ensure_jars, read_lock
+from devstack.folders import cache_dir
+from devstack.kafka_jars import Jar, JarError, JarLock, distrust_jars, ensure_jars, read_lock
 
 CONTENT = {f"jar-{number}.jar": os.urandom(50_000 + number) for number in range(8)}
 LOCK = JarLock(

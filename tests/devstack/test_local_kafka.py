@@ -14,7 +14,9 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from devstack import local_kafka
-from devstack.local_kafka import BrokerAddress, LocalKafka, LocalKafkaError, kafka_cluster, server_settings
+from devstack.broker import Broker, BrokerAddress, Launch, LocalKafkaError, server_settings
+from devstack.java import find_java
+from devstack.local_kafka import LocalKafka, kafka_cluster
 from liveroom.ports import free_ports
 
 pytestmark = pytest.mark.kafka
@@ -29,6 +31,10 @@ async def until(condition: Callable[[], bool]) -> None:
 
 def gone(process: psutil.Process) -> bool:
     return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+
+
+async def listens(port: int) -> bool:
+    return await Broker(BrokerAddress(1, port, 0), Path(), Launch(find_java(), [], 0)).accepts()
 
 
 def pid_of(kafka: LocalKafka, index: int = 0) -> int:
@@ -159,9 +165,9 @@ async def test_a_cluster_runs_for_the_block_and_a_port_that_somebody_took_meanwh
             host, _, port = bootstrap.partition(":")
             assert host == "127.0.0.1"
             assert int(port) != other.getsockname()[1]
-            assert await local_kafka._accepts(int(port))
+            assert await listens(int(port))
         assert not choices
-        assert not await local_kafka._accepts(int(port))
+        assert not await listens(int(port))
 
 
 async def test_a_broker_that_does_not_start_is_told_with_the_end_of_its_log(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import aiohttp
 
-from devstack.processes import System
+from devstack.system import System
 from viewer.client import Viewer
 from viewer.ledger import Ledger
 from viewer.session import Counts, Delivered, Effect

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import aiohttp
 import msgspec
 
-from devstack.processes import System
+from devstack.system import System
 from liveroom.kinds import Kind, Role
 from liveroom.wire import Message, Notice
 from tests.e2e.audience import knows_gateways

@@ -13,7 +13,7 @@ import pytest
 from aiokafka import AIOKafkaProducer
 
 from cli import danmaku, script
-from devstack.processes import System
+from devstack.system import System
 from liveroom.bodies import Danmaku, Gift, Like
 from liveroom.chance import Chance
 from liveroom.kinds import Kind

@@ -7,7 +7,7 @@ import aiohttp
 import msgspec
 import pytest
 
-from devstack.processes import System
+from devstack.system import System
 from liveroom.kinds import Role
 from liveroom.wire import Card
 from tests.e2e.audience import knows_gateways

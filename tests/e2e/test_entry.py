@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 import aiohttp
 import pytest
 
-from devstack.processes import System
+from devstack.system import System
 from tests.e2e.audience import Audience, knows_gateways, settled
 from viewer.client import Accepted, Sender
 from viewer.ledger import Ledger

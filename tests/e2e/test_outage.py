@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 
 from devstack.local_kafka import LocalKafka
-from devstack.processes import System
+from devstack.system import System
 from tests.e2e.audience import Audience, knows_gateways, settled
 from viewer.client import Accepted, Sender, Unknown
 from viewer.ledger import Ledger

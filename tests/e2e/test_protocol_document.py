@@ -9,7 +9,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from devstack.processes import System
+from devstack.system import System
 from tests.e2e.audience import knows_gateways
 from viewer.client import Accepted, Sender
 

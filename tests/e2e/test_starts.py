@@ -7,13 +7,14 @@ import json
 import secrets
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 import pytest
 
+from devstack.broker import Broker, Launch
 from devstack.local_kafka import LocalKafka
-from devstack.processes import Service, System
+from devstack.processes import Service
+from devstack.system import System
 from liveroom.kafka import ensure_topics, knock
 from liveroom.kafka_port import AioKafka
 from liveroom.ports import HOST, free_ports
@@ -35,8 +36,8 @@ class LockedKafka(LocalKafka):
 
     locked = ""
 
-    def _lay_out(self) -> list[Any]:
-        brokers = super()._lay_out()
+    def _lay_out(self, folder: Path, launch: Launch) -> list[Broker]:
+        brokers = super()._lay_out(folder, launch)
         for broker in brokers:
             (port,) = free_ports(1)
             self.locked = f"{HOST}:{port}"

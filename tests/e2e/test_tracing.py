@@ -15,7 +15,7 @@ from aiohttp import web
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from devstack.processes import System
+from devstack.system import System
 from liveroom.ports import HOST, free_ports
 from liveroom.records.broadcast import MAX_TRACED, TRACE_HEADER, Traced, decode_traces, encode_traces
 from liveroom.tracing import Tracing

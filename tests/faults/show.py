@@ -16,7 +16,8 @@ import aiohttp
 import msgspec
 from aiokafka import AIOKafkaProducer
 
-from devstack.processes import Service, System
+from devstack.processes import Service
+from devstack.system import System
 from liveroom.bodies import Danmaku
 from liveroom.kinds import Kind
 from liveroom.records.uplink import Item, Uplink, encode_uplink

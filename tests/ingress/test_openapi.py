@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from devstack.processes import System
+from devstack.system import System
 from ingress import openapi
 from ingress.permissions import COMMAND_ROUTES
 from ingress.requests import SEND_ROUTES

@@ -30,7 +30,7 @@ from typing import Final
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from devstack.kafka_jars import cache_dir
+from devstack.folders import cache_dir
 from liveroom.child_process import spawn_tethered, stop_process
 
 VERSION: Final = "1.37.2"  # of Kubernetes, as go.mod has it

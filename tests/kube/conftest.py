@@ -55,4 +55,4 @@ def configuration_is_read_in_a_thread(blocking_calls_fail: BlockBuster) -> None:
     files may be waited for.
     """
     for function in blocking_calls_fail.functions.values():
-        function.can_block_in("autoscaler/drivers/kubernetes.py", "_connect")
+        function.can_block_in("autoscaler/drivers/kubernetes/api.py", "_connect")

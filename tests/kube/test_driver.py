@@ -16,7 +16,9 @@ import pytest
 import yaml
 from kubernetes.aio import client
 
-from autoscaler.drivers.kubernetes import ADDRESS, COST, LEAVING, KubernetesDriver
+from autoscaler.drivers.kubernetes.addresses import ADDRESS
+from autoscaler.drivers.kubernetes.driver import KubernetesDriver
+from autoscaler.drivers.kubernetes.pods import COST, LEAVING
 from autoscaler.pool import Failure
 from liveroom import metric_catalog
 from liveroom.registry import Metrics
@@ -265,7 +267,7 @@ async def test_ordered_pods_that_find_no_node_go_before_those_that_serve(world: 
     async with asyncio.timeout(LONG_S):
         while sum(map(is_ready, (await world.pods()).values())) < 8:  # noqa: ASYNC110 - it is asked over HTTP
             await asyncio.sleep(0.1)
-    monkeypatch.setattr("autoscaler.drivers.kubernetes.STUCK_S", 2)
+    monkeypatch.setattr("autoscaler.drivers.kubernetes.driver.STUCK_S", 2)
     async with world.driver() as driver:
         await driver.take(may_act=True)
         assert len(driver.running()) == 10

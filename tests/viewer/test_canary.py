@@ -16,7 +16,8 @@ import pytest
 from aiohttp import web
 from pydantic import SecretStr
 
-from devstack.processes import ROOT, System
+from devstack.processes import ROOT
+from devstack.system import System
 from liveroom.kinds import Kind
 from liveroom.registry import Metrics
 from liveroom.service import StartError

@@ -1,150 +1,36 @@
 """Gateways as the pods of one Deployment, scaled through its scale subresource.
 
-Owns everything that is said to the Kubernetes API, and is the only module that does. Which pods go
-at a scale-in is the ReplicaSet's to choose: unready ones first, then those with the lowest
-`pod-deletion-cost`. So a pod gets that cost when it begins to be emptied, long before it is to go;
-the scale is lowered only when nothing that serves would go; and what went is looked at afterwards.
-What is under way stands in annotations of the pods, so whoever leads next goes on with it. Refuses
-to guess: while the API does not answer nothing is scaled, and a scale that somebody else changed
-meanwhile is looked at anew.
+Owns the scaling: the order of a scale-in, and what went at the last one. The ReplicaSet chooses
+which pods go (`pods`). So a pod gets a low deletion cost when it begins to be emptied, long before
+it goes. The driver lowers the scale only when nothing that serves would go, and checks afterwards
+what went. The pods' annotations hold what is under way, so the next leader continues with it.
 
-`python -m autoscaler.drivers.kubernetes address` writes down where viewers reach a gateway: its
-node's address.
+Refuses to guess: while the API does not answer nothing is scaled, and a scale that somebody else
+changed meanwhile is read again first.
 """
 
-import argparse
 import asyncio
-import json
 import math
-import os
-import sys
-from collections.abc import Awaitable, Iterable, Mapping
+from collections.abc import Awaitable, Mapping
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Final, NamedTuple
 
-import aiohttp
 import msgspec
 import structlog
-from kubernetes.aio import client, config
+from kubernetes.aio import client
 from kubernetes.aio.client.exceptions import ApiException
 
+from autoscaler.drivers.kubernetes.api import FAILURES, connect, failure_of, in_words, read
+from autoscaler.drivers.kubernetes.pods import COST, DUE_COST, LEAVING, LEAVING_COST, Pod, Pods, Scale, cost_of, why_not
 from autoscaler.pool import Failure
 from liveroom import clock, metric_catalog
 from liveroom.registry import Metrics
 
-LEAVING: Final = "liveroom.dev/leaving"
-ADDRESS: Final = "liveroom.dev/address"
-ZONE: Final = "topology.kubernetes.io/zone"
-TEMPLATE: Final = "pod-template-hash"
-COST: Final = "controller.kubernetes.io/pod-deletion-cost"
-LEAVING_COST: Final = -100_000
-DUE_COST: Final = -200_000  # below those that are still being emptied
 SETTLE_S: Final = 1.0  # the ReplicaSet sees pods a moment late: so long a cost must have been seen before it is relied on
 STUCK_S: Final = 60.0  # a pod that is not running by then is counted on no more
 WRONG_PAUSE_S: Final = 300.0
-ADDRESS_ORDER: Final = ("ExternalDNS", "ExternalIP", "InternalDNS", "InternalIP", "Hostname")  # Agones'
-ADDRESS_ATTEMPTS: Final = 10
-_ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 _MERGE: Final = "application/merge-patch+json"
-_FAILURES: Final = (ApiException, aiohttp.ClientError, OSError, TimeoutError, msgspec.MsgspecError, config.ConfigException)
-T = TypeVar("T")
 log = structlog.get_logger()
-
-
-class Meta(msgspec.Struct, rename="camel"):
-    """What is read of any object's metadata."""
-
-    name: str = ""
-    uid: str = ""
-    resource_version: str = ""
-    labels: dict[str, str] = {}
-    annotations: dict[str, str] = {}
-    deletion_timestamp: str | None = None
-
-
-class _Condition(msgspec.Struct):
-    type: str
-    status: str
-
-
-class _PodSpec(msgspec.Struct, rename="camel"):
-    node_name: str = ""
-
-
-class _ContainerState(msgspec.Struct):
-    waiting: msgspec.Raw | None = None
-
-
-class _ContainerStatus(msgspec.Struct):
-    state: _ContainerState = msgspec.field(default_factory=_ContainerState)
-
-
-class _PodStatus(msgspec.Struct, rename="camel"):
-    phase: str = ""
-    conditions: list[_Condition] = []
-    container_statuses: list[_ContainerStatus] = []
-
-
-class Pod(msgspec.Struct):
-    """What is read of a pod."""
-
-    metadata: Meta
-    spec: _PodSpec = msgspec.field(default_factory=_PodSpec)
-    status: _PodStatus = msgspec.field(default_factory=_PodStatus)
-
-    @property
-    def name(self) -> str:
-        """The gateway's id."""
-        return self.metadata.name
-
-    @property
-    def is_alive(self) -> bool:
-        """Whether the ReplicaSet counts it: one that is terminating still reads Running."""
-        return self.metadata.deletion_timestamp is None and self.status.phase not in {"Succeeded", "Failed"}
-
-    @property
-    def is_leaving(self) -> bool:
-        """Whether it has begun to be emptied."""
-        return LEAVING in self.metadata.annotations
-
-    @property
-    def is_due(self) -> bool:
-        """Whether it is empty, or late: it is to go now."""
-        return self.is_leaving and _cost(self.metadata.annotations) <= DUE_COST
-
-    @property
-    def runs(self) -> bool:
-        """Whether it may have viewers: one without a node, an image or a process has none."""
-        return self.status.phase == "Running" and not any(one.state.waiting for one in self.status.container_statuses)
-
-    @property
-    def rank(self) -> tuple[bool, bool, bool, int]:
-        """How soon a scale-in takes it: as the ReplicaSet controller compares pods, as far as that
-        is known from outside.
-        """
-        is_ready = any(one.type == "Ready" and one.status == "True" for one in self.status.conditions)
-        return bool(self.spec.node_name), self.status.phase == "Running", is_ready, _cost(self.metadata.annotations)
-
-
-class _Pods(msgspec.Struct):
-    items: list[Pod] = []
-
-
-class _ScaleSpec(msgspec.Struct):
-    replicas: int = 0
-
-
-class _ScaleStatus(msgspec.Struct):
-    selector: str = ""
-
-
-class Scale(msgspec.Struct):
-    """What is read of a Deployment's scale; its metadata are the Deployment's."""
-
-    metadata: Meta
-    spec: _ScaleSpec = msgspec.field(default_factory=_ScaleSpec)
-    status: _ScaleStatus = msgspec.field(default_factory=_ScaleStatus)
 
 
 class _Cut(NamedTuple):
@@ -192,7 +78,7 @@ class KubernetesDriver:
             await self._check()
         if self.can_act and may_act:
             for pod in self._pods:
-                if pod.is_alive and pod.is_leaving and _cost(pod.metadata.annotations) > LEAVING_COST:  # marked by hand
+                if pod.is_alive and pod.is_leaving and cost_of(pod.metadata.annotations) > LEAVING_COST:  # marked by hand
                     await self.leave(pod.name, pod.metadata.annotations[LEAVING])
             await self._lower()
         return self._scale is not None
@@ -253,15 +139,15 @@ class KubernetesDriver:
 
     async def _look(self) -> None:
         api = await self._connected()
-        scale = await _read(
+        scale = await read(
             client.AppsV1Api(api).read_namespaced_deployment_scale_without_preload_content(self._deployment, self._namespace),
             Scale,
         )
-        pods = await _read(
+        pods = await read(
             client.CoreV1Api(api).list_namespaced_pod_without_preload_content(
                 self._namespace, label_selector=scale.status.selector
             ),
-            _Pods,
+            Pods,
         )
         if self._ordered and scale.spec.replicas not in self._ordered:
             log.warning("scaled_by_somebody_else", was=sorted(self._ordered), replicas=scale.spec.replicas)
@@ -342,13 +228,13 @@ class KubernetesDriver:
         body = client.V1Scale(metadata=meta, spec=client.V1ScaleSpec(replicas=replicas))
         apps = client.AppsV1Api(await self._connected())
         answer = apps.replace_namespaced_deployment_scale_without_preload_content(self._deployment, self._namespace, body)
-        self._scale = await _read(answer, Scale)
+        self._scale = await read(answer, Scale)
 
     async def _annotate(self, name: str, annotations: Mapping[str, str]) -> None:
         core = client.CoreV1Api(await self._connected())
         body = {"metadata": {"annotations": dict(annotations)}}
         answer = core.patch_namespaced_pod_without_preload_content(name, self._namespace, body, _content_type=_MERGE)
-        await _read(answer, Pod)
+        await read(answer, Pod)
 
     async def _say(self, reason: str, message: str, kind: str) -> None:
         """Write an event on the Deployment.
@@ -377,19 +263,19 @@ class KubernetesDriver:
             count=1,
         )
         answer = core.create_namespaced_event_without_preload_content(self._namespace, event)
-        await self._tried(_read(answer, msgspec.Raw), "writing an event")
+        await self._tried(read(answer, msgspec.Raw), "writing an event")
 
     async def _tried(self, work: Awaitable[object], what: str) -> bool:
         """Wait for `work`, but not long; say whether it was done, and count and tell why not."""
         try:
             async with asyncio.timeout(self._timeout_s):
                 await work
-        except _FAILURES as error:
+        except FAILURES as error:
             failure = failure_of(error)
             self._failures[failure].inc()
             if self._told.get(what) is not failure:  # not every second anew
                 self._told[what] = failure
-                log.warning("kubernetes_failed", what=what, why=failure.value, error=_words(error))
+                log.warning("kubernetes_failed", what=what, why=failure.value, error=in_words(error))
             return False
         if self._told.pop(what, None) is not None:
             log.info("kubernetes_answers", what=what)
@@ -399,152 +285,3 @@ class KubernetesDriver:
         if self._api is None:
             self._api = await connect()
         return self._api
-
-
-def why_not(alive: Iterable[Pod], due: Iterable[Pod], replicas: int) -> str:
-    """Say why the scale is not to be lowered by the pods that are due, in words; nothing: it may
-    be.
-
-    The ReplicaSet has to have what it was told before it is told anew, and those it would take must
-    be due ones, or such as never served anybody.
-    """
-    alive, due = list(alive), list(due)
-    if len(alive) != replicas:
-        return f"{len(alive)} pods of {replicas} are there"
-    if len({pod.metadata.labels.get(TEMPLATE, "") for pod in alive}) > 1:
-        return "a new version is being rolled out"
-    names = {pod.name for pod in due}
-    first = sorted(alive, key=lambda pod: (pod.rank, pod.name in names))[: len(due)]  # of equals it may take any
-    others = [pod.name for pod in first if pod.name not in names and pod.runs]
-    return f"{', '.join(others)} would go first" if others else ""
-
-
-def failure_of(error: BaseException) -> Failure:
-    """Name what went wrong."""
-    if isinstance(error, TimeoutError | aiohttp.ClientError | OSError):
-        return Failure.SILENT
-    status = error.status if isinstance(error, ApiException) else None
-    match status:
-        case 401 | 403:
-            return Failure.REFUSED
-        case 409 | 410:
-            return Failure.CONFLICT
-        case 429:
-            return Failure.THROTTLED
-        case int() if status >= 500:  # noqa: PLR2004 - as HTTP has it
-            return Failure.SERVER
-        case _:
-            return Failure.OTHER
-
-
-async def connect() -> client.ApiClient:
-    """Return a client: with the pod's own account, elsewhere as `kubectl` would.
-
-    It does not try again by itself.
-    """
-    return await asyncio.to_thread(_connect)
-
-
-def _connect() -> client.ApiClient:
-    made = client.Configuration()
-    if _ACCOUNT.is_file():
-        config.load_incluster_config(made)  # type: ignore[no-untyped-call]
-    else:
-        asyncio.run(config.load_kube_config(client_configuration=made))  # type: ignore[no-untyped-call]
-    made.retries = None
-    return client.ApiClient(made)
-
-
-async def _read(answer: Awaitable[Any], kind: type[T]) -> T:
-    """Return what the API answered.
-
-    Its own models take milliseconds for a list of pods; these take what is needed.
-    """
-    response = await answer
-    data = await response.read()
-    if response.status >= 400:  # noqa: PLR2004 - as HTTP has it
-        raise ApiException(status=response.status, reason=response.reason, body=data.decode(errors="replace"))
-    return msgspec.json.decode(data, type=kind)
-
-
-def _cost(annotations: Mapping[str, str]) -> int:
-    try:
-        return int(annotations.get(COST, "0"))
-    except ValueError:
-        return 0  # as the controller has it
-
-
-def _words(error: BaseException) -> str:
-    """Return what the API said, in one line."""
-    if not isinstance(error, ApiException):
-        return repr(error)
-    try:
-        said = json.loads(error.body or "").get("message", "")
-    except (ValueError, AttributeError):
-        said = ""
-    return f"{error.status} {said or error.reason}"
-
-
-def address_of(node: Mapping[str, Any]) -> tuple[str, str, str]:
-    """Return (host, IP, zone) of a node: where viewers reach what listens on it.
-
-    The annotation `liveroom.dev/address` has the first word; then the kinds of addresses in Agones'
-    order. The IP is empty where nobody but the name itself can tell it.
-    """
-    metadata, addresses = node.get("metadata", {}), node.get("status", {}).get("addresses", [])
-    known = {kind: entry["address"] for kind in ADDRESS_ORDER for entry in reversed(addresses) if entry["type"] == kind}
-    annotated = (metadata.get("annotations") or {}).get(ADDRESS, "")
-    host = annotated or next((known[kind] for kind in ADDRESS_ORDER if kind in known), "")
-    if not host:
-        raise ValueError(f"node {metadata.get('name')} has no address")
-    outside = "ExternalIP" if {"ExternalIP", "ExternalDNS"} & known.keys() else "InternalIP"
-    return host, "" if annotated else known.get(outside, ""), (metadata.get("labels") or {}).get(ZONE, "")
-
-
-async def _resolved(host: str) -> str:
-    """Return the address of a name; the name itself where nobody knows it."""
-    try:
-        async with asyncio.timeout(5):
-            found = await asyncio.get_running_loop().getaddrinfo(host, None)
-    except OSError:  # TimeoutError too
-        return host
-    return str(found[0][4][0])
-
-
-async def _find_address(node: str, url: str, write: Path) -> int:
-    """Write a gateway's settings for its node; return the exit code."""
-    for attempt in range(1, ADDRESS_ATTEMPTS + 1):
-        try:
-            async with asyncio.timeout(5), await connect() as api:
-                answer = client.CoreV1Api(api).read_node_without_preload_content(node)
-                found = await _read(answer, dict[str, Any])
-            host, ip, zone = address_of(found)
-        except (*_FAILURES, ValueError) as error:
-            print(f"node {node}, attempt {attempt}: {_words(error)}", file=sys.stderr)  # noqa: T201 - the pod's log
-            await clock.sleep(min(attempt, 5))
-            continue
-        ip = ip or await _resolved(host)
-        settings = {"public_url": url.replace("{host}", f"[{host}]" if ":" in host else host), "public_ip": ip, "zone": zone}
-        text = "".join(f"{name} = {json.dumps(value)}\n" for name, value in settings.items() if value)
-        await asyncio.to_thread(write.write_text, text, "utf-8")
-        print(text, end="")  # noqa: T201 - the pod's log
-        return 0
-    return 1
-
-
-def main() -> int:
-    """Do what the command line says."""
-    parser = argparse.ArgumentParser(prog="python -m autoscaler.drivers.kubernetes")
-    commands = parser.add_subparsers(required=True)
-    address = commands.add_parser("address", help="write down where viewers reach the gateway on this node (an init container)")
-    address.add_argument("--node", default=os.environ.get("LIVEROOM_NODE"), help="default: LIVEROOM_NODE")
-    address.add_argument("--url", required=True, help="what browsers connect to: wss://{host}:8010/v1/live")
-    address.add_argument("--write", type=Path, required=True, help="settings file (TOML) that LIVEROOM_CONFIG names")
-    given = parser.parse_args()
-    if not given.node:
-        parser.error("which node? --node, or LIVEROOM_NODE")
-    return asyncio.run(_find_address(given.node, given.url, given.write))
-
-
-if __name__ == "__main__":
-    sys.exit(main())
