@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from cli.endpoints import Target, make_user, need_ingress, need_scheduler
+from cli.endpoints import Endpoints, make_user, need_ingress, need_scheduler
 from liveroom import clock
 from liveroom.kinds import Role
 from liveroom.ports import HOST
@@ -27,14 +27,14 @@ LINE_S: Final = 5.0
 TOKEN_TTL_S: Final = 7 * 86_400
 
 
-async def run_canary(target: Target, *, interval_s: float, duration_s: float | None, metrics_port: int) -> int:
+async def run_canary(endpoints: Endpoints, *, interval_s: float, duration_s: float | None, metrics_port: int) -> int:
     """Watch until Ctrl-C or the duration is over; 1 if anything was lost or came out of order, or
     nothing came.
     """
     settings = CanarySettings(
-        ingress_url=need_ingress(target),
-        scheduler_url=need_scheduler(target),
-        token=SecretStr(target.token_for(make_user("canary", Role.OPERATOR.value), TOKEN_TTL_S)),
+        ingress_url=need_ingress(endpoints),
+        scheduler_url=need_scheduler(endpoints),
+        token=SecretStr(endpoints.token_for(make_user("canary", Role.OPERATOR.value), TOKEN_TTL_S)),
         interval_s=interval_s,
     )
     runtime, console = Runtime("canary"), Console()

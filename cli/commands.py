@@ -222,12 +222,12 @@ def replay(
 
     Says how many were accepted, refused (by code) and unknown. Exit code 1 if any was not accepted.
     """
-    from cli.endpoints import check_room, find_target  # noqa: PLC0415
+    from cli.endpoints import check_room, find_endpoints  # noqa: PLC0415
     from cli.replay import run_replay  # noqa: PLC0415 - see the module's docstring
 
     async def run() -> int:
-        target = find_target(ingress=ingress, token_key=token_key, token=token)
-        return await run_replay(file, check_room(room), target, speed=speed, seed=seed, plain=plain)
+        endpoints = find_endpoints(ingress=ingress, token_key=token_key, token=token)
+        return await run_replay(file, check_room(room), endpoints, speed=speed, seed=seed, plain=plain)
 
     _run(run())
 
@@ -243,12 +243,12 @@ def watch(
     token: Token = "",
 ) -> None:
     """Join a room through the scheduler and print what a viewer sees, until Ctrl-C."""
-    from cli.endpoints import check_room, find_target  # noqa: PLC0415
+    from cli.endpoints import check_room, find_endpoints  # noqa: PLC0415
     from cli.watch import run_watch  # noqa: PLC0415 - see the module's docstring
 
     async def run() -> int:
-        target = find_target(scheduler=scheduler, token_key=token_key, token=token)
-        return await run_watch(check_room(room), target, user=user, as_json=as_json, duration_s=duration)
+        endpoints = find_endpoints(scheduler=scheduler, token_key=token_key, token=token)
+        return await run_watch(check_room(room), endpoints, user=user, as_json=as_json, duration_s=duration)
 
     _run(run())
 
@@ -264,12 +264,12 @@ def send(
     token: Token = "",
 ) -> None:
     """Send one danmaku. Prints the answer; exit code 1 if it was refused."""
-    from cli.endpoints import check_room, find_target  # noqa: PLC0415
+    from cli.endpoints import check_room, find_endpoints  # noqa: PLC0415
     from cli.send import run_send  # noqa: PLC0415 - see the module's docstring
 
     async def run() -> int:
-        target = find_target(ingress=ingress, token_key=token_key, token=token)
-        return await run_send(check_room(room), text, target, user=user, name=name)
+        endpoints = find_endpoints(ingress=ingress, token_key=token_key, token=token)
+        return await run_send(check_room(room), text, endpoints, user=user, name=name)
 
     _run(run())
 
@@ -287,11 +287,11 @@ def token(
     """Print a user token, for curl and programs. In production an identity service signs them."""
     from msgspec.structs import replace  # noqa: PLC0415 - see the module's docstring
 
-    from cli.endpoints import check_room, find_target, make_user  # noqa: PLC0415
+    from cli.endpoints import check_room, find_endpoints, make_user  # noqa: PLC0415
 
     async def run() -> int:
         who = replace(make_user(user, role.value, name, level), rooms=tuple(check_room(one) for one in room or ()))
-        print(find_target(token_key=token_key).token_for(who, ttl))
+        print(find_endpoints(token_key=token_key).token_for(who, ttl))
         return 0
 
     _run(run())
@@ -402,11 +402,11 @@ def canary(
     came. As a service: python -m viewer.canary.
     """
     from cli.canary import run_canary  # noqa: PLC0415 - see the module's docstring
-    from cli.endpoints import find_target  # noqa: PLC0415
+    from cli.endpoints import find_endpoints  # noqa: PLC0415
 
     async def run() -> int:
-        target = find_target(ingress=ingress, scheduler=scheduler, token_key=token_key, token=token)
-        return await run_canary(target, interval_s=interval, duration_s=duration, metrics_port=metrics_port)
+        endpoints = find_endpoints(ingress=ingress, scheduler=scheduler, token_key=token_key, token=token)
+        return await run_canary(endpoints, interval_s=interval, duration_s=duration, metrics_port=metrics_port)
 
     _run(run())
 
@@ -424,12 +424,12 @@ def top(
     """Show gateways, the rooms with most viewers, delays and the pool's decisions, live, until
     Ctrl-C.
     """
-    from cli.endpoints import find_target  # noqa: PLC0415 - see the module's docstring
+    from cli.endpoints import find_endpoints  # noqa: PLC0415 - see the module's docstring
     from cli.top import run_top  # noqa: PLC0415
 
     async def run() -> int:
-        target = find_target(scheduler=scheduler, autoscaler=autoscaler, token_key=token_key, token=token)
-        return await run_top(target, user, once=once, duration_s=duration)
+        endpoints = find_endpoints(scheduler=scheduler, autoscaler=autoscaler, token_key=token_key, token=token)
+        return await run_top(endpoints, user, once=once, duration_s=duration)
 
     _run(run())
 
@@ -448,11 +448,11 @@ def pool(
     stopped; one that crashes is started again. A pause holds for whichever autoscaler leads, until
     it is resumed.
     """
-    from cli.endpoints import find_target  # noqa: PLC0415
+    from cli.endpoints import find_endpoints  # noqa: PLC0415
     from cli.pool import run_pool  # noqa: PLC0415 - see the module's docstring
 
     async def run() -> int:
-        return await run_pool(act, find_target(autoscaler=autoscaler, token_key=token_key, token=token), user)
+        return await run_pool(act, find_endpoints(autoscaler=autoscaler, token_key=token_key, token=token), user)
 
     _run(run())
 

@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 TOKEN_TTL_S = 3600
 
 
-class TargetError(ExplainedError):
+class UsageError(ExplainedError):
     """Nothing to send to, or it cannot be used; the message says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class Endpoints:
     """The services of one system, and the key that signs its user tokens (or one ready-made
     token).
     """
@@ -44,54 +44,52 @@ class Target:
         if self.token:
             return self.token
         if not self.token_key:
-            raise TargetError(
+            raise UsageError(
                 "no token: give --token, or --token-key (LIVEROOM_TOKEN_KEY) to make one; while a demo or up of yours runs, its"
                 " key is found by itself"
             )
         return sign_user(user, self.token_key.encode(), int(clock.unix_s()), ttl_s)
 
 
-def find_target(
+def find_endpoints(
     *, ingress: str = "", scheduler: str = "", autoscaler: str = "", token_key: str = "", token: str = ""
-) -> Target:
+) -> Endpoints:
     """Return where to send to; what is not given is taken from a running system.
 
     Its key goes only to its own addresses: a token for another ingress would be good at this one.
     """
     if token_key and len(token_key.encode()) < MIN_SECRET_BYTES:
-        raise TargetError(f"the token key must be at least {MIN_SECRET_BYTES} bytes")
+        raise UsageError(f"the token key must be at least {MIN_SECRET_BYTES} bytes")
     running = _newest()
     if running is not None:
         own = {"", running.ingress, running.scheduler, running.autoscaler}
         if {ingress.rstrip("/"), scheduler.rstrip("/"), autoscaler.rstrip("/")} <= own:
             key = token_key or running.token_key
-            return Target(running.ingress, running.scheduler, key, token, running.autoscaler)
-    return Target(ingress.rstrip("/"), scheduler.rstrip("/"), token_key, token, autoscaler.rstrip("/"))
+            return Endpoints(running.ingress, running.scheduler, key, token, running.autoscaler)
+    return Endpoints(ingress.rstrip("/"), scheduler.rstrip("/"), token_key, token, autoscaler.rstrip("/"))
 
 
-def need_ingress(target: Target) -> str:
+def need_ingress(endpoints: Endpoints) -> str:
     """Return the ingress's address, or say how to give one."""
-    if not target.ingress:
-        raise TargetError("no ingress: start `liveroom demo` or `liveroom up`, or give --ingress URL (LIVEROOM_INGRESS_URL)")
-    return target.ingress
+    if not endpoints.ingress:
+        raise UsageError("no ingress: start `liveroom demo` or `liveroom up`, or give --ingress URL (LIVEROOM_INGRESS_URL)")
+    return endpoints.ingress
 
 
-def need_scheduler(target: Target) -> str:
+def need_scheduler(endpoints: Endpoints) -> str:
     """Return the scheduler's address, or say how to give one."""
-    if not target.scheduler:
-        raise TargetError(
+    if not endpoints.scheduler:
+        raise UsageError(
             "no scheduler: start `liveroom demo` or `liveroom up`, or give --scheduler URL (LIVEROOM_SCHEDULER_URL)"
         )
-    return target.scheduler
+    return endpoints.scheduler
 
 
-def need_autoscaler(target: Target) -> str:
+def need_autoscaler(endpoints: Endpoints) -> str:
     """Return the autoscaler's address, or say how to give one."""
-    if not target.autoscaler:
-        raise TargetError(
-            "no autoscaler: start `liveroom up --policy FILE`, or give --autoscaler URL (LIVEROOM_AUTOSCALER_URL)"
-        )
-    return target.autoscaler
+    if not endpoints.autoscaler:
+        raise UsageError("no autoscaler: start `liveroom up --policy FILE`, or give --autoscaler URL (LIVEROOM_AUTOSCALER_URL)")
+    return endpoints.autoscaler
 
 
 def find_kafka(bootstrap: str = "", prefix: str | None = None, partitions: int | None = None) -> "KafkaSettings | None":
@@ -117,14 +115,14 @@ def find_kafka(bootstrap: str = "", prefix: str | None = None, partitions: int |
 def check_room(room: str) -> str:
     """Return the room if it is one."""
     if not ROOM_ID.match(room):
-        raise TargetError(f"{room!r} is no room: 1 to 64 of A-Z a-z 0-9 _ -")
+        raise UsageError(f"{room!r} is no room: 1 to 64 of A-Z a-z 0-9 _ -")
     return room
 
 
 def make_user(user: str, role: str = Role.VIEWER.value, name: str = "", level: int = 0) -> User:
     """Return a user for a token."""
     if not USER_ID.match(user):
-        raise TargetError(f"{user!r} is no user id: 1 to 64 of A-Z a-z 0-9 _ . : @ -")
+        raise UsageError(f"{user!r} is no user id: 1 to 64 of A-Z a-z 0-9 _ . : @ -")
     return User(user, Role(role), level, name)
 
 

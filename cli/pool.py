@@ -9,42 +9,42 @@ from rich.console import Console
 from rich.table import Table
 
 from cli.choices import PoolAct
-from cli.endpoints import Target, make_user, need_autoscaler
-from cli.pool_client import Noted, PoolEye, State
+from cli.endpoints import Endpoints, make_user, need_autoscaler
+from cli.pool_client import PoolClient, PoolDecision, PoolState
 from liveroom.kinds import Role
 
 SHOWN: Final = 12
 
 
-async def run_pool(act: PoolAct, target: Target, user: str) -> int:
+async def run_pool(act: PoolAct, endpoints: Endpoints, user: str) -> int:
     """Do it and show what is."""
-    url = need_autoscaler(target)
-    token = target.token_for(make_user(user, Role.OPERATOR.value))
+    url = need_autoscaler(endpoints)
+    token = endpoints.token_for(make_user(user, Role.OPERATOR.value))
     console = Console()
     async with aiohttp.ClientSession() as http:
-        eye = PoolEye(http, url, token)
+        client = PoolClient(http, url, token)
         if act is PoolAct.DECISIONS:
-            console.print(_decisions(await eye.decisions()))
+            console.print(_decisions(await client.decisions()))
             return 0
-        state = await {PoolAct.SHOW: eye.look, PoolAct.PAUSE: eye.pause, PoolAct.RESUME: eye.resume}[act]()
+        state = await {PoolAct.SHOW: client.state, PoolAct.PAUSE: client.pause, PoolAct.RESUME: client.resume}[act]()
         for line in _summary(state):
             console.print(line, markup=False, highlight=False)
         console.print(_gateways(state))
         if act is PoolAct.SHOW and state.leading:
-            console.print(_decisions((await eye.decisions())[:SHOWN]))
+            console.print(_decisions((await client.decisions())[:SHOWN]))
     return 0
 
 
-def _summary(state: State) -> list[str]:
+def _summary(state: PoolState) -> list[str]:
     lines = [f"{state.instance} {'leads' if state.leading else 'follows: another autoscaler leads'}"]
     if state.paused_by:
         lines.append(f"PAUSED by {state.paused_by}: the pool stays as it is, until: liveroom pool resume")
     if (last := state.last) is not None:
-        lines.append(f"{last.actual} gateways, {last.desired} wanted: {last.reason} ({last.detail})")
+        lines.append(str(last))
     return lines
 
 
-def _gateways(state: State) -> Table:
+def _gateways(state: PoolState) -> Table:
     table = Table(box=box.SIMPLE, padding=(0, 1), show_edge=False)
     table.add_column("gateway", no_wrap=True)
     table.add_column("state", no_wrap=True)
@@ -63,7 +63,7 @@ def _gateways(state: State) -> Table:
     return table
 
 
-def _decisions(decisions: list[Noted]) -> Table:
+def _decisions(decisions: list[PoolDecision]) -> Table:
     table = Table(box=box.SIMPLE, padding=(0, 1), show_edge=False)
     for name in ("when", "from", "to", "reason", "why", "done"):
         table.add_column(name, no_wrap=True, justify="right" if name in {"from", "to"} else "left")

@@ -17,7 +17,7 @@ class PoolError(ExplainedError):
     """The autoscaler does not answer, or refuses; the message says why."""
 
 
-class Noted(msgspec.Struct, frozen=True):
+class PoolDecision(msgspec.Struct, frozen=True):
     """One decision, as the autoscaler tells it."""
 
     at_ms: int
@@ -29,8 +29,11 @@ class Noted(msgspec.Struct, frozen=True):
     drain: list[str]
     done: bool
 
+    def __str__(self) -> str:
+        return f"{self.actual} gateways, {self.desired} wanted: {self.reason} ({self.detail})"
 
-class Seen(msgspec.Struct, frozen=True):
+
+class PoolGateway(msgspec.Struct, frozen=True):
     """One gateway, as the autoscaler sees it; None: it does not tell."""
 
     id: str
@@ -42,26 +45,26 @@ class Seen(msgspec.Struct, frozen=True):
     loop_lag_ms: float | None
 
 
-class State(msgspec.Struct, frozen=True):
+class PoolState(msgspec.Struct, frozen=True):
     """The pool. `paused_by`: the operator who paused it, empty while it runs by itself."""
 
     instance: str
     leading: bool
     paused_by: str
-    last: Noted | None
-    gateways: list[Seen]
+    last: PoolDecision | None
+    gateways: list[PoolGateway]
 
     @property
-    def serving(self) -> list[Seen]:
+    def serving(self) -> list[PoolGateway]:
         """The gateways that take viewers, as far as is known."""
         return [seen for seen in self.gateways if seen.state == "serving" and seen.connections is not None]
 
 
 class _Decisions(msgspec.Struct, frozen=True):
-    decisions: list[Noted]
+    decisions: list[PoolDecision]
 
 
-class PoolEye:
+class PoolClient:
     """Asks one autoscaler at `url` with an operator's token."""
 
     def __init__(self, http: aiohttp.ClientSession, url: str, token: str) -> None:
@@ -69,21 +72,21 @@ class PoolEye:
         self._url = url
         self._headers = {"Authorization": f"Bearer {token}"}
 
-    async def look(self) -> State:
+    async def state(self) -> PoolState:
         """Return the pool as it is."""
-        return msgspec.json.decode(await self._ask("GET", "pool"), type=State)
+        return msgspec.json.decode(await self._ask("GET", "pool"), type=PoolState)
 
-    async def decisions(self) -> list[Noted]:
+    async def decisions(self) -> list[PoolDecision]:
         """Return the last decisions, the newest first."""
         return msgspec.json.decode(await self._ask("GET", "decisions"), type=_Decisions).decisions
 
-    async def pause(self) -> State:
+    async def pause(self) -> PoolState:
         """Have the pool left as it is, whatever is decided."""
-        return msgspec.json.decode(await self._ask("POST", "pool/pause"), type=State)
+        return msgspec.json.decode(await self._ask("POST", "pool/pause"), type=PoolState)
 
-    async def resume(self) -> State:
+    async def resume(self) -> PoolState:
         """Have decisions carried out again."""
-        return msgspec.json.decode(await self._ask("POST", "pool/resume"), type=State)
+        return msgspec.json.decode(await self._ask("POST", "pool/resume"), type=PoolState)
 
     async def _ask(self, method: str, path: str) -> bytes:
         try:

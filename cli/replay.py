@@ -18,7 +18,7 @@ import msgspec
 from rich.console import Console
 
 from cli.danmaku import Flaw, read_file
-from cli.endpoints import Target, need_ingress
+from cli.endpoints import Endpoints, need_ingress
 from cli.script import SEEDS, Cue, write
 from liveroom import clock
 from liveroom.chance import Chance, SystemChance
@@ -121,10 +121,10 @@ async def send_cue(sender: Sender, room: str, cue: Cue, run: str) -> Answer:
     return await sender.send(room, PATHS[cue.kind], {"id": f"{run}.{cue.id}", **msgspec.to_builtins(cue.body)})
 
 
-async def run_replay(file: Path, room: str, target: Target, *, speed: float, seed: int | None, plain: bool) -> int:
+async def run_replay(file: Path, room: str, endpoints: Endpoints, *, speed: float, seed: int | None, plain: bool) -> int:
     """Play a file once; 1 if anything was not accepted."""
     console = Console(highlight=False, soft_wrap=True)
-    ingress = need_ingress(target)
+    ingress = need_ingress(endpoints)
     found = await asyncio.to_thread(read_file, file)
     for flaw, count in found.flaws.items():
         console.print(f"{count:,} danmaku {_FLAWS[flaw]}")
@@ -145,7 +145,7 @@ async def run_replay(file: Path, room: str, target: Target, *, speed: float, see
         async def send(cue: Cue) -> Answer:
             sender = senders.get(cue.user)
             if sender is None:
-                token = target.token_for(User(cue.user, name=cue.user), ttl_s=int(length_s) + 3600)
+                token = endpoints.token_for(User(cue.user, name=cue.user), ttl_s=int(length_s) + 3600)
                 sender = senders[cue.user] = Sender(ingress, token, http)
             return await send_cue(sender, room, cue, run)
 

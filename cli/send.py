@@ -3,19 +3,19 @@
 import aiohttp
 import msgspec
 
-from cli.endpoints import Target, TargetError, make_user, need_ingress
+from cli.endpoints import Endpoints, UsageError, make_user, need_ingress
 from liveroom.bodies import Danmaku
 from liveroom.errors import TABLE, Code
 from viewer.client import Accepted, Refused, Sender, Unknown
 
 
-async def run_send(room: str, text: str, target: Target, *, user: str, name: str) -> int:
+async def run_send(room: str, text: str, endpoints: Endpoints, *, user: str, name: str) -> int:
     """Send one danmaku; 1 if it was not accepted."""
     try:
         body = msgspec.convert({"text": text}, Danmaku)
     except msgspec.ValidationError:
-        raise TargetError(f"a danmaku has 1 to 200 characters, this one {len(text)}") from None
-    ingress, token = need_ingress(target), target.token_for(make_user(user, name=name))
+        raise UsageError(f"a danmaku has 1 to 200 characters, this one {len(text)}") from None
+    ingress, token = need_ingress(endpoints), endpoints.token_for(make_user(user, name=name))
     async with aiohttp.ClientSession() as http:
         answer = await Sender(ingress, token, http).send(room, "danmaku", msgspec.to_builtins(body))
     match answer:

@@ -19,8 +19,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from cli.endpoints import Target, TargetError, make_user, need_scheduler
-from cli.pool_client import PoolError, PoolEye, State
+from cli.endpoints import Endpoints, UsageError, make_user, need_scheduler
+from cli.pool_client import PoolClient, PoolError, PoolState
 from liveroom import clock
 from liveroom.kinds import Role
 
@@ -31,14 +31,14 @@ LATE_MS: Final = 3000.0
 WIDTH: Final = 140  # in a file or pipe
 
 
-class Room(msgspec.Struct, frozen=True):
+class HotRoom(msgspec.Struct, frozen=True):
     """A room with many viewers at one gateway."""
 
     room: str
     connections: int
 
 
-class Seen(msgspec.Struct, frozen=True):
+class GatewayStanding(msgspec.Struct, frozen=True):
     """A gateway as the scheduler knows it."""
 
     gateway: str
@@ -55,24 +55,24 @@ class Seen(msgspec.Struct, frozen=True):
     loop_lag_ms: float | None = None
     delay_ms: float | None = None
     slow: int | None = None
-    hot: tuple[Room, ...] = ()
+    hot: tuple[HotRoom, ...] = ()
 
 
 class _Answer(msgspec.Struct, frozen=True):
-    gateways: list[Seen]
+    gateways: list[GatewayStanding]
 
 
-async def run_top(target: Target, user: str, *, once: bool, duration_s: float | None) -> int:
+async def run_top(endpoints: Endpoints, user: str, *, once: bool, duration_s: float | None) -> int:
     """Show it until Ctrl-C, the duration is over, or once."""
-    url = need_scheduler(target).partition(",")[0]
-    token = target.token_for(make_user(user, Role.OPERATOR.value))
+    url = need_scheduler(endpoints).partition(",")[0]
+    token = endpoints.token_for(make_user(user, Role.OPERATOR.value))
     console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
     deadline = clock.monotonic_s() + duration_s if duration_s is not None else None
     async with aiohttp.ClientSession() as http:
-        eye = PoolEye(http, target.autoscaler, token) if target.autoscaler else None
+        client = PoolClient(http, endpoints.autoscaler, token) if endpoints.autoscaler else None
 
         async def look() -> Group:
-            return screen(await _gateways(http, url, token), await _pool(eye))
+            return screen(await _gateways(http, url, token), await _pool(client))
 
         if once or not console.is_terminal:
             console.print(await look())
@@ -84,25 +84,25 @@ async def run_top(target: Target, user: str, *, once: bool, duration_s: float | 
     return 0
 
 
-async def _gateways(http: aiohttp.ClientSession, url: str, token: str) -> list[Seen]:
+async def _gateways(http: aiohttp.ClientSession, url: str, token: str) -> list[GatewayStanding]:
     headers, limit = {"Authorization": f"Bearer {token}"}, aiohttp.ClientTimeout(total=TIMEOUT_S)
     try:
         async with http.get(f"{url}/v1/gateways", headers=headers, timeout=limit) as answer:
             body = await answer.read()
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
-        raise TargetError(f"the scheduler at {url} does not answer: {error}") from None
+        raise UsageError(f"the scheduler at {url} does not answer: {error}") from None
     if answer.status != HTTPStatus.OK:
-        raise TargetError(f"the scheduler refuses: {answer.status} {body[:300].decode(errors='replace')}")
+        raise UsageError(f"the scheduler refuses: {answer.status} {body[:300].decode(errors='replace')}")
     return msgspec.json.decode(body, type=_Answer).gateways
 
 
-async def _pool(eye: PoolEye | None) -> State | None:
+async def _pool(client: PoolClient | None) -> PoolState | None:
     with suppress(PoolError):
-        return await eye.look() if eye is not None else None
+        return await client.state() if client is not None else None
     return None
 
 
-def screen(gateways: list[Seen], pool: State | None) -> Group:
+def screen(gateways: list[GatewayStanding], pool: PoolState | None) -> Group:
     """Return what is shown."""
     live = [seen for seen in gateways if seen.standing != "stale"]
     delays = [seen.delay_ms for seen in live if seen.delay_ms is not None]
@@ -113,11 +113,11 @@ def screen(gateways: list[Seen], pool: State | None) -> Group:
     parts: list[Any] = [Text(head, style="bold"), _table_of(gateways), _hottest(live)]
     if pool is not None and (last := pool.last) is not None:
         paused = f"PAUSED by {pool.paused_by}; " if pool.paused_by else ""
-        parts.append(Text(f"pool: {paused}{last.actual} gateways, {last.desired} wanted: {last.reason} ({last.detail})"))
+        parts.append(Text(f"pool: {paused}{last}"))
     return Group(*parts)
 
 
-def _table_of(gateways: list[Seen]) -> Table:
+def _table_of(gateways: list[GatewayStanding]) -> Table:
     table = Table(box=box.SIMPLE, padding=(0, 1), show_edge=False)
     table.add_column("gateway", no_wrap=True)
     table.add_column("state", no_wrap=True)
@@ -142,7 +142,7 @@ def _table_of(gateways: list[Seen]) -> Table:
     return table
 
 
-def _hottest(gateways: list[Seen]) -> Table:
+def _hottest(gateways: list[GatewayStanding]) -> Table:
     """Return the rooms with most viewers: of the hottest of each gateway, so one spread thinly may
     be missed.
     """

@@ -13,7 +13,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from cli.endpoints import TargetError, find_kafka
+from cli.endpoints import UsageError, find_kafka
 from liveroom import clock, topics
 from liveroom.broadcast_log import Description, LogReadError, describe
 from liveroom.kafka_port import AioKafka, Consumer, Kafka, KafkaError, TopicPartition
@@ -164,11 +164,11 @@ async def show_topics(kafka: str, prefix: str | None, partitions: int | None) ->
     """Print the topics, and who rules the partitions of `broadcast`."""
     settings = find_kafka(kafka, prefix, partitions)
     if settings is None:
-        raise TargetError("no Kafka: start `liveroom demo` or `liveroom up`, or give --kafka HOST:PORT (KAFKA_BOOTSTRAP)")
+        raise UsageError("no Kafka: start `liveroom demo` or `liveroom up`, or give --kafka HOST:PORT (KAFKA_BOOTSTRAP)")
     try:
         found = await survey(AioKafka(settings))
     except (KafkaError, OSError, TimeoutError, LogReadError) as error:
-        raise TargetError(f"Kafka at {settings.bootstrap} does not answer: {error!r}") from None
+        raise UsageError(f"Kafka at {settings.bootstrap} does not answer: {error!r}") from None
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = _WIDTH

@@ -10,20 +10,20 @@ from unicodedata import category
 import aiohttp
 import msgspec
 
-from cli.endpoints import Target, make_user, need_scheduler
+from cli.endpoints import Endpoints, make_user, need_scheduler
 from liveroom.kinds import Kind
 from liveroom.wire import Message
 from viewer.client import Viewer
 from viewer.session import Counts, Delivered, Effect, Ended, Entered, Lost, Moved, Renumbered, Told
 
 
-async def run_watch(room: str, target: Target, *, user: str, as_json: bool, duration_s: float | None) -> int:
+async def run_watch(room: str, endpoints: Endpoints, *, user: str, as_json: bool, duration_s: float | None) -> int:
     """Print what a viewer of a room sees; 1 if the connection ended for good."""
     # Without a key one watches as a guest.
-    token = target.token_for(make_user(user)) if target.token or target.token_key else None
+    token = endpoints.token_for(make_user(user)) if endpoints.token or endpoints.token_key else None
     teller = Teller(as_json=as_json)
     async with aiohttp.ClientSession() as http:
-        viewer = Viewer(need_scheduler(target), [room], http=http, token=token, on_effect=teller.tell, on_gone=teller.gone)
+        viewer = Viewer(need_scheduler(endpoints), [room], http=http, token=token, on_effect=teller.tell, on_gone=teller.gone)
         with suppress(TimeoutError):
             async with viewer, asyncio.timeout(duration_s):
                 await teller.ended.wait()

@@ -15,10 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Final, NamedTuple
 
-from liveroomchild_process import spawn_tethered, stop_process
-
 from devstack.java import Java
 from devstack.kafka_jars import KAFKA_VERSION
+from liveroom.child_process import spawn_tethered, stop_process
 from liveroom.errors import ExplainedError
 from liveroom.kafka_port import AdminClient, AioKafka
 from liveroom.ports import HOST

@@ -12,6 +12,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from cli.figures import in_ms, shown
 from viewer.ledger import Verdict
 
 KEYS: Final = "k kills a gateway (its viewers come back), q ends"
@@ -19,7 +20,7 @@ KEYS_OF_SURGE: Final = "q ends"
 
 
 @dataclass(frozen=True, slots=True)
-class Gateway:
+class GatewayRow:
     """One gateway as shown: `connections` None where it did not answer; `state` in words."""
 
     name: str
@@ -45,7 +46,7 @@ class Screen:
     deliveries_per_s: float
     delay_p50_ms: float | None
     delay_p99_ms: float | None
-    gateways: Sequence[Gateway]
+    gateways: Sequence[GatewayRow]
     verdict: Verdict
     deaths: Sequence[str] = ()
     last: Sequence[str] = ()
@@ -53,18 +54,14 @@ class Screen:
     keys: str = KEYS
 
 
-def quantile(ordered: Sequence[float], share: float) -> float | None:
-    """Return the value at `share` (0 to 1) of a sorted sequence; None of an empty one."""
-    return ordered[min(len(ordered) - 1, int(len(ordered) * share))] if ordered else None
-
-
 def status_line(screen: Screen) -> str:
     """Return one line for logs."""
-    gateways = ", ".join(f"{gateway.name} {_count(gateway.connections)} {gateway.state}" for gateway in screen.gateways)
+    gateways = ", ".join(f"{gateway.name} {shown(gateway.connections)} {gateway.state}" for gateway in screen.gateways)
     line = (
         f"{screen.elapsed_s:6.0f} s  viewers {screen.viewers:,} of {screen.wanted:,},"
         f" {screen.interactions_per_s:,.1f} interactions/s,"
-        f" {screen.deliveries_per_s:,.0f} deliveries/s, delay p50 {_ms(screen.delay_p50_ms)} p99 {_ms(screen.delay_p99_ms)};"
+        f" {screen.deliveries_per_s:,.0f} deliveries/s,"
+        f" delay p50 {in_ms(screen.delay_p50_ms)} p99 {in_ms(screen.delay_p99_ms)};"
         f" {gateways}; {f'{screen.pool}; ' if screen.pool else ''}{screen.verdict}"
     )
     return line + "".join(f"; {death}" for death in screen.deaths)
@@ -80,8 +77,8 @@ def table(screen: Screen, lines: Sequence[str]) -> Group:
         f"{screen.viewers:,} of {screen.wanted:,}",
         f"{screen.interactions_per_s:,.1f}",
         f"{screen.deliveries_per_s:,.0f}",
-        _ms(screen.delay_p50_ms),
-        _ms(screen.delay_p99_ms),
+        in_ms(screen.delay_p50_ms),
+        in_ms(screen.delay_p99_ms),
     )
     gateways = Table(box=box.SIMPLE, padding=(0, 1), show_edge=False)
     gateways.add_column("gateway", no_wrap=True)
@@ -91,7 +88,7 @@ def table(screen: Screen, lines: Sequence[str]) -> Group:
     for gateway in screen.gateways:
         style = "" if gateway.is_well else "yellow"
         rate = "" if gateway.deliveries_per_s is None else f"{gateway.deliveries_per_s:,.0f}"
-        gateways.add_row(gateway.name, _count(gateway.connections), rate, gateway.state, style=style)
+        gateways.add_row(gateway.name, shown(gateway.connections), rate, gateway.state, style=style)
     clean = screen.verdict.is_clean and not screen.deaths
     parts: list[RenderableType] = [
         Text(f"liveroom demo, {screen.elapsed_s:,.0f} s", style="bold"),
@@ -107,11 +104,3 @@ def table(screen: Screen, lines: Sequence[str]) -> Group:
         Text(screen.keys, style="dim"),
     ]
     return Group(*parts)
-
-
-def _ms(value: float | None) -> str:
-    return "-" if value is None else f"{value:,.0f} ms"
-
-
-def _count(value: int | None) -> str:
-    return "-" if value is None else f"{value:,}"

@@ -6,9 +6,10 @@ emptied and stopped, back to the least. Viewers, ledger and look are the demo's.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
-from cli.pool_client import PoolEye, State
+from cli.demo.audience import Audience
+from cli.pool_client import PoolClient, PoolState
 from devstack.stack import Steps
 from liveroom import clock
 
@@ -37,19 +38,6 @@ shed_s = 5
 """
 
 
-class People(Protocol):
-    """The viewers of the demo."""
-
-    async def come(self, viewers: int, joins_per_s: float) -> None:
-        """Let more come until there are so many."""
-
-    def go(self, viewers: int) -> None:
-        """Send home all but so many."""
-
-    async def all_joined(self, timeout_s: float) -> bool:
-        """Wait until all are in their rooms."""
-
-
 @dataclass(frozen=True, slots=True)
 class Plan:
     """How many viewers there are before the crowd and with it."""
@@ -68,46 +56,46 @@ def plan(viewers: int) -> Plan:
     return Plan(max(1, int(viewers * CALM_SHARE)), viewers)
 
 
-async def surge(people: People, eye: PoolEye, steps: Steps, wanted: Plan) -> list[str]:
+async def surge(audience: Audience, pool_client: PoolClient, steps: Steps, wanted: Plan) -> list[str]:
     """Play it; return what did not come about, in words."""
     wrong = []
     await clock.sleep(CALM_S)
     began_s = clock.monotonic_s()
     steps.say(f"{wanted.crowd - wanted.calm:,} more viewers pour in; a gateway takes {wanted.max_connections:,}")
-    await people.come(wanted.crowd, (wanted.crowd - wanted.calm) / POUR_S)
-    if not await people.all_joined(GROWN_S):
+    await audience.grow(wanted.crowd, (wanted.crowd - wanted.calm) / POUR_S)
+    if not await audience.all_joined(GROWN_S):
         wrong.append("not all viewers of the crowd got in")
-    pool = await _until(eye, lambda pool: len(pool.serving) > wanted.crowd / wanted.max_connections, GROWN_S)
+    pool = await _until(pool_client, lambda pool: len(pool.serving) > wanted.crowd / wanted.max_connections, GROWN_S)
     steps.say(f"all are in; the pool has {len(pool.serving)} gateways after {clock.monotonic_s() - began_s:.0f} s")
     if len(pool.serving) <= LEAST:
         wrong.append("the pool did not grow")
-    pool = await _until(eye, lambda pool: fullest_vs_mean(pool) <= EVEN, EVEN_S)
+    pool = await _until(pool_client, lambda pool: fullest_vs_mean(pool) <= EVEN, EVEN_S)
     steps.say(f"viewers are even: the fullest gateway holds {fullest_vs_mean(pool):.2f} times the mean")
     if fullest_vs_mean(pool) > EVEN:
         wrong.append(f"viewers did not even out: {[(seen.id, seen.connections) for seen in pool.serving]}")
     await clock.sleep(STAY_S)
-    people.go(wanted.calm)
+    audience.shrink(wanted.calm)
     began_s = clock.monotonic_s()
     steps.say(f"the crowd leaves, {wanted.calm:,} stay; gateways are emptied before they stop")
-    pool = await _until(eye, lambda pool: len(pool.gateways) <= LEAST, SHRUNK_S)
+    pool = await _until(pool_client, lambda pool: len(pool.gateways) <= LEAST, SHRUNK_S)
     if len(pool.gateways) > LEAST:
         wrong.append(f"the pool did not shrink: {len(pool.gateways)} gateways are left")
-    elif not await people.all_joined(GROWN_S):
+    elif not await audience.all_joined(GROWN_S):
         wrong.append("viewers of the gateways that stopped did not come back")
     else:
         steps.say(f"the pool has {len(pool.gateways)} gateways again after {clock.monotonic_s() - began_s:.0f} s")
     return wrong
 
 
-def fullest_vs_mean(pool: State) -> float:
+def fullest_vs_mean(pool: PoolState) -> float:
     """Return how full the fullest gateway is beside the mean of all that serve."""
     viewers = [seen.connections or 0 for seen in pool.serving]
     return max(viewers) * len(viewers) / sum(viewers) if any(viewers) else 1.0
 
 
-async def _until(eye: PoolEye, holds: Callable[[State], bool], timeout_s: float) -> State:
+async def _until(pool_client: PoolClient, holds: Callable[[PoolState], bool], timeout_s: float) -> PoolState:
     """Return the pool once it is so, or when the time is over."""
     deadline = clock.monotonic_s() + timeout_s
-    while not holds(pool := await eye.look()) and clock.monotonic_s() < deadline:
+    while not holds(pool := await pool_client.state()) and clock.monotonic_s() < deadline:
         await clock.sleep(LOOK_S)
     return pool

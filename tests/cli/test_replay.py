@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from cli.endpoints import Target
+from cli.endpoints import Endpoints
 from cli.replay import Answer, Player, run_replay
 from cli.script import Cue, loop
 from liveroom.bodies import Danmaku
@@ -107,7 +107,7 @@ async def test_a_file_is_replayed_through_ingress(
     file.write_text(FILE, encoding="utf-8")
     taken: list[tuple[str, str, dict[str, Any]]] = []
     async with ingress(status, taken) as url:
-        target = Target(url, "", KEY, "")
+        target = Endpoints(url, "", KEY, "")
         assert await run_replay(file, "r", target, speed=100, seed=4, plain=False) == code
     ids = {body["id"]: path for path, _, body in taken}
     assert sum(path.endswith("/danmaku") for path in ids.values()) == 30
@@ -121,7 +121,7 @@ async def test_a_file_is_replayed_through_ingress(
 async def test_a_file_without_a_danmaku_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "a.xml"
     file.write_text('<i><d p="1,7,25,0,0,0,a,1">script</d></i>', encoding="utf-8")
-    assert await run_replay(file, "r", Target("http://127.0.0.1:9", "", KEY, ""), speed=1, seed=1, plain=False) == 1
+    assert await run_replay(file, "r", Endpoints("http://127.0.0.1:9", "", KEY, ""), speed=1, seed=1, plain=False) == 1
     out = capsys.readouterr().out
     assert "1 danmaku skipped, scripts or unknown modes" in out
     assert "nothing to send" in out

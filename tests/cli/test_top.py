@@ -4,11 +4,11 @@ import io
 
 from rich.console import Console
 
-from cli.pool_client import Noted, State
-from cli.top import Room, Seen, screen
+from cli.pool_client import PoolDecision, PoolState
+from cli.top import GatewayStanding, HotRoom, screen
 
 
-def shown(gateways: list[Seen], pool: State | None = None) -> str:
+def shown(gateways: list[GatewayStanding], pool: PoolState | None = None) -> str:
     console = Console(width=160, file=io.StringIO())
     console.print(screen(gateways, pool))
     assert isinstance(console.file, io.StringIO)
@@ -17,12 +17,14 @@ def shown(gateways: list[Seen], pool: State | None = None) -> str:
 
 def test_gateways_rooms_delays_and_the_pool_are_shown() -> None:
     gateways = [
-        Seen("e1", "open", 1, 0.5, 7, 6, 2, 1.0, 2_500_000, 99, 0.25, 3, 12, 1, (Room("star", 5), Room("quiet", 2))),
-        Seen("e2", "draining", 0, 0.5, 3, 3, 1, delay_ms=4000, hot=(Room("star", 3),)),
-        Seen("e3", "stale", 0, 9.0, 100),
+        GatewayStanding(
+            "e1", "open", 1, 0.5, 7, 6, 2, 1.0, 2_500_000, 99, 0.25, 3, 12, 1, (HotRoom("star", 5), HotRoom("quiet", 2))
+        ),
+        GatewayStanding("e2", "draining", 0, 0.5, 3, 3, 1, delay_ms=4000, hot=(HotRoom("star", 3),)),
+        GatewayStanding("e3", "stale", 0, 9.0, 100),
     ]
-    last = Noted(0, 3, 2, 3, "connections", "10 viewers", [], done=True)
-    text = shown(gateways, State("a1", True, "op", last, []))
+    last = PoolDecision(0, 3, 2, 3, "connections", "10 viewers", [], done=True)
+    text = shown(gateways, PoolState("a1", True, "op", last, []))
     assert "10 connections, 9 users, 2 of 3 gateways report, worst delay 4,000 ms" in text
     assert [line.split() for line in text.splitlines() if line.lstrip().startswith(("star", "quiet"))] == [
         ["star", "8"],
@@ -35,5 +37,5 @@ def test_gateways_rooms_delays_and_the_pool_are_shown() -> None:
 
 
 def test_nothing_known_is_a_dash_and_no_gateways_no_failure() -> None:
-    assert " - " in shown([Seen("e1", "unknown", 0, 0.1)])
+    assert " - " in shown([GatewayStanding("e1", "unknown", 0, 0.1)])
     assert "0 of 0 gateways report, worst delay -" in shown([])

@@ -8,11 +8,11 @@ import msgspec
 import pytest
 
 from cli.endpoints import (
-    Target,
-    TargetError,
+    Endpoints,
+    UsageError,
     check_room,
+    find_endpoints,
     find_kafka,
-    find_target,
     make_user,
     need_ingress,
     need_scheduler,
@@ -79,7 +79,7 @@ def test_a_folder_that_others_can_write_to_is_refused(folder: Path) -> None:
     folder.chmod(0o777)
     with pytest.raises(RuntimeFolderError), announced(running()):
         pass
-    assert find_target() == Target("", "", "", "")
+    assert find_endpoints() == Endpoints("", "", "", "")
 
 
 def test_a_link_in_its_place_is_refused(folder: Path, tmp_path: Path) -> None:
@@ -91,31 +91,31 @@ def test_a_link_in_its_place_is_refused(folder: Path, tmp_path: Path) -> None:
 
 def test_options_come_before_a_running_system_whose_key_stays_with_it() -> None:
     with announced(running()):
-        assert find_target() == Target("http://127.0.0.1:1", "http://127.0.0.1:2", KEY, "")
-        assert find_target(ingress="http://127.0.0.1:1/").token_key == KEY
-        assert find_target(ingress="https://other/") == Target("https://other", "", "", "")
+        assert find_endpoints() == Endpoints("http://127.0.0.1:1", "http://127.0.0.1:2", KEY, "")
+        assert find_endpoints(ingress="http://127.0.0.1:1/").token_key == KEY
+        assert find_endpoints(ingress="https://other/") == Endpoints("https://other", "", "", "")
 
 
 def test_what_is_missing_is_said() -> None:
-    nothing = find_target()
+    nothing = find_endpoints()
     for need in (need_ingress, need_scheduler):
-        with pytest.raises(TargetError, match="liveroom demo"):
+        with pytest.raises(UsageError, match="liveroom demo"):
             need(nothing)
-    with pytest.raises(TargetError, match="--token-key"):
+    with pytest.raises(UsageError, match="--token-key"):
         nothing.token_for(User("ann"))
-    with pytest.raises(TargetError, match="32 bytes"):
-        find_target(token_key="short")
+    with pytest.raises(UsageError, match="32 bytes"):
+        find_endpoints(token_key="short")
 
 
 def test_a_token_is_made_with_the_key_or_taken_as_it_is() -> None:
-    made = find_target(token_key=KEY).token_for(make_user("ann", "moderator", "Ann", 3))
+    made = find_endpoints(token_key=KEY).token_for(make_user("ann", "moderator", "Ann", 3))
     assert verify_user(made, KEY.encode()) == User("ann", Role.MODERATOR, 3, "Ann")
-    assert find_target(token="ready-made").token_for(User("ann")) == "ready-made"
+    assert find_endpoints(token="ready-made").token_for(User("ann")) == "ready-made"
 
 
 @pytest.mark.parametrize("room", ["", "a b", "r" * 65, "raum/1", "äh"])
 def test_what_is_no_room_is_refused(room: str) -> None:
-    with pytest.raises(TargetError):
+    with pytest.raises(UsageError):
         check_room(room)
 
 

@@ -28,23 +28,33 @@ class Meta(msgspec.Struct, rename="camel"):
 
 
 class Condition(msgspec.Struct):
+    """A pod's condition."""
+
     type: str
     status: str
 
 
 class PodSpec(msgspec.Struct, rename="camel"):
+    """What is read of a pod's spec."""
+
     node_name: str = ""
 
 
 class ContainerState(msgspec.Struct):
+    """What is read of a container's state: whether it waits."""
+
     waiting: msgspec.Raw | None = None
 
 
 class ContainerStatus(msgspec.Struct):
+    """What is read of a container's status."""
+
     state: ContainerState = msgspec.field(default_factory=ContainerState)
 
 
 class PodStatus(msgspec.Struct, rename="camel"):
+    """What is read of a pod's status."""
+
     phase: str = ""
     conditions: list[Condition] = []
     container_statuses: list[ContainerStatus] = []
@@ -98,10 +108,14 @@ class Pods(msgspec.Struct):
 
 
 class ScaleSpec(msgspec.Struct):
+    """What is read of a scale's spec."""
+
     replicas: int = 0
 
 
 class ScaleStatus(msgspec.Struct):
+    """What is read of a scale's status."""
+
     selector: str = ""
 
 

@@ -4,15 +4,15 @@ import asyncio
 import io
 import re
 from dataclasses import replace
-from types import SimpleNamespace
-from typing import Any
 
 import msgspec
 import pytest
 from rich.console import Console
 
-from cli.demo.command import CHECKED_VIEWERS, Demo, DemoOptions, Watching, failures, sample_of
-from cli.demo.screen import Gateway, Screen, quantile, status_line, table
+from cli.demo.audience import CHECKED_VIEWERS, Audience, Observations, sample_of
+from cli.demo.command import failures
+from cli.demo.screen import GatewayRow, Screen, status_line, table
+from cli.figures import quantile
 from liveroom.kinds import Kind
 from liveroom.wire import Message
 from viewer.ledger import Ledger, Verdict
@@ -28,7 +28,7 @@ SCREEN = Screen(
     deliveries_per_s=1234.4,
     delay_p50_ms=14.3,
     delay_p99_ms=None,
-    gateways=[Gateway("edge-1", "serving", 25, 617.2), Gateway("edge-2", "killed, starts again in 2 s", is_well=False)],
+    gateways=[GatewayRow("edge-1", "serving", 25, 617.2), GatewayRow("edge-2", "killed, starts again in 2 s", is_well=False)],
     verdict=CLEAN,
     last=["live-1 7 ann: [bold]hi[/bold]"],
 )
@@ -38,38 +38,41 @@ def message(kind: Kind, at: int = 0) -> Message:
     return Message(1, kind, "i", "u", at, data=msgspec.Raw(b'{"text":"hi"}'))
 
 
-def demo_that_saw(*kinds: Kind, joined: int = 50) -> Any:
-    watching = Watching()
+def audience_that_saw(*kinds: Kind, joined: int = 50) -> Audience:
+    audience = Audience("http://127.0.0.1:9", ["r"], 50, 50, Ledger())
+    audience.most_joined = joined
     for kind in kinds:
-        watching.on_effect("crowd-1", Delivered("r", 1, message(kind)))
-    return SimpleNamespace(watching=watching, most_joined=joined)
+        audience.observations.on_effect("crowd-1", Delivered("r", 1, message(kind)))
+    return audience
 
 
 def test_a_good_run_has_no_failures() -> None:
-    assert failures(demo_that_saw(Kind.DANMAKU, Kind.GIFT), DemoOptions(), CLEAN, []) == []
+    assert failures(audience_that_saw(Kind.DANMAKU, Kind.GIFT), 50, CLEAN, []) == []
 
 
 @pytest.mark.parametrize(
-    ("demo", "verdict", "deaths", "words"),
+    ("audience", "verdict", "deaths", "words"),
     [
-        pytest.param(demo_that_saw(Kind.DANMAKU, Kind.GIFT, joined=49), CLEAN, [], "only 49 of 50 viewers joined", id="joined"),
-        pytest.param(demo_that_saw(Kind.GIFT), CLEAN, [], "no danmaku was seen", id="no danmaku"),
-        pytest.param(demo_that_saw(Kind.DANMAKU), CLEAN, [], "no gift was seen", id="no gifts"),
         pytest.param(
-            demo_that_saw(Kind.DANMAKU, Kind.GIFT),
+            audience_that_saw(Kind.DANMAKU, Kind.GIFT, joined=49), CLEAN, [], "only 49 of 50 viewers joined", id="joined"
+        ),
+        pytest.param(audience_that_saw(Kind.GIFT), CLEAN, [], "no danmaku was seen", id="no danmaku"),
+        pytest.param(audience_that_saw(Kind.DANMAKU), CLEAN, [], "no gift was seen", id="no gifts"),
+        pytest.param(
+            audience_that_saw(Kind.DANMAKU, Kind.GIFT),
             CLEAN._replace(accepted=0),
             [],
             "nothing was accepted",
             id="nothing accepted",
         ),
         pytest.param(
-            demo_that_saw(Kind.DANMAKU, Kind.GIFT), CLEAN._replace(lost=2), [], "ledger is not clean: .* lost 2", id="lost"
+            audience_that_saw(Kind.DANMAKU, Kind.GIFT), CLEAN._replace(lost=2), [], "ledger is not clean: .* lost 2", id="lost"
         ),
-        pytest.param(demo_that_saw(Kind.DANMAKU, Kind.GIFT), CLEAN, ["edge-1"], "processes died unasked: edge-1", id="a death"),
+        pytest.param(audience_that_saw(Kind.DANMAKU, Kind.GIFT), CLEAN, ["edge-1"], "processes died: edge-1", id="a death"),
     ],
 )
-def test_what_did_not_hold_is_said(demo: Demo, verdict: Verdict, deaths: list[str], words: str) -> None:
-    (found,) = failures(demo, DemoOptions(), verdict, deaths)
+def test_what_did_not_hold_is_said(audience: Audience, verdict: Verdict, deaths: list[str], words: str) -> None:
+    (found,) = failures(audience, 50, verdict, deaths)
     assert re.search(words, found)
 
 
@@ -83,14 +86,14 @@ def test_checked_viewers_are_in_every_room_that_has_enough(viewers: int, rooms: 
 
 
 async def test_the_first_danmaku_and_the_lines_of_one_viewer_are_kept() -> None:
-    watching = Watching(ledger=Ledger())
-    watching.on_effect("crowd-1", Delivered("r", 1, message(Kind.GIFT)))
-    assert not watching.first_danmaku.is_set()
-    assert not watching.last
-    watching.on_effect("crowd-0", Delivered("r", 1, message(Kind.DANMAKU)))
-    await asyncio.wait_for(watching.first_danmaku.wait(), 1)
-    assert len(watching.last) == 1
-    assert watching.seen == {Kind.GIFT: 1, Kind.DANMAKU: 1}
+    seen = Observations(Ledger())
+    seen.on_effect("crowd-1", Delivered("r", 1, message(Kind.GIFT)))
+    assert not seen.first_danmaku.is_set()
+    assert not seen.last
+    seen.on_effect("crowd-0", Delivered("r", 1, message(Kind.DANMAKU)))
+    await asyncio.wait_for(seen.first_danmaku.wait(), 1)
+    assert len(seen.last) == 1
+    assert seen.seen == {Kind.GIFT: 1, Kind.DANMAKU: 1}
 
 
 def test_the_status_line_has_the_figures() -> None:
