@@ -173,7 +173,7 @@ class Vocabulary:
             prefix, rest = ".".join(parts[:length]), parts[length:]
             for module in self.modules.values():
                 if module.name == prefix or module.name.endswith(f".{prefix}"):
-                    if not rest or (len(rest) == 1 and rest[0] in module.top | module.imported):
+                    if not rest or (len(rest) == 1 and rest[0] in module.top):
                         return True
                     if len(rest) > 1 and self._is_member(rest[-2], rest[-1]):
                         return True
