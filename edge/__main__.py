@@ -16,7 +16,6 @@ with explained("edge"):
     from edge.fanout import FanOut
     from edge.gateway import Gateway
     from edge.hub import Hub
-    from edge.kafka import follow_broadcast
     from edge.keepalive import KeepAlive
     from edge.load_report import LoadReporter
     from edge.orders import Orders, follow_orders
@@ -89,7 +88,7 @@ async def run(settings: EdgeSettings, runtime: Runtime, kafka: Kafka) -> None:
         ):
             reporter = LoadReporter(gateway, fan_out, runtime, port)
             working = [
-                tasks.create_task(follow_broadcast(queue, fan_out)),
+                tasks.create_task(fan_out.follow(queue)),
                 tasks.create_task(follow_orders(control, orders, runtime)),
                 tasks.create_task(follow_rules(kafka, rules, runtime, gateway.eviction.on_rule)),
                 tasks.create_task(watch([settings.ticket_keys_file], settings.read_ticket_keys, admission.use)),

@@ -1,8 +1,7 @@
-"""What is done with a batch from the queue: it is pushed to its rooms' viewers, and then what
-follows from it.
+"""Fan-out: every batch of the queue is pushed to its rooms' viewers, and then acted on.
 
-Owns the order of both, and the figures of the fan-out. A batch is pushed to its end before the next
-one is taken; between two slices everything else has its turn. Called by the reader of the queue.
+Owns the order of both, and the metrics of the fan-out. A batch is pushed to its end before the next
+one is read; between two slices of a push all other tasks run.
 """
 
 from collections.abc import Generator
@@ -12,6 +11,7 @@ import structlog
 from edge.gateway import Gateway
 from edge.hub import Delivered
 from liveroom import clock, metric_catalog, topics
+from liveroom.broadcast_log import QueueReader
 from liveroom.records.broadcast import Batch
 from liveroom.records.codec import BadRecord
 from liveroom.service import Runtime
@@ -20,7 +20,7 @@ log = structlog.get_logger()
 
 
 async def drive(delivering: Generator[None, None, Delivered]) -> Delivered:
-    """Push a batch to its end; between two slices everything else has its turn."""
+    """Push a batch to its end and return the totals; all other tasks run between two slices."""
     while True:
         try:
             next(delivering)
@@ -49,14 +49,19 @@ class FanOut:
         self._seconds = metrics.histogram(metric_catalog.FANOUT_SECONDS)
 
     def take_worst_delay_ms(self) -> float | None:
-        """Return the longest time from an interaction's acceptance to its push since the last call;
-        None: there was no push.
+        """Return the longest delay since the last call, in milliseconds, from the acceptance of an
+        interaction to its push; None: nothing was pushed.
         """
         worst_ms, self._worst_delay_ms = self._worst_delay_ms, None
         return worst_ms
 
+    async def follow(self, queue: QueueReader) -> None:
+        """Read the queue and deliver its batches, for ever."""
+        async for partition, offset, batch in queue.batches():
+            await self.deliver(partition, offset, batch)
+
     async def deliver(self, partition: int, offset: int, batch: Batch) -> None:
-        """Push a batch's local parts, and do what follows from it."""
+        """Push a batch's local parts, then let in and put out the members whom it concerns."""
         began_s = clock.monotonic_s()
         delivered = await drive(self._gateway.hub.deliver(batch, partition, offset, began_s))
         await self._follow_up(delivered, partition, offset)
@@ -65,8 +70,8 @@ class FanOut:
             self._measure(batch, delivered, clock.monotonic_s() - began_s)
 
     async def _follow_up(self, delivered: Delivered, partition: int, offset: int) -> None:
-        """Let in who waited for a snapshot, and put out who is kicked or whose room is
-        dissolved.
+        """Let in members that waited for a snapshot; put out users who are kicked, and all members
+        of a dissolved room.
         """
         for room, error in delivered.failed:  # the others have their parts
             self._runtime.metrics.counter(metric_catalog.BAD_RECORDS, topics.BROADCAST.name, BadRecord.UNHANDLED.value).inc()

@@ -12,9 +12,10 @@ from typing import Final
 from edge.eviction import Eviction
 from edge.hub import Hub
 from edge.joins import Joins, refuse
-from edge.member import CLOSE_TIMEOUT_S, TURN_S, Member, SseConnection
+from edge.member import CLOSE_TIMEOUT_S, TURN_S, Member
 from edge.pull_grants import PullGrant, PullGrants
 from edge.send_queue import SendQueues
+from edge.sse_connection import SseConnection
 from edge.wheel import Wheel
 from liveroom import clock, metric_catalog
 from liveroom.closecodes import TABLE, Close

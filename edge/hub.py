@@ -1,8 +1,8 @@
-"""Who is in which room on this gateway, and the fan-out of a batch to them. Pure.
+"""The rooms and users of a gateway, and the fan-out of a batch to them. Pure.
 
-Owns the room -> connection map. No I/O of its own: it hands finished frames to `Subscriber.push`. A
-room exists here while somebody is in it, and `LINGER_S` more. Called by the fan-out (`deliver`) and
-the gateway (`add_pending`, `enter`, `leave`).
+Owns the map of rooms to connections. Does no I/O: it hands finished frames to `Subscriber.push`. A
+room exists while somebody is in it, and `LINGER_S` longer. Called by the fan-out (`deliver`), joins
+and eviction.
 """
 
 import heapq
@@ -14,7 +14,7 @@ from edge.room import RING_BYTES, NotSent, Room, Subscriber
 from liveroom.records.broadcast import CARD_ENTRY, NOTICE_ENTRY, ROOM_ENTRY, Batch, RoomFlags
 from liveroom.topics import room_hash
 
-SLICE: Final = 1000  # pushes between two looks at the loop: 5 to 10 ms
+SLICE: Final = 1000  # pushes until the loop has its turn: 5 to 10 ms
 LINGER_S: Final = 120.0
 RINGS_BYTES: Final = 256 * 1024 * 1024
 _DEFLATED: Final = int(RoomFlags.DEFLATED)
@@ -24,12 +24,11 @@ _KICK: Final = b'"kind":"kick"'  # in a text these quotes would be escaped
 
 
 class Delivered(NamedTuple):
-    """What one BATCH was to this gateway. `wasted_bytes`: payloads of rooms not here.
-    `with_snapshot`: rooms with a new one.
+    """The totals of one BATCH, and what the gateway must do after it.
 
-    `dissolved`: rooms that are closed with it; `kicked`: (room, user) hashes of who is put out.
-    `failed`: rooms whose part could not be handled, and why: it is passed over, and nobody else
-    notices.
+    `wasted_bytes`: payloads of rooms that are not here. `with_snapshot`: rooms that got a snapshot.
+    `dissolved`: rooms that it dissolves. `kicked`: the users whom it kicks, as (room, user) hashes.
+    `failed`: rooms whose part could not be handled, with the error; other rooms are not affected.
     """
 
     rooms: int
@@ -48,7 +47,7 @@ class Delivered(NamedTuple):
 class Hub:
     """The rooms and users of one gateway.
 
-    `changed`: rooms whose audience changed; who reports it takes it out.
+    `changed`: rooms whose audience changed; the reporter takes them out.
     """
 
     def __init__(self) -> None:
@@ -59,12 +58,12 @@ class Hub:
 
     @property
     def users(self) -> int:
-        """Distinct users in some room."""
+        """Return how many distinct users are in some room."""
         return len(self._by_user)
 
     @property
     def watched(self) -> int:
-        """Rooms with somebody in them."""
+        """Return how many rooms have somebody in them."""
         return len(self.rooms) - len(self._vacant)
 
     def audience(self, name: str) -> tuple[int, int]:
@@ -76,19 +75,19 @@ class Hub:
         return len(users), len(room.members) + len(room.waiting)
 
     def hottest(self, count: int) -> list[tuple[str, int]]:
-        """Return the rooms with most connections, and how many."""
+        """Return the `count` rooms with most connections, as (name, connections)."""
         counted = ((len(room.members) + len(room.waiting), room.name) for room in self.rooms.values())
         return [(name, connections) for connections, name in heapq.nlargest(count, counted) if connections]
 
     def devices(self, user: int) -> list[Subscriber]:
-        """Return the connections of a user."""
+        """Return the connections of a user (a hash) that are in some room."""
         return list(self._by_user.get(user, ()))
 
     # ---- who is where
     def add_pending(self, member: Subscriber, name: str, now_s: float) -> Room:
-        """Let a member wait for a room: it counts as there, and is pushed nothing.
+        """Let a member wait for a room: it counts as present and is pushed nothing.
 
-        Whoever is in already stays in.
+        A member that is in the room already stays in it.
         """
         hash_ = room_hash(name)
         room = self.rooms.get(hash_)
@@ -104,12 +103,12 @@ class Hub:
         return room
 
     def enter(self, member: Subscriber, room: Room) -> None:
-        """Push the room's batches to a member that waits for it, from the next one on."""
+        """Push the room's batches, from the next one on, to a member that waits for it."""
         if room.waiting.pop(member, None) is not None:
             room.members[member] = None
 
     def leave(self, member: Subscriber, name: str, now_s: float) -> bool:
-        """Take a member out of a room; say whether it was in it."""
+        """Take a member out of a room; return whether it was in it."""
         room = member.rooms.pop(room_hash(name), None)
         if room is None:
             return False
@@ -129,12 +128,12 @@ class Hub:
         return True
 
     def drop(self, member: Subscriber, now_s: float) -> None:
-        """Take a member out of all its rooms: its connection is gone."""
+        """Take a member out of all its rooms."""
         for room in list(member.rooms.values()):
             self.leave(member, room.name, now_s)
 
     def forget_vacant(self, now_s: float) -> None:
-        """Forget the rooms that have been empty for long."""
+        """Forget the rooms that have been empty for `LINGER_S`."""
         for room in list(self._vacant):
             if now_s - room.left_s < LINGER_S:
                 break
@@ -142,12 +141,12 @@ class Hub:
 
     # ---- what comes
     def deliver(self, batch: Batch, partition: int, offset: int, now_s: float) -> Generator[None, None, Delivered]:
-        """Push every local room's part of a batch to its members; pass over the others without
-        touching their bytes.
+        """Push every local room's part of a batch to its members; skip the parts of other rooms
+        without touching their bytes.
 
-        Yields between slices of `SLICE` pushes, so that a huge room does not hold up the loop;
-        returns the totals. One batch must be driven to its end before the next one begins: that
-        keeps the order.
+        Yields between slices of `SLICE` pushes, so that a huge room does not block the loop, and
+        returns the totals. To keep the order, the caller drives one batch to its end before the
+        next one begins.
         """
         local = self.rooms
         body = batch.body
@@ -195,7 +194,7 @@ class Hub:
                     frames_sent += pushes[0]
                     sent_bytes += pushes[1]
                     skipped += pushes[2]
-            except Exception as error:  # noqa: BLE001 - whatever is wrong with one room's part must stay in that room
+            except Exception as error:  # noqa: BLE001 - a defect in one room's part must stay in that room
                 room.pass_over(prepared)
                 failed.append((room, error))
             messages_sent += messages * (frames_sent - frames_before)
@@ -216,7 +215,7 @@ class Hub:
         )
 
     def _notify(self, batch: Batch, start: int) -> tuple[tuple[int, int], ...]:
-        """Give notices to the devices of their users; return who is put out with one."""
+        """Send notices to their users' connections; return the kicks as (room, user) hashes."""
         kicked: list[tuple[int, int]] = []
         for room_, user, size in NOTICE_ENTRY.iter_unpack(batch.notice_entries):
             text = bytes(batch.body[start : start + size])
@@ -249,9 +248,7 @@ class Hub:
 
 
 def _push(prepared: PreparedBatch, members: Iterable[Subscriber]) -> tuple[int, int, int]:
-    """Push a batch to members; return how many were sent it, the bytes sent, and how many skipped
-    it.
-    """
+    """Push a batch to members; return how many took it, the bytes sent, and how many skipped it."""
     sent = sent_bytes = skipped = 0
     for member in members:
         size = member.push(prepared)

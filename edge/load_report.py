@@ -1,8 +1,7 @@
-"""How this gateway is, told to the pool every second: `gateways`. A report that cannot be sent is
-dropped, the next is newer.
+"""Reports the load of this gateway to the pool, once a second, in the topic `gateways`.
 
-Owns the figures of a report and the gauges that show the same. What is unknown is left out, never
-sent as zero.
+Owns the figures of a report, and the gauges that show the same. An unknown figure is left out,
+never sent as zero. A report that cannot be sent is dropped, since the next one is newer.
 """
 
 import os
@@ -37,7 +36,7 @@ class _Totals(NamedTuple):
 
 
 class LoadReporter:
-    """Tells the pool every second how this gateway is."""
+    """Measures and reports the load of one gateway. `port`: where it listens."""
 
     def __init__(self, gateway: Gateway, fan_out: FanOut, runtime: Runtime, port: int) -> None:
         settings = self._settings = gateway.settings
@@ -62,7 +61,7 @@ class LoadReporter:
         self._before = self._totals()
 
     async def run(self, producer: Producer) -> None:
-        """Report for ever; a report that cannot be sent is dropped, the next one is newer."""
+        """Report every `report_interval_s`, for ever."""
         while True:
             await self.report(producer)
             await clock.sleep(self._settings.report_interval_s)

@@ -1,10 +1,16 @@
-"""One viewer's connection once the upgrade is done: a slotted protocol that writes finished frames
-straight to the socket.
+"""One viewer's connection after the upgrade: a protocol with slots that writes finished frames.
 
-Owns the viewer's socket: what comes is parsed and given to `MemberHost`, what goes is written to
-the file descriptor while nothing waits, and through the transport otherwise. There is no task and
-no timer for a viewer. Refuses whatever breaks RFC 6455, with its close code, and a viewer who reads
-too slowly (4008).
+Theory of operation. A member has no task and no timer. What arrives goes through its `Receiver` to
+the gateway (`MemberHost`). What leaves takes one of two ways. While nothing waits for the viewer, a
+frame is written to the file descriptor, past the transport. Once the socket takes less than a whole
+frame, the member is `blocked`: the rest goes to the transport, further frames wait in its
+`SendQueue`, and the transport's `resume_writing` gives it one after the other. With TLS, or where
+the transport has no socket, the descriptor is `NO_FD` and a member stays blocked for life: all its
+frames go through the transport. A closing member sends its close frame, shuts down its side and
+waits for the viewer; the gateway's wheel aborts it when that takes too long.
+
+Owns the viewer's socket. Refuses whatever breaks RFC 6455, with its close code, and a viewer that
+reads too slowly (4008).
 """
 
 import asyncio
@@ -12,7 +18,7 @@ import os
 import socket
 from typing import Final, Protocol, cast
 
-from edge.prepared_batch import Form, PreparedBatch, as_event
+from edge.prepared_batch import Form, PreparedBatch
 from edge.receiver import Closing, Fault, Ping, Receiver, Text
 from edge.room import NotSent, Room
 from edge.send_queue import QueuedFrame, SendQueue, SendQueues, Verdict
@@ -24,7 +30,7 @@ from liveroom.wire import CLOSE, PONG, close_frame, websocket_frame
 
 SEND_BUFFER_BYTES: Final = 64 * 1024
 UNSENT_LOWAT_BYTES: Final = 16 * 1024
-TURN_S: Final = 4.5  # how often each is looked at; twice this, and nothing has been sent for less than 10 s
+TURN_S: Final = 4.5  # between two checks of a member; twice this, and it was sent something within 10 s
 MAX_FRAMES_A_TURN: Final = 64
 CLOSE_TIMEOUT_S: Final = 2.0
 NO_FD: Final = -1
@@ -38,23 +44,24 @@ class MemberHost(Protocol):
     queues: "SendQueues[Member]"
 
     def received(self, member: "Member", text: bytes) -> None:
-        """Take a whole text message."""
+        """Do what a whole text message asks."""
 
     def ending(self, member: "Member") -> None:
-        """Let a member take part in nothing any more: it was told to close, or does."""
+        """Take a member that is closing out of everything but the list of members."""
 
     def lost(self, member: "Member") -> None:
         """Forget a member: its socket is about to be closed."""
 
     def relieve(self) -> None:
-        """Close the slowest viewers: too much waits for all of them together."""
+        """Close the viewers with the largest queues: too much waits for all together."""
 
 
 class Member(asyncio.Protocol):
-    """A viewer.
+    """A viewer's connection.
 
-    `blocked`: something waits, so nothing may be written past it. `close_code`: 0 until it is
-    ending.
+    `pull`: its token for pulls. `form`: the value of its `Form`. `blocked`: nothing may be written
+    to the descriptor. `close_code`: 0 until it is closing; `closing_s`: since when. `received_s`:
+    when the viewer last sent something. `frames`: what it sent since its last check.
     """
 
     __slots__ = (
@@ -113,13 +120,16 @@ class Member(asyncio.Protocol):
 
     @property
     def unsent(self) -> int:
-        """Bytes that wait for this viewer."""
+        """Return how many bytes wait for this viewer."""
         queue = self._host.queues.get(self)
         return queue.size if queue is not None else 0
 
     # ---- out
     def push(self, prepared: PreparedBatch) -> int:
-        """Send a batch, or what a slow viewer gets of it; return the bytes taken, or `NotSent`."""
+        """Send a batch, or its reliable part to a slow viewer.
+
+        Returns the bytes sent or queued, or `NotSent`.
+        """
         if self.blocked:
             return self._push_behind(prepared)
         frame = prepared.frames[self.form] or prepared.make(self.form)
@@ -136,15 +146,15 @@ class Member(asyncio.Protocol):
         return size
 
     def send(self, text: bytes) -> None:
-        """Send a text that must not be left out."""
+        """Send a text frame, however slow the viewer is."""
         self.send_raw(self.framed(text))
 
     def framed(self, text: bytes) -> bytes:
-        """Return a text as it goes to this viewer."""
+        """Return the frame of a text."""
         return websocket_frame(text)
 
     def send_raw(self, frame: bytes) -> None:
-        """Send finished bytes that must not be left out."""
+        """Send finished bytes, however slow the viewer is."""
         if self.close_code:
             return
         if self.blocked:
@@ -171,7 +181,7 @@ class Member(asyncio.Protocol):
             self.send_raw(frame)
 
     def _push_behind(self, prepared: PreparedBatch) -> int:
-        """Push to a viewer for whom something waits already."""
+        """Push to a blocked viewer."""
         if self.close_code or self.transport is None or self.transport.is_closing():
             return NotSent.GONE
         queue = self._host.queues.get(self)
@@ -183,7 +193,7 @@ class Member(asyncio.Protocol):
         return len(frame)
 
     def _wait(self, rest: bytes) -> None:
-        """Let the transport send `rest` when the viewer takes it. Only when nothing waits yet."""
+        """Block, and give the transport the `rest` of a frame. Called only while nothing waits."""
         transport = self.transport
         if transport is None:
             return
@@ -194,7 +204,7 @@ class Member(asyncio.Protocol):
             self.resume_writing()
 
     def _queue(self, frame: QueuedFrame) -> None:
-        """Queue a frame behind what waits; end who is too far behind."""
+        """Queue a frame; close the viewer, or others, where that goes over a limit."""
         transport, host = self.transport, self._host
         if transport is None:
             return
@@ -210,7 +220,7 @@ class Member(asyncio.Protocol):
             host.relieve()
 
     def resume_writing(self) -> None:
-        """The transport holds nothing any more: give it what waits, one frame after the other."""
+        """Give the transport what waits, one frame after the other: it holds nothing any more."""
         queue = self._host.queues.get(self)
         if queue is not None and (queue.is_flowing or not self._flow(queue)):
             return
@@ -218,8 +228,8 @@ class Member(asyncio.Protocol):
             self.blocked = False
 
     def _flow(self, queue: SendQueue) -> bool:
-        """Give the transport what waits until it holds some of it; return whether nothing waits any
-        more.
+        """Give the transport frames until it holds part of one; return whether the queue is
+        empty.
         """
         transport = self.transport
         if transport is None:
@@ -262,12 +272,12 @@ class Member(asyncio.Protocol):
                     self.received_s = clock.monotonic_s()
 
     def eof_received(self) -> bool:
-        """The viewer sends nothing more: so the connection ends."""
+        """Return False, so that the connection ends: the viewer sends nothing more."""
         return False
 
     # ---- the end
     def close(self, code: Close, reason: str = "") -> None:
-        """Say why, and end. What waits for a slow viewer is given up."""
+        """Close with a code and a reason (empty: that of the code). What waits is dropped."""
         if self.transport is not None and not self.close_code:
             self._end(code, self._goodbye(code, reason or TABLE[code].reason))
 
@@ -283,8 +293,9 @@ class Member(asyncio.Protocol):
             self._end(code or Close.NORMAL, close_frame(code) if code else websocket_frame(b"", CLOSE))
 
     def _end(self, code: int, goodbye: bytes) -> None:
-        """Take part in nothing any more; the socket is closed when the viewer has closed its side,
-        or by the wheel.
+        """Send the goodbye and shut down our side.
+
+        The socket closes when the viewer has closed its side, or when the wheel aborts it.
         """
         transport = self.transport
         if transport is None:
@@ -301,48 +312,15 @@ class Member(asyncio.Protocol):
             transport.close()
 
     def abort(self) -> None:
-        """End at once; what waits is given up."""
+        """End at once; what waits is dropped."""
         self.blocked = True
         if self.transport is not None:
             self.transport.abort()
 
     def connection_lost(self, _: Exception | None) -> None:
-        """Leave everything before the descriptor can be somebody else's."""
+        """Leave everything before the descriptor can belong to another connection."""
         self.blocked = True
         self.fd = NO_FD
         self.transport = None
         self._host.queues.drop(self)
         self._host.lost(self)
-
-
-class SseConnection(Member):
-    """A viewer whose network lets no WebSocket through: it hears events over HTTP, and speaks by
-    requests of their own.
-    """
-
-    __slots__ = ()
-
-    def __init__(self, host: MemberHost, user: User, pull: str, now_s: float) -> None:
-        super().__init__(host, user, pull, now_s, Form.EVENTS)
-
-    def framed(self, text: bytes) -> bytes:
-        """Return a text as it goes to this viewer."""
-        return as_event(text)
-
-    def data_received(self, _: bytes) -> None:
-        """End who speaks on a stream that goes one way."""
-        self.abort()
-
-    def take(self, text: bytes) -> None:
-        """Take what the viewer said in a request."""
-        if self.transport is None or self.close_code:
-            return
-        self.frames += 1
-        if self.frames > MAX_FRAMES_A_TURN:
-            self.close(Close.TOO_FAST)
-            return
-        self.received_s = clock.monotonic_s()
-        self._host.received(self, text)
-
-    def _goodbye(self, code: Close, reason: str) -> bytes:
-        return as_event(f"{code.value} {reason}".encode(), "close")

@@ -1,7 +1,8 @@
-"""What a pull asks, and what it is answered from the stretch of the log that was read for it. Pure.
+"""The query of a pull, and the answer to it from a slice of the log. Pure.
 
-Owns the choice of the messages: those asked for, cleared ones left out, as many whole batches as
-fit into one answer. Says what is not kept any more, and that there is more. `edge.pulls` asks.
+Owns the choice of the messages: those that the query wants, without cleared ones, in as many whole
+batches as fit into one answer. The answer says where more follows, and where older messages are no
+longer kept. `edge.pulls` calls it.
 """
 
 import re
@@ -22,9 +23,10 @@ MAX_ANSWER_BYTES: Final = 512 * 1024
 _POS: Final = re.compile(r"([0-9]{1,4})\.([0-9]{1,18})\Z")
 
 
-class Question(NamedTuple):
-    """What a viewer asks: messages behind (`after`) and before numbers, from a place in the log
-    on.
+class PullQuery(NamedTuple):
+    """The messages that a viewer wants: those after, or before, numbers of the room.
+
+    `offset`: where to begin in the log. `epoch`: of the numbers (None: the newest one).
     """
 
     offset: int
@@ -34,7 +36,7 @@ class Question(NamedTuple):
     before_seq: int | None
 
     def is_held_by(self, room: Room) -> bool:
-        """Whether the room's ring has all that is asked for."""
+        """Return whether the room's ring holds everything that is wanted."""
         if room.epoch is None or self.epoch not in {None, room.epoch}:
             return False
         seq, rseq = room.base
@@ -43,7 +45,7 @@ class Question(NamedTuple):
         return self.after_seq is not None and self.after_seq >= seq
 
     def lines_of(self, prepared: PreparedBatch) -> list[tuple[MessageHead, bytes]]:
-        """Return the messages of a batch that are asked for."""
+        """Return the wanted messages of a batch."""
         if prepared.last <= (self.after_seq or 0) or (self.after_rseq is not None and prepared.rseq <= self.after_rseq):
             return []
         return [(line, raw) for line, raw in prepared.lines() if self._wants(line)]
@@ -63,10 +65,10 @@ class Part(NamedTuple):
     prepared: PreparedBatch
 
 
-class Stretch(NamedTuple):
-    """What one room has in the log from `start` to before `stop`.
+class LogSlice(NamedTuple):
+    """What one room has in the log from the offset `start` up to but not including `stop`.
 
-    `is_cut`: what lay before `start` is gone.
+    `is_cut`: older records that were wanted are gone. `at_s`: when it was read.
     """
 
     start: int
@@ -76,8 +78,8 @@ class Stretch(NamedTuple):
     at_s: float
 
 
-def read_question(query: Mapping[str, str], partition: int) -> Question:
-    """Read the query of a pull, or raise the problem: schema."""
+def read_query(query: Mapping[str, str], partition: int) -> PullQuery:
+    """Return the query of a pull; raise `ProblemError` (schema) where it is malformed."""
     numbers: dict[str, int | None] = {}
     for name in ("epoch", "after_rseq", "after_seq", "before_seq"):
         text = query.get(name)
@@ -90,35 +92,35 @@ def read_question(query: Mapping[str, str], partition: int) -> Question:
         if place is None or int(place[1]) != partition:
             raise ProblemError(Code.SCHEMA, "pos is one that a batch, a joined or a pull of this room gave")
         offset = int(place[2])
-    return Question(offset, **numbers)
+    return PullQuery(offset, **numbers)
 
 
-class _Chosen:
+class _Selection:
     """The messages of one answer, batch by batch.
 
-    `seq`, `rseq`: how far it goes; `lowest`: the first number asked for.
+    `seq`, `rseq`: the numbers up to which it is complete. `lowest`: the first wanted number found.
     """
 
-    def __init__(self, question: Question) -> None:
-        self._question = question
+    def __init__(self, query: PullQuery) -> None:
+        self._query = query
         self._texts: list[tuple[int, bytes]] = []
         self._size = 0
-        self.seq = question.after_seq or 0
-        self.rseq = question.after_rseq or 0
+        self.seq = query.after_seq or 0
+        self.rseq = query.after_rseq or 0
         self.lowest: int | None = None
 
     def take(self, prepared: PreparedBatch, clears: Sequence[Cleared]) -> bool:
-        """Take what is asked for of a batch; say whether it fits.
+        """Add the wanted messages of a batch; return whether they fit.
 
-        What does not is left out whole.
+        A batch that does not fit is left out whole.
         """
-        lines = self._question.lines_of(prepared)
+        lines = self._query.lines_of(prepared)
         added = sum(len(raw) for _, raw in lines)
         if not self._fits(len(lines), added):
             return False
         self._size += added
         for line, raw in lines:
-            number = line.rseq if self._question.after_rseq is not None else line.seq
+            number = line.rseq if self._query.after_rseq is not None else line.seq
             self.lowest = number if self.lowest is None else min(self.lowest, number)
             left = purged(line, raw, clears)
             if left is not None:
@@ -127,34 +129,32 @@ class _Chosen:
         return True
 
     def _fits(self, messages: int, size: int) -> bool:
-        if not self._texts or self._question.before_seq is not None:
+        if not self._texts or self._query.before_seq is not None:
             return True
         return len(self._texts) + messages <= MAX_MESSAGES and self._size + size <= MAX_ANSWER_BYTES
 
     def has_hole(self) -> bool:
-        """Whether something may be missing between the number asked for and the first one found."""
-        after = self._question.after_rseq if self._question.after_rseq is not None else self._question.after_seq
+        """Return whether messages may be missing between the wanted number and the first found."""
+        after = self._query.after_rseq if self._query.after_rseq is not None else self._query.after_seq
         return after is None or self.lowest is None or self.lowest > after + 1
 
     def messages(self) -> list[msgspec.Raw]:
-        """Return them in order; where there are too many the newest."""
+        """Return the messages in order of `seq`; of too many the newest."""
         self._texts.sort(key=lambda pair: pair[0])
         return [msgspec.Raw(raw) for _, raw in self._texts[-MAX_MESSAGES:]]
 
 
-def answer(name: str, partition: int, question: Question, stretch: Stretch, *, is_whole: bool) -> Pulled:
-    """Return the messages that are asked for, cleared ones left out; as many whole batches as fit
-    into one answer.
+def answer(name: str, partition: int, query: PullQuery, log_slice: LogSlice, *, is_whole: bool) -> Pulled:
+    """Return the answer to a query about the room `name`.
 
-    `is_whole`: the stretch goes on to what viewers here have been pushed; else there is more behind
-    it.
+    `is_whole`: the slice reaches what this gateway has pushed; otherwise more follows behind it.
     """
-    newest = stretch.parts[-1].epoch if stretch.parts else None
-    epoch = question.epoch if question.epoch is not None else newest
-    batches = [part.prepared for part in stretch.parts if part.epoch == epoch]
+    newest = log_slice.parts[-1].epoch if log_slice.parts else None
+    epoch = query.epoch if query.epoch is not None else newest
+    batches = [part.prepared for part in log_slice.parts if part.epoch == epoch]
     clears = [clear for prepared in batches if prepared.has_clear for clear in prepared.clears()]
-    chosen = _Chosen(question)
-    stop = stretch.stop
+    chosen = _Selection(query)
+    stop = log_slice.stop
     for prepared in batches:
         if not chosen.take(prepared, clears):
             stop, is_whole = prepared.offset, False
@@ -166,6 +166,6 @@ def answer(name: str, partition: int, question: Question, stretch: Stretch, *, i
         rseq=chosen.rseq,
         pos=f"{partition}.{stop}",
         more=not is_whole,
-        gone=stretch.is_cut and chosen.has_hole(),
+        gone=log_slice.is_cut and chosen.has_hole(),
         messages=chosen.messages(),
     )

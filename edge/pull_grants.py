@@ -1,8 +1,8 @@
-"""Who may pull messages from the log, and how often: members of this gateway, and for a while those
-who just were. Pure.
+"""Who may pull messages from the log, and how often. Pure.
 
-Owns the tokens that `hello` gives out, and a rate for each. Refuses an unknown token and who pulls
-too often. The gateway grants and ends them, `edge.pulls` asks.
+Owns the tokens that `hello` gives out, and a rate for each. A token is good while its connection
+lasts and `pull_for_s` longer. Refuses an unknown token, and one that is used too often. The gateway
+grants and ends tokens; `edge.pulls` uses them.
 """
 
 from collections import OrderedDict
@@ -19,7 +19,7 @@ _SPARE_BUCKETS: Final = 1000
 
 
 class PullGrant(NamedTuple):
-    """As whom somebody may pull."""
+    """The identity and the rooms that a pull token stands for."""
 
     user: str
     role: Role
@@ -35,20 +35,20 @@ class PullGrants:
         self._buckets: dict[str, Bucket] = {}
 
     def grant(self, token: str, grant: PullGrant) -> None:
-        """Let who has this token pull, until `end` or for good."""
+        """Make a token good until `end`."""
         self._grants[token] = grant
 
     def end(self, token: str, until_s: float) -> None:
-        """Let a token be good until then: its connection is gone.
+        """Let a token expire at `until_s`: its connection is gone.
 
-        Of many that went at once the oldest lose theirs first.
+        Above `MAX_FORMER` such tokens the oldest one ends at once.
         """
         self._former[token] = until_s
         if len(self._former) > MAX_FORMER:
             del self._grants[self._former.popitem(last=False)[0]]
 
     def expire(self, now_s: float) -> None:
-        """Forget the tokens that are good no longer."""
+        """Forget the tokens that have expired."""
         while self._former:
             token, until_s = next(iter(self._former.items()))
             if until_s > now_s:
@@ -56,7 +56,10 @@ class PullGrants:
             del self._former[token], self._grants[token]
 
     def use(self, token: str, now_s: float) -> PullGrant:
-        """Return as whom one pull is made, or raise the problem: token_invalid, rate_user."""
+        """Return the grant of a token, for one pull.
+
+        Raises `ProblemError`: token_invalid, rate_user.
+        """
         grant = self._grants.get(token)
         if grant is None:
             raise ProblemError(

@@ -1,10 +1,9 @@
-"""What viewers pull: messages of a room that they missed and the ring no longer holds, read again
-from the log.
+"""Pulls: messages of a room that viewers missed, from the ring or read again from the log.
 
-Owns `GET /v1/rooms/{room}/messages`. One read of a partition at a time, for everybody who waits for
-it: a thousand viewers that ask for the same range cause one read, and what was read is kept a
-moment for those who come right after. Refuses who is no viewer here (the pull token of `hello`),
-who asks too often, and to go back further than `pull_back_s`; says what is not kept.
+Owns `GET /v1/rooms/{room}/messages`. A partition is read once at a time for all pulls that wait: a
+thousand viewers that want the same range cause one read, and the slice is kept for `KEPT_S` for
+those who come right after. Refuses a pull without a valid token (`edge.pull_grants`), of a room
+that the ticket does not name, and of a banned user. Messages older than `pull_back_s` are not read.
 """
 
 import asyncio
@@ -15,9 +14,9 @@ import structlog
 from aiohttp import web
 
 from edge.gateway import Gateway
-from edge.kafka import RoomRange, read_rooms
-from edge.pull_answer import Part, Question, Stretch, answer, read_question
+from edge.pull_answer import LogSlice, Part, PullQuery, answer, read_query
 from edge.pull_grants import PullGrant
+from edge.pull_reads import RoomRange, read_rooms
 from edge.room import Room
 from edge.upgrade import Upgrades, bearer
 from liveroom import clock, metric_catalog
@@ -38,7 +37,7 @@ log = structlog.get_logger()
 
 class _Want(NamedTuple):
     range: RoomRange
-    answer: "asyncio.Future[Stretch]"
+    answer: "asyncio.Future[LogSlice]"
 
     def covers(self, other: RoomRange) -> bool:
         mine = self.range
@@ -48,7 +47,7 @@ class _Want(NamedTuple):
 class Pulls:
     """The pulls of one gateway.
 
-    `next_offset(partition)`: the first record of a partition that the fan-out has not read.
+    `next_offset(partition)` returns the first offset that the fan-out has not read.
     """
 
     def __init__(
@@ -62,14 +61,14 @@ class Pulls:
         self._wanted: dict[int, list[_Want]] = {}
         self._reading: dict[int, asyncio.Task[None]] = {}
         self._current: dict[int, list[_Want]] = {}
-        self._kept: dict[int, Stretch] = {}
+        self._kept: dict[int, LogSlice] = {}
         self._limit = asyncio.Semaphore(READS)
         metrics = runtime.metrics
         self._counts = {outcome: metrics.counter(metric_catalog.PULLS, outcome) for outcome in OUTCOMES}
         upgrades.app.router.add_get("/v1/rooms/{room}/messages", self._pull, allow_head=False)
 
     async def close(self) -> None:
-        """End the reads that are under way."""
+        """Cancel the reads that are under way."""
         for task in list(self._reading.values()):
             task.cancel()
         await asyncio.gather(*self._reading.values(), return_exceptions=True)
@@ -97,41 +96,41 @@ class Pulls:
         if (ban := self._gateway.joins.ban_of(grant.user, grant.role, name)) is not None:
             raise ProblemError(Code.BANNED, ban.why)
         partition = partition_of(name, self._settings.kafka.partitions)
-        question = read_question(request.query, partition)
+        query = read_query(request.query, partition)
         async with asyncio.timeout(TIMEOUT_S):
-            stretch, room = await self._stretch(room_hash(name), partition, question)
+            log_slice, room = await self._slice(room_hash(name), partition, query)
         if room is None or room.epoch is None or room.ring_from is None:
-            return answer(name, partition, question, stretch, is_whole=True)
-        if room.ring_from > stretch.stop:
-            return answer(name, partition, question, stretch, is_whole=False)  # the ring has moved on meanwhile
-        live = [Part(room.epoch, prepared) for prepared in room.ring if prepared.offset >= stretch.stop]
-        return answer(name, partition, question, stretch._replace(parts=[*stretch.parts, *live]), is_whole=True)
+            return answer(name, partition, query, log_slice, is_whole=True)
+        if room.ring_from > log_slice.stop:
+            return answer(name, partition, query, log_slice, is_whole=False)  # the ring has moved on meanwhile
+        live = [Part(room.epoch, prepared) for prepared in room.ring if prepared.offset >= log_slice.stop]
+        return answer(name, partition, query, log_slice._replace(parts=[*log_slice.parts, *live]), is_whole=True)
 
     def _who(self, request: web.Request) -> PullGrant:
         return self._gateway.grants.use(bearer(request), clock.monotonic_s())
 
     # ---- where the answer comes from
-    async def _stretch(self, room_: int, partition: int, question: Question) -> tuple[Stretch, Room | None]:
-        """Return what the room has in the log from the place asked for to the ring, or to what the
-        fan-out has read.
+    async def _slice(self, room_: int, partition: int, query: PullQuery) -> tuple[LogSlice, Room | None]:
+        """Return what the room has in the log from the wanted offset up to its ring, or where it
+        has none, up to what the fan-out has read.
         """
         room = self._gateway.hub.rooms.get(room_)
-        if room is not None and question.is_held_by(room):
+        if room is not None and query.is_held_by(room):
             self._counts["ring"].inc()
-            return Stretch(0, room.ring_from or 0, (), is_cut=False, at_s=0.0), room
+            return LogSlice(0, room.ring_from or 0, (), is_cut=False, at_s=0.0), room
         stop = self._ring_start(room_, partition)
         now_s = clock.monotonic_s()
         kept = self._kept.get(room_)
-        if kept is not None and kept.start <= question.offset and kept.stop >= stop and now_s - kept.at_s < KEPT_S:
+        if kept is not None and kept.start <= query.offset and kept.stop >= stop and now_s - kept.at_s < KEPT_S:
             self._counts["shared"].inc()
             return kept, room
-        wanted = RoomRange(room_, question.offset, stop)
+        wanted = RoomRange(room_, query.offset, stop)
         for want in (*self._current.get(partition, ()), *self._wanted.get(partition, ())):
             if want.covers(wanted):
                 self._counts["shared"].inc()
                 return await asyncio.shield(want.answer), self._gateway.hub.rooms.get(room_)
         self._counts["read"].inc()
-        found: asyncio.Future[Stretch] = asyncio.get_running_loop().create_future()
+        found: asyncio.Future[LogSlice] = asyncio.get_running_loop().create_future()
         self._wanted.setdefault(partition, []).append(_Want(wanted, found))
         if partition not in self._reading:
             self._reading[partition] = asyncio.create_task(self._read(partition))
@@ -145,29 +144,29 @@ class Pulls:
 
     # ---- the log
     async def _read(self, partition: int) -> None:
-        """Answer all who wait for a partition, one read after the other, until nobody does."""
+        """Read a partition for the pulls that wait for it, again and again, until none waits."""
         try:
             while wants := self._wanted.pop(partition, None):
                 self._current[partition] = wants
                 try:
                     async with self._limit:
                         ranges = [want.range for want in wants]
-                        stretches = await read_rooms(self._kafka, partition, ranges, back_s=self._settings.pull_back_s)
+                        slices = await read_rooms(self._kafka, partition, ranges, back_s=self._settings.pull_back_s)
                 except (KafkaError, LogReadError, TimeoutError, OSError) as error:
                     _fail(wants, repr(error))
                     continue
                 for want in wants:
                     room = want.range.room
-                    self._kept[room] = stretches[room]
+                    self._kept[room] = slices[room]
                     if not want.answer.done():
-                        want.answer.set_result(stretches[room])
+                        want.answer.set_result(slices[room])
         finally:
-            # Whatever broke this off: who waits still must hear of it, or all who come later would
-            # wait with them.
-            _fail((*self._current.pop(partition, ()), *self._wanted.pop(partition, ())), "the read was broken off")
+            # Whatever ended this task: the pulls that wait must fail, or all later ones would wait
+            # with them.
+            _fail((*self._current.pop(partition, ()), *self._wanted.pop(partition, ())), "the read was cancelled")
             del self._reading[partition]
             now_s = clock.monotonic_s()
-            self._kept = {room: stretch for room, stretch in self._kept.items() if now_s - stretch.at_s < KEPT_S}
+            self._kept = {room: log_slice for room, log_slice in self._kept.items() if now_s - log_slice.at_s < KEPT_S}
 
 
 def _fail(wants: Sequence[_Want], why: str) -> None:

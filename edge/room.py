@@ -1,9 +1,9 @@
-"""One room on this gateway: its members, its newest numbers, its snapshot, and the ring of what was
+"""One room on this gateway: its members, its newest numbers, its snapshot, and a ring of what was
 pushed last. Pure.
 
-Owns what a viewer who joins is given: the snapshot and what came since it, or, where it says how
-far it has seen, what it missed. Refuses to skip silently: what the ring does not hold is left to a
-pull. Called by the hub and the gateway.
+Owns what a viewer receives on entering: the snapshot and what followed it, or, after an absence,
+what it missed. Never skips messages silently: what the ring does not hold is left to a pull. Called
+by the hub and by joins.
 """
 
 from collections import deque
@@ -20,18 +20,17 @@ RING_S: Final = 60.0
 RING_BYTES: Final = 1024 * 1024
 SNAPSHOT_FRESH_S: Final = 10.0
 SNAPSHOT_ASK_S: Final = 1.0
-RESUME_WHOLE_BYTES: Final = 48 * 1024  # what a resume may queue for one viewer: it must not look like a slow one
+RESUME_WHOLE_BYTES: Final = 48 * 1024  # a resume must not queue so much that the viewer counts as slow
 RESUME_BYTES: Final = 192 * 1024
-GREETING_WHOLE_BYTES: Final = 12 * 1024  # more chatter than that nobody reads who has just come
-_INFLATES: Final = 6  # payloads are text again for those who do not deflate
+GREETING_WHOLE_BYTES: Final = 12 * 1024  # a newcomer reads no more chatter than that
+_INFLATES: Final = 6  # how much longer a payload is for a viewer without compression
 
 
 class NotSent(IntEnum):
-    """Why `Subscriber.push` took nothing. Never above 0, as a size is: a push costs no object of
-    its own.
+    """Why `Subscriber.push` sent nothing: a verdict in place of the bytes, which are above 0.
 
-    A push that returned a tuple of a verdict and a size took 0.3 us more, of 0.5 us without the
-    system call.
+    One number says both, because a push that returned a verdict and a size as a tuple took 0.3 us
+    more, of 0.5 us without the system call.
     """
 
     SKIPPED = 0
@@ -39,7 +38,7 @@ class NotSent(IntEnum):
 
 
 class Subscriber(Protocol):
-    """A viewer's connection as its rooms and the hub need it. `form`: the value of its `Form`."""
+    """A viewer's connection, as rooms and the hub see it. `form`: the value of its `Form`."""
 
     user: str
     user_hash: int
@@ -48,20 +47,23 @@ class Subscriber(Protocol):
     form: int
 
     def push(self, prepared: PreparedBatch) -> int:
-        """Send a batch, or what a slow viewer gets of it; return the bytes taken, or `NotSent`."""
+        """Send a batch, or its reliable part to a slow viewer.
+
+        Returns the bytes sent or queued, or `NotSent`.
+        """
 
     def send(self, text: bytes) -> None:
-        """Send a text of its own."""
+        """Send a text to this viewer alone."""
 
     def close(self, code: Close, reason: str = "", /) -> None:
-        """Say why, and end."""
+        """Close with a code and a reason (empty: that of the code)."""
 
     def replay(self, prepared: PreparedBatch, *, is_whole: bool) -> None:
         """Send all of a batch or its reliable part, however slow the viewer is."""
 
 
 class Position(NamedTuple):
-    """How far a viewer says it has seen a room."""
+    """How far a viewer has seen a room, by its own account."""
 
     epoch: int
     seq: int
@@ -69,8 +71,9 @@ class Position(NamedTuple):
 
 
 class RoomSnapshot(NamedTuple):
-    """A room as its owner packed it for who enters: the text of the frame's `card`, how far it
-    goes, when it came.
+    """A room as its owner packed it for newcomers.
+
+    `text`: the frame field `card`. `at`: the numbers up to which it goes. `taken_s`: when it came.
     """
 
     text: bytes
@@ -79,12 +82,13 @@ class RoomSnapshot(NamedTuple):
 
 
 class Room:
-    """A room with viewers here, or that had some a moment ago; and the newest numbers seen of it
-    (None: none yet).
+    """A room that has viewers here, or had some a moment ago.
 
-    `waiting`: who wants in, since when (seconds); not pushed to yet. `owed`: who came in without a
-    snapshot. `base`: the ring holds everything numbered after it (seq, rseq), and, from `ring_from`
-    on, of every record. `left_s`: when the last one left.
+    `epoch`, `seq`, `rseq`: the newest numbers seen (None: none yet). `members`: those to whom
+    batches are pushed. `waiting`: members that wait to enter, with the time since when. `owed`:
+    members that entered without a snapshot. `base`: the ring holds everything numbered after this
+    (seq, rseq). `ring_from`: it also holds everything in records from this offset on. `left_s`:
+    when the last member left.
     """
 
     __slots__ = (
@@ -130,12 +134,12 @@ class Room:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nobody is here."""
+        """Return whether nobody is here."""
         return not self.members and not self.waiting
 
     def take(self, prepared: PreparedBatch, epoch: int, pos: str, max_bytes: int) -> bool:
-        """Take a batch's part into the ring, which may hold so much; say whether numbers are
-        missing before it.
+        """Add a batch's part to the ring of at most `max_bytes`; return whether numbers are missing
+        before it.
         """
         ring = self.ring
         is_gap = self.epoch == epoch and self.seq is not None and prepared.first > self.seq + 1
@@ -159,18 +163,16 @@ class Room:
         return is_gap
 
     def pass_over(self, prepared: PreparedBatch) -> None:
-        """Keep nothing of a batch's part that could not be handled, nor of what lies before it: a
-        pull must tell.
-        """
+        """Empty the ring after a part that could not be handled: only a pull can recover it."""
         self.ring.clear()
         self.ring_bytes = 0
         self.base = (prepared.last, prepared.rseq)
         self.ring_from = prepared.offset + 1
 
     def clear(self, clears: Sequence[Cleared]) -> Generator[None, None, None]:
-        """Take cleared messages out of the ring, and so out of all queues; drop the snapshot.
+        """Take cleared messages out of the ring, and so out of all send queues; drop the snapshot.
 
-        Yields after each batch.
+        Yields after each batch of the ring.
         """
         self.drop_snapshot()
         for prepared in list(self.ring):
@@ -180,8 +182,10 @@ class Room:
 
     # ---- the snapshot
     def take_snapshot(self, text: bytes, pos: str, offset: int, now_s: float) -> None:
-        """Take the room's snapshot as its owner packed it; it tells the numbers too where no batch
-        has.
+        """Take the room's snapshot as its owner packed it.
+
+        Where no batch of its epoch has come yet, the room takes its numbers too. Raises
+        `BadFrameError`.
         """
         card = decode_card(text)
         if card.epoch is None or card.seq is None or card.rseq is None:
@@ -200,11 +204,11 @@ class Room:
         return decode_card(self.snapshot.text) if self.snapshot is not None else None
 
     def drop_snapshot(self) -> None:
-        """Forget the snapshot: it shows what is gone."""
+        """Forget the snapshot: it shows messages that were cleared."""
         self.snapshot = self._greeting = None
 
     def has_fresh_snapshot(self, now_s: float) -> bool:
-        """Whether the snapshot, with the reliable messages since it, shows the room as it is."""
+        """Return whether the snapshot and the ring together show the room as it is."""
         return self._fresh_snapshot(now_s) is not None
 
     def _fresh_snapshot(self, now_s: float) -> RoomSnapshot | None:
@@ -217,7 +221,7 @@ class Room:
         return snapshot if is_fresh else None
 
     def wants_snapshot(self, now_s: float) -> bool:
-        """Whether to ask the owner for a snapshot now; counts as asked."""
+        """Return whether to ask the owner for a snapshot now; if so, it counts as asked."""
         if now_s - self.asked_s < SNAPSHOT_ASK_S:
             return False
         self.asked_s = now_s
@@ -225,8 +229,10 @@ class Room:
 
     # ---- answers
     def greeting(self, now_s: float, form: int) -> Sequence[tuple[PreparedBatch, bool]]:
-        """Return what a viewer without a place of its own gets, and of each whether all of it:
-        `joined`, what came since.
+        """Return what a newcomer receives: `joined`, with the snapshot where that is fresh, and
+        then what followed it.
+
+        Each batch comes with whether all of it is sent, or its reliable part only.
         """
         snapshot = self._fresh_snapshot(now_s)
         if snapshot is None:
@@ -238,8 +244,8 @@ class Room:
         return [(self._greeting, True), *since]
 
     def missed(self, at: Position, form: int) -> Sequence[tuple[PreparedBatch, bool]] | None:
-        """Return what a viewer has missed, and of each whether all of it (else its reliable part);
-        None: a pull must tell.
+        """Return what a viewer that was away receives: `joined`, and what it missed after `at`, as
+        `greeting` does. None: the ring does not hold it, or it is too much; the viewer must pull.
         """
         if at.epoch != self.epoch or not (at.seq >= self.base[0] or at.rseq >= self.base[1]):
             return None
@@ -250,10 +256,10 @@ class Room:
         return [(_public(joined), True), *since]
 
     def _since(self, at: Position, whole_bytes: int, form: int) -> tuple[list[tuple[PreparedBatch, bool]], int]:
-        """Return what the ring holds behind a place, and its bytes.
+        """Return what the ring holds after `at`, and its size in bytes.
 
-        Of a long time the chatter is left out as for slow viewers: only the newest `whole_bytes` of
-        it are worth sending.
+        After a long absence, chat is dropped as for slow viewers: batches are whole within the
+        newest `whole_bytes`, and reliable parts before that.
         """
         parts: list[tuple[PreparedBatch, bool]] = []
         size = 0

@@ -1,9 +1,9 @@
-"""What waits for viewers who read too slowly, and its limits: bytes for one viewer, bytes for all,
-and age. Pure.
+"""What waits for slow viewers, and when a slow viewer is closed: limits of bytes for one viewer, of
+bytes for all, and of age. Pure.
 
-Owns the queued frames and the accounting of every unsent byte, those that the transport holds
-included. Refuses nothing by itself: `put` returns a verdict, and the member ends who is over its
-own limit, the gateway who is in the way of all.
+Owns the queued frames and the count of every unsent byte, including those that the transport holds.
+Closes nobody itself: `put` returns a verdict, on which the member closes its own viewer, or the
+gateway those with the largest queues; `too_old` lists the viewers that `edge.keepalive` closes.
 """
 
 from collections import deque
@@ -13,12 +13,12 @@ from typing import Final, Generic, TypeVar
 
 from edge.prepared_batch import PreparedBatch
 
-RELIEF: Final = 0.9  # of the limit for all: down to it the largest queues are given up
+RELIEF: Final = 0.9  # of the limit for all: the largest queues are dropped until this much is left
 T = TypeVar("T")
 
 
 class Verdict(Enum):
-    """What a queue says to one more frame. It has taken it all the same."""
+    """The answer of a queue to one more frame. The frame is queued in any case."""
 
     TAKEN = "taken"
     TOO_MUCH = "too_much"  # more waits for this viewer than may for one
@@ -26,9 +26,7 @@ class Verdict(Enum):
 
 
 class QueuedFrame:
-    """One frame that waits for a slow viewer: a batch (`prepared`, all of it or the reliable part),
-    or bytes.
-    """
+    """One frame that waits for a slow viewer: a batch (whole, or its reliable part), or bytes."""
 
     __slots__ = ("at_s", "data", "is_whole", "prepared", "size")
 
@@ -40,18 +38,21 @@ class QueuedFrame:
         self.at_s = at_s
 
     def make(self, form: int) -> bytes | None:
-        """Return the frame as it is now: what was cleared meanwhile is not in it."""
+        """Return the frame as it is now, without messages that were cleared meanwhile.
+
+        None: nothing is left of it.
+        """
         if self.prepared is None:
             return self.data
         return self.prepared.make(form) if self.is_whole else self.prepared.reliable(form)
 
 
 class SendQueue:
-    """What waits for one slow viewer. `size`: all its bytes, with what the transport holds (`held`,
-    since `held_s`).
+    """What waits for one slow viewer.
 
-    `is_flowing`: frames are being given to the transport. With TLS it says from within `write` that
-    it can take more.
+    `size`: all its bytes, including the `held` ones that the transport has, since `held_s`.
+    `is_flowing`: frames are being given to the transport; a TLS transport calls `resume_writing`
+    from within `write`.
     """
 
     __slots__ = ("_all", "_frames", "held", "held_s", "is_flowing", "size")
@@ -66,11 +67,11 @@ class SendQueue:
 
     @property
     def is_slow(self) -> bool:
-        """Whether so much waits that the viewer gets reliable messages only."""
+        """Return whether so much waits that the viewer receives reliable messages only."""
         return self.size > self._all.slow_bytes
 
     def put(self, frame: QueuedFrame) -> Verdict:
-        """Take a frame behind the others."""
+        """Add a frame behind the others; return whether a limit is exceeded."""
         self._frames.append(frame)
         self._count(frame.size)
         if self.size > self._all.max_bytes:
@@ -78,7 +79,7 @@ class SendQueue:
         return Verdict.TOO_MUCH_IN_ALL if self._all.size > self._all.max_total_bytes else Verdict.TAKEN
 
     def pop(self) -> QueuedFrame | None:
-        """Return the oldest frame; None where no more wait."""
+        """Take out and return the oldest frame; None where none waits."""
         if not self._frames:
             return None
         frame = self._frames.popleft()
@@ -86,15 +87,13 @@ class SendQueue:
         return frame
 
     def hold(self, held: int, since_s: float) -> None:
-        """Note what the transport holds from now on, of a frame that has waited since `since_s`; 0:
-        it holds nothing.
-        """
+        """Note that the transport holds `held` bytes of a frame that has waited since `since_s`."""
         self._count(held - self.held)
         self.held = held
         self.held_s = since_s
 
     def waits_since(self) -> float:
-        """Return since when the oldest unsent byte waits."""
+        """Return since when the oldest unsent byte has waited."""
         return self.held_s if self.held or not self._frames else self._frames[0].at_s
 
     def _count(self, change: int) -> None:
@@ -105,9 +104,9 @@ class SendQueue:
 class SendQueues(Generic[T]):
     """The queues of all slow viewers of a gateway. `size`: their bytes in all.
 
-    `slow_bytes`: more than that for one viewer, and it gets reliable messages only; `max_bytes`,
-    `max_age_s`: more than that, and it is to be closed; `max_total_bytes`: more than that for all,
-    and the largest queues are to be given up.
+    Above `slow_bytes` a viewer receives reliable messages only. Above `max_bytes`, or `max_age_s`
+    for its oldest byte, it must be closed. Above `max_total_bytes` for all viewers together, those
+    with the largest queues must be closed.
     """
 
     def __init__(self, slow_bytes: int, max_bytes: int, max_total_bytes: int, max_age_s: float) -> None:
@@ -125,28 +124,28 @@ class SendQueues(Generic[T]):
         return viewer in self._queues
 
     def get(self, viewer: T) -> SendQueue | None:
-        """Return what waits for a viewer; None where nothing does."""
+        """Return the queue of a viewer; None where nothing waits."""
         return self._queues.get(viewer)
 
     def open(self, viewer: T, held: int, now_s: float) -> SendQueue:
-        """Return a new queue for a viewer whose transport holds so many bytes."""
+        """Return a new queue for a viewer whose transport holds `held` bytes."""
         queue = self._queues[viewer] = SendQueue(self, held, now_s)
         return queue
 
     def drop(self, viewer: T) -> None:
-        """Forget what waits for a viewer."""
+        """Forget the queue of a viewer, if it has one."""
         queue = self._queues.pop(viewer, None)
         if queue is not None:
             self.size -= queue.size
 
     def too_old(self, now_s: float) -> list[T]:
-        """Return the viewers whose oldest unsent byte has waited for too long."""
+        """Return the viewers whose oldest unsent byte has waited for more than `max_age_s`."""
         return [viewer for viewer, queue in self._queues.items() if now_s - queue.waits_since() > self.max_age_s]
 
     def in_the_way(self) -> Iterator[T]:
-        """Give the viewers whose queues go when too much waits for all, largest first.
+        """Yield the viewers to close when too much waits for all, largest queues first.
 
-        The caller drops each as it comes.
+        The caller must drop each queue before it takes the next viewer.
         """
         if self.size <= self.max_total_bytes:
             return

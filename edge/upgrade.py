@@ -18,8 +18,9 @@ from aiohttp.web_protocol import RequestHandler
 from edge import handshake
 from edge.admission import Admission
 from edge.gateway import Gateway
-from edge.member import Member, SseConnection
+from edge.member import Member
 from edge.prepared_batch import Form
+from edge.sse_connection import SseConnection
 from liveroom import clock, metric_catalog
 from liveroom.errors import Code, ProblemError
 from liveroom.service import Runtime

@@ -10,8 +10,8 @@ from edge import pulls
 from edge.admission import Admission
 from edge.gateway import Gateway
 from edge.hub import Hub
-from edge.kafka import RoomRange
-from edge.pull_answer import Question, Stretch
+from edge.pull_answer import LogSlice, PullQuery
+from edge.pull_reads import RoomRange
 from edge.pulls import Pulls
 from edge.upgrade import Upgrades
 from liveroom.broadcast_log import LogReadError
@@ -20,7 +20,7 @@ from liveroom.moderation import Rules
 from liveroom.service import Runtime
 from liveroom.settings import EdgeSettings
 
-BEGINNING = Question(0, None, 0, None, None)
+BEGINNING = PullQuery(0, None, 0, None, None)
 
 
 @pytest.mark.parametrize("broken", [asyncio.CancelledError(), ZeroDivisionError()], ids=lambda error: type(error).__name__)
@@ -36,19 +36,19 @@ async def test_a_read_that_breaks_off_fails_all_who_wait_and_the_next_pull_reads
     )
     goes_on = asyncio.Event()
 
-    async def breaks_off(*_: Any, **__: Any) -> dict[int, Stretch]:
+    async def breaks_off(*_: Any, **__: Any) -> dict[int, LogSlice]:
         await goes_on.wait()
         raise broken
 
-    async def reads(_: Any, __: int, ranges: Sequence[RoomRange], **___: Any) -> dict[int, Stretch]:
-        return {wanted.room: Stretch(0, 5, (), is_cut=False, at_s=0.0) for wanted in ranges}
+    async def reads(_: Any, __: int, ranges: Sequence[RoomRange], **___: Any) -> dict[int, LogSlice]:
+        return {wanted.room: LogSlice(0, 5, (), is_cut=False, at_s=0.0) for wanted in ranges}
 
     monkeypatch.setattr(pulls, "read_rooms", breaks_off)
-    first = asyncio.create_task(desk._stretch(1, 0, BEGINNING))
+    first = asyncio.create_task(desk._slice(1, 0, BEGINNING))
     await asyncio.sleep(0)
     reading = desk._reading[0]
     await asyncio.sleep(0)
-    behind = asyncio.create_task(desk._stretch(2, 0, BEGINNING))
+    behind = asyncio.create_task(desk._slice(2, 0, BEGINNING))
     await asyncio.sleep(0)
     goes_on.set()
     async with asyncio.timeout(5):
@@ -59,5 +59,5 @@ async def test_a_read_that_breaks_off_fails_all_who_wait_and_the_next_pull_reads
         assert reading.exception() is broken, "the loop tells of a defect"
     monkeypatch.setattr(pulls, "read_rooms", reads)
     async with asyncio.timeout(5):
-        stretch, _ = await desk._stretch(2, 0, BEGINNING)
-    assert stretch.stop == 5
+        log_slice, _ = await desk._slice(2, 0, BEGINNING)
+    assert log_slice.stop == 5

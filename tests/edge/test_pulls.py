@@ -17,7 +17,6 @@ from edge.admission import Admission
 from edge.fanout import FanOut
 from edge.gateway import Gateway
 from edge.hub import Hub
-from edge.kafka import follow_broadcast
 from edge.pull_grants import PullGrant
 from edge.pulls import Pulls
 from edge.upgrade import Upgrades
@@ -122,7 +121,7 @@ async def desk(kafka: KafkaSettings, **changes: Any) -> AsyncIterator[Desk]:
     async with producing(kafka, runtime.metrics) as producer:
         await queue.start()
         pulls = Pulls(AioKafka(kafka), gateway, upgrades, runtime, queue.next_offset)
-        reading = asyncio.create_task(follow_broadcast(queue, FanOut(gateway, runtime)))
+        reading = asyncio.create_task(FanOut(gateway, runtime).follow(queue))
         try:
             async with (
                 serve(upgrades.app, "127.0.0.1", 0, shutdown_timeout_s=0.2) as (_, port),

@@ -1,6 +1,6 @@
 """When a gateway tells how many watch a room."""
 
-from edge.presence import MIN_INTERVAL_S, Pace
+from edge.presence_pace import MIN_INTERVAL_S, Pace
 from liveroom.records.control import PRESENCE_INTERVAL_S
 
 
@@ -9,7 +9,7 @@ def told(pace: Pace, now_s: float, **audience: int) -> list[str]:
     for room in list(pace.due(now_s)):
         count = audience.get(room, 0)
         if pace.wants(room, count, count, now_s):
-            pace.told(room, count, count, now_s)
+            pace.reported(room, count, count, now_s)
             sent.append(room)
     return sent
 

@@ -1,18 +1,16 @@
-"""The log as the edge reads it: all of `broadcast` as it comes, without a group, and stretches of
-it again for pulls.
+"""The log, read again for pulls: what rooms have in a slice of one partition.
 
-Owns nothing: what is valid is said by `liveroom.broadcast_log` and `liveroom.fencing`. Records that
-cannot be read are void.
+Owns no state. `liveroom.fencing` decides which records are valid; a record that cannot be
+decoded has no effect. `edge.pulls` calls it.
 """
 
 from collections.abc import Container, Iterator, Sequence
 from typing import Final, NamedTuple
 
-from edge.fanout import FanOut
 from edge.prepared_batch import PreparedBatch
-from edge.pull_answer import Part, Stretch
+from edge.pull_answer import LogSlice, Part
 from liveroom import clock
-from liveroom.broadcast_log import LogReader, QueueReader
+from liveroom.broadcast_log import LogReader
 from liveroom.fencing import find_ruling, stamp_of, validate
 from liveroom.kafka_port import Kafka
 from liveroom.kinds import RecordType
@@ -22,14 +20,8 @@ from liveroom.records.codec import BadRecordError
 MAX_ROOM_BYTES: Final = 4 * 1024 * 1024  # of one room in one read
 
 
-async def follow_broadcast(queue: QueueReader, fan_out: FanOut) -> None:
-    """Read the queue and push what is for rooms here, for ever."""
-    async for partition, offset, batch in queue.batches():
-        await fan_out.deliver(partition, offset, batch)
-
-
 class RoomRange(NamedTuple):
-    """What is wanted of one room (its hash): its part of the records from `start` to before
+    """A wanted range of one room (its hash): the offsets from `start` up to but not including
     `stop`.
     """
 
@@ -38,9 +30,11 @@ class RoomRange(NamedTuple):
     stop: int
 
 
-async def read_rooms(kafka: Kafka, partition: int, ranges: Sequence[RoomRange], *, back_s: float) -> dict[int, Stretch]:
-    """Read what rooms have in one partition, once for all of them; no further back than `back_s`,
-    found by time.
+async def read_rooms(kafka: Kafka, partition: int, ranges: Sequence[RoomRange], *, back_s: float) -> dict[int, LogSlice]:
+    """Read one partition once for all `ranges`; return the slice of each room, by its hash.
+
+    It reads no further back than `back_s`, by Kafka's time index, and takes at most
+    `MAX_ROOM_BYTES` of one room. Raises the errors of `LogReader`.
     """
     found: dict[int, list[Part]] = {range_.room: [] for range_ in ranges}
     sizes = dict.fromkeys(found, 0)
@@ -71,7 +65,7 @@ async def read_rooms(kafka: Kafka, partition: int, ranges: Sequence[RoomRange], 
             at = records[-1][0] + 1
     is_cut = first > 0 or start > first
     return {
-        range_.room: Stretch(
+        range_.room: LogSlice(
             min(range_.start, start),
             stops.get(range_.room, stop),
             found[range_.room],
@@ -83,7 +77,7 @@ async def read_rooms(kafka: Kafka, partition: int, ranges: Sequence[RoomRange], 
 
 
 def _parts(value: bytes, offset: int, rooms: Container[int]) -> Iterator[tuple[int, Part]]:
-    """Give what some rooms have in a BATCH."""
+    """Yield the parts that some rooms have in a BATCH."""
     try:
         batch = decode_broadcast(value)
     except BadRecordError:
