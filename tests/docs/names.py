@@ -7,8 +7,8 @@ nothing. A document may name what any module defines, and words of the files tha
 Paths, commands, options, HTTP routes, metrics and dotted names are looked up as what they are.
 Literal values (numbers, JSON, quoted text, patterns) are not names.
 
-What a docstring says of its callers is held to the code: a module that is named after "Called by"
-imports this one, or calls a method that is this one's alone (of an object that it is handed).
+What a docstring says of its callers is held to the code: a module that is named after "Called by",
+or before "calls it", imports this one, or calls a method that no other module of the package has.
 
 Called by the tests of documents.
 """
@@ -71,7 +71,7 @@ _ROUTE: Final = re.compile(r"(?P<verb>(?:GET|POST|PUT|PATCH|DELETE) )?(?P<path>/
 _METRIC: Final = re.compile(r"liveroom_\w+\{(.*)\}")
 _NAME: Final = re.compile(r"\.?[A-Za-z_$][\w$]*(?:[.:-][\w$]+)*")
 _NAME_IN_TEXT: Final = re.compile(r"[A-Za-z_]\w*(?:\.\w+)+|[A-Za-z_]*_\w+|[A-Z][a-z0-9]+[A-Z]\w*")
-_CALLED_BY: Final = re.compile(r"\bCalled by\b(.*?)(?:;|\.(?:\s|$)|\Z)", re.DOTALL)
+_CALLERS: Final = re.compile(r"\bCalled\s+by\b.*?(?:;|\.(?:\s|$)|\Z)|`[\w.]+`(?:,? and `[\w.]+`)? calls? it\b", re.DOTALL)
 _LITERAL: Final = re.compile(r"[\d.,:+-]+ ?(?:[a-zA-Z]{1,3}|[KMG]iB)|\d[\w.:^-]*")
 
 
@@ -232,13 +232,14 @@ class Vocabulary:
         return first in _commands() and options <= _commands()[first] | {"--help"}
 
     def _own_methods(self, module: Module) -> set[str]:
-        """Return the methods that no other module of the product has."""
-        others = (each.methods for each in self.modules.values() if each is not module and each.path.startswith(PRODUCT))
+        """Return the methods that no other module of its package has."""
+        package = module.name.partition(".")[0]
+        others = (each.methods for each in self.modules.values() if each is not module and each.path.startswith(f"{package}/"))
         return module.methods.difference(*others)
 
     def _wrong_callers(self, text: str, where: Module) -> Iterator[tuple[int, str]]:
-        for sentence in _CALLED_BY.finditer(text):
-            for span in re.findall(r"`([^`]+)`", sentence[1]):
+        for sentence in _CALLERS.finditer(text):
+            for span in re.findall(r"`([^`]+)`", sentence[0]):
                 caller = self.modules.get(f"{where.package}.{span}") or self.modules.get(span)
                 if caller and where.name not in caller.imports and not caller.called & self._own_methods(where):
                     yield text.count("\n", 0, sentence.start()) + 1, span
