@@ -100,6 +100,19 @@ def test_what_was_untrue_in_a_docstring_is_found(vocabulary: names.Vocabulary, t
     assert list(vocabulary.problems(text, module)) == [(1, found)]
 
 
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        pytest.param("Called by `edge.gateway`, and by `edge.keepalive` as time passes.", [], id="imports, or calls a method"),
+        pytest.param("Called by `hub`; what `handshake` does is another thing.", ["Called by hub"], id="neither"),
+        pytest.param("Owns joins. `hub` calls it.", ["Called by hub"], id="the caller first"),
+        pytest.param("Called\nby `Hub`.", [], id="a class is no module"),
+    ],
+)
+def test_the_callers_that_a_docstring_names_call_it(vocabulary: names.Vocabulary, text: str, found: list[str]) -> None:
+    assert [problem for _, problem in vocabulary.problems(text, vocabulary.modules["edge.joins"])] == found
+
+
 def test_a_comment_that_was_left_behind_is_found() -> None:
     comment = "In a wheel the file lies beside this module, in a checkout with the test data."
     assert list(stray_comments(f"NOTICED: Final = 6\n# {comment}\n_MAX_SAMPLES: Final = 20_000\n")) == [(2, comment)]
