@@ -1,9 +1,9 @@
 # ruff: noqa: INP001, SLF001, T201 - a script beside the documents, which describe the layouts that readers must not touch
-"""Writes what in docs/ comes from the code: `python docs/generate.py` (with `--check`: only say
-what is out of date, exit 1).
+"""Generates the parts of docs/ that come from the code: `python docs/generate.py`.
 
-Tables stand in the Markdown files between `<!-- generated: NAME -->` and `<!-- end -->`; JSON
-Schemas are whole files in docs/schemas. tests/liveroom/test_docs.py runs the check.
+With `--check` it writes nothing, names the files that are out of date, and exits with 1. In the
+Markdown files, a generated table stands between `<!-- generated: NAME -->` and `<!-- end -->`. The
+files in docs/schemas are generated whole. tests/liveroom/test_docs.py runs the check.
 """
 
 import argparse
@@ -305,8 +305,8 @@ BLOCKS: Final[dict[str, Callable[[], str]]] = {
 
 # ---- JSON Schemas
 def _plain(of: Any, seen: dict[Any, Any]) -> Any:
-    """Return the type with JSON left as it is (`Raw`) without a default: msgspec's schemas cannot
-    write such a default.
+    """Return the type without the defaults that are raw JSON (`Raw`): msgspec's schemas cannot
+    write them.
     """
     if isinstance(of, type) and issubclass(of, msgspec.Struct):
         if of not in seen:
@@ -332,7 +332,7 @@ def _plain(of: Any, seen: dict[Any, Any]) -> Any:
 
 
 def _tidy(schema: Any) -> Any:
-    """Turn Python's end of a text in patterns into ECMA's, and docstrings into lines."""
+    """Replace Python's end-of-text in patterns by ECMA's, and join the lines of docstrings."""
     if isinstance(schema, dict):
         return {key: _tidy(value) for key, value in schema.items()}
     if isinstance(schema, list):
@@ -389,7 +389,7 @@ def _js_closes() -> str:
 
 
 def wanted() -> dict[Path, str]:
-    """Return every file that is generated, or holds something generated, as it must be."""
+    """Return the right content of every file that is generated or has a generated part."""
     files = {FOLDER / "schemas" / name: made() for name, made in SCHEMAS.items()}
     files[FOLDER.parent / "viewer" / "web" / "sdk" / "closecodes.js"] = _js_closes()
     files[FOLDER / "openapi.json"] = openapi.encoded().decode() + "\n"
@@ -409,7 +409,7 @@ def wanted() -> dict[Path, str]:
 
 
 def main() -> None:
-    """Write, or check."""
+    """Write the files, or check them."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--check", action="store_true", help="only say what is out of date")
     check = parser.parse_args().check
