@@ -68,7 +68,7 @@ class WhyRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class WordRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What happens to texts that contain the word."""
+    """The action on texts that contain the word."""
 
     action: WordAction
     why: Why = ""

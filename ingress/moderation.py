@@ -35,7 +35,7 @@ SYSTEM: Final = User("system", Role.OPERATOR)
 
 
 class CommandContext(NamedTuple):
-    """Who gives a command in which room, and why.
+    """The room, the user and the reason of a command.
 
     `id`: the request's; commands with the same id are carried out once. `details`: for the audit.
     """

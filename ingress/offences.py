@@ -1,4 +1,4 @@
-"""How often a user or room offended lately. Pure. Called by `auto_moderation`."""
+"""Counts the recent offences of users and rooms. Pure. Called by `auto_moderation`."""
 
 from collections import deque
 

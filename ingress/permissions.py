@@ -25,7 +25,7 @@ FREE: Final = HOSTS | {Role.SERVICE}  # no room mode applies to them
 
 
 class Restriction(Enum):
-    """What can stop an interaction: a mode of the room, or a mute or ban of the user."""
+    """A state that can stop an interaction: a mode of the room, or a mute or ban of the user."""
 
     DISSOLVED = "dissolved"
     BANNED = "banned"
@@ -133,7 +133,7 @@ COMMAND_ROUTES: Final = (
     CommandRoute(Command.REOPEN, "POST", f"{_ROOM}/reopen", OWNERS, "Open a dissolved room again"),
     CommandRoute(Command.ROOM_WORDS, "GET", f"{_ROOM}/words", HOSTS, "List the words of this room"),
     CommandRoute(
-        Command.SET_ROOM_WORD, "PUT", f"{_ROOM}/words/{{word}}", HOSTS, "Set what happens to texts with a word in this room"
+        Command.SET_ROOM_WORD, "PUT", f"{_ROOM}/words/{{word}}", HOSTS, "Set the action on texts with a word in this room"
     ),
     CommandRoute(
         Command.DROP_ROOM_WORD, "DELETE", f"{_ROOM}/words/{{word}}", HOSTS, "Remove a word from the list of this room"
@@ -141,7 +141,7 @@ COMMAND_ROUTES: Final = (
     CommandRoute(
         Command.WORDS, "GET", "/v1/words", OPERATORS, "List the words of all rooms; those of library files are not listed"
     ),
-    CommandRoute(Command.SET_WORD, "PUT", "/v1/words/{word}", OPERATORS, "Set what happens to texts with a word in all rooms"),
+    CommandRoute(Command.SET_WORD, "PUT", "/v1/words/{word}", OPERATORS, "Set the action on texts with a word in all rooms"),
     CommandRoute(Command.DROP_WORD, "DELETE", "/v1/words/{word}", OPERATORS, "Remove a word from the list of all rooms"),
     CommandRoute(
         Command.ANNOUNCE, "POST", "/v1/announcements", OPERATORS, "Announce to all rooms that have viewers, at a limited pace"

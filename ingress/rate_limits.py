@@ -1,4 +1,4 @@
-"""How fast a user may send: rates of each kind, for each user and each room. Pure.
+"""Rate limits: the rates of each kind, for each user and each room. Pure.
 
 Owns the buckets of one ingress: each ingress counts only the requests that came to it. Refuses
 with `rate_user` and `rate_room`. A refused interaction uses up its share of the rates all the same.
@@ -19,7 +19,7 @@ COMMANDS: Final = "act"  # the rate of commands, as settings name it
 
 
 class Rate(NamedTuple):
-    """How fast one kind may be sent by one user and in one room, a second; 0: without a limit."""
+    """The limits of one kind, a second, for one user and for one room; 0: without a limit."""
 
     user_per_s: float
     user_burst: float

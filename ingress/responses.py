@@ -85,7 +85,7 @@ class SanctionList(msgspec.Struct, frozen=True):
 
 
 class WordList(msgspec.Struct, frozen=True):
-    """Words, and what happens to texts that contain them."""
+    """Words, with the action on texts that contain them."""
 
     words: dict[str, WordAction]
 

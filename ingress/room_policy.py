@@ -1,4 +1,4 @@
-"""Whether a room takes an interaction now: dissolved rooms, bans, mutes, modes. Pure.
+"""Checks interactions against the state of their room: dissolved, bans, mutes, modes. Pure.
 
 Owns the order of these checks. Refuses with `ProblemError`. Called for every interaction; how fast
 a user may send is up to `rate_limits` and `slow_mode`.
@@ -14,7 +14,7 @@ from liveroom.tickets import User
 
 
 class RoomPolicy:
-    """What the rules of moderation forbid in each room."""
+    """The checks of interactions by the moderation rules."""
 
     def __init__(self, rules: Rules) -> None:
         self._rules = rules

@@ -1,4 +1,4 @@
-"""Slow mode: how long a user waits between two messages in a room. Pure.
+"""Slow mode: the shortest pause between two messages of a user in a room. Pure.
 
 Owns the turns of one ingress: each ingress counts only the messages that came to it. Refuses with
 `slow_mode`. Called by `admission` after the rate limits; a turn whose message was not written is
@@ -17,7 +17,7 @@ _FEW: Final = 1024
 
 
 class SlowMode:
-    """When each user may speak again in rooms that `rules` put in slow mode."""
+    """The turns of users to speak in rooms that `rules` put in slow mode."""
 
     def __init__(self, rules: Rules) -> None:
         self._rules = rules

@@ -61,7 +61,7 @@ _ALIKE: Final = dict(
 
 
 class WordAction(Enum):
-    """What happens to a text with the word: refused, the word masked, or only counted."""
+    """The action on a text with the word: refuse it, mask the word, or only count it."""
 
     REFUSE = "refuse"
     MASK = "mask"

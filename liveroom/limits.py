@@ -1,4 +1,4 @@
-"""Token buckets: how fast something may go. One bucket, and many of them by key. Pure.
+"""Token buckets, a single one and many by key. Pure.
 
 Called by `ingress.rate_limits`, the scheduler (addresses), the gateway (joins, pulls), and for a
 room's limit in the broadcaster.

@@ -1,4 +1,4 @@
-"""Which gateways a viewer is sent to. Pure: takes load reports and the time, returns choices.
+"""Chooses gateways for viewers. Pure: takes load reports and the time, returns choices.
 
 Owns which gateways may be chosen, and the draw by weight (`weights`). Never chosen is a gateway
 that is stale (judged by when its report came, since its own clock may be off), starting, draining,
@@ -19,7 +19,7 @@ TRIES_PER_CHOICE: Final = 8
 
 
 class Standing(Enum):
-    """Why a gateway is or is not chosen."""
+    """The state of a gateway by which it may or may not be chosen; only OPEN ones are drawn."""
 
     OPEN = "open"
     STALE = "stale"
@@ -37,7 +37,7 @@ class Choice(NamedTuple):
 
 
 class Known(NamedTuple):
-    """What is known of a gateway: its newest report, that report's age, its standing and weight."""
+    """A gateway as it is known: its newest report, that report's age, its standing and weight."""
 
     report: LoadReport
     age_s: float

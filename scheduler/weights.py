@@ -1,4 +1,4 @@
-"""How many of the next viewers each gateway gets: its weight, from its newest load report. Pure.
+"""The weight of each gateway: its part of the next viewers, by its newest load report. Pure.
 
 A gateway's free share is that of its tightest resource. Its weight is how far that share lies
 above the level, `EVEN` less than the mean of all gateways, times the connections it can hold. So a

@@ -1,12 +1,11 @@
-"""The ingress: danmaku and bulk items for a second of its processor, and what the words cost, each
-beside a baseline.
+"""The ingress: danmaku and bulk items for a second of its processor, and the cost of the words.
 
-The real process on the real Kafka with everything on: tokens of 1,000 users, 20,000 words, rates,
-modes, the brokers' ack. Beside it, in alternating rounds over as many connections: for danmaku a
-bare aiohttp handler that reads JSON and answers JSON (`_barehttp`), for bulk items a bare one that
-also checks them against the schema and produces them (`_barebulk`). The words' check is compared
-with the automaton's scan of the same texts as they are: without the normal form, libraries and
-verdicts.
+The real process runs on the real Kafka with everything on: tokens of 1,000 users, 20,000 words,
+rates, modes, the brokers' acknowledgement. Its baselines run in alternating rounds over as many
+connections. For danmaku that is a bare aiohttp handler that reads and answers JSON (`_barehttp`);
+for bulk items one that also checks them against the schema and produces them (`_barebulk`). The
+check of the words is compared with the automaton's scan of the same texts, without normal form,
+libraries and verdicts.
 """
 
 import asyncio
@@ -101,9 +100,7 @@ def _words() -> list[str]:
 
 
 def _words_us() -> tuple[list[float], list[float]]:
-    """Return the thread's processor time for one danmaku in each round: of the check, and of the
-    bare automaton.
-    """
+    """Return for each round the processor time for one danmaku: of the check, of the automaton."""
     words = _words()
     libraries = WordLibraries({})
     libraries.use_files(WordLibrary(dict.fromkeys(words, WordAction.MASK)))
@@ -123,7 +120,7 @@ def _words_us() -> tuple[list[float], list[float]]:
 
 
 def danmaku_requests(tokens: Sequence[str]) -> list[bytes]:
-    """One request each of a user in turn: real texts, ids made by the ingress."""
+    """Return requests of the users in turn, with real texts; the ingress makes the ids."""
     lines = danmaku.read_file(FILE).lines
     return [
         _request(

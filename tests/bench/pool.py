@@ -1,8 +1,9 @@
-"""The pool, in simulation with the code that runs: how even it fills, what it costs beside
-hindsight, how long it refuses.
+"""The pool and the entry.
 
-And the entry: answers for a second of the scheduler's processor at 1,000 gateways, beside a bare
-aiohttp handler.
+The pool is simulated with the code of the services: how evenly gateways fill, its cost against the
+cost in hindsight, how long viewers are refused. The entry is measured on the real scheduler with
+1,000 gateways: its processor time for an answer, against that of a bare aiohttp handler.
+`ROUNDS=2` shortens the entry's part, which takes most of the time.
 """
 
 import asyncio
@@ -71,11 +72,10 @@ async def measure() -> AsyncIterator[Figure]:
 
 
 async def _entry() -> AsyncIterator[Figure]:
-    """Compare the real scheduler, hearing of 1,000 gateways each second from the real Kafka, with a
-    bare handler.
+    """Compare the real scheduler, which reads 1,000 reports a second, with a bare handler.
 
-    That one gives the same answer every time: no gateway is chosen, nothing signed, nobody
-    verified.
+    The bare handler gives the same answer every time: it chooses no gateway, signs no ticket and
+    verifies no token.
     """
     prefix = f"b{secrets.token_hex(4)}."
     async with (
@@ -101,7 +101,7 @@ async def _entry() -> AsyncIterator[Figure]:
                 requests = [_request(number, token()) for number in range(REQUESTS)]
                 bare_s = await cpu_s(beside, bare_port, requests)
                 ratios.append(bare_s / await cpu_s(scheduler, system.scheduler.port, requests))
-                assert gateways.returncode is None, "nobody reports any more"
+                assert gateways.returncode is None, "the gateways have stopped reporting"
             yield median(name, ratios[1:], "ratio", f"{GATEWAYS} gateways, {note}")  # the first one warms up
 
 
@@ -112,7 +112,7 @@ def _request(number: int, token: str) -> bytes:
 
 @asynccontextmanager
 async def _reporting(bootstrap: str, topic: str) -> AsyncIterator[Process]:
-    """Have gateways that report while the block runs."""
+    """Let gateways report while the block runs."""
     process = await spawn_tethered([sys.executable, "-m", "tests.bench._gateways", bootstrap, topic, str(GATEWAYS)])
     try:
         yield process
@@ -121,9 +121,7 @@ async def _reporting(bootstrap: str, topic: str) -> AsyncIterator[Process]:
 
 
 def _decide_ms() -> tuple[list[float], list[float]]:
-    """Return the processor time of a tick in each round, and that of the sums alone that it cannot
-    do without.
-    """
+    """Return for each round the processor time of a tick, and of the sums that every tick needs."""
     seen, rng = reports(GATEWAYS), random.Random(1)
     placement, history, policy = Placement(3.0), History(), Policy(max=2000)
     ticks, sums = [], []
@@ -142,7 +140,7 @@ def _decide_ms() -> tuple[list[float], list[float]]:
 
 
 def _sums(seen: Sequence[LoadReport]) -> tuple[float, ...]:
-    """Add up what is used and what there is, and draw gateways by what they have free."""
+    """Add up use and limits, and draw gateways by their free connections."""
     connections = joins = leaves = cpu = room = most_joins = most_cpu = free = 0.0
     drawn_from = []
     for report in seen:
