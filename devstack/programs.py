@@ -1,4 +1,4 @@
-"""Programs from outside Python that the tests and `up --prometheus` drive: what each is called, and
+"""Programs from outside Python that the tests and `up --with-prometheus` drive: what each is called, and
 where it is found.
 
 Owns the order: the variable that names one, the PATH, then liveroom's cache folder, where `python

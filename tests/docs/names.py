@@ -128,7 +128,8 @@ class Vocabulary:
         if (route := _ROUTE.fullmatch(span)) and (route["verb"] or self._is_route(route["path"])):
             return self._is_route(route["path"])
         if rest:
-            return all(self._is_name(name, where) for name in _NAME_IN_TEXT.findall(span))
+            is_command = first not in _commands() or _options_in(span) <= _commands()[first]
+            return is_command and all(self._is_name(name, where) for name in _NAME_IN_TEXT.findall(span))
         if span.startswith("--"):
             return span.partition("=")[0] in _options() | self.defined
         if "/" in span:
@@ -217,19 +218,19 @@ class Vocabulary:
         return any(wanted.fullmatch(route[start.start() :]) for route in self.routes for start in re.finditer("/", route))
 
     def _is_command(self, command: str) -> bool:
-        program, first, *rest = command.split(" ")
+        program, first, *_ = words = command.split(" ")
         if program == "make":
             return first in self.targets
         if program == "python":
-            words = [first, *rest]
             if "-m" in words[:-1]:
                 module = words[words.index("-m") + 1]
-                return module.isupper() or module in self.modules or _in_library(module)
+                if ours := self.modules.get(f"{module}.__main__") or self.modules.get(module):
+                    return _options_in(command) <= ours.texts | {"--help"}
+                return module.isupper() or _in_library(module)
             return any(self._is_file(word) for word in words)
         if first in ("...", "--help") or first.isupper():
             return True
-        options = {word.partition("=")[0] for word in rest if word.startswith("--")}
-        return first in _commands() and options <= _commands()[first] | {"--help"}
+        return first in _commands() and _options_in(command) <= _commands()[first] | {"--help"}
 
     def _own_methods(self, module: Module) -> set[str]:
         """Return the methods that no other module of its package has."""
@@ -243,6 +244,10 @@ class Vocabulary:
                 caller = self.modules.get(f"{where.package}.{span}") or self.modules.get(span)
                 if caller and where.name not in caller.imports and not caller.called & self._own_methods(where):
                     yield text.count("\n", 0, sentence.start()) + 1, span
+
+
+def _options_in(command: str) -> set[str]:
+    return set(re.findall(r"(?:^|[\s\[])(--[a-z][a-z-]*)", command))
 
 
 @cache

@@ -140,6 +140,8 @@ def test_a_service_that_the_table_left_out_is_found() -> None:
         pytest.param("`liveroom_ingress_interactions_total{person}`", id="a label"),
         pytest.param("`liveroom talk`", id="a command"),
         pytest.param("`liveroom demo --people 5`", id="an option of a command"),
+        pytest.param("`up --prometheus`", id="an option of a command without its program"),
+        pytest.param("`python -m tests.soak --hours 1`", id="an option of a module"),
         pytest.param("`make everything`", id="a target"),
         pytest.param("`python -m edge.server`", id="a module that runs"),
         pytest.param("`liveroom[everything]`", id="an extra"),
