@@ -1,8 +1,7 @@
-"""Which WebSocket extension a viewer gets: `permessage-deflate` without context (RFC 7692), or
-none.
+"""The WebSocket extension of a connection: `permessage-deflate` without context, or none. Pure.
 
-Owns the reading of `Sec-WebSocket-Extensions`. Refuses a window smaller than the full one for what
-we send: a batch is deflated once, by the broadcaster, for all. Pure. The upgrade calls it.
+Owns the parsing of `Sec-WebSocket-Extensions` (RFC 7692). Refuses an offer that limits the server's
+window: the broadcaster deflates a batch once, for all viewers. `edge.handshake` calls it.
 """
 
 import re
@@ -27,10 +26,10 @@ _QUOTING: Final = re.compile(r'["\\]')
 
 
 def accept_deflate(header: str | None) -> str | None:
-    """Return the answer to the first offer we can serve, None without one. What follows a malformed
-    offer is not read.
+    """Return the answer to the first acceptable offer; None where there is none.
 
-    `client_max_window_bits` only says that the viewer would take a limit (7.1.2.2): we set none.
+    Offers behind a malformed one are ignored. `client_max_window_bits` only says that the viewer
+    would accept a limit (7.1.2.2); the gateway sets none.
     """
     place = 0
     while header is not None and place <= len(header):
@@ -52,8 +51,8 @@ def accept_deflate(header: str | None) -> str | None:
 
 
 def _answer(parameters: list[tuple[str, str | None]]) -> str | None:
-    """Return the answer to one offer, None where we decline it (7.1: anything unknown, repeated or
-    with a wrong value).
+    """Return the answer to one offer; None where it has a parameter that is unknown, repeated or
+    of a wrong value (7.1).
     """
     answer = _ANSWER
     seen = set()

@@ -1,8 +1,7 @@
-"""The opening handshake of RFC 6455, section 4.2: what a viewer's upgrade must say, and the answer
-to it.
+"""The opening handshake of RFC 6455, section 4.2: the check of an upgrade, and its answer. Pure.
 
-Owns the check of the headers and the text of the `101`. Refuses with a problem whatever is no
-handshake of version 13. Pure. `edge.upgrade` calls it.
+Owns the text of the `101`. Refuses with a problem whatever is no handshake of version 13.
+`edge.upgrade` calls it.
 """
 
 import base64
@@ -21,21 +20,24 @@ _VERSION: Final = "13"
 
 
 class Headers(Protocol):
-    """A request's headers, case aside."""
+    """The headers of a request, by case-insensitive name."""
 
     def getall(self, key: str, default: list[str]) -> list[str]:
         """Return all values of a header."""
 
 
 class Handshake(NamedTuple):
-    """A good one: the bytes that answer it, and whether the viewer takes compressed frames."""
+    """An accepted upgrade: the bytes of the answer, and whether frames may be compressed."""
 
     answer: bytes
     deflates: bool
 
 
 def accept(headers: Headers) -> Handshake:
-    """Return the answer to an upgrade, or raise the problem: upgrade_required, bad_request."""
+    """Return the answer to an upgrade.
+
+    Raises `ProblemError`: upgrade_required, bad_request.
+    """
     if "websocket" not in _tokens(headers.getall("Upgrade", [])) or "upgrade" not in _tokens(headers.getall("Connection", [])):
         raise ProblemError(Code.UPGRADE_REQUIRED)
     if headers.getall("Sec-WebSocket-Version", []) != [_VERSION]:

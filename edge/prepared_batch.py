@@ -1,7 +1,7 @@
 """One room's part of a BATCH as this gateway keeps it: its numbers and its finished frames. Pure.
 
-Owns making each frame once, and taking messages out again when they are cleared. Made by the hub;
-shared by all viewers, their queues and the room's ring.
+Owns building each frame once, and removing messages that are cleared. Created by the hub; shared by
+all viewers, their send queues and the room's ring.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -27,7 +27,7 @@ from liveroom.wire import (
 
 
 class Form(IntEnum):
-    """How a viewer takes its frames; also the index of a frame in `PreparedBatch.frames`."""
+    """The form of a viewer's frames; also their index in `PreparedBatch.frames`."""
 
     PLAIN = 0
     DEFLATED = 1
@@ -35,20 +35,20 @@ class Form(IntEnum):
 
 
 class Cleared(NamedTuple):
-    """What a `clear` takes away: one message, or all of a user, numbered before `seq`."""
+    """What a `clear` removes: one message, or all messages of a user, numbered before `seq`."""
 
     seq: int
     id: str
     user: str
 
     def takes(self, line: MessageHead) -> bool:
-        """Whether it takes this message."""
+        """Return whether it removes this message."""
         if line.seq >= self.seq or line.kind == Kind.CLEAR.value:
             return False
         return (self.id != "" and line.id == self.id) or (self.user != "" and line.user == self.user)
 
     def needles(self) -> Iterator[bytes]:
-        """Give bytes one of which stands in every message it takes."""
+        """Yield byte strings: every message that it removes contains one of them."""
         for name in (self.id, self.user):
             if name:
                 yield _encode(name)
@@ -59,19 +59,17 @@ _encode: Final = msgspec.json.Encoder().encode
 
 
 def as_event(text: bytes, name: str = "") -> bytes:
-    """Return a text as one server-sent event, for viewers whose network lets no WebSocket
-    through.
-    """
+    """Return a text as one server-sent event. `name`: the event's type; empty for frames."""
     head = f"event: {name}\n".encode() if name else b""
     return b"%bdata: %b\n\n" % (head, text.replace(b"\n", b"\ndata: "))
 
 
 class PreparedBatch:
-    """A room's part of a BATCH, or any other public frame (numbers zero).
+    """A room's part of a BATCH, or any other frame that viewers share (without numbers).
 
-    `frames`: the frames of everything by `Form` (`PLAIN` and `DEFLATED` for WebSockets, `EVENTS`
-    for event streams); None until a viewer needs one (`make`). `offset`: of its record. `first` to
-    `last`: its numbers; `rseq`: the newest reliable one.
+    `frames`: the frame of the whole batch for each `Form` (`PLAIN` and `DEFLATED` for WebSockets,
+    `EVENTS` for event streams); None until `make` builds it. `offset`: of its record. `first` to
+    `last`: its numbers. `rseq`: the newest reliable number.
     """
 
     __slots__ = (
@@ -116,21 +114,23 @@ class PreparedBatch:
         self._reliable: list[bytes | None] = [None, None, None]
 
     def make(self, form: int) -> bytes:
-        """Return the frame of everything; deflated only where the batch is and the viewer takes
-        it.
+        """Return the frame of the whole batch in a form.
+
+        It is deflated where both the batch and the form are. Raises `BadFrameError` where a broken
+        batch must be inflated.
         """
         return self._frame(self.frames, self.payload, form)
 
     def reliable(self, form: int) -> bytes | None:
-        """Return the frame of the header and the reliable messages; None where nothing is
-        reliable.
+        """Return the frame of the header and the reliable messages in a form; None: there are
+        none.
         """
         if not self.reliable_size:
             return None
         return self._frame(self._reliable, self.payload[: self.reliable_size], form)
 
     def forget(self) -> None:
-        """Drop the frames that were made: they can be made again."""
+        """Drop the built frames; they can be built again."""
         self.frames = [None, None, None]
         self._reliable = [None, None, None]
 
@@ -145,9 +145,9 @@ class PreparedBatch:
         return frame
 
     def lines(self) -> Iterator[tuple[MessageHead, bytes]]:
-        """Give the messages, the reliable ones first.
+        """Yield the messages with their bytes, the reliable ones first.
 
-        What cannot be read is left out: no viewer could read it either.
+        A message that cannot be decoded is left out: no viewer could decode it either.
         """
         for text in self._text().split(b"\n")[1:]:
             with suppress(BadFrameError):
@@ -155,9 +155,9 @@ class PreparedBatch:
 
     @property
     def is_readable(self) -> bool:
-        """Whether it can be inflated.
+        """Return whether it can be inflated.
 
-        Who deflates is pushed it unread, so this is found out once, when it is pushed again.
+        Viewers with compression get it without a check, so the first replay finds out, once.
         """
         if self._is_readable is None:
             self._is_readable = not self.is_deflated or bool(self._text())
@@ -170,14 +170,14 @@ class PreparedBatch:
             return b""
 
     def clears(self) -> Iterator[Cleared]:
-        """Give what the `clear`s in it take away. Only worth asking where `has_clear`."""
+        """Yield what the `clear`s in it remove. The caller checks `has_clear` first."""
         for line, text in self.lines():
             if line.kind == Kind.CLEAR.value:
                 clear = _clear_decoder.decode(split_message(text)[1])
                 yield Cleared(line.seq, clear.id, clear.user)
 
     def purge(self, clears: Sequence[Cleared]) -> None:
-        """Take out the messages that are cleared."""
+        """Remove the cleared messages."""
         text = self._text()
         if not any(needle in text for clear in clears for needle in clear.needles()):
             return
@@ -192,8 +192,9 @@ class PreparedBatch:
 
 
 def purged(line: MessageHead, raw: bytes, clears: Iterable[Cleared]) -> bytes | None:
-    """Return what is left of a message: itself, nothing, or in place of a reliable one a `clear` of
-    it: no hole is seen.
+    """Return what is left of a message after `clears`: the message itself, or nothing.
+
+    In place of a reliable message stands a `clear` of it, so that its number leaves no hole.
     """
     if not any(clear.takes(line) for clear in clears):
         return raw

@@ -1,9 +1,8 @@
-"""What a viewer's bytes say: the frames of RFC 6455, from client to server, as whole messages.
+"""Receives WebSocket frames from a viewer (RFC 6455): bytes in, whole messages out. Pure.
 
 Owns one connection's unfinished frame and message: at most 4 KiB of each, nothing while idle.
-Refuses what breaks RFC 6455 or RFC 7692, what is too big and what is not text: at a frame's header
-where that tells already. Pure: the viewer's connection feeds it, answers pings, and closes when it
-is told to.
+Refuses what breaks RFC 6455 or RFC 7692, what is too big and what is not text, as early as the
+header of a frame where that suffices. `edge.member` feeds it, answers pings, and closes.
 """
 
 import zlib
@@ -34,14 +33,14 @@ _HEAD_BYTES: Final = 2
 _KEY_BYTES: Final = 4
 _MAX_CONTROL_BYTES: Final = 125
 _CLOSE_CODE_BYTES: Final = 2
-_SYNC_FLUSH: Final = b"\x00\x00\xff\xff"  # what a sender takes off (RFC 7692, 7.2.1)
+_SYNC_FLUSH: Final = b"\x00\x00\xff\xff"  # a sender removes it (RFC 7692, 7.2.1)
 # Codes a peer may send: the registry of RFC 6455, 11.7, without 1004 to 1006 and 1015; 3000 and up
 # are free (7.4.2).
 _CLOSE_CODES: Final = frozenset((*range(1000, 1004), *range(1007, 1015), *range(3000, 5000)))
 
 
 class Flaw(StrEnum):
-    """What was wrong with what came; also the close frame's reason."""
+    """What is wrong with a frame or message; also the reason in the close frame."""
 
     OPCODE = "unknown opcode"
     UNMASKED = "frame not masked"
@@ -76,29 +75,26 @@ class Text(msgspec.Struct, frozen=True, gc=False):
 
 
 class Ping(msgspec.Struct, frozen=True, gc=False):
-    """To be answered with a pong of the same payload."""
+    """A ping: the caller must answer with a pong of the same payload."""
 
     payload: bytes
 
 
 class Pong(msgspec.Struct, frozen=True, gc=False):
-    """An answer to a ping, or a heartbeat of the viewer's own."""
+    """An answer to a ping, or an unsolicited heartbeat."""
 
     payload: bytes
 
 
 class Closing(msgspec.Struct, frozen=True, gc=False):
-    """The viewer ends the connection: to be answered with a close frame of the same code.
-
-    None: it gave none.
-    """
+    """A close frame: the caller must answer with one of the same code (None: without a code)."""
 
     code: int | None
     reason: str
 
 
 class Fault(msgspec.Struct, frozen=True, gc=False):
-    """The viewer broke a rule: to be answered with a close frame of this code and reason."""
+    """A violation: the caller must close with this code and reason."""
 
     code: Close
     reason: Flaw
@@ -111,9 +107,7 @@ _FAULTS: Final = {flaw: Fault(_CODES.get(flaw, Close.PROTOCOL_ERROR), flaw) for 
 
 
 class _Message:
-    """A fragmented message so far: as it came, so deflated where it was; inflated once, when it is
-    whole.
-    """
+    """A fragmented message so far, as it came; it is inflated once, when it is whole."""
 
     __slots__ = ("data", "deflated", "fragments")
 
@@ -124,10 +118,10 @@ class _Message:
 
 
 class Receiver:
-    """One connection's incoming side. `deflates`: `permessage-deflate` with
-    `client_no_context_takeover` was agreed on.
+    """The incoming side of one connection.
 
-    `ended`: a `Closing` or a `Fault` was returned, and nothing more is read.
+    `deflates`: `permessage-deflate` with `client_no_context_takeover` was negotiated. `ended`: a
+    `Closing` or a `Fault` was returned, and further bytes are ignored.
     """
 
     __slots__ = ("_message", "_rest", "deflates", "ended")
@@ -139,9 +133,9 @@ class Receiver:
         self._message: _Message | None = None
 
     def feed(self, data: bytes) -> Sequence[Event]:
-        """Return what came to an end in `data`, in order.
+        """Return the events that `data` completes, in order.
 
-        A `Closing` or a `Fault` is the last event there is.
+        A `Closing` or a `Fault` is the last event of a connection.
         """
         if self.ended:
             return ()
@@ -162,7 +156,7 @@ class Receiver:
                 if key > end:
                     break
                 size = int.from_bytes(data[start + _HEAD_BYTES : key], "big")
-            flaw = self._judge(first, opcode, size)
+            flaw = self._check_header(first, opcode, size)
             if flaw is not None:
                 events.append(self._fault(flaw))
                 return events
@@ -180,8 +174,8 @@ class Receiver:
         self._rest = data[start:]
         return events
 
-    def _judge(self, first: int, opcode: int, size: int) -> Flaw | None:
-        """Return what a frame's header alone refuses, before its payload is waited for."""
+    def _check_header(self, first: int, opcode: int, size: int) -> Flaw | None:
+        """Return what is wrong with a frame's header, before its payload has come."""
         message = self._message
         if first == _WHOLE_TEXT and message is None:
             return Flaw.SIZE if size > MAX_CLIENT_FRAME_BYTES else None
@@ -220,7 +214,7 @@ class Receiver:
         return self._end(Closing(code, reason)) if code in _CLOSE_CODES else self._fault(Flaw.CLOSE_CODE)
 
     def _data(self, first: int, payload: bytes) -> Event | None:
-        """Take a data frame that `_judge` has passed; return its message once it is whole."""
+        """Take a data frame whose header is good; return its message once that is whole."""
         message = self._message
         if message is not None:
             message.data += payload
@@ -252,9 +246,9 @@ class Receiver:
 
 
 def _unmask(key: bytes, data: bytes) -> bytes:
-    """Return the payload in clear (RFC 6455, 5.3).
+    """Return the unmasked payload (RFC 6455, 5.3).
 
-    One exclusive or over big integers: no loop over bytes, and linear.
+    One exclusive or of two big integers is linear, and needs no loop over bytes.
     """
     size = len(data)
     mask = int.from_bytes((key * (size // _KEY_BYTES + 1))[:size], "little")
@@ -274,8 +268,8 @@ def _is_utf8(data: bytes) -> bool:
 def _inflate(data: bytes) -> bytes | Flaw:
     """Return the text of a deflated message (RFC 7692, 7.2.2), or what is wrong with it.
 
-    At most one byte over the limit is ever made: with that room left, no output is held back when
-    the input is used up.
+    It inflates to one byte over the limit at most. With that byte to spare, zlib holds back no
+    output once it has read all input.
     """
     engine = zlib.decompressobj(-zlib.MAX_WBITS)
     try:

@@ -1,13 +1,13 @@
-"""What a viewer sees: frames, messages, the packed payload of a room's batch, and WebSocket frame
-bytes.
+"""The viewer protocol `liveroom.v1.json`: frames, messages, a room's packed batch, and the bytes of
+WebSocket frames. Pure.
 
-Owns the viewer protocol `liveroom.v1.json` (docs/viewer-protocol.md). Pure. The broadcaster packs
-with it, the edge frames what was packed without opening it, viewers read it.
+The broadcaster packs with it, the edge frames packed batches without opening them, viewers decode.
+docs/viewer-protocol.md describes the protocol.
 
-A batch's payload is JSON lines: the header and the reliable messages first, then the best-effort
-ones. Above `DEFLATE_FROM` bytes it is raw deflate without context, with a sync flush between the
-two parts: so the payload as it is, and its first part alone, are both valid messages of
-`permessage-deflate` once the flush's last four bytes are taken off (RFC 7692, 7.2.1).
+The payload of a batch is JSON lines: the header and the reliable messages first, then the
+best-effort ones. Above `DEFLATE_FROM` bytes it is raw deflate without context, with a sync flush
+between the two parts. So the whole payload, and its first part alone, are both valid messages of
+`permessage-deflate` without the last four bytes of the flush (RFC 7692, 7.2.1).
 """
 
 import zlib
@@ -36,7 +36,12 @@ _encoder: Final = msgspec.json.Encoder()
 
 # ---- edge to viewer
 class Hello(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t", tag="hello"):
-    """First frame of a connection: who serves it, how often to beat, and the token for pulls."""
+    """First frame of a connection.
+
+    `gateway`, `generation`: who serves it. `heartbeat_s`: how often to send a heartbeat.
+    `silence_s`: after so long without a frame the viewer connects again. `pull`: the token for
+    pulls.
+    """
 
     gateway: str
     generation: int
@@ -47,7 +52,7 @@ class Hello(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t", tag=
 
 
 class Card(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A room as one sees it on entering. None: not known."""
+    """A room as a newcomer sees it: totals, modes, the last messages. None: unknown."""
 
     epoch: int | None = None
     seq: int | None = None
@@ -65,10 +70,10 @@ class Card(msgspec.Struct, frozen=True, omit_defaults=True):
 class Joined(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t", tag="joined"):
     """Answer to `join`. Numbers up to `seq` are history; batches follow from there.
 
-    `seq`, `rseq`, `epoch` are None where the gateway has seen nothing of the room yet: the first
-    batch then sets them. `resumed`: the numbers are the viewer's own and what it missed follows
-    now, so no pull is needed. `card`: the room as it was at `seq`; where the gateway does not have
-    it within a second, it follows as a frame of its own.
+    `epoch`, `seq`, `rseq` are None where the gateway has seen nothing of the room yet: the first
+    batch then sets them. `resumed`: the numbers are the viewer's own, and the missed messages
+    follow, so no pull is needed. `card`: the room as it was at `seq`; where the gateway does not
+    get it within a second, it follows in a frame of its own.
     """
 
     room: str
@@ -83,7 +88,7 @@ class Joined(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t", tag
 class Carded(msgspec.Struct, frozen=True, tag_field="t", tag="card"):
     """The card of a room that was joined without one.
 
-    Its numbers are the card's own: they move nothing.
+    Its numbers are its own: they do not move the viewer's position.
     """
 
     room: str
@@ -93,10 +98,10 @@ class Carded(msgspec.Struct, frozen=True, tag_field="t", tag="card"):
 class BatchHeader(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t", tag="batch", gc=False):
     """First line of a batch.
 
-    `seq`: [first, last] numbers in it (first = last + 1: none). `rseq`: newest reliable number of
-    the room. `pos`: cursor for a pull. `likes`: total of the room, where it changed. `viewers`:
-    [users, connections], where told. `skipped`: danmaku thinned since the last batch. `at`: when
-    packed, milliseconds.
+    `seq`: the first and last number in it (first = last + 1: none). `rseq`: the newest reliable
+    number of the room. `at`: when it was packed, in milliseconds. `pos`: the cursor for a pull.
+    `skipped`: danmaku thinned since the last batch. `likes`: the room's total, where it changed.
+    `viewers`: [users, connections], where reported.
     """
 
     room: str
@@ -113,8 +118,8 @@ class BatchHeader(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t"
 class Message(msgspec.Struct, frozen=True, omit_defaults=True):
     """One line of a batch.
 
-    `rseq` only with reliable kinds. `n`: how many identical ones were folded into it. `at`: when
-    accepted. `data` is the sender's body as it came.
+    `at`: when it was accepted, in milliseconds. `rseq`: of reliable kinds only. `n`: how many
+    identical messages it stands for. `data`: the body, as the sender wrote it.
     """
 
     seq: int
@@ -132,7 +137,7 @@ class Message(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class MessageHead(msgspec.Struct, frozen=True, gc=False):
-    """A message without its body: what numbering, clearing and searching look at.
+    """A message without its body: enough for numbering, clearing and searching.
 
     `kind` is text, not `Kind`: a later version may have kinds that this one does not know.
     """
@@ -150,9 +155,10 @@ class _WholeMessage(MessageHead, frozen=True):
 
 
 class Notice(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t", tag="notice"):
-    """To one user: muted, banned, kicked, or no longer so.
+    """Sent to one user: it is muted, banned or kicked, or no longer muted or banned.
 
-    Has an id, no number. A mute that holds is told again on entering.
+    A notice has an id and no number. On entering a room, the notice of a mute that holds is
+    repeated.
     """
 
     room: str
@@ -164,14 +170,14 @@ class Notice(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t", tag
 
 
 class Move(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t", tag="move"):
-    """Reconnect through the scheduler after `delay_s`; this connection serves until then."""
+    """Connect again through the scheduler after `delay_s`; this connection serves until then."""
 
     reason: str
     delay_s: float = 0.0
 
 
 class Error(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t", tag="error"):
-    """A refused frame or join; or the viewer is put out of the room (banned, kicked,
+    """A frame or a join is refused, or the viewer was put out of the room (banned, kicked,
     room_dissolved). `code` is stable.
     """
 
@@ -181,25 +187,23 @@ class Error(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t", tag=
 
 
 class Left(msgspec.Struct, frozen=True, tag_field="t", tag="left"):
-    """Answer to `leave`: nothing of the room follows."""
+    """Answer to `leave`: no more frames of the room follow."""
 
     room: str
 
 
 class Beat(msgspec.Struct, frozen=True, tag_field="t", tag="hb"):
-    """Answer to `hb`: the edge lives, and its clock in milliseconds."""
+    """Answer to `hb`, and sent after a quiet time. `at`: the gateway's clock, in milliseconds."""
 
     at: int
 
 
 class Pulled(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Answer to a pull: what a room's history holds behind the numbers that were asked for, in
-    order of `seq`.
+    """Answer to a pull: the wanted messages of a room's history, in order of `seq`.
 
-    `epoch`: of the numbers (None: the room has none here). `seq`, `rseq`: the history was searched
-    up to these, so nothing asked for lies between what was asked and them but `messages`. `pos`:
-    where to go on; `more`: there is more, so do. `gone`: the beginning of what was asked for is no
-    longer kept.
+    `epoch`: of the numbers (None: the gateway knows none). `seq`, `rseq`: up to these numbers the
+    answer is complete. `more`: more messages follow; the next pull begins at `pos`. `gone`: the
+    oldest wanted messages are no longer kept.
     """
 
     room: str
@@ -217,7 +221,7 @@ ServerFrame = Hello | Joined | Carded | Left | Notice | Move | Error | Beat
 
 # ---- viewer to edge
 class Join(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=False, tag_field="t", tag="join"):
-    """Enter a room; with the numbers already seen (`epoch`, `seq`, `rseq`) to resume."""
+    """Enter a room, or resume it after the numbers already seen (`epoch`, `seq`, `rseq`)."""
 
     room: str
     epoch: int | None = None
@@ -232,7 +236,7 @@ class Leave(msgspec.Struct, frozen=True, tag_field="t", tag="leave"):
 
 
 class Heartbeat(msgspec.Struct, frozen=True, tag_field="t", tag="hb"):
-    """The viewer lives."""
+    """The viewer is alive."""
 
 
 ClientFrame = Join | Leave | Heartbeat
@@ -248,7 +252,7 @@ _pulled_decoder: Final = msgspec.json.Decoder(Pulled)
 
 
 class BadFrameError(ValueError):
-    """A frame that is not of the protocol."""
+    """A frame does not follow the protocol."""
 
 
 def _decoded(decoder: msgspec.json.Decoder[T], text: bytes | str) -> T:
@@ -276,7 +280,7 @@ def decode_header(line: bytes) -> BatchHeader:
 
 
 def decode_card(text: bytes) -> Card:
-    """Return a room's card as its owner packed it, or raise `BadFrameError`."""
+    """Return a room's card, or raise `BadFrameError`."""
     return _decoded(_card_decoder, text)
 
 
@@ -286,8 +290,8 @@ _DATA: Final = b',"data":'  # within a string its quotes would be escaped; `data
 def split_message(line: bytes) -> tuple[MessageHead, bytes]:
     """Return a message's head and the JSON of its body, or raise `BadFrameError`.
 
-    A body can be anything that its sender wanted, and as deep, so it is not looked at to find whose
-    message it is; only in a line that was not written by `encode_message` or the broadcaster.
+    A body may be any JSON, of any depth, so a line of `encode_message` or the broadcaster is split
+    without decoding it. Any other line is decoded whole.
     """
     head, found, data = line.partition(_DATA)
     if found:
@@ -311,7 +315,7 @@ def decode_pulled(text: bytes) -> tuple[Pulled, list[Message]]:
 
 
 def decode_server_frame(text: bytes) -> ServerFrame | ReceivedBatch:
-    """Return what the edge said, or raise `BadFrameError`. For viewers and tests."""
+    """Return a frame of the edge, or raise `BadFrameError`. For viewers and tests."""
     head, _, rest = text.partition(b"\n")
     frame = _decoded(_server_decoder, head)
     if not isinstance(frame, BatchHeader):
@@ -322,7 +326,7 @@ def decode_server_frame(text: bytes) -> ServerFrame | ReceivedBatch:
 
 
 def encode_frame(frame: ServerFrame | ClientFrame | Pulled) -> bytes:
-    """Return a frame's JSON text, or that of a pull's answer."""
+    """Return the JSON text of a frame, or of the answer to a pull."""
     return _encoder.encode(frame)
 
 
@@ -332,10 +336,9 @@ def encode_message(message: Message) -> bytes:
 
 
 class Payload(NamedTuple):
-    """A room's part of a BATCH:
+    """A room's part of a BATCH, as viewers receive it.
 
-    bytes as the viewer gets them; `reliable_size` is that of its first part, 0 where it holds no
-    reliable.
+    `reliable_size`: the size of its first part, in bytes; 0: it has no reliable messages.
     """
 
     data: bytes
@@ -344,16 +347,14 @@ class Payload(NamedTuple):
 
 
 def pack_payload(header: BatchHeader, reliable: Sequence[bytes], best_effort: Sequence[bytes]) -> Payload:
-    """Pack one room's batch.
-
-    Deflated payloads lack the flush's last four bytes, as `permessage-deflate` wants them.
-    """
+    """Pack one room's batch. `reliable`, `best_effort`: lines of `encode_message`."""
     return pack_lines(_encoder.encode(header), reliable, best_effort)
 
 
 def pack_lines(header: bytes, reliable: Sequence[bytes] = (), best_effort: Sequence[bytes] = ()) -> Payload:
-    """Pack a batch whose header is encoded already, or any frame (`header` alone) that is public:
-    all viewers share it.
+    """Pack a batch whose header is encoded already, or any frame that viewers share (`header`).
+
+    A deflated payload lacks the last four bytes of the flush, as `permessage-deflate` wants it.
     """
     first = b"\n".join((header, *reliable))
     rest = b"\n" + b"\n".join(best_effort) if best_effort else b""
@@ -369,8 +370,9 @@ def pack_lines(header: bytes, reliable: Sequence[bytes] = (), best_effort: Seque
 
 
 def inflate(data: bytes | memoryview, max_bytes: int = 16 * 1024 * 1024) -> bytes:
-    """Return the text of a deflated payload; raise `BadFrameError` when it is broken or would
-    exceed `max_bytes`.
+    """Return the text of a deflated payload.
+
+    Raises `BadFrameError` where it is broken or longer than `max_bytes`.
     """
     engine = zlib.decompressobj(-15)
     try:
@@ -383,7 +385,7 @@ def inflate(data: bytes | memoryview, max_bytes: int = 16 * 1024 * 1024) -> byte
 
 
 def payload_text(payload: bytes | memoryview, *, deflated: bool) -> bytes:
-    """Return the text of a room's payload, deflated or not."""
+    """Return the text of a room's payload, deflated or not; raises as `inflate` does."""
     return inflate(payload) if deflated else bytes(payload)
 
 
@@ -401,8 +403,9 @@ Opcode = Literal[0x1, 0x8, 0x9, 0xA]
 
 
 def websocket_frame(payload: bytes | memoryview, opcode: int = TEXT, *, deflated: bool = False) -> bytes:
-    """Return one whole unmasked frame (RFC 6455, 5.2), as a server sends it; RSV1 set when
-    `deflated`.
+    """Return one whole unmasked frame (RFC 6455, 5.2), as a server sends it.
+
+    `deflated`: the payload is compressed; it sets RSV1.
     """
     size = len(payload)
     first = _FIN | (_RSV1 if deflated else 0) | opcode
