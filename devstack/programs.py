@@ -1,5 +1,5 @@
-"""Programs from outside Python that the tests and `up --with-prometheus` drive: what each is called, and
-where it is found.
+"""Programs that are not Python and that the tests and `up --with-prometheus` run: the name of each,
+and where it is found.
 
 Owns the order: the variable that names one, the PATH, then liveroom's cache folder, where `python
 -m tests.prepare` puts what it brings. Installs nothing. Prometheus, the doctor, the tests and their
