@@ -15,7 +15,7 @@ from typing import Final
 import msgspec
 
 from ingress.auto_moderation import AutoModeration
-from ingress.log import RETRY_AFTER_S, LogWriter, unsent
+from ingress.log import RETRY_AFTER_S, LogWriter, unsent, write
 from ingress.permissions import check_sender
 from ingress.rate_limits import RateLimits
 from ingress.requests import Draft, DraftItem, to_record
@@ -181,10 +181,7 @@ class Admission:
     async def _write(self, draft: Draft, record: bytes) -> None:
         if self._writer.waiting >= self._max_waiting:
             raise ProblemError(Code.QUEUE_UNAVAILABLE, "too many interactions are waiting", RETRY_AFTER_S)
-        try:
-            await self._writer.put(UPLINK, draft.room.encode(), record)
-        except UnsentError as error:
-            raise unsent(error) from error
+        await write(self._writer, UPLINK, draft.room.encode(), record)
 
     async def _write_many(self, records: Sequence[tuple[bytes, bytes]]) -> Sequence[UnsentError | None]:
         try:

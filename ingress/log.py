@@ -25,6 +25,14 @@ class LogWriter(Protocol):
         """Write (key, value) records together; return, in order, None or each record's error."""
 
 
+async def write(writer: LogWriter, topic: Topic, key: bytes, value: bytes) -> None:
+    """Write a record; raise the refusal where it is not acknowledged in time."""
+    try:
+        await writer.put(topic, key, value)
+    except UnsentError as error:
+        raise unsent(error) from error
+
+
 def unsent(error: UnsentError) -> ProblemError:
     """Return the refusal of a record that was not acknowledged, with `error` as its cause."""
     problem = ProblemError(Code.QUEUE_UNAVAILABLE, retry_after_s=RETRY_AFTER_S)

@@ -13,14 +13,13 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from ingress.log import LogWriter, unsent
+from ingress.log import LogWriter, write
 from ingress.permissions import Command
 from ingress.requests import VIA
 from ingress.responses import CommandResult
 from liveroom import clock, metric_catalog
 from liveroom.bodies import Clear, Sanction
 from liveroom.errors import Code, ProblemError
-from liveroom.kafka import UnsentError
 from liveroom.kinds import Kind, Role
 from liveroom.moderation import Rules, key_of
 from liveroom.records.codec import VERSION, BadRecordError, encode_json
@@ -29,7 +28,7 @@ from liveroom.records.snapshot import RoomChange
 from liveroom.records.uplink import Item, Uplink, encode_uplink
 from liveroom.registry import Metrics
 from liveroom.tickets import User
-from liveroom.topics import AUDIT, MODERATION, UPLINK, Topic
+from liveroom.topics import AUDIT, MODERATION, UPLINK
 
 SYSTEM: Final = User("system", Role.OPERATOR)
 
@@ -124,7 +123,7 @@ class ModerationService:
         )
         if (before := self._rules.done(rule)) is not None:
             return before
-        await self._put(MODERATION, key_of(rule), encode_json(rule))
+        await write(self._writer, MODERATION, key_of(rule), encode_json(rule))
         self._rules.apply(rule)
         return rule
 
@@ -149,7 +148,9 @@ class ModerationService:
             value = encode_uplink(record)
         except BadRecordError as error:
             raise ProblemError(Code.TOO_LARGE, error.detail) from None
-        await _all(self._put(UPLINK, context.room.encode(), value), self._audit(command, context, at_ms, target, details))
+        await _all(
+            write(self._writer, UPLINK, context.room.encode(), value), self._audit(command, context, at_ms, target, details)
+        )
         self._counts[command].inc()
 
     async def _audit(
@@ -158,13 +159,7 @@ class ModerationService:
         by = context.by
         what = {**(details or {}), **context.details} or None
         record = Audit(VERSION, at_ms, context.room, by.id, by.role, command.value, target, context.why, context.id, what)
-        await self._put(AUDIT, context.room.encode(), encode_json(record))
-
-    async def _put(self, topic: Topic, key: bytes, value: bytes) -> None:
-        try:
-            await self._writer.put(topic, key, value)
-        except UnsentError as error:
-            raise unsent(error) from error
+        await write(self._writer, AUDIT, context.room.encode(), encode_json(record))
 
 
 _SANCTIONS: Final = {

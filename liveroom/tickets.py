@@ -39,8 +39,9 @@ class User(msgspec.Struct, frozen=True, omit_defaults=True):
 class Ticket(msgspec.Struct, frozen=True, omit_defaults=True):
     """The permission of a user to enter, until `expires_ms`, at some gateways (id, generation).
 
-    `purpose` tells apart what the same keys sign. `nonce` makes every ticket unique, so that two of
-    one user differ even within a millisecond; no gateway keeps it or counts uses by it.
+    `purpose` separates kinds of tickets that the same keys sign. `nonce` makes every ticket unique,
+    so that a gateway can count the uses of one. None does yet: until it expires, a ticket opens any
+    number of connections.
     """
 
     purpose: str
