@@ -98,11 +98,21 @@ def _struct(of: type[msgspec.Struct]) -> str:
     config = of.__struct_config__
     if config.tag is not None:
         rows.insert(0, (f"`{config.tag_field}`", f'`"{config.tag}"`', "required"))
-    return f"{_filled(_about(of))}\n{_table(('field', 'type', 'default'), rows)}"
+    return f"{_prose(of)}\n{_table(('field', 'type', 'default'), rows)}"
 
 
 def _filled(text: str) -> str:
-    return textwrap.fill(text, WIDTH, break_long_words=False, break_on_hyphens=False) + "\n"
+    indent = "  " if text.startswith("- ") else ""
+    return textwrap.fill(text, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False) + "\n"
+
+
+def _prose(of: Any) -> str:
+    """Return a docstring as Markdown: its paragraphs and lists are kept, its lines are filled."""
+    parts = []
+    for paragraph in inspect.cleandoc(of.__doc__ or "").split("\n\n"):
+        items = re.split(r"\n(?=- )", paragraph)
+        parts.append("".join(_filled(" ".join(item.split())) for item in items))
+    return "\n".join(parts)
 
 
 def _values(of: type[Enum]) -> str:

@@ -1,7 +1,6 @@
-"""What an interaction of each kind carries: the `data` of uplink items and of messages, as viewers
-get it. Pure.
+"""The body of each kind of interaction: the `data` of uplink items and of messages. Pure.
 
-Ingress checks requests against these; foreign producers of `uplink` are asked to keep to them
+The ingress checks requests against these. External producers of `uplink` should keep to them
 (docs/records.md).
 """
 
@@ -19,7 +18,7 @@ Millis = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 
 
 class Mode(Enum):
-    """How a danmaku moves over the stage."""
+    """How a danmaku moves over the video."""
 
     SCROLL = "scroll"
     TOP = "top"
@@ -28,9 +27,13 @@ class Mode(Enum):
 
 
 class Danmaku(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """A line of text over the stage.
+    """A line of text over the video.
 
-    `color`: RGB. `size`: pixels. `reply`: id of a message; `mention`: user ids.
+    - `color`: RGB as one integer.
+    - `mode`: how it moves.
+    - `size`: font size in pixels.
+    - `reply`: id of the message that it answers.
+    - `mention`: ids of the users that it mentions.
     """
 
     text: ShortText
@@ -42,7 +45,12 @@ class Danmaku(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fi
 
 
 class Gift(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """A gift that was paid for. `combo`: the sender's running count of this gift."""
+    """A paid gift.
+
+    - `gift`: which gift.
+    - `combo`: the sender's running count of this gift.
+    - `to`: whom it is for.
+    """
 
     gift: Id
     count: Annotated[int, msgspec.Meta(ge=1, le=99_999)] = 1
@@ -51,23 +59,25 @@ class Gift(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_field
 
 
 class Like(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """Likes; a client may send the sum of several taps."""
+    """Likes. A client may send the sum of several taps."""
 
     count: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 1
 
 
 class Announcement(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """A text above the chat until the next one; an empty one takes it away."""
+    """A text above the chat, shown until the next one; an empty text removes it."""
 
     text: Annotated[str, msgspec.Meta(max_length=500)]
     link: Link = ""
 
 
 class RedPacket(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """A red packet to grab.
+    """A red packet whose money viewers can grab.
 
-    Who gets what is decided by the service behind `packet`. `count`: shares; `opens_ms`: when it
-    opens.
+    The service that issued `packet` decides who gets how much.
+
+    - `count`: number of shares.
+    - `opens_ms`: when it opens.
     """
 
     packet: Id
@@ -77,9 +87,12 @@ class RedPacket(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_
 
 
 class Coupon(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """A coupon to take.
+    """A coupon that viewers can take.
 
-    Who gets one is decided by the service behind `coupon`. `ends_ms`: until when it can be taken.
+    The service that issued `coupon` decides who gets one.
+
+    - `count`: number of coupons.
+    - `ends_ms`: until when it can be taken.
     """
 
     coupon: Id
@@ -89,7 +102,11 @@ class Coupon(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fie
 
 
 class Goods(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """A card of something for sale. `price`: in the smallest unit of `currency`."""
+    """Something for sale, shown as a card.
+
+    - `price`: in the smallest unit of `currency`.
+    - `image`, `link`: https URLs.
+    """
 
     goods: Id
     title: ShortText
@@ -100,16 +117,16 @@ class Goods(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fiel
 
 
 class Visit(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """Somebody notable comes or goes. `badge`: how they are shown."""
+    """A notable viewer arrives or leaves; `badge` says how the viewer is shown."""
 
     badge: Annotated[str, msgspec.Meta(max_length=64)] = ""
     text: Annotated[str, msgspec.Meta(max_length=200)] = ""
 
 
 class Custom(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """Whatever an application wants: stickers, votes, effects.
+    """Anything that an application defines: stickers, votes, effects.
 
-    Nobody here looks into `body` (any JSON, 2 KiB).
+    liveroom never interprets `body`, which is any JSON of up to 2 KiB.
     """
 
     type: Id
@@ -117,11 +134,13 @@ class Custom(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fie
 
 
 class Clear(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Takes one message away (`id`, with its `#index` in a package), or all of one user so far
-    (`user`).
+    """Removes one message, or all messages of a user so far.
 
-    `before_ms`: what this user sent before then and comes later goes too: a ban's own goes beyond
-    it by the time that the ban needs to be known everywhere.
+    - `id`: the message, in a package with its `#index`.
+    - `user`: the user whose messages are all removed.
+    - `before_ms`: messages that the user sent before this time are removed too if they arrive
+      later. The `clear` of a ban sets it beyond the ban's own time, until the ban is known
+      everywhere.
     """
 
     id: Annotated[str, msgspec.Meta(max_length=80)] = ""
@@ -130,9 +149,10 @@ class Clear(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Sanction(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a mute, ban or kick says, and to whom.
+    """A mute, ban or kick of `user`.
 
-    `until_ms`: milliseconds since 1970, -1: for good, 0: it is lifted.
+    - `until_ms`: its end in milliseconds since 1970; -1 means permanent, 0 lifted.
+    - `why`: the reason, which the user sees.
     """
 
     user: Id

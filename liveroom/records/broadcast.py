@@ -52,8 +52,9 @@ class Claim(NamedTuple):
 
 
 class Balance(msgspec.Struct, gc=False):
-    """What the owner took from uplink and what became of it, in items since the partition began;
-    always equal (`is_exact`).
+    """Items that owners took from the uplink since the partition began, and their outcomes.
+
+    `taken` always equals the sum of the outcomes (`is_exact`).
     """
 
     taken: int = 0
@@ -66,12 +67,12 @@ class Balance(msgspec.Struct, gc=False):
 
     @property
     def off(self) -> int:
-        """Items taken less items accounted for; anything but 0 is a defect."""
+        """Items taken minus items accounted for; anything but 0 is a defect."""
         rest = self.numbered + self.folded + self.noticed + self.skipped + self.duplicate + self.dead_lettered
         return self.taken - rest
 
     def is_exact(self) -> bool:
-        """Say whether everything taken is accounted for."""
+        """Return whether every item taken is accounted for."""
         return self.off == 0
 
 

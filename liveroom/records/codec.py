@@ -1,4 +1,4 @@
-"""What all records share: the version, the reasons why one cannot be used, the ids, JSON. Pure."""
+"""The parts that all records share: version, ids, JSON, and why a record is unusable. Pure."""
 
 from enum import Enum
 from typing import Annotated, Final, Generic, TypeVar
@@ -51,7 +51,7 @@ RoomId = Annotated[str, _matched(*ROOM_PATTERN)]
 UserId = Annotated[str, _matched(*USER_PATTERN)]
 ItemId = Annotated[str, _matched(*ITEM_PATTERN)]
 PackageId = Annotated[str, _matched(*PACKAGE_PATTERN)]
-Name = Annotated[str, msgspec.Meta(max_length=64, description="what viewers see as the sender's name")]
+Name = Annotated[str, msgspec.Meta(max_length=64, description="the sender's name as viewers see it")]
 MAX_MILLIS: Final = 2**53
 Millis = Annotated[int, msgspec.Meta(ge=0, le=MAX_MILLIS, description="milliseconds since 1970-01-01 UTC")]
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]

@@ -12,13 +12,15 @@ PRESENCE_INTERVAL_S: Final = 60.0
 
 
 class Presence(msgspec.Struct, frozen=True):
-    """Viewers of one room on one gateway. Users and connections apart: one user may watch on
-    several devices.
+    """The number of viewers of one room at one gateway.
 
-    Sent at once when a room gets its first viewer there (the owner then puts the room's card into
-    its next batch), on change at most every 2 s, and again every `PRESENCE_INTERVAL_S` without a
-    change, so that a new owner knows all rooms soon. `card`: it asks for the room's card (an
-    ingress may too, without viewers).
+    A gateway sends it at once when a room gets its first viewer there, on a change at most every
+    2 s, and every `PRESENCE_INTERVAL_S` without a change, so that a new owner soon knows all rooms.
+
+    - `generation`: the gateway's start time in milliseconds.
+    - `users`, `connections`: they differ when a user watches on several devices.
+    - `card`: asks the room's owner for a room snapshot in its next batch. An ingress may ask too,
+      without viewers.
     """
 
     v: int
@@ -32,7 +34,7 @@ class Presence(msgspec.Struct, frozen=True):
 
 
 class GatewayState(Enum):
-    """What a gateway does with new viewers."""
+    """Whether a gateway accepts new viewers, and if not, why."""
 
     STARTING = "starting"
     SERVING = "serving"
@@ -44,7 +46,13 @@ _Measured = Annotated[float, msgspec.Meta(ge=0, le=1e15)]
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """What one gateway can carry; a load test sets them. Others divide by them: none is 0."""
+    """What one gateway can carry, measured by the load test.
+
+    None is 0, because others divide by them.
+
+    - `cpu`: busy share of one core.
+    - `packets_per_s`: pushes to viewers.
+    """
 
     connections: Annotated[int, msgspec.Meta(ge=1, le=2**31)] = 10_000
     joins_per_s: _Limit = 500.0
@@ -55,19 +63,26 @@ class Limits(msgspec.Struct, frozen=True):
 
 
 class HotRoom(msgspec.Struct, frozen=True):
-    """A room with many viewers at a gateway."""
+    """A room with many viewers at one gateway."""
 
     room: str
     connections: Count
 
 
 class LoadReport(msgspec.Struct, frozen=True):
-    """One gateway's load, every second. Rates are per second over the last one; None: not known
-    (never zero).
+    """The load of one gateway, reported every second.
 
-    `cpu` is the busy share of one core, `generation` the start time in milliseconds: a restarted
-    gateway has another one. `delay_ms` is the longest from an interaction's acceptance to its push
-    since the last report, `hot` the rooms with most viewers here.
+    Rates are per second over the last second. `null` means unknown, never zero.
+
+    - `generation`: the gateway's start time in milliseconds; a restarted gateway has a new one.
+    - `url`, `host`, `ip`, `port`: where viewers connect.
+    - `limits`: what this gateway can carry.
+    - `cpu`: busy share of one core.
+    - `loop_lag_ms`: how late the event loop runs.
+    - `slow`: viewers with unsent bytes.
+    - `delay_ms`: the longest time from an interaction's acceptance to its push since the last
+      report.
+    - `hot`: the rooms with the most viewers at this gateway.
     """
 
     v: int
@@ -102,8 +117,9 @@ class LoadReport(msgspec.Struct, frozen=True):
 
 
 class OrderKind(Enum):
-    """What the pool may ask of a gateway; of the pool itself: not to change (`pause`), and to go on
-    (`resume`).
+    """What an order asks of a gateway, or of the pool itself.
+
+    For the pool: not to change its size (`pause`), and to continue (`resume`).
     """
 
     DRAIN = "drain"
@@ -113,10 +129,11 @@ class OrderKind(Enum):
 
 
 class Order(msgspec.Struct, frozen=True):
-    """An order to one gateway, void for any other generation of it. `rate_per_s`: viewers a second,
-    for `shed`.
+    """An order to one gateway, or to the pool.
 
-    `gateway` "*": to the pool, by the operator `reason` names.
+    - `gateway`: the gateway's id, or `*` for the pool; then `reason` names the operator.
+    - `generation`: the gateway's start time; the order is void for any other generation.
+    - `rate_per_s`: for `shed`, how many viewers per second move.
     """
 
     v: int
@@ -129,9 +146,7 @@ class Order(msgspec.Struct, frozen=True):
 
 
 class RuleKind(Enum):
-    """What a record of `moderation` sets: one mode of a room, one user's mute or ban in it, or a
-    word it does not take.
-    """
+    """What a rule is about: one mode of a room, one user's mute or ban, or one word."""
 
     MODE = "mode"
     MUTE = "mute"
@@ -140,11 +155,13 @@ class RuleKind(Enum):
 
 
 class Moderation(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One record of `moderation`: one rule, by which the last one of its key holds (`rule_key`).
+    """One moderation rule; the latest record per key wins (`rule_key`).
 
-    `name`: the mode, the user, or the word. `until_ms`: of mutes and bans; 0: lifted, -1: for good.
-    `value`: the mode's value; of a word what to do (WordAction; null: taken off). `by`, `why`,
-    `id`: who set it, why, and the request's id. `room` "*": all rooms.
+    - `room`: the room, or `*` for all rooms.
+    - `kind`, `name`: what the rule is about, and its mode, user or word.
+    - `until_ms`: end of a mute or ban; 0 means lifted, -1 permanent.
+    - `value`: the mode's value; for a word the action, or `null` if the word is removed.
+    - `by`, `why`, `id`: who set the rule, why, and the id of the request.
     """
 
     v: int
@@ -160,9 +177,12 @@ class Moderation(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Audit(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Who did what in which room, to whom or what (`target`), and why.
+    """One moderation command: who did what in which room, and why.
 
-    `what`: the details, as they were asked for.
+    - `by`, `role`: who gave the command, and in which role.
+    - `action`, `target`: the command, and the user, message or word that it was about.
+    - `id`: the id of the request.
+    - `what`: the details of the request.
     """
 
     v: int

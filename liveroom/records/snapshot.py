@@ -1,6 +1,6 @@
-"""What outlives an owner of a partition: the content of a SNAPSHOT, each room packed on its own.
+"""The state that outlives an owner of a partition: the content of a SNAPSHOT. Pure.
 
-Pure.
+Each room is packed on its own.
 """
 
 import zlib
@@ -20,10 +20,13 @@ MAX_ROOM_BYTES: Final = (
 
 
 class Tombstone(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """What a `clear` took away: the messages `ids`, or all of `user`, up to itself, which is
-    message (`seq`, `rseq`).
+    """What a `clear` removed.
 
-    `before_ms`: what the user sent before then goes too where it comes later.
+    - `seq`, `rseq`: numbers of the `clear` itself; it removes only earlier messages.
+    - `ids`: the removed messages.
+    - `user`: the user whose messages are all removed.
+    - `before_ms`: messages that the user sent before this time are removed too if they arrive
+      later.
     """
 
     seq: int
@@ -34,13 +37,17 @@ class Tombstone(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class RoomSettings(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A room's modes, as its card shows them.
+    """A room's modes, as its room snapshot shows them.
 
-    `slow_s`: seconds between two messages of one user. `muted_all`: only hosts and `allow` may
-    speak. `no_media`: text only. `fold_identical`: identical danmaku become one with a count.
-    `limit_per_s`: danmaku a second, more are thinned (0: the system's limit). `hidden`: for the
-    application, whose lists of rooms leave this one out; liveroom itself lists none. `dissolved`:
-    nobody may enter or send.
+    - `slow_s`: seconds between two messages of one user.
+    - `muted_all`: only hosts and the users in `allow` may speak.
+    - `followers_only`, `subscribers_only`: only followers or subscribers may speak.
+    - `no_media`: only text is accepted.
+    - `fold_identical`: identical danmaku become one with a count.
+    - `limit_per_s`: danmaku per second, beyond which they are thinned; 0 means the system's limit.
+    - `hidden`: for the application, which leaves the room out of its lists; liveroom has no lists
+      of rooms.
+    - `dissolved`: nobody may join or send.
     """
 
     slow_s: float = 0.0
@@ -56,7 +63,7 @@ class RoomSettings(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class RoomChange(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """Modes of a room that change (`RoomSettings`); those left out stay as they are."""
+    """Modes of a room that change (`RoomSettings`); absent ones stay as they are."""
 
     slow_s: Annotated[float, msgspec.Meta(ge=0, le=86_400)] | msgspec.UnsetType = msgspec.UNSET
     muted_all: bool | msgspec.UnsetType = msgspec.UNSET
@@ -78,7 +85,7 @@ _USUAL: Final = msgspec.structs.asdict(RoomSettings())  # the very objects, or t
 
 
 class Seen(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """A reliable interaction of the last 10 minutes, by id."""
+    """The id of a reliable interaction of the last 10 minutes."""
 
     user: str
     id: str
@@ -86,9 +93,16 @@ class Seen(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class RoomState(msgspec.Struct, array_like=True):
-    """All that outlives an owner of one room.
+    """The state of one room that outlives an owner.
 
-    `recent` and `recent_reliable` are message lines, as viewers get them.
+    - `epoch`: the room's epoch.
+    - `seq`, `rseq`: newest numbers of all messages, and of reliable ones.
+    - `likes`, `gifts`, `messages`, `skipped`: totals.
+    - `settings`, `announcement`: modes, and the current announcement.
+    - `tombstones`: what was cleared.
+    - `seen`: ids of reliable interactions, to recognise duplicates.
+    - `recent`, `recent_reliable`: the last messages, as the lines that viewers get.
+    - `last_ms`: Kafka's timestamp of the last interaction.
     """
 
     room: str
@@ -109,10 +123,10 @@ class RoomState(msgspec.Struct, array_like=True):
 
 
 class StoredRoom(msgspec.Struct, array_like=True, gc=False):
-    """A room in a snapshot, packed on its own: an owner packs again only what changed and opens
-    only what is needed.
+    """A room in a snapshot, packed on its own.
 
-    `last_ms`: Kafka's time of its last interaction.
+    So an owner packs only rooms that changed, and opens only those that it needs. `last_ms` is
+    Kafka's timestamp of the room's last interaction.
     """
 
     room: str
@@ -121,9 +135,9 @@ class StoredRoom(msgspec.Struct, array_like=True, gc=False):
 
 
 class PartitionState(msgspec.Struct, array_like=True):
-    """The content of a SNAPSHOT: every live room of the partition and the owner's balance.
+    """The content of a SNAPSHOT: the owner's balance and every live room of the partition.
 
-    `clock_ms`: Kafka's time of the newest uplink record in it.
+    `clock_ms` is Kafka's timestamp of the newest uplink record that it reflects.
     """
 
     v: int
@@ -138,12 +152,12 @@ _packer: Final = msgspec.msgpack.Encoder()
 
 
 def encode_room(state: RoomState) -> StoredRoom:
-    """Return a room as a snapshot holds it."""
+    """Return a room in the form that a snapshot contains."""
     return StoredRoom(state.room, state.last_ms, zlib.compress(_packer.encode(state), 1))
 
 
 def decode_room(stored: StoredRoom) -> RoomState:
-    """Return the room that `encode_room` packed."""
+    """Return the room that `encode_room` packed; raise BadRecordError if it is damaged."""
     engine = zlib.decompressobj()
     try:
         plain = engine.decompress(stored.data, MAX_ROOM_BYTES)
@@ -155,7 +169,10 @@ def decode_room(stored: StoredRoom) -> RoomState:
 
 
 def encode_state(state: PartitionState, chunk_bytes: int = MAX_BROADCAST_BYTES - 1024) -> list[bytes]:
-    """Return a partition's state as the data of its SNAPSHOT chunks, at least one."""
+    """Return a partition's state as the data of SNAPSHOT chunks of `chunk_bytes`, at least one.
+
+    Raises BadRecordError if the state exceeds `MAX_STATE_BYTES`.
+    """
     packed = _packer.encode(state)
     if len(packed) > MAX_STATE_BYTES:
         raise BadRecordError(BadRecord.TOO_LARGE, f"a state of {len(packed)} bytes, at most {MAX_STATE_BYTES}")
@@ -163,7 +180,10 @@ def encode_state(state: PartitionState, chunk_bytes: int = MAX_BROADCAST_BYTES -
 
 
 def decode_state(chunks: Sequence[bytes]) -> PartitionState:
-    """Return the state that `encode_state` cut up."""
+    """Return the state that `encode_state` cut into `chunks`.
+
+    Raises BadRecordError if it is damaged or has another version.
+    """
     try:
         state = _state_decoder.decode(b"".join(chunks))
     except UNDECODABLE as error:

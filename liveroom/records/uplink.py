@@ -1,7 +1,7 @@
-"""Records of `uplink`, public JSON: what foreign programs write too; and of `dead-letter`. Pure.
+"""Records of `uplink`, public JSON that external programs write too, and of `dead-letter`. Pure.
 
-A record that cannot be read raises `BadRecordError` with a reason from `BadRecord`, never anything
-else. Documented in docs/records.md.
+A record that cannot be read raises `BadRecordError` with a reason from `BadRecord`, never any other
+error. Documented in docs/records.md.
 """
 
 import re
@@ -35,14 +35,15 @@ MAX_UPLINK_BYTES: Final = 64 * 1024
 
 
 def _named(pattern: str, description: str) -> msgspec.Meta:
-    """Name a pattern in the schema, and leave it to `decode_uplink` to match all ids of a record at
-    once.
+    """Return metadata that only names a pattern, for the schema.
+
+    `decode_uplink` matches all ids of a record at once, which is faster.
     """
     return msgspec.Meta(extra_json_schema={"pattern": pattern}, description=description)
 
 
 class Item(msgspec.Struct, frozen=True, gc=False):
-    """One interaction: its kind and the body that viewers get as it is (a JSON object)."""
+    """One interaction: its kind and its body, a JSON object that viewers get unchanged."""
 
     kind: Kind
     data: Annotated[msgspec.Raw, msgspec.Meta(extra_json_schema={"type": "object"})] = msgspec.field(
@@ -51,12 +52,17 @@ class Item(msgspec.Struct, frozen=True, gc=False):
 
 
 class Uplink(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """One record of `uplink`: an accepted interaction, or a package of up to 64 that stay together
-    and in order.
+    """An accepted interaction, or a package of up to 64 that stay together and in order.
 
-    `at_ms` is when it was accepted. `id` makes a reliable interaction happen once: the same (room,
-    user, id) again within 10 minutes is a duplicate. `package` is the sender's own name for a
-    package. `via` names the service that wrote the record.
+    - `v`: version of the record.
+    - `room`, `user`: the room, and the user who sends.
+    - `id`: identifies the interaction. A reliable interaction with the same room, user and id
+      within 10 minutes is a duplicate and is dropped.
+    - `at_ms`: when the interaction was accepted.
+    - `items`: the interactions, one unless this is a package.
+    - `name`, `role`, `level`: the sender's name, role and level, as viewers see them.
+    - `package`: the sender's own name for a package.
+    - `via`: the service that wrote the record.
     """
 
     v: Annotated[int, msgspec.Meta(extra_json_schema={"const": VERSION})]
@@ -72,20 +78,16 @@ class Uplink(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     via: str = ""
 
     def item_id(self, index: int) -> str:
-        """Return the message id of item `index`: the record's own id, with `#index` behind it in a
-        package.
-        """
+        """Return the message id of item `index`: the record's id, with `#index` in a package."""
         return self.id if len(self.items) == 1 else f"{self.id}#{index}"
 
     def is_reliable(self) -> bool:
-        """Say whether any item must arrive."""
+        """Return whether any item must arrive."""
         return any(CLASS_OF[item.kind] is not Class.BEST_EFFORT for item in self.items)
 
 
 class _Ids(msgspec.Struct):
-    """The ids of an `uplink` record, with the patterns that `Uplink` only names: says which of them
-    does not match.
-    """
+    """The ids of an `uplink` record with their patterns, to find out which one does not match."""
 
     room: RoomId
     id: ItemId
@@ -95,18 +97,21 @@ class _Ids(msgspec.Struct):
 
 _uplink_decoder: Final = msgspec.json.Decoder(Uplink)
 _ids_decoder: Final = msgspec.json.Decoder(_Ids)
-# All in one: 0.2 us, where a pattern for each costs 1.0 us. None of them takes a space.
+# All in one: 0.2 us, where a pattern for each costs 1.0 us. None of them matches a space.
 _are_ids: Final = re.compile(
     " ".join(pattern[1:-2] for pattern, _ in (ROOM_PATTERN, ITEM_PATTERN, USER_PATTERN, PACKAGE_PATTERN)) + r"\Z"
 ).match
 _BRACE: Final = ord("{")
-_BACKSLASH: Final = ord("\\")  # one byte is looked for as a number: a quarter of the time
+_BACKSLASH: Final = ord("\\")  # searching for one byte as a number takes a quarter of the time
 _LINE_FEED: Final = ord("\n")
 _CARRIAGE_RETURN: Final = ord("\r")
 
 
 def encode_uplink(record: Uplink) -> bytes:
-    """Return the value of an `uplink` record. Its key is the room's id."""
+    """Return the value of an `uplink` record; its key is the room's id.
+
+    Raises BadRecordError if it exceeds `MAX_UPLINK_BYTES`.
+    """
     value = encoder.encode(record)
     if len(value) > MAX_UPLINK_BYTES:
         raise BadRecordError(BadRecord.TOO_LARGE, f"{len(value)} bytes, at most {MAX_UPLINK_BYTES}")
@@ -114,11 +119,11 @@ def encode_uplink(record: Uplink) -> bytes:
 
 
 def decode_uplink(key: bytes | None, value: bytes | None) -> Uplink:
-    """Return what an `uplink` record says.
+    """Return the `uplink` record that `key` and `value` encode.
 
-    Every foreign producer's bytes pass here, so after it: ids match their patterns, bodies are JSON
-    objects in UTF-8 without line breaks that nest at most `MAX_DEPTH` levels, and the key is the
-    room.
+    The bytes of external producers enter here. In the result ids match their patterns, bodies are
+    JSON objects in UTF-8 without line breaks that nest at most `MAX_DEPTH` levels, and the key is
+    the room. Raises BadRecordError for anything else.
     """
     if value is None:
         raise BadRecordError(BadRecord.UNDECODABLE, "no value")
@@ -140,9 +145,7 @@ def decode_uplink(key: bytes | None, value: bytes | None) -> Uplink:
 
 
 def _check_fit(record: Uplink, key: bytes | None, value: bytes) -> None:
-    """Check what the decoder leaves open: the version, the ids, the key, that bodies are
-    objects.
-    """
+    """Check what the decoder does not: version, ids, key, and that bodies are objects."""
     if record.v != VERSION:
         raise foreign_version(record.v)
     if not _are_ids(f"{record.room} {record.id} {record.user} {record.package}"):
@@ -155,7 +158,7 @@ def _check_fit(record: Uplink, key: bytes | None, value: bytes) -> None:
 
 
 def _bad_ids(value: bytes) -> BadRecordError:
-    """Say which id does not match its pattern."""
+    """Return an error that names the id that does not match its pattern."""
     try:
         ids = _ids_decoder.decode(value)
     except msgspec.ValidationError as error:
@@ -164,8 +167,9 @@ def _bad_ids(value: bytes) -> BadRecordError:
 
 
 def _check_text(value: bytes) -> None:
-    """Check what the parser does not where it skips a body (Raw): UTF-8, and lone surrogates, which
-    viewers' parsers refuse.
+    """Check what the parser skips in a body (Raw): UTF-8, and lone surrogates.
+
+    Viewers' parsers would refuse a message with either.
     """
     value.decode()
     if _BACKSLASH in value and (b"\\ud" in value or b"\\uD" in value):
@@ -177,7 +181,13 @@ def _one_line(data: msgspec.Raw) -> msgspec.Raw:
 
 
 class DeadLetter(msgspec.Struct, frozen=True):
-    """An uplink record that could not be used: where it lay, why, and its bytes."""
+    """An uplink record that could not be used.
+
+    - `topic`, `partition`, `offset`: where the record is.
+    - `reason`, `detail`: why it cannot be used; `detail` is for people.
+    - `at_ms`: when it was put aside.
+    - `key`, `value`: its bytes in base64, at most 1 KiB and 64 KiB of them.
+    """
 
     v: int
     topic: str
@@ -191,7 +201,5 @@ class DeadLetter(msgspec.Struct, frozen=True):
 
 
 def schemas() -> dict[str, Any]:
-    """Return the JSON Schema of the public `uplink` record; docs/schemas/uplink.json is made from
-    it.
-    """
+    """Return the JSON Schema of the `uplink` record, the source of docs/schemas/uplink.json."""
     return msgspec.json.schema(Uplink)
