@@ -17,8 +17,12 @@ class PoolAct(StrEnum):
     DECISIONS = "decisions"
 
 
-class Ramp(StrEnum):
-    """What `liveroom loadtest` raises."""
+class RampKind(StrEnum):
+    """What a ramp of `liveroom loadtest` raises.
+
+    `viewers`: viewers in busy rooms. `joins`: how many a second join and leave. `bytes`: what is
+    sent to uncompressed viewers.
+    """
 
     VIEWERS = "viewers"
     JOINS = "joins"

@@ -15,9 +15,12 @@ from typing import Final
 
 from rich.console import Console
 
-from cli.loadtest.knee import Found, Inconclusive, Kind, Knee, Measures, Objectives, Ramp, Trust, find_knee, settle
-from cli.loadtest.report import told, told_step, write_limits, write_report
-from cli.loadtest.rig import CHECKING, Laboratory, Load, LoadError, laboratory, most_viewers
+from cli.choices import RampKind
+from cli.loadtest.cores import most_viewers
+from cli.loadtest.knee import Found, Inconclusive, Knee, Measures, Objectives, Ramp, Trust, find_knee, settle
+from cli.loadtest.load import Load, LoadError
+from cli.loadtest.report import ramp_line, step_line, write_limits, write_report
+from cli.loadtest.rig import CHECKING, Rig, run_rig
 from devstack.stack import Steps, until_signalled
 from liveroom import clock
 from liveroom.chance import SystemChance
@@ -35,7 +38,7 @@ SHOW_S: Final = 1.0
 class LoadOptions:
     """The command's options; the command line says what they mean."""
 
-    ramps: Sequence[Kind] = tuple(Kind)
+    ramps: Sequence[RampKind] = tuple(RampKind)
     runs: int = 3
     first: int = 1000
     most: int = 100_000
@@ -60,15 +63,15 @@ async def run_loadtest(options: LoadOptions) -> int:
             if file is not None and not await asyncio.to_thread(file.absolute().parent.is_dir):
                 raise LoadError(f"there is no folder for {file}")
         steps = Steps(console)
-        ramps, books = await find_limits(options, steps)
+        ramps, verdict = await find_limits(options, steps)
         found = [isinstance(ramp.result, Found) for ramp in ramps]
-        if options.limits_file is not None and any(found) and not books:
+        if options.limits_file is not None and any(found) and not verdict:
             await asyncio.to_thread(write_limits, options.limits_file, options.objectives, ramps)
             steps.say(f"limits: {options.limits_file}; gateways take them with LIVEROOM_LIMITS={options.limits_file}")
         if options.report_file is not None:
-            await asyncio.to_thread(write_report, options.report_file, options.objectives, ramps, books)
+            await asyncio.to_thread(write_report, options.report_file, options.objectives, ramps, verdict)
             steps.say(f"report: {options.report_file}")
-        return 0 if all(found) and not books else 1
+        return 0 if all(found) and not verdict else 1
 
     return await until_signalled(run())
 
@@ -76,25 +79,25 @@ async def run_loadtest(options: LoadOptions) -> int:
 async def find_limits(options: LoadOptions, steps: Steps) -> tuple[list[Ramp], str]:
     """Run the ramps; return them, and what the viewers that check found wrong, in words."""
     ramps: list[Ramp] = []
-    if Kind.VIEWERS in options.ramps and options.most > most_viewers():
+    if RampKind.VIEWERS in options.ramps and options.most > most_viewers():
         steps.say(f"this system allows {most_viewers():,} viewers: each is an open file (ulimit -Hn)")
-    async with laboratory(steps, SystemChance(), rooms=options.rooms, most_viewers=options.most) as here, _shown(here, steps):
+    async with run_rig(steps, SystemChance(), rooms=options.rooms, most_viewers=options.most) as rig, _shown(rig, steps):
         viewers = float(options.first)
         for kind in options.ramps:
-            ramp = await _ramp(here, kind, viewers, options, steps)
+            ramp = await _ramp(rig, kind, viewers, options, steps)
             ramps.append(ramp)
-            steps.say(told(ramp))
-            if kind is Kind.VIEWERS:
+            steps.say(ramp_line(ramp))
+            if kind is RampKind.VIEWERS:
                 found = ramp.result
                 viewers = found.median.level if isinstance(found, Found) else found.held or viewers
-        await here.bear(Load(messages_per_s=0))
-        books = await here.books()
-        steps.say(f"{CHECKING} viewers checked everything: {books}")
-    return ramps, "" if books.is_clean else str(books)
+        await rig.apply(Load(messages_per_s=0))
+        verdict = await rig.settled()
+        steps.say(f"{CHECKING} viewers checked everything: {verdict}")
+    return ramps, "" if verdict.is_clean else str(verdict)
 
 
 @asynccontextmanager
-async def _shown(here: Laboratory, steps: Steps) -> AsyncIterator[None]:
+async def _shown(rig: Rig, steps: Steps) -> AsyncIterator[None]:
     """On a terminal, show the live figures below the lines while the block runs."""
     if not steps.console.is_terminal:
         yield
@@ -103,7 +106,7 @@ async def _shown(here: Laboratory, steps: Steps) -> AsyncIterator[None]:
 
         async def show() -> None:
             while True:
-                status.update(here.now())
+                status.update(rig.status())
                 await clock.sleep(SHOW_S)
 
         showing = asyncio.create_task(show())
@@ -113,14 +116,14 @@ async def _shown(here: Laboratory, steps: Steps) -> AsyncIterator[None]:
             await end_tasks(showing)
 
 
-async def _ramp(here: Laboratory, kind: Kind, viewers: float, options: LoadOptions, steps: Steps) -> Ramp:
+async def _ramp(rig: Rig, kind: RampKind, viewers: float, options: LoadOptions, steps: Steps) -> Ramp:
     """Raise one kind of load until something breaks, several times."""
-    first = {Kind.VIEWERS: float(options.first), Kind.JOINS: FIRST_JOINS, Kind.BYTES: FIRST_MESSAGES}[kind]
+    first = {RampKind.VIEWERS: float(options.first), RampKind.JOINS: FIRST_JOINS, RampKind.BYTES: FIRST_MESSAGES}[kind]
     runs: list[tuple[Measures, ...]] = []
     results: list[Knee | Inconclusive] = []
     for number in range(1, options.runs + 1):
         steps.say(f"{kind.value}, run {number} of {options.runs}")
-        run = await _run(here, kind, first, viewers, options, steps)
+        run = await _run(rig, kind, first, viewers, options, steps)
         result = find_knee(run, options.objectives, options.trust)
         runs.append(tuple(run))
         results.append(result)
@@ -130,20 +133,18 @@ async def _ramp(here: Laboratory, kind: Kind, viewers: float, options: LoadOptio
     return Ramp(kind, tuple(runs), settle(results))
 
 
-async def _run(
-    here: Laboratory, kind: Kind, first: float, viewers: float, options: LoadOptions, steps: Steps
-) -> list[Measures]:
-    await here.bear(Load(messages_per_s=options.messages_per_s))  # all go home: each run fills the gateway anew
+async def _run(rig: Rig, kind: RampKind, first: float, viewers: float, options: LoadOptions, steps: Steps) -> list[Measures]:
+    await rig.apply(Load(messages_per_s=options.messages_per_s))  # all go home: each run fills the gateway anew
     run: list[Measures] = []
     level = first
-    most = min(options.most, most_viewers()) if kind is Kind.VIEWERS else options.most
+    most = min(options.most, most_viewers()) if kind is RampKind.VIEWERS else options.most
     while level <= most:
-        await here.bear(_load(kind, level, viewers, options))
-        step = await here.measure(level, options.step_s)
+        await rig.apply(_load(kind, level, viewers, options))
+        step = await rig.measure(level, options.step_s)
         if step.broken(options.objectives) and not step.doubt(options.trust):  # once is an accident
-            steps.say(f"{told_step(kind, step, options.objectives)}; once more")
-            step = await here.measure(level, options.step_s)
-        steps.say(told_step(kind, step, options.objectives))
+            steps.say(f"{step_line(kind, step, options.objectives)}; once more")
+            step = await rig.measure(level, options.step_s)
+        steps.say(step_line(kind, step, options.objectives))
         run.append(step)
         if step.broken(options.objectives) or step.doubt(options.trust):
             break
@@ -151,11 +152,11 @@ async def _run(
     return run
 
 
-def _load(kind: Kind, level: float, viewers: float, options: LoadOptions) -> Load:
+def _load(kind: RampKind, level: float, viewers: float, options: LoadOptions) -> Load:
     match kind:
-        case Kind.VIEWERS:
+        case RampKind.VIEWERS:
             return Load(int(level), messages_per_s=options.messages_per_s)
-        case Kind.JOINS:
+        case RampKind.JOINS:
             return Load(int(viewers * JOINS_AT), turnover_per_s=level, messages_per_s=options.messages_per_s)
-        case Kind.BYTES:
-            return Load(int(viewers * BYTES_AT), messages_per_s=level, plain=True)
+        case RampKind.BYTES:
+            return Load(int(viewers * BYTES_AT), messages_per_s=level, is_plain=True)

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from enum import Enum
 from typing import Final, NamedTuple
 
+from cli.choices import RampKind
+
 CLIENT_BUSY: Final = 0.85
 APPLIED: Final = 0.9
 
@@ -106,16 +108,6 @@ class Knee(NamedTuple):
     crossings: tuple[Crossing, ...]
 
 
-class Kind(Enum):
-    """What a ramp raises: viewers in busy rooms; how many a second come and go; what is said to
-    uncompressed viewers.
-    """
-
-    VIEWERS = "viewers"
-    JOINS = "joins"
-    BYTES = "bytes"
-
-
 class Inconclusive(NamedTuple):
     """Why a run found no knee.
 
@@ -137,7 +129,7 @@ class Found(NamedTuple):
 class Ramp(NamedTuple):
     """One ramp: what all its runs measured, and what came of them."""
 
-    kind: Kind
+    kind: RampKind
     runs: tuple[tuple[Measures, ...], ...]
     result: Found | Inconclusive
 

@@ -14,14 +14,15 @@ from typing import Any, Final
 
 import psutil
 
-from cli.loadtest.knee import CLIENT_BUSY, Found, Inconclusive, Kind, Measures, Objectives, Ramp, Resource
+from cli.choices import RampKind
+from cli.loadtest.knee import CLIENT_BUSY, Found, Inconclusive, Measures, Objectives, Ramp, Resource
 from liveroom import __version__
 
-UNITS: Final = {Kind.VIEWERS: "viewers", Kind.JOINS: "joins/s", Kind.BYTES: "messages/s"}
+UNITS: Final = {RampKind.VIEWERS: "viewers", RampKind.JOINS: "joins/s", RampKind.BYTES: "messages/s"}
 TITLES: Final = {
-    Kind.VIEWERS: "Viewers: more and more in busy rooms",
-    Kind.JOINS: "Joins: viewers are there (half the knee, where one was found), and more and more come and go",
-    Kind.BYTES: "Bytes: to viewers without compression (a quarter of the knee, where one was found) more and more is said",
+    RampKind.VIEWERS: "Viewers: more and more in busy rooms",
+    RampKind.JOINS: "Joins: viewers are there (half the knee, where one was found), and more and more come and go",
+    RampKind.BYTES: "Bytes: to viewers without compression (a quarter of the knee, where one was found) more and more is said",
 }
 _HEADS: Final = ("load", "cpu", "loop lag", "delay, 99%", "skipped", "missing", "load's own core", "pushes/s", "MB/s", "memory")
 _STYLE: Final = (
@@ -31,7 +32,7 @@ _STYLE: Final = (
 )
 
 
-def told(ramp: Ramp) -> str:
+def ramp_line(ramp: Ramp) -> str:
     """Return what came of a ramp, in a line."""
     unit, result = UNITS[ramp.kind], ramp.result
     if isinstance(result, Inconclusive):
@@ -44,7 +45,7 @@ def told(ramp: Ramp) -> str:
     )
 
 
-def told_step(kind: Kind, step: Measures, objectives: Objectives) -> str:
+def step_line(kind: RampKind, step: Measures, objectives: Objectives) -> str:
     """Return what a step measured, in a line."""
     broken = step.broken(objectives)
     cells = "  ".join(f"{head} {cell}" for head, cell in zip(_HEADS[1:7], _cells(step)[1:7], strict=True))
@@ -60,14 +61,14 @@ def limits_of(objectives: Objectives, ramps: Sequence[Ramp]) -> dict[str, Any]:
             continue
         knee = ramp.result.median
         match ramp.kind:
-            case Kind.VIEWERS:
+            case RampKind.VIEWERS:
                 limits["max_connections"] = max(1, int(knee.level))
                 limits["max_cpu"] = max(0.01, round(min(knee.there.cpu, objectives.cpu), 2))
                 limits["max_packets_per_s"] = max(1, round(knee.there.packets_per_s))
                 limits.setdefault("max_bytes_per_s", max(1, round(knee.there.bytes_per_s)))
-            case Kind.JOINS:
+            case RampKind.JOINS:
                 limits["max_joins_per_s"] = max(1, round(knee.there.joins_per_s))
-            case Kind.BYTES:
+            case RampKind.BYTES:
                 limits["max_bytes_per_s"] = round(max(knee.there.bytes_per_s, limits.get("max_bytes_per_s", 0)))
     return limits
 
@@ -75,7 +76,7 @@ def limits_of(objectives: Objectives, ramps: Sequence[Ramp]) -> dict[str, Any]:
 def write_limits(path: Path, objectives: Objectives, ramps: Sequence[Ramp]) -> None:
     """Write the limits file, with how it was measured."""
     measured = {"liveroom": __version__, "machine": _machine(), "objectives": objectives._asdict()}
-    measured |= {"knees": {ramp.kind.value: told(ramp) for ramp in ramps}}
+    measured |= {"knees": {ramp.kind.value: ramp_line(ramp) for ramp in ramps}}
     path.write_text(json.dumps(limits_of(objectives, ramps) | {"measured": measured}, indent=2) + "\n", encoding="utf-8")
 
 
@@ -105,7 +106,7 @@ def write_report(path: Path, objectives: Objectives, ramps: Sequence[Ramp], wron
 
 def _section(ramp: Ramp, objectives: Objectives) -> Iterable[str]:
     unit = UNITS[ramp.kind]
-    yield f"<h2>{escape(TITLES[ramp.kind])}</h2><p><strong>{escape(told(ramp))}</strong></p>"
+    yield f"<h2>{escape(TITLES[ramp.kind])}</h2><p><strong>{escape(ramp_line(ramp))}</strong></p>"
     if isinstance(ramp.result, Found):
         found = (
             (crossing.resource.value, f"{crossing.level:,.0f} {unit}" if crossing.level is not None else "not reached")

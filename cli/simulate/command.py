@@ -16,7 +16,8 @@ from rich.console import Console
 from rich.table import Table
 
 from autoscaler.policy import Policy, PolicyError, read_policy
-from cli.simulate.model import SCENARIOS, Outcome, Scenario, World, hindsight_hours
+from cli.simulate.model import Outcome, World, hindsight_hours
+from cli.simulate.scenarios import SCENARIOS, Scenario
 from liveroom import clock
 
 SHOWN: Final = 24

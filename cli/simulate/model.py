@@ -9,14 +9,13 @@ same every time. Called by `liveroom simulate`, tests and benchmarks.
 import math
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from itertools import accumulate
 from typing import Final, NamedTuple
 
 from autoscaler.decide import Decision, History, Observation, Seen, decide
-from autoscaler.policy import Event, Policy
+from autoscaler.policy import Policy
+from cli.simulate.scenarios import BEGIN_S, Scenario
 from liveroom.chance import Chance
 from liveroom.records.control import GatewayState, Limits, LoadReport
 from scheduler.placement import Placement
@@ -28,11 +27,10 @@ TICKS: Final = 10
 RETRY_S: Final = 1.0
 STALE_S: Final = 3.0
 DRAIN_S: Final = 20.0
-BEGIN_S: Final = datetime(2026, 11, 24, 12, 0, tzinfo=UTC).timestamp()
 
 
 @dataclass(eq=False)
-class Gateway:
+class ModelGateway:
     """One gateway of the model."""
 
     name: str
@@ -59,32 +57,6 @@ class Moment(NamedTuple):
     mean: float
     refused: int
     reason: str
-
-
-@dataclass
-class Scenario:
-    """What happens.
-
-    `joins_per_s`, `stay_s`: by second; `gateways`, `viewers`: at the start, spread evenly; `add`:
-    (when, how many).
-    """
-
-    name: str
-    about: str
-    lasts_s: int
-    joins_per_s: Callable[[float], float]
-    stay_s: float = 1800.0
-    gateways: int = 4
-    viewers: int = 0
-    policy: Policy = field(default_factory=Policy)
-    scales: bool = True
-    sheds: bool = True
-    add: tuple[tuple[float, int], ...] = ()
-    fail: tuple[tuple[float, int], ...] = ()
-    silence: tuple[tuple[float, float], ...] = ()
-    round_robin: bool = False
-    seed: int = 1
-    replicas: int = 1
 
 
 @dataclass
@@ -127,7 +99,7 @@ class World:
         self.scenario = scenario
         self.chance = Chance(scenario.seed)
         self.now_s = 0.0
-        self.gateways: dict[str, Gateway] = {}
+        self.gateways: dict[str, ModelGateway] = {}
         self.outcome = Outcome()
         self._history = History()
         self._placements = [Placement(STALE_S, scenario.replicas) for _ in range(scenario.replicas)]
@@ -161,7 +133,7 @@ class World:
     def _start(self, warm_up_s: float) -> None:
         self._made += 1
         name = f"edge-{self._made}"
-        self.gateways[name] = Gateway(name, self.now_s + warm_up_s)
+        self.gateways[name] = ModelGateway(name, self.now_s + warm_up_s)
 
     def _happen(self, second: int) -> None:
         scenario = self.scenario
@@ -211,7 +183,7 @@ class World:
                 gateway.connections -= 1
                 gateway.left += 1
 
-    def _move(self, gateway: Gateway) -> None:
+    def _move(self, gateway: ModelGateway) -> None:
         """Let a gateway send viewers elsewhere: it is being emptied, or sheds."""
         rate = gateway.shed_per_s
         if gateway.draining_s < math.inf:
@@ -268,7 +240,7 @@ class World:
                 for placement in self._placements:
                     placement.update(report, self.now_s)
 
-    def _report_of(self, gateway: Gateway) -> LoadReport:
+    def _report_of(self, gateway: ModelGateway) -> LoadReport:
         if gateway.draining_s < math.inf:
             state = GatewayState.DRAINING
         else:
@@ -347,95 +319,3 @@ def hindsight_hours(outcome: Outcome, policy: Policy) -> float:
     viewers = [moment.viewers for moment in outcome.moments]
     needed = [max(policy.min, math.ceil(many / room)) for many in viewers]
     return sum(max(needed[second : second + warm + 1]) for second in range(len(needed))) / 3600
-
-
-# ---- what is tried
-def _constant(rate: float) -> Callable[[float], float]:
-    return lambda _: rate
-
-
-def even_out(rate: float, *, sheds: bool, round_robin: bool = False, replicas: int = 1) -> Scenario:
-    """100,000 viewers on 50 gateways, 10 more are added; so many come and go a second."""
-    return Scenario(
-        f"even-{rate:.0f}",
-        f"100,000 viewers on 50 gateways, 10 added after 10 s; {rate:.0f}/s come and go",
-        80,
-        _constant(rate),
-        stay_s=100_000 / rate,
-        gateways=50,
-        viewers=100_000,
-        scales=False,
-        sheds=sheds,
-        add=((10, 10),),
-        round_robin=round_robin,
-        replicas=replicas,
-    )
-
-
-FLASH_S: Final = 300
-
-
-def flash(*, is_announced: bool, replicas: int = 1) -> Scenario:
-    """A star's room: 100,000 viewers come within 60 s."""
-    at = datetime.fromtimestamp(BEGIN_S + FLASH_S, UTC)
-    events = (Event("star", at, 100_000, lead_s=120.0),) if is_announced else ()
-    return Scenario(
-        "flash-announced" if is_announced else "flash",
-        f"0 to 100,000 viewers within 60 s, {'announced 2 minutes before' if is_announced else 'unannounced'}",
-        FLASH_S + 240,
-        lambda now_s: 100_000 / 60 if FLASH_S < now_s <= FLASH_S + 60 else 0.0,
-        stay_s=7200,
-        policy=Policy(min=4, events=events),
-        replicas=replicas,
-    )
-
-
-def evening() -> Scenario:
-    """A slow evening of four hours, up to some 60,000 viewers."""
-
-    def joins(now_s: float) -> float:
-        return 3.0 + 32.0 * math.sin(math.pi * now_s / 14_400) ** 2
-
-    return Scenario(
-        "evening", "four hours, up to some 60,000 viewers", 14_400, joins, stay_s=1800, policy=Policy(min=4), viewers=5400
-    )
-
-
-def failures() -> Scenario:
-    """Gateways fail, one after the other, at 70% use."""
-    return Scenario(
-        "failures",
-        "70,000 viewers on 12 gateways, of which 1, then 2 fail",
-        300,
-        _constant(70_000 / 1800),
-        gateways=12,
-        viewers=70_000,
-        policy=Policy(min=4),
-        fail=((60, 1), (150, 2)),
-    )
-
-
-def silence() -> Scenario:
-    """All reports stop for a minute while the crowd shrinks."""
-    return Scenario(
-        "silence",
-        "all reports stop for a minute while the crowd shrinks",
-        1500,
-        _constant(2.0),
-        stay_s=600,
-        gateways=12,
-        viewers=60_000,
-        policy=Policy(min=4, down_after_up_s=0),
-        silence=((600, 660),),
-    )
-
-
-SCENARIOS: Final[dict[str, Callable[[], Scenario]]] = {
-    "even-200": lambda: even_out(200, sheds=True),
-    "even-2000": lambda: even_out(2000, sheds=True),
-    "flash-announced": lambda: flash(is_announced=True),
-    "flash": lambda: flash(is_announced=False),
-    "evening": evening,
-    "failures": failures,
-    "silence": silence,
-}

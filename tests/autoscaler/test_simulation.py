@@ -10,7 +10,8 @@ from typer.testing import CliRunner
 
 from autoscaler.decide import Reason
 from cli.commands import app
-from cli.simulate.model import FLASH_S, SCENARIOS, World, even_out, flash, hindsight_hours
+from cli.simulate.model import World, hindsight_hours
+from cli.simulate.scenarios import FLASH_S, SCENARIOS, even_out, flash
 
 EVEN_AT_S = 70.0  # 10 gateways are added after 10 s
 WARM_UP_AND_5_S = 20.0

@@ -15,8 +15,9 @@ from collections.abc import AsyncIterator
 import psutil
 from rich.console import Console
 
+from cli.choices import RampKind
 from cli.loadtest.command import LoadOptions, find_limits
-from cli.loadtest.knee import Inconclusive, Kind
+from cli.loadtest.knee import Inconclusive
 from devstack.local_kafka import kafka_cluster
 from devstack.processes import Service
 from devstack.stack import Steps
@@ -26,7 +27,7 @@ from tests.bench.figure import Figure
 from tests.bench.ingress import GENEROUS, USERS, danmaku_requests
 
 ROUNDS = 15
-LOAD = LoadOptions(ramps=(Kind.VIEWERS,), runs=3, first=5000, factor=1.2)
+LOAD = LoadOptions(ramps=(RampKind.VIEWERS,), runs=3, first=5000, factor=1.2)
 
 
 async def measure() -> AsyncIterator[Figure]:

@@ -22,7 +22,8 @@ import psutil
 
 from autoscaler.decide import History, Observation, Seen, decide
 from autoscaler.policy import Policy
-from cli.simulate.model import SCENARIOS, World, even_out, hindsight_hours
+from cli.simulate.model import World, hindsight_hours
+from cli.simulate.scenarios import SCENARIOS, even_out
 from devstack.local_kafka import kafka_cluster
 from devstack.system import System
 from liveroom import topics

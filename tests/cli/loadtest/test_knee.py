@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cli.loadtest.knee import Found, Inconclusive, Kind, Knee, Measures, Objectives, Ramp, Resource, Trust, find_knee, settle
-from cli.loadtest.report import limits_of, told, write_limits, write_report
+from cli.choices import RampKind
+from cli.loadtest.knee import Found, Inconclusive, Knee, Measures, Objectives, Ramp, Resource, Trust, find_knee, settle
+from cli.loadtest.report import limits_of, ramp_line, write_limits, write_report
 from liveroom.settings import EdgeSettings
 
 OBJECTIVES = Objectives()
@@ -116,9 +117,9 @@ def test_the_median_of_runs_counts_and_their_spread_is_told() -> None:
 
 
 RAMPS = [
-    Ramp(Kind.VIEWERS, ((step(500), step(2000, cpu=1.0)),), Found(knee_at(1000), 0.1, (1000,))),
-    Ramp(Kind.JOINS, ((step(50), step(60)),), Found(knee_at(500), 0.0, (500,))),
-    Ramp(Kind.BYTES, ((step(100),),), Inconclusive("nothing broke: go higher", 100)),
+    Ramp(RampKind.VIEWERS, ((step(500), step(2000, cpu=1.0)),), Found(knee_at(1000), 0.1, (1000,))),
+    Ramp(RampKind.JOINS, ((step(50), step(60)),), Found(knee_at(500), 0.0, (500,))),
+    Ramp(RampKind.BYTES, ((step(100),),), Inconclusive("nothing broke: go higher", 100)),
 ]
 
 
@@ -163,7 +164,7 @@ def test_the_report_shows_what_was_found_with_plots_and_is_text_only(tmp_path: P
     write_report(file, OBJECTIVES, RAMPS, "lost 1 <script>")
     page = file.read_text()
     for ramp in RAMPS:
-        assert told(ramp) in page
+        assert ramp_line(ramp) in page
     assert page.count("<svg") == len(RAMPS)
     assert "lost 1 &lt;script&gt;" in page
     assert json.dumps(limits_of(OBJECTIVES, RAMPS)["max_connections"]) in page

@@ -1,0 +1,14 @@
+"""The dashboards: what somebody on call looks at when a star goes live. Pure.
+
+Owns which panels there are; the metrics' names are the catalog's.
+"""
+
+from typing import Final
+
+from dashboards.boards.autoscaling import AUTOSCALING
+from dashboards.boards.fanout import FANOUT
+from dashboards.boards.gateways import GATEWAYS
+from dashboards.boards.kafka import KAFKA
+from dashboards.boards.overview import OVERVIEW
+
+ALL: Final = (OVERVIEW, FANOUT, GATEWAYS, AUTOSCALING, KAFKA)

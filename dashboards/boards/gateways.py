@@ -1,0 +1,95 @@
+"""Which gateway carries what, and what it drops. Pure."""
+
+from typing import Final
+
+from dashboards.board import Board, Panel, Query, Row
+from dashboards.panels import SLOW_S, processes
+from dashboards.queries import name, quantile, rate, total
+from liveroom import metric_catalog
+
+GATEWAYS: Final = Board(
+    "liveroom-gateways",
+    "liveroom / Gateways",
+    "Each gateway and its machine.",
+    [
+        Row(
+            "Business",
+            [
+                Panel(
+                    "Viewers",
+                    "By gateway: even colours are even gateways.",
+                    [Query(total(metric_catalog.CONNECTIONS, by="instance"), "{{instance}}")],
+                    kind="heatmap",
+                    width=24,
+                    height=9,
+                ),
+                Panel("Users", "Distinct, by gateway.", [Query(total(metric_catalog.USERS, by="instance"), "{{instance}}")]),
+                Panel(
+                    "Rooms", "With a viewer here.", [Query(total(metric_catalog.ROOMS_LOCAL, by="instance"), "{{instance}}")]
+                ),
+                Panel(
+                    "Handshakes refused/s",
+                    "By code.",
+                    [Query(rate(metric_catalog.UPGRADES_REFUSED, by="code") + " > 0 or vector(0)", "{{code}}")],
+                    "ops",
+                ),
+                Panel(
+                    "Delay p99",
+                    "From acceptance until the push, by gateway.",
+                    [Query(quantile(0.99, metric_catalog.FANOUT_DELAY, by="instance"), "{{instance}}")],
+                    "s",
+                    red_above=SLOW_S,
+                ),
+                Panel(
+                    "Messages/s",
+                    "Pushed, by gateway.",
+                    [Query(rate(metric_catalog.DELIVERED_MESSAGES, by="instance"), "{{instance}}")],
+                    "ops",
+                ),
+                Panel("Joins/s", "By gateway.", [Query(rate(metric_catalog.JOINS, by="instance"), "{{instance}}")], "ops"),
+            ],
+        ),
+        Row("Process", processes("edge")),
+        Row(
+            "Machine",
+            [
+                Panel(
+                    "Load",
+                    "Processes that run or wait, for each core.",
+                    [Query(f"{name(metric_catalog.MACHINE_LOAD)} / {name(metric_catalog.MACHINE_CORES)}", "{{instance}}")],
+                    red_above=1.0,
+                ),
+                Panel(
+                    "Network",
+                    "Bytes over all interfaces.",
+                    [Query(rate(metric_catalog.MACHINE_BYTES, by="instance,direction"), "{{instance}} {{direction}}")],
+                    "Bps",
+                ),
+                Panel(
+                    "Packets",
+                    "Over all interfaces.",
+                    [Query(rate(metric_catalog.MACHINE_PACKETS, by="instance,direction"), "{{instance}} {{direction}}")],
+                    "pps",
+                ),
+                Panel(
+                    "Disk",
+                    "Reads and writes.",
+                    [Query(rate(metric_catalog.MACHINE_IO, by="instance,operation"), "{{instance}} {{operation}}")],
+                    "iops",
+                ),
+                Panel(
+                    "Memory left",
+                    "That can be had without swapping.",
+                    [Query(name(metric_catalog.MACHINE_MEMORY), "{{instance}}")],
+                    "bytes",
+                ),
+                Panel(
+                    "Garbage",
+                    "Pauses, p99.",
+                    [Query(quantile(0.99, metric_catalog.GC_PAUSE, by="instance"), "{{instance}}")],
+                    "s",
+                ),
+            ],
+        ),
+    ],
+)
