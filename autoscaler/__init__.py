@@ -1,1 +1,1 @@
-"""The pool: how many gateways there should be, and which. Imports no other service."""
+"""The autoscaler: decides how many gateways run and which ones stop. Imports no other service."""

@@ -34,14 +34,15 @@ log = structlog.get_logger()
 
 
 def read_policy_file(settings: AutoscalerSettings) -> Policy:
-    """Return the policy as it is now; raise OSError or PolicyError where the file cannot be
-    used.
+    """Return the policy in the settings' file, or the default one.
+
+    Raises OSError or PolicyError where the file cannot be used.
     """
     return read_policy(settings.policy_file.read_bytes()) if settings.policy_file is not None else USUAL
 
 
 def make_driver(settings: AutoscalerSettings, runtime: Runtime) -> "LocalDriver | KubernetesDriver":
-    """Return what starts and stops gateways."""
+    """Return the driver that the settings name: it starts and stops gateways."""
     if settings.driver == "kubernetes":
         from autoscaler.drivers.kubernetes.driver import KubernetesDriver  # noqa: PLC0415 - a large package that few need
 
@@ -53,7 +54,7 @@ def make_driver(settings: AutoscalerSettings, runtime: Runtime) -> "LocalDriver 
 
 
 async def run(settings: AutoscalerSettings, runtime: Runtime, kafka: Kafka) -> None:
-    """Look once a second until told to stop. The gateways go on without it."""
+    """Run the autoscaler until it is stopped. Gateways keep running without it."""
     verifier = Verifier(await read_first(settings.read_token_keys), settings.token_leeway_s)
     policy = await read_first(partial(read_policy_file, settings))
     wait = waiting(kafka, runtime, KAFKA)
@@ -93,28 +94,28 @@ async def run(settings: AutoscalerSettings, runtime: Runtime, kafka: Kafka) -> N
 
 
 async def rule(settings: AutoscalerSettings, kafka: Kafka, pool: Pool) -> None:
-    """Decide and have it done while leading, for ever."""
+    """Take part in the election and, while leading, decide once a second. Never returns."""
 
-    def say(is_leading: bool) -> None:
+    def on_change(is_leading: bool) -> None:
         if is_leading != pool.is_leading:
             log.info("leading" if is_leading else "following")
         pool.is_leading = is_leading
 
     async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(lead(kafka, say, DRY_GROUP if settings.dry_run else GROUP))
+        tasks.create_task(lead(kafka, on_change, DRY_GROUP if settings.dry_run else GROUP))
         while True:
             await pool.tick(clock.monotonic_s())
             await clock.sleep(settings.interval_s)
 
 
 async def advise(settings: AutoscalerSettings, runtime: Runtime, pool: Pool) -> None:
-    """Say how many gateways it takes, for ever."""
-    from autoscaler.advisory import Advisor, look, serve_scaler  # noqa: PLC0415 - as with Kubernetes
+    """Compute the advice for whatever scales the pool, once a second. Never returns."""
+    from autoscaler.advisory import Advisor, run_advisor, serve_scaler  # noqa: PLC0415 - as with Kubernetes
 
     advisor = Advisor(pool, runtime.metrics)
     async with serve_scaler(lambda: advisor.advice, settings.advisory_host, settings.advisory_port) as port:
         log.info("advising", port=port)
-        await look(advisor, settings.interval_s)
+        await run_advisor(advisor, settings.interval_s)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,10 @@
-"""The pool where something else scales it: how many gateways it takes is said, to KEDA and as a
-gauge, and nothing is done.
+"""The pool where something else scales it: the autoscaler advises, over KEDA's gRPC and as a gauge.
 
-Owns what is said, and when nothing may be said: missing is not zero. What is told is the raw
-demand, not rounded and without steps and windows: those are the asker's, and an HPA's tolerance of
-a tenth would swallow small steps of a whole number. While reports are missing a smaller demand than
-the last one is an error, and an error leaves the number of gateways as it is. Every instance
-answers, whichever leads nothing. The service is KEDA's `externalscaler.ExternalScaler`. Called by
+Owns the advice, and when there is none: missing is not zero. The advice is the raw demand, not
+rounded, without steps and windows. Those belong to whatever scales the pool, and an HPA's tolerance
+of a tenth would swallow small steps of a whole number. While reports are missing, a demand below
+the last one is answered with an error, which leaves the number of gateways as it is. There is no
+leader: every instance answers. The service is KEDA's `externalscaler.ExternalScaler`. Called by
 `__main__`.
 """
 
@@ -18,7 +17,7 @@ import grpc
 import grpc.aio
 import structlog
 
-from autoscaler.decide import STALE_S, History, Observation, Seen, decide
+from autoscaler.decide import STALE_S, History, Observation, ReportedGateway, decide
 from autoscaler.externalscaler import externalscaler_pb2 as messages
 from autoscaler.pool import Pool
 from liveroom import clock, metric_catalog
@@ -35,66 +34,67 @@ log = structlog.get_logger()
 
 
 class Advice(NamedTuple):
-    """How many gateways it takes, not rounded; None: nothing may be said, and why."""
+    """How many gateways are needed, not rounded. `demand` None: no advice, for the reason `why`."""
 
     demand: float | None
     why: str
 
 
-def advice(gateways: Sequence[Seen], demand: float, last: float | None, paused_by: str) -> Advice:
-    """Say what may be said of a demand that those who report add up to.
+def advice(gateways: Sequence[ReportedGateway], demand: float, last: float | None, paused_by: str) -> Advice:
+    """Return the advice for a demand computed from the reports of `gateways`.
 
-    `last`: the demand that was known before.
+    `last` is the last demand that was advised, None before the first. `paused_by` names the
+    operator who paused the pool, empty where nobody did.
     """
     if paused_by:
         return Advice(None, f"paused by {paused_by}")
-    # One that was emptied and is gone has nothing to say any more; one that still had viewers has.
+    # A gateway that drained and is gone sends no more reports; one that still had viewers should.
     silent = sum(
         not one.is_known and (one.report.state is not GatewayState.DRAINING or one.report.connections != 0) for one in gateways
     )
     if not any(one.is_known for one in gateways):
-        return Advice(None, "no gateway says how it is")
+        return Advice(None, "no gateway reports")
     if silent and (last is None or demand < last):
-        return Advice(None, f"{silent} gateways do not say how they are")
+        return Advice(None, f"gateways that do not report: {silent}")
     return Advice(demand, "")
 
 
 class Advisor:
-    """Looks at the reports once a tick, and has the answer ready.
+    """Computes the advice once a tick and keeps it for those who ask.
 
-    Says nothing before it has listened for as long as a report is good: gateways tell at different
-    moments of a second, and whom it hears for the first time would look like a crowd that comes. So
-    at its start, and after it has heard nobody.
+    There is no advice until it has received reports for as long as a report is valid. Gateways
+    report at different moments of a second, and a gateway's first report would look like growth.
+    The same holds after a time without any report.
     """
 
     def __init__(self, pool: Pool, metrics: Metrics) -> None:
-        self.advice = Advice(None, "nothing was looked at yet")
+        self.advice = Advice(None, "no tick was made yet")
         self._pool = pool
         self._history = History()
         self._last: float | None = None
-        self._since_s: float | None = None  # somebody is heard
+        self._since_s: float | None = None  # reports arrive
         self._actual, self._paused = metrics.gauge(metric_catalog.POOL_ACTUAL), metrics.gauge(metric_catalog.POOL_PAUSED)
         self._min, self._max = metrics.gauge(metric_catalog.POOL_MIN), metrics.gauge(metric_catalog.POOL_MAX)
         self._demand = metrics.gauge(metric_catalog.POOL_DEMAND)
         metrics.gauge(metric_catalog.POOL_ADVISES).set(1)
 
     def tick(self, now_s: float) -> None:
-        """Look. `now_s`: of the same clock as the pool's."""
+        """Compute the advice. `now_s`: monotonic seconds, by the clock of the pool."""
         gateways = self._pool.gateways(now_s)
         known = sum(one.is_known for one in gateways)
         if not known:
             self._since_s = None
         elif self._since_s is None:
             self._since_s = now_s
-        has_heard_all = self._since_s is not None and now_s - self._since_s >= STALE_S
+        has_all_reports = self._since_s is not None and now_s - self._since_s >= STALE_S
         serving = sum(one.is_known and one.report.state is GatewayState.SERVING for one in gateways)
         decision = decide(Observation(gateways, serving), self._history, self._pool.policy, clock.unix_s())
-        self._history = decision.history if has_heard_all else self._history._replace(totals=())
-        if self._pool.knows_orders:
-            told = advice(gateways, decision.exact, self._last, self._pool.paused_by)
-            if told.demand is not None and not has_heard_all:
-                told = Advice(None, "has not listened for long enough to have heard all")
-            self.advice = told
+        self._history = decision.history if has_all_reports else self._history._replace(totals=())
+        if self._pool.has_read_orders:
+            given = advice(gateways, decision.exact, self._last, self._pool.paused_by)
+            if given.demand is not None and not has_all_reports:
+                given = Advice(None, "not all gateways have reported yet")
+            self.advice = given
             self._last = self._last if self.advice.demand is None else self.advice.demand
         self._pool.note(decision, is_done=False)
         self._actual.set(known)
@@ -105,36 +105,36 @@ class Advisor:
 
 
 class _Scaler:
-    """KEDA's questions."""
+    """Answers KEDA's requests."""
 
     def __init__(self, ask: Callable[[], Advice]) -> None:
         self._ask = ask
 
     async def is_active(self, request: Any, context: Any) -> Any:
-        """There is always a pool: it never goes down to none."""
+        """Answer that the pool is active: it never scales to zero."""
         del request, context
         return messages.IsActiveResponse(result=True)
 
     async def stream_is_active(self, request: Any, context: Any) -> AsyncIterator[Any]:
-        """Say so once, and no other thing until the asker goes."""
+        """Answer that once; then wait until the caller ends the stream."""
         del request, context
         yield messages.IsActiveResponse(result=True)
         await asyncio.Event().wait()
 
     async def get_metric_spec(self, request: Any, context: Any) -> Any:
-        """Say what a gateway is worth."""
+        """Return the metric, and how much of it one gateway is."""
         del request, context
         spec = messages.MetricSpec(metricName=METRIC, targetSize=PER_GATEWAY, targetSizeFloat=PER_GATEWAY)
         return messages.GetMetricSpecResponse(metricSpecs=[spec])
 
     async def get_metrics(self, request: Any, context: Any) -> Any:
-        """Say how many gateways it takes, or that nobody knows."""
+        """Return the demand; abort with UNAVAILABLE where there is no advice."""
         del request
-        told = self._ask()
-        if told.demand is None:
-            await context.abort(grpc.StatusCode.UNAVAILABLE, told.why)
+        given = self._ask()
+        if given.demand is None:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, given.why)
             raise AssertionError  # `abort` has raised
-        value = told.demand * PER_GATEWAY
+        value = given.demand * PER_GATEWAY
         return messages.GetMetricsResponse(
             metricValues=[messages.MetricValue(metricName=METRIC, metricValue=-int(-value // 1), metricValueFloat=value)]
         )
@@ -142,7 +142,7 @@ class _Scaler:
 
 @asynccontextmanager
 async def serve_scaler(ask: Callable[[], Advice], host: str, port: int) -> AsyncIterator[int]:
-    """Answer KEDA while the block runs; gives the port. Raises ListenError where it is taken."""
+    """Serve KEDA while the block runs and yield the port; raise ListenError where it is taken."""
     scaler = _Scaler(ask)
     handlers = {
         "IsActive": grpc.unary_unary_rpc_method_handler(
@@ -172,8 +172,8 @@ async def serve_scaler(ask: Callable[[], Advice], host: str, port: int) -> Async
         await server.stop(ENDING_S)
 
 
-async def look(advisor: Advisor, interval_s: float) -> None:
-    """Look for ever."""
+async def run_advisor(advisor: Advisor, interval_s: float) -> None:
+    """Tick every `interval_s` seconds and log when the advice ends or comes back. Never returns."""
     before: Advice | None = None
     while True:
         advisor.tick(clock.monotonic_s())

@@ -1,7 +1,6 @@
-"""The autoscaler over HTTP, for operators: what it sees, what it decided and why; pausing it by
-hand.
+"""The autoscaler's HTTP API for operators: the pool, its decisions with reasons, pause and resume.
 
-Refuses everybody but operators (`forbidden`). Called by `__main__`; `liveroom pool` asks here.
+Refuses everybody but operators (`forbidden`). Called by `__main__`; `liveroom pool` is its client.
 """
 
 from collections.abc import Awaitable, Callable
@@ -10,7 +9,7 @@ from typing import Final
 import msgspec
 from aiohttp import web
 
-from autoscaler.pool import POOL, Noted, Pool
+from autoscaler.pool import POOL, NotedDecision, Pool
 from liveroom import clock
 from liveroom.errors import Code, ProblemError
 from liveroom.kinds import Role
@@ -53,32 +52,32 @@ class App:
         return self._answer()
 
     async def _pause(self, request: web.Request) -> web.Response:
-        return await self._tell(OrderKind.PAUSE, self._operator(request).id)
+        return await self._order(OrderKind.PAUSE, self._operator(request).id)
 
     async def _resume(self, request: web.Request) -> web.Response:
-        return await self._tell(OrderKind.RESUME, self._operator(request).id)
+        return await self._order(OrderKind.RESUME, self._operator(request).id)
 
-    async def _tell(self, kind: OrderKind, by: str) -> web.Response:
-        """Write it down, so that it holds for whoever leads next too."""
+    async def _order(self, kind: OrderKind, by: str) -> web.Response:
+        """Write the order into the log, so that it holds for the next leader too."""
         order = Order(VERSION, POOL, 0, kind, clock.unix_ms(), by)
         if not await self._send(order):
             raise ProblemError(Code.QUEUE_UNAVAILABLE, retry_after_s=RETRY_AFTER_S)
-        self._pool.obey(order)
+        self._pool.apply_order(order)
         return self._answer()
 
     async def _decisions(self, request: web.Request) -> web.Response:
         self._operator(request)
-        return json_response(_encode({"decisions": [_told(noted) for noted in reversed(self._pool.noted)]}))
+        return json_response(_encode({"decisions": [_shown(noted) for noted in reversed(self._pool.noted)]}))
 
     def _answer(self) -> web.Response:
         pool = self._pool
         gateways = sorted(pool.gateways(clock.monotonic_s()), key=lambda seen: seen.report.gateway)
-        told = {
+        shown = {
             "instance": self._instance,
             "leading": pool.is_working,
             "paused_by": pool.paused_by,
             "policy": pool.policy,
-            "last": _told(pool.last) if pool.last is not None else None,
+            "last": _shown(pool.last) if pool.last is not None else None,
             "gateways": [
                 {
                     "id": report.gateway,
@@ -92,10 +91,10 @@ class App:
                 for report, age_s in gateways
             ],
         }
-        return json_response(_encode(told))
+        return json_response(_encode(shown))
 
 
-def _told(noted: Noted) -> dict[str, object]:
+def _shown(noted: NotedDecision) -> dict[str, object]:
     decision = noted.decision
     return {
         "at_ms": noted.at_ms,

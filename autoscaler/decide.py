@@ -1,10 +1,10 @@
-"""How many gateways there should be, which ones to empty, who should shed. Pure: what was seen and
-the time in, one decision out.
+"""Decides how many gateways there should be, which ones drain, and which ones shed. Pure.
 
-Owns the arithmetic. Sizes by the tightest resource at its target, by the trend of joins and by
-events that are known before; up fast, down slowly, and never down while anything is unknown:
-missing is not zero. Every decision has one reason. Called once a second by the leader and by the
-simulator.
+Owns the arithmetic: an observation, the history, the policy and the time go in, one decision comes
+out. The size follows the tightest resource at its target, the growth of the last seconds, and
+events that are known in advance. The pool grows fast and shrinks slowly, and never shrinks while
+anything is unknown: missing is not zero. Every decision has one reason. The leader calls it once a
+second, and so does the simulator.
 """
 
 import math
@@ -16,12 +16,12 @@ from autoscaler.policy import Policy
 from liveroom.records.control import GatewayState, Limits, LoadReport
 
 STALE_S: Final = 3.0
-TREND_S: Final = 5.0  # over which the growth is taken
+TREND_S: Final = 5.0  # over which growth is measured
 _USUAL_LIMITS: Final = Limits()
 
 
 class Reason(Enum):
-    """Why it was decided so."""
+    """Why a decision is as it is."""
 
     STEADY = "steady"
     WITHIN_TOLERANCE = "within_tolerance"
@@ -41,34 +41,34 @@ class Reason(Enum):
     PAUSED = "paused"
 
 
-class Seen(NamedTuple):
-    """One gateway's newest report, and how old it is."""
+class ReportedGateway(NamedTuple):
+    """A gateway's newest report, and its age in seconds."""
 
     report: LoadReport
     age_s: float
 
     @property
     def is_known(self) -> bool:
-        """Whether the report can be counted with."""
+        """Whether the report is fresh and has the number of connections."""
         return self.age_s <= STALE_S and self.report.connections is not None
 
 
 class Observation(NamedTuple):
-    """What there is.
+    """What the decision is based on.
 
-    `running`: gateways that the driver has started and that are not on their way out, warm or not.
+    `running`: how many gateways the driver has started and does not drain, whether warm or not.
     """
 
-    gateways: Sequence[Seen]
+    gateways: Sequence[ReportedGateway]
     running: int
 
 
 class History(NamedTuple):
-    """What earlier decisions leave behind.
+    """What earlier decisions leave for later ones. All times are Unix seconds.
 
-    `since_s`: of the first one. `wishes`: (when, how many were needed) within the window for going
-    down. `totals`: (when, viewers by gateway) of the last seconds. `before_event`: viewers there
-    were before each event that is on.
+    `since_s`: when the first decision was made. `wishes`: (when, how many were needed) within the
+    window for shrinking. `totals`: (when, viewers by gateway) of the last seconds. `before_event`:
+    how many viewers there were before each event that is under way.
     """
 
     since_s: float | None = None
@@ -80,17 +80,17 @@ class History(NamedTuple):
 
 
 class Shed(NamedTuple):
-    """A gateway that is to send so many viewers a second elsewhere."""
+    """A gateway that should send `rate_per_s` viewers a second elsewhere."""
 
     gateway: str
     rate_per_s: float
 
 
 class Decision(NamedTuple):
-    """What is to be done.
+    """What should happen to the pool.
 
-    `needed`: how many it takes, before limits and windows; `exact`: the same, not rounded; `drain`:
-    whom to empty, the emptiest first.
+    `needed`: how many gateways the load needs, before limits and windows. `exact`: the same, not
+    rounded. `drain`: which gateways to drain, the emptiest first.
     """
 
     desired: int
@@ -105,7 +105,7 @@ class Decision(NamedTuple):
 
 
 class _Need(NamedTuple):
-    """So many gateways, not rounded, and what for."""
+    """How many gateways are needed, not rounded, and for what."""
 
     exact: float
     reason: Reason
@@ -117,15 +117,15 @@ class _Need(NamedTuple):
 
 
 def decide(seen: Observation, history: History, policy: Policy, now_s: float) -> Decision:
-    """Decide. `now_s`: seconds since 1970: events are told by the clock."""
+    """Return the decision. `now_s`: Unix time in seconds, since events have a date."""
     known = [gateway.report for gateway in seen.gateways if gateway.is_known]
     serving = [report for report in known if report.state is GatewayState.SERVING]
-    # Who does not report still has its viewers, as far as anybody knows; who is gone has none. So
-    # viewers who change their gateway are no growth.
+    # A gateway that does not report still counts with its last viewers, and one that is gone counts
+    # none. So viewers who change their gateway are no growth.
     total = {gateway.report.gateway: gateway.report.connections or 0 for gateway in seen.gateways}
     totals = (*((at_s, many) for at_s, many in history.totals if at_s > now_s - TREND_S - 0.5), (now_s, total))
-    # What a gateway has when it is heard for the first time has not just come: it is we who come,
-    # or it was not heard for long.
+    # The viewers in a gateway's first report have not just joined: this process has just started,
+    # or the gateway did not report for long.
     first = {name: many for _, many_by_name in reversed(totals) for name, many in many_by_name.items()}
     growth = (sum(total.values()) - sum(first.values())) / max(now_s - totals[0][0], TREND_S)
     need, before_event = _need(known, growth, history, policy, now_s)
@@ -148,7 +148,7 @@ def decide(seen: Observation, history: History, policy: Policy, now_s: float) ->
 def _need(
     known: Sequence[LoadReport], growth_per_s: float, history: History, policy: Policy, now_s: float
 ) -> tuple[_Need, tuple[tuple[str, int], ...]]:
-    """Return how many gateways it takes, and what there was before the events that are on."""
+    """Return the need, and how many viewers there were before each event that is under way."""
     targets = policy.targets
     connections = sum(report.connections or 0 for report in known)
     limits = [report.limits for report in known] or [_USUAL_LIMITS]
@@ -167,8 +167,8 @@ def _need(
     ]
     ahead_s = policy.warm_up_s + policy.ahead_s
     soon = connections + growth_per_s * ahead_s
-    # Less growth is not worth a step, and viewers who change their gateway look like it for a
-    # moment.
+    # Smaller growth is not worth a step, and viewers who change their gateway look like growth for
+    # a moment.
     if soon > connections * (1 + policy.tolerance):
         needs.append(_Need(soon / room, Reason.TREND, f"{soon:.0f} viewers in {ahead_s:.0f} s"))
     earlier = dict(history.before_event)
@@ -176,7 +176,7 @@ def _need(
     for event in policy.events:
         at_s = event.at.timestamp()
         if at_s - event.lead_s <= now_s <= at_s + event.hold_s:
-            # Who begins to look in the middle of it sees its crowd among the viewers already.
+            # A leader that starts in the middle of an event already counts its crowd.
             unseen = connections if now_s < at_s else max(0, connections - event.viewers)
             before[event.name] = earlier.get(event.name, unseen)
             wanted = before[event.name] + event.viewers
@@ -185,7 +185,7 @@ def _need(
 
 
 def _resource(known: Sequence[LoadReport], name: str, reason: Reason, target: float) -> _Need:
-    """Return how many gateways a resource takes: of those that know it, at their mean, for all."""
+    """Return the need for a resource: the mean of those that report it, times all gateways."""
     used = [(value, getattr(report.limits, name)) for report in known if (value := getattr(report, name)) is not None]
     if not used:
         return _Need(0, reason, "")
@@ -220,9 +220,9 @@ def _step_down(seen: Observation, history: History, policy: Policy, now_s: float
     counted = [gateway for gateway in seen.gateways if gateway.report.state is not GatewayState.DRAINING]
     unknown = sum(not gateway.is_known for gateway in counted) + max(0, actual - len(counted))
     if unknown:
-        return actual, Reason.UNKNOWN, f"{unknown} gateways do not say how they are"
+        return actual, Reason.UNKNOWN, f"gateways that do not report: {unknown}"
     if len(counted) < len(seen.gateways):
-        return actual, Reason.DRAINING, f"{len(seen.gateways) - len(counted)} are being emptied"
+        return actual, Reason.DRAINING, f"gateways that drain: {len(seen.gateways) - len(counted)}"
     most = max(policy.min, *(many for _, many in history.wishes))
     if (
         now_s - (history.since_s or now_s) < policy.down_window_s
@@ -237,10 +237,11 @@ def _step_down(seen: Observation, history: History, policy: Policy, now_s: float
 
 
 def _shed(serving: Sequence[LoadReport], policy: Policy) -> tuple[Shed, ...]:
-    """Return who is to shed, and how fast: until all are even in `shed_s`, no faster than the
-    others can take joins.
+    """Return which gateways shed, and how fast.
+
+    All should hold equally many viewers in `shed_s`, but no faster than the others can take joins.
     """
-    if len(serving) < 2:  # noqa: PLR2004 - nobody else is there
+    if len(serving) < 2:  # noqa: PLR2004 - there is nowhere to send viewers
         return ()
     mean = sum(report.connections or 0 for report in serving) / len(serving)
     over = [(report, (report.connections or 0) - mean) for report in serving]

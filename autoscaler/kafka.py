@@ -1,7 +1,7 @@
-"""Who leads: the owner of the group's only partition of `gateways`. And the reports and orders, in
-Kafka.
+"""The autoscaler's part in Kafka: the election, the load reports it reads, the orders it writes.
 
-Owns the group membership. A follower is as warm as the leader: all read all reports.
+Owns the group membership: the leader is the owner of the group's only partition of `gateways`. A
+follower is as warm as the leader, since every instance reads all reports.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from liveroom.service import Runtime, StartError
 from liveroom.waiting import PassingError, in_words, passes
 
 GROUP: Final = "autoscaler"
-DRY_GROUP: Final = "autoscaler-dry-run"  # who does nothing takes the lead from nobody who does
+DRY_GROUP: Final = "autoscaler-dry-run"  # a dry run never takes the lead from an instance that acts
 RETRY_S: Final = 1.0
 LOOK_S: Final = 0.5
 ORDER_TIMEOUT_S: Final = 2.0
@@ -28,22 +28,22 @@ log = structlog.get_logger()
 
 
 async def follow_reports(kafka: Kafka, pool: Pool, runtime: Runtime) -> None:
-    """Let the pool hear all load reports, for ever."""
+    """Give all load reports to the pool. Never returns."""
     reader = TopicReader(kafka, topics.GATEWAYS, runtime.metrics)
     async for found in records(reader, topics.GATEWAYS, LoadReport, runtime):
         now_s = clock.monotonic_s()
         for _, report in found:
-            pool.hear(report, now_s)
+            pool.take_report(report, now_s)
 
 
-async def lead(kafka: Kafka, say: Callable[[bool], None], group: str = GROUP) -> None:
-    """Take part in the election, for ever; `say` whether we lead. Whoever loses the brokers does
-    not lead.
+async def lead(kafka: Kafka, on_change: Callable[[bool], None], group: str = GROUP) -> None:
+    """Take part in the election and call `on_change` with whether this instance leads.
 
-    Raises StartError where waiting for the first part in it is of no use.
+    An instance that loses the brokers does not lead. Never returns; raises StartError where the
+    first attempt fails for a reason that does not pass by itself.
     """
     settings = kafka.settings
-    has_joined, told = False, ""
+    has_joined, logged = False, ""
     while True:
         consumer = kafka.consumer(
             kafka.topic_name(topics.GATEWAYS),
@@ -55,33 +55,33 @@ async def lead(kafka: Kafka, say: Callable[[bool], None], group: str = GROUP) ->
         )
         try:
             await join_group(consumer, kafka)
-            has_joined, told = True, ""
+            has_joined, logged = True, ""
             while True:
                 await consumer.getmany(timeout_ms=int(LOOK_S * 1000))  # the reports themselves are read elsewhere
-                say(bool(consumer.assignment()))
+                on_change(bool(consumer.assignment()))
         except (KafkaError, OSError, PassingError) as error:
             if not (has_joined or passes(error)):
                 raise StartError(f"election: {in_words(error)}") from error
-            if (why := in_words(error)) != told:
-                told = why
+            if (why := in_words(error)) != logged:
+                logged = why
                 log.warning("no_election", error=why)
         finally:
-            say(False)  # noqa: FBT003 - a callback
+            on_change(False)  # noqa: FBT003 - a callback
             await consumer.stop()
         await clock.sleep(RETRY_S)
 
 
 async def follow_orders(kafka: Kafka, pool: Pool, runtime: Runtime) -> None:
-    """Let the pool hear what operators asked of it, earlier ones too, for ever."""
+    """Apply operators' orders to the pool, from the first one in the log on. Never returns."""
     reader = TopicReader(kafka, topics.CONTROL, runtime.metrics, from_beginning=True)
     async for found in records(reader, topics.CONTROL, Order, runtime):
         for _, order in found:
-            pool.obey(order)
-        pool.knows_orders = pool.knows_orders or reader.caught_up
+            pool.apply_order(order)
+        pool.has_read_orders = pool.has_read_orders or reader.caught_up
 
 
 async def send_order(producer: Producer, order: Order) -> bool:
-    """Write an order; say whether it is written. The next tick gives another one."""
+    """Write an order into the log; return whether it was written. The next tick tries again."""
     try:
         await producer.send(topics.CONTROL, encode_json(order), key=order.gateway.encode(), timeout_s=ORDER_TIMEOUT_S)
     except UnsentError as error:

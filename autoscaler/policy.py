@@ -1,6 +1,6 @@
-"""The policy file: what the pool is steered by.
+"""The policy file (TOML) by which the pool is sized. Pure.
 
-TOML; read by the service and the simulator. Pure.
+Owns its fields, defaults and limits. The service and the simulator read it.
 """
 
 from datetime import datetime
@@ -18,9 +18,9 @@ class PolicyError(ValueError):
 
 
 class Targets(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """To which share of its limit each resource of a gateway is to be used.
+    """The share of its limit to which a gateway should use each resource.
 
-    What is left is for what comes before more are ready.
+    The rest is for the load that comes before new gateways are ready.
     """
 
     connections: Share = 0.7
@@ -31,10 +31,10 @@ class Targets(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Event(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A crowd that is known before: `viewers` more than now, from `at` on, for `hold_s` at least;
-    prepared for `lead_s` before.
+    """A crowd that is known in advance.
 
-    `at` is a TOML time with its zone.
+    From `at` on (a TOML time with its zone) there will be `viewers` more than now, for `hold_s`
+    seconds at least. The pool prepares for it `lead_s` seconds before.
     """
 
     name: str
@@ -45,15 +45,23 @@ class Event(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How the pool is steered. Times are seconds.
+    """How the pool is sized. Times are seconds, shares are 0 to 1.
 
-    `tolerance`: a wish that differs by less is none. `step_up`: at most so many times as many at
-    once, or `step_up_least` more. `step_down`: at most this share fewer at once. `up_window_s`:
-    between two steps up. `down_window_s`: for so long fewer must have been enough, and between two
-    steps down. `down_after_up_s`: no step down so soon after one up. `warm_up_s`: from a gateway's
-    start until it takes viewers. `ahead_s`: beyond that, how far the trend of joins is followed.
-    `shed_over`: how much fuller than the mean a gateway may be before it is asked to shed, so that
-    it is even again in `shed_s`; others are to take at most `shed_joins` of the joins they can.
+    - `min`, `max`: the least and the most gateways.
+    - `tolerance`: a need that differs from the pool by a smaller share changes nothing.
+    - `step_up`, `step_up_least`: one step up multiplies the pool by `step_up` at most, or adds
+      `step_up_least` gateways, whichever is more.
+    - `step_down`: one step down stops this share of the gateways at most.
+    - `up_window_s`: the time between two steps up.
+    - `down_window_s`: how long fewer gateways must have been enough, and the time between two steps
+      down.
+    - `down_after_up_s`: the time between a step up and the next one down.
+    - `warm_up_s`: the time from a gateway's start until it takes viewers.
+    - `ahead_s`: how far beyond that the growth of viewers is extrapolated.
+    - `shed_over`: by which share a gateway may be fuller than the mean before it must shed.
+    - `shed_s`: the time in which shedding makes all gateways even.
+    - `shed_joins`: the share of their join rate that other gateways may spend on shed viewers.
+    - `events`: crowds that are known in advance.
     """
 
     min: Gateways = 2
@@ -79,7 +87,7 @@ _decoder: Final = msgspec.toml.decode
 
 
 def read_policy(text: bytes) -> Policy:
-    """Return the policy of a TOML file."""
+    """Return the policy in a TOML file's bytes; raise PolicyError where it cannot be used."""
     try:
         policy = _decoder(text, type=Policy)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

@@ -1,9 +1,8 @@
-"""The pool: looks once a second, decides, and has it done: orders to gateways, starts and stops by
-the driver.
+"""The pool of gateways: once a second it decides, sends orders to gateways, and uses the driver.
 
-Owns what is known of the gateways, the last decisions, and the order of a scale-in: a gateway is
-told to drain, and stopped once it is empty or its time is over. Does nothing while it does not
-lead, is paused, or runs dry. Called by `__main__`.
+Owns what is known of the gateways, the last decisions, and the order of a scale-in: a gateway gets
+the order to drain, and the driver stops it once it is empty or its time is over. The pool changes
+nothing while it does not lead, is paused, or runs dry. Called by `__main__`.
 """
 
 from collections import deque
@@ -13,7 +12,7 @@ from typing import Final, NamedTuple, Protocol
 
 import structlog
 
-from autoscaler.decide import Decision, History, Observation, Reason, Seen, decide
+from autoscaler.decide import Decision, History, Observation, Reason, ReportedGateway, decide
 from autoscaler.policy import Policy
 from liveroom import clock, metric_catalog
 from liveroom.records.codec import VERSION
@@ -22,16 +21,13 @@ from liveroom.registry import Metrics
 
 FORGET_S: Final = 30.0
 KEPT: Final = 600
-POOL: Final = "*"  # no gateway may be called so
+POOL: Final = "*"  # addresses orders to the pool itself; no gateway can have this id
 SHED_AGAIN_S: Final = 10.0
 log = structlog.get_logger()
 
 
 class Failure(Enum):
-    """Why a driver could not do what it was to do.
-
-    In all cases it is tried anew at the next look.
-    """
+    """Why a driver could not act. In all cases the next tick tries again."""
 
     SILENT = "silent"
     REFUSED = "refused"
@@ -44,37 +40,37 @@ class Failure(Enum):
 class Driver(Protocol):
     """What starts and stops gateways."""
 
-    can_act: bool  # whether what is ordered now can be carried out; `take` says it anew
+    can_act: bool  # whether orders can be carried out at present; `take` sets it
 
     async def take(self, *, may_act: bool) -> bool:
-        """Begin to work, or carry on; say whether it can: another one may still be at it.
+        """Read the state of the gateways; return False where another driver still holds them.
 
-        Not `may_act`: only look.
+        Changes nothing unless `may_act`.
         """
 
     def release(self) -> None:
-        """Stop working; the gateways go on."""
+        """Let go of the gateways; they keep running."""
 
     def running(self) -> list[str]:
-        """Return the gateways that there are to be: started and not on their way out."""
+        """Return the gateways that were started and do not drain."""
 
     def leaving(self) -> list[str]:
-        """Return the gateways that are being emptied and still there."""
+        """Return the gateways that drain and still exist."""
 
     async def grow(self, count: int, why: str) -> bool:
-        """Start so many more; say whether that is done."""
+        """Start `count` more gateways; return whether that was done. `why` goes to the log."""
 
     async def leave(self, name: str, why: str) -> bool:
-        """Count a gateway no more: it is to be emptied.
+        """Mark a gateway as draining, so that it no longer counts as running.
 
-        Say whether that is known now to whoever takes over.
+        Return whether the mark was written where the next leader finds it.
         """
 
     async def end(self, name: str, why: str) -> None:
-        """Stop a gateway that is empty, or late."""
+        """Stop a gateway that is empty, or that took too long to drain."""
 
 
-class Noted(NamedTuple):
+class NotedDecision(NamedTuple):
     """A decision, when it was made, and whether it was carried out."""
 
     at_ms: int
@@ -83,7 +79,11 @@ class Noted(NamedTuple):
 
 
 class Pool:
-    """The gateways, and what is decided about them. `send`: gives an order to a gateway."""
+    """The gateways, and the decisions about them.
+
+    `send` writes an order into the log and returns whether it was written. A gateway that drains
+    is stopped after `empty_s` seconds at the latest. `dry_run`: decide, and do nothing.
+    """
 
     def __init__(
         self,
@@ -98,10 +98,10 @@ class Pool:
         self.policy = policy
         self.is_leading = False
         self.is_working = False
-        self.knows_orders = False  # before, a pause may be in force that it has not read yet
+        self.has_read_orders = False  # until then a pause may be in force that was not read yet
         self.paused_by = ""
-        self.last: Noted | None = None
-        self.noted: deque[Noted] = deque(maxlen=KEPT)  # those that differ from the one before
+        self.last: NotedDecision | None = None
+        self.noted: deque[NotedDecision] = deque(maxlen=KEPT)  # each differs from the one before
         self._driver = driver
         self._send = send
         self._empty_s = empty_s
@@ -110,7 +110,7 @@ class Pool:
         self._leaving: dict[str, float] = {}
         self._shedding: dict[str, tuple[float, float]] = {}
         self._history = History()
-        self._made = metrics
+        self._metrics = metrics
         self._desired, self._actual = metrics.gauge(metric_catalog.POOL_DESIRED), metrics.gauge(metric_catalog.POOL_ACTUAL)
         metrics.exist(metric_catalog.DECISIONS, [reason.value for reason in Reason])
         metrics.exist(metric_catalog.POOL_API_FAILURES, [failure.value for failure in Failure])
@@ -118,29 +118,29 @@ class Pool:
         self._needed, self._paused = metrics.gauge(metric_catalog.POOL_NEEDED), metrics.gauge(metric_catalog.POOL_PAUSED)
         self._demand, self._leading = metrics.gauge(metric_catalog.POOL_DEMAND), metrics.gauge(metric_catalog.LEADING)
 
-    def hear(self, report: LoadReport, now_s: float) -> None:
-        """Take a report; one of an older start of the gateway is ignored."""
+    def take_report(self, report: LoadReport, now_s: float) -> None:
+        """Take a report, unless it is of an older start of the gateway. `now_s`: monotonic."""
         known = self._seen.get(report.gateway)
         if known is None or known[0].generation <= report.generation:
             self._seen[report.gateway] = report, now_s
 
-    def obey(self, order: Order) -> None:
-        """Take an order that an operator gave to the pool itself; others are for gateways."""
+    def apply_order(self, order: Order) -> None:
+        """Apply an operator's order to the pool; orders to gateways are ignored."""
         if order.gateway == POOL:
             self.paused_by = order.reason if order.kind is OrderKind.PAUSE else ""
 
-    def gateways(self, now_s: float) -> list[Seen]:
-        """Return what is known of the gateways that there are, or that were a moment ago."""
+    def gateways(self, now_s: float) -> list[ReportedGateway]:
+        """Return the reports of the last 30 s, without those of gateways that are gone."""
         ours = {*self._driver.running(), *self._driver.leaving()}
         for name, (_, at_s) in list(self._seen.items()):
             if (self.is_working and name not in ours) or now_s - at_s > FORGET_S:
                 del self._seen[name]
-        return [Seen(report, now_s - at_s) for report, at_s in self._seen.values()]
+        return [ReportedGateway(report, now_s - at_s) for report, at_s in self._seen.values()]
 
     async def tick(self, now_s: float) -> None:
-        """Look, decide, and have it done. `now_s`: of the same clock as `hear`'s."""
+        """Decide, and act on it. `now_s`: monotonic seconds, by the clock of `take_report`."""
         may_act = not self._dry_run and not self.paused_by
-        self.is_working = self.is_leading and self.knows_orders and await self._driver.take(may_act=may_act)
+        self.is_working = self.is_leading and self.has_read_orders and await self._driver.take(may_act=may_act)
         self._leading.set(self.is_working and not self._dry_run)
         self._min.set(self.policy.min)
         self._max.set(self.policy.max)
@@ -156,8 +156,8 @@ class Pool:
         decision = decide(Observation(gateways, len(self._driver.running())), self._history, self.policy, clock.unix_s())
         done = may_act and self._driver.can_act and await self._do(decision, now_s)
         self.note(decision, is_done=done)
-        if decision.desired != decision.actual and (done or self.noted[-1] is self.last):  # not every second anew
-            self._made.counter(metric_catalog.DECISIONS, decision.reason.value).inc()
+        if decision.desired != decision.actual and (done or self.noted[-1] is self.last):  # not again every second
+            self._metrics.counter(metric_catalog.DECISIONS, decision.reason.value).inc()
             log.info(
                 "decided",
                 desired=decision.desired,
@@ -173,8 +173,8 @@ class Pool:
         )
 
     def note(self, decision: Decision, *, is_done: bool) -> None:
-        """Keep a decision for those who ask, and show it."""
-        self.last = Noted(clock.unix_ms(), decision, is_done)
+        """Keep a decision for operators, and set the gauges."""
+        self.last = NotedDecision(clock.unix_ms(), decision, is_done)
         self._desired.set(decision.desired)
         self._needed.set(decision.needed)
         self._demand.set(decision.exact)
@@ -183,7 +183,7 @@ class Pool:
             self.noted.append(self.last)
 
     async def _do(self, decision: Decision, now_s: float) -> bool:
-        """Have it done; say whether the driver did it."""
+        """Carry a decision out; return whether the driver did its part."""
         done = True
         why = f"{decision.reason.value}: {decision.detail}"
         if decision.desired > decision.actual:
@@ -191,7 +191,7 @@ class Pool:
         for name in decision.drain:
             if not (self.is_leading and await self._driver.leave(name, why)):
                 done = False
-                break  # whatever is in the way is in the way of the others too
+                break  # the others would fail for the same reason
             self._leaving[name] = now_s
             await self._order(name, OrderKind.DRAIN, decision.detail)
         leaving = self._driver.leaving()
@@ -202,8 +202,8 @@ class Pool:
                 report is not None and report.state is GatewayState.DRAINING and report.connections == 0 and at_s > since_s
             )
             if report is not None and report.state is not GatewayState.DRAINING:
-                await self._order(name, OrderKind.DRAIN, "being emptied")  # the first order was lost, or not heard yet
-            # Who hears from nobody does not know who is late.
+                await self._order(name, OrderKind.DRAIN, "draining")  # the first order was lost, or is not read yet
+            # With no reports at all nobody can tell which gateway is overdue.
             is_late = now_s - since_s > self._empty_s and any(one.is_known for one in self.gateways(now_s))
             if self.is_leading and (is_empty or is_late):
                 await self._driver.end(name, "it is empty" if is_empty else f"not empty after {self._empty_s:.0f} s")
@@ -211,7 +211,7 @@ class Pool:
         return done
 
     async def _shed(self, decision: Decision, now_s: float) -> None:
-        """Tell who is to shed, again after a while; tell those who are not any more."""
+        """Order gateways to shed, again after a while, and the others to stop shedding."""
         wanted = {shed.gateway: shed.rate_per_s for shed in decision.shed if shed.rate_per_s > 0}
         wanted = {name: rate for name, rate in wanted.items() if name not in self._leaving}
         for name in [name for name in self._shedding if name not in wanted]:

@@ -23,19 +23,13 @@ from cli.endpoints import Endpoints, UsageError, make_user, need_scheduler
 from cli.pool_client import PoolClient, PoolError, PoolState
 from liveroom import clock
 from liveroom.kinds import Role
+from liveroom.records.control import HotRoom
 
 LOOK_S: Final = 1.0
 ROOMS: Final = 8
 TIMEOUT_S: Final = 5.0
 LATE_MS: Final = 3000.0
 WIDTH: Final = 140  # in a file or pipe
-
-
-class HotRoom(msgspec.Struct, frozen=True):
-    """A room with many viewers at one gateway."""
-
-    room: str
-    connections: int
 
 
 class GatewayStanding(msgspec.Struct, frozen=True):

@@ -25,7 +25,7 @@ _LAST: Final = {None: "none", False: "valid", True: "void"}
 
 
 @dataclass(frozen=True, slots=True)
-class Cluster:
+class ClusterTopics:
     """What a cluster has: brokers, and partitions by topic name (only of this system's topics)."""
 
     brokers: int
@@ -49,7 +49,7 @@ class Survey:
     queue: Sequence[Description] = ()
 
 
-async def look(kafka: Kafka) -> Cluster:
+async def look(kafka: Kafka) -> ClusterTopics:
     """Ask the cluster for its brokers and our topics."""
     admin = kafka.admin()
     try:
@@ -59,7 +59,7 @@ async def look(kafka: Kafka) -> Cluster:
         described = await admin.describe_topics(sorted(ours)) if ours else []
     finally:
         await admin.close()
-    return Cluster(len(cluster.brokers), {entry.name: len(entry.partitions) for entry in described})
+    return ClusterTopics(len(cluster.brokers), {entry.name: len(entry.partitions) for entry in described})
 
 
 async def survey(kafka: Kafka) -> Survey:

@@ -1,9 +1,8 @@
-"""Gateways as processes of this machine: started, started again when they crash, stopped once they
-are empty.
+"""Gateways as processes of this machine: started, restarted after a crash, stopped once empty.
 
-Owns the processes and their ports, by a file each in `folder`: who is started anew (or takes over
-after a kill -9) finds them running and goes on with them. Restarts a crashed one with a growing
-pause. Two never work on one folder (a lock).
+Owns the processes and their ports. Each has a file in `folder`, so that a driver that starts again,
+even after a kill -9, finds its gateways running and continues with them. A crashed gateway restarts
+after a pause that grows from crash to crash. A lock keeps two drivers from sharing a folder.
 """
 
 import asyncio
@@ -25,7 +24,7 @@ from liveroom import clock
 from liveroom.child_process import spawn_outliving
 from liveroom.ports import HOST, free_ports, is_free
 
-LOOK_S: Final = 0.2
+WATCH_S: Final = 0.2
 FIRST_PAUSE_S: Final = 1.0
 LONGEST_PAUSE_S: Final = 30.0
 STABLE_S: Final = 60.0
@@ -34,9 +33,10 @@ log = structlog.get_logger()
 
 
 class _Process(msgspec.Struct):
-    """One gateway, as its file holds it.
+    """One gateway, as its file has it.
 
-    `pid` 0: it does not run. `started_s`: the system's time of its start.
+    `pid` 0: it does not run. `started_s`: the process's start, as the system has it. `again_s`: a
+    crashed gateway restarts no earlier than this Unix time.
     """
 
     name: str
@@ -49,7 +49,7 @@ class _Process(msgspec.Struct):
     again_s: float = 0.0
 
     def find(self) -> psutil.Process | None:
-        """Return the process while it lives; another one that has got its number is not it.
+        """Return the process while it lives; None for another process that has its number now.
 
         Reaps it where it was our child.
         """
@@ -67,10 +67,10 @@ class _Process(msgspec.Struct):
 
 
 class Share(NamedTuple):
-    """What one gateway may take of the machine; None: what it likes.
+    """What one gateway may use of the machine; None: no limit.
 
-    `nice`: 0 to 19, the higher the less of a busy processor. `memory_bytes`: address space; one
-    that wants more ends and is started again. `files`: open files, so viewers too.
+    `nice`: 0 to 19; higher values get less of a busy processor. `memory_bytes`: address space; a
+    gateway that needs more ends, and restarts. `files`: open files, which limits viewers too.
     """
 
     nice: int | None = None
@@ -78,8 +78,9 @@ class Share(NamedTuple):
     files: int | None = None
 
     def give(self, process: psutil.Process) -> None:
-        """Set it for a running process; raise psutil.Error or OSError where the system does not
-        allow it.
+        """Apply the limits to a running process.
+
+        Raises psutil.Error or OSError where the system does not allow it.
         """
         if self.nice is not None:
             process.nice(self.nice)
@@ -93,8 +94,8 @@ class Share(NamedTuple):
 class LocalDriver:
     """The gateways of this machine.
 
-    `environment`: settings of all of them; `tether`: the reading end of a pipe, they end when its
-    other end is closed; None: they go on until they are stopped.
+    `environment` has the settings of all of them. `tether` is the reading end of a pipe: gateways
+    end when its other end is closed; None: they run until they are stopped.
     """
 
     def __init__(
@@ -107,11 +108,11 @@ class LocalDriver:
         self._share = share or Share()
         self._processes: dict[str, _Process] = {}
         self._lock: IO[str] | None = None
-        self._turn = asyncio.Lock()  # starting one takes a while, and nobody is to start it twice
+        self._turn = asyncio.Lock()  # a start takes a while, and no gateway must start twice
 
     async def take(self, *, may_act: bool = True) -> bool:
-        """Take over what runs; say whether it is ours now: another driver may still hold it."""
-        del may_act  # it only looks
+        """Take over the running gateways; return False while another driver holds the folder."""
+        del may_act  # it changes nothing
         if self._lock is None:
             self._lock = await asyncio.to_thread(_locked, self._folder)
             if self._lock is not None:
@@ -120,21 +121,21 @@ class LocalDriver:
         return self._lock is not None
 
     def release(self) -> None:
-        """Let go; the gateways go on."""
+        """Let go of the folder; the gateways keep running."""
         if self._lock is not None:
             self._lock.close()
             self._lock = None
 
     def running(self) -> list[str]:
-        """Return the gateways that there are to be, those among them too that have just crashed."""
+        """Return the gateways that do not drain, those included that have just crashed."""
         return [known.name for known in self._processes.values() if not known.is_leaving]
 
     def leaving(self) -> list[str]:
-        """Return the gateways that are being emptied."""
+        """Return the gateways that drain."""
         return [known.name for known in self._processes.values() if known.is_leaving]
 
     async def grow(self, count: int, why: str) -> bool:
-        """Start so many more."""
+        """Start `count` more gateways; return True."""
         free = (name for number in itertools.count(1) if (name := f"pool-{number}") not in self._processes)
         names = list(itertools.islice(free, count))
         async with self._turn:
@@ -146,7 +147,7 @@ class LocalDriver:
         return True
 
     async def leave(self, name: str, why: str) -> bool:
-        """Count a gateway no more: it is being emptied. A crashed one is not started again."""
+        """Mark a gateway as draining; it no longer restarts after a crash."""
         if (known := self._processes.get(name)) is not None and not known.is_leaving:
             known.is_leaving = True
             await self._keep(known)
@@ -154,22 +155,22 @@ class LocalDriver:
         return known is not None
 
     async def end(self, name: str, why: str) -> None:
-        """Stop a gateway that is empty, or late."""
+        """Stop a gateway with SIGTERM."""
         known = self._processes.get(name)
         if known is not None and await asyncio.to_thread(_terminated, known):
             log.info("gateway_stopped", gateway=name, why=why)
 
     async def watch(self) -> None:
-        """Start again what crashed, forget what left, for ever."""
+        """Restart crashed gateways and forget those that have left. Never returns."""
         while True:
-            await clock.sleep(LOOK_S)
+            await clock.sleep(WATCH_S)
             if self._lock is None:
                 continue
             async with self._turn:
                 for known in list(self._processes.values()):
-                    await self._look_after(known, clock.unix_s())
+                    await self._check(known, clock.unix_s())
 
-    async def _look_after(self, known: _Process, now_s: float) -> None:
+    async def _check(self, known: _Process, now_s: float) -> None:
         if await asyncio.to_thread(known.find) is not None:
             if known.crashes and now_s - known.started_s > STABLE_S:
                 known.crashes = 0
@@ -182,7 +183,7 @@ class LocalDriver:
             await self._launch(known)
 
     async def _again(self, known: _Process, why: str) -> None:
-        """Have a gateway started again, after a longer pause each time."""
+        """Schedule a restart, after a longer pause each time."""
         pause_s = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** min(known.crashes, 10))
         known.pid, known.crashes, known.again_s = 0, known.crashes + 1, clock.unix_s() + pause_s
         log.error("gateway_crashed", gateway=known.name, why=why, again_in_s=pause_s, times=known.crashes)
@@ -213,7 +214,7 @@ class LocalDriver:
 
 
 def _started_s(pid: int, share: Share) -> float:
-    """Return when a process was started, and give it its share; 0 where it has ended already."""
+    """Return when a process was started and apply its limits; 0 where it has ended already."""
     try:
         process = psutil.Process(pid)
         started_s = process.create_time()
@@ -227,7 +228,7 @@ def _started_s(pid: int, share: Share) -> float:
 
 
 def _terminated(known: _Process) -> bool:
-    """Ask a process to end; say whether there was one."""
+    """Send SIGTERM to a process; return whether there was one."""
     process = known.find()
     with suppress(psutil.Error):
         if process is not None:

@@ -54,7 +54,7 @@ class Observations:
         return taken
 
 
-class Audience:
+class DemoAudience:
     """The crowd in its rooms.
 
     `scheduler_url` is where viewers ask for a gateway; `viewers` are there from the start.

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.live import Live
 
 from cli.danmaku import DanmakuFileError, Line, default_file, read_file
-from cli.demo.audience import Audience
+from cli.demo.audience import DemoAudience
 from cli.demo.keys import keys
 from cli.demo.killer import GatewayKiller
 from cli.demo.monitor import Monitor
@@ -166,7 +166,7 @@ class _Run:
         self._seed = seed
         self._pool = pool
         self._ledger = Ledger()
-        self.audience = Audience(system.scheduler_url, rooms, viewers, options.viewers, self._ledger)
+        self.audience = DemoAudience(system.scheduler_url, rooms, viewers, options.viewers, self._ledger)
         self.senders = Senders(system, self._ledger, lines, self.audience.checked, chance.token_hex(4))
         self.killer = GatewayKiller(system.edges, chance)
         self._monitor = Monitor(system, rooms, self.audience, self.senders, self.killer, self._ledger, pool)
@@ -238,7 +238,7 @@ class _Run:
             await clock.sleep(_SETTLE_LOOK_S)
 
 
-def failures(audience: Audience, viewers: int, verdict: Verdict, deaths: Sequence[str]) -> list[str]:
+def failures(audience: DemoAudience, viewers: int, verdict: Verdict, deaths: Sequence[str]) -> list[str]:
     """Return which of `--duration`'s demands did not hold, in words."""
     seen = audience.observations.seen
     found = []
@@ -260,7 +260,7 @@ def _raise_failure_of(*tasks: asyncio.Task[Any]) -> None:
             task.result()
 
 
-async def _say_first(audience: Audience, steps: Steps) -> None:
+async def _say_first(audience: DemoAudience, steps: Steps) -> None:
     await audience.observations.first_danmaku.wait()
     steps.say("the first danmaku reached a viewer")
 

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 
 import aiohttp
 
-from cli.demo.audience import Audience
+from cli.demo.audience import DemoAudience
 from cli.demo.killer import GatewayKiller
 from cli.demo.screen import KEYS, KEYS_OF_SURGE, GatewayRow, Screen
 from cli.demo.senders import Senders
@@ -46,7 +46,7 @@ class Monitor:
         self,
         system: System,
         rooms: Sequence[str],
-        audience: Audience,
+        audience: DemoAudience,
         senders: Senders,
         killer: GatewayKiller,
         ledger: Ledger,

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from cli.demo.audience import Audience
+from cli.demo.audience import DemoAudience
 from cli.pool_client import PoolClient, PoolState
 from devstack.stack import Steps
 from liveroom import clock
@@ -56,7 +56,7 @@ def plan(viewers: int) -> Plan:
     return Plan(max(1, int(viewers * CALM_SHARE)), viewers)
 
 
-async def surge(audience: Audience, pool_client: PoolClient, steps: Steps, wanted: Plan) -> list[str]:
+async def surge(audience: DemoAudience, pool_client: PoolClient, steps: Steps, wanted: Plan) -> list[str]:
     """Play it; return what did not come about, in words."""
     wrong = []
     await clock.sleep(CALM_S)

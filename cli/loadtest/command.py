@@ -18,7 +18,7 @@ from rich.console import Console
 from cli.choices import RampKind
 from cli.loadtest.cores import most_viewers
 from cli.loadtest.knee import Found, Inconclusive, Knee, Measures, Objectives, Ramp, Trust, find_knee, settle
-from cli.loadtest.load import Load, LoadError
+from cli.loadtest.load import GatewayLoad, LoadError
 from cli.loadtest.report import ramp_line, step_line, write_limits, write_report
 from cli.loadtest.rig import CHECKING, Rig, run_rig
 from devstack.stack import Steps, until_signalled
@@ -90,7 +90,7 @@ async def find_limits(options: LoadOptions, steps: Steps) -> tuple[list[Ramp], s
             if kind is RampKind.VIEWERS:
                 found = ramp.result
                 viewers = found.median.level if isinstance(found, Found) else found.held or viewers
-        await rig.apply(Load(messages_per_s=0))
+        await rig.apply(GatewayLoad(messages_per_s=0))
         verdict = await rig.settled()
         steps.say(f"{CHECKING} viewers checked everything: {verdict}")
     return ramps, "" if verdict.is_clean else str(verdict)
@@ -134,7 +134,7 @@ async def _ramp(rig: Rig, kind: RampKind, viewers: float, options: LoadOptions, 
 
 
 async def _run(rig: Rig, kind: RampKind, first: float, viewers: float, options: LoadOptions, steps: Steps) -> list[Measures]:
-    await rig.apply(Load(messages_per_s=options.messages_per_s))  # all go home: each run fills the gateway anew
+    await rig.apply(GatewayLoad(messages_per_s=options.messages_per_s))  # all go home: each run fills the gateway anew
     run: list[Measures] = []
     level = first
     most = min(options.most, most_viewers()) if kind is RampKind.VIEWERS else options.most
@@ -152,11 +152,11 @@ async def _run(rig: Rig, kind: RampKind, first: float, viewers: float, options: 
     return run
 
 
-def _load(kind: RampKind, level: float, viewers: float, options: LoadOptions) -> Load:
+def _load(kind: RampKind, level: float, viewers: float, options: LoadOptions) -> GatewayLoad:
     match kind:
         case RampKind.VIEWERS:
-            return Load(int(level), messages_per_s=options.messages_per_s)
+            return GatewayLoad(int(level), messages_per_s=options.messages_per_s)
         case RampKind.JOINS:
-            return Load(int(viewers * JOINS_AT), turnover_per_s=level, messages_per_s=options.messages_per_s)
+            return GatewayLoad(int(viewers * JOINS_AT), turnover_per_s=level, messages_per_s=options.messages_per_s)
         case RampKind.BYTES:
-            return Load(int(viewers * BYTES_AT), messages_per_s=level, is_plain=True)
+            return GatewayLoad(int(viewers * BYTES_AT), messages_per_s=level, is_plain=True)

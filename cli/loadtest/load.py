@@ -9,7 +9,7 @@ class LoadError(ExplainedError):
     """This machine, or a part of the load generator, cannot carry a load test."""
 
 
-class Load(NamedTuple):
+class GatewayLoad(NamedTuple):
     """What the gateway must bear.
 
     `viewers` are in rooms at once, `turnover_per_s` of them leave and others join each second, and

@@ -12,7 +12,7 @@ import psutil
 from cli.figures import quantile
 from cli.loadtest.cores import Cores
 from cli.loadtest.knee import Measures
-from cli.loadtest.load import Load
+from cli.loadtest.load import GatewayLoad
 from cli.loadtest.sinks import Sinks
 from devstack.system import System
 from liveroom import clock, metric_catalog
@@ -71,7 +71,7 @@ class Meter:
         )
 
     def between(
-        self, before: Reading, after: Reading, *, level: float, load: Load, delays_ms: Sequence[float], checking: int
+        self, before: Reading, after: Reading, *, level: float, load: GatewayLoad, delays_ms: Sequence[float], checking: int
     ) -> Measures:
         """Return the measures of a step at `level` from the readings around it.
 
@@ -106,7 +106,7 @@ class Meter:
             rss_bytes=self._gateway.memory_info().rss,
         )
 
-    def _missing(self, before: Reading, after: Reading, load: Load) -> float:
+    def _missing(self, before: Reading, after: Reading, load: GatewayLoad) -> float:
         """Return the share of viewers that should be in a room, or have joined, and are not."""
         failed, came = after.failed - before.failed, after.came - before.came
         on_their_way = min(load.turnover_per_s, load.viewers / 2)

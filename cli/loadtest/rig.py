@@ -17,7 +17,7 @@ import psutil
 from cli.danmaku import default_file, read_file
 from cli.loadtest.cores import divided_cores
 from cli.loadtest.knee import Measures
-from cli.loadtest.load import Load, LoadError
+from cli.loadtest.load import GatewayLoad, LoadError
 from cli.loadtest.meter import Meter
 from cli.loadtest.sender import LoadSender
 from cli.loadtest.sinks import JOINS_PER_S, Sinks, start_sinks
@@ -55,7 +55,7 @@ class Rig:
         self._sender = sender
         self._meter = meter
         self._ledger = ledger
-        self._load = Load()
+        self._load = GatewayLoad()
         self._delays_ms: list[float] = []
 
     def observe(self, viewer: str, effect: Effect) -> None:
@@ -70,7 +70,7 @@ class Rig:
         delay = f", delay {delays[len(delays) // 2]:.0f} ms" if delays else ""
         return f"{self._sinks.joined:,} viewers{delay}"
 
-    async def apply(self, load: Load) -> None:
+    async def apply(self, load: GatewayLoad) -> None:
         """Put a load on the gateway; return once all viewers are there, or do not come."""
         self._load = self._sender.load = load
         before = self._sinks.joined

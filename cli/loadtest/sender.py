@@ -10,7 +10,7 @@ from typing import Final
 import aiohttp
 import msgspec
 
-from cli.loadtest.load import Load
+from cli.loadtest.load import GatewayLoad
 from devstack.system import System
 from liveroom import clock
 from liveroom.bodies import Danmaku, Gift
@@ -39,7 +39,7 @@ class LoadSender:
         texts: Sequence[Danmaku],
         chance: Chance,
     ) -> None:
-        self.load = Load()
+        self.load = GatewayLoad()
         self.accepted = 0
         self._url = f"{system.ingress_url}/v1/interactions"
         token = system.token("loadtest", Role.SERVICE, ttl_s=TOKEN_TTL_S)

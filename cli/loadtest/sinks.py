@@ -14,7 +14,7 @@ import aiohttp
 import msgspec
 import psutil
 
-from cli.loadtest.load import Load, LoadError
+from cli.loadtest.load import GatewayLoad, LoadError
 from devstack.processes import importing
 from devstack.system import TICKET_KEY_ID, System
 from liveroom import clock
@@ -36,7 +36,7 @@ class Sinks:
         self.states = [State(0, 0, 0, 0, 0, 0) for _ in controls]
         self._controls = controls
 
-    async def share(self, load: Load) -> None:
+    async def share(self, load: GatewayLoad) -> None:
         """Share the viewers of a load out among the processes."""
         many = len(self._controls)
         for index, control in enumerate(self._controls):

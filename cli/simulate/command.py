@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from autoscaler.policy import Policy, PolicyError, read_policy
-from cli.simulate.model import Outcome, World, hindsight_hours
+from cli.simulate.model import SimulationResult, World, hindsight_hours
 from cli.simulate.scenarios import SCENARIOS, Scenario
 from liveroom import clock
 
@@ -53,7 +53,7 @@ def _with_events(policy: Policy, scenario: Scenario) -> Policy:
     return policy if policy.events else msgspec.structs.replace(policy, events=scenario.policy.events)
 
 
-def _told(scenario: Scenario, outcome: Outcome, took_s: float, *, is_alone: bool) -> Table:
+def _told(scenario: Scenario, outcome: SimulationResult, took_s: float, *, is_alone: bool) -> Table:
     """Return what came of it: the decisions, and the sums."""
     last, hindsight = outcome.moments[-1], hindsight_hours(outcome, scenario.policy)
     table = Table(title=f"{scenario.name}: {scenario.about}", box=box.SIMPLE, title_justify="left", caption_justify="left")
@@ -80,7 +80,7 @@ def _told(scenario: Scenario, outcome: Outcome, took_s: float, *, is_alone: bool
     return table
 
 
-def _draw(scenario: Scenario, outcome: Outcome, file: Path) -> None:
+def _draw(scenario: Scenario, outcome: SimulationResult, file: Path) -> None:
     """Draw viewers, gateways and refusals over time (SVG, PNG or PDF by the file's name)."""
     try:
         import matplotlib as mpl  # noqa: PLC0415 - large, and an extra

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Final, NamedTuple
 
-from autoscaler.decide import Decision, History, Observation, Seen, decide
+from autoscaler.decide import Decision, History, Observation, ReportedGateway, decide
 from autoscaler.policy import Policy
 from cli.simulate.scenarios import BEGIN_S, Scenario
 from liveroom.chance import Chance
@@ -60,7 +60,7 @@ class Moment(NamedTuple):
 
 
 @dataclass
-class Outcome:
+class SimulationResult:
     """What came of it."""
 
     moments: list[Moment] = field(default_factory=list)
@@ -100,7 +100,7 @@ class World:
         self.chance = Chance(scenario.seed)
         self.now_s = 0.0
         self.gateways: dict[str, ModelGateway] = {}
-        self.outcome = Outcome()
+        self.outcome = SimulationResult()
         self._history = History()
         self._placements = [Placement(STALE_S, scenario.replicas) for _ in range(scenario.replicas)]
         self._seen: dict[str, tuple[LoadReport, float]] = {}
@@ -117,7 +117,7 @@ class World:
             gateway.connections = each + (number < more)
         self._report(late_s=0.0)
 
-    def run(self) -> Outcome:
+    def run(self) -> SimulationResult:
         """Let it happen."""
         for second in range(self.scenario.lasts_s):
             self._happen(second)
@@ -267,7 +267,7 @@ class World:
         scenario = self.scenario
         for name in [name for name in self._seen if name not in self.gateways]:
             del self._seen[name]  # the driver knows that it is gone
-        gateways = [Seen(report, self.now_s - at_s) for report, at_s in self._seen.values()]
+        gateways = [ReportedGateway(report, self.now_s - at_s) for report, at_s in self._seen.values()]
         running = sum(gateway.draining_s == math.inf for gateway in self.gateways.values())
         decision = decide(Observation(gateways, running), self._history, scenario.policy, BEGIN_S + self.now_s)
         self._history = decision.history
@@ -310,7 +310,7 @@ class World:
         )
 
 
-def hindsight_hours(outcome: Outcome, policy: Policy) -> float:
+def hindsight_hours(outcome: SimulationResult, policy: Policy) -> float:
     """Return the fewest gateway hours that would have done: at each second what its viewers took,
     started a warm-up before.
     """

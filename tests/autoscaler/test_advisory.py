@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autoscaler.advisory import SERVICE, Advice, Advisor, advice, serve_scaler
-from autoscaler.decide import STALE_S, History, Observation, Seen, decide
+from autoscaler.decide import STALE_S, History, Observation, ReportedGateway, decide
 from autoscaler.externalscaler import externalscaler_pb2 as messages
 from autoscaler.policy import Policy
 from autoscaler.pool import FORGET_S, POOL, Pool
@@ -34,48 +34,46 @@ def report(name: str, connections: int, state: GatewayState = GatewayState.SERVI
     return LoadReport(1, name, 7, state, 0, "", "", "", 0, connections=connections, limits=Limits(connections=100))
 
 
-def seen(*connections: int, silent: int = 0) -> list[Seen]:
+def seen(*connections: int, silent: int = 0) -> list[ReportedGateway]:
     """Gateways with so many viewers each; the first `silent` of them say nothing any more."""
-    return [Seen(report(f"g{number}", count), 9 if number < silent else 0) for number, count in enumerate(connections)]
+    return [
+        ReportedGateway(report(f"g{number}", count), 9 if number < silent else 0) for number, count in enumerate(connections)
+    ]
 
 
-def demand_of(gateways: list[Seen]) -> float:
+def demand_of(gateways: list[ReportedGateway]) -> float:
     return decide(Observation(gateways, len(gateways)), History(), Policy(), 1000.0).exact
 
 
 @pytest.mark.parametrize(
     ("gateways", "last", "paused_by", "told"),
     [
-        pytest.param([], None, "", Advice(None, "no gateway says how it is"), id="nothing yet"),
+        pytest.param([], None, "", Advice(None, "no gateway reports"), id="nothing yet"),
         pytest.param(seen(70, 70), None, "", Advice(2.0, ""), id="all known"),
         pytest.param(seen(35), None, "", Advice(0.5, ""), id="not rounded"),
         pytest.param(seen(0), 3.0, "", Advice(0.0, ""), id="less, and all known"),
-        pytest.param(
-            seen(70, 70, silent=1), 2.0, "", Advice(None, "1 gateways do not say how they are"), id="less, one silent"
-        ),
-        pytest.param(
-            seen(70, 70, silent=1), None, "", Advice(None, "1 gateways do not say how they are"), id="first, one silent"
-        ),
+        pytest.param(seen(70, 70, silent=1), 2.0, "", Advice(None, "gateways that do not report: 1"), id="less, one silent"),
+        pytest.param(seen(70, 70, silent=1), None, "", Advice(None, "gateways that do not report: 1"), id="first, one silent"),
         pytest.param(seen(70, 140, silent=1), 2.0, "", Advice(2.0, ""), id="one silent, and no less"),
-        pytest.param(seen(70, 70, silent=2), 2.0, "", Advice(None, "no gateway says how it is"), id="all silent"),
+        pytest.param(seen(70, 70, silent=2), 2.0, "", Advice(None, "no gateway reports"), id="all silent"),
         pytest.param(seen(70, 70), 2.0, "op", Advice(None, "paused by op"), id="paused"),
         pytest.param(
-            [*seen(70), Seen(report("old", 0, GatewayState.DRAINING), 9)],
+            [*seen(70), ReportedGateway(report("old", 0, GatewayState.DRAINING), 9)],
             2.0,
             "",
             Advice(1.0, ""),
             id="one was emptied and is gone",
         ),
         pytest.param(
-            [*seen(70), Seen(report("old", 70, GatewayState.DRAINING), 9)],
+            [*seen(70), ReportedGateway(report("old", 70, GatewayState.DRAINING), 9)],
             2.0,
             "",
-            Advice(None, "1 gateways do not say how they are"),
+            Advice(None, "gateways that do not report: 1"),
             id="one fell silent before it was empty",
         ),
     ],
 )
-def test_what_may_be_said(gateways: list[Seen], last: float | None, paused_by: str, told: Advice) -> None:
+def test_what_may_be_said(gateways: list[ReportedGateway], last: float | None, paused_by: str, told: Advice) -> None:
     assert advice(gateways, demand_of(gateways), last, paused_by) == told
 
 
@@ -126,13 +124,13 @@ async def test_keda_is_told_hundredths_of_gateways() -> None:
 
 
 async def test_what_is_not_known_is_an_error_in_words_and_not_zero() -> None:
-    told = [Advice(None, "2 gateways do not say how they are")]
+    told = [Advice(None, "gateways that do not report: 2")]
     async with asking(told) as keda:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await keda.metrics()
         assert (caught.value.code(), caught.value.details()) == (
             grpc.StatusCode.UNAVAILABLE,
-            "2 gateways do not say how they are",
+            "gateways that do not report: 2",
         )
         told.append(Advice(1.0, ""))
         assert (await keda.metrics()).metricValues[0].metricValue == 100
@@ -178,7 +176,7 @@ def quiet_pool() -> Pool:
         raise AssertionError("it orders nothing")
 
     pool = Pool(Policy(), Names(), send, Metrics("autoscaler"), empty_s=30, dry_run=False)
-    pool.knows_orders = True
+    pool.has_read_orders = True
     return pool
 
 
@@ -194,7 +192,7 @@ def test_neither_a_start_nor_a_silence_makes_it_say_less_or_more_than_all_take(
         for is_before in (True, False):  # each reports once a second, at its own moment of it, and the advisor looks between
             for number, part_s in enumerate(reporting):
                 if hears and (part_s < 0.5) is is_before:
-                    pool.hear(report(f"g{number}", 70), second + part_s)
+                    pool.take_report(report(f"g{number}", 70), second + part_s)
             if is_before:
                 advisor.tick(second + 0.5)
                 told.append(advisor.advice)
@@ -213,25 +211,25 @@ async def test_the_advisor_says_what_the_reports_say_and_holds_what_it_knew() ->
     pool = Pool(Policy(), driver, send, metrics, empty_s=30, dry_run=False)
     advisor = Advisor(pool, metrics)
     gauge = metrics.gauge(metric_catalog.POOL_DEMAND)
-    pool.hear(report("a", 70), 0.0)
-    pool.hear(report("b", 35), 0.0)
+    pool.take_report(report("a", 70), 0.0)
+    pool.take_report(report("b", 35), 0.0)
     advisor.tick(0.0)
     assert advisor.advice.demand is None, "a pause may be in force that it has not read yet"
-    pool.knows_orders = True
+    pool.has_read_orders = True
     advisor.tick(0.0)
-    assert advisor.advice.why == "has not listened for long enough to have heard all"
+    assert advisor.advice.why == "not all gateways have reported yet"
     assert gauge._value.get() == 0
-    pool.hear(report("a", 70), STALE_S)
-    pool.hear(report("b", 35), STALE_S)
+    pool.take_report(report("a", 70), STALE_S)
+    pool.take_report(report("b", 35), STALE_S)
     advisor.tick(STALE_S)
     assert (advisor.advice, gauge._value.get()) == (Advice(1.5, ""), 1.5)
-    pool.hear(report("b", 35), STALE_S + 4)
+    pool.take_report(report("b", 35), STALE_S + 4)
     advisor.tick(STALE_S + 4)
-    assert (advisor.advice.why, gauge._value.get()) == ("1 gateways do not say how they are", 1.5)
-    pool.hear(report("b", 35), STALE_S + FORGET_S + 1)
+    assert (advisor.advice.why, gauge._value.get()) == ("gateways that do not report: 1", 1.5)
+    pool.take_report(report("b", 35), STALE_S + FORGET_S + 1)
     advisor.tick(STALE_S + FORGET_S + 1)
     assert (advisor.advice, gauge._value.get()) == (Advice(0.5, ""), 0.5), "who is gone for half a minute is gone"
-    pool.obey(Order(1, POOL, 0, OrderKind.PAUSE, 0, "op"))
+    pool.apply_order(Order(1, POOL, 0, OrderKind.PAUSE, 0, "op"))
     advisor.tick(STALE_S + FORGET_S + 1)
     assert advisor.advice == Advice(None, "paused by op")
     shown = (metric_catalog.POOL_ACTUAL, metric_catalog.POOL_MIN, metric_catalog.POOL_MAX, metric_catalog.POOL_PAUSED)

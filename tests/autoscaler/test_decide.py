@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autoscaler.decide import STALE_S, Decision, History, Observation, Reason, Seen, decide
+from autoscaler.decide import STALE_S, Decision, History, Observation, Reason, ReportedGateway, decide
 from autoscaler.policy import Event, Policy, PolicyError, read_policy
 from liveroom.records.control import GatewayState, LoadReport
 
@@ -23,7 +23,7 @@ def report(number: int = 1, state: GatewayState = GatewayState.SERVING, **fields
 
 def seen(*reports: LoadReport, age_s: float = 1.0, running: int | None = None) -> Observation:
     alive = sum(report_.state is not GatewayState.DRAINING for report_ in reports)
-    return Observation([Seen(report_, age_s) for report_ in reports], alive if running is None else running)
+    return Observation([ReportedGateway(report_, age_s) for report_ in reports], alive if running is None else running)
 
 
 def many(count: int, **fields: Any) -> list[LoadReport]:
@@ -196,7 +196,7 @@ def test_what_must_never_happen(looks: Any, policy: Policy) -> None:
     for gateways, running, passed_s in looks:
         now_s += passed_s
         seen_ = [
-            Seen(report(number, state, connections=connections, joins_per_s=joins, cpu=cpu), age_s)
+            ReportedGateway(report(number, state, connections=connections, joins_per_s=joins, cpu=cpu), age_s)
             for number, (connections, joins, cpu, state, age_s) in enumerate(gateways)
         ]
         observation = Observation(seen_, running)

@@ -60,7 +60,7 @@ class World:
         self.orders: list[tuple[str, str, int]] = []
         quick = Policy(min=1, max=9, down_window_s=2, down_after_up_s=2, step_down=0.5, up_window_s=1)
         self.pool = Pool(policy or quick, self.driver, self.send, Metrics("autoscaler"), empty_s=30, dry_run=dry_run)
-        self.pool.is_leading = self.pool.knows_orders = True
+        self.pool.is_leading = self.pool.has_read_orders = True
         self.now_s = 100.0
         self.connections = dict.fromkeys(names, 0)
         self.states: dict[str, GatewayState] = {}
@@ -77,7 +77,7 @@ class World:
             self.now_s += 1
             for name in self.driver.names:
                 state = self.states.get(name, GatewayState.SERVING)
-                self.pool.hear(report(name, self.connections.get(name, 0), state), self.now_s)
+                self.pool.take_report(report(name, self.connections.get(name, 0), state), self.now_s)
             with clock.running_on(self):
                 await self.pool.tick(self.now_s)
 
@@ -145,7 +145,7 @@ async def test_the_full_ones_shed_until_all_are_even() -> None:
 async def test_a_pause_and_a_dry_run_decide_and_do_nothing() -> None:
     for world in (World("a"), World("a", dry_run=True)):
         if not world.pool._dry_run:
-            world.pool.obey(Order(1, POOL, 0, OrderKind.PAUSE, 0, "op"))
+            world.pool.apply_order(Order(1, POOL, 0, OrderKind.PAUSE, 0, "op"))
             assert world.pool.paused_by == "op"
         world.connections["a"] = 100
         await world.second(3)
@@ -153,13 +153,13 @@ async def test_a_pause_and_a_dry_run_decide_and_do_nothing() -> None:
         assert world.pool.last is not None
         assert (world.pool.last.decision.desired, world.pool.last.is_done) == (2, False)
         assert not world.driver.may_act, "what is under way waits too"
-        world.pool.obey(Order(1, "a", 7, OrderKind.RESUME, 0, "even"))
+        world.pool.apply_order(Order(1, "a", 7, OrderKind.RESUME, 0, "even"))
         assert world.pool.paused_by in {"", "op"}, "orders to gateways are not for the pool"
     world = World("a")
-    world.pool.obey(Order(1, POOL, 0, OrderKind.PAUSE, 0, "op"))
+    world.pool.apply_order(Order(1, POOL, 0, OrderKind.PAUSE, 0, "op"))
     world.connections["a"] = 100
     await world.second()
-    world.pool.obey(Order(1, POOL, 0, OrderKind.RESUME, 0, "op"))
+    world.pool.apply_order(Order(1, POOL, 0, OrderKind.RESUME, 0, "op"))
     await world.second()
     assert len(world.driver.names) == 2, "at once: what was decided in the pause opened no window"
 
@@ -178,7 +178,7 @@ async def test_while_nobody_is_heard_nobody_is_late() -> None:
 
 
 async def test_who_does_not_lead_or_whose_driver_is_taken_does_nothing() -> None:
-    for change in ("is_leading", "knows_orders", "mine"):
+    for change in ("is_leading", "has_read_orders", "mine"):
         world = World("a")
         world.connections["a"] = 100
         if change == "mine":
@@ -227,7 +227,7 @@ async def test_nobody_is_drained_who_could_not_be_marked() -> None:
 
 async def test_gateways_that_are_not_its_own_are_not_its_business() -> None:
     world = World("a")
-    world.pool.hear(report("foreign", 100), world.now_s + 1)
+    world.pool.take_report(report("foreign", 100), world.now_s + 1)
     await world.second(2)
     assert [seen.report.gateway for seen in world.pool.gateways(world.now_s)] == ["a"]
     assert world.driver.names == ["a"]
@@ -235,6 +235,6 @@ async def test_gateways_that_are_not_its_own_are_not_its_business() -> None:
 
 def test_a_report_of_an_older_start_is_ignored() -> None:
     world = World("a")
-    world.pool.hear(report("a", 1), 1)
-    world.pool.hear(report("a", 9).__class__(1, "a", 6, GatewayState.SERVING, 0, "", "", "", 0, connections=9), 2)
+    world.pool.take_report(report("a", 1), 1)
+    world.pool.take_report(report("a", 9).__class__(1, "a", 6, GatewayState.SERVING, 0, "", "", "", 0, connections=9), 2)
     assert [seen.report.connections for seen in world.pool.gateways(2)] == [1]

@@ -20,7 +20,7 @@ from contextlib import asynccontextmanager
 
 import psutil
 
-from autoscaler.decide import History, Observation, Seen, decide
+from autoscaler.decide import History, Observation, ReportedGateway, decide
 from autoscaler.policy import Policy
 from cli.simulate.model import World, hindsight_hours
 from cli.simulate.scenarios import SCENARIOS, even_out
@@ -130,7 +130,9 @@ def _decide_ms() -> tuple[list[float], list[float]]:
         began_s = time.thread_time()
         for report in seen:
             placement.update(report, second)
-        history = decide(Observation([Seen(report, 1.0) for report in seen], GATEWAYS), history, policy, float(second)).history
+        history = decide(
+            Observation([ReportedGateway(report, 1.0) for report in seen], GATEWAYS), history, policy, float(second)
+        ).history
         for number in range(CHOICES):
             placement.choose(ADDRESSES, second + number / CHOICES, rng.random)
         between_s = time.thread_time()

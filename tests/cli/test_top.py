@@ -5,7 +5,8 @@ import io
 from rich.console import Console
 
 from cli.pool_client import PoolDecision, PoolState
-from cli.top import GatewayStanding, HotRoom, screen
+from cli.top import GatewayStanding, screen
+from liveroom.records.control import HotRoom
 
 
 def shown(gateways: list[GatewayStanding], pool: PoolState | None = None) -> str:

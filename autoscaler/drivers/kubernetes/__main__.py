@@ -22,7 +22,7 @@ ATTEMPTS: Final = 10
 
 
 async def _resolved(host: str) -> str:
-    """Return the address of a name; the name itself where nobody knows it."""
+    """Return the IP of a host name; the name itself where it does not resolve."""
     try:
         async with asyncio.timeout(5):
             found = await asyncio.get_running_loop().getaddrinfo(host, None)
@@ -32,7 +32,7 @@ async def _resolved(host: str) -> str:
 
 
 async def _find_address(node: str, url: str, write: Path) -> int:
-    """Write a gateway's settings for its node; return the exit code."""
+    """Write the settings of a gateway on `node`; return the exit code."""
     for attempt in range(1, ATTEMPTS + 1):
         try:
             async with asyncio.timeout(5), await connect() as api:
@@ -53,16 +53,18 @@ async def _find_address(node: str, url: str, write: Path) -> int:
 
 
 def main() -> int:
-    """Do what the command line says."""
+    """Parse the command line and run the command."""
     parser = argparse.ArgumentParser(prog="python -m autoscaler.drivers.kubernetes")
     commands = parser.add_subparsers(required=True)
-    address = commands.add_parser("address", help="write down where viewers reach the gateway on this node (an init container)")
+    address = commands.add_parser("address", help="write the settings with the address of this node's gateway")
     address.add_argument("--node", default=os.environ.get("LIVEROOM_NODE"), help="default: LIVEROOM_NODE")
-    address.add_argument("--url", required=True, help="what browsers connect to: wss://{host}:8010/v1/live")
-    address.add_argument("--write", type=Path, required=True, help="settings file (TOML) that LIVEROOM_CONFIG names")
+    address.add_argument(
+        "--url", required=True, help="address for browsers; {host} becomes the node's: wss://{host}:8010/v1/live"
+    )
+    address.add_argument("--write", type=Path, required=True, help="settings file (TOML) to write, for LIVEROOM_CONFIG")
     given = parser.parse_args()
     if not given.node:
-        parser.error("which node? --node, or LIVEROOM_NODE")
+        parser.error("no node: give --node or set LIVEROOM_NODE")
     return asyncio.run(_find_address(given.node, given.url, given.write))
 
 

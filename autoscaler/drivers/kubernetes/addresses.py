@@ -12,10 +12,11 @@ ADDRESS_ORDER: Final = ("ExternalDNS", "ExternalIP", "InternalDNS", "InternalIP"
 
 
 def address_of(node: Mapping[str, Any]) -> tuple[str, str, str]:
-    """Return (host, IP, zone) of a node: where viewers reach what listens on it.
+    """Return host, IP and zone of a node, as the API has it.
 
-    The annotation `liveroom.dev/address` has the first word; then the kinds of addresses in Agones'
-    order. The IP is empty where nobody but the name itself can tell it.
+    The annotation `liveroom.dev/address` comes first, then the kinds of addresses in Agones' order.
+    The IP is empty where only a look-up of the host gives it. Raises ValueError where the node has
+    no address.
     """
     metadata, addresses = node.get("metadata", {}), node.get("status", {}).get("addresses", [])
     known = {kind: entry["address"] for kind in ADDRESS_ORDER for entry in reversed(addresses) if entry["type"] == kind}

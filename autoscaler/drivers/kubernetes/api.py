@@ -19,9 +19,9 @@ T = TypeVar("T")
 
 
 async def connect() -> client.ApiClient:
-    """Return a client: with the pod's own account, elsewhere as `kubectl` would.
+    """Return a client with the pod's own account; outside a cluster, with `kubectl`'s.
 
-    It does not try again by itself.
+    It makes no retries of its own.
     """
     return await asyncio.to_thread(_connect)
 
@@ -37,9 +37,9 @@ def _connect() -> client.ApiClient:
 
 
 async def read(answer: Awaitable[Any], kind: type[T]) -> T:
-    """Return what the API answered.
+    """Return the API's answer as `kind`; raise ApiException for an error.
 
-    Its own models take milliseconds for a list of pods; these take what is needed.
+    The client's own models take milliseconds for a list of pods; ours have only what is needed.
     """
     response = await answer
     data = await response.read()
@@ -49,7 +49,7 @@ async def read(answer: Awaitable[Any], kind: type[T]) -> T:
 
 
 def failure_of(error: BaseException) -> Failure:
-    """Name what went wrong."""
+    """Return the kind of an error."""
     if isinstance(error, TimeoutError | aiohttp.ClientError | OSError):
         return Failure.SILENT
     status = error.status if isinstance(error, ApiException) else None
@@ -67,7 +67,7 @@ def failure_of(error: BaseException) -> Failure:
 
 
 def in_words(error: BaseException) -> str:
-    """Return what the API said, in one line."""
+    """Return an error in one line, with the API's message."""
     if not isinstance(error, ApiException):
         return repr(error)
     try:

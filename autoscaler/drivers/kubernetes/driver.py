@@ -26,16 +26,18 @@ from autoscaler.pool import Failure
 from liveroom import clock, metric_catalog
 from liveroom.registry import Metrics
 
-SETTLE_S: Final = 1.0  # the ReplicaSet sees pods a moment late: so long a cost must have been seen before it is relied on
-STUCK_S: Final = 60.0  # a pod that is not running by then is counted on no more
+SETTLE_S: Final = 1.0  # the ReplicaSet sees pods a moment late, so a cost counts only after this time
+STUCK_S: Final = 60.0  # a pod that is not running by then no longer counts
 WRONG_PAUSE_S: Final = 300.0
 _MERGE: Final = "application/merge-patch+json"
 log = structlog.get_logger()
 
 
 class _Cut(NamedTuple):
-    """A scale-in that was ordered: who served (uid -> name), who was to go (uids), and how many
-    that leaves.
+    """A scale-in that was ordered.
+
+    `before`: the pods that served (uid to name). `due`: the uids of those that should go.
+    `replicas`: how many stay.
     """
 
     before: dict[str, str]
@@ -46,7 +48,7 @@ class _Cut(NamedTuple):
 class KubernetesDriver:
     """The gateways of one Deployment.
 
-    `timeout_s`: for each thing asked of the API; it is asked once, then at the next look.
+    `timeout_s` limits each call of the API. A call that fails is made again at the next tick.
     """
 
     def __init__(self, namespace: str, deployment: str, timeout_s: float, metrics: Metrics) -> None:
@@ -59,21 +61,21 @@ class KubernetesDriver:
         self._api: client.ApiClient | None = None
         self._scale: Scale | None = None
         self._pods: list[Pod] = []
-        self._due_s: dict[str, float] = {}  # uid -> since when it is seen to be due
-        self._idle_s: dict[str, float] = {}  # uid, or a place that has no pod -> since when it does not run
-        self._wrong_s = -math.inf  # when pods went that were not to go
+        self._due_s: dict[str, float] = {}  # uid -> since when it is due, as seen here
+        self._idle_s: dict[str, float] = {}  # uid, or a place without a pod -> since when it does not run
+        self._wrong_s = -math.inf  # when pods went that had not drained
         self._cut: _Cut | None = None
-        self._ordered: set[int] = set()  # replicas that we know of: as seen, and as we asked for
+        self._ordered: set[int] = set()  # replicas that this driver knows of: those it read, and those it wrote
         self._held = ""
-        self._told: dict[str, Failure] = {}  # what fails at the moment, and has been told
+        self._failing: dict[str, Failure] = {}  # what fails at present, and was logged
 
     async def take(self, *, may_act: bool) -> bool:
-        """Look at the Deployment and its pods, and carry on with what is due; say whether it was
-        ever seen.
+        """Read the Deployment and its pods, and continue the scale-in that is under way.
 
-        Where the API does not answer now, `can_act` says so.
+        Returns whether the Deployment was ever read. `can_act` is False while the API does not
+        answer.
         """
-        self.can_act = await self._tried(self._look(), "looking at the Deployment")
+        self.can_act = await self._tried(self._read_pods(), "reading the Deployment")
         if self.can_act:
             await self._check()
         if self.can_act and may_act:
@@ -84,33 +86,36 @@ class KubernetesDriver:
         return self._scale is not None
 
     def release(self) -> None:
-        """Forget what was seen and what was due; the annotations say it to whoever goes on."""
+        """Forget everything that was read; the annotations have it for the next leader."""
         self.can_act = False
         self._scale, self._cut = None, None
         self._pods, self._due_s, self._idle_s, self._ordered = [], {}, {}, set()
 
     def running(self) -> list[str]:
-        """Return the pods that are to stay, those too that are ordered and not there yet; not those
-        that are stuck.
+        """Return the pods that stay.
+
+        Pods that are ordered and not there yet count; pods that are stuck do not.
         """
         staying = {pod.metadata.uid: pod.name for pod in self._pods if pod.is_alive and not pod.is_leaving}
         staying |= {place: place for place in self._missing()}
         return [name for uid, name in staying.items() if not self._is_stuck(uid)]
 
     def leaving(self) -> list[str]:
-        """Return the pods that are being emptied, or terminating: they may still have viewers."""
+        """Return the pods that drain or terminate: they may still have viewers."""
         return [pod.name for pod in self._pods if pod.is_leaving or pod.metadata.deletion_timestamp is not None]
 
     async def grow(self, count: int, why: str) -> bool:
-        """Order so many more, of which those that are stuck may become some; say whether the API
-        took it.
+        """Order `count` more pods; return whether the API took the order.
+
+        Pods that are stuck count as ordered already.
         """
         stuck = sum(map(self._is_stuck, self._idle_s))
         return count <= stuck or await self._resize(self._replicas + count - stuck, "ScaledOut", why)
 
     async def leave(self, name: str, why: str) -> bool:
-        """Mark a pod as leaving, and have the ReplicaSet take it before others; say whether that
-        was done.
+        """Mark a pod as draining, so that the ReplicaSet removes it before others.
+
+        Return whether the API took the mark.
         """
         if name not in (pod.name for pod in self._pods if pod.is_alive):
             return False
@@ -118,9 +123,7 @@ class KubernetesDriver:
         return await self._tried(self._annotate(name, marks), "marking a pod as leaving")
 
     async def end(self, name: str, why: str) -> None:
-        """Have a pod go that is empty, or late: before all others, once the ReplicaSet must have
-        seen that.
-        """
+        """Mark a pod as due; `take` lowers the scale once the ReplicaSet must have seen it."""
         if any(pod.name == name and pod.is_alive and pod.is_leaving and not pod.is_due for pod in self._pods):
             marks = {LEAVING: why[:200], COST: str(DUE_COST)}
             await self._tried(self._annotate(name, marks), "marking a pod as due")
@@ -137,7 +140,7 @@ class KubernetesDriver:
     def _replicas(self) -> int:
         return self._scale.spec.replicas if self._scale is not None else 0
 
-    async def _look(self) -> None:
+    async def _read_pods(self) -> None:
         api = await self._connected()
         scale = await read(
             client.AppsV1Api(api).read_namespaced_deployment_scale_without_preload_content(self._deployment, self._namespace),
@@ -159,21 +162,21 @@ class KubernetesDriver:
         self._idle_s = {uid: self._idle_s.get(uid, now_s) for uid in idle}
 
     def _missing(self) -> list[str]:
-        """Return a name for each pod that is ordered and not there."""
+        """Return a name for each pod that is ordered and does not exist yet."""
         return [f"ordered-{number}" for number in range(self._replicas - sum(pod.is_alive for pod in self._pods))]
 
     def _is_stuck(self, uid: str) -> bool:
-        """Say whether a pod, or the place of one, has not been running for long."""
+        """Return whether a pod, or the place of one, has not been running for a minute."""
         return clock.monotonic_s() - self._idle_s.get(uid, math.inf) > STUCK_S
 
     async def _check(self) -> None:
-        """Look who went at the last scale-in, and say so."""
+        """Compare what went at the last scale-in with what should, and report it."""
         alive = {pod.metadata.uid for pod in self._pods if pod.is_alive}
         cut = self._cut
         if cut is None or (self._replicas == cut.replicas and len(alive) > cut.replicas):
             return
         self._cut = None
-        if self._replicas != cut.replicas:  # it was not done, or the next who changed it makes it impossible to tell
+        if self._replicas != cut.replicas:  # it was not done, or another change makes it impossible to tell
             return
         gone = {uid: name for uid, name in cut.before.items() if uid not in alive}
         wrong = sorted(name for uid, name in gone.items() if uid not in cut.due)
@@ -181,12 +184,12 @@ class KubernetesDriver:
             self._wrong_s = clock.monotonic_s()
             self._wrong.inc(len(wrong))
             log.error("wrong_pods_went", pods=wrong, emptied=sorted(cut.before.get(uid, uid) for uid in cut.due))
-            await self._say("WrongPodsRemoved", f"these were not emptied before: {', '.join(wrong)}", "Warning")
+            await self._write_event("WrongPodsRemoved", f"these had not drained: {', '.join(wrong)}", "Warning")
         elif gone:
             log.info("emptied_pods_went", pods=sorted(gone.values()))
 
     async def _lower(self) -> None:
-        """Lower the scale by the pods that are due, unless something that serves would go."""
+        """Lower the scale by the pods that are due, unless a serving pod would go."""
         alive = [pod for pod in self._pods if pod.is_alive]
         now_s = clock.monotonic_s()
         due = [pod for pod in alive if pod.is_due and now_s - self._due_s[pod.metadata.uid] >= SETTLE_S]
@@ -195,7 +198,7 @@ class KubernetesDriver:
         missing = self._missing()
         held = why_not(alive, due, self._replicas - (len(missing) if all(map(self._is_stuck, missing)) else 0))
         if now_s - self._wrong_s < WRONG_PAUSE_S:
-            held = "other pods went than those that were emptied, a moment ago"
+            held = "a moment ago pods went that had not drained"
         if held != self._held:
             self._held = held
             log.info("scale_in_waits" if held else "scale_in_goes_on", why=held)
@@ -208,20 +211,20 @@ class KubernetesDriver:
         await self._resize(replicas, "ScaledIn", f"{names}: {due[0].metadata.annotations[LEAVING]}")
 
     async def _resize(self, replicas: int, reason: str, why: str) -> bool:
-        """Have so many replicas, and say why on the Deployment; say whether the API took it."""
+        """Set the replicas and write an event on the Deployment; return whether the API took it."""
         before = self._replicas
-        self._ordered.add(replicas)  # also where the answer gets lost
+        self._ordered.add(replicas)  # even where the answer is lost
         if not await self._tried(self._set(replicas), "writing the scale"):
             return False
         log.info("scaled", reason=reason, before=before, replicas=replicas, why=why)
-        await self._say(reason, f"from {before} to {replicas}: {why}", "Normal")
+        await self._write_event(reason, f"from {before} to {replicas}: {why}", "Normal")
         return True
 
     async def _set(self, replicas: int) -> None:
-        """Write the scale as it is to be, if it is still what was seen."""
+        """Write the scale, if it is still the one that was read."""
         scale = self._scale
         if scale is None:
-            raise ApiException(status=None, reason="the Deployment was not seen yet")
+            raise ApiException(status=None, reason="the Deployment was not read yet")
         meta = client.V1ObjectMeta(
             name=self._deployment, namespace=self._namespace, resource_version=scale.metadata.resource_version
         )
@@ -236,10 +239,10 @@ class KubernetesDriver:
         answer = core.patch_namespaced_pod_without_preload_content(name, self._namespace, body, _content_type=_MERGE)
         await read(answer, Pod)
 
-    async def _say(self, reason: str, message: str, kind: str) -> None:
+    async def _write_event(self, reason: str, message: str, kind: str) -> None:
         """Write an event on the Deployment.
 
-        That it cannot be written is told, and stops nothing.
+        A failure is logged and stops nothing.
         """
         if self._scale is None:
             return
@@ -266,18 +269,18 @@ class KubernetesDriver:
         await self._tried(read(answer, msgspec.Raw), "writing an event")
 
     async def _tried(self, work: Awaitable[object], what: str) -> bool:
-        """Wait for `work`, but not long; say whether it was done, and count and tell why not."""
+        """Wait for `work`, but not long; return whether it was done. Count and log a failure."""
         try:
             async with asyncio.timeout(self._timeout_s):
                 await work
         except FAILURES as error:
             failure = failure_of(error)
             self._failures[failure].inc()
-            if self._told.get(what) is not failure:  # not every second anew
-                self._told[what] = failure
+            if self._failing.get(what) is not failure:  # not again every second
+                self._failing[what] = failure
                 log.warning("kubernetes_failed", what=what, why=failure.value, error=in_words(error))
             return False
-        if self._told.pop(what, None) is not None:
+        if self._failing.pop(what, None) is not None:
             log.info("kubernetes_answers", what=what)
         return True
 

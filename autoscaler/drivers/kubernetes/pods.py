@@ -13,7 +13,7 @@ LEAVING: Final = "liveroom.dev/leaving"
 TEMPLATE: Final = "pod-template-hash"
 COST: Final = "controller.kubernetes.io/pod-deletion-cost"
 LEAVING_COST: Final = -100_000
-DUE_COST: Final = -200_000  # below those that are still being emptied
+DUE_COST: Final = -200_000  # below the pods that still drain
 
 
 class Meta(msgspec.Struct, rename="camel"):
@@ -74,28 +74,29 @@ class Pod(msgspec.Struct):
 
     @property
     def is_alive(self) -> bool:
-        """Whether the ReplicaSet counts it: one that is terminating still reads Running."""
+        """Whether the ReplicaSet counts it; the phase of a terminating pod still reads Running."""
         return self.metadata.deletion_timestamp is None and self.status.phase not in {"Succeeded", "Failed"}
 
     @property
     def is_leaving(self) -> bool:
-        """Whether it has begun to be emptied."""
+        """Whether it drains."""
         return LEAVING in self.metadata.annotations
 
     @property
     def is_due(self) -> bool:
-        """Whether it is empty, or late: it is to go now."""
+        """Whether it should go now: it is empty, or took too long to drain."""
         return self.is_leaving and cost_of(self.metadata.annotations) <= DUE_COST
 
     @property
     def runs(self) -> bool:
-        """Whether it may have viewers: one without a node, an image or a process has none."""
+        """Whether it may have viewers; a pod without a node, an image or a process has none."""
         return self.status.phase == "Running" and not any(one.state.waiting for one in self.status.container_statuses)
 
     @property
     def rank(self) -> tuple[bool, bool, bool, int]:
-        """How soon a scale-in takes it: as the ReplicaSet controller compares pods, as far as that
-        is known from outside.
+        """The order in which a scale-in removes pods, the lowest first.
+
+        It is the ReplicaSet controller's, as far as that is known from outside.
         """
         is_ready = any(one.type == "Ready" and one.status == "True" for one in self.status.conditions)
         return bool(self.spec.node_name), self.status.phase == "Running", is_ready, cost_of(self.metadata.annotations)
@@ -128,11 +129,10 @@ class Scale(msgspec.Struct):
 
 
 def why_not(alive: Iterable[Pod], due: Iterable[Pod], replicas: int) -> str:
-    """Say why the scale is not to be lowered by the pods that are due, in words; nothing: it may
-    be.
+    """Return why the scale must not be lowered by the pods that are due; empty: it may be.
 
-    The ReplicaSet has to have what it was told before it is told anew, and those it would take must
-    be due ones, or such as never served anybody.
+    The ReplicaSet must have carried out the last change, and the pods it would remove must be due,
+    or must never have served anybody.
     """
     alive, due = list(alive), list(due)
     if len(alive) != replicas:

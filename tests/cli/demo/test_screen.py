@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from rich.console import Console
 
-from cli.demo.audience import CHECKED_VIEWERS, Audience, Observations, sample_of
+from cli.demo.audience import CHECKED_VIEWERS, DemoAudience, Observations, sample_of
 from cli.demo.command import failures
 from cli.demo.screen import GatewayRow, Screen, status_line, table
 from cli.figures import quantile
@@ -38,8 +38,8 @@ def message(kind: Kind, at: int = 0) -> Message:
     return Message(1, kind, "i", "u", at, data=msgspec.Raw(b'{"text":"hi"}'))
 
 
-def audience_that_saw(*kinds: Kind, joined: int = 50) -> Audience:
-    audience = Audience("http://127.0.0.1:9", ["r"], 50, 50, Ledger())
+def audience_that_saw(*kinds: Kind, joined: int = 50) -> DemoAudience:
+    audience = DemoAudience("http://127.0.0.1:9", ["r"], 50, 50, Ledger())
     audience.most_joined = joined
     for kind in kinds:
         audience.observations.on_effect("crowd-1", Delivered("r", 1, message(kind)))
@@ -71,7 +71,7 @@ def test_a_good_run_has_no_failures() -> None:
         pytest.param(audience_that_saw(Kind.DANMAKU, Kind.GIFT), CLEAN, ["edge-1"], "processes died: edge-1", id="a death"),
     ],
 )
-def test_what_did_not_hold_is_said(audience: Audience, verdict: Verdict, deaths: list[str], words: str) -> None:
+def test_what_did_not_hold_is_said(audience: DemoAudience, verdict: Verdict, deaths: list[str], words: str) -> None:
     (found,) = failures(audience, 50, verdict, deaths)
     assert re.search(words, found)
 
