@@ -25,7 +25,6 @@ DEFLATE_FROM: Final = 512
 DEFLATE_LEVEL: Final = 6  # a tenth fewer bytes for every viewer than 1, for 1 us a message, once
 MAX_CLIENT_FRAME_BYTES: Final = 4096
 HEARTBEAT_S: Final = 20.0
-EDGE_QUIET_S: Final = 10.0
 VIEWER_SILENCE_S: Final = 25.0
 MAX_ROOMS_PER_CONNECTION: Final = 8
 _TAIL: Final = b"\x00\x00\xff\xff"

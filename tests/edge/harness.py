@@ -1,5 +1,5 @@
-"""A gateway's public port without a queue: tests hand it batches, and speak to it with a client
-that is not ours.
+"""A gateway's public port without a queue: tests hand it batches, and connect with an independent
+client.
 """
 
 import asyncio
@@ -38,7 +38,7 @@ GENERATION = 77
 
 @dataclass
 class Edge:
-    """A running edge without a queue: tests hand it batches."""
+    """A running gateway without a queue: tests hand it batches."""
 
     gateway: Gateway
     keepalive: KeepAlive
@@ -113,10 +113,10 @@ def line(seq: int, text: str = "hi") -> bytes:
 
 async def ask(socket: ClientConnection, **frame: Any) -> dict[str, Any]:
     await socket.send(json.dumps(frame))
-    return await told(socket)
+    return await next_frame(socket)
 
 
-async def told(socket: ClientConnection) -> dict[str, Any]:
+async def next_frame(socket: ClientConnection) -> dict[str, Any]:
     text = await asyncio.wait_for(socket.recv(), 5)
     frame: dict[str, Any] = json.loads(str(text).split("\n")[0])
     return frame

@@ -58,7 +58,7 @@ class MemoryTransport(asyncio.Transport):
         return self._is_closing
 
     def pause_reading(self) -> None:
-        """Do nothing: the peer of a test says little."""
+        """Do nothing: the peer of a test sends little."""
 
     def resume_reading(self) -> None:
         """Do nothing."""
@@ -99,7 +99,7 @@ class MemoryTransport(asyncio.Transport):
 
     # ---- the peer's side
     def send(self, data: bytes) -> None:
-        """Hand the gateway what the peer says."""
+        """Hand the gateway what the peer sends."""
         self._protocol.data_received(data)
 
     def read_on(self) -> None:

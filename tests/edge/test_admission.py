@@ -1,4 +1,4 @@
-"""Who is let in to a gateway and who is refused, spoken to by a client that is not ours
+"""Which connections a gateway admits and which it refuses, tried with an independent client
 (`websockets`).
 """
 
@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 from websockets.exceptions import InvalidStatus
 
-from tests.edge.harness import GENERATION, Edge, told
+from tests.edge.harness import GENERATION, Edge, next_frame
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ async def test_a_ticket_that_is_not_for_this_gateway_is_refused(
 
 async def test_an_older_key_still_verifies(edge: Edge) -> None:
     async with edge.connect(edge.ticket(key_id="k1")) as socket:
-        assert (await told(socket))["t"] == "hello"
+        assert (await next_frame(socket))["t"] == "hello"
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ async def test_an_older_key_still_verifies(edge: Edge) -> None:
     ],
     indirect=["edge"],
 )
-async def test_who_may_not_come_is_told_why(edge: Edge, headers: dict[str, str], status: int, code: str) -> None:
+async def test_a_refused_connection_gets_its_reason(edge: Edge, headers: dict[str, str], status: int, code: str) -> None:
     async with edge.connect():
         with pytest.raises(InvalidStatus) as refused:
             await edge.connect(additional_headers=headers)
@@ -52,7 +52,7 @@ async def test_who_may_not_come_is_told_why(edge: Edge, headers: dict[str, str],
     assert json.loads(refused.value.response.body or b"")["code"] == code
 
 
-async def test_a_plain_request_is_told_to_upgrade(edge: Edge) -> None:
+async def test_a_plain_request_must_upgrade(edge: Edge) -> None:
     async with aiohttp.ClientSession() as http, http.get(f"http://127.0.0.1:{edge.port}/v1/live") as answer:
         assert answer.status == 426
         assert (await answer.json(content_type=None))["code"] == "upgrade_required"

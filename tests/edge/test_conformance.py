@@ -28,7 +28,7 @@ from websockets.uri import parse_uri
 from edge.receiver import Closing, Event, Fault, Ping, Pong, Text
 from liveroom.closecodes import Close
 from liveroom.wire import SUBPROTOCOL, BadFrameError, decode_client_frame
-from tests.edge.harness import Edge, line, told
+from tests.edge.harness import Edge, line, next_frame
 from tests.edge.test_receiver import CLOSE, CONTROL, DEFLATED, FRAGMENTS, FRAMING, PING, PONG, TEXT, deflated, frame
 
 QUIET_S = 0.03
@@ -292,7 +292,7 @@ async def test_a_handshake_that_does_not_come_ends_the_connection(edge: Edge, be
 
 
 @pytest.mark.parametrize("edge", [{"handshake_timeout_s": 0.5}], indirect=True)
-async def test_who_joins_nothing_is_ended(edge: Edge) -> None:
+async def test_a_viewer_that_joins_nothing_is_closed(edge: Edge) -> None:
     async with Raw(edge).open() as raw:
         await raw.read(lambda: False)
         assert raw.protocol.close_rcvd is not None
@@ -339,13 +339,13 @@ async def test_garbage_from_thousands_leaves_nothing_behind_and_disturbs_nobody(
 
     with capture_logs() as logs:
         async with edge.connect() as viewer:
-            await told(viewer)
+            await next_frame(viewer)
             await viewer.send('{"t":"join","room":"r"}')
-            assert (await told(viewer))["t"] == "joined"
+            assert (await next_frame(viewer))["t"] == "joined"
             for turn in range(GARBAGE // AT_ONCE):
                 await asyncio.gather(*(one() for _ in range(AT_ONCE)))
                 await edge.deliver("r", [line(turn + 1)], turn + 1)
-                assert (await told(viewer))["seq"] == [turn + 1, turn + 1]
+                assert (await next_frame(viewer))["seq"] == [turn + 1, turn + 1]
                 sizes.append(tracemalloc.get_traced_memory()[0])
             async with asyncio.timeout(10):
                 while len(edge.gateway.members) > 1:  # noqa: ASYNC110 - the edge has no such event

@@ -8,14 +8,14 @@ from websockets.exceptions import InvalidStatus
 
 from edge.drain import drain
 from liveroom.closecodes import Close
-from tests.edge.harness import Edge, close_code, told
+from tests.edge.harness import Edge, close_code, next_frame
 
 
 async def test_a_draining_gateway_asks_viewers_to_move_takes_nobody_and_ends(edge: Edge) -> None:
     async with edge.connect() as socket:
-        await told(socket)
+        await next_frame(socket)
         draining = asyncio.create_task(drain(edge.gateway))
-        assert (await told(socket))["t"] == "move"
+        assert (await next_frame(socket))["t"] == "move"
         with pytest.raises(InvalidStatus) as refused:
             await edge.connect()
         assert json.loads(refused.value.response.body or b"")["code"] == "draining"

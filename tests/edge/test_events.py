@@ -13,7 +13,7 @@ import pytest
 
 from edge.drain import drain
 from liveroom.closecodes import Close
-from tests.edge.harness import Edge, line, told
+from tests.edge.harness import Edge, line, next_frame
 
 PAGE = "https://a.example"
 
@@ -73,16 +73,16 @@ async def listening(edge: Edge, ticket: str | None = None, **headers: str) -> As
         yield stream
 
 
-async def test_it_hears_what_others_hear_and_is_heard(edge: Edge) -> None:
+async def test_events_carry_what_websockets_carry_and_frames_come_by_requests(edge: Edge) -> None:
     async with listening(edge) as stream, edge.connect() as socket:
-        await told(socket)
+        await next_frame(socket)
         assert stream.answer.headers["Content-Type"] == "text/event-stream"
         assert await stream.say('{"t":"join","room":"lobby"}') == (204, "")
         await socket.send('{"t":"join","room":"lobby"}')
         joined = await stream.next()
         assert joined is not None
         assert joined.frame["t"] == "joined"
-        assert (await told(socket))["t"] == "joined"
+        assert (await next_frame(socket))["t"] == "joined"
         await edge.deliver("lobby", [line(1, "hi"), line(2, "x" * 2000)])  # long enough to come deflated to others
         batch = await stream.next()
         assert batch is not None
@@ -107,7 +107,7 @@ async def test_a_notice_and_an_error_reach_it(edge: Edge) -> None:
         assert error.frame["code"] == "room_invalid"
 
 
-async def test_its_end_says_why_and_then_nobody_is_heard(edge: Edge) -> None:
+async def test_the_last_event_gives_the_close_code_and_nothing_follows(edge: Edge) -> None:
     async with listening(edge) as stream:
         assert await stream.say("no JSON") == (204, "")
         assert await stream.next() == ("close", f"{Close.BAD_FRAME.value} bad frame")
@@ -118,7 +118,7 @@ async def test_its_end_says_why_and_then_nobody_is_heard(edge: Edge) -> None:
     assert edge.gateway.sse_connections == {}
 
 
-async def test_who_goes_is_forgotten_and_its_token_speaks_for_nobody(edge: Edge) -> None:
+async def test_a_viewer_that_leaves_is_forgotten_and_its_token_is_void(edge: Edge) -> None:
     async with listening(edge) as stream:
         await stream.say('{"t":"join","room":"lobby"}')
         token = stream.pull
@@ -128,13 +128,13 @@ async def test_who_goes_is_forgotten_and_its_token_speaks_for_nobody(edge: Edge)
     assert edge.gateway.hub.watched == 0
     async with listening(edge) as stream, edge.connect() as socket:
         assert await stream.say('{"t":"hb"}', token) == (401, "token_invalid")
-        over_websocket = (await told(socket))["pull"]
+        over_websocket = (await next_frame(socket))["pull"]
         assert await stream.say('{"t":"hb"}', over_websocket) == (401, "token_invalid")
         assert await stream.say("x" * 5000) == (413, "too_large")
 
 
 @pytest.mark.parametrize("edge", [{"handshake_timeout_s": 0.5}], indirect=True)
-async def test_who_begins_to_speak_and_does_not_go_on_is_not_waited_for(edge: Edge) -> None:
+async def test_a_request_that_never_ends_is_not_waited_for(edge: Edge) -> None:
     async with listening(edge) as stream:
         await stream.say('{"t":"join","room":"lobby"}')
         reader, writer = await asyncio.open_connection("127.0.0.1", edge.port)
@@ -146,7 +146,7 @@ async def test_who_begins_to_speak_and_does_not_go_on_is_not_waited_for(edge: Ed
         writer.close()
 
 
-async def test_who_says_far_too_much_is_ended(edge: Edge) -> None:
+async def test_a_viewer_that_sends_far_too_much_is_closed(edge: Edge) -> None:
     async with listening(edge) as stream:
         for _ in range(70):
             await stream.say('{"t":"hb"}')

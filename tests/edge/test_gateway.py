@@ -1,4 +1,4 @@
-"""One gateway's public port, spoken to by a client that is not ours (`websockets`)."""
+"""One gateway's public port, tried with an independent client (`websockets`)."""
 
 import time
 
@@ -9,16 +9,16 @@ from liveroom.closecodes import Close
 from liveroom.records.broadcast import Anchor, Batch, RoomEntry, RoomFlags, decode_broadcast, encode_batch
 from liveroom.tickets import User
 from liveroom.topics import room_hash
-from tests.edge.harness import GENERATION, Edge, ask, close_code, line, told
+from tests.edge.harness import GENERATION, Edge, ask, close_code, line, next_frame
 
 
 async def test_a_viewer_is_greeted_joins_gets_batches_and_leaves(edge: Edge) -> None:
     async with edge.connect() as socket:
-        hello = await told(socket)
+        hello = await next_frame(socket)
         assert (hello["t"], hello["gateway"], hello["generation"], hello["user"]) == ("hello", "e1", GENERATION, "u1")
         assert await ask(socket, t="join", room="r") == {"t": "joined", "room": "r"}
         await edge.deliver("r", [line(1)])
-        assert (await told(socket))["seq"] == [1, 1]
+        assert (await next_frame(socket))["seq"] == [1, 1]
         await edge.deliver("other", [line(1)])
         assert await ask(socket, t="leave", room="r") == {"t": "left", "room": "r"}
         assert (await ask(socket, t="leave", room="r"))["code"] == "not_in_room"
@@ -26,12 +26,12 @@ async def test_a_viewer_is_greeted_joins_gets_batches_and_leaves(edge: Edge) -> 
     assert edge.gateway.hub.watched == 0
 
 
-async def test_joined_says_the_newest_numbers_of_a_room_seen_before(edge: Edge) -> None:
+async def test_joined_carries_the_newest_numbers_of_a_room_seen_before(edge: Edge) -> None:
     async with edge.connect() as first, edge.connect(edge.ticket("u2")) as second:
-        await told(first)
+        await next_frame(first)
         await ask(first, t="join", room="r")
         await edge.deliver("r", [line(4), line(5)], first=4)
-        await told(second)
+        await next_frame(second)
         joined = await ask(second, t="join", room="r")
         assert (joined["epoch"], joined["seq"], joined["rseq"], joined["pos"]) == (3, 5, 0, "0.1")
 
@@ -40,7 +40,7 @@ async def test_joined_says_the_newest_numbers_of_a_room_seen_before(edge: Edge) 
 async def test_a_large_batch_arrives_whole_with_and_without_compression(edge: Edge, compression: str | None) -> None:
     lines = [line(seq, "弾幕" * 20) for seq in range(1, 101)]
     async with edge.connect(compression=compression) as socket:
-        await told(socket)
+        await next_frame(socket)
         await ask(socket, t="join", room="r")
         await edge.deliver("r", lines)
         assert str(await socket.recv()).encode().split(b"\n")[1:] == lines
@@ -62,7 +62,7 @@ async def test_a_frame_outside_the_protocol_ends_the_connection_with_its_code(
     edge: Edge, frame: str | bytes, code: Close
 ) -> None:
     async with edge.connect(compression=None) as socket:
-        await told(socket)
+        await next_frame(socket)
         await socket.send(frame)
         assert await close_code(socket) == code
     assert edge.gateway.hub.watched == 0
@@ -70,7 +70,7 @@ async def test_a_frame_outside_the_protocol_ends_the_connection_with_its_code(
 
 async def test_a_room_that_may_not_be_joined_is_refused_and_the_connection_lives(edge: Edge) -> None:
     async with edge.connect(edge.ticket(user=User("u1", rooms=tuple(f"r{i}" for i in range(12))))) as socket:
-        await told(socket)
+        await next_frame(socket)
         assert (await ask(socket, t="join", room="not a room"))["code"] == "room_invalid"
         assert (await ask(socket, t="join", room="elsewhere"))["code"] == "forbidden"
         for i in range(8):
@@ -85,7 +85,7 @@ async def test_a_part_that_cannot_be_read_is_left_out_of_what_a_viewer_missed(ed
     inflated.
     """
     async with edge.connect() as first, edge.connect(compression=compression) as plain:
-        await told(first)
+        await next_frame(first)
         await ask(first, t="join", room="r")
         await edge.deliver("r", [line(1)])
         broken = b"\xff" * 8
@@ -94,8 +94,8 @@ async def test_a_part_that_cannot_be_read_is_left_out_of_what_a_viewer_missed(ed
         assert isinstance(batch, Batch)
         assert not (await drive(edge.gateway.hub.deliver(batch, 0, 2, time.monotonic()))).failed
         await edge.deliver("r", [line(3)], first=3)
-        await told(plain)
+        await next_frame(plain)
         joined = await ask(plain, t="join", room="r", epoch=3, seq=1, rseq=0)
         assert (joined["t"], joined["resumed"]) == ("joined", True)
-        assert (await told(plain))["seq"] == [3, 3], "the viewer sees the hole"
+        assert (await next_frame(plain))["seq"] == [3, 3], "the viewer sees the hole"
         assert (await ask(plain, t="hb", rooms={}))["t"] == "hb"

@@ -200,7 +200,7 @@ def test_a_hole_between_two_batches_of_a_local_room_is_counted() -> None:
         pytest.param(payload_of("a", reliable=(BAD_CLEAR,)), id="a clear of nothing"),
     ],
 )
-def test_a_part_that_cannot_be_handled_is_told_and_nobody_else_notices(broken: Payload) -> None:
+def test_a_part_that_cannot_be_handled_is_reported_and_affects_no_other_room(broken: Payload) -> None:
     hub = Hub()
     members = {name: FakeMember(user_hash=index) for index, name in enumerate("xay")}
     for name, member in members.items():
@@ -219,7 +219,7 @@ def test_a_part_that_cannot_be_handled_is_told_and_nobody_else_notices(broken: P
     assert hub.rooms[room_hash("a")].missed(Position(7, 0, 0), form=0) is None, "a pull must tell"
 
 
-def test_who_leaves_while_cleared_messages_are_taken_out_gets_nothing_of_the_room_any_more() -> None:
+def test_a_viewer_that_leaves_while_messages_are_cleared_gets_nothing_more_of_the_room() -> None:
     hub = Hub()
     stays, leaves = FakeMember(user_hash=1), FakeMember(user_hash=2)
     join(hub, stays, "a")

@@ -52,11 +52,11 @@ class Client:
                     if opcode == TEXT:
                         self._take(json.loads(payload.split(b"\n")[0]))
 
-    def _take(self, told: dict[str, object]) -> None:
-        room = str(told.get("room", ""))
-        if told["t"] == "left":
+    def _take(self, came: dict[str, object]) -> None:
+        room = str(came.get("room", ""))
+        if came["t"] == "left":
             self.left.discard(room)
-        elif told["t"] == "batch":
+        elif came["t"] == "batch":
             self.batches += 1
             if room not in self.joined and room not in self.left:
                 self.strange.append(room)

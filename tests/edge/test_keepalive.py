@@ -4,14 +4,14 @@ import asyncio
 
 from liveroom import clock
 from liveroom.topics import room_hash
-from tests.edge.harness import Edge, told
+from tests.edge.harness import Edge, next_frame
 
 
 async def test_a_snapshot_is_asked_for_until_it_comes(edge: Edge) -> None:
     gateway = edge.gateway
     async with edge.connect() as first, edge.connect(edge.ticket("u2")) as second:
         for viewer in (first, second):
-            await told(viewer)
+            await next_frame(viewer)
             await viewer.send('{"t":"join","room":"r"}')
         for _ in range(2):  # also for the second one, who came when it had been asked a moment before
             async with asyncio.timeout(3):

@@ -31,10 +31,10 @@ async def test_a_viewer_in_memory_enters_pulls_resumes_is_closed_as_slow_and_dra
 
     viewer.say(t="join", room="r")
     edge.keepalive.turn()
-    assert [told["t"] for told in viewer.frames()] == ["joined"]
+    assert [came["t"] for came in viewer.frames()] == ["joined"]
     await edge.deliver("r", [line(seq, BIG) for seq in (1, 2)], reliable=True)
     await edge.deliver("r", [line(3)], 3, reliable=True)
-    assert [told["seqs"] for told in viewer.frames()] == [[1, 2], [3]]
+    assert [came["seqs"] for came in viewer.frames()] == [[1, 2], [3]]
 
     status, pulled = await edge.get("/v1/rooms/r/messages?epoch=3&after_seq=1", hello["pull"])
     assert (status, [message["seq"] for message in pulled["messages"]]) == (200, [2, 3])
@@ -48,7 +48,7 @@ async def test_a_viewer_in_memory_enters_pulls_resumes_is_closed_as_slow_and_dra
     back.transport.reads = False
     for seq in range(4, 104):
         await edge.deliver("r", [line(seq, chance.token_hex(500))], seq, reliable=True)
-    assert [told["seqs"] for told in viewer.frames()] == [[seq] for seq in range(4, 104)]
+    assert [came["seqs"] for came in viewer.frames()] == [[seq] for seq in range(4, 104)]
     (slow,) = [member for member in edge.gateway.members if member.close_code]
     assert slow.close_code == Close.SLOW
     back.transport.read_on()
@@ -58,7 +58,7 @@ async def test_a_viewer_in_memory_enters_pulls_resumes_is_closed_as_slow_and_dra
     assert (len(edge.gateway.members), edge.gateway.queues.size, len(edge.gateway.queues)) == (1, 0, 0)
 
     await drain(edge.gateway)
-    assert [told["t"] for told in viewer.frames()] == ["move"]
+    assert [came["t"] for came in viewer.frames()] == ["move"]
     assert viewer.code == Close.SERVICE_RESTART
     assert not edge.gateway.members
 
@@ -73,9 +73,9 @@ async def test_a_viewer_in_memory_that_reads_again_gets_what_waited_in_order(edg
     for seq in range(1, 51):
         await edge.deliver("r", [line(seq, BIG)], seq, reliable=seq % 10 == 0)
     viewer.transport.read_on()
-    seqs = [seq for told in viewer.frames() for seq in told.get("seqs", [])]
+    seqs = [seq for came in viewer.frames() for seq in came.get("seqs", [])]
     assert seqs == sorted(seqs)
     assert {10, 20, 30, 40, 50} <= set(seqs) < set(range(1, 51))
     await edge.deliver("r", [line(51)], 51)
-    assert [told["seqs"] for told in viewer.frames()] == [[51]]
+    assert [came["seqs"] for came in viewer.frames()] == [[51]]
     assert edge.gateway.queues.size == 0

@@ -4,7 +4,7 @@ import pytest
 from websockets.exceptions import InvalidStatus
 
 from liveroom.records.control import Order, OrderKind
-from tests.edge.harness import GENERATION, Edge, told
+from tests.edge.harness import GENERATION, Edge, next_frame
 
 
 async def test_orders_to_this_start_of_this_gateway_are_obeyed_and_no_others(edge: Edge) -> None:
@@ -12,22 +12,22 @@ async def test_orders_to_this_start_of_this_gateway_are_obeyed_and_no_others(edg
         edge.orders.obey(Order(1, name, generation, kind, 0, "test", rate_per_s))
 
     async with edge.connect() as first, edge.connect() as second:
-        hellos = [await told(first), await told(second)]
+        hellos = [await next_frame(first), await next_frame(second)]
         assert [hello["t"] for hello in hellos] == ["hello", "hello"]
         order(OrderKind.DRAIN, name="e2")
         order(OrderKind.DRAIN, generation=GENERATION - 1)
         async with edge.connect() as third:
-            await told(third)
+            await next_frame(third)
         order(OrderKind.DRAIN)
         with pytest.raises(InvalidStatus):
             await edge.connect()
         order(OrderKind.RESUME)
         async with edge.connect() as third:
-            await told(third)
+            await next_frame(third)
         order(OrderKind.SHED, 50)
         for socket in (first, second):
-            frame = await told(socket)
+            frame = await next_frame(socket)
             while frame["reason"] == "drain":
-                frame = await told(socket)
+                frame = await next_frame(socket)
             assert (frame["t"], frame["reason"]) == ("move", "shed")
         edge.orders.stop()

@@ -1,10 +1,10 @@
-"""When a gateway tells how many watch a room."""
+"""When a gateway reports how many watch a room."""
 
 from edge.presence_pace import MIN_INTERVAL_S, Pace
 from liveroom.records.control import PRESENCE_INTERVAL_S
 
 
-def told(pace: Pace, now_s: float, **audience: int) -> list[str]:
+def due(pace: Pace, now_s: float, **audience: int) -> list[str]:
     sent = []
     for room in list(pace.due(now_s)):
         count = audience.get(room, 0)
@@ -14,39 +14,39 @@ def told(pace: Pace, now_s: float, **audience: int) -> list[str]:
     return sent
 
 
-def test_a_first_viewer_is_told_at_once_and_more_of_them_after_two_seconds() -> None:
+def test_a_first_viewer_is_reported_at_once_and_more_of_them_after_two_seconds() -> None:
     pace = Pace()
     pace.changed(["r"])
-    assert told(pace, 0, r=1) == ["r"]
+    assert due(pace, 0, r=1) == ["r"]
     pace.changed(["r"])
-    assert told(pace, MIN_INTERVAL_S - 0.1, r=5) == []
-    assert told(pace, MIN_INTERVAL_S, r=9) == ["r"]
-    assert told(pace, 2 * MIN_INTERVAL_S, r=9) == []
+    assert due(pace, MIN_INTERVAL_S - 0.1, r=5) == []
+    assert due(pace, MIN_INTERVAL_S, r=9) == ["r"]
+    assert due(pace, 2 * MIN_INTERVAL_S, r=9) == []
 
 
-def test_what_is_as_it_was_told_is_not_told_again_until_the_refresh() -> None:
+def test_an_unchanged_audience_is_not_reported_again_until_the_refresh() -> None:
     pace = Pace()
     pace.changed(["r"])
-    assert told(pace, 0, r=1) == ["r"]
+    assert due(pace, 0, r=1) == ["r"]
     pace.changed(["r"])
-    assert told(pace, 5, r=1) == []
-    assert told(pace, PRESENCE_INTERVAL_S - 1, r=1) == []
-    assert told(pace, PRESENCE_INTERVAL_S, r=1) == ["r"]
+    assert due(pace, 5, r=1) == []
+    assert due(pace, PRESENCE_INTERVAL_S - 1, r=1) == []
+    assert due(pace, PRESENCE_INTERVAL_S, r=1) == ["r"]
 
 
-def test_a_room_that_emptied_is_told_once_and_forgotten() -> None:
+def test_a_room_that_emptied_is_reported_once_and_forgotten() -> None:
     pace = Pace()
     pace.changed(["r"])
-    assert told(pace, 0, r=1) == ["r"]
+    assert due(pace, 0, r=1) == ["r"]
     pace.changed(["r"])
-    assert told(pace, 3, r=0) == ["r"]
-    assert told(pace, 10 * PRESENCE_INTERVAL_S, r=0) == []
+    assert due(pace, 3, r=0) == ["r"]
+    assert due(pace, 10 * PRESENCE_INTERVAL_S, r=0) == []
 
 
-def test_a_visit_shorter_than_a_look_is_not_told() -> None:
+def test_a_visit_between_two_checks_is_not_reported() -> None:
     pace = Pace()
     pace.changed(["r"])
-    assert told(pace, 0, r=0) == []
+    assert due(pace, 0, r=0) == []
 
 
 def test_a_report_that_failed_stays_due() -> None:
@@ -55,4 +55,4 @@ def test_a_report_that_failed_stays_due() -> None:
     assert list(pace.due(0)) == ["r"]
     assert pace.wants("r", 1, 1, 0)
     pace.failed("r")
-    assert told(pace, 0, r=1) == ["r"]
+    assert due(pace, 0, r=1) == ["r"]

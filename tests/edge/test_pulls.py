@@ -197,7 +197,7 @@ async def test_the_log_and_the_ring_are_joined_without_a_hole_or_a_double(
         assert (here.count("read"), here.count("ring")) == (1, 1)
 
 
-async def test_what_retention_took_is_said_to_be_gone(kafka: KafkaSettings) -> None:
+async def test_messages_that_retention_removed_are_reported_as_gone(kafka: KafkaSettings) -> None:
     async with desk(kafka) as here:
         offsets = [await here.write(Kind.GIFT) for _ in range(4)]
         await here.rule()
@@ -261,7 +261,7 @@ async def test_a_long_history_comes_in_parts_that_fit(kafka: KafkaSettings) -> N
         assert answers == 4
 
 
-async def test_who_may_not_pull_is_told_why(kafka: KafkaSettings) -> None:
+async def test_a_refused_pull_gets_its_reason(kafka: KafkaSettings) -> None:
     async with desk(kafka) as here:
         here.let_in("bound", "mine")
 

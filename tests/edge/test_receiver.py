@@ -348,7 +348,7 @@ SHORT: Final = st.binary(max_size=125)
 
 
 class Said(NamedTuple):
-    """Frames of a client that keeps the rules, and what they say."""
+    """Frames of a client that keeps the rules, and the events that they are."""
 
     frames: list[bytes]
     events: list[Event]
@@ -401,7 +401,7 @@ def streams(draw: st.DrawFn, *, deflates: bool) -> Said:
 
 
 @given(said=streams(deflates=True), sizes=CHUNKS)
-def test_what_a_client_says_is_what_is_read(said: Said, sizes: list[int]) -> None:
+def test_what_a_client_sends_is_what_is_received(said: Said, sizes: list[int]) -> None:
     assert read(Receiver(deflates=True), in_chunks(b"".join(said.frames), sizes)) == said.events
 
 

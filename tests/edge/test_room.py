@@ -100,7 +100,7 @@ def missed(owner: Owner, seq: int, rseq: int, epoch: int = EPOCH) -> list[Messag
     return messages
 
 
-def test_who_was_away_gets_what_the_ring_holds_behind_its_place() -> None:
+def test_a_viewer_that_was_away_gets_what_the_ring_holds_after_its_position() -> None:
     owner = Owner()
     for _ in range(5):
         owner.take(Kind.DANMAKU, Kind.GIFT)
@@ -118,7 +118,7 @@ def test_who_was_away_gets_what_the_ring_holds_behind_its_place() -> None:
         pytest.param(1, 0, False, id="something reliable is missing before it"),
     ],
 )
-def test_what_the_ring_no_longer_holds_is_left_to_a_pull(seq: int, rseq: int, resumes: bool) -> None:
+def test_messages_that_the_ring_no_longer_holds_are_left_to_a_pull(seq: int, rseq: int, resumes: bool) -> None:
     owner = Owner()
     owner.take(Kind.GIFT, Kind.DANMAKU, at_s=0)
     owner.take(Kind.GIFT, at_s=RING_S)
@@ -140,7 +140,7 @@ def test_of_a_long_absence_old_chatter_is_left_out_and_nothing_reliable() -> Non
     assert messages[-1] == owner.messages[-1]
 
 
-def test_a_resume_that_would_make_a_viewer_look_slow_is_left_to_a_pull() -> None:
+def test_a_resume_after_which_a_viewer_would_count_as_slow_is_left_to_a_pull() -> None:
     owner = Owner()
     owner.take(Kind.DANMAKU)
     for number in range(60):
@@ -159,7 +159,7 @@ def test_a_hole_in_what_came_empties_the_ring() -> None:
     assert len(owner.room.ring) == 1
 
 
-def test_who_enters_gets_the_card_and_what_came_since() -> None:
+def test_a_newcomer_gets_the_card_and_what_followed_it() -> None:
     owner = Owner()
     owner.take(Kind.GIFT)
     owner.card(1, likes=9)
@@ -170,7 +170,7 @@ def test_who_enters_gets_the_card_and_what_came_since() -> None:
     assert messages == owner.messages[1:]
 
 
-def test_who_enters_a_busy_room_gets_the_newest_chatter_and_all_that_is_reliable_since_the_card() -> None:
+def test_a_newcomer_to_a_busy_room_gets_the_newest_chat_and_everything_reliable_since_the_card() -> None:
     owner = Owner()
     owner.card(1)
     for _ in range(100):
@@ -195,7 +195,7 @@ def test_a_card_grows_old_only_when_something_happened_since() -> None:
     assert (joined.card, joined.seq, messages) == (None, 2, [])
 
 
-def test_a_card_tells_the_numbers_of_a_room_where_nothing_came_yet() -> None:
+def test_a_card_sets_the_numbers_of_a_room_without_batches() -> None:
     owner = Owner()
     owner.card(1, seq=40, rseq=12)
     room = owner.room
@@ -209,7 +209,7 @@ def test_cards_are_asked_for_once_a_second() -> None:
     assert [room.wants_snapshot(now_s) for now_s in (5, 5.5, 6, 6.5, 7.1)] == [True, False, True, False, True]
 
 
-def test_what_is_cleared_is_in_no_ring_and_no_queue_and_leaves_no_hole() -> None:
+def test_a_cleared_message_is_in_no_ring_and_no_queue_and_leaves_no_hole() -> None:
     owner = Owner()
     earlier = owner.take(Kind.DANMAKU, Kind.GIFT, by="rude")
     owner.take(Kind.DANMAKU)
@@ -239,7 +239,7 @@ def test_one_message_is_cleared_by_its_id() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2), st.floats(0, 30)), min_size=1, max_size=40), st.data())
-def test_what_is_resumed_holds_every_reliable_message_behind_the_place(
+def test_a_resume_has_every_reliable_message_after_the_position(
     steps: list[tuple[int, int, float]], data: st.DataObject
 ) -> None:
     owner = Owner()

@@ -17,8 +17,7 @@ from edge.send_queue import QueuedFrame, SendQueues, Verdict
 from liveroom.closecodes import Close
 from liveroom.topics import room_hash
 from liveroom.wire import ReceivedBatch, decode_server_frame
-from tests.edge.harness import Edge, ask, line
-from tests.edge.harness import told as next_frame
+from tests.edge.harness import Edge, ask, line, next_frame
 from tests.edge.test_receiver import CLOSE, TEXT, frame
 from viewer.load import FrameReader
 
@@ -28,7 +27,7 @@ MANY = 400
 
 @dataclass(eq=False)
 class Slow:
-    """A viewer with a small buffer that reads when it is told to."""
+    """A viewer with a small buffer that reads only when the test asks."""
 
     raw: socket.socket
     member: Member
@@ -47,9 +46,9 @@ class Slow:
                     if opcode == CLOSE:
                         self.code = int.from_bytes(payload[:2], "big")
                         continue
-                    told = decode_server_frame(payload)
-                    if isinstance(told, ReceivedBatch):
-                        self.seqs += [message.seq for message in told.messages]
+                    came = decode_server_frame(payload)
+                    if isinstance(came, ReceivedBatch):
+                        self.seqs += [message.seq for message in came.messages]
 
 
 @asynccontextmanager
@@ -124,7 +123,7 @@ async def test_a_viewer_far_behind_is_ended_and_leaves_nothing(edge: Edge) -> No
 
 
 @pytest.mark.parametrize("edge", [{"slow_unsent_bytes": 16_384, "max_unsent_bytes": 65_536}], indirect=True)
-async def test_a_viewer_that_was_ended_as_slow_is_told_so_when_it_reads(edge: Edge) -> None:
+async def test_a_viewer_that_was_closed_as_slow_gets_the_code_when_it_reads(edge: Edge) -> None:
     async with slow(edge) as viewer:
         await push(edge, 1, 300, gift_every=1)
         await viewer.read(lambda: viewer.code is not None)
@@ -198,7 +197,7 @@ def queued(size: int, at_s: float = 0) -> QueuedFrame:
     return QueuedFrame(b"x" * size, None, at_s, is_whole=True)
 
 
-def test_a_frame_over_a_limit_is_taken_and_the_verdict_says_which_one_it_is_over() -> None:
+def test_a_frame_over_a_limit_is_taken_and_the_verdict_names_the_limit() -> None:
     queues: SendQueues[str] = SendQueues(slow_bytes=10, max_bytes=30, max_total_bytes=50, max_age_s=5)
     first, second = queues.open("first", 5, now_s=0), queues.open("second", 25, now_s=0)
     assert (first.put(queued(5)), first.is_slow) == (Verdict.TAKEN, False)

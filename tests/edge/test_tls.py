@@ -17,13 +17,13 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from edge.__main__ import tls_context
 from liveroom.closecodes import Close
-from tests.edge.harness import Edge, ask, close_code, line, running, settings_of, told
+from tests.edge.harness import Edge, ask, close_code, line, next_frame, running, settings_of
 
 Run = Callable[[Coroutine[Any, Any, None]], None]
 
 
 class Certificate(NamedTuple):
-    """What the gateway is given, and what viewers trust."""
+    """The gateway's certificate, and the authority that viewers trust."""
 
     settings: dict[str, Any]
     trusting: ssl.SSLContext
@@ -52,11 +52,11 @@ def viewer(edge: Edge, certificate: Certificate, **options: Any) -> connect:
 
 
 async def in_room(socket_: ClientConnection) -> None:
-    assert (await told(socket_))["t"] == "hello"
+    assert (await next_frame(socket_))["t"] == "hello"
     assert (await ask(socket_, t="join", room="r"))["t"] == "joined"
 
 
-def test_batches_come_and_the_end_is_told(run: Run, certificate: Certificate, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batches_and_the_close_code_arrive(run: Run, certificate: Certificate, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edge.joins.SNAPSHOT_WAIT_S", 0.0)
 
     async def scenario() -> None:
@@ -65,7 +65,7 @@ def test_batches_come_and_the_end_is_told(run: Run, certificate: Certificate, mo
             await in_room(watching)
             for seq in range(1, 200):
                 await edge.deliver("r", [line(seq, "x" * 1000)], seq)
-                assert (await told(watching))["seq"] == [seq, seq]
+                assert (await next_frame(watching))["seq"] == [seq, seq]
             assert (edge.gateway.queues.size, len(edge.gateway.queues)) == (0, 0)
             await watching.send('{"t":"fly"}')
             assert await close_code(watching) == Close.BAD_FRAME
@@ -94,7 +94,7 @@ def test_a_viewer_that_does_not_read_is_ended(run: Run, certificate: Certificate
                     while len(edge.gateway.members) > 1:
                         seq += 1
                         await edge.deliver("r", [line(seq, f"{seq}" * 500)], seq, reliable=True)
-                        assert (await told(watching))["seq"] == [seq, seq]
+                        assert (await next_frame(watching))["seq"] == [seq, seq]
                 assert edge.gateway.queues.size == 0
             slow.transport.abort()
             await gone(edge)
