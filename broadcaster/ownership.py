@@ -7,13 +7,16 @@ take-over. Called by the partition's task (`broadcaster.partition`) and by the m
 which runs many owners against each other. Proof sketch and picture: docs/queue.md.
 """
 
+from collections.abc import Generator
 from enum import Enum
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
-from liveroom.fencing import NOBODY, Judged, Placed, Ruling, Steps, judge_stretch, last_anchor, read, stamp_of, validate
+from liveroom.fencing import NOBODY, Judged, Placed, Read, Ruling, Scan, Walk, judge_stretch, last_anchor, validate
 from liveroom.kinds import RecordType
 from liveroom.records.broadcast import Anchor, SnapshotChunk, decode_broadcast
 from liveroom.records.codec import NO_OFFSET, BadRecordError
+
+T = TypeVar("T")
 
 
 class Lost(Enum):
@@ -41,6 +44,9 @@ class Apply(NamedTuple):
     """Asks to apply these valid BATCH records, in order, to what was loaded (or to nothing)."""
 
     values: list[bytes]
+
+
+Steps = Generator[Read | Append | Load | Apply, Any, T]
 
 
 class TakenOver(NamedTuple):
@@ -108,19 +114,15 @@ def _replay(start: int, stop: int, newest: Placed) -> Steps[bool]:
         ruling, at = loaded
     else:
         ruling, at = NOBODY, 0
-    while at < stop:
-        records = yield from read(at, stop)
+    scan = Scan(at, stop)
+    while (records := (yield from scan.more())) is not None:
         batches: list[bytes] = []
-        for offset, value in records:
-            stamp = stamp_of(value)
-            if stamp is None:
-                continue
+        for offset, stamp, value in records:
             ruling, is_valid = validate(ruling, stamp, offset)
             if is_valid and stamp.type is RecordType.BATCH:
                 batches.append(value)
         if batches:
             yield Apply(batches)
-        at = records[-1][0] + 1
     return True
 
 
@@ -130,13 +132,9 @@ def _load(at: int, stop: int) -> Steps[tuple[Ruling, int] | None]:
     """
     ruling: Ruling | None = None
     data: list[bytes] = []
-    snapshot_id = None
-    while at < stop:
-        records = yield from read(at, stop)
-        for offset, value in records:
-            stamp = stamp_of(value)
-            if stamp is None:
-                continue
+    scan, snapshot_id = Scan(at, stop), None
+    while (records := (yield from scan.more())) is not None:
+        for offset, stamp, value in records:
             ruling, is_valid = validate(ruling or Ruling(stamp.epoch, stamp.owner, offset), stamp, offset)
             if not is_valid or (stamp.type is RecordType.CLAIM and data):
                 continue
@@ -150,7 +148,6 @@ def _load(at: int, stop: int) -> Steps[tuple[Ruling, int] | None]:
             if len(data) == chunk.parts:
                 is_readable: bool = yield Load(data)
                 return (ruling, offset + 1) if is_readable else None
-        at = records[-1][0] + 1
     return None
 
 
@@ -193,14 +190,14 @@ class Lease:
         """Return the anchor of a record written now."""
         return Anchor(uplink_next, self.claim_offset, self.snapshot_offset)
 
-    def acked(self, offset: int) -> Steps[bool]:
+    def acked(self, offset: int) -> Walk[bool]:
         """Say whether we still ruled at `offset`, where a record of ours was just acknowledged."""
         if offset != self.next_offset and not (yield from self.up_to(offset)):
             return False
         self.next_offset = offset + 1
         return True
 
-    def up_to(self, stop: int) -> Steps[bool]:
+    def up_to(self, stop: int) -> Walk[bool]:
         """Say whether we rule behind all that lies before `stop`.
 
         False too where the log got shorter: it lost records.

@@ -22,7 +22,7 @@ from broadcaster.rooms import NOTHING, BadBodyError, Packed, Rooms, Unfit
 from liveroom import metric_catalog, topics
 from liveroom.audience import Audience
 from liveroom.broadcast_log import LogReader, LogReadError
-from liveroom.fencing import Steps
+from liveroom.fencing import Walk
 from liveroom.kafka import Producer, Unsent, UnsentError
 from liveroom.kafka_port import Kafka, KafkaError, Record
 from liveroom.kinds import RecordType
@@ -248,7 +248,7 @@ class Partition:
         rooms = self._new_rooms(None, floor=1)
         is_readable = True
 
-        async def answer(asked: object) -> Any:
+        async def answer(asked: Append | Load | Apply) -> Any:
             nonlocal rooms, is_readable
             match asked:
                 case Append(epoch):
@@ -268,8 +268,6 @@ class Partition:
                         log.error("history_unreadable", partition=self.number, error=str(error))  # noqa: TRY400
                         is_readable = False
                     return None
-                case _:
-                    raise TypeError(f"take-over asks for {asked!r}")
 
         async with LogReader(self._kafka, self.number) as reader:
             start, end = await reader.bounds()
@@ -519,7 +517,7 @@ class Partition:
             topics.BROADCAST, value, partition=self.number, headers=headers, timeout_s=SEND_TIMEOUT_S
         )
 
-    async def _drive(self, steps: Steps[bool]) -> bool:
+    async def _drive(self, steps: Walk[bool]) -> bool:
         """Run a walk of our lease.
 
         Nearly always nobody else wrote, and it needs nothing of the log.

@@ -11,7 +11,7 @@ from edge.prepared_batch import PreparedBatch
 from edge.pull_answer import LogSlice, Part
 from liveroom import clock
 from liveroom.broadcast_log import LogReader
-from liveroom.fencing import find_ruling, stamp_of, validate
+from liveroom.fencing import find_ruling, validate
 from liveroom.kafka_port import Kafka
 from liveroom.kinds import RecordType
 from liveroom.records.broadcast import Batch, RoomFlags, decode_broadcast
@@ -45,24 +45,17 @@ async def read_rooms(kafka: Kafka, partition: int, ranges: Sequence[RoomRange], 
         start = max(first, end if floor is None else floor, min(range_.start for range_ in ranges))
         stop = max(start, *(range_.stop for range_ in ranges))
         ruling = await reader.drive(find_ruling(first, start))
-        at = start
-        while at < stop:
-            records = await reader.read(at, stop)
-            for offset, value in records:
-                stamp = stamp_of(value)
-                if stamp is None:
+        async for offset, stamp, value in reader.scan(start, stop):
+            ruling, is_valid = validate(ruling, stamp, offset)
+            if not is_valid or stamp.type is not RecordType.BATCH:
+                continue
+            for room, part in _parts(value, offset, found):
+                if room in stops:
                     continue
-                ruling, is_valid = validate(ruling, stamp, offset)
-                if not is_valid or stamp.type is not RecordType.BATCH:
-                    continue
-                for room, part in _parts(value, offset, found):
-                    if room in stops:
-                        continue
-                    found[room].append(part)
-                    sizes[room] += len(part.prepared.payload)
-                    if sizes[room] > MAX_ROOM_BYTES:
-                        stops[room] = offset + 1
-            at = records[-1][0] + 1
+                found[room].append(part)
+                sizes[room] += len(part.prepared.payload)
+                if sizes[room] > MAX_ROOM_BYTES:
+                    stops[room] = offset + 1
     is_cut = first > 0 or start > first
     return {
         range_.room: LogSlice(

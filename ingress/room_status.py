@@ -6,6 +6,7 @@ this ingress's own rules, which are newer than any card. Called by `moderation_a
 """
 
 import asyncio
+from contextlib import aclosing
 from typing import Final
 
 import msgspec
@@ -18,7 +19,7 @@ from liveroom.errors import Code, ProblemError
 from liveroom.kafka import UnsentError
 from liveroom.kafka_port import Kafka, KafkaError
 from liveroom.moderation import Rules
-from liveroom.records.broadcast import CARD_ENTRY, Batch, decode_broadcast
+from liveroom.records.broadcast import Batch, decode_broadcast
 from liveroom.records.codec import VERSION, BadRecordError, encode_json
 from liveroom.records.control import Presence, RuleKind
 from liveroom.records.snapshot import RoomSettings
@@ -108,11 +109,11 @@ class RoomStatusService:
             me, now_ms = f"ingress/{self._settings.instance}", clock.unix_ms()
             question = Presence(VERSION, room, me, now_ms, 0, 0, now_ms, card=True)
             await self._writer.put(PRESENCE, room.encode(), encode_json(question))
-            while True:
-                for place, value in await log_.read(offset, _TO_THE_END):
-                    offset = place + 1
-                    if (card := _found(value, room_hash(room))) is not None:
+            async with aclosing(log_.scan(offset, _TO_THE_END)) as records:
+                async for record in records:
+                    if (card := _found(record.value, room_hash(room))) is not None:
                         return card
+        raise LogReadError("the log ended")
 
 
 def _found(value: bytes, wanted: int) -> Card | None:
@@ -121,12 +122,6 @@ def _found(value: bytes, wanted: int) -> Card | None:
         batch = decode_broadcast(value)
     except BadRecordError:
         return None
-    if not isinstance(batch, Batch) or not batch.card_entries:
+    if not isinstance(batch, Batch):
         return None
-    entries = list(CARD_ENTRY.iter_unpack(batch.card_entries))
-    start = len(batch.body) - sum(size for _, size in entries)
-    for room, size in entries:
-        if room == wanted:
-            return decode_card(bytes(batch.body[start : start + size]))
-        start += size
-    return None
+    return next((decode_card(text) for entry, text in batch.cards() if entry.room == wanted), None)

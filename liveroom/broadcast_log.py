@@ -7,13 +7,13 @@ command line (`describe`).
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterable, Sequence
 from typing import Any, Final, NamedTuple, Self, TypeVar
 
 import structlog
 
 from liveroom import clock, metric_catalog, topics
-from liveroom.fencing import NOBODY, Read, Ruling, Steps, find_ruling, judging_start, stamp_of, validate
+from liveroom.fencing import NOBODY, Read, Ruling, Stamped, find_ruling, judging_start, stamp_of, stamped, validate
 from liveroom.kafka import MAX_FETCH_BYTES, TopicReader
 from liveroom.kafka_port import Consumer, Kafka, KafkaError, Record, TopicPartition
 from liveroom.kinds import RecordType
@@ -104,7 +104,19 @@ class LogReader:
                 return wanted
         raise LogReadError(f"nothing at offset {start} within {READ_TIMEOUT_S} s")
 
-    async def drive(self, steps: Steps[T], answer: Callable[[Any], Awaitable[Any]] | None = None, *, asked: object = None) -> T:
+    async def scan(self, start: int, stop: int) -> AsyncGenerator[Stamped, None]:
+        """Give the records from `start` to before `stop` in order, without those that are void for
+        everybody.
+        """
+        while start < stop:
+            records = await self.read(start, stop)
+            for record in stamped(records):
+                yield record
+            start = records[-1][0] + 1
+
+    async def drive(
+        self, steps: Generator[object, Any, T], answer: Callable[[Any], Awaitable[Any]] | None = None, *, asked: object = None
+    ) -> T:
         """Run a walk over the log: its `Read`s are answered from the log, anything else by awaiting
         `answer`.
 
@@ -270,26 +282,19 @@ async def _describe(reader: LogReader, bare: Description) -> Description:
     """Judge a partition from where that can be begun, and note what the last valid record of each
     type says.
     """
-    ruling, claim, anchor, chunks, is_last_void = NOBODY, None, None, _Chunks(), None
-    at = await reader.drive(judging_start(bare.start, bare.end))
-    while at < bare.end:
-        records = await reader.read(at, bare.end)
-        for offset, value in records:
-            stamp = stamp_of(value)
-            is_last_void = True
-            if stamp is None:
-                continue
-            ruling, is_valid = validate(ruling, stamp, offset)
-            is_last_void = not is_valid
-            if not is_valid:
-                continue
-            if stamp.type is RecordType.CLAIM:
-                claim = _decoded(value, Claim)
-                continue
-            anchor = decode_anchor(value)
-            if stamp.type is RecordType.SNAPSHOT:
-                chunks.take(offset, _decoded(value, SnapshotChunk))
-        at = records[-1][0] + 1
+    ruling, claim, anchor, chunks, last_valid = NOBODY, None, None, _Chunks(), None
+    begin = await reader.drive(judging_start(bare.start, bare.end))
+    async for offset, stamp, value in reader.scan(begin, bare.end):
+        ruling, is_valid = validate(ruling, stamp, offset)
+        if not is_valid:
+            continue
+        last_valid = offset
+        if stamp.type is RecordType.CLAIM:
+            claim = _decoded(value, Claim)
+            continue
+        anchor = decode_anchor(value)
+        if stamp.type is RecordType.SNAPSHOT:
+            chunks.take(offset, _decoded(value, SnapshotChunk))
     newest = chunks.newest
     if newest is None and anchor is not None and anchor.snapshot_offset != NO_OFFSET:
         newest = await _snapshot_at(reader, anchor.snapshot_offset, bare)
@@ -299,7 +304,7 @@ async def _describe(reader: LogReader, bare: Description) -> Description:
         claimed_ms=claim.at_ms if claim else None,
         uplink_next=anchor.uplink_next if anchor and anchor.uplink_next != NO_OFFSET else None,
         snapshot=newest,
-        is_last_void=is_last_void,
+        is_last_void=None if bare.start == bare.end else last_valid != bare.end - 1,
     )
 
 

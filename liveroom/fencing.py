@@ -9,7 +9,7 @@ until the next claim.
 """
 
 from collections.abc import Generator, Sequence
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 from liveroom.kinds import RecordType
 from liveroom.records.broadcast import Anchor, Stamp, decode_anchor, decode_stamp
@@ -18,8 +18,6 @@ from liveroom.records.codec import NO_OFFSET, BadRecordError
 MAX_STEP: Final = 256
 
 T = TypeVar("T")
-Record = tuple[int, bytes]
-Steps = Generator[Any, Any, T]
 
 
 class Ruling(NamedTuple):
@@ -58,6 +56,42 @@ class Read(NamedTuple):
     stop: int
 
 
+Walk = Generator[Read, Sequence[tuple[int, bytes]], T]  # is sent (offset, value) for each record that it asked for
+
+
+class Stamped(NamedTuple):
+    """A record that can be judged: where it lies, its stamp, and its value."""
+
+    offset: int
+    stamp: Stamp
+    value: bytes
+
+
+class Scan:
+    """Steps through a log from `start` to before `stop`.
+
+    scan = Scan(start, stop)
+    while (records := (yield from scan.more())) is not None:
+        ...
+    """
+
+    def __init__(self, start: int, stop: int) -> None:
+        self._next, self._stop = start, stop
+
+    def more(self) -> Walk[list[Stamped] | None]:
+        """Return the records of the next step, void ones left out; None at the end."""
+        if self._next >= self._stop:
+            return None
+        records = yield Read(self._next, self._stop)
+        self._next = records[-1][0] + 1
+        return stamped(records)
+
+
+def stamped(records: Sequence[tuple[int, bytes]]) -> list[Stamped]:
+    """Return the records that can be judged; the others are void for everybody alike."""
+    return [Stamped(offset, stamp, value) for offset, value in records if (stamp := stamp_of(value)) is not None]
+
+
 class Placed(NamedTuple):
     """An anchored record (BATCH or SNAPSHOT) and where it lies."""
 
@@ -89,13 +123,7 @@ def stamp_of(value: bytes | None) -> Stamp | None:
     return stamp
 
 
-def read(start: int, stop: int) -> Steps[Sequence[Record]]:
-    """Ask for records."""
-    records: Sequence[Record] = yield Read(start, stop)
-    return records
-
-
-def last_anchor(start: int, stop: int) -> Steps[Placed | None]:
+def last_anchor(start: int, stop: int) -> Walk[Placed | None]:
     """Return the last anchored record before `stop`, valid or void, whose claim is still there;
     None where there is none.
 
@@ -104,41 +132,33 @@ def last_anchor(start: int, stop: int) -> Steps[Placed | None]:
     """
     step = 1
     while stop > start:
-        first = at = max(start, stop - step)
-        found = None
-        while at < stop:
-            records = yield from read(at, stop)
-            for offset, value in records:
-                stamp = stamp_of(value)
-                if stamp is None or stamp.type is RecordType.CLAIM:
+        first = max(start, stop - step)
+        scan, found = Scan(first, stop), None
+        while (records := (yield from scan.more())) is not None:
+            for offset, stamp, value in records:
+                if stamp.type is RecordType.CLAIM:
                     continue
                 anchor = decode_anchor(value)
                 if start <= anchor.claim_offset < offset:
                     found = Placed(offset, anchor)
-            at = records[-1][0] + 1
         if found is not None:
             return found
         stop, step = first, min(step * 2, MAX_STEP)
     return None
 
 
-def judge_stretch(ruling: Ruling, start: int, stop: int) -> Steps[Judged]:
+def judge_stretch(ruling: Ruling, start: int, stop: int) -> Walk[Judged]:
     """Judge all records from `start` to before `stop`."""
-    valid = None
-    while start < stop:
-        records = yield from read(start, stop)
-        for offset, value in records:
-            stamp = stamp_of(value)
-            if stamp is None:
-                continue
+    scan, valid = Scan(start, stop), None
+    while (records := (yield from scan.more())) is not None:
+        for offset, stamp, value in records:
             ruling, is_valid = validate(ruling, stamp, offset)
             if is_valid and stamp.type is not RecordType.CLAIM:
                 valid = Placed(offset, decode_anchor(value))
-        start = records[-1][0] + 1
     return Judged(ruling, valid)
 
 
-def judging_start(start: int, stop: int) -> Steps[int]:
+def judging_start(start: int, stop: int) -> Walk[int]:
     """Return where a reader must begin to judge so that it knows who rules at `stop`.
 
     That is the place which the last anchored record names as its writer's claim: the writer read it
@@ -149,7 +169,7 @@ def judging_start(start: int, stop: int) -> Steps[int]:
     return start if last is None else last.anchor.claim_offset
 
 
-def find_ruling(start: int, stop: int) -> Steps[Ruling]:
+def find_ruling(start: int, stop: int) -> Walk[Ruling]:
     """Return who rules just before `stop`, in a log that is kept from `start` on."""
     begin = yield from judging_start(start, stop)
     judged = yield from judge_stretch(NOBODY, begin, stop)
