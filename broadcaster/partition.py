@@ -387,17 +387,19 @@ class Partition:
     def _encode(self, packed: Packed, uplink_next: int) -> bytes:
         lease = self._ruling()
         return encode_batch(
-            lease.epoch,
-            lease.owner,
-            lease.anchor(uplink_next),
-            lease.next_offset - 1,
-            now_ms(),
-            packed.oldest_ms,
-            packed.rooms,
-            packed.notices,
-            packed.cards,
-            self.rooms.clock_ms,
-            self.rooms.balance,
+            Batch.of(
+                lease.epoch,
+                lease.owner,
+                lease.anchor(uplink_next),
+                lease.next_offset - 1,
+                now_ms(),
+                packed.oldest_ms,
+                packed.rooms,
+                packed.notices,
+                packed.cards,
+                self.rooms.clock_ms,
+                self.rooms.balance,
+            )
         )
 
     def _letter_of(self, unfit: Unfit) -> DeadLetter:

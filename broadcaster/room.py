@@ -498,7 +498,7 @@ def _line(record: Uplink, item: Item, message_id: str, seq: int, *, rseq: int = 
 
 def _is_cleared(line: bytes, clear: Clear) -> bool:
     head, _ = split_message(line)
-    return head.id == clear.id or (clear.user != "" and head.user == clear.user and head.kind != Kind.CLEAR.value)
+    return clear.takes(head.kind, head.id, head.user)
 
 
 def _split(key: str) -> tuple[str, str]:

@@ -11,7 +11,8 @@ from typing import Final, NamedTuple
 
 from edge.prepared_batch import PreparedBatch
 from edge.room import RING_BYTES, NotSent, Room, Subscriber
-from liveroom.records.broadcast import CARD_ENTRY, NOTICE_ENTRY, ROOM_ENTRY, Batch, RoomFlags
+from liveroom.kinds import Kind
+from liveroom.records.broadcast import ROOM_ENTRY, Batch, RoomFlags
 from liveroom.topics import room_hash
 
 SLICE: Final = 1000  # pushes until the loop has its turn: 5 to 10 ms
@@ -20,7 +21,6 @@ RINGS_BYTES: Final = 256 * 1024 * 1024
 _DEFLATED: Final = int(RoomFlags.DEFLATED)
 _CLEAR: Final = int(RoomFlags.CLEAR)
 _DISSOLVED: Final = int(RoomFlags.DISSOLVED)
-_KICK: Final = b'"kind":"kick"'  # in a text these quotes would be escaped
 
 
 class Delivered(NamedTuple):
@@ -199,7 +199,7 @@ class Hub:
                 failed.append((room, error))
             messages_sent += messages * (frames_sent - frames_before)
         with_snapshot = self._take_snapshots(batch, pos, offset, now_s, failed) if batch.card_entries else ()
-        kicked = self._notify(batch, start) if batch.notice_entries else ()
+        kicked = self._notify(batch) if batch.notice_entries else ()
         return Delivered(
             rooms,
             frames_sent,
@@ -214,36 +214,32 @@ class Hub:
             tuple(failed),
         )
 
-    def _notify(self, batch: Batch, start: int) -> tuple[tuple[int, int], ...]:
+    def _notify(self, batch: Batch) -> tuple[tuple[int, int], ...]:
         """Send notices to their users' connections; return the kicks as (room, user) hashes."""
         kicked: list[tuple[int, int]] = []
-        for room_, user, size in NOTICE_ENTRY.iter_unpack(batch.notice_entries):
-            text = bytes(batch.body[start : start + size])
-            start += size
-            devices = [member for member in self.devices(user) if room_ == 0 or room_ in member.rooms]
+        for notice in batch.notices():
+            devices = [member for member in self.devices(notice.user) if notice.room == 0 or notice.room in member.rooms]
             if not devices:
                 continue
             for member in devices:
-                member.send(text)
-            if _KICK in text:
-                kicked.append((room_, user))
+                member.send(notice.text)
+            if notice.kind is Kind.KICK:
+                kicked.append((notice.room, notice.user))
         return tuple(kicked)
 
     def _take_snapshots(
         self, batch: Batch, pos: str, offset: int, now_s: float, failed: list[tuple[Room, Exception]]
     ) -> tuple[Room, ...]:
-        start = len(batch.body) - sum(size for _, size in CARD_ENTRY.iter_unpack(batch.card_entries))
         with_snapshot: list[Room] = []
-        for hash_, size in CARD_ENTRY.iter_unpack(batch.card_entries):
-            room = self.rooms.get(hash_)
+        for entry, text in batch.cards():
+            room = self.rooms.get(entry.room)
             if room is not None:
                 try:
-                    room.take_snapshot(bytes(batch.body[start : start + size]), pos, offset, now_s)
+                    room.take_snapshot(text, pos, offset, now_s)
                 except Exception as error:  # noqa: BLE001 - as in `deliver`
                     failed.append((room, error))
                 else:
                     with_snapshot.append(room)
-            start += size
         return tuple(with_snapshot)
 
 

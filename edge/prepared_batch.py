@@ -35,21 +35,18 @@ class Form(IntEnum):
 
 
 class Cleared(NamedTuple):
-    """What a `clear` removes: one message, or all messages of a user, numbered before `seq`."""
+    """A `clear` with its number `seq`: it removes messages that were numbered before."""
 
     seq: int
-    id: str
-    user: str
+    clear: Clear
 
     def takes(self, line: MessageHead) -> bool:
         """Return whether it removes this message."""
-        if line.seq >= self.seq or line.kind == Kind.CLEAR.value:
-            return False
-        return (self.id != "" and line.id == self.id) or (self.user != "" and line.user == self.user)
+        return line.seq < self.seq and self.clear.takes(line.kind, line.id, line.user)
 
     def needles(self) -> Iterator[bytes]:
         """Yield byte strings: every message that it removes contains one of them."""
-        for name in (self.id, self.user):
+        for name in (self.clear.id, self.clear.user):
             if name:
                 yield _encode(name)
 
@@ -173,8 +170,7 @@ class PreparedBatch:
         """Yield what the `clear`s in it remove. The caller checks `has_clear` first."""
         for line, text in self.lines():
             if line.kind == Kind.CLEAR.value:
-                clear = _clear_decoder.decode(split_message(text)[1])
-                yield Cleared(line.seq, clear.id, clear.user)
+                yield Cleared(line.seq, _clear_decoder.decode(split_message(text)[1]))
 
     def purge(self, clears: Sequence[Cleared]) -> None:
         """Remove the cleared messages."""

@@ -147,6 +147,14 @@ class Clear(msgspec.Struct, frozen=True, omit_defaults=True):
     user: Annotated[str, msgspec.Meta(max_length=64)] = ""
     before_ms: Millis = 0
 
+    def takes(self, kind: str, message_id: str, user: str) -> bool:
+        """Return whether this takes away a message of that kind, id and user that was numbered
+        before it. Another clear stays.
+        """
+        if kind == Kind.CLEAR.value:
+            return False
+        return (self.id != "" and message_id == self.id) or (self.user != "" and user == self.user)
+
 
 class Sanction(msgspec.Struct, frozen=True, omit_defaults=True):
     """A mute, ban or kick of `user`.

@@ -8,11 +8,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from enum import IntFlag
 from struct import Struct as Layout
 from struct import error as LayoutError  # noqa: N812 - beside Layout
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Self
 
 import msgspec
 
-from liveroom.kinds import RecordType
+from liveroom.kinds import Kind, RecordType
 from liveroom.records.codec import VERSION, BadRecord, BadRecordError
 
 MAX_BROADCAST_BYTES: Final = 900 * 1024  # below the broker's default of 1 MiB with room for Kafka's own framing
@@ -120,6 +120,24 @@ class NoticeEntry(NamedTuple):
     size: int
 
 
+class BatchNotice(NamedTuple):
+    """A notice in a BATCH: to the user of this hash, in the room of this hash (0: in all), as the
+    frame `text`.
+    """
+
+    room: int
+    user: int
+    text: bytes
+
+    @property
+    def kind(self) -> Kind | None:
+        """What the notice is about; None where this version does not know it."""
+        try:
+            return _notice_decoder.decode(self.text).kind
+        except msgspec.DecodeError:
+            return None
+
+
 class CardEntry(NamedTuple):
     """Directory entry of a room card, for gateways where the room just became local."""
 
@@ -157,6 +175,36 @@ class Batch(NamedTuple):
     balance: Balance = Balance()
     traces: tuple[Traced, ...] = ()
 
+    @classmethod
+    def of(
+        cls,
+        epoch: int,
+        owner: bytes,
+        anchor: Anchor,
+        pos: int,
+        at_ms: int,
+        oldest_ms: int,
+        rooms: Sequence[tuple[RoomEntry, bytes]],
+        notices: Sequence[tuple[NoticeEntry, bytes]] = (),
+        cards: Sequence[tuple[CardEntry, bytes]] = (),
+        clock_ms: int = 0,
+        balance: Balance = Balance(),  # noqa: B008 - only read
+    ) -> Self:
+        """Return a BATCH of these parts; sizes in the entries must be those of the payloads."""
+        return cls(
+            Stamp(RecordType.BATCH, epoch, owner),
+            anchor,
+            pos,
+            at_ms,
+            oldest_ms,
+            b"".join(ROOM_ENTRY.pack(*entry) for entry, _ in rooms),
+            b"".join(NOTICE_ENTRY.pack(*entry) for entry, _ in notices),
+            b"".join(CARD_ENTRY.pack(*entry) for entry, _ in cards),
+            memoryview(b"".join(payload for part in (rooms, notices, cards) for _, payload in part)),
+            clock_ms,
+            balance,
+        )
+
     def rooms(self) -> Iterator[tuple[RoomEntry, memoryview]]:
         """Give every room's entry and payload.
 
@@ -168,12 +216,12 @@ class Batch(NamedTuple):
             yield entry, self.body[start : start + entry.size]
             start += entry.size
 
-    def notices(self) -> Iterator[tuple[NoticeEntry, bytes]]:
-        """Give every notice's entry and its frame text."""
+    def notices(self) -> Iterator[BatchNotice]:
+        """Give every notice."""
         start = sum(fields[6] for fields in ROOM_ENTRY.iter_unpack(self.entries))
         for fields in NOTICE_ENTRY.iter_unpack(self.notice_entries):
             entry = NoticeEntry._make(fields)
-            yield entry, bytes(self.body[start : start + entry.size])
+            yield BatchNotice(entry.room, entry.user, bytes(self.body[start : start + entry.size]))
             start += entry.size
 
     def cards(self) -> Iterator[tuple[CardEntry, bytes]]:
@@ -197,6 +245,11 @@ class SnapshotChunk(NamedTuple):
     data: bytes
 
 
+class _NoticeHead(msgspec.Struct):
+    kind: Kind
+
+
+_notice_decoder: Final = msgspec.json.Decoder(_NoticeHead)
 _STAMP: Final = Layout("<2sBBQ16s")
 _CLAIM: Final = Layout("<qH")
 _ANCHOR: Final = Layout("<qqq")
@@ -233,33 +286,23 @@ def decode_traces(headers: Iterable[tuple[str, bytes]]) -> tuple[Traced, ...]:
     return tuple(Traced(int.from_bytes(trace, "big"), room) for trace, room in found[:MAX_TRACED])
 
 
-def encode_batch(
-    epoch: int,
-    owner: bytes,
-    anchor: Anchor,
-    pos: int,
-    at_ms: int,
-    oldest_ms: int,
-    rooms: Sequence[tuple[RoomEntry, bytes]],
-    notices: Sequence[tuple[NoticeEntry, bytes]] = (),
-    cards: Sequence[tuple[CardEntry, bytes]] = (),
-    clock_ms: int = 0,
-    balance: Balance = Balance(),  # noqa: B008 - only read
-) -> bytes:
-    """Return the value of a BATCH. Sizes in the entries must be those of the payloads."""
+def encode_batch(batch: Batch) -> bytes:
+    """Return the value of a BATCH; its traces go into the headers (`encode_traces`)."""
+    counts = (
+        len(batch.entries) // ROOM_ENTRY.size,
+        len(batch.notice_entries) // NOTICE_ENTRY.size,
+        len(batch.card_entries) // CARD_ENTRY.size,
+    )
+    balance = msgspec.structs.astuple(batch.balance)
     return b"".join(
         (
-            _STAMP.pack(_MAGIC, VERSION, RecordType.BATCH, epoch, owner),
-            _ANCHOR.pack(*anchor),
-            _BATCH.pack(
-                pos, at_ms, oldest_ms, clock_ms, *msgspec.structs.astuple(balance), len(rooms), len(notices), len(cards)
-            ),
-            *(ROOM_ENTRY.pack(*entry) for entry, _ in rooms),
-            *(NOTICE_ENTRY.pack(*entry) for entry, _ in notices),
-            *(CARD_ENTRY.pack(*entry) for entry, _ in cards),
-            *(payload for _, payload in rooms),
-            *(payload for _, payload in notices),
-            *(payload for _, payload in cards),
+            _STAMP.pack(_MAGIC, VERSION, RecordType.BATCH, batch.stamp.epoch, batch.stamp.owner),
+            _ANCHOR.pack(*batch.anchor),
+            _BATCH.pack(batch.pos, batch.at_ms, batch.oldest_ms, batch.clock_ms, *balance, *counts),
+            batch.entries,
+            batch.notice_entries,
+            batch.card_entries,
+            batch.body,
         )
     )
 

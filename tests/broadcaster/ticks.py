@@ -8,7 +8,7 @@ import msgspec
 
 from broadcaster.rooms import Packed, Rooms
 from liveroom.kinds import Kind
-from liveroom.records.broadcast import Anchor, Batch, NoticeEntry, RoomEntry, RoomFlags, decode_broadcast, encode_batch
+from liveroom.records.broadcast import Anchor, Batch, BatchNotice, RoomEntry, RoomFlags, decode_broadcast, encode_batch
 from liveroom.records.snapshot import RoomState, decode_room, decode_state, encode_state
 from liveroom.records.uplink import Item, Uplink, decode_uplink, encode_uplink
 from liveroom.topics import room_hash
@@ -46,7 +46,7 @@ class Tick(NamedTuple):
     batch: Batch
     entries: dict[str, RoomEntry]
     frames: dict[str, ReceivedBatch]
-    notices: list[tuple[NoticeEntry, Notice]]
+    notices: list[tuple[BatchNotice, Notice]]
 
     def messages(self, room: str = "r") -> list[Message]:
         return self.frames[room].messages if room in self.frames else []
@@ -70,7 +70,9 @@ def tick(rooms: Rooms, now_ms: int = T0) -> Tick:
     """
     packed = rooms.pack("0.7", now_ms)
     parts = packed.rooms, packed.notices, packed.cards
-    value = encode_batch(1, bytes(16), Anchor(0, 0, 0), 7, now_ms, packed.oldest_ms, *parts, rooms.clock_ms, rooms.balance)
+    value = encode_batch(
+        Batch.of(1, bytes(16), Anchor(0, 0, 0), 7, now_ms, packed.oldest_ms, *parts, rooms.clock_ms, rooms.balance)
+    )
     batch = read(value)
     entries: dict[str, RoomEntry] = {}
     frames: dict[str, ReceivedBatch] = {}
@@ -89,7 +91,7 @@ def tick(rooms: Rooms, now_ms: int = T0) -> Tick:
             assert _frame(bytes(payload[: entry.reliable_size]), is_deflated).messages == reliable
             assert reliable[-1].rseq == entry.rseq
         entries[header.room], frames[header.room] = entry, frame
-    notices = [(entry, _notice(text)) for entry, text in batch.notices()]
+    notices = [(notice, _notice(notice.text)) for notice in batch.notices()]
     return Tick(packed, value, batch, entries, frames, notices)
 
 

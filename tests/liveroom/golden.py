@@ -74,20 +74,25 @@ def _package() -> Uplink:
 def batch() -> bytes:
     """Return a BATCH of two rooms, a notice and a card."""
     return broadcast.encode_batch(
-        epoch=3,
-        owner=OWNER,
-        anchor=ANCHOR,
-        pos=99,
-        at_ms=AT_MS + 50,
-        oldest_ms=AT_MS,
-        rooms=[
-            (RoomEntry(room_hash("room-1"), 5, 6, 4, 2, 1, 8, 4, 77, RoomFlags(0)), b"head\ntail"[:8]),
-            (RoomEntry(room_hash("room-2"), 9, 8, 0, 0, 0, 3, 0, 77, RoomFlags.DEFLATED | RoomFlags.CLEAR), b"\x00\xff\x01"),
-        ],
-        notices=[(NoticeEntry(room_hash("room-1"), room_hash("u1"), 13), b'{"t":"notice"')],
-        cards=[(CardEntry(room_hash("room-2"), 2), b"{}")],
-        clock_ms=AT_MS + 7,
-        balance=BALANCE,
+        broadcast.Batch.of(
+            epoch=3,
+            owner=OWNER,
+            anchor=ANCHOR,
+            pos=99,
+            at_ms=AT_MS + 50,
+            oldest_ms=AT_MS,
+            rooms=[
+                (RoomEntry(room_hash("room-1"), 5, 6, 4, 2, 1, 8, 4, 77, RoomFlags(0)), b"head\ntail"[:8]),
+                (
+                    RoomEntry(room_hash("room-2"), 9, 8, 0, 0, 0, 3, 0, 77, RoomFlags.DEFLATED | RoomFlags.CLEAR),
+                    b"\x00\xff\x01",
+                ),
+            ],
+            notices=[(NoticeEntry(room_hash("room-1"), room_hash("u1"), 13), b'{"t":"notice"')],
+            cards=[(CardEntry(room_hash("room-2"), 2), b"{}")],
+            clock_ms=AT_MS + 7,
+            balance=BALANCE,
+        )
     )
 
 

@@ -39,6 +39,7 @@ from liveroom.records.broadcast import (
 from liveroom.records.codec import BadRecord, BadRecordError, JsonReader
 from liveroom.records.snapshot import RoomSettings, Seen, Tombstone, decode_state, encode_state
 from liveroom.records.uplink import Item, decode_uplink, encode_uplink
+from liveroom.wire import Notice, encode_frame
 from tests.liveroom import golden
 from tests.liveroom.golden import ANCHOR, OWNER, Golden
 
@@ -247,9 +248,10 @@ def use(record: object) -> None:
     if isinstance(record, Batch):
         rooms, notices, cards = list(record.rooms()), list(record.notices()), list(record.cards())
         assert all(len(payload) == entry.size for entry, payload in rooms)
-        assert all(len(text) == entry.size for entry, text in notices)
         assert all(len(text) == entry.size for entry, text in cards)
-        assert sum(len(part) for _, part in (*rooms, *notices, *cards)) == len(record.body)
+        assert sum(map(len, (*(part for _, part in (*rooms, *cards)), *(notice.text for notice in notices)))) == len(
+            record.body
+        )
 
 
 @pytest.mark.parametrize(("value", "read"), READERS)
@@ -329,12 +331,12 @@ def test_a_batch_comes_back_as_it_was(
     cards: list[tuple[CardEntry, bytes]],
 ) -> None:
     epoch, owner, anchor, pos, at_ms, oldest_ms = head
-    value = broadcast.encode_batch(epoch, owner, anchor, pos, at_ms, oldest_ms, rooms, notices, cards)
+    value = broadcast.encode_batch(broadcast.Batch.of(epoch, owner, anchor, pos, at_ms, oldest_ms, rooms, notices, cards))
     batch = decode_broadcast(value)
     assert isinstance(batch, Batch)
     assert batch[:5] == (Stamp(RecordType.BATCH, epoch, owner), anchor, pos, at_ms, oldest_ms)
     assert [(entry, bytes(payload)) for entry, payload in batch.rooms()] == rooms
-    assert list(batch.notices()) == notices
+    assert list(batch.notices()) == [(entry.room, entry.user, text) for entry, text in notices]
     assert list(batch.cards()) == cards
     assert broadcast.decode_anchor(value) == anchor
 
@@ -354,7 +356,7 @@ def test_a_batch_whose_directory_does_not_fit_its_body_is_refused(size: int, bod
         {"rooms": [], "notices": [(NoticeEntry(1, 1, size), body)]},
         {"rooms": [], "cards": [(CardEntry(1, size), body)]},
     ):
-        value = broadcast.encode_batch(1, OWNER, ANCHOR, 0, 0, 0, **parts)
+        value = broadcast.encode_batch(broadcast.Batch.of(1, OWNER, ANCHOR, 0, 0, 0, **parts))
         assert reason_of(partial(decode_broadcast, value)) is BadRecord.TRUNCATED
 
 
@@ -623,3 +625,17 @@ def test_a_reader_in_mid_log_that_begins_at_the_anchor_before_it_agrees_with_one
     for place, (stamp, anchor) in enumerate(log):
         if stamp.type is not RecordType.CLAIM:  # the record before a reader's start
             assert judged(stamps, anchor)[place - anchor :] == whole[place:]
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        (encode_frame(Notice("r", Kind.KICK, "i", 1, 0, "")), Kind.KICK),
+        (encode_frame(Notice("r", Kind.MUTE, "i", 1, 0, '"kind":"kick"')), Kind.MUTE),
+        (b'{"t":"notice","kind":"of a later version"}', None),
+        (b'{"t":"notice"', None),
+    ],
+)
+def test_a_notice_in_a_batch_knows_its_kind(text: bytes, kind: Kind | None) -> None:
+    batch = Batch.of(1, OWNER, ANCHOR, 0, 0, 0, [], [(NoticeEntry(1, 2, len(text)), text)])
+    assert [(notice.room, notice.user, notice.kind) for notice in batch.notices()] == [(1, 2, kind)]
