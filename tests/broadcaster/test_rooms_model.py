@@ -188,7 +188,7 @@ class Expected:
             self.shown[room] = [
                 before
                 for before in self.shown[room]
-                if before.id != clear.id and (before.user != clear.user or before.kind is Kind.CLEAR)
+                if before.kind is Kind.CLEAR or (before.id != clear.id and before.user != clear.user)
             ]
         elif message.kind is Kind.ROOM:
             change = msgspec.json.decode(message.data, type=RoomChange)
