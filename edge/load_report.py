@@ -5,6 +5,7 @@ never sent as zero. A report that cannot be sent is dropped, since the next one 
 """
 
 import os
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 import psutil
@@ -24,11 +25,36 @@ HOT_ROOMS: Final = 5
 log = structlog.get_logger()
 
 
+class Usage(NamedTuple):
+    """What this process uses of its machine.
+
+    `cpu_s`: processor time since its start. `load1`: the machine's load average over a minute.
+    """
+
+    cpu_s: float
+    rss_bytes: int
+    sockets: int
+    load1: float
+
+
+class ProcessUsage:
+    """Measures this process."""
+
+    def __init__(self) -> None:
+        self._process = psutil.Process()
+
+    def __call__(self) -> Usage:
+        """Return what the process uses now."""
+        process = self._process
+        cpu = process.cpu_times()
+        return Usage(cpu.user + cpu.system, process.memory_info().rss, process.num_fds(), os.getloadavg()[0])
+
+
 class _Totals(NamedTuple):
     """Counters at one moment; two of them make rates."""
 
-    at: float
-    cpu_s: float
+    at_s: float
+    usage: Usage
     joins: int
     leaves: int
     batches: float
@@ -36,14 +62,25 @@ class _Totals(NamedTuple):
 
 
 class LoadReporter:
-    """Measures and reports the load of one gateway. `port`: where it listens."""
+    """Measures and reports the load of one gateway.
 
-    def __init__(self, gateway: Gateway, fan_out: FanOut, runtime: Runtime, port: int) -> None:
+    `port`: where it listens. `measure_usage` returns what its process uses; a simulation, in which
+    many gateways share one process, passes its own.
+    """
+
+    def __init__(
+        self,
+        gateway: Gateway,
+        fan_out: FanOut,
+        runtime: Runtime,
+        port: int,
+        measure_usage: Callable[[], Usage] | None = None,
+    ) -> None:
         settings = self._settings = gateway.settings
         self._gateway = gateway
         self._fan_out = fan_out
         self._runtime = runtime
-        self._process = psutil.Process(os.getpid())
+        self._measure_usage = measure_usage or ProcessUsage()
         host = settings.host if settings.host != "0.0.0.0" else "127.0.0.1"
         scheme = "wss" if settings.tls_cert_file else "ws"
         self._url = settings.public_url or f"{scheme}://{host}:{port}/v1/live"
@@ -78,10 +115,9 @@ class LoadReporter:
             log.warning("load_unreported", error=str(error))
 
     def _totals(self) -> _Totals:
-        cpu = self._process.cpu_times()
         return _Totals(
             clock.monotonic_s(),
-            cpu.user + cpu.system,
+            self._measure_usage(),
             self._gateway.joins.accepted,
             self._gateway.leaves,
             self._frames._value.get(),  # noqa: SLF001 - the library has no other way to read a counter
@@ -91,10 +127,10 @@ class LoadReporter:
     def _measure(self) -> LoadReport:
         now, before = self._totals(), self._before
         self._before = now
-        passed = now.at - before.at
+        passed_s = now.at_s - before.at_s
 
         def rate(after: float, earlier: float) -> float | None:
-            return (after - earlier) / passed if passed >= MIN_PERIOD_S else None  # too short to tell: unknown, not zero
+            return (after - earlier) / passed_s if passed_s >= MIN_PERIOD_S else None  # too short to tell: unknown, not zero
 
         gateway, settings = self._gateway, self._settings
         state = GatewayState.SERVING if self._runtime.is_ready else GatewayState.STARTING
@@ -120,11 +156,11 @@ class LoadReporter:
             batches_per_s=rate(now.batches, before.batches),
             bytes_per_s=rate(now.sent_bytes, before.sent_bytes),
             packets_per_s=rate(now.batches, before.batches),
-            cpu=rate(now.cpu_s, before.cpu_s),
+            cpu=rate(now.usage.cpu_s, before.usage.cpu_s),
             loop_lag_ms=self._runtime.loop_lag_s * 1000,
-            rss_bytes=self._process.memory_info().rss,
-            load1=os.getloadavg()[0],
-            sockets=self._process.num_fds(),
+            rss_bytes=now.usage.rss_bytes,
+            load1=now.usage.load1,
+            sockets=now.usage.sockets,
             slow=len(gateway.queues),
             delay_ms=self._fan_out.take_worst_delay_ms(),
             hot=tuple(HotRoom(name, connections) for name, connections in gateway.hub.hottest(HOT_ROOMS)),

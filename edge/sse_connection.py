@@ -12,7 +12,7 @@ from liveroom.tickets import User
 
 
 class SseConnection(Member):
-    """A member that receives events. It has no descriptor of its own to be read: see `take`."""
+    """A member that receives events, and sends its frames in requests (`take`)."""
 
     __slots__ = ()
 
