@@ -36,7 +36,7 @@ with explained("ingress"):
     from liveroom.tokens import Verifier
     from liveroom.web import serve
 
-_ANSWER_S: Final = 0.5  # to write the answers after the last ack
+_ANSWER_S: Final = 0.5  # for the answers after the last acknowledgement
 log = structlog.get_logger()
 
 

@@ -82,7 +82,7 @@ class App:
                     header_id=request.headers.get("Idempotency-Key"),
                     new_id=self._new_id(),
                 )
-                outcome = SendOutcome.UNKNOWN  # until the ack, whatever happens
+                outcome = SendOutcome.UNKNOWN  # until the acknowledgement, whatever happens
                 written, at_ms = await admission.admit(draft)
                 outcome = SendOutcome.ACCEPTED
                 self._trace(draft, began_s)
@@ -100,7 +100,7 @@ class App:
     async def _bulk(self, request: web.Request) -> web.Response:
         user, body = await self._read(request, requests.MAX_BULK_BYTES)
         if user.role not in BY_COMMAND[Command.BULK].roles:
-            raise ProblemError(Code.FORBIDDEN, f"a {user.role.value} may not publish in bulk")
+            raise ProblemError(Code.FORBIDDEN, f"the role {user.role.value} may not publish in bulk")
         new_id, began_s = self._new_id(), clock.monotonic_s()
         drafts = [_drafted(raw, user, f"{new_id}.{number}") for number, raw in enumerate(requests.read_bulk(body))]
         good = [draft for draft in drafts if isinstance(draft, requests.Draft)]
@@ -193,7 +193,7 @@ class App:
         aiohttp cuts it at `client_max_size`, also when it is chunked or inflates to more.
         """
         if request.content.is_eof() and not request.content.exception():
-            return await request.read()  # it is here already, as nearly always: a timer would cost more than the reading
+            return await request.read()  # nearly always the whole body is here: a timer would cost more than the read
         try:
             async with asyncio.timeout(self._settings.body_timeout_s):
                 if "Expect" in request.headers:

@@ -170,7 +170,7 @@ def check_sender(user: User, room: str, interactions: Iterable[Interaction]) -> 
     check_room(room, user)
     for interaction in interactions:
         if user.role not in interaction.roles:
-            raise ProblemError(Code.FORBIDDEN, f"a {user.role.value} may not send a {interaction.kind.value}")
+            raise ProblemError(Code.FORBIDDEN, f"the role {user.role.value} may not send {interaction.kind.value}")
 
 
 def check_host(user: User, room: str | None, command: Command) -> None:
@@ -178,4 +178,4 @@ def check_host(user: User, room: str | None, command: Command) -> None:
     if room is not None:
         check_room(room, user)
     if user.role not in BY_COMMAND[command].roles:
-        raise ProblemError(Code.FORBIDDEN, f"a {user.role.value} may not use the command {command.value}")
+        raise ProblemError(Code.FORBIDDEN, f"the role {user.role.value} may not use the command {command.value}")

@@ -265,7 +265,7 @@ def parse_bulk_item(raw: msgspec.Raw, service: User, new_id: str) -> Draft:
     item = decode(_bulk_item_decoder, bytes(raw), MAX_DEPTH + 1)
     interaction = BY_KIND.get(item.kind)
     if interaction is None or Role.SERVICE not in interaction.roles:
-        raise ProblemError(Code.FORBIDDEN, f"a service may not send a {item.kind.value}")
+        raise ProblemError(Code.FORBIDDEN, f"the role service may not send {item.kind.value}")
     if item.role not in _USERS or not 0 <= item.level <= _MAX_LEVEL:
         raise ProblemError(Code.SCHEMA, "role must be a user's, level 0 to 255")
     check_room(item.room, service)

@@ -126,6 +126,7 @@ class Verifier:
         if len(token) > MAX_TOKEN_CHARS:
             raise ProblemError(Code.TOKEN_INVALID, f"longer than {MAX_TOKEN_CHARS} characters")
         claims = self._claims(token)
+        _check_times(claims, now_s, self._leeway_s)
         user = user_of(claims)
         if len(self._known) >= self._sweep_at:
             self._sweep(now_s)
@@ -151,8 +152,6 @@ class Verifier:
                         return self._decode(token, key)
                     except (jwt.InvalidSignatureError, jwt.InvalidAlgorithmError):
                         continue
-        except jwt.ExpiredSignatureError:
-            raise ProblemError(Code.TOKEN_EXPIRED) from None
         except (jwt.InvalidTokenError, UnicodeError, RecursionError) as error:
             raise ProblemError(Code.TOKEN_INVALID, str(error)[:200]) from None
         raise ProblemError(Code.TOKEN_INVALID, "no configured key has signed it")
@@ -163,10 +162,25 @@ class Verifier:
             key.key,
             algorithms=[key.algorithm],
             audience=AUDIENCE,
-            leeway=self._leeway_s,
-            options={"require": ["exp", "sub", "aud"]},
+            # Times are checked by `_check_times`: the library reads the system's clock.
+            options={"require": ["exp", "sub", "aud"], "verify_exp": False, "verify_nbf": False, "verify_iat": False},
         )
         return claims
+
+
+def _check_times(claims: Mapping[str, Any], now_s: float, leeway_s: float) -> None:
+    """Refuse a token that has expired, or is not valid yet, at `now_s`."""
+    for name in ("iat", "nbf", "exp"):
+        if name not in claims:
+            continue
+        try:
+            at_s = int(claims[name])
+        except (ValueError, TypeError, OverflowError):
+            raise ProblemError(Code.TOKEN_INVALID, f"{name} is not a number of seconds") from None
+        if name == "exp" and at_s <= now_s - leeway_s:
+            raise ProblemError(Code.TOKEN_EXPIRED)
+        if name != "exp" and at_s > now_s + leeway_s:
+            raise ProblemError(Code.TOKEN_INVALID, f"the token is not valid yet ({name})")
 
 
 def user_of(claims: Mapping[str, Any]) -> User:

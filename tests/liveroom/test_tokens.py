@@ -150,8 +150,9 @@ def test_a_good_token_is_remembered_until_it_expires_or_the_keys_change(monkeypa
     assert checked == 1
     verifier.verify(text, now_s + 3604)
     assert checked == 1
-    verifier.verify(text, now_s + 3606)  # by the clock of the test only: the library still takes it
-    assert checked == 2
+    with pytest.raises(ProblemError) as caught:
+        verifier.verify(text, now_s + 3606)
+    assert (checked, caught.value.code) == (2, Code.TOKEN_EXPIRED)
     verifier.use([secret(SECRET)])
     with pytest.raises(ProblemError):
         verifier.verify(text, now_s)
@@ -159,12 +160,30 @@ def test_a_good_token_is_remembered_until_it_expires_or_the_keys_change(monkeypa
 
 def test_an_expired_token_is_refused_though_it_was_good() -> None:
     verifier = Verifier([secret(SECRET)], leeway_s=0)
-    text = sign_user(User("u"), SECRET, int(time.time()), ttl_s=1)
-    assert verifier.verify(text, time.time()).id == "u"
-    time.sleep(2.1)
+    text = sign_user(User("u"), SECRET, 1000, ttl_s=60)
+    assert verifier.verify(text, 1059).id == "u"
     with pytest.raises(ProblemError) as caught:
-        verifier.verify(text, time.time())
+        verifier.verify(text, 1060)
     assert caught.value.code is Code.TOKEN_EXPIRED
+
+
+@pytest.mark.parametrize("name", ["iat", "nbf"])
+def test_a_token_counts_from_its_time_on_by_the_clock_that_is_handed_in(name: str) -> None:
+    text = jwt.encode({"sub": "u", "aud": "liveroom", "exp": 5000, name: 2000}, SECRET, "HS256")
+    verifier = Verifier([secret(SECRET)], leeway_s=5)
+    with pytest.raises(ProblemError) as caught:
+        verifier.verify(text, 1994)
+    assert (caught.value.code, caught.value.detail) == (Code.TOKEN_INVALID, f"the token is not valid yet ({name})")
+    assert verifier.verify(text, 1995).id == "u"
+
+
+@pytest.mark.parametrize("name", ["iat", "nbf", "exp"])
+@pytest.mark.parametrize("value", ["soon", [], 1e400, float("nan")])
+def test_a_time_that_is_none_is_refused(name: str, value: Any) -> None:
+    text = jwt.encode({"sub": "u", "aud": "liveroom", "exp": 5000, name: value}, SECRET, "HS256")
+    with pytest.raises(ProblemError) as caught:
+        Verifier([secret(SECRET)]).verify(text, 1000)
+    assert caught.value.code is Code.TOKEN_INVALID
 
 
 def test_only_so_many_tokens_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
