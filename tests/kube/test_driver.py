@@ -298,6 +298,20 @@ async def test_what_one_began_the_next_one_ends(world: World) -> None:
     assert await world.ready(2) == set(names[:2])
 
 
+async def test_a_pool_grows_though_the_deployment_has_a_newer_version_and_shrinks_only_on_what_was_seen(world: World) -> None:
+    await create(world, 2)
+    async with world.driver() as driver:
+        await driver.take(may_act=True)
+        assert (await world.plane.kubectl("-n", SPACE, "annotate", "deployment", "edge", "seen=1"))[0] == 0
+        assert await driver.grow(1, "the same number, a newer version")
+        assert (world.counted(Failure.CONFLICT), await world.replicas()) == (0, 3)
+        await world.ready(3)
+        await driver.take(may_act=True)
+        assert (await world.plane.kubectl("-n", SPACE, "annotate", "deployment", "edge", "seen=2", "--overwrite"))[0] == 0
+        assert not await driver._resize(2, "ScaledIn", "a newer version")
+        assert (world.counted(Failure.CONFLICT), await world.replicas()) == (1, 3)
+
+
 async def test_a_scale_that_somebody_else_changed_is_looked_at_anew(world: World) -> None:
     names = await create(world, 2)
     async with world.driver() as driver, world.driver() as other:

@@ -13,6 +13,7 @@ import asyncio
 import math
 from collections.abc import Awaitable, Mapping
 from datetime import UTC, datetime
+from http import HTTPStatus
 from typing import Final, NamedTuple
 
 import msgspec
@@ -29,6 +30,7 @@ from liveroom.registry import Metrics
 SETTLE_S: Final = 1.0  # the ReplicaSet sees pods a moment late, so a cost counts only after this time
 STUCK_S: Final = 60.0  # a pod that is not running by then no longer counts
 WRONG_PAUSE_S: Final = 300.0
+_WRITES: Final = 4  # of a larger scale, each after the Deployment had changed
 _MERGE: Final = "application/merge-patch+json"
 log = structlog.get_logger()
 
@@ -141,13 +143,9 @@ class KubernetesDriver:
         return self._scale.spec.replicas if self._scale is not None else 0
 
     async def _read_pods(self) -> None:
-        api = await self._connected()
-        scale = await read(
-            client.AppsV1Api(api).read_namespaced_deployment_scale_without_preload_content(self._deployment, self._namespace),
-            Scale,
-        )
+        scale = await self._read_scale()
         pods = await read(
-            client.CoreV1Api(api).list_namespaced_pod_without_preload_content(
+            client.CoreV1Api(await self._connected()).list_namespaced_pod_without_preload_content(
                 self._namespace, label_selector=scale.status.selector
             ),
             Pods,
@@ -160,6 +158,11 @@ class KubernetesDriver:
         self._due_s = {uid: self._due_s.get(uid, now_s) for uid in (pod.metadata.uid for pod in alive if pod.is_due)}
         idle = [pod.metadata.uid for pod in alive if not pod.runs and not pod.is_leaving] + self._missing()
         self._idle_s = {uid: self._idle_s.get(uid, now_s) for uid in idle}
+
+    async def _read_scale(self) -> Scale:
+        apps = client.AppsV1Api(await self._connected())
+        answer = apps.read_namespaced_deployment_scale_without_preload_content(self._deployment, self._namespace)
+        return await read(answer, Scale)
 
     def _missing(self) -> list[str]:
         """Return a name for each pod that is ordered and does not exist yet."""
@@ -221,17 +224,35 @@ class KubernetesDriver:
         return True
 
     async def _set(self, replicas: int) -> None:
-        """Write the scale, if it is still the one that was read."""
-        scale = self._scale
-        if scale is None:
-            raise ApiException(status=None, reason="the Deployment was not read yet")
-        meta = client.V1ObjectMeta(
-            name=self._deployment, namespace=self._namespace, resource_version=scale.metadata.resource_version
-        )
+        """Write the scale, unless somebody else changed the number of replicas that was read.
+
+        The API refuses a write over any newer version of the Deployment. Its controller makes one
+        whenever a pod becomes ready, so growth is tried again where only the version is new. A
+        smaller scale is not: it was decided on the pods that were read.
+        """
+        for _ in range(_WRITES):
+            scale = self._scale
+            if scale is None:
+                raise ApiException(status=None, reason="the Deployment was not read yet")
+            try:
+                self._scale = await self._write(replicas, scale.metadata.resource_version)
+            except ApiException as error:
+                if failure_of(error) is not Failure.CONFLICT or replicas <= scale.spec.replicas:
+                    raise
+                newer = await self._read_scale()
+                if newer.spec.replicas != scale.spec.replicas:
+                    raise
+                self._scale = newer
+            else:
+                return
+        raise ApiException(status=HTTPStatus.CONFLICT, reason=f"the Deployment changed before each of {_WRITES} writes")
+
+    async def _write(self, replicas: int, version: str) -> Scale:
+        meta = client.V1ObjectMeta(name=self._deployment, namespace=self._namespace, resource_version=version)
         body = client.V1Scale(metadata=meta, spec=client.V1ScaleSpec(replicas=replicas))
         apps = client.AppsV1Api(await self._connected())
         answer = apps.replace_namespaced_deployment_scale_without_preload_content(self._deployment, self._namespace, body)
-        self._scale = await read(answer, Scale)
+        return await read(answer, Scale)
 
     async def _annotate(self, name: str, annotations: Mapping[str, str]) -> None:
         core = client.CoreV1Api(await self._connected())
