@@ -218,21 +218,27 @@ def _layouts() -> str:
         return f"{_table(('field', 'type'), rows)}\n{size} bytes.\n"
 
     parts = []
-    for title, layout, names in (
-        ("head of every record", broadcast._STAMP, ("magic", "version", "type", "epoch", "owner")),
-        ("anchor, after the head of BATCH and SNAPSHOT", broadcast._ANCHOR, broadcast.Anchor._fields),
-        ("CLAIM, after the head", broadcast._CLAIM, ("at_ms", "instance_bytes")),
+    for title, of, layout, names in (
+        ("head of every record", broadcast.Stamp, broadcast._STAMP, ("magic", "version", "type", "epoch", "owner")),
+        ("anchor, after the head of BATCH and SNAPSHOT", broadcast.Anchor, broadcast._ANCHOR, broadcast.Anchor._fields),
+        ("CLAIM, after the head", broadcast.Claim, broadcast._CLAIM, ("at_ms", "instance_bytes")),
         (
             "BATCH, after the anchor",
+            broadcast.Batch,
             broadcast._BATCH,
             ("pos", "at_ms", "oldest_ms", "clock_ms", *broadcast.Balance.__struct_fields__, "rooms", "notices", "cards"),
         ),
-        ("room entry", broadcast.ROOM_ENTRY, broadcast.RoomEntry._fields),
-        ("notice entry", broadcast.NOTICE_ENTRY, broadcast.NoticeEntry._fields),
-        ("card entry", broadcast.CARD_ENTRY, broadcast.CardEntry._fields),
-        ("SNAPSHOT, after the anchor", broadcast._SNAPSHOT, ("at_ms", "snapshot_id", "part", "parts")),
+        ("room entry", broadcast.RoomEntry, broadcast.ROOM_ENTRY, broadcast.RoomEntry._fields),
+        ("notice entry", broadcast.NoticeEntry, broadcast.NOTICE_ENTRY, broadcast.NoticeEntry._fields),
+        ("card entry", broadcast.CardEntry, broadcast.CARD_ENTRY, broadcast.CardEntry._fields),
+        (
+            "SNAPSHOT, after the anchor",
+            broadcast.SnapshotChunk,
+            broadcast._SNAPSHOT,
+            ("at_ms", "snapshot_id", "part", "parts"),
+        ),
     ):
-        parts.append(f"### {title}\n{fields(layout.format, names, layout.size)}")
+        parts.append(f"### {title}\n{_prose(of)}\n{fields(layout.format, names, layout.size)}")
     return "\n".join(parts)
 
 
@@ -421,7 +427,7 @@ def wanted() -> dict[Path, str]:
 def main() -> None:
     """Write the files, or check them."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--check", action="store_true", help="only say what is out of date")
+    parser.add_argument("--check", action="store_true", help="only list what is out of date")
     check = parser.parse_args().check
     stale = []
     for path, text in wanted().items():

@@ -1,7 +1,7 @@
-"""Records of `broadcast`: CLAIM, BATCH, SNAPSHOT; fixed binary, ours alone. Pure.
+"""Records of `broadcast`: CLAIM, BATCH and SNAPSHOT, in a fixed internal binary format. Pure.
 
-A gateway must skip what is not its own in a fraction of a microsecond. Which records are valid is
-`liveroom.fencing`'s.
+A gateway must skip foreign rooms in a fraction of a microsecond. `liveroom.fencing` decides which
+records are valid.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,12 +21,11 @@ TRACE_HEADER: Final = "liveroom-trace"
 
 
 class Anchor(NamedTuple):
-    """What ties a BATCH or SNAPSHOT to its writer and to the uplink (design: exactly once without
-    transactions).
+    """What ties a BATCH or SNAPSHOT to its writer and to the uplink.
 
-    `uplink_next`: first uplink offset not yet reflected. `claim_offset`: where the writer's ruling
-    claim lies. `snapshot_offset`: first chunk of the newest complete snapshot, -1 when there is
-    none.
+    - `uplink_next`: the first uplink offset that is not reflected yet.
+    - `claim_offset`: the offset of the writer's claim.
+    - `snapshot_offset`: the first chunk of the newest complete snapshot, -1 if there is none.
     """
 
     uplink_next: int
@@ -35,7 +34,11 @@ class Anchor(NamedTuple):
 
 
 class Stamp(NamedTuple):
-    """Type and writer of any `broadcast` record: all that the validity rule looks at."""
+    """Type and writer of a record: all that the validity rule looks at.
+
+    - `epoch`: higher for each take-over of the partition.
+    - `owner`: random bytes, new for each take-over.
+    """
 
     type: RecordType
     epoch: int
@@ -43,7 +46,11 @@ class Stamp(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """A take-over, or its renewal: from here on (epoch, owner) rules the partition."""
+    """A take-over or its renewal: from here on (epoch, owner) owns the partition.
+
+    - `at_ms`: when it was written.
+    - `instance`: the broadcaster's name.
+    """
 
     epoch: int
     owner: bytes
@@ -77,10 +84,9 @@ class Balance(msgspec.Struct, gc=False):
 
 
 class RoomFlags(IntFlag):
-    """What must be known of a room's part without opening it.
+    """Properties of a room's part that readers need without opening it.
 
-    `AGAIN`: the room lost its history and not its totals, modes and ids: a new owner keeps these
-    under the new epoch too.
+    `AGAIN`: the room lost its history but keeps its totals, modes and ids under the new epoch.
     """
 
     DEFLATED = 1
@@ -90,12 +96,16 @@ class RoomFlags(IntFlag):
 
 
 class RoomEntry(NamedTuple):
-    """A room's directory entry in a BATCH.
+    """The directory entry of a room in a BATCH.
 
-    `first`..`last`: the numbers of its messages (first = last + 1 where there are none). `rseq`:
-    newest reliable number. `messages`: how many. `skipped`: thinned before numbering. `size`: bytes
-    of the payload; `reliable_size`: bytes of its first part alone, 0 where nothing reliable is in
-    it.
+    - `hash`: names the room (`room_hash`).
+    - `first`, `last`: numbers of its messages; first = last + 1 if there are none.
+    - `rseq`: the room's newest reliable number.
+    - `messages`: how many messages there are.
+    - `skipped`: messages that were thinned before numbering.
+    - `size`: bytes of the payload.
+    - `reliable_size`: bytes of its first part alone, 0 if it contains nothing reliable.
+    - `epoch`: the room's epoch.
     """
 
     hash: int
@@ -111,8 +121,11 @@ class RoomEntry(NamedTuple):
 
 
 class NoticeEntry(NamedTuple):
-    """Directory entry of a notice to one user (all devices) in one room, or in all rooms where
-    `room` is 0.
+    """The directory entry of a notice to one user, on all its devices.
+
+    - `room`: hash of the room, 0 for all rooms that the user is in.
+    - `user`: hash of the user's id.
+    - `size`: bytes of the notice.
     """
 
     room: int
@@ -121,8 +134,11 @@ class NoticeEntry(NamedTuple):
 
 
 class BatchNotice(NamedTuple):
-    """A notice in a BATCH: to the user of this hash, in the room of this hash (0: in all), as the
-    frame `text`.
+    """A notice in a BATCH.
+
+    - `room`: hash of the room, 0 for all rooms that the user is in.
+    - `user`: hash of the user's id.
+    - `text`: the frame that the user gets.
     """
 
     room: int
@@ -139,27 +155,34 @@ class BatchNotice(NamedTuple):
 
 
 class CardEntry(NamedTuple):
-    """Directory entry of a room card, for gateways where the room just became local."""
+    """The directory entry of a room snapshot, for gateways where the room just became local.
+
+    - `room`: hash of the room.
+    - `size`: bytes of the snapshot.
+    """
 
     room: int
     size: int
 
 
 class Traced(NamedTuple):
-    """An interaction that is traced: its trace, and the hash of its room."""
+    """A traced interaction: its trace, and the hash of its room."""
 
     trace: int
     room: int
 
 
 class Batch(NamedTuple):
-    """A decoded BATCH. `body` and `starts` give payloads without copying: see `rooms`, `notices`,
-    `cards`.
+    """One tick of a partition: the messages of all its rooms that have any.
 
-    `pos`: the partition's newest acknowledged offset when this was packed. `at_ms`: when it was
-    packed. `oldest_ms`: when the oldest interaction in it was accepted (0 where there is none).
-    `clock_ms`: Kafka's time of the newest uplink record it reflects. `balance`: the owner's, with
-    this batch in it. `traces`: of interactions in it that are traced, as the record's headers tell.
+    - `pos`: the partition's newest acknowledged offset when this was packed.
+    - `at_ms`: when it was packed.
+    - `oldest_ms`: when the oldest interaction in it was accepted, 0 if there is none.
+    - `clock_ms`: Kafka's timestamp of the newest uplink record that it reflects.
+    - `balance`: the owner's balance, this batch included.
+    - `traces`: the traced interactions in it, which the record's headers name.
+
+    The methods `rooms`, `notices` and `cards` yield the entries and payloads without copying.
     """
 
     stamp: Stamp
@@ -190,7 +213,10 @@ class Batch(NamedTuple):
         clock_ms: int = 0,
         balance: Balance = Balance(),  # noqa: B008 - only read
     ) -> Self:
-        """Return a BATCH of these parts; sizes in the entries must be those of the payloads."""
+        """Return a BATCH of these parts.
+
+        The caller makes sure that the sizes in the entries are those of the payloads.
+        """
         return cls(
             Stamp(RecordType.BATCH, epoch, owner),
             anchor,
@@ -206,7 +232,7 @@ class Batch(NamedTuple):
         )
 
     def rooms(self) -> Iterator[tuple[RoomEntry, memoryview]]:
-        """Give every room's entry and payload.
+        """Yield every room's entry and payload.
 
         The gateway's hot loop does the same by hand on `entries`.
         """
@@ -217,7 +243,7 @@ class Batch(NamedTuple):
             start += entry.size
 
     def notices(self) -> Iterator[BatchNotice]:
-        """Give every notice."""
+        """Yield every notice."""
         start = sum(fields[6] for fields in ROOM_ENTRY.iter_unpack(self.entries))
         for fields in NOTICE_ENTRY.iter_unpack(self.notice_entries):
             entry = NoticeEntry._make(fields)
@@ -225,7 +251,7 @@ class Batch(NamedTuple):
             start += entry.size
 
     def cards(self) -> Iterator[tuple[CardEntry, bytes]]:
-        """Give every card's entry and its JSON."""
+        """Yield every room snapshot's entry and its JSON."""
         start = len(self.body) - sum(size for _, size in CARD_ENTRY.iter_unpack(self.card_entries))
         for fields in CARD_ENTRY.iter_unpack(self.card_entries):
             entry = CardEntry._make(fields)
@@ -234,7 +260,11 @@ class Batch(NamedTuple):
 
 
 class SnapshotChunk(NamedTuple):
-    """One chunk of a partition's snapshot; complete only with its last."""
+    """One chunk of a partition's snapshot, which is complete only with its last chunk.
+
+    - `snapshot_id`: the same in all chunks of one snapshot.
+    - `part`, `parts`: the number of this chunk, from 0, and how many there are.
+    """
 
     stamp: Stamp
     anchor: Anchor
