@@ -190,7 +190,21 @@ def _settings() -> str:
 
 
 def _code(default: str) -> str:
-    return default if not default or (default.startswith("(") and default != "()") else f"`{default}`"
+    """Return a default as the environment would have it; notes in brackets stay as they are."""
+    written = {"None": "", "()": "[]", "True": "true", "False": "false"}.get(default, default)
+    return written if not written or written.startswith("(") else f"`{written}`"
+
+
+def _rates() -> str:
+    def per_s(rate: float) -> str:
+        return f"{rate:g}" if rate else "no limit"
+
+    usual = [*settings.USUAL_RATES.items(), ("all others", settings.OTHER_RATE)]
+    rows = [
+        (name if name == "all others" else f"`{name}`", per_s(rate.user_per_s), f"{rate.user_burst:g}", per_s(rate.room_per_s))
+        for name, rate in usual
+    ]
+    return _table(("kind", "one user, per second", "burst", "one room, per second"), rows)
 
 
 def _metrics() -> str:
@@ -315,6 +329,7 @@ BLOCKS: Final[dict[str, Callable[[], str]]] = {
     "close-codes": _close_codes,
     "errors": _errors,
     "settings": _settings,
+    "rates": _rates,
     "metrics": _metrics,
 }
 
