@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import json
 import ssl
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from edge.hub import Hub
 from edge.keepalive import KeepAlive
 from edge.orders import Orders
 from edge.upgrade import Upgrades
+from liveroom import clock
 from liveroom.moderation import Rules
 from liveroom.records.broadcast import Anchor, Batch, NoticeEntry, RoomEntry, RoomFlags, decode_broadcast, encode_batch
 from liveroom.service import Runtime
@@ -49,7 +49,7 @@ class Edge:
         fields: dict[str, Any] = {
             "purpose": ENTRY,
             "user": user if isinstance(user, User) else User(user),
-            "expires_ms": int(time.time() * 1000) + 60_000,
+            "expires_ms": clock.unix_ms() + 60_000,
             "nonce": "n",
             "gateways": (("e1", GENERATION),),
         }
@@ -68,7 +68,7 @@ class Edge:
         notice = NoticeEntry(room_hash(room), room_hash(user), len(text)), text
         batch = decode_broadcast(encode_batch(Batch.of(1, b"o" * 16, Anchor(0, 0, -1), 0, 1, 1, [], [notice])))
         assert isinstance(batch, Batch)
-        await drive(self.gateway.hub.deliver(batch, 0, 1, time.monotonic()))
+        await drive(self.gateway.hub.deliver(batch, 0, 1, clock.monotonic_s()))
 
     async def deliver(
         self, room: str, lines: list[bytes], first: int = 1, *, reliable: bool = False, clears: bool = False
@@ -82,7 +82,7 @@ class Edge:
         entry = RoomEntry(room_hash(room), first, last, 0, len(lines), 0, len(payload.data), payload.reliable_size, 3, flags)
         batch = decode_broadcast(encode_batch(Batch.of(1, b"o" * 16, Anchor(0, 0, -1), 0, 1, 1, [(entry, payload.data)])))
         assert isinstance(batch, Batch)
-        delivered = await drive(self.gateway.hub.deliver(batch, 0, 1, time.monotonic()))
+        delivered = await drive(self.gateway.hub.deliver(batch, 0, 1, clock.monotonic_s()))
         self.gateway.joins.on_snapshots(delivered.with_snapshot)
 
 

@@ -1,7 +1,5 @@
 """The figures of a gateway's load report."""
 
-import asyncio
-
 from edge.fanout import FanOut
 from edge.load_report import MIN_PERIOD_S, LoadReporter, Usage
 from liveroom import clock
@@ -9,27 +7,12 @@ from liveroom.records.control import LoadReport
 from liveroom.service import Runtime
 from tests.edge.harness import line, settings_of
 from tests.edge.memory import in_memory
-
-
-class StandingClock:
-    """A clock that moves when the test says so."""
-
-    def __init__(self) -> None:
-        self.now_s = 1000.0
-
-    def monotonic_s(self) -> float:
-        return self.now_s
-
-    def unix_ns(self) -> int:
-        return int(self.now_s * 1e9)
-
-    async def sleep(self, _: float) -> None:
-        await asyncio.Event().wait()
+from tests.manual_clock import ManualClock
 
 
 async def test_rates_are_between_two_reports_and_unknown_over_a_time_that_is_too_short() -> None:
-    standing = StandingClock()
-    with clock.running_on(standing):
+    time = ManualClock(1000)
+    with clock.running_on(time):
         async with in_memory(settings_of()) as edge:
             runtime = Runtime("edge")
             usages = iter([Usage(5.0, 1, 2, 0.5), Usage(6.5, 10, 20, 0.7), Usage(6.6, 10, 20, 0.7)])
@@ -37,7 +20,7 @@ async def test_rates_are_between_two_reports_and_unknown_over_a_time_that_is_too
             reporter = LoadReporter(edge.gateway, fan_out, runtime, 8080, lambda: next(usages))
             viewer = await edge.viewer()
             viewer.say(t="join", room="r")
-            standing.now_s += 2
+            time.now_s += 2
             edge.keepalive.turn()
             await edge.deliver("r", [line(1)])
 
@@ -47,7 +30,7 @@ async def test_rates_are_between_two_reports_and_unknown_over_a_time_that_is_too
             assert (report.cpu, report.joins_per_s, report.leaves_per_s) == (0.75, 0.5, 0.0)
             assert (report.rss_bytes, report.sockets, report.load1) == (10, 20, 0.7)
 
-            standing.now_s += MIN_PERIOD_S / 2
+            time.now_s += MIN_PERIOD_S / 2
             report = reporter._measure()
             assert (report.cpu, report.joins_per_s, report.batches_per_s) == (None, None, None)
             assert report.connections == 1
