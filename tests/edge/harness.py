@@ -90,15 +90,20 @@ def settings_of(**changes: Any) -> EdgeSettings:
     return EdgeSettings(instance="e1", ticket_keys=KEYS, drain_s=1, **changes)
 
 
-@asynccontextmanager
-async def running(settings: EdgeSettings, *, tls: ssl.SSLContext | None = None) -> AsyncIterator[Edge]:
-    """Serve while the block runs."""
-    runtime = Runtime("edge")
+def gateway_of(settings: EdgeSettings, runtime: Runtime) -> tuple[Gateway, Upgrades, KeepAlive]:
+    """Return the parts of a gateway that make a whole one but for Kafka."""
     gateway = Gateway(settings, Hub(), Rules(), runtime.metrics, GENERATION)
     admission = Admission(gateway, runtime)
     admission.use(settings.read_ticket_keys())
     upgrades = Upgrades(gateway, admission, runtime)
-    keepalive = KeepAlive(gateway, upgrades)
+    return gateway, upgrades, KeepAlive(gateway, upgrades)
+
+
+@asynccontextmanager
+async def running(settings: EdgeSettings, *, tls: ssl.SSLContext | None = None) -> AsyncIterator[Edge]:
+    """Serve while the block runs."""
+    runtime = Runtime("edge")
+    gateway, upgrades, keepalive = gateway_of(settings, runtime)
     async with serve(upgrades.app, "127.0.0.1", 0, shutdown_timeout_s=0.2, tls=tls) as (runner, port):
         keeper = asyncio.create_task(keepalive.run(lambda: runner.server.connections if runner.server else ()))
         yield Edge(gateway, keepalive, Orders(gateway, runtime.chance), port)

@@ -9,19 +9,13 @@ from typing import Any
 
 from aiohttp import web
 
-from edge.admission import Admission
-from edge.gateway import Gateway
-from edge.hub import Hub
-from edge.keepalive import KeepAlive
 from edge.orders import Orders
 from edge.pulls import Pulls
-from edge.upgrade import Upgrades
 from liveroom.kafka_port import AioKafka
-from liveroom.moderation import Rules
 from liveroom.service import Runtime
 from liveroom.settings import EdgeSettings
 from liveroom.wire import CLOSE, inflate
-from tests.edge.harness import GENERATION, Edge
+from tests.edge.harness import Edge, gateway_of
 from tests.edge.test_receiver import TEXT, frame
 from viewer.load import FrameReader
 
@@ -168,14 +162,26 @@ class MemoryEdge(Edge):
         assert head.startswith(b"HTTP/1.1 101"), head
         return MemoryViewer(transport)
 
-    async def get(self, path: str, token: str) -> tuple[int, dict[str, Any]]:
-        """Return the answer to a request of a connection of its own."""
+    async def events(self, user: str = "u1") -> MemoryTransport:
+        """Return a connection over which the viewer receives events."""
         transport = self.connect_in_memory()
-        transport.send(f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n\r\n".encode())
+        transport.send(f"GET /v1/events?ticket={self.ticket(user)} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        head = await self._head(transport)
+        assert head.startswith(b"HTTP/1.1 200"), head
+        return transport
+
+    async def request(self, method: str, path: str, token: str, body: bytes = b"") -> tuple[int, bytes]:
+        """Return the status and the body of the answer to a request, on a connection of its own."""
+        transport = self.connect_in_memory()
+        transport.send(
+            f"{method} {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\nContent-Length: {len(body)}\r\n"
+            "Connection: close\r\n\r\n".encode()
+            + body
+        )
         head = await self._head(transport)
         while not transport.is_closing():  # noqa: ASYNC110 - a transport has no such event
             await asyncio.sleep(0)
-        return int(head.split()[1]), json.loads(transport.received)
+        return int(head.split()[1]), bytes(transport.received)
 
     async def _head(self, transport: MemoryTransport) -> bytes:
         """Take the head of an answer off what came."""
@@ -191,12 +197,8 @@ class MemoryEdge(Edge):
 async def in_memory(settings: EdgeSettings) -> AsyncIterator[MemoryEdge]:
     """Run a gateway without a port while the block runs."""
     runtime = Runtime("edge")
-    gateway = Gateway(settings, Hub(), Rules(), runtime.metrics, GENERATION)
-    admission = Admission(gateway, runtime)
-    admission.use(settings.read_ticket_keys())
-    upgrades = Upgrades(gateway, admission, runtime)
+    gateway, upgrades, keepalive = gateway_of(settings, runtime)
     pulls = Pulls(AioKafka(settings.kafka), gateway, upgrades, runtime, lambda _: 0)
-    keepalive = KeepAlive(gateway, upgrades)
     runner = web.AppRunner(upgrades.app, access_log=None)
     await runner.setup()
     keeper = asyncio.create_task(keepalive.run(lambda: runner.server.connections if runner.server else ()))

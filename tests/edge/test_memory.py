@@ -1,6 +1,7 @@
 """A member whose transport gives no descriptor lives by its transport alone: a whole session."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 
 import pytest
@@ -36,8 +37,8 @@ async def test_a_viewer_in_memory_enters_pulls_resumes_is_closed_as_slow_and_dra
     await edge.deliver("r", [line(3)], 3, reliable=True)
     assert [came["seqs"] for came in viewer.frames()] == [[1, 2], [3]]
 
-    status, pulled = await edge.get("/v1/rooms/r/messages?epoch=3&after_seq=1", hello["pull"])
-    assert (status, [message["seq"] for message in pulled["messages"]]) == (200, [2, 3])
+    status, pulled = await edge.request("GET", "/v1/rooms/r/messages?epoch=3&after_seq=1", hello["pull"])
+    assert (status, [message["seq"] for message in json.loads(pulled)["messages"]]) == (200, [2, 3])
 
     back = await edge.viewer(extensions=extensions)
     back.say(t="join", room="r", epoch=3, seq=1, rseq=0)
@@ -79,3 +80,29 @@ async def test_a_viewer_in_memory_that_reads_again_gets_what_waited_in_order(edg
     await edge.deliver("r", [line(51)], 51)
     assert [came["seqs"] for came in viewer.frames()] == [[51]]
     assert edge.gateway.queues.size == 0
+
+
+@pytest.mark.parametrize("edge", [{"max_unsent_bytes": 32_768}], indirect=True)
+async def test_a_viewer_of_events_in_memory_enters_and_is_closed_as_slow(edge: MemoryEdge) -> None:
+    stream = await edge.events()
+
+    def events() -> list[str]:
+        text = stream.received.decode()
+        stream.received.clear()
+        return text.removesuffix("\n\n").split("\n\n")
+
+    (hello,) = events()
+    token = json.loads(hello.removeprefix("data: "))["pull"]
+    assert await edge.request("POST", "/v1/events", token, b'{"t":"join","room":"r"}') == (204, b"")
+    edge.keepalive.turn()
+    assert [json.loads(event.removeprefix("data: "))["t"] for event in events()] == ["joined"]
+    await edge.deliver("r", [line(1), line(2)])
+    (batch,) = events()
+    assert [json.loads(text.removeprefix("data: ")).get("seq") for text in batch.split("\n")] == [[1, 2], 1, 2]
+    stream.reads = False
+    for seq in range(3, 40):
+        await edge.deliver("r", [line(seq, BIG)], seq, reliable=True)
+    stream.read_on()
+    assert events()[-1] == f"event: close\ndata: {Close.SLOW.value} too slow"
+    await asyncio.sleep(0)
+    assert (len(edge.gateway.members), edge.gateway.queues.size) == (0, 0)
