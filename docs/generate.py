@@ -23,6 +23,7 @@ WIDTH: Final = 100  # columns of prose
 FOLDER: Final = Path(__file__).resolve().parent
 sys.path.insert(0, str(FOLDER.parent))
 
+from autoscaler import policy  # noqa: E402
 from ingress import openapi, permissions  # noqa: E402
 from liveroom import bodies, closecodes, errors, kinds, metric_catalog, settings, topics, wire  # noqa: E402
 from liveroom.records import broadcast, codec, control, snapshot, uplink  # noqa: E402
@@ -37,7 +38,14 @@ def _table(head: tuple[str, ...], rows: Iterable[tuple[object, ...]]) -> str:
     )
 
 
-_PLAIN_NAMES: Final = {"str": "text", "int": "integer", "float": "number", "bool": "true or false", "bytes": "bytes"}
+_PLAIN_NAMES: Final = {
+    "str": "text",
+    "int": "integer",
+    "float": "number",
+    "bool": "true or false",
+    "bytes": "bytes",
+    "datetime": "time with its zone",
+}
 
 
 # ---- what a type is called in a table
@@ -190,9 +198,8 @@ def _settings() -> str:
 
 
 def _code(default: str) -> str:
-    """Return a default as the environment would have it; notes in brackets stay as they are."""
-    written = {"None": "", "()": "[]", "True": "true", "False": "false"}.get(default, default)
-    return written if not written or written.startswith("(") else f"`{written}`"
+    """Return a default as code; notes in brackets are no code."""
+    return default if not default or default.startswith("(") else f"`{default}`"
 
 
 def _rates() -> str:
@@ -330,6 +337,7 @@ BLOCKS: Final[dict[str, Callable[[], str]]] = {
     "errors": _errors,
     "settings": _settings,
     "rates": _rates,
+    "policy": lambda: _structs(policy.Policy, policy.Targets, policy.Event),
     "metrics": _metrics,
 }
 

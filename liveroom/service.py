@@ -13,6 +13,7 @@ import gc
 import logging
 import signal
 import sys
+import textwrap
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 S = TypeVar("S", bound=ServiceSettings)
 LAG_INTERVAL_S = 0.1
 START_END_S: Final = 1.0
+HELP_COLUMNS: Final = 90
 MOST_REASONS: Final = 50  # that are told of one wait, each of them once
 GC_THRESHOLDS: Final = (20_000, 20, 20)  # records come in thousands and are no cycles: the default looks every 700 of them
 T = TypeVar("T")
@@ -249,10 +251,14 @@ async def _end_start(runtime: Runtime, working: asyncio.Task[None]) -> None:
 
 
 def _parse_arguments(service: str, settings: type[ServiceSettings], argv: Sequence[str] | None) -> None:
-    rows = [f"  {name:<44} {about}{f' [{default}]' if default else ''}" for name, default, about in fields(settings)]
+    rows = [
+        f"  {name} {default}".rstrip() + "\n" + textwrap.indent(textwrap.fill(about, HELP_COLUMNS), "      ")
+        for name, default, about in fields(settings)
+    ]
     argparse.ArgumentParser(
         prog=f"python -m {service}",
-        description=f"The {service} service of liveroom. Set by environment, or by the TOML file named in LIVEROOM_CONFIG:",
+        description=f"The {service} service of liveroom. Its settings come from the environment, or from the\n"
+        "TOML file that LIVEROOM_CONFIG names. They are listed below with their defaults.",
         epilog="\n".join(rows),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     ).parse_args(argv)

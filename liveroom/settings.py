@@ -586,6 +586,14 @@ def fields(model: type[BaseModel], prefix: str = "LIVEROOM_") -> Iterator[tuple[
         if isinstance(inner, type) and issubclass(inner, BaseModel):
             yield from fields(inner, f"{prefix}{name.upper()}__")
             continue
-        default: Any = "(computed at start)" if field.default_factory else field.default
-        shown = "(required)" if field.is_required() else "" if isinstance(default, SecretStr) else str(default)
+        shown = (
+            "(required)" if field.is_required() else "(computed at start)" if field.default_factory else _written(field.default)
+        )
         yield f"{prefix}{name.upper()}", shown, field.description or ""
+
+
+def _written(default: Any) -> str:
+    """Return a default as the environment would have it, an empty text for none."""
+    if default is None or isinstance(default, SecretStr):
+        return ""
+    return json.dumps(default) if isinstance(default, bool | tuple | dict) else str(default)

@@ -190,7 +190,8 @@ def test_help_lists_every_setting_with_its_default() -> None:
     assert done.returncode == 0
     for name in ("LIVEROOM_MUST", "LIVEROOM_KAFKA__BOOTSTRAP", "LIVEROOM_LOG_LEVEL"):
         assert name in done.stdout
-    assert "something that is needed [(required)]" in done.stdout
+    assert "  LIVEROOM_MUST (required)\n      something that is needed\n" in done.stdout
+    assert "  LIVEROOM_LOG_LEVEL info\n" in done.stdout
 
 
 def test_readiness_is_lost_again_with_a_reason() -> None:
