@@ -1,6 +1,4 @@
-"""`liveroom canary`: a viewer at every gateway that sees whether gifts arrive, with a table of what
-it sees.
-"""
+"""`liveroom canary`: a viewer at every gateway checks that gifts arrive; a table shows it."""
 
 import asyncio
 from contextlib import suppress
@@ -14,6 +12,7 @@ from rich.live import Live
 from rich.table import Table
 
 from cli.endpoints import Endpoints, make_user, need_ingress, need_scheduler
+from cli.figures import in_ms
 from liveroom import clock
 from liveroom.kinds import Role
 from liveroom.ports import HOST
@@ -22,14 +21,15 @@ from liveroom.settings import CanarySettings
 from liveroom.web import serve
 from viewer.canary import Canary, Standing
 
-LOOK_S: Final = 1.0
+REFRESH_S: Final = 1.0
 LINE_S: Final = 5.0
 TOKEN_TTL_S: Final = 7 * 86_400
 
 
 async def run_canary(endpoints: Endpoints, *, interval_s: float, duration_s: float | None, metrics_port: int) -> int:
-    """Watch until Ctrl-C or the duration is over; 1 if anything was lost or came out of order, or
-    nothing came.
+    """Run until Ctrl-C, or for `duration_s`, and return the exit code.
+
+    It is 1 if a gift was lost or came out of order, or if none came.
     """
     settings = CanarySettings(
         ingress_url=need_ingress(endpoints),
@@ -60,7 +60,7 @@ async def _show(canary: Canary, console: Console, deadline: float | None) -> Non
     if console.is_terminal:
         with Live(_table(canary.seen()), console=console, auto_refresh=False, transient=True) as live:
             while deadline is None or clock.monotonic_s() < deadline:
-                await clock.sleep(LOOK_S)
+                await clock.sleep(REFRESH_S)
                 live.update(_table(canary.seen()), refresh=True)
         return
     while deadline is None or clock.monotonic_s() < deadline:
@@ -70,7 +70,7 @@ async def _show(canary: Canary, console: Console, deadline: float | None) -> Non
 
 
 def _line(one: Standing) -> str:
-    return f"{one.gateway} {one.received} received, {one.lost} lost, p50 {_ms(one.p50_ms)} p99 {_ms(one.p99_ms)}"
+    return f"{one.gateway} {one.received} received, {one.lost} lost, p50 {in_ms(one.p50_ms)} p99 {in_ms(one.p99_ms)}"
 
 
 def _table(found: list[Standing]) -> Table:
@@ -80,12 +80,8 @@ def _table(found: list[Standing]) -> Table:
     for name in ("received", "lost", "out of order", "p50", "p99"):
         table.add_column(name, justify="right", no_wrap=True)
     for one in found:
-        state = "gone" if one.is_gone else "there" if one.is_in else "coming"
+        state = "gone" if one.is_gone else "in the room" if one.is_in else "joining"
         style = "red" if one.lost or one.disordered else ""
         numbers = (f"{one.received:,}", f"{one.lost:,}", f"{one.disordered:,}")
-        table.add_row(one.gateway, state, *numbers, _ms(one.p50_ms), _ms(one.p99_ms), style=style)
+        table.add_row(one.gateway, state, *numbers, in_ms(one.p50_ms), in_ms(one.p99_ms), style=style)
     return table
-
-
-def _ms(value: float | None) -> str:
-    return "-" if value is None else f"{value:,.0f} ms"

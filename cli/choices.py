@@ -1,6 +1,6 @@
-"""What some options are chosen from.
+"""The values that some options choose from.
 
-Imported by `commands` at every start, so it imports nothing that is slow.
+`cli.commands` imports it at every start, so it imports nothing that is slow.
 """
 
 from enum import StrEnum
@@ -9,7 +9,7 @@ from liveroom.kinds import Role
 
 
 class PoolAct(StrEnum):
-    """What `liveroom pool` does."""
+    """The actions of `liveroom pool`."""
 
     SHOW = "show"
     PAUSE = "pause"
@@ -30,7 +30,7 @@ class RampKind(StrEnum):
 
 
 class RoleName(StrEnum):
-    """The roles as the command line takes them."""
+    """The roles of `liveroom token`."""
 
     VIEWER = Role.VIEWER.value
     STREAMER = Role.STREAMER.value

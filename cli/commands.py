@@ -1,7 +1,7 @@
-"""The commands and their options: what a person types.
+"""The commands and their options, as a person types them.
 
-Owns names, options, environment variables and help, all pinned: scripts rely on them. What a
-command does stands in the module of its noun and is imported only when it runs, so that `liveroom
+Owns names, options, environment variables and help, all pinned: scripts rely on them. A command's
+work is in the module of its name, which is imported only when the command runs, so that `liveroom
 --help` is quick.
 """
 

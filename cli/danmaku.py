@@ -1,8 +1,8 @@
-"""Danmaku files in Bilibili's XML format, read into what ingress takes.
+"""Danmaku files in Bilibili's XML format, parsed for ingress. Pure but for `read_file`.
 
-Owns the reading of `<d p="seconds,mode,size,colour,unix time,pool,sender,id">text</d>`. The file is
-a stranger's: no document type, no entities, a limit on its size. What cannot be used is skipped and
-counted by reason. `replay` and the demo call it. Pure but for `read_file`.
+Owns the parsing of `<d p="seconds,mode,size,colour,unix time,pool,sender,id">text</d>`. The file is
+not trusted: a document type and entities are refused, and its size is limited. A line that cannot
+be used is skipped and counted by reason. `replay` and the demo call it.
 """
 
 import math
@@ -32,7 +32,7 @@ _MAX_COLOR: Final = 0xFFFFFF
 
 
 class Flaw(Enum):
-    """What was wrong with a line: all but CUT skip it."""
+    """What is wrong with a line. CUT shortens it; all others skip it."""
 
     ATTRIBUTES = "attributes"
     MODE = "mode"
@@ -41,11 +41,11 @@ class Flaw(Enum):
 
 
 class DanmakuFileError(ExplainedError):
-    """A file that is not of this format at all; the message says why."""
+    """A file that is not in this format; the message says why."""
 
 
 class Line(NamedTuple):
-    """One danmaku: when (seconds into the video), whose, and what."""
+    """One danmaku: seconds into the video, the sender, and the body."""
 
     at_s: float
     user: str
@@ -53,30 +53,31 @@ class Line(NamedTuple):
 
 
 class DanmakuFile(NamedTuple):
-    """The usable lines in the order of their time, and what was wrong with others."""
+    """The usable lines in order of their time, and what is wrong with the others."""
 
     lines: list[Line]
     flaws: Counter[Flaw]
 
     @property
     def length_s(self) -> float:
-        """Time of the last line."""
+        """The time of the last line, in seconds."""
         return self.lines[-1].at_s if self.lines else 0.0
 
 
 def default_file() -> Path:
-    """Return the danmaku that come with us: beside this module in a wheel, among the tests in a
-    checkout.
+    """Return the danmaku file that comes with liveroom; raise DanmakuFileError where it is missing.
+
+    In a wheel it lies beside this module, in a checkout among the tests.
     """
     places = (Path(__file__).with_name("data") / FILE, Path(__file__).parents[1] / "tests" / "data" / FILE)
     for path in places:
         if path.is_file():
             return path
-    raise DanmakuFileError(f"{FILE} is not where it should be ({places[0]}); name a file with --file")
+    raise DanmakuFileError(f"{FILE} is missing ({places[0]}); name another file with --file")
 
 
 def read_file(path: Path) -> DanmakuFile:
-    """Read and parse a file."""
+    """Read and parse a file; raise DanmakuFileError where that is not possible."""
     try:
         with path.open("rb") as file:
             content = file.read(MAX_FILE_BYTES + 1)
@@ -91,7 +92,7 @@ def read_file(path: Path) -> DanmakuFile:
 
 
 def parse(content: bytes) -> DanmakuFile:
-    """Parse a file's bytes."""
+    """Parse a file's bytes; raise DanmakuFileError where they are not in this format."""
     reader = _Reader()
     parser = expat.ParserCreate()
     parser.buffer_text = True
@@ -111,7 +112,7 @@ def parse(content: bytes) -> DanmakuFile:
 
 
 def _refuse_doctype(*_: object) -> NoReturn:
-    raise DanmakuFileError("it has a document type; danmaku files have none, and entities are refused")
+    raise DanmakuFileError("it declares a document type, which danmaku files do not have; entities are refused")
 
 
 class _Reader:
@@ -174,7 +175,7 @@ class _Reader:
 
 
 def user_of(sender: str) -> str:
-    """Return the user id for the hash of a sender, whatever the file has there."""
+    """Return a valid user id for a sender's hash, whatever the file has in its place."""
     if _SENDER.match(sender):
         return f"u{sender.lower()}"
     return f"u{blake2b(sender.encode(errors='replace'), digest_size=8).hexdigest()}"

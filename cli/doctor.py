@@ -1,8 +1,7 @@
-"""`liveroom doctor`: what this machine has and lacks for the demo and the services, in plain words.
+"""`liveroom doctor`: what this machine has and lacks for the demo and the services.
 
-Owns one check per thing that goes wrong in practice; each gives findings with what to do. Changes
-nothing. The checks take what they look at as arguments where a test must be able to show them a bad
-machine.
+Owns a check for each thing that goes wrong in practice; each returns findings with what to do.
+Changes nothing. A check takes as arguments what a test must be able to replace.
 """
 
 import asyncio
@@ -61,7 +60,7 @@ class Level(Enum):
 
 
 class Finding(NamedTuple):
-    """One line: how bad, what was looked at, what was found, what to do."""
+    """One line: how bad it is, what was checked, what was found, what to do."""
 
     level: Level
     about: str
@@ -72,7 +71,7 @@ class Finding(NamedTuple):
 async def examine(settings: KafkaSettings | None) -> list[Finding]:
     """Run all checks.
 
-    `settings`: the cluster to look at, None where the local Kafka will be used.
+    `settings` name the cluster to check; None: demo and up will start a local one.
     """
     findings = [check_python(sys.version_info[:3]), check_packages(PACKAGES)]
     findings.append(await asyncio.to_thread(check_java, needed=settings is None))
@@ -91,7 +90,7 @@ async def examine(settings: KafkaSettings | None) -> list[Finding]:
 
 
 def check_python(version: Sequence[int]) -> Finding:
-    """Python itself."""
+    """Check Python's version."""
     text = ".".join(map(str, version))
     if tuple(version[:2]) < OLDEST_PYTHON:
         return Finding(Level.FAIL, "Python", f"{text} is too old", "use Python 3.11 or newer")
@@ -99,46 +98,46 @@ def check_python(version: Sequence[int]) -> Finding:
 
 
 def check_packages(names: Iterable[str]) -> Finding:
-    """The services that are started as `python -m NAME`."""
+    """Check that the services can be imported: they start as `python -m NAME`."""
     missing = [name for name in names if find_spec(name) is None]
     if missing:
         return Finding(
             Level.FAIL, "Packages", f"missing: {', '.join(missing)}", "install the project: pip install -e '.[demo]'"
         )
-    return Finding(Level.OK, "Packages", "all services can be started")
+    return Finding(Level.OK, "Packages", "all services are installed")
 
 
 def check_java(*, needed: bool) -> Finding:
-    """The Java of the local Kafka."""
+    """Check the Java of the local Kafka."""
     try:
         java = find_java()
     except NoJavaError as error:
         level = Level.FAIL if needed else Level.OK
-        return Finding(level, "Java", str(error) if needed else "none, and none is needed with a Kafka of your own")
+        return Finding(level, "Java", str(error) if needed else "none; a Kafka of your own needs none")
     return Finding(Level.OK, "Java", f"{java.major} from {java.origin}: {java.program}")
 
 
 def check_jars(lock: JarLock, cache: Path, *, needed: bool) -> Finding:
-    """The cached jars of Apache Kafka, by name and size."""
+    """Check the cached jars of Apache Kafka, by name and size."""
     folder = cache / f"kafka-{KAFKA_VERSION}"
     missing = [jar for jar in lock.jars if not _has_size(folder / jar.file, jar.size_bytes)]
     if not missing:
         return Finding(Level.OK, "Kafka's jars", f"{KAFKA_VERSION}, all {len(lock.jars)} in {folder}")
     if not needed:
-        return Finding(Level.OK, "Kafka's jars", "not all cached, and none needed with a Kafka of your own")
+        return Finding(Level.OK, "Kafka's jars", "not all cached; a Kafka of your own needs none")
     size_mb = sum(jar.size_bytes for jar in missing) / 1e6
     found = f"{len(missing)} of {len(lock.jars)} are not cached yet ({size_mb:.0f} MB)"
     if find_spec("jgo") is None:
-        return Finding(Level.FAIL, "Kafka's jars", found, "they are fetched with jgo: pip install 'liveroom[demo]'")
-    return Finding(Level.WARN, "Kafka's jars", found, "the first start downloads them; that needs a network")
+        return Finding(Level.FAIL, "Kafka's jars", found, "their download needs jgo: pip install 'liveroom[demo]'")
+    return Finding(Level.WARN, "Kafka's jars", found, "the first start downloads them over the network")
 
 
 def check_program(program: Program) -> Finding:
-    """A program that the demo does without; the tests bring it when they first need it."""
+    """Check a program that only tests need, and download when they first do."""
     about = program.name.capitalize()
     if found := find(program):
         return Finding(Level.OK, about, str(found))
-    return Finding(Level.OK, about, f"none; only {program.purpose} need it, and make check brings it")
+    return Finding(Level.OK, about, f"missing; only {program.purpose} need it, and make check downloads it")
 
 
 def _has_size(path: Path, size_bytes: int) -> bool:
@@ -149,7 +148,7 @@ def _has_size(path: Path, size_bytes: int) -> bool:
 
 
 def check_files(limits: tuple[int, int]) -> Finding:
-    """How many files, so connections, a process may open."""
+    """Check how many files, so connections, a process may open."""
     soft, hard = (limit if limit != resource.RLIM_INFINITY else sys.maxsize for limit in limits)
     if hard < FEW_FILES:
         return Finding(Level.FAIL, "Open files", f"at most {hard} a process", f"raise the hard limit to {ENOUGH_FILES} or more")
@@ -166,29 +165,29 @@ def _many(limit: int) -> str:
 
 
 def check_memory(available_bytes: int) -> Finding:
-    """Memory for Kafka (about 400 MB) and five Python processes."""
+    """Check the memory: Kafka takes about 400 MB, and there are five Python processes."""
     available_mb = available_bytes // _MB
     if available_mb < ENOUGH_MEMORY_MB:
-        todo = f"the demo takes about {ENOUGH_MEMORY_MB} MB: end something else first"
+        todo = f"the demo takes about {ENOUGH_MEMORY_MB} MB: end other programs first"
         return Finding(Level.WARN, "Memory", f"{available_mb} MB available", todo)
     return Finding(Level.OK, "Memory", f"{available_mb} MB available")
 
 
 def check_disk(folder: Path) -> Finding:
-    """Room for logs and Kafka's data."""
+    """Check the disk space for logs and Kafka's data."""
     try:
         free_mb = shutil.disk_usage(folder).free // _MB
     except OSError as error:
-        return Finding(Level.FAIL, "Disk", f"{folder}: {error.strerror}", "set TMPDIR to a folder that can be written to")
+        return Finding(Level.FAIL, "Disk", f"{folder}: {error.strerror}", "set TMPDIR to a writable folder")
     if not os.access(folder, os.W_OK):
-        return Finding(Level.FAIL, "Disk", f"{folder} cannot be written to", "set TMPDIR to a folder that can be")
+        return Finding(Level.FAIL, "Disk", f"{folder} is not writable", "set TMPDIR to a writable folder")
     if free_mb < ENOUGH_DISK_MB:
         return Finding(Level.WARN, "Disk", f"{free_mb} MB free in {folder}", "Kafka's log grows there: set TMPDIR elsewhere")
     return Finding(Level.OK, "Disk", f"{free_mb} MB free in {folder}")
 
 
 def _default_ports() -> dict[int, str]:
-    """Return the services' default ports, for which they are."""
+    """Return the services' default ports, with what each is for."""
     models: dict[str, type[ServiceSettings]] = {
         "ingress": IngressSettings,
         "broadcaster": BroadcasterSettings,
@@ -204,7 +203,7 @@ def _default_ports() -> dict[int, str]:
 
 
 def check_ports(wanted: dict[int, str]) -> Finding:
-    """The default ports of services started by hand; demo and up take free ones."""
+    """Check the default ports of services started by hand; demo and up choose free ones."""
     taken: list[str] = []
     for port, about in wanted.items():
         with socket.socket() as probe:
@@ -224,7 +223,7 @@ def check_ports(wanted: dict[int, str]) -> Finding:
 
 
 async def check_running() -> list[Finding]:
-    """A demo or up of this user, and whether it answers."""
+    """Check whether each running demo and up of this user answers."""
     try:
         systems = await asyncio.to_thread(find_running)
     except RuntimeFolderError as error:
@@ -240,38 +239,38 @@ async def _check_system(running: Running) -> Finding:
                 async with session.get(url):
                     pass  # any answer will do
     except (aiohttp.ClientError, TimeoutError) as error:
-        return Finding(Level.FAIL, about, f"process {running.pid}: {error!r}", f"look into its logs: {running.logs}")
+        return Finding(Level.FAIL, about, f"process {running.pid}: {error!r}", f"see its logs: {running.logs}")
     return Finding(Level.OK, about, f"process {running.pid}, page {running.page}, logs {running.logs}")
 
 
 async def check_kafka(settings: KafkaSettings) -> list[Finding]:
-    """The cluster: reachable, and its topics as they must be."""
+    """Check that the cluster answers, and its topics."""
     try:
         async with asyncio.timeout(KAFKA_TIMEOUT_S):
-            cluster = await topics_command.look(AioKafka(settings))
+            cluster = await topics_command.read_cluster(AioKafka(settings))
     except (KafkaError, OSError, TimeoutError, ValueError) as error:
         why = str(error) or type(error).__name__
-        todo = "is it started, and the address right (KAFKA_BOOTSTRAP, LIVEROOM_KAFKA__...)?"
+        todo = "start it, or correct its address (KAFKA_BOOTSTRAP, LIVEROOM_KAFKA__...)"
         return [Finding(Level.FAIL, "Kafka", f"{settings.bootstrap} does not answer: {why}", todo)]
     brokers = f"{cluster.brokers} broker{'s' if cluster.brokers != 1 else ''}"
     return [Finding(Level.OK, "Kafka", f"{settings.bootstrap}: {brokers}"), *check_topics(settings, cluster.partitions)]
 
 
 def check_topics(settings: KafkaSettings, partitions: dict[str, int]) -> list[Finding]:
-    """The topics that are there, by number of partitions."""
+    """Check that the topics exist, with the partitions that the settings say."""
     findings: list[Finding] = []
     names = {topic.name: settings.prefix + topic.name for topic in ALL}
     missing = [names[topic.name] for topic in ALL if not partitions.get(names[topic.name])]
     if missing:
-        todo = "the services make them when they start"
+        todo = "the services create them when they start"
         findings.append(Finding(Level.WARN, "Topics", f"missing: {', '.join(missing)}", todo))
     for topic in ALL:
         have, need = partitions.get(names[topic.name], 0), topic.partitions or settings.partitions
         if have not in {0, need}:
-            found = f"{names[topic.name]} has {have} partitions, the setting says {need}: rooms would be looked for in others"
+            found = f"{names[topic.name]} has {have} partitions, the setting says {need}: services would look in the wrong ones"
             todo = f"set LIVEROOM_KAFKA__PARTITIONS={have}, or another LIVEROOM_KAFKA__PREFIX"
             if topic.partitions:
-                todo = "delete the topic; the services make it anew"
+                todo = "delete the topic; the services create it again"
             findings.append(Finding(Level.FAIL, "Topics", found, todo))
     if not findings:
         findings.append(Finding(Level.OK, "Topics", f"all {len(ALL)}, {settings.partitions} partitions for rooms"))
@@ -282,7 +281,7 @@ _STYLES: Final = {Level.OK: "green", Level.WARN: "yellow", Level.FAIL: "red"}
 
 
 async def show_health(kafka: str, prefix: str | None) -> int:
-    """Print what the doctor finds; 1 if something must be mended."""
+    """Print all findings and return the exit code: 1 if one of them is a failure."""
     console = Console(highlight=False)
     findings = await examine(find_kafka(kafka, prefix))
     for finding in findings:
@@ -292,7 +291,7 @@ async def show_health(kafka: str, prefix: str | None) -> int:
             console.print(f"     -> {finding.todo}", markup=False, soft_wrap=True)
     worst = {finding.level for finding in findings}
     if Level.FAIL in worst:
-        console.print("Something must be mended first: see the lines with fail.")
+        console.print("Mend the lines with fail first.")
         return 1
-    console.print("It will do, see the lines with warn." if Level.WARN in worst else "All is well.")
+    console.print("Demo and up will run; see the lines with warn." if Level.WARN in worst else "Everything is in order.")
     return 0

@@ -1,8 +1,8 @@
-"""Where a command sends to: what its options say, else the environment, else a running `demo` or
-`up` of this user.
+"""The services that a command talks to: from its options, else the environment, else a running
+`demo` or `up` of this user.
 
-Owns that order, and says what to do when nothing is found. Called by every command that talks to
-services.
+Owns that order, and the message where nothing is found. Every command that talks to services calls
+it.
 """
 
 import os
@@ -24,13 +24,14 @@ TOKEN_TTL_S = 3600
 
 
 class UsageError(ExplainedError):
-    """Nothing to send to, or it cannot be used; the message says what to do."""
+    """An option or argument is missing or cannot be used; the message says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoints:
-    """The services of one system, and the key that signs its user tokens (or one ready-made
-    token).
+    """The services of one system, and how to get its user tokens.
+
+    `token_key` signs them; `token` is a ready-made one, which wins. Empty: not known.
     """
 
     ingress: str
@@ -40,13 +41,16 @@ class Endpoints:
     autoscaler: str = ""
 
     def token_for(self, user: User, ttl_s: int = TOKEN_TTL_S) -> str:
-        """Return a token: the given one as it is, else one made for `user`."""
+        """Return a token for `user`, valid for `ttl_s` seconds, or the ready-made one as it is.
+
+        Raises UsageError where there is neither a key nor a token.
+        """
         if self.token:
             return self.token
         if not self.token_key:
             raise UsageError(
-                "no token: give --token, or --token-key (LIVEROOM_TOKEN_KEY) to make one; while a demo or up of yours runs, its"
-                " key is found by itself"
+                "no token: give --token, or --token-key (LIVEROOM_TOKEN_KEY) to sign one; while a demo or up of yours runs,"
+                " its key is found by itself"
             )
         return sign_user(user, self.token_key.encode(), int(clock.unix_s()), ttl_s)
 
@@ -54,9 +58,10 @@ class Endpoints:
 def find_endpoints(
     *, ingress: str = "", scheduler: str = "", autoscaler: str = "", token_key: str = "", token: str = ""
 ) -> Endpoints:
-    """Return where to send to; what is not given is taken from a running system.
+    """Return the given endpoints; what is not given comes from a running system of this user.
 
-    Its key goes only to its own addresses: a token for another ingress would be good at this one.
+    That system's key is used for its own addresses only: a token that is sent to another ingress
+    would be valid at this one too. Raises UsageError for a key that is too short.
     """
     if token_key and len(token_key.encode()) < MIN_SECRET_BYTES:
         raise UsageError(f"the token key must be at least {MIN_SECRET_BYTES} bytes")
@@ -70,14 +75,14 @@ def find_endpoints(
 
 
 def need_ingress(endpoints: Endpoints) -> str:
-    """Return the ingress's address, or say how to give one."""
+    """Return the ingress's address; raise UsageError where it is not known."""
     if not endpoints.ingress:
         raise UsageError("no ingress: start `liveroom demo` or `liveroom up`, or give --ingress URL (LIVEROOM_INGRESS_URL)")
     return endpoints.ingress
 
 
 def need_scheduler(endpoints: Endpoints) -> str:
-    """Return the scheduler's address, or say how to give one."""
+    """Return the scheduler's address; raise UsageError where it is not known."""
     if not endpoints.scheduler:
         raise UsageError(
             "no scheduler: start `liveroom demo` or `liveroom up`, or give --scheduler URL (LIVEROOM_SCHEDULER_URL)"
@@ -86,15 +91,16 @@ def need_scheduler(endpoints: Endpoints) -> str:
 
 
 def need_autoscaler(endpoints: Endpoints) -> str:
-    """Return the autoscaler's address, or say how to give one."""
+    """Return the autoscaler's address; raise UsageError where it is not known."""
     if not endpoints.autoscaler:
         raise UsageError("no autoscaler: start `liveroom up --policy FILE`, or give --autoscaler URL (LIVEROOM_AUTOSCALER_URL)")
     return endpoints.autoscaler
 
 
 def find_kafka(bootstrap: str = "", prefix: str | None = None, partitions: int | None = None) -> "KafkaSettings | None":
-    """Return the cluster to look at: as given, of the environment, of a running system; None when
-    there is none.
+    """Return the settings of the given cluster, the environment's, or a running system's.
+
+    None: there is none of these.
     """
     from liveroom.settings import KafkaSettings, ServiceSettings  # noqa: PLC0415 - clients have no settings of services
 
@@ -113,14 +119,14 @@ def find_kafka(bootstrap: str = "", prefix: str | None = None, partitions: int |
 
 
 def check_room(room: str) -> str:
-    """Return the room if it is one."""
+    """Return the room; raise UsageError where it is no room id."""
     if not ROOM_ID.match(room):
-        raise UsageError(f"{room!r} is no room: 1 to 64 of A-Z a-z 0-9 _ -")
+        raise UsageError(f"{room!r} is no room id: 1 to 64 of A-Z a-z 0-9 _ -")
     return room
 
 
 def make_user(user: str, role: str = Role.VIEWER.value, name: str = "", level: int = 0) -> User:
-    """Return a user for a token."""
+    """Return the user of a token; raise UsageError where `user` is no user id."""
     if not USER_ID.match(user):
         raise UsageError(f"{user!r} is no user id: 1 to 64 of A-Z a-z 0-9 _ . : @ -")
     return User(user, Role(role), level, name)

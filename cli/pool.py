@@ -1,4 +1,4 @@
-"""`liveroom pool`: how the gateways are and what was decided about them; pausing it by hand."""
+"""`liveroom pool`: shows the gateways and the decisions about them; pauses and resumes the pool."""
 
 from datetime import UTC, datetime
 from typing import Final
@@ -10,6 +10,7 @@ from rich.table import Table
 
 from cli.choices import PoolAct
 from cli.endpoints import Endpoints, make_user, need_autoscaler
+from cli.figures import shown
 from cli.pool_client import PoolClient, PoolDecision, PoolState
 from liveroom.kinds import Role
 
@@ -17,7 +18,7 @@ SHOWN: Final = 12
 
 
 async def run_pool(act: PoolAct, endpoints: Endpoints, user: str) -> int:
-    """Do it and show what is."""
+    """Do `act` and print the pool; return the exit code."""
     url = need_autoscaler(endpoints)
     token = endpoints.token_for(make_user(user, Role.OPERATOR.value))
     console = Console()
@@ -38,7 +39,7 @@ async def run_pool(act: PoolAct, endpoints: Endpoints, user: str) -> int:
 def _summary(state: PoolState) -> list[str]:
     lines = [f"{state.instance} {'leads' if state.leading else 'follows: another autoscaler leads'}"]
     if state.paused_by:
-        lines.append(f"PAUSED by {state.paused_by}: the pool stays as it is, until: liveroom pool resume")
+        lines.append(f"PAUSED by {state.paused_by}: no gateway starts or stops until liveroom pool resume")
     if (last := state.last) is not None:
         lines.append(str(last))
     return lines
@@ -54,10 +55,10 @@ def _gateways(state: PoolState) -> Table:
         table.add_row(
             seen.id,
             seen.state,
-            _number(seen.connections, "{:,}"),
-            _number(seen.joins_per_s, "{:,.0f}"),
-            _number(seen.cpu, "{:.0%}"),
-            _number(seen.loop_lag_ms, "{:,.0f} ms"),
+            shown(seen.connections, "{:,}"),
+            shown(seen.joins_per_s, "{:,.0f}"),
+            shown(seen.cpu, "{:.0%}"),
+            shown(seen.loop_lag_ms, "{:,.0f} ms"),
             f"{seen.age_s:.0f} s ago",
         )
     return table
@@ -69,10 +70,6 @@ def _decisions(decisions: list[PoolDecision]) -> Table:
         table.add_column(name, no_wrap=True, justify="right" if name in {"from", "to"} else "left")
     for noted in decisions:
         at = f"{datetime.fromtimestamp(noted.at_ms / 1000, UTC).astimezone():%H:%M:%S}"
-        why = noted.detail + (f"; empties {', '.join(noted.drain)}" if noted.drain else "")
+        why = noted.detail + (f"; drains {', '.join(noted.drain)}" if noted.drain else "")
         table.add_row(at, str(noted.actual), str(noted.desired), noted.reason, why, "yes" if noted.done else "no")
     return table
-
-
-def _number(value: float | None, shape: str) -> str:
-    return "-" if value is None else shape.format(value)

@@ -1,6 +1,4 @@
-"""What the autoscaler tells of the pool, and asking it: for `liveroom pool` and `liveroom demo
---surge`.
-"""
+"""A client of the autoscaler's HTTP API, for `liveroom pool`, `top` and `demo --surge`."""
 
 from http import HTTPStatus
 from typing import Final
@@ -18,7 +16,7 @@ class PoolError(ExplainedError):
 
 
 class PoolDecision(msgspec.Struct, frozen=True):
-    """One decision, as the autoscaler tells it."""
+    """One decision of the autoscaler."""
 
     at_ms: int
     desired: int
@@ -34,7 +32,7 @@ class PoolDecision(msgspec.Struct, frozen=True):
 
 
 class PoolGateway(msgspec.Struct, frozen=True):
-    """One gateway, as the autoscaler sees it; None: it does not tell."""
+    """One gateway as the autoscaler knows it; None: not reported."""
 
     id: str
     state: str
@@ -46,7 +44,7 @@ class PoolGateway(msgspec.Struct, frozen=True):
 
 
 class PoolState(msgspec.Struct, frozen=True):
-    """The pool. `paused_by`: the operator who paused it, empty while it runs by itself."""
+    """The pool. `paused_by`: the operator who paused it, empty while nobody has."""
 
     instance: str
     leading: bool
@@ -56,7 +54,7 @@ class PoolState(msgspec.Struct, frozen=True):
 
     @property
     def serving(self) -> list[PoolGateway]:
-        """The gateways that take viewers, as far as is known."""
+        """The gateways that serve, of those that report their viewers."""
         return [seen for seen in self.gateways if seen.state == "serving" and seen.connections is not None]
 
 
@@ -65,7 +63,10 @@ class _Decisions(msgspec.Struct, frozen=True):
 
 
 class PoolClient:
-    """Asks one autoscaler at `url` with an operator's token."""
+    """Talks to the autoscaler at `url` with an operator's token.
+
+    Every method raises PoolError where the autoscaler does not answer, or refuses.
+    """
 
     def __init__(self, http: aiohttp.ClientSession, url: str, token: str) -> None:
         self._http = http
@@ -73,7 +74,7 @@ class PoolClient:
         self._headers = {"Authorization": f"Bearer {token}"}
 
     async def state(self) -> PoolState:
-        """Return the pool as it is."""
+        """Return the pool."""
         return msgspec.json.decode(await self._ask("GET", "pool"), type=PoolState)
 
     async def decisions(self) -> list[PoolDecision]:
@@ -81,11 +82,11 @@ class PoolClient:
         return msgspec.json.decode(await self._ask("GET", "decisions"), type=_Decisions).decisions
 
     async def pause(self) -> PoolState:
-        """Have the pool left as it is, whatever is decided."""
+        """Pause the pool and return it."""
         return msgspec.json.decode(await self._ask("POST", "pool/pause"), type=PoolState)
 
     async def resume(self) -> PoolState:
-        """Have decisions carried out again."""
+        """Resume the pool and return it."""
         return msgspec.json.decode(await self._ask("POST", "pool/resume"), type=PoolState)
 
     async def _ask(self, method: str, path: str) -> bytes:

@@ -1,8 +1,7 @@
-"""`liveroom replay`: play a script into a room through ingress, on time, and count what became of
-it.
+"""`liveroom replay`: plays a script into a room through ingress, on time, and counts the answers.
 
-Owns the timing: every cue is sent when it is due, whether or not earlier ones have their answer,
-with a bound on how many wait. The demo plays through the same `Player`, round after round.
+Owns the timing: every cue is sent when it is due, whether or not earlier ones have their answer. At
+most 500 may wait for theirs. The demo plays through the same `Player`, round after round.
 """
 
 import asyncio
@@ -28,8 +27,8 @@ from viewer.client import Accepted, Refused, Sender, Unknown
 
 PATHS: Final = {Kind.DANMAKU: "danmaku", Kind.GIFT: "gifts", Kind.LIKE: "likes"}
 CONNECTIONS: Final = 100
-MAX_WAITING: Final = 500  # unanswered at once; then the play waits, and says how late it was
-_TELL_S: Final = 2.0
+MAX_WAITING: Final = 500  # unanswered at once; beyond that the play waits, and reports how late it was
+_REPORT_S: Final = 2.0
 _FLAWS: Final = {
     Flaw.ATTRIBUTES: "skipped, unreadable attributes",
     Flaw.MODE: "skipped, scripts or unknown modes",
@@ -43,7 +42,7 @@ Send = Callable[[Cue], Awaitable[Answer]]
 
 @dataclass(slots=True)
 class Tally:
-    """What became of what was sent."""
+    """What was sent, and the answers."""
 
     sent: Counter[Kind] = field(default_factory=Counter)
     accepted: int = 0
@@ -52,7 +51,7 @@ class Tally:
     most_late_s: float = 0.0
 
     def count(self, answer: Answer) -> None:
-        """Take one answer."""
+        """Count one answer."""
         match answer:
             case Accepted():
                 self.accepted += 1
@@ -62,7 +61,7 @@ class Tally:
                 self.unknown[why] += 1
 
     def line(self) -> str:
-        """Say it in one line."""
+        """Return the counts in one line."""
         sent = ", ".join(f"{self.sent[kind]:,} {kind.value}" for kind in sorted(self.sent, key=lambda kind: kind.value))
         verdicts = f"accepted {self.accepted:,}, refused {self.refused.total():,}, unknown {self.unknown.total():,}"
         why = ", ".join(f"{code} {count:,}" for code, count in (self.refused + self.unknown).most_common(5))
@@ -113,16 +112,16 @@ class Player:
 
 
 async def send_cue(sender: Sender, room: str, cue: Cue, run: str) -> Answer:
-    """Send one cue.
+    """Send one cue and return the answer.
 
-    `run` sets its id apart from that of other runs of the same script: ids are remembered for 10
-    minutes.
+    `run` begins the id, so that another run of the same script has other ids: ingress and
+    broadcaster remember an id for 10 minutes.
     """
     return await sender.send(room, PATHS[cue.kind], {"id": f"{run}.{cue.id}", **msgspec.to_builtins(cue.body)})
 
 
 async def run_replay(file: Path, room: str, endpoints: Endpoints, *, speed: float, seed: int | None, plain: bool) -> int:
-    """Play a file once; 1 if anything was not accepted."""
+    """Play a file once and return the exit code: 1 if anything was not accepted."""
     console = Console(highlight=False, soft_wrap=True)
     ingress = need_ingress(endpoints)
     found = await asyncio.to_thread(read_file, file)
@@ -134,10 +133,10 @@ async def run_replay(file: Path, room: str, endpoints: Endpoints, *, speed: floa
     if plain:
         cues = [cue for cue in cues if cue.kind is Kind.DANMAKU]
     if not cues:
-        console.print("there is nothing to send in it")
+        console.print("the file has no danmaku that can be used")
         return 1
     length_s = (cues[-1].at_s - cues[0].at_s) / speed
-    console.print(f"{len(cues):,} interactions over {length_s:.0f} s into room {room}, seed {seed}")
+    console.print(f"sending {len(cues):,} interactions over {length_s:.0f} s into room {room}, seed {seed}")
     run = chance.token_hex(4)
     senders: dict[str, Sender] = {}
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=CONNECTIONS)) as http:
@@ -150,21 +149,21 @@ async def run_replay(file: Path, room: str, endpoints: Endpoints, *, speed: floa
             return await send_cue(sender, room, cue, run)
 
         player = Player(send, speed=speed)
-        teller = asyncio.create_task(_tell(player, len(cues), console))
+        reporting = asyncio.create_task(_report(player, len(cues), console))
         try:
             await player.play(cues)
         finally:
-            teller.cancel()
+            reporting.cancel()
     tally = player.tally
     console.print(tally.line())
     if tally.most_late_s > 1:
-        console.print(f"up to {tally.most_late_s:.1f} s late: the services or this machine were slower than the script")
+        console.print(f"up to {tally.most_late_s:.1f} s late: the services or this machine could not keep up with the script")
     return 0 if tally.accepted == tally.sent.total() else 1
 
 
-async def _tell(player: Player, total: int, console: Console) -> None:
-    """Say how far the play is: every 2 s on a terminal, else every 20 s."""
+async def _report(player: Player, total: int, console: Console) -> None:
+    """Print the progress: every 2 s on a terminal, else every 20 s."""
     began_s = clock.monotonic_s()
     while True:
-        await clock.sleep(_TELL_S if console.is_terminal else 10 * _TELL_S)
+        await clock.sleep(_REPORT_S if console.is_terminal else 10 * _REPORT_S)
         console.print(f"{clock.monotonic_s() - began_s:5.0f} s  {player.tally.sent.total():,} of {total:,}")

@@ -1,8 +1,6 @@
-"""What a replay sends, and when: the danmaku of a file with gifts and likes mixed in by a seed.
-Pure.
+"""The script of a replay: the danmaku of a file, with gifts and likes mixed in by chance. Pure.
 
-The same lines and the same seed give the same script, whatever the speed. `replay` and the demo
-play it.
+The same lines and the same seed give the same script, at any speed. `replay` and the demo play it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -25,9 +23,7 @@ _COMBO_STEP_S: Final = 0.7
 
 
 class Cue(NamedTuple):
-    """One interaction of a script: when (seconds from the start), by whom, what; `id` is unique in
-    the script.
-    """
+    """One interaction of a script. `at_s`: seconds from the start. `id` is unique in the script."""
 
     at_s: float
     id: str
@@ -37,8 +33,10 @@ class Cue(NamedTuple):
 
 
 def write(lines: Sequence[Line], chance: Chance) -> list[Cue]:
-    """Return the script of `lines`: all of them, and gifts (single or as a growing combo) and likes
-    by their senders.
+    """Return the script of `lines`, in order of time.
+
+    It has all lines, and gifts (single ones, or combos that grow) and likes by the lines' senders.
+    `chance` draws them.
     """
     cues = [Cue(line.at_s, f"d{number}", line.user, Kind.DANMAKU, line.body) for number, line in enumerate(lines)]
     users = sorted({line.user for line in lines})
@@ -50,7 +48,7 @@ def write(lines: Sequence[Line], chance: Chance) -> list[Cue]:
         user, gift = chance.choice(users), chance.choices(GIFTS, GIFT_WEIGHTS)[0]
         start_s, combo = chance.uniform(0, length_s), min(gifts, chance.choice((1, 1, 1, 2, 3, _MAX_COMBO)))
         if gifts == total:
-            start_s = lines[0].at_s  # who watches for a few seconds sees one
+            start_s = lines[0].at_s  # so that the first seconds have a gift
         for step in range(combo):
             body = Gift(gift, count=chance.choice((1, 1, 1, 10)), combo=step + 1 if combo > 1 else 0)
             at_s = min(start_s + step * _COMBO_STEP_S, length_s)
@@ -64,7 +62,7 @@ def write(lines: Sequence[Line], chance: Chance) -> list[Cue]:
 
 
 def loop(cues: Sequence[Cue], pause_s: float = PAUSE_S) -> Iterator[Cue]:
-    """Give the script over and over, each round later and with ids of its own."""
+    """Yield the script over and over, each round later by its length and with ids of its own."""
     if not cues:
         return
     round_s = cues[-1].at_s + pause_s

@@ -1,4 +1,4 @@
-"""`liveroom send`: one danmaku, and what became of it."""
+"""`liveroom send`: sends one danmaku and prints the answer."""
 
 import aiohttp
 import msgspec
@@ -10,11 +10,11 @@ from viewer.client import Accepted, Refused, Sender, Unknown
 
 
 async def run_send(room: str, text: str, endpoints: Endpoints, *, user: str, name: str) -> int:
-    """Send one danmaku; 1 if it was not accepted."""
+    """Send one danmaku and return the exit code: 1 if it was not accepted."""
     try:
         body = msgspec.convert({"text": text}, Danmaku)
     except msgspec.ValidationError:
-        raise UsageError(f"a danmaku has 1 to 200 characters, this one {len(text)}") from None
+        raise UsageError(f"a danmaku has 1 to 200 characters; this one has {len(text)}") from None
     ingress, token = need_ingress(endpoints), endpoints.token_for(make_user(user, name=name))
     async with aiohttp.ClientSession() as http:
         answer = await Sender(ingress, token, http).send(room, "danmaku", msgspec.to_builtins(body))
@@ -25,7 +25,7 @@ async def run_send(room: str, text: str, endpoints: Endpoints, *, user: str, nam
         case Refused():
             print(f"refused: {answer.code}{_title(answer.code)}")
         case Unknown():
-            print(f"unknown, it may have been written: {answer.why}")
+            print(f"unknown, it may have been accepted: {answer.why}")
     return 1
 
 

@@ -1,8 +1,7 @@
-"""`liveroom top`: gateways, the rooms with most viewers, delays and the pool's decisions, live, for
-those without Grafana.
+"""`liveroom top`: gateways, rooms with most viewers, delays and the pool's last decision, live.
 
-Asks the scheduler (`/v1/gateways`) and, where there is one, the autoscaler, as an operator: nothing
-of the inside is needed.
+It asks the scheduler (`/v1/gateways`) and, where there is one, the autoscaler, as an operator. It
+needs no access to Kafka or to internal ports.
 """
 
 import sys
@@ -20,12 +19,13 @@ from rich.table import Table
 from rich.text import Text
 
 from cli.endpoints import Endpoints, UsageError, make_user, need_scheduler
+from cli.figures import in_ms, shown
 from cli.pool_client import PoolClient, PoolError, PoolState
 from liveroom import clock
 from liveroom.kinds import Role
 from liveroom.records.control import HotRoom
 
-LOOK_S: Final = 1.0
+REFRESH_S: Final = 1.0
 ROOMS: Final = 8
 TIMEOUT_S: Final = 5.0
 LATE_MS: Final = 3000.0
@@ -33,7 +33,7 @@ WIDTH: Final = 140  # in a file or pipe
 
 
 class GatewayStanding(msgspec.Struct, frozen=True):
-    """A gateway as the scheduler knows it."""
+    """A gateway as the scheduler knows it; None: not known."""
 
     gateway: str
     standing: str
@@ -57,7 +57,7 @@ class _Answer(msgspec.Struct, frozen=True):
 
 
 async def run_top(endpoints: Endpoints, user: str, *, once: bool, duration_s: float | None) -> int:
-    """Show it until Ctrl-C, the duration is over, or once."""
+    """Show the system until Ctrl-C, for `duration_s`, or `once`; return the exit code."""
     url = need_scheduler(endpoints).partition(",")[0]
     token = endpoints.token_for(make_user(user, Role.OPERATOR.value))
     console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
@@ -73,7 +73,7 @@ async def run_top(endpoints: Endpoints, user: str, *, once: bool, duration_s: fl
             return 0
         with Live(await look(), console=console, auto_refresh=False, screen=True) as live:
             while deadline is None or clock.monotonic_s() < deadline:
-                await clock.sleep(LOOK_S)
+                await clock.sleep(REFRESH_S)
                 live.update(await look(), refresh=True)
     return 0
 
@@ -97,12 +97,12 @@ async def _pool(client: PoolClient | None) -> PoolState | None:
 
 
 def screen(gateways: list[GatewayStanding], pool: PoolState | None) -> Group:
-    """Return what is shown."""
+    """Return what the terminal shows."""
     live = [seen for seen in gateways if seen.standing != "stale"]
     delays = [seen.delay_ms for seen in live if seen.delay_ms is not None]
     head = (
         f"{sum(seen.connections or 0 for seen in live):,} connections, {sum(seen.users or 0 for seen in live):,} users,"
-        f" {len(live)} of {len(gateways)} gateways report, worst delay {_told(max(delays, default=None), '{:,.0f} ms')}"
+        f" {len(live)} of {len(gateways)} gateways report, worst delay {in_ms(max(delays, default=None))}"
     )
     parts: list[Any] = [Text(head, style="bold"), _table_of(gateways), _hottest(live)]
     if pool is not None and (last := pool.last) is not None:
@@ -122,23 +122,24 @@ def _table_of(gateways: list[GatewayStanding]) -> Table:
         table.add_row(
             seen.gateway,
             seen.standing if seen.standing != "stale" else f"stale, {seen.age_s:.0f} s",
-            _told(seen.connections, "{:,}"),
-            _told(seen.joins_per_s, "{:,.0f}"),
-            _told(seen.rooms, "{:,}"),
-            _told(seen.bytes_per_s, "{:,.2f}", 1e-6),
-            _told(seen.packets_per_s, "{:,.0f}"),
-            _told(seen.cpu, "{:.0%}"),
-            _told(seen.loop_lag_ms, "{:,.0f} ms"),
-            _told(seen.delay_ms, "{:,.0f} ms"),
-            _told(seen.slow, "{:,}"),
+            shown(seen.connections),
+            shown(seen.joins_per_s, "{:,.0f}"),
+            shown(seen.rooms),
+            shown(None if seen.bytes_per_s is None else seen.bytes_per_s / 1e6, "{:,.2f}"),
+            shown(seen.packets_per_s, "{:,.0f}"),
+            shown(seen.cpu, "{:.0%}"),
+            in_ms(seen.loop_lag_ms),
+            in_ms(seen.delay_ms),
+            shown(seen.slow),
             style="" if is_well else "yellow",
         )
     return table
 
 
 def _hottest(gateways: list[GatewayStanding]) -> Table:
-    """Return the rooms with most viewers: of the hottest of each gateway, so one spread thinly may
-    be missed.
+    """Return the rooms with most viewers.
+
+    Each gateway reports its hottest rooms only, so a room that is spread thinly may be missing.
     """
     connections: Counter[str] = Counter()
     for seen in gateways:
@@ -149,7 +150,3 @@ def _hottest(gateways: list[GatewayStanding]) -> Table:
     for room, count in connections.most_common(ROOMS):
         table.add_row(room, f"{count:,}")
     return table
-
-
-def _told(value: float | None, shape: str, times: float = 1) -> str:
-    return "-" if value is None else shape.format(value * times if times != 1 else value)

@@ -1,8 +1,7 @@
-"""`liveroom topics`: the topics of a cluster, how far each goes, and who rules which partition of
-`broadcast`.
+"""`liveroom topics`: the topics of a cluster, their offsets, and the owner of each partition.
 
-Owns the look at a cluster and the tables; `liveroom.broadcast_log.describe` tells who rules.
-Changes nothing, joins no group. The doctor uses it too.
+Owns the reading and the tables; `liveroom.broadcast_log.describe` finds the owners. It changes
+nothing and joins no group. The doctor uses it too.
 """
 
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cli.endpoints import UsageError, find_kafka
+from cli.figures import shown
 from liveroom import clock, topics
 from liveroom.broadcast_log import Description, LogReadError, describe
 from liveroom.kafka_port import AioKafka, Consumer, Kafka, KafkaError, TopicPartition
@@ -26,7 +26,7 @@ _LAST: Final = {None: "none", False: "valid", True: "void"}
 
 @dataclass(frozen=True, slots=True)
 class ClusterTopics:
-    """What a cluster has: brokers, and partitions by topic name (only of this system's topics)."""
+    """The brokers of a cluster, and the partitions of this system's topics, by name."""
 
     brokers: int
     partitions: dict[str, int]
@@ -34,7 +34,7 @@ class ClusterTopics:
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """One partition of a topic: its first offset and the one after the last."""
+    """The offsets of a partition: the first, and the one after the last."""
 
     partition: int
     begin: int
@@ -43,14 +43,14 @@ class Extent:
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """All that `liveroom topics` shows."""
+    """Everything that `liveroom topics` shows."""
 
     extents: dict[str, list[Extent]]
     queue: Sequence[Description] = ()
 
 
-async def look(kafka: Kafka) -> ClusterTopics:
-    """Ask the cluster for its brokers and our topics."""
+async def read_cluster(kafka: Kafka) -> ClusterTopics:
+    """Return the cluster's brokers and our topics."""
     admin = kafka.admin()
     try:
         await admin.start()
@@ -63,10 +63,8 @@ async def look(kafka: Kafka) -> ClusterTopics:
 
 
 async def survey(kafka: Kafka) -> Survey:
-    """Read how every partition of `broadcast` stands, then where every topic begins and ends: so no
-    lag is below 0.
-    """
-    cluster = await look(kafka)
+    """Read the partitions of `broadcast`, then every topic's offsets, so that no lag is below 0."""
+    cluster = await read_cluster(kafka)
     queue = await describe(kafka, range(cluster.partitions.get(kafka.topic_name(topics.BROADCAST), 0)))
     consumer = kafka.consumer()
     try:
@@ -90,55 +88,52 @@ async def _extents(consumer: Consumer, name: str, count: int) -> list[Extent]:
 def topics_table(found: Survey, settings: KafkaSettings) -> Table:
     """Return the table of topics."""
     title = f"Topics at {settings.bootstrap}" + (f", prefix {settings.prefix!r}" if settings.prefix else "")
-    shown = Table(title=title, box=box.SIMPLE, title_justify="left")
+    table = Table(title=title, box=box.SIMPLE, title_justify="left")
     for name in ("topic", "key", "kept"):
-        shown.add_column(name, no_wrap=True)
+        table.add_column(name, no_wrap=True)
     for name in ("partitions", "records", "begin..end"):
-        shown.add_column(name, justify="right", no_wrap=True)
+        table.add_column(name, justify="right", no_wrap=True)
     for topic in topics.ALL:
         extents = found.extents.get(topic.name)
         if extents is None:
-            shown.add_row(topic.name, topic.key, _kept(topic), "not made yet", "", "")
+            table.add_row(topic.name, topic.key, _kept(topic), "not created yet", "", "")
             continue
         begin, end = sum(extent.begin for extent in extents), sum(extent.end for extent in extents)
-        shown.add_row(topic.name, topic.key, _kept(topic), str(len(extents)), f"{end - begin:,}", f"{begin:,}..{end:,}")
-    return shown
+        table.add_row(topic.name, topic.key, _kept(topic), str(len(extents)), f"{end - begin:,}", f"{begin:,}..{end:,}")
+    return table
 
 
 def partitions_table(found: Survey, now_ms: int) -> Table:
-    """Return the table of `broadcast`'s partitions: who rules each, how far it is, and from where
-    it can be rebuilt.
+    """Return the table of `broadcast`'s partitions: owner, progress, newest snapshot.
+
+    `now_ms`: Unix time in milliseconds.
     """
-    shown = Table(title="broadcast, who rules each partition", box=box.SIMPLE, title_justify="left")
+    table = Table(title="broadcast, the owner of each partition", box=box.SIMPLE, title_justify="left")
     for name in ("p", "begin..end"):
-        shown.add_column(name, justify="right", no_wrap=True)
-    shown.add_column("owner", no_wrap=True)
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("owner", no_wrap=True)
     for name in ("epoch", "claim age", "uplink next", "lag", "snapshot at", "its age", "its size"):
-        shown.add_column(name, justify="right", no_wrap=True)
-    shown.add_column("last record", no_wrap=True)
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("last record", no_wrap=True)
     ends = {extent.partition: extent.end for extent in found.extents.get(topics.UPLINK.name, [])}
     for entry in found.queue:
         uplink_end = ends.get(entry.partition)
         lag = uplink_end - entry.uplink_next if uplink_end is not None and entry.uplink_next is not None else None
         snapshot = entry.snapshot
-        shown.add_row(
+        table.add_row(
             str(entry.partition),
             f"{entry.start:,}..{entry.end:,}",
             "nobody" if entry.epoch is None else entry.instance or "unreadable",
-            _number(entry.epoch),
+            shown(entry.epoch),
             _age(entry.claimed_ms, now_ms),
-            _number(entry.uplink_next),
-            _number(lag),
-            _number(snapshot.offset) if snapshot else "-",
+            shown(entry.uplink_next),
+            shown(lag),
+            shown(snapshot.offset) if snapshot else "-",
             _age(snapshot.at_ms, now_ms) if snapshot else "-",
             _size(snapshot.size_bytes) if snapshot else "-",
             _LAST[entry.is_last_void],
         )
-    return shown
-
-
-def _number(number: int | None) -> str:
-    return "-" if number is None else f"{number:,}"
+    return table
 
 
 def _age(at_ms: int | None, now_ms: int) -> str:
@@ -161,7 +156,7 @@ def _kept(topic: Topic) -> str:
 
 
 async def show_topics(kafka: str, prefix: str | None, partitions: int | None) -> int:
-    """Print the topics, and who rules the partitions of `broadcast`."""
+    """Print the topics and the owners of `broadcast`'s partitions; return the exit code."""
     settings = find_kafka(kafka, prefix, partitions)
     if settings is None:
         raise UsageError("no Kafka: start `liveroom demo` or `liveroom up`, or give --kafka HOST:PORT (KAFKA_BOOTSTRAP)")

@@ -18,7 +18,7 @@ ROOM: Final = "lobby"
 
 @dataclass(frozen=True, slots=True)
 class UpOptions:
-    """The command's options; the command line says what they mean."""
+    """The command's options; `liveroom up --help` describes them."""
 
     edges: int
     partitions: int
@@ -32,19 +32,19 @@ class UpOptions:
 
 
 async def run_up(options: UpOptions) -> int:
-    """Run until a signal; 1 if a process dies."""
+    """Run until a signal and return the exit code: 1 if a process died."""
     code = await until_signalled(_up(options, Console()))
-    return 0 if code == INTERRUPTED else code  # a signal is how it ends
+    return 0 if code == INTERRUPTED else code  # a signal is the usual end
 
 
 async def _up(options: UpOptions, console: Console) -> int:
     steps = Steps(console)
     if options.with_prometheus:
-        find_prometheus()  # say so at once where there is none
+        find_prometheus()  # fail before anything starts
     async with AsyncExitStack() as context:
         stack = await context.enter_async_context(_stack(options, steps))
         prometheus = await context.enter_async_context(run_prometheus(stack.system)) if options.with_prometheus else ""
-        steps.say("ready")
+        steps.print("ready")
         _show(stack, console, prometheus)
         if options.open_page:
             await asyncio.to_thread(webbrowser.open, stack.page_url)
@@ -78,9 +78,9 @@ def _show(stack: Stack, console: Console, prometheus: str) -> None:
         f"page       {stack.page_url} (hosts: /host.html, operators: /ops.html)",
         f"ingress    {system.ingress_url}",
         f"scheduler  {system.scheduler_url}",
-        *(f"autoscaler {one.url} (the pool: liveroom pool)" for one in system.autoscalers),
+        *(f"autoscaler {one.url} (show the pool: liveroom pool)" for one in system.autoscalers),
         *(f"{edge.name:<10} {edge.url} (metrics: {edge.internal_url}/metrics)" for edge in system.edges),
-        *([f"Prometheus {prometheus} (dashboards/grafana holds dashboards for it)"] if prometheus else []),
+        *([f"Prometheus {prometheus} (dashboards for it: dashboards/grafana)"] if prometheus else []),
         f"Kafka      {system.kafka_bootstrap}",
         f"logs       {system.folder}",
         "",

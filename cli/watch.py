@@ -1,4 +1,4 @@
-"""`liveroom watch`: what a viewer of a room sees, a line each."""
+"""`liveroom watch`: prints what a viewer of a room sees, a line each."""
 
 import asyncio
 from collections.abc import Callable
@@ -18,19 +18,21 @@ from viewer.session import Counts, Delivered, Effect, Ended, Entered, Lost, Move
 
 
 async def run_watch(room: str, endpoints: Endpoints, *, user: str, as_json: bool, duration_s: float | None) -> int:
-    """Print what a viewer of a room sees; 1 if the connection ended for good."""
-    # Without a key one watches as a guest.
+    """Print what a viewer of a room sees; return 1 if the connection ended for good, else 0."""
+    # Without a key the viewer is a guest.
     token = endpoints.token_for(make_user(user)) if endpoints.token or endpoints.token_key else None
-    teller = Teller(as_json=as_json)
+    printer = Printer(as_json=as_json)
     async with aiohttp.ClientSession() as http:
-        viewer = Viewer(need_scheduler(endpoints), [room], http=http, token=token, on_effect=teller.tell, on_gone=teller.gone)
+        viewer = Viewer(
+            need_scheduler(endpoints), [room], http=http, token=token, on_effect=printer.on_effect, on_gone=printer.gone
+        )
         with suppress(TimeoutError):
             async with viewer, asyncio.timeout(duration_s):
-                await teller.ended.wait()
-    return 1 if teller.ended.is_set() else 0
+                await printer.ended.wait()
+    return 1 if printer.ended.is_set() else 0
 
 
-class Teller:
+class Printer:
     """Prints a session's effects, a line each."""
 
     def __init__(self, *, as_json: bool, out: Callable[[str], None] = partial(print, flush=True)) -> None:
@@ -38,8 +40,8 @@ class Teller:
         self._as_json = as_json
         self._out = out
 
-    def tell(self, effect: Effect) -> None:
-        """Print one effect, if it is for people."""
+    def on_effect(self, effect: Effect) -> None:
+        """Print an effect that people can read."""
         if isinstance(effect, Ended):
             self._note(f"the connection ended for good: {effect.rule.reason}")
             self.ended.set()
@@ -60,7 +62,7 @@ class Teller:
 def line_of(message: Message) -> str:
     """Return a message as a line for people.
 
-    The words are a stranger's: control characters would move the cursor.
+    The text is not trusted: control characters, which would move the cursor, are replaced.
     """
     data: dict[str, Any] = msgspec.json.decode(message.data)
     match message.kind:
@@ -84,7 +86,7 @@ def _note_of(effect: Effect) -> str:
         case Lost():
             return f"{effect.to_rseq - effect.after_rseq} gifts or notices were missed"
         case Renumbered():
-            return "the room's history begins anew"
+            return "the room's history begins again"
         case Told(what=what):
             return f"{msgspec.json.encode(what).decode()}"
         case Moved():

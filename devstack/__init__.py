@@ -1,3 +1,1 @@
-"""What runs a whole system on one machine: the local Kafka, the services as child processes,
-Prometheus, the pages.
-"""
+"""Runs a whole system on one machine: the local Kafka, the services, Prometheus, the pages."""

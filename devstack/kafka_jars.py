@@ -1,12 +1,12 @@
-"""The jars of Apache Kafka: which ones, where they are kept, and how they get there.
+"""The jars of Apache Kafka: which ones, where they are cached, and how they are downloaded.
 
 Owns `kafka_jars.lock.json` (every jar's Maven coordinate, size and SHA-256) and the folder of jars
-in the user's cache. Nothing is resolved at run time: what the lock names is fetched from jgo's
-repository, checked against the lock and kept; a jar that differs is refused. `LocalKafka` calls
-`ensure_jars`; `python -m devstack.kafka_jars lock` makes the lock anew by jgo.
+in the user's cache. No dependency is resolved at run time: the jars in the lock are downloaded from
+jgo's repository, checked against the lock and cached. A jar that differs is refused. `LocalKafka`
+calls `ensure_jars`; `python -m devstack.kafka_jars lock` writes the lock file with jgo.
 
-Safe against a second launch at the same time (file lock) and against kill -9 (a jar gets its name
-only once it is complete and checked, so the next start fetches what is missing).
+Two launches at the same time are safe (a file lock), and so is kill -9: a jar gets its name only
+once it is complete and checked, so the next start downloads what is missing.
 """
 
 import argparse
@@ -48,7 +48,7 @@ _MB: Final = 1_000_000
 
 
 class JarError(ExplainedError):
-    """The jars cannot be had; the message says which, why, and what to do."""
+    """The jars are not available; the message says which ones, why, and what to do."""
 
 
 class _Cancelled(Exception):  # noqa: N818 - not an error
@@ -74,7 +74,7 @@ class Jar:
 
 @dataclass(frozen=True, slots=True)
 class JarLock:
-    """What the lock file says, and the digest of it that names the folder's state."""
+    """The content of the lock file."""
 
     coordinates: str
     jars: tuple[Jar, ...]
@@ -86,7 +86,7 @@ class JarLock:
 
     @property
     def digest(self) -> str:
-        """Return one SHA-256 over all jars' names and SHA-256."""
+        """Return one SHA-256 over all jars' names and SHA-256: it names the state of a folder."""
         return hashlib.sha256("".join(f"{jar.file} {jar.sha256}\n" for jar in self.jars).encode()).hexdigest()
 
 
@@ -97,9 +97,7 @@ def read_lock(path: Path = LOCK_FILE) -> JarLock:
 
 
 def maven_folder() -> Path:
-    """Return the user's local Maven repository, from which jars are copied rather than
-    downloaded.
-    """
+    """Return the user's local Maven repository; jars that are there are not downloaded."""
     return Path(os.environ.get("M2_REPO") or Path.home() / ".m2" / "repository")
 
 
@@ -118,11 +116,11 @@ def ensure_jars(
     cancelled: threading.Event | None = None,
     console: Console | None = None,
 ) -> list[Path]:
-    """Return the paths of all jars, in the lock's order; copy or download what is missing. Blocks:
-    call it in a thread.
+    """Return the paths of all jars, in the lock's order; copy or download what is missing.
 
-    `repository` is the URL of a Maven repository (default: LIVEROOM_MAVEN_URL, else jgo's). When
-    `cancelled` is set the work ends soon, by an exception.
+    `repository` is the URL of a Maven repository; default: LIVEROOM_MAVEN_URL, else jgo's. `maven`
+    is the local repository to copy from. Setting `cancelled` ends the work soon, by an exception.
+    Blocks: call it in a thread. Raises JarError where a jar is not available.
     """
     lock = lock or read_lock()
     folder = (cache or cache_dir()) / f"kafka-{KAFKA_VERSION}"
@@ -145,16 +143,14 @@ def ensure_jars(
 
 
 def distrust_jars(*, cache: Path | None = None) -> None:
-    """Have the next `ensure_jars` compare every cached jar with the lock again, not its size
-    alone.
-    """
+    """Make the next `ensure_jars` compare every cached jar's digest again, not its size alone."""
     ((cache or cache_dir()) / f"kafka-{KAFKA_VERSION}" / _CHECKED).unlink(missing_ok=True)
 
 
 def _checked(folder: Path, lock: JarLock) -> bool:
-    """Whether all jars were compared with this very lock, and still have their sizes.
+    """Return whether all jars were checked against this lock, and still have their sizes.
 
-    Under a millisecond.
+    Takes less than a millisecond.
     """
     try:
         return (folder / _CHECKED).read_text(encoding="ascii") == lock.digest and all(
@@ -166,7 +162,7 @@ def _checked(folder: Path, lock: JarLock) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Fetch:
-    """One launch's fetching: from where, to where, and who hears of it."""
+    """One launch's downloads: from where, to where, and on which console they are shown."""
 
     folder: Path
     maven: Path
@@ -199,27 +195,25 @@ class _Fetch:
             raise JarError(
                 f"Apache Kafka {KAFKA_VERSION} cannot be downloaded: {len(still)} of {len(lock.jars)} jars are missing"
                 f" ({sum(jar.size_bytes for jar in still) / _MB:.1f} MB; the first is {still[0].file}): {error}\n"
-                f"Try again with a network (what is there already is kept in {self.folder}), name a mirror of Maven Central in"
+                f"Try again with a network (finished downloads are kept in {self.folder}), name a mirror of Maven Central in"
                 " LIVEROOM_MAVEN_URL, or set KAFKA_BOOTSTRAP to a Kafka of your own."
             ) from error
 
     def _have(self, jar: Jar) -> bool:
-        """Whether the cached jar is there and right; a wrong one is removed, to be fetched
-        again.
-        """
+        """Return whether the cached jar is there and intact; remove one that is not."""
         path = self.folder / jar.file
         if not path.exists():
             return False
         if sha256_of(path) == jar.sha256:
             return True
         self.console.print(
-            f"{path}: not what the lock file says (damaged?), fetching it again", highlight=False, soft_wrap=True
+            f"{path}: differs from the lock file (damaged?); downloading it again", highlight=False, soft_wrap=True
         )
         path.unlink()
         return False
 
     def _copy(self, jar: Jar) -> bool:
-        """Copy the jar from the local Maven repository if it is there and right."""
+        """Copy the jar from the local Maven repository, if it is there and intact."""
         source = self.maven / jar.path
         if not source.is_file() or source.stat().st_size != jar.size_bytes or sha256_of(source) != jar.sha256:
             return False
@@ -229,7 +223,7 @@ class _Fetch:
         return True
 
     def _download(self, base_url: str, jar: Jar, advance: Callable[[int], None]) -> None:
-        """Download one jar; a broken one is tried again, then refused."""
+        """Download one jar; retry a broken one, then refuse it."""
         for attempt in range(1, _ATTEMPTS + 1):
             part = self.folder / f"{jar.file}.part"
             got_bytes = 0
@@ -281,7 +275,7 @@ class _Fetch:
 
 
 class _Lines:
-    """Progress for logs: a line when another quarter is done."""
+    """Shows progress in logs: a line for each quarter."""
 
     def __init__(self, console: Console, total_bytes: int) -> None:
         self._console = console
@@ -303,32 +297,32 @@ class _Lines:
 
 @contextmanager
 def _only_one(path: Path, fetch: _Fetch) -> Iterator[None]:
-    """Hold the folder's lock; wait for another launch that has it.
+    """Hold the folder's lock; wait while another launch has it.
 
     The kernel frees it when a holder dies.
     """
     with path.open("a") as file:
-        told = False
+        was_shown = False
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
-                if not told:
-                    fetch.console.print("Another launch is fetching Apache Kafka; waiting for it", highlight=False)
-                    told = True
+                if not was_shown:
+                    fetch.console.print("Another launch is downloading Apache Kafka; waiting for it", highlight=False)
+                    was_shown = True
                 if fetch.cancelled.wait(0.1):
                     raise _Cancelled from None
         yield
 
 
 def _jgo(module: str) -> Any:
-    """Import a part of jgo, which only the first start needs."""
+    """Import a module of jgo, which only the first start needs."""
     try:
         return import_module(module)
     except ImportError as error:
         raise JarError(
-            f"Apache Kafka {KAFKA_VERSION} is not in the cache yet and fetching it needs jgo:"
+            f"Apache Kafka {KAFKA_VERSION} is not in the cache yet, and its download needs jgo:"
             " pip install 'liveroom[demo]', or set KAFKA_BOOTSTRAP to a Kafka of your own."
         ) from error
 
@@ -349,9 +343,9 @@ def make_lock(path: Path = LOCK_FILE) -> JarLock:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Make the lock file, or fill the cache from it."""
+    """Write the lock file, or fill the cache from it; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m devstack.kafka_jars", description="The jars of the local Kafka.")
-    parser.add_argument("what", choices=("lock", "fetch"), help="lock: make the lock file anew; fetch: fill the cache")
+    parser.add_argument("what", choices=("lock", "fetch"), help="lock: write the lock file; fetch: fill the cache")
     if parser.parse_args(arguments).what == "lock":
         lock = make_lock()
         print(f"{LOCK_FILE}: {len(lock.jars)} jars, {lock.size_bytes / _MB:.1f} MB")

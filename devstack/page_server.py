@@ -1,9 +1,8 @@
-"""The pages for people, as the demo serves them: the files, the addresses they need, and tokens for
-anyone at this machine.
+"""Serves the pages of the demo: the files, the addresses they need, and tokens.
 
 Owns the pages' HTTP headers and `POST /demo/token`, which stands in for an identity service: it
-makes a token for any name and role. So it listens on 127.0.0.1 only and refuses requests that other
-pages or rebound names send. `up` and `demo` call it.
+signs a token for any name and role. So it listens on 127.0.0.1 only, and refuses requests that
+other pages or rebound names send. `up` and `demo` call it.
 """
 
 from collections.abc import Awaitable, Callable
@@ -49,7 +48,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 @dataclass(slots=True)
 class PageState:
-    """What the page is told; the addresses are None until the services are ready."""
+    """What the page shows; the addresses are None until the services are ready."""
 
     token_key: str
     rooms: list[str]
@@ -67,7 +66,7 @@ class _TokenRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def make_page(state: PageState, chance: Chance | None = None) -> web.Application:
-    """Return the app that serves the page."""
+    """Return the app that serves the pages. `chance` draws user ids; None: the system's."""
     app = web.Application(middlewares=[_headers, problems(), _own_pages_only], client_max_size=_MAX_BODY_BYTES)
     source = chance or SystemChance()
 
@@ -110,14 +109,14 @@ async def _asked(request: web.Request) -> _TokenRequest:
 
 
 def _user(asked: _TokenRequest, name: str, chance: Chance) -> User:
-    """Return who asks: the same as before, or somebody new; never one who plays in the demo.
+    """Return the user of a token: the same as before, or a new one, but no user of the demo's play.
 
-    A host is one of its room only.
+    A host gets a token for its room only.
     """
     if asked.role not in ROLES:
         raise ProblemError(Code.SCHEMA, f"one of {', '.join(ROLES.values())} - at `$.role`")
     if asked.role in HOSTS and not ROOM_ID.match(asked.room):
-        raise ProblemError(Code.SCHEMA, "a host is one of a room - at `$.room`")
+        raise ProblemError(Code.SCHEMA, "a host needs a room - at `$.room`")
     kind = ROLES[asked.role]
     own = asked.user.startswith(f"{kind}-") and USER_ID.match(asked.user)
     rooms = (asked.room,) if asked.role in HOSTS else ()
@@ -133,9 +132,7 @@ def _file(path: Path) -> Handler:
 
 @web.middleware
 async def _own_pages_only(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Refuse a foreign page's requests, and those to another name that resolves to this machine
-    (DNS rebinding).
-    """
+    """Refuse requests of foreign pages, and those to a rebound name (DNS rebinding)."""
     name = request.host.rpartition(":")[0] or request.host
     if name not in {HOST, "localhost"}:
         raise ProblemError(Code.ORIGIN, "the page is served as 127.0.0.1 and localhost only")

@@ -27,7 +27,7 @@ from liveroom.errors import ExplainedError
 from liveroom.ports import HOST, free_ports
 
 READY_TIMEOUT_S: Final = 40.0
-TELL_S: Final = 5.0
+REPORT_S: Final = 5.0
 STOP_TIMEOUT_S: Final = 10.0
 ROOT: Final = Path(liveroom.__file__).resolve().parents[1]
 
@@ -40,7 +40,10 @@ _TAIL_BYTES: Final = 16_384
 
 @dataclass(frozen=True, slots=True)
 class Death:
-    """A process that ended unasked, or not in order when asked. `returncode` -9: by signal 9."""
+    """A process that ended by itself, or not in order when it was stopped.
+
+    `returncode` -9: ended by signal 9.
+    """
 
     service: str
     returncode: int
@@ -53,7 +56,7 @@ class Death:
 
 
 def importing() -> dict[str, str]:
-    """Return this process's environment, such that a child finds our modules."""
+    """Return this process's environment, extended so that a child finds our modules."""
     environment = dict(os.environ)
     if (ROOT / "pyproject.toml").is_file():  # a checkout, perhaps not installed; in a wheel this is site-packages
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), environment.get("PYTHONPATH"))))
@@ -61,11 +64,11 @@ def importing() -> dict[str, str]:
 
 
 class ServiceError(ExplainedError):
-    """A service does not start, or ended by itself; the message holds the end of its log."""
+    """A service does not start, or ended by itself; the message has the end of its log."""
 
 
 class ServiceDiedError(ServiceError):
-    """Processes ended unasked, or not in order when asked: `deaths`."""
+    """Processes ended by themselves, or not in order when they were stopped: `deaths`."""
 
     def __init__(self, deaths: Sequence[Death]) -> None:
         super().__init__("\n".join(map(str, deaths)))
@@ -74,12 +77,11 @@ class ServiceDiedError(ServiceError):
 
 @dataclass(eq=False, slots=True)
 class Service:
-    """One service process: `start()`, `ready()`, `kill()`, `stop()`; after an end `start()` starts
-    it anew on the same ports.
+    """One service process: `start()`, `ready()`, `kill()`, `stop()`.
 
-    `name` is its instance name and its log's; `module` is what `python -m MODULE` runs (`command`
-    instead: any program, for tests). `environment` is added to this process's own. `url` and
-    `internal_url` have no slash at the end.
+    After its end `start()` starts it again on the same ports. `name` is its instance name and its
+    log's. `module` is what `python -m MODULE` runs; tests give any program as `command` instead.
+    `environment` is added to this process's own. `url` and `internal_url` have no slash at the end.
     """
 
     name: str
@@ -100,7 +102,7 @@ class Service:
             self.take_ports()
 
     def take_ports(self) -> None:
-        """Choose ports that are free right now."""
+        """Choose ports that are free at present."""
         self.port, self.internal_port = free_ports(2)
 
     @property
@@ -115,7 +117,7 @@ class Service:
 
     @property
     def log(self) -> Path:
-        """What the service wrote, over all its starts."""
+        """The service's log, over all its starts."""
         return self.folder / f"{self.name}.log"
 
     @property
@@ -134,7 +136,7 @@ class Service:
         return self.process.returncode if self.process is not None else None
 
     async def start(self) -> None:
-        """Start the process; returns at once, see `ready`."""
+        """Start the process and return at once; `ready` waits for it."""
         if self.running:
             raise ServiceError(f"{self.name} is running already")
         command = self.command or (sys.executable, "-P", "-m", self.module)  # -P: the working directory is no place for modules
@@ -149,14 +151,14 @@ class Service:
         self._reaper = asyncio.create_task(self._reap(self.process), name=f"reap {self.name}")
 
     async def ready(self, timeout_s: float = READY_TIMEOUT_S, on_wait: Callable[[str], None] = lambda _: None) -> None:
-        """Return once /readyz says yes; raise ServiceError with what is missing when it ends first
-        or the time is over.
+        """Return once /readyz answers 200.
 
-        `on_wait` is told what is missing after a while, and then each time that changes.
+        After some seconds `on_wait` is called with what is missing, and then whenever that changes.
+        Raises ServiceError with what is missing when the process ends first, or after `timeout_s`.
         """
         began = clock.monotonic_s()
         deadline = began + timeout_s
-        last, told = "it does not answer", ""
+        last, reported = "it does not answer", ""
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=2)) as session:
             while clock.monotonic_s() < deadline:
                 if not self.running:
@@ -168,20 +170,22 @@ class Service:
                         last = (await response.text()).strip()
                 except (aiohttp.ClientError, TimeoutError, OSError):
                     last = "it does not answer"
-                if clock.monotonic_s() - began > TELL_S and last != told:
-                    told = last
+                if clock.monotonic_s() - began > REPORT_S and last != reported:
+                    reported = last
                     on_wait("; ".join(last.splitlines()))
                 await clock.sleep(_LOOK_S)
         raise ServiceError(f"{self.name} was not ready after {timeout_s:.0f} s ({last}):\n{await self.tail()}")
 
     async def start_ready(self, timeout_s: float = READY_TIMEOUT_S, on_wait: Callable[[str], None] = lambda _: None) -> None:
-        """Start and wait for /readyz; on a first start with other ports if somebody just took
-        ours.
+        """Start the process and wait until it is ready.
+
+        On a first start it takes other ports where another process has just bound ours. Raises
+        ServiceError as `ready` does.
         """
         first = self.process is None
         for attempt in range(1, _PORT_ATTEMPTS + 1):
             await self.start()
-            self._asked = True  # an end before it was ready is told by `ready`
+            self._asked = True  # `ready` raises for an end before it was ready
             try:
                 await self.ready(timeout_s, on_wait)
             except ServiceError as error:
@@ -193,9 +197,7 @@ class Service:
                 return
 
     def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
-        """Send a signal (SIGKILL, SIGTERM, SIGSTOP, SIGCONT, ...); an end by it is not counted as a
-        death.
-        """
+        """Send a signal (SIGKILL, SIGTERM, SIGSTOP, SIGCONT, ...); an end by it is no death."""
         if self.process is None or self.process.returncode is not None:
             raise ServiceError(f"{self.name} is not running")
         if number not in {signal.SIGSTOP, signal.SIGCONT}:
@@ -254,7 +256,7 @@ class Service:
         if process.stdin is not None:
             process.stdin.close()
         if not self._asked and self.on_death is not None:
-            self.on_death(Death(self.name, code, f"{_ended(code)} unasked", self.log, await self.tail()))
+            self.on_death(Death(self.name, code, f"{_ended(code)} unexpectedly", self.log, await self.tail()))
 
 
 def _ended(code: int | None) -> str:

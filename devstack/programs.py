@@ -1,9 +1,8 @@
-"""Programs that are not Python and that the tests and `up --with-prometheus` run: the name of each,
-and where it is found.
+"""Finds the programs from outside Python that the tests and `up --with-prometheus` need.
 
-Owns the order: the variable that names one, the PATH, then liveroom's cache folder, where `python
--m tests.prepare` puts what it brings. Installs nothing. Prometheus, the doctor, the tests and their
-preparation ask here: all find the same program.
+Owns the order of the search: the environment variable of a program, the PATH, then liveroom's cache
+folder, into which `python -m tests.prepare` downloads. It installs nothing. Everything that needs a
+program asks here, so all find the same one.
 """
 
 import json
@@ -22,9 +21,7 @@ _ASK_TIMEOUT_S: Final = 20.0  # a browser's first start from a slow disk
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """One program: its names in the PATH, the variable that names it, what it is for, how a person
-    gets it.
-    """
+    """One program: its commands, its environment variable, its purpose, how to install it."""
 
     name: str
     commands: tuple[str, ...]
@@ -45,7 +42,7 @@ PROMETHEUS: Final = Program(
     "prometheus",
     ("prometheus",),
     "LIVEROOM_PROMETHEUS",
-    "the tests of the dashboards and `up --prometheus`",
+    "the tests of the dashboards and `up --with-prometheus`",
     "apt install prometheus, apk add prometheus, pacman -S prometheus, brew install prometheus",
 )
 PROMTOOL: Final = Program("promtool", ("promtool",), "LIVEROOM_PROMTOOL", "the tests of the alerts", "it comes with Prometheus")
@@ -61,23 +58,23 @@ ALL: Final = (CHROMIUM, PROMETHEUS, PROMTOOL, KUBECTL)
 
 
 class MissingProgramError(ExplainedError):
-    """A program is not there; the message says what to do."""
+    """A program is missing; the message says how to get it."""
 
 
 def programs_dir() -> Path:
-    """Return the folder of the programs that were brought."""
+    """Return the folder of downloaded programs."""
     return cache_dir() / "programs"
 
 
 def cached(program: Program) -> Path:
-    """Return where a program that was brought is started from."""
+    """Return where a downloaded program lies."""
     return programs_dir() / "bin" / program.name
 
 
 def find(program: Program) -> Path | None:
-    """Return the first that is new enough.
+    """Return the first one found that is new enough; None where there is none.
 
-    A variable that names one is obeyed, whatever it names.
+    The environment variable wins, whatever it names.
     """
     if named := os.environ.get(program.variable):
         return Path(named)
@@ -86,18 +83,18 @@ def find(program: Program) -> Path | None:
 
 
 def need(program: Program) -> str:
-    """Return the program, or say how to get it."""
+    """Return the program; raise MissingProgramError, with how to get it, where it is missing."""
     found = find(program)
     if found is None:
         raise MissingProgramError(
-            f"no {program.name}, for {program.purpose}: run python -m tests.prepare, or get it yourself ({program.install}),"
+            f"no {program.name}, for {program.purpose}: run python -m tests.prepare, or install it ({program.install}),"
             f" or name it in {program.variable}"
         )
     return str(found)
 
 
 def runs(found: Path) -> str:
-    """Return why a program does not run here; nothing: it does."""
+    """Return why a program does not run here; empty where it does."""
     try:
         answer = subprocess.run(
             [found, "--version" if found.name != "kubectl" else "help"],

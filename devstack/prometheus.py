@@ -1,8 +1,7 @@
-"""A real Prometheus on a running system: its configuration, its process, and telling it of gateways
-as they come and go.
+"""A real Prometheus for a running system.
 
-Refuses to download it: it is named by LIVEROOM_PROMETHEUS, in the PATH, or in the cache
-(`devstack.programs`).
+Owns its configuration, its process, and its list of targets as gateways start and stop. It is not
+downloaded: `devstack.programs` finds it.
 """
 
 import asyncio
@@ -30,20 +29,23 @@ CLUSTER: Final = "local"
 
 
 class PrometheusError(ExplainedError):
-    """Prometheus is not there, or does not start; the message says what to do."""
+    """Prometheus is missing, or does not start; the message says what to do."""
 
 
 def find_prometheus() -> str:
-    """Return the program."""
+    """Return the program's path; raise PrometheusError where it is missing."""
     program = find(PROMETHEUS)
     if not program:
-        raise PrometheusError("no prometheus: install it (apt install prometheus), or name it in LIVEROOM_PROMETHEUS")
+        raise PrometheusError("Prometheus is missing: install it (apt install prometheus), or name it in LIVEROOM_PROMETHEUS")
     return str(program)
 
 
 @asynccontextmanager
 async def run_prometheus(system: System, windows: Windows | None = None, every: str = "2s") -> AsyncIterator[str]:
-    """Scrape all services of `system` while the block runs; gives Prometheus' address."""
+    """Scrape all services of `system`, every `every`, while the block runs; yield the address.
+
+    `windows` are the alerts'; None: the usual ones. Raises PrometheusError.
+    """
     program = find_prometheus()
     folder = system.folder / "prometheus"
     await asyncio.to_thread(_prepare, folder, windows or Windows(evaluation=every), every)
@@ -61,12 +63,12 @@ async def run_prometheus(system: System, windows: Windows | None = None, every: 
             stdout=file,
             stderr=file,
         )
-    telling = asyncio.create_task(_tell_targets(system, folder))
+    listing = asyncio.create_task(_list_targets(system, folder))
     try:
         await _ready(url, folder)
         yield url
     finally:
-        telling.cancel()
+        listing.cancel()
         await stop_process(process)
 
 
@@ -90,11 +92,11 @@ async def _ready(url: str, folder: Path) -> None:
                     if answer.status == HTTPStatus.OK:
                         return
             await clock.sleep(0.1)
-    told = await asyncio.to_thread((folder / "prometheus.log").read_text)
-    raise PrometheusError(f"prometheus does not get ready: {told[-1000:]}")
+    output = await asyncio.to_thread((folder / "prometheus.log").read_text)
+    raise PrometheusError(f"Prometheus does not become ready; its log ends: {output[-1000:]}")
 
 
-async def _tell_targets(system: System, folder: Path) -> None:
+async def _list_targets(system: System, folder: Path) -> None:
     while True:
         await asyncio.to_thread(_write_targets, _addresses(system), system.folder / "pool", folder)
         await clock.sleep(REFRESH_S)

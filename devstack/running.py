@@ -1,9 +1,8 @@
-"""What `liveroom demo` and `liveroom up` tell the other commands of this user: where their services
-are, and the key of tokens.
+"""The running systems of this user: how `liveroom send` and others find `liveroom demo` and `up`.
 
-Owns one file per running system in the user's runtime folder, readable by that user alone. A file
-whose process is gone (kill -9) is removed by the next reader. Refuses a folder that somebody else
-could write to.
+Owns a file for each running system in the user's runtime folder, readable by that user alone: the
+addresses of the services, and the key that signs tokens. The next reader removes the file of a
+process that is gone (kill -9). A folder that somebody else could write to is refused.
 """
 
 import os
@@ -25,7 +24,7 @@ _SAME_START_S: Final = 2.0
 
 
 class Running(msgspec.Struct, frozen=True):
-    """One running system. `started_s` tells a reused process id apart."""
+    """One running system. `started_s` is its process's start: process ids are reused."""
 
     what: str
     pid: int
@@ -47,8 +46,9 @@ class RuntimeFolderError(ExplainedError):
 
 
 def runtime_dir() -> Path:
-    """Return the user's runtime folder for liveroom: LIVEROOM_RUNTIME_DIR, the session's, else one
-    in the temporary folder.
+    """Return the user's runtime folder for liveroom.
+
+    It is LIVEROOM_RUNTIME_DIR, the session's folder, or one in the temporary folder.
     """
     if own := os.environ.get("LIVEROOM_RUNTIME_DIR"):
         return Path(own).expanduser()
@@ -60,7 +60,7 @@ def runtime_dir() -> Path:
 
 @contextmanager
 def announced(running: Running) -> Iterator[None]:
-    """Tell of a running system while the block runs."""
+    """Let other commands find a system while the block runs."""
     folder = runtime_dir()
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     _check(folder)
@@ -94,7 +94,7 @@ def find_running() -> list[Running]:
 
 
 def start_of_this_process_s() -> float:
-    """Return when this process began, as `Running` wants it."""
+    """Return the start of this process, for `Running`."""
     return psutil.Process().create_time()
 
 

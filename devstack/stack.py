@@ -1,9 +1,8 @@
-"""Kafka, the services and the page of one run, started together and stopped in order; and the end
-by a signal.
+"""Kafka, the services and the page of one run, started together and stopped in order.
 
-Owns what `up` and `demo` have in common: the order of starting (page, Kafka, all services at once),
-the announcement to the other commands, removing topics from a Kafka that is not ours. Refuses
-nothing by itself.
+Owns what `liveroom up`, `demo` and `loadtest` have in common: the order of a start (page, Kafka,
+all services at once), the announcement to other commands, the removal of topics from a Kafka that
+is not ours, and the end by a signal.
 """
 
 import asyncio
@@ -39,13 +38,13 @@ _LOCAL_SETTINGS: Final = {"KAFKA__SESSION_TIMEOUT_S": "3"}
 
 
 class Steps:
-    """Tells how the start goes, a line a step with the seconds since the beginning."""
+    """Prints the steps of a run, a line each, with the seconds since the beginning."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
         self._began_s = clock.monotonic_s()
 
-    def say(self, text: str) -> None:
+    def print(self, text: str) -> None:
         """Print one step."""
         self.console.print(
             f"{clock.monotonic_s() - self._began_s:5.1f} s  {text}", highlight=False, soft_wrap=True, markup=False
@@ -59,7 +58,7 @@ class Steps:
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """What runs: the services and the page's address."""
+    """A running system and its page."""
 
     system: System
     page_url: str
@@ -85,8 +84,11 @@ async def run_stack(
 ) -> AsyncIterator[Stack]:
     """Run Kafka, services and page while the block runs.
 
-    `throwaway`: on a Kafka that is not ours, use topics of this run's own and remove them at the
-    end.
+    `what` is the command's name, for the announcement to other commands, and `rooms` are those that
+    the page offers. `data` is the folder of Kafka's data; None: a temporary one. `throwaway`: on a
+    Kafka that is not ours, use topics of this run's own and remove them at the end. `settings` go
+    to every service, by their names in the environment without LIVEROOM_. Raises ExplainedError
+    where something does not start.
     """
     raise_file_limit()
     external = bool(os.environ.get("KAFKA_BOOTSTRAP", "").strip())
@@ -95,9 +97,9 @@ async def run_stack(
     port = _page_port(page_port)
     state = PageState("", list(rooms))
     async with serve(make_page(state, chance), HOST, port, shutdown_timeout_s=1.0):
-        steps.say("using the Kafka of KAFKA_BOOTSTRAP" if external else "starting Kafka (its first start downloads 43 MB)")
+        steps.print("using the Kafka of KAFKA_BOOTSTRAP" if external else "starting Kafka (the first run downloads 43 MB)")
         async with kafka_cluster(data, chance=chance) as bootstrap:
-            steps.say("starting the services" if external else f"Kafka answers at {bootstrap}; starting the services")
+            steps.print("starting the services" if external else f"Kafka answers at {bootstrap}; starting the services")
             system = System(
                 bootstrap,
                 prefix=prefix,
@@ -107,7 +109,7 @@ async def run_stack(
                 origins=(f"http://{HOST}:{port}", f"http://localhost:{port}"),
                 settings=({} if external else _LOCAL_SETTINGS) | dict(settings or {}),
                 keep_logs=keep_logs,
-                on_step=steps.say,
+                on_step=steps.print,
                 chance=chance,
             )
             try:
@@ -142,7 +144,7 @@ def _running(what: str, stack: Stack, rooms: Sequence[str]) -> Running:
 
 
 def curl_line(stack: Stack, room: str) -> str:
-    """Return a command that sends one danmaku, with a token that is good for an hour."""
+    """Return a curl command that sends one danmaku, with a token that is valid for an hour."""
     token = stack.system.token("curl", name="curl")
     return (
         f"curl -H 'Authorization: Bearer {token}' -H 'Content-Type: application/json'"
@@ -151,15 +153,15 @@ def curl_line(stack: Stack, room: str) -> str:
 
 
 def raise_file_limit() -> None:
-    """Allow this process and its children as many open files as the system lets us."""
+    """Raise the limit of open files, for this process and its children, to the hard limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
-        with suppress(ValueError, OSError):  # macOS says "unlimited" and does not mean it
+        with suppress(ValueError, OSError):  # macOS reports "unlimited" and refuses it
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _page_port(wanted: int) -> int:
-    """Return the wanted port if it is free, else any."""
+    """Return the wanted port if it is free, else any free one."""
     for port in (wanted, 0):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -172,7 +174,7 @@ def _page_port(wanted: int) -> int:
 
 
 async def remove_topics(bootstrap: str, prefix: str) -> None:
-    """Remove the topics of one prefix; where that fails, say that they stay."""
+    """Remove the topics of one prefix; where that fails, print that they stay."""
     admin = AioKafka(KafkaSettings(bootstrap=bootstrap, prefix=prefix)).admin()
     try:
         await admin.start()
@@ -181,16 +183,16 @@ async def remove_topics(bootstrap: str, prefix: str) -> None:
         if ours:
             await admin.delete_topics(ours)
     except (KafkaError, OSError) as error:
-        print(f"liveroom: the topics {prefix}* stay at {bootstrap}: {error!r}", file=sys.stderr)
+        print(f"liveroom: the topics {prefix}* could not be removed from {bootstrap}: {error!r}", file=sys.stderr)
     finally:
         await admin.close()
 
 
 async def until_signalled(work: Coroutine[None, None, int], ask_to_end: Callable[[], bool] = lambda: False) -> int:
-    """Run `work`; SIGINT, SIGTERM and SIGHUP end it in order, a second one at once. Exit code then:
-    130.
+    """Run `work` and return its exit code; 130 where SIGINT, SIGTERM or SIGHUP ended it.
 
-    `ask_to_end` may take the first signal itself, by returning True.
+    The first signal cancels `work`, unless `ask_to_end` returns True: then that ends it in order. A
+    second signal ends the process at once.
     """
     task = asyncio.ensure_future(work)
     signals = 0

@@ -34,14 +34,16 @@ _FOLDER_PREFIX: Final = "liveroom-run-"
 
 
 class System:
-    """All services on a given Kafka, as many of each as wanted: `async with System(bootstrap) as
-    system: ...`.
+    """All services on a given Kafka: `async with System(bootstrap) as system: ...`.
 
-    All are started at once and ready when the block begins. `folder` None: a temporary one, removed
-    at the end unless `keep_logs` or something failed. `settings` go to every service, `settings_of`
-    to those of one module; names are those of the environment, the prefix LIVEROOM_ may be left
-    out: `{"edge": {"MAX_CONNECTIONS": "10"}}`. At the end of the block ServiceDiedError is raised
-    if a process ended unasked.
+    They start at once and are ready when the block begins. The numbers say how many processes of
+    each service there are. `folder` is the run folder; None: a temporary one, which is removed at
+    the end unless `keep_logs` is set or something failed. `settings` go to every service,
+    `settings_of` to those of one module. Their names are those of the environment, with or without
+    the prefix LIVEROOM_: `{"edge": {"MAX_CONNECTIONS": "10"}}`. `on_step` is called with a line for
+    each step of the start. `chance` draws the keys; None: the system's.
+
+    The end of the block raises ServiceDiedError if a process ended by itself.
     """
 
     def __init__(
@@ -113,12 +115,12 @@ class System:
 
     @property
     def ingress_url(self) -> str:
-        """Where interactions are sent to."""
+        """The address for interactions."""
         return self.ingress.url
 
     @property
     def scheduler_url(self) -> str:
-        """Where viewers ask for a gateway: all schedulers, with commas between."""
+        """The addresses at which viewers ask for a gateway, separated by commas."""
         return ",".join(scheduler.url for scheduler in self.schedulers)
 
     @property
@@ -145,7 +147,7 @@ class System:
         follower: bool = False,
         subscriber: bool = False,
     ) -> str:
-        """Return a user token that this system's services take."""
+        """Return a user token that this system's services accept, valid for `ttl_s` seconds."""
         who = User(user, role, level, name, rooms, follower, subscriber)
         return sign_user(who, self.token_key.encode(), int(clock.unix_s()), ttl_s)
 
@@ -163,7 +165,7 @@ class System:
             self.check()
 
     async def prepare(self) -> None:
-        """Make the run folder and what is to be started; `start` does it too."""
+        """Make the run folder and the services without starting them; `start` calls it."""
         if self.services:
             raise ServiceError("started already")
         self._folder, self._lock = await asyncio.to_thread(_take_folder, self._given_folder)
@@ -177,7 +179,7 @@ class System:
         self.canaries = [self._canary(i + 1) for i in range(self._counts["canary"])]
 
     async def start(self) -> None:
-        """Start all services at once and return when all are ready."""
+        """Start all services at once and return when all are ready; raise ServiceError if not."""
         await self.prepare()
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -191,21 +193,20 @@ class System:
             raise
 
     async def stop(self, grace_s: float = STOP_TIMEOUT_S) -> None:
-        """Stop in order: ingress, broadcasters, edges, scheduler.
+        """Stop the services in order: ingress, broadcasters, edges, scheduler. Idempotent.
 
-        Harmless when stopped. Viewers and Kafka are the caller's.
+        A process that does not end within `grace_s` seconds is killed. The caller stops viewers
+        before, and Kafka afterwards.
         """
         await self._stop_all(grace_s)
 
     def check(self) -> None:
-        """Raise ServiceDiedError if a process ended unasked, or not in order when it was
-        stopped.
-        """
+        """Raise ServiceDiedError if a process ended by itself, or not in order."""
         if self.deaths:
             raise ServiceDiedError(self.deaths)
 
     async def watch(self) -> None:
-        """Wait until a process ends unasked, and raise ServiceDiedError.
+        """Wait until a process ends by itself, and raise ServiceDiedError.
 
         Never returns: run it as a task.
         """
@@ -289,7 +290,7 @@ class System:
 
 
 async def _let_go(ours: socket.socket, theirs: socket.socket, grace_s: float) -> None:
-    """Tell all that hold `theirs` to end, and wait until none is left."""
+    """End all processes that hold `theirs`, and wait until none is left."""
     theirs.close()
     ours.setblocking(False)
     with ours, suppress(TimeoutError):

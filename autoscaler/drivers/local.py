@@ -178,7 +178,7 @@ class LocalDriver:
             del self._processes[known.name]
             await asyncio.to_thread((self._folder / f"{known.name}.json").unlink, missing_ok=True)
         elif known.pid:
-            await self._again(known, "it ended unasked")
+            await self._again(known, "it ended unexpectedly")
         elif now_s >= known.again_s:
             await self._launch(known)
 

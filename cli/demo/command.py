@@ -97,7 +97,7 @@ async def _demo(options: DemoOptions, steps: Steps, ending: _Ending) -> int:
     if not found.lines:
         raise DanmakuFileError(f"{options.file} has no danmaku that can be used")
     seed = options.seed if options.seed is not None else chance.randrange(SEEDS)
-    steps.say(f"seed {seed} (--seed {seed} repeats this run)")
+    steps.print(f"seed {seed} (--seed {seed} repeats this run)")
     async with AsyncExitStack() as context:
         stack = await _start(context, options, steps, chance)
         pool = await _pool_client(context, stack) if options.surge else None
@@ -143,7 +143,7 @@ async def _start(context: AsyncExitStack, options: DemoOptions, steps: Steps, ch
         )
     )
     if options.surge:
-        steps.say(f"the autoscaler starts the first {LEAST} gateways")
+        steps.print(f"the autoscaler starts the first {LEAST} gateways")
     return stack
 
 
@@ -175,7 +175,7 @@ class _Run:
         """Wait for the viewers, send and show until the end, and settle the ledger."""
         everybody = await self.audience.all_joined(JOIN_TIMEOUT_S)
         wanted = self.audience.figures().wanted
-        steps.say(f"{self.audience.most_joined:,} of {wanted:,} viewers joined" + ("" if everybody else "; going on without"))
+        steps.print(f"{self.audience.most_joined:,} of {wanted:,} viewers joined" + ("" if everybody else "; going on without"))
         rooms, lines = self._stack.page.rooms, self._addresses()
         for line in (*lines, "send by hand:", curl_line(self._stack, rooms[0]), ""):
             steps.console.print(line, markup=False, soft_wrap=True)
@@ -262,7 +262,7 @@ def _raise_failure_of(*tasks: asyncio.Task[Any]) -> None:
 
 async def _say_first(audience: DemoAudience, steps: Steps) -> None:
     await audience.observations.first_danmaku.wait()
-    steps.say("the first danmaku reached a viewer")
+    steps.print("the first danmaku reached a viewer")
 
 
 async def _show_table(monitor: Monitor, console: Console, lines: Sequence[str]) -> None:

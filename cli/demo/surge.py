@@ -61,29 +61,29 @@ async def surge(audience: DemoAudience, pool_client: PoolClient, steps: Steps, w
     wrong = []
     await clock.sleep(CALM_S)
     began_s = clock.monotonic_s()
-    steps.say(f"{wanted.crowd - wanted.calm:,} more viewers pour in; a gateway takes {wanted.max_connections:,}")
+    steps.print(f"{wanted.crowd - wanted.calm:,} more viewers pour in; a gateway takes {wanted.max_connections:,}")
     await audience.grow(wanted.crowd, (wanted.crowd - wanted.calm) / POUR_S)
     if not await audience.all_joined(GROWN_S):
         wrong.append("not all viewers of the crowd got in")
     pool = await _until(pool_client, lambda pool: len(pool.serving) > wanted.crowd / wanted.max_connections, GROWN_S)
-    steps.say(f"all are in; the pool has {len(pool.serving)} gateways after {clock.monotonic_s() - began_s:.0f} s")
+    steps.print(f"all are in; the pool has {len(pool.serving)} gateways after {clock.monotonic_s() - began_s:.0f} s")
     if len(pool.serving) <= LEAST:
         wrong.append("the pool did not grow")
     pool = await _until(pool_client, lambda pool: fullest_vs_mean(pool) <= EVEN, EVEN_S)
-    steps.say(f"viewers are even: the fullest gateway holds {fullest_vs_mean(pool):.2f} times the mean")
+    steps.print(f"viewers are even: the fullest gateway holds {fullest_vs_mean(pool):.2f} times the mean")
     if fullest_vs_mean(pool) > EVEN:
         wrong.append(f"viewers did not even out: {[(seen.id, seen.connections) for seen in pool.serving]}")
     await clock.sleep(STAY_S)
     audience.shrink(wanted.calm)
     began_s = clock.monotonic_s()
-    steps.say(f"the crowd leaves, {wanted.calm:,} stay; gateways are emptied before they stop")
+    steps.print(f"the crowd leaves, {wanted.calm:,} stay; gateways are emptied before they stop")
     pool = await _until(pool_client, lambda pool: len(pool.gateways) <= LEAST, SHRUNK_S)
     if len(pool.gateways) > LEAST:
         wrong.append(f"the pool did not shrink: {len(pool.gateways)} gateways are left")
     elif not await audience.all_joined(GROWN_S):
         wrong.append("viewers of the gateways that stopped did not come back")
     else:
-        steps.say(f"the pool has {len(pool.gateways)} gateways again after {clock.monotonic_s() - began_s:.0f} s")
+        steps.print(f"the pool has {len(pool.gateways)} gateways again after {clock.monotonic_s() - began_s:.0f} s")
     return wrong
 
 

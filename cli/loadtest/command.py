@@ -67,10 +67,10 @@ async def run_loadtest(options: LoadOptions) -> int:
         found = [isinstance(ramp.result, Found) for ramp in ramps]
         if options.limits_file is not None and any(found) and not verdict:
             await asyncio.to_thread(write_limits, options.limits_file, options.objectives, ramps)
-            steps.say(f"limits: {options.limits_file}; gateways take them with LIVEROOM_LIMITS={options.limits_file}")
+            steps.print(f"limits: {options.limits_file}; gateways take them with LIVEROOM_LIMITS={options.limits_file}")
         if options.report_file is not None:
             await asyncio.to_thread(write_report, options.report_file, options.objectives, ramps, verdict)
-            steps.say(f"report: {options.report_file}")
+            steps.print(f"report: {options.report_file}")
         return 0 if all(found) and not verdict else 1
 
     return await until_signalled(run())
@@ -80,19 +80,19 @@ async def find_limits(options: LoadOptions, steps: Steps) -> tuple[list[Ramp], s
     """Run the ramps; return them, and what the viewers that check found wrong, in words."""
     ramps: list[Ramp] = []
     if RampKind.VIEWERS in options.ramps and options.most > most_viewers():
-        steps.say(f"this system allows {most_viewers():,} viewers: each is an open file (ulimit -Hn)")
+        steps.print(f"this system allows {most_viewers():,} viewers: each is an open file (ulimit -Hn)")
     async with run_rig(steps, SystemChance(), rooms=options.rooms, most_viewers=options.most) as rig, _shown(rig, steps):
         viewers = float(options.first)
         for kind in options.ramps:
             ramp = await _ramp(rig, kind, viewers, options, steps)
             ramps.append(ramp)
-            steps.say(ramp_line(ramp))
+            steps.print(ramp_line(ramp))
             if kind is RampKind.VIEWERS:
                 found = ramp.result
                 viewers = found.median.level if isinstance(found, Found) else found.held or viewers
         await rig.apply(GatewayLoad(messages_per_s=0))
         verdict = await rig.settled()
-        steps.say(f"{CHECKING} viewers checked everything: {verdict}")
+        steps.print(f"{CHECKING} viewers checked everything: {verdict}")
     return ramps, "" if verdict.is_clean else str(verdict)
 
 
@@ -122,7 +122,7 @@ async def _ramp(rig: Rig, kind: RampKind, viewers: float, options: LoadOptions, 
     runs: list[tuple[Measures, ...]] = []
     results: list[Knee | Inconclusive] = []
     for number in range(1, options.runs + 1):
-        steps.say(f"{kind.value}, run {number} of {options.runs}")
+        steps.print(f"{kind.value}, run {number} of {options.runs}")
         run = await _run(rig, kind, first, viewers, options, steps)
         result = find_knee(run, options.objectives, options.trust)
         runs.append(tuple(run))
@@ -142,9 +142,9 @@ async def _run(rig: Rig, kind: RampKind, first: float, viewers: float, options: 
         await rig.apply(_load(kind, level, viewers, options))
         step = await rig.measure(level, options.step_s)
         if step.broken(options.objectives) and not step.doubt(options.trust):  # once is an accident
-            steps.say(f"{step_line(kind, step, options.objectives)}; once more")
+            steps.print(f"{step_line(kind, step, options.objectives)}; once more")
             step = await rig.measure(level, options.step_s)
-        steps.say(step_line(kind, step, options.objectives))
+        steps.print(step_line(kind, step, options.objectives))
         run.append(step)
         if step.broken(options.objectives) or step.doubt(options.trust):
             break

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from cli import topics as topics_command
 from cli.commands import app
-from cli.watch import Teller, line_of
+from cli.watch import Printer, line_of
 from devstack.processes import ROOT
 from devstack.system import System
 from liveroom.broadcast_log import Description, Snapshot
@@ -112,7 +112,7 @@ def test_an_ingress_that_is_not_there_is_an_unknown_outcome(unused_tcp_port: int
     url = f"http://127.0.0.1:{unused_tcp_port}"
     result = CliRunner().invoke(app, ["send", "r", "hi", "--ingress", url, "--token-key", KEY])
     assert result.exit_code == 1
-    assert result.output.startswith("unknown, it may have been written: ")
+    assert result.output.startswith("unknown, it may have been accepted: ")
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_a_message_is_a_line(shown: Message, line: str) -> None:
 
 async def test_a_watch_prints_what_is_for_people() -> None:
     lines: list[str] = []
-    teller = Teller(as_json=False, out=lines.append)
+    printer = Printer(as_json=False, out=lines.append)
     for effect in (
         Entered("r", 1, 2, 3),
         Progress("r", 1, 2, first=True),
@@ -146,7 +146,7 @@ async def test_a_watch_prints_what_is_for_people() -> None:
         Lost("r", 1, 2, 5),
         Ended(TABLE[4003]),
     ):
-        teller.tell(effect)
+        printer.on_effect(effect)
     assert lines == [
         "-- in room r",
         "     7  Ann: hi",
@@ -154,15 +154,15 @@ async def test_a_watch_prints_what_is_for_people() -> None:
         "-- 3 gifts or notices were missed",
         "-- the connection ended for good: banned",
     ]
-    assert teller.ended.is_set()
+    assert printer.ended.is_set()
 
 
 async def test_a_watch_as_json_prints_messages_only() -> None:
     lines: list[str] = []
-    teller = Teller(as_json=True, out=lines.append)
-    teller.tell(Entered("r", 1, 2, 3))
-    teller.gone()
-    teller.tell(Delivered("r", 1, message(Kind.DANMAKU, b'{"text":"hi"}')))
+    printer = Printer(as_json=True, out=lines.append)
+    printer.on_effect(Entered("r", 1, 2, 3))
+    printer.gone()
+    printer.on_effect(Delivered("r", 1, message(Kind.DANMAKU, b'{"text":"hi"}')))
     assert [msgspec.json.decode(line)["data"] for line in lines] == [{"text": "hi"}]
 
 
@@ -184,7 +184,7 @@ def test_tables_show_what_is_there_and_what_is_not() -> None:
         ],
     )
     topics = topics_command.topics_table(found, KafkaSettings(bootstrap="x:1"))
-    assert list(topics.columns[3].cells)[:3] == ["2", "3", "not made yet"]
+    assert list(topics.columns[3].cells)[:3] == ["2", "3", "not created yet"]
     assert list(topics.columns[2].cells)[:4] == ["1 d", "1 d", "compacted, for good", "10 min"]
     assert cells(topics_command.partitions_table(found, 3500)) == [
         ["0", "0..0", "nobody", "-", "-", "-", "-", "-", "-", "-", "none"],
@@ -195,7 +195,7 @@ def test_tables_show_what_is_there_and_what_is_not() -> None:
 
 @pytest.mark.kafka
 async def test_a_real_cluster_is_surveyed(kafka_settings: KafkaSettings) -> None:
-    assert (await topics_command.look(AioKafka(kafka_settings))).partitions == {}
+    assert (await topics_command.read_cluster(AioKafka(kafka_settings))).partitions == {}
     assert await topics_command.survey(AioKafka(kafka_settings)) == topics_command.Survey({}, [])
     await ensure_topics(AioKafka(kafka_settings))
     found = await topics_command.survey(AioKafka(kafka_settings))

@@ -165,6 +165,6 @@ def test_a_program_that_only_tests_need_is_told_and_its_lack_is_no_fault(
     monkeypatch.delenv(PROMETHEUS.variable, raising=False)
     lacking = doctor.check_program(PROMETHEUS)
     assert lacking.level is Level.OK
-    assert lacking.found.startswith("none; only the tests of the dashboards")
+    assert lacking.found.startswith("missing; only the tests of the dashboards")
     monkeypatch.setenv(PROMETHEUS.variable, "/opt/prometheus")
     assert doctor.check_program(PROMETHEUS).found == "/opt/prometheus"

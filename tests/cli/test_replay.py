@@ -124,4 +124,4 @@ async def test_a_file_without_a_danmaku_is_told(tmp_path: Path, capsys: pytest.C
     assert await run_replay(file, "r", Endpoints("http://127.0.0.1:9", "", KEY, ""), speed=1, seed=1, plain=False) == 1
     out = capsys.readouterr().out
     assert "1 danmaku skipped, scripts or unknown modes" in out
-    assert "nothing to send" in out
+    assert "no danmaku that can be used" in out

@@ -152,7 +152,7 @@ def test_a_damaged_jar_of_another_size_is_fetched_again_at_the_next_start(reposi
     path.write_bytes(path.read_bytes()[:-1])
     told = io.StringIO()
     assert_complete(fetch(tmp_path, repository.url, Console(file=told)))
-    assert f"{path}: not what the lock file says" in told.getvalue()
+    assert f"{path}: differs from the lock file" in told.getvalue()
     assert repository.asked["jar-2.jar"] == 2
 
 

@@ -116,7 +116,7 @@ async def test_an_unasked_death_is_noticed(service: Service, deaths: list[Death]
     await service.ended()
     await _until(lambda: bool(deaths))
     assert deaths[0].service == "edge-1"
-    assert "SIGKILL unasked" in deaths[0].why
+    assert "SIGKILL unexpectedly" in deaths[0].why
 
 
 async def test_a_kill_through_the_harness_is_no_death_and_the_service_starts_again_on_its_ports(
@@ -153,7 +153,7 @@ async def test_one_that_is_never_ready_is_told(service: Service, child: list[str
 
 
 async def test_what_a_long_start_waits_for_is_told_once(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("devstack.processes.TELL_S", 0.2)
+    monkeypatch.setattr("devstack.processes.REPORT_S", 0.2)
     service.command = [sys.executable, "-c", WAITING]
     told: list[str] = []
     await service.start_ready(on_wait=told.append)
@@ -252,7 +252,7 @@ async def test_a_system_tells_of_an_unasked_death_and_keeps_its_logs(system: _Tr
     pid = system.broadcasters[0].pid
     assert pid
     os.kill(pid, signal.SIGKILL)
-    with pytest.raises(ServiceDiedError, match="broadcaster-1 was ended by SIGKILL unasked"):
+    with pytest.raises(ServiceDiedError, match="broadcaster-1 was ended by SIGKILL unexpectedly"):
         await system.watch()
     await system.stop()
     with pytest.raises(ServiceDiedError):
