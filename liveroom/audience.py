@@ -1,8 +1,8 @@
-"""How many watch each room of a partition, from what the gateways say in `presence`. Pure.
+"""How many users watch each room of a partition, from the records of `presence`. Pure.
 
-Owns the counts by gateway and which rooms' sums must be told again. Refuses nothing. A gateway that
-fell silent, or that was started anew since, counts for nothing. Called by the partition's task with
-its own clock (seconds).
+Owns the counts by gateway, and which rooms' sums must be published again. Counts of a gateway that
+fell silent, or that was restarted since, are dropped. Called by the partition's task, which passes
+the time in seconds.
 """
 
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ NOBODY: Final = Viewers(0, 0)
 
 
 class _Gateway:
-    """One gateway: its start generation, when it was last heard of, the rooms it counts in."""
+    """One gateway: its start generation, when it last reported, and the rooms it counts in."""
 
     __slots__ = ("generation", "heard_s", "rooms")
 
@@ -45,17 +45,14 @@ class Audience:
         self._told: dict[str, tuple[float, Viewers]] = {}
         self._told_empty: dict[str, float] = {}
 
-    def __contains__(self, room: str) -> bool:
-        """Whether somebody watches `room`."""
-        return room in self._rooms
-
     def rooms(self) -> list[str]:
         """Return the rooms that somebody watches."""
         return list(self._rooms)
 
     def hear(self, record: Presence, now_s: float) -> bool:
-        """Take a gateway's count of one room; say whether it gets a card: the room became local
-        there, or it asks.
+        """Take a gateway's count of one room; return whether the gateway needs a room snapshot.
+
+        It needs one when the room became local there, and when it asks for one.
         """
         gateway = self._meet(record.gateway, record.generation, now_s)
         if gateway is None:
@@ -74,13 +71,11 @@ class Audience:
         return record.card or (now.connections > 0 and before is None)
 
     def gateway_lives(self, name: str, generation: int, now_s: float) -> None:
-        """Take a gateway's load report: it lives, and counts of an earlier start of it are void."""
+        """Note that a gateway is alive; counts of an earlier generation of it are dropped."""
         self._meet(name, generation, now_s)
 
     def expire(self, now_s: float) -> None:
-        """Drop the counts of gateways that fell silent, and the rooms that were told to be empty
-        and may be told again.
-        """
+        """Drop the counts of silent gateways, and forget rooms that were published as empty."""
         for name in [name for name, gateway in self._gateways.items() if now_s - gateway.heard_s > GATEWAY_SILENCE_S]:
             self._forget(name)
         for room, at_s in list(self._told_empty.items()):
@@ -89,8 +84,9 @@ class Audience:
             del self._told_empty[room], self._told[room]
 
     def due(self, now_s: float) -> Iterator[tuple[str, Viewers]]:
-        """Give the rooms whose sums changed and may be told again; each counts as told once it was
-        taken.
+        """Yield the rooms whose sums changed and may be published again.
+
+        A sum counts as published once the caller has taken it.
         """
         for room in list(self._untold):
             viewers = self.of(room)
@@ -108,27 +104,23 @@ class Audience:
             yield room, viewers
 
     def tell_all_again(self) -> None:
-        """Let all sums be told again: the partition was taken over, and its rooms do not know
-        them.
-        """
+        """Publish all sums again: after a take-over the rooms do not know them."""
         self._told.clear()
         self._told_empty.clear()
         self._untold.update(dict.fromkeys(self._rooms))
 
     @property
     def has_untold(self) -> bool:
-        """Whether some sums changed."""
+        """Whether a sum changed that was not published."""
         return bool(self._untold)
 
     def of(self, room: str) -> Viewers:
-        """Return the sums of a room."""
+        """Return the sums over all gateways for a room."""
         counts = self._rooms.get(room, {}).values()
         return Viewers(sum(count.users for count in counts), sum(count.connections for count in counts))
 
     def _meet(self, name: str, generation: int, now_s: float) -> _Gateway | None:
-        """Return the gateway, None where `generation` is an earlier start of it than the one
-        known.
-        """
+        """Return the gateway; None where `generation` is earlier than the one that is known."""
         gateway = self._gateways.get(name)
         if gateway is not None and generation < gateway.generation:
             return None

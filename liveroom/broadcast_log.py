@@ -1,5 +1,4 @@
-"""The log `broadcast` as its readers need it: ranges of a partition for take-overs, valid batches
-for gateways.
+"""Readers of the log `broadcast`: ranges of a partition for take-overs, valid batches for gateways.
 
 Owns the reading; `liveroom.fencing` finds who owns a partition, and which records are valid
 (`validate`). Used by the broadcaster (`LogReader`), the edge (`QueueReader`) and the
@@ -31,22 +30,20 @@ log = structlog.get_logger()
 
 
 class LogReadError(PassingError):
-    """A range of the log that could not be read: it was cut away meanwhile, or the brokers do not
-    answer.
+    """A range of the log that could not be read.
+
+    Retention took it, or the brokers do not answer.
     """
 
 
 class LogReader:
-    """Reads ranges of one partition of `broadcast`.
-
-    One connection, for as long as the block runs.
-    """
+    """Reads ranges of one partition of `broadcast`, with one connection while the block runs."""
 
     def __init__(self, kafka: Kafka, partition: int) -> None:
         self._kafka = kafka
         self._tp = TopicPartition(kafka.topic_name(topics.BROADCAST), partition)
         self._inner: Consumer | None = None
-        self._at = NO_OFFSET
+        self._at: int | None = None
 
     async def __aenter__(self) -> Self:
         inner = self._kafka.consumer(
@@ -71,15 +68,16 @@ class LogReader:
         return self._inner
 
     async def bounds(self) -> tuple[int, int]:
-        """Return the first offset that is kept, and the one behind the last."""
+        """Return the first offset that the log still has, and the one behind the last."""
         inner = self._client()
         async with asyncio.timeout(READ_TIMEOUT_S):
             starts, ends = await inner.beginning_offsets([self._tp]), await inner.end_offsets([self._tp])
         return starts[self._tp], ends[self._tp]
 
     async def offset_since(self, at_ms: int) -> int | None:
-        """Return the first offset written at that time or later (the brokers' clock); None: nothing
-        has been since.
+        """Return the first offset that was written at `at_ms` or later, by the brokers' clock.
+
+        Returns None where nothing was written since.
         """
         inner = self._client()
         async with asyncio.timeout(READ_TIMEOUT_S):
@@ -87,7 +85,10 @@ class LogReader:
         return None if found is None else found.offset
 
     async def read(self, start: int, stop: int) -> list[tuple[int, bytes]]:
-        """Return records from `start` on and before `stop`, at least one."""
+        """Return records from `start` to before `stop`, at least one.
+
+        Raises LogReadError where none comes within `READ_TIMEOUT_S`.
+        """
         inner = self._client()
         if self._at != start:
             inner.seek(self._tp, start)
@@ -105,9 +106,7 @@ class LogReader:
         raise LogReadError(f"nothing at offset {start} within {READ_TIMEOUT_S} s")
 
     async def scan(self, start: int, stop: int) -> AsyncGenerator[Stamped, None]:
-        """Give the records from `start` to before `stop` in order, without those that are void for
-        everybody.
-        """
+        """Yield the records from `start` to before `stop` that can be judged, in order."""
         while start < stop:
             records = await self.read(start, stop)
             for record in stamped(records):
@@ -117,10 +116,10 @@ class LogReader:
     async def drive(
         self, steps: Generator[object, Any, T], answer: Callable[[Any], Awaitable[Any]] | None = None, *, asked: object = None
     ) -> T:
-        """Run a walk over the log: its `Read`s are answered from the log, anything else by awaiting
-        `answer`.
+        """Run a walk and return its result.
 
-        `asked`: what a walk that was begun elsewhere waits for.
+        Each `Read` is answered from the log, any other request by awaiting `answer`. `asked`: the
+        request of a walk that was started elsewhere.
         """
         try:
             while True:
@@ -131,16 +130,16 @@ class LogReader:
                 elif answer is not None:
                     asked = steps.send(await answer(asked))
                 else:
-                    raise TypeError(f"nobody answers {asked!r}")
+                    raise TypeError(f"there is no answer for {asked!r}")
         except StopIteration as done:
             result: T = done.value
             return result
 
 
 class QueueReader:
-    """Gives a gateway every valid batch from now on.
+    """Yields every valid batch to a gateway, from the end of the log on.
 
-    What deposed owners wrote is passed over and counted.
+    Records of deposed owners are passed over and counted.
     """
 
     def __init__(self, kafka: Kafka, metrics: Metrics) -> None:
@@ -156,7 +155,7 @@ class QueueReader:
     async def start(self) -> None:
         """Connect, and find out who rules each partition.
 
-        Where that fails, another call goes on with what is missing.
+        After a failure another call continues with the partitions that are missing.
         """
         if not self._is_open:
             await self._reader.start()
@@ -184,11 +183,11 @@ class QueueReader:
         await self._reader.stop()
 
     def next_offset(self, partition: int) -> int:
-        """Return the offset behind the last record of a partition that was given."""
+        """Return the offset behind the last record of a partition that was read."""
         return self._next[partition]
 
     async def batches(self) -> AsyncIterator[tuple[int, int, Batch]]:
-        """Give (partition, offset, batch) for ever."""
+        """Yield (partition, offset, batch) until cancelled."""
         async for partition, records in self._reader.read():
             if records and records[0].offset != self._next[partition]:
                 await self._find_again(partition, records[0].offset)
@@ -198,8 +197,9 @@ class QueueReader:
                     yield partition, record.offset, batch
 
     async def _find_again(self, partition: int, offset: int) -> None:
-        """Find out who rules before `offset`: what lay before it was cut away unread, perhaps with
-        a claim.
+        """Find out who rules before `offset`.
+
+        Retention took unread records before it, perhaps with a claim.
         """
         while True:
             try:
@@ -233,11 +233,10 @@ class QueueReader:
 
 
 class Snapshot(NamedTuple):
-    """The newest complete snapshot of a partition: where its first chunk lies, when it was written,
-    its size in the log.
+    """The newest complete snapshot of a partition: offset of its first chunk, time and size.
 
-    `at_ms` and `size_bytes` None: retention has taken it, or (the size alone) not all of it came
-    with one fetch.
+    `at_ms` and `size_bytes` are None where retention took the snapshot, `size_bytes` also where one
+    fetch did not return all of it.
     """
 
     offset: int
@@ -246,11 +245,11 @@ class Snapshot(NamedTuple):
 
 
 class Description(NamedTuple):
-    """A partition of the queue as it stands, kept from `start` to before `end`.
+    """The state of a partition of `broadcast`, whose log goes from `start` to before `end`.
 
     `epoch`, `instance`, `claimed_ms`: of the ruling claim, as last renewed; None: nobody rules.
-    `uplink_next`: how far the newest valid record is; None: no valid record says so.
-    `is_last_void`: whether the last record is void; None: there is none.
+    `uplink_next`: the first uplink offset that no valid record reflects; None: unknown.
+    `is_last_void`: whether the last record is void; None: there is no record.
     """
 
     partition: int
@@ -265,8 +264,9 @@ class Description(NamedTuple):
 
 
 async def describe(kafka: Kafka, partitions: Iterable[int]) -> Sequence[Description]:
-    """Return how each partition of the queue stands: its owner, epoch, place in the uplink, newest
-    snapshot, last record.
+    """Return the state of each of these partitions of `broadcast`.
+
+    Raises LogReadError or KafkaError where the log cannot be read.
     """
     limit = asyncio.Semaphore(4)
 
@@ -279,9 +279,7 @@ async def describe(kafka: Kafka, partitions: Iterable[int]) -> Sequence[Descript
 
 
 async def _describe(reader: LogReader, bare: Description) -> Description:
-    """Judge a partition from where that can be begun, and note what the last valid record of each
-    type says.
-    """
+    """Judge a partition's records, and keep the last valid one of each type."""
     ruling, claim, anchor, chunks, last_valid = NOBODY, None, None, _Chunks(), None
     begin = await reader.drive(judging_start(bare.start, bare.end))
     async for offset, stamp, value in reader.scan(begin, bare.end):
@@ -309,7 +307,7 @@ async def _describe(reader: LogReader, bare: Description) -> Description:
 
 
 async def _snapshot_at(reader: LogReader, offset: int, kept: Description) -> Snapshot:
-    """Return what one fetch tells of the snapshot that a valid record names."""
+    """Return the snapshot that a valid record names, as far as one fetch shows it."""
     if offset < kept.start:
         return Snapshot(offset, None, None)
     chunks = _Chunks()
@@ -320,7 +318,7 @@ async def _snapshot_at(reader: LogReader, offset: int, kept: Description) -> Sna
 
 
 class _Chunks:
-    """Puts the chunks of snapshots together, as far as a description needs them."""
+    """Assembles the chunks of snapshots, as far as a description needs them."""
 
     def __init__(self) -> None:
         self.newest: Snapshot | None = None
@@ -328,7 +326,7 @@ class _Chunks:
         self._id = self._parts = self._offset = self._size_bytes = 0
 
     def take(self, offset: int, chunk: SnapshotChunk | None) -> None:
-        """Take the next chunk that lies in the log."""
+        """Take the next chunk of the log."""
         if chunk is None:
             return
         if chunk.part == 0:
@@ -343,7 +341,7 @@ class _Chunks:
 
 
 def _decoded(value: bytes, kind: type[D]) -> D | None:
-    """Decode a record as one of its kind; None where its stamp can be read and the rest cannot."""
+    """Return a record whose stamp was read as this kind; None where the rest cannot be read."""
     try:
         record = decode_broadcast(value)
     except BadRecordError:

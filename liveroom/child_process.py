@@ -1,9 +1,9 @@
-"""Children that cannot outlive their parent.
+"""Child processes that cannot outlive their parent.
 
-Owns how `liveroom demo` and the local Kafka start processes: in a session of their own (Ctrl-C in
-the terminal reaches only the parent, which stops them in order) and tied to the parent by a pipe
-(see `liveroom.watchdog`), so that not even kill -9 of the parent leaves one behind. Refuses to
-restart anything, and to guess at a command that is not there.
+Owns how `devstack` and the autoscaler's local driver start processes. Each child has a session of
+its own: Ctrl-C in the terminal reaches only the parent, which stops the children in order. A pipe
+ties it to the parent (see `liveroom.watchdog`), so not even kill -9 of the parent leaves one
+behind. This module restarts nothing.
 """
 
 import asyncio
@@ -32,14 +32,14 @@ async def spawn_tethered(
     pass_fds: Collection[int] = (),
     grace_s: float = DEFAULT_GRACE_S,
 ) -> Process:
-    """Start `command`; it gets SIGTERM, and SIGKILL `grace_s` later, when this process ends in
-    whatever way.
+    """Start `command`, and end it when this process ends for whatever reason.
 
-    What is returned is the command itself: its `pid` and `returncode` are the command's own. Its
-    `stdin` is the tether and the caller's to keep: closing it ends the command, and the command
-    itself reads an empty standard input. So do not use `asyncio.subprocess.Process.communicate`,
-    which closes it; `stdout` and `stderr` may be pipes and are read as usual. On Linux "this
-    process ends" includes the end of the thread that calls.
+    The command then gets SIGTERM, and SIGKILL `grace_s` seconds later. Returns the command's
+    process, with its own `pid` and `returncode`. The caller must keep `stdin` open: it is the
+    tether, and closing it ends the command, which itself reads an empty standard input. So do not
+    use `asyncio.subprocess.Process.communicate`, which closes it. `stdout` and `stderr` may be
+    pipes. On Linux the end of the calling thread counts as the end of this process. Raises
+    FileNotFoundError where there is no such program.
     """
     program = await asyncio.to_thread(shutil.which, command[0], path=env.get("PATH") if env is not None else None)
     if program is None:
@@ -57,11 +57,11 @@ async def spawn_tethered(
 
 
 def spawn_outliving(command: Sequence[str], *, env: Mapping[str, str], output: int, tether: int | None) -> int:
-    """Start `command` (its program with its path) so that it outlives this process; return its
-    process id. Blocks.
+    """Start `command` so that it outlives this process; return its process id. Blocks.
 
-    `tether`: the reading end of a pipe that somebody else holds; the command ends when its other
-    end is closed. None: it is tied to nobody. Who calls must reap it (`os.waitpid`).
+    `command` begins with the path of its program. `output`: the descriptor for its output.
+    `tether`: the reading end of a pipe that another process holds; the command ends when the other
+    end is closed. None: the command is tied to no process. The caller must reap it (`os.waitpid`).
     """
     out = [(os.POSIX_SPAWN_DUP2, output, 1), (os.POSIX_SPAWN_DUP2, output, 2)]
     if tether is None:
@@ -76,8 +76,10 @@ def _watched(command: Sequence[str | os.PathLike[str]], grace: str) -> list[str]
 
 
 async def stop_process(process: Process, *, grace_s: float = DEFAULT_GRACE_S) -> int:
-    """End a process by SIGTERM, after `grace_s` (0: at once) by SIGKILL, and return its code; a
-    stopped one is continued.
+    """End a process and return its exit code.
+
+    It gets SIGTERM, and SIGKILL after `grace_s` seconds (0: at once). A stopped process is
+    continued first.
     """
     if process.returncode is None and grace_s <= 0:
         with suppress(ProcessLookupError):

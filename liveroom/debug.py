@@ -1,8 +1,8 @@
-"""Looking into a running process without stopping it: its tasks, its memory, where its time goes.
+"""Debug endpoints of a running process: its tasks, its memory, and a profile of its event loop.
 
-`/debug/tasks`, `/debug/memory`, `/debug/profile?seconds=5` of the internal port. Refuses everybody
-(404) unless a key is set (LIVEROOM_DEBUG_KEY), and everybody without it. Costs nothing while nobody
-asks.
+`/debug/tasks`, `/debug/memory` and `/debug/profile?seconds=5` of the internal port. Every request
+gets 404 unless a key is set (LIVEROOM_DEBUG_KEY) and the request carries it. Costs nothing between
+requests.
 """
 
 import asyncio
@@ -17,6 +17,8 @@ from typing import Final
 import psutil
 from aiohttp import web
 
+from liveroom import clock
+
 SAMPLE_S: Final = 0.01
 LONGEST_S: Final = 60.0
 TYPES: Final = 40
@@ -24,14 +26,14 @@ FRAMES: Final = 12
 
 
 class Debug:
-    """The routes. `key`: what operators must show as bearer; empty: there is nothing here."""
+    """The routes. `key`: the bearer key of operators; empty: the routes do not exist."""
 
     def __init__(self, key: str) -> None:
         self._key = key
         self._one_at_a_time = asyncio.Lock()
 
     def add_to(self, app: web.Application) -> None:
-        """Add the routes."""
+        """Add the routes to `app`, if there is a key."""
         if self._key:
             app.router.add_get("/debug/tasks", self._tasks)
             app.router.add_get("/debug/memory", self._memory)
@@ -43,14 +45,14 @@ class Debug:
             raise web.HTTPNotFound
 
     async def _tasks(self, request: web.Request) -> web.Response:
-        """Tell what every task waits for, alike ones together."""
+        """Answer with what every task waits for; tasks that wait at the same place are counted."""
         self._check(request)
         counted = Counter(_where(task) for task in asyncio.all_tasks())
         lines = [f"{len(asyncio.all_tasks())} tasks", *(f"\n{count} x {where}" for where, count in counted.most_common())]
         return web.Response(text="\n".join(lines) + "\n")
 
     async def _memory(self, request: web.Request) -> web.Response:
-        """Tell the objects that the collector knows, by type. Stops the process for a moment."""
+        """Answer with the number of objects by type. Stops the process for a moment."""
         self._check(request)
         rss = await asyncio.to_thread(lambda: psutil.Process().memory_info().rss)
         counted = Counter(type(one).__qualname__ for one in gc.get_objects())
@@ -59,7 +61,7 @@ class Debug:
         return web.Response(text="\n".join(lines) + "\n")
 
     async def _profile(self, request: web.Request) -> web.Response:
-        """Sample the loop; answer with collapsed stacks, as flame graph tools take them."""
+        """Sample the event loop; answer with collapsed stacks for flame graph tools."""
         self._check(request)
         try:
             seconds = min(LONGEST_S, max(0.1, float(request.query.get("seconds", "5"))))
@@ -72,22 +74,21 @@ class Debug:
 
 
 async def sample(seconds: float) -> Counter[str]:
-    """Look at this thread's stack every 10 ms of the process' processor time; return how often each
-    was seen.
+    """Sample the stack of this thread for `seconds`, every 10 ms of processor time.
 
-    By a signal, not by another thread: that one would see us only where we let go of the
-    interpreter.
+    Returns how often each stack was found. A signal samples, not another thread: a thread would
+    see this one only where it releases the interpreter lock.
     """
     found: Counter[str] = Counter()
 
-    def look(_: int, frame: FrameType | None) -> None:
+    def take_sample(_: int, frame: FrameType | None) -> None:
         names = [f"{at.f_code.co_filename.rpartition('/')[2]}:{at.f_code.co_qualname}" for at, _ in walk_stack(frame)]
         found[";".join(reversed(names))] += 1
 
-    before = signal.signal(signal.SIGPROF, look)
+    before = signal.signal(signal.SIGPROF, take_sample)
     signal.setitimer(signal.ITIMER_PROF, SAMPLE_S, SAMPLE_S)
     try:
-        await asyncio.sleep(seconds)
+        await clock.sleep(seconds)
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
         signal.signal(signal.SIGPROF, before)

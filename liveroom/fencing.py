@@ -1,11 +1,10 @@
-"""Who rules a partition of `broadcast` at a given place: how a reader that starts in mid-log finds
-it. Pure.
+"""Who rules a partition of `broadcast` at a given offset, also for a reader that starts in
+mid-log. Pure.
 
-Owns the walk over the log; and the rule itself, `validate`. What it needs of the log it asks for:
-it is written as generators that yield `Read` and are sent the records, so the same code runs over
-Kafka (`liveroom.broadcast_log`), over the model in the tests, and inside a take-over
-(`broadcaster.ownership`). Refuses to guess: where the log no longer says who ruled, nobody does
-until the next claim.
+Owns the rule (`validate`) and the walks over the log that apply it. The walks are generators: they
+yield `Read` and are sent the records. So the same code runs over Kafka (`liveroom.broadcast_log`),
+over the model in the tests, and inside a take-over (`broadcaster.ownership`). Nothing is guessed:
+where the log no longer shows who ruled, nobody rules until the next claim.
 """
 
 from collections.abc import Generator, Sequence
@@ -21,7 +20,7 @@ T = TypeVar("T")
 
 
 class Ruling(NamedTuple):
-    """Whose records are valid from here on: the ruling claim, and where it lies."""
+    """The claim whose records are valid from here on, and its offset."""
 
     epoch: int
     owner: bytes
@@ -32,12 +31,12 @@ NOBODY: Final = Ruling(0, b"", NO_OFFSET)
 
 
 def validate(ruling: Ruling, stamp: Stamp, offset: int) -> tuple[Ruling, bool]:
-    """Apply the validity rule to one record: return who rules after it, and whether it is valid.
+    """Apply the validity rule to one record; return who rules after it, and whether it is valid.
 
-    A claim rules from its place on if its epoch is above the ruling one's; of two with one epoch
-    the first wins; the ruling owner's own claim again (a renewal) is valid and moves the ruling's
-    place forward. Any other record is valid only if its (epoch, owner) is the ruling claim's. Every
-    reader uses this one function.
+    A claim rules from its offset on if its epoch is above that of the ruling claim. Of two claims
+    with the same epoch the first one rules. A renewal, the ruling owner's own claim written again,
+    is valid and moves the ruling's offset forward. Any other record is valid only if its epoch and
+    owner are those of the ruling claim. Every reader uses this one function.
     """
     mine = stamp.epoch == ruling.epoch and stamp.owner == ruling.owner
     if stamp.type is not RecordType.CLAIM:
@@ -48,8 +47,9 @@ def validate(ruling: Ruling, stamp: Stamp, offset: int) -> tuple[Ruling, bool]:
 
 
 class Read(NamedTuple):
-    """Asks for the records from `start` on and before `stop`, in order: at least one, or as many as
-    are at hand.
+    """A request for records from `start` to before `stop`, in order.
+
+    The answer has at least one of them, and as many as the reader has at hand.
     """
 
     start: int
@@ -60,7 +60,7 @@ Walk = Generator[Read, Sequence[tuple[int, bytes]], T]  # is sent (offset, value
 
 
 class Stamped(NamedTuple):
-    """A record that can be judged: where it lies, its stamp, and its value."""
+    """A record whose stamp can be read, so that `validate` can judge it."""
 
     offset: int
     stamp: Stamp
@@ -68,18 +68,16 @@ class Stamped(NamedTuple):
 
 
 class Scan:
-    """Steps through a log from `start` to before `stop`.
+    """Steps through a log from `start` to before `stop`, by as many records as a read returns.
 
-    scan = Scan(start, stop)
-    while (records := (yield from scan.more())) is not None:
-        ...
+    Loop: `while (records := (yield from scan.more())) is not None`.
     """
 
     def __init__(self, start: int, stop: int) -> None:
         self._next, self._stop = start, stop
 
     def more(self) -> Walk[list[Stamped] | None]:
-        """Return the records of the next step, void ones left out; None at the end."""
+        """Return the records of the next step that can be judged; None at the end."""
         if self._next >= self._stop:
             return None
         records = yield Read(self._next, self._stop)
@@ -88,20 +86,21 @@ class Scan:
 
 
 def stamped(records: Sequence[tuple[int, bytes]]) -> list[Stamped]:
-    """Return the records that can be judged; the others are void for everybody alike."""
+    """Return the records that can be judged; all others are void for every reader."""
     return [Stamped(offset, stamp, value) for offset, value in records if (stamp := stamp_of(value)) is not None]
 
 
 class Placed(NamedTuple):
-    """An anchored record (BATCH or SNAPSHOT) and where it lies."""
+    """An anchored record (BATCH or SNAPSHOT) and its offset."""
 
     offset: int
     anchor: Anchor
 
 
 class Judged(NamedTuple):
-    """What a stretch of the log came to: who rules behind it, and its newest valid anchored record
-    (None: it has none).
+    """The result of a stretch of the log: who rules behind it, and its last valid anchored record.
+
+    `valid` is None where it has no such record.
     """
 
     ruling: Ruling
@@ -109,8 +108,9 @@ class Judged(NamedTuple):
 
 
 def stamp_of(value: bytes | None) -> Stamp | None:
-    """Return a record's stamp, None where it or the anchor cannot be read: such a record is void
-    for everybody alike.
+    """Return a record's stamp; None where the stamp or the anchor cannot be read.
+
+    Such a record is void for every reader.
     """
     if value is None:
         return None
@@ -124,11 +124,11 @@ def stamp_of(value: bytes | None) -> Stamp | None:
 
 
 def last_anchor(start: int, stop: int) -> Walk[Placed | None]:
-    """Return the last anchored record before `stop`, valid or void, whose claim is still there;
-    None where there is none.
+    """Return the last anchored record before `stop` whose claim is still in the log, valid or void.
 
-    Mostly it is the last record; after many claims in a row the steps back double. A record whose
-    claim is cut away was written by somebody deposed long ago, who was paused: it tells nothing.
+    Returns None where there is none. Mostly it is the last record; after many claims in a row the
+    steps back double. A record whose claim is cut away is ignored: an owner that was deposed long
+    ago and then paused wrote it.
     """
     step = 1
     while stop > start:
@@ -159,18 +159,17 @@ def judge_stretch(ruling: Ruling, start: int, stop: int) -> Walk[Judged]:
 
 
 def judging_start(start: int, stop: int) -> Walk[int]:
-    """Return where a reader must begin to judge so that it knows who rules at `stop`.
+    """Return the offset at which a reader must begin to judge, to know who rules at `stop`.
 
-    That is the place which the last anchored record names as its writer's claim: the writer read it
-    back and found it ruling. Never a snapshot, and never a claim that just lies there: both may be
-    those of a deposed owner.
+    It is the claim that the last anchored record names: its writer read that claim back and found
+    it ruling. Neither a snapshot nor a bare claim would do, because both may be a deposed owner's.
     """
     last = yield from last_anchor(start, stop)
     return start if last is None else last.anchor.claim_offset
 
 
 def find_ruling(start: int, stop: int) -> Walk[Ruling]:
-    """Return who rules just before `stop`, in a log that is kept from `start` on."""
+    """Return who rules just before `stop`, in a log that begins at `start`."""
     begin = yield from judging_start(start, stop)
     judged = yield from judge_stretch(NOBODY, begin, stop)
     return judged.ruling

@@ -1,7 +1,7 @@
-"""Files that a service reads again when they change: key sets, word libraries.
+"""Files that a service reads again when they change: key sets, word libraries, policies.
 
-Owns the looking (once a second, beside the loop). A file that cannot be used any more is told, and
-what was read before stays.
+Owns the polling, once a second and in a thread. When a changed file cannot be used, that is logged
+and the content that was read before stays in use.
 """
 
 import asyncio
@@ -11,15 +11,15 @@ from typing import Final, TypeVar
 
 import structlog
 
-LOOK_S: Final = 1.0
+from liveroom import clock
+
+POLL_S: Final = 1.0
 T = TypeVar("T")
 log = structlog.get_logger()
 
 
 def _state(paths: Sequence[Path]) -> list[tuple[int, int, int] | None]:
-    """Return what changes when a file does: its place on the disk, time and size; None where it is
-    not there.
-    """
+    """Return inode, modification time and size of each file; None for a file that is missing."""
     found: list[tuple[int, int, int] | None] = []
     for path in paths:
         try:
@@ -32,18 +32,17 @@ def _state(paths: Sequence[Path]) -> list[tuple[int, int, int] | None]:
 
 
 async def watch(files: Sequence[Path | None], read: Callable[[], T], use: Callable[[T], None]) -> None:
-    """Call `read` in a thread when one of the files has changed, and `use` with what it gave, for
-    ever.
+    """Call `read` in a thread whenever one of `files` changes, then `use` with its result.
 
-    `read` raises OSError or ValueError where a file cannot be used. None stands for a file that is
-    not asked for.
+    Runs until cancelled. `read` raises OSError or ValueError where a file cannot be used. None
+    among `files` stands for an optional file that is not set.
     """
     paths = [file for file in files if file is not None]
     if not paths:
         return
     seen = await asyncio.to_thread(_state, paths)
     while True:
-        await asyncio.sleep(LOOK_S)
+        await clock.sleep(POLL_S)
         now = await asyncio.to_thread(_state, paths)
         if now == seen:
             continue

@@ -1,6 +1,6 @@
-"""What the machine does, read when somebody asks for metrics.
+"""The machine's load as metrics, read for each scrape.
 
-Blocks a moment: to be called in a thread.
+Reading blocks for a moment: call it in a thread.
 """
 
 import os
@@ -17,9 +17,9 @@ OPERATIONS: Final = ("read", "write")
 
 
 class Machine:
-    """Keeps the gauges and counters of `metrics`.
+    """Updates the machine's gauges and counters in `metrics`.
 
-    On systems that do not tell a number it stays at 0.
+    A number that the platform does not report stays at 0.
     """
 
     def __init__(self, metrics: Metrics) -> None:
@@ -31,7 +31,7 @@ class Machine:
         metrics.gauge(metric_catalog.MACHINE_CORES).set(os.cpu_count() or 1)
 
     def read(self) -> None:
-        """Bring all up to date."""
+        """Update all of them."""
         self._load.set(os.getloadavg()[0])
         self._memory.set(psutil.virtual_memory().available)
         if (network := psutil.net_io_counters()) is not None:
@@ -45,5 +45,5 @@ class Machine:
 
 
 def _set(counter: Counter, value: float) -> None:
-    """Bring a counter to what the system has counted."""
+    """Raise a counter to the value that the system counted."""
     counter.inc(max(0.0, value - counter._value.get()))  # noqa: SLF001 - the library has no other way to read one

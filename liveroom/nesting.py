@@ -1,9 +1,10 @@
-"""How deep a JSON text nests, found before anything decodes it. Pure.
+"""The nesting depth of a JSON text, found before a decoder reads it. Pure.
 
-A decoder recurses, and how far it gets depends on the Python version and on how deep its caller
-stands: a body that one service takes could end another one that reads it further down its stack. So
-everything that enters is bounded by a number: `MAX_DEPTH` levels of an interaction's `data`, itself
-the first. Called by ingress for every request and by the reader of `uplink` for every record.
+A decoder recurses. How deep it can go depends on the Python version and on the depth of its caller,
+so a body that one service accepts could end another service that decodes it further down its stack.
+So there is one bound for everything that enters: `MAX_DEPTH` levels of an interaction's `data`,
+itself the first. Called by the ingress for every request and by the reader of `uplink` for every
+record.
 """
 
 import re
@@ -22,10 +23,10 @@ _NO_BRACKET: Final = bytes(set(range(256)) - set(b"[]{}"))
 
 
 def nests_deeper(text: bytes, levels: int) -> bool:
-    """Return whether a JSON text nests deeper than `levels`; of a text that is not JSON, whether
-    its brackets do.
+    """Return whether a JSON text nests deeper than `levels`.
 
-    It takes 0.2 us for a text with few brackets, and at most about 50 ns a byte.
+    In a text that is not JSON the brackets count. It takes 0.2 us for a text with few brackets, and
+    at most about 50 ns per byte.
     """
     if text.count(b"[") + text.count(b"{") <= levels:
         return False

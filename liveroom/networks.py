@@ -1,8 +1,7 @@
-"""Who calls, by address: the caller behind proxies, and what is known of its network. Pure.
+"""The caller's address behind proxies, and the name of its network. Pure.
 
-Owns the search for the longest prefix, and whose word about an address is believed:
-`X-Forwarded-For` is anybody's to write, so it counts only as far as it was written by proxies of
-ours.
+Owns the search for the longest prefix, and the trust in `X-Forwarded-For`: anybody can write that
+header, so only the entries that our own proxies added count.
 """
 
 from collections.abc import Iterable
@@ -15,11 +14,11 @@ _IPV6_SITE_BITS: Final = 64  # what one subscriber has
 
 
 class NetworksError(ValueError):
-    """A list of networks that cannot be used; the message says where and why."""
+    """A list of networks that cannot be used. The message says where and why."""
 
 
 class Networks:
-    """A name for every network: `find` gives that of the narrowest one an address lies in."""
+    """Named networks: `find` returns the name of the narrowest one that contains an address."""
 
     def __init__(self, named: Iterable[tuple[str, str]] = ()) -> None:
         found: dict[tuple[int, int], dict[int, str]] = {}
@@ -37,7 +36,7 @@ class Networks:
         return bool(self._by_bits)
 
     def find(self, address: str) -> str | None:
-        """Return the name of the network, None where it is in none or is no address."""
+        """Return the name of the network; None if no network contains it or it is no address."""
         if not self._by_bits or (parsed := _parsed(address)) is None:
             return None
         number = int(parsed)
@@ -48,8 +47,10 @@ class Networks:
 
 
 def read_networks(text: str) -> Networks:
-    """Return the networks of a file: a line each, the network and its name with a space between; #
-    begins a comment.
+    """Return the networks that `text` lists.
+
+    Each line has a network and its name, separated by spaces; # begins a comment. Raises
+    NetworksError with the number of the line that cannot be used.
     """
     named = []
     for number, line in enumerate(text.splitlines(), 1):
@@ -67,9 +68,7 @@ def read_networks(text: str) -> Networks:
 
 
 def caller(remote: str | None, forwarded_for: str | None, proxies: Networks) -> str:
-    """Return the address of who calls: `remote`, or whom our proxies (`proxies`) say they speak
-    for.
-    """
+    """Return the caller's address: `remote`, or the address that our `proxies` forward for."""
     address = remote or ""
     if not proxies or forwarded_for is None:
         return address
@@ -82,8 +81,9 @@ def caller(remote: str | None, forwarded_for: str | None, proxies: Networks) -> 
 
 @lru_cache(maxsize=16_384)
 def subscriber(address: str) -> str:
-    """Return what stands for one subscriber in counts: an IPv4 address, the /64 of an IPv6 one; any
-    other text as it is.
+    """Return the key under which one subscriber's requests are counted.
+
+    That is an IPv4 address, or the /64 network of an IPv6 address; any other text stays as it is.
     """
     parsed = _parsed(address)
     if isinstance(parsed, IPv6Address):

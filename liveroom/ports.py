@@ -1,14 +1,16 @@
-"""Ports for processes of this machine.
+"""Ports for processes on this machine.
 
-Below those that outgoing connections take, so that none gets the port of a process that is down for
-a moment (and a client that keeps trying such a port could end up connected to itself). Used by
-`liveroom demo`, its Kafka and the autoscaler's local driver.
+They lie below the range of outgoing connections. Otherwise an outgoing connection could take the
+port of a process that is down for a moment, and a client that retries such a port could end up
+connected to itself. Used by `devstack` and by the autoscaler's local driver, so it is shared.
+No simulation asks for a port of the real machine, so the chance here is the system's.
 """
 
-import random
 import socket
 from collections import deque
 from typing import Final
+
+from liveroom.chance import SystemChance
 
 HOST: Final = "127.0.0.1"
 _PORTS: Final = range(20_000, 32_000)
@@ -16,7 +18,7 @@ _GIVEN: Final[deque[int]] = deque(maxlen=1000)  # to processes that may not list
 
 
 def is_free(port: int) -> bool:
-    """Say whether nobody listens at a port right now."""
+    """Return whether nobody listens at a port right now."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections that are just ending take no port
         try:
@@ -27,11 +29,12 @@ def is_free(port: int) -> bool:
 
 
 def free_ports(count: int) -> list[int]:
-    """Return ports that are free right now and not given before, at random, so that systems started
-    at once seldom meet.
+    """Return `count` ports that are free right now and that this process did not return before.
+
+    They are random, so that two systems that start at once seldom choose the same.
     """
     ports: set[int] = set()
-    chance = random.SystemRandom()
+    chance = SystemChance()
     while len(ports) < count:
         port = chance.choice(_PORTS)
         if port not in _GIVEN and is_free(port):

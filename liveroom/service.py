@@ -1,10 +1,10 @@
 """The only runtime: signals, logging, the internal port, metrics and an orderly end.
 
 A service's `__main__` calls `main(name, Settings, body)`. `body(settings, runtime)` starts the
-service, says `runtime.ready()` names as they come true, waits for `runtime.stopping` and ends in
-order: stop accepting, drain with a deadline, close. Any exception ends the process with 1 and a log
-line. What passes by itself is none: a start waits for that (`liveroom.waiting`), says so by
-`runtime.waits`, and SIGTERM ends it all the same.
+service, calls `runtime.ready` with each condition that comes true, waits for `runtime.stopping` and
+ends in order: stop accepting, drain with a deadline, close. Any exception ends the process with
+exit code 1 and a log line. A failure that passes by itself does not: the start waits for it
+(`liveroom.waiting`) and reports it by `runtime.waits`, and SIGTERM still ends the process.
 """
 
 import argparse
@@ -14,7 +14,6 @@ import logging
 import signal
 import sys
 import textwrap
-import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -25,7 +24,7 @@ from aiohttp import web
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from pydantic import ValidationError
 
-from liveroom import __version__, metric_catalog
+from liveroom import __version__, clock, metric_catalog
 from liveroom.chance import Chance, SystemChance
 from liveroom.debug import Debug
 from liveroom.errors import ExplainedError
@@ -49,14 +48,17 @@ log = structlog.get_logger()
 
 
 class StartError(ExplainedError):
-    """What ends a start, because it does not pass by itself; the message says in one line what is
-    wrong.
+    """A failure that ends a start because waiting does not cure it.
+
+    The message says in one line what is wrong.
     """
 
 
 class Runtime:
-    """What a running service gets from its process: metrics, chance, readiness, the request to
-    stop.
+    """What a process gives its service: metrics, chance, readiness, and the request to stop.
+
+    `conditions`: the service is ready once each of them holds. `chance`: a seeded source for tests
+    and simulations; by default the system's.
     """
 
     def __init__(self, service: str, *conditions: str, chance: Chance | None = None) -> None:
@@ -73,15 +75,16 @@ class Runtime:
         self.was_ready = not conditions
 
     def ready(self, condition: str) -> None:
-        """Say that `condition` holds."""
+        """Record that `condition` holds."""
         self._said.pop(condition, None)
         if self._waiting_for.pop(condition, None) is not None and not self._waiting_for:
             self.was_ready = True
             log.info("ready")
 
     def waits(self, name: str, why: str) -> None:
-        """Say why part of the start waits: in the log each reason once, in `/readyz` where it is a
-        condition of readiness.
+        """Report why a part of the start waits.
+
+        The log gets each reason once; `/readyz` shows the last one where `name` is a condition.
         """
         if name in self._waiting_for:
             self._waiting_for[name] = why
@@ -91,7 +94,7 @@ class Runtime:
             log.warning("waiting", waits_for=name, why=why)
 
     def unready(self, condition: str, why: str) -> None:
-        """Say that `condition` does not hold, and why; `/readyz` tells it."""
+        """Record that `condition` does not hold, and why; `/readyz` shows it."""
         if self._waiting_for.get(condition) != why:
             log.warning("not_ready", condition=condition, why=why)
         self._waiting_for[condition] = why
@@ -102,7 +105,7 @@ class Runtime:
         return not self._waiting_for and not self.stopping.is_set()
 
     def internal_app(self, debug_key: str = "") -> web.Application:
-        """Return the app of the internal port. `debug_key`: opens /debug to who shows it."""
+        """Return the app of the internal port. `debug_key`: the bearer key for /debug."""
         app = web.Application()
         Debug(debug_key).add_to(app)
         app.router.add_get("/livez", self._livez)
@@ -126,13 +129,13 @@ class Runtime:
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def watch_loop(self) -> None:
-        """Measure how late the loop runs, for ever; put down the pauses that `watch_gc` saw."""
+        """Measure until cancelled how late the loop runs; record the pauses that `watch_gc` saw."""
         lag = self.metrics.histogram(metric_catalog.LOOP_LAG)
         pause = self.metrics.histogram(metric_catalog.GC_PAUSE)
         loop = asyncio.get_running_loop()
         while True:
             due = loop.time() + LAG_INTERVAL_S
-            await asyncio.sleep(LAG_INTERVAL_S)
+            await clock.sleep(LAG_INTERVAL_S)
             late = max(0.0, loop.time() - due)
             lag.observe(late)
             self.loop_lag_s += (late - self.loop_lag_s) * 0.3
@@ -140,19 +143,19 @@ class Runtime:
                 pause.observe(self._pauses_s.popleft())
 
     def watch_gc(self) -> None:
-        """Collect garbage less often, and measure it.
+        """Collect garbage less often, and measure each collection.
 
-        They may begin anywhere, also while a metric's lock is held, so the callback itself touches
-        no metric.
+        A collection may begin anywhere, also while a metric's lock is held. So the callback touches
+        no metric; `watch_loop` records what it measured.
         """
         began = 0.0
 
         def on_gc(phase: str, _: dict[str, int]) -> None:
             nonlocal began
             if phase == "start":
-                began = time.perf_counter()
+                began = clock.monotonic_s()
             else:
-                self._pauses_s.append(time.perf_counter() - began)
+                self._pauses_s.append(clock.monotonic_s() - began)
 
         gc.callbacks.append(on_gc)
         gc.freeze()  # what was imported stays for good
@@ -163,8 +166,9 @@ Body = Callable[[S, Runtime], Coroutine[Any, Any, None]]
 
 
 async def read_first(read: Callable[[], T]) -> T:
-    """Read a file that a service needs, beside the loop; raise StartError where it cannot be
-    used.
+    """Call `read` in a thread and return its result; for files that a service needs to start.
+
+    Raises StartError where `read` raises OSError or ValueError.
     """
     try:
         return await asyncio.to_thread(read)
@@ -173,8 +177,9 @@ async def read_first(read: Callable[[], T]) -> T:
 
 
 def main(service: str, settings: type[S], body: Body[S], *conditions: str, argv: Sequence[str] | None = None) -> None:
-    """Parse settings, run the service until SIGTERM or SIGINT, exit: 0 in order, 1 on a failure, 2
-    on bad settings.
+    """Parse the settings and run the service until SIGTERM or SIGINT.
+
+    Exit codes: 0 after an orderly end, 1 after a failure, 2 for settings that cannot be used.
     """
     _parse_arguments(service, settings, argv)
     try:
@@ -183,10 +188,11 @@ def main(service: str, settings: type[S], body: Body[S], *conditions: str, argv:
         sys.stderr.write(f"{service}: settings are not usable\n{_in_words(error)}\n")
         sys.exit(2)
     configure_logging(parsed, service)
+    chance = SystemChance()
     with explained(service):
-        tracing = _tracing(service, parsed)
+        tracing = _tracing(service, parsed, chance)
     try:
-        _run(_guarded(service, parsed, body, conditions, tracing))
+        _run(_guarded(service, parsed, body, conditions, chance, tracing))
     except Exception as error:
         for leaf in _leaves(error):
             if isinstance(leaf, StartError | ListenError):  # for whoever runs it, not a defect
@@ -200,23 +206,25 @@ def main(service: str, settings: type[S], body: Body[S], *conditions: str, argv:
 
 def _run(work: Any) -> None:
     try:
-        import uvloop  # noqa: PLC0415 - not to be had on every system
+        import uvloop  # noqa: PLC0415 - not available on every platform
     except ImportError:
         asyncio.run(work)
     else:
         uvloop.run(work)
 
 
-def _tracing(service: str, settings: ServiceSettings) -> "Tracing | None":
+def _tracing(service: str, settings: ServiceSettings, chance: Chance) -> "Tracing | None":
     if not settings.trace_ratio:
         return None
     from liveroom.tracing import Tracing  # noqa: PLC0415 - an extra
 
-    return Tracing(service, settings.instance, settings.trace_ratio)
+    return Tracing(service, settings.instance, settings.trace_ratio, chance)
 
 
-async def _guarded(service: str, settings: S, body: Body[S], conditions: Sequence[str], tracing: "Tracing | None") -> None:
-    runtime = Runtime(service, *conditions)
+async def _guarded(
+    service: str, settings: S, body: Body[S], conditions: Sequence[str], chance: Chance, tracing: "Tracing | None"
+) -> None:
+    runtime = Runtime(service, *conditions, chance=chance)
     runtime.tracing = tracing
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -242,7 +250,7 @@ async def _guarded(service: str, settings: S, body: Body[S], conditions: Sequenc
 
 
 async def _end_start(runtime: Runtime, working: asyncio.Task[None]) -> None:
-    """Break off a start that is to end and does not look at that by itself."""
+    """Cancel start-up on shutdown: code that is blocked on Kafka never checks the stop flag."""
     await runtime.stopping.wait()
     await asyncio.wait({working}, timeout=START_END_S)
     while not (runtime.was_ready or working.done()):
@@ -281,8 +289,9 @@ def _leaves(error: BaseException) -> list[BaseException]:
 
 
 def configure_logging(settings: ServiceSettings, service: str) -> None:
-    """Write one event a line to standard error: JSON, or colours on a terminal. aiokafka and
-    aiohttp log the same way.
+    """Write one event per line to standard error: JSON, or colours on a terminal.
+
+    aiokafka and aiohttp log the same way.
     """
     level = getattr(logging, settings.log_level.upper())
     as_json = settings.log_format == "json" or (settings.log_format == "auto" and not sys.stderr.isatty())

@@ -1,9 +1,8 @@
-"""Starts that wait: what passes by itself is waited for and told, anything else ends the service
-with one line.
+"""Starts that wait: a failure that passes by itself is reported and tried again, any other ends the
+service with one line.
 
-Owns the one judgement (`passes`) of what is worth another attempt, and the loop of attempts. Used
-by every service's start, mostly as `liveroom.kafka.waiting`; the readiness that it tells is the
-runtime's.
+Owns the judgement whether another attempt may succeed (`passes`), and the loop of attempts. Used by
+every service's start, mostly as `liveroom.kafka.waiting`. The runtime holds the readiness.
 """
 
 import asyncio
@@ -26,11 +25,11 @@ _LASTING_HERE: Final = (FileNotFoundError, IsADirectoryError, NotADirectoryError
 
 
 class PassingError(Exception):
-    """What passes by itself; the message says what is waited for."""
+    """A failure that passes by itself. The message says what the start waits for."""
 
 
 def passes(error: BaseException) -> bool:
-    """Say whether another attempt may succeed without anybody doing anything about it."""
+    """Return whether another attempt may succeed although nobody changes anything."""
     match error:
         case BaseExceptionGroup():
             return all(map(passes, error.exceptions))
@@ -47,7 +46,7 @@ def passes(error: BaseException) -> bool:
 
 
 def in_words(error: BaseException) -> str:
-    """Return in one line what went wrong."""
+    """Return one line that says what went wrong."""
     if isinstance(error, BaseExceptionGroup):
         return "; ".join(dict.fromkeys(map(in_words, error.exceptions)))
     text = " ".join(str(error).split())
@@ -55,23 +54,23 @@ def in_words(error: BaseException) -> str:
 
 
 class Waiting:
-    """Attempts at one part of a start, for as long as it takes.
+    """Repeats the attempts at one part of a start for as long as they need.
 
-    `name`: what is waited for; where that is a condition of readiness, `/readyz` tells why.
-    `look_first`: done before each attempt.
+    `name`: what the start waits for; where it is a condition of readiness, `/readyz` shows the
+    reason. `probe`: awaited before each attempt.
     """
 
-    def __init__(self, runtime: Runtime, name: str, look_first: Callable[[], Awaitable[None]] | None = None) -> None:
+    def __init__(self, runtime: Runtime, name: str, probe: Callable[[], Awaitable[None]] | None = None) -> None:
         self._runtime = runtime
         self._name = name
-        self._look_first = look_first
+        self._probe = probe
 
     async def until(self, attempt: Callable[[], Awaitable[T]]) -> T:
-        """Attempt until it succeeds, and return what that gives.
+        """Call `attempt` until it succeeds, and return its result.
 
-        Raises StartError for what does not pass, unless the service was ready once: one that runs
-        ends for nothing of this. When the service is to stop, it is cancelled: at once, not after
-        the attempt.
+        Raises StartError for a failure that does not pass, unless the service was ready once: a
+        running service does not end for one. On shutdown it raises CancelledError at once, not
+        after the attempt.
         """
         pause_s = FIRST_PAUSE_S
         while True:
@@ -89,8 +88,8 @@ class Waiting:
             pause_s = min(LONGEST_PAUSE_S, 2 * pause_s)
 
     async def _try(self, attempt: Callable[[], Awaitable[T]]) -> T:
-        if self._look_first is not None:
-            await self._look_first()
+        if self._probe is not None:
+            await self._probe()
         return await attempt()
 
     async def _unless_stopping(self, work: Coroutine[Any, Any, Any]) -> Any:
@@ -101,19 +100,17 @@ class Waiting:
         finally:
             stopping.cancel()
             if not working.done():
-                working.add_done_callback(_look)
+                working.add_done_callback(_take_result)
                 working.cancel()
                 await asyncio.wait({working}, timeout=CANCEL_S)
         if self._runtime.stopping.is_set() and (not working.done() or working.cancelled()):
             raise asyncio.CancelledError
         if working.cancelled():
-            raise PassingError("the attempt was broken off")  # by a client that cancels a task of its own
+            raise PassingError("the attempt was cancelled")  # by a client that cancels a task of its own
         return working.result()
 
 
-def _look(ended: "asyncio.Task[Any]") -> None:
-    """Look at the end of what nobody waits for any more: an error that nobody has seen is logged as
-    a defect.
-    """
+def _take_result(ended: "asyncio.Task[Any]") -> None:
+    """Take the result of a task that nobody awaits: asyncio logs an error that is not taken."""
     if not ended.cancelled():
         ended.exception()

@@ -1,5 +1,5 @@
-"""The process side of a tether: become the command, and leave a watchdog behind that ends it when
-the parent is gone.
+"""The child's side of a tether: becomes the command, and leaves a watchdog that ends it with its
+parent.
 
 Run as a script by `liveroom.child_process`, never imported by it: `python -I -S watchdog.py
 GRACE_S[+] COMMAND...`. Standard input is the tether, a pipe whose other end only the parent holds.
@@ -8,10 +8,11 @@ exit code and the signals that the parent sees. The watchdog waits for the end o
 parent closed it, or died, even by kill -9: works on every Unix), sends SIGTERM, and SIGKILL after
 the grace.
 
-On Linux a parent's death also sends SIGTERM by the kernel (PR_SET_PDEATHSIG), in case somebody
+On Linux the kernel also sends SIGTERM when the parent dies (PR_SET_PDEATHSIG), in case somebody
 kills the watchdog first.
 
-Refuses to import anything heavy: it runs before every child, 20 ms.
+It imports the standard library alone and nothing heavy: it runs before every child, for 20 ms. It
+is a script without the package, so it reads the system's clock itself.
 """
 
 import ctypes
@@ -27,11 +28,11 @@ _STEP_S = 0.05
 
 
 def _watch(target: int, tether: int, alive: int, grace_s: float) -> None:
-    """Return once `target` is gone; end it when the tether does.
+    """Return once `target` is gone; end it when the tether is closed.
 
-    `alive` ends with the target, which holds its other end. It only wakes us: the verdict is
-    getppid(), because the watchdog is the target's child and is handed to another parent the moment
-    the target dies, so a reused process id is never signalled.
+    `alive` is a pipe whose other end `target` holds, so it is closed when the target ends. It only
+    wakes the watchdog. The verdict is getppid(): the watchdog is the target's child and gets
+    another parent the moment the target dies, so it never signals a process id that was reused.
     """
     watched, look_s = [tether, alive], _LOOK_S
     while os.getppid() == target:
@@ -52,7 +53,7 @@ def _watch(target: int, tether: int, alive: int, grace_s: float) -> None:
 
 
 def _watchdog(target: int, alive: int, grace_s: float) -> None:
-    """Cut the watchdog loose from all that belongs to the command, then watch."""
+    """Detach the watchdog from all that belongs to the command, then watch."""
     os.setsid()  # a signal for the command's group is not for us
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # we end when the command does

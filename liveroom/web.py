@@ -1,8 +1,7 @@
-"""The HTTP manners all services share: problems instead of bare errors, CORS, and a server on one
-port.
+"""HTTP that all services share: problem documents (RFC 9457) for every error, CORS, and a server on
+one port.
 
-Called by the services' `app` modules. Refuses nothing itself but what aiohttp refuses (turned into
-problems, RFC 9457).
+Called by the services' `app` modules. It refuses only what aiohttp refuses, as problems.
 """
 
 import asyncio
@@ -41,8 +40,8 @@ _LINGER_S: Final = 1.0  # how long the rest of a refused body is read, so that i
 
 
 def problem_response(problem: ProblemError) -> web.Response:
-    """Return the answer that a refusal is, with `Retry-After` (whole seconds, rounded up) where
-    waiting helps.
+    """Return the response for a refusal, with `Retry-After` in whole seconds where waiting
+    helps.
     """
     response = web.Response(status=problem.status, body=orjson.dumps(problem.body()), content_type="application/problem+json")
     if problem.retry_after_s is not None:
@@ -55,7 +54,7 @@ def problem_response(problem: ProblemError) -> web.Response:
 
 
 def json_response(body: bytes, status: int = 200) -> web.Response:
-    """Return JSON bytes as an answer that no cache keeps."""
+    """Return a response with JSON bytes that no cache keeps."""
     return web.Response(status=status, body=body, headers=_JSON_HEADERS.copy())
 
 
@@ -64,7 +63,7 @@ def problems(
 ) -> Middleware:
     """Return the middleware that turns refusals and failures into problems.
 
-    `on_refusal` counts them.
+    `on_refusal` is called with the code of each.
     """
 
     @web.middleware
@@ -96,12 +95,12 @@ def problems(
 
 
 def cors(origins: tuple[str, ...]) -> Middleware:
-    """Return the middleware that lets pages of `origins` call ('*': all). No cookies are used: no
-    credentials are allowed.
+    """Return the middleware that permits requests from pages of `origins` ('*': all).
 
-    It must stand before `problems` (`[cors(...), problems(...)]`): what goes through it as an
-    exception gets no CORS headers, and a page could not read why it was refused. It answers
-    preflights itself, so routes need no OPTIONS.
+    It allows no credentials, because no service uses cookies. It must stand before `problems`
+    (`[cors(...), problems(...)]`): a response that passes it as an exception gets no CORS headers,
+    and a page could not read why it was refused. It answers preflight requests itself, so routes
+    need no OPTIONS.
     """
 
     @web.middleware
@@ -126,12 +125,12 @@ def cors(origins: tuple[str, ...]) -> Middleware:
 
 
 def origin_allowed(origin: str, origins: tuple[str, ...]) -> bool:
-    """Say whether pages of `origin` may call."""
+    """Return whether pages of `origin` may send requests."""
     return "*" in origins or origin in origins
 
 
 class ListenError(OSError):
-    """An address at which nobody can listen: taken by another, or not of this machine.
+    """An address that cannot be bound: in use, or not of this machine.
 
     It does not pass by itself.
     """
@@ -141,10 +140,10 @@ class ListenError(OSError):
 async def serve(
     app: web.Application, host: str, port: int, *, shutdown_timeout_s: float = 5.0, tls: SSLContext | None = None
 ) -> "AsyncIterator[tuple[web.AppRunner, int]]":
-    """Serve `app` while the block runs; gives the runner and the port it got (port 0: any free
-    one).
+    """Serve `app` while the block runs; yield the runner and the port (port 0: any free one).
 
-    Raises ListenError with the address in words when it is taken.
+    `shutdown_timeout_s`: how long open requests may take at the end. Raises ListenError, whose
+    message names the address, where it cannot be bound.
     """
     runner = web.AppRunner(
         app, access_log=None, shutdown_timeout=shutdown_timeout_s, lingering_time=_LINGER_S, handle_signals=False
@@ -159,8 +158,10 @@ async def serve(
 
 
 async def _listen(host: str, port: int) -> list[socket.socket]:
-    """Listen at every address of `host`. Here, not in the event loop: uvloop does not tell that the
-    port went to another between binding and listening.
+    """Listen at every address of `host`.
+
+    Not by the event loop: uvloop does not report that another process took the port between
+    binding and listening.
     """
     sockets: list[socket.socket] = []
     try:

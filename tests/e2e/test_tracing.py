@@ -16,6 +16,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from devstack.system import System
+from liveroom.chance import SystemChance
 from liveroom.ports import HOST, free_ports
 from liveroom.records.broadcast import MAX_TRACED, TRACE_HEADER, Traced, decode_traces, encode_traces
 from liveroom.tracing import Tracing
@@ -104,7 +105,7 @@ async def test_the_ratio_is_the_share_that_is_traced_and_all_services_agree(
     ):
         await viewer.joined()
         sender = Sender(running.ingress_url, running.token("anna"), http)
-        judge = await asyncio.to_thread(Tracing, "test", "test", 0.3)
+        judge = await asyncio.to_thread(Tracing, "test", "test", 0.3, SystemChance())
         expected: set[bytes] = set()
         for number in range(1, 101):
             sent = await sender.gift("lobby", "rose")

@@ -242,7 +242,7 @@ def test_sums_are_those_of_living_gateways_and_are_told_in_the_end(steps: list[H
         for room in ("r", "s"):
             here = [count for (_, where), count in counts.items() if where == room]
             assert audience.of(room) == Viewers(sum(min(count, 2) for count in here), sum(here))
-            assert (room in audience) == any(here)
+            assert (room in audience.rooms()) == any(here)
         saying.hold(now, audience.due(now))
     saying.hold(now + 1.5, audience.due(now + 1.5))
     assert not audience.has_untold
