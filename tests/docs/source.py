@@ -62,7 +62,7 @@ def read_module(path: str, source: str) -> Module:
             _take_class(module, node)
             _take_import(module, node)
     module.top.update(name for statement in tree.body for name in _bound(statement))
-    module.own |= module.imported
+    module.own |= module.imported | module.top
     return module
 
 
