@@ -45,8 +45,8 @@ async def changes(
     """Start `reader`, then yield what it reads until cancelled.
 
     Yields at least once a second, an empty list where nothing came. A record that cannot be read is
-    counted, logged and passed over. `condition`: a condition of
-    readiness that holds once the reader has started.
+    counted, logged and passed over. `condition`: a condition of readiness that holds once the
+    reader has started.
     """
     read = JsonReader(of).read
     await reader.start_at_last(runtime, condition)

@@ -1,7 +1,7 @@
 """Following a topic for ever: nothing that it holds ends the follower."""
 
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from blockbuster import BlockBuster
@@ -9,7 +9,7 @@ from blockbuster import BlockBuster
 from liveroom import consumers, metric_catalog, topics
 from liveroom.kafka_port import AioKafka
 from liveroom.moderation import FOR_GOOD, Rules
-from liveroom.records.codec import BadRecord
+from liveroom.records.codec import BadRecord, encode_json
 from liveroom.records.control import Moderation, RuleKind
 from liveroom.service import Runtime
 from liveroom.settings import KafkaSettings
@@ -42,3 +42,48 @@ async def test_a_rule_that_cannot_be_handled_is_counted_and_passed_over(
     assert runtime.is_ready
     counted = runtime.metrics.counter(metric_catalog.BAD_RECORDS, topics.MODERATION.name, BadRecord.UNHANDLED.value)
     assert counted._value.get() == 1
+
+
+class Fetched(NamedTuple):
+    offset: int
+    key: bytes | None
+    value: bytes | None
+
+
+class Reader:
+    """A reader that gives these records once, then ends."""
+
+    def __init__(self, *fetched: Fetched) -> None:
+        self._fetched = fetched
+        self.is_stopped = False
+
+    async def start_at_last(self, runtime: Runtime, condition: str = "") -> None:
+        assert condition in {"", "kafka"}
+        assert not runtime.is_ready
+
+    async def read(self) -> AsyncIterator[tuple[None, tuple[Fetched, ...]]]:
+        yield None, self._fetched
+
+    async def stop(self) -> None:
+        self.is_stopped = True
+
+
+RULE = Moderation(1, "r", 1, RuleKind.BAN, "u", until_ms=FOR_GOOD)
+FETCHED = (Fetched(7, b"a", encode_json(RULE)), Fetched(8, b"b", b"{"), Fetched(9, b"c", None))
+
+
+async def test_a_change_is_a_record_or_its_withdrawal_and_what_cannot_be_read_is_counted() -> None:
+    reader, runtime = Reader(*FETCHED), Runtime("edge", "kafka")
+    following: Any = reader
+    found = [change async for change in consumers.changes(following, topics.MODERATION, Moderation, runtime, "kafka")]
+    assert found == [[(7, "a", RULE), (9, "c", None)]]
+    assert runtime.is_ready
+    assert reader.is_stopped
+    counted = runtime.metrics.counter(metric_catalog.BAD_RECORDS, topics.MODERATION.name, BadRecord.UNDECODABLE.value)
+    assert counted._value.get() == 1
+
+
+async def test_records_leave_out_what_was_withdrawn() -> None:
+    following: Any = Reader(*FETCHED)
+    runtime = Runtime("edge", "kafka")
+    assert [found async for found in consumers.records(following, topics.MODERATION, Moderation, runtime)] == [[(7, RULE)]]
