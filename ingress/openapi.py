@@ -253,7 +253,7 @@ def document() -> dict[str, Any]:
 
 
 def _paragraphs(docstring: str) -> str:
-    """Return a docstring with every paragraph and item on one line: readers of the document wrap it.
+    """Return a docstring with each paragraph and item on one line; readers of the document wrap it.
 
     msgspec has joined the items of a list.
     """
