@@ -19,7 +19,8 @@ from liveroom.ports import HOST
 from liveroom.service import Runtime
 from liveroom.settings import CanarySettings
 from liveroom.web import serve
-from viewer.canary import Canary, Standing
+from viewer.canary import Canary
+from viewer.probe import Standing
 
 REFRESH_S: Final = 1.0
 LINE_S: Final = 5.0

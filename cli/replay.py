@@ -23,7 +23,7 @@ from liveroom import clock
 from liveroom.chance import Chance, SystemChance
 from liveroom.kinds import Kind
 from liveroom.tickets import User
-from viewer.client import Accepted, Refused, Sender, Unknown
+from viewer.sender import Accepted, Refused, Sender, Unknown
 
 PATHS: Final = {Kind.DANMAKU: "danmaku", Kind.GIFT: "gifts", Kind.LIKE: "likes"}
 CONNECTIONS: Final = 100

@@ -6,7 +6,7 @@ import msgspec
 from cli.endpoints import Endpoints, UsageError, make_user, need_ingress
 from liveroom.bodies import Danmaku
 from liveroom.errors import TABLE, Code
-from viewer.client import Accepted, Refused, Sender, Unknown
+from viewer.sender import Accepted, Refused, Sender, Unknown
 
 
 async def run_send(room: str, text: str, endpoints: Endpoints, *, user: str, name: str) -> int:

@@ -14,7 +14,7 @@ from cli.endpoints import Endpoints, make_user, need_scheduler
 from liveroom.kinds import Kind
 from liveroom.wire import Message
 from viewer.client import Viewer
-from viewer.session import Counts, Delivered, Effect, Ended, Entered, Lost, Moved, Renumbered, Told
+from viewer.effects import Counts, Delivered, Effect, Ended, Entered, Lost, Moved, Renumbered, Told
 
 
 async def run_watch(room: str, endpoints: Endpoints, *, user: str, as_json: bool, duration_s: float | None) -> int:

@@ -30,8 +30,8 @@ from devstack.system import System
 from liveroom import metric_catalog
 from tests.e2e.audience import knows_gateways
 from tests.rates import NO_RATES
-from viewer.client import Sender
 from viewer.load import Crowd
+from viewer.sender import Sender
 
 ROOMS = 200
 VIEWERS = 600

@@ -1,3 +1,4 @@
-"""Viewers: the state machine all SDKs share, a client, a crowd for load, and the ledger that judges
-what they saw.
+"""Viewers: the session that all SDKs share, a client, a sender, load generators, the canary.
+
+The ledger checks what viewers received.
 """

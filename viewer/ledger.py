@@ -10,7 +10,7 @@ from collections import OrderedDict
 from typing import Final, NamedTuple
 
 from liveroom.wire import Left
-from viewer.session import Counts, Delivered, Effect, Lost, Progress, Renumbered, Told
+from viewer.effects import Counts, Delivered, Effect, Lost, Progress, Renumbered, Told
 
 WINDOW_IDS: Final = 400_000
 LATE_S: Final = 10.0

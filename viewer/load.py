@@ -1,33 +1,30 @@
 """A crowd: thousands of viewers in one process, for load and demos. `python -m viewer.load --help`.
 
-Each is one raw connection without tasks; most only count what comes, every `sample`-th one runs the
-whole session, so that everything is checked on some. Frames are the same bytes for a whole room, so
-each is read once and remembered.
+Each viewer is one raw connection without tasks. Most of them only count what arrives; every
+`sample`-th runs a whole session, so that some viewers check everything. Frames are the same bytes
+for a whole room, so each is decoded once and remembered.
 """
 
 import argparse
 import asyncio
 import base64
 import itertools
-import random
-import secrets
 import sys
-import time
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Final, NamedTuple
+from typing import Final
 from urllib.parse import urlsplit
 
 import aiohttp
-import msgspec
 import orjson
 
+from liveroom import clock
+from liveroom.chance import Chance, SystemChance
 from liveroom.wire import (
     CLOSE,
     PING,
     PONG,
-    SUBPROTOCOL,
     TEXT,
     BadFrameError,
     Heartbeat,
@@ -37,72 +34,18 @@ from liveroom.wire import (
     decode_server_frame,
     encode_frame,
 )
-from viewer.client import NoEntryError, ask_entry, ask_pull, end_tasks, take_answer
-from viewer.session import Disconnect, Effect, Pull, Send, Session, State
+from viewer.effects import Disconnect, Effect, Pull, Send
+from viewer.entry import NoEntryError, ask_entry
+from viewer.frames import FrameReader, masked, upgrade
+from viewer.pulls import ask_pull, take_answer
+from viewer.session import Session, State
+from viewer.tally import Figures, Tally
+from viewer.tasks import end_tasks
 
-REMEMBERED_HEADERS: Final = 1024
 REMEMBERED_FRAMES: Final = 256
-DELAY_SAMPLES: Final = 20_000
 HEARTBEAT_S: Final = 20.0
 TICK_S: Final = 0.25
 CONNECT_TIMEOUT_S: Final = 10.0
-_MASK_BIT: Final = 0x80
-_LEN_16: Final = 126
-_LEN_64: Final = 127
-
-
-class Figures(NamedTuple):
-    """What a crowd has seen so far.
-
-    Delays in milliseconds over the last samples, None before the first.
-    """
-
-    wanted: int
-    connected: int
-    joined: int
-    batches: int
-    messages: int
-    received_bytes: int
-    reconnects: int
-    refused: int
-    delay_p50_ms: float | None
-    delay_p99_ms: float | None
-
-
-class _Header(msgspec.Struct):
-    """What a counting viewer reads of a batch's first line."""
-
-    seq: tuple[int, int]
-    at: int
-
-
-class FrameReader:
-    """Cuts a server's byte stream into frames (unmasked, unfragmented, as our edge sends them)."""
-
-    __slots__ = ("_buffer",)
-
-    def __init__(self) -> None:
-        self._buffer = b""
-
-    def feed(self, data: bytes) -> list[tuple[int, bytes]]:
-        """Return the (opcode, payload) of every frame that is now complete."""
-        buffer = self._buffer + data if self._buffer else data
-        frames: list[tuple[int, bytes]] = []
-        at, size = 0, len(buffer)
-        while size - at >= 2:  # noqa: PLR2004 - a frame's shortest head
-            length, start = buffer[at + 1] & 0x7F, at + 2
-            if length == _LEN_16:
-                start = at + 4
-                length = int.from_bytes(buffer[at + 2 : start], "big") if size >= start else sys.maxsize
-            elif length == _LEN_64:
-                start = at + 10
-                length = int.from_bytes(buffer[at + 2 : start], "big") if size >= start else sys.maxsize
-            if size - start < length:
-                break
-            frames.append((buffer[at] & 0x0F, buffer[start : start + length]))
-            at = start + length
-        self._buffer = buffer[at:]
-        return frames
 
 
 class Link(asyncio.Protocol):
@@ -150,30 +93,24 @@ class Link(asyncio.Protocol):
                 self._close()
 
     def connection_lost(self, _: Exception | None) -> None:
-        """Come back, if the crowd still wants that."""
+        """Report the loss to the crowd, which may bring the viewer back."""
         self._crowd.lost(self)
 
     def give_up(self) -> None:
-        """Wait no longer for the upgrade's answer."""
+        """Drop the connection if the upgrade is still unanswered."""
         if self._reader is None and self.transport is not None:
             self.transport.abort()
 
     def send(self, payload: bytes, opcode: int = TEXT) -> None:
-        """Send a small masked frame (mask of zeros: it hides nothing from a test)."""
+        """Send a small frame, unless the connection is closing."""
         if self.transport is not None and not self.transport.is_closing():
-            size = len(payload)
-            head = (
-                bytes((0x80 | opcode, _MASK_BIT | size))
-                if size < _LEN_16
-                else bytes((0x80 | opcode, 0xFE)) + size.to_bytes(2, "big")
-            )
-            self.transport.write(head + b"\0\0\0\0" + payload)
+            self.transport.write(masked(payload, opcode))
 
     def _opened(self) -> None:
         if not self._crowd.wants(self.index, self.turn):
             self._close()
             return
-        now = time.monotonic()
+        now = clock.monotonic_s()
         self.beat_at = now + HEARTBEAT_S
         self._crowd.connected += 1
         self._crowd.links[self] = None
@@ -183,7 +120,7 @@ class Link(asyncio.Protocol):
             self.act(self.session.opened(now))
 
     def act(self, effects: Sequence[Effect]) -> None:
-        """Do what the session says."""
+        """Carry out a session's effects."""
         for effect in effects:
             if isinstance(effect, Send):
                 self.send(effect.text)
@@ -199,9 +136,11 @@ class Link(asyncio.Protocol):
 
 
 class Crowd:
-    """`viewers` viewers spread over `rooms`.
+    """`viewers` viewers spread over `rooms`; `start` brings them, `stop` ends them.
 
-    Viewers that lose their connection come back through the scheduler.
+    Viewers that lose their connection come back through the scheduler. One viewer in `sample` runs
+    a whole session, whose effects `on_effect` gets with the viewer's name. `chance` is for jitter,
+    by default the system's.
     """
 
     def __init__(
@@ -213,6 +152,7 @@ class Crowd:
         joins_per_s: float = 1000.0,
         sample: int = 50,
         on_effect: Callable[[str, Effect], None] = lambda *_: None,
+        chance: Chance | None = None,
     ) -> None:
         self.on_effect = on_effect
         self.links: dict[Link, None] = {}
@@ -224,11 +164,10 @@ class Crowd:
         self._viewers = viewers
         self._pause_s = 1 / joins_per_s
         self._sample = sample
-        self._batches = self._messages = self._bytes = self._reconnects = 0
-        self._delays: deque[float] = deque(maxlen=DELAY_SAMPLES)
-        self._headers: OrderedDict[bytes, int] = OrderedDict()
+        self._chance = chance if chance is not None else SystemChance()
+        self._tally = Tally()
+        self._reconnects = 0
         self._frames: OrderedDict[bytes, ReceivedBatch] = OrderedDict()
-        self._decoder = msgspec.json.Decoder(_Header)
         self._http: aiohttp.ClientSession | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._pulls: set[asyncio.Task[None]] = set()
@@ -242,7 +181,7 @@ class Crowd:
         return self._rooms[index % len(self._rooms)]
 
     async def start(self) -> None:
-        """Let everybody come, at the set pace; returns when all have tried once."""
+        """Bring all viewers at the set pace; return when each has tried once."""
         self._http = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=64))
         self._beating = asyncio.create_task(self._beat())
         viewers, self._viewers = self._viewers, 0
@@ -251,11 +190,11 @@ class Crowd:
             await asyncio.wait(self._tasks)
 
     async def grow(self, viewers: int, joins_per_s: float) -> None:
-        """Let more come until there are `viewers`; returns when the last one is on its way."""
+        """Bring more until there are `viewers`; return when the last one is on its way."""
         first, self._viewers = self._viewers, viewers
-        began = time.monotonic()
+        began = clock.monotonic_s()
         for index in range(first, viewers):
-            await asyncio.sleep(max(0.0, began + (index - first) / joins_per_s - time.monotonic()))
+            await clock.sleep(max(0.0, began + (index - first) / joins_per_s - clock.monotonic_s()))
             if index >= self._viewers:
                 return  # it was made smaller meanwhile
             self._turns[index] = turn = next(self._counter)
@@ -265,7 +204,7 @@ class Crowd:
             self._spawn(index, turn, session, 0.0)
 
     def shrink(self, viewers: int) -> list[str]:
-        """Send the last ones home until `viewers` are left; return the names of those who left."""
+        """Remove the newest viewers until `viewers` are left; return the names of the removed."""
         left = range(viewers, self._viewers)
         self._viewers = min(viewers, self._viewers)
         for index in left:
@@ -276,14 +215,14 @@ class Crowd:
         return [f"crowd-{index}" for index in left]
 
     def wants(self, index: int, turn: int) -> bool:
-        """Say whether a viewer is still to be there.
+        """Return whether a viewer should still be there.
 
-        `turn`: one that left is not the one that came later in its place.
+        `turn` tells a viewer from a later one with the same index.
         """
         return self._turns.get(index) == turn and not self._stopping
 
     async def stop(self) -> None:
-        """Send everybody home."""
+        """End all connections and tasks."""
         self._stopping = True
         await end_tasks(*self._tasks, *self._pulls, self._beating)
         for link in list(self.links):
@@ -293,17 +232,15 @@ class Crowd:
             await self._http.close()
 
     def figures(self) -> Figures:
-        """Return what was seen so far."""
-        delays = sorted(self._delays)
-        p50 = delays[len(delays) // 2] if delays else None
-        p99 = delays[min(len(delays) - 1, len(delays) * 99 // 100)] if delays else None
+        """Return the state of the crowd."""
+        p50, p99 = self._tally.delays_ms()
         return Figures(
             wanted=self._viewers,
             connected=self.connected,
             joined=self.joined,
-            batches=self._batches,
-            messages=self._messages,
-            received_bytes=self._bytes,
+            batches=self._tally.batches,
+            messages=self._tally.messages,
+            received_bytes=self._tally.received_bytes,
             reconnects=self._reconnects,
             refused=self.refused,
             delay_p50_ms=p50,
@@ -312,27 +249,16 @@ class Crowd:
 
     # ---- called by links
     def took(self, link: Link, text: bytes) -> None:
-        """Count a frame; a sampled viewer reads all of it."""
-        self._bytes += len(text)
-        if text.startswith(b'{"t":"batch"'):
-            self._batches += 1
-            head = text.partition(b"\n")[0]
-            count = self._headers.get(head)
-            if count is None:
-                header = self._decoder.decode(head)
-                count = self._headers[head] = text.count(b"\n")
-                self._delays.append(max(0.0, time.time() * 1000 - header.at))
-                if len(self._headers) > REMEMBERED_HEADERS:
-                    self._headers.popitem(last=False)
-            self._messages += count
-        elif not link.joined and text.startswith(b'{"t":"joined"'):
+        """Count a frame; a sampled viewer's session takes all of it."""
+        self._tally.count(text)
+        if not link.joined and text.startswith(b'{"t":"joined"'):
             link.joined = True
             self.joined += 1
         if link.session is not None:
             link.act(self._received(link.session, text))
 
     def pull(self, link: Link, pull: Pull) -> None:
-        """Ask the link's gateway for what did not come; a room's pull ends with the next one."""
+        """Carry out a pull at the link's gateway; it cancels the room's pull before it."""
         task = asyncio.create_task(self._pull(link, pull))
         self._pulls.add(task)
         task.add_done_callback(self._pulls.discard)
@@ -341,12 +267,12 @@ class Crowd:
         link.pulls[pull.room] = task
 
     def closing(self, link: Link, code: int | None) -> None:
-        """The edge said why it ends the connection."""
+        """Report the gateway's close code to the session."""
         if link.session is not None:
-            link.act(link.session.closed(code, time.monotonic(), random.random()))  # noqa: S311 - jitter
+            link.act(link.session.closed(code, clock.monotonic_s(), self._chance.random()))
 
     def lost(self, link: Link) -> None:
-        """A connection ended."""
+        """Take note of an ended connection; bring its viewer back if it should be there."""
         if self.links.pop(link, "none") is None:
             self.connected -= 1
             self.joined -= link.joined
@@ -356,18 +282,18 @@ class Crowd:
             return
         session = link.session
         if session is None:
-            self._again(link.index, link.turn, None, random.uniform(0, 1))  # noqa: S311 - jitter
+            self._again(link.index, link.turn, None, self._chance.random())
             return
         if session.state is State.OPEN:
             self.closing(link, None)
         elif session.state is State.CONNECTING:  # the upgrade was refused
-            session.failed(time.monotonic(), random.random())  # noqa: S311 - jitter
+            session.failed(clock.monotonic_s(), self._chance.random())
         if session.state is not State.ENDED:
             self._again(link.index, link.turn, session, until(session))
 
     # ---- rules
     def _received(self, session: Session, text: bytes) -> list[Effect]:
-        now = time.monotonic()
+        now = clock.monotonic_s()
         frame: ServerFrame | ReceivedBatch | None = self._frames.get(text)
         if frame is None:
             try:
@@ -386,7 +312,7 @@ class Crowd:
         answer = await ask_pull(self._http, link.url, pull)
         if link.pulls.get(pull.room) is asyncio.current_task():
             del link.pulls[pull.room]
-            link.act(take_answer(link.session, pull.room, answer))
+            link.act(take_answer(link.session, pull.room, answer, self._chance))
 
     def _again(self, index: int, turn: int, session: Session | None, delay_s: float) -> None:
         if self.wants(index, turn):
@@ -404,27 +330,23 @@ class Crowd:
             raise RuntimeError("not started")
         loop = asyncio.get_running_loop()
         while self.wants(index, turn):
-            await asyncio.sleep(delay_s)
+            await clock.sleep(delay_s)
             if session is not None:
-                session.tick(time.monotonic())
+                session.tick(clock.monotonic_s())
             try:
-                entry = await ask_entry(http, self._scheduler_url, [self.room_of(index)])
+                entry = await ask_entry(http, self._scheduler_url, [self.room_of(index)], self._chance)
                 transport, link = await self._connect(entry.urls, index, turn, session)
             except (NoEntryError, aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
                 self.refused += 1
-                delay_s = random.uniform(0.1, 1.0)  # noqa: S311 - jitter
+                delay_s = self._chance.uniform(0.1, 1.0)
                 if session is not None:
                     retry_after_s = error.retry_after_s if isinstance(error, NoEntryError) else None
-                    session.failed(time.monotonic(), random.random(), retry_after_s)  # noqa: S311 - jitter
+                    session.failed(clock.monotonic_s(), self._chance.random(), retry_after_s)
                     delay_s = until(session)
                 continue
-            key = base64.b64encode(secrets.token_bytes(16)).decode()
+            key = base64.b64encode(self._chance.token_bytes(16)).decode()
             address = urlsplit(link.url)
-            transport.write(
-                f"GET {address.path}?ticket={entry.ticket} HTTP/1.1\r\nHost: {address.netloc}\r\nUpgrade: websocket\r\n"
-                f"Connection: Upgrade\r\nSec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n"
-                f"Sec-WebSocket-Protocol: {SUBPROTOCOL}\r\n\r\n".encode()
-            )
+            transport.write(upgrade(address.netloc, f"{address.path}?ticket={entry.ticket}", key=key))
             loop.call_later(CONNECT_TIMEOUT_S, link.give_up)
             return
 
@@ -445,11 +367,11 @@ class Crowd:
         raise failure
 
     async def _beat(self) -> None:
-        """Send heartbeats; a session says itself what is due."""
+        """Send heartbeats; tick the sessions, which decide themselves."""
         beat = encode_frame(Heartbeat())
         while True:
-            await asyncio.sleep(TICK_S)
-            now = time.monotonic()
+            await clock.sleep(TICK_S)
+            now = clock.monotonic_s()
             for link in list(self.links):
                 if link.session is None:
                     if now >= link.beat_at:
@@ -460,8 +382,8 @@ class Crowd:
 
 
 def until(session: Session) -> float:
-    """Return the seconds until a session wants to be ticked."""
-    return max(0.0, (session.wake_at or 0.0) - time.monotonic())
+    """Return the seconds until a session's next tick is due."""
+    return max(0.0, (session.wake_at or 0.0) - clock.monotonic_s())
 
 
 async def _main(arguments: argparse.Namespace) -> int:
@@ -469,10 +391,10 @@ async def _main(arguments: argparse.Namespace) -> int:
         arguments.scheduler, arguments.room, arguments.viewers, joins_per_s=arguments.joins_per_s, sample=arguments.sample
     )
     coming = asyncio.create_task(crowd.start())
-    end = time.monotonic() + arguments.duration
+    end = clock.monotonic_s() + arguments.duration
     try:
-        while time.monotonic() < end:
-            await asyncio.sleep(1)
+        while clock.monotonic_s() < end:
+            await clock.sleep(1)
             sys.stdout.buffer.write(orjson.dumps(crowd.figures()._asdict()) + b"\n")
             sys.stdout.flush()
             if coming.done():
@@ -484,7 +406,7 @@ async def _main(arguments: argparse.Namespace) -> int:
 
 
 def main() -> None:
-    """Parse the command line and be a crowd."""
+    """Parse the command line and run a crowd."""
     parser = argparse.ArgumentParser(prog="python -m viewer.load", description="A crowd of viewers; one JSON line a second.")
     parser.add_argument("--scheduler", required=True, help="the scheduler's address, http://host:port")
     parser.add_argument("--room", action="append", required=True, help="a room; several times for several")
@@ -494,7 +416,7 @@ def main() -> None:
     parser.add_argument("--duration", type=float, default=60.0, help="seconds [60]")
     arguments = parser.parse_args()
     try:
-        import uvloop  # noqa: PLC0415 - not to be had on every system
+        import uvloop  # noqa: PLC0415 - not available on every platform
     except ImportError:
         sys.exit(asyncio.run(_main(arguments)))
     sys.exit(uvloop.run(_main(arguments)))

@@ -1,27 +1,68 @@
-"""A viewer's connection to its rooms, pure: events in, effects out. The JavaScript SDK follows the
-same rules.
+"""A viewer's connection to its rooms: events in, effects out. Pure.
 
-Owns order, duplicates, holes, pulls, heartbeats and when to reconnect. The caller connects, sends,
-pulls and delivers as the effects say, and calls `tick` at `wake_at` at the latest. Time is seconds
-of a monotonic clock; `uniform` is a random number in [0, 1).
+Theory of operation
+-------------------
+A `Session` decides what a viewer does and never does it. Its caller reports events by calling
+methods (`opened`, `received`, `closed`, ...). Each method returns effects (`viewer.effects`), which
+the caller carries out in order: connect, send a frame, close the connection, pull messages, or show
+something. The caller hands in the time (`now`, seconds of a monotonic clock) and a random number
+where chance is needed (`uniform`, in [0, 1)), and calls `tick` at `wake_at` at the latest. So a
+test, a bot, a load generator and a browser run the same rules: `viewer/web/sdk/session.js` has them
+in JavaScript, and one table of cases runs through both.
 
-Reliable messages that did not come are pulled while batches go on: a message that fills a hole
-comes late and says so. The rest comes in order of `seq`. Each comes once, or is told as lost.
+States. `start` and a due retry ask for a connection (`Connect`); `hurry` brings a retry forward::
+
+    IDLE --start--> CONNECTING --opened--> OPEN
+                       |    ^                |
+                     failed `--- tick ---.   | closed, and the close code allows a return
+                       |                 |   |
+                       `------------> WAITING <
+    any state --end, a final close code, or out of the last room--> ENDED
+
+Numbers. A room numbers its messages within an epoch. `seq` counts all messages. A gateway may leave
+chat out for a slow viewer, so gaps in `seq` are normal and only counted (`thinned`). `rseq` counts
+the reliable messages alone (gifts, notices), and they must all arrive. A batch names the newest
+`rseq`, so a viewer knows what is missing even when the batch does not hold it. A batch of a lower
+epoch comes from a gateway that lags behind, and the session ignores it. A higher epoch means that
+the room's history was lost: numbers start over (`Renumbered`).
+
+Delivery. Each message is delivered once. Messages come in order of `seq`; one that is not newer
+than the last is a duplicate, unless it fills a hole.
+
+Holes and pulls. When `rseq` advances past messages that did not come, they are a hole (`Hole`). The
+session keeps reading batches and meanwhile fetches the hole over HTTP from the gateway's history
+(`Pull`): the oldest hole of each room, one pull at a time. What a pull brings is delivered late
+(`Delivered.late`). Every number of a hole ends in exactly one of two ways, late delivery or `Lost`.
+It is lost when the gateway has searched past it, when `MAX_PULLS` pulls in a row brought nothing,
+when the epoch ends, or when the gateway grants no pulls. `viewer.position` has these rules for one
+room.
+
+Resume. A connection begins with a `join` for each room that carries the viewer's epoch, `seq` and
+`rseq`. A gateway that still has everything since then answers `resumed` and sends it. Otherwise the
+answer names the newest numbers, and the difference in `rseq` is a hole like any other.
+
+Heartbeats. The session sends one per interval. The gateway sets the interval, and the silence after
+which the session takes the connection for dead and closes it. With `battery` the interval grows
+after answered heartbeats and shrinks after a connection that did not survive it.
+
+Backoff. After a loss the session waits a random time between zero and a limit that doubles with
+each attempt, up to `MAX_BACKOFF_S` (full jitter, so that a crowd does not come back at once). The
+close code sets where the limit starts, or that the session ends. A connection that stood for
+`STABLE_S` resets it. Pulls back off in the same way.
 """
 
 import math
 from collections.abc import Iterable
 from enum import Enum
-from typing import Final, NamedTuple
+from typing import Final
 
-from liveroom.closecodes import ABNORMAL, Close, CloseRule, rule_for
+from liveroom.closecodes import ABNORMAL, Close, rule_for
 from liveroom.errors import Code
 from liveroom.wire import (
     HEARTBEAT_S,
     VIEWER_SILENCE_S,
     BadFrameError,
     Beat,
-    Card,
     Carded,
     Error,
     Heartbeat,
@@ -30,183 +71,25 @@ from liveroom.wire import (
     Joined,
     Leave,
     Left,
-    Message,
     Move,
     Notice,
-    Pulled,
     ReceivedBatch,
     ServerFrame,
     decode_pulled,
     decode_server_frame,
     encode_frame,
 )
+from viewer.effects import Connect, Disconnect, Effect, Ended, Entered, Moved, RoomCard, Send, Told
+from viewer.position import Position
 
 MAX_BACKOFF_S: Final = 30.0
 STABLE_S: Final = 10.0
 HURRY_S: Final = 1.0
 PROBE_S: Final = 5.0
-PULL_AGAIN_S: Final = 0.5
-MAX_PULLS: Final = 8  # in a row that brought nothing
-GROW_AFTER: Final = 3  # answered beats
+GROW_AFTER: Final = 3  # answered heartbeats
 GROW_BY: Final = 1.25
-GROW_TO: Final = 2.5  # times the gateway's interval: it ends a connection silent for three
+GROW_TO: Final = 2.5  # times the gateway's interval: it closes a connection that is silent for three
 SHRINK_TO: Final = 0.8  # of the interval that a connection did not survive
-
-
-class State(Enum):
-    """Where a session is."""
-
-    IDLE = "idle"
-    CONNECTING = "connecting"
-    OPEN = "open"
-    WAITING = "waiting"
-    ENDED = "ended"
-
-
-class Connect(NamedTuple):
-    """Ask the scheduler and connect; then call `opened` or `failed`."""
-
-
-class Send(NamedTuple):
-    """Send this text."""
-
-    text: bytes
-
-
-class Disconnect(NamedTuple):
-    """Close the connection with this code; then call `closed`."""
-
-    code: Close
-
-
-class Pull(NamedTuple):
-    """Ask the gateway of this connection for `/v1/rooms/{room}/messages` with `params`; then call
-    `pulled` or `pull_failed`.
-
-    `token`: for `Authorization: Bearer`. A connection's pulls end with it, a room's with the next
-    one.
-    """
-
-    room: str
-    token: str
-    params: dict[str, str]
-
-
-class Entered(NamedTuple):
-    """The room is joined; numbers are None until its first batch.
-
-    `resumed`: what was missed follows.
-    """
-
-    room: str
-    epoch: int | None
-    seq: int | None
-    rseq: int | None
-    card: Card | None = None
-    resumed: bool = False
-
-
-class RoomCard(NamedTuple):
-    """The card of a room that was entered without one."""
-
-    room: str
-    card: Card
-
-
-class Delivered(NamedTuple):
-    """A message, once; in order of `seq` but for those that fill a hole (`late`)."""
-
-    room: str
-    epoch: int
-    message: Message
-    late: bool = False
-
-
-class Counts(NamedTuple):
-    """Totals of a room, where they changed (None: not told)."""
-
-    room: str
-    likes: int | None
-    viewers: tuple[int, int] | None
-
-
-class Progress(NamedTuple):
-    """The newest reliable number of a room, as the gateway says it.
-
-    `first`: the numbers start here in this epoch.
-    """
-
-    room: str
-    epoch: int
-    rseq: int
-    first: bool
-
-
-class Hole(NamedTuple):
-    """Reliable messages after `after_rseq` up to `to_rseq` did not come.
-
-    They will come late, or be told as lost.
-    """
-
-    room: str
-    epoch: int
-    after_rseq: int
-    to_rseq: int
-
-
-class Lost(NamedTuple):
-    """Reliable messages of a hole, after `after_rseq` up to `to_rseq`, will not come any more."""
-
-    room: str
-    epoch: int
-    after_rseq: int
-    to_rseq: int
-
-
-class Renumbered(NamedTuple):
-    """The room's history was lost: numbers begin again under another epoch."""
-
-    room: str
-    epoch: int
-
-
-class Told(NamedTuple):
-    """Something to this user alone, or a refusal."""
-
-    what: Notice | Error | Left
-
-
-class Moved(NamedTuple):
-    """The gateway asks to go elsewhere."""
-
-    reason: str
-
-
-class Ended(NamedTuple):
-    """The session is over; `rule` says why."""
-
-    rule: CloseRule
-
-
-Effect = (
-    Connect
-    | Send
-    | Disconnect
-    | Pull
-    | Entered
-    | RoomCard
-    | Delivered
-    | Counts
-    | Progress
-    | Hole
-    | Lost
-    | Renumbered
-    | Told
-    | Moved
-    | Ended
-)
-
-
 _OUT: Final = {
     Code.BANNED.value: Close.BANNED,
     Code.KICKED.value: Close.KICKED,
@@ -216,44 +99,27 @@ _OUT: Final = {
 }
 
 
-class Missing(NamedTuple):
-    """Reliable messages that may still come, and the cursor from just before them."""
+class State(Enum):
+    """The state of a session; the module's docstring shows the transitions."""
 
-    after_rseq: int
-    to_rseq: int
-    pos: str
-
-
-class Position:
-    """How far a viewer is in one room.
-
-    `pos`: cursor of what gave the numbers. `missing`: holes, oldest first. `asked`: behind which
-    number the pull asks that is out. `pull_at`: not to pull before. `pulls`: how many in a row
-    brought nothing.
-    """
-
-    __slots__ = ("asked", "epoch", "missing", "pos", "pull_at", "pulls", "rseq", "seq")
-
-    def __init__(self) -> None:
-        self.epoch: int | None = None
-        self.seq = 0
-        self.rseq = 0
-        self.pos = ""
-        self.missing: list[Missing] = []
-        self.asked: int | None = None
-        self.pull_at = 0.0
-        self.pulls = 0
+    IDLE = "idle"
+    CONNECTING = "connecting"
+    OPEN = "open"
+    WAITING = "waiting"
+    ENDED = "ended"
 
 
 class Session:
-    """One viewer: its rooms, its place in each, its connection's state.
+    """One viewer: its rooms, its position in each, and the state of its connection.
 
-    `battery`: beat as seldom as the network bears.
+    `battery`: send heartbeats as seldom as the network allows. `wake_at` is the time by which the
+    caller must call `tick`, None while no call is needed. Callers read attributes and never write
+    them.
     """
 
     def __init__(self, rooms: Iterable[str], *, battery: bool = False) -> None:
         self.state = State.IDLE
-        self.rooms: dict[str, Position] = {room: Position() for room in rooms}
+        self.rooms: dict[str, Position] = {room: Position(room) for room in rooms}
         self.wake_at: float | None = None
         self.thinned = 0
         self.duplicates = 0
@@ -273,14 +139,14 @@ class Session:
         self._retry_at: float | None = None
         self._move_at: float | None = None
 
-    # ---- what happens
+    # ---- events of the connection
     def start(self) -> list[Effect]:
-        """Begin."""
+        """Begin to connect. Call it once."""
         self.state = State.CONNECTING
         return [Connect()]
 
     def opened(self, now: float) -> list[Effect]:
-        """The connection stands."""
+        """Take note that the connection is open, and join every room."""
         self.state = State.OPEN
         self._opened_at = self._heard_at = now
         self._set_heartbeat(self._base_s, now)
@@ -290,21 +156,22 @@ class Session:
         return [Send(encode_frame(self._join(room))) for room in self.rooms]
 
     def failed(self, now: float, uniform: float, retry_after_s: float | None = None) -> list[Effect]:
-        """The connection could not be made, or the scheduler had no gateway (`retry_after_s`: what
-        it asked for).
+        """Take note that no connection could be made.
+
+        `retry_after_s`: the delay that the scheduler asked for, None where it asked for none.
         """
         self._wait(now, uniform, max(ABNORMAL.after_s, retry_after_s or 0.0))
         return []
 
     def closed(self, code: int | None, now: float, uniform: float) -> list[Effect]:
-        """The connection ended, with this code (None: without one)."""
+        """Take note that the connection has ended with this code, or without one (None)."""
         if self.state is State.ENDED:
             return []
         rule = rule_for(code)
         if rule is ABNORMAL and self._beat_s > self._base_s:
             self._longest_s = self._beat_s * SHRINK_TO
         for position in self.rooms.values():
-            position.asked, position.pull_at, position.pulls = None, 0.0, 0
+            position.forget_pulls()
         if not rule.reconnect:
             self.state = State.ENDED
             self.wake_at = None
@@ -316,7 +183,7 @@ class Session:
         return []
 
     def received(self, text: bytes, now: float) -> list[Effect]:
-        """Take a text frame."""
+        """Take a text frame. One that cannot be read is counted in `bad_frames`."""
         try:
             frame = decode_server_frame(text)
         except BadFrameError:
@@ -326,7 +193,7 @@ class Session:
         return self.received_frame(frame, now)
 
     def received_frame(self, frame: ServerFrame | ReceivedBatch, now: float) -> list[Effect]:
-        """Take a frame that somebody has decoded already."""
+        """Take a frame that the caller has decoded, for many viewers of one room at once."""
         self._heard_at = now
         effects: list[Effect] = []
         match frame:
@@ -353,51 +220,40 @@ class Session:
         self._plan()
         return effects
 
+    # ---- events of a pull
     def pulled(self, room: str, text: bytes, now: float, uniform: float) -> list[Effect]:
-        """A pull was answered with this body."""
+        """Take the body of the answer to a room's pull."""
         position = self.rooms.get(room)
         if position is None or position.epoch is None or position.asked is None:
-            return []  # forgotten
+            return []  # the pull is no longer wanted
         try:
             answer, messages = decode_pulled(text)
         except BadFrameError:
             self.bad_frames += 1
             return self.pull_failed(room, now, uniform)
-        if answer.epoch is None or answer.epoch < position.epoch:
-            return self.pull_failed(room, now, uniform)  # the gateway is behind
         effects: list[Effect] = []
-        asked, position.asked = position.asked, None
-        if answer.epoch > position.epoch:
-            self._lose(room, position, position.rseq, effects)
-        else:
-            epoch = answer.epoch
-            effects += [Delivered(room, epoch, told, late=True) for told in messages if self._fill(position, told.rseq)]
-            self._lose(room, position, answer.rseq, effects)  # searched up to there: what is still missing never comes
-            moved = self._move_on(position, asked, answer)
-            brought = bool(effects) or (answer.more and moved)
-            if not brought:
-                self._fruitless(room, position, now, uniform, 0.0, effects)
-            else:
-                position.pulls = 0
-                position.pull_at = now if answer.more else now + uniform * PULL_AGAIN_S
+        position.pulled(answer, messages, now, uniform, effects)
         self._pull(now, effects)
         self._plan()
         return effects
 
     def pull_failed(self, room: str, now: float, uniform: float, retry_after_s: float | None = None) -> list[Effect]:
-        """A pull was not answered, or refused (`retry_after_s`: what was asked for)."""
+        """Take note that a room's pull was refused or not answered.
+
+        `retry_after_s`: the delay that the gateway asked for, None where it asked for none.
+        """
         position = self.rooms.get(room)
         if position is None or position.asked is None:
             return []
         effects: list[Effect] = []
-        position.asked = None
-        self._fruitless(room, position, now, uniform, retry_after_s or 0.0, effects)
+        position.pull_failed(now, uniform, retry_after_s or 0.0, effects)
         self._pull(now, effects)
         self._plan()
         return effects
 
+    # ---- time
     def tick(self, now: float) -> list[Effect]:
-        """Do what is due."""
+        """Do what is due: retry, close a dead connection, move, send a heartbeat, pull."""
         effects: list[Effect] = []
         if self.state is State.WAITING and self._retry_at is not None and now >= self._retry_at:
             self.state = State.CONNECTING
@@ -415,8 +271,10 @@ class Session:
         return effects
 
     def hurry(self, now: float, uniform: float) -> list[Effect]:
-        """The network came back, or the device woke up: wait no longer, and trust the connection
-        only if it answers soon.
+        """Take note that the network came back or the device woke up.
+
+        A waiting session retries within `HURRY_S`. An open one sends a heartbeat and closes the
+        connection if no frame arrives within `PROBE_S`.
         """
         effects: list[Effect] = []
         if self.state is State.WAITING and self._retry_at is not None:
@@ -428,11 +286,12 @@ class Session:
         self._plan()
         return effects
 
+    # ---- the viewer's wishes
     def join(self, room: str) -> list[Effect]:
-        """Enter one more room."""
+        """Join one more room, now or with the next connection."""
         if room in self.rooms:
             return []
-        self.rooms[room] = Position()
+        self.rooms[room] = Position(room)
         return [Send(encode_frame(self._join(room)))] if self.state is State.OPEN else []
 
     def leave(self, room: str) -> list[Effect]:
@@ -443,7 +302,7 @@ class Session:
         return [Send(encode_frame(Leave(room)))]
 
     def end(self) -> list[Effect]:
-        """Stop for good."""
+        """End the session for good."""
         was_open = self.state is State.OPEN
         self.state = State.ENDED
         self.wake_at = None
@@ -457,9 +316,7 @@ class Session:
         return Join(room, position.epoch, position.seq, position.rseq)
 
     def _wait(self, now: float, uniform: float, base_s: float) -> None:
-        """Full jitter: anywhere between nothing and the doubled base, so that a crowd does not come
-        back as one.
-        """
+        """Wait before the next attempt, with full jitter."""
         limit = min(MAX_BACKOFF_S, max(base_s, 0.1) * 2**self._attempts)
         self._attempts = min(self._attempts + 1, 16)
         self.state = State.WAITING
@@ -467,6 +324,7 @@ class Session:
         self._plan()
 
     def _plan(self) -> None:
+        """Set `wake_at` to the earliest time at which `tick` has something to do."""
         if self.state is State.WAITING:
             self.wake_at = self._retry_at
         elif self.state is State.OPEN:
@@ -475,16 +333,14 @@ class Session:
                 due = min(due, self._move_at)
             if self._token is not None:
                 for position in self.rooms.values():
-                    if position.missing and position.asked is None:
+                    if position.wants_pull:
                         due = min(due, position.pull_at)
             self.wake_at = due
         else:
             self.wake_at = None
 
     def _refused(self, error: Error, effects: list[Effect]) -> None:
-        """Do not ask again for a room that does not take this user; without any room there is
-        nothing to stay for.
-        """
+        """Leave a room that does not take this user; end where no room is left."""
         effects.append(Told(error))
         code = _OUT.get(error.code)
         if code is None or self.rooms.pop(error.room, None) is None:
@@ -510,138 +366,23 @@ class Session:
         self._beat_at = now + self._beat_s
         effects.append(Send(encode_frame(Heartbeat())))
 
-    # ---- numbers
+    # ---- rooms
     def _joined(self, frame: Joined, effects: list[Effect]) -> None:
-        room = frame.room
-        position = self.rooms.get(room)
-        if position is None:
-            return
-        effects.append(Entered(room, frame.epoch, frame.seq, frame.rseq, frame.card, frame.resumed))
-        if frame.epoch is None or frame.seq is None or frame.rseq is None or frame.resumed:
-            return
-        if position.epoch is not None and frame.epoch < position.epoch:
-            return  # the gateway is behind
-        if position.epoch != frame.epoch:
-            self._begin(room, position, frame.epoch, frame.seq, frame.rseq, effects)
-        else:
-            self._skip(room, position, frame.rseq, effects)
-            effects.append(Progress(room, frame.epoch, frame.rseq, first=False))
-        if frame.seq >= position.seq:
-            position.seq, position.pos = frame.seq, frame.pos or position.pos
+        position = self.rooms.get(frame.room)
+        if position is not None:
+            effects.append(Entered(frame.room, frame.epoch, frame.seq, frame.rseq, frame.card, frame.resumed))
+            position.joined(frame, effects)
 
     def _batch(self, batch: ReceivedBatch, effects: list[Effect]) -> None:
-        header = batch.header
-        room, epoch, (first, last) = header.room, header.epoch, header.seq
-        position = self.rooms.get(room)
-        if position is None or (position.epoch is not None and epoch < position.epoch):
-            return  # left a moment ago, or the gateway is behind
-        if position.epoch != epoch:
-            reliable = sum(message.rseq > 0 for message in batch.messages)
-            self._begin(room, position, epoch, first - 1, header.rseq - reliable, effects)
-        before = position.seq
-        came = self._deliver(batch, position, effects)
-        self._skip(room, position, header.rseq, effects)
-        if last >= before:
-            self.thinned += max(0, last - max(before, first - 1) - came)
-            position.seq, position.pos = last, header.pos or position.pos
-        effects.append(Progress(room, epoch, header.rseq, first=False))
-        if header.likes is not None or header.viewers is not None:
-            effects.append(Counts(room, header.likes, header.viewers))
+        position = self.rooms.get(batch.header.room)
+        if position is None:
+            return  # left a moment ago
+        thinned, duplicates = position.received(batch, effects)
+        self.thinned += thinned
+        self.duplicates += duplicates
 
-    def _deliver(self, batch: ReceivedBatch, position: Position, effects: list[Effect]) -> int:
-        """Deliver what is new; return how many came in order."""
-        room, epoch = batch.header.room, batch.header.epoch
-        came = 0
-        for message in batch.messages:
-            if position.missing and self._fill(position, message.rseq):
-                effects.append(Delivered(room, epoch, message, late=True))
-            elif message.seq <= position.seq or 0 < message.rseq <= position.rseq:
-                self.duplicates += 1
-            else:
-                position.seq = message.seq
-                if message.rseq:
-                    self._skip(room, position, message.rseq - 1, effects)
-                    position.rseq = message.rseq
-                effects.append(Delivered(room, epoch, message))
-                came += 1
-        return came
-
-    def _begin(self, room: str, position: Position, epoch: int, seq: int, rseq: int, effects: list[Effect]) -> None:
-        """Begin the numbers of an epoch."""
-        if position.epoch is not None:
-            self._lose(room, position, position.rseq, effects)
-            effects.append(Renumbered(room, epoch))
-        position.epoch, position.seq, position.rseq, position.pos, position.asked = epoch, seq, rseq, "", None
-        effects.append(Progress(room, epoch, rseq, first=True))
-
-    def _skip(self, room: str, position: Position, to_rseq: int, effects: list[Effect]) -> None:
-        """Go on to `to_rseq`; what lies between did not come."""
-        if position.epoch is None or to_rseq <= position.rseq:
-            return
-        if not position.missing:
-            position.pull_at, position.pulls = 0.0, 0
-        position.missing.append(Missing(position.rseq, to_rseq, position.pos))
-        effects.append(Hole(room, position.epoch, position.rseq, to_rseq))
-        position.rseq = to_rseq
-
-    # ---- what is missing
     def _pull(self, now: float, effects: list[Effect]) -> None:
-        """Ask for the oldest hole of each room, one pull at a time; no token: this gateway cannot
-        be asked.
-        """
-        if self.state is not State.OPEN or self._token is None:
-            return
-        for room, position in self.rooms.items():
-            if not position.missing or position.asked is not None:
-                continue
-            if not self._token:
-                self._lose(room, position, position.rseq, effects)
-            elif now >= position.pull_at:
-                after_rseq, _, pos = position.missing[0]
-                position.asked = after_rseq
-                params = {"epoch": str(position.epoch), "after_rseq": str(after_rseq)}
-                effects.append(Pull(room, self._token, {"pos": pos} | params if pos else params))
-
-    def _move_on(self, position: Position, asked: int, answer: Pulled) -> bool:
-        """Let the next pull begin where this one ended, unless it asks for a later hole, which has
-        a nearer cursor.
-        """
-        if not position.missing or not answer.pos:
-            return False
-        oldest = position.missing[0]
-        if oldest.pos == answer.pos or oldest.after_rseq > max(asked, answer.rseq):
-            return False
-        position.missing[0] = oldest._replace(pos=answer.pos)
-        return True
-
-    def _fruitless(
-        self, room: str, position: Position, now: float, uniform: float, after_s: float, effects: list[Effect]
-    ) -> None:
-        """A pull brought nothing: again after full jitter, or give the oldest hole up."""
-        position.pull_at = now + after_s + uniform * min(MAX_BACKOFF_S, PULL_AGAIN_S * 2**position.pulls)
-        position.pulls += 1
-        if position.pulls == MAX_PULLS:
-            position.pulls, position.pull_at = 0, now
-            if position.missing:
-                self._lose(room, position, position.missing[0].to_rseq, effects)
-
-    def _fill(self, position: Position, rseq: int) -> bool:
-        """Take a number out of the holes; say whether it was in one."""
-        for index, (after_rseq, to_rseq, pos) in enumerate(position.missing):
-            if after_rseq < rseq <= to_rseq:
-                parts = [Missing(after_rseq, rseq - 1, pos), Missing(rseq, to_rseq, pos)]
-                position.missing[index : index + 1] = [part for part in parts if part.to_rseq > part.after_rseq]
-                return True
-        return False
-
-    def _lose(self, room: str, position: Position, to_rseq: int, effects: list[Effect]) -> None:
-        """Give up what is missing up to `to_rseq`."""
-        if position.epoch is None:
-            return
-        left: list[Missing] = []
-        for hole in position.missing:
-            if hole.after_rseq < to_rseq:
-                effects.append(Lost(room, position.epoch, hole.after_rseq, min(hole.to_rseq, to_rseq)))
-            if hole.to_rseq > to_rseq:
-                left.append(hole._replace(after_rseq=max(hole.after_rseq, to_rseq)))
-        position.missing = left
+        """Start the pulls that are due. Before the gateway's `Hello` there is no token for them."""
+        if self.state is State.OPEN and self._token is not None:
+            for position in self.rooms.values():
+                position.pull(self._token, now, effects)

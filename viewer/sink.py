@@ -1,33 +1,34 @@
-"""Many viewers that read without looking: `python -m viewer.sink FD`, the bulk of a load test's
-viewers.
+"""The bulk of a load test's viewers, who only count bytes: `python -m viewer.sink FD`.
 
-One process, one epoll loop, no parsing: what thousands of viewers cost the load generator must be
-little beside what they cost the gateway. What they get is judged by others (`viewer.load`,
-`viewer.session`). Told what to do, and tells how it is, in JSON lines over the socket FD: `Wish`
-in, `State` out, once a second. Makes its own tickets, so it is only for systems whose keys one has.
-Who is cut is counted, and replaced like who leaves.
+One process and one epoll loop without parsing: thousands of viewers must cost the load generator
+little beside what they cost the gateway. `viewer.load` and `viewer.session` judge what viewers get.
+The process is steered over the socket FD with JSON lines: it reads a `Wish` at any time and writes
+a `SinkState` once a second. It signs its own tickets, so it works only for a system whose ticket
+key one has. A viewer whose connection the gateway closes is counted and replaced, like one that
+leaves.
 """
 
 import contextlib
 import itertools
 import resource
-import secrets
 import select
 import socket
 import struct
 import sys
-import time
 from collections import deque
 from typing import Final
 
 import msgspec
 
+from liveroom import clock
+from liveroom.chance import Chance, SystemChance
 from liveroom.kinds import Role
 from liveroom.tickets import ENTRY, TICKET_TTL_S, Ticket, User, sign
-from liveroom.wire import SUBPROTOCOL, Heartbeat, Join, encode_frame
+from liveroom.wire import Heartbeat, Join, encode_frame
+from viewer.frames import masked, upgrade
 
-TURN_S: Final = 0.05  # seldom asleep on the sockets: a wake-up at every frame would cost the sender more than the frame
-TELL_S: Final = 1.0
+TURN_S: Final = 0.05  # between two reads: a wake-up at every frame would cost the sender more than the frame
+REPORT_S: Final = 1.0
 HEARTBEAT_S: Final = 20.0
 READ_BYTES: Final = 1 << 20
 MOST_EVENTS: Final = 50_000
@@ -38,10 +39,9 @@ _RESET: Final = struct.pack("ii", 1, 0)
 
 
 class Wish(msgspec.Struct, frozen=True):
-    """How many viewers there are to be, how fast more come, and how many a second leave and are
-    replaced.
+    """The wanted number of viewers, how fast more join, and how many leave and are replaced.
 
-    `deflate`: who comes takes compressed frames, as browsers do.
+    `deflate`: viewers that join from now on accept compressed frames, as browsers do.
     """
 
     viewers: int = 0
@@ -51,9 +51,9 @@ class Wish(msgspec.Struct, frozen=True):
 
 
 class Setup(msgspec.Struct, frozen=True):
-    """The first line: where to, with which key, into which rooms.
+    """The first line: the gateway, its ticket key and the rooms.
 
-    `source`: address to come from; one has 28,000 ports.
+    `source`: the address to connect from; one address has 28,000 ports.
     """
 
     host: str
@@ -67,11 +67,11 @@ class Setup(msgspec.Struct, frozen=True):
     source: str = ""
 
 
-class State(msgspec.Struct, frozen=True):
-    """How it is; all but `joined` (those who are in a room now) counts from the beginning.
+class SinkState(msgspec.Struct, frozen=True):
+    """Counts since the start, except `joined`: the viewers that are in a room now.
 
-    `late`: came into their room later than a second after they knocked. `cut`: were in and were
-    cut. `refused`: did not get in.
+    `came`: joined their room; `late`: those that took longer than `LATE_S` for it. `cut`: the
+    gateway closed the connection of a joined viewer. `refused`: never joined.
     """
 
     joined: int
@@ -82,65 +82,51 @@ class State(msgspec.Struct, frozen=True):
     received_bytes: int
 
 
-def upgrade(host: str, path: str, *, deflate: bool = True) -> bytes:
-    """Return a viewer's upgrade."""
-    extension = "Sec-WebSocket-Extensions: permessage-deflate\r\n" if deflate else ""
-    return (
-        f"GET {path} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
-        f"Sec-WebSocket-Protocol: {SUBPROTOCOL}\r\n{extension}\r\n"
-    ).encode()
+class _Connection:
+    """One viewer's connection. `began_s` is when it started to connect."""
 
-
-def masked(text: bytes) -> bytes:
-    """Return a small text frame (mask of zeros: it hides nothing from a test)."""
-    return bytes((0x81, 0x80 | len(text), 0, 0, 0, 0)) + text
-
-
-class _Viewer:
-    """One connection. `knocked_s`: when it began, until it is in its room."""
-
-    __slots__ = ("has_asked", "head", "index", "is_in", "knocked_s", "socket")
+    __slots__ = ("began_s", "has_asked", "head", "index", "is_in", "socket")
 
     def __init__(self, index: int, connection: socket.socket, now_s: float) -> None:
         self.index = index
         self.socket = connection
-        self.knocked_s = now_s
+        self.began_s = now_s
         self.has_asked = self.is_in = False
         self.head = b""
 
 
 class Sink:
-    """All of them."""
+    """All viewers of this process. `chance` is for the nonces of tickets."""
 
-    def __init__(self, setup: Setup) -> None:
+    def __init__(self, setup: Setup, chance: Chance) -> None:
         self.setup = setup
+        self._chance = chance
         self.wish = Wish()
         self.came = self.late = self.cut = self.refused = self.received_bytes = self.joined = 0
         self.epoll = select.epoll()
         self._buffer = bytearray(READ_BYTES)
-        self._there: dict[int, _Viewer] = {}
-        self._beats: deque[tuple[float, _Viewer]] = deque()
+        self._there: dict[int, _Connection] = {}
+        self._beats: deque[tuple[float, _Connection]] = deque()
         self._count = 0
         self._due = 0.0
         self._leaving = 0.0
-        self._before_s = time.monotonic()
+        self._before_s = clock.monotonic_s()
         self._joins = [masked(encode_frame(Join(room))) for room in setup.rooms]
         self._beat = masked(encode_frame(Heartbeat()))
 
-    def state(self) -> State:
-        """Return how it is."""
-        return State(self.joined, self.came, self.late, self.cut, self.refused, self.received_bytes)
+    def state(self) -> SinkState:
+        """Return the counts."""
+        return SinkState(self.joined, self.came, self.late, self.cut, self.refused, self.received_bytes)
 
     def turn(self) -> None:
-        """Let some come, some go; read what there is; beat where it is due."""
-        now_s = time.monotonic()
+        """Add and remove viewers as wished, and send the heartbeats that are due."""
+        now_s = clock.monotonic_s()
         passed, self._before_s = now_s - self._before_s, now_s
         self._leaving = min(self._leaving + passed * self.wish.turnover_per_s, self.wish.turnover_per_s)
         gone = min(int(self._leaving), self.joined)
         self._leaving -= gone
         for viewer in list(itertools.islice((one for one in self._there.values() if one.is_in), gone)):
-            self._end(viewer)  # who is there longest
+            self._end(viewer)  # the oldest first
         rate = self.wish.joins_per_s + self.wish.turnover_per_s
         self._due = min(self._due + passed * rate, rate)
         for _ in range(min(int(self._due), max(0, self.wish.viewers - len(self._there)))):
@@ -155,7 +141,7 @@ class Sink:
                 self._beats.append((now_s + HEARTBEAT_S, viewer))
 
     def read(self, fd: int) -> None:
-        """Take what a viewer got."""
+        """Read from a viewer's connection."""
         viewer = self._there.get(fd)
         if viewer is None:
             return
@@ -172,10 +158,10 @@ class Sink:
             return
         self.received_bytes += size
         if not viewer.is_in:
-            self._knock(viewer, bytes(self._buffer[:size]))
+            self._admit(viewer, bytes(self._buffer[:size]))
 
     def _come(self, now_s: float) -> None:
-        """Begin to connect; the upgrade is written as soon as that is possible."""
+        """Start to connect; the upgrade is sent as soon as the connection is open."""
         try:
             connection = socket.socket()
         except OSError:  # no more files
@@ -187,7 +173,7 @@ class Sink:
         connection.setblocking(False)  # noqa: FBT003
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)  # leaves no address behind that is not free yet
         error = connection.connect_ex((self.setup.host, self.setup.port))
-        viewer = _Viewer(self._count, connection, now_s)
+        viewer = _Connection(self._count, connection, now_s)
         self._count += 1
         self._there[connection.fileno()] = viewer
         self.epoll.register(connection.fileno(), select.EPOLLIN | (select.EPOLLOUT if error else 0))
@@ -195,23 +181,24 @@ class Sink:
             self._greet(viewer)
 
     def writable(self, fd: int) -> None:
-        """Go on with who is connected now."""
+        """Send the upgrade on a connection that has opened."""
         viewer = self._there.get(fd)
         if viewer is not None:
             self.epoll.modify(fd, select.EPOLLIN)
             self._greet(viewer)
 
-    def _greet(self, viewer: _Viewer) -> None:
+    def _greet(self, viewer: _Connection) -> None:
         setup = self.setup
         user = User(f"{setup.name}-{viewer.index}", Role.VIEWER)
-        expires_ms = int(time.time() * 1000) + TICKET_TTL_S * 1000
-        ticket = Ticket(ENTRY, user, expires_ms, secrets.token_hex(4), ((setup.gateway, setup.generation),))
+        expires_ms = clock.unix_ms() + TICKET_TTL_S * 1000
+        ticket = Ticket(ENTRY, user, expires_ms, self._chance.token_hex(4), ((setup.gateway, setup.generation),))
         path = f"/v1/live?ticket={sign(ticket, setup.key_id, setup.key.encode())}"
         self._send(viewer, upgrade(setup.host, path, deflate=self.wish.deflate))
 
-    def _knock(self, viewer: _Viewer, data: bytes) -> None:
-        """Wait for the upgrade's answer, join, and be in the room with what comes after that (it
-        may be compressed).
+    def _admit(self, viewer: _Connection, data: bytes) -> None:
+        """Wait for the upgrade's answer and join; the next data means that the viewer is in.
+
+        That data may be compressed, so it is not read.
         """
         if not viewer.has_asked:
             viewer.head += data
@@ -225,18 +212,18 @@ class Sink:
             self.refused += 1
             self._end(viewer)
         else:
-            now_s = time.monotonic()
+            now_s = clock.monotonic_s()
             viewer.is_in = True
             self.joined += 1
             self.came += 1
-            self.late += now_s - viewer.knocked_s > LATE_S
+            self.late += now_s - viewer.began_s > LATE_S
             self._beats.append((now_s + HEARTBEAT_S, viewer))
 
-    def _send(self, viewer: _Viewer, data: bytes) -> None:
-        with contextlib.suppress(OSError):  # it is read as an end next
+    def _send(self, viewer: _Connection, data: bytes) -> None:
+        with contextlib.suppress(OSError):  # the next read reports the end
             viewer.socket.send(data)
 
-    def _end(self, viewer: _Viewer) -> None:
+    def _end(self, viewer: _Connection) -> None:
         fd = viewer.socket.fileno()
         del self._there[fd]
         self.epoll.unregister(fd)
@@ -245,30 +232,32 @@ class Sink:
 
 
 def run(control: socket.socket) -> None:
-    """Do what is asked over `control` until it is closed."""
+    """Do as `control` asks until it is closed."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     head, _, rest = control.recv(READ_BYTES).partition(b"\n")
-    sink = Sink(msgspec.json.decode(head, type=Setup))
+    sink = Sink(msgspec.json.decode(head, type=Setup), SystemChance())
     sink.epoll.register(control.fileno(), select.EPOLLIN)
-    tell_s = time.monotonic()
+    wishes = select.epoll()
+    wishes.register(control.fileno(), select.EPOLLIN)
+    report_s = clock.monotonic_s()
     while True:
-        time.sleep(TURN_S)
+        wishes.poll(TURN_S)
         sink.turn()
         for fd, event in sink.epoll.poll(0, MOST_EVENTS):
             if fd == control.fileno():
-                told = control.recv(READ_BYTES)
-                if not told:
+                data = control.recv(READ_BYTES)
+                if not data:
                     return
-                *whole, rest = (rest + told).split(b"\n")
+                *whole, rest = (rest + data).split(b"\n")
                 for line in whole:
                     sink.wish = msgspec.json.decode(line, type=Wish)
             elif event & select.EPOLLOUT:
                 sink.writable(fd)
             else:
                 sink.read(fd)
-        if time.monotonic() >= tell_s:
-            tell_s += TELL_S
+        if clock.monotonic_s() >= report_s:
+            report_s += REPORT_S
             control.send(msgspec.json.encode(sink.state()) + b"\n")
 
 

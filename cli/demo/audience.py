@@ -14,9 +14,10 @@ from typing import Final
 from cli.watch import line_of
 from liveroom import clock
 from liveroom.kinds import Kind
+from viewer.effects import Delivered, Effect
 from viewer.ledger import Ledger
-from viewer.load import Crowd, Figures
-from viewer.session import Delivered, Effect
+from viewer.load import Crowd
+from viewer.tally import Figures
 
 CHECKED_VIEWERS: Final = 200
 JOINS_PER_S: Final = 500.0

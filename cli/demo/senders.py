@@ -17,8 +17,8 @@ from liveroom import clock, metric_catalog
 from liveroom.bodies import Like
 from liveroom.chance import Chance
 from liveroom.kinds import CLASS_OF, Class, Kind
-from viewer.client import Accepted, Refused, Sender, Unknown
 from viewer.ledger import Ledger
+from viewer.sender import Accepted, Refused, Sender, Unknown
 
 TOKEN_TTL_S: Final = 7 * 86_400
 

@@ -21,7 +21,7 @@ from liveroom import clock
 from liveroom.child_process import spawn_tethered, stop_process
 from liveroom.kinds import Role
 from liveroom.ports import HOST
-from viewer.sink import Setup, State, Wish
+from viewer.sink import Setup, SinkState, Wish
 
 JOINS_PER_S: Final = 1000.0
 GATEWAY_TIMEOUT_S: Final = 15.0
@@ -33,7 +33,7 @@ class Sinks:
 
     def __init__(self, controls: Sequence[socket.socket], pids: Sequence[int]) -> None:
         self.processes = [psutil.Process(pid) for pid in pids]
-        self.states = [State(0, 0, 0, 0, 0, 0) for _ in controls]
+        self.states = [SinkState(0, 0, 0, 0, 0, 0) for _ in controls]
         self._controls = controls
 
     async def share(self, load: GatewayLoad) -> None:
@@ -50,7 +50,7 @@ class Sinks:
         while data := await asyncio.get_running_loop().sock_recv(self._controls[index], 65_536):
             *lines, rest = (rest + data).split(b"\n")
             if lines:
-                self.states[index] = msgspec.json.decode(lines[-1], type=State)
+                self.states[index] = msgspec.json.decode(lines[-1], type=SinkState)
         raise LoadError("a process of viewers has ended")
 
     @property

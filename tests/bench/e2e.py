@@ -40,8 +40,9 @@ from liveroom.topics import DEAD_LETTER
 from tests.bench._http import used_s
 from tests.bench.figure import Figure, median
 from tests.rates import NO_RATES
-from viewer.client import Accepted, Sender, Viewer
-from viewer.session import Delivered, Effect
+from viewer.client import Viewer
+from viewer.effects import Delivered, Effect
+from viewer.sender import Accepted, Sender
 
 ROUNDS = 150
 PAUSE_S = 0.13  # longer than a tick: each round meets a quiet room

@@ -12,7 +12,7 @@ import sys
 import time
 
 from liveroom.wire import Join, encode_frame
-from viewer import sink
+from viewer import frames
 
 AT_ONCE = 100
 PAUSE_S = 0.03  # seldom asleep on the sockets: a wake-up at every frame would cost the sender more than the frame
@@ -21,12 +21,12 @@ MOST_EVENTS = 20_000
 
 def upgrade(path: str, *, deflate: bool = True) -> bytes:
     """Return a viewer's upgrade."""
-    return sink.upgrade("bench", path, deflate=deflate)
+    return frames.upgrade("bench", path, deflate=deflate)
 
 
 def join(room: str) -> bytes:
     """Return a masked `join`."""
-    return sink.masked(encode_frame(Join(room)))
+    return frames.masked(encode_frame(Join(room)))
 
 
 def come(host: str, port: int, path: str, rooms: list[str], count: int) -> list[socket.socket]:

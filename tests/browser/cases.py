@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 from liveroom.closecodes import TABLE
-from viewer.session import (
+from viewer.effects import (
     Connect,
     Counts,
     Delivered,
@@ -30,9 +30,9 @@ from viewer.session import (
     Renumbered,
     RoomCard,
     Send,
-    Session,
     Told,
 )
+from viewer.session import Session
 
 TABLE_FILE = Path(__file__).parents[1] / "data" / "session-cases.json"
 MADE_UP = 60

@@ -24,8 +24,9 @@ from liveroom.kinds import Role
 from tests.browser.chromium import chromium
 from tests.browser.site import ROOM, site, somebody, until
 from tests.rates import NO_RATES
-from viewer.client import Viewer, end_tasks
-from viewer.session import Delivered, Effect
+from viewer.client import Viewer
+from viewer.effects import Delivered, Effect
+from viewer.tasks import end_tasks
 
 PER_S = 1000
 EVERY_S = 0.1

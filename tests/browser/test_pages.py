@@ -18,7 +18,8 @@ from liveroom.kinds import Role
 from liveroom.ports import HOST, free_ports
 from tests.browser.chromium import chromium
 from tests.browser.site import ROOM, Site, site, somebody, until
-from viewer.client import Accepted, Sender, end_tasks
+from viewer.sender import Accepted, Sender
+from viewer.tasks import end_tasks
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(180)]
 SHOTS = os.environ.get("LIVEROOM_SCREENSHOTS")  # a folder to keep them in

@@ -28,8 +28,8 @@ from liveroom.settings import KafkaSettings
 from liveroom.topics import partition_of
 from liveroom.wire import Message
 from tests.tokens import verify_user
-from viewer.client import Accepted, Sender
-from viewer.session import Counts, Delivered, Ended, Entered, Hole, Lost, Progress
+from viewer.effects import Counts, Delivered, Ended, Entered, Hole, Lost, Progress
+from viewer.sender import Accepted, Sender
 
 KEY = "k" * 64
 COMMANDS = (
@@ -107,8 +107,7 @@ def test_what_cannot_be_done_is_one_line_that_says_what_to_do(arguments: list[st
     assert result.stderr.count("\n") == 1
 
 
-def test_an_ingress_that_is_not_there_is_an_unknown_outcome(unused_tcp_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("viewer.client.RETRIES", 0)
+def test_an_ingress_that_is_not_there_is_an_unknown_outcome(unused_tcp_port: int) -> None:
     url = f"http://127.0.0.1:{unused_tcp_port}"
     result = CliRunner().invoke(app, ["send", "r", "hi", "--ingress", url, "--token-key", KEY])
     assert result.exit_code == 1

@@ -16,7 +16,7 @@ from liveroom.bodies import Danmaku
 from liveroom.kinds import Kind
 from liveroom.web import serve
 from tests.tokens import verify_user
-from viewer.client import Accepted, Refused, Unknown
+from viewer.sender import Accepted, Refused, Unknown
 
 KEY = "k" * 64
 FILE = "<i>" + "".join(f'<d p="{i / 10},1,25,255,0,0,u{i % 3},{i}">line {i}</d>' for i in range(30)) + "</i>"

@@ -23,8 +23,8 @@ from liveroom.kinds import Role
 from liveroom.ports import HOST
 from tests.e2e.audience import Audience, knows_gateways, settled
 from tests.kafkaproxy import kafka_proxy
-from viewer.client import Accepted, Sender
 from viewer.ledger import Ledger
+from viewer.sender import Accepted, Sender
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(240)]
 WINDOWS = Windows.all("6s", "1s")

@@ -10,8 +10,8 @@ import aiohttp
 
 from devstack.system import System
 from viewer.client import Viewer
+from viewer.effects import Counts, Delivered, Effect
 from viewer.ledger import Ledger
-from viewer.session import Counts, Delivered, Effect
 
 SETTLE_S = 15.0
 

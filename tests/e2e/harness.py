@@ -18,7 +18,7 @@ from liveroom.kinds import Kind, Role
 from liveroom.wire import Message, Notice
 from tests.e2e.audience import knows_gateways
 from viewer.client import Viewer
-from viewer.session import Counts, Delivered, Effect, Ended, Entered, Renumbered, RoomCard, Told
+from viewer.effects import Counts, Delivered, Effect, Ended, Entered, Renumbered, RoomCard, Told
 
 
 class Answer(NamedTuple):

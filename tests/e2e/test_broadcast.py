@@ -19,8 +19,8 @@ from liveroom.chance import Chance
 from liveroom.kinds import Kind
 from liveroom.records.uplink import Item, Uplink, encode_uplink
 from tests.e2e.audience import Audience, knows_gateways, settled
-from viewer.client import Accepted, Sender, Unknown
 from viewer.ledger import Ledger, Verdict
+from viewer.sender import Accepted, Sender, Unknown
 
 FILE = Path(__file__).parents[1] / "data" / "danmaku-130614.xml"
 SPEED = 20

@@ -11,8 +11,9 @@ from devstack.system import System
 from liveroom.kinds import Role
 from liveroom.wire import Card
 from tests.e2e.audience import knows_gateways
-from viewer.client import Accepted, Sender, Viewer
-from viewer.session import Counts, Delivered, Effect, Entered, RoomCard
+from viewer.client import Viewer
+from viewer.effects import Counts, Delivered, Effect, Entered, RoomCard
+from viewer.sender import Accepted, Sender
 
 pytestmark = pytest.mark.kafka
 

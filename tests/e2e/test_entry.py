@@ -10,8 +10,8 @@ import pytest
 
 from devstack.system import System
 from tests.e2e.audience import Audience, knows_gateways, settled
-from viewer.client import Accepted, Sender
 from viewer.ledger import Ledger
+from viewer.sender import Accepted, Sender
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(120)]
 

@@ -13,8 +13,8 @@ import pytest
 from devstack.local_kafka import LocalKafka
 from devstack.system import System
 from tests.e2e.audience import Audience, knows_gateways, settled
-from viewer.client import Accepted, Sender, Unknown
 from viewer.ledger import Ledger
+from viewer.sender import Accepted, Sender, Unknown
 
 BUDGET_S = 3.0
 

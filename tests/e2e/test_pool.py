@@ -26,8 +26,8 @@ from devstack.system import System
 from liveroom.kinds import Role
 from liveroom.ports import free_ports
 from tests.e2e.audience import Audience, knows_gateways, settled
-from viewer.client import Accepted, Sender
 from viewer.ledger import Ledger
+from viewer.sender import Accepted, Sender
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(240)]
 POLICY = """

@@ -11,7 +11,7 @@ import pytest
 
 from devstack.system import System
 from tests.e2e.audience import knows_gateways
-from viewer.client import Accepted, Sender
+from viewer.sender import Accepted, Sender
 
 pytestmark = pytest.mark.kafka
 JOINED = 'liveroom_edge_joins_total{outcome="joined"}'

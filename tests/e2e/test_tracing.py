@@ -22,8 +22,9 @@ from liveroom.records.broadcast import MAX_TRACED, TRACE_HEADER, Traced, decode_
 from liveroom.tracing import Tracing
 from liveroom.web import serve
 from tests.e2e.audience import knows_gateways, settled
-from viewer.client import Accepted, Sender, Viewer
-from viewer.session import Delivered, Effect
+from viewer.client import Viewer
+from viewer.effects import Delivered, Effect
+from viewer.sender import Accepted, Sender
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(90)]
 NAMES = ["ingress accept", "broadcaster number and write", "edge fan-out"]

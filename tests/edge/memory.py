@@ -17,7 +17,7 @@ from liveroom.settings import EdgeSettings
 from liveroom.wire import CLOSE, inflate
 from tests.edge.harness import Edge, gateway_of
 from tests.edge.test_receiver import TEXT, frame
-from viewer.load import FrameReader
+from viewer.frames import FrameReader
 
 DEFLATED = "permessage-deflate"
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from edge.member import Member
 from tests.edge.harness import Edge, line
 from tests.edge.test_receiver import TEXT, frame
-from viewer.load import FrameReader
+from viewer.frames import FrameReader
 
 ROOMS = "abcd"
 STEPS = 400

@@ -19,7 +19,7 @@ from liveroom.topics import room_hash
 from liveroom.wire import ReceivedBatch, decode_server_frame
 from tests.edge.harness import Edge, ask, line, next_frame
 from tests.edge.test_receiver import CLOSE, TEXT, frame
-from viewer.load import FrameReader
+from viewer.frames import FrameReader
 
 BIG = "x" * 1500
 MANY = 400

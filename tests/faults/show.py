@@ -24,10 +24,10 @@ from liveroom.records.uplink import Item, Uplink, encode_uplink
 from liveroom.topics import UPLINK, partition_of
 from tests.e2e.audience import Audience, knows_gateways, settled
 from tests.faults.judge import Exact, judge_log
-from viewer.client import Accepted, Sender, Unknown
+from viewer.effects import Delivered, Effect, Entered
 from viewer.ledger import Ledger
 from viewer.load import Crowd
-from viewer.session import Delivered, Effect, Entered
+from viewer.sender import Accepted, Sender, Unknown
 
 PARTITIONS = 4
 ROOMS = [f"room-{number}" for number in range(8)]

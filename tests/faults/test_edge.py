@@ -16,12 +16,14 @@ from urllib.parse import urlsplit
 import aiohttp
 import pytest
 
+from liveroom.chance import SystemChance
 from tests.bench.sink import join, upgrade
 from tests.e2e.audience import settled
 from tests.faults.show import ROOMS, Fault, Show, show
-from viewer.client import ask_entry
+from viewer.effects import Delivered, Effect
+from viewer.entry import ask_entry
 from viewer.load import Crowd, Link
-from viewer.session import MAX_BACKOFF_S, Delivered, Effect
+from viewer.session import MAX_BACKOFF_S
 
 pytestmark = pytest.mark.fault
 BACK_S = 5.0
@@ -195,7 +197,7 @@ async def slow_viewers(running: Show, room: str, count: int) -> list[asyncio.Tas
     loop = asyncio.get_running_loop()
 
     async def one(http: aiohttp.ClientSession, number: int) -> None:
-        entry = await ask_entry(http, running.system.scheduler_url, [room])
+        entry = await ask_entry(http, running.system.scheduler_url, [room], SystemChance())
         address = urlsplit(entry.urls[0])
         with socket.socket() as raw:
             raw.setblocking(False)

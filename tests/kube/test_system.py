@@ -18,8 +18,8 @@ from tests.e2e.audience import Audience, settled
 from tests.kube.cluster import DEMO, Cluster
 from tests.kube.nodes import Nodes
 from tests.kube.plane import Plane
-from viewer.client import Accepted, Sender
 from viewer.ledger import Ledger
+from viewer.sender import Accepted, Sender
 
 pytestmark = [pytest.mark.kube, pytest.mark.kafka, pytest.mark.timeout(420)]
 ENTERED_S = 120.0  # who finds no room waits for the next gateway, which takes what it takes on this machine

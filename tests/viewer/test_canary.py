@@ -4,9 +4,8 @@ import asyncio
 import secrets
 import signal
 import sys
-import time
 from asyncio.subprocess import PIPE, STDOUT
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
 import aiohttp
@@ -18,6 +17,7 @@ from pydantic import SecretStr
 
 from devstack.processes import ROOT
 from devstack.system import System
+from liveroom.clock import SystemClock, running_on
 from liveroom.kinds import Kind
 from liveroom.registry import Metrics
 from liveroom.service import StartError
@@ -25,23 +25,31 @@ from liveroom.settings import CanarySettings
 from liveroom.web import serve
 from liveroom.wire import Message
 from tests.e2e.audience import knows_gateways
-from viewer.canary import TOKEN_TTL_S, Canary, Probe
-from viewer.session import Delivered, Entered
+from viewer.canary import TOKEN_TTL_S, Canary
+from viewer.effects import Delivered, Entered
+from viewer.probe import Probe
 
 LOST_S = 10.0
 
 
-class Clock:
+class Clock(SystemClock):
     """A clock that a test moves."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self) -> None:
         self.now_s = 100.0
-        monkeypatch.setattr("viewer.canary.time.monotonic", lambda: self.now_s)
+
+    def monotonic_s(self) -> float:
+        return self.now_s
+
+    def unix_ns(self) -> int:
+        return int(self.now_s * 1e9)
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    return Clock(monkeypatch)
+def clock() -> Iterator[Clock]:
+    clock = Clock()
+    with running_on(clock):
+        yield clock
 
 
 @pytest.fixture
@@ -77,18 +85,18 @@ def test_what_does_not_come_in_time_is_lost_once(probe: Probe, clock: Clock) -> 
     assert (probe.lost, probe.received) == (1, 0)
 
 
-async def test_a_token_of_its_own_making_is_renewed_before_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    now_s = time.time()
-    monkeypatch.setattr("viewer.canary.time.time", lambda: now_s)
+async def test_a_token_of_its_own_making_is_renewed_before_it_ends() -> None:
+    clock = Clock()
     async with aiohttp.ClientSession() as http:
         key = "k" * 32
         canary = Canary(CanarySettings(token_key=SecretStr(key)), Metrics("canary"), http)
-        first = canary.token()
-        assert canary.token() == first
-        for day in range(20):
-            now_s += TOKEN_TTL_S * 0.9
-            told = jwt.decode(canary.token(), options={"verify_signature": False})
-            assert (told["role"], told["exp"] > now_s + 3600) == ("operator", True), day
+        with running_on(clock):
+            first = canary.token()
+            assert canary.token() == first
+            for day in range(20):
+                clock.now_s += TOKEN_TTL_S * 0.9
+                claims = jwt.decode(canary.token(), options={"verify_signature": False})
+                assert (claims["role"], claims["exp"] > clock.now_s + 3600) == ("operator", True), day
         given = Canary(CanarySettings(token=SecretStr("given")), Metrics("canary"), http)
         assert given.token() == "given"
 

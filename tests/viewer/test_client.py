@@ -14,10 +14,11 @@ from aiohttp.test_utils import TestServer
 
 from liveroom.kinds import Kind
 from liveroom.wire import SUBPROTOCOL, BatchHeader, Hello, Joined, Message, Move, Pulled, encode_frame, encode_message
-from viewer.client import Entry, Viewer, race
+from viewer.client import Viewer
+from viewer.effects import Delivered, Effect, Lost
+from viewer.entry import Entry, race
 from viewer.ledger import Ledger
 from viewer.load import Crowd
-from viewer.session import Delivered, Effect, Lost
 
 DEADLINE_S = 30.0  # nothing here takes so long, on whatever machine
 MESSAGES = [encode_message(Message(seq, Kind.GIFT, f"g{seq}", "u", 1, seq)) for seq in range(1, 6)]

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from liveroom.kinds import Kind
 from liveroom.wire import Left, Message
+from viewer.effects import Counts, Delivered, Effect, Entered, Lost, Progress, Renumbered, Told
 from viewer.ledger import LATE_S, Ledger
-from viewer.session import Counts, Delivered, Effect, Entered, Lost, Progress, Renumbered, Told
 
 EPOCH = 1
 

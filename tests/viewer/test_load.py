@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from liveroom.wire import PING, TEXT, websocket_frame
-from viewer.load import FrameReader
+from viewer.frames import FrameReader
 
 SIZES = st.sampled_from([0, 1, 125, 126, 127, 65_535, 65_536])
 

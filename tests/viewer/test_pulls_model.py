@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from liveroom.closecodes import Close
 from liveroom.kinds import Kind
 from liveroom.wire import BatchHeader, Hello, Joined, Message, Pulled, encode_frame, encode_message
+from viewer.effects import Connect, Delivered, Effect, Lost, Progress, Pull, Send
 from viewer.ledger import Ledger
-from viewer.session import Connect, Delivered, Effect, Lost, Progress, Pull, Send, Session, State
+from viewer.session import Session, State
 
 EPOCH = 7
 FEW = 6  # pulls in a row that may bring nothing

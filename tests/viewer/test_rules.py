@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from liveroom.wire import ReceivedBatch, decode_server_frame
-from viewer.session import (
+from viewer.effects import (
     Connect,
     Delivered,
     Disconnect,
@@ -25,9 +25,8 @@ from viewer.session import (
     Renumbered,
     RoomCard,
     Send,
-    Session,
-    State,
 )
+from viewer.session import Session, State
 
 Step = dict[str, Any]
 

@@ -8,20 +8,8 @@ from hypothesis import strategies as st
 from liveroom.closecodes import TABLE, Close
 from liveroom.kinds import Kind
 from liveroom.wire import BatchHeader, Beat, Hello, Joined, Message, Move, encode_frame, encode_message
-from viewer.session import (
-    Connect,
-    Counts,
-    Delivered,
-    Disconnect,
-    Effect,
-    Ended,
-    Entered,
-    Hole,
-    Renumbered,
-    Send,
-    Session,
-    State,
-)
+from viewer.effects import Connect, Counts, Delivered, Disconnect, Effect, Ended, Entered, Hole, Renumbered, Send
+from viewer.session import Session, State
 
 EPOCH = 5
 

@@ -15,8 +15,8 @@ from cli.demo.screen import GatewayRow, Screen, status_line, table
 from cli.figures import quantile
 from liveroom.kinds import Kind
 from liveroom.wire import Message
+from viewer.effects import Delivered
 from viewer.ledger import Ledger, Verdict
-from viewer.session import Delivered
 
 CLEAN = Verdict(1204, 3, 0, 50_000, 0, 0, 0, 0, 0, 0, 0)
 SCREEN = Screen(

@@ -1,0 +1,218 @@
+"""How far a viewer is in one room: numbers, holes, and the pulls that fill them. Pure.
+
+`viewer.session` owns one per room and explains the rules. Methods append effects to the list that
+the caller hands in. Time is seconds of a monotonic clock; `uniform` is a random number in [0, 1).
+"""
+
+from typing import Final, NamedTuple
+
+from liveroom.wire import Joined, Message, Pulled, ReceivedBatch
+from viewer.effects import Counts, Delivered, Effect, Hole, Lost, Progress, Pull, Renumbered
+
+MAX_PULL_BACKOFF_S: Final = 30.0
+PULL_AGAIN_S: Final = 0.5
+MAX_PULLS: Final = 8  # in a row that brought nothing
+
+
+class Missing(NamedTuple):
+    """A hole: reliable messages that may still come, and the cursor from just before them."""
+
+    after_rseq: int
+    to_rseq: int
+    pos: str
+
+
+class Received(NamedTuple):
+    """What a batch held that was not delivered: messages left out by thinning, duplicates."""
+
+    thinned: int = 0
+    duplicates: int = 0
+
+
+class Position:
+    """A viewer's numbers in one room.
+
+    `pos` is the gateway's cursor that belongs to the newest numbers. `missing` lists the holes,
+    oldest first. `asked` is the number after which the pull under way asks, None while there is
+    none. `pull_at` is when the next pull may start, and `pulls` counts those in a row that brought
+    nothing.
+    """
+
+    __slots__ = ("asked", "epoch", "missing", "pos", "pull_at", "pulls", "room", "rseq", "seq")
+
+    def __init__(self, room: str) -> None:
+        self.room = room
+        self.epoch: int | None = None
+        self.seq = 0
+        self.rseq = 0
+        self.pos = ""
+        self.missing: list[Missing] = []
+        self.asked: int | None = None
+        self.pull_at = 0.0
+        self.pulls = 0
+
+    # ---- what the gateway sends
+    def joined(self, frame: Joined, effects: list[Effect]) -> None:
+        """Take the numbers that a join was answered with."""
+        if frame.epoch is None or frame.seq is None or frame.rseq is None or frame.resumed:
+            return
+        if self.epoch is not None and frame.epoch < self.epoch:
+            return  # the gateway is behind
+        if self.epoch != frame.epoch:
+            self._begin(frame.epoch, frame.seq, frame.rseq, effects)
+        else:
+            self._skip(frame.rseq, effects)
+            effects.append(Progress(self.room, frame.epoch, frame.rseq, first=False))
+        if frame.seq >= self.seq:
+            self.seq, self.pos = frame.seq, frame.pos or self.pos
+
+    def received(self, batch: ReceivedBatch, effects: list[Effect]) -> Received:
+        """Take a batch: deliver what is new in it and note holes; return what it left out."""
+        header = batch.header
+        epoch, (first, last) = header.epoch, header.seq
+        if self.epoch is not None and epoch < self.epoch:
+            return Received()  # the gateway is behind
+        if self.epoch != epoch:
+            reliable = sum(message.rseq > 0 for message in batch.messages)
+            self._begin(epoch, first - 1, header.rseq - reliable, effects)
+        before, thinned = self.seq, 0
+        in_order, duplicates = self._deliver(batch, effects)
+        self._skip(header.rseq, effects)
+        if last >= before:
+            thinned = max(0, last - max(before, first - 1) - in_order)
+            self.seq, self.pos = last, header.pos or self.pos
+        effects.append(Progress(self.room, epoch, header.rseq, first=False))
+        if header.likes is not None or header.viewers is not None:
+            effects.append(Counts(self.room, header.likes, header.viewers))
+        return Received(thinned, duplicates)
+
+    def _deliver(self, batch: ReceivedBatch, effects: list[Effect]) -> tuple[int, int]:
+        """Deliver what is new; return how many messages came in order and how many twice."""
+        in_order = duplicates = 0
+        for message in batch.messages:
+            if self.missing and self._fill(message.rseq):
+                effects.append(Delivered(self.room, batch.header.epoch, message, late=True))
+            elif message.seq <= self.seq or 0 < message.rseq <= self.rseq:
+                duplicates += 1
+            else:
+                self.seq = message.seq
+                if message.rseq:
+                    self._skip(message.rseq - 1, effects)
+                    self.rseq = message.rseq
+                effects.append(Delivered(self.room, batch.header.epoch, message))
+                in_order += 1
+        return in_order, duplicates
+
+    def _begin(self, epoch: int, seq: int, rseq: int, effects: list[Effect]) -> None:
+        """Start the numbers of an epoch; the holes of the one before are lost."""
+        if self.epoch is not None:
+            self.lose(self.rseq, effects)
+            effects.append(Renumbered(self.room, epoch))
+        self.epoch, self.seq, self.rseq, self.pos, self.asked = epoch, seq, rseq, "", None
+        effects.append(Progress(self.room, epoch, rseq, first=True))
+
+    def _skip(self, to_rseq: int, effects: list[Effect]) -> None:
+        """Go on to `to_rseq`: the numbers up to it are a hole."""
+        if self.epoch is None or to_rseq <= self.rseq:
+            return
+        if not self.missing:
+            self.pull_at, self.pulls = 0.0, 0
+        self.missing.append(Missing(self.rseq, to_rseq, self.pos))
+        effects.append(Hole(self.room, self.epoch, self.rseq, to_rseq))
+        self.rseq = to_rseq
+
+    # ---- pulls
+    @property
+    def wants_pull(self) -> bool:
+        """Whether a pull is due at `pull_at`."""
+        return bool(self.missing) and self.asked is None
+
+    def pull(self, token: str, now: float, effects: list[Effect]) -> None:
+        """Ask for the oldest hole if a pull is due.
+
+        `token` is the gateway's; it is empty where the gateway cannot be asked, and then every hole
+        is lost.
+        """
+        if not self.wants_pull:
+            return
+        if not token:
+            self.lose(self.rseq, effects)
+        elif now >= self.pull_at:
+            after_rseq, _, pos = self.missing[0]
+            self.asked = after_rseq
+            params = {"epoch": str(self.epoch), "after_rseq": str(after_rseq)}
+            effects.append(Pull(self.room, token, {"pos": pos} | params if pos else params))
+
+    def pulled(self, answer: Pulled, messages: list[Message], now: float, uniform: float, effects: list[Effect]) -> None:
+        """Take the answer to the pull under way."""
+        epoch = self.epoch
+        if epoch is None or self.asked is None:
+            return
+        if answer.epoch is None or answer.epoch < epoch:
+            self.pull_failed(now, uniform, 0.0, effects)  # the gateway is behind
+            return
+        asked, self.asked = self.asked, None
+        if answer.epoch > epoch:
+            self.lose(self.rseq, effects)
+            return
+        before = len(effects)
+        effects += [Delivered(self.room, epoch, message, late=True) for message in messages if self._fill(message.rseq)]
+        self.lose(answer.rseq, effects)  # the gateway searched up to there: what is still missing never comes
+        moved = self._move_cursor(asked, answer)
+        if len(effects) > before or (answer.more and moved):
+            self.pulls = 0
+            self.pull_at = now if answer.more else now + uniform * PULL_AGAIN_S
+        else:
+            self._back_off(now, uniform, 0.0, effects)
+
+    def pull_failed(self, now: float, uniform: float, retry_after_s: float, effects: list[Effect]) -> None:
+        """Note that the pull under way failed; the next one waits at least `retry_after_s`."""
+        self.asked = None
+        self._back_off(now, uniform, retry_after_s, effects)
+
+    def forget_pulls(self) -> None:
+        """Forget the pull under way and its history: the connection has ended."""
+        self.asked, self.pull_at, self.pulls = None, 0.0, 0
+
+    def lose(self, to_rseq: int, effects: list[Effect]) -> None:
+        """Give up every missing message up to `to_rseq`."""
+        if self.epoch is None:
+            return
+        left: list[Missing] = []
+        for hole in self.missing:
+            if hole.after_rseq < to_rseq:
+                effects.append(Lost(self.room, self.epoch, hole.after_rseq, min(hole.to_rseq, to_rseq)))
+            if hole.to_rseq > to_rseq:
+                left.append(hole._replace(after_rseq=max(hole.after_rseq, to_rseq)))
+        self.missing = left
+
+    def _move_cursor(self, asked: int, answer: Pulled) -> bool:
+        """Let the next pull start where this one ended; return whether it does.
+
+        It does not where it asks for a later hole, which has a nearer cursor.
+        """
+        if not self.missing or not answer.pos:
+            return False
+        oldest = self.missing[0]
+        if oldest.pos == answer.pos or oldest.after_rseq > max(asked, answer.rseq):
+            return False
+        self.missing[0] = oldest._replace(pos=answer.pos)
+        return True
+
+    def _back_off(self, now: float, uniform: float, after_s: float, effects: list[Effect]) -> None:
+        """Delay the next pull with full jitter; give up the oldest hole after MAX_PULLS."""
+        self.pull_at = now + after_s + uniform * min(MAX_PULL_BACKOFF_S, PULL_AGAIN_S * 2**self.pulls)
+        self.pulls += 1
+        if self.pulls == MAX_PULLS:
+            self.pulls, self.pull_at = 0, now
+            if self.missing:
+                self.lose(self.missing[0].to_rseq, effects)
+
+    def _fill(self, rseq: int) -> bool:
+        """Take a number out of the holes; return whether it was in one."""
+        for index, (after_rseq, to_rseq, pos) in enumerate(self.missing):
+            if after_rseq < rseq <= to_rseq:
+                parts = [Missing(after_rseq, rseq - 1, pos), Missing(rseq, to_rseq, pos)]
+                self.missing[index : index + 1] = [part for part in parts if part.to_rseq > part.after_rseq]
+                return True
+        return False

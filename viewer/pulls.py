@@ -1,0 +1,62 @@
+"""Pulls over HTTP: the request that a session's `Pull` asks for, and its outcome.
+
+Called by `viewer.client` and `viewer.load`.
+"""
+
+from http import HTTPStatus
+from typing import Final, NamedTuple
+from urllib.parse import urlsplit
+
+import aiohttp
+import structlog
+
+from liveroom import clock
+from liveroom.chance import Chance
+from viewer.effects import Effect, Pull
+from viewer.session import Session
+
+PULL_TIMEOUT_S: Final = 5.0
+log = structlog.get_logger()
+
+
+class PullAnswer(NamedTuple):
+    """The outcome of a pull: its body, or None and the delay that the refusal asked for."""
+
+    body: bytes | None
+    retry_after_s: float | None = None
+
+
+async def ask_pull(http: aiohttp.ClientSession, gateway_url: str, pull: Pull) -> PullAnswer:
+    """Carry out a pull at the gateway whose WebSocket address is `gateway_url`.
+
+    Network errors and refusals are an answer without a body; none is raised.
+    """
+    gateway = urlsplit(gateway_url)
+    url = f"{'https' if gateway.scheme == 'wss' else 'http'}://{gateway.netloc}/v1/rooms/{pull.room}/messages"
+    try:
+        async with http.get(
+            url,
+            params=pull.params,
+            headers={"Authorization": f"Bearer {pull.token}"},
+            timeout=aiohttp.ClientTimeout(PULL_TIMEOUT_S),
+        ) as answer:
+            if answer.status == HTTPStatus.OK:
+                return PullAnswer(await answer.read())
+            log.debug("pull_refused", room=pull.room, status=answer.status)
+            if answer.status in {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE}:
+                return PullAnswer(None, _seconds(answer.headers.get("Retry-After", "")))
+    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        log.debug("pull_failed", room=pull.room, error=repr(error))
+    return PullAnswer(None)
+
+
+def _seconds(text: str) -> float | None:
+    return float(text) if text.isascii() and text.isdigit() else None  # a date is not worth parsing
+
+
+def take_answer(session: Session, room: str, answer: PullAnswer, chance: Chance) -> list[Effect]:
+    """Report a pull's outcome to its session; return the effects."""
+    now, uniform = clock.monotonic_s(), chance.random()
+    if answer.body is None:
+        return session.pull_failed(room, now, uniform, answer.retry_after_s)
+    return session.pulled(room, answer.body, now, uniform)
