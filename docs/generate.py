@@ -376,7 +376,7 @@ def _tidy(schema: Any) -> Any:
         return {key: _tidy(value) for key, value in schema.items()}
     if isinstance(schema, list):
         return [_tidy(value) for value in schema]
-    return " ".join(schema.replace(r"\Z", "$").split()) if isinstance(schema, str) else schema
+    return re.sub(r" - (?=`)", " ", " ".join(schema.replace(r"\Z", "$").split())) if isinstance(schema, str) else schema
 
 
 def _schema(title: str, *of: Any) -> str:

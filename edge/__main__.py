@@ -86,7 +86,7 @@ async def run(settings: EdgeSettings, runtime: Runtime, kafka: Kafka) -> None:
             serve(upgrades.app, settings.host, settings.port, tls=tls) as (runner, port),
             asyncio.TaskGroup() as tasks,
         ):
-            reporter = LoadReporter(gateway, fan_out, runtime, port)
+            reporter = LoadReporter(gateway, fan_out, runtime, port, lag_records=queue.lag_records)
             working = [
                 tasks.create_task(fan_out.follow(queue)),
                 tasks.create_task(follow_orders(control, orders, runtime)),

@@ -29,12 +29,14 @@ class Usage(NamedTuple):
     """What this process uses of its machine.
 
     `cpu_s`: processor time since its start. `load1`: the machine's load average over a minute.
+    `io_operations`: reads and writes since its start; None where the platform does not count them.
     """
 
     cpu_s: float
     rss_bytes: int
     sockets: int
     load1: float
+    io_operations: int | None = None
 
 
 class ProcessUsage:
@@ -42,12 +44,21 @@ class ProcessUsage:
 
     def __init__(self) -> None:
         self._process = psutil.Process()
+        self._counts_io = self._io_operations() is not None
 
     def __call__(self) -> Usage:
         """Return what the process uses now."""
         process = self._process
         cpu = process.cpu_times()
-        return Usage(cpu.user + cpu.system, process.memory_info().rss, process.num_fds(), os.getloadavg()[0])
+        operations = self._io_operations() if self._counts_io else None
+        return Usage(cpu.user + cpu.system, process.memory_info().rss, process.num_fds(), os.getloadavg()[0], operations)
+
+    def _io_operations(self) -> int | None:
+        try:
+            counted = self._process.io_counters()
+        except (AttributeError, psutil.Error):  # not on every platform, nor in every container
+            return None
+        return int(counted.read_count + counted.write_count)
 
 
 class _Totals(NamedTuple):
@@ -64,7 +75,8 @@ class _Totals(NamedTuple):
 class LoadReporter:
     """Measures and reports the load of one gateway.
 
-    `port`: where it listens. `measure_usage` returns what its process uses; a simulation, in which
+    `port`: where it listens. `lag_records` returns how far its reader of `broadcast` is behind, or
+    None. `measure_usage` returns what its process uses; a simulation, in which
     many gateways share one process, passes its own.
     """
 
@@ -75,12 +87,15 @@ class LoadReporter:
         runtime: Runtime,
         port: int,
         measure_usage: Callable[[], Usage] | None = None,
+        *,
+        lag_records: Callable[[], int | None] = lambda: None,
     ) -> None:
         settings = self._settings = gateway.settings
         self._gateway = gateway
         self._fan_out = fan_out
         self._runtime = runtime
         self._measure_usage = measure_usage or ProcessUsage()
+        self._lag_records = lag_records
         host = settings.host if settings.host != "0.0.0.0" else "127.0.0.1"
         scheme = "wss" if settings.tls_cert_file else "ws"
         self._url = settings.public_url or f"{scheme}://{host}:{port}/v1/live"
@@ -136,6 +151,8 @@ class LoadReporter:
         state = GatewayState.SERVING if self._runtime.is_ready else GatewayState.STARTING
         if gateway.draining or self._runtime.stopping.is_set():
             state = GatewayState.DRAINING
+        io_now, io_before = now.usage.io_operations, before.usage.io_operations
+        io_per_s = rate(io_now, io_before) if io_now is not None and io_before is not None else None
         return LoadReport(
             v=1,
             gateway=settings.instance,
@@ -160,8 +177,10 @@ class LoadReporter:
             loop_lag_ms=self._runtime.loop_lag_s * 1000,
             rss_bytes=now.usage.rss_bytes,
             load1=now.usage.load1,
+            io_per_s=io_per_s,
             sockets=now.usage.sockets,
             slow=len(gateway.queues),
+            lag_records=self._lag_records(),
             delay_ms=self._fan_out.take_worst_delay_ms(),
             hot=tuple(HotRoom(name, connections) for name, connections in gateway.hub.hottest(HOT_ROOMS)),
         )

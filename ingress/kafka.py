@@ -13,7 +13,7 @@ from typing import Final
 import structlog
 
 from liveroom import clock
-from liveroom.kafka import TOPICS_S, Producer, Unsent, UnsentError, ensure_topics, knock, waiting
+from liveroom.kafka import TOPICS_S, Producer, Unsent, UnsentError, ensure_topics, probe_brokers, waiting
 from liveroom.kafka_port import Kafka, KafkaError
 from liveroom.service import Runtime, StartError
 from liveroom.settings import IngressSettings
@@ -124,7 +124,7 @@ class KafkaLogWriter:
     async def _probe(self) -> None:
         try:
             async with asyncio.timeout(_PROBE_S):
-                await knock(self._kafka)
+                await probe_brokers(self._kafka)
                 await ensure_topics(self._kafka, (UPLINK,), 0)
         except (StartError, PassingError, KafkaError, OSError) as error:
             self._runtime.unready(READY, in_words(error))

@@ -253,8 +253,11 @@ def document() -> dict[str, Any]:
 
 
 def _paragraphs(docstring: str) -> str:
-    """Return a docstring with every paragraph on one line: readers of the document wrap it."""
-    return "\n\n".join(" ".join(paragraph.split()) for paragraph in docstring.split("\n\n"))
+    """Return a docstring with each paragraph and item on one line; readers of the document wrap it.
+
+    msgspec has joined the items of a list.
+    """
+    return "\n\n".join(" ".join(paragraph.split()).replace(" - `", "\n- `") for paragraph in docstring.split("\n\n"))
 
 
 _TEXTS: Final[dict[str, Callable[[str], str]]] = {

@@ -182,6 +182,10 @@ class QueueReader:
         """Disconnect."""
         await self._reader.stop()
 
+    def lag_records(self) -> int | None:
+        """Return how many records this reader is behind the end of the log; None: unknown."""
+        return self._reader.lag_records()
+
     def next_offset(self, partition: int) -> int:
         """Return the offset behind the last record of a partition that was read."""
         return self._next[partition]

@@ -1,8 +1,8 @@
 """The Kafka recipes that all services share: topics, a producer that replaces itself, a reader of
 topics.
 
-Owns what is done with clients, which `liveroom.kafka_port` makes; the traps of aiokafka 0.14 that
-the recipes avoid are listed in docs/kafka.md.
+The clients come from a `Kafka` that is handed in (`liveroom.kafka_port`). docs/kafka.md lists the
+traps of aiokafka 0.14 that the recipes avoid.
 """
 
 import asyncio
@@ -43,12 +43,12 @@ FETCH_WAIT_MS: Final = 250
 MAX_FETCH_BYTES: Final = 4 * 1024 * 1024  # of one partition
 STALLED_S: Final = 5.0
 START_REQUESTS: Final = (
-    4  # time-outs of one request that a producer's start may take: connect, ask who is there, get an id, again
+    4  # time-outs of one request that a producer's start may take: connect, ask for the brokers, get an id, again
 )
 MAX_PORT: Final = 65_535
 ADMIN_TIMEOUT_S: Final = 10.0  # making topics takes a cluster longer than a record
-TOPICS_S: Final = 1.0  # of a service's attempt at the topics; then it says what it waits for
-JOIN_SESSIONS: Final = 3  # so many session time-outs may joining a group take: the others have one to come along
+TOPICS_S: Final = 1.0  # of one attempt of a service at the topics; then it reports the reason
+JOIN_SESSIONS: Final = 3  # session time-outs that joining a group may take; the other members have one to rejoin
 S = TypeVar("S", bound=ServiceSettings)
 log = structlog.get_logger()
 
@@ -59,7 +59,7 @@ OUT_OF_RANGE: Final = "offset_out_of_range"
 
 
 class Unsent(Enum):
-    """Why a record got no ack."""
+    """Why a record was not acknowledged."""
 
     TIMEOUT = "timeout"
     TOO_LARGE = "too_large"
@@ -68,7 +68,7 @@ class Unsent(Enum):
 
 
 class UnsentError(Exception):
-    """A record that got no ack. With TIMEOUT and BROKEN it may have been written all the same."""
+    """A record that was not acknowledged. With TIMEOUT or BROKEN it may still be in the log."""
 
     def __init__(self, reason: Unsent, detail: str = "") -> None:
         super().__init__(f"{reason.value}: {detail}" if detail else reason.value)
@@ -76,15 +76,15 @@ class UnsentError(Exception):
 
 
 class TopicsError(StartError):
-    """Topics that are not as this system needs them; the message says which and what to do."""
+    """Topics that do not fit the settings. The message says which, and what to do."""
 
 
-async def knock(kafka: Kafka) -> None:
-    """See whether a broker takes us; raise StartError where waiting is of no use (a password, a
-    certificate), or PassingError.
+async def probe_brokers(kafka: Kafka) -> None:
+    """Return once one broker accepts this client.
 
-    Clients of aiokafka 0.14 log at each attempt why they cannot connect, and tell their caller only
-    that they cannot.
+    Raises StartError where waiting does not help (a wrong password, a certificate), PassingError
+    where it does. A client of aiokafka 0.14 logs at each attempt why it cannot connect, but raises
+    no more than that it cannot; this function raises the reason.
     """
     try:
         addresses = kafka.addresses()
@@ -100,10 +100,10 @@ async def knock(kafka: Kafka) -> None:
         try:
             await kafka.greet(host, port)
         except (KafkaError, OSError) as error:
-            said = f"the broker at {host}:{port} does not take us: {in_words(error)}"
+            text = f"no connection to the broker at {host}:{port}: {in_words(error)}"
             if not passes(error):
-                raise StartError(said) from error
-            why.append(said)
+                raise StartError(text) from error
+            why.append(text)
         except ValueError as error:  # what can be no name
             raise StartError(f"kafka.bootstrap: {host}:{port}: {in_words(error)}") from error
         else:
@@ -120,15 +120,16 @@ def with_kafka(run: Callable[[S, Runtime, Kafka], Coroutine[Any, Any, None]]) ->
 
 
 def waiting(kafka: Kafka, runtime: Runtime, name: str) -> Waiting:
-    """Return what makes a part of a service's start that needs Kafka wait for it."""
-    return Waiting(runtime, name, partial(knock, kafka))
+    """Return the `Waiting` for a part of a start that needs Kafka; it probes the brokers first."""
+    return Waiting(runtime, name, partial(probe_brokers, kafka))
 
 
 async def ensure_topics(kafka: Kafka, wanted: Iterable[Topic] = topics.ALL, deadline_s: float = 30.0) -> None:
-    """Make the topics that are missing and check the partitions of those that exist.
+    """Create the topics that are missing, and check the number of partitions of the others.
 
-    Tries up to `deadline_s` what passes by itself, then raises it; raises TopicsError at once when
-    a topic has other partitions than set (rooms would change their partition).
+    Failures that pass by themselves are tried again for `deadline_s` seconds, then raised. Raises
+    TopicsError at once where a topic has another number of partitions than the settings say: rooms
+    would move to other partitions.
     """
     end = clock.monotonic_s() + deadline_s
     admin = kafka.admin(request_timeout_s=ADMIN_TIMEOUT_S)
@@ -172,7 +173,7 @@ async def _ensure(admin: AdminClient, kafka: Kafka, wanted: list[Topic]) -> None
     for topic in wanted:
         name, need = kafka.topic_name(topic), kafka.partitions(topic)
         if have.get(name, 0) == 0:
-            raise PassingError(f"the topic {name} was just made and is not known everywhere yet")
+            raise PassingError(f"the topic {name} was just created and not every broker knows it yet")
         if have[name] != need:
             raise TopicsError(
                 f"topic {name} has {have[name]} partitions, the setting kafka.partitions says {need}: rooms would move to "
@@ -204,11 +205,11 @@ class Producer:
         metrics.exist(metric_catalog.PRODUCER_REPLACED, [RECYCLED])
 
     async def start(self) -> None:
-        """Connect; raises KafkaError when no broker answers in time."""
+        """Connect; raise KafkaError where no broker answers in time."""
         self._inner = await self._make()
 
     async def stop(self) -> None:
-        """Send what waits (up to the request time-out), then close."""
+        """Send the records that wait, for at most the request time-out, then close."""
         if self._replacements:  # a start that is broken off leaks its connection: mostly it is a matter of milliseconds
             await asyncio.wait(self._replacements, timeout=self._timeout_s)
         for task in self._replacements:
@@ -245,8 +246,9 @@ class Producer:
         headers: Sequence[tuple[str, bytes]] = (),
         timeout_s: float,
     ) -> int:
-        """Write one record and return its offset once the brokers have acknowledged it; raise
-        UnsentError if they do not.
+        """Write one record, and return its offset once all in-sync replicas have it.
+
+        Raises UnsentError where they do not acknowledge it within `timeout_s` seconds.
         """
         self._check_size(topic, key, value)
         began = clock.monotonic_s()
@@ -264,10 +266,10 @@ class Producer:
     async def send_many(
         self, topic: Topic, records: Sequence[tuple[bytes, bytes]], *, timeout_s: float
     ) -> list[UnsentError | None]:
-        """Write (key, value) records together; return of each why the brokers have not acknowledged
-        it, None where they have.
+        """Write (key, value) records together; return for each why it was not acknowledged.
 
-        One wait for all: with a task and a timer each, waiting would cost more than sending.
+        None stands for an acknowledged record. All records share one wait of `timeout_s` seconds:
+        with a task and a timer each, waiting would cost more than sending.
         """
         began, partitions = clock.monotonic_s(), self._kafka.partitions(topic)
         outcomes: list[asyncio.Future[RecordAck] | UnsentError] = []
@@ -297,7 +299,7 @@ class Producer:
         partition: int | None,
         headers: Sequence[tuple[str, bytes]] = (),
     ) -> "asyncio.Future[RecordAck]":
-        """Give a record to the client; return the future of its ack."""
+        """Pass a record to the client; return the future of its acknowledgement."""
         name = self._kafka.topic_name(topic)
         while (inner := self._inner) is not None:
             try:
@@ -317,7 +319,7 @@ class Producer:
         if isinstance(outcome, UnsentError):
             return outcome
         if not outcome.done():
-            outcome.add_done_callback(_look)
+            outcome.add_done_callback(_take_result)
             return self._unsent(topic, Unsent.TIMEOUT, f"no ack within {timeout_s} s")
         error = outcome.exception()
         return self._broken(topic, error) if error is not None else None
@@ -327,7 +329,7 @@ class Producer:
             raise self._unsent(topic, Unsent.TOO_LARGE, f"{len(value)} bytes")
 
     def _broken(self, topic: Topic, error: BaseException) -> UnsentError:
-        """Replace the producer, and return what to tell the sender."""
+        """Replace the producer, and return the error for the sender."""
         if self._inner is not None:
             self._replace_soon(self._inner, type(error).__name__)
         return self._unsent(topic, Unsent.BROKEN, repr(error))
@@ -348,19 +350,21 @@ class Producer:
             self._replace_soon(self._inner, RECYCLED)
 
     def _replace_soon(self, broken: ProducerClient, reason: str) -> None:
-        """Replace beside the caller: it takes longer than a sender may wait, and must be done even
-        if the sender gives up.
+        """Replace the producer in a task of its own.
+
+        It takes longer than a sender may wait, and must happen even if the sender gives up.
         """
         if not self._replacing.locked():
             _keep(self._replacements, self._replace(broken, reason))
 
     async def _replace(self, old: ProducerClient, reason: str) -> None:
-        """Put a new producer in the place of `old`, which works on until then: perhaps only one
-        partition of it is broken.
+        """Put a new producer in the place of `old`.
+
+        Until then `old` stays in use, because perhaps only one of its partitions is broken.
         """
         async with self._replacing:
             if self._inner is not old:
-                return  # somebody was faster, or it was stopped
+                return  # it was replaced or stopped meanwhile
             log.warning("producer_replaced", reason=reason)
             self._metrics.counter(metric_catalog.PRODUCER_REPLACED, reason).inc()
             try:
@@ -372,14 +376,12 @@ class Producer:
         self._close_soon(old)
 
     def _close_soon(self, inner: ProducerClient) -> None:
-        """Close a producer in a task that nobody cancels: broken off it would leak."""
+        """Close a producer in a task that nobody cancels: a cancelled close would leak."""
         _keep(self._closings, inner.stop())
 
 
-def _look(ack: "asyncio.Future[RecordAck]") -> None:
-    """Look at an ack that nobody waits for any more: an error that nobody has seen is logged as a
-    defect.
-    """
+def _take_result(ack: "asyncio.Future[RecordAck]") -> None:
+    """Take the result of a future that nobody awaits: asyncio logs an error that is not taken."""
     if not ack.cancelled():
         ack.exception()
 
@@ -391,10 +393,9 @@ def _keep(tasks: set[asyncio.Task[None]], work: Coroutine[Any, Any, None]) -> No
 
 
 async def join_group(consumer: Consumer, kafka: Kafka) -> None:
-    """Start a consumer that has a group and a topic. By itself it waits for its partitions for
-    ever.
+    """Start a consumer that has a group, and give up when it gets no partitions in time.
 
-    Raises KafkaError or PassingError; then the client is of no use any more.
+    Raises KafkaError or PassingError; then the caller must stop the consumer and make another one.
     """
     joining = asyncio.create_task(consumer.start())
     try:
@@ -408,11 +409,10 @@ async def join_group(consumer: Consumer, kafka: Kafka) -> None:
 
 
 class TopicReader:
-    """Reads all partitions of a topic without a group, from the end or the beginning, and goes on
-    through broker restarts.
+    """Reads all partitions of a topic without a group, and continues after restarts of brokers.
 
-    Used by gateways (`broadcast`), schedulers (`gateways`) and whoever holds state from a compacted
-    topic.
+    `from_beginning`: start at the first record, not at the end. Used by gateways (`broadcast`),
+    schedulers (`gateways`), and everything that keeps state from a compacted topic.
     """
 
     def __init__(self, kafka: Kafka, topic: Topic, metrics: Metrics, *, from_beginning: bool = False) -> None:
@@ -429,11 +429,11 @@ class TopicReader:
 
     @property
     def caught_up(self) -> bool:
-        """Whether everything that was in the topic at the start has been read."""
+        """Whether this reader has read everything that was in the topic when it started."""
         return bool(self._ends) and all(self.positions.get(tp, 0) >= end for tp, end in self._ends.items())
 
     async def start(self) -> None:
-        """Connect and find the place to start at; may be tried again where that fails."""
+        """Connect and find where to start. After a failure it may be called again."""
         partitions = range(self._kafka.partitions(self._topic))
         assigned = [TopicPartition(self._name, partition) for partition in partitions]
         inner = await self._open(assigned)
@@ -447,8 +447,9 @@ class TopicReader:
         self._inner = inner
 
     async def start_at_last(self, runtime: Runtime, name: str = "") -> None:
-        """Start as part of a service's start, which waits; `name`: the condition that tells why,
-        else the topic's.
+        """Start, and repeat that until it succeeds (`Waiting.until`).
+
+        `name`: the condition of readiness that shows the reason; by default the topic's name.
         """
         await waiting(self._kafka, runtime, name or self._topic.name).until(self.start)
 
@@ -476,9 +477,9 @@ class TopicReader:
             inner.seek(tp, offset)
 
     async def read(self) -> AsyncIterator[tuple[int, list[Record]]]:
-        """Give (partition, records in order) for ever;
+        """Yield (partition, records in order) until the reader is stopped.
 
-        at least once a second an empty list, so that callers can look around.
+        At least once a second it yields (-1, []), so that callers can do other work.
         """
         lag = self._metrics.gauge(metric_catalog.READER_LAG, self._topic.name)
         moved = clock.monotonic_s()
@@ -506,12 +507,22 @@ class TopicReader:
             for tp, records in fetched.items():
                 self.positions[tp] = records[-1].offset + 1
                 yield tp.partition, records
-            lag.set(sum(max(0, (inner.highwater(tp) or 0) - offset) for tp, offset in self.positions.items()))
+            if (behind := self.lag_records()) is not None:
+                lag.set(behind)
+
+    def lag_records(self) -> int | None:
+        """Return how many records this reader is behind the end of the log; None: unknown."""
+        if self._inner is None:
+            return None
+        lag = 0
+        for tp, offset in self.positions.items():
+            if (end := self._inner.highwater(tp)) is None:
+                return None  # nothing was fetched of it yet
+            lag += max(0, end - offset)
+        return lag
 
     async def _is_behind(self, inner: Consumer) -> bool:
-        """Whether the log has grown beyond us while nothing came: the client hangs (aiokafka issue
-        1154).
-        """
+        """Return whether the log grew while nothing came: a hung client (aiokafka issue 1154)."""
         try:
             async with asyncio.timeout(self._kafka.settings.request_timeout_s):
                 ends = await inner.end_offsets(list(self.positions))
@@ -537,9 +548,9 @@ class TopicReader:
             return
 
     async def _skip_lost(self, inner: Consumer, error: OffsetOutOfRangeError) -> None:
-        """Go on where the log begins now: retention overtook this reader, or the log was cut.
+        """Continue where the log begins now: retention overtook this reader, or the log was cut.
 
-        Loud: records are missing.
+        The log line is an error, because records are missing.
         """
         lost = [tp for tp in self.positions if tp in (error.args[0] if error.args else {})] or list(self.positions)
         begins, ends = await inner.beginning_offsets(lost), await inner.end_offsets(lost)

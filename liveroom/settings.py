@@ -489,7 +489,7 @@ class SchedulerSettings(TokenSettings, TicketSettings):
         description="Number of schedulers behind the balancer. Each counts its own tickets this many times, since it "
         "cannot see those of the others.",
     )
-    guests: bool = Field(default=True, description="Whether a viewer without a token is let in as a guest, who can only watch.")
+    guests: bool = Field(default=True, description="Whether viewers without a token may enter as guests, who can only watch.")
     zones_file: Path | None = Field(
         None,
         description="File that maps networks to zones, one per line: 10.0.0.0/8 east. Viewers go to gateways of "

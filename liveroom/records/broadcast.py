@@ -34,7 +34,7 @@ class Anchor(NamedTuple):
 
 
 class Stamp(NamedTuple):
-    """Type and writer of a record: all that the validity rule looks at.
+    """Type and writer of a record, which is all that the validity rule needs.
 
     - `epoch`: higher for each take-over of the partition.
     - `owner`: random bytes, new for each take-over.

@@ -79,7 +79,9 @@ class LoadReport(msgspec.Struct, frozen=True):
     - `limits`: what this gateway can carry.
     - `cpu`: busy share of one core.
     - `loop_lag_ms`: how late the event loop runs.
+    - `io_per_s`: read and write operations of the gateway's process.
     - `slow`: viewers with unsent bytes.
+    - `lag_records`: records of `broadcast` that the gateway has not read yet.
     - `delay_ms`: the longest time from an interaction's acceptance to its push since the last
       report.
     - `hot`: the rooms with the most viewers at this gateway.

@@ -77,8 +77,8 @@ class RoomChange(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown
 
     def modes(self) -> dict[str, Any]:
         """Return what changes, by name."""
-        told = {name: value for name in self.__struct_fields__ if (value := getattr(self, name)) is not msgspec.UNSET}
-        return {name: _USUAL[name] if value == _USUAL.get(name) else value for name, value in told.items()}
+        changed = {name: value for name in self.__struct_fields__ if (value := getattr(self, name)) is not msgspec.UNSET}
+        return {name: _USUAL[name] if value == _USUAL.get(name) else value for name, value in changed.items()}
 
 
 _USUAL: Final = msgspec.structs.asdict(RoomSettings())  # the very objects, or they would be written though they are usual

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final
 
 import msgspec
 
-from liveroom.kinds import CLASS_OF, Class, Kind, Role
+from liveroom.kinds import Kind, Role
 from liveroom.nesting import MAX_DEPTH, RECORD_LEVELS, UNDECODABLE, nests_deeper
 from liveroom.records.codec import (
     ITEM_PATTERN,
@@ -76,14 +76,6 @@ class Uplink(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     level: Annotated[int, msgspec.Meta(ge=0, le=255)] = 0
     package: Annotated[str, _named(*PACKAGE_PATTERN)] = ""
     via: str = ""
-
-    def item_id(self, index: int) -> str:
-        """Return the message id of item `index`: the record's id, with `#index` in a package."""
-        return self.id if len(self.items) == 1 else f"{self.id}#{index}"
-
-    def is_reliable(self) -> bool:
-        """Return whether any item must arrive."""
-        return any(CLASS_OF[item.kind] is not Class.BEST_EFFORT for item in self.items)
 
 
 class _Ids(msgspec.Struct):

@@ -118,7 +118,7 @@ class Expected:
 
     def _take(self, record: Uplink, kinds: list[Kind], *, is_reliable: bool) -> None:
         for index, each in enumerate(record.items):
-            id_ = record.user, record.item_id(index)
+            id_ = record.user, record.id if len(record.items) == 1 else f"{record.id}#{index}"
             if each.kind in RELIABLE:
                 self.reliable[record.room].append(id_)
             elif each.kind in NUMBERED:

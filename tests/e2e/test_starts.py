@@ -15,7 +15,7 @@ from devstack.broker import Broker, Launch
 from devstack.local_kafka import LocalKafka
 from devstack.processes import Service
 from devstack.system import System
-from liveroom.kafka import ensure_topics, knock
+from liveroom.kafka import ensure_topics, probe_brokers
 from liveroom.kafka_port import AioKafka
 from liveroom.ports import HOST, free_ports
 from liveroom.settings import KafkaSettings
@@ -90,10 +90,10 @@ async def ends_with(one: Service, said: str) -> None:
 async def test_a_wrong_password_ends_every_service_with_one_line(locked: LockedKafka, tmp_path: Path) -> None:
     names = {"SECURITY": "SASL_PLAINTEXT", "SASL_MECHANISM": "PLAIN", "USERNAME": "liveroom", "PASSWORD": "wrong"}
     wrong = {f"LIVEROOM_KAFKA__{name}": value for name, value in names.items()}
-    said = f"the broker at {locked.locked} does not take us: [Error 58] SaslAuthenticationFailed"
+    said = f"no connection to the broker at {locked.locked}: [Error 58] SaslAuthenticationFailed"
     await asyncio.gather(*(ends_with(service(module, tmp_path, locked.locked, wrong), said) for module in MODULES))
     right = {name.lower(): value for name, value in names.items()} | {"password": "right"}
-    await knock(AioKafka(KafkaSettings(bootstrap=locked.locked, **right)))
+    await probe_brokers(AioKafka(KafkaSettings(bootstrap=locked.locked, **right)))
 
 
 async def test_topics_with_other_partitions_end_every_service(kafka_settings: KafkaSettings, tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ async def waiting_for_the_broker(system: System, bootstrap: str) -> set[str]:
             for one in system.services:
                 try:
                     async with http.get(f"{one.internal_url}/readyz") as answer:
-                        if f"kafka: the broker at {bootstrap} does not take us" in await answer.text():
+                        if f"kafka: no connection to the broker at {bootstrap}" in await answer.text():
                             waiting.add(one.name)
                 except aiohttp.ClientError:
                     pass  # it does not listen yet

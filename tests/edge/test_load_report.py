@@ -15,9 +15,9 @@ async def test_rates_are_between_two_reports_and_unknown_over_a_time_that_is_too
     with clock.running_on(time):
         async with in_memory(settings_of()) as edge:
             runtime = Runtime("edge")
-            usages = iter([Usage(5.0, 1, 2, 0.5), Usage(6.5, 10, 20, 0.7), Usage(6.6, 10, 20, 0.7)])
+            usages = iter([Usage(5.0, 1, 2, 0.5, 100), Usage(6.5, 10, 20, 0.7, 160), Usage(6.6, 10, 20, 0.7)])
             fan_out = FanOut(edge.gateway, runtime)
-            reporter = LoadReporter(edge.gateway, fan_out, runtime, 8080, lambda: next(usages))
+            reporter = LoadReporter(edge.gateway, fan_out, runtime, 8080, lambda: next(usages), lag_records=lambda: 7)
             viewer = await edge.viewer()
             viewer.say(t="join", room="r")
             time.now_s += 2
@@ -29,8 +29,9 @@ async def test_rates_are_between_two_reports_and_unknown_over_a_time_that_is_too
             assert (report.at_ms, report.connections, report.users, report.rooms) == (1_002_000, 1, 1, 1)
             assert (report.cpu, report.joins_per_s, report.leaves_per_s) == (0.75, 0.5, 0.0)
             assert (report.rss_bytes, report.sockets, report.load1) == (10, 20, 0.7)
+            assert (report.io_per_s, report.lag_records) == (30.0, 7)
 
             time.now_s += MIN_PERIOD_S / 2
             report = reporter._measure()
-            assert (report.cpu, report.joins_per_s, report.batches_per_s) == (None, None, None)
+            assert (report.cpu, report.joins_per_s, report.batches_per_s, report.io_per_s) == (None, None, None, None)
             assert report.connections == 1

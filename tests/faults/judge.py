@@ -15,12 +15,22 @@ from liveroom.fencing import NOBODY, stamp_of, validate
 from liveroom.kinds import CLASS_OF, Class
 from liveroom.records.broadcast import Balance, Batch, Claim, decode_broadcast
 from liveroom.records.codec import BadRecordError
-from liveroom.records.uplink import decode_uplink
+from liveroom.records.uplink import Uplink, decode_uplink
 from liveroom.topics import partition_of
 from tests.log import read_all, received
 
 POISON = "poison"  # id of records whose body is not of its kind
 SILENT_MS = 1000  # under load a partition has a batch ten times a second
+
+
+def message_id(uplink: Uplink, index: int) -> str:
+    """Return the id of the message of item `index`."""
+    return uplink.id if len(uplink.items) == 1 else f"{uplink.id}#{index}"
+
+
+def is_reliable(uplink: Uplink) -> bool:
+    """Return whether any item must arrive."""
+    return any(CLASS_OF[item.kind] is not Class.BEST_EFFORT for item in uplink.items)
 
 
 class Reign(NamedTuple):
@@ -109,13 +119,13 @@ class _Wanted:
                 continue
             self.taken += len(uplink.items)
             key = (uplink.room, uplink.user, uplink.id)
-            if uplink.is_reliable() and key in seen:
+            if is_reliable(uplink) and key in seen:
                 continue
             seen.add(key)
             self.items += len(uplink.items)
             for index, item in enumerate(uplink.items):
                 if CLASS_OF[item.kind] in {Class.RELIABLE, Class.BEST_EFFORT}:
-                    self.messages[uplink.room].append((uplink.item_id(index), CLASS_OF[item.kind] is Class.RELIABLE))
+                    self.messages[uplink.room].append((message_id(uplink, index), CLASS_OF[item.kind] is Class.RELIABLE))
 
 
 class _Found:

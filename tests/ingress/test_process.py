@@ -65,7 +65,7 @@ async def test_it_starts_without_kafka_says_why_and_works_once_kafka_is_there() 
 
             async def says_why() -> bool:
                 status, text = await ingress.readyz()
-                return status == 503 and f"the broker at {kafka.bootstrap} does not take us" in text
+                return status == 503 and f"no connection to the broker at {kafka.bootstrap}" in text
 
             await until(says_why)
             assert await ingress.livez() == 200

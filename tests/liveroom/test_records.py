@@ -215,19 +215,6 @@ def test_an_uplink_record_over_64_kib_is_not_written() -> None:
     assert reason_of(lambda: encode_uplink(golden.uplink(items=[Item(Kind.DANMAKU, body)]))) is BadRecord.TOO_LARGE
 
 
-def test_items_of_a_package_are_named_by_their_place_and_a_single_one_by_its_record() -> None:
-    single, package = golden.uplink(), golden.uplink(items=[Item(Kind.LIKE), Item(Kind.GIFT)])
-    assert [single.item_id(0), package.item_id(0), package.item_id(1)] == ["a1", "a1#0", "a1#1"]
-
-
-@pytest.mark.parametrize(
-    ("kind", "reliable"), [(Kind.DANMAKU, False), (Kind.CUSTOM, False), (Kind.GIFT, True), (Kind.LIKE, True), (Kind.BAN, True)]
-)
-def test_a_record_is_reliable_unless_all_in_it_is_best_effort(kind: Kind, reliable: bool) -> None:
-    assert golden.uplink(items=[Item(kind)]).is_reliable() is reliable
-    assert golden.uplink(items=[Item(Kind.DANMAKU), Item(kind)]).is_reliable() is reliable
-
-
 # ---- anything in the log
 READERS = [
     pytest.param(golden.ALL[1].value, lambda value: decode_uplink(b"room-1", value), id="uplink"),

@@ -214,11 +214,11 @@ def test_readiness_is_lost_again_with_a_reason() -> None:
 @pytest.mark.parametrize(
     ("module", "waits_for"),
     [
-        pytest.param("autoscaler", "kafka: the broker at 127.0.0.1:1 does not take us", id="autoscaler"),
-        pytest.param("broadcaster", "kafka: the broker at 127.0.0.1:1 does not take us", id="broadcaster"),
-        pytest.param("edge", "kafka: the broker at 127.0.0.1:1 does not take us", id="edge"),
-        pytest.param("ingress", "kafka: the broker at 127.0.0.1:1 does not take us", id="ingress"),
-        pytest.param("scheduler", "kafka: the broker at 127.0.0.1:1 does not take us", id="scheduler"),
+        pytest.param("autoscaler", "kafka: no connection to the broker at 127.0.0.1:1", id="autoscaler"),
+        pytest.param("broadcaster", "kafka: no connection to the broker at 127.0.0.1:1", id="broadcaster"),
+        pytest.param("edge", "kafka: no connection to the broker at 127.0.0.1:1", id="edge"),
+        pytest.param("ingress", "kafka: no connection to the broker at 127.0.0.1:1", id="ingress"),
+        pytest.param("scheduler", "kafka: no connection to the broker at 127.0.0.1:1", id="scheduler"),
         pytest.param("viewer.canary", "entered: http://127.0.0.1:1/v1/gateways: Cannot connect", id="canary"),
     ],
 )

@@ -14,7 +14,7 @@ from aiokafka import errors as kafka
 from structlog.testing import capture_logs
 
 from liveroom.broadcast_log import LogReadError
-from liveroom.kafka import TopicsError, knock
+from liveroom.kafka import TopicsError, probe_brokers
 from liveroom.kafka_port import AioKafka
 from liveroom.service import Runtime, StartError
 from liveroom.settings import KafkaSettings
@@ -225,22 +225,22 @@ async def test_a_broker_whose_certificate_is_not_trusted_ends_a_start(tmp_path: 
     server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0, ssl=context)
     async with server:
         address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        with pytest.raises(StartError, match=rf"the broker at {address} does not take us: .*certificate verify failed"):
-            await knock(AioKafka(KafkaSettings(bootstrap=address, security="SSL", ca_file=trusted)))
+        with pytest.raises(StartError, match=rf"no connection to the broker at {address}: .*certificate verify failed"):
+            await probe_brokers(AioKafka(KafkaSettings(bootstrap=address, security="SSL", ca_file=trusted)))
 
 
 async def test_a_file_of_the_settings_that_is_not_there_ends_a_start(tmp_path: Path) -> None:
     settings = KafkaSettings(bootstrap="127.0.0.1:1", security="SSL", ca_file=tmp_path / "nowhere.pem")
     with pytest.raises(StartError, match=r"kafka\.ca_file.*: \[Errno 2\] No such file"):
-        await knock(AioKafka(settings))
+        await probe_brokers(AioKafka(settings))
 
 
 @pytest.mark.parametrize("address", ["", ",", "localhost:x", "localhost:99999", "a..b:9092"])
 async def test_an_address_that_can_be_none_ends_a_start(address: str) -> None:
     with pytest.raises(StartError, match=r"kafka\.bootstrap"):
-        await knock(AioKafka(KafkaSettings(bootstrap=address, request_timeout_s=0.5)))
+        await probe_brokers(AioKafka(KafkaSettings(bootstrap=address, request_timeout_s=0.5)))
 
 
 async def test_names_and_brokers_that_are_not_there_yet_are_waited_for() -> None:
-    with pytest.raises(PassingError, match=r"127\.0\.0\.1:1 does not take us: .*nowhere\.invalid:9092 does not"):
-        await knock(AioKafka(KafkaSettings(bootstrap="127.0.0.1:1,nowhere.invalid:9092")))
+    with pytest.raises(PassingError, match=r"broker at 127\.0\.0\.1:1: .*no connection to the broker at nowhere\.invalid:9092"):
+        await probe_brokers(AioKafka(KafkaSettings(bootstrap="127.0.0.1:1,nowhere.invalid:9092")))
