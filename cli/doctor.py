@@ -257,7 +257,7 @@ async def check_kafka(settings: KafkaSettings) -> list[Finding]:
 
 
 def check_topics(settings: KafkaSettings, partitions: dict[str, int]) -> list[Finding]:
-    """Check that the topics exist, with the partitions that the settings say."""
+    """Check that the topics exist, with the partitions of the settings."""
     findings: list[Finding] = []
     names = {topic.name: settings.prefix + topic.name for topic in ALL}
     missing = [names[topic.name] for topic in ALL if not partitions.get(names[topic.name])]

@@ -1,7 +1,7 @@
 """Runs a command and turns its end into an exit code.
 
-0: it did what it should. 1: it ran, and its own rule says no (each command's help names it).
-2: a wrong option, or something that it needs is missing; one line says what. 130: Ctrl-C.
+0: success. 1: the command ran and found something wrong, as its help defines. 2: a wrong option, or
+something that it needs is missing; one line names it. 130: Ctrl-C.
 """
 
 import asyncio

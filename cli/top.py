@@ -65,16 +65,16 @@ async def run_top(endpoints: Endpoints, user: str, *, once: bool, duration_s: fl
     async with aiohttp.ClientSession() as http:
         client = PoolClient(http, endpoints.autoscaler, token) if endpoints.autoscaler else None
 
-        async def look() -> Group:
+        async def render() -> Group:
             return screen(await _gateways(http, url, token), await _pool(client))
 
         if once or not console.is_terminal:
-            console.print(await look())
+            console.print(await render())
             return 0
-        with Live(await look(), console=console, auto_refresh=False, screen=True) as live:
+        with Live(await render(), console=console, auto_refresh=False, screen=True) as live:
             while deadline is None or clock.monotonic_s() < deadline:
                 await clock.sleep(REFRESH_S)
-                live.update(await look(), refresh=True)
+                live.update(await render(), refresh=True)
     return 0
 
 

@@ -1,3 +1,4 @@
-"""What SREs look at: Grafana dashboards, Prometheus rules and alerts, made from the contract's
-names.
+"""Grafana dashboards, Prometheus rules and alerts, generated from the catalog of metrics.
+
+Called by `python -m dashboards.generate`, and by `devstack.prometheus` for a live Prometheus.
 """

@@ -1,8 +1,8 @@
-"""Recording rules and alerts. Pure. Owns what is worth waking somebody for, and one table of
-windows that live tests shorten.
+"""Recording rules and alerts. Pure.
 
-Every alert has a runbook in docs/runbooks.md, and a series that fires it and one that does not in
-`dashboards.cases`.
+Owns what is worth waking somebody for, and the table of windows, which live tests shorten. Every
+alert has a runbook in docs/runbooks.md, and in `dashboards.cases` a series that fires it and one
+that does not.
 """
 
 from dataclasses import dataclass, fields
@@ -22,7 +22,7 @@ BEHIND_RECORDS: Final = 500
 
 @dataclass(frozen=True, slots=True)
 class Windows:
-    """How long things are looked at, in Prometheus' durations."""
+    """The time spans of rules and alerts, in Prometheus' notation."""
 
     rate: str = "1m"
     recent: str = "5m"
@@ -37,7 +37,7 @@ class Windows:
 
     @classmethod
     def all(cls, duration: str, evaluation: str) -> "Windows":
-        """Return windows that are all alike, for tests on a running system."""
+        """Return windows that all have the same duration, for tests on a running system."""
         return cls(
             **dict.fromkeys((field.name for field in fields(cls)), duration)
             | {"evaluation": evaluation, "blink": "1s", "hold": "1s"}
@@ -55,14 +55,14 @@ class Alert(NamedTuple):
 
 
 def slow_share(limit_s: str, window: str) -> str:
-    """Return the share of pushes that came later than `limit_s` after acceptance."""
+    """Return the share of pushes later than `limit_s` seconds after acceptance, as PromQL."""
     counted = f"sum(rate({metric_catalog.FANOUT_DELAY.name}_count[{window}]))"
     in_time = f'sum(rate({metric_catalog.FANOUT_DELAY.name}_bucket{{le="{limit_s}"}}[{window}]))'
     return f"1 - {in_time} / ({counted} > 0)"
 
 
 def records(windows: Windows) -> list[tuple[str, str]]:
-    """Return recording rules: (name, expression). What several alerts and dashboards ask for."""
+    """Return the recording rules, as name and expression, that alerts and dashboards share."""
     spans = {
         "fast_short": windows.fast_short,
         "fast_long": windows.fast_long,
@@ -103,56 +103,56 @@ def alerts(windows: Windows) -> list[Alert]:
             burns(FAST_BURN, "fast_short", "fast_long"),
             w.blink,
             "page",
-            "Viewers get messages later than 3 s; a month's budget is gone in two days",
+            "Messages reach viewers more than 3 s late; at this rate a month's error budget lasts two days",
         ),
         Alert(
             "ReliableLateSlow",
             burns(SLOW_BURN, "slow_short", "slow_long"),
             w.hold,
             "ticket",
-            "Viewers get messages later than 3 s, a little, for hours",
+            "For hours a small share of messages has reached viewers more than 3 s late",
         ),
         Alert(
             "GiftDelay",
             f"{pushed} - {in_time} > 0.5",
             w.blink,
             "page",
-            "Something accepted was pushed to viewers later than 10 s",
+            "An accepted message was pushed to viewers more than 10 s late",
         ),
         Alert(
             "BalanceOff",
             f"{metric_catalog.BALANCE_OFF.name} != 0",
             w.hold,
             "page",
-            "A broadcaster cannot account for what it took: something may be lost",
+            "A broadcaster cannot account for everything that it consumed: messages may be lost",
         ),
         Alert(
             "PartitionWithoutOwner",
             f"{ruled} < max({metric_catalog.PARTITIONS.name})",
             w.blink,
             "page",
-            "Rooms of a partition stand still: no broadcaster rules it",
+            "A partition has no owner: its rooms stand still",
         ),
         Alert(
             "HistoryLost",
             grew(metric_catalog.HISTORY_LOST),
             "0s",
             "page",
-            "A partition or a room began again: its numbers were lost",
+            "A partition or a room lost its numbers and started again",
         ),
         Alert(
             "QueueReaderBehind",
             f'{metric_catalog.READER_LAG.name}{{topic="broadcast"}} > {BEHIND_RECORDS}',
             w.hold,
             "page",
-            "A gateway reads the queue slower than it is written: its viewers are late",
+            "A gateway falls behind the queue: its viewers get messages late",
         ),
         Alert(
             "UplinkBehind",
             f"max by(partition)({metric_catalog.UPLINK_LAG.name}) > {BEHIND_RECORDS}",
             w.hold,
             "page",
-            "A broadcaster takes a partition's interactions slower than they come",
+            "A broadcaster falls behind a partition's interactions",
         ),
         Alert(
             "StalledConsumer",
@@ -163,66 +163,66 @@ def alerts(windows: Windows) -> list[Alert]:
         ),
         Alert(
             "ServiceSilent",
-            f'up{{job=~"{"|".join(SERVICES)}"}} == 0',  # Prometheus may look after others too
+            f'up{{job=~"{"|".join(SERVICES)}"}} == 0',  # Prometheus may scrape other jobs too
             w.blink,
             "page",
-            "A process does not answer Prometheus: dead, stopped or drowned",
+            "A process does not answer Prometheus: it is dead, stopped or overloaded",
         ),
         Alert(
             "GatewayLost",
             f'max({metric_catalog.GATEWAYS_KNOWN.name}{{state="stale"}}) > 0',
             w.blink,
             "page",
-            "A gateway reports no more: its viewers are coming back elsewhere",
+            "A gateway stopped reporting: its viewers reconnect elsewhere",
         ),
         Alert(
             "NobodyHasRoom",
             grew(metric_catalog.ENTRIES, '{outcome="no_gateway"}', w.rate),
             w.blink,
             "page",
-            "Viewers are refused since no gateway has room",
+            "Viewers are refused because no gateway has room",
         ),
         Alert(
             "AutoscalerAtMax",
             f"max({metric_catalog.POOL_NEEDED.name}) >= max({metric_catalog.POOL_MAX.name})",
             w.hold,
             "page",
-            "The pool may not grow any more, and needs to",
+            "The pool has reached its maximum and needs more gateways",
         ),
         Alert(
             "AutoscalerLeaderless",
             f"sum({metric_catalog.LEADING.name}) != 1 and max({metric_catalog.POOL_ADVISES.name}) == 0",
             w.hold,
             "ticket",
-            "Not exactly one autoscaler decides",
+            "There is not exactly one leading autoscaler",
         ),
         Alert(
             "AutoscalerPaused",
             f"max({metric_catalog.POOL_PAUSED.name}) == 1",
             w.long_hold,
             "ticket",
-            "An operator has paused the pool and not resumed it",
+            "The pool is still paused by an operator",
         ),
         Alert(
             "AutoscalerBlind",
             f"sum by(instance)(rate({metric_catalog.POOL_API_FAILURES.name}[{w.rate}])) > 0.2",
             w.hold,
             "page",
-            "The Kubernetes API does not answer the autoscaler: the pool stays as it is",
+            "The Kubernetes API fails for the autoscaler: the pool does not change",
         ),
         Alert(
             "WrongPodsWent",
             grew(metric_catalog.POOL_WRONG_PODS),
             "0s",
             "ticket",
-            "A scale-in took gateways that had not been emptied before",
+            "A scale-in removed gateways that had not drained",
         ),
         Alert(
             "LoopLag",
             f"histogram_quantile(0.99, sum by(le,instance)(rate({metric_catalog.LOOP_LAG.name}_bucket[{w.rate}]))) > 0.25",
             w.hold,
             "ticket",
-            "A process is too busy to be in time",
+            "A process is too busy: its event loop is late",
         ),
         Alert(
             "UnacknowledgedRecords", grew(metric_catalog.PRODUCE_ERRORS), "0s", "ticket", "Kafka did not acknowledge records"
@@ -232,14 +232,14 @@ def alerts(windows: Windows) -> list[Alert]:
             grew(metric_catalog.REFUSALS, '{code="queue_unavailable"}', w.rate),
             w.blink,
             "page",
-            "Interactions are refused since Kafka does not answer",
+            "Interactions are refused because Kafka does not answer",
         ),
         Alert(
             "DeadLetters",
             grew(metric_catalog.DEAD_LETTERS),
             "0s",
             "ticket",
-            "Somebody writes records to uplink that cannot be used",
+            "Records in uplink cannot be used: another program may write there",
         ),
         Alert("UnreadableRecords", grew(metric_catalog.BAD_RECORDS), "0s", "ticket", "Records in our topics cannot be read"),
         Alert(
@@ -247,7 +247,7 @@ def alerts(windows: Windows) -> list[Alert]:
             grew(metric_catalog.CANARY_LOST),
             "0s",
             "page",
-            "A canary did not get what it sent: viewers do not either",
+            "A canary did not receive what it sent, so viewers do not either",
         ),
     ]
 

@@ -1,6 +1,6 @@
-"""Grafana's JSON: a dashboard of rows of panels.
+"""A dashboard, as rows of panels, and its JSON for Grafana. Pure.
 
-Pure. Owns the layout (24 columns) and the variables all dashboards have.
+Owns the layout (24 columns) and the variables that all dashboards have.
 """
 
 from collections.abc import Sequence
@@ -58,7 +58,7 @@ class Board:
     annotations: Sequence[tuple[str, str]] = ()
 
     def json(self) -> dict[str, Any]:
-        """Return what Grafana imports."""
+        """Return the JSON that Grafana imports."""
         return {
             "uid": self.uid,
             "title": self.title,

@@ -1,4 +1,4 @@
-"""For every alert a series that fires it and one that does not, for `promtool test rules`. Pure."""
+"""A series that fires each alert and one that does not, for `promtool test rules`. Pure."""
 
 from typing import Any, Final, NamedTuple
 
@@ -10,8 +10,9 @@ SCRAPE: Final = "15s"
 
 
 class Case(NamedTuple):
-    """Series in promtool's notation (`0+5x10`: 0, 5, ... 50), a sample each `SCRAPE`; looked at
-    after so many minutes.
+    """Series in promtool's notation (`0+5x10`: 0, 5, ... 50), with a sample each `SCRAPE`.
+
+    The alert is checked after `minutes`.
     """
 
     fires: dict[str, str]
@@ -25,7 +26,7 @@ def _series(metric: Metric, labels: str = "") -> str:
 
 
 def _delays(limit: str, late: str, all_: str) -> dict[str, str]:
-    """The count of pushes, and those within a limit."""
+    """Return the series of all pushes, and of those within a limit."""
     name = metric_catalog.FANOUT_DELAY.name
     return {f'{name}_bucket{{instance="a",le="{limit}"}}': late, f'{name}_count{{instance="a"}}': all_}
 
@@ -93,7 +94,7 @@ CASES: Final[dict[str, Case]] = {
 
 
 def rule_tests(rules: str) -> dict[str, Any]:
-    """Return what `promtool test rules` reads."""
+    """Return the tests of the file `rules`, as `promtool test rules` reads them."""
     known = {alert.name: alert for alert in alerts(Windows())}
     tests = []
     for name, case in CASES.items():

@@ -1,5 +1,5 @@
-"""Rules and dashboards as Kubernetes takes them: for the Prometheus operator, and for Grafana's
-sidecar. Pure.
+"""Rules and dashboards as Kubernetes objects, for the Prometheus operator and Grafana's sidecar.
+Pure.
 """
 
 from collections.abc import Mapping, Sequence

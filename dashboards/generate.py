@@ -1,8 +1,7 @@
-"""Writes the dashboards, rules and examples: `python -m dashboards.generate`; `--check` says what
-is not up to date.
+"""Writes the dashboards, rules and examples: `python -m dashboards.generate`.
 
-Owns the files in `dashboards/grafana` and `dashboards/prometheus`, and `kustomization.yaml`. Nobody
-edits those by hand.
+Owns the files in `dashboards/grafana` and `dashboards/prometheus`, and `kustomization.yaml`; do not
+edit them by hand. `--check` writes nothing and lists what is not up to date.
 """
 
 import argparse
@@ -40,12 +39,12 @@ def files() -> dict[str, str]:
 
 
 def as_yaml(data: Any) -> str:
-    """Return YAML that says where it comes from."""
+    """Return YAML with a note that it is generated."""
     return NOTE + yaml.safe_dump(data, sort_keys=False, width=120, allow_unicode=True)
 
 
 def main() -> None:
-    """Parse the command line."""
+    """Write what is not up to date, or check it; exit with 1 where a check fails."""
     parser = argparse.ArgumentParser(prog="python -m dashboards.generate", description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 if a file is not up to date")
     check = parser.parse_args().check

@@ -1,6 +1,7 @@
-"""PromQL from the contract: selectors, rates, quantiles.
+"""PromQL for the metrics of the catalog: selectors, rates, quantiles. Pure.
 
-Pure; a metric is named only by the contract's constant.
+Every function takes a metric's constant of `liveroom.metric_catalog`, never a name. It raises
+ValueError for a metric of the wrong shape.
 """
 
 from typing import Final

@@ -1,4 +1,4 @@
-"""How Prometheus finds the services, and where alerts go. Pure."""
+"""The configuration of Prometheus and Alertmanager. Pure."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -10,10 +10,10 @@ EVERY: Final = "15s"
 def prometheus(
     services: Mapping[str, Mapping[str, Any]], rules: str, *, every: str = EVERY, managers: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Return prometheus.yml: a job a service, each with its service discovery (`static_configs`,
-    `file_sd_configs`, ...).
+    """Return prometheus.yml, with a job for each service.
 
-    Targets must have the label `cluster`: the dashboards choose by it.
+    `services` maps a service to its discovery (`static_configs`, `file_sd_configs`, ...). Its
+    targets must have the label `cluster`, by which the dashboards choose. `every` is the interval.
     """
     made: dict[str, Any] = {
         "global": {"scrape_interval": every, "evaluation_interval": every, "scrape_timeout": every},
@@ -26,13 +26,15 @@ def prometheus(
 
 
 def targets(addresses: Sequence[str], cluster: str) -> list[dict[str, Any]]:
-    """Return targets as static and file discovery take them."""
+    """Return targets for static and file discovery."""
     return [{"targets": list(addresses), "labels": {"cluster": cluster}}]
 
 
 def alertmanager() -> dict[str, Any]:
-    """Return an example: pages at once, tickets gathered; a lost gateway hides what follows from
-    it.
+    """Return an example of alertmanager.yml.
+
+    It sends pages at once and groups tickets. A partition without an owner hides the alerts that
+    follow from it.
     """
     return {
         "route": {

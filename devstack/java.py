@@ -77,7 +77,7 @@ def _candidates() -> Iterator[tuple[Path, str]]:
 def _major(program: Path) -> int | None:
     """Return a Java's major version; None where it does not run.
 
-    (macOS has a `java` that only says where to download one.)
+    (The `java` of macOS may only print where to download one.)
     """
     try:
         answer = subprocess.run([program, "-version"], capture_output=True, text=True, timeout=_ASK_TIMEOUT_S, check=False)

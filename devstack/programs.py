@@ -115,7 +115,7 @@ def _new_enough(program: Program, found: str) -> bool:
     command = [found, "version", "--client", "-o", "json"]
     try:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=_ASK_TIMEOUT_S, check=False)
-        told = json.loads(answer.stdout)["clientVersion"]
-        return (int(told["major"]), int(told["minor"].rstrip("+"))) >= program.oldest
+        versions = json.loads(answer.stdout)["clientVersion"]
+        return (int(versions["major"]), int(versions["minor"].rstrip("+"))) >= program.oldest
     except (OSError, subprocess.TimeoutExpired, ValueError, KeyError):
         return False

@@ -1,1 +1,1 @@
-"""What starts and stops gateways. One module each; all do what `autoscaler.pool.Driver` says."""
+"""The drivers, which start and stop gateways: each implements `autoscaler.pool.Driver`."""

@@ -1,3 +1,3 @@
-"""What KEDA and an external scaler say to each other: its protocol buffers, generated (see the
+"""The protocol between KEDA and an external scaler: protocol buffers, generated (see the
 .proto file).
 """

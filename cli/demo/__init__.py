@@ -1,1 +1,1 @@
-"""`liveroom demo`: the command, its screen, and the surge."""
+"""`liveroom demo`: viewers, senders, the ledger's verdict, the screen, and the surge."""

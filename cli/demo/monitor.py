@@ -63,7 +63,7 @@ class Monitor:
         self._readings: deque[_Reading] = deque(maxlen=WINDOW)
 
     async def read(self) -> Screen:
-        """Read all counters and return what there is to show."""
+        """Read all counters and return the screen."""
         edges = self._system.edges
         answers = await asyncio.gather(*(self._read_edge(edge) for edge in edges))
         gateways, pool = await self._read_pool()

@@ -1,7 +1,4 @@
-"""How the demo looks: one screen on a terminal, a line every few seconds elsewhere.
-
-Pure: figures in, text or table out.
-"""
+"""What the demo shows: a screen on a terminal, a line every few seconds elsewhere. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,13 +12,13 @@ from rich.text import Text
 from cli.figures import in_ms, shown
 from viewer.ledger import Verdict
 
-KEYS: Final = "k kills a gateway (its viewers come back), q ends"
-KEYS_OF_SURGE: Final = "q ends"
+KEYS: Final = "k kills a gateway (its viewers reconnect), q ends the demo"
+KEYS_OF_SURGE: Final = "q ends the demo"
 
 
 @dataclass(frozen=True, slots=True)
 class GatewayRow:
-    """One gateway as shown: `connections` None where it did not answer; `state` in words."""
+    """One gateway. `connections` None: it does not answer. `state`: in words."""
 
     name: str
     state: str
@@ -32,10 +29,10 @@ class GatewayRow:
 
 @dataclass(frozen=True, slots=True)
 class Screen:
-    """All that the demo shows. Delays are from acceptance to a viewer's receipt, over the last
-    seconds; None: nothing came.
+    """Everything that the demo shows.
 
-    `pool`: what the autoscaler last decided, where there is one.
+    Delays are from acceptance to a viewer's receipt, over the last seconds; None: nothing arrived.
+    `pool`: the autoscaler's last decision, where there is one.
     """
 
     elapsed_s: float

@@ -1,1 +1,1 @@
-"""`liveroom loadtest`: the rig, where one gateway stops keeping its promises, and the report."""
+"""`liveroom loadtest`: the rig, the knee (where a gateway misses an objective), and the report."""

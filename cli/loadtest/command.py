@@ -1,9 +1,7 @@
-"""`liveroom loadtest`: how much one gateway carries on this machine, and the limits file that
-follows.
+"""`liveroom loadtest`: measures how much one gateway carries, and writes the limits that follow.
 
-Owns the ramps: load is raised step by step until an objective breaks, several times over. What is
-loaded and measured is `rig`'s, what a knee is `knee`'s, what is written `report`'s. Touches no
-system that runs already.
+Owns the ramps: the load rises step by step until an objective breaks, several times. `rig` runs and
+measures, `knee` finds the limit, `report` writes. It touches no system that runs already.
 """
 
 import asyncio
@@ -36,7 +34,7 @@ SHOW_S: Final = 1.0
 
 @dataclass(frozen=True, slots=True)
 class LoadOptions:
-    """The command's options; the command line says what they mean."""
+    """The command's options; `liveroom loadtest --help` describes them."""
 
     ramps: Sequence[RampKind] = tuple(RampKind)
     runs: int = 3
@@ -53,8 +51,9 @@ class LoadOptions:
 
 
 async def run_loadtest(options: LoadOptions) -> int:
-    """Run it; 1 if a ramp found no knee, or a viewer that checks everything found something
-    wrong.
+    """Run the load test and return the exit code.
+
+    It is 1 if a ramp found no knee, or if a viewer that checks everything found an error.
     """
     console = Console()
 
@@ -77,10 +76,10 @@ async def run_loadtest(options: LoadOptions) -> int:
 
 
 async def find_limits(options: LoadOptions, steps: Steps) -> tuple[list[Ramp], str]:
-    """Run the ramps; return them, and what the viewers that check found wrong, in words."""
+    """Run the ramps; return them, and the errors that checking viewers found (empty: none)."""
     ramps: list[Ramp] = []
     if RampKind.VIEWERS in options.ramps and options.most > most_viewers():
-        steps.print(f"this system allows {most_viewers():,} viewers: each is an open file (ulimit -Hn)")
+        steps.print(f"this machine allows {most_viewers():,} viewers, since each is an open file (ulimit -Hn)")
     async with run_rig(steps, SystemChance(), rooms=options.rooms, most_viewers=options.most) as rig, _shown(rig, steps):
         viewers = float(options.first)
         for kind in options.ramps:
@@ -128,21 +127,21 @@ async def _ramp(rig: Rig, kind: RampKind, viewers: float, options: LoadOptions, 
         runs.append(tuple(run))
         results.append(result)
         if isinstance(result, Inconclusive):
-            break  # the others would find no more
+            break  # further runs would find no more
         first = max(first, result.level * AGAIN_FROM)
     return Ramp(kind, tuple(runs), settle(results))
 
 
 async def _run(rig: Rig, kind: RampKind, first: float, viewers: float, options: LoadOptions, steps: Steps) -> list[Measures]:
-    await rig.apply(GatewayLoad(messages_per_s=options.messages_per_s))  # all go home: each run fills the gateway anew
+    await rig.apply(GatewayLoad(messages_per_s=options.messages_per_s))  # all viewers leave: each run fills an empty gateway
     run: list[Measures] = []
     level = first
     most = min(options.most, most_viewers()) if kind is RampKind.VIEWERS else options.most
     while level <= most:
         await rig.apply(_load(kind, level, viewers, options))
         step = await rig.measure(level, options.step_s)
-        if step.broken(options.objectives) and not step.doubt(options.trust):  # once is an accident
-            steps.print(f"{step_line(kind, step, options.objectives)}; once more")
+        if step.broken(options.objectives) and not step.doubt(options.trust):  # once may be chance
+            steps.print(f"{step_line(kind, step, options.objectives)}; measuring it again")
             step = await rig.measure(level, options.step_s)
         steps.print(step_line(kind, step, options.objectives))
         run.append(step)

@@ -1,8 +1,8 @@
-"""Where one gateway stops keeping its promises, from what a load test measured step by step. Pure.
+"""Finds the load at which a gateway misses an objective, from the steps of a load test. Pure.
 
-Owns the arithmetic: which objective breaks first, at which load each one does, how far runs differ,
-what limits follow. A load generator that was itself too busy proves nothing: then there is no knee,
-and it says so.
+Owns the arithmetic: which objective breaks first, at which load each one does, how far runs differ.
+A load generator that was itself too busy proves nothing: then there is no knee, and the result says
+why.
 """
 
 import statistics
@@ -17,8 +17,9 @@ APPLIED: Final = 0.9
 
 
 class Trust(NamedTuple):
-    """What the load itself must hold to, or a step proves nothing: `client` at most, `applied` at
-    least (see `Measures`).
+    """What the load itself must meet, or a step proves nothing.
+
+    `client` at most, `applied` at least (see `Measures`).
     """
 
     client: float = CLIENT_BUSY
@@ -26,7 +27,7 @@ class Trust(NamedTuple):
 
 
 class Resource(Enum):
-    """What an objective is about, by the name of its measure."""
+    """The resource of an objective, by the name of its measure."""
 
     CPU = "cpu"
     LOOP_LAG = "loop_lag_ms"
@@ -36,12 +37,12 @@ class Resource(Enum):
 
 
 class Objectives(NamedTuple):
-    """What a gateway must hold to. Above any of these a step is broken.
+    """What a gateway must meet. A step with a measure above its objective is broken.
 
-    `cpu`: busy share of its core. `loop_lag_ms`: mean lateness of its loop's timer. `delay_ms`:
-    from acceptance to a viewer, 99th percentile. `skipped`: share of pushes left out, and of
-    viewers closed, for being slow. `missing`: share of the viewers who should be in a room, or
-    should have come in within this step, and are not.
+    `cpu`: busy share of the gateway's core. `loop_lag_ms`: mean lag of its event loop. `delay_ms`:
+    99th percentile of the delay from acceptance to a viewer. `skipped`: share of pushes that slow
+    viewers miss, with the viewers closed for being slow. `missing`: share of viewers that should be
+    in a room, or should have joined within the step, and did not.
     """
 
     cpu: float = 0.9
@@ -52,11 +53,10 @@ class Objectives(NamedTuple):
 
 
 class Measures(NamedTuple):
-    """One step: what the gateway did under a load.
+    """What one step measured.
 
-    `client`: how busy those who load were: their cores together, or the busiest process of theirs.
-    `applied`: the share of what was to be said that was accepted. Rates are per second. None: not
-    known, which breaks nothing.
+    `client`: how busy the load was, its cores together or its busiest process. `applied`: the share
+    of messages that were accepted. None: not known, which breaks no objective.
     """
 
     level: float
@@ -74,7 +74,7 @@ class Measures(NamedTuple):
     applied: float = 1.0
 
     def broken(self, objectives: Objectives) -> list[Resource]:
-        """Return what is over its objective."""
+        """Return the resources that are over their objectives."""
         return [
             resource
             for resource in Resource
@@ -82,11 +82,11 @@ class Measures(NamedTuple):
         ]
 
     def doubt(self, trust: Trust) -> str:
-        """Why the gateway was perhaps not really loaded, in words; nothing where it was."""
+        """Return why the step proves nothing, in words; empty where it does prove something."""
         if self.client > trust.client:
             return f"the load generator's own core was {self.client:.0%} busy at {self.level:,.0f}"
         if self.applied < trust.applied:
-            return f"only {self.applied:.0%} of what was to be said was accepted at {self.level:,.0f}"
+            return f"only {self.applied:.0%} of the messages were accepted at {self.level:,.0f}"
         return ""
 
 
@@ -98,8 +98,10 @@ class Crossing(NamedTuple):
 
 
 class Knee(NamedTuple):
-    """What a run found: the highest load at which everything holds, what breaks first, and what the
-    gateway does there.
+    """The result of a run.
+
+    `level`: the highest load that meets all objectives. `resource`: what breaks first. `there`: the
+    measures at that load.
     """
 
     level: float
@@ -111,7 +113,7 @@ class Knee(NamedTuple):
 class Inconclusive(NamedTuple):
     """Why a run found no knee.
 
-    `held`: the highest load at which everything held and the load generator was not too busy.
+    `held`: the highest load that met all objectives with a load generator that was not too busy.
     """
 
     why: str
@@ -119,7 +121,7 @@ class Inconclusive(NamedTuple):
 
 
 class Found(NamedTuple):
-    """Several runs together. `spread`: of the knees, largest less smallest over the median."""
+    """The knees of several runs. `spread`: the largest less the smallest, over the median."""
 
     median: Knee
     spread: float
@@ -127,7 +129,7 @@ class Found(NamedTuple):
 
 
 class Ramp(NamedTuple):
-    """One ramp: what all its runs measured, and what came of them."""
+    """One ramp: the steps of all its runs, and the result."""
 
     kind: RampKind
     runs: tuple[tuple[Measures, ...], ...]
@@ -135,8 +137,9 @@ class Ramp(NamedTuple):
 
 
 def find_knee(steps: Sequence[Measures], objectives: Objectives, trust: Trust) -> Knee | Inconclusive:
-    """Return the knee of a ramp whose levels rise, between its last step that held and its first
-    that did not.
+    """Return the knee of a run with rising levels.
+
+    It lies between the last step that met all objectives and the first that did not.
     """
     held: Measures | None = None
     for step in steps:
@@ -147,17 +150,17 @@ def find_knee(steps: Sequence[Measures], objectives: Objectives, trust: Trust) -
             held = step
             continue
         if held is None:
-            return Inconclusive(f"{_names(broken)} broke at the first step already: begin lower", None)
+            return Inconclusive(f"{_names(broken)} broke at the first step: start lower", None)
         crossings = [Crossing(resource, _crossing(resource, held, step, objectives)) for resource in Resource]
         level, first = min((crossing.level, crossing.resource.value) for crossing in crossings if crossing.level is not None)
         return Knee(level, Resource(first), _between(held, step, level), tuple(crossings))
     if held is None:
-        return Inconclusive("no step was made: begin lower", None)
+        return Inconclusive("no step was made: start lower", None)
     return Inconclusive("nothing broke: go higher", held.level)
 
 
 def settle(runs: Sequence[Knee | Inconclusive]) -> Found | Inconclusive:
-    """Return the median of runs, or the first that found none."""
+    """Return the median of runs, or the first one without a knee."""
     knees: list[Knee] = []
     for run in runs:
         if isinstance(run, Inconclusive):

@@ -1,4 +1,4 @@
-"""Measures a gateway under load: its metrics, its process, and how busy those are who load it.
+"""Measures a gateway under load: its metrics, its process, and how busy the load itself is.
 
 Owns what is read, and how two readings become the measures of a step.
 """

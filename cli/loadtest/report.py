@@ -1,6 +1,6 @@
-"""What a load test leaves: lines on the terminal, `limits.json`, a report in HTML with plots.
+"""The output of a load test: lines on the terminal, the limits file, an HTML report with plots.
 
-The plots need matplotlib (`liveroom[plots]`); without it the report has its tables and says so.
+The plots need matplotlib (`liveroom[plots]`); a report without it has its tables and a note.
 """
 
 import io
@@ -20,9 +20,9 @@ from liveroom import __version__
 
 UNITS: Final = {RampKind.VIEWERS: "viewers", RampKind.JOINS: "joins/s", RampKind.BYTES: "messages/s"}
 TITLES: Final = {
-    RampKind.VIEWERS: "Viewers: more and more in busy rooms",
-    RampKind.JOINS: "Joins: viewers are there (half the knee, where one was found), and more and more come and go",
-    RampKind.BYTES: "Bytes: to viewers without compression (a quarter of the knee, where one was found) more and more is said",
+    RampKind.VIEWERS: "Viewers: a growing number in busy rooms",
+    RampKind.JOINS: "Joins: half the viewers of the knee (where one was found), and a growing number that join and leave",
+    RampKind.BYTES: "Bytes: a growing number of messages to a quarter of the viewers of the knee, uncompressed",
 }
 _HEADS: Final = ("load", "cpu", "loop lag", "delay, 99%", "skipped", "missing", "load's own core", "pushes/s", "MB/s", "memory")
 _STYLE: Final = (
@@ -33,7 +33,7 @@ _STYLE: Final = (
 
 
 def ramp_line(ramp: Ramp) -> str:
-    """Return what came of a ramp, in a line."""
+    """Return the result of a ramp, in a line."""
     unit, result = UNITS[ramp.kind], ramp.result
     if isinstance(result, Inconclusive):
         held = f"; it held {result.held:,.0f} {unit}" if result.held is not None else ""
@@ -46,7 +46,7 @@ def ramp_line(ramp: Ramp) -> str:
 
 
 def step_line(kind: RampKind, step: Measures, objectives: Objectives) -> str:
-    """Return what a step measured, in a line."""
+    """Return the measures of a step, in a line."""
     broken = step.broken(objectives)
     cells = "  ".join(f"{head} {cell}" for head, cell in zip(_HEADS[1:7], _cells(step)[1:7], strict=True))
     verdict = f"  BROKEN: {', '.join(resource.value for resource in broken)}" if broken else ""
@@ -54,7 +54,7 @@ def step_line(kind: RampKind, step: Measures, objectives: Objectives) -> str:
 
 
 def limits_of(objectives: Objectives, ramps: Sequence[Ramp]) -> dict[str, Any]:
-    """Return the settings of a gateway that follow from what was found."""
+    """Return the settings of a gateway that follow from the ramps."""
     limits: dict[str, Any] = {"max_loop_lag_ms": objectives.loop_lag_ms}
     for ramp in ramps:
         if isinstance(ramp.result, Inconclusive):
@@ -74,17 +74,14 @@ def limits_of(objectives: Objectives, ramps: Sequence[Ramp]) -> dict[str, Any]:
 
 
 def write_limits(path: Path, objectives: Objectives, ramps: Sequence[Ramp]) -> None:
-    """Write the limits file, with how it was measured."""
+    """Write the limits file, with the machine and the objectives it was measured with."""
     measured = {"liveroom": __version__, "machine": _machine(), "objectives": objectives._asdict()}
     measured |= {"knees": {ramp.kind.value: ramp_line(ramp) for ramp in ramps}}
     path.write_text(json.dumps(limits_of(objectives, ramps) | {"measured": measured}, indent=2) + "\n", encoding="utf-8")
 
 
 def write_report(path: Path, objectives: Objectives, ramps: Sequence[Ramp], wrong: str) -> None:
-    """Write the report.
-
-    `wrong`: what viewers that checked everything found, nothing where all was well.
-    """
+    """Write the report. `wrong`: the errors that checking viewers found; empty: none."""
     verdict = (
         f"Viewers that checked everything found: {wrong}." if wrong else "Viewers that checked everything found nothing wrong."
     )
@@ -140,7 +137,7 @@ def _table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 
 def _plots(ramp: Ramp, objectives: Objectives) -> str:
-    """Return each measure over the load, a line a run, with its objective."""
+    """Return plots (SVG) of each measure over the load, with its objective and a line a run."""
     try:
         import matplotlib as mpl  # noqa: PLC0415 - large, and an extra
     except ImportError:

@@ -28,7 +28,7 @@ TOKEN_TTL_S: Final = 86_400
 
 
 class LoadSender:
-    """Sends what `load` says, evenly. The ledger judges the rooms in `checked` alone."""
+    """Sends the messages of `load`, evenly. The ledger judges the rooms in `checked` alone."""
 
     def __init__(
         self,

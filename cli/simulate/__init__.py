@@ -1,1 +1,1 @@
-"""`liveroom simulate`: the pool in a model, with the pure cores that run."""
+"""`liveroom simulate`: the pool's own decisions on modelled gateways, viewers and time."""

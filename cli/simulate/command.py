@@ -1,8 +1,7 @@
-"""`liveroom simulate`: what the pool would do on an evening that did not happen, as a table and a
-picture.
+"""`liveroom simulate`: runs scenarios of the pool and shows each as a table and a plot.
 
-Owns the printing and the plot. The model and its scenarios are in `model`. Touches no Kafka and
-starts nothing.
+Owns the printing and the plot; `cli.simulate.model` and `scenarios` do the rest. It reaches no
+Kafka and starts nothing.
 """
 
 import sys
@@ -16,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from autoscaler.policy import Policy, PolicyError, read_policy
-from cli.simulate.model import SimulationResult, World, hindsight_hours
+from cli.simulate.model import Simulation, SimulationResult, hindsight_hours
 from cli.simulate.scenarios import SCENARIOS, Scenario
 from liveroom import clock
 
@@ -25,10 +24,10 @@ PANELS: Final = 3
 
 
 def simulate(names: list[str], policy_file: Path | None, seed: int, plot: Path | None) -> int:
-    """Run scenarios, print what came of each, and draw the last one."""
+    """Run scenarios, print each one's result, and draw it into `plot`; return the exit code."""
     unknown = [name for name in names if name not in SCENARIOS]
     if unknown:
-        print(f"no scenario {', '.join(unknown)}; there are: {', '.join(SCENARIOS)}", file=sys.stderr)
+        print(f"unknown scenario {', '.join(unknown)}; there are: {', '.join(SCENARIOS)}", file=sys.stderr)
         return 2
     console = Console()
     for name in names or list(SCENARIOS):
@@ -41,20 +40,20 @@ def simulate(names: list[str], policy_file: Path | None, seed: int, plot: Path |
                 return 2
             scenario = replace(scenario, policy=_with_events(policy, scenario))
         began_s = clock.monotonic_s()
-        outcome = World(scenario).run()
-        console.print(_told(scenario, outcome, clock.monotonic_s() - began_s, is_alone=len(names) == 1))
+        outcome = Simulation(scenario).run()
+        console.print(_table(scenario, outcome, clock.monotonic_s() - began_s, is_alone=len(names) == 1))
         if plot is not None:
             _draw(scenario, outcome, plot if len(names) == 1 else plot.with_stem(f"{plot.stem}-{name}"))
     return 0
 
 
 def _with_events(policy: Policy, scenario: Scenario) -> Policy:
-    """Return a policy with the events that the scenario announces, unless it has its own."""
+    """Return a policy with the scenario's events, unless it has its own."""
     return policy if policy.events else msgspec.structs.replace(policy, events=scenario.policy.events)
 
 
-def _told(scenario: Scenario, outcome: SimulationResult, took_s: float, *, is_alone: bool) -> Table:
-    """Return what came of it: the decisions, and the sums."""
+def _table(scenario: Scenario, outcome: SimulationResult, took_s: float, *, is_alone: bool) -> Table:
+    """Return the result as a table: the decisions, and the sums."""
     last, hindsight = outcome.moments[-1], hindsight_hours(outcome, scenario.policy)
     table = Table(title=f"{scenario.name}: {scenario.about}", box=box.SIMPLE, title_justify="left", caption_justify="left")
     for head in ("second", "viewers", "gateways", "wanted", "why"):
@@ -69,11 +68,11 @@ def _told(scenario: Scenario, outcome: SimulationResult, took_s: float, *, is_al
     fullest = last.fullest / last.mean if last.mean else 1.0
     table.caption = "; ".join(
         (
-            f"refused {outcome.refused:,} times, for {outcome.refused_longest_s:.0f} s on end at most",
-            f"over a limit {outcome.over_limit} times",
-            f"{outcome.gateway_hours:.1f} gateway hours, {outcome.gateway_hours / hindsight:.2f} times those of hindsight",
-            f"{len(outcome.turns())} turns",
-            f"at the end the fullest of {last.gateways} has {fullest:.2f} times the mean",
+            f"{outcome.refused:,} joins refused, for {outcome.refused_longest_s:.0f} s at a time at most",
+            f"{outcome.over_limit} times over a limit",
+            f"{outcome.gateway_hours:.1f} gateway hours, {outcome.gateway_hours / hindsight:.2f} times the fewest possible",
+            f"{len(outcome.turns())} changes of direction",
+            f"at the end the fullest of {last.gateways} gateways has {fullest:.2f} times the mean",
             f"simulated in {took_s:.1f} s",
         )
     )
@@ -96,7 +95,7 @@ def _draw(scenario: Scenario, outcome: SimulationResult, file: Path) -> None:
     fullest = [moment.fullest * moment.gateways for moment in outcome.moments]
     viewers.plot(seconds, fullest, label="if all were as full as the fullest", lw=0.7)
     gateways.step(seconds, [moment.gateways for moment in outcome.moments], label="gateways", where="post")
-    gateways.step(seconds, [moment.needed for moment in outcome.moments], label="needed, as it seemed", where="post", lw=0.7)
+    gateways.step(seconds, [moment.needed for moment in outcome.moments], label="needed by the decision", where="post", lw=0.7)
     refused.bar(seconds, [moment.refused for moment in outcome.moments], label="refused a second", width=1.0, color="tab:red")
     for panel in (viewers, gateways, refused):
         panel.legend(loc="upper left", frameon=False)
@@ -106,4 +105,4 @@ def _draw(scenario: Scenario, outcome: SimulationResult, file: Path) -> None:
     figure.tight_layout()
     figure.savefig(file)
     plt.close(figure)
-    print(f"drawn: {file}")
+    print(f"plot: {file}")

@@ -1,9 +1,8 @@
-"""The pool in a model: the same `decide` and `placement` that run, with gateways, viewers and time
-made up.
+"""A model of the pool: the real `decide` and `placement`, with modelled gateways, viewers and time.
 
-Owns the model: gateways that warm up, take joins at a limited rate, lose viewers, report a second
-late; viewers who come, are refused, come again. Every scenario has a fixed seed, so it gives the
-same every time. Called by `liveroom simulate`, tests and benchmarks.
+Owns the model. Gateways warm up, take joins at a limited rate, lose viewers, and report a second
+late. Viewers join, are refused, and try again. A scenario has a seed, so it gives the same result
+every time. `liveroom simulate`, tests and benchmarks use it. Pure.
 """
 
 import math
@@ -46,7 +45,7 @@ class ModelGateway:
 
 
 class Moment(NamedTuple):
-    """How it stood at one second."""
+    """The state at one second."""
 
     at_s: float
     viewers: int
@@ -61,7 +60,12 @@ class Moment(NamedTuple):
 
 @dataclass
 class SimulationResult:
-    """What came of it."""
+    """What a scenario led to.
+
+    `over_limit` counts gateways above their limit, second by second. `refused` counts refused
+    joins, `refused_longest_s` is the longest time in which there were any, and `moved` counts
+    viewers that a gateway sent elsewhere.
+    """
 
     moments: list[Moment] = field(default_factory=list)
     decisions: list[tuple[float, Decision]] = field(default_factory=list)
@@ -72,16 +76,16 @@ class SimulationResult:
 
     @property
     def gateway_hours(self) -> float:
-        """How long all gateways ran together."""
+        """How long all gateways ran, added up, in hours."""
         return sum(moment.gateways for moment in self.moments) / 3600
 
     def fullest_vs_mean(self, at_s: float) -> float:
-        """How much fuller than the mean the fullest gateway was at a second."""
+        """Return the fullest gateway's viewers over the mean, at a second of the scenario."""
         moment = next(moment for moment in self.moments if moment.at_s >= at_s)
         return moment.fullest / moment.mean if moment.mean else 1.0
 
     def turns(self) -> list[float]:
-        """When the pool changed its direction."""
+        """Return the seconds at which the pool changed from growing to shrinking, or back."""
         turns, direction = [], 0
         for at_s, decision in self.decisions:
             now = (decision.desired > decision.actual) - (decision.desired < decision.actual)
@@ -92,8 +96,8 @@ class SimulationResult:
         return turns
 
 
-class World:
-    """A scenario under way."""
+class Simulation:
+    """One scenario, tenth of a second by tenth of a second."""
 
     def __init__(self, scenario: Scenario) -> None:
         self.scenario = scenario
@@ -118,7 +122,7 @@ class World:
         self._report(late_s=0.0)
 
     def run(self) -> SimulationResult:
-        """Let it happen."""
+        """Play the scenario to its end and return the result."""
         for second in range(self.scenario.lasts_s):
             self._happen(second)
             refused = 0
@@ -148,12 +152,12 @@ class World:
                     gateway.silent = second == at_s
 
     def _come_back(self, many: int) -> None:
-        """Let viewers who lost their gateway come back, by full jitter."""
+        """Let viewers that lost their gateway reconnect, with full jitter."""
         back = sorted(self.now_s + self.chance.random() for _ in range(many))
         self._waiting = deque(sorted([*self._waiting, *((at_s, self.now_s) for at_s in back)]))
 
     def _tick(self) -> int:
-        """Let a tenth of a second pass; return how many were refused."""
+        """Let a tenth of a second pass; return how many joins were refused."""
         self.now_s = round(self.now_s + TICK_S, 3)
         for gateway in list(self.gateways.values()):
             gateway.tokens = min(GATEWAY.joins_per_s, gateway.tokens + GATEWAY.joins_per_s * TICK_S)
@@ -169,7 +173,7 @@ class World:
         return refused
 
     def _leave(self) -> None:
-        """Let viewers leave: each after its own time."""
+        """Let viewers leave, each after its own time."""
         gateways = [gateway for gateway in self.gateways.values() if gateway.connections]
         total = sum(gateway.connections for gateway in gateways)
         expected = total * TICK_S / self.scenario.stay_s
@@ -184,7 +188,7 @@ class World:
                 gateway.left += 1
 
     def _move(self, gateway: ModelGateway) -> None:
-        """Let a gateway send viewers elsewhere: it is being emptied, or sheds."""
+        """Let a gateway that drains or sheds send viewers elsewhere."""
         rate = gateway.shed_per_s
         if gateway.draining_s < math.inf:
             left_s = max(TICK_S, gateway.draining_s - self.now_s)
@@ -201,9 +205,9 @@ class World:
             del self.gateways[gateway.name]
 
     def _enter(self, since_s: float) -> bool:
-        """Send one viewer to a gateway; say whether it got in.
+        """Send one viewer to a gateway; return whether it joined.
 
-        Who does not tries again within a second or so.
+        A viewer that is refused tries again after about a second.
         """
         for name in self._addresses():
             gateway = self.gateways.get(name)
@@ -311,8 +315,9 @@ class World:
 
 
 def hindsight_hours(outcome: SimulationResult, policy: Policy) -> float:
-    """Return the fewest gateway hours that would have done: at each second what its viewers took,
-    started a warm-up before.
+    """Return the fewest gateway hours that would have been enough.
+
+    They are the gateways that each second's viewers needed, started a warm-up before.
     """
     room = GATEWAY.connections * policy.targets.connections
     warm = int(policy.warm_up_s)

@@ -17,10 +17,13 @@ FLASH_S: Final = 300
 
 @dataclass
 class Scenario:
-    """What happens.
+    """What happens in a simulation. Times are seconds from its start.
 
-    `joins_per_s`, `stay_s`: by second; `gateways`, `viewers`: at the start, spread evenly; `add`:
-    (when, how many).
+    `joins_per_s` gives the joins at a second, and a viewer stays `stay_s` on average. `gateways`
+    and `viewers` are there at the start, evenly spread. `add` and `fail` have (when, how many
+    gateways), and in each `silence` (from, to) no gateway reports. `scales`, `sheds`: whether the
+    pool does so. `round_robin` places viewers by turns instead of by load. `replicas` is the number
+    of schedulers.
     """
 
     name: str
@@ -46,7 +49,7 @@ def _constant(rate: float) -> Callable[[float], float]:
 
 
 def even_out(rate: float, *, sheds: bool, round_robin: bool = False, replicas: int = 1) -> Scenario:
-    """100,000 viewers on 50 gateways, 10 more are added; so many come and go a second."""
+    """100,000 viewers on 50 gateways, and 10 more gateways; `rate` viewers a second come and go."""
     return Scenario(
         f"even-{rate:.0f}",
         f"100,000 viewers on 50 gateways, 10 added after 10 s; {rate:.0f}/s come and go",

@@ -1,4 +1,4 @@
-"""The dashboards: what somebody on call looks at when a star goes live. Pure.
+"""The dashboards for an engineer on call. Pure.
 
 Owns which panels there are; the metrics' names are the catalog's.
 """

@@ -16,7 +16,7 @@ AUTOSCALING: Final = Board(
             [
                 Panel(
                     "Gateways",
-                    "There are, wanted, needed; between the least and the most.",
+                    "Gateways that report, that were decided on, and that the load needs, with the pool's limits.",
                     [
                         Query(f"max({name(metric_catalog.POOL_ACTUAL)})", "report"),
                         Query(
@@ -36,19 +36,19 @@ AUTOSCALING: Final = Board(
                 ),
                 Panel(
                     "Leader",
-                    "Which instance decides.",
+                    "The instance that leads.",
                     [Query(name(metric_catalog.LEADING), "{{instance}}")],
                     kind="state-timeline",
                     height=9,
                 ),
                 Panel(
                     "Decisions/min",
-                    "That changed something, by reason.",
+                    "Decisions that changed the pool, by reason.",
                     [Query(f"60 * {rate(metric_catalog.DECISIONS, by='reason')} > 0 or vector(0)", "{{reason}}")],
                 ),
                 Panel(
                     "Kubernetes failures/min",
-                    "What the API did not answer, or not as asked, by reason; pods that went unasked.",
+                    "Failed calls of the Kubernetes API, by reason, and pods that went without draining.",
                     [
                         Query(f"60 * {rate(metric_catalog.POOL_API_FAILURES, by='reason')}", "{{reason}}"),
                         Query(f"60 * {rate(metric_catalog.POOL_WRONG_PODS)}", "wrong pods"),
@@ -59,7 +59,7 @@ AUTOSCALING: Final = Board(
                 ),
                 Panel(
                     "Viewers a gateway",
-                    "The fullest, the mean, the emptiest.",
+                    "Connections of the fullest and the emptiest gateway, and the mean.",
                     [
                         Query(f"max({name(metric_catalog.CONNECTIONS)})", "fullest"),
                         Query(f"avg({name(metric_catalog.CONNECTIONS)})", "mean"),
@@ -73,12 +73,12 @@ AUTOSCALING: Final = Board(
             [
                 Panel(
                     "Gateways as schedulers see them",
-                    "By state.",
+                    "Gateways, by state.",
                     [Query(f"max by(state)({name(metric_catalog.GATEWAYS_KNOWN)})", "{{state}}")],
                 ),
                 Panel(
                     "Nobody had room/s",
-                    "Entries refused since no gateway had room.",
+                    "Entries that were refused because no gateway had room.",
                     [Query(rate(metric_catalog.ENTRIES, 'outcome="no_gateway"'), "no gateway")],
                     "ops",
                 ),

@@ -48,7 +48,7 @@ FANOUT: Final = Board(
                 ),
                 Panel(
                     "Frames/s to viewers",
-                    "Each holds a batch of messages.",
+                    "WebSocket frames; each has a batch of messages.",
                     [Query(rate(metric_catalog.DELIVERED_BATCHES, by="instance"), "{{instance}}")],
                     "pps",
                 ),
@@ -60,13 +60,13 @@ FANOUT: Final = Board(
                 ),
                 Panel(
                     "Read from the log",
-                    "And of that, for rooms without a viewer at the gateway.",
+                    "Bytes read, and the part for rooms without a viewer at the gateway.",
                     [Query(rate(metric_catalog.READ_BYTES), "read"), Query(rate(metric_catalog.WASTED_BYTES), "wasted")],
                     "Bps",
                 ),
                 Panel(
                     "Deflate",
-                    "Payload before and after.",
+                    "Payload before and after compression.",
                     [Query(rate(metric_catalog.PACKED_BYTES, by="stage"), "{{stage}}")],
                     "Bps",
                 ),
@@ -86,12 +86,12 @@ FANOUT: Final = Board(
             [
                 Panel(
                     "Slow viewers",
-                    "With unsent bytes.",
+                    "Connections with unsent bytes.",
                     [Query(total(metric_catalog.SLOW_MEMBERS, by="instance"), "{{instance}}")],
                 ),
                 Panel(
                     "Left out/s",
-                    "Pushes left out for slow viewers.",
+                    "Pushes that slow viewers missed.",
                     [Query(rate(metric_catalog.SKIPPED, by="reason"), "{{reason}}")],
                     "ops",
                 ),
@@ -106,7 +106,7 @@ FANOUT: Final = Board(
                 ),
                 Panel(
                     "Holes/s",
-                    "In a room's numbers, as gateways see them.",
+                    "Gaps in a room's numbers, as gateways see them.",
                     [Query(rate(metric_catalog.GAPS, by="reason"), "{{reason}}")],
                     "ops",
                 ),

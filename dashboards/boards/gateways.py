@@ -17,7 +17,7 @@ GATEWAYS: Final = Board(
             [
                 Panel(
                     "Viewers",
-                    "By gateway: even colours are even gateways.",
+                    "Connections by gateway; equal colours are equally full gateways.",
                     [Query(total(metric_catalog.CONNECTIONS, by="instance"), "{{instance}}")],
                     kind="heatmap",
                     width=24,
@@ -29,7 +29,7 @@ GATEWAYS: Final = Board(
                 ),
                 Panel(
                     "Handshakes refused/s",
-                    "By code.",
+                    "Connections that ended, by close code.",
                     [Query(rate(metric_catalog.UPGRADES_REFUSED, by="code") + " > 0 or vector(0)", "{{code}}")],
                     "ops",
                 ),
@@ -73,13 +73,13 @@ GATEWAYS: Final = Board(
                 ),
                 Panel(
                     "Disk",
-                    "Reads and writes.",
+                    "Bytes read and written.",
                     [Query(rate(metric_catalog.MACHINE_IO, by="instance,operation"), "{{instance}} {{operation}}")],
                     "iops",
                 ),
                 Panel(
                     "Memory left",
-                    "That can be had without swapping.",
+                    "Memory that is available without swapping.",
                     [Query(name(metric_catalog.MACHINE_MEMORY), "{{instance}}")],
                     "bytes",
                 ),

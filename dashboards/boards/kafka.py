@@ -10,14 +10,14 @@ from liveroom import metric_catalog
 KAFKA: Final = Board(
     "liveroom-kafka",
     "liveroom / Kafka",
-    "Who rules which partition, how far everybody is behind, what the brokers do to us.",
+    "The owner of each partition, the lag of each reader, and failures at the brokers.",
     [
         Row(
             "The queue",
             [
                 Panel(
                     "Partitions ruled",
-                    "By broadcaster; all together there must be as many as there are.",
+                    "Owned partitions by broadcaster; their sum must be the number of partitions.",
                     [
                         Query(total(metric_catalog.PARTITIONS_OWNED, by="instance"), "{{instance}}"),
                         Query(f"max({name(metric_catalog.PARTITIONS)})", "there are"),
@@ -25,24 +25,29 @@ KAFKA: Final = Board(
                 ),
                 Panel(
                     "Uplink lag",
-                    "Records not yet taken, by partition.",
+                    "Records that are not consumed yet, by partition.",
                     [Query(f"max by(partition)({name(metric_catalog.UPLINK_LAG)})", "{{partition}}")],
                 ),
                 Panel(
                     "Epochs",
-                    "Of the claims, by partition: a step is a new owner.",
+                    "Epochs of the claims, by partition; a step is a new owner.",
                     [Query(f"max by(partition)({name(metric_catalog.EPOCH)})", "{{partition}}")],
                 ),
-                Panel("Take-overs/s", "By reason.", [Query(rate(metric_catalog.TAKEOVERS, by="reason"), "{{reason}}")], "ops"),
+                Panel(
+                    "Take-overs/s",
+                    "Partitions that got a new owner, by reason.",
+                    [Query(rate(metric_catalog.TAKEOVERS, by="reason"), "{{reason}}")],
+                    "ops",
+                ),
                 Panel(
                     "Take-over time",
-                    "From assignment until the first interaction is taken.",
+                    "From the assignment of a partition until its first interaction is consumed.",
                     quantiles(metric_catalog.TAKEOVER_SECONDS),
                     "s",
                 ),
                 Panel(
                     "Snapshots and batches/s",
-                    "Written.",
+                    "Records written to the queue.",
                     [Query(rate(metric_catalog.SNAPSHOTS), "snapshots"), Query(rate(metric_catalog.BATCHES), "batches")],
                     "ops",
                 ),
@@ -58,7 +63,7 @@ KAFKA: Final = Board(
                 ),
                 Panel(
                     "Readers restarted/s",
-                    "They stalled, or fell out of the log.",
+                    "Readers that stalled, or whose offset left the log.",
                     [Query(rate(metric_catalog.READER_RESTARTS, by="topic,reason"), "{{topic}} {{reason}}")],
                     "ops",
                 ),
@@ -70,7 +75,7 @@ KAFKA: Final = Board(
                 ),
                 Panel(
                     "Producers replaced/s",
-                    "By reason.",
+                    "Replaced producers, by reason.",
                     [Query(rate(metric_catalog.PRODUCER_REPLACED, by="reason"), "{{reason}}")],
                     "ops",
                 ),
@@ -87,18 +92,18 @@ KAFKA: Final = Board(
                 ),
                 Panel(
                     "Dead letters/s",
-                    "Uplink records put aside.",
+                    "Uplink records moved to the dead-letter topic.",
                     [Query(rate(metric_catalog.DEAD_LETTERS, by="reason"), "{{reason}}")],
                     "ops",
                 ),
                 Panel(
                     "History lost",
-                    "Partitions or rooms that began again.",
+                    "Partitions or rooms that lost their numbers and started again.",
                     [Query(f"sum by(reason)(increase({name(metric_catalog.HISTORY_LOST)}[{RATE}]))", "{{reason}}")],
                 ),
                 Panel(
                     "Void records/s",
-                    "Of deposed owners, passed over.",
+                    "Records of deposed owners, which every reader skips.",
                     [Query(rate(metric_catalog.VOID_RECORDS), "void")],
                     "ops",
                 ),

@@ -1,4 +1,4 @@
-"""Is it well? What everybody looks at first. Pure."""
+"""The overview: the state of the system at a glance. Pure."""
 
 from typing import Final
 
@@ -10,7 +10,7 @@ from liveroom import metric_catalog
 OVERVIEW: Final = Board(
     "liveroom-overview",
     "liveroom / Overview",
-    "Is it well? Viewers, what they send, how late they get it, what is refused; a row for each service.",
+    "The state of the system: viewers, interactions, delays, refusals, and a row for each service.",
     [
         Row(
             "Golden signals",
@@ -23,7 +23,7 @@ OVERVIEW: Final = Board(
                 ),
                 Panel(
                     "Accepted/s",
-                    "Interactions that got their 202.",
+                    "Interactions that were answered with 202.",
                     [Query(rate(metric_catalog.INTERACTIONS, 'outcome="accepted"'))],
                     "ops",
                     "stat",
@@ -31,7 +31,7 @@ OVERVIEW: Final = Board(
                 ),
                 Panel(
                     "Delivered/s",
-                    "Messages pushed, times viewers.",
+                    "Messages pushed, counted once for each viewer.",
                     [Query(rate(metric_catalog.DELIVERED_MESSAGES))],
                     "ops",
                     "stat",
@@ -48,7 +48,7 @@ OVERVIEW: Final = Board(
                 ),
                 Panel(
                     "Balance off",
-                    "Items taken less items accounted for: anything but 0 is a defect.",
+                    "Consumed items less items accounted for; any value but 0 is a defect.",
                     [Query(total(metric_catalog.BALANCE_OFF))],
                     kind="stat",
                     width=4,
@@ -63,7 +63,7 @@ OVERVIEW: Final = Board(
                 ),
                 Panel(
                     "Interactions/s",
-                    "By what became of them.",
+                    "Interactions, by outcome.",
                     [Query(rate(metric_catalog.INTERACTIONS, by="outcome"), "{{outcome}}")],
                     "ops",
                 ),
@@ -109,7 +109,7 @@ OVERVIEW: Final = Board(
                 Panel("Answer time", "From a request's head to its answer.", quantiles(metric_catalog.INGRESS_SECONDS), "s"),
                 Panel(
                     "Brokers' ack",
-                    "From handing a record over until the ack, by topic.",
+                    "From the call of the producer to the brokers' ack, by topic.",
                     [Query(quantile(0.99, metric_catalog.PRODUCE_SECONDS, by="topic"), "p99 {{topic}}")],
                     "s",
                 ),
@@ -132,7 +132,7 @@ OVERVIEW: Final = Board(
                 Panel("Joins/s", "By outcome.", [Query(rate(metric_catalog.JOINS, by="outcome"), "{{outcome}}")], "ops"),
                 Panel(
                     "Closes/s",
-                    "By close code.",
+                    "Connections that ended, by close code.",
                     [Query(rate(metric_catalog.CLOSES, by="code") + " > 0 or vector(0)", "{{code}}")],
                     "ops",
                 ),
@@ -151,7 +151,7 @@ OVERVIEW: Final = Board(
                 Panel("Answer time", "Of an entry request.", quantiles(metric_catalog.ENTRY_SECONDS), "s"),
                 Panel(
                     "Gateways",
-                    "As the schedulers see them.",
+                    "Gateways by state, as the schedulers know them.",
                     [Query(f"max by(state)({name(metric_catalog.GATEWAYS_KNOWN)})", "{{state}}")],
                 ),
                 *processes("scheduler"),

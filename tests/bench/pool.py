@@ -22,7 +22,7 @@ import psutil
 
 from autoscaler.decide import History, Observation, ReportedGateway, decide
 from autoscaler.policy import Policy
-from cli.simulate.model import World, hindsight_hours
+from cli.simulate.model import Simulation, hindsight_hours
 from cli.simulate.scenarios import SCENARIOS, even_out
 from devstack.local_kafka import kafka_cluster
 from devstack.system import System
@@ -48,19 +48,19 @@ EVEN_AT_S = 70.0
 async def measure() -> AsyncIterator[Figure]:
     """Give the figures of this group."""
     for rate in (200, 2000):
-        ours = World(even_out(rate, sheds=True)).run().fullest_vs_mean(EVEN_AT_S)
-        plain = World(even_out(rate, sheds=False, round_robin=True)).run().fullest_vs_mean(EVEN_AT_S)
+        ours = Simulation(even_out(rate, sheds=True)).run().fullest_vs_mean(EVEN_AT_S)
+        plain = Simulation(even_out(rate, sheds=False, round_robin=True)).run().fullest_vs_mean(EVEN_AT_S)
         name = "" if rate == 200 else f"_{rate}"
         yield Figure(
             f"pool.fullest_vs_mean{name}", ours, "ratio", f"60 s after 10 were added to 50, {rate} joins/s; at most 1.10"
         )
         yield Figure(f"pool.fullest_vs_mean_round_robin{name}", plain, "ratio", "the same by turns, without shedding")
-    evening = World(scenario := SCENARIOS["evening"]()).run()
+    evening = Simulation(scenario := SCENARIOS["evening"]()).run()
     ratio = evening.gateway_hours / hindsight_hours(evening, scenario.policy)
     yield Figure("pool.gateway_hours_vs_hindsight", ratio, "ratio", "an evening; at most 1.25")
-    flash = World(SCENARIOS["flash"]()).run()
+    flash = Simulation(SCENARIOS["flash"]()).run()
     yield Figure("pool.refused_longest_s", flash.refused_longest_s, "s", "0 to 100,000 in 60 s, unannounced; at most 20")
-    announced = World(SCENARIOS["flash-announced"]()).run()
+    announced = Simulation(SCENARIOS["flash-announced"]()).run()
     yield Figure("pool.refused_announced", announced.refused, "viewers", "the same, announced 2 minutes before; none")
     decisions, sums = _decide_ms()
     about = f"{GATEWAYS} gateways decided on, their reports taken, {CHOICES} viewers placed; a tick is 1 s"
