@@ -1,4 +1,4 @@
 """Grafana dashboards, Prometheus rules and alerts, generated from the catalog of metrics.
 
-Called by `python -m dashboards.generate`, and by `devstack.prometheus` for a live Prometheus.
+`python -m dashboards.generate` writes the files; `devstack.prometheus` runs a Prometheus with them.
 """
