@@ -32,6 +32,7 @@ from liveroom.records.broadcast import (
     OWNER_BYTES,
     Balance,
     Batch,
+    BatchParts,
     Claim,
     SnapshotChunk,
     Stamp,
@@ -387,7 +388,7 @@ class Partition:
     def _encode(self, packed: Packed, uplink_next: int) -> bytes:
         lease = self._ruling()
         return encode_batch(
-            Batch.of(
+            BatchParts(
                 lease.epoch,
                 lease.owner,
                 lease.anchor(uplink_next),

@@ -1,4 +1,4 @@
-"""What the services share: formats, settings and the little runtime around them.
+"""The code that all services share: formats, settings and the runtime around them.
 
 Owns every format that crosses a process boundary. Imports no service; services import it and not
 each other.

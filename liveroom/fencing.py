@@ -1,5 +1,4 @@
-"""Who rules a partition of `broadcast` at a given offset, also for a reader that starts in
-mid-log. Pure.
+"""The rule for valid records of `broadcast`, and the walks that find the ruling claim. Pure.
 
 Owns the rule (`validate`) and the walks over the log that apply it. The walks are generators: they
 yield `Read` and are sent the records. So the same code runs over Kafka (`liveroom.broadcast_log`),

@@ -70,13 +70,13 @@ if TYPE_CHECKING:
         partition: int
 
     class RebalanceListener:
-        """Called by a consumer with a group when the group takes partitions away or gives them."""
+        """A consumer with a group calls it when the group revokes or assigns partitions."""
 
         async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
-            """Handle that these partitions are about to be given to others."""
+            """The group revokes these partitions."""
 
         async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
-            """Handle that exactly these partitions are ours from now on."""
+            """The group assigns exactly these partitions."""
 
 else:  # aiokafka checks that it is given its own
     TopicPartition = aiokafka.TopicPartition
@@ -113,7 +113,7 @@ LASTING_ERRORS: Final[tuple[type[Exception], ...]] = (
 
 
 class Record(Protocol):
-    """One record as a consumer gives it. `timestamp`: the brokers' clock, in milliseconds."""
+    """One record as a consumer returns it. `timestamp`: the brokers' clock, in milliseconds."""
 
     @property
     def topic(self) -> str: ...  # noqa: D102 - named by the field
@@ -132,14 +132,14 @@ class Record(Protocol):
 
 
 class TimedOffset(Protocol):
-    """Where a partition continues at some time."""
+    """The offset of the first record at or after some time."""
 
     @property
     def offset(self) -> int: ...  # noqa: D102
 
 
 class RecordAck(Protocol):
-    """Where a record lies that all in-sync replicas have."""
+    """The acknowledgement of a record: the offset at which all in-sync replicas have it."""
 
     @property
     def offset(self) -> int: ...  # noqa: D102
@@ -164,7 +164,7 @@ class ConsumerOptions(TypedDict, total=False):
 
 
 class Consumer(Protocol):
-    """A consumer: of partitions that it is assigned, or of those that a group gives it.
+    """A consumer of the partitions that `assign` names or that a group assigns.
 
     Every call to the brokers may raise KafkaError.
     """
@@ -183,7 +183,7 @@ class Consumer(Protocol):
         """Read exactly these partitions, without a group."""
 
     def subscribe(self, topics: Sequence[str], *, listener: RebalanceListener) -> None:
-        """Read what the group gives of these topics; call before `start`."""
+        """Read the partitions of these topics that the group assigns. Call it before `start`."""
 
     def assignment(self) -> Collection[TopicPartition]:
         """Return the partitions that are read now."""
@@ -231,7 +231,7 @@ class ProducerClient(Protocol):
         """Connect; it may ask for a producer id for ever."""
 
     async def stop(self) -> None:
-        """Send what waits, give up the rest after the request time-out, disconnect."""
+        """Send the records that wait, drop the rest after the request time-out, and disconnect."""
 
     async def send(
         self,
@@ -349,10 +349,10 @@ class Kafka(ABC):
 
     @abstractmethod
     async def greet(self, host: str, port: int) -> None:
-        """Connect to one broker, log in as the settings say, have it answer, and disconnect.
+        """Connect to one broker, authenticate, wait for an answer, and disconnect.
 
-        Raises the KafkaError or OSError that tells why not; ValueError where the host can be no
-        name.
+        Raises the KafkaError or OSError with the reason where that fails, and ValueError where
+        `host` is no valid name.
         """
 
 
@@ -420,7 +420,7 @@ class AioKafka(Kafka):
         return [(host, port) for host, port, _ in hosts]
 
     async def greet(self, host: str, port: int) -> None:
-        """Connect to one broker, log in, have it answer, and disconnect."""
+        """Connect to one broker, authenticate, wait for an answer, and disconnect."""
         arguments = {
             "request_timeout_ms": int(self.settings.request_timeout_s * 1000),
             **_security_arguments(self.settings),
@@ -433,11 +433,11 @@ class AioKafka(Kafka):
 
 
 class _Consumer(aiokafka.AIOKafkaConsumer):  # type: ignore[misc]
-    """A consumer whose `stop` stops it.
+    """A consumer whose `stop` closes all of it.
 
-    With a fetch in retry, `stop` of aiokafka 0.14 raises the CancelledError of its own task, and
-    leaves its connections open; at other places it swallows a cancellation of ours. So it runs in a
-    task of its own.
+    While a fetch is in retry, `stop` of aiokafka 0.14 raises the CancelledError of its own task and
+    leaves connections open; elsewhere it swallows a cancellation of the caller. So it runs in a
+    task of its own here.
     """
 
     async def stop(self) -> None:
@@ -456,7 +456,7 @@ class _Consumer(aiokafka.AIOKafkaConsumer):  # type: ignore[misc]
             log.warning("consumer_closed_in_error", error=repr(error))
 
     async def _stop_rest(self) -> None:
-        """Do what `stop` does not get to when it breaks off."""
+        """Close what `stop` leaves open when it is cancelled."""
         pending = list(self._fetcher._pending_tasks) if self._fetcher is not None else []  # noqa: SLF001
         for task in pending:
             task.cancel()
@@ -465,11 +465,11 @@ class _Consumer(aiokafka.AIOKafkaConsumer):  # type: ignore[misc]
 
 
 class _Producer(aiokafka.AIOKafkaProducer):  # type: ignore[misc]
-    """A producer whose `stop` ends: what it holds is sent, or given up after `give_up_s`.
+    """A producer whose `stop` ends: its records are sent, or dropped after `give_up_s` seconds.
 
-    An idempotent producer of aiokafka 0.14 never gives up a record, and its `stop` waits for all of
-    them: with no broker it would wait for ever. So its sender is ended first, after the request
-    that is on its way, and what is left is taken from it.
+    An idempotent producer of aiokafka 0.14 never drops a record, and its `stop` waits for all of
+    them: without a broker it would wait for ever. So `stop` here ends the sender first, after the
+    request that is under way, and then drops the records that are left.
     """
 
     give_up_s: float
@@ -490,7 +490,7 @@ class _Producer(aiokafka.AIOKafkaProducer):  # type: ignore[misc]
 
 
 class _Admin:
-    """Answers of aiokafka's admin client as values."""
+    """aiokafka's admin client, with typed answers."""
 
     def __init__(self, inner: AIOKafkaAdminClient) -> None:
         self._inner = inner

@@ -1,11 +1,11 @@
-"""What can happen in a room: the kinds, their classes and the roles. Data only, pure."""
+"""The kinds of interaction, their classes, and the roles of users. Data only, pure."""
 
 from enum import Enum, IntEnum
 from typing import Final
 
 
 class Kind(Enum):
-    """What an interaction or message is."""
+    """The kind of an interaction or message."""
 
     __hash__ = object.__hash__  # members are singletons; Enum's own hash is Python code, and every item's kind is looked up
 
@@ -31,11 +31,12 @@ class Kind(Enum):
 
 
 class Class(Enum):
-    """How a kind travels.
+    """How interactions of a kind reach viewers.
 
-    RELIABLE: numbered in `seq` and `rseq`, never thinned. BEST_EFFORT: numbered in `seq`, may be
-    thinned. FOLDED: summed into the batch's header, no number. NOTICE: to one user, no number (it
-    would be a hole for all others).
+    - RELIABLE: numbered in `seq` and `rseq`, never thinned.
+    - BEST_EFFORT: numbered in `seq`, may be thinned.
+    - FOLDED: added to a sum in the batch's header, without a number.
+    - NOTICE: sent to one user, without a number, which would be a hole for all others.
     """
 
     RELIABLE = "reliable"
@@ -68,7 +69,7 @@ CLASS_OF: Final[dict[Kind, Class]] = {
 
 
 class Role(Enum):
-    """Who somebody is, as their token says."""
+    """The role of a user, from the token."""
 
     GUEST = "guest"
     VIEWER = "viewer"
@@ -82,9 +83,7 @@ UNTOUCHABLE: Final = frozenset({Role.STREAMER, Role.OPERATOR, Role.SERVICE})  # 
 
 
 class Outcome(Enum):
-    """What the owner of a partition did with an interaction; every taken one has exactly one of
-    these.
-    """
+    """What the owner of a partition did with an interaction. Each taken one has exactly one."""
 
     NUMBERED = "numbered"
     FOLDED = "folded"

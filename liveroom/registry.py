@@ -1,6 +1,4 @@
-"""A service's metrics, made from the catalog: counters, gauges and histograms by name, resolved to
-their labels.
-"""
+"""A service's metrics: the counters, gauges and histograms that the catalog lists for it."""
 
 import itertools
 from collections.abc import Iterable, Sequence
@@ -13,7 +11,7 @@ from liveroom.metric_catalog import Metric, Shape
 
 
 class Metrics:
-    """A service's metrics, made from the contract. Resolve labels once, outside loops."""
+    """The metrics of one service. Resolve labels once, outside loops."""
 
     def __init__(self, service: str) -> None:
         self.registry = prometheus.CollectorRegistry()

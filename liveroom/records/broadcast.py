@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from enum import IntFlag
 from struct import Struct as Layout
 from struct import error as LayoutError  # noqa: N812 - beside Layout
-from typing import Final, NamedTuple, Self
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -198,39 +198,6 @@ class Batch(NamedTuple):
     balance: Balance = Balance()
     traces: tuple[Traced, ...] = ()
 
-    @classmethod
-    def of(
-        cls,
-        epoch: int,
-        owner: bytes,
-        anchor: Anchor,
-        pos: int,
-        at_ms: int,
-        oldest_ms: int,
-        rooms: Sequence[tuple[RoomEntry, bytes]],
-        notices: Sequence[tuple[NoticeEntry, bytes]] = (),
-        cards: Sequence[tuple[CardEntry, bytes]] = (),
-        clock_ms: int = 0,
-        balance: Balance = Balance(),  # noqa: B008 - only read
-    ) -> Self:
-        """Return a BATCH of these parts.
-
-        The caller makes sure that the sizes in the entries are those of the payloads.
-        """
-        return cls(
-            Stamp(RecordType.BATCH, epoch, owner),
-            anchor,
-            pos,
-            at_ms,
-            oldest_ms,
-            b"".join(ROOM_ENTRY.pack(*entry) for entry, _ in rooms),
-            b"".join(NOTICE_ENTRY.pack(*entry) for entry, _ in notices),
-            b"".join(CARD_ENTRY.pack(*entry) for entry, _ in cards),
-            memoryview(b"".join(payload for part in (rooms, notices, cards) for _, payload in part)),
-            clock_ms,
-            balance,
-        )
-
     def rooms(self) -> Iterator[tuple[RoomEntry, memoryview]]:
         """Yield every room's entry and payload.
 
@@ -257,6 +224,25 @@ class Batch(NamedTuple):
             entry = CardEntry._make(fields)
             yield entry, bytes(self.body[start : start + entry.size])
             start += entry.size
+
+
+class BatchParts(NamedTuple):
+    """A BATCH as its owner writes it: `rooms`, `notices` and `cards` with their payloads.
+
+    The size in each entry must be that of its payload. The other fields are those of `Batch`.
+    """
+
+    epoch: int
+    owner: bytes
+    anchor: Anchor
+    pos: int
+    at_ms: int
+    oldest_ms: int
+    rooms: Sequence[tuple[RoomEntry, bytes]]
+    notices: Sequence[tuple[NoticeEntry, bytes]] = ()
+    cards: Sequence[tuple[CardEntry, bytes]] = ()
+    clock_ms: int = 0
+    balance: Balance = Balance()
 
 
 class SnapshotChunk(NamedTuple):
@@ -316,23 +302,23 @@ def decode_traces(headers: Iterable[tuple[str, bytes]]) -> tuple[Traced, ...]:
     return tuple(Traced(int.from_bytes(trace, "big"), room) for trace, room in found[:MAX_TRACED])
 
 
-def encode_batch(batch: Batch) -> bytes:
-    """Return the value of a BATCH; its traces go into the headers (`encode_traces`)."""
-    counts = (
-        len(batch.entries) // ROOM_ENTRY.size,
-        len(batch.notice_entries) // NOTICE_ENTRY.size,
-        len(batch.card_entries) // CARD_ENTRY.size,
-    )
+def encode_batch(batch: BatchParts) -> bytes:
+    """Return the value of a BATCH. Its traces go into the headers (`encode_traces`)."""
+    rooms, notices, cards = batch.rooms, batch.notices, batch.cards
     balance = msgspec.structs.astuple(batch.balance)
     return b"".join(
         (
-            _STAMP.pack(_MAGIC, VERSION, RecordType.BATCH, batch.stamp.epoch, batch.stamp.owner),
+            _STAMP.pack(_MAGIC, VERSION, RecordType.BATCH, batch.epoch, batch.owner),
             _ANCHOR.pack(*batch.anchor),
-            _BATCH.pack(batch.pos, batch.at_ms, batch.oldest_ms, batch.clock_ms, *balance, *counts),
-            batch.entries,
-            batch.notice_entries,
-            batch.card_entries,
-            batch.body,
+            _BATCH.pack(
+                batch.pos, batch.at_ms, batch.oldest_ms, batch.clock_ms, *balance, len(rooms), len(notices), len(cards)
+            ),
+            *(ROOM_ENTRY.pack(*entry) for entry, _ in rooms),
+            *(NOTICE_ENTRY.pack(*entry) for entry, _ in notices),
+            *(CARD_ENTRY.pack(*entry) for entry, _ in cards),
+            *(payload for _, payload in rooms),
+            *(payload for _, payload in notices),
+            *(payload for _, payload in cards),
         )
     )
 

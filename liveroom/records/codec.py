@@ -59,9 +59,7 @@ Generation = Annotated[int, msgspec.Meta(ge=0, le=2**53)]  # a gateway's, in tic
 
 
 class _Version(msgspec.Struct):
-    """What is looked at first in a record that does not fit: a later version may have other
-    fields.
-    """
+    """The version of a record that does not fit its schema: a later one may have other fields."""
 
     v: int = VERSION
 
@@ -71,9 +69,7 @@ encoder: Final = msgspec.json.Encoder()
 
 
 def misfit(value: bytes, error: msgspec.ValidationError) -> BadRecordError:
-    """Return why a record that is JSON does not fit: another version, or against the schema of
-    ours.
-    """
+    """Return the error for JSON that does not fit: another version, or not our schema."""
     try:
         version = _version_decoder.decode(value).v
     except UNDECODABLE:
@@ -82,7 +78,7 @@ def misfit(value: bytes, error: msgspec.ValidationError) -> BadRecordError:
 
 
 def foreign_version(version: int) -> BadRecordError:
-    """Return the refusal of a version that this reader does not know."""
+    """Return the error for a version that this reader does not know."""
     return BadRecordError(BadRecord.VERSION, f"version {version}, this reader knows {VERSION}")
 
 
@@ -98,9 +94,9 @@ class JsonReader(Generic[R]):
         self._decoder = msgspec.json.Decoder(of)
 
     def read(self, value: bytes | None) -> R:
-        """Return the record, or raise `BadRecordError`.
+        """Return the record, or raise BadRecordError.
 
-        A tombstone (no value) is the caller's to see first.
+        The caller must handle a tombstone (no value) first.
         """
         if value is None:
             raise BadRecordError(BadRecord.UNDECODABLE, "no value")

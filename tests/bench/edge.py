@@ -35,7 +35,16 @@ from edge.keepalive import KeepAlive
 from edge.upgrade import Upgrades
 from liveroom.kinds import Kind
 from liveroom.moderation import Rules
-from liveroom.records.broadcast import ROOM_ENTRY, Anchor, Batch, RoomEntry, RoomFlags, decode_broadcast, encode_batch
+from liveroom.records.broadcast import (
+    ROOM_ENTRY,
+    Anchor,
+    Batch,
+    BatchParts,
+    RoomEntry,
+    RoomFlags,
+    decode_broadcast,
+    encode_batch,
+)
 from liveroom.service import Runtime
 from liveroom.settings import EdgeSettings
 from liveroom.tickets import ENTRY, Ticket, User, sign
@@ -173,7 +182,7 @@ def batch_of(lines: Sequence[bytes], room: str = ROOM, first: int = 1) -> tuple[
 
 
 def decoded(*parts: tuple[RoomEntry, bytes]) -> Batch:
-    batch = decode_broadcast(encode_batch(Batch.of(1, b"o" * 16, Anchor(0, 0, -1), 0, 1, 1, parts)))
+    batch = decode_broadcast(encode_batch(BatchParts(1, b"o" * 16, Anchor(0, 0, -1), 0, 1, 1, parts)))
     assert isinstance(batch, Batch)
     return batch
 

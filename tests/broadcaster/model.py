@@ -20,6 +20,7 @@ from liveroom.kinds import Kind, RecordType
 from liveroom.records.broadcast import (
     Anchor,
     Batch,
+    BatchParts,
     Claim,
     SnapshotChunk,
     Stamp,
@@ -269,7 +270,7 @@ class World:
     def _batch(lease: Lease, rooms: Rooms, packed: Packed, next_: int) -> bytes:
         anchor = lease.anchor(next_)
         return encode_batch(
-            Batch.of(lease.epoch, lease.owner, anchor, 0, 0, 0, packed.rooms, clock_ms=rooms.clock_ms, balance=rooms.balance)
+            BatchParts(lease.epoch, lease.owner, anchor, 0, 0, 0, packed.rooms, clock_ms=rooms.clock_ms, balance=rooms.balance)
         )
 
     def _write(self, lease: Lease, value: bytes) -> Generator[Any, Any, bool]:

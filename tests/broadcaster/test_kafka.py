@@ -23,7 +23,7 @@ from liveroom import metric_catalog
 from liveroom.kafka import Producer, ensure_topics
 from liveroom.kafka_port import AioKafka
 from liveroom.kinds import Kind
-from liveroom.records.broadcast import Anchor, Batch, Claim, RoomEntry, decode_broadcast, encode_batch, encode_claim
+from liveroom.records.broadcast import Anchor, Batch, BatchParts, Claim, RoomEntry, decode_broadcast, encode_batch, encode_claim
 from liveroom.records.codec import BadRecord
 from liveroom.records.uplink import Item, Uplink, encode_uplink
 from liveroom.registry import Metrics
@@ -295,7 +295,7 @@ async def test_a_room_whose_history_cannot_be_applied_is_lost_loudly_and_the_par
     async with writing(settings) as producer:
         await producer.send(BROADCAST, encode_claim(Claim(1, owner, 1, "gone")), partition=0, timeout_s=5)
         entry = RoomEntry(room_hash(ROOMS[0]), 5, 5, 0, 1, 0, len(payload), 0, 7, 0)
-        batch = encode_batch(Batch.of(1, owner, Anchor(0, 0, -1), 0, 1, 1, [(entry, payload)]))
+        batch = encode_batch(BatchParts(1, owner, Anchor(0, 0, -1), 0, 1, 1, [(entry, payload)]))
         await producer.send(BROADCAST, batch, partition=0, timeout_s=5)
     async with broadcasting(settings) as bench:
         await bench.send(2)

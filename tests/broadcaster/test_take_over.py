@@ -12,7 +12,7 @@ from liveroom.fencing import Read, Ruling
 from liveroom.kinds import RecordType
 from liveroom.records.broadcast import (
     Anchor,
-    Batch,
+    BatchParts,
     Claim,
     SnapshotChunk,
     Stamp,
@@ -30,7 +30,7 @@ def claim(epoch: int, owner: bytes = OLD) -> bytes:
 
 
 def batch(epoch: int, claim_offset: int, uplink_next: int, snapshot_offset: int = NO_OFFSET, owner: bytes = OLD) -> bytes:
-    return encode_batch(Batch.of(epoch, owner, Anchor(uplink_next, claim_offset, snapshot_offset), 0, uplink_next, 0, []))
+    return encode_batch(BatchParts(epoch, owner, Anchor(uplink_next, claim_offset, snapshot_offset), 0, uplink_next, 0, []))
 
 
 def chunk(epoch: int, claim_offset: int, part: int = 0, parts: int = 1, owner: bytes = OLD, id_: int = 7) -> bytes:

@@ -8,7 +8,16 @@ import msgspec
 
 from broadcaster.rooms import Packed, Rooms
 from liveroom.kinds import Kind
-from liveroom.records.broadcast import Anchor, Batch, BatchNotice, RoomEntry, RoomFlags, decode_broadcast, encode_batch
+from liveroom.records.broadcast import (
+    Anchor,
+    Batch,
+    BatchNotice,
+    BatchParts,
+    RoomEntry,
+    RoomFlags,
+    decode_broadcast,
+    encode_batch,
+)
 from liveroom.records.snapshot import RoomState, decode_room, decode_state, encode_state
 from liveroom.records.uplink import Item, Uplink, decode_uplink, encode_uplink
 from liveroom.topics import room_hash
@@ -71,7 +80,7 @@ def tick(rooms: Rooms, now_ms: int = T0) -> Tick:
     packed = rooms.pack("0.7", now_ms)
     parts = packed.rooms, packed.notices, packed.cards
     value = encode_batch(
-        Batch.of(1, bytes(16), Anchor(0, 0, 0), 7, now_ms, packed.oldest_ms, *parts, rooms.clock_ms, rooms.balance)
+        BatchParts(1, bytes(16), Anchor(0, 0, 0), 7, now_ms, packed.oldest_ms, *parts, rooms.clock_ms, rooms.balance)
     )
     batch = read(value)
     entries: dict[str, RoomEntry] = {}

@@ -28,7 +28,7 @@ from liveroom.kafka import Producer, ensure_topics
 from liveroom.kafka_port import AioKafka
 from liveroom.kinds import Kind, Role
 from liveroom.moderation import Rules
-from liveroom.records.broadcast import Anchor, Batch, Claim, RoomEntry, RoomFlags, encode_batch, encode_claim
+from liveroom.records.broadcast import Anchor, BatchParts, Claim, RoomEntry, RoomFlags, encode_batch, encode_claim
 from liveroom.service import Runtime
 from liveroom.settings import EdgeSettings, KafkaSettings
 from liveroom.topics import BROADCAST, room_hash
@@ -76,7 +76,7 @@ class Desk:
         flags = (RoomFlags.DEFLATED if payload.deflated else 0) | (RoomFlags.CLEAR if Kind.CLEAR in kinds else 0)
         sizes = len(payload.data), payload.reliable_size
         entry = RoomEntry(room_hash(room), first, self.seq, self.rseq, len(messages), 0, *sizes, EPOCH, flags)
-        value = encode_batch(Batch.of(1, owner, Anchor(0, self.claim, -1), 0, 1, 1, [(entry, payload.data)]))
+        value = encode_batch(BatchParts(1, owner, Anchor(0, self.claim, -1), 0, 1, 1, [(entry, payload.data)]))
         offset = await self.producer.send(BROADCAST, value, partition=0, timeout_s=5)
         if owner is OWNER:
             self.messages += messages

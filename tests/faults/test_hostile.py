@@ -16,7 +16,7 @@ from ingress.requests import MAX_BULK_DEPTH
 from liveroom import metric_catalog
 from liveroom.kinds import Kind, Role
 from liveroom.nesting import MAX_DEPTH
-from liveroom.records.broadcast import Batch, RoomFlags, decode_broadcast, encode_batch
+from liveroom.records.broadcast import Batch, BatchParts, RoomFlags, decode_broadcast, encode_batch
 from liveroom.records.codec import JsonReader
 from liveroom.records.uplink import DeadLetter
 from liveroom.topics import BROADCAST, DEAD_LETTER, partition_of, room_hash
@@ -238,7 +238,7 @@ async def damage(stage: Stage, room: str) -> None:
         flags=int(RoomFlags.DEFLATED),
     )
     writer = last.stamp.epoch, last.stamp.owner, last.anchor, last.pos, last.at_ms
-    value = encode_batch(Batch.of(*writer, 0, [(entry, payload)], clock_ms=last.clock_ms, balance=last.balance))
+    value = encode_batch(BatchParts(*writer, 0, [(entry, payload)], clock_ms=last.clock_ms, balance=last.balance))
     async with AIOKafkaProducer(bootstrap_servers=bootstrap, acks="all") as producer:
         await producer.send_and_wait(f"{prefix}{BROADCAST.name}", value, partition=partition)
 

@@ -74,7 +74,7 @@ def _package() -> Uplink:
 def batch() -> bytes:
     """Return a BATCH of two rooms, a notice and a card."""
     return broadcast.encode_batch(
-        broadcast.Batch.of(
+        broadcast.BatchParts(
             epoch=3,
             owner=OWNER,
             anchor=ANCHOR,

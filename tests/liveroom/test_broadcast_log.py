@@ -18,7 +18,7 @@ from liveroom.kafka_port import AioKafka
 from liveroom.kinds import RecordType
 from liveroom.records.broadcast import (
     Anchor,
-    Batch,
+    BatchParts,
     Claim,
     SnapshotChunk,
     Stamp,
@@ -49,7 +49,7 @@ class Writer:
         return self.claims[owner]
 
     async def batch(self, epoch: int, owner: bytes, pos: int) -> int:
-        return await self._send(encode_batch(Batch.of(epoch, owner, Anchor(pos, self.claims[owner], -1), pos, 1, 0, [])))
+        return await self._send(encode_batch(BatchParts(epoch, owner, Anchor(pos, self.claims[owner], -1), pos, 1, 0, [])))
 
     async def _send(self, value: bytes) -> int:
         return await self._producer.send(BROADCAST, value, partition=0, timeout_s=5)
@@ -165,7 +165,7 @@ def claim(epoch: int, owner: bytes, at_ms: int = 1000) -> bytes:
 
 
 def batch(epoch: int, owner: bytes, uplink_next: int, claim_offset: int, snapshot_offset: int = NO_OFFSET) -> bytes:
-    return encode_batch(Batch.of(epoch, owner, Anchor(uplink_next, claim_offset, snapshot_offset), 0, 2000, 0, []))
+    return encode_batch(BatchParts(epoch, owner, Anchor(uplink_next, claim_offset, snapshot_offset), 0, 2000, 0, []))
 
 
 def chunk(epoch: int, owner: bytes, anchor: Anchor, part: int, parts: int, snapshot_id: int = 7, at_ms: int = 3000) -> bytes:

@@ -318,7 +318,7 @@ def test_a_batch_comes_back_as_it_was(
     cards: list[tuple[CardEntry, bytes]],
 ) -> None:
     epoch, owner, anchor, pos, at_ms, oldest_ms = head
-    value = broadcast.encode_batch(broadcast.Batch.of(epoch, owner, anchor, pos, at_ms, oldest_ms, rooms, notices, cards))
+    value = broadcast.encode_batch(broadcast.BatchParts(epoch, owner, anchor, pos, at_ms, oldest_ms, rooms, notices, cards))
     batch = decode_broadcast(value)
     assert isinstance(batch, Batch)
     assert batch[:5] == (Stamp(RecordType.BATCH, epoch, owner), anchor, pos, at_ms, oldest_ms)
@@ -343,7 +343,7 @@ def test_a_batch_whose_directory_does_not_fit_its_body_is_refused(size: int, bod
         {"rooms": [], "notices": [(NoticeEntry(1, 1, size), body)]},
         {"rooms": [], "cards": [(CardEntry(1, size), body)]},
     ):
-        value = broadcast.encode_batch(broadcast.Batch.of(1, OWNER, ANCHOR, 0, 0, 0, **parts))
+        value = broadcast.encode_batch(broadcast.BatchParts(1, OWNER, ANCHOR, 0, 0, 0, **parts))
         assert reason_of(partial(decode_broadcast, value)) is BadRecord.TRUNCATED
 
 
@@ -624,5 +624,7 @@ def test_a_reader_in_mid_log_that_begins_at_the_anchor_before_it_agrees_with_one
     ],
 )
 def test_a_notice_in_a_batch_knows_its_kind(text: bytes, kind: Kind | None) -> None:
-    batch = Batch.of(1, OWNER, ANCHOR, 0, 0, 0, [], [(NoticeEntry(1, 2, len(text)), text)])
+    parts = broadcast.BatchParts(1, OWNER, ANCHOR, 0, 0, 0, [], [(NoticeEntry(1, 2, len(text)), text)])
+    batch = decode_broadcast(broadcast.encode_batch(parts))
+    assert isinstance(batch, Batch)
     assert [(notice.room, notice.user, notice.kind) for notice in batch.notices()] == [(1, 2, kind)]
