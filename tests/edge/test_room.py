@@ -53,7 +53,7 @@ class Owner:
         rest = [encode_message(message) for message in made if not message.rseq]
         payload = pack_payload(BatchHeader("r", epoch, (first, len(self.messages)), self.rseq, at=1), reliable, rest)
         self.offset += 1
-        frames = PreparedBatch(
+        prepared = PreparedBatch(
             payload.data,
             payload.reliable_size,
             is_deflated=payload.deflated,
@@ -64,11 +64,11 @@ class Owner:
             offset=self.offset,
             at_s=at_s,
         )
-        self.room.take(frames, epoch, f"0.{self.offset}", RING_BYTES)
-        if frames.has_clear:
-            for _ in self.room.clear(list(frames.clears())):
+        self.room.take(prepared, epoch, f"0.{self.offset}", RING_BYTES)
+        if prepared.has_clear:
+            for _ in self.room.clear(list(prepared.clears())):
                 pass
-        return frames
+        return prepared
 
     def card(self, now_s: float, **changes: Any) -> None:
         fields = {"epoch": EPOCH, "seq": len(self.messages), "rseq": self.rseq}
@@ -78,9 +78,9 @@ class Owner:
 def read(parts: Any, *, deflates: bool = True) -> tuple[Joined, list[Message]]:
     """Return what a viewer reads of an answer."""
     texts = []
-    for frames, is_whole in parts:
-        payload = frames.payload if is_whole else frames.payload[: frames.reliable_size]
-        texts.append(payload_text(payload, deflated=frames.is_deflated))
+    for prepared, is_whole in parts:
+        payload = prepared.payload if is_whole else prepared.payload[: prepared.reliable_size]
+        texts.append(payload_text(payload, deflated=prepared.is_deflated))
     joined = decode_server_frame(texts[0])
     assert isinstance(joined, Joined)
     messages: list[Message] = []
@@ -145,7 +145,7 @@ def test_a_resume_after_which_a_viewer_would_count_as_slow_is_left_to_a_pull() -
     owner.take(Kind.DANMAKU)
     for number in range(60):
         owner.take(Kind.GIFT, text="".join(f"{number * 7919 * place % 2**32:08x}" for place in range(1200)))
-    assert sum(frames.reliable_size for frames in owner.room.ring) > RESUME_BYTES
+    assert sum(prepared.reliable_size for prepared in owner.room.ring) > RESUME_BYTES
     assert missed(owner, 1, 0) is None
 
 
