@@ -1,10 +1,77 @@
-"""Owning a partition of `broadcast`: how it is taken over, and how its owner stays sure that it
-rules. Pure.
+"""The claim protocol: how an instance takes a partition of `broadcast` over, and how it stays sure
+that it owns it. Pure.
 
-A take-over and a lease are generators: they yield what they need (`Read`, `Append`, `Load`,
-`Apply`), are sent the answer, and can be broken off anywhere; the only way on is then a new
-take-over. Called by the partition's task (`broadcaster.partition`) and by the model in the tests,
-which runs many owners against each other. Proof sketch and picture: docs/queue.md.
+Theory of operation
+-------------------
+Each room belongs to one partition, and one owner gives its messages their numbers. Two owners at
+once would give the same number twice. The consumer group assigns each partition to one instance,
+but an instance that was paused, or that lost its network, still believes in an old assignment and
+may write at any moment. No lock keeps it from writing. Instead its records count for nothing: the
+log itself says who owns the partition at each offset.
+
+**Who writes what.** Only owners write to `broadcast`, and each record carries the epoch and the
+owner of its writer. The owner is 16 random bytes that no other take-over has.
+
+- A CLAIM starts an ownership. The same claim again, by the same owner, renews it.
+- A BATCH holds what became of a stretch of the uplink.
+- A SNAPSHOT, in chunks, holds the state of all rooms.
+
+BATCH and SNAPSHOT also carry an anchor: the first uplink offset that they do not reflect, the
+offset of their writer's claim, and the offset of the newest complete snapshot.
+
+**What makes a record valid.** `liveroom.fencing.validate` is the whole rule. It goes through the
+log in order and keeps the ruling claim:
+
+1. A claim whose epoch is above that of the ruling claim rules from its own offset on. Of two
+   claims with one epoch the first wins. A renewal moves the ruling claim's offset forward.
+2. Any other record is valid only if its epoch and owner are those of the ruling claim. A record
+   that is not valid is void, and every reader skips it.
+
+The rule reads nothing but the log: no clock, no group, no broker state. So all readers agree, at
+every offset and for ever.
+
+**States of an owner.** All of them but the last are in `take_over`; RULING is a `Lease`.
+
+======== ================================================== ======================================
+state    what it does                                       what ends it
+======== ================================================== ======================================
+READING  finds out who rules at the end of the log          the end is reached: CLAIMING
+CLAIMING appends a claim with an epoch above the ruling     its claim rules: RESTORING; another
+         one, and reads the log up to it                    claim came first: CLAIMING again, with
+                                                            an epoch above that one
+RESTORING loads the newest valid snapshot and applies the   the claim is reached: RULING
+         valid batches between it and the claim
+RULING   numbers, appends, writes snapshots, renews         another claim rules: DEPOSED
+DEPOSED  nothing; it never rules again under this epoch     a new take-over, with a new owner
+======== ================================================== ======================================
+
+Every failure (no acknowledgement in time, a read that fails, a restart) leads to DEPOSED too: the
+state in memory is dropped and restored from the log. So recovery is the ordinary way in.
+
+**What happens in a take-over.** Say A rules with epoch 7, is paused, and the group assigns the
+partition to B.
+
+1. B reads backwards for the last anchored record and judges the log from the claim that it names
+   (`liveroom.fencing.judging_start`). Its writer had read that claim back and found it ruling.
+2. B appends a claim with epoch 8 and reads the log up to it. From its offset on, whatever A writes
+   is void.
+3. B loads the snapshot that the newest valid record names, and applies the valid batches behind
+   it. What A took from the uplink but did not validly write is in none of them.
+4. B fetches the uplink from the offset that the newest valid record names, and so takes again what
+   A had taken in vain. Nothing is lost and nothing is counted twice.
+5. A wakes up and appends a batch. It is void. The acknowledgement has a later offset than A
+   expects, so A reads what lies between, finds the claim of B, and drops its state.
+
+**How an owner knows that it still rules.** While nobody else writes, the offsets of its own appends
+are contiguous, and it reads nothing (`Lease.acked`). A gap makes it read and judge what lies
+between. When idle it compares with the end of the log (`Lease.up_to`). It treats a batch as written
+only after that.
+
+**The caller's duty.** `take_over`, `Lease.acked` and `Lease.up_to` are generators: they yield what
+they need (`Read`, `Append`, `Load`, `Apply`) and are sent the answer. They can be closed at any
+yield; the only way on is then a new take-over. `broadcaster.partition` drives them over Kafka, and
+the model in the tests drives many owners against each other. docs/queue.md has a picture of such a
+log and the proof.
 """
 
 from collections.abc import Generator
@@ -20,7 +87,7 @@ T = TypeVar("T")
 
 
 class Lost(Enum):
-    """What of a partition's history is gone; a metric label and a log field."""
+    """Which part of a partition's history is gone; a metric label and a log field."""
 
     BROADCAST = "broadcast"
     SNAPSHOT = "snapshot"
@@ -29,19 +96,19 @@ class Lost(Enum):
 
 
 class Append(NamedTuple):
-    """Asks to append our CLAIM of this epoch and for the offset it got."""
+    """Asks to append our CLAIM with this epoch. The answer is its offset."""
 
     epoch: int
 
 
 class Load(NamedTuple):
-    """Asks to start from this snapshot; the answer says whether it could be read."""
+    """Asks to start from this snapshot. The answer is whether it could be read."""
 
     chunks: list[bytes]
 
 
 class Apply(NamedTuple):
-    """Asks to apply these valid BATCH records, in order, to what was loaded (or to nothing)."""
+    """Asks to apply these valid BATCH records, in order, to what was loaded, or to no rooms."""
 
     values: list[bytes]
 
@@ -50,11 +117,11 @@ Steps = Generator[Read | Append | Load | Apply, Any, T]
 
 
 class TakenOver(NamedTuple):
-    """A partition that is ours, with what `Load` and `Apply` brought back of it.
+    """A partition that is ours, once `Load` and `Apply` restored it.
 
-    `uplink_next` None: nothing says where the last owner was. `lost`: what must be told loudly;
-    then nothing was loaded, or what was must be thrown away, and rooms begin again with a new
-    epoch.
+    `uplink_next` is the uplink offset to fetch from; None: nothing says where the last owner was.
+    `lost` says which history is gone, None where all is there. The caller then drops what was
+    loaded, logs the loss as an error, and lets rooms begin again with a new epoch.
     """
 
     lease: "Lease"
@@ -63,10 +130,10 @@ class TakenOver(NamedTuple):
 
 
 def take_over(start: int, end: int, owner: bytes, epoch_floor: int = 1) -> Steps[TakenOver]:
-    """Take a partition over whose log is kept from `start` to before `end`.
+    """Take over a partition whose log is kept from offset `start` to before `end`.
 
-    The claim gets an epoch above all that ruled before; where the log may no longer say who they
-    were, `epoch_floor` at least.
+    `owner` must be new for each take-over. The claim gets an epoch above all that ruled before, and
+    at least `epoch_floor` where the log may no longer say who they were.
     """
     anchor = yield from last_anchor(start, end)
     begin = start if anchor is None else anchor.anchor.claim_offset
@@ -81,7 +148,7 @@ def take_over(start: int, end: int, owner: bytes, epoch_floor: int = 1) -> Steps
         end = claimed + 1
         if judged.ruling == Ruling(epoch, owner, claimed):
             break
-    while newest is None and begin > start:  # all of the last stretch is void: look before it
+    while newest is None and begin > start:  # all of the last stretch is void: read what lies before it
         anchor = yield from last_anchor(start, begin)
         if anchor is None:
             break
@@ -90,18 +157,23 @@ def take_over(start: int, end: int, owner: bytes, epoch_floor: int = 1) -> Steps
     lease = Lease(judged.ruling)
     if newest is None:
         return TakenOver(lease, None, Lost.BROADCAST if start > 0 else None)
+    uplink_next = _known(newest.anchor.uplink_next)
     loaded = yield from _replay(start, claimed, newest)
     if not loaded:
-        return TakenOver(lease, newest.anchor.uplink_next, Lost.SNAPSHOT)
-    lease.snapshot_offset = newest.anchor.snapshot_offset
-    return TakenOver(lease, newest.anchor.uplink_next, None)
+        return TakenOver(lease, uplink_next, Lost.SNAPSHOT)
+    lease.snapshot_offset = _known(newest.anchor.snapshot_offset)
+    return TakenOver(lease, uplink_next, None)
+
+
+def _known(offset: int) -> int | None:
+    """Return an offset of a record, None where the record says that it is not known."""
+    return None if offset == NO_OFFSET else offset
 
 
 def _replay(start: int, stop: int, newest: Placed) -> Steps[bool]:
-    """Bring back the state behind `newest`; say whether all of it is there.
+    """Restore the state behind `newest`; return whether all of it is there.
 
-    `newest` is valid, so its writer's word for the snapshot holds: it was complete, and its own
-    writer ruled there.
+    `newest` is valid, so the snapshot that it names is complete, and its writer ruled there.
     """
     at = newest.anchor.snapshot_offset
     is_whole = at == NO_OFFSET and start == 0  # no snapshot was ever written, and the log has its beginning
@@ -127,8 +199,9 @@ def _replay(start: int, stop: int, newest: Placed) -> Steps[bool]:
 
 
 def _load(at: int, stop: int) -> Steps[tuple[Ruling, int] | None]:
-    """Read the snapshot whose first chunk lies at `at`; return who rules behind its last chunk, and
-    where that is.
+    """Read the snapshot whose first chunk lies at offset `at`.
+
+    Return who rules behind its last chunk, and the offset behind it; None where it cannot be read.
     """
     ruling: Ruling | None = None
     data: list[bytes] = []
@@ -160,12 +233,11 @@ def _chunk(value: bytes) -> SnapshotChunk | None:
 
 
 class Lease:
-    """A ruling owner's place in the log.
+    """The place of a ruling owner in the log.
 
-    The offsets of its own appends are contiguous while nobody else writes, so it need not read its
-    own log: after each ack (`acked`), and when idle with the log's end (`up_to`), it judges what
-    lies between, if anything. Once it does not rule any more it never will again under this epoch,
-    and what it appended last is void.
+    The caller asks `acked` after each acknowledged append, and `up_to` with the log's end when it
+    is idle. Once either returns False this owner never rules again, and its last append is void.
+    `snapshot_offset` is None until a snapshot is known.
     """
 
     __slots__ = ("claim_offset", "next_offset", "ruling", "snapshot_offset")
@@ -174,7 +246,7 @@ class Lease:
         self.ruling = ruling
         self.claim_offset = ruling.offset
         self.next_offset = ruling.offset + 1
-        self.snapshot_offset = NO_OFFSET
+        self.snapshot_offset: int | None = None
 
     @property
     def epoch(self) -> int:
@@ -186,21 +258,25 @@ class Lease:
         """Owner of our claim."""
         return self.ruling.owner
 
-    def anchor(self, uplink_next: int) -> Anchor:
-        """Return the anchor of a record written now."""
-        return Anchor(uplink_next, self.claim_offset, self.snapshot_offset)
+    def anchor(self, uplink_next: int | None) -> Anchor:
+        """Return the anchor of a record written now.
+
+        `uplink_next` is the first uplink offset that it does not reflect; None: not known.
+        """
+        place, snapshot = (NO_OFFSET if offset is None else offset for offset in (uplink_next, self.snapshot_offset))
+        return Anchor(place, self.claim_offset, snapshot)
 
     def acked(self, offset: int) -> Walk[bool]:
-        """Say whether we still ruled at `offset`, where a record of ours was just acknowledged."""
+        """Return whether we ruled at `offset`, where a record of ours was just acknowledged."""
         if offset != self.next_offset and not (yield from self.up_to(offset)):
             return False
         self.next_offset = offset + 1
         return True
 
     def up_to(self, stop: int) -> Walk[bool]:
-        """Say whether we rule behind all that lies before `stop`.
+        """Return whether we rule behind all that lies before offset `stop`.
 
-        False too where the log got shorter: it lost records.
+        Also False where the log is shorter than it was: it lost records.
         """
         if stop < self.next_offset:
             return False
@@ -210,5 +286,5 @@ class Lease:
         return mine == (ruling.epoch, ruling.owner)
 
     def renewed(self, offset: int) -> None:
-        """Take over the place of our renewed claim, after `acked` found that it rules there."""
+        """Set the offset of our renewed claim, after `acked` returned that we ruled there."""
         self.claim_offset = offset

@@ -5,16 +5,18 @@ it when it is packed, and reads the same state back from packed batches. Remembe
 seen (`SeenIds`), by which duplicates are found, and thins what is above the room's limit.
 """
 
-from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 import msgspec
+from msgspec import UNSET
 
+from broadcaster.dedupe import SeenIds
+from broadcaster.items import NUMBERED, RELIABLE
 from broadcaster.thinning import Allowance, Candidate, choose
 from liveroom.audience import Viewers
 from liveroom.bodies import Clear
-from liveroom.kinds import CLASS_OF, Class, Kind, Role
+from liveroom.kinds import Kind, Role
 from liveroom.records.broadcast import NoticeEntry, RoomEntry, RoomFlags
 from liveroom.records.snapshot import RoomChange, RoomState, Seen, Tombstone
 from liveroom.records.uplink import Item, Uplink
@@ -27,21 +29,25 @@ RECENT_BYTES: Final = 16 * 1024
 MAX_TOMBSTONES: Final = 100
 MAX_CARD_BYTES: Final = 160 * 1024
 
-NUMBERED: Final = frozenset(kind for kind, belongs in CLASS_OF.items() if belongs in {Class.RELIABLE, Class.BEST_EFFORT})
-RELIABLE: Final = frozenset(kind for kind, belongs in CLASS_OF.items() if belongs is Class.RELIABLE)
 _FOLDERS: Final = frozenset({Role.VIEWER, Role.GUEST})
 
+_DEFLATED: Final = int(RoomFlags.DEFLATED)
 _encode: Final = msgspec.json.Encoder().encode
+_encode_lines: Final = msgspec.json.Encoder().encode_lines
 _change_decoder: Final = msgspec.json.Decoder(RoomChange)
 _clear_decoder: Final = msgspec.json.Decoder(Clear)
 
 
-class _Line(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):
-    """A message as viewers get it (`wire.Message`), its numbers first."""
+class _Line(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    """A message as viewers get it (`wire.Message`), its numbers first.
+
+    `rseq` and `n` are unset where `wire.Message` would have their defaults. So every field can be
+    passed by position, which takes a third of the time that names take.
+    """
 
     seq: int
-    rseq: int = 0
-    n: int = 1
+    rseq: int | msgspec.UnsetType
+    n: int | msgspec.UnsetType
     kind: Kind
     id: str
     user: str
@@ -51,33 +57,6 @@ class _Line(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, gc=Fa
     level: int = 0
     package: str = ""
     data: msgspec.Raw = msgspec.Raw(b"{}")
-
-
-class SeenIds:
-    """Ids of the last `window_ms`, forgotten as time goes on."""
-
-    __slots__ = ("_at", "_order", "_window_ms")
-
-    def __init__(self, window_ms: int, seen: Iterable[tuple[str, int]] = ()) -> None:
-        self._window_ms = window_ms
-        self._at = dict(seen)
-        self._order = deque(self._at.items())
-
-    def meet(self, key: str, now_ms: int) -> bool:
-        """Remember `key`; say whether it was met within the window before."""
-        order, since = self._order, now_ms - self._window_ms
-        while order and order[0][1] <= since:
-            old, _ = order.popleft()
-            self._at.pop(old, None)
-        if key in self._at:
-            return True
-        self._at[key] = now_ms
-        order.append((key, now_ms))
-        return False
-
-    def since(self, at_ms: int) -> list[tuple[str, int]]:
-        """Return (key, when) of all met after `at_ms`, oldest first."""
-        return [(key, at) for key, at in self._at.items() if at > at_ms]
 
 
 class Waiting(msgspec.Struct, frozen=True, gc=False):
@@ -92,22 +71,14 @@ class Waiting(msgspec.Struct, frozen=True, gc=False):
     n: int = 1
 
 
-class Numbered(msgspec.Struct, frozen=True, gc=False):
-    """What became of the items that waited."""
-
-    numbered: int
-    folded: int
-    skipped: int
-
-
 class Part(msgspec.Struct, frozen=True, gc=False):
-    """A room's part of a BATCH: its entry and payload, what became of the items that waited, its
-    lines' bytes as JSON.
+    """A room's part of a BATCH: its entry and payload, how many of the waiting items were folded
+    into others, and the bytes of its lines as JSON.
     """
 
     entry: RoomEntry
     payload: bytes
-    counts: Numbered
+    folded: int
     text_bytes: int
 
 
@@ -140,6 +111,7 @@ class Room:
         "clock_ms",
         "has_news",
         "hash",
+        "is_waiting",
         "likes_changed",
         "notices",
         "oldest_ms",
@@ -155,26 +127,21 @@ class Room:
         self.state = state
         self.hash = room_hash(state.room)
         self.clock_ms = state.last_ms
-        self.seen = SeenIds(dedupe_ms, ((f"{seen.user} {seen.id}", seen.at_ms) for seen in state.seen))
-        self.recent: deque[bytes] = deque(state.recent, RECENT_MESSAGES)
-        self.recent_reliable: deque[bytes] = deque(state.recent_reliable, RECENT_MESSAGES)
+        self.seen = SeenIds(dedupe_ms, {f"{seen.user} {seen.id}": seen.at_ms for seen in state.seen})
+        self.recent = state.recent[-RECENT_MESSAGES:]
+        self.recent_reliable = state.recent_reliable[-RECENT_MESSAGES:]
         self.viewers: Viewers | None = None
-        self._cleared: dict[str, int] = {stone.user: stone.before_ms for stone in state.tombstones if stone.before_ms}
+        self._cleared = {stone.user: stone.before_ms for stone in state.tombstones if stone.before_ms}
         self._allowance = Allowance()
         self._is_again = False
         self._reset()
 
     def _reset(self) -> None:
         self._waiting: list[Waiting] = []
-        self._waiting_items = 0
-        self._waiting_may_go = 0
-        self._clears = False
-        self._dissolves = False
-        self.has_news = False
-        self.notices: list[tuple[NoticeEntry, bytes]] = []
-        self.oldest_ms = 0
-        self.likes_changed = False
-        self.viewers_changed = False
+        self._waiting_items = self._waiting_may_go = self.oldest_ms = 0
+        self._clears = self._dissolves = False
+        self.is_waiting = self.has_news = self.likes_changed = self.viewers_changed = False
+        self.notices: Sequence[tuple[NoticeEntry, bytes]] = ()
 
     # ---- in
     def hide(self, user: str, before_ms: int) -> None:
@@ -184,6 +151,11 @@ class Room:
         self._cleared[user] = max(before_ms, self._cleared.pop(user, 0))
         if len(self._cleared) > MAX_TOMBSTONES:
             del self._cleared[next(iter(self._cleared))]
+
+    @property
+    def has_cleared(self) -> bool:
+        """Whether `hides` may be true of anybody."""
+        return bool(self._cleared)
 
     def hides(self, user: str, at_ms: int) -> bool:
         """Whether what a user sent at that time was cleared before it came."""
@@ -245,34 +217,37 @@ class Room:
         """Number what waits and return it as the room's part of a BATCH."""
         state = self.state
         first = state.seq + 1
-        counts, kept = self._survivors(limit_per_s)
-        reliable: list[bytes] = []
-        best_effort: list[bytes] = []
-        for waiting in kept:
-            record = waiting.record
-            items = record.items
-            alone = len(items) == 1
-            for index, item in enumerate(items):
-                if item.kind in RELIABLE:
-                    reliable.append(self._number_reliable(record, item, record.id if alone else f"{record.id}#{index}"))
-                elif item.kind in NUMBERED:
-                    best_effort.append(self._number(record, item, record.id if alone else f"{record.id}#{index}", waiting.n))
-        lines = reliable + best_effort
-        state.messages += len(lines)
-        state.skipped += counts.skipped
+        kept, folded, skipped = self._survivors(limit_per_s)
+        if self._waiting_may_go == self._waiting_items:
+            reliable: Sequence[bytes] = ()
+            best_effort: Sequence[bytes] = self._number_best_effort(kept)
+        else:
+            reliable, best_effort = self._number(kept)
+        count = state.seq + 1 - first
+        state.messages += count
+        state.skipped += skipped
         header = BatchHeader(
-            room=state.room,
-            epoch=state.epoch,
-            seq=(first, state.seq),
-            rseq=state.rseq,
-            at=now_ms,
-            pos=pos,
-            skipped=counts.skipped,
-            likes=state.likes if self.likes_changed else None,
-            viewers=self.viewers if self.viewers_changed else None,
+            state.room,
+            state.epoch,
+            (first, state.seq),
+            state.rseq,
+            now_ms,
+            pos,
+            skipped,
+            state.likes if self.likes_changed else None,
+            self.viewers if self.viewers_changed else None,
         )
         payload = pack_payload(header, reliable, best_effort)
-        flags = RoomFlags.DEFLATED if payload.deflated else 0
+        flags, size = self._flags(deflated=payload.deflated), len(payload.data)
+        entry = RoomEntry._make(  # half the time of a call by position
+            (self.hash, first, state.seq, state.rseq, count, skipped, size, payload.reliable_size, state.epoch, flags)
+        )
+        line_breaks = max(0, count - len(reliable) - len(best_effort))  # within a text of many lines
+        return Part(entry, payload.data, folded, sum(map(len, reliable)) + sum(map(len, best_effort)) - line_breaks)
+
+    def _flags(self, *, deflated: bool) -> int:
+        """Return the `RoomFlags` of this batch."""
+        flags = _DEFLATED if deflated else 0
         if self._clears:
             flags |= RoomFlags.CLEAR
         if self._dissolves:
@@ -280,69 +255,96 @@ class Room:
         if self._is_again:
             flags |= RoomFlags.AGAIN
             self._is_again = False
-        entry = RoomEntry(
-            self.hash,
-            first,
-            state.seq,
-            state.rseq,
-            len(lines),
-            counts.skipped,
-            len(payload.data),
-            payload.reliable_size,
-            state.epoch,
-            int(flags),
-        )
-        return Part(entry, payload.data, counts, sum(map(len, lines)))
+        return int(flags)
 
     def packed(self) -> None:
         """Forget what waited: it is in a batch now."""
         self._reset()
 
-    def _survivors(self, limit_per_s: int) -> tuple[Numbered, Sequence[Waiting]]:
-        """Return what stays of what waits, in order, with how many identical ones each stands
-        for.
-        """
-        settings, total, wanted = self.state.settings, self._waiting_items, self._waiting_may_go
+    def _survivors(self, limit_per_s: int) -> tuple[Sequence[Waiting], int, int]:
+        """Return what stays of what waits, in order, and how many items were folded and skipped."""
+        settings, wanted = self.state.settings, self._waiting_may_go
         waiting: Sequence[Waiting] = self._waiting
         folded = 0
         if settings.fold_identical and wanted > 1:
             waiting = _fold(waiting)
             folded = len(self._waiting) - len(waiting)
             wanted -= folded
-        limit = settings.limit_per_s if settings.limit_per_s > 0 else limit_per_s
-        left = self._allowance.left(limit, self.clock_ms)
+        left = self._allowance.left(settings.limit_per_s or limit_per_s, self.clock_ms)
         if wanted <= left:
             self._allowance.spend(wanted)
-            return Numbered(total - folded, folded, 0), waiting
+            return waiting, folded, 0
         movable = [index for index, entry in enumerate(waiting) if entry.may_go]
         stays = choose([_candidate(waiting[index]) for index in movable], left)
         gone = {index for index, stay in zip(movable, stays, strict=True) if not stay}
         cost_gone = sum(waiting[index].cost for index in gone)
         folds_gone = sum(waiting[index].n - 1 for index in gone)
         self._allowance.spend(wanted - cost_gone)
-        counts = Numbered(total - folded - cost_gone, folded - folds_gone, cost_gone + folds_gone)
-        return counts, [entry for index, entry in enumerate(waiting) if index not in gone]
+        kept = [entry for index, entry in enumerate(waiting) if index not in gone]
+        return kept, folded - folds_gone, cost_gone + folds_gone
 
-    def _number(self, record: Uplink, item: Item, message_id: str, n: int) -> bytes:
-        state = self.state
-        state.seq += 1
-        line = _line(record, item, message_id, state.seq, n=n)
-        self._remember(self.recent, line)
-        return line
+    def _number_best_effort(self, kept: Sequence[Waiting]) -> Sequence[bytes]:
+        """Return the lines, as one text, of records that hold nothing reliable: nearly all."""
+        lines: list[_Line] = []
+        seq = self.state.seq
+        for waiting in kept:
+            record, n = waiting.record, UNSET if waiting.n == 1 else waiting.n
+            items = record.items
+            alone = len(items) == 1
+            for index, item in enumerate(items):
+                if item.kind in NUMBERED:
+                    seq += 1
+                    message_id = record.id if alone else f"{record.id}#{index}"
+                    lines.append(_line(record, item, message_id, seq, UNSET, n))
+        if not lines:
+            return ()
+        self.state.seq = seq
+        if len(lines) == 1:
+            text = _encode(lines[0])
+            self._remember(self.recent, text)
+            return (text,)
+        text = _encode_lines(lines)[:-1]
+        newest = text.rsplit(b"\n", RECENT_MESSAGES)[-RECENT_MESSAGES:]
+        if max(map(len, newest)) > RECENT_BYTES:  # it is not kept, so an older one is
+            newest = text.split(b"\n")
+        for line in newest:
+            self._remember(self.recent, line)
+        return (text,)
 
-    def _number_reliable(self, record: Uplink, item: Item, message_id: str) -> bytes:
+    def _number(self, kept: Sequence[Waiting]) -> tuple[list[bytes], list[bytes]]:
+        """Return the lines of records of any kind, reliable and best-effort ones.
+
+        Each has its effect in its turn: what a `clear` takes away came before it.
+        """
         state = self.state
-        state.seq += 1
-        state.rseq += 1
-        line = _line(record, item, message_id, state.seq, rseq=state.rseq)
-        self._reflect(item.kind.value, item.data, line)
-        return line
+        reliable: list[bytes] = []
+        best_effort: list[bytes] = []
+        for waiting in kept:
+            record, n = waiting.record, UNSET if waiting.n == 1 else waiting.n
+            alone = len(record.items) == 1
+            for index, item in enumerate(record.items):
+                if item.kind not in NUMBERED:
+                    continue
+                message_id = record.id if alone else f"{record.id}#{index}"
+                state.seq += 1
+                if item.kind in RELIABLE:
+                    state.rseq += 1
+                    line = _encode(_line(record, item, message_id, state.seq, state.rseq, UNSET))
+                    reliable.append(line)
+                    self._reflect(item.kind.value, item.data, line)
+                else:
+                    line = _encode(_line(record, item, message_id, state.seq, UNSET, n))
+                    best_effort.append(line)
+                    self._remember(self.recent, line)
+        return reliable, best_effort
 
     @staticmethod
-    def _remember(recent: deque[bytes], line: bytes) -> None:
+    def _remember(recent: list[bytes], line: bytes) -> None:
         """Keep a line for cards. One too large for that is in the history alone."""
         if len(line) <= RECENT_BYTES:
             recent.append(line)
+            if len(recent) > RECENT_MESSAGES:
+                del recent[0]
 
     def _reflect(self, kind: str, data: msgspec.Raw | bytes, line: bytes) -> None:
         """Let a reliable message have its effect on what lasts; a kind that only a later version
@@ -373,9 +375,7 @@ class Room:
         stone = Tombstone(state.seq, state.rseq, [clear.id] if clear.id else [], clear.user, clear.before_ms)
         state.tombstones = [*state.tombstones[-MAX_TOMBSTONES + 1 :], stone]
         for recent in (self.recent, self.recent_reliable):
-            kept = [line for line in recent if not _is_cleared(line, clear)]
-            recent.clear()
-            recent.extend(kept)
+            recent[:] = [line for line in recent if not _is_cleared(line, clear)]
         if state.announcement and _is_cleared(state.announcement, clear):
             state.announcement = b""
 
@@ -448,12 +448,14 @@ def unpack(entry: RoomEntry, payload: memoryview) -> Unpacked:
     return Unpacked(decode_header(head), lines)
 
 
-def _newest(recent: deque[bytes]) -> list[bytes]:
-    """Return the newest lines that fit into `RECENT_BYTES`."""
-    size = sum(map(len, recent))
+def _newest(recent: list[bytes]) -> list[bytes]:
+    """Return the newest lines that fit into `RECENT_BYTES`, and forget the others."""
+    size, gone = sum(map(len, recent)), 0
     while size > RECENT_BYTES:
-        size -= len(recent.popleft())
-    return list(recent)
+        size -= len(recent[gone])
+        gone += 1
+    del recent[:gone]
+    return recent[:]
 
 
 def _fold(waiting: Sequence[Waiting]) -> list[Waiting]:
@@ -477,22 +479,22 @@ def _candidate(entry: Waiting) -> Candidate:
     return Candidate(entry.offset, record.role, record.level, record.user, entry.cost)
 
 
-def _line(record: Uplink, item: Item, message_id: str, seq: int, *, rseq: int = 0, n: int = 1) -> bytes:
-    return _encode(
-        _Line(
-            seq=seq,
-            rseq=rseq,
-            n=n,
-            kind=item.kind,
-            id=message_id,
-            user=record.user,
-            at=record.at_ms,
-            name=record.name,
-            role=record.role,
-            level=record.level,
-            package=record.package,
-            data=item.data,
-        )
+def _line(
+    record: Uplink, item: Item, message_id: str, seq: int, rseq: int | msgspec.UnsetType, n: int | msgspec.UnsetType
+) -> _Line:
+    return _Line(
+        seq,
+        rseq,
+        n,
+        item.kind,
+        message_id,
+        record.user,
+        record.at_ms,
+        record.name,
+        record.role,
+        record.level,
+        record.package,
+        item.data,
     )
 
 

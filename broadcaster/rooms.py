@@ -11,21 +11,20 @@ stops taking when `is_full`, which keeps every BATCH below what a record may hol
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Final, NamedTuple
 
 import msgspec
 
-from broadcaster.room import BEST_EFFORT_DEDUPE_MS, NUMBERED, RELIABLE, Part, Room, SeenIds, Unpacked, unpack
+from broadcaster.dedupe import RecentIds
+from broadcaster.items import ONE_DANMAKU, Contents, clear_of, notice_of, read_items, with_item
+from broadcaster.room import BEST_EFFORT_DEDUPE_MS, Part, Room, Unpacked, unpack
 from liveroom.audience import Viewers
-from liveroom.bodies import Clear, Like, Sanction
 from liveroom.kinds import Kind
-from liveroom.nesting import UNDECODABLE
 from liveroom.records.broadcast import Balance, Batch, CardEntry, NoticeEntry, RoomEntry, RoomFlags
-from liveroom.records.codec import MAX_MILLIS, VERSION, BadRecord, BadRecordError
-from liveroom.records.snapshot import PartitionState, RoomChange, RoomState, StoredRoom, decode_room, encode_room
-from liveroom.records.uplink import Item, Uplink
+from liveroom.records.codec import VERSION, BadRecord, BadRecordError
+from liveroom.records.snapshot import PartitionState, RoomState, StoredRoom, decode_room, encode_room
+from liveroom.records.uplink import Uplink
 from liveroom.topics import BROADCAST, room_hash
-from liveroom.wire import Notice, encode_frame
 
 DEDUPE_MS: Final = 600_000
 MAX_TAKEN_BYTES: Final = 448 * 1024
@@ -35,22 +34,7 @@ ROOM_BYTES: Final = 400  # at most a room's directory entry and header
 EXTRA_BYTES: Final = 192 * 1024  # for viewer counts and cards; a card is smaller than this
 IDLE_MS: Final = 3_600_000
 OPEN_MS: Final = 120_000
-BAN_KNOWN_MS: Final = 2000  # until every ingress knows of a ban, twice over
 _U32: Final = 0xFFFFFFFF
-
-T = TypeVar("T")
-
-_like_decoder: Final = msgspec.json.Decoder(Like)
-_sanction_decoder: Final = msgspec.json.Decoder(Sanction)
-_clear_decoder: Final = msgspec.json.Decoder(Clear)
-_change_decoder: Final = msgspec.json.Decoder(RoomChange)
-_encode: Final = msgspec.json.Encoder().encode
-
-_CHECKED: Final[dict[Kind, msgspec.json.Decoder[Any]]] = {Kind.CLEAR: _clear_decoder, Kind.ROOM: _change_decoder}
-
-
-class BadBodyError(ValueError):
-    """An interaction whose body its kind does not allow; nothing of its record was taken."""
 
 
 class LostRoom(NamedTuple):
@@ -127,11 +111,11 @@ class Rooms:
         self._open: dict[str, Room] = {}
         self._changed: dict[str, None] = {}
         self._begin_again: set[int] = set()
-        self._waiting: dict[str, Room] = {}
+        self._waiting: list[Room] = []
         self._watched: dict[str, Viewers] = {}
         self._cards: dict[str, None] = {}
         self._taken_bytes = 0
-        self._fresh = SeenIds(BEST_EFFORT_DEDUPE_MS)
+        self._recent = RecentIds(BEST_EFFORT_DEDUPE_MS)
 
     def __len__(self) -> int:
         return len(self._stored) + sum(name not in self._stored for name in self._open)
@@ -154,66 +138,68 @@ class Rooms:
         another partition, both before anything changed; the caller then puts it aside
         (`dead_letter`).
         """
-        items = record.items
+        name, items = record.room, record.items
         count = len(items)
-        likes, numbered, reliable, sanctions, clears = _sort(items)
-        name = record.room
+        # Nearly every record is one danmaku, so nothing is called for it that can be left out.
+        is_usual = count == 1 and items[0].kind is Kind.DANMAKU
+        contents = ONE_DANMAKU if is_usual else read_items(items)
+        _, numbered, reliable, sanctions, _ = contents
         room = self._open.get(name) or self._taken_in(name, at_ms)
-        notices = [_notice(record, room.hash, kind, sanction) for kind, sanction in sanctions] if sanctions else []
-        self.clock_ms = max(self.clock_ms, at_ms)
+        notices = [notice_of(record, room.hash, kind, sanction) for kind, sanction in sanctions] if sanctions else ()
+        if at_ms > self.clock_ms:  # noqa: PLR1730 - a call of max takes as long as the whole line below
+            self.clock_ms = at_ms
         room.clock_ms = at_ms
-        self._changed[name] = None
         coming = self._coming
         coming.taken += count
-        if self._is_known(room, record, at_ms, is_lasting=reliable > 0 or bool(sanctions)):
+        # Reliable ids are kept for 10 minutes and across owners, others briefly and here only:
+        # enough for a sender that tries again after a 503.
+        if (
+            room.seen.meet(f"{record.user} {record.id}", at_ms)
+            if reliable or sanctions
+            else self._recent.meet(name, record.user, record.id, at_ms)
+        ):
             coming.duplicate += count
+            self._changed[name] = None
             return
-        if numbered == count and not reliable and room.hides(record.user, record.at_ms):
+        if room.has_cleared and numbered == count and not reliable and room.hides(record.user, record.at_ms):
             coming.skipped += count
+            self._changed[name] = None
             return
-        taken_bytes = 0
-        if name not in self._waiting:
-            self._waiting[name] = room
-            taken_bytes += ROOM_BYTES
-        if room.oldest_ms == 0 or record.at_ms < room.oldest_ms:
+        if not room.is_waiting:
+            self._let_wait(room)
+            self._taken_bytes += ROOM_BYTES
+        if record.at_ms < room.oldest_ms or room.oldest_ms == 0:
             room.oldest_ms = record.at_ms
         line = LINE_BYTES + len(record.id) + len(record.user) + len(record.package) + ESCAPED_BYTES * len(record.name)
-        taken_bytes += (count + 2 * len(sanctions)) * line
-        for item in items:
-            taken_bytes += len(memoryview(item.data))
-        self._taken_bytes += taken_bytes
+        data_bytes = len(memoryview(items[0].data)) if is_usual else sum(len(memoryview(item.data)) for item in items)
+        self._taken_bytes += (count + 2 * len(sanctions)) * line + data_bytes
         if numbered:
             room.wait(offset, record, numbered, may_go=not reliable)
-        if likes:
-            room.like(likes)
-            coming.folded += count - numbered - len(sanctions)
-        for clear in clears:
-            room.hide(clear.user, clear.before_ms)
-        if sanctions:
-            room.notices += notices
-            coming.noticed += len(notices)
-            self._ban(room, record, offset, sanctions)
+        if not is_usual:
+            room.notices = (*room.notices, *notices)
+            self._take_effects(room, record, offset, contents)
 
-    def _is_known(self, room: Room, record: Uplink, at_ms: int, *, is_lasting: bool) -> bool:
-        """Remember a record's id; say whether it was taken before.
-
-        Reliable ids are kept for 10 minutes and across owners, others briefly and here only: enough
-        for a sender that tries again after a 503. Those of all rooms are kept together: a set for
-        each room would lie far apart in memory.
-        """
-        if is_lasting:
-            return room.seen.meet(f"{record.user} {record.id}", at_ms)
-        return self._fresh.meet(f"{record.room} {record.user} {record.id}", at_ms)
-
-    def _ban(self, room: Room, record: Uplink, offset: int, sanctions: Sequence[tuple[Kind, Sanction]]) -> None:
-        """Take what banned users said off the screens."""
+    def _take_effects(self, room: Room, record: Uplink, offset: int, contents: Contents) -> None:
+        """Take likes and sanctions, and remember whose messages are cleared before they come."""
         coming = self._coming
-        for kind, sanction in sanctions:
+        if contents.likes:
+            room.like(contents.likes)
+            coming.folded += len(record.items) - contents.numbered - len(contents.sanctions)
+        for clear in contents.clears:
+            room.hide(clear.user, clear.before_ms)
+        for kind, sanction in contents.sanctions:
+            coming.noticed += 1
             if kind is Kind.BAN:
-                clear = _clear_of(record, sanction.user)
+                clear = clear_of(record, sanction.user)
                 room.hide(clear.user, clear.before_ms)
-                room.wait(offset, _alone(record, Kind.CLEAR, clear), 1, may_go=False)
+                room.wait(offset, with_item(record, Kind.CLEAR, clear), 1, may_go=False)
                 coming.numbered -= 1  # it comes with the ban, which is counted: the message is no item of its own
+
+    def _let_wait(self, room: Room) -> None:
+        """Let a room's part be in the next batch."""
+        room.is_waiting = True
+        self._waiting.append(room)
+        self._changed[room.state.room] = None
 
     def dead_letter(self, items: int = 1) -> None:
         """Count a record that was put aside."""
@@ -241,24 +227,25 @@ class Rooms:
         for name in list(self._watched):
             if extra > EXTRA_BYTES // 2:
                 break
-            if name not in self._waiting:
+            room = self._open.get(name) or self._opened(name, now_ms)
+            if not room.is_waiting:
+                room.is_waiting = True
+                self._waiting.append(room)
                 extra += ROOM_BYTES
-            room = self._waiting[name] = self._open.get(name) or self._opened(name, now_ms)
             room.watch(self._watched.pop(name))
         coming = self._coming
-        for room in self._waiting.values():
+        for room in self._waiting:
             if room.oldest_ms and (oldest_ms == 0 or room.oldest_ms < oldest_ms):
                 oldest_ms = room.oldest_ms
             notices += room.notices
             if room.has_news and (part := self._pack_room(room, pos, now_ms, unfit)) is not None:
                 packed.append((part.entry, part.payload))
                 text += part.text_bytes
-                counts = part.counts
-                coming.numbered += counts.numbered
-                coming.folded += counts.folded
-                coming.skipped += counts.skipped
+                coming.numbered += part.entry.messages
+                coming.folded += part.folded
+                coming.skipped += part.entry.skipped
             room.packed()
-        self._waiting = {}
+        self._waiting = []
         self._taken_bytes = 0
         self.balance = msgspec.structs.replace(coming)
         size = sum(len(payload) for _, payload in packed)
@@ -290,7 +277,8 @@ class Rooms:
             try:
                 card = room.card()
             except Exception as error:  # noqa: BLE001 - see the class
-                again = self._waiting[name] = self._without_history(room, error)
+                again = self._without_history(room, error)
+                self._let_wait(again)
                 again.has_news = True  # a batch tells the new epoch before any card does: an owner may die in between
                 del self._cards[name]
                 continue
@@ -331,7 +319,7 @@ class Rooms:
         """
         watched = set(is_watched)
         for name, room in list(self._open.items()):
-            if room.clock_ms < self.clock_ms - OPEN_MS and name not in watched:
+            if room.clock_ms < self.clock_ms - OPEN_MS and name not in watched and not room.is_waiting:
                 del self._open[name]
         for name, stored in list(self._stored.items()):
             if stored.last_ms < self.clock_ms - BROADCAST.retention_ms - IDLE_MS and name not in self._open:
@@ -415,65 +403,3 @@ class Rooms:
             self._changed[name] = None
         room = self._open[name] = Room(state, self._dedupe_ms)
         return room
-
-
-class _Sorted(NamedTuple):
-    """A record's items: the sum of likes, how many take a number, and are reliable; sanctions,
-    clears of users.
-    """
-
-    likes: int
-    numbered: int
-    reliable: int
-    sanctions: Sequence[tuple[Kind, Sanction]]
-    clears: Sequence[Clear]
-
-
-_USUAL: Final = _Sorted(0, 1, 0, (), ())  # one danmaku: nearly every record
-
-
-def _sort(items: Sequence[Item]) -> _Sorted:
-    """Look at all items of a record; raise BadBodyError when one is not of its kind."""
-    if len(items) == 1 and items[0].kind is Kind.DANMAKU:
-        return _USUAL
-    likes = numbered = reliable = 0
-    sanctions: list[tuple[Kind, Sanction]] = []
-    clears: list[Clear] = []
-    for item in items:
-        kind = item.kind
-        if kind in NUMBERED:
-            numbered += 1
-            if kind in RELIABLE:
-                reliable += 1
-                if (decoder := _CHECKED.get(kind)) is not None:
-                    body = _body(decoder, item)
-                    if kind is Kind.CLEAR and body.user:
-                        clears.append(body)
-        elif kind is Kind.LIKE:
-            likes += _body(_like_decoder, item).count
-        else:
-            sanctions.append((kind, _body(_sanction_decoder, item)))
-    return _Sorted(likes, numbered, reliable, sanctions, clears)
-
-
-def _body(decoder: msgspec.json.Decoder[T], item: Item) -> T:
-    try:
-        return decoder.decode(item.data)
-    except UNDECODABLE as error:
-        raise BadBodyError(f"{item.kind.value}: {error}") from None
-
-
-def _notice(record: Uplink, room: int, kind: Kind, sanction: Sanction) -> tuple[NoticeEntry, bytes]:
-    text = encode_frame(Notice(record.room, kind, record.id, record.at_ms, sanction.until_ms, sanction.why))
-    return NoticeEntry(room, room_hash(sanction.user), len(text)), text
-
-
-def _clear_of(record: Uplink, user: str) -> Clear:
-    """Return the `clear` that a ban implies: also of what its user sends until every ingress knows
-    of the ban.
-    """
-    return Clear(user=user, before_ms=min(record.at_ms + BAN_KNOWN_MS, MAX_MILLIS))
-
-
-def _alone(record: Uplink, kind: Kind, body: msgspec.Struct) -> Uplink:
-    return msgspec.structs.replace(record, items=[Item(kind, msgspec.Raw(_encode(body)))], package="")

@@ -66,6 +66,8 @@ def test_the_cores_of_the_system_are_among_them() -> None:
         "ingress.room_policy",
         "ingress.slow_mode",
         "ingress.words",
+        "broadcaster.dedupe",
+        "broadcaster.items",
         "broadcaster.ownership",
         "broadcaster.room",
         "broadcaster.rooms",

@@ -13,8 +13,7 @@ import pytest
 from aiokafka import TopicPartition
 from blockbuster import BlockBuster
 
-from broadcaster import kafka
-from broadcaster import partition as partition_module
+from broadcaster import inbox, progress
 from broadcaster.kafka import Broadcaster
 from broadcaster.ownership import Lost
 from broadcaster.rooms import Packed
@@ -109,7 +108,7 @@ async def broadcasting(settings: KafkaSettings) -> AsyncIterator[Bench]:
 async def test_a_group_member_whose_client_hangs_joins_anew_and_misses_nothing(
     settings: KafkaSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kafka, "STALLED_S", 1.0)
+    monkeypatch.setattr(progress, "STALLED_S", 1.0)
     async with broadcasting(settings) as bench:
         await bench.send(3)
         await bench.got(3)
@@ -126,7 +125,7 @@ async def test_a_group_member_whose_client_hangs_joins_anew_and_misses_nothing(
 async def test_one_partition_that_hangs_while_another_flows_is_noticed(
     settings: KafkaSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kafka, "STALLED_S", 1.0)
+    monkeypatch.setattr(progress, "STALLED_S", 1.0)
     settings = settings.model_copy(update={"partitions": 2})
     async with broadcasting(settings) as bench, asyncio.TaskGroup() as tasks:
         await bench.send(3)
@@ -203,14 +202,14 @@ async def test_what_was_handed_in_before_its_uplink_was_cut_is_written_before_th
         await bench.send(3)
         (first, *_) = await bench.got(3)
         consumer = bench.broadcaster._consumer
-        partition = bench.broadcaster._partitions[0]
-        rule, may_write = partition._write, asyncio.Event()
+        partition = bench.broadcaster._assigned[0].partition
+        append, may_write = partition._log.append, asyncio.Event()
 
         async def write_late(value: bytes, headers: Sequence[tuple[str, bytes]] = ()) -> int:
             await may_write.wait()
-            return await rule(value, headers)
+            return await append(value, headers)
 
-        monkeypatch.setattr(partition, "_write", write_late)
+        monkeypatch.setattr(partition._log, "append", write_late)
         await bench.send(2)
         await settled(lambda: partition.wanted_next == 5)
         assert partition.is_busy
@@ -271,11 +270,10 @@ async def test_a_snapshot_that_retention_took_is_a_loud_loss_and_a_new_room_epoc
     async with broadcasting(settings) as bench:
         await bench.send(1)
         await bench.got(4)
-        partition = bench.broadcaster._partitions[0]
-        assert partition._lease is not None
-        claim = partition._lease.claim_offset
-        for task in bench.broadcaster._lives.values():
-            task.cancel()  # no settling: it dies
+        partition = bench.broadcaster._assigned[0].partition
+        claim = partition._log.held.claim_offset
+        for assigned in bench.broadcaster._assigned.values():
+            assigned.life.cancel()  # no settling: it dies
         partition.is_ruling = False
     await cut(settings, BROADCAST, 0, claim)
     await asyncio.sleep(1.1)
@@ -302,7 +300,7 @@ async def test_a_room_whose_history_cannot_be_applied_is_lost_loudly_and_the_par
         async with asyncio.timeout(DEADLINE_S):
             while not bench.lost(Lost.ROOM):  # noqa: ASYNC110 - a metric is all there is to see
                 await asyncio.sleep(0.05)
-        partition = bench.broadcaster._partitions[0]
+        partition = bench.broadcaster._assigned[0].partition
         async with asyncio.timeout(DEADLINE_S):
             while partition.balance.numbered < 2:  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
@@ -318,20 +316,20 @@ async def test_a_partition_that_fails_in_an_unforeseen_way_is_taken_over_again_a
     async with broadcasting(settings) as bench:
         await bench.send(1)
         await bench.got(1)
-        broken = bench.broadcaster._partitions[0]
-        other = bench.broadcaster._partitions[1]
-        look_around = broken._look_around
+        broken = bench.broadcaster._assigned[0].partition
+        other = bench.broadcaster._assigned[1].partition
+        check_lease = broken._check_lease
 
         async def fail_once() -> None:
-            monkeypatch.setattr(broken, "_look_around", look_around)
+            monkeypatch.setattr(broken, "_check_lease", check_lease)
             raise ZeroDivisionError
 
-        monkeypatch.setattr(broken, "_look_around", fail_once)
+        monkeypatch.setattr(broken, "_check_lease", fail_once)
         await bench.send(2)
         batches = await bench.got(3)
         takeovers = bench.runtime.metrics.counter(metric_catalog.TAKEOVERS, "failed")
         assert takeovers._value.get() == 1
-        assert bench.broadcaster._partitions[1] is other
+        assert bench.broadcaster._assigned[1].partition is other
         assert other.is_ruling
     assert [message.rseq for batch in batches for message in batch.messages] == [1, 2, 3]
 
@@ -343,10 +341,10 @@ async def test_a_record_whose_batch_cannot_be_made_is_found_and_put_aside_and_wh
     async with broadcasting(settings) as bench:
         await bench.send(1)
         await bench.got(1)
-        partition = bench.broadcaster._partitions[0]
+        partition = bench.broadcaster._assigned[0].partition
         encode = partition._encode
 
-        def fail(packed: Packed, uplink_next: int) -> bytes:
+        def fail(packed: Packed, uplink_next: int | None) -> bytes:
             if any(b'"poison"' in payload_text(data, deflated=bool(entry.flags & 1)) for entry, data in packed.rooms):
                 raise ZeroDivisionError
             return encode(packed, uplink_next)
@@ -370,10 +368,10 @@ async def test_a_record_whose_batch_cannot_be_made_is_found_and_put_aside_and_wh
 async def test_an_inbox_is_bounded_in_records_and_bytes_and_takes_more_once_it_was_emptied(
     settings: KafkaSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(partition_module, "MAX_INBOX_BYTES", 4000)
+    monkeypatch.setattr(inbox, "MAX_INBOX_BYTES", 4000)
     async with writing(settings) as producer:
         await send(producer, 400)
     async with broadcasting(settings) as bench:
         batches = await bench.got(400)
-        assert bench.broadcaster._partitions[0]._inbox_bytes == 0
+        assert bench.broadcaster._assigned[0].partition._inbox._bytes == 0
     assert [message.rseq for batch in batches for message in batch.messages] == list(range(1, 401))

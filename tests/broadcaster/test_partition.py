@@ -7,8 +7,9 @@ import msgspec
 import pytest
 from aiokafka import ConsumerRecord
 
+from broadcaster.dead_letters import MAX_DETAIL_CHARS
 from broadcaster.ownership import Lease
-from broadcaster.partition import MAX_DETAIL_CHARS, Partition
+from broadcaster.partition import Partition
 from broadcaster.rooms import Packed
 from liveroom import metric_catalog, topics
 from liveroom.fencing import Ruling
@@ -47,11 +48,11 @@ class Owner(Partition):
         self.poison = NOTHING
 
     def again(self, records: list[ConsumerRecord]) -> None:
-        self._lease = Lease(Ruling(1, b"x" * 16, self.log.written.count(topics.BROADCAST.name)))
-        self.rooms = self._new_rooms(None, floor=1)
-        self._taken_to = self.uplink_next = max(0, self.uplink_next)
+        self._log.lease = Lease(Ruling(1, b"x" * 16, self.log.written.count(topics.BROADCAST.name)))
+        self.rooms = self._new_rooms()
+        self._inbox.next_offset = self.uplink_next = uplink_next = self.uplink_next or 0
         self.is_ruling = True
-        self.hand_in([record for record in records if record.offset >= self.uplink_next])
+        self.hand_in([record for record in records if record.offset >= uplink_next])
 
     async def work(self, records: list[ConsumerRecord]) -> None:
         """Flush until nothing is left, or until it failed more often than there are records."""
@@ -60,15 +61,16 @@ class Owner(Partition):
             try:
                 await self._flush()
             except Exception:  # noqa: BLE001 - as in `run`
-                self._look_for_the_unfit()
+                self._note_failure()
             else:
                 return
             finally:
                 self._drop()
 
-    def _encode(self, packed: Packed, uplink_next: int) -> bytes:
+    def _encode(self, packed: Packed, uplink_next: int | None) -> bytes:
         self.sizes.append(sum(entry.messages for entry, _ in packed.rooms))
-        if self.uplink_next <= self.poison < uplink_next and self.poison not in self._unfit:
+        reflected = range(self.uplink_next or 0, uplink_next or 0)
+        if self.poison in reflected and self.poison not in self._inbox.unfit:
             raise ZeroDivisionError
         return super()._encode(packed, uplink_next)
 
@@ -87,11 +89,11 @@ async def test_only_what_was_in_the_batch_that_failed_is_taken_one_by_one() -> N
     owner.again(records(4))
     with pytest.raises(ZeroDivisionError):
         await owner._flush()
-    owner._look_for_the_unfit()
+    owner._note_failure()
     owner._drop()
     owner.sizes.clear()
     await owner.work(records(100))
-    assert owner._unfit == {2}
+    assert owner._inbox.unfit == {2}
     assert owner.sizes == [1, 1, 1, 0, 1, 96], "a busy partition would never catch up one by one"
     assert owner.uplink_next == 100
     assert owner.log.written.count(topics.DEAD_LETTER.name) == 1
@@ -114,7 +116,7 @@ async def test_a_failure_of_the_writing_puts_no_record_aside() -> None:
     owner = Owner(Log())
     owner.log.fails = ZeroDivisionError()
     await owner.work(records(10))
-    assert owner._unfit == set()
+    assert owner._inbox.unfit == set()
     owner.log.fails = None
     await owner.work(records(10))
     assert (owner.uplink_next, owner.log.written) == (10, [topics.BROADCAST.name])

@@ -9,8 +9,9 @@ from typing import Any
 import msgspec
 import pytest
 
+from broadcaster.items import BAN_KNOWN_MS, BadBodyError
 from broadcaster.room import BEST_EFFORT_DEDUPE_MS, MAX_TOMBSTONES, RECENT_BYTES, RECENT_MESSAGES, Room
-from broadcaster.rooms import BAN_KNOWN_MS, DEDUPE_MS, EXTRA_BYTES, IDLE_MS, MAX_TAKEN_BYTES, OPEN_MS, BadBodyError, Rooms
+from broadcaster.rooms import DEDUPE_MS, EXTRA_BYTES, IDLE_MS, MAX_TAKEN_BYTES, OPEN_MS, Rooms
 from liveroom.audience import Viewers
 from liveroom.kinds import CLASS_OF, Class, Kind, Role
 from liveroom.records.broadcast import MAX_BROADCAST_BYTES, Balance, Batch, RoomFlags

@@ -12,8 +12,9 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
-from broadcaster.room import BEST_EFFORT_DEDUPE_MS, NUMBERED, RECENT_MESSAGES, RELIABLE
-from broadcaster.rooms import BAN_KNOWN_MS, DEDUPE_MS, BadBodyError, Rooms
+from broadcaster.items import BAN_KNOWN_MS, NUMBERED, RELIABLE, BadBodyError
+from broadcaster.room import BEST_EFFORT_DEDUPE_MS, RECENT_MESSAGES
+from broadcaster.rooms import DEDUPE_MS, Rooms
 from liveroom.audience import Viewers
 from liveroom.bodies import Clear
 from liveroom.kinds import Kind, Role

@@ -201,7 +201,7 @@ def test_a_log_cut_behind_its_last_anchor_has_lost_its_history_and_is_claimed_ab
     assert story.epochs == [epoch]
     assert not story.loaded
     assert not story.applied
-    assert story.taken.lease.snapshot_offset == NO_OFFSET
+    assert story.taken.lease.snapshot_offset is None
 
 
 def test_the_floor_is_for_logs_that_lost_their_anchor_only() -> None:
@@ -242,7 +242,7 @@ def test_without_its_snapshot_a_partition_goes_on_in_the_uplink_and_says_what_it
     assert story.taken[1:] == (5, Lost.SNAPSHOT)
     assert story.epochs == [2], "who ruled is known"
     assert not story.applied
-    assert story.taken.lease.snapshot_offset == NO_OFFSET
+    assert story.taken.lease.snapshot_offset is None
 
 
 # ---- rivals

@@ -1,0 +1,76 @@
+"""Which interactions came before: the ids of the last minutes or seconds. Pure.
+
+Owns the two memories of ids and forgets by Kafka's time, never by the wall clock. Called by
+`broadcaster.rooms` and `broadcaster.room`; they decide what a duplicate costs.
+"""
+
+from collections import deque
+
+
+class SeenIds:
+    """The ids of the last `window_ms` milliseconds, as keys that can be listed for a snapshot."""
+
+    __slots__ = ("_at", "_order", "_window_ms")
+
+    def __init__(self, window_ms: int, seen: dict[str, int]) -> None:
+        self._window_ms = window_ms
+        self._at = seen
+        self._order: deque[tuple[str, int]] | None = None  # made when needed: most rooms see no gift
+
+    def meet(self, key: str, now_ms: int) -> bool:
+        """Remember `key`; return whether it was met within the window before."""
+        order, since = self._order, now_ms - self._window_ms
+        if order is None:
+            order = self._order = deque(self._at.items())
+        while order and order[0][1] <= since:
+            old, _ = order.popleft()
+            self._at.pop(old, None)
+        if key in self._at:
+            return True
+        self._at[key] = now_ms
+        order.append((key, now_ms))
+        return False
+
+    def since(self, at_ms: int) -> list[tuple[str, int]]:
+        """Return (key, when) of all ids met after `at_ms`, oldest first."""
+        return [(key, at) for key, at in self._at.items() if at > at_ms]
+
+
+class RecentIds:
+    """The ids of the last `window_ms` milliseconds, of all rooms of a partition and of many a
+    second.
+
+    An id is kept as its 64-bit hash under this process's own secret: that takes a third less memory
+    and half the time of a string. With a million ids in the window one new id in 10**13 is mistaken
+    for another, and a best-effort message is then lost.
+    """
+
+    __slots__ = ("_at", "_oldest_ms", "_order", "_window_ms")
+
+    def __init__(self, window_ms: int) -> None:
+        self._window_ms = window_ms
+        self._at: dict[int, int] = {}
+        self._order: deque[int] = deque()
+        self._oldest_ms = 0
+
+    def meet(self, room: str, user: str, id_: str, now_ms: int) -> bool:
+        """Remember an id; return whether it was met within the window before."""
+        key, order = hash((room, user, id_)), self._order
+        if order:
+            if self._oldest_ms <= now_ms - self._window_ms:
+                self._forget(now_ms)
+            if key in self._at:
+                return True
+        if not order:
+            self._oldest_ms = now_ms
+        self._at[key] = now_ms
+        order.append(key)
+        return False
+
+    def _forget(self, now_ms: int) -> None:
+        at, order, since = self._at, self._order, now_ms - self._window_ms
+        while order:
+            self._oldest_ms = at[order[0]]
+            if self._oldest_ms > since:
+                return
+            del at[order.popleft()]
