@@ -18,7 +18,7 @@ KAFKA: Final = "kafka"
 
 
 async def run(settings: BroadcasterSettings, runtime: Runtime, kafka: Kafka) -> None:
-    """Serve until told to stop."""
+    """Serve until `runtime.stopping` is set."""
     wait = waiting(kafka, runtime, KAFKA)
     await wait.until(partial(ensure_topics, kafka, topics.ALL, TOPICS_S))
     producer = Producer(kafka, runtime.metrics, [topics.BROADCAST, topics.DEAD_LETTER])

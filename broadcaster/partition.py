@@ -241,7 +241,7 @@ class Partition:
         )
 
     def _history_lost(self, lost: Lost) -> Rooms:
-        """Begin again, loudly, with epochs above all that were given."""
+        """Log and count the loss, and return new rooms with epochs above all that were given."""
         self._runtime.metrics.counter(metric_catalog.HISTORY_LOST, lost.value).inc()
         log.error("history_lost", partition=self.number, what=lost.value, then="rooms get new epochs and numbers")
         return self._new_rooms(floor=clock.unix_ms() // 1000)
@@ -291,8 +291,8 @@ class Partition:
             self.rooms.watch(room, viewers)
 
     def _report_lost_rooms(self) -> None:
-        """Log and count rooms that lost their history: damaged in the snapshot or the log, or not
-        to be packed.
+        """Log and count rooms that lost their history: a snapshot or a batch was damaged, or they
+        could not be packed.
         """
         lost, self.rooms.lost = self.rooms.lost, []
         for name, why in lost[:MAX_LOST_LOGGED]:
@@ -378,10 +378,9 @@ class Partition:
         return is_settling or passed > self._settings.snapshot_interval_s
 
     async def _snapshot(self) -> None:
-        """Write the state, then renew the claim behind it, so that retention never takes what
-        others start from.
+        """Write the state, renew the claim behind it, and name both in an empty batch.
 
-        An empty batch names both: nothing before it is needed any more.
+        No reader then needs what lies before them, so retention never deletes what one starts from.
         """
         lease, rooms = self._log.held, self.rooms
         while not rooms.store(STORE_STEP):

@@ -1,79 +1,54 @@
-"""One room in its owner's hands: what waits, what gets which number, what lasts. Pure.
+"""One room in its owner's hands: what waits, which number each message gets, what lasts. Pure.
 
-Owns a room's numbers and lasting state. Takes what `broadcaster.rooms` found fit to take, numbers
-it when it is packed, and reads the same state back from packed batches. Remembers the ids it has
-seen (`SeenIds`), by which duplicates are found, and thins what is above the room's limit.
+Owns a room's numbers and its lasting state. Takes what `broadcaster.rooms` found new and valid,
+numbers it when it is packed, and restores the same state from packed batches. Thins what is above
+the room's limit (`broadcaster.thinning`). Called by `broadcaster.rooms`.
 """
 
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 import msgspec
-from msgspec import UNSET
 
 from broadcaster.dedupe import SeenIds
 from broadcaster.items import NUMBERED, RELIABLE
-from broadcaster.thinning import Allowance, Candidate, choose
+from broadcaster.lines import (
+    RECENT_MESSAGES,
+    Line,
+    encode_line,
+    encode_lines,
+    is_cleared,
+    line_of,
+    newest,
+    remember,
+    remember_all,
+)
+from broadcaster.thinning import Allowance
+from broadcaster.waiting_records import WaitingRecord, fold, thin
 from liveroom.audience import Viewers
 from liveroom.bodies import Clear
-from liveroom.kinds import Kind, Role
+from liveroom.kinds import Kind
 from liveroom.records.broadcast import NoticeEntry, RoomEntry, RoomFlags
 from liveroom.records.snapshot import RoomChange, RoomState, Seen, Tombstone
-from liveroom.records.uplink import Item, Uplink
+from liveroom.records.uplink import Uplink
 from liveroom.topics import room_hash
 from liveroom.wire import BatchHeader, Card, decode_header, pack_payload, payload_text, split_message
 
 BEST_EFFORT_DEDUPE_MS: Final = 10_000
-RECENT_MESSAGES: Final = 20
-RECENT_BYTES: Final = 16 * 1024
 MAX_TOMBSTONES: Final = 100
 MAX_CARD_BYTES: Final = 160 * 1024
 
-_FOLDERS: Final = frozenset({Role.VIEWER, Role.GUEST})
 
 _DEFLATED: Final = int(RoomFlags.DEFLATED)
 _encode: Final = msgspec.json.Encoder().encode
-_encode_lines: Final = msgspec.json.Encoder().encode_lines
 _change_decoder: Final = msgspec.json.Decoder(RoomChange)
 _clear_decoder: Final = msgspec.json.Decoder(Clear)
 
 
-class _Line(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """A message as viewers get it (`wire.Message`), its numbers first.
-
-    `rseq` and `n` are unset where `wire.Message` would have their defaults. So every field can be
-    passed by position, which takes a third of the time that names take.
-    """
-
-    seq: int
-    rseq: int | msgspec.UnsetType
-    n: int | msgspec.UnsetType
-    kind: Kind
-    id: str
-    user: str
-    at: int
-    name: str = ""
-    role: Role = Role.VIEWER
-    level: int = 0
-    package: str = ""
-    data: msgspec.Raw = msgspec.Raw(b"{}")
-
-
-class Waiting(msgspec.Struct, frozen=True, gc=False):
-    """A record that waits: its items that take a number (`cost`), whether it may be thinned, how
-    many identical ones it is.
-    """
-
-    offset: int
-    record: Uplink
-    cost: int
-    may_go: bool
-    n: int = 1
-
-
 class Part(msgspec.Struct, frozen=True, gc=False):
-    """A room's part of a BATCH: its entry and payload, how many of the waiting items were folded
-    into others, and the bytes of its lines as JSON.
+    """A room's part of a BATCH.
+
+    `folded` items were folded into identical ones; `text_bytes` counts the lines as JSON.
     """
 
     entry: RoomEntry
@@ -83,17 +58,14 @@ class Part(msgspec.Struct, frozen=True, gc=False):
 
 
 class Unpacked(NamedTuple):
-    """A room's part of a BATCH, opened again.
-
-    `lines` are the messages', the reliable ones first.
-    """
+    """A room's part of a BATCH, unpacked: a line for each message, the reliable ones first."""
 
     header: BatchHeader
     lines: list[bytes]
 
 
 class HistoryError(ValueError):
-    """Valid batches whose numbers do not follow each other: never to be seen."""
+    """Valid batches whose numbers are not contiguous. It should never happen."""
 
 
 class Room:
@@ -137,7 +109,7 @@ class Room:
         self._reset()
 
     def _reset(self) -> None:
-        self._waiting: list[Waiting] = []
+        self._waiting: list[WaitingRecord] = []
         self._waiting_items = self._waiting_may_go = self.oldest_ms = 0
         self._clears = self._dissolves = False
         self.is_waiting = self.has_news = self.likes_changed = self.viewers_changed = False
@@ -145,8 +117,8 @@ class Room:
 
     # ---- in
     def hide(self, user: str, before_ms: int) -> None:
-        """Pass over what a user sent before then, though it comes later: it was on its way when it
-        was cleared.
+        """Skip what this user sent before Unix time `before_ms` (ms) and what arrives later: it was
+        on its way when it was cleared.
         """
         self._cleared[user] = max(before_ms, self._cleared.pop(user, 0))
         if len(self._cleared) > MAX_TOMBSTONES:
@@ -154,18 +126,16 @@ class Room:
 
     @property
     def has_cleared(self) -> bool:
-        """Whether `hides` may be true of anybody."""
+        """Whether `hides` can return True for any user."""
         return bool(self._cleared)
 
     def hides(self, user: str, at_ms: int) -> bool:
-        """Whether what a user sent at that time was cleared before it came."""
+        """Return whether what a user sent at Unix time `at_ms` was cleared before it arrived."""
         return at_ms < self._cleared.get(user, 0)
 
     def wait(self, offset: int, record: Uplink, cost: int, *, may_go: bool) -> None:
-        """Let a record wait of which `cost` items take a number; `may_go`: none of them must
-        arrive.
-        """
-        self._waiting.append(Waiting(offset, record, cost, may_go))
+        """Let a record wait for the next batch (the arguments are those of `WaitingRecord`)."""
+        self._waiting.append(WaitingRecord(offset, record, cost, may_go))
         self._waiting_items += cost
         self.has_news = True
         if may_go:
@@ -177,15 +147,15 @@ class Room:
         self.likes_changed = self.has_news = True
 
     def watch(self, viewers: Viewers) -> None:
-        """Set the sums of those who watch."""
+        """Set the room's viewer sums."""
         self.viewers = viewers
         self.viewers_changed = self.has_news = True
 
     def begin_again(self, epoch: int) -> "Room":
         """Return this room without its history, under a new epoch.
 
-        What waits, who watches, its modes, totals and ids are kept; by whoever takes over too, for
-        its next batch says so.
+        It keeps the records that wait, the viewer sums, and its modes, totals and ids. So does the
+        next owner, because the next batch says so (`RoomFlags.AGAIN`).
         """
         old = self.state
         kept = RoomState(
@@ -208,13 +178,17 @@ class Room:
         return room
 
     @property
-    def waiting(self) -> Sequence[Waiting]:
-        """What waits for the next batch."""
+    def waiting(self) -> Sequence[WaitingRecord]:
+        """The records that wait for the next batch."""
         return self._waiting
 
     # ---- out
     def pack(self, pos: str, now_ms: int, limit_per_s: int) -> Part:
-        """Number what waits and return it as the room's part of a BATCH."""
+        """Number what waits and return it as the room's part of a BATCH.
+
+        `pos` and `now_ms` go into its header. At most `limit_per_s` best-effort messages a second
+        are numbered, where the room has no limit of its own. The caller then calls `packed`.
+        """
         state = self.state
         first = state.seq + 1
         kept, folded, skipped = self._survivors(limit_per_s)
@@ -261,94 +235,74 @@ class Room:
         """Forget what waited: it is in a batch now."""
         self._reset()
 
-    def _survivors(self, limit_per_s: int) -> tuple[Sequence[Waiting], int, int]:
-        """Return what stays of what waits, in order, and how many items were folded and skipped."""
+    def _survivors(self, limit_per_s: int) -> tuple[Sequence[WaitingRecord], int, int]:
+        """Return the records that are numbered, in order, and how many items were folded and
+        skipped.
+        """
         settings, wanted = self.state.settings, self._waiting_may_go
-        waiting: Sequence[Waiting] = self._waiting
+        waiting: Sequence[WaitingRecord] = self._waiting
         folded = 0
         if settings.fold_identical and wanted > 1:
-            waiting = _fold(waiting)
+            waiting = fold(waiting)
             folded = len(self._waiting) - len(waiting)
             wanted -= folded
         left = self._allowance.left(settings.limit_per_s or limit_per_s, self.clock_ms)
         if wanted <= left:
             self._allowance.spend(wanted)
             return waiting, folded, 0
-        movable = [index for index, entry in enumerate(waiting) if entry.may_go]
-        stays = choose([_candidate(waiting[index]) for index in movable], left)
-        gone = {index for index, stay in zip(movable, stays, strict=True) if not stay}
-        cost_gone = sum(waiting[index].cost for index in gone)
-        folds_gone = sum(waiting[index].n - 1 for index in gone)
+        kept, gone = thin(waiting, left)
+        cost_gone = sum(entry.cost for entry in gone)
+        folds_gone = sum(entry.n - 1 for entry in gone)
         self._allowance.spend(wanted - cost_gone)
-        kept = [entry for index, entry in enumerate(waiting) if index not in gone]
         return kept, folded - folds_gone, cost_gone + folds_gone
 
-    def _number_best_effort(self, kept: Sequence[Waiting]) -> Sequence[bytes]:
+    def _number_best_effort(self, kept: Sequence[WaitingRecord]) -> Sequence[bytes]:
         """Return the lines, as one text, of records that hold nothing reliable: nearly all."""
-        lines: list[_Line] = []
+        lines: list[Line] = []
         seq = self.state.seq
         for waiting in kept:
-            record, n = waiting.record, UNSET if waiting.n == 1 else waiting.n
-            items = record.items
-            alone = len(items) == 1
-            for index, item in enumerate(items):
+            for index, item in enumerate(waiting.record.items):
                 if item.kind in NUMBERED:
                     seq += 1
-                    message_id = record.id if alone else f"{record.id}#{index}"
-                    lines.append(_line(record, item, message_id, seq, UNSET, n))
+                    lines.append(line_of(waiting.record, index, item, seq, n=waiting.n))
         if not lines:
             return ()
         self.state.seq = seq
         if len(lines) == 1:
-            text = _encode(lines[0])
-            self._remember(self.recent, text)
-            return (text,)
-        text = _encode_lines(lines)[:-1]
-        newest = text.rsplit(b"\n", RECENT_MESSAGES)[-RECENT_MESSAGES:]
-        if max(map(len, newest)) > RECENT_BYTES:  # it is not kept, so an older one is
-            newest = text.split(b"\n")
-        for line in newest:
-            self._remember(self.recent, line)
+            text = encode_line(lines[0])
+            remember(self.recent, text)
+        else:
+            text = encode_lines(lines)
+            remember_all(self.recent, text)
         return (text,)
 
-    def _number(self, kept: Sequence[Waiting]) -> tuple[list[bytes], list[bytes]]:
-        """Return the lines of records of any kind, reliable and best-effort ones.
+    def _number(self, kept: Sequence[WaitingRecord]) -> tuple[list[bytes], list[bytes]]:
+        """Return the lines of records of any kind: the reliable ones, and the best-effort ones.
 
-        Each has its effect in its turn: what a `clear` takes away came before it.
+        Each has its effect in its turn: a `clear` takes away only messages before it.
         """
         state = self.state
         reliable: list[bytes] = []
         best_effort: list[bytes] = []
         for waiting in kept:
-            record, n = waiting.record, UNSET if waiting.n == 1 else waiting.n
-            alone = len(record.items) == 1
-            for index, item in enumerate(record.items):
+            for index, item in enumerate(waiting.record.items):
                 if item.kind not in NUMBERED:
                     continue
-                message_id = record.id if alone else f"{record.id}#{index}"
                 state.seq += 1
                 if item.kind in RELIABLE:
                     state.rseq += 1
-                    line = _encode(_line(record, item, message_id, state.seq, state.rseq, UNSET))
+                    line = encode_line(line_of(waiting.record, index, item, state.seq, state.rseq))
                     reliable.append(line)
                     self._reflect(item.kind.value, item.data, line)
                 else:
-                    line = _encode(_line(record, item, message_id, state.seq, UNSET, n))
+                    line = encode_line(line_of(waiting.record, index, item, state.seq, n=waiting.n))
                     best_effort.append(line)
-                    self._remember(self.recent, line)
+                    remember(self.recent, line)
         return reliable, best_effort
 
-    @staticmethod
-    def _remember(recent: list[bytes], line: bytes) -> None:
-        """Keep a line for cards. One too large for that is in the history alone."""
-        if len(line) <= RECENT_BYTES:
-            recent.append(line)
-            if len(recent) > RECENT_MESSAGES:
-                del recent[0]
-
     def _reflect(self, kind: str, data: msgspec.Raw | bytes, line: bytes) -> None:
-        """Let a reliable message have its effect on what lasts; a kind that only a later version
-        knows has none here.
+        """Apply a reliable message to the lasting state. A kind that only a later version knows
+        changes nothing.
         """
         state = self.state
         match kind:
@@ -365,7 +319,7 @@ class Room:
                 state.settings = msgspec.structs.replace(state.settings, dissolved=False)
             case Kind.CLEAR.value:
                 self._clear(_clear_decoder.decode(data))
-        self._remember(self.recent_reliable, line)
+        remember(self.recent_reliable, line)
 
     def _clear(self, clear: Clear) -> None:
         state = self.state
@@ -375,8 +329,8 @@ class Room:
         stone = Tombstone(state.seq, state.rseq, [clear.id] if clear.id else [], clear.user, clear.before_ms)
         state.tombstones = [*state.tombstones[-MAX_TOMBSTONES + 1 :], stone]
         for recent in (self.recent, self.recent_reliable):
-            recent[:] = [line for line in recent if not _is_cleared(line, clear)]
-        if state.announcement and _is_cleared(state.announcement, clear):
+            recent[:] = [line for line in recent if not is_cleared(line, clear)]
+        if state.announcement and is_cleared(state.announcement, clear):
             state.announcement = b""
 
     # ---- lasting
@@ -384,15 +338,14 @@ class Room:
         """Return the state as a snapshot holds it."""
         self.state.last_ms = self.clock_ms
         seen = [Seen(*_split(key), at) for key, at in self.seen.since(self.clock_ms - dedupe_ms)]
-        recent, recent_reliable = _newest(self.recent), _newest(self.recent_reliable)
+        recent, recent_reliable = newest(self.recent), newest(self.recent_reliable)
         return msgspec.structs.replace(self.state, seen=seen, recent=recent, recent_reliable=recent_reliable)
 
     def apply(self, batch: Unpacked, clock_ms: int, *, is_again: bool) -> None:
-        """Bring back what a batch of the last owner did to this room. A batch that was written
-        twice counts once.
+        """Restore what a batch of the last owner did to this room. Raises HistoryError.
 
-        `is_again`: it reflects nothing of the uplink that the one before it did not; known by
-        numbers only where it has some.
+        A batch that was written twice counts once. `is_again`: it reflects nothing of the uplink
+        that the batch before it did not; its numbers tell that only where it has some.
         """
         header, state = batch.header, self.state
         self._is_again = False  # this batch has said so
@@ -416,7 +369,7 @@ class Room:
                 self.seen.meet(f"{head.user} {head.id.partition('#')[0]}", clock_ms)
                 self._reflect(head.kind, data, line)
             else:
-                self._remember(self.recent, line)
+                remember(self.recent, line)
         self._reset()
 
     def card(self) -> bytes:
@@ -431,8 +384,8 @@ class Room:
             connections=self.viewers.connections if self.viewers is not None else None,
             settings=msgspec.Raw(_encode(state.settings)),
             announcement=msgspec.Raw(state.announcement or b"null"),
-            messages=[msgspec.Raw(line) for line in _newest(self.recent)],
-            reliable=[msgspec.Raw(line) for line in _newest(self.recent_reliable)],
+            messages=[msgspec.Raw(line) for line in newest(self.recent)],
+            reliable=[msgspec.Raw(line) for line in newest(self.recent_reliable)],
             tombstones=[msgspec.Raw(_encode(stone)) for stone in state.tombstones],
         )
         text = _encode(card)
@@ -442,65 +395,10 @@ class Room:
 
 
 def unpack(entry: RoomEntry, payload: memoryview) -> Unpacked:
-    """Open a room's part of a BATCH."""
+    """Return a room's part of a BATCH, unpacked."""
     text = payload_text(payload, deflated=bool(entry.flags & RoomFlags.DEFLATED))
     head, *lines = text.split(b"\n")
     return Unpacked(decode_header(head), lines)
-
-
-def _newest(recent: list[bytes]) -> list[bytes]:
-    """Return the newest lines that fit into `RECENT_BYTES`, and forget the others."""
-    size, gone = sum(map(len, recent)), 0
-    while size > RECENT_BYTES:
-        size -= len(recent[gone])
-        gone += 1
-    del recent[:gone]
-    return recent[:]
-
-
-def _fold(waiting: Sequence[Waiting]) -> list[Waiting]:
-    """Let the first of identical danmaku stand for all.
-
-    Those of the streamer and moderators, and packages, stay themselves.
-    """
-    folded: dict[object, Waiting] = {}
-    for index, entry in enumerate(waiting):
-        record = entry.record
-        key: object = index  # not the offset: a ban in a package waits beside its clear, under one offset
-        if len(record.items) == 1 and record.items[0].kind is Kind.DANMAKU and record.role in _FOLDERS and not record.package:
-            key = bytes(record.items[0].data)
-        before = folded.get(key)
-        folded[key] = entry if before is None else msgspec.structs.replace(before, n=before.n + 1)
-    return list(folded.values())
-
-
-def _candidate(entry: Waiting) -> Candidate:
-    record = entry.record
-    return Candidate(entry.offset, record.role, record.level, record.user, entry.cost)
-
-
-def _line(
-    record: Uplink, item: Item, message_id: str, seq: int, rseq: int | msgspec.UnsetType, n: int | msgspec.UnsetType
-) -> _Line:
-    return _Line(
-        seq,
-        rseq,
-        n,
-        item.kind,
-        message_id,
-        record.user,
-        record.at_ms,
-        record.name,
-        record.role,
-        record.level,
-        record.package,
-        item.data,
-    )
-
-
-def _is_cleared(line: bytes, clear: Clear) -> bool:
-    head, _ = split_message(line)
-    return clear.takes(head.kind, head.id, head.user)
 
 
 def _split(key: str) -> tuple[str, str]:

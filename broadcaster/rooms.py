@@ -1,13 +1,12 @@
-"""The rooms of one partition: what is taken from the uplink, and the BATCH that comes of it. Pure.
+"""The rooms of one partition: takes records of the uplink and returns the BATCH made of them. Pure.
 
 Owns all that the owner of a partition holds in memory, and its balance. Takes decoded uplink
-records with their offsets and Kafka's own time of each (never the wall clock: numbers must not
-depend on it), returns the parts of one BATCH. What is in a snapshot stays packed until its room is
-needed. Called by the partition's task alone; refuses a record whose body is not of its kind
-(`BadBodyError`).
+records with their offsets and Kafka's time of each, never the wall clock: numbers must not depend
+on it. A room in a snapshot stays packed until it is needed. Refuses a record whose body its kind
+does not allow (`BadBodyError`). Called by `broadcaster.partition` and `broadcaster.recovery`.
 
-Everything taken before a `pack` goes into it: one BATCH is one step of the partition. So the caller
-stops taking when `is_full`, which keeps every BATCH below what a record may hold.
+One BATCH is one step of the partition: it holds everything that was taken before `Rooms.pack`. So
+the caller stops taking when `Rooms.is_full`, which keeps every BATCH below the size of a record.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -38,8 +37,9 @@ _U32: Final = 0xFFFFFFFF
 
 
 class LostRoom(NamedTuple):
-    """A room that begins again without its history, or an entry of a BATCH whose room is not known;
-    and why.
+    """A room that begins again without its history, and why.
+
+    `name` is empty for an entry of a BATCH whose room is not known.
     """
 
     name: str
@@ -47,8 +47,9 @@ class LostRoom(NamedTuple):
 
 
 class Unfit(NamedTuple):
-    """A record that was taken and cannot be packed, also by a room without history: it must be put
-    aside.
+    """A record that was taken and cannot be packed, even by a room without history.
+
+    It becomes a dead letter.
     """
 
     offset: int
@@ -57,10 +58,11 @@ class Unfit(NamedTuple):
 
 
 class Packed(NamedTuple):
-    """What one BATCH holds, and when the oldest interaction in it was accepted (0: none).
+    """The parts of one BATCH.
 
-    `text_bytes`: the messages' lines as JSON; `packed_bytes`: the payloads made of them. `unfit`:
-    what must be put aside before this is written.
+    `oldest_ms` is the Unix time at which its oldest interaction was accepted, 0 where it holds
+    none. `text_bytes` counts the messages' lines as JSON, `packed_bytes` the payloads made of them.
+    `unfit` must become dead letters before the BATCH is written.
     """
 
     rooms: list[tuple[RoomEntry, bytes]]
@@ -82,8 +84,8 @@ class Rooms:
     """All rooms of a partition and the balance of what was taken.
 
     `balance` is that of the last `pack`: what was taken since is not in it. A room's epoch is the
-    second of its first record, and not below `epoch_floor`, which is above all that were given
-    before a loss of history. `belongs`: whether a room is of this partition; records of others are
+    second of its first record, and not below `epoch_floor`, which is above all epochs given before
+    a loss of history. `belongs` returns whether a room is of this partition; records of others are
     refused. `lost`: rooms that lost their history, and why; the caller empties it.
 
     Whatever is wrong with one room stays in it: it loses its history and begins again, and no other
@@ -132,11 +134,11 @@ class Rooms:
         return bool(self._waiting or self._watched or self._cards)
 
     def take(self, record: Uplink, offset: int, at_ms: int) -> None:
-        """Take one uplink record, whole. `at_ms` is Kafka's time of it.
+        """Take one uplink record, whole. `at_ms` is Kafka's time of it, in Unix milliseconds.
 
-        Raises BadBodyError when a body is not of its kind, BadRecordError when the room is of
-        another partition, both before anything changed; the caller then puts it aside
-        (`dead_letter`).
+        Raises BadBodyError where its kind does not allow a body, BadRecordError where the room is
+        of another partition, both before anything changed. The caller then makes it a dead letter
+        and calls `dead_letter`. Must not be called once `is_full`.
         """
         name, items = record.room, record.items
         count = len(items)
@@ -180,7 +182,7 @@ class Rooms:
             self._take_effects(room, record, offset, contents)
 
     def _take_effects(self, room: Room, record: Uplink, offset: int, contents: Contents) -> None:
-        """Take likes and sanctions, and remember whose messages are cleared before they come."""
+        """Take likes and sanctions, and remember whose messages are cleared before they arrive."""
         coming = self._coming
         if contents.likes:
             room.like(contents.likes)
@@ -202,12 +204,12 @@ class Rooms:
         self._changed[room.state.room] = None
 
     def dead_letter(self, items: int = 1) -> None:
-        """Count a record that was put aside."""
+        """Count a record that became a dead letter instead of being taken."""
         self._coming.taken += items
         self._coming.dead_lettered += items
 
     def watch(self, name: str, viewers: Viewers) -> None:
-        """Tell a room's viewer sums in its next batch."""
+        """Put a room's viewer sums into its next batch."""
         self._watched[name] = viewers
 
     def want_card(self, name: str) -> None:
@@ -216,8 +218,10 @@ class Rooms:
 
     # ---- out
     def pack(self, pos: str, now_ms: int) -> Packed:
-        """Return all that was taken, and as many viewer sums and cards as fit beside it, as the
-        parts of one BATCH.
+        """Number all that was taken and return it as the parts of one BATCH.
+
+        As many viewer sums and cards as fit go with it. `pos` is the newest acknowledged position
+        of the partition, `now_ms` Unix time for the headers.
         """
         packed: list[tuple[RoomEntry, bytes]] = []
         notices: list[tuple[NoticeEntry, bytes]] = []
@@ -252,9 +256,9 @@ class Rooms:
         return Packed(packed, notices, self._pack_cards(EXTRA_BYTES - extra, now_ms), oldest_ms, text, size, unfit)
 
     def _pack_room(self, room: Room, pos: str, now_ms: int, unfit: list[Unfit]) -> Part | None:
-        """Pack a room; where that fails let it begin again, so that what waits is not lost.
+        """Pack a room. Where that fails the room begins again, so that what waits is not lost.
 
-        What fails again is unfit.
+        Where it fails again the records that wait are unfit.
         """
         try:
             return room.pack(pos, now_ms, self._limit_per_s)
@@ -296,9 +300,9 @@ class Rooms:
         return bool(self._changed)
 
     def store(self, at_most: int) -> bool:
-        """Pack up to `at_most` changed rooms for the next snapshot; say whether none is left.
+        """Encode up to `at_most` changed rooms for the next snapshot; return whether none is left.
 
-        Nothing may be waiting.
+        The caller packs first: nothing may wait.
         """
         for name in list(self._changed)[:at_most]:
             del self._changed[name]
@@ -312,10 +316,10 @@ class Rooms:
         return not self._changed
 
     def snapshot(self, is_watched: Iterable[str] = ()) -> PartitionState:
-        """Return all that outlives this owner, once everything is stored. Rooms that were left
-        alone are closed or forgotten.
+        """Return all that outlives this owner. The caller stores everything first (`store`).
 
-        A forgotten room has no message left in the log, so nobody can hold numbers of it.
+        Idle rooms without viewers (`is_watched`) are closed, and forgotten once the log has no
+        message of them left, so that nobody can hold their numbers.
         """
         watched = set(is_watched)
         for name, room in list(self._open.items()):
@@ -327,7 +331,7 @@ class Rooms:
         return PartitionState(VERSION, msgspec.structs.replace(self.balance), self.clock_ms, list(self._stored.values()))
 
     def apply(self, batch: Batch) -> None:
-        """Bring back what a valid batch of the last owner did."""
+        """Restore what a valid batch of the last owner did. Batches come in order."""
         self.clock_ms = max(self.clock_ms, batch.clock_ms)
         is_again = batch.balance == self.balance
         for entry, payload in batch.rooms():

@@ -1,9 +1,9 @@
 """Which best-effort interactions a room above its limit keeps, before they get numbers. Pure.
 
-Owns the order of preference: the streamer and operators, moderators, higher levels; among equals
-every user's first before anybody's second, and the rest by lot. The lot is drawn by the uplink
-offset and the limit is measured in Kafka's time, so a replay of the same records decides alike.
-Called by `broadcaster.room`; refuses nothing, it only chooses.
+Owns the order of preference: the streamer and operators, then moderators, then higher levels. Among
+equals every user's first comes before any user's second, and the rest is decided by lot. The uplink
+offset draws the lot, and Kafka's time measures the limit, so a replay of the same records decides
+alike. Refuses nothing. Called by `broadcaster.room`.
 """
 
 from collections.abc import Sequence
@@ -17,8 +17,8 @@ _U64: Final = (1 << 64) - 1
 
 
 class Candidate(NamedTuple):
-    """One uplink record of best-effort items: who sent it, where it lay, how many numbers it would
-    take.
+    """One uplink record of best-effort items: its sender, its uplink offset, and how many numbers
+    it would take.
     """
 
     offset: int
@@ -29,8 +29,9 @@ class Candidate(NamedTuple):
 
 
 class Allowance:
-    """How many messages a room may still number: grows by its limit a second, up to one second's
-    worth.
+    """How many messages a room may still number.
+
+    It grows by the room's limit each second, up to one second's worth.
     """
 
     __slots__ = ("_at_ms", "_left")
@@ -40,7 +41,7 @@ class Allowance:
         self._left = 0.0
 
     def left(self, limit_per_s: int, at_ms: int) -> int:
-        """Return what may be numbered at `at_ms`. A clock that went back adds nothing."""
+        """Return how many may be numbered at Kafka's time `at_ms`; going back adds none."""
         passed_ms = at_ms - self._at_ms if self._at_ms is not None else 1000
         if passed_ms > 0:
             self._left += passed_ms * limit_per_s / 1000
@@ -50,14 +51,14 @@ class Allowance:
         return int(self._left)
 
     def spend(self, numbered: int) -> None:
-        """Take off what was numbered."""
+        """Subtract what was numbered."""
         self._left -= numbered
 
 
 def choose(candidates: Sequence[Candidate], allowance: int) -> list[bool]:
-    """Say of each candidate whether it stays.
+    """Return for each candidate whether it stays: costs sum up to at most `allowance`.
 
-    One that does not fit any more leaves its place to smaller ones behind it.
+    One that no longer fits makes way for smaller ones behind it.
     """
     nth: dict[str, int] = {}
     order: list[tuple[int, int, int, int, int]] = []

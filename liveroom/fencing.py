@@ -3,7 +3,8 @@
 Owns the rule (`validate`) and the walks over the log that apply it. The walks are generators: they
 yield `Read` and are sent the records. So the same code runs over Kafka (`liveroom.broadcast_log`),
 over the model in the tests, and inside a take-over (`broadcaster.ownership`). Nothing is guessed:
-where the log no longer shows who ruled, nobody rules until the next claim.
+where the log no longer shows who ruled, nobody rules until the next claim. `broadcaster.ownership`
+opens with the theory of operation of the whole protocol.
 """
 
 from collections.abc import Generator, Sequence

@@ -10,7 +10,8 @@ import msgspec
 import pytest
 
 from broadcaster.items import BAN_KNOWN_MS, BadBodyError
-from broadcaster.room import BEST_EFFORT_DEDUPE_MS, MAX_TOMBSTONES, RECENT_BYTES, RECENT_MESSAGES, Room
+from broadcaster.lines import RECENT_BYTES, RECENT_MESSAGES
+from broadcaster.room import BEST_EFFORT_DEDUPE_MS, MAX_TOMBSTONES, Room
 from broadcaster.rooms import DEDUPE_MS, EXTRA_BYTES, IDLE_MS, MAX_TAKEN_BYTES, OPEN_MS, Rooms
 from liveroom.audience import Viewers
 from liveroom.kinds import CLASS_OF, Class, Kind, Role

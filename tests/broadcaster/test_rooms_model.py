@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 from broadcaster.items import BAN_KNOWN_MS, NUMBERED, RELIABLE, BadBodyError
-from broadcaster.room import BEST_EFFORT_DEDUPE_MS, RECENT_MESSAGES
+from broadcaster.lines import RECENT_MESSAGES
+from broadcaster.room import BEST_EFFORT_DEDUPE_MS
 from broadcaster.rooms import DEDUPE_MS, Rooms
 from liveroom.audience import Viewers
 from liveroom.bodies import Clear
