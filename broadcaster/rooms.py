@@ -173,7 +173,7 @@ class Rooms:
         if record.at_ms < room.oldest_ms or room.oldest_ms == 0:
             room.oldest_ms = record.at_ms
         line = LINE_BYTES + len(record.id) + len(record.user) + len(record.package) + ESCAPED_BYTES * len(record.name)
-        data_bytes = len(memoryview(items[0].data)) if is_usual else sum(len(memoryview(item.data)) for item in items)
+        data_bytes = len(items[0].data) if is_usual else sum([len(item.data) for item in items])
         self._taken_bytes += (count + 2 * len(sanctions)) * line + data_bytes
         if numbered:
             room.wait(offset, record, numbered, may_go=not reliable)

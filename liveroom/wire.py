@@ -355,14 +355,17 @@ def pack_lines(header: bytes, reliable: Sequence[bytes] = (), best_effort: Seque
 
     A deflated payload lacks the last four bytes of the flush, as `permessage-deflate` wants it.
     """
-    first = b"\n".join((header, *reliable))
-    rest = b"\n" + b"\n".join(best_effort) if best_effort else b""
+    if not reliable or not best_effort:
+        text = b"\n".join((header, *reliable, *best_effort))
+        is_deflated = len(text) >= DEFLATE_FROM
+        if is_deflated:
+            deflate = zlib.compressobj(DEFLATE_LEVEL, zlib.DEFLATED, -15, 9)
+            text = (deflate.compress(text) + deflate.flush(zlib.Z_SYNC_FLUSH))[:-4]
+        return Payload(text, len(text) if reliable else 0, is_deflated)
+    first, rest = b"\n".join((header, *reliable)), b"\n" + b"\n".join(best_effort)
     if len(first) + len(rest) < DEFLATE_FROM:
-        return Payload(first + rest, len(first) if reliable else 0, deflated=False)
+        return Payload(first + rest, len(first), deflated=False)
     deflate = zlib.compressobj(DEFLATE_LEVEL, zlib.DEFLATED, -15, 9)
-    if not reliable or not rest:
-        data = deflate.compress(first + rest) + deflate.flush(zlib.Z_SYNC_FLUSH)
-        return Payload(data[:-4], len(data) - 4 if reliable else 0, deflated=True)
     head = deflate.compress(first) + deflate.flush(zlib.Z_SYNC_FLUSH)
     tail = deflate.compress(rest) + deflate.flush(zlib.Z_SYNC_FLUSH)
     return Payload(head + tail[:-4], len(head) - 4, deflated=True)
