@@ -73,16 +73,16 @@ def _named(of: Any) -> str:
 
 
 def _limits(metadata: Iterable[Any]) -> str:
-    said = []
+    limits = []
     for meta in metadata:
         low, high = meta.ge if meta.ge is not None else meta.min_length, meta.le if meta.le is not None else meta.max_length
         if pattern := meta.pattern or (meta.extra_json_schema or {}).get("pattern"):
-            said.append(f"`{pattern.replace(chr(92) + 'Z', '$')}`")
+            limits.append(f"`{pattern.replace(chr(92) + 'Z', '$')}`")
         elif low is not None and high is not None:
-            said.append(f"{low} to {high if high != 2**53 else '2^53'}")
+            limits.append(f"{low} to {high if high != 2**53 else '2^53'}")
         elif high is not None:
-            said.append(f"at most {high}")
-    return f" ({', '.join(said)})" if said else ""
+            limits.append(f"at most {high}")
+    return f" ({', '.join(limits)})" if limits else ""
 
 
 def _default(field: msgspec.structs.FieldInfo) -> str:
@@ -144,7 +144,7 @@ def _topics() -> str:
         return ", ".join(part for part in ("compacted" if topic.compacted else "", time) if part)
 
     rows = [(f"`{t.name}`", t.key, t.about, t.partitions or "P", kept(t)) for t in topics.ALL]
-    return _table(("topic", "key", "what", "partitions", "kept"), rows)
+    return _table(("topic", "key", "content", "partitions", "retention"), rows)
 
 
 def _kinds() -> str:
@@ -193,7 +193,7 @@ def _settings() -> str:
     texts = []
     for title, rows in parts:
         cells = [(f"`{name}`", _code(default), about) for name, default, about in rows]
-        texts.append(f"### {title}\n{_table(('variable', 'default', 'what'), cells)}")
+        texts.append(f"### {title}\n{_table(('variable', 'default', 'meaning'), cells)}")
     return "\n".join(texts)
 
 
@@ -227,7 +227,7 @@ def _metrics() -> str:
     parts = []
     for title, made in groups:
         rows = [(f"`{m.name}`", m.shape.value, ", ".join(f"`{label}`" for label in m.labels), m.about) for m in made]
-        parts.append(f"### {title}\n{_table(('name', 'type', 'labels', 'what'), rows)}")
+        parts.append(f"### {title}\n{_table(('name', 'type', 'labels', 'meaning'), rows)}")
     return "\n".join(parts)
 
 
@@ -279,7 +279,7 @@ def _interactions() -> str:
         )
         for each in permissions.INTERACTIONS
     )
-    return _table(("path", "kind", "class", "what", "who", "stopped by"), rows)
+    return _table(("path", "kind", "class", "action", "roles", "stopped by"), rows)
 
 
 def _acts() -> str:
@@ -287,7 +287,7 @@ def _acts() -> str:
         (f"`{each.method} {each.path.removeprefix('/v1')}`", each.about, _who(each.roles))
         for each in permissions.COMMAND_ROUTES
     )
-    return _table(("call (below `/v1`)", "what", "who"), rows)
+    return _table(("call (below `/v1`)", "action", "roles"), rows)
 
 
 BLOCKS: Final[dict[str, Callable[[], str]]] = {
