@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-# Fixed, or a function that returns a valid one: a client that runs for long needs new ones.
+# A token is fixed, or a function returns a valid one: a client that runs for long needs new ones.
 Token = str | Callable[[], str]
 
 
