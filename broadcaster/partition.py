@@ -29,7 +29,6 @@ from liveroom.kinds import RecordType
 from liveroom.records.broadcast import (
     OWNER_BYTES,
     Balance,
-    Batch,
     BatchParts,
     Claim,
     SnapshotChunk,
