@@ -16,8 +16,10 @@ from liveroom.records.codec import encode_json
 from liveroom.records.control import Moderation, RuleKind
 from liveroom.registry import Metrics
 from liveroom.service import Runtime
-from liveroom.settings import IngressSettings, KafkaSettings
+from liveroom.settings import IngressSettings, KafkaSettings, SchedulerSettings
 from liveroom.topics import BROADCAST, MODERATION, UPLINK
+from scheduler import __main__ as scheduler
+from scheduler import load_reports
 from tests.memory_kafka import MemoryKafka
 
 DEADLINE_S = 10.0
@@ -82,3 +84,28 @@ async def test_a_ban_that_an_ingress_writes_holds_at_a_service_that_follows_the_
             task.cancel()
         await asyncio.gather(connecting, following, return_exceptions=True)
         await writer.stop()
+
+
+class Reporting(Runtime):
+    """A scheduler's runtime that can be waited for."""
+
+    def __init__(self, *conditions: str) -> None:
+        super().__init__("scheduler", *conditions)
+        self.reports_ready = asyncio.Event()
+
+    def ready(self, condition: str) -> None:
+        super().ready(condition)
+        self.reports_ready.set()
+
+
+async def test_a_whole_service_runs_on_what_it_is_handed(kafka: MemoryKafka) -> None:
+    settings = SchedulerSettings(
+        kafka=kafka.settings, host="127.0.0.1", port=0, token_key=SecretStr("a" * 32), ticket_keys={"k": SecretStr("b" * 32)}
+    )
+    runtime = Reporting(load_reports.READY)
+    async with asyncio.timeout(DEADLINE_S):
+        running = asyncio.create_task(scheduler.run(settings, runtime, kafka))
+        await runtime.reports_ready.wait()
+        assert runtime.is_ready
+        runtime.stopping.set()
+        await running
