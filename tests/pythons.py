@@ -1,9 +1,8 @@
-"""What needs no running system, with every other Python that the project supports and this machine
-has: `make pythons`.
+"""Runs what needs no running system with every other Python: `make pythons`.
 
-Which those are: the classifiers in pyproject.toml. Where they are: python3.11 and the like in the
-PATH, and what pyenv has. One counts once it has told its version, for pyenv's stand-ins in the PATH
-may stand for nothing. One after the other, giving way to all else.
+The classifiers in pyproject.toml name the versions. A Python is python3.11 and the like in the
+PATH, or one of pyenv's; it counts once it has printed its version, since a stand-in of pyenv in the
+PATH may have none behind it. They run one after the other, at low priority.
 """
 
 import os

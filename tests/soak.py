@@ -1,13 +1,14 @@
-"""A long run with churn: does any process grow? `make soak`, or `python -m tests.soak --minutes
-30`.
+"""A long run with churn, to see whether any process grows: `python -m tests.soak --minutes 30`.
 
-Viewers come and go all the time, some by a cut connection; danmaku, gifts and likes are sent;
-memory and open files of every process are read every 10 s. In the first five minutes they come and
-go as fast as it goes, for a gateway's allocator is at its level only after some 100,000 joins.
-Printed: the fitted slope of each process' memory in percent per 10 minutes after the first five
-(rooms, caches and the allocator fill before; windows of time are set so short that they do), and
-how many files it has more at the end (a gateway's viewers aside). Exit code 1 over 1%, or with
-files that grow.
+Viewers join and leave all the time, some by a cut connection, and danmaku, gifts and likes are
+sent. Every 10 s the memory and the open files of every process are read. In the first five minutes
+viewers join and leave as fast as possible, since a gateway's allocator reaches its level only after
+some 100,000 joins. Rooms, caches and the allocator fill in that time; windows of time are short
+enough for it.
+
+Prints, for each process, the fitted slope of its memory after these minutes, in percent per 10
+minutes, and how many more files it has at the end (a gateway's viewers aside). Exit code 1 if a
+slope is above 1%, or if files grow.
 """
 
 import argparse
@@ -160,7 +161,7 @@ def _tell(memory: dict[str, list[tuple[float, int]]], files: dict[str, list[int]
 def main() -> None:
     """Parse the command line."""
     parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
-    parser.add_argument("--minutes", type=float, default=30.0, help="how long (30)")
+    parser.add_argument("--minutes", type=float, default=30.0, help="length of the run (default: 30)")
     sys.exit(uvloop.run(soak(parser.parse_args().minutes)))
 
 

@@ -1,12 +1,13 @@
-"""Starts against three brokers of which one is killed meanwhile: `make starts`, or `python -m
-tests.starts --rounds 20`.
+"""Starts of all services while a broker is killed: `python -m tests.starts --rounds 20`.
 
-Each round starts every service at once, with topics that are made in that moment, kills (kill -9) a
-broker that leads some of them while they start, and starts it again soon, late, or only once all
-are ready: one of three, drawn from the round's seed. Within the limit every service must be ready,
-the canary's gift must have a gateway to go to, and nothing may have ended. Rounds are put down in a
-file: a run that was broken off goes on behind the last one of it. Printed at the end: the quickest,
-the median and the slowest start of each service. Exit code 1 if one did not become ready.
+Each round starts every service at once against three brokers, with topics that are created at that
+moment, and kills (kill -9) a broker that leads some of them. The broker starts again soon, late, or
+only once all services are ready; the round's seed draws which. Within the limit every service must
+be ready, a gateway must be open for the canary's gift, and no process may have ended. A file keeps
+the rounds, so a run that was interrupted continues behind the last one.
+
+Prints the quickest, the median and the slowest start of each service. Exit code 1 if one did not
+become ready.
 """
 
 import argparse
@@ -170,7 +171,7 @@ async def run(rounds: int, minutes: float, results: Path, seed: int | None) -> i
     done = await asyncio.to_thread(read, results)
     deadline = time.monotonic() + minutes * 60
     if done:
-        print(f"{len(done)} rounds of this commit stand in {results}; --again forgets them", flush=True)
+        print(f"{len(done)} rounds of this commit are in {results}; --again forgets them", flush=True)
     if len(done) < rounds:
         async with LocalKafka(brokers=3) as kafka:
             while len(done) < rounds and time.monotonic() < deadline:
@@ -188,7 +189,7 @@ async def run(rounds: int, minutes: float, results: Path, seed: int | None) -> i
                 )
     code = tell(done)
     if len(done) < rounds:
-        print(f"{rounds - len(done)} rounds are left: the same command goes on with them")
+        print(f"{rounds - len(done)} rounds are left; the same command continues with them")
         return 2
     return code
 
@@ -196,11 +197,11 @@ async def run(rounds: int, minutes: float, results: Path, seed: int | None) -> i
 def main() -> None:
     """Parse the command line."""
     parser = argparse.ArgumentParser(prog="python -m tests.starts", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=20, help="starts of every service (20)")
-    parser.add_argument("--minutes", type=float, default=60.0, help="begin no round after so long (60)")
-    parser.add_argument("--results", type=Path, default=Path(".starts.jsonl"), help="where rounds are put down")
-    parser.add_argument("--again", action="store_true", help="forget the rounds that were put down")
-    parser.add_argument("--seed", type=int, help="of each round: repeats one that was printed")
+    parser.add_argument("--rounds", type=int, default=20, help="number of rounds (default: 20)")
+    parser.add_argument("--minutes", type=float, default=60.0, help="start no round after this time (default: 60)")
+    parser.add_argument("--results", type=Path, default=Path(".starts.jsonl"), help="file that keeps the rounds")
+    parser.add_argument("--again", action="store_true", help="forget the rounds in that file")
+    parser.add_argument("--seed", type=int, help="seed of each round, to repeat one that was printed")
     chosen = parser.parse_args()
     if chosen.again:
         chosen.results.unlink(missing_ok=True)

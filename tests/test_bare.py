@@ -42,4 +42,4 @@ def test_an_empty_machine_makes_no_other_and_says_so_with_an_exit_code_of_its_ow
         text=True,
         check=False,
     )
-    assert (done.returncode, done.stdout, done.stderr) == (bare.CANNOT, "", "bare: this is such a machine already\n")
+    assert (done.returncode, done.stdout, done.stderr) == (bare.CANNOT, "", "bare: this is an empty machine already\n")
