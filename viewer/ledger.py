@@ -1,9 +1,8 @@
-"""Judges a run: what was accepted against what each viewer saw. Pure; docs/ledger.md says what it
-promises.
+"""Judges a run: compares what was accepted with what each viewer received. Pure.
 
-Fed by senders (`accepted`, `refused`, `unknown`) and by the effects of every viewer's session
-(`observe`). State per viewer and room is a few numbers and what is missing just now, and ids are
-kept for a window, so it can run for hours.
+docs/ledger.md lists its promises. Senders report to it (`accepted`, `refused`, `unknown`), and so
+do the sessions of viewers (`observe`). It keeps a few numbers and the missing messages per viewer
+and room, and ids for a window, so it can run for hours.
 """
 
 from collections import OrderedDict
@@ -17,11 +16,11 @@ LATE_S: Final = 10.0
 
 
 class Verdict(NamedTuple):
-    """The state of the books. Clean: nothing lost, doubled, disordered, wrong.
+    """The result of a run.
 
-    `lost`: reliable messages that a viewer did not get, connected or not, or that nobody got in
-    time. `late`: of the lost, those that nobody has seen (yet). `pulled`: deliveries that filled a
-    hole. `wrong_likes`: rooms whose total is not what was accepted.
+    `lost`: reliable messages that a viewer did not get, connected or not, or that no viewer got in
+    time. `late`: those of the lost that no viewer has received yet. `pulled`: deliveries that
+    filled a hole. `wrong_likes`: rooms whose total differs from what was accepted.
     """
 
     accepted: int
@@ -38,7 +37,7 @@ class Verdict(NamedTuple):
 
     @property
     def is_clean(self) -> bool:
-        """Whether nothing went wrong."""
+        """Whether nothing was lost, doubled, out of order, renumbered or miscounted."""
         return not (self.lost or self.doubled or self.disordered or self.renumbered or self.wrong_likes)
 
     def __str__(self) -> str:
@@ -50,9 +49,9 @@ class Verdict(NamedTuple):
 
 
 class _Place:
-    """One viewer in one room, whatever becomes of its connections.
+    """One viewer in one room, across connections.
 
-    `missing`: numbers up to `rseq` that did not come yet.
+    `missing`: numbers up to `rseq` that have not arrived yet.
     """
 
     __slots__ = ("epoch", "missing", "rseq", "seq")
@@ -64,13 +63,13 @@ class _Place:
         self.missing: set[int] = set()
 
     def come_to(self, rseq: int) -> None:
-        """Go on to a number: it is missing, like those before it, until it comes."""
+        """Advance to a number: it is missing, like those before it, until it arrives."""
         self.missing.update(range(self.rseq + 1, rseq + 1))
         self.rseq = max(self.rseq, rseq)
 
 
 class _Room:
-    """What is known of a room: the newest number anybody was told, and its likes."""
+    """A room: the newest number that any viewer knows of, and its likes."""
 
     __slots__ = ("likes", "likes_accepted", "likes_unknown", "rseq")
 
@@ -82,7 +81,7 @@ class _Room:
 
 
 class Ledger:
-    """The books of one run."""
+    """The ledger of one run. It remembers the numbers of the last `window_ids` messages."""
 
     def __init__(self, window_ids: int = WINDOW_IDS) -> None:
         self._window = window_ids
@@ -95,7 +94,7 @@ class Ledger:
 
     # ---- senders
     def accepted(self, room: str, id_: str, now_s: float, *, reliable: bool, likes: int = 0, items: int = 1) -> None:
-        """An interaction got its 202. `items`: of a package."""
+        """Take note of an accepted interaction; `items` is the number in a package."""
         self._accepted += items
         self._room(room).likes_accepted += likes
         if reliable and not likes:
@@ -104,17 +103,17 @@ class Ledger:
                     self._awaited[room, item] = now_s
 
     def refused(self) -> None:
-        """An interaction was refused."""
+        """Take note of a refused interaction."""
         self._refused += 1
 
     def unknown(self, room: str, *, likes: int = 0) -> None:
-        """An interaction whose outcome its sender does not know: it may show up or not."""
+        """Take note of an interaction with an unknown outcome: it may be delivered or not."""
         self._unknown += 1
         self._room(room).likes_unknown += likes
 
     # ---- viewers
     def observe(self, viewer: str, effect: Effect) -> None:
-        """Take what a viewer's session said."""
+        """Take an effect of a viewer's session."""
         match effect:
             case Delivered():
                 self._deliver(viewer, effect)
@@ -132,12 +131,12 @@ class Ledger:
                 pass
 
     def left(self, viewer: str) -> None:
-        """A viewer left for good: nothing more is due to it."""
+        """Take note that a viewer left for good: nothing more is due to it."""
         for key in [key for key in self._places if key[0] == viewer]:
             del self._places[key]
 
     def verdict(self, now_s: float, *, settled: bool = False) -> Verdict:
-        """Return the books.
+        """Return the result so far.
 
         `settled`: everything had time to arrive, so whatever is still due is lost.
         """
@@ -189,7 +188,7 @@ class Ledger:
             place.missing.difference_update(range(effect.after_rseq + 1, effect.to_rseq + 1))
 
     def _number(self, effect: Delivered) -> None:
-        """An id has one number for all viewers."""
+        """Check that an id has one number for all viewers."""
         key = (effect.room, effect.message.id)
         numbers = (effect.epoch, effect.message.seq)
         known = self._numbers.get(key)

@@ -22,13 +22,6 @@ class Missing(NamedTuple):
     pos: str
 
 
-class Received(NamedTuple):
-    """What a batch held that was not delivered: messages left out by thinning, duplicates."""
-
-    thinned: int = 0
-    duplicates: int = 0
-
-
 class Position:
     """A viewer's numbers in one room.
 
@@ -66,12 +59,15 @@ class Position:
         if frame.seq >= self.seq:
             self.seq, self.pos = frame.seq, frame.pos or self.pos
 
-    def received(self, batch: ReceivedBatch, effects: list[Effect]) -> Received:
-        """Take a batch: deliver what is new in it and note holes; return what it left out."""
+    def received(self, batch: ReceivedBatch, effects: list[Effect]) -> tuple[int, int]:
+        """Take a batch: deliver what is new in it and note holes.
+
+        Returns how many messages it left out by thinning and how many were duplicates.
+        """
         header = batch.header
         epoch, (first, last) = header.epoch, header.seq
         if self.epoch is not None and epoch < self.epoch:
-            return Received()  # the gateway is behind
+            return 0, 0  # the gateway is behind
         if self.epoch != epoch:
             reliable = sum(message.rseq > 0 for message in batch.messages)
             self._begin(epoch, first - 1, header.rseq - reliable, effects)
@@ -84,7 +80,7 @@ class Position:
         effects.append(Progress(self.room, epoch, header.rseq, first=False))
         if header.likes is not None or header.viewers is not None:
             effects.append(Counts(self.room, header.likes, header.viewers))
-        return Received(thinned, duplicates)
+        return thinned, duplicates
 
     def _deliver(self, batch: ReceivedBatch, effects: list[Effect]) -> tuple[int, int]:
         """Deliver what is new; return how many messages came in order and how many twice."""
@@ -122,19 +118,12 @@ class Position:
         self.rseq = to_rseq
 
     # ---- pulls
-    @property
-    def wants_pull(self) -> bool:
-        """Whether a pull is due at `pull_at`."""
-        return bool(self.missing) and self.asked is None
-
     def pull(self, token: str, now: float, effects: list[Effect]) -> None:
-        """Ask for the oldest hole if a pull is due.
+        """Ask for the oldest hole once `pull_at` has come.
 
-        `token` is the gateway's; it is empty where the gateway cannot be asked, and then every hole
-        is lost.
+        Call it only while there is a hole and no pull under way. `token` is the gateway's; it is
+        empty where the gateway grants no pulls, and then every hole is lost.
         """
-        if not self.wants_pull:
-            return
         if not token:
             self.lose(self.rseq, effects)
         elif now >= self.pull_at:

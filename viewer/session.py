@@ -333,7 +333,7 @@ class Session:
                 due = min(due, self._move_at)
             if self._token is not None:
                 for position in self.rooms.values():
-                    if position.wants_pull:
+                    if position.missing and position.asked is None:
                         due = min(due, position.pull_at)
             self.wake_at = due
         else:
@@ -385,4 +385,5 @@ class Session:
         """Start the pulls that are due. Before the gateway's `Hello` there is no token for them."""
         if self.state is State.OPEN and self._token is not None:
             for position in self.rooms.values():
-                position.pull(self._token, now, effects)
+                if position.missing and position.asked is None:
+                    position.pull(self._token, now, effects)

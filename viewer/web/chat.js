@@ -1,5 +1,5 @@
-// The list of what was said: thousands of lines a minute without a hitch. Lines wait for the next frame of the screen, so the
-// page is laid out at most once a frame; of more than anybody could read in one, the newest are shown and the rest is counted.
+// The chat list: thousands of lines a minute without a hitch. Lines wait for the next frame of the screen, so the
+// page is laid out at most once a frame; of more than anybody could read in one, only the newest are shown and the rest are counted.
 
 import { el } from "./common.js";
 import { t } from "./i18n.js";
@@ -11,7 +11,7 @@ const NEAR_END_PX = 60;
 const WHITE = 0xffffff;
 
 export class Chat {
-  /** `log`: scrolls, with an `ol` in it; `newest`: the button that leads to its end; `actions(message)`: what hosts can do. */
+  /** `log` scrolls and holds an `ol`; `newest` is the button that jumps to its end; `actions(message)` returns a host's buttons. */
   constructor(log, newest, { me = "", actions = () => [] } = {}) {
     this.log = log;
     this.list = log.querySelector("ol");
@@ -30,7 +30,7 @@ export class Chat {
     document.addEventListener("visibilitychange", () => document.hidden || this.#ask());
   }
 
-  /** Adds a message, at the end or, where it came late, at its place; one of the room's card may come once more by itself. */
+  /** Adds a message at the end, or at its place if it is late. One of the room's snapshot may be delivered again. */
   add(message, { late = false, ofCard = false } = {}) {
     if (ofCard) this.ofCard.add(message.id);
     else if (this.ofCard.delete(message.id)) return;
@@ -42,7 +42,7 @@ export class Chat {
     this.#queue({ text });
   }
 
-  /** Takes away what a `clear` takes: one message, or all of a user with a smaller number. */
+  /** Removes what a `clear` covers: one message, or all earlier ones of a user. */
   clear({ id, user }, seq) {
     const isTaken = (message) =>
       message && message.seq < seq && ((id && message.id === id) || (user && message.user === user));
@@ -51,7 +51,7 @@ export class Chat {
     for (const line of lines) if (isTaken(line.message)) this.#remove(line);
   }
 
-  /** Whether anything stands or waits here. */
+  /** Whether any line is shown or waiting. */
   get isAny() {
     return this.waiting.length > 0 || this.list.childElementCount > 0;
   }
@@ -123,7 +123,7 @@ export class Chat {
     line.remove();
   }
 
-  /** Follow the end until somebody scrolls up; that lines grow when they are laid out is no scrolling. */
+  /** Follows the end until the person scrolls up; growth of lines during layout is not scrolling. */
   #look() {
     const { scrollHeight, scrollTop, clientHeight } = this.log;
     if (scrollHeight - scrollTop - clientHeight < NEAR_END_PX) this.follows = true;
@@ -141,7 +141,7 @@ export class Chat {
 
 export const colour = (value) => `#${value.toString(16).padStart(6, "0")}`;
 
-/** Returns what a message says, as text. */
+/** Returns a message as text. */
 export function said({ kind, data, name, user }) {
   switch (kind) {
     case "danmaku":

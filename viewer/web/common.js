@@ -1,4 +1,4 @@
-// What the three pages share: elements made of text only, entering, the demo's addresses and tokens, the state of the connection.
+// Shared by the three pages: elements made of text only, the entry form, the demo's addresses and tokens, the connection's state.
 
 import { keep, kept, t, why } from "./i18n.js";
 import { ask, LiveRoom, Sender } from "./sdk/liveroom.js";
@@ -17,7 +17,7 @@ export function el(tag, attributes = {}, ...children) {
   return made;
 }
 
-/** Returns a link's address if it is one that may be followed, else null. */
+/** Returns a link's address if it is safe to follow, else null. */
 export function safeLink(text) {
   try {
     const url = new URL(text);
@@ -29,7 +29,7 @@ export function safeLink(text) {
 
 export const number = (value) => (value === null || value === undefined ? "–" : value.toLocaleString());
 
-/** Somebody at this page: a name, a role, and tokens from the demo's identity service while they are needed. */
+/** The person at this page: a name, a role, and tokens from the demo's identity service. */
 export class Person {
   constructor(config, name, role = "viewer", room = "") {
     this.config = config;
@@ -44,7 +44,7 @@ export class Person {
   }
 
   async token() {
-    if (Date.now() < this.untilMs) return this.signed; // by the clock: it goes on while a device sleeps
+    if (Date.now() < this.untilMs) return this.signed; // wall-clock time, which goes on while a device sleeps
     const body = JSON.stringify({ name: this.name, user: this.user, role: this.role, room: this.room });
     const got = await ask("/demo/token", { method: "POST", headers: { "Content-Type": "application/json" }, body });
     this.user = got.user;
@@ -65,7 +65,7 @@ export function showConnection({ state, transport, gateway, refused }) {
   status.title = gateway;
 }
 
-/** Says what went wrong, or nothing. */
+/** Shows what went wrong, or clears the line. */
 export function refuse(error = null) {
   const line = $("refusal");
   line.textContent = error === null ? "" : t("refused", { why: why(error) });
@@ -76,7 +76,7 @@ export function config() {
   return ask("/demo/config");
 }
 
-/** Fills in the entry form, and calls `enter(person, room)` when somebody has entered. `role()`: as whom. */
+/** Fills in the entry form and calls `enter(person, room)` when it is submitted. `role()` returns the person's role. */
 export async function entrance(enter, role = () => "viewer") {
   const asked = new URLSearchParams(location.search);
   $("name").value = kept("sessionStorage", "name") ?? asked.get("name") ?? "";
@@ -88,7 +88,7 @@ export async function entrance(enter, role = () => "viewer") {
     const room = $("room").value;
     const button = $("entry").querySelector("button");
     let person;
-    button.disabled = true; // until it is settled: twice would be two of us
+    button.disabled = true; // until the request is done: a second click would enter twice
     try {
       person = new Person(await config(), $("name").value.trim(), role(), room);
       await person.token();
@@ -109,14 +109,14 @@ export async function entrance(enter, role = () => "viewer") {
   if (!$("room").value && rooms.length) [$("room").value] = rooms;
 }
 
-/** Watches a room for somebody. */
+/** Watches a room for a person. */
 export function watch(person, room, onEffect) {
   const { scheduler } = person.config;
   const token = () => person.token();
   return new LiveRoom({ scheduler: scheduler.split(","), rooms: [room], token, onEffect, onState: showConnection }).start();
 }
 
-/** Back to the entry; says why, where there is a reason. */
+/** Returns to the entry form and shows the reason, if there is one. */
 export function goOut(rule = null) {
   $("live").hidden = true;
   $("entry").hidden = false;

@@ -1,4 +1,4 @@
-// The page of streamers and moderators: gifts as they come, the chat with what can be done about a line, the room's rules.
+// The page of streamers and moderators: incoming gifts, the chat with moderation buttons on each line, the room's rules.
 
 import { Chat, giftName } from "./chat.js";
 import { $, el, entrance, goOut, number, refuse, watch } from "./common.js";
@@ -13,7 +13,7 @@ const MODES = ["muted_all", "followers_only", "subscribers_only", "no_media", "f
 
 const NO_MODES = { slow_s: 0, ...Object.fromEntries(MODES.map((name) => [name, false])) };
 
-let told = { ...NO_MODES }; // the modes as the room last told them
+let told = { ...NO_MODES }; // the room's modes as last reported
 let person = null;
 let live = null;
 let room = "";
@@ -52,7 +52,7 @@ function onEffect(effect) {
 function showCard(card) {
   if (card.likes !== undefined && card.likes !== null) $("likes").textContent = number(card.likes);
   if (card.users !== undefined && card.users !== null) $("viewers").textContent = number(card.users);
-  if (card.settings) showModes({ ...NO_MODES, ...card.settings }); // what is left out of a card is off
+  if (card.settings) showModes({ ...NO_MODES, ...card.settings }); // a mode that the snapshot leaves out is off
 }
 
 function show(message, late) {
@@ -84,7 +84,7 @@ function addGift({ name, user, data }) {
   while ($("gifts").childElementCount > MOST_GIFTS) $("gifts").lastElementChild.remove();
 }
 
-/** Shows the modes that are told; those left out stay as they are. */
+/** Shows the given modes; the others stay as they are. */
 function showModes(modes) {
   if (typeof modes.slow_s === "number") $("slow_s").value = told.slow_s = modes.slow_s;
   for (const name of MODES) if (typeof modes[name] === "boolean") $(name).checked = told[name] = modes[name];
@@ -96,7 +96,7 @@ function leave(rule) {
   clearInterval(looking);
   goOut(rule);
   if (rule.code === CLOSED && person.role === "streamer") {
-    $("live").hidden = false; // all are put out, but the room is to be opened again from here
+    $("live").hidden = false; // everyone is removed, but the host can reopen the room from here
     $("entry").hidden = true;
   }
 }
@@ -108,7 +108,7 @@ async function act(method, path, body) {
     $("done").textContent = "";
   }
   try {
-    const sent = body && { id: newId(), ...body }; // the same at every attempt: it is done once
+    const sent = body && { id: newId(), ...body }; // the same id at every attempt, so it happens once
     const answer = await person.sender.call(method, `/v1/rooms/${encodeURIComponent(room)}${path}`, sent);
     if (method !== "GET") $("done").textContent = t("host.done");
     return answer;
@@ -134,7 +134,7 @@ async function then(done) {
   await look();
 }
 
-/** Asks who is muted or banned, and which words are set. */
+/** Loads the muted and banned users and the blocked words. */
 async function look() {
   const asked = room;
   const [mutes, bans, words] = await Promise.all([act("GET", "/mutes"), act("GET", "/bans"), act("GET", "/words")]);
@@ -182,7 +182,7 @@ async function reopen() {
   begin();
 }
 
-/** Saves what differs from what the room told: another host may have changed the rest. */
+/** Saves only what differs from the last report: another host may have changed the rest. */
 function saveModes(event) {
   event.preventDefault();
   const wanted = { slow_s: Number($("slow_s").value) || 0 };

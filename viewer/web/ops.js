@@ -1,4 +1,4 @@
-// The operator's page: gateways with their load and weight, the rooms with most viewers, the pool and what was decided about it.
+// The operator's page: gateways with their load and weight, the rooms with most viewers, the pool and its decisions.
 
 import { $, config, el, number, Person, refuse } from "./common.js";
 import { switchable, t } from "./i18n.js";

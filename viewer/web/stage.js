@@ -6,7 +6,7 @@ import { t } from "./i18n.js";
 import Danmaku from "./vendor/danmaku.js";
 
 const LANE_PX = 34;
-const LANE_S = 1.4; // until a lane takes the next one: more could not be read
+const LANE_S = 1.4; // before a lane takes the next one: more would be unreadable
 const MOST_FLOWN = 200;
 const BANNERS = 3;
 const MOST_BANNERS_WAITING = 30;
@@ -28,7 +28,7 @@ export class Stage {
     }).observe(place);
   }
 
-  /** Lets a message fly, unless too many do; one's own always. */
+  /** Shows a message unless too many are moving; the viewer's own always. */
   fly({ data, n }, { own = false } = {}) {
     const now = performance.now();
     this.left = Math.min(this.mostPerS, this.left + ((now - this.refilledAt) / 1000) * this.mostPerS);
@@ -50,14 +50,14 @@ export class Stage {
     });
   }
 
-  /** Takes everything off: what was cleared must not fly on. */
+  /** Removes everything: cleared messages must not stay on screen. */
   clear() {
     this.danmaku.clear();
     this.danmaku.comments.length = 0;
     this.danmaku._.position = 0;
   }
 
-  /** Drops what has flown: the library keeps all that it was ever given. */
+  /** Drops finished danmaku: the library keeps every one it was ever given. */
   #trim() {
     const { comments, _: inner } = this.danmaku;
     if (inner.position < MOST_FLOWN) return;
@@ -72,7 +72,7 @@ export class Stage {
   }
 }
 
-/** Gift banners: a few at once; the same gift of the same person again adds up. */
+/** Gift banners: a few at once; repeated gifts of one person add up. */
 export class Banners {
   constructor(place) {
     this.place = place;
@@ -92,7 +92,7 @@ export class Banners {
       return;
     }
     this.waiting.push({ key, user, name: name || user, gift: data.gift, count, combo: data.combo ?? 0, node: null, timer: 0 });
-    if (this.waiting.length > MOST_BANNERS_WAITING) this.waiting.shift(); // it stands in the chat all the same
+    if (this.waiting.length > MOST_BANNERS_WAITING) this.waiting.shift(); // the chat shows it all the same
     this.#next();
   }
 
@@ -132,7 +132,7 @@ export class Banners {
   }
 }
 
-/** Hearts that rise for new likes, a few at once, none for who wants less motion. */
+/** Hearts that rise for new likes: a few at once, none if the person prefers reduced motion. */
 export function hearts(place, count) {
   if (document.hidden || matchMedia("(prefers-reduced-motion: reduce)").matches) return;
   for (let left = Math.min(count, HEARTS - place.childElementCount); left > 0; left -= 1) {

@@ -1,4 +1,4 @@
-// The viewer's page: a room with its stage, chat, gifts and likes; sending, and why something was not sent.
+// The viewer's page: a room with its stage, chat, gifts and likes; sending, and the reason when sending fails.
 
 import { Chat, said } from "./chat.js";
 import { $, el, entrance, goOut, number, refuse, safeLink, watch } from "./common.js";
@@ -9,7 +9,7 @@ const LIKE_WINDOW_MS = 300;
 const COMBO_MS = 3000;
 const MOST_CARDS = 2;
 const CARD_MS = 60_000;
-const SHOWN = new Set(["danmaku", "gift", "announcement", "red_packet", "coupon", "goods"]); // of what was before
+const SHOWN = new Set(["danmaku", "gift", "announcement", "red_packet", "coupon", "goods"]); // kinds shown from the snapshot
 
 let person = null;
 let live = null;
@@ -53,7 +53,7 @@ function onEffect(effect) {
   }
 }
 
-/** The room as it was on entering; on coming back only the totals are news. */
+/** Shows the snapshot of an entered room; after a reconnect only its totals are new. */
 function showCard(card, isBack) {
   if (card.likes !== undefined && card.likes !== null) showLikes(card.likes, true);
   if (card.users !== undefined && card.users !== null) $("viewers").textContent = number(card.users);
@@ -116,7 +116,7 @@ function showLikes(total, isQuiet = false) {
   $("likes").textContent = number(total);
 }
 
-/** A red packet, coupon or something for sale, until it is closed or a minute has passed. */
+/** A red packet, coupon or goods card; it goes when closed or after a minute. */
 function offer({ kind, data }) {
   const close = el("button", { type: "button", onclick: () => card.remove() }, t("card.close"));
   const link = safeLink(data.link);
@@ -187,7 +187,7 @@ async function say(event) {
   if (!text) return;
   $("text").value = "";
   const body = { text, color: Number.parseInt($("color").value.slice(1), 16), mode: $("mode").value };
-  if (!(await send("danmaku", body)) && !$("text").value) $("text").value = text; // not lost: to be changed or sent again
+  if (!(await send("danmaku", body)) && !$("text").value) $("text").value = text; // the text comes back, to be edited or sent again
 }
 
 function like() {

@@ -1,7 +1,7 @@
 // A viewer of live rooms in a browser: the session's rules with sockets, timers and requests around them.
 //
 // Owns the connection: the fastest of the gateways that the scheduler names, WebSocket where the network lets it through, else
-// events over HTTP; pulls; what background tabs, sleep and lost networks do to it. It shows nothing itself: `onEffect` gets
+// events over HTTP; pulls; background tabs, sleep and lost networks. It shows nothing itself: `onEffect` gets
 // everything that happens, in order. No dependencies, no build: `import { LiveRoom } from "./sdk/liveroom.js"`.
 
 import { Session } from "./session.js";
@@ -12,7 +12,7 @@ const STAGGER_S = 0.25;
 const PULL_S = 10;
 const ENTRY_S = 5;
 const SAID_AGAIN = 3;
-const EVENTS_FOR_S = 300; // how long WebSocket is not tried again where only events came through
+const EVENTS_FOR_S = 300; // how long to skip WebSocket after only events got through
 const LONGEST_TIMER_MS = 60_000;
 const NORMAL = 1000;
 const RESTART = 1012;
@@ -20,11 +20,11 @@ const RESTART = 1012;
 const clock = () => performance.now() / 1000;
 const sleep = (seconds) => new Promise((resolve) => setTimeout(resolve, seconds * 1000));
 
-/** Waits for what the application promised, but not for ever. */
+/** Awaits an application's promise, with a time-out. */
 const within = (seconds, promise) =>
   Promise.race([promise, sleep(seconds).then(() => Promise.reject(new Error(`no token within ${seconds} s`)))]);
 
-/** What an HTTP answer refused: `code` of the problem (RFC 9457), `retryAfterS` where waiting helps. */
+/** A refusal over HTTP: the problem's `code` (RFC 9457), and `retryAfterS` where waiting helps. */
 export class Refused extends Error {
   constructor(status, problem, retryAfterS) {
     super(problem.title ?? `HTTP ${status}`);
@@ -35,7 +35,7 @@ export class Refused extends Error {
   }
 }
 
-/** Asks, and returns the JSON of the answer; throws `Refused`, or what `fetch` throws. */
+/** Requests a URL and returns the answer's JSON; throws `Refused`, or what `fetch` throws. */
 export async function ask(url, { timeoutS = ENTRY_S, signal, ...options } = {}) {
   const limit = AbortSignal.timeout(timeoutS * 1000);
   const response = await fetch(url, { ...options, signal: signal ? AbortSignal.any([signal, limit]) : limit });
@@ -62,14 +62,14 @@ class Socket {
     if (this.socket.readyState === WebSocket.OPEN) this.socket.send(text);
   }
 
-  /** Ends it without another word: who ends it knows why. */
+  /** Closes the connection without calling `closed`. */
   drop() {
     this.socket.onopen = this.socket.onmessage = this.socket.onclose = null;
     this.socket.close(NORMAL);
   }
 }
 
-/** A connection over server-sent events; what the viewer says goes by requests, one after the other. */
+/** A connection over server-sent events; the viewer's frames go by requests, one after the other. */
 class Events {
   static kind = "events";
 
@@ -91,7 +91,7 @@ class Events {
       received(event.data);
     };
     source.addEventListener("close", (event) => this.#end(Number.parseInt(event.data, 10)));
-    source.onerror = () => this.#end(null); // it would connect again with the same ticket: that is ours to do
+    source.onerror = () => this.#end(null); // by itself it would reconnect with the same ticket; the session decides that
   }
 
   send(text) {
@@ -114,11 +114,11 @@ class Events {
         if (answer.status === 408 || answer.status >= 500) throw new Error(answer.statusText);
       } catch {
         if (attempt < SAID_AGAIN) {
-          await sleep(0.2 * attempt); // a kept connection may just have been closed; to say it twice does no harm
+          await sleep(0.2 * attempt); // a kept-alive connection may just have closed; sending twice does no harm
           continue;
         }
       }
-      this.waiting.shift(); // the stream says whether the connection lives
+      this.waiting.shift(); // the stream shows whether the connection lives
       attempt = 0;
     }
   }
@@ -181,7 +181,7 @@ export class LiveRoom {
     return this;
   }
 
-  /** Enters one more room, by a new entry: a ticket is good for the rooms that were asked for only. */
+  /** Joins one more room through a new entry: a ticket covers only the rooms it was requested for. */
   join(room) {
     if (this.session.rooms.has(room)) return;
     this.session.join(room);
@@ -192,7 +192,7 @@ export class LiveRoom {
     this.#act(this.session.leave(room));
   }
 
-  /** Stops for good. */
+  /** Ends for good. */
   end() {
     this.watched.abort();
     this.attempt += 1;
@@ -201,7 +201,7 @@ export class LiveRoom {
     clearTimeout(this.timer);
   }
 
-  // ---- what the session says
+  // ---- effects of the session
   #act(effects) {
     for (const effect of effects) {
       if (this.isOver) return;
@@ -251,7 +251,7 @@ export class LiveRoom {
     this.#tellApp(this.onState, told);
   }
 
-  /** What the application does wrong with it is its own, and ends nothing here. */
+  /** An error that the application throws ends nothing here. */
   #tellApp(listener, told) {
     try {
       listener(told);
@@ -287,7 +287,7 @@ export class LiveRoom {
     won.started();
   }
 
-  /** Asks the schedulers, in any order, until one answers. */
+  /** Asks the schedulers in random order until one answers. */
   async #entry() {
     const query = new URLSearchParams([...this.session.rooms.keys()].map((room) => ["room", room]));
     const token = typeof this.token === "function" ? await within(ENTRY_S, this.token()) : this.token;
@@ -319,7 +319,7 @@ export class LiveRoom {
     return null;
   }
 
-  /** Opens the addresses, each a little after the one before, or at once when one fails; the first that opens wins. */
+  /** Connects to the addresses, each a little after the one before or at once when one fails; the first to open wins. */
   #race({ gateways, ticket }, kind, attempt) {
     const Transport = kind === "events" ? Events : Socket;
     return new Promise((resolve) => {
@@ -344,7 +344,7 @@ export class LiveRoom {
         }
         if (!waiting.length) return;
         const gateway = waiting.shift();
-        const early = []; // what came before we knew that it wins
+        const early = []; // frames that arrived before it won
         let isOurs = false;
         let gone; // the code, if it ended before that
         const heard = {
@@ -387,7 +387,7 @@ export class LiveRoom {
   #received(connection, text) {
     if (connection !== this.connection) return;
     this.#act(this.session.received(text, clock()));
-    const { wakeAt } = this.session; // frames that come faster than a timer runs would put off for ever what is due
+    const { wakeAt } = this.session; // frames that arrive faster than a timer runs would postpone due work for ever
     if (wakeAt !== null && clock() >= wakeAt) this.#act(this.session.tick(clock()));
   }
 
@@ -395,7 +395,7 @@ export class LiveRoom {
     if (connection === this.connection) this.#disconnect(code);
   }
 
-  /** Lets go of the connection, ended or not; a dead one would take its time to say so. */
+  /** Drops the connection without waiting for its end, which a dead one would delay. */
   #disconnect(code) {
     this.connection?.drop();
     this.connection = null;
@@ -430,7 +430,7 @@ export class LiveRoom {
   }
 }
 
-/** Sends interactions through ingress, each under one id at every attempt, so that nothing happens twice. */
+/** Sends interactions through ingress. Every attempt has the same id, so nothing happens twice. */
 export class Sender {
   constructor({ ingress, token, attempts = 4 }) {
     this.ingress = ingress;
@@ -438,12 +438,12 @@ export class Sender {
     this.attempts = attempts;
   }
 
-  /** Sends to a room: `path` is danmaku, gifts, likes, ...; throws `Refused`, or an Error where nothing answers. */
+  /** Sends to a room: `path` is danmaku, gifts, likes, ...; throws `Refused`, or an Error where no service answers. */
   send(room, path, body) {
     return this.call("POST", `/v1/rooms/${encodeURIComponent(room)}/${path}`, { id: newId(), ...body });
   }
 
-  /** Asks ingress for anything; again after 5xx and silence, as long as it is worth it. */
+  /** Calls ingress; retries after 5xx and silence, up to the number of attempts. */
   async call(method, path, body) {
     for (let attempt = 1; ; attempt += 1) {
       const token = typeof this.token === "function" ? await this.token() : this.token;

@@ -1,4 +1,4 @@
-// Frames from a gateway, read strictly: what is not of the protocol is null. Pure. The fields are those of docs/viewer-protocol.md.
+// Frames from a gateway, parsed strictly: anything outside the protocol is null. Pure. The fields are those of docs/viewer-protocol.md.
 
 const text = (value) => typeof value === "string";
 const whole = (value) => Number.isSafeInteger(value);
@@ -8,7 +8,7 @@ const pair = (value) => Array.isArray(value) && value.length === 2 && value.ever
 const object = (value) => typeof value === "object" && value !== null && !Array.isArray(value);
 const list = (value) => Array.isArray(value);
 const anything = () => true;
-const kind = text; // also those of later versions: numbers go on, and who does not know one passes over it
+const kind = text; // including kinds of later versions: they are numbered too, and an older client skips them
 const orNull = (check) => (value) => value === null || check(value);
 
 const CARD = {
@@ -69,7 +69,7 @@ function messageOf(value) {
   return object(value) && fits(value, MESSAGE) ? { rseq: 0, name: "", role: "viewer", level: 0, n: 1, data: {}, ...value } : null;
 }
 
-/** Returns a frame, a batch with its `messages` in order of `seq`, or null where it is not of the protocol. */
+/** Returns a frame, a batch with its `messages` in order of `seq`, or null if it is outside the protocol. */
 export function readFrame(raw) {
   const end = raw.indexOf("\n");
   const frame = parse(end < 0 ? raw : raw.slice(0, end));

@@ -4,7 +4,7 @@ export type Kind =
   | "danmaku" | "gift" | "red_packet" | "coupon" | "goods" | "announcement" | "enter" | "leave" | "custom"
   | "room" | "clear" | "dissolve" | "reopen";
 
-/** One message of a room. `rseq` is above 0 for reliable kinds; `n`: how many identical ones it stands for. */
+/** One message of a room. `rseq` is above 0 for reliable kinds; `n` is the number of identical messages it stands for. */
 export interface Message {
   seq: number;
   rseq: number;
@@ -20,7 +20,7 @@ export interface Message {
   data: Record<string, unknown>;
 }
 
-/** A room as one sees it on entering. */
+/** The snapshot of a room that a viewer gets on entering. */
 export interface Card {
   epoch?: number | null;
   seq?: number | null;
@@ -35,7 +35,7 @@ export interface Card {
   tombstones?: unknown[];
 }
 
-/** What a client does when a connection ended. */
+/** What a client does after a connection has ended. */
 export interface CloseRule {
   code: number;
   reason: string;
@@ -43,13 +43,13 @@ export interface CloseRule {
   afterS: number;
 }
 
-/** To this user alone: `t` tells what it is. */
+/** A frame for this user alone; `t` is its type. */
 export type Told =
   | { t: "notice"; room: string; kind: string; id: string; at: number; until_ms?: number; why?: string }
   | { t: "error"; code: string; detail?: string; room?: string }
   | { t: "left"; room: string };
 
-/** What happens in rooms, in order. `delivered` with `late` fills a hole: sort it in by `seq`. */
+/** The events of rooms, in order. A `delivered` that is `late` fills a hole: sort it in by `seq`. */
 export type Effect =
   | { type: "entered"; room: string; epoch: number | null; seq: number | null; rseq: number | null; card: Card | null; resumed: boolean }
   | { type: "card"; room: string; card: Card }
@@ -67,7 +67,7 @@ export interface Connection {
   gateway: string;
   transport: "websocket" | "events" | null;
   retryInS: number | null;
-  /** While waiting: what the scheduler refused the last time, such as a token that is over. It is tried again all the same. */
+  /** While waiting: the scheduler's last refusal, such as an expired token. The client retries all the same. */
   refused: Refused | null;
 }
 
@@ -79,9 +79,9 @@ export interface LiveRoomOptions {
   token?: Token;
   onEffect?: (effect: Effect) => void;
   onState?: (connection: Connection) => void;
-  /** Beat as seldom as the network bears. */
+  /** Send heartbeats as seldom as the network allows. */
   battery?: boolean;
-  /** In the order in which they are tried; both by default. */
+  /** Tried in this order; both by default. */
   transports?: ("websocket" | "events")[];
 }
 
@@ -102,7 +102,7 @@ export class Refused extends Error {
   retryAfterS: number;
 }
 
-/** Sends interactions, each under one id at every attempt. Throws `Refused`, or an Error where nothing answers. */
+/** Sends interactions. Every attempt has the same id. Throws `Refused`, or an Error where no service answers. */
 export class Sender {
   constructor(options: { ingress: string; token: Token; attempts?: number });
   send(room: string, path: string, body: Record<string, unknown>): Promise<{ id: string; at_ms: number }>;

@@ -1,9 +1,8 @@
-// A viewer's connection to its rooms, free of I/O: events in, effects out. The same rules as viewer/session.py, held together
-// by a table of cases that runs through both (tests/browser/test_session_table.py).
+// A viewer's connection to its rooms, free of I/O: events in, effects out. The theory of operation is in viewer/session.py; one
+// table of cases runs through both (tests/browser/test_session_table.py).
 //
-// Owns order, duplicates, holes, pulls, heartbeats and when to reconnect. Who calls it connects, sends, pulls and shows as the
-// effects say, and calls `tick` at `wakeAt` at the latest. Time is seconds of a clock that only goes forward; `uniform` is a
-// random number in [0, 1).
+// The caller carries out the effects (connect, send, pull, show) and calls `tick` at `wakeAt` at the latest. Time is seconds of
+// a monotonic clock; `uniform` is a random number in [0, 1).
 
 import { ABNORMAL, CLOSES } from "./closecodes.js";
 import { readFrame, readPulled } from "./frames.js";
@@ -24,7 +23,7 @@ const NORMAL = 1000;
 const GOING_AWAY = 1001;
 const OUT = { banned: 4003, kicked: 4012, room_dissolved: 4004, forbidden: NORMAL, room_invalid: NORMAL };
 
-/** What a client does when a connection ended with `code` (null: without one). */
+/** Returns what a client does after a connection that ended with `code`, or without one (null). */
 export function ruleFor(code) {
   return CLOSES[code] ?? ABNORMAL;
 }
@@ -34,7 +33,7 @@ function newPosition() {
 }
 
 export class Session {
-  /** `battery`: beat as seldom as the network bears. */
+  /** `battery`: send heartbeats as seldom as the network allows. */
   constructor(rooms, { battery = false } = {}) {
     this.state = "idle";
     this.rooms = new Map([...rooms].map((room) => [room, newPosition()]));
@@ -58,7 +57,7 @@ export class Session {
     this.moveAt = null;
   }
 
-  // ---- what happens
+  // ---- events
   start() {
     this.state = "connecting";
     return [{ type: "connect" }];
@@ -74,13 +73,13 @@ export class Session {
     return [...this.rooms.keys()].map((room) => this.#send(this.#join(room)));
   }
 
-  /** The connection could not be made, or the scheduler had no gateway (`retryAfterS`: what it asked for). */
+  /** Takes note that no connection could be made. `retryAfterS`: the delay that the scheduler asked for. */
   failed(now, uniform, retryAfterS = null) {
     this.#wait(now, uniform, Math.max(ABNORMAL.afterS, retryAfterS ?? 0));
     return [];
   }
 
-  /** The connection ended, with this code (null: without one). */
+  /** Takes note that the connection has ended with this code, or without one (null). */
   closed(code, now, uniform) {
     if (this.state === "ended") return [];
     const rule = ruleFor(code);
@@ -137,16 +136,16 @@ export class Session {
     return effects;
   }
 
-  /** A pull was answered with this body. */
+  /** Takes the body of the answer to a room's pull. */
   pulled(room, raw, now, uniform) {
     const position = this.rooms.get(room);
-    if (!position || position.epoch === null || position.asked === null) return []; // forgotten
+    if (!position || position.epoch === null || position.asked === null) return []; // the pull is no longer wanted
     const answer = readPulled(raw);
     if (answer === null) {
       this.badFrames += 1;
       return this.pullFailed(room, now, uniform);
     }
-    if (answer.epoch === null || answer.epoch < position.epoch) return this.pullFailed(room, now, uniform); // it is behind
+    if (answer.epoch === null || answer.epoch < position.epoch) return this.pullFailed(room, now, uniform); // the gateway is behind
     const effects = [];
     const asked = position.asked;
     position.asked = null;
@@ -155,7 +154,7 @@ export class Session {
     } else {
       for (const message of answer.messages)
         if (this.#fill(position, message.rseq)) effects.push({ type: "delivered", room, epoch: answer.epoch, message, late: true });
-      this.#lose(room, position, answer.rseq, effects); // searched up to there: what is still missing never comes
+      this.#lose(room, position, answer.rseq, effects); // the gateway searched up to there: what is still missing never comes
       const moved = this.#moveOn(position, asked, answer);
       if (effects.length || (answer.more && moved)) {
         position.pulls = 0;
@@ -169,7 +168,7 @@ export class Session {
     return effects;
   }
 
-  /** A pull was not answered, or refused (`retryAfterS`: what was asked for). */
+  /** Takes note that a pull was refused or not answered. `retryAfterS`: the delay that the gateway asked for. */
   pullFailed(room, now, uniform, retryAfterS = null) {
     const position = this.rooms.get(room);
     if (!position || position.asked === null) return [];
@@ -200,7 +199,7 @@ export class Session {
     return effects;
   }
 
-  /** The network came back, or the device woke up: wait no longer, and trust the connection only if it answers soon. */
+  /** Takes note that the network came back or the device woke up: retries soon, or probes the open connection. */
   hurry(now, uniform) {
     const effects = [];
     if (this.state === "waiting" && this.retryAt !== null) {
@@ -243,7 +242,7 @@ export class Session {
     return epoch === null ? { t: "join", room } : { t: "join", room, epoch, seq, rseq };
   }
 
-  /** Full jitter: anywhere between nothing and the doubled base, so that a crowd does not come back as one. */
+  /** Waits before the next attempt, with full jitter. */
   #wait(now, uniform, baseS) {
     const limit = Math.min(MAX_BACKOFF_S, Math.max(baseS, 0.1) * 2 ** this.attempts);
     this.attempts = Math.min(this.attempts + 1, 16);
@@ -267,7 +266,7 @@ export class Session {
     }
   }
 
-  /** Do not ask again for a room that does not take this user; without any room there is nothing to stay for. */
+  /** Leaves a room that does not take this user; ends where no room is left. */
   #refused(error, effects) {
     effects.push({ type: "told", what: error });
     const code = Object.hasOwn(OUT, error.code) ? OUT[error.code] : null;
@@ -342,7 +341,7 @@ export class Session {
       effects.push({ type: "counts", room, likes: batch.likes, viewers: batch.viewers });
   }
 
-  /** Deliver what is new; return how many came in order. */
+  /** Delivers what is new; returns how many messages came in order. */
   #deliver({ room, epoch, messages }, position, effects) {
     let came = 0;
     for (const message of messages) {
@@ -364,7 +363,7 @@ export class Session {
     return came;
   }
 
-  /** Begin the numbers of an epoch. */
+  /** Starts the numbers of an epoch; the holes of the one before are lost. */
   #begin(room, position, epoch, seq, rseq, effects) {
     if (position.epoch !== null) {
       this.#lose(room, position, position.rseq, effects);
