@@ -6,12 +6,12 @@ holds everything from Kafka to Kafka. In each round a bare loop in this process 
 records, cut into batches at the same places (`_barebatches`), so that both run on the same machine
 in the same state.
 
-The bare loop gets its records from memory. `vs_bare` compares the whole broadcaster with it, as a
-bound that no program on this client can reach. `vs_bare_read` adds to it what a plain client takes
+The bare loop gets its records from memory. "vs_bare" compares the whole broadcaster with it, as a
+bound that no program on this client can reach. "vs_bare_read" adds to it what a plain client takes
 to read the same records in the same round: there both sides have read them.
 
 Both sides have all rooms open while they are measured. After a start the broadcaster opens each
-room from the snapshot at its first message; `vs_bare_10000_opening` is the ratio over that first
+room from the snapshot at its first message; "vs_bare_10000_opening" is the ratio over that first
 pass, against a bare loop that opens nothing. Snapshots wait until nothing is left to take, so they
 are in the take-over's figure alone.
 """
