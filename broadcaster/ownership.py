@@ -81,7 +81,7 @@ from typing import Any, NamedTuple, TypeVar
 from liveroom.fencing import NOBODY, Judged, Placed, Read, Ruling, Scan, Walk, judge_stretch, last_anchor, validate
 from liveroom.kinds import RecordType
 from liveroom.records.broadcast import Anchor, SnapshotChunk, decode_broadcast
-from liveroom.records.codec import NO_OFFSET, BadRecordError
+from liveroom.records.codec import BadRecordError
 
 T = TypeVar("T")
 
@@ -157,17 +157,12 @@ def take_over(start: int, end: int, owner: bytes, epoch_floor: int = 1) -> Steps
     lease = Lease(judged.ruling)
     if newest is None:
         return TakenOver(lease, None, Lost.BROADCAST if start > 0 else None)
-    uplink_next = _known(newest.anchor.uplink_next)
+    uplink_next = newest.anchor.uplink_next
     loaded = yield from _replay(start, claimed, newest)
     if not loaded:
         return TakenOver(lease, uplink_next, Lost.SNAPSHOT)
-    lease.snapshot_offset = _known(newest.anchor.snapshot_offset)
+    lease.snapshot_offset = newest.anchor.snapshot_offset
     return TakenOver(lease, uplink_next, None)
-
-
-def _known(offset: int) -> int | None:
-    """Return an offset of a record, None where the record says that it is not known."""
-    return None if offset == NO_OFFSET else offset
 
 
 def _replay(start: int, stop: int, newest: Placed) -> Steps[bool]:
@@ -176,16 +171,14 @@ def _replay(start: int, stop: int, newest: Placed) -> Steps[bool]:
     `newest` is valid, so the snapshot that it names is complete, and its writer ruled there.
     """
     at = newest.anchor.snapshot_offset
-    is_whole = at == NO_OFFSET and start == 0  # no snapshot was ever written, and the log has its beginning
-    if not is_whole:
-        if at < start:
+    if at is None:
+        if start > 0:
             return False
-        loaded = yield from _load(at, stop)
-        if loaded is None:
-            return False
-        ruling, at = loaded
+        ruling, at = NOBODY, 0  # no snapshot was ever written, and the log has its beginning
+    elif at < start or (loaded := (yield from _load(at, stop))) is None:
+        return False
     else:
-        ruling, at = NOBODY, 0
+        ruling, at = loaded
     scan = Scan(at, stop)
     while (records := (yield from scan.more())) is not None:
         batches: list[bytes] = []
@@ -263,8 +256,7 @@ class Lease:
 
         `uplink_next` is the first uplink offset that it does not reflect; None: not known.
         """
-        place, snapshot = (NO_OFFSET if offset is None else offset for offset in (uplink_next, self.snapshot_offset))
-        return Anchor(place, self.claim_offset, snapshot)
+        return Anchor(uplink_next, self.claim_offset, self.snapshot_offset)
 
     def acked(self, offset: int) -> Walk[bool]:
         """Return whether we ruled at `offset`, where a record of ours was just acknowledged."""

@@ -14,10 +14,10 @@ import msgspec
 from edge.prepared_batch import Cleared, PreparedBatch, purged
 from edge.room import Room
 from liveroom.errors import Code, ProblemError
-from liveroom.records.codec import NO_OFFSET
 from liveroom.wire import MessageHead, Pulled
 
 MAX_DIGITS: Final = 18
+_BEFORE_ALL: Final = -1  # an offset
 MAX_MESSAGES: Final = 1000
 MAX_ANSWER_BYTES: Final = 512 * 1024
 _POS: Final = re.compile(r"([0-9]{1,4})\.([0-9]{1,18})\Z")
@@ -86,7 +86,7 @@ def read_query(query: Mapping[str, str], partition: int) -> PullQuery:
         if text is not None and not (text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS):
             raise ProblemError(Code.SCHEMA, f"{name} is a number from 0 to 2^63")
         numbers[name] = None if text is None else int(text)
-    offset = NO_OFFSET
+    offset = _BEFORE_ALL
     if pos := query.get("pos", ""):
         place = _POS.match(pos)
         if place is None or int(place[1]) != partition:

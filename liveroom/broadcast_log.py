@@ -17,7 +17,7 @@ from liveroom.kafka import MAX_FETCH_BYTES, TopicReader
 from liveroom.kafka_port import Consumer, Kafka, KafkaError, Record, TopicPartition
 from liveroom.kinds import RecordType
 from liveroom.records.broadcast import Batch, Claim, SnapshotChunk, decode_anchor, decode_broadcast, decode_traces
-from liveroom.records.codec import NO_OFFSET, BadRecordError
+from liveroom.records.codec import BadRecordError
 from liveroom.registry import Metrics
 from liveroom.waiting import PassingError
 
@@ -298,13 +298,13 @@ async def _describe(reader: LogReader, bare: Description) -> Description:
         if stamp.type is RecordType.SNAPSHOT:
             chunks.take(offset, _decoded(value, SnapshotChunk))
     newest = chunks.newest
-    if newest is None and anchor is not None and anchor.snapshot_offset != NO_OFFSET:
+    if newest is None and anchor is not None and anchor.snapshot_offset is not None:
         newest = await _snapshot_at(reader, anchor.snapshot_offset, bare)
     return bare._replace(
         epoch=ruling.epoch or None,
         instance=claim.instance if claim else None,
         claimed_ms=claim.at_ms if claim else None,
-        uplink_next=anchor.uplink_next if anchor and anchor.uplink_next != NO_OFFSET else None,
+        uplink_next=anchor.uplink_next if anchor else None,
         snapshot=newest,
         is_last_void=None if bare.start == bare.end else last_valid != bare.end - 1,
     )

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple, TypeVar
 
 from liveroom.kinds import RecordType
 from liveroom.records.broadcast import Anchor, Stamp, decode_anchor, decode_stamp
-from liveroom.records.codec import NO_OFFSET, BadRecordError
+from liveroom.records.codec import BadRecordError
 
 MAX_STEP: Final = 256
 
@@ -27,7 +27,7 @@ class Ruling(NamedTuple):
     offset: int
 
 
-NOBODY: Final = Ruling(0, b"", NO_OFFSET)
+NOBODY: Final = Ruling(0, b"", -1)
 
 
 def validate(ruling: Ruling, stamp: Stamp, offset: int) -> tuple[Ruling, bool]:

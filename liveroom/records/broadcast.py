@@ -23,14 +23,16 @@ TRACE_HEADER: Final = "liveroom-trace"
 class Anchor(NamedTuple):
     """What ties a BATCH or SNAPSHOT to its writer and to the uplink.
 
-    - `uplink_next`: the first uplink offset that is not reflected yet.
+    - `uplink_next`: the first uplink offset that is not reflected yet, -1 if it is unknown.
     - `claim_offset`: the offset of the writer's claim.
     - `snapshot_offset`: the first chunk of the newest complete snapshot, -1 if there is none.
+
+    Only the bytes have -1: a decoded anchor has None in its place.
     """
 
-    uplink_next: int
+    uplink_next: int | None
     claim_offset: int
-    snapshot_offset: int
+    snapshot_offset: int | None
 
 
 class Stamp(NamedTuple):
@@ -276,6 +278,7 @@ NOTICE_ENTRY: Final = Layout("<QQI")
 CARD_ENTRY: Final = Layout("<QI")
 _SIZES: Final = (Layout("<40xI12x"), Layout("<16xI"), Layout("<8xI"))  # `size` alone of each entry: 30 ns, whole ones 95
 _MAGIC: Final = b"LR"
+_NO_OFFSET: Final = -1  # stands for None in an anchor
 OWNER_BYTES: Final = 16
 _ANCHORED: Final = _STAMP.size + _ANCHOR.size
 
@@ -309,7 +312,7 @@ def encode_batch(batch: BatchParts) -> bytes:
     return b"".join(
         (
             _STAMP.pack(_MAGIC, VERSION, RecordType.BATCH, batch.epoch, batch.owner),
-            _ANCHOR.pack(*batch.anchor),
+            _pack_anchor(batch.anchor),
             _BATCH.pack(
                 batch.pos, batch.at_ms, batch.oldest_ms, batch.clock_ms, *balance, len(rooms), len(notices), len(cards)
             ),
@@ -327,7 +330,7 @@ def encode_snapshot_chunk(chunk: SnapshotChunk) -> bytes:
     """Return the value of one SNAPSHOT record."""
     return (
         _STAMP.pack(_MAGIC, VERSION, RecordType.SNAPSHOT, chunk.stamp.epoch, chunk.stamp.owner)
-        + _ANCHOR.pack(*chunk.anchor)
+        + _pack_anchor(chunk.anchor)
         + _SNAPSHOT.pack(chunk.at_ms, chunk.snapshot_id, chunk.part, chunk.parts)
         + chunk.data
     )
@@ -349,12 +352,21 @@ def decode_stamp(value: bytes) -> Stamp:
         raise BadRecordError(BadRecord.UNDECODABLE, f"record type {kind}") from None
 
 
+def _pack_anchor(anchor: Anchor) -> bytes:
+    return _ANCHOR.pack(*(_NO_OFFSET if offset is None else offset for offset in anchor))
+
+
 def decode_anchor(value: bytes) -> Anchor:
     """Return the anchor of a BATCH or SNAPSHOT."""
     try:
-        return Anchor._make(_ANCHOR.unpack_from(value, _STAMP.size))
+        uplink_next, claim_offset, snapshot_offset = _ANCHOR.unpack_from(value, _STAMP.size)
     except LayoutError:
         raise BadRecordError(BadRecord.TRUNCATED, f"{len(value)} bytes") from None
+    return Anchor(
+        None if uplink_next == _NO_OFFSET else uplink_next,
+        claim_offset,
+        None if snapshot_offset == _NO_OFFSET else snapshot_offset,
+    )
 
 
 def decode_broadcast(value: bytes | None) -> Claim | Batch | SnapshotChunk:

@@ -8,7 +8,6 @@ import msgspec
 from liveroom.nesting import UNDECODABLE
 
 VERSION: Final = 1
-NO_OFFSET: Final = -1
 _MAX_DETAIL_CHARS: Final = 200  # a detail may quote what it refuses, and goes to logs and dead letters
 R = TypeVar("R", bound=msgspec.Struct)
 

@@ -35,7 +35,6 @@ from devstack.system import System
 from liveroom import metric_catalog
 from liveroom.kinds import Kind
 from liveroom.records.broadcast import Batch, RoomFlags, decode_broadcast
-from liveroom.records.codec import NO_OFFSET
 from liveroom.records.uplink import Item, Uplink, encode_uplink
 from liveroom.topics import BROADCAST, UPLINK
 from liveroom.wire import payload_text
@@ -204,7 +203,7 @@ async def _drain(system: System, first: int, count: int) -> list[_Mark]:
                 records = (await queue.getmany(tp, timeout_ms=500)).get(tp, [])
                 used = used_s(process)
                 decoded = [decode_broadcast(record.value) for record in records]
-                taken = [batch.anchor.uplink_next - first for batch in decoded if isinstance(batch, Batch)]
+                taken = [(batch.anchor.uplink_next or 0) - first for batch in decoded if isinstance(batch, Batch)]
                 if batches := [each for each in taken if each > 0]:
                     marks.append(_Mark(used, batches))
     return marks
@@ -295,7 +294,7 @@ async def _read_s(bootstrap: str, name: str) -> float:
     """Return how long a client takes that starts and reads what the next owner will: from the
     newest snapshot to the end.
     """
-    newest = NO_OFFSET
+    newest: int | None = None
     for record in await read_all(bootstrap, name, [0]):
         batch = decode_broadcast(record.value)
         newest = batch.anchor.snapshot_offset if isinstance(batch, Batch) else newest
@@ -303,7 +302,7 @@ async def _read_s(bootstrap: str, name: str) -> float:
     began = time.perf_counter()
     async with AIOKafkaConsumer(bootstrap_servers=bootstrap) as consumer:
         consumer.assign([tp])
-        consumer.seek(tp, max(0, newest))
+        consumer.seek(tp, newest or 0)
         end = (await consumer.end_offsets([tp]))[tp]
         while await consumer.position(tp) < end:
             await consumer.getmany(tp, timeout_ms=500)

@@ -182,7 +182,7 @@ def batch_of(lines: Sequence[bytes], room: str = ROOM, first: int = 1) -> tuple[
 
 
 def decoded(*parts: tuple[RoomEntry, bytes]) -> Batch:
-    batch = decode_broadcast(encode_batch(BatchParts(1, b"o" * 16, Anchor(0, 0, -1), 0, 1, 1, parts)))
+    batch = decode_broadcast(encode_batch(BatchParts(1, b"o" * 16, Anchor(0, 0, None), 0, 1, 1, parts)))
     assert isinstance(batch, Batch)
     return batch
 

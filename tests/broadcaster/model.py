@@ -31,7 +31,7 @@ from liveroom.records.broadcast import (
     encode_claim,
     encode_snapshot_chunk,
 )
-from liveroom.records.codec import NO_OFFSET, BadRecordError
+from liveroom.records.codec import BadRecordError
 from liveroom.records.snapshot import decode_state, encode_state
 from liveroom.records.uplink import Item, Uplink
 from tests.log import received
@@ -89,7 +89,7 @@ class Log:
         """Let retention take what it may: an hourly claim and snapshot are younger than a day, so
         never these.
         """
-        if self.newest is not None and self.newest.snapshot_offset != NO_OFFSET:
+        if self.newest is not None and self.newest.snapshot_offset is not None:
             self.start = max(self.start, min(self.newest.claim_offset, self.newest.snapshot_offset))
             self.safe_from = self.end
 
@@ -284,7 +284,7 @@ class World:
         while not rooms.store(2):
             pass
         chunks = encode_state(rooms.snapshot(), 200)
-        first, snapshot_id = NO_OFFSET, len(self.log.values)
+        first, snapshot_id = None, len(self.log.values)
         for part, data in enumerate(chunks):
             stamp = Stamp(RecordType.SNAPSHOT, lease.epoch, lease.owner)
             chunk = SnapshotChunk(stamp, lease.anchor(next_), 0, snapshot_id, part, len(chunks), data)
@@ -338,6 +338,7 @@ class World:
             record = decode_broadcast(value)
             if not valid or not isinstance(record, Batch):
                 continue
+            assert record.anchor.uplink_next is not None
             assert record.anchor.uplink_next >= next_, "the uplink was taken backwards"
             last, next_ = record, record.anchor.uplink_next
             for frame in received(record):

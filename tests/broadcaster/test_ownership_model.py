@@ -108,7 +108,7 @@ class Partition(RuleBasedStateMachine):
     @invariant()
     def valid_records_never_go_back_in_the_uplink(self) -> None:
         newest = self.world.log.newest
-        assert newest is None or newest.uplink_next <= len(self.world.uplink)
+        assert newest is None or (newest.uplink_next or 0) <= len(self.world.uplink)
 
     def teardown(self) -> None:
         self.chances = []

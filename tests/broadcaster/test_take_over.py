@@ -20,7 +20,6 @@ from liveroom.records.broadcast import (
     encode_claim,
     encode_snapshot_chunk,
 )
-from liveroom.records.codec import NO_OFFSET
 
 OLD, OTHER, NEW = b"o" * 16, b"x" * 16, b"n" * 16
 
@@ -29,12 +28,12 @@ def claim(epoch: int, owner: bytes = OLD) -> bytes:
     return encode_claim(Claim(epoch, owner, 0, "test"))
 
 
-def batch(epoch: int, claim_offset: int, uplink_next: int, snapshot_offset: int = NO_OFFSET, owner: bytes = OLD) -> bytes:
+def batch(epoch: int, claim_offset: int, uplink_next: int, snapshot_offset: int | None = None, owner: bytes = OLD) -> bytes:
     return encode_batch(BatchParts(epoch, owner, Anchor(uplink_next, claim_offset, snapshot_offset), 0, uplink_next, 0, []))
 
 
 def chunk(epoch: int, claim_offset: int, part: int = 0, parts: int = 1, owner: bytes = OLD, id_: int = 7) -> bytes:
-    anchor = Anchor(2, claim_offset, NO_OFFSET)
+    anchor = Anchor(2, claim_offset, None)
     stamp = Stamp(RecordType.SNAPSHOT, epoch, owner)
     return encode_snapshot_chunk(SnapshotChunk(stamp, anchor, 0, id_, part, parts, b"part%d" % part))
 
@@ -111,7 +110,7 @@ def test_a_log_from_its_beginning_is_replayed_whole_without_a_snapshot() -> None
     story = run(values)
     assert story.taken[1:] == (6, None)
     assert story.applied == [values[1], values[2], values[5]], "what a deposed owner wrote is void"
-    assert story.taken.lease.anchor(6) == Anchor(6, 6, NO_OFFSET)
+    assert story.taken.lease.anchor(6) == Anchor(6, 6, None)
 
 
 # ---- whole histories

@@ -25,7 +25,7 @@ from liveroom.records.broadcast import (
 from liveroom.topics import room_hash
 from liveroom.wire import BatchHeader, Payload, ReceivedBatch, decode_server_frame, inflate, pack_payload, websocket_frame
 
-ANCHOR = Anchor(0, 0, -1)
+ANCHOR = Anchor(0, 0, None)
 LONG_LINE = b'{"seq":1,"kind":"danmaku","id":"i","user":"u","at":1,"data":{"text":"' + b"x" * 1000 + b'"}}'
 GIFT = b'{"seq":2,"kind":"gift","id":"g","user":"u","at":1,"rseq":1,"data":{"gift":"rose"}}'
 BAD_CLEAR = b'{"seq":1,"kind":"clear","id":"c","user":"u","at":1,"rseq":1,"data":{"id":7}}'

@@ -76,7 +76,7 @@ class Desk:
         flags = (RoomFlags.DEFLATED if payload.deflated else 0) | (RoomFlags.CLEAR if Kind.CLEAR in kinds else 0)
         sizes = len(payload.data), payload.reliable_size
         entry = RoomEntry(room_hash(room), first, self.seq, self.rseq, len(messages), 0, *sizes, EPOCH, flags)
-        value = encode_batch(BatchParts(1, owner, Anchor(0, self.claim, -1), 0, 1, 1, [(entry, payload.data)]))
+        value = encode_batch(BatchParts(1, owner, Anchor(0, self.claim, None), 0, 1, 1, [(entry, payload.data)]))
         offset = await self.producer.send(BROADCAST, value, partition=0, timeout_s=5)
         if owner is OWNER:
             self.messages += messages

@@ -33,7 +33,7 @@ from liveroom.topics import room_hash
 
 FOLDER: Final = Path(__file__).parents[1] / "data" / "golden"
 OWNER: Final = bytes(range(16))
-ANCHOR: Final = Anchor(uplink_next=42, claim_offset=7, snapshot_offset=-1)
+ANCHOR: Final = Anchor(uplink_next=42, claim_offset=7, snapshot_offset=None)
 AT_MS: Final = 1_700_000_000_000
 
 

@@ -26,7 +26,6 @@ from liveroom.records.broadcast import (
     encode_claim,
     encode_snapshot_chunk,
 )
-from liveroom.records.codec import NO_OFFSET
 from liveroom.registry import Metrics
 from liveroom.settings import KafkaSettings
 from liveroom.topics import BROADCAST
@@ -49,7 +48,7 @@ class Writer:
         return self.claims[owner]
 
     async def batch(self, epoch: int, owner: bytes, pos: int) -> int:
-        return await self._send(encode_batch(BatchParts(epoch, owner, Anchor(pos, self.claims[owner], -1), pos, 1, 0, [])))
+        return await self._send(encode_batch(BatchParts(epoch, owner, Anchor(pos, self.claims[owner], None), pos, 1, 0, [])))
 
     async def _send(self, value: bytes) -> int:
         return await self._producer.send(BROADCAST, value, partition=0, timeout_s=5)
@@ -164,7 +163,7 @@ def claim(epoch: int, owner: bytes, at_ms: int = 1000) -> bytes:
     return encode_claim(Claim(epoch, owner, at_ms, f"on-{owner[:1].decode()}"))
 
 
-def batch(epoch: int, owner: bytes, uplink_next: int, claim_offset: int, snapshot_offset: int = NO_OFFSET) -> bytes:
+def batch(epoch: int, owner: bytes, uplink_next: int, claim_offset: int, snapshot_offset: int | None = None) -> bytes:
     return encode_batch(BatchParts(epoch, owner, Anchor(uplink_next, claim_offset, snapshot_offset), 0, 2000, 0, []))
 
 
@@ -186,7 +185,7 @@ async def described(settings: KafkaSettings, values: Sequence[bytes | None], cut
 
 
 RULED = [claim(3, A), batch(3, A, 5, 0)]
-OLD = Anchor(5, 0, NO_OFFSET)
+OLD = Anchor(5, 0, None)
 
 
 @pytest.mark.parametrize(
