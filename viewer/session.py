@@ -10,14 +10,17 @@ where chance is needed (`uniform`, in [0, 1)), and calls `tick` at `wake_at` at 
 test, a bot, a load generator and a browser run the same rules: `viewer/web/sdk/session.js` has them
 in JavaScript, and one table of cases runs through both.
 
-States. `start` and a due retry ask for a connection (`Connect`); `hurry` brings a retry forward::
+States::
 
-    IDLE --start--> CONNECTING --opened--> OPEN
-                       |    ^                |
-                     failed `--- tick ---.   | closed, and the close code allows a return
-                       |                 |   |
-                       `------------> WAITING <
-    any state --end, a final close code, or out of the last room--> ENDED
+    state       event                                    next state
+    IDLE        start                                    CONNECTING
+    CONNECTING  opened                                   OPEN
+    CONNECTING  failed                                   WAITING
+    OPEN        closed, and the code allows a return     WAITING
+    OPEN        closed, and the code is final            ENDED
+    OPEN        its last room refuses the viewer         ENDED
+    WAITING     tick, once the retry is due              CONNECTING
+    any         end                                      ENDED
 
 Numbers. A room numbers its messages within an epoch. `seq` counts all messages. A gateway may leave
 chat out for a slow viewer, so gaps in `seq` are normal and only counted (`thinned`). `rseq` counts
@@ -26,8 +29,8 @@ the reliable messages alone (gifts, notices), and they must all arrive. A batch 
 epoch comes from a gateway that lags behind, and the session ignores it. A higher epoch means that
 the room's history was lost: numbers start over (`Renumbered`).
 
-Delivery. Each message is delivered once. Messages come in order of `seq`; one that is not newer
-than the last is a duplicate, unless it fills a hole.
+Delivery. No message is delivered twice. Messages are delivered in order of `seq`; one that is not
+newer than the last is a duplicate, unless it fills a hole.
 
 Holes and pulls. When `rseq` advances past messages that did not come, they are a hole (`Hole`). The
 session keeps reading batches and meanwhile fetches the hole over HTTP from the gateway's history
