@@ -37,7 +37,7 @@ class AudienceReader:
         number = partition_of(presence.room, self._kafka.settings.partitions)
         for partition in self._partitions():
             if partition.number == number:
-                if partition.audience.hear(presence, clock.monotonic_s()):
+                if partition.audience.update(presence, clock.monotonic_s()):
                     partition.rooms.want_card(presence.room)
                 partition.wake()
 
@@ -48,4 +48,4 @@ class AudienceReader:
             now_s = clock.monotonic_s()
             for _, report in found:
                 for partition in self._partitions():
-                    partition.audience.gateway_lives(report.gateway, report.generation, now_s)
+                    partition.audience.gateway_reported(report.gateway, report.generation, now_s)

@@ -217,7 +217,7 @@ class Partition:
         if _is_cancelled():
             raise asyncio.CancelledError
         self.rooms = rooms if rooms is not None else self._history_lost(taken.lost or Lost.BROADCAST)
-        self.audience.tell_all_again()
+        self.audience.publish_all_again()
         self._log.lease = taken.lease
         self._epoch.set(taken.lease.epoch)
         self._snapshot_s = clock.monotonic_s() if taken.lease.snapshot_offset is not None else float("-inf")

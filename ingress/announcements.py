@@ -69,7 +69,7 @@ class AnnouncementService:
         async for found in records(reader, topics.PRESENCE, Presence, self._runtime):
             now_s = clock.monotonic_s()
             for _, presence in found:
-                self._audience.hear(presence, now_s)
+                self._audience.update(presence, now_s)
             self._audience.expire(now_s)
             self._is_known = self._is_known or reader.caught_up
 
@@ -80,7 +80,7 @@ class AnnouncementService:
         async for found in records(reader, topics.GATEWAYS, LoadReport, self._runtime):
             now_s = clock.monotonic_s()
             for _, report in found:
-                self._audience.gateway_lives(report.gateway, report.generation, now_s)
+                self._audience.gateway_reported(report.gateway, report.generation, now_s)
 
     async def _announce(self, rooms: list[str], context: CommandContext, announcement: Announcement) -> None:
         began_s = clock.monotonic_s()

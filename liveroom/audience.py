@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 
 from liveroom.records.control import Presence
 
-TELL_INTERVAL_S: Final = 1.0
+PUBLISH_INTERVAL_S: Final = 1.0
 GATEWAY_SILENCE_S: Final = 10.0
 
 
@@ -27,11 +27,11 @@ NOBODY: Final = Viewers(0, 0)
 class _Gateway:
     """One gateway: its start generation, when it last reported, and the rooms it counts in."""
 
-    __slots__ = ("generation", "heard_s", "rooms")
+    __slots__ = ("generation", "reported_s", "rooms")
 
-    def __init__(self, generation: int, heard_s: float) -> None:
+    def __init__(self, generation: int, reported_s: float) -> None:
         self.generation = generation
-        self.heard_s = heard_s
+        self.reported_s = reported_s
         self.rooms: set[str] = set()
 
 
@@ -41,20 +41,20 @@ class Audience:
     def __init__(self) -> None:
         self._rooms: dict[str, dict[str, Viewers]] = {}
         self._gateways: dict[str, _Gateway] = {}
-        self._untold: dict[str, None] = {}
-        self._told: dict[str, tuple[float, Viewers]] = {}
-        self._told_empty: dict[str, float] = {}
+        self._unpublished: dict[str, None] = {}
+        self._published: dict[str, tuple[float, Viewers]] = {}
+        self._published_empty: dict[str, float] = {}
 
     def rooms(self) -> list[str]:
         """Return the rooms that somebody watches."""
         return list(self._rooms)
 
-    def hear(self, record: Presence, now_s: float) -> bool:
+    def update(self, record: Presence, now_s: float) -> bool:
         """Take a gateway's count of one room; return whether the gateway needs a room snapshot.
 
         It needs one when the room became local there, and when it asks for one.
         """
-        gateway = self._meet(record.gateway, record.generation, now_s)
+        gateway = self._gateway_of(record.gateway, record.generation, now_s)
         if gateway is None:
             return False
         by_gateway = self._rooms.setdefault(record.room, {})
@@ -67,59 +67,59 @@ class Audience:
             self._leave(record.room, record.gateway)
             gateway.rooms.discard(record.room)
         if before != now:
-            self._untold[record.room] = None
+            self._unpublished[record.room] = None
         return record.card or (now.connections > 0 and before is None)
 
-    def gateway_lives(self, name: str, generation: int, now_s: float) -> None:
+    def gateway_reported(self, name: str, generation: int, now_s: float) -> None:
         """Note that a gateway is alive; counts of an earlier generation of it are dropped."""
-        self._meet(name, generation, now_s)
+        self._gateway_of(name, generation, now_s)
 
     def expire(self, now_s: float) -> None:
         """Drop the counts of silent gateways, and forget rooms that were published as empty."""
-        for name in [name for name, gateway in self._gateways.items() if now_s - gateway.heard_s > GATEWAY_SILENCE_S]:
+        for name in [name for name, gateway in self._gateways.items() if now_s - gateway.reported_s > GATEWAY_SILENCE_S]:
             self._forget(name)
-        for room, at_s in list(self._told_empty.items()):
-            if now_s - at_s < TELL_INTERVAL_S:
+        for room, at_s in list(self._published_empty.items()):
+            if now_s - at_s < PUBLISH_INTERVAL_S:
                 break
-            del self._told_empty[room], self._told[room]
+            del self._published_empty[room], self._published[room]
 
     def due(self, now_s: float) -> Iterator[tuple[str, Viewers]]:
         """Yield the rooms whose sums changed and may be published again.
 
         A sum counts as published once the caller has taken it.
         """
-        for room in list(self._untold):
+        for room in list(self._unpublished):
             viewers = self.of(room)
-            at_s, told = self._told.get(room, (float("-inf"), NOBODY))
-            if viewers != told and now_s - at_s < TELL_INTERVAL_S:
+            at_s, published = self._published.get(room, (float("-inf"), NOBODY))
+            if viewers != published and now_s - at_s < PUBLISH_INTERVAL_S:
                 continue
-            del self._untold[room]
-            if viewers == told:
+            del self._unpublished[room]
+            if viewers == published:
                 continue
-            self._told[room] = now_s, viewers
+            self._published[room] = now_s, viewers
             if room in self._rooms:
-                self._told_empty.pop(room, None)
+                self._published_empty.pop(room, None)
             else:
-                self._told_empty[room] = now_s
+                self._published_empty[room] = now_s
             yield room, viewers
 
-    def tell_all_again(self) -> None:
+    def publish_all_again(self) -> None:
         """Publish all sums again: after a take-over the rooms do not know them."""
-        self._told.clear()
-        self._told_empty.clear()
-        self._untold.update(dict.fromkeys(self._rooms))
+        self._published.clear()
+        self._published_empty.clear()
+        self._unpublished.update(dict.fromkeys(self._rooms))
 
     @property
-    def has_untold(self) -> bool:
+    def has_unpublished(self) -> bool:
         """Whether a sum changed that was not published."""
-        return bool(self._untold)
+        return bool(self._unpublished)
 
     def of(self, room: str) -> Viewers:
         """Return the sums over all gateways for a room."""
         counts = self._rooms.get(room, {}).values()
         return Viewers(sum(count.users for count in counts), sum(count.connections for count in counts))
 
-    def _meet(self, name: str, generation: int, now_s: float) -> _Gateway | None:
+    def _gateway_of(self, name: str, generation: int, now_s: float) -> _Gateway | None:
         """Return the gateway; None where `generation` is earlier than the one that is known."""
         gateway = self._gateways.get(name)
         if gateway is not None and generation < gateway.generation:
@@ -129,13 +129,13 @@ class Audience:
             gateway = None
         if gateway is None:
             gateway = self._gateways[name] = _Gateway(generation, now_s)
-        gateway.heard_s = now_s
+        gateway.reported_s = now_s
         return gateway
 
     def _forget(self, name: str) -> None:
         for room in self._gateways.pop(name).rooms:
             self._leave(room, name)
-            self._untold[room] = None
+            self._unpublished[room] = None
 
     def _leave(self, room: str, gateway: str) -> None:
         by_gateway = self._rooms.get(room, {})

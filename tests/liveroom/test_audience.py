@@ -7,7 +7,7 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from liveroom.audience import GATEWAY_SILENCE_S, NOBODY, TELL_INTERVAL_S, Audience, Viewers
+from liveroom.audience import GATEWAY_SILENCE_S, NOBODY, PUBLISH_INTERVAL_S, Audience, Viewers
 from liveroom.records.control import Presence
 
 
@@ -21,11 +21,11 @@ def told(audience: Audience, now_s: float) -> dict[str, Viewers]:
 
 def test_users_and_connections_are_summed_apart_over_gateways() -> None:
     audience = Audience()
-    audience.hear(presence("a", 3, 5), 0)
-    audience.hear(presence("b", 1, 1), 0)
-    audience.hear(presence("b", 7, 9, room="other"), 0)
+    audience.update(presence("a", 3, 5), 0)
+    audience.update(presence("b", 1, 1), 0)
+    audience.update(presence("b", 7, 9, room="other"), 0)
     assert audience.of("r") == Viewers(4, 6)
-    audience.hear(presence("a", 2, 2), 1)
+    audience.update(presence("a", 2, 2), 1)
     assert audience.of("r") == Viewers(3, 3)
     assert audience.of("nowhere") == NOBODY
     assert audience.rooms() == ["r", "other"]
@@ -33,52 +33,52 @@ def test_users_and_connections_are_summed_apart_over_gateways() -> None:
 
 def test_a_gateway_needs_a_card_when_the_room_becomes_local_there_and_not_before_it_left() -> None:
     audience = Audience()
-    heard = [audience.hear(presence("a", users), 0) for users in (1, 2, 1, 0, 0, 1)]
+    heard = [audience.update(presence("a", users), 0) for users in (1, 2, 1, 0, 0, 1)]
     assert heard == [True, False, False, False, False, True]
-    assert audience.hear(presence("b", 1), 0)
+    assert audience.update(presence("b", 1), 0)
 
 
 def test_a_gateway_gets_a_card_anew_when_it_asks_while_it_has_viewers() -> None:
     audience = Audience()
-    audience.hear(presence("a", 1), 0)
-    assert audience.hear(msgspec.structs.replace(presence("a", 1), card=True), 0)
-    assert audience.hear(msgspec.structs.replace(presence("ingress", 0), card=True), 0), "who asks need not watch"
+    audience.update(presence("a", 1), 0)
+    assert audience.update(msgspec.structs.replace(presence("a", 1), card=True), 0)
+    assert audience.update(msgspec.structs.replace(presence("ingress", 0), card=True), 0), "who asks need not watch"
     assert audience.of("r") == (1, 1)
 
 
 def test_a_room_that_nobody_watches_is_not_kept() -> None:
     audience = Audience()
-    assert not audience.hear(presence("a", 0), 0)
+    assert not audience.update(presence("a", 0), 0)
     assert audience.rooms() == []
-    audience.hear(presence("a", 1), 0)
+    audience.update(presence("a", 1), 0)
     assert audience.rooms() == ["r"]
-    audience.hear(presence("a", 0), 0)
+    audience.update(presence("a", 0), 0)
     assert audience.rooms() == []
 
 
 def test_a_restarted_gateway_begins_with_no_viewers_and_needs_its_cards_again() -> None:
     audience = Audience()
-    audience.hear(presence("a", 5), 0)
-    audience.hear(presence("a", 5, room="other"), 0)
-    audience.hear(presence("b", 1), 0)
-    assert audience.hear(presence("a", 5, generation=2), 1)
+    audience.update(presence("a", 5), 0)
+    audience.update(presence("a", 5, room="other"), 0)
+    audience.update(presence("b", 1), 0)
+    assert audience.update(presence("a", 5, generation=2), 1)
     assert audience.of("r") == Viewers(6, 6)
     assert audience.of("other") == NOBODY
 
 
 def test_the_load_report_of_a_restarted_gateway_voids_its_old_counts() -> None:
     audience = Audience()
-    audience.hear(presence("a", 5), 0)
+    audience.update(presence("a", 5), 0)
     assert told(audience, 0) == {"r": Viewers(5, 5)}
-    audience.gateway_lives("a", 2, 2)
+    audience.gateway_reported("a", 2, 2)
     assert told(audience, 2) == {"r": NOBODY}
 
 
 def test_what_an_earlier_start_of_a_gateway_said_is_not_heard() -> None:
     audience = Audience()
-    audience.hear(presence("a", 1, generation=2), 0)
-    assert not audience.hear(presence("a", 9, room="other", generation=1), 5)
-    audience.gateway_lives("a", 1, 9)
+    audience.update(presence("a", 1, generation=2), 0)
+    assert not audience.update(presence("a", 9, room="other", generation=1), 5)
+    audience.gateway_reported("a", 1, 9)
     assert audience.rooms() == ["r"]
     audience.expire(GATEWAY_SILENCE_S + 1)
     assert audience.rooms() == [], "nor does it keep the gateway alive"
@@ -86,48 +86,48 @@ def test_what_an_earlier_start_of_a_gateway_said_is_not_heard() -> None:
 
 def test_a_silent_gateway_counts_for_nothing_and_the_others_stay() -> None:
     audience = Audience()
-    audience.hear(presence("a", 5), 0)
-    audience.hear(presence("b", 1), 0)
+    audience.update(presence("a", 5), 0)
+    audience.update(presence("b", 1), 0)
     assert told(audience, 0) == {"r": Viewers(6, 6)}
-    audience.gateway_lives("b", 1, 5)
+    audience.gateway_reported("b", 1, 5)
     audience.expire(GATEWAY_SILENCE_S)
     assert audience.of("r") == Viewers(6, 6)
     audience.expire(GATEWAY_SILENCE_S + 0.1)
     assert audience.of("r") == Viewers(1, 1)
     assert told(audience, GATEWAY_SILENCE_S + 0.1) == {"r": Viewers(1, 1)}
-    assert audience.hear(presence("a", 5), 11), "it needs its card when it is back"
+    assert audience.update(presence("a", 5), 11), "it needs its card when it is back"
 
 
 def test_a_sum_is_told_once_and_the_next_one_not_within_the_second() -> None:
     audience = Audience()
-    audience.hear(presence("a", 1), 0)
+    audience.update(presence("a", 1), 0)
     assert told(audience, 0) == {"r": Viewers(1, 1)}
-    audience.hear(presence("a", 1), 0.1)
-    assert not audience.has_untold
-    audience.hear(presence("a", 2), 0.2)
+    audience.update(presence("a", 1), 0.1)
+    assert not audience.has_unpublished
+    audience.update(presence("a", 2), 0.2)
     assert told(audience, 0.9) == {}, "it waits"
-    audience.hear(presence("a", 3), 0.95)
+    audience.update(presence("a", 3), 0.95)
     assert told(audience, 1.0) == {"r": Viewers(3, 3)}
     assert told(audience, 9.0) == {}
 
 
 def test_a_sum_that_went_and_came_back_is_not_told() -> None:
     audience = Audience()
-    audience.hear(presence("a", 1), 0)
+    audience.update(presence("a", 1), 0)
     told(audience, 0)
-    audience.hear(presence("a", 2), 0.2)
-    audience.hear(presence("a", 1), 0.4)
+    audience.update(presence("a", 2), 0.2)
+    audience.update(presence("a", 1), 0.4)
     assert told(audience, 5) == {}
-    assert not audience.has_untold
+    assert not audience.has_unpublished
 
 
 def test_that_nobody_is_left_is_told_once() -> None:
     audience = Audience()
-    audience.hear(presence("a", 1), 0)
+    audience.update(presence("a", 1), 0)
     told(audience, 0)
-    audience.hear(presence("a", 0), 2)
+    audience.update(presence("a", 0), 2)
     assert told(audience, 2) == {"r": NOBODY}
-    audience.hear(presence("a", 0), 4)
+    audience.update(presence("a", 0), 4)
     assert told(audience, 4) == {}
     audience.expire(60)
     assert told(audience, 60) == {}
@@ -135,32 +135,32 @@ def test_that_nobody_is_left_is_told_once() -> None:
 
 def test_a_room_that_was_never_told_is_not_told_to_be_empty() -> None:
     audience = Audience()
-    audience.hear(presence("a", 1), 0)
-    audience.hear(presence("a", 0), 0)
+    audience.update(presence("a", 1), 0)
+    audience.update(presence("a", 0), 0)
     assert told(audience, 5) == {}
 
 
 def test_a_room_that_empties_and_fills_within_a_second_is_told_once_in_it() -> None:
     audience = Audience()
-    audience.hear(presence("a", 1), 0)
+    audience.update(presence("a", 1), 0)
     told(audience, 0)
-    audience.hear(presence("a", 0), 2)
+    audience.update(presence("a", 0), 2)
     assert told(audience, 2) == {"r": NOBODY}
-    audience.hear(presence("a", 1), 2.1)
+    audience.update(presence("a", 1), 2.1)
     assert told(audience, 2.2) == {}
     assert told(audience, 3) == {"r": Viewers(1, 1)}
 
 
 def test_a_room_that_filled_again_keeps_its_second_after_its_empty_one_is_over() -> None:
     audience = Audience()
-    audience.hear(presence("a", 1), 0)
+    audience.update(presence("a", 1), 0)
     told(audience, 0)
-    audience.hear(presence("a", 0), 2)
+    audience.update(presence("a", 0), 2)
     told(audience, 2)
-    audience.hear(presence("a", 1), 2.5)
+    audience.update(presence("a", 1), 2.5)
     assert told(audience, 3) == {"r": Viewers(1, 1)}
     audience.expire(3.1)
-    audience.hear(presence("a", 2), 3.2)
+    audience.update(presence("a", 2), 3.2)
     assert told(audience, 3.3) == {}
     assert told(audience, 4) == {"r": Viewers(2, 2)}
 
@@ -168,9 +168,9 @@ def test_a_room_that_filled_again_keeps_its_second_after_its_empty_one_is_over()
 def test_nothing_is_kept_of_rooms_that_were_left_long_ago() -> None:
     audience = Audience()
     for number in range(50):
-        audience.hear(presence("a", 1, room=f"r{number}"), number)
+        audience.update(presence("a", 1, room=f"r{number}"), number)
         told(audience, number)
-        audience.hear(presence("a", 0, room=f"r{number}"), number + 1)
+        audience.update(presence("a", 0, room=f"r{number}"), number + 1)
         told(audience, number + 1)
     audience.expire(100)
     told(audience, 100)
@@ -212,7 +212,7 @@ class Told:
         for room, viewers in said:
             at_s, before = self.last.get(room, (float("-inf"), NOBODY))
             assert viewers != before, "told again without a change"
-            assert now_s - at_s >= TELL_INTERVAL_S - 1e-6, "told twice in a second"
+            assert now_s - at_s >= PUBLISH_INTERVAL_S - 1e-6, "told twice in a second"
             self.last[room] = now_s, viewers
 
 
@@ -235,26 +235,26 @@ def test_sums_are_those_of_living_gateways_and_are_told_in_the_end(steps: list[H
             if not step.only_lives:
                 counts[step.gateway, step.room] = step.connections
         if step.only_lives:
-            audience.gateway_lives(step.gateway, step.generation, now)
+            audience.gateway_reported(step.gateway, step.generation, now)
         else:
             users = min(step.connections, 2)
-            audience.hear(presence(step.gateway, users, step.connections, step.room, step.generation), now)
+            audience.update(presence(step.gateway, users, step.connections, step.room, step.generation), now)
         for room in ("r", "s"):
             here = [count for (_, where), count in counts.items() if where == room]
             assert audience.of(room) == Viewers(sum(min(count, 2) for count in here), sum(here))
             assert (room in audience.rooms()) == any(here)
         saying.hold(now, audience.due(now))
     saying.hold(now + 1.5, audience.due(now + 1.5))
-    assert not audience.has_untold
+    assert not audience.has_unpublished
     for room in ("r", "s"):
         assert saying.last.get(room, (0, NOBODY))[1] == audience.of(room)
 
 
 def test_after_a_take_over_all_sums_are_told_again_at_once() -> None:
     audience = Audience()
-    audience.hear(presence("a", 3), 0)
-    audience.hear(presence("a", 1, room="other"), 0)
+    audience.update(presence("a", 3), 0)
+    audience.update(presence("a", 1, room="other"), 0)
     assert set(told(audience, 0)) == {"r", "other"}
-    audience.tell_all_again()
+    audience.publish_all_again()
     assert told(audience, 0.1) == {"r": Viewers(3, 3), "other": Viewers(1, 1)}
-    assert not audience.has_untold
+    assert not audience.has_unpublished
