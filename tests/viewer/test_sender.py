@@ -1,0 +1,90 @@
+"""The sender against an ingress that refuses, is busy, or does not answer.
+
+Its clock and its chance are the test's.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+import msgspec
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from liveroom.chance import Chance
+from liveroom.clock import SystemClock, running_on
+from viewer.sender import Accepted, Outcome, Refused, Sender, Unknown
+
+BUSY = (503, {"code": "queue_unavailable", "retry_after_s": 60})
+ACCEPTED = (202, {"at_ms": 7})
+
+
+class Slept(SystemClock):
+    """A clock on which sleep takes no time and is written down."""
+
+    def __init__(self) -> None:
+        self.delays_s: list[float] = []
+
+    async def sleep(self, delay_s: float) -> None:
+        self.delays_s.append(delay_s)
+        await asyncio.sleep(0)
+
+
+class Ingress:
+    """Answers as it is told, and remembers the ids that it got."""
+
+    def __init__(self, *answers: tuple[int, dict[str, Any]]) -> None:
+        self.answers = list(answers)
+        self.ids: list[str] = []
+
+    async def post(self, request: web.Request) -> web.Response:
+        self.ids.append((await request.json())["id"])
+        status, body = self.answers.pop(0)
+        return web.Response(status=status, body=msgspec.json.encode(body))
+
+    @asynccontextmanager
+    async def sender(self, retries: int = 5, seed: int = 1) -> AsyncIterator[Sender]:
+        app = web.Application()
+        app.router.add_post("/v1/rooms/{room}/{collection}", self.post)
+        async with TestServer(app) as server, aiohttp.ClientSession() as http:
+            yield Sender(f"http://127.0.0.1:{server.port}", "token", http, retries, Chance(seed))
+
+
+async def give(ingress: Ingress, retries: int = 5, seed: int = 1) -> tuple[Outcome, list[float]]:
+    slept = Slept()
+    async with ingress.sender(retries, seed) as sender:
+        with running_on(slept):
+            return await sender.gift("r", "rose"), slept.delays_s
+
+
+async def test_a_busy_ingress_is_asked_again_under_the_same_id_after_the_delay_that_it_names() -> None:
+    ingress, began_s = Ingress(BUSY, BUSY, ACCEPTED), time.monotonic()
+    outcome, delays_s = await give(ingress)
+    assert outcome == Accepted(ingress.ids[0], 7)
+    assert ingress.ids == [ingress.ids[0]] * 3
+    assert len(delays_s) == 2
+    assert all(30 <= delay_s <= 90 for delay_s in delays_s)
+    assert time.monotonic() - began_s < 30, "the clock is the test's"
+
+
+async def test_what_is_unknown_to_the_last_retry_stays_unknown() -> None:
+    outcome, delays_s = await give(Ingress(BUSY, BUSY), retries=1)
+    assert isinstance(outcome, Unknown)
+    assert len(delays_s) == 1
+
+
+async def test_a_refusal_is_final() -> None:
+    ingress = Ingress((403, {"code": "muted"}))
+    assert await give(ingress) == (Refused(ingress.ids[0], "muted"), [])
+
+
+@pytest.mark.parametrize(("seeds", "same"), [((1, 1), True), ((1, 2), False)])
+async def test_a_seed_repeats_the_ids_and_the_delays(seeds: tuple[int, int], *, same: bool) -> None:
+    first, second = Ingress(BUSY, ACCEPTED), Ingress(BUSY, ACCEPTED)
+    outcomes = [await give(ingress, seed=seed) for ingress, seed in zip((first, second), seeds, strict=True)]
+    assert (outcomes[0] == outcomes[1]) is same
+    assert (first.ids == second.ids) is same
