@@ -1,6 +1,6 @@
 """The values that some options choose from.
 
-`cli.commands` imports it at every start, so it imports nothing that is slow.
+The commands import it at every start, so it imports nothing that is slow.
 """
 
 from enum import StrEnum

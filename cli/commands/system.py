@@ -1,0 +1,179 @@
+"""Commands that run a system on this machine, or check it: demo, up, doctor, topics."""
+
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from cli.options import (
+    Edges,
+    Kafka,
+    KeepLogs,
+    OpenPage,
+    PagePort,
+    Partitions,
+    Prefix,
+)
+from cli.running import run as run_command
+from liveroom.extras import explained
+
+VIEWERS: Final = 50
+SURGE_VIEWERS: Final = 400
+
+
+def demo(
+    viewers: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=20_000, help="viewers that join through the scheduler; default: 50, or 400 at the peak of --surge"
+        ),
+    ] = None,
+    rooms: Annotated[
+        int, typer.Option(min=1, max=1000, help="number of rooms; each gets the same danmaku and its share of the viewers")
+    ] = 1,
+    speed: Annotated[float, typer.Option(min=0.1, max=1000, help="playback speed, as a multiple of the danmaku's own")] = 1.0,
+    edges: Edges = 2,
+    partitions: Partitions = 16,
+    seed: Annotated[
+        int | None, typer.Option(help="seed of the gifts and likes that are mixed in; default: a random one, which is printed")
+    ] = None,
+    file: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            help="danmaku file (Bilibili's XML) to play; default: 1,111 danmaku that come with liveroom",
+        ),
+    ] = None,
+    duration: Annotated[
+        float | None,
+        typer.Option(
+            min=1,
+            metavar="SECONDS",
+            help="end after this time, with exit code 0 only if all viewers joined, danmaku and gifts reached them,"
+            " nothing was lost or doubled, and no process died",
+        ),
+    ] = None,
+    surge: Annotated[
+        bool,
+        typer.Option(
+            "--surge",
+            help="play a crowd that comes and leaves, with an autoscaler: gateways start, viewers even out, gateways drain and"
+            " stop; ends by itself, with exit codes as for --duration",
+        ),
+    ] = False,
+    page_port: PagePort = 8700,
+    open_page: OpenPage = False,
+    keep_logs: KeepLogs = False,
+) -> None:
+    """Run and show everything on this machine.
+
+    Starts Kafka, the services and viewers, and plays real danmaku with gifts and likes. The first
+    run downloads Kafka (43 MB). KAFKA_BOOTSTRAP=host:port uses that cluster instead.
+
+    Keys: k kills a gateway, whose viewers reconnect elsewhere, and which starts again after 3
+    seconds; q ends the demo.
+
+    Exit code 1 if a process died, or if what --duration or --surge demands did not hold.
+    """
+    with explained("liveroom", "demo"):
+        from cli.demo.command import DemoOptions, run_demo  # noqa: PLC0415 - see the package
+
+    options = DemoOptions(
+        viewers=viewers or (SURGE_VIEWERS if surge else VIEWERS),
+        rooms=rooms,
+        speed=speed,
+        edges=edges,
+        partitions=partitions,
+        seed=seed,
+        file=file,
+        duration_s=duration,
+        page_port=page_port,
+        open_page=open_page,
+        keep_logs=keep_logs,
+        surge=surge,
+    )
+    run_command(run_demo(options))
+
+
+def up(
+    edges: Edges = 2,
+    partitions: Partitions = 16,
+    data: Annotated[
+        Path | None,
+        typer.Option(file_okay=False, help="keep Kafka's data in this folder, for the next start; default: a temporary folder"),
+    ] = None,
+    prefix: Annotated[str, typer.Option(metavar="TEXT", help="prefix of the topics' names")] = "",
+    policy: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            metavar="FILE",
+            help="let an autoscaler start and stop gateways by this policy (TOML), instead of --edges",
+        ),
+    ] = None,
+    with_prometheus: Annotated[
+        bool,
+        typer.Option(
+            "--with-prometheus", help="start a Prometheus (apt install prometheus) that scrapes all services and has the alerts"
+        ),
+    ] = False,
+    page_port: PagePort = 8700,
+    open_page: OpenPage = False,
+    keep_logs: KeepLogs = False,
+) -> None:
+    """Run Kafka and the services until Ctrl-C.
+
+    There are no viewers and no danmaku: add them with `liveroom watch`, `send` and `replay`, which
+    find the running system by themselves. The first run downloads Kafka (43 MB).
+    KAFKA_BOOTSTRAP=host:port uses that cluster instead.
+
+    Exit code 1 if a process died.
+    """
+    with explained("liveroom", "demo"):
+        from cli.up import UpOptions, run_up  # noqa: PLC0415 - see the package
+
+    options = UpOptions(
+        edges=edges,
+        partitions=partitions,
+        data=data,
+        prefix=prefix,
+        page_port=page_port,
+        open_page=open_page,
+        keep_logs=keep_logs,
+        policy=policy,
+        with_prometheus=with_prometheus,
+    )
+    run_command(run_up(options))
+
+
+def doctor(kafka: Kafka = "", prefix: Prefix = None) -> None:
+    """Check what this machine has and lacks.
+
+    Checks Python, packages, Java, Kafka's jars, limits, memory, ports, and a Kafka where one is
+    given. Changes nothing. Each problem comes with what to do.
+
+    Exit code 1 if demo and up cannot run.
+    """
+    from cli.doctor import show_health  # noqa: PLC0415 - see the package
+
+    run_command(show_health(kafka, prefix))
+
+
+def topics(
+    kafka: Kafka = "",
+    prefix: Prefix = None,
+    partitions: Annotated[
+        int | None, typer.Option(min=1, max=1024, help="expected number of partitions; default: LIVEROOM_KAFKA__PARTITIONS")
+    ] = None,
+) -> None:
+    """Show the topics and the partitions' owners.
+
+    For each topic: its partitions and offsets. For each partition of the broadcast queue: its owner
+    and epoch, the age of the claim, the lag behind the uplink, the newest snapshot, and whether the
+    last record is void.
+    """
+    from cli.topics import show_topics  # noqa: PLC0415 - see the package
+
+    run_command(show_topics(kafka, prefix, partitions))
