@@ -1,6 +1,6 @@
-"""What is said to KEDA: raw demand, and nothing rather than something wrong.
+"""The advice to KEDA: raw demand, and no advice rather than a wrong one.
 
-A real gRPC server, a real client.
+A real gRPC server and a real client.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""How many gateways: the arithmetic as a table, and what must never happen."""
+"""The number of gateways: the arithmetic as a table, and what must never happen."""
 
 from datetime import UTC, datetime
 from itertools import pairwise

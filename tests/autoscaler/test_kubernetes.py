@@ -1,5 +1,5 @@
-"""What the Kubernetes driver decides by itself: who would go first, what an error is, where a node
-is. More: `make kube`.
+"""What the Kubernetes driver decides by itself: which pods would go first, which kind an error has,
+which address a node has. `make kube` tests the rest.
 """
 
 from typing import Any

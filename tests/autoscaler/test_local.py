@@ -1,4 +1,4 @@
-"""Gateways as processes of this machine: the real ones, without a Kafka to talk to."""
+"""Gateways as real processes of this machine, without a Kafka to talk to."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""What the pool does with decisions: the order of a scale-in, sheds, pauses.
+"""How the pool carries decisions out: the order of a scale-in, sheds, pauses.
 
 The driver here keeps names and starts nothing.
 """

@@ -1,6 +1,4 @@
-"""The pool in simulation: what the issue of a pool is worth, with the code that runs and fixed
-seeds.
-"""
+"""What the pool achieves on simulated evenings, with the code that runs and fixed seeds."""
 
 from itertools import pairwise
 from pathlib import Path

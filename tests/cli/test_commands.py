@@ -1,4 +1,4 @@
-"""The small commands, and every command's help."""
+"""The small commands, and the help of every command."""
 
 import asyncio
 import secrets

@@ -1,4 +1,4 @@
-"""Reading danmaku files: the real one, a table of lines, and garbage."""
+"""Danmaku files: the real one, a table of lines, and garbage."""
 
 from contextlib import suppress
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Playing a script: on time, all answers awaited, bounded, stoppable."""
+"""A script is played on time, within bounds; every answer is awaited, and it can be stopped."""
 
 import asyncio
 from collections.abc import AsyncIterator

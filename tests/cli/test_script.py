@@ -1,4 +1,4 @@
-"""What a replay sends: the same for a seed, all danmaku, gifts and likes among them."""
+"""The script of a replay: a seed repeats it, with all danmaku, and gifts and likes among them."""
 
 from collections import Counter
 from itertools import islice

@@ -1,4 +1,4 @@
-"""The terminal view."""
+"""`liveroom top` on a table of gateways."""
 
 import io
 

@@ -1,6 +1,4 @@
-"""The dashboards and rules as files: up to date, well formed, and nothing in them that the services
-do not tell.
-"""
+"""Dashboards and rules as files: up to date, well formed, with metrics that exist."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Which Java runs the local Kafka."""
+"""The choice of the Java that runs the local Kafka."""
 
 import sys
 from pathlib import Path

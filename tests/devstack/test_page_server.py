@@ -1,4 +1,4 @@
-"""The page's server: its headers, its tokens, and whom it refuses."""
+"""The page's server: its headers, its tokens, and the requests that it refuses."""
 
 import re
 from collections.abc import AsyncIterator

@@ -1,4 +1,4 @@
-"""What a running system tells the other commands, and where these send to."""
+"""How other commands find a running system, and which addresses and keys they use."""
 
 import os
 import stat

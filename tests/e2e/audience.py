@@ -1,4 +1,4 @@
-"""Viewers of one room of a running system, and what they saw."""
+"""Viewers of one room of a running system, and what they received."""
 
 import asyncio
 import time

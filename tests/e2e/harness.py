@@ -1,6 +1,4 @@
-"""A running system with hosts and viewers: what hosts do over HTTP, and what viewers have on their
-screens.
-"""
+"""A running system with hosts and viewers: hosts act over HTTP, viewers keep what is on screen."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Who enters a room sees it as it is: the card comes from the room's owner, by way of the queue."""
+"""A viewer who joins sees the room as it is: the owner's snapshot reaches it through the queue."""
 
 import asyncio
 import secrets

@@ -1,4 +1,4 @@
-"""Everything people send: who may send it, in which state of the room, and that viewers get it.
+"""Every kind of interaction: who may send it in which state of the room, and that viewers get it.
 
 The table, on the real system.
 """

@@ -1,6 +1,6 @@
-"""What hosts do, and what viewers, ingresses and gateways make of it.
+"""What hosts do, and how viewers, ingresses and gateways follow it.
 
-On the real system, with two of each.
+On the real system, with two processes of each.
 """
 
 import asyncio

@@ -1,6 +1,4 @@
-"""Kafka goes away in mid-run: 503 within 3 s, nothing accepted is lost, and the system goes on by
-itself.
-"""
+"""Kafka fails in mid-run: 503 within 3 s, nothing accepted is lost, the system recovers."""
 
 import asyncio
 import secrets

@@ -1,5 +1,5 @@
-"""The pool on this machine: it grows with the crowd, gives it back without losing a message, and
-survives its own parts.
+"""The pool on this machine: it grows with the crowd, shrinks without losing a message, and survives
+the loss of its own parts.
 """
 
 import asyncio

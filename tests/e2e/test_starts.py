@@ -1,6 +1,4 @@
-"""Starts against a real Kafka that is not there, that knows no such password, that has other
-topics.
-"""
+"""Starts against a real Kafka that is away, refuses the password, or has other topics."""
 
 import asyncio
 import json

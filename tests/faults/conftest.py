@@ -1,6 +1,4 @@
-"""Rounds: every fault test runs as often as `LIVEROOM_FAULT_ROUNDS` says, each time with a timing
-drawn from its own seed.
-"""
+"""Rounds: a fault test runs `LIVEROOM_FAULT_ROUNDS` times, each with a seed of its own."""
 
 import os
 import random

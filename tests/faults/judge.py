@@ -1,5 +1,6 @@
-"""Reads the whole log by the validity rule and says whether the queue is exact: each accepted item
-once, in order, numbered.
+"""Reads the whole log by the validity rule and judges the queue.
+
+It is exact if each accepted item is there once, in order, with contiguous numbers.
 """
 
 import asyncio

@@ -1,6 +1,4 @@
-"""A running system under load, for something to go wrong in: gifts through the ingress, danmaku
-into the uplink, viewers.
-"""
+"""A running system under load, for faults: gifts through ingress, danmaku into uplink, viewers."""
 
 import asyncio
 import secrets

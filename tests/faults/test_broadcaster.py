@@ -1,6 +1,4 @@
-"""Broadcasters that die, pause, come and go: gifts are seen once, in order, in time; the log is
-exact.
-"""
+"""Broadcasters die, pause, join and leave: gifts arrive once, in order, in time; the log is exact."""
 
 import asyncio
 import signal

@@ -1,4 +1,4 @@
-"""Brokers that die, stop or restart: gifts are seen once, in order, in time; the log is exact."""
+"""Brokers die, stop or restart: gifts are seen once, in order, in time; the log is exact."""
 
 import asyncio
 import re

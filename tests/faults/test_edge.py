@@ -1,5 +1,6 @@
-"""Gateways that die, drain, pause, lose connections: every viewer has every reliable message once,
-and is back soon.
+"""Gateways die, drain, pause and lose connections.
+
+Every viewer gets every reliable message once, and reconnects soon.
 """
 
 import asyncio

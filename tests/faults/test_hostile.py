@@ -1,6 +1,4 @@
-"""Bodies nested as deep as can be, a room whose history is damaged, records of other partitions:
-nothing ends.
-"""
+"""Deeply nested bodies, a damaged history, records of other partitions: no process ends."""
 
 import asyncio
 import json

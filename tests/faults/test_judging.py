@@ -1,5 +1,6 @@
-"""The judge of gifts is judged: it finds what comes late, at any viewer, in any fault, and excuses
-what could not come.
+"""The judge of gifts is judged.
+
+It finds what is late, at any viewer, in any fault, and excuses what could not arrive.
 """
 
 import time

@@ -1,4 +1,4 @@
-"""Records that nobody can use: put aside with the reason, counted, and nothing stops."""
+"""Records that nobody can use are put aside with a reason and counted, and nothing stops."""
 
 import asyncio
 

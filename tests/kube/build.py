@@ -1,14 +1,13 @@
-"""The control plane's programs and the definitions that the manifests need, made once, before any
-test.
+"""Makes the control plane's programs, and the definitions of the manifests, before any test.
 
-Owns a folder in the user's cache, named by what is in it: programs that Go builds from the module
+Owns a folder in the user's cache, named by its content: programs that Go builds from the module
 proxy (minutes; 4 GB on disk meanwhile, 0.3 GB afterwards), and custom resource definitions. `make
 kube` calls `python -m tests.kube.build` first, and pytest calls `prepare` once it has collected
 tests that need it, so no test's time-out counts any of this.
 
-Prepared once it costs nothing. A second one waits for the first. The folder gets its name when all
-of it is there, so one that is broken off leaves nothing half made, and the next goes on with what
-Go has fetched and compiled so far.
+A second run waits for the first, and costs nothing after it. The folder gets its name when
+everything is in it. So an interrupted run leaves nothing half made, and the next one continues with
+what Go has downloaded and compiled.
 """
 
 import asyncio

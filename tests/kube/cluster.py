@@ -1,5 +1,6 @@
-"""A whole system on the control plane, as `deploy/overlays/demo` has it, with the session's Kafka
-and small limits.
+"""A whole system on the control plane.
+
+It is that of `deploy/overlays/demo`, with the session's Kafka and small limits.
 """
 
 import asyncio

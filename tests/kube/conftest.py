@@ -1,6 +1,4 @@
-"""A control plane with nodes, for each test its own: it takes five seconds, and some tests stop
-it.
-"""
+"""A control plane with nodes for each test: it starts in five seconds, and some tests stop it."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path

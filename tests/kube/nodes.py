@@ -1,11 +1,11 @@
 """Nodes and their kubelet, without containers: each pod's containers are processes of this machine.
 
-What a manifest says is done as a kubelet does it, as far as these services use it: environment
-(values, fields, config maps, secrets), volumes (as folders: their mount paths in values are
-replaced), init containers, readiness probes, `preStop` sleeps, SIGTERM, grace period, SIGKILL,
-restarts, the token of the pod's account. A pod with a host port has its node's address, others have
-one of their own; all are of 127.0.0.0/8, so everything can listen and be reached, and of a part of
-it that nobody else on this machine has at the time.
+It carries a manifest out as a kubelet does, as far as these services need it: environment (values,
+fields, config maps, secrets), volumes (folders, whose mount paths in values are replaced), init
+containers, readiness probes, `preStop` sleeps, SIGTERM, grace period, SIGKILL, restarts, the token
+of the pod's account. A pod with a host port has its node's address; others have one of their own.
+All addresses are of a part of 127.0.0.0/8 that nothing else on this machine uses at the time, so
+every pod can listen and be reached.
 """
 
 import asyncio

@@ -1,8 +1,7 @@
-"""A real Kubernetes control plane on this machine, without containers: etcd, kube-apiserver,
-controller-manager, scheduler.
+"""A real Kubernetes control plane without containers: etcd, API server, controllers, scheduler.
 
-Its programs are those of `tests.kube.build`. Started in seconds, on free ports of 127.0.0.1, all
-data in a temporary folder. Nodes and kubelets are `tests.kube.nodes`.
+`tests.kube.build` makes its programs. It starts in seconds, on free ports of 127.0.0.1, with all
+data in a temporary folder. `tests.kube.nodes` has the nodes and kubelets.
 """
 
 import asyncio

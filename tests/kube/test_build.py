@@ -1,6 +1,4 @@
-"""How the control plane is prepared, with a program in Go's place that does in a moment what Go
-does in minutes.
-"""
+"""The preparation of the control plane, with a program in Go's place that is done in a moment."""
 
 import asyncio
 import io

@@ -1,5 +1,6 @@
-"""The driver against a real API server: it has the rights of its account and no others; pods are
-small web servers.
+"""The driver against a real API server, with the rights of its account and no others.
+
+Pods are small web servers.
 """
 
 import asyncio

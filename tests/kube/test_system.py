@@ -1,5 +1,6 @@
-"""The system as its manifests have it, on a real control plane: real services as pods, real
-viewers, the ledger as judge.
+"""The system of the manifests on a real control plane.
+
+Services run as pods, viewers are real, and the ledger judges.
 """
 
 import asyncio

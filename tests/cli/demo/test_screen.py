@@ -1,4 +1,4 @@
-"""What the demo demands and shows; the demo itself runs in tests/e2e."""
+"""The demo's demands and its screen; tests/e2e runs the demo itself."""
 
 import asyncio
 import io
