@@ -1,4 +1,4 @@
-"""Broadcasters die, pause, join and leave: gifts arrive once, in order, in time; the log is exact."""
+"""Broadcasters die, pause, join, leave: gifts arrive once, in order, in time; the log is exact."""
 
 import asyncio
 import signal
