@@ -24,7 +24,7 @@ class Chance(random.Random):
 
     def token_hex(self, size: int) -> str:
         """Return `size` random bytes in hexadecimal, two characters for each."""
-        return self.token_bytes(size).hex()
+        return self.randbytes(size).hex()
 
     def token_urlsafe(self, size: int) -> str:
         """Return `size` random bytes in URL-safe Base64 without padding."""

@@ -93,7 +93,7 @@ class App:
         rooms = tuple(dict.fromkeys(request.query.getall("room", [])))
         user = self._user(request.headers.get("Authorization"))
         _check_rooms(rooms, user)
-        chosen = self._choose(request.query.get("gateway"), user, address)
+        chosen = self._choose(request.query.get("gateway"), user, address, began_s)
         if not chosen:
             raise ProblemError(Code.NO_GATEWAY, retry_after_s=RETRY_AFTER_S)
         ticket = self._ticket(user, rooms, chosen)
@@ -121,8 +121,7 @@ class App:
             return User(f"guest-{self._chance.token_hex(GUEST_BYTES)}", Role.GUEST)
         return self._verifier.bearer(authorization, clock.unix_s())
 
-    def _choose(self, wanted: str | None, user: User, address: str) -> Sequence[Choice]:
-        now_s = clock.monotonic_s()
+    def _choose(self, wanted: str | None, user: User, address: str, now_s: float) -> Sequence[Choice]:
         if wanted is None:
             return self._placement.choose(self._settings.addresses, now_s, self._uniform, self._zones.find(address))
         if user.role is not Role.OPERATOR:
