@@ -75,10 +75,10 @@ def remember(recent: list[bytes], line: bytes) -> None:
 def remember_all(recent: list[bytes], text: bytes) -> None:
     """Keep the newest lines of a text of many."""
     lines = text.rsplit(b"\n", RECENT_MESSAGES)[-RECENT_MESSAGES:]
-    if max(map(len, lines)) > RECENT_BYTES:  # it is not kept, so an older one is
-        lines = text.split(b"\n")
-    for line in lines:
-        remember(recent, line)
+    if len(text) > RECENT_BYTES and max(map(len, lines)) > RECENT_BYTES:  # it is not kept, so an older one is
+        lines = [line for line in text.split(b"\n") if len(line) <= RECENT_BYTES]
+    recent += lines
+    del recent[:-RECENT_MESSAGES]
 
 
 def newest(recent: list[bytes]) -> list[bytes]:
