@@ -30,23 +30,24 @@ log in order and keeps the ruling claim:
 The rule reads nothing but the log: no clock, no group, no broker state. So all readers agree, at
 every offset and for ever.
 
-**States of an owner.** All of them but the last are in `take_over`; RULING is a `Lease`.
+**States of an owner.** `take_over` goes through the first three. A `Lease` is the fourth; once it
+returns False the owner is deposed, and the caller drops it.
 
-======== ================================================== ======================================
-state    what it does                                       what ends it
-======== ================================================== ======================================
-READING  finds out who rules at the end of the log          the end is reached: CLAIMING
-CLAIMING appends a claim with an epoch above the ruling     its claim rules: RESTORING; another
-         one, and reads the log up to it                    claim came first: CLAIMING again, with
-                                                            an epoch above that one
-RESTORING loads the newest valid snapshot and applies the   the claim is reached: RULING
-         valid batches between it and the claim
-RULING   numbers, appends, writes snapshots, renews         another claim rules: DEPOSED
-DEPOSED  nothing; it never rules again under this epoch     a new take-over, with a new owner
-======== ================================================== ======================================
+========= ============================================== =========================================
+state     what it does                                   what ends it
+========= ============================================== =========================================
+READING   finds out who rules at the end of the log      the end is reached: CLAIMING
+CLAIMING  appends a claim with an epoch above the        its claim rules: RESTORING;
+          ruling one, and reads the log up to it         another claim came first: CLAIMING again
+RESTORING loads the newest valid snapshot, applies the   its claim is reached: RULING
+          valid batches from there to its claim
+RULING    numbers, appends, writes snapshots, renews     another claim rules: DEPOSED
+DEPOSED   nothing: it never rules again                  a new take-over, with a new owner: READING
+========= ============================================== =========================================
 
-Every failure (no acknowledgement in time, a read that fails, a restart) leads to DEPOSED too: the
-state in memory is dropped and restored from the log. So recovery is the ordinary way in.
+Every failure (no acknowledgement in time, a read that fails) leads to DEPOSED too: the state in
+memory is dropped and restored from the log. So recovery is the ordinary way in, not a rare one.
+Where the log does not hold the state any more, `TakenOver.lost` says so (`Lost`).
 
 **What happens in a take-over.** Say A rules with epoch 7, is paused, and the group assigns the
 partition to B.
@@ -63,9 +64,9 @@ partition to B.
    expects, so A reads what lies between, finds the claim of B, and drops its state.
 
 **How an owner knows that it still rules.** While nobody else writes, the offsets of its own appends
-are contiguous, and it reads nothing (`Lease.acked`). A gap makes it read and judge what lies
-between. When idle it compares with the end of the log (`Lease.up_to`). It treats a batch as written
-only after that.
+are contiguous, and it reads nothing. A gap makes it read and judge what lies between. It counts a
+batch as written only once that is done (`Lease.acked`). When it is idle it compares with the end of
+the log in the same way (`Lease.up_to`).
 
 **The caller's duty.** `take_over`, `Lease.acked` and `Lease.up_to` are generators: they yield what
 they need (`Read`, `Append`, `Load`, `Apply`) and are sent the answer. They can be closed at any
