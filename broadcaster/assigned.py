@@ -13,7 +13,10 @@ from liveroom.records.broadcast import Balance
 
 
 class Seek(NamedTuple):
-    """Fetching must continue at `offset`; None: nothing says where, so begin with the oldest."""
+    """Fetching must continue at `offset`.
+
+    None: the log does not show where. Then it is the committed offset, or the oldest record.
+    """
 
     offset: int | None
 

@@ -19,7 +19,7 @@ MAX_INBOX_BYTES: Final = 16 * 1024 * 1024
 class Inbox:
     """Records in the order of the log.
 
-    `next_offset` is the first uplink offset that was not taken; None: nothing says where to begin.
+    `next_offset` is the first uplink offset that was not taken; None: not known.
     `unfit` are the offsets of records with which no batch could be made.
     """
 
@@ -47,7 +47,7 @@ class Inbox:
 
     @property
     def wanted_next(self) -> int | None:
-        """The first uplink offset that was not put in; None: nothing says where to begin."""
+        """The first uplink offset that was not put in; None: not known."""
         return self._records[-1].offset + 1 if self._records else self.next_offset
 
     def clear(self) -> None:

@@ -71,7 +71,7 @@ class Broadcaster:
         return self._kafka.consumer(
             group_id=f"{self._settings.kafka.prefix}broadcaster",
             client_id=self._settings.instance,
-            auto_offset_reset="none",  # the log says where; a place that is gone is an error, not skipped
+            auto_offset_reset="none",  # an offset that is gone is an error: nothing is skipped
             session_timeout_ms=timeout_ms,
             heartbeat_interval_ms=timeout_ms // 4,
             rebalance_timeout_ms=timeout_ms,

@@ -47,7 +47,7 @@ DEPOSED   nothing: it never rules again                  a new take-over, with a
 
 Every failure (no acknowledgement in time, a read that fails) leads to DEPOSED too: the state in
 memory is dropped and restored from the log. So recovery is the ordinary way in, not a rare one.
-Where the log does not hold the state any more, `TakenOver.lost` says so (`Lost`).
+Where the log does not hold the state any more, `TakenOver.lost` names what is gone (`Lost`).
 
 **What happens in a take-over.** Say A rules with epoch 7, is paused, and the group assigns the
 partition to B.
@@ -120,7 +120,7 @@ Steps = Generator[Read | Append | Load | Apply, Any, T]
 class TakenOver(NamedTuple):
     """A partition that is ours, once `Load` and `Apply` restored it.
 
-    `uplink_next` is the uplink offset to fetch from; None: nothing says where the last owner was.
+    `uplink_next` is the uplink offset to fetch from; None: not known.
     `lost` says which history is gone, None where all is there. The caller then drops what was
     loaded, logs the loss as an error, and lets rooms begin again with a new epoch.
     """

@@ -72,7 +72,7 @@ class Partition:
     the partition to another instance.
 
     `on_ruling(number, uplink_next)` is called once it was taken over and wants uplink records from
-    that offset on (None: nothing says from where; begin with the oldest). `on_lost(number)` is
+    that offset on (None: the log does not show where, so the caller chooses). `on_lost(number)` is
     called when no more records may be handed in. `uplink_next` is the first uplink offset that no
     acknowledged batch reflects (None: not known). The caller sets `log_end` to the end of the
     partition of `broadcast` and calls `wake`.
@@ -134,7 +134,7 @@ class Partition:
 
     @property
     def wanted_next(self) -> int | None:
-        """The first uplink offset that was not handed in; None: nothing says where to begin."""
+        """The first uplink offset that was not handed in; None: not known."""
         return self._inbox.wanted_next
 
     def begins_at(self, offset: int) -> None:
@@ -184,7 +184,7 @@ class Partition:
                 if _is_cancelled():
                     raise
                 reason, failures = "kafka", 0  # a client cancelled a task of its own
-                log.warning("partition_dropped", partition=self.number, reason=reason, error="broken off by a client")
+                log.warning("partition_dropped", partition=self.number, reason=reason, error="cancelled by a client")
             except (DeposedError, UnsentError, LogReadError, KafkaError, OSError, TimeoutError) as error:
                 reason, failures = _reason(error), 0
                 log.warning("partition_dropped", partition=self.number, reason=reason, error=str(error) or repr(error))

@@ -2,7 +2,7 @@
 whether the client hangs.
 
 Owns the metrics of all partitions together. Committed offsets are for watching the lag: a take-over
-never reads them where the log says more. Called by `broadcaster.kafka`.
+reads them only where the log does not show the place. Called by `broadcaster.kafka`.
 """
 
 from collections.abc import Mapping
