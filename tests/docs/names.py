@@ -151,7 +151,7 @@ class Vocabulary:
         if extra := re.fullmatch(r"(\w+)\[(.+)\]", span):
             return extra[2] in self.extras if extra[1] == "liveroom" else self._is_name(extra[1], where)
         if "*" in span:
-            return any(fnmatchcase(name, span) for name in self.defined)
+            return span in (where.patterns if where else self.patterns) or any(fnmatchcase(name, span) for name in self.defined)
         if not _NAME.fullmatch(span):
             return not re.search(r"[A-Za-z_]{2}", span)
         if self._is_known(span, where):
@@ -164,9 +164,11 @@ class Vocabulary:
     def _is_known(self, name: str, where: Module | None) -> bool:
         if name in self.defined or name in FOREIGN or name in sys.stdlib_module_names or ("." in name and self._is_file(name)):
             return True
+        if any(fnmatchcase(name, pattern) for pattern in (where.patterns if where else self.patterns)):
+            return True
         if where:
             return name in where.own
-        return name.lstrip(".") in self.words or any(fnmatchcase(name, pattern) for pattern in self.patterns)
+        return name.lstrip(".") in self.words
 
     def _is_dotted(self, parts: list[str], where: Module | None) -> bool:
         """Return whether names lead from a module, a class, a field or a library to something."""
