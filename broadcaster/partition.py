@@ -19,27 +19,21 @@ from broadcaster.ownership import Lost
 from broadcaster.partition_log import DeposedError, PartitionLog, check_size
 from broadcaster.recovery import Recovery
 from broadcaster.rooms import NOTHING, Packed, Rooms
+from broadcaster.snapshots import Snapshots
 from broadcaster.traces import BatchTraces
 from liveroom import clock, metric_catalog, topics
 from liveroom.audience import Audience
 from liveroom.broadcast_log import LogReader, LogReadError
 from liveroom.kafka import Producer, Unsent, UnsentError
 from liveroom.kafka_port import Kafka, KafkaError, Record
-from liveroom.kinds import RecordType
 from liveroom.records.broadcast import (
     OWNER_BYTES,
     Balance,
     BatchParts,
-    Claim,
-    SnapshotChunk,
-    Stamp,
     encode_batch,
-    encode_claim,
-    encode_snapshot_chunk,
     encode_traces,
 )
-from liveroom.records.codec import BadRecordError
-from liveroom.records.snapshot import PartitionState, encode_state
+from liveroom.records.snapshot import PartitionState
 from liveroom.records.uplink import DeadLetter, decode_uplink
 from liveroom.service import Runtime
 from liveroom.settings import BroadcasterSettings
@@ -59,8 +53,6 @@ RETRY_S: Final = 0.2
 RETRY_MAX_S: Final = 5.0  # a gift is never later than 10 s
 STEADY_S: Final = 30.0
 IDLE_S: Final = 1.0
-SNAPSHOT_AT_LEAST_S: Final = 3600.0
-STORE_STEP: Final = 200
 MAX_LOST_LOGGED: Final = 10  # lost rooms of one batch that are logged one by one
 MAX_LETTERS: Final = 200  # of one batch: they are held in memory until they are written
 MAX_LETTERS_BYTES: Final = 1024 * 1024  # so much is written well within the time-out of each
@@ -106,7 +98,7 @@ class Partition:
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
-        self._snapshot_s = 0.0
+        self._snapshots = Snapshots(self._log, number, settings, runtime)
         self._is_packing = False
         metrics = runtime.metrics
         self._batches = metrics.counter(metric_catalog.BATCHES)
@@ -114,7 +106,6 @@ class Partition:
         self._before = metrics.counter(metric_catalog.PACKED_BYTES, "before")
         self._after = metrics.counter(metric_catalog.PACKED_BYTES, "after")
         self._delay = metrics.histogram(metric_catalog.UPLINK_DELAY)
-        self._snapshots = metrics.counter(metric_catalog.SNAPSHOTS)
         self._epoch = metrics.gauge(metric_catalog.EPOCH, str(number))
         self._takeover_s = metrics.histogram(metric_catalog.TAKEOVER_SECONDS)
 
@@ -220,7 +211,7 @@ class Partition:
         self.audience.publish_all_again()
         self._log.lease = taken.lease
         self._epoch.set(taken.lease.epoch)
-        self._snapshot_s = clock.monotonic_s() if taken.lease.snapshot_offset is not None else float("-inf")
+        self._snapshots.taken_over()
         self._inbox.next_offset = self.uplink_next = taken.uplink_next
         self.log_end = 0
         self.is_ruling = True
@@ -275,8 +266,8 @@ class Partition:
                 flushed = clock.monotonic_s()
                 await self._flush()
             is_settling = not self._idle.is_set()
-            if not self._inbox and self._is_snapshot_due(is_settling):
-                await self._snapshot()
+            if not self._inbox and self._snapshots.is_due(has_changed=self.rooms.has_changed, is_settling=is_settling):
+                await self._snapshots.write(self.rooms, self.audience.rooms, self.uplink_next, self._encode_empty)
             if not self._inbox:
                 self._idle.set()
 
@@ -343,6 +334,9 @@ class Partition:
             )
         )
 
+    def _encode_empty(self) -> bytes:
+        return self._encode(NOTHING, self.uplink_next)
+
     def _take(self) -> list[DeadLetter]:
         """Take what was handed in, at most what one batch holds.
 
@@ -369,41 +363,6 @@ class Partition:
                 if rooms.is_full:
                     break
         return letters
-
-    def _is_snapshot_due(self, is_settling: bool) -> bool:
-        passed = clock.monotonic_s() - self._snapshot_s
-        if not self.rooms.has_changed:
-            return passed > SNAPSHOT_AT_LEAST_S
-        return is_settling or passed > self._settings.snapshot_interval_s
-
-    async def _snapshot(self) -> None:
-        """Write the state, renew the claim behind it, and name both in an empty batch.
-
-        No reader then needs what lies before them, so retention never deletes what one starts from.
-        """
-        lease, rooms = self._log.held, self.rooms
-        while not rooms.store(STORE_STEP):
-            await clock.sleep(0)
-        state = rooms.snapshot(self.audience.rooms())
-        try:
-            parts = await asyncio.to_thread(encode_state, state)
-        except BadRecordError as error:  # absurdly many rooms: the log since the last snapshot still has it all
-            log.error("snapshot_too_large", partition=self.number, error=str(error))  # noqa: TRY400
-            self._snapshot_s = clock.monotonic_s()
-            return
-        anchor, at_ms, snapshot_id = lease.anchor(self.uplink_next), clock.unix_ms(), self._runtime.chance.getrandbits(63)
-        stamp = Stamp(RecordType.SNAPSHOT, lease.epoch, lease.owner)
-        first = None
-        for part, data in enumerate(parts):
-            chunk = SnapshotChunk(stamp, anchor, at_ms, snapshot_id, part, len(parts), data)
-            offset = await self._log.append(encode_snapshot_chunk(chunk))
-            first = offset if part == 0 else first
-        lease.snapshot_offset = first
-        renewal = Claim(lease.epoch, lease.owner, clock.unix_ms(), self._settings.instance)
-        lease.renewed(await self._log.append(encode_claim(renewal)))
-        await self._log.append(self._encode(NOTHING, self.uplink_next))
-        self._snapshot_s = clock.monotonic_s()
-        self._snapshots.inc()
 
 
 def _is_cancelled() -> bool:
