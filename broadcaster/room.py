@@ -23,11 +23,11 @@ from broadcaster.lines import (
     remember,
     remember_all,
 )
-from broadcaster.thinning import Allowance
 from broadcaster.waiting_records import WaitingRecord, fold, thin
 from liveroom.audience import Viewers
 from liveroom.bodies import Clear
 from liveroom.kinds import Kind
+from liveroom.limits import Bucket
 from liveroom.records.broadcast import NoticeEntry, RoomEntry, RoomFlags
 from liveroom.records.snapshot import RoomChange, RoomState, Seen, Tombstone
 from liveroom.records.uplink import Uplink
@@ -104,7 +104,7 @@ class Room:
         self.recent_reliable = state.recent_reliable[-RECENT_MESSAGES:]
         self.viewers: Viewers | None = None
         self._cleared = {stone.user: stone.before_ms for stone in state.tombstones if stone.before_ms}
-        self._allowance = Allowance()
+        self._allowance: Bucket | None = None
         self._is_again = False
         self._reset()
 
@@ -246,14 +246,19 @@ class Room:
             waiting = fold(waiting)
             folded = len(self._waiting) - len(waiting)
             wanted -= folded
-        left = self._allowance.left(settings.limit_per_s or limit_per_s, self.clock_ms)
+        limit = settings.limit_per_s or limit_per_s
+        if (allowance := self._allowance) is None:
+            allowance = self._allowance = Bucket(limit, limit, self.clock_ms, ticks_per_s=1000)
+        else:
+            allowance.change(limit, limit)
+        left = int(allowance.left(self.clock_ms))
         if wanted <= left:
-            self._allowance.spend(wanted)
+            allowance.spend(wanted)
             return waiting, folded, 0
         kept, gone = thin(waiting, left)
         cost_gone = sum(entry.cost for entry in gone)
         folds_gone = sum(entry.n - 1 for entry in gone)
-        self._allowance.spend(wanted - cost_gone)
+        allowance.spend(wanted - cost_gone)
         return kept, folded - folds_gone, cost_gone + folds_gone
 
     def _number_best_effort(self, kept: Sequence[WaitingRecord]) -> Sequence[bytes]:

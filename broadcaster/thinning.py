@@ -1,9 +1,10 @@
 """Which best-effort interactions a room above its limit keeps, before they get numbers. Pure.
 
-Owns the order of preference: the streamer and operators, then moderators, then higher levels. Among
-equals every user's first comes before any user's second, and the rest is decided by lot. The uplink
-offset draws the lot, and Kafka's time measures the limit, so a replay of the same records decides
-alike. Refuses nothing. Called by `broadcaster.room`.
+The room's token bucket (`liveroom.limits`) says how many that are. This module owns the order of
+preference: the streamer and operators, then moderators, then higher levels. Among equals every
+user's first comes before any user's second, and the rest is decided by lot. The uplink offset draws
+the lot, and Kafka's time measures the limit, so a replay of the same records decides alike. Refuses
+nothing. Called by `broadcaster.waiting_records`.
 """
 
 from collections.abc import Sequence
@@ -26,33 +27,6 @@ class Candidate(NamedTuple):
     level: int
     user: str
     cost: int
-
-
-class Allowance:
-    """How many messages a room may still number.
-
-    It grows by the room's limit each second, up to one second's worth.
-    """
-
-    __slots__ = ("_at_ms", "_left")
-
-    def __init__(self) -> None:
-        self._at_ms: int | None = None
-        self._left = 0.0
-
-    def left(self, limit_per_s: int, at_ms: int) -> int:
-        """Return how many may be numbered at Kafka's time `at_ms`; going back adds none."""
-        passed_ms = at_ms - self._at_ms if self._at_ms is not None else 1000
-        if passed_ms > 0:
-            self._left += passed_ms * limit_per_s / 1000
-        if self._left > limit_per_s:
-            self._left = float(limit_per_s)
-        self._at_ms = at_ms
-        return int(self._left)
-
-    def spend(self, numbered: int) -> None:
-        """Subtract what was numbered."""
-        self._left -= numbered
 
 
 def choose(candidates: Sequence[Candidate], allowance: int) -> list[bool]:

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broadcaster.thinning import Allowance, Candidate, choose
+from broadcaster.thinning import Candidate, choose
 from liveroom.kinds import Role
+from liveroom.limits import Bucket
 
 CANDIDATES = st.lists(
     st.builds(
@@ -100,47 +101,55 @@ def test_nobody_of_equal_cost_stays_in_place_of_a_better_one(candidates: list[Ca
     assert not kept or not gone or max(kept) <= min(gone)
 
 
-# ---- allowance
-def test_an_allowance_begins_with_one_second_and_grows_by_the_limit_up_to_that() -> None:
-    allowance = Allowance()
-    assert allowance.left(100, 5_000) == 100
-    allowance.spend(100)
-    assert allowance.left(100, 5_000) == 0
-    assert allowance.left(100, 5_250) == 25
-    assert allowance.left(100, 5_500) == 50
-    assert allowance.left(100, 60_000) == 100
+# ---- how many numbers a room may give
+def bucket(limit: int, at_ms: int = 0) -> Bucket:
+    """A room's bucket as `broadcaster.room` makes it."""
+    return Bucket(limit, limit, at_ms, ticks_per_s=1000)
+
+
+def left(of: Bucket, limit: int, at_ms: int) -> int:
+    of.change(limit, limit)
+    return int(of.left(at_ms))
+
+
+def test_a_room_begins_with_one_second_and_grows_by_the_limit_up_to_that() -> None:
+    room = bucket(100, 5_000)
+    assert left(room, 100, 5_000) == 100
+    room.spend(100)
+    assert left(room, 100, 5_000) == 0
+    assert left(room, 100, 5_250) == 25
+    assert left(room, 100, 5_500) == 50
+    assert left(room, 100, 60_000) == 100
 
 
 def test_parts_of_a_message_add_up() -> None:
-    allowance = Allowance()
-    allowance.left(1, 0)
-    allowance.spend(1)
-    assert [allowance.left(1, at_ms) for at_ms in range(125, 1_125, 125)] == [0] * 7 + [1]
+    room = bucket(1)
+    room.spend(1)
+    assert [left(room, 1, at_ms) for at_ms in range(125, 1_125, 125)] == [0] * 7 + [1]
 
 
 def test_a_clock_that_goes_back_adds_nothing_and_takes_nothing() -> None:
-    allowance = Allowance()
-    allowance.left(10, 60_000)
-    allowance.spend(6)
-    assert allowance.left(10, 0) == 4
-    assert allowance.left(10, 100) == 5
+    room = bucket(10, 60_000)
+    room.spend(6)
+    assert left(room, 10, 0) == 4
+    assert left(room, 10, 100) == 5
 
 
 def test_a_lower_limit_holds_at_once() -> None:
-    allowance = Allowance()
-    assert allowance.left(100, 0) == 100
-    assert allowance.left(10, 0) == 10
-    assert allowance.left(100, 0) == 10
+    room = bucket(100)
+    assert left(room, 100, 0) == 100
+    assert left(room, 10, 0) == 10
+    assert left(room, 100, 0) == 10
 
 
 @given(st.integers(1, 50), st.lists(st.tuples(st.integers(0, 2_000), st.integers(0, 60)), max_size=30))
 def test_no_stretch_of_time_sees_more_than_its_share_and_one_second(limit: int, steps: list[tuple[int, int]]) -> None:
-    allowance, now = Allowance(), 0
+    room, now = bucket(limit), 0
     spent: list[tuple[int, int]] = []
     for passed, wanted in steps:
         now += passed
-        number = min(wanted, allowance.left(limit, now))
-        allowance.spend(number)
+        number = min(wanted, left(room, limit, now))
+        room.spend(number)
         spent.append((now, number))
         for index, (since, _) in enumerate(spent):
             assert sum(many for _, many in spent[index:]) <= limit + (now - since) * limit / 1000 + 1e-6
