@@ -1,10 +1,17 @@
-"""Which interactions came before: the ids of the last minutes or seconds. Pure.
+"""Which interactions came before, so that a repeated gift counts once. Pure.
 
-Owns the two memories of ids and forgets by Kafka's time, never by the wall clock. Called by
-`broadcaster.rooms` and `broadcaster.room`; they decide what a duplicate costs.
+A record whose user and id were met within the window is a duplicate: `broadcaster.rooms` counts it
+and drops it whole. Ids of reliable records and of sanctions are remembered for each room, for
+`DEDUPE_MS` and across owners (`SeenIds`). Other ids are remembered briefly and only here, which is
+enough for a sender that tries again after a 503 (`RecentIds`). Time is Kafka's, never the wall
+clock. Called by `broadcaster.rooms` and `broadcaster.room`.
 """
 
 from collections import deque
+from typing import Final
+
+DEDUPE_MS: Final = 600_000
+BEST_EFFORT_DEDUPE_MS: Final = 10_000
 
 
 class SeenIds:

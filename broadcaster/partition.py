@@ -17,7 +17,7 @@ from broadcaster.dead_letters import DeadLetters, letter_of, letter_of_unfit
 from broadcaster.inbox import Inbox
 from broadcaster.ownership import Lost
 from broadcaster.partition_log import DeposedError, PartitionLog, check_size
-from broadcaster.recovery import Recovery
+from broadcaster.restored_rooms import RestoredRooms
 from broadcaster.rooms import NOTHING, Packed, Rooms
 from broadcaster.snapshots import Snapshots
 from broadcaster.traces import BatchTraces
@@ -204,7 +204,9 @@ class Partition:
     async def _take_over(self) -> None:
         owner = self._runtime.chance.token_bytes(OWNER_BYTES)
         async with LogReader(self._kafka, self.number) as reader:
-            taken, rooms = await Recovery(self._log, self.number, self._settings.instance, owner, self._new_rooms).run(reader)
+            taken, rooms = await RestoredRooms(self._log, self.number, self._settings.instance, owner, self._new_rooms).run(
+                reader
+            )
         if _is_cancelled():
             raise asyncio.CancelledError
         self.rooms = rooms if rooms is not None else self._history_lost(taken.lost or Lost.BROADCAST)

@@ -34,7 +34,6 @@ from liveroom.records.uplink import Uplink
 from liveroom.topics import room_hash
 from liveroom.wire import BatchHeader, Card, decode_header, pack_payload, payload_text, split_message
 
-BEST_EFFORT_DEDUPE_MS: Final = 10_000
 MAX_TOMBSTONES: Final = 100
 MAX_CARD_BYTES: Final = 160 * 1024
 

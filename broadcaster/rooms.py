@@ -3,7 +3,7 @@
 Owns all that the owner of a partition holds in memory, and its balance. Takes decoded uplink
 records with their offsets and Kafka's time of each, never the wall clock: numbers must not depend
 on it. A room in a snapshot stays packed until it is needed. Refuses a record whose body its kind
-does not allow (`BadBodyError`). Called by `broadcaster.partition` and `broadcaster.recovery`.
+does not allow (`BadBodyError`). Called by `broadcaster.partition` and `broadcaster.restored_rooms`.
 
 One BATCH is one step of the partition: it holds everything that was taken before `Rooms.pack`. So
 the caller stops taking when `Rooms.is_full`, which keeps every BATCH below the size of a record.
@@ -14,9 +14,9 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from broadcaster.dedupe import RecentIds
+from broadcaster.dedupe import BEST_EFFORT_DEDUPE_MS, DEDUPE_MS, RecentIds
 from broadcaster.items import ONE_DANMAKU, Contents, clear_of, notice_of, read_items, with_item
-from broadcaster.room import BEST_EFFORT_DEDUPE_MS, Part, Room, Unpacked, unpack
+from broadcaster.room import Part, Room, Unpacked, unpack
 from liveroom.audience import Viewers
 from liveroom.kinds import Kind
 from liveroom.records.broadcast import Balance, Batch, CardEntry, NoticeEntry, RoomEntry, RoomFlags
@@ -25,7 +25,6 @@ from liveroom.records.snapshot import PartitionState, RoomState, StoredRoom, dec
 from liveroom.records.uplink import Uplink
 from liveroom.topics import BROADCAST, room_hash
 
-DEDUPE_MS: Final = 600_000
 MAX_TAKEN_BYTES: Final = 448 * 1024
 LINE_BYTES: Final = 208  # at most what a message's line has beside its data and its sender's texts: names of fields, numbers
 ESCAPED_BYTES: Final = 6  # at most what a character takes in JSON
@@ -153,8 +152,6 @@ class Rooms:
         room.clock_ms = at_ms
         coming = self._coming
         coming.taken += count
-        # Reliable ids are kept for 10 minutes and across owners, others briefly and here only:
-        # enough for a sender that tries again after a 503.
         if (
             room.seen.meet(f"{record.user} {record.id}", at_ms)
             if reliable or sanctions

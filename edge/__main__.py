@@ -90,7 +90,7 @@ async def run(settings: EdgeSettings, runtime: Runtime, kafka: Kafka) -> None:
             working = [
                 tasks.create_task(fan_out.follow(queue)),
                 tasks.create_task(follow_orders(control, orders, runtime)),
-                tasks.create_task(follow_rules(kafka, rules, runtime, gateway.eviction.on_rule)),
+                tasks.create_task(follow_rules(kafka, rules, runtime, gateway.bans.on_rule)),
                 tasks.create_task(watch([settings.ticket_keys_file], settings.read_ticket_keys, admission.use)),
                 tasks.create_task(reporter.run(producer)),
                 tasks.create_task(report_presence(gateway, producer)),

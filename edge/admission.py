@@ -2,8 +2,7 @@
 
 Owns the ticket keys and the rate of new connections. Refuses with a problem, before the upgrade:
 the gateway is draining or full, the page is of another origin, the address has too many
-connections, the ticket is not valid here. A ticket names gateways with their generations, so one
-from before a restart is refused. `edge.upgrade` calls it.
+connections, the ticket is not valid here (`liveroom.tickets`). `edge.upgrade` calls it.
 """
 
 from collections.abc import Mapping
@@ -58,9 +57,8 @@ class Admission:
             raise ProblemError(Code.FULL, retry_after_s=1)
         if settings.max_per_address and gateway.connections_from(address) >= settings.max_per_address:
             raise ProblemError(Code.RATE_ADDRESS, "too many connections from this address", retry_after_s=10)
-        ticket = tickets.verify(request.query.get("ticket", ""), self._keys, tickets.ENTRY, clock.unix_ms())
-        if (settings.instance, gateway.generation) not in ticket.gateways:
-            raise ProblemError(Code.TICKET_INVALID, "the ticket is for other gateways, or for this one before it was restarted")
+        me = (settings.instance, gateway.generation)
+        ticket = tickets.verify(request.query.get("ticket", ""), self._keys, tickets.ENTRY, me, clock.unix_ms())
         if wait_s := self._joins_left.take(clock.monotonic_s()):
             raise ProblemError(Code.FULL, "too many connections arrive at once", retry_after_s=max(1.0, wait_s))
         return address, ticket.user

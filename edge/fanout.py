@@ -78,9 +78,9 @@ class FanOut:
             log.error("room_part_failed", room=room.name, partition=partition, offset=offset, exc_info=error)
         self._gateway.joins.on_snapshots(delivered.with_snapshot)
         for room_hash, user in delivered.kicked:
-            self._gateway.eviction.kick(room_hash, user)
+            self._gateway.bans.kick(room_hash, user)
         for room in delivered.dissolved:
-            for _ in self._gateway.eviction.dissolve(room):
+            for _ in self._gateway.bans.dissolve(room):
                 await clock.sleep(0)
 
     def _measure(self, batch: Batch, delivered: Delivered, took_s: float) -> None:

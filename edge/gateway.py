@@ -1,7 +1,7 @@
 """The members of a gateway, and what their frames ask.
 
 Owns the members, their limits by address, and the parts that serve them: rooms (`edge.hub`), joins,
-eviction, send queues, pull grants. Refuses a frame outside the protocol by closing with 4010.
+bans, send queues, pull grants. Refuses a frame outside the protocol by closing with 4010.
 `edge.upgrade` adds members, `edge.keepalive` checks them as time passes, `edge.drain` and
 `edge.shed` move them away.
 """
@@ -9,7 +9,7 @@ eviction, send queues, pull grants. Refuses a frame outside the protocol by clos
 import asyncio
 from typing import Final
 
-from edge.eviction import Eviction
+from edge.bans import Bans
 from edge.hub import Hub
 from edge.joins import Joins, refuse
 from edge.member import CLOSE_TIMEOUT_S, TURN_S, Member
@@ -41,7 +41,7 @@ class Gateway:
         self.settings = settings
         self.hub = hub
         self.joins = Joins(hub, rules, metrics)
-        self.eviction = Eviction(hub)
+        self.bans = Bans(hub)
         self.generation = generation
         self.members: dict[Member, None] = {}
         self.sse_connections: dict[str, SseConnection] = {}

@@ -2,7 +2,7 @@
 
 Owns the map of rooms to connections. Does no I/O: it hands finished frames to `Subscriber.push`. A
 room exists while somebody is in it, and `LINGER_S` longer. Called by the fan-out (`deliver`), joins
-and eviction.
+and bans.
 """
 
 import heapq

@@ -11,7 +11,7 @@ from typing import Final
 
 import structlog
 
-from edge.eviction import notice_of
+from edge.bans import notice_of
 from edge.hub import Hub
 from edge.member import Member
 from edge.prepared_batch import PreparedBatch

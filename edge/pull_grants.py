@@ -1,8 +1,9 @@
 """Who may pull messages from the log, and how often. Pure.
 
 Owns the tokens that `hello` gives out, and a rate for each. A token is good while its connection
-lasts and `pull_for_s` longer. Refuses an unknown token, and one that is used too often. The gateway
-grants and ends tokens; `edge.pulls` uses them.
+lasts and `pull_for_s` longer. Refuses an unknown token, one that is used too often, and a room that
+the ticket did not permit. Bans hold for pulls too: `edge.joins` knows them. The gateway grants and
+ends tokens; `edge.pulls` uses them.
 """
 
 from collections import OrderedDict
@@ -11,6 +12,7 @@ from typing import Final, NamedTuple
 from liveroom.errors import Code, ProblemError
 from liveroom.kinds import Role
 from liveroom.limits import Bucket
+from liveroom.topics import ROOM_ID
 
 PULLS_PER_S: Final = 2.0
 PULLS_BURST: Final = 10.0
@@ -55,10 +57,10 @@ class PullGrants:
                 break
             del self._former[token], self._grants[token]
 
-    def use(self, token: str, now_s: float) -> PullGrant:
-        """Return the grant of a token, for one pull.
+    def use(self, token: str, room: str, now_s: float) -> PullGrant:
+        """Return the grant of a token, for one pull of a room.
 
-        Raises `ProblemError`: token_invalid, rate_user.
+        Raises `ProblemError`: token_invalid, rate_user, room_invalid, forbidden.
         """
         grant = self._grants.get(token)
         if grant is None:
@@ -72,4 +74,8 @@ class PullGrants:
             bucket = self._buckets[token] = Bucket(PULLS_PER_S, PULLS_BURST, now_s)
         if wait_s := bucket.take(now_s):
             raise ProblemError(Code.RATE_USER, retry_after_s=wait_s)
+        if not ROOM_ID.match(room):
+            raise ProblemError(Code.ROOM_INVALID)
+        if grant.ticket_rooms and room not in grant.ticket_rooms:
+            raise ProblemError(Code.FORBIDDEN)
         return grant

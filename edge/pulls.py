@@ -15,7 +15,6 @@ from aiohttp import web
 
 from edge.gateway import Gateway
 from edge.pull_answer import LogSlice, Part, PullQuery, answer, read_query
-from edge.pull_grants import PullGrant
 from edge.pull_reads import RoomRange, read_rooms
 from edge.room import Room
 from edge.upgrade import Upgrades, bearer
@@ -24,7 +23,7 @@ from liveroom.broadcast_log import LogReadError
 from liveroom.errors import Code, ProblemError
 from liveroom.kafka_port import Kafka, KafkaError
 from liveroom.service import Runtime
-from liveroom.topics import ROOM_ID, partition_of, room_hash
+from liveroom.topics import partition_of, room_hash
 from liveroom.web import json_response
 from liveroom.wire import Pulled, encode_frame
 
@@ -88,11 +87,7 @@ class Pulls:
 
     async def _answer(self, request: web.Request) -> Pulled:
         name = request.match_info["room"]
-        grant = self._who(request)
-        if not ROOM_ID.match(name):
-            raise ProblemError(Code.ROOM_INVALID)
-        if grant.ticket_rooms and name not in grant.ticket_rooms:
-            raise ProblemError(Code.FORBIDDEN)
+        grant = self._gateway.grants.use(bearer(request), name, clock.monotonic_s())
         if (ban := self._gateway.joins.ban_of(grant.user, grant.role, name)) is not None:
             raise ProblemError(Code.BANNED, ban.why)
         partition = partition_of(name, self._settings.kafka.partitions)
@@ -105,9 +100,6 @@ class Pulls:
             return answer(name, partition, query, log_slice, is_whole=False)  # the ring has moved on meanwhile
         live = [Part(room.epoch, prepared) for prepared in room.ring if prepared.offset >= log_slice.stop]
         return answer(name, partition, query, log_slice._replace(parts=[*log_slice.parts, *live]), is_whole=True)
-
-    def _who(self, request: web.Request) -> PullGrant:
-        return self._gateway.grants.use(bearer(request), clock.monotonic_s())
 
     # ---- where the answer comes from
     async def _slice(self, room_: int, partition: int, query: PullQuery) -> tuple[LogSlice, Room | None]:

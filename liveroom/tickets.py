@@ -63,10 +63,11 @@ def sign(ticket: Ticket, key_id: str, key: bytes) -> str:
     return f"{body}.{_b64(hmac.digest(key, body.encode(), sha256))}"
 
 
-def verify(text: str, keys: Mapping[str, bytes], purpose: str, now_ms: int) -> Ticket:
+def verify(text: str, keys: Mapping[str, bytes], purpose: str, gateway: tuple[str, int], now_ms: int) -> Ticket:
     """Return the ticket in `text`, or raise a problem (ticket_invalid, ticket_expired).
 
-    `keys`: the keys that count, by id. The caller checks that the ticket is for its own gateway.
+    `keys`: the keys that count, by id. `gateway`: the id of the gateway that asks, and its
+    generation. A gateway that has restarted has another one, so it refuses its earlier tickets.
     """
     parts = text.split(".")
     formed = len(parts) == _TICKET_PARTS and parts[0] == "v1" and len(text) <= MAX_TICKET_CHARS and text.isascii()
@@ -83,6 +84,8 @@ def verify(text: str, keys: Mapping[str, bytes], purpose: str, now_ms: int) -> T
         raise ProblemError(Code.TICKET_INVALID, f"the ticket is for {ticket.purpose}")
     if now_ms >= ticket.expires_ms:
         raise ProblemError(Code.TICKET_EXPIRED)
+    if gateway not in ticket.gateways:
+        raise ProblemError(Code.TICKET_INVALID, "the ticket is for other gateways, or for this one before it was restarted")
     return ticket
 
 

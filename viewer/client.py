@@ -18,7 +18,7 @@ from liveroom.chance import Chance, SystemChance
 from liveroom.closecodes import Close
 from viewer.effects import Connect, Disconnect, Effect, Ended, Entered, Pull, Send
 from viewer.entry import NoEntryError, Opened, ask_entry, close, race
-from viewer.pulls import PullAnswer, ask_pull, take_answer
+from viewer.pull_request import PullAnswer, ask_pull, take_answer
 from viewer.session import Session, State
 from viewer.tasks import end_tasks
 from viewer.tokens import Token, current

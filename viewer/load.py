@@ -37,7 +37,7 @@ from liveroom.wire import (
 from viewer.effects import Disconnect, Effect, Pull, Send
 from viewer.entry import NoEntryError, ask_entry
 from viewer.frames import FrameReader, masked, upgrade
-from viewer.pulls import ask_pull, take_answer
+from viewer.pull_request import ask_pull, take_answer
 from viewer.session import Session, State
 from viewer.tally import Figures, Tally
 from viewer.tasks import end_tasks

@@ -9,10 +9,11 @@ from typing import Any
 import msgspec
 import pytest
 
+from broadcaster.dedupe import BEST_EFFORT_DEDUPE_MS, DEDUPE_MS
 from broadcaster.items import BAN_KNOWN_MS, BadBodyError
 from broadcaster.lines import RECENT_BYTES, RECENT_MESSAGES
-from broadcaster.room import BEST_EFFORT_DEDUPE_MS, MAX_TOMBSTONES, Room
-from broadcaster.rooms import DEDUPE_MS, EXTRA_BYTES, IDLE_MS, MAX_TAKEN_BYTES, OPEN_MS, Rooms
+from broadcaster.room import MAX_TOMBSTONES, Room
+from broadcaster.rooms import EXTRA_BYTES, IDLE_MS, MAX_TAKEN_BYTES, OPEN_MS, Rooms
 from liveroom.audience import Viewers
 from liveroom.kinds import CLASS_OF, Class, Kind, Role
 from liveroom.records.broadcast import MAX_BROADCAST_BYTES, Balance, Batch, RoomFlags

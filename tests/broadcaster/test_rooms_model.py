@@ -12,10 +12,10 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
+from broadcaster.dedupe import BEST_EFFORT_DEDUPE_MS, DEDUPE_MS
 from broadcaster.items import BAN_KNOWN_MS, NUMBERED, RELIABLE, BadBodyError
 from broadcaster.lines import RECENT_MESSAGES
-from broadcaster.room import BEST_EFFORT_DEDUPE_MS
-from broadcaster.rooms import DEDUPE_MS, Rooms
+from broadcaster.rooms import Rooms
 from liveroom.audience import Viewers
 from liveroom.bodies import Clear
 from liveroom.kinds import Kind, Role

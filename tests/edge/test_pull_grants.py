@@ -10,9 +10,9 @@ from liveroom.kinds import Role
 GRANT = PullGrant("u", Role.VIEWER, ())
 
 
-def refusal(grants: PullGrants, token: str, now_s: float) -> Code | None:
+def refusal(grants: PullGrants, token: str, now_s: float, room: str = "lobby") -> Code | None:
     try:
-        grants.use(token, now_s)
+        grants.use(token, room, now_s)
     except ProblemError as problem:
         return problem.code
     return None
@@ -23,7 +23,7 @@ def test_a_token_is_good_while_the_connection_lasts_and_for_a_while_after_it() -
     assert refusal(grants, "a", 0) is Code.TOKEN_INVALID
     grants.grant("a", GRANT)
     grants.expire(1e9)
-    assert grants.use("a", 1e9) == GRANT
+    assert grants.use("a", "lobby", 1e9) == GRANT
     grants.end("a", until_s=2e9)
     grants.expire(2e9 - 1)
     assert refusal(grants, "a", 2e9 - 1) is None
@@ -48,3 +48,11 @@ def test_of_too_many_that_went_the_oldest_lose_their_tokens(monkeypatch: pytest.
         grants.grant(token, GRANT)
         grants.end(token, until_s=100)
     assert [refusal(grants, token, 0) for token in "abc"] == [Code.TOKEN_INVALID, None, None]
+
+
+def test_a_grant_is_for_the_rooms_of_its_ticket() -> None:
+    grants = PullGrants()
+    grants.grant("any", GRANT)
+    grants.grant("some", GRANT._replace(ticket_rooms=("lobby", "stage")))
+    assert [refusal(grants, "any", 0, room) for room in ("lobby", "attic", "no/room")] == [None, None, Code.ROOM_INVALID]
+    assert [refusal(grants, "some", 0, room) for room in ("stage", "attic")] == [None, Code.FORBIDDEN]

@@ -27,6 +27,7 @@ KEY, OLD_KEY = b"k" * 32, b"o" * 32
 KEYS = {"k1": KEY, "k0": OLD_KEY}
 NOW_MS = 1_700_000_000_000
 ANN = User("ann@example", Role.MODERATOR, 7, "Ann 安", ("r1", "r2"), follower=True, subscriber=True)
+HERE = ("edge-2", 5)
 TICKET = Ticket(ENTRY, ANN, NOW_MS + 60_000, "n0", (("edge-1", NOW_MS), ("edge-2", 5)))
 
 
@@ -51,15 +52,17 @@ def b64(data: bytes) -> str:
         ),
         expires_ms=st.integers(NOW_MS + 1, 2**53),
         nonce=st.text(max_size=10),
-        gateways=st.lists(st.tuples(st.text(max_size=10), st.integers(0, 2**53)), max_size=3).map(tuple),
+        gateways=st.lists(st.tuples(st.text(max_size=10), st.integers(0, 2**53)), max_size=3).map(
+            lambda others: (*others, HERE)
+        ),
     )
 )
 def test_a_ticket_comes_back_as_it_was(ticket: Ticket) -> None:
-    assert verify(sign(ticket, "k1", KEY), KEYS, ENTRY, NOW_MS) == ticket
+    assert verify(sign(ticket, "k1", KEY), KEYS, ENTRY, HERE, NOW_MS) == ticket
 
 
 def test_a_ticket_of_an_older_key_still_verifies() -> None:
-    assert verify(sign(TICKET, "k0", OLD_KEY), KEYS, ENTRY, NOW_MS) == TICKET
+    assert verify(sign(TICKET, "k0", OLD_KEY), KEYS, ENTRY, HERE, NOW_MS) == TICKET
 
 
 def test_a_ticket_with_any_character_changed_is_refused() -> None:
@@ -69,13 +72,13 @@ def test_a_ticket_with_any_character_changed_is_refused() -> None:
             if other == was:
                 continue
             changed = text[:place] + other + text[place + 1 :]
-            assert code_of(lambda changed=changed: verify(changed, KEYS, ENTRY, NOW_MS)) is Code.TICKET_INVALID  # type: ignore[misc]
+            assert code_of(lambda changed=changed: verify(changed, KEYS, ENTRY, HERE, NOW_MS)) is Code.TICKET_INVALID  # type: ignore[misc]
 
 
 def test_a_ticket_cut_anywhere_or_with_something_behind_it_is_refused() -> None:
     text = sign(TICKET, "k1", KEY)
     for changed in [*(text[:size] for size in range(len(text))), text + "A", text + "=", text + "\n", " " + text]:
-        assert code_of(lambda changed=changed: verify(changed, KEYS, ENTRY, NOW_MS)) is Code.TICKET_INVALID  # type: ignore[misc]
+        assert code_of(lambda changed=changed: verify(changed, KEYS, ENTRY, HERE, NOW_MS)) is Code.TICKET_INVALID  # type: ignore[misc]
 
 
 def forged(payload: bytes, key: bytes = KEY, key_id: str = "k1") -> str:
@@ -100,26 +103,28 @@ def forged(payload: bytes, key: bytes = KEY, key_id: str = "k1") -> str:
         pytest.param(forged(b'{"purpose":"entry"}'), id="signed, fields missing"),
         pytest.param(forged(b"\xff"), id="signed, not UTF-8"),
         pytest.param(forged(b'{"a":' * 250), id="signed, deep"),
-        pytest.param(sign(Ticket("other", ANN, NOW_MS + 1, ""), "k1", KEY), id="for another purpose"),
-        pytest.param(sign(Ticket(ENTRY, User("u" * 2000), NOW_MS + 1, ""), "k1", KEY), id="over 2,048 characters"),
+        pytest.param(sign(Ticket("other", ANN, NOW_MS + 1, "", (HERE,)), "k1", KEY), id="for another purpose"),
+        pytest.param(sign(Ticket(ENTRY, User("u" * 2000), NOW_MS + 1, "", (HERE,)), "k1", KEY), id="over 2,048 characters"),
+        pytest.param(sign(Ticket(ENTRY, ANN, NOW_MS + 1, "", (("edge-1", 5),)), "k1", KEY), id="for another gateway"),
+        pytest.param(sign(Ticket(ENTRY, ANN, NOW_MS + 1, "", (("edge-2", 4),)), "k1", KEY), id="from before a restart"),
     ],
 )
 def test_what_is_no_ticket_is_refused(text: str) -> None:
-    assert code_of(lambda: verify(text, KEYS, ENTRY, NOW_MS)) is Code.TICKET_INVALID
+    assert code_of(lambda: verify(text, KEYS, ENTRY, HERE, NOW_MS)) is Code.TICKET_INVALID
 
 
 @pytest.mark.parametrize(("now_ms", "good"), [(NOW_MS, True), (NOW_MS + 59_999, True), (NOW_MS + 60_000, False)])
 def test_a_ticket_is_good_until_its_millisecond(now_ms: int, good: bool) -> None:
     text = sign(TICKET, "k1", KEY)
     if good:
-        assert verify(text, KEYS, ENTRY, now_ms) == TICKET
+        assert verify(text, KEYS, ENTRY, HERE, now_ms) == TICKET
     else:
-        assert code_of(lambda: verify(text, KEYS, ENTRY, now_ms)) is Code.TICKET_EXPIRED
+        assert code_of(lambda: verify(text, KEYS, ENTRY, HERE, now_ms)) is Code.TICKET_EXPIRED
 
 
 @given(st.text(st.characters(exclude_categories=()), max_size=60))
 def test_any_text_is_no_ticket(text: str) -> None:
-    assert code_of(lambda: verify(text, KEYS, ENTRY, NOW_MS)) is Code.TICKET_INVALID
+    assert code_of(lambda: verify(text, KEYS, ENTRY, HERE, NOW_MS)) is Code.TICKET_INVALID
 
 
 # ---- user tokens

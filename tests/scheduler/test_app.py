@@ -75,7 +75,7 @@ async def test_a_guest_gets_gateways_and_a_ticket_for_them(url: str, placement: 
     assert status == 200
     assert headers["Cache-Control"] == "no-store"
     assert len(body["gateways"]) == 3
-    ticket = verify(body["ticket"], KEYS, ENTRY, int(time.time() * 1000))
+    ticket = verify(body["ticket"], KEYS, ENTRY, (body["gateways"][0]["id"], 9), int(time.time() * 1000))
     assert body["ticket"].split(".")[1] == "k2"
     assert ticket.gateways == tuple((gateway["id"], 9) for gateway in body["gateways"])
     assert ticket.user.rooms == ("r1", "r2")
@@ -87,7 +87,7 @@ async def test_a_guest_gets_gateways_and_a_ticket_for_them(url: str, placement: 
 async def test_a_ticket_speaks_for_the_user_of_the_token(url: str, placement: Placement) -> None:
     placement.update(report(), time.monotonic())
     _, body, _ = await get(f"{url}?room=r1", bearer(User("ann", level=7, name="Ann")))
-    user = verify(body["ticket"], KEYS, ENTRY, 0).user
+    user = verify(body["ticket"], KEYS, ENTRY, (body["gateways"][0]["id"], report().generation), 0).user
     assert (user.id, user.level, user.name, user.rooms) == ("ann", 7, "Ann", ("r1",))
 
 

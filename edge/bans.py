@@ -24,8 +24,8 @@ def notice_of(kind: Kind, rule: Moderation) -> bytes:
     return encode_frame(Notice(rule.room, kind, rule.id, rule.at_ms, rule.until_ms, rule.why))
 
 
-class Eviction:
-    """Puts members out of the rooms of a hub."""
+class Bans:
+    """Puts members out of the rooms of a hub: after a ban, a kick, or when a room is dissolved."""
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub

@@ -1,6 +1,7 @@
-"""A take-over over Kafka: appends the claim and brings back the rooms that the log holds.
+"""The rooms of a partition as its log holds them, brought back during a take-over.
 
-Owns the answers to what `broadcaster.ownership.take_over` asks for. Refuses a history that cannot
+Owns the answers to what `broadcaster.ownership.take_over` asks for: it appends the claim, loads the
+snapshot and applies the batches after it. Refuses a history that cannot
 be read: the caller then begins with new rooms. Called by `broadcaster.partition`.
 """
 
@@ -22,8 +23,8 @@ from liveroom.records.snapshot import PartitionState, decode_state
 log = structlog.get_logger()
 
 
-class Recovery:
-    """One take-over of one partition, by `owner`, an id that no other take-over has.
+class RestoredRooms:
+    """The rooms that one take-over brings back, by `owner`, an id that no other take-over has.
 
     `new_rooms` makes the rooms of the partition, from a snapshot's state or with no state.
     """
