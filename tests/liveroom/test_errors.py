@@ -66,5 +66,5 @@ def test_a_detail_can_always_be_written_as_utf_8() -> None:
 
 
 def test_a_problem_as_a_log_line_names_code_and_detail_or_title() -> None:
-    assert str(ProblemError(Code.GONE, "seq 5")) == "gone: seq 5"
-    assert str(ProblemError(Code.GONE)) == "gone: What was asked for is no longer kept"
+    assert str(ProblemError(Code.FULL, "8,000 viewers")) == "full: 8,000 viewers"
+    assert str(ProblemError(Code.FULL)) == "full: This gateway is full; ask the scheduler for another one"

@@ -303,7 +303,6 @@ export const REFUSALS = {
     forbidden: "You are not allowed to do that.",
     token_expired: "Your session has expired. Enter again.",
     internal: "Something failed on our side.",
-    gone: "It no longer exists.",
     limit: "The limit for these is reached.",
   },
   zh: {
@@ -331,7 +330,6 @@ export const REFUSALS = {
     forbidden: "你没有权限执行此操作。",
     token_expired: "登录已过期，请重新进入。",
     internal: "服务器出错了。",
-    gone: "内容已不存在。",
     limit: "数量已达上限。",
   },
 };
