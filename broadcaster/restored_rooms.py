@@ -8,7 +8,6 @@ be read: the caller then begins with new rooms. Called by `broadcaster.partition
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import msgspec
 import structlog
 
 from broadcaster.ownership import Append, Apply, Load, TakenOver, take_over
@@ -16,6 +15,7 @@ from broadcaster.partition_log import PartitionLog
 from broadcaster.rooms import Rooms
 from liveroom import clock
 from liveroom.broadcast_log import LogReader
+from liveroom.nesting import UNDECODABLE
 from liveroom.records.broadcast import Batch, Claim, decode_broadcast, encode_claim
 from liveroom.records.codec import BadRecordError
 from liveroom.records.snapshot import PartitionState, decode_state
@@ -81,6 +81,6 @@ class RestoredRooms:
                 batch = decode_broadcast(value)
                 if isinstance(batch, Batch):
                     self._rooms.apply(batch)
-        except (ValueError, msgspec.DecodeError) as error:
+        except (ValueError, *UNDECODABLE) as error:
             log.error("history_unreadable", partition=self._number, error=str(error))  # noqa: TRY400
             self._is_readable = False

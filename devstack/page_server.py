@@ -18,6 +18,7 @@ from liveroom import clock
 from liveroom.chance import Chance, SystemChance
 from liveroom.errors import Code, ProblemError
 from liveroom.kinds import Role
+from liveroom.nesting import UNDECODABLE
 from liveroom.ports import HOST
 from liveroom.tickets import User
 from liveroom.tokens import sign_user
@@ -104,7 +105,7 @@ async def _asked(request: web.Request) -> _TokenRequest:
         return msgspec.json.decode(await request.read(), type=_TokenRequest)
     except msgspec.ValidationError as error:
         raise ProblemError(Code.SCHEMA, str(error)) from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except UNDECODABLE as error:
         raise ProblemError(Code.BAD_JSON, str(error)) from None
 
 

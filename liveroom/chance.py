@@ -34,7 +34,7 @@ class Chance(random.Random):
 class SystemChance(Chance):
     """The system's source: fit for secrets.
 
-    It takes bytes in blocks, so a process must not fork and go on with one.
+    It takes bytes in blocks, so a process must not fork and go on with one, and one thread uses it.
     """
 
     def __init__(self) -> None:

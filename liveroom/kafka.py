@@ -507,19 +507,23 @@ class TopicReader:
             for tp, records in fetched.items():
                 self.positions[tp] = records[-1].offset + 1
                 yield tp.partition, records
-            if (behind := self.lag_records()) is not None:
-                lag.set(behind)
+            lag.set(sum(behind for behind in self._lags() if behind is not None))
 
     def lag_records(self) -> int | None:
         """Return how many records this reader is behind the end of the log; None: unknown."""
-        if self._inner is None:
-            return None
-        lag = 0
-        for tp, offset in self.positions.items():
-            if (end := self._inner.highwater(tp)) is None:
-                return None  # nothing was fetched of it yet
-            lag += max(0, end - offset)
-        return lag
+        total = 0
+        for lag in self._lags():
+            if lag is None:
+                return None
+            total += lag
+        return total
+
+    def _lags(self) -> list[int | None]:
+        """Return how far each partition is behind; None: nothing of it was fetched yet."""
+        ends = [self._inner.highwater(tp) if self._inner is not None else None for tp in self.positions]
+        return [
+            None if end is None else max(0, end - offset) for end, offset in zip(ends, self.positions.values(), strict=True)
+        ]
 
     async def _is_behind(self, inner: Consumer) -> bool:
         """Return whether the log grew while nothing came: a hung client (aiokafka issue 1154)."""

@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from liveroom.kinds import Kind, RecordType
+from liveroom.nesting import UNDECODABLE
 from liveroom.records.codec import VERSION, BadRecord, BadRecordError
 
 MAX_BROADCAST_BYTES: Final = 900 * 1024  # below the broker's default of 1 MiB with room for Kafka's own framing
@@ -149,10 +150,10 @@ class BatchNotice(NamedTuple):
 
     @property
     def kind(self) -> Kind | None:
-        """What the notice is about; None where this version does not know it."""
+        """What the notice is about; None where this version does not know it or cannot read it."""
         try:
             return _notice_decoder.decode(self.text).kind
-        except msgspec.DecodeError:
+        except UNDECODABLE:
             return None
 
 

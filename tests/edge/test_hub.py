@@ -180,6 +180,24 @@ def test_a_notice_reaches_all_devices_of_its_user_in_that_room_only() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param(b'{"t":"notice","kind":"\xff\xfe"}', id="not UTF-8"),
+        pytest.param(b'{"kind":"ban","why":' + b"[" * 3000 + b"]" * 3000 + b"}", id="deep"),
+        pytest.param(b'{"t":"notice","kind":"of a later version"}', id="another kind"),
+        pytest.param(b"no JSON", id="no JSON"),
+    ],
+)
+def test_a_notice_that_cannot_be_read_is_no_kick_and_ends_nothing(text: bytes) -> None:
+    hub, user = Hub(), room_hash("u1")
+    member = FakeMember(user)
+    join(hub, member, "a", 0)
+    delivered = deliver(hub, batch_of("a", notices=((NoticeEntry(room_hash("a"), user, len(text)), text),)))
+    assert delivered.kicked == ()
+    assert len(member.got) == 2, "the notice as it is, and the room's messages"
+
+
 def test_a_hole_between_two_batches_of_a_local_room_is_counted() -> None:
     hub = Hub()
     join(hub, FakeMember(), "a", 0)
