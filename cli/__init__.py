@@ -7,8 +7,18 @@ It imports nothing at the top, so that `liveroom --help` is quick.
 
 def main() -> None:
     """Run the command line."""
-    from cli.commands import app  # noqa: PLC0415 - an importer of one module needs no commands
+    import logging  # noqa: PLC0415 - an importer of one module needs none of these
+    import sys  # noqa: PLC0415
+
+    import structlog  # noqa: PLC0415
+
+    from cli.commands import app  # noqa: PLC0415
     from liveroom.extras import explained  # noqa: PLC0415
 
+    # What a command prints is its result; what goes wrong beside it belongs to the other stream.
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
     with explained("liveroom"):
         app()

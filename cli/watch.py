@@ -1,6 +1,7 @@
 """`liveroom watch`: prints what a viewer of a room sees, a line each."""
 
 import asyncio
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -12,6 +13,7 @@ import msgspec
 
 from cli.endpoints import Endpoints, make_user, need_scheduler
 from liveroom.kinds import Kind
+from liveroom.nesting import UNDECODABLE
 from liveroom.wire import Message
 from viewer.client import Viewer
 from viewer.effects import Counts, Delivered, Effect, Ended, Entered, Lost, Moved, Renumbered, Told
@@ -24,27 +26,34 @@ async def run_watch(room: str, endpoints: Endpoints, *, user: str, as_json: bool
     printer = Printer(as_json=as_json)
     async with aiohttp.ClientSession() as http:
         viewer = Viewer(
-            need_scheduler(endpoints), [room], http=http, token=token, on_effect=printer.on_effect, on_gone=printer.gone
+            need_scheduler(endpoints),
+            [room],
+            http=http,
+            token=token,
+            on_effect=printer.on_effect,
+            on_gone=printer.gone,
+            on_failed=printer.failed,
         )
         with suppress(TimeoutError):
             async with viewer, asyncio.timeout(duration_s):
-                await printer.ended.wait()
-    return 1 if printer.ended.is_set() else 0
+                await viewer.until_ended()
+                return 1
+    return 0
 
 
 class Printer:
     """Prints a session's effects, a line each."""
 
     def __init__(self, *, as_json: bool, out: Callable[[str], None] = partial(print, flush=True)) -> None:
-        self.ended = asyncio.Event()
         self._as_json = as_json
         self._out = out
+        self._error = partial(print, file=sys.stderr, flush=True)
+        self._failed = ""
 
     def on_effect(self, effect: Effect) -> None:
         """Print an effect that people can read."""
         if isinstance(effect, Ended):
             self._note(f"the connection ended for good: {effect.rule.reason}")
-            self.ended.set()
         elif isinstance(effect, Delivered):
             self._out(msgspec.json.encode(effect.message).decode() if self._as_json else line_of(effect.message))
         elif note := _note_of(effect):
@@ -54,6 +63,12 @@ class Printer:
         """Print that the connection was lost."""
         self._note("the connection was lost; trying again")
 
+    def failed(self, why: str) -> None:
+        """Print, on the error stream, why no gateway was reached; the same reason once."""
+        if why != self._failed:
+            self._failed = why
+            self._error(f"liveroom: {why}; trying again")
+
     def _note(self, text: str) -> None:
         if not self._as_json:
             self._out(f"-- {text}")
@@ -62,14 +77,18 @@ class Printer:
 def line_of(message: Message) -> str:
     """Return a message as a line for people.
 
-    The text is not trusted: control characters, which would move the cursor, are replaced.
+    The body is not trusted: it may hold what no decoder reads, and anything where a number should
+    be. Control characters, which would move the cursor, are replaced.
     """
-    data: dict[str, Any] = msgspec.json.decode(message.data)
+    try:
+        data: dict[str, Any] = msgspec.json.decode(message.data)
+    except UNDECODABLE:
+        data = {"unreadable": bytes(message.data).decode(errors="replace")}
     match message.kind:
         case Kind.DANMAKU:
             what = f": {data.get('text', '')}" + (f" x{message.n}" if message.n > 1 else "")
         case Kind.GIFT:
-            combo = f", combo {data['combo']}" if data.get("combo", 0) > 1 else ""
+            combo = f", combo {data['combo']}" if data.get("combo", 1) != 1 else ""
             what = f" gives {data.get('count', 1)} {data.get('gift', '')}{combo}"
         case kind:
             what = f" {kind.value} {data}"

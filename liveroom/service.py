@@ -168,11 +168,11 @@ Body = Callable[[S, Runtime], Coroutine[Any, Any, None]]
 async def read_first(read: Callable[[], T]) -> T:
     """Call `read` in a thread and return its result; for files that a service needs to start.
 
-    Raises StartError where `read` raises OSError or ValueError.
+    Raises StartError where `read` raises OSError, ValueError or RecursionError.
     """
     try:
         return await asyncio.to_thread(read)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise StartError(str(error)) from error
 
 
@@ -184,7 +184,7 @@ def main(service: str, settings: type[S], body: Body[S], *conditions: str, argv:
     _parse_arguments(service, settings, argv)
     try:
         parsed = settings()
-    except (ValidationError, FileNotFoundError, ValueError) as error:
+    except (ValidationError, FileNotFoundError, ValueError, RecursionError) as error:
         sys.stderr.write(f"{service}: settings are not usable\n{_in_words(error)}\n")
         sys.exit(2)
     configure_logging(parsed, service)

@@ -187,7 +187,7 @@ def _limits_in(file: Path) -> dict[str, Any]:
     """
     try:
         found = json.loads(file.read_bytes())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{LIMITS} names {file}, which cannot be read as JSON: {error}") from None
     if not isinstance(found, dict):
         raise ValueError(f"{LIMITS} names {file}, which is not a JSON object")  # noqa: TRY004 - as for all bad settings

@@ -11,7 +11,6 @@ from types import TracebackType
 from typing import Final, Self
 
 import aiohttp
-import structlog
 
 from liveroom import clock
 from liveroom.chance import Chance, SystemChance
@@ -24,7 +23,6 @@ from viewer.tasks import end_tasks
 from viewer.tokens import Token, current
 
 _OVER: Final = {aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSING, aiohttp.WSMsgType.CLOSED, aiohttp.WSMsgType.ERROR}
-log = structlog.get_logger()
 
 
 class Viewer:
@@ -33,7 +31,8 @@ class Viewer:
     `scheduler_url` may list several schedulers, separated by commas. `http` is the caller's and
     must outlive the block. Without a `token` the viewer is a guest. `on_effect` gets every effect
     of the session as it happens (deliveries, holes, counts and so on) and must not block; `on_gone`
-    is called at each loss of the connection. `gateway` connects to this one alone, which operators
+    is called at each loss of the connection, `on_failed` with the reason, in words, after each
+    attempt that reached no gateway. `gateway` connects to this one alone, which operators
     may. `chance` is for jitter, by default the system's.
 
     A lost connection raises nothing: the viewer comes back by the session's rules, and where they
@@ -49,6 +48,7 @@ class Viewer:
         token: Token | None = None,
         on_effect: Callable[[Effect], None] = lambda _: None,
         on_gone: Callable[[], None] = lambda: None,
+        on_failed: Callable[[str], None] = lambda _: None,
         gateway: str = "",
         chance: Chance | None = None,
     ) -> None:
@@ -62,6 +62,7 @@ class Viewer:
         self._token = token
         self._on_effect = on_effect
         self._on_gone = on_gone
+        self._on_failed = on_failed
         self._socket: aiohttp.ClientWebSocketResponse | None = None
         self._url = ""
         self._pulls: dict[str, asyncio.Task[PullAnswer]] = {}
@@ -150,10 +151,10 @@ class Viewer:
             entry = await ask_entry(self._http, self._scheduler_url, self.session.rooms, self._chance, token, self._only)
             opened = await race(self._http, entry)
         except NoEntryError as error:
-            log.debug("no_entry", code=error.code)
+            self._on_failed(f"the scheduler refuses: {error.code}")
             retry_after_s = error.retry_after_s
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            log.debug("no_scheduler", error=repr(error))
+            self._on_failed(f"no scheduler or gateway: {str(error) or repr(error)}")
         if opened is None:
             await self._act(self.session.failed(clock.monotonic_s(), self._chance.random(), retry_after_s))
             return
