@@ -198,7 +198,6 @@ class Rooms:
         """Let a room's part be in the next batch."""
         room.is_waiting = True
         self._waiting.append(room)
-        self._changed[room.state.room] = None
 
     def dead_letter(self, items: int = 1) -> None:
         """Count a record that became a dead letter instead of being taken."""
@@ -225,13 +224,14 @@ class Rooms:
         unfit: list[Unfit] = []
         oldest_ms = text = 0
         extra = 0
+        for room in self._waiting:  # not when they began to wait: a snapshot may have been made since
+            self._changed[room.state.room] = None
         for name in list(self._watched):
             if extra > EXTRA_BYTES // 2:
                 break
             room = self._open.get(name) or self._opened(name, now_ms)
             if not room.is_waiting:
-                room.is_waiting = True
-                self._waiting.append(room)
+                self._let_wait(room)
                 extra += ROOM_BYTES
             room.watch(self._watched.pop(name))
         coming = self._coming
@@ -299,7 +299,7 @@ class Rooms:
     def store(self, at_most: int) -> bool:
         """Encode up to `at_most` changed rooms for the next snapshot; return whether none is left.
 
-        The caller packs first: nothing may wait.
+        The caller packs first: nothing that was taken may wait.
         """
         for name in list(self._changed)[:at_most]:
             del self._changed[name]
@@ -310,6 +310,9 @@ class Rooms:
                 again = self._without_history(room, error)
                 self._stored[name] = encode_room(again.frozen(self._dedupe_ms))
                 del self._changed[name]
+                if room.is_waiting:  # its card failed since the last batch
+                    self._waiting.remove(room)
+                    self._let_wait(again)
         return not self._changed
 
     def snapshot(self, is_watched: Iterable[str] = ()) -> PartitionState:

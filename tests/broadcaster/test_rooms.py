@@ -768,6 +768,57 @@ def test_a_room_that_cannot_be_stored_or_shown_begins_again_and_the_snapshot_hol
     assert [lost.name for lost in rooms.lost] == ["r", "r"]
 
 
+def spoil(rooms: Rooms) -> None:
+    """Let the next card, or the next snapshot, of `r` fail."""
+    rooms._open["r"].recent.append(None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("sent", [pytest.param((DANMAKU, GIFT), id="messages"), pytest.param((LIKE,), id="likes")])
+def test_what_a_room_gets_after_a_snapshot_that_followed_its_failed_card_is_in_the_next_snapshot(
+    sent: tuple[Kind, ...],
+) -> None:
+    rooms, _ = after([uplink("a")])
+    spoil(rooms)
+    rooms.want_card("r")
+    tick(rooms)
+    assert rooms.has_news, "the new epoch is not told yet"
+    snapshot(rooms)
+    take(rooms, *(uplink(f"{number}", kind) for number, kind in enumerate(sent)))
+    tick(rooms)
+    live = rooms._open["r"].state
+    next_owner = by_snapshot(rooms)
+    held = states(next_owner)["r"]
+    assert (held.epoch, held.seq, held.rseq, held.likes) == (live.epoch, live.seq, live.rseq, live.likes)
+    take(next_owner, uplink("next", GIFT))
+    assert tick(next_owner).numbers() == [(live.seq + 1, live.rseq + 1)], "no number is given twice"
+
+
+def test_a_sanction_alone_is_known_to_the_next_owner_though_the_card_before_it_failed() -> None:
+    rooms, _ = after([uplink("a")])
+    spoil(rooms)
+    rooms.want_card("r")
+    tick(rooms)
+    snapshot(rooms)
+    take(rooms, uplink("m", MUTE))
+    assert tick(rooms).notices
+    next_owner = by_snapshot(rooms)
+    take(next_owner, uplink("m", MUTE))
+    assert not tick(next_owner).notices
+
+
+def test_a_room_whose_card_and_then_snapshot_fail_is_in_the_next_batch_once_under_the_epoch_of_the_snapshot() -> None:
+    rooms, _ = after([uplink("a")])
+    spoil(rooms)
+    rooms.want_card("r")
+    tick(rooms)
+    spoil(rooms)
+    held = states(rooms)["r"]
+    take(rooms, uplink("b"))
+    got = tick(rooms)
+    assert (got.numbers(), got.entries["r"].epoch) == ([(1, 0)], held.epoch)
+    assert not rooms.has_news
+
+
 def test_a_room_that_cannot_be_shown_even_without_its_history_gets_no_card_and_others_get_theirs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
