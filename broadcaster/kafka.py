@@ -292,7 +292,8 @@ class Broadcaster:
             await clock.sleep(CHECK_INTERVAL_S)
             try:
                 async with asyncio.timeout(self._settings.kafka.request_timeout_s):
-                    self._is_stalled |= await self._progress.follow_ends(self._offsets, self._assigned)
+                    if await self._progress.follow_ends(self._offsets, self._assigned):
+                        self._is_stalled = True  # never |=: it would write back what it read before it waited
                     await self._progress.commit(self._consumer, self._assigned)
             except (KafkaError, TimeoutError) as error:
                 log.warning("not_looked", error=repr(error))
