@@ -5,9 +5,9 @@ Owns nothing: the sums are those of `liveroom.audience`. A record that cannot be
 skipped. Called by `broadcaster.kafka`.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Mapping
 
-from broadcaster.partition import Partition
+from broadcaster.assigned import Assigned
 from liveroom import clock, topics
 from liveroom.consumers import records
 from liveroom.kafka import TopicReader
@@ -18,12 +18,16 @@ from liveroom.topics import partition_of
 
 
 class AudienceReader:
-    """Passes on what gateways report. `partitions` returns those that are assigned now."""
+    """Passes on what gateways report.
 
-    def __init__(self, kafka: Kafka, runtime: Runtime, partitions: Callable[[], Iterable[Partition]]) -> None:
+    `assigned` is the caller's own mapping of the partitions that are assigned now, by their
+    numbers.
+    """
+
+    def __init__(self, kafka: Kafka, runtime: Runtime, assigned: Mapping[int, Assigned]) -> None:
         self._kafka = kafka
         self._runtime = runtime
-        self._partitions = partitions
+        self._assigned = assigned
 
     async def read_presence(self) -> None:
         """Pass on the counts of rooms until cancelled."""
@@ -34,12 +38,13 @@ class AudienceReader:
 
     def _pass_on(self, presence: Presence) -> None:
         """Give a count to its partition. A room that became local at a gateway gets its card."""
-        number = partition_of(presence.room, self._kafka.settings.partitions)
-        for partition in self._partitions():
-            if partition.number == number:
-                if partition.audience.update(presence, clock.monotonic_s()):
-                    partition.rooms.want_card(presence.room)
-                partition.wake()
+        found = self._assigned.get(partition_of(presence.room, self._kafka.settings.partitions))
+        if found is None:
+            return
+        partition = found.partition
+        if partition.audience.update(presence, clock.monotonic_s()):
+            partition.rooms.want_card(presence.room)
+        partition.wake()
 
     async def read_gateways(self) -> None:
         """Pass on which gateways live until cancelled; counts of those that do not are dropped."""
@@ -47,5 +52,5 @@ class AudienceReader:
         async for found in records(reader, topics.GATEWAYS, LoadReport, self._runtime):
             now_s = clock.monotonic_s()
             for _, report in found:
-                for partition in self._partitions():
-                    partition.audience.gateway_reported(report.gateway, report.generation, now_s)
+                for each in self._assigned.values():
+                    each.partition.audience.gateway_reported(report.gateway, report.generation, now_s)

@@ -55,7 +55,7 @@ class Broadcaster:
         metrics.exist(metric_catalog.TAKEOVERS, TAKEOVER_REASONS)
         self._owned = metrics.gauge(metric_catalog.PARTITIONS_OWNED)
         self._progress = Progress(kafka, metrics)
-        self._audience = AudienceReader(kafka, runtime, lambda: [each.partition for each in self._assigned.values()])
+        self._audience = AudienceReader(kafka, runtime, self._assigned)
         self._consumer = self._make_consumer()
         self._offsets = self._make_offsets_client()
         self._wait = waiting(kafka, runtime, READY)
