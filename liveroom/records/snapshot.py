@@ -97,7 +97,9 @@ class RoomState(msgspec.Struct, array_like=True):
 
     - `epoch`: the room's epoch.
     - `seq`, `rseq`: newest numbers of all messages, and of reliable ones.
-    - `likes`, `gifts`, `messages`, `skipped`: totals.
+    - `likes`: the total, which viewers see.
+    - `gifts`, `messages`, `skipped`: totals that nothing reads; `gifts` counts interactions, not
+      the `count` in them.
     - `settings`, `announcement`: modes, and the current announcement.
     - `tombstones`: what was cleared.
     - `seen`: ids of reliable interactions, to recognise duplicates.
