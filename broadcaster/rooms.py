@@ -18,6 +18,7 @@ from broadcaster.dedupe import BEST_EFFORT_DEDUPE_MS, DEDUPE_MS, RecentIds
 from broadcaster.items import ONE_DANMAKU, Contents, clear_of, notice_of, read_items, with_item
 from broadcaster.room import Part, Room, Unpacked, unpack
 from liveroom.audience import Viewers
+from liveroom.bodies import Sanction
 from liveroom.kinds import Kind
 from liveroom.records.broadcast import Balance, Batch, CardEntry, NoticeEntry, RoomEntry, RoomFlags
 from liveroom.records.codec import VERSION, BadRecord, BadRecordError
@@ -146,37 +147,44 @@ class Rooms:
         contents = ONE_DANMAKU if is_usual else read_items(items)
         _, numbered, reliable, sanctions, _ = contents
         room = self._open.get(name) or self._taken_in(name, at_ms)
-        notices = [notice_of(record, room.hash, kind, sanction) for kind, sanction in sanctions] if sanctions else ()
+        notices = _notices_of(record, room, sanctions) if sanctions else ()
         if at_ms > self.clock_ms:  # noqa: PLR1730 - a call of max takes as long as the whole line below
             self.clock_ms = at_ms
         room.clock_ms = at_ms
         coming = self._coming
         coming.taken += count
         if (
-            room.seen.meet(f"{record.user} {record.id}", at_ms)
-            if reliable or sanctions
-            else self._recent.meet(name, record.user, record.id, at_ms)
+            self._recent.meet(name, record.user, record.id, at_ms)
+            if is_usual
+            else self._is_duplicate(room, record, contents, at_ms)
         ):
             coming.duplicate += count
             self._changed[name] = None
             return
-        if room.has_cleared and numbered == count and not reliable and room.hides(record.user, record.at_ms):
+        if room.has_cleared and _is_hidden(room, record, contents):
             coming.skipped += count
             self._changed[name] = None
             return
         if not room.is_waiting:
             self._let_wait(room)
             self._taken_bytes += ROOM_BYTES
-        if record.at_ms < room.oldest_ms or room.oldest_ms == 0:
+        if not 0 < room.oldest_ms <= record.at_ms:  # 0: nothing waits yet
             room.oldest_ms = record.at_ms
         line = LINE_BYTES + len(record.id) + len(record.user) + len(record.package) + ESCAPED_BYTES * len(record.name)
-        data_bytes = len(items[0].data) if is_usual else sum([len(item.data) for item in items])
-        self._taken_bytes += (count + 2 * len(sanctions)) * line + data_bytes
         if numbered:
             room.wait(offset, record, numbered, may_go=not reliable)
-        if not is_usual:
+        if is_usual:
+            self._taken_bytes += line + len(items[0].data)
+        else:
+            self._taken_bytes += (count + 2 * len(sanctions)) * line + sum([len(item.data) for item in items])
             room.notices = (*room.notices, *notices)
             self._take_effects(room, record, offset, contents)
+
+    def _is_duplicate(self, room: Room, record: Uplink, contents: Contents, at_ms: int) -> bool:
+        """Remember a record's id; return whether it was met before."""
+        if contents.reliable or contents.sanctions:
+            return room.seen.meet(f"{record.user} {record.id}", at_ms)
+        return self._recent.meet(record.room, record.user, record.id, at_ms)
 
     def _take_effects(self, room: Room, record: Uplink, offset: int, contents: Contents) -> None:
         """Take likes and sanctions, and remember whose messages are cleared before they arrive."""
@@ -407,3 +415,14 @@ class Rooms:
             self._changed[name] = None
         room = self._open[name] = Room(state, self._dedupe_ms)
         return room
+
+
+def _notices_of(record: Uplink, room: Room, sanctions: Sequence[tuple[Kind, Sanction]]) -> Sequence[tuple[NoticeEntry, bytes]]:
+    """Return the notices that the users of a record's sanctions get."""
+    return [notice_of(record, room.hash, kind, sanction) for kind, sanction in sanctions]
+
+
+def _is_hidden(room: Room, record: Uplink, contents: Contents) -> bool:
+    """Return whether a record, all of it best effort, was cleared before it arrived."""
+    is_best_effort = contents.numbered == len(record.items) and not contents.reliable
+    return is_best_effort and room.hides(record.user, record.at_ms)
