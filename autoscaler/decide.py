@@ -18,6 +18,7 @@ from liveroom.records.control import GatewayState, Limits, LoadReport
 STALE_S: Final = 3.0
 TREND_S: Final = 5.0  # over which growth is measured
 _USUAL_LIMITS: Final = Limits()
+_Totals = tuple[tuple[float, Mapping[str, int]], ...]
 
 
 class Reason(Enum):
@@ -74,7 +75,7 @@ class History(NamedTuple):
     since_s: float | None = None
     last_up_s: float = -math.inf
     last_down_s: float = -math.inf
-    totals: tuple[tuple[float, Mapping[str, int]], ...] = ()
+    totals: _Totals = ()
     wishes: tuple[tuple[float, int], ...] = ()
     before_event: tuple[tuple[str, int], ...] = ()
 
@@ -120,14 +121,8 @@ def decide(seen: Observation, history: History, policy: Policy, now_s: float) ->
     """Return the decision. `now_s`: Unix time in seconds, since events have a date."""
     known = [gateway.report for gateway in seen.gateways if gateway.is_known]
     serving = [report for report in known if report.state is GatewayState.SERVING]
-    # A gateway that does not report still counts with its last viewers, and one that is gone counts
-    # none. So viewers who change their gateway are no growth.
-    total = {gateway.report.gateway: gateway.report.connections or 0 for gateway in seen.gateways}
-    totals = (*((at_s, many) for at_s, many in history.totals if at_s > now_s - TREND_S - 0.5), (now_s, total))
-    # The viewers in a gateway's first report have not just joined: this process has just started,
-    # or the gateway did not report for long.
-    first = {name: many for _, many_by_name in reversed(totals) for name, many in many_by_name.items()}
-    growth = (sum(total.values()) - sum(first.values())) / max(now_s - totals[0][0], TREND_S)
+    totals = _totals(seen, history, now_s)
+    growth = _growth_per_s(totals)
     need, before_event = _need(known, growth, history, policy, now_s)
     wishes = (*((at_s, many) for at_s, many in history.wishes if at_s > now_s - policy.down_window_s), (now_s, need.gateways))
     since_s = now_s if history.since_s is None else history.since_s
@@ -139,10 +134,36 @@ def decide(seen: Observation, history: History, policy: Policy, now_s: float) ->
         history = history._replace(last_up_s=now_s)
     elif desired < actual:
         history = history._replace(last_down_s=now_s)
-        emptiest = sorted(serving, key=lambda report: (report.connections or 0, report.gateway))
-        drain = tuple(report.gateway for report in emptiest[: actual - desired])
+        drain = _emptiest(serving, actual - desired)
     shed = _shed([report for report in serving if report.gateway not in drain], policy)
     return Decision(desired, actual, need.gateways, need.exact, reason, detail, drain, shed, history)
+
+
+def _totals(seen: Observation, history: History, now_s: float) -> _Totals:
+    """Return the viewers by gateway over the last `TREND_S`, the newest last.
+
+    A gateway that does not report still counts with its last viewers, and one that is gone counts
+    none. So viewers who change their gateway are no growth.
+    """
+    total = {gateway.report.gateway: gateway.report.connections or 0 for gateway in seen.gateways}
+    return (*((at_s, many) for at_s, many in history.totals if at_s > now_s - TREND_S - 0.5), (now_s, total))
+
+
+def _growth_per_s(totals: _Totals) -> float:
+    """Return by how many viewers a second the pool grew.
+
+    The viewers in a gateway's first report have not just joined: this process has just started, or
+    the gateway did not report for long.
+    """
+    first = {name: many for _, many_by_name in reversed(totals) for name, many in many_by_name.items()}
+    since_s, now_s = totals[0][0], totals[-1][0]
+    return (sum(totals[-1][1].values()) - sum(first.values())) / max(now_s - since_s, TREND_S)
+
+
+def _emptiest(serving: Sequence[LoadReport], count: int) -> tuple[str, ...]:
+    """Return the `count` gateways with the fewest viewers, the emptiest first."""
+    emptiest = sorted(serving, key=lambda report: (report.connections or 0, report.gateway))
+    return tuple(report.gateway for report in emptiest[:count])
 
 
 def _need(
