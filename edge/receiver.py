@@ -176,8 +176,7 @@ class Receiver:
 
     def _check_header(self, first: int, opcode: int, size: int) -> Flaw | None:
         """Return what is wrong with a frame's header, before its payload has come."""
-        message = self._message
-        if first == _WHOLE_TEXT and message is None:
+        if first == _WHOLE_TEXT and self._message is None:
             return Flaw.SIZE if size > MAX_CLIENT_FRAME_BYTES else None
         if opcode & _CONTROL:
             if size > _MAX_CONTROL_BYTES:
@@ -185,9 +184,15 @@ class Receiver:
             if first & _RSV:
                 return Flaw.RESERVED_BIT
             return None if first & _FIN else Flaw.CONTROL_FRAGMENT
+        return self._check_data_header(first, opcode, size)
+
+    def _check_data_header(self, first: int, opcode: int, size: int) -> Flaw | None:
+        """Return what is wrong with a data frame's header, by itself or after earlier frames."""
+        message = self._message
         if size + (len(message.data) if message is not None else 0) > MAX_CLIENT_FRAME_BYTES:
             return Flaw.SIZE
-        if first & _RSV and (first & _RSV != _RSV1 or not self.deflates or opcode == _CONTINUATION):
+        reserved = first & _RSV
+        if reserved and (reserved != _RSV1 or not self.deflates or opcode == _CONTINUATION):
             return Flaw.RESERVED_BIT
         if message is None:
             if opcode == _CONTINUATION:
