@@ -148,10 +148,7 @@ class Pool:
         gateways = self.gateways(now_s)
         self._actual.set(sum(gateway.is_known for gateway in gateways))
         if not self.is_working:
-            self._driver.release()
-            self._history, self._leaving, self._shedding, self.last = History(), {}, {}, None
-            for gauge in (self._desired, self._needed, self._demand):
-                gauge.set(0)
+            self._let_go()
             return
         decision = decide(Observation(gateways, len(self._driver.running())), self._history, self.policy, clock.unix_s())
         done = may_act and self._driver.can_act and await self._do(decision, now_s)
@@ -171,6 +168,13 @@ class Pool:
             if done
             else decision.history._replace(last_up_s=self._history.last_up_s, last_down_s=self._history.last_down_s)
         )
+
+    def _let_go(self) -> None:
+        """Release the gateways, and forget what only the pool that works may act on."""
+        self._driver.release()
+        self._history, self._leaving, self._shedding, self.last = History(), {}, {}, None
+        for gauge in (self._desired, self._needed, self._demand):
+            gauge.set(0)
 
     def note(self, decision: Decision, *, is_done: bool) -> None:
         """Keep a decision for operators, and set the gauges."""
@@ -194,21 +198,23 @@ class Pool:
                 break  # the others would fail for the same reason
             self._leaving[name] = now_s
             await self._order(name, OrderKind.DRAIN, decision.detail)
-        leaving = self._driver.leaving()
-        self._leaving = {name: self._leaving.get(name, now_s) for name in leaving}
+        self._leaving = {name: self._leaving.get(name, now_s) for name in self._driver.leaving()}
         for name, since_s in self._leaving.items():
-            report, at_s = self._seen.get(name, (None, 0.0))
-            is_empty = (
-                report is not None and report.state is GatewayState.DRAINING and report.connections == 0 and at_s > since_s
-            )
-            if report is not None and report.state is not GatewayState.DRAINING:
-                await self._order(name, OrderKind.DRAIN, "draining")  # the first order was lost, or is not read yet
-            # With no reports at all nobody can tell which gateway is overdue.
-            is_late = now_s - since_s > self._empty_s and any(one.is_known for one in self.gateways(now_s))
-            if self.is_leading and (is_empty or is_late):
-                await self._driver.end(name, "it is empty" if is_empty else f"not empty after {self._empty_s:.0f} s")
+            await self._see_out(name, since_s, now_s)
         await self._shed(decision, now_s)
         return done
+
+    async def _see_out(self, name: str, since_s: float, now_s: float) -> None:
+        """Stop a gateway that has been leaving since `since_s`, once it is empty or overdue."""
+        report, at_s = self._seen.get(name, (None, 0.0))
+        is_draining = report is not None and report.state is GatewayState.DRAINING
+        if report is not None and not is_draining:
+            await self._order(name, OrderKind.DRAIN, "draining")  # the first order was lost, or is not read yet
+        is_empty = report is not None and is_draining and report.connections == 0 and at_s > since_s
+        # With no reports at all nobody can tell which gateway is overdue.
+        is_late = now_s - since_s > self._empty_s and any(one.is_known for one in self.gateways(now_s))
+        if self.is_leading and (is_empty or is_late):
+            await self._driver.end(name, "it is empty" if is_empty else f"not empty after {self._empty_s:.0f} s")
 
     async def _shed(self, decision: Decision, now_s: float) -> None:
         """Order gateways to shed, again after a while, and the others to stop shedding."""
