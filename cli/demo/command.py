@@ -109,15 +109,31 @@ async def _demo(options: DemoOptions, steps: Steps, ending: _Ending) -> int:
         deaths = [death.service for death in system.deaths]
         is_cut_short = outcome.was_interrupted and options.surge
         wrong = [] if is_cut_short else outcome.wrong + failures(run.audience, options.viewers, outcome.verdict, deaths)
-        steps.console.print(str(outcome.verdict), markup=False)
-        for line in wrong:
-            steps.console.print(f"FAILED: {line}", markup=False)
         system.keep_logs = system.keep_logs or bool(wrong)
-        if system.keep_logs:
-            steps.console.print(f"logs: {system.folder}", markup=False)
-    if options.duration_s is None and (outcome.was_interrupted or not options.surge):
+        _print_outcome(steps.console, outcome.verdict, wrong, system.folder if system.keep_logs else None)
+    return _exit_code(options, outcome, wrong, deaths)
+
+
+def _print_outcome(console: Console, verdict: Verdict, wrong: Sequence[str], logs: Path | None) -> None:
+    """Print how the run ended. `logs`: the folder of the logs if they are kept."""
+    console.print(str(verdict), markup=False)
+    for line in wrong:
+        console.print(f"FAILED: {line}", markup=False)
+    if logs is not None:
+        console.print(f"logs: {logs}", markup=False)
+
+
+def _exit_code(options: DemoOptions, outcome: _Outcome, wrong: Sequence[str], deaths: Sequence[str]) -> int:
+    """Return the exit code by the rules of `run_demo`.
+
+    Without a duration only a surge that ran to its end has demands.
+    """
+    has_demands = options.duration_s is not None or (options.surge and not outcome.was_interrupted)
+    if not has_demands:
         return 1 if deaths else 0
-    return 1 if wrong else INTERRUPTED if outcome.was_interrupted else 0
+    if wrong:
+        return 1
+    return INTERRUPTED if outcome.was_interrupted else 0
 
 
 async def _start(context: AsyncExitStack, options: DemoOptions, steps: Steps, chance: Chance) -> Stack:
