@@ -11,7 +11,7 @@ changed meanwhile is read again first.
 
 import asyncio
 import math
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Mapping, Sequence
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Final, NamedTuple
@@ -198,10 +198,7 @@ class KubernetesDriver:
         due = [pod for pod in alive if pod.is_due and now_s - self._due_s[pod.metadata.uid] >= SETTLE_S]
         if not due:
             return
-        missing = self._missing()
-        held = why_not(alive, due, self._replicas - (len(missing) if all(map(self._is_stuck, missing)) else 0))
-        if now_s - self._wrong_s < WRONG_PAUSE_S:
-            held = "a moment ago pods went that had not drained"
+        held = self._why_held(alive, due, now_s)
         if held != self._held:
             self._held = held
             log.info("scale_in_waits" if held else "scale_in_goes_on", why=held)
@@ -212,6 +209,13 @@ class KubernetesDriver:
         served = {pod.metadata.uid: pod.name for pod in alive if pod.runs}
         self._cut = _Cut(served, {pod.metadata.uid for pod in due}, replicas)
         await self._resize(replicas, "ScaledIn", f"{names}: {due[0].metadata.annotations[LEAVING]}")
+
+    def _why_held(self, alive: Sequence[Pod], due: Sequence[Pod], now_s: float) -> str:
+        """Return why the scale must not be lowered by the pods that are due; empty: it may be."""
+        if now_s - self._wrong_s < WRONG_PAUSE_S:
+            return "a moment ago pods went that had not drained"
+        missing = self._missing()
+        return why_not(alive, due, self._replicas - (len(missing) if all(map(self._is_stuck, missing)) else 0))
 
     async def _resize(self, replicas: int, reason: str, why: str) -> bool:
         """Set the replicas and write an event on the Deployment; return whether the API took it."""
