@@ -191,13 +191,17 @@ class _Fetch:
                     pool.shutdown(wait=False, cancel_futures=True)
                     raise
         except OSError as error:  # requests' errors are OSErrors too
-            still = [jar for jar in lock.jars if not (self.folder / jar.file).exists()]
-            raise JarError(
-                f"Apache Kafka {KAFKA_VERSION} cannot be downloaded: {len(still)} of {len(lock.jars)} jars are missing"
-                f" ({sum(jar.size_bytes for jar in still) / _MB:.1f} MB; the first is {still[0].file}): {error}\n"
-                f"Try again with a network (finished downloads are kept in {self.folder}), name a mirror of Maven Central in"
-                " LIVEROOM_MAVEN_URL, or set KAFKA_BOOTSTRAP to a Kafka of your own."
-            ) from error
+            raise self._missing_jars(lock, error) from error
+
+    def _missing_jars(self, lock: JarLock, error: OSError) -> JarError:
+        """Return the error that names which jars are missing and the ways to get them."""
+        still = [jar for jar in lock.jars if not (self.folder / jar.file).exists()]
+        return JarError(
+            f"Apache Kafka {KAFKA_VERSION} cannot be downloaded: {len(still)} of {len(lock.jars)} jars are missing"
+            f" ({sum(jar.size_bytes for jar in still) / _MB:.1f} MB; the first is {still[0].file}): {error}\n"
+            f"Try again with a network (finished downloads are kept in {self.folder}), name a mirror of Maven Central in"
+            " LIVEROOM_MAVEN_URL, or set KAFKA_BOOTSTRAP to a Kafka of your own."
+        )
 
     def _have(self, jar: Jar) -> bool:
         """Return whether the cached jar is there and intact; remove one that is not."""

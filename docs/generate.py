@@ -55,21 +55,26 @@ def _named(of: Any) -> str:
         if inner[0] is msgspec.Raw:
             return "object"
         return _named(inner[0]) + _limits(of.__metadata__)
+    if inner:
+        return _named_generic(origin, inner)
     if of is type(None):
         return "null"
     if of is msgspec.Raw:
         return "any"
+    if isinstance(of, type) and issubclass(of, msgspec.Struct | Enum):
+        return f"`{of.__name__}`"
+    return _PLAIN_NAMES.get(str(of.__name__), str(of.__name__))
+
+
+def _named_generic(origin: Any, inner: tuple[Any, ...]) -> str:
+    """Return the name of a list, a tuple, a dictionary or a union. `inner`: its type arguments."""
     if origin is list:
         return f"list of {_named(inner[0])}"
     if origin is tuple:
         return f"list of {_named(inner[0])}" if inner[-1] is Ellipsis else f"[{', '.join(map(_named, inner))}]"
     if origin is dict:
         return f"{{{_named(inner[0])}: {_named(inner[1])}}}"
-    if inner:
-        return " or ".join(_named(each) for each in inner if each is not msgspec.UnsetType)
-    if isinstance(of, type) and issubclass(of, msgspec.Struct | Enum):
-        return f"`{of.__name__}`"
-    return _PLAIN_NAMES.get(str(of.__name__), str(of.__name__))
+    return " or ".join(_named(each) for each in inner if each is not msgspec.UnsetType)
 
 
 def _limits(metadata: Iterable[Any]) -> str:
