@@ -140,7 +140,8 @@ class Pool:
     async def tick(self, now_s: float) -> None:
         """Decide, and act on it. `now_s`: monotonic seconds, by the clock of `take_report`."""
         may_act = not self._dry_run and not self.paused_by
-        self.is_working = self.is_leading and self.has_read_orders and await self._driver.take(may_act=may_act)
+        has_pool = self.is_leading and self.has_read_orders and await self._driver.take(may_act=may_act)
+        self.is_working = has_pool and self.is_leading  # another may have begun to lead while the driver read
         self._leading.set(self.is_working and not self._dry_run)
         self._min.set(self.policy.min)
         self._max.set(self.policy.max)

@@ -5,6 +5,8 @@ The driver here keeps names and starts nothing.
 
 from typing import Any
 
+import pytest
+
 from autoscaler.policy import Policy
 from autoscaler.pool import POOL, SHED_AGAIN_S, Pool
 from liveroom import clock
@@ -188,6 +190,19 @@ async def test_who_does_not_lead_or_whose_driver_is_taken_does_nothing() -> None
         await world.second(3)
         assert (world.driver.names, world.pool.last) == (["a"], None)
         assert len(world.pool.gateways(world.now_s)) == 1, "but it knows the gateways"
+
+
+async def test_who_stops_leading_while_its_driver_reads_does_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World("a")
+    world.connections["a"] = 100
+
+    async def take(*, may_act: bool) -> bool:
+        world.pool.is_leading = False
+        return may_act
+
+    monkeypatch.setattr(world.driver, "take", take)
+    await world.second()
+    assert (world.driver.names, world.pool.last, world.pool.is_working) == (["a"], None, False)
 
 
 async def test_while_its_driver_cannot_act_it_decides_and_says_so_and_does_nothing() -> None:
