@@ -47,7 +47,7 @@ COUNT_LINES = r"""
 window.stood = 0;
 new MutationObserver((changes) => {
     for (const line of changes.flatMap(({ addedNodes }) => [...addedNodes]))
-        window.stood += line.message ? 1 : Number(/^(\d+) more at this moment$/.exec(line.textContent)?.[1] ?? 0);
+        window.stood += line.message ? 1 : Number(/^(\d+) more messages$/.exec(line.textContent)?.[1] ?? 0);
 }).observe(document.querySelector("#log ol"), { childList: true });
 """
 NEWEST = "() => [...document.querySelectorAll('#log li')].findLast((line) => line.message)?.message.at ?? 0"
