@@ -23,6 +23,7 @@ from liveroom.broadcast_log import LogReadError
 from liveroom.errors import Code, ProblemError
 from liveroom.kafka_port import Kafka, KafkaError
 from liveroom.service import Runtime
+from liveroom.tasks import end_tasks
 from liveroom.topics import partition_of, room_hash
 from liveroom.web import json_response
 from liveroom.wire import Pulled, encode_frame
@@ -68,9 +69,7 @@ class Pulls:
 
     async def close(self) -> None:
         """Cancel the reads that are under way."""
-        for task in list(self._reading.values()):
-            task.cancel()
-        await asyncio.gather(*self._reading.values(), return_exceptions=True)
+        await end_tasks(*self._reading.values())
 
     # ---- the request
     async def _pull(self, request: web.Request) -> web.StreamResponse:

@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
+from liveroom.tasks import end_tasks
+
 
 class BackgroundTasks:
     """Tasks that run until they are done; the owner ends them with `wait` or `cancel`."""
@@ -23,6 +25,4 @@ class BackgroundTasks:
 
     async def cancel(self) -> None:
         """Cancel all tasks, and return when they have ended."""
-        for task in self._tasks:
-            task.cancel()
-        await self.wait()
+        await end_tasks(*self._tasks)

@@ -24,6 +24,7 @@ from liveroom.records.codec import VERSION, BadRecordError, encode_json
 from liveroom.records.control import Presence, RuleKind
 from liveroom.records.snapshot import RoomSettings
 from liveroom.settings import IngressSettings
+from liveroom.tasks import end_tasks
 from liveroom.topics import BROADCAST, PRESENCE, partition_of, room_hash
 from liveroom.wire import BadFrameError, Card, decode_card
 
@@ -83,10 +84,7 @@ class RoomStatusService:
 
     async def close(self) -> None:
         """Cancel the questions under way."""
-        tasks = [task for _, task in self._cards.values()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end_tasks(*(task for _, task in self._cards.values()))
 
     async def _card(self, room: str) -> Card:
         now_s = clock.monotonic_s()

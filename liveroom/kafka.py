@@ -34,6 +34,7 @@ from liveroom.records.codec import BadRecord
 from liveroom.registry import Metrics
 from liveroom.service import Body, Runtime, StartError
 from liveroom.settings import ServiceSettings
+from liveroom.tasks import end_tasks
 from liveroom.topics import Topic, partition_of
 from liveroom.waiting import PassingError, Waiting, in_words, passes
 
@@ -212,9 +213,7 @@ class Producer:
         """Send the records that wait, for at most the request time-out, then close."""
         if self._replacements:  # a start that is broken off leaks its connection: mostly it is a matter of milliseconds
             await asyncio.wait(self._replacements, timeout=self._timeout_s)
-        for task in self._replacements:
-            task.cancel()
-        await asyncio.gather(*self._replacements, return_exceptions=True)
+        await end_tasks(*self._replacements)
         inner, self._inner = self._inner, None
         if inner is not None:
             self._close_soon(inner)
@@ -520,9 +519,10 @@ class TopicReader:
 
     def _lags(self) -> list[int | None]:
         """Return how far each partition is behind; None: nothing of it was fetched yet."""
-        ends = [self._inner.highwater(tp) if self._inner is not None else None for tp in self.positions]
+        inner = self._inner
         return [
-            None if end is None else max(0, end - offset) for end, offset in zip(ends, self.positions.values(), strict=True)
+            None if inner is None or (end := inner.highwater(tp)) is None else max(0, end - offset)
+            for tp, offset in self.positions.items()
         ]
 
     async def _is_behind(self, inner: Consumer) -> bool:

@@ -32,6 +32,7 @@ from aiokafka.helpers import create_ssl_context
 from aiokafka.protocol.metadata import MetadataRequest
 
 from liveroom.settings import KafkaSettings
+from liveroom.tasks import end_tasks
 from liveroom.topics import Topic
 
 __all__ = [
@@ -458,9 +459,7 @@ class _Consumer(aiokafka.AIOKafkaConsumer):  # type: ignore[misc]
     async def _stop_rest(self) -> None:
         """Close what `stop` leaves open when it is cancelled."""
         pending = list(self._fetcher._pending_tasks) if self._fetcher is not None else []  # noqa: SLF001
-        for task in pending:
-            task.cancel()
-        await asyncio.gather(*pending, return_exceptions=True)
+        await end_tasks(*pending)
         await self._client.close()
 
 

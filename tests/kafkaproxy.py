@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Final
 
 from liveroom.ports import HOST
-from viewer.tasks import end_tasks
+from liveroom.tasks import end_tasks
 
 FETCH: Final = 1
 

@@ -79,8 +79,8 @@ async def leaders(kafka: LocalKafka, prefix: str) -> list[tuple[int, str]]:
 
 
 async def choose(kafka: LocalKafka, prefix: str, chance: random.Random) -> tuple[int, str]:
-    """Return the broker to kill and why, in the moment when it is to be killed: mostly just after
-    topics were made.
+    """Return the broker to kill and why, at the moment to kill it: mostly just after topics were
+    made.
     """
     if chance.random() < BEFORE_TOPICS:
         await asyncio.sleep(chance.uniform(0, BEFORE_S))

@@ -15,11 +15,11 @@ import aiohttp
 from liveroom import clock
 from liveroom.chance import Chance, SystemChance
 from liveroom.closecodes import Close
+from liveroom.tasks import end_tasks
 from viewer.effects import Connect, Disconnect, Effect, Ended, Entered, Pull, Send
 from viewer.entry import NoEntryError, Opened, ask_entry, close, race
 from viewer.pull_request import PullAnswer, ask_pull, take_answer
 from viewer.session import Session, State
-from viewer.tasks import end_tasks
 from viewer.tokens import Token, current
 
 _OVER: Final = {aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSING, aiohttp.WSMsgType.CLOSED, aiohttp.WSMsgType.ERROR}

@@ -21,6 +21,7 @@ import orjson
 
 from liveroom import clock
 from liveroom.chance import Chance, SystemChance
+from liveroom.tasks import end_tasks
 from liveroom.wire import (
     CLOSE,
     PING,
@@ -40,7 +41,6 @@ from viewer.frames import FrameReader, masked, upgrade
 from viewer.pull_request import ask_pull, take_answer
 from viewer.session import Session, State
 from viewer.tally import Figures, Tally
-from viewer.tasks import end_tasks
 
 REMEMBERED_FRAMES: Final = 256
 HEARTBEAT_S: Final = 20.0

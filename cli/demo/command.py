@@ -31,8 +31,8 @@ from devstack.stack import INTERRUPTED, Stack, Steps, curl_line, run_stack, unti
 from liveroom import clock
 from liveroom.chance import Chance, SystemChance
 from liveroom.kinds import Kind, Role
+from liveroom.tasks import end_tasks
 from viewer.ledger import Ledger, Verdict
-from viewer.tasks import end_tasks
 
 JOIN_TIMEOUT_S: Final = 15.0
 SETTLE_S: Final = 5.0

@@ -12,6 +12,7 @@ from devstack.processes import Service, ServiceError
 from devstack.system import START_TIMEOUT_S
 from liveroom import clock
 from liveroom.chance import Chance
+from liveroom.tasks import end_tasks
 
 COME_BACK_S: Final = 3.0
 
@@ -51,9 +52,7 @@ class GatewayKiller:
 
     async def stop(self) -> None:
         """Start nothing more."""
-        for task in list(self._revivals):
-            task.cancel()
-        await asyncio.gather(*self._revivals, return_exceptions=True)
+        await end_tasks(*self._revivals)
 
     async def _revive(self, edge: Service) -> None:
         try:

@@ -22,7 +22,7 @@ from cli.loadtest.rig import CHECKING, Rig, run_rig
 from devstack.stack import Steps, until_signalled
 from liveroom import clock
 from liveroom.chance import SystemChance
-from viewer.tasks import end_tasks
+from liveroom.tasks import end_tasks
 
 AGAIN_FROM: Final = 0.6
 FIRST_JOINS: Final = 50.0

@@ -25,10 +25,10 @@ from devstack.processes import ServiceError
 from devstack.stack import Steps, run_stack
 from liveroom import clock
 from liveroom.chance import Chance
+from liveroom.tasks import end_tasks
 from viewer.effects import Delivered, Effect
 from viewer.ledger import Ledger, Verdict
 from viewer.load import Crowd
-from viewer.tasks import end_tasks
 
 CHECKING: Final = 8
 STAYING: Final = 4  # of those that check: the others join again at each step, so they stand behind the crowd

@@ -21,12 +21,12 @@ from playwright.async_api import Page
 from cli.danmaku import default_file, read_file
 from devstack.system import System
 from liveroom.kinds import Role
+from liveroom.tasks import end_tasks
 from tests.browser.chromium import chromium
 from tests.browser.site import ROOM, site, somebody, until
 from tests.rates import NO_RATES
 from viewer.client import Viewer
 from viewer.effects import Delivered, Effect
-from viewer.tasks import end_tasks
 
 PER_S = 1000
 EVERY_S = 0.1

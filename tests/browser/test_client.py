@@ -9,10 +9,10 @@ from aiohttp import ClientConnectionResetError, web
 
 from liveroom.kinds import Kind
 from liveroom.ports import HOST
+from liveroom.tasks import end_tasks
 from liveroom.web import serve
 from liveroom.wire import SUBPROTOCOL, BatchHeader, Hello, Joined, Message, encode_frame, encode_message
 from tests.browser.chromium import chromium, pages
-from viewer.tasks import end_tasks
 
 DEADLINE_S = 60.0  # nothing here takes so long, on whatever machine
 BEAT_S = 0.5

@@ -16,10 +16,10 @@ from playwright.async_api import Page, expect
 
 from liveroom.kinds import Role
 from liveroom.ports import HOST, free_ports
+from liveroom.tasks import end_tasks
 from tests.browser.chromium import chromium
 from tests.browser.site import ROOM, Site, site, somebody, until
 from viewer.sender import Accepted, Sender
-from viewer.tasks import end_tasks
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(180)]
 SHOTS = os.environ.get("LIVEROOM_SCREENSHOTS")  # a folder to keep them in

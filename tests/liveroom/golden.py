@@ -1,7 +1,7 @@
 """One record of every type with the bytes it must be: kept in tests/data/golden, checked by
 test_records.
 
-`python -m tests.liveroom.golden` writes the files anew. Do that only when a format changes on
+`python -m tests.liveroom.golden` writes the files again. Do that only when a format changes on
 purpose, with a new version from the first release on (docs/records.md).
 """
 
@@ -183,7 +183,7 @@ ALL: Final = (
 
 
 def write() -> None:
-    """Write every file anew."""
+    """Write every file again."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     for golden in ALL:
         (FOLDER / golden.file).write_bytes(golden.value)
