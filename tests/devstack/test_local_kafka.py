@@ -18,6 +18,7 @@ from devstack.broker import Broker, BrokerAddress, Launch, LocalKafkaError, serv
 from devstack.java import find_java
 from devstack.local_kafka import LocalKafka, kafka_cluster
 from liveroom.ports import free_ports
+from tests.ended import has_ended
 
 pytestmark = pytest.mark.kafka
 DEADLINE_S = 90.0  # for what hangs: a busy machine takes long to start a JVM
@@ -27,10 +28,6 @@ async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(DEADLINE_S):
         while not condition():  # noqa: ASYNC110 - processes end without an event of ours
             await asyncio.sleep(0.05)
-
-
-def gone(process: psutil.Process) -> bool:
-    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
 
 
 async def listens(port: int) -> bool:
@@ -149,7 +146,7 @@ async def test_kill_9_of_the_parent_leaves_no_broker_and_the_next_start_has_the_
     parent.send_signal(signal.SIGKILL)
     await parent.wait()
     async with LocalKafka(tmp_path):  # at once, so while the old broker is still ending
-        assert gone(broker)
+        assert has_ended(broker)
 
 
 async def test_a_cluster_runs_for_the_block_and_a_port_that_somebody_took_meanwhile_is_replaced(

@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from liveroom.child_process import spawn_tethered, stop_process
+from tests.ended import has_ended
 
 DEADLINE_S = 10.0
 STUBBORN = ["sh", "-c", "trap '' TERM; echo ready; while :; do sleep 0.05; done"]
@@ -27,10 +28,6 @@ async def line_of(process: Process) -> str:
     assert process.stdout is not None
     async with asyncio.timeout(DEADLINE_S):
         return (await process.stdout.readline()).decode().strip()
-
-
-def gone(process: psutil.Process) -> bool:
-    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
 
 
 async def test_the_process_is_the_command_itself_with_its_own_code_output_and_environment() -> None:
@@ -90,7 +87,7 @@ async def test_the_watchdog_ends_with_the_command() -> None:
     watchdog = psutil.Process(process.pid).children()[0]
     process.kill()
     await process.wait()
-    await until(lambda: gone(watchdog))
+    await until(lambda: has_ended(watchdog))
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
@@ -111,7 +108,7 @@ async def test_nothing_is_left_of_a_parent_that_dies(number: signal.Signals) -> 
     everything = children + [grandchild for child in children for grandchild in child.children()]
     parent.send_signal(number)
     await parent.wait()
-    await until(lambda: all(gone(process) for process in everything))
+    await until(lambda: all(has_ended(process) for process in everything))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the second belt is Linux's")
@@ -129,7 +126,7 @@ async def test_nothing_is_left_either_when_the_watchdog_was_killed_before() -> N
     child.children()[0].kill()
     parent.kill()
     await parent.wait()
-    await until(lambda: gone(child))
+    await until(lambda: has_ended(child))
 
 
 async def test_stop_process_waits_then_kills_and_wakes_a_stopped_one() -> None:

@@ -18,6 +18,7 @@ from devstack.processes import ROOT, Death, Service, ServiceDiedError, ServiceEr
 from devstack.system import System
 from liveroom.kinds import Role
 from liveroom.ports import free_ports
+from tests.ended import has_ended
 from tests.tokens import verify_user
 
 CHILD = dedent(
@@ -200,15 +201,7 @@ async def test_a_killed_parent_leaves_no_orphan(tmp_path: Path, child: list[str]
     assert psutil.pid_exists(pid)
     process.kill()
     await process.wait()
-    await _until(lambda: _ended(pid))
-
-
-def _ended(pid: int) -> bool:
-    """Whether a process has ended, seen off or not; it may end while it is looked at."""
-    try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
+    await _until(lambda: has_ended(pid))
 
 
 class _Trivial(System):
