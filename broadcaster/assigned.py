@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from broadcaster.partition import Partition
-from liveroom.records.broadcast import Balance
+from liveroom.records.balance import Balance
 
 
 class Seek(NamedTuple):

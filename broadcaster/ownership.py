@@ -26,6 +26,9 @@ log in order and keeps the ruling claim:
    claims with one epoch the first wins. A renewal moves the ruling claim's offset forward.
 2. Any other record is valid only if its epoch and owner are those of the ruling claim. A record
    that is not valid is void, and every reader skips it.
+3. A BATCH has a serial within its ownership, and is valid only if that is above the serial of the
+   last valid BATCH. So an append that was written twice counts once. CLAIM and SNAPSHOT carry the
+   last serial too: a reader that begins behind a BATCH knows which repeats are void.
 
 The rule reads nothing but the log: no clock, no group, no broker state. So all readers agree, at
 every offset and for ever.
@@ -82,7 +85,7 @@ from typing import Any, NamedTuple, TypeVar
 from liveroom.fencing import NOBODY, Judged, Placed, Read, Ruling, Scan, Walk, judge_stretch, last_anchor, validate
 from liveroom.kinds import RecordType
 from liveroom.records.broadcast import Anchor, SnapshotChunk, decode_broadcast
-from liveroom.records.codec import BadRecordError
+from liveroom.records.codec import AnotherVersionError, BadRecordError
 
 T = TypeVar("T")
 
@@ -147,7 +150,7 @@ def take_over(start: int, end: int, owner: bytes, epoch_floor: int = 1) -> Steps
         judged = yield from judge_stretch(judged.ruling, end, claimed + 1)
         newest = judged.valid or newest
         end = claimed + 1
-        if judged.ruling == Ruling(epoch, owner, claimed):
+        if judged.ruling.is_of(epoch, owner):
             break
     while newest is None and begin > start:  # all of the last stretch is void: read what lies before it
         anchor = yield from last_anchor(start, begin)
@@ -198,30 +201,52 @@ def _load(at: int, stop: int) -> Steps[tuple[Ruling, int] | None]:
     Return who rules behind its last chunk, and the offset behind it; None where it cannot be read.
     """
     ruling: Ruling | None = None
-    data: list[bytes] = []
-    scan, snapshot_id = Scan(at, stop), None
+    scan, chunks = Scan(at, stop), _Chunks()
     while (records := (yield from scan.more())) is not None:
         for offset, stamp, value in records:
-            ruling, is_valid = validate(ruling or Ruling(stamp.epoch, stamp.owner, offset), stamp, offset)
-            if not is_valid or (stamp.type is RecordType.CLAIM and data):
+            ruling, is_valid = validate(ruling or Ruling(stamp.epoch, stamp.owner, offset, stamp.serial), stamp, offset)
+            if not is_valid or (stamp.type is RecordType.CLAIM and chunks.data):
                 continue
-            chunk = _chunk(value)
-            if chunk is None or chunk.part > len(data) or (data and chunk.snapshot_id != snapshot_id):
+            if not chunks.take(_chunk(value)):
                 return None
-            if chunk.part < len(data):
-                continue  # written twice
-            data.append(chunk.data)
-            snapshot_id = chunk.snapshot_id
-            if len(data) == chunk.parts:
-                is_readable: bool = yield Load(data)
+            if chunks.are_whole:
+                is_readable: bool = yield Load(chunks.data)
                 return (ruling, offset + 1) if is_readable else None
     return None
 
 
+class _Chunks:
+    """The chunks of one snapshot, as far as they were read."""
+
+    def __init__(self) -> None:
+        self.data: list[bytes] = []
+        self.are_whole = False
+        self._snapshot_id = 0
+
+    def take(self, chunk: SnapshotChunk | None) -> bool:
+        """Take the next valid record; return whether the snapshot can still be read.
+
+        A chunk that was written twice is passed over, of an earlier snapshot too.
+        """
+        if chunk is None:
+            return False
+        if not self.data:
+            self._snapshot_id = chunk.snapshot_id
+        elif chunk.snapshot_id != self._snapshot_id or chunk.part < len(self.data):
+            return True
+        if chunk.part != len(self.data):
+            return False
+        self.data.append(chunk.data)
+        self.are_whole = len(self.data) == chunk.parts
+        return True
+
+
 def _chunk(value: bytes) -> SnapshotChunk | None:
     try:
-        record = decode_broadcast(value)
-    except BadRecordError:
+        record = decode_broadcast(value, as_owner=True)
+    except BadRecordError as error:
+        if error.reason.is_foreign:
+            raise AnotherVersionError(error.reason, error.detail) from None
         return None
     return record if isinstance(record, SnapshotChunk) else None
 
@@ -231,15 +256,17 @@ class Lease:
 
     The caller asks `acked` after each acknowledged append, and `up_to` with the log's end when it
     is idle. Once either returns False this owner never rules again, and its last append is void.
-    `snapshot_offset` is None until a snapshot is known.
+    `serial` counts the BATCHes that it has begun to write (`next_serial`). `snapshot_offset` is
+    None until a snapshot is known.
     """
 
-    __slots__ = ("claim_offset", "next_offset", "ruling", "snapshot_offset")
+    __slots__ = ("claim_offset", "next_offset", "ruling", "serial", "snapshot_offset")
 
     def __init__(self, ruling: Ruling) -> None:
         self.ruling = ruling
         self.claim_offset = ruling.offset
         self.next_offset = ruling.offset + 1
+        self.serial = 0
         self.snapshot_offset: int | None = None
 
     @property
@@ -259,6 +286,11 @@ class Lease:
         """
         return Anchor(uplink_next, self.claim_offset, self.snapshot_offset)
 
+    def next_serial(self) -> int:
+        """Return the serial of the BATCH that is written next."""
+        self.serial += 1
+        return self.serial
+
     def acked(self, offset: int) -> Walk[bool]:
         """Return whether we ruled at `offset`, where a record of ours was just acknowledged."""
         if offset != self.next_offset and not (yield from self.up_to(offset)):
@@ -273,10 +305,9 @@ class Lease:
         """
         if stop < self.next_offset:
             return False
-        mine = self.epoch, self.owner
         ruling = (yield from judge_stretch(self.ruling, self.next_offset, stop)).ruling
         self.next_offset = stop
-        return mine == (ruling.epoch, ruling.owner)
+        return ruling.is_of(self.epoch, self.owner)
 
     def renewed(self, offset: int) -> None:
         """Set the offset of our renewed claim, after `acked` returned that we ruled there."""

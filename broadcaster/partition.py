@@ -23,16 +23,12 @@ from broadcaster.snapshots import Snapshots
 from broadcaster.traces import BatchTraces
 from liveroom import clock, metric_catalog, topics
 from liveroom.audience import Audience
-from liveroom.broadcast_log import LogReader, LogReadError
+from liveroom.broadcast_log import LogReader, LogReadError, LogVersionError
 from liveroom.kafka import Producer, Unsent, UnsentError
 from liveroom.kafka_port import Kafka, KafkaError, Record
-from liveroom.records.broadcast import (
-    OWNER_BYTES,
-    Balance,
-    BatchParts,
-    encode_batch,
-    encode_traces,
-)
+from liveroom.records.balance import Balance
+from liveroom.records.broadcast import OWNER_BYTES, BatchParts, encode_batch, encode_traces
+from liveroom.records.codec import AnotherVersionError
 from liveroom.records.snapshot import PartitionState
 from liveroom.records.uplink import DeadLetter, decode_uplink
 from liveroom.service import Runtime
@@ -41,15 +37,18 @@ from liveroom.topics import partition_of
 
 ASSIGNED: Final = "assigned"
 FAILED: Final = "failed"
+ANOTHER_VERSION: Final = "another_version"
 TAKEOVER_REASONS: Final = (
     ASSIGNED,
     "deposed",
     "log_unread",
     "kafka",
     FAILED,
+    ANOTHER_VERSION,
     *(f"unsent_{reason.value}" for reason in Unsent),
 )
 RETRY_S: Final = 0.2
+MAX_DOUBLINGS: Final = 10  # of the delay, or the power would one day be too large for a float
 RETRY_MAX_S: Final = 5.0  # a gift is never later than 10 s
 STEADY_S: Final = 30.0
 IDLE_S: Final = 1.0
@@ -163,7 +162,7 @@ class Partition:
 
         `reason` labels the first take-over. No failure of this partition is raised.
         """
-        failures = 0  # in a row, of those that nobody foresaw
+        failures = 0  # in a row, of those that another attempt at once would not cure
         while not _is_cancelled():
             began = clock.monotonic_s()
             self._runtime.metrics.counter(metric_catalog.TAKEOVERS, reason).inc()
@@ -176,6 +175,9 @@ class Partition:
                     raise
                 reason, failures = "kafka", 0  # a client cancelled a task of its own
                 log.warning("partition_dropped", partition=self.number, reason=reason, error="cancelled by a client")
+            except (AnotherVersionError, LogVersionError) as error:
+                reason, failures = ANOTHER_VERSION, failures + 1
+                log.error("partition_refused", partition=self.number, reason=reason, error=str(error))  # noqa: TRY400
             except (DeposedError, UnsentError, LogReadError, KafkaError, OSError, TimeoutError) as error:
                 reason, failures = _reason(error), 0
                 log.warning("partition_dropped", partition=self.number, reason=reason, error=str(error) or repr(error))
@@ -185,7 +187,7 @@ class Partition:
                 self._note_failure()
             finally:
                 self._drop()
-            await clock.sleep(min(RETRY_S * 2**failures, RETRY_MAX_S))
+            await clock.sleep(min(RETRY_S * 2 ** min(failures, MAX_DOUBLINGS), RETRY_MAX_S))
 
     def _note_failure(self) -> None:
         if self._is_packing:
@@ -324,6 +326,7 @@ class Partition:
             BatchParts(
                 lease.epoch,
                 lease.owner,
+                lease.next_serial(),
                 lease.anchor(uplink_next),
                 lease.next_offset - 1,
                 clock.unix_ms(),
@@ -333,6 +336,7 @@ class Partition:
                 packed.cards,
                 self.rooms.clock_ms,
                 self.rooms.balance,
+                self.rooms.allowances(),
             )
         )
 
@@ -353,6 +357,8 @@ class Partition:
                     inbox.refuse_unfit(record.offset)
                 uplink = decode_uplink(record.key, record.value)
                 rooms.take(uplink, record.offset, record.timestamp)
+            except AnotherVersionError:  # the room's state, not the record: it is taken again later
+                raise
             except Exception as error:  # noqa: BLE001 - whatever it is, it is this record's
                 letters.append(letter_of(record, error))
                 letters_bytes += len(letters[-1].value)

@@ -2,7 +2,8 @@
 
 Owns the answers to what `broadcaster.ownership.take_over` asks for: it appends the claim, loads the
 snapshot and applies the batches after it. Refuses a history that cannot
-be read: the caller then begins with new rooms. Called by `broadcaster.partition`.
+be read: the caller then begins with new rooms. What another version wrote is never given up
+(`AnotherVersionError`). Called by `broadcaster.partition`.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,7 +18,7 @@ from liveroom import clock
 from liveroom.broadcast_log import LogReader
 from liveroom.nesting import UNDECODABLE
 from liveroom.records.broadcast import Batch, Claim, decode_broadcast, encode_claim
-from liveroom.records.codec import BadRecordError
+from liveroom.records.codec import AnotherVersionError, BadRecordError
 from liveroom.records.snapshot import PartitionState, decode_state
 
 log = structlog.get_logger()
@@ -71,6 +72,7 @@ class RestoredRooms:
         try:
             self._rooms = self._new_rooms(decode_state(chunks))
         except BadRecordError as error:
+            _refuse_foreign(error)
             log.error("snapshot_unreadable", partition=self._number, error=str(error))  # noqa: TRY400
             return False
         return True
@@ -78,9 +80,16 @@ class RestoredRooms:
     def _apply(self, values: Sequence[bytes]) -> None:
         try:
             for value in values:
-                batch = decode_broadcast(value)
+                batch = decode_broadcast(value, as_owner=True)
                 if isinstance(batch, Batch):
                     self._rooms.apply(batch)
         except (ValueError, *UNDECODABLE) as error:
+            _refuse_foreign(error)
             log.error("history_unreadable", partition=self._number, error=str(error))  # noqa: TRY400
             self._is_readable = False
+
+
+def _refuse_foreign(error: Exception) -> None:
+    """Raise AnotherVersionError where the history is not damaged, but of another version."""
+    if isinstance(error, BadRecordError) and error.reason.is_foreign:
+        raise AnotherVersionError(error.reason, error.detail) from None

@@ -161,9 +161,6 @@ class Room:
             old.room,
             epoch,
             likes=old.likes,
-            gifts=old.gifts,
-            messages=old.messages,
-            skipped=old.skipped,
             settings=old.settings,
             last_ms=self.clock_ms,
         )
@@ -197,8 +194,6 @@ class Room:
         else:
             reliable, best_effort = self._number(kept)
         count = state.seq + 1 - first
-        state.messages += count
-        state.skipped += skipped
         header = BatchHeader(
             state.room,
             state.epoch,
@@ -260,6 +255,21 @@ class Room:
         allowance.spend(wanted - cost_gone)
         return kept, folded - folds_gone, cost_gone + folds_gone
 
+    def allowance(self, clock_ms: int, limit_per_s: int) -> int | None:
+        """Return how many best-effort messages may be numbered at once; None where it is at least
+        half of what a quiet room may.
+        """
+        limit = self.state.settings.limit_per_s or limit_per_s
+        if self._allowance is None or (left := self._allowance.left(clock_ms)) >= limit / 2:
+            return None
+        return int(left)
+
+    def restore_allowance(self, left: int, clock_ms: int, limit_per_s: int) -> None:
+        """Let at most `left` best-effort messages be numbered at `clock_ms`: so it was before."""
+        limit = self.state.settings.limit_per_s or limit_per_s
+        self._allowance = Bucket(limit, limit, clock_ms, ticks_per_s=1000)
+        self._allowance.lower(left)
+
     def _number_best_effort(self, kept: Sequence[WaitingRecord]) -> Sequence[bytes]:
         """Return the lines, as one text, of records that hold nothing reliable: nearly all."""
         lines: list[Line] = []
@@ -310,8 +320,6 @@ class Room:
         """
         state = self.state
         match kind:
-            case Kind.GIFT.value:
-                state.gifts += 1
             case Kind.ANNOUNCEMENT.value:
                 state.announcement = line
             case Kind.ROOM.value:
@@ -345,27 +353,21 @@ class Room:
         recent, recent_reliable = newest(self.recent), newest(self.recent_reliable)
         return msgspec.structs.replace(self.state, seen=seen, recent=recent, recent_reliable=recent_reliable)
 
-    def apply(self, batch: Unpacked, clock_ms: int, *, is_again: bool) -> None:
+    def apply(self, batch: Unpacked, clock_ms: int) -> None:
         """Restore what a batch of the last owner did to this room. Raises HistoryError.
 
-        A batch that was written twice counts once. `is_again`: it reflects nothing of the uplink
-        that the batch before it did not; its numbers tell that only where it has some.
+        A batch that was written twice is applied once: its repeat is not valid.
         """
         header, state = batch.header, self.state
         self._is_again = False  # this batch has said so
-        (first, last), is_known = header.seq, header.seq[0] <= header.seq[1] <= state.seq
+        first, last = header.seq
         if batch.lines or header.skipped or header.likes is not None:
             self.clock_ms = clock_ms
         if header.likes is not None:
             state.likes = max(state.likes, header.likes)
-        if is_known:
-            return
         if first != state.seq + 1:
             raise HistoryError(f"room {state.room}: numbers {first} to {last} behind {state.seq}")
-        if not is_again:
-            state.skipped += header.skipped
         messages = sorted(((*split_message(line), line) for line in batch.lines), key=lambda message: message[0].seq)
-        state.messages += len(messages)
         for head, data, line in messages:
             state.seq = head.seq
             if head.rseq:

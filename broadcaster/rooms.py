@@ -9,7 +9,7 @@ One BATCH is one step of the partition: it holds everything that was taken befor
 the caller stops taking when `Rooms.is_full`, which keeps every BATCH below the size of a record.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 import msgspec
@@ -20,8 +20,10 @@ from broadcaster.room import Part, Room, Unpacked, unpack
 from liveroom.audience import Viewers
 from liveroom.bodies import Sanction
 from liveroom.kinds import Kind
-from liveroom.records.broadcast import Balance, Batch, CardEntry, NoticeEntry, RoomEntry, RoomFlags
-from liveroom.records.codec import VERSION, BadRecord, BadRecordError
+from liveroom.records.balance import Balance
+from liveroom.records.broadcast import Batch, CardEntry, NoticeEntry, RoomEntry, RoomFlags
+from liveroom.records.codec import AnotherVersionError, BadRecord, BadRecordError
+from liveroom.records.sections import Section
 from liveroom.records.snapshot import PartitionState, RoomState, StoredRoom, decode_room, encode_room
 from liveroom.records.uplink import Uplink
 from liveroom.topics import BROADCAST, room_hash
@@ -118,6 +120,10 @@ class Rooms:
         self._cards: dict[str, None] = {}
         self._taken_bytes = 0
         self._recent = RecentIds(BEST_EFFORT_DEDUPE_MS)
+        self._limited: dict[str, None] = {}
+        self._restored: dict[int, int] = {}
+        self._restored_ms = 0
+        self._others: tuple[Section, ...] = state.others if state is not None else ()
 
     def __len__(self) -> int:
         return len(self._stored) + sum(name not in self._stored for name in self._open)
@@ -253,12 +259,29 @@ class Rooms:
                 coming.numbered += part.entry.messages
                 coming.folded += part.folded
                 coming.skipped += part.entry.skipped
+                if part.entry.skipped:
+                    self._limited[room.state.room] = None
             room.packed()
         self._waiting = []
         self._taken_bytes = 0
         self.balance = msgspec.structs.replace(coming)
         size = sum(len(payload) for _, payload in packed)
         return Packed(packed, notices, self._pack_cards(EXTRA_BYTES - extra, now_ms), oldest_ms, text, size, unfit)
+
+    def allowances(self) -> dict[int, int]:
+        """Return how many messages each room at its limit may number at once, by the room's hash.
+
+        It is for the next owner, who cannot know it from the messages.
+        """
+        found: dict[int, int] = {}
+        for name in list(self._limited):
+            room = self._open.get(name)
+            left = room.allowance(self.clock_ms, self._limit_per_s) if room is not None else None
+            if room is None or left is None:
+                del self._limited[name]
+            else:
+                found[room.hash] = left
+        return found
 
     def _pack_room(self, room: Room, pos: str, now_ms: int, unfit: list[Unfit]) -> Part | None:
         """Pack a room. Where that fails the room begins again, so that what waits is not lost.
@@ -336,24 +359,43 @@ class Rooms:
         for name, stored in list(self._stored.items()):
             if stored.last_ms < self.clock_ms - BROADCAST.retention_ms - IDLE_MS and name not in self._open:
                 del self._stored[name]
-        return PartitionState(VERSION, msgspec.structs.replace(self.balance), self.clock_ms, list(self._stored.values()))
+        balance = msgspec.structs.replace(self.balance)
+        return PartitionState(balance, self.clock_ms, list(self._stored.values()), self._others)
 
     def apply(self, batch: Batch) -> None:
         """Restore what a valid batch of the last owner did. Batches come in order."""
         self.clock_ms = max(self.clock_ms, batch.clock_ms)
-        is_again = batch.balance == self.balance
         for entry, payload in batch.rooms():
             name = None
             try:
                 unpacked = unpack(entry, payload)
                 name = unpacked.header.room
-                self._apply(batch, entry, unpacked, is_again=is_again)
+                self._apply(batch, entry, unpacked)
+            except AnotherVersionError:
+                raise
             except Exception as error:  # noqa: BLE001 - see the class
                 self._lose(name or self._name_of(entry.hash), entry.hash, entry.epoch, error)
-        self.balance = batch.balance
-        self._coming = msgspec.structs.replace(batch.balance)
+        try:
+            self.balance, allowances = batch.balance, batch.allowances
+        except BadRecordError as error:
+            self.lost.append(LostRoom("", f"the counts of a batch: {error}"))
+            return
+        self._coming = msgspec.structs.replace(self.balance)
+        self._restore_allowances(allowances, batch.clock_ms)
 
-    def _apply(self, batch: Batch, entry: RoomEntry, unpacked: Unpacked, *, is_again: bool) -> None:
+    def _restore_allowances(self, allowances: Mapping[int, int], clock_ms: int) -> None:
+        """Restore what rooms may number at once. Rooms that are not open have it when they open."""
+        self._restored, self._restored_ms = dict(allowances), clock_ms
+        if allowances:
+            for name, room in self._open.items():
+                self._restore_allowance(name, room)
+
+    def _restore_allowance(self, name: str, room: Room) -> None:
+        if (left := self._restored.pop(room.hash, None)) is not None:
+            room.restore_allowance(left, self._restored_ms, self._limit_per_s)
+            self._limited[name] = None
+
+    def _apply(self, batch: Batch, entry: RoomEntry, unpacked: Unpacked) -> None:
         name, epoch = unpacked.header.room, unpacked.header.epoch
         room = self._open.get(name)
         if room is None:
@@ -368,7 +410,7 @@ class Rooms:
             else:
                 room = Room(RoomState(name, epoch, last_ms=batch.at_ms), self._dedupe_ms)
             self._open[name] = room
-        room.apply(unpacked, batch.clock_ms, is_again=is_again)
+        room.apply(unpacked, batch.clock_ms)
         self._changed[name] = None
 
     def _name_of(self, hash_: int) -> str:
@@ -408,12 +450,15 @@ class Rooms:
             try:
                 state = decode_room(stored)
             except BadRecordError as error:
+                if error.reason.is_foreign:
+                    raise AnotherVersionError(error.reason, error.detail) from None
                 self.clock_ms = max(self.clock_ms, at_ms)
                 self._lose(name, room_hash(name), 0, error)
         if state is None:
             state = RoomState(name, max(self._epoch_floor, at_ms // 1000 & _U32, 1), last_ms=at_ms)
             self._changed[name] = None
         room = self._open[name] = Room(state, self._dedupe_ms)
+        self._restore_allowance(name, room)
         return room
 
 

@@ -73,14 +73,14 @@ class Snapshots:
             self._last_s = clock.monotonic_s()
             return
         anchor, at_ms, snapshot_id = lease.anchor(uplink_next), clock.unix_ms(), self._chance.getrandbits(63)
-        stamp = Stamp(RecordType.SNAPSHOT, lease.epoch, lease.owner)
+        stamp = Stamp(RecordType.SNAPSHOT, lease.epoch, lease.owner, lease.serial)
         first = None
         for part, data in enumerate(parts):
             chunk = SnapshotChunk(stamp, anchor, at_ms, snapshot_id, part, len(parts), data)
             offset = await self._log.append(encode_snapshot_chunk(chunk))
             first = offset if part == 0 else first
         lease.snapshot_offset = first
-        renewal = Claim(lease.epoch, lease.owner, clock.unix_ms(), self._settings.instance)
+        renewal = Claim(lease.epoch, lease.owner, clock.unix_ms(), self._settings.instance, lease.serial)
         lease.renewed(await self._log.append(encode_claim(renewal)))
         await self._log.append(empty())
         self._last_s = clock.monotonic_s()

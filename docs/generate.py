@@ -26,7 +26,7 @@ sys.path.insert(0, str(FOLDER.parent))
 from autoscaler import policy  # noqa: E402
 from ingress import openapi, permissions  # noqa: E402
 from liveroom import bodies, closecodes, errors, kinds, metric_catalog, settings, topics, wire  # noqa: E402
-from liveroom.records import broadcast, codec, control, snapshot, uplink  # noqa: E402
+from liveroom.records import balance, broadcast, codec, control, sections, snapshot, uplink  # noqa: E402
 
 _BLOCK: Final = re.compile(r"(<!-- generated: (?P<name>[a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -245,14 +245,14 @@ def _layouts() -> str:
 
     parts = []
     for title, of, layout, names in (
-        ("head of every record", broadcast.Stamp, broadcast._STAMP, ("magic", "version", "type", "epoch", "owner")),
+        ("head of every record", broadcast.Stamp, broadcast._STAMP, ("magic", "version", "type", "epoch", "owner", "serial")),
         ("anchor, after the head of BATCH and SNAPSHOT", broadcast.Anchor, broadcast._ANCHOR, broadcast.Anchor._fields),
-        ("CLAIM, after the head", broadcast.Claim, broadcast._CLAIM, ("at_ms", "instance_bytes")),
+        ("CLAIM, after the head", broadcast.Claim, broadcast._CLAIM, ("at_ms",)),
         (
             "BATCH, after the anchor",
             broadcast.Batch,
             broadcast._BATCH,
-            ("pos", "at_ms", "oldest_ms", "clock_ms", *broadcast.Balance.__struct_fields__, "rooms", "notices", "cards"),
+            ("pos", "at_ms", "oldest_ms", "clock_ms"),
         ),
         ("room entry", broadcast.RoomEntry, broadcast.ROOM_ENTRY, broadcast.RoomEntry._fields),
         ("notice entry", broadcast.NoticeEntry, broadcast.NOTICE_ENTRY, broadcast.NoticeEntry._fields),
@@ -266,6 +266,19 @@ def _layouts() -> str:
     ):
         parts.append(f"### {title}\n{_prose(of)}\n{fields(layout.format, names, layout.size)}")
     return "\n".join(parts)
+
+
+def _sections() -> str:
+    rows = (
+        (
+            f"`{type_:#06x}`",
+            f"`{type_.name}`",
+            "yes" if type_ & sections.MUST else "",
+            "yes" if type_ & sections.OWNER else "",
+        )
+        for type_ in sections.SectionType
+    )
+    return f"{_prose(sections.SectionType)}\n{_table(('type', 'name', 'must be understood', 'for owners'), rows)}"
 
 
 def _who(roles: frozenset[kinds.Role]) -> str:
@@ -303,10 +316,12 @@ BLOCKS: Final[dict[str, Callable[[], str]]] = {
     "uplink-fields": lambda: _structs(uplink.Uplink, uplink.Item),
     "bodies": lambda: _structs(*dict.fromkeys(bodies.BODY_OF.values()), bodies.Clear, bodies.Sanction),
     "broadcast-layouts": _layouts,
+    "sections": _sections,
+    "balance-codes": lambda: _table(("code", "count"), ((str(code), f"`{name}`") for code, name in balance.CODES.items())),
     "state-fields": lambda: _structs(
         snapshot.PartitionState,
-        broadcast.Balance,
-        snapshot.RoomState,
+        balance.Balance,
+        snapshot.RoomFields,
         snapshot.RoomSettings,
         snapshot.RoomChange,
         snapshot.Tombstone,

@@ -17,7 +17,7 @@ from liveroom.kafka import MAX_FETCH_BYTES, TopicReader
 from liveroom.kafka_port import Consumer, Kafka, KafkaError, Record, TopicPartition
 from liveroom.kinds import RecordType
 from liveroom.records.broadcast import Batch, Claim, SnapshotChunk, decode_anchor, decode_broadcast, decode_traces
-from liveroom.records.codec import BadRecordError
+from liveroom.records.codec import AnotherVersionError, BadRecordError
 from liveroom.registry import Metrics
 from liveroom.waiting import PassingError
 
@@ -34,6 +34,10 @@ class LogReadError(PassingError):
 
     Retention took it, or the brokers do not answer.
     """
+
+
+class LogVersionError(LogReadError):
+    """A range of the log that another version wrote, and that this one cannot read."""
 
 
 class LogReader:
@@ -109,7 +113,11 @@ class LogReader:
         """Yield the records from `start` to before `stop` that can be judged, in order."""
         while start < stop:
             records = await self.read(start, stop)
-            for record in stamped(records):
+            try:
+                judgeable = stamped(records)
+            except AnotherVersionError as error:
+                raise LogVersionError(str(error)) from None
+            for record in judgeable:
                 yield record
             start = records[-1][0] + 1
 
@@ -117,6 +125,8 @@ class LogReader:
         self, steps: Generator[object, Any, T], answer: Callable[[Any], Awaitable[Any]] | None = None, *, asked: object = None
     ) -> T:
         """Run a walk and return its result.
+
+        Raises LogVersionError where another version wrote what it needs.
 
         Each `Read` is answered from the log, any other request by awaiting `answer`. `asked`: the
         request of a walk that was started elsewhere.
@@ -134,6 +144,8 @@ class LogReader:
         except StopIteration as done:
             result: T = done.value
             return result
+        except AnotherVersionError as error:
+            raise LogVersionError(str(error)) from None
 
 
 class QueueReader:
@@ -217,15 +229,15 @@ class QueueReader:
     def _valid_batch(self, partition: int, record: Record) -> Batch | None:
         value = record.value or b""
         self._read_bytes.inc(len(value))
-        stamp = stamp_of(value)
-        if stamp is not None:
-            self._rulings[partition], is_valid = validate(self._rulings.get(partition, NOBODY), stamp, record.offset)
-            if not is_valid:
-                self._void.inc()
-                return None
-            if stamp.type is not RecordType.BATCH:
-                return None
         try:
+            stamp = stamp_of(value)
+            if stamp is not None:
+                self._rulings[partition], is_valid = validate(self._rulings.get(partition, NOBODY), stamp, record.offset)
+                if not is_valid:
+                    self._void.inc()
+                    return None
+                if stamp.type is not RecordType.BATCH:
+                    return None
             batch = decode_broadcast(value)
         except BadRecordError as error:
             self._metrics.counter(metric_catalog.BAD_RECORDS, topics.BROADCAST.name, error.reason.value).inc()

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple, TypeVar
 
 from liveroom.kinds import RecordType
 from liveroom.records.broadcast import Anchor, Stamp, decode_anchor, decode_stamp
-from liveroom.records.codec import BadRecordError
+from liveroom.records.codec import AnotherVersionError, BadRecordError
 
 MAX_STEP: Final = 256
 
@@ -20,11 +20,19 @@ T = TypeVar("T")
 
 
 class Ruling(NamedTuple):
-    """The claim whose records are valid from here on, and its offset."""
+    """The claim whose records are valid from here on, its offset, and its owner's last BATCH.
+
+    `serial`: that of the last BATCH; the next valid one has a higher serial.
+    """
 
     epoch: int
     owner: bytes
     offset: int
+    serial: int = 0
+
+    def is_of(self, epoch: int, owner: bytes) -> bool:
+        """Return whether this owner rules with this epoch."""
+        return self.epoch == epoch and self.owner == owner
 
 
 NOBODY: Final = Ruling(0, b"", -1)
@@ -36,13 +44,23 @@ def validate(ruling: Ruling, stamp: Stamp, offset: int) -> tuple[Ruling, bool]:
     A claim rules from its offset on if its epoch is above that of the ruling claim. Of two claims
     with the same epoch the first one rules. A renewal, the ruling owner's own claim written again,
     is valid and moves the ruling's offset forward. Any other record is valid only if its epoch and
-    owner are those of the ruling claim. Every reader uses this one function.
+    owner are those of the ruling claim. A BATCH also needs a serial above that of the last valid
+    one, and a renewal one not below it: an append that was written twice counts once. Every reader
+    uses this one function.
     """
     mine = stamp.epoch == ruling.epoch and stamp.owner == ruling.owner
+    if stamp.type is RecordType.BATCH:
+        if not mine or stamp.serial <= ruling.serial:
+            return ruling, False
+        return Ruling(ruling.epoch, ruling.owner, ruling.offset, stamp.serial), True
     if stamp.type is not RecordType.CLAIM:
         return ruling, mine
-    if stamp.epoch > ruling.epoch or mine:
-        return Ruling(stamp.epoch, stamp.owner, offset), True
+    if mine:
+        if stamp.serial < ruling.serial:
+            return ruling, False
+        return Ruling(stamp.epoch, stamp.owner, offset, stamp.serial), True
+    if stamp.epoch > ruling.epoch:
+        return Ruling(stamp.epoch, stamp.owner, offset, stamp.serial), True
     return ruling, False
 
 
@@ -110,7 +128,8 @@ class Judged(NamedTuple):
 def stamp_of(value: bytes | None) -> Stamp | None:
     """Return a record's stamp; None where the stamp or the anchor cannot be read.
 
-    Such a record is void for every reader.
+    Such a record is void for every reader. Raises AnotherVersionError for a record of another
+    version: a reader that skipped it would not know who rules.
     """
     if value is None:
         return None
@@ -118,7 +137,9 @@ def stamp_of(value: bytes | None) -> Stamp | None:
         stamp = decode_stamp(value)
         if stamp.type is not RecordType.CLAIM:
             decode_anchor(value)
-    except BadRecordError:
+    except BadRecordError as error:
+        if error.reason.is_foreign:
+            raise AnotherVersionError(error.reason, error.detail) from None
         return None
     return stamp
 

@@ -31,6 +31,10 @@ class Bucket:
         self._rate = rate
         self._burst = burst
 
+    def lower(self, left: float) -> None:
+        """Let at most `left` pass at the time of the last call."""
+        self._left = min(self._left, left)
+
     def left(self, now: float) -> float:
         """Return how much may pass at once now."""
         passed = now - self._at

@@ -1,10 +1,11 @@
-"""Records of `broadcast`: CLAIM, BATCH and SNAPSHOT, in a fixed internal binary format. Pure.
+"""Records of `broadcast`: CLAIM, BATCH and SNAPSHOT, in an internal binary format. Pure.
 
-A gateway must skip foreign rooms in a fraction of a microsecond. `liveroom.fencing` decides which
-records are valid.
+Each is a stamp, fixed fields, and typed sections (`liveroom.records.sections`), so that a later
+version can add a section. The directory of rooms has entries of a fixed size: a gateway must skip
+foreign rooms in a fraction of a microsecond. `liveroom.fencing` decides which records are valid.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import IntFlag
 from struct import Struct as Layout
 from struct import error as LayoutError  # noqa: N812 - beside Layout
@@ -14,7 +15,9 @@ import msgspec
 
 from liveroom.kinds import Kind, RecordType
 from liveroom.nesting import UNDECODABLE
+from liveroom.records.balance import Balance, decode_balance, encode_balance
 from liveroom.records.codec import VERSION, BadRecord, BadRecordError
+from liveroom.records.sections import Section, Sections, SectionType, decode_sections, encode_sections
 
 MAX_BROADCAST_BYTES: Final = 900 * 1024  # below the broker's default of 1 MiB with room for Kafka's own framing
 MAX_TRACED: Final = 20  # of one batch
@@ -41,11 +44,13 @@ class Stamp(NamedTuple):
 
     - `epoch`: higher for each take-over of the partition.
     - `owner`: random bytes, new for each take-over.
+    - `serial`: how many BATCHes its owner has written since it took over, a BATCH itself included.
     """
 
     type: RecordType
     epoch: int
     owner: bytes
+    serial: int = 0
 
 
 class Claim(NamedTuple):
@@ -53,37 +58,14 @@ class Claim(NamedTuple):
 
     - `at_ms`: when it was written.
     - `instance`: the broadcaster's name.
+    - `serial`: how many BATCHes the owner has written so far.
     """
 
     epoch: int
     owner: bytes
     at_ms: int
     instance: str
-
-
-class Balance(msgspec.Struct, gc=False):
-    """Items that owners took from the uplink since the partition began, and their outcomes.
-
-    `taken` always equals the sum of the outcomes (`is_exact`).
-    """
-
-    taken: int = 0
-    numbered: int = 0
-    folded: int = 0
-    noticed: int = 0
-    skipped: int = 0
-    duplicate: int = 0
-    dead_lettered: int = 0
-
-    @property
-    def off(self) -> int:
-        """Items taken minus items accounted for; anything but 0 is a defect."""
-        rest = self.numbered + self.folded + self.noticed + self.skipped + self.duplicate + self.dead_lettered
-        return self.taken - rest
-
-    def is_exact(self) -> bool:
-        """Return whether every item taken is accounted for."""
-        return self.off == 0
+    serial: int = 0
 
 
 class RoomFlags(IntFlag):
@@ -182,7 +164,9 @@ class Batch(NamedTuple):
     - `at_ms`: when it was packed.
     - `oldest_ms`: when the oldest interaction in it was accepted, 0 if there is none.
     - `clock_ms`: Kafka's timestamp of the newest uplink record that it reflects.
-    - `balance`: the owner's balance, this batch included.
+    - `entries`, `body`: the directory of rooms (`ROOM_ENTRY`), and their payloads.
+    - `notice_entries`, `card_entries`: the same of notices and cards, with their texts.
+    - `sections`: all sections; those for owners are decoded when they are asked for.
     - `traces`: the traced interactions in it, which the record's headers name.
 
     The methods `rooms`, `notices` and `cards` yield the entries and payloads without copying.
@@ -193,12 +177,14 @@ class Batch(NamedTuple):
     pos: int
     at_ms: int
     oldest_ms: int
-    entries: bytes
-    notice_entries: bytes
-    card_entries: bytes
+    clock_ms: int
+    entries: memoryview
     body: memoryview
-    clock_ms: int = 0
-    balance: Balance = Balance()
+    notice_entries: memoryview
+    notice_texts: memoryview
+    card_entries: memoryview
+    card_texts: memoryview
+    sections: Sections
     traces: tuple[Traced, ...] = ()
 
     def rooms(self) -> Iterator[tuple[RoomEntry, memoryview]]:
@@ -214,29 +200,46 @@ class Batch(NamedTuple):
 
     def notices(self) -> Iterator[BatchNotice]:
         """Yield every notice."""
-        start = sum(fields[6] for fields in ROOM_ENTRY.iter_unpack(self.entries))
-        for fields in NOTICE_ENTRY.iter_unpack(self.notice_entries):
-            entry = NoticeEntry._make(fields)
-            yield BatchNotice(entry.room, entry.user, bytes(self.body[start : start + entry.size]))
-            start += entry.size
+        start = 0
+        for room, user, size in NOTICE_ENTRY.iter_unpack(self.notice_entries):
+            yield BatchNotice(room, user, bytes(self.notice_texts[start : start + size]))
+            start += size
 
     def cards(self) -> Iterator[tuple[CardEntry, bytes]]:
         """Yield every room snapshot's entry and its JSON."""
-        start = len(self.body) - sum(size for _, size in CARD_ENTRY.iter_unpack(self.card_entries))
+        start = 0
         for fields in CARD_ENTRY.iter_unpack(self.card_entries):
             entry = CardEntry._make(fields)
-            yield entry, bytes(self.body[start : start + entry.size])
+            yield entry, bytes(self.card_texts[start : start + entry.size])
             start += entry.size
+
+    @property
+    def balance(self) -> Balance:
+        """The owner's balance, this batch included. Raises BadRecordError where it is damaged."""
+        return decode_balance(self.sections.of(SectionType.BALANCE))
+
+    @property
+    def allowances(self) -> Mapping[int, int]:
+        """How many messages each room at its limit may number at once, by the room's hash.
+
+        An owner cannot know it from the messages. Raises BadRecordError where it is damaged.
+        """
+        try:
+            return dict(_ALLOWANCE.iter_unpack(self.sections.of(SectionType.ALLOWANCES)))
+        except LayoutError:
+            raise BadRecordError(BadRecord.TRUNCATED, "a batch's allowances") from None
 
 
 class BatchParts(NamedTuple):
     """A BATCH as its owner writes it: `rooms`, `notices` and `cards` with their payloads.
 
-    The size in each entry must be that of its payload. The other fields are those of `Batch`.
+    The size in each entry must be that of its payload. `serial` is that of its stamp. `others`:
+    sections of types that this version does not know. The other fields are those of `Batch`.
     """
 
     epoch: int
     owner: bytes
+    serial: int
     anchor: Anchor
     pos: int
     at_ms: int
@@ -246,6 +249,8 @@ class BatchParts(NamedTuple):
     cards: Sequence[tuple[CardEntry, bytes]] = ()
     clock_ms: int = 0
     balance: Balance = Balance()
+    allowances: Mapping[int, int] = {}
+    others: Sequence[Section] = ()
 
 
 class SnapshotChunk(NamedTuple):
@@ -269,25 +274,30 @@ class _NoticeHead(msgspec.Struct):
 
 
 _notice_decoder: Final = msgspec.json.Decoder(_NoticeHead)
-_STAMP: Final = Layout("<2sBBQ16s")
-_CLAIM: Final = Layout("<qH")
+_STAMP: Final = Layout("<2sBBQ16sQ")
+_CLAIM: Final = Layout("<q")
 _ANCHOR: Final = Layout("<qqq")
-_BATCH: Final = Layout("<qqqqQQQQQQQIII")
+_BATCH: Final = Layout("<qqqq")
 _SNAPSHOT: Final = Layout("<qQII")
 ROOM_ENTRY: Final = Layout("<QQQQIIIIII")
 NOTICE_ENTRY: Final = Layout("<QQI")
 CARD_ENTRY: Final = Layout("<QI")
-_SIZES: Final = (Layout("<40xI12x"), Layout("<16xI"), Layout("<8xI"))  # `size` alone of each entry: 30 ns, whole ones 95
+_ALLOWANCE: Final = Layout("<QI")
+_COUNT: Final = Layout("<I")
+_ROOM_SIZES: Final = Layout("<40xI12x")  # `size` alone of each entry: 30 ns, whole ones 95
+_NOTICE_SIZES: Final = Layout("<16xI")
+_CARD_SIZES: Final = Layout("<8xI")
 _MAGIC: Final = b"LR"
 _NO_OFFSET: Final = -1  # stands for None in an anchor
 OWNER_BYTES: Final = 16
 _ANCHORED: Final = _STAMP.size + _ANCHOR.size
+_KNOWN: Final = frozenset(map(int, SectionType))
 
 
 def encode_claim(claim: Claim) -> bytes:
     """Return the value of a CLAIM."""
-    name = claim.instance.encode()
-    return _STAMP.pack(_MAGIC, VERSION, RecordType.CLAIM, claim.epoch, claim.owner) + _CLAIM.pack(claim.at_ms, len(name)) + name
+    stamp = _STAMP.pack(_MAGIC, VERSION, RecordType.CLAIM, claim.epoch, claim.owner, claim.serial)
+    return stamp + _CLAIM.pack(claim.at_ms) + encode_sections([(SectionType.INSTANCE, claim.instance.encode())])
 
 
 _TRACED: Final = Layout(">16sQ")
@@ -308,39 +318,69 @@ def decode_traces(headers: Iterable[tuple[str, bytes]]) -> tuple[Traced, ...]:
 
 def encode_batch(batch: BatchParts) -> bytes:
     """Return the value of a BATCH. Its traces go into the headers (`encode_traces`)."""
-    rooms, notices, cards = batch.rooms, batch.notices, batch.cards
-    balance = msgspec.structs.astuple(batch.balance)
+    sections = [
+        (SectionType.ROOMS, b"".join([ROOM_ENTRY.pack(*entry) for entry, _ in batch.rooms])),
+        (SectionType.PAYLOADS, b"".join([payload for _, payload in batch.rooms])),
+        (SectionType.NOTICES, _encode_listed(NOTICE_ENTRY, batch.notices)),
+        (SectionType.CARDS, _encode_listed(CARD_ENTRY, batch.cards)),
+        (SectionType.BALANCE, encode_balance(batch.balance)),
+        (SectionType.ALLOWANCES, b"".join([_ALLOWANCE.pack(*each) for each in batch.allowances.items()])),
+        *batch.others,
+    ]
     return b"".join(
         (
-            _STAMP.pack(_MAGIC, VERSION, RecordType.BATCH, batch.epoch, batch.owner),
+            _STAMP.pack(_MAGIC, VERSION, RecordType.BATCH, batch.epoch, batch.owner, batch.serial),
             _pack_anchor(batch.anchor),
-            _BATCH.pack(
-                batch.pos, batch.at_ms, batch.oldest_ms, batch.clock_ms, *balance, len(rooms), len(notices), len(cards)
-            ),
-            *(ROOM_ENTRY.pack(*entry) for entry, _ in rooms),
-            *(NOTICE_ENTRY.pack(*entry) for entry, _ in notices),
-            *(CARD_ENTRY.pack(*entry) for entry, _ in cards),
-            *(payload for _, payload in rooms),
-            *(payload for _, payload in notices),
-            *(payload for _, payload in cards),
+            _BATCH.pack(batch.pos, batch.at_ms, batch.oldest_ms, batch.clock_ms),
+            encode_sections(sections),
         )
     )
 
 
+def _encode_listed(layout: Layout, listed: Sequence[tuple[tuple[int, ...], bytes]]) -> bytes:
+    """Return a section of a count, entries and the text of each; empty where there are none."""
+    if not listed:
+        return b""
+    entries = [layout.pack(*entry) for entry, _ in listed]
+    return b"".join((_COUNT.pack(len(listed)), *entries, *(text for _, text in listed)))
+
+
+def _decode_listed(data: memoryview, entry_size: int, sizes: Layout, what: str) -> tuple[memoryview, memoryview]:
+    """Return the entries and the texts of a section that `_encode_listed` made."""
+    if not data:
+        return data, data
+    (count,) = _COUNT.unpack_from(data)
+    split = _COUNT.size + count * entry_size
+    entries, texts = data[_COUNT.size : split], data[split:]
+    if split > len(data):
+        raise BadRecordError(BadRecord.TRUNCATED, f"a batch's {what}")
+    _check_sizes(sizes, entries, texts, what)
+    return entries, texts
+
+
+def _check_sizes(sizes: Layout, entries: memoryview, texts: memoryview, what: str) -> None:
+    named = sum([size for (size,) in sizes.iter_unpack(entries)])
+    if named != len(texts):
+        raise BadRecordError(BadRecord.TRUNCATED, f"a batch's {what} name {named} bytes, {len(texts)} follow them")
+
+
 def encode_snapshot_chunk(chunk: SnapshotChunk) -> bytes:
     """Return the value of one SNAPSHOT record."""
-    return (
-        _STAMP.pack(_MAGIC, VERSION, RecordType.SNAPSHOT, chunk.stamp.epoch, chunk.stamp.owner)
-        + _pack_anchor(chunk.anchor)
-        + _SNAPSHOT.pack(chunk.at_ms, chunk.snapshot_id, chunk.part, chunk.parts)
-        + chunk.data
+    stamp = chunk.stamp
+    return b"".join(
+        (
+            _STAMP.pack(_MAGIC, VERSION, RecordType.SNAPSHOT, stamp.epoch, stamp.owner, stamp.serial),
+            _pack_anchor(chunk.anchor),
+            _SNAPSHOT.pack(chunk.at_ms, chunk.snapshot_id, chunk.part, chunk.parts),
+            encode_sections([(SectionType.CHUNK, chunk.data)]),
+        )
     )
 
 
 def decode_stamp(value: bytes) -> Stamp:
     """Return type and writer of a `broadcast` record."""
     try:
-        magic, version, kind, epoch, owner = _STAMP.unpack_from(value)
+        magic, version, kind, epoch, owner, serial = _STAMP.unpack_from(value)
     except LayoutError:
         raise BadRecordError(BadRecord.TRUNCATED, f"{len(value)} bytes") from None
     if magic != _MAGIC:
@@ -348,7 +388,7 @@ def decode_stamp(value: bytes) -> Stamp:
     if version != VERSION:
         raise BadRecordError(BadRecord.VERSION, f"version {version}, this reader knows {VERSION}")
     try:
-        return Stamp(RecordType(kind), epoch, owner)
+        return Stamp(RecordType(kind), epoch, owner, serial)
     except ValueError:
         raise BadRecordError(BadRecord.UNDECODABLE, f"record type {kind}") from None
 
@@ -370,45 +410,42 @@ def decode_anchor(value: bytes) -> Anchor:
     )
 
 
-def decode_broadcast(value: bytes | None) -> Claim | Batch | SnapshotChunk:
-    """Return any record of `broadcast`."""
+def decode_broadcast(value: bytes | None, *, as_owner: bool = False) -> Claim | Batch | SnapshotChunk:
+    """Return any record of `broadcast`.
+
+    `as_owner`: the reader owns the partition, so it must understand the sections for owners too.
+    Raises BadRecordError.
+    """
     if value is None:
         raise BadRecordError(BadRecord.UNDECODABLE, "no value")
     stamp = decode_stamp(value)
     try:
         match stamp.type:
             case RecordType.CLAIM:
-                return _claim(stamp, value)
+                return _claim(stamp, value, as_owner=as_owner)
             case RecordType.BATCH:
-                return _batch(stamp, value)
+                return _batch(stamp, value, as_owner=as_owner)
             case RecordType.SNAPSHOT:
                 at_ms, snapshot_id, part, parts = _SNAPSHOT.unpack_from(value, _ANCHORED)
-                data = value[_ANCHORED + _SNAPSHOT.size :]
+                sections = decode_sections(value, _ANCHORED + _SNAPSHOT.size, _KNOWN, as_owner=as_owner)
+                data = bytes(sections.of(SectionType.CHUNK))
                 return SnapshotChunk(stamp, decode_anchor(value), at_ms, snapshot_id, part, parts, data)
     except (LayoutError, UnicodeDecodeError):
         raise BadRecordError(BadRecord.TRUNCATED, f"{len(value)} bytes") from None
 
 
-def _claim(stamp: Stamp, value: bytes) -> Claim:
-    at_ms, length = _CLAIM.unpack_from(value, _STAMP.size)
-    name = value[_STAMP.size + _CLAIM.size :]
-    if len(name) != length:
-        raise BadRecordError(BadRecord.TRUNCATED, "a claim's instance")
-    return Claim(stamp.epoch, stamp.owner, at_ms, name.decode())
+def _claim(stamp: Stamp, value: bytes, *, as_owner: bool) -> Claim:
+    (at_ms,) = _CLAIM.unpack_from(value, _STAMP.size)
+    sections = decode_sections(value, _STAMP.size + _CLAIM.size, _KNOWN, as_owner=as_owner)
+    return Claim(stamp.epoch, stamp.owner, at_ms, bytes(sections.of(SectionType.INSTANCE)).decode(), stamp.serial)
 
 
-def _batch(stamp: Stamp, value: bytes) -> Batch:
+def _batch(stamp: Stamp, value: bytes, *, as_owner: bool) -> Batch:
     anchor = decode_anchor(value)
-    pos, at_ms, oldest_ms, clock_ms, *counts, rooms, notices, cards = _BATCH.unpack_from(value, _ANCHORED)
-    first = _ANCHORED + _BATCH.size
-    second = first + rooms * ROOM_ENTRY.size
-    third = second + notices * NOTICE_ENTRY.size
-    fourth = third + cards * CARD_ENTRY.size
-    if fourth > len(value):
-        raise BadRecordError(BadRecord.TRUNCATED, "a batch's directory")
-    body = memoryview(value)[fourth:]
-    directory = value[first:second], value[second:third], value[third:fourth]
-    claimed = sum(size for sizes, part in zip(_SIZES, directory, strict=True) for (size,) in sizes.iter_unpack(part))
-    if claimed != len(body):
-        raise BadRecordError(BadRecord.TRUNCATED, f"a batch's directory names {claimed} bytes, {len(body)} follow it")
-    return Batch(stamp, anchor, pos, at_ms, oldest_ms, *directory, body, clock_ms, Balance(*counts))
+    pos, at_ms, oldest_ms, clock_ms = _BATCH.unpack_from(value, _ANCHORED)
+    sections = decode_sections(value, _ANCHORED + _BATCH.size, _KNOWN, as_owner=as_owner)
+    entries, body = sections.of(SectionType.ROOMS), sections.of(SectionType.PAYLOADS)
+    _check_sizes(_ROOM_SIZES, entries, body, "rooms")
+    notices = _decode_listed(sections.of(SectionType.NOTICES), NOTICE_ENTRY.size, _NOTICE_SIZES, "notices")
+    cards = _decode_listed(sections.of(SectionType.CARDS), CARD_ENTRY.size, _CARD_SIZES, "cards")
+    return Batch(stamp, anchor, pos, at_ms, oldest_ms, clock_ms, entries, body, *notices, *cards, sections)

@@ -24,6 +24,15 @@ class BadRecord(Enum):
     TOO_DEEP = "too_deep"
     WRONG_PARTITION = "wrong_partition"
     UNHANDLED = "unhandled"
+    UNKNOWN_SECTION = "unknown_section"
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether the record may be good, but another version wrote it.
+
+        A reader then must not go on as if the record were not there.
+        """
+        return self in {BadRecord.VERSION, BadRecord.UNKNOWN_SECTION}
 
 
 class BadRecordError(ValueError):
@@ -34,6 +43,13 @@ class BadRecordError(ValueError):
         super().__init__(f"{reason.value}: {detail}")
         self.reason = reason
         self.detail = detail
+
+
+class AnotherVersionError(BadRecordError):
+    """Another version wrote a part of the log that this reader cannot go without.
+
+    Whoever went on as if it were not there would lose or repeat what is in it.
+    """
 
 
 ROOM_PATTERN: Final = r"^[A-Za-z0-9_-]{1,64}\Z", "a room"

@@ -1,17 +1,23 @@
 """The state that outlives an owner of a partition: the content of a SNAPSHOT. Pure.
 
-Each room is packed on its own.
+Each room is packed on its own. The state of a partition and that of each room are typed sections
+(`liveroom.records.sections`). An owner keeps the sections that it does not know and writes them
+again, so that a later version finds them after an earlier one ruled in between.
 """
 
 import zlib
 from collections.abc import Sequence
+from struct import Struct as Layout
+from struct import error as LayoutError  # noqa: N812 - beside Layout
 from typing import Annotated, Any, Final
 
 import msgspec
 
 from liveroom.nesting import UNDECODABLE
-from liveroom.records.broadcast import MAX_BROADCAST_BYTES, Balance
-from liveroom.records.codec import VERSION, BadRecord, BadRecordError, Count, Millis, UserId
+from liveroom.records.balance import Balance, decode_balance, encode_balance
+from liveroom.records.broadcast import MAX_BROADCAST_BYTES
+from liveroom.records.codec import BadRecord, BadRecordError, Count, Millis, UserId
+from liveroom.records.sections import Section, SectionType, decode_sections, encode_sections
 
 MAX_STATE_BYTES: Final = 512 * 1024 * 1024  # a partition's state unpacked; zlib can pack 1 GB of nothing into 1 MB
 MAX_ROOM_BYTES: Final = (
@@ -92,14 +98,12 @@ class Seen(msgspec.Struct, frozen=True, array_like=True, gc=False):
     at_ms: int
 
 
-class RoomState(msgspec.Struct, array_like=True):
-    """The state of one room that outlives an owner.
+class RoomFields(msgspec.Struct, array_like=True):
+    """The state of one room that outlives an owner, in the section `ROOM_STATE`.
 
     - `epoch`: the room's epoch.
     - `seq`, `rseq`: newest numbers of all messages, and of reliable ones.
     - `likes`: the total, which viewers see.
-    - `gifts`, `messages`, `skipped`: totals that nothing reads; `gifts` counts interactions, not
-      the `count` in them.
     - `settings`, `announcement`: modes, and the current announcement.
     - `tombstones`: what was cleared.
     - `seen`: ids of reliable interactions, to recognise duplicates.
@@ -112,9 +116,6 @@ class RoomState(msgspec.Struct, array_like=True):
     seq: int = 0
     rseq: int = 0
     likes: int = 0
-    gifts: int = 0
-    messages: int = 0
-    skipped: int = 0
     settings: RoomSettings = RoomSettings()
     announcement: bytes = b""
     tombstones: list[Tombstone] = []
@@ -122,6 +123,12 @@ class RoomState(msgspec.Struct, array_like=True):
     recent: list[bytes] = []
     recent_reliable: list[bytes] = []
     last_ms: int = 0
+
+
+class RoomState(RoomFields):
+    """All of a room that outlives an owner. `others`: sections that only a later version knows."""
+
+    others: tuple[Section, ...] = ()
 
 
 class StoredRoom(msgspec.Struct, array_like=True, gc=False):
@@ -136,38 +143,55 @@ class StoredRoom(msgspec.Struct, array_like=True, gc=False):
     data: bytes
 
 
-class PartitionState(msgspec.Struct, array_like=True):
+class PartitionState(msgspec.Struct):
     """The content of a SNAPSHOT: the owner's balance and every live room of the partition.
 
-    `clock_ms` is Kafka's timestamp of the newest uplink record that it reflects.
+    `clock_ms` is Kafka's timestamp of the newest uplink record that it reflects. `others`: sections
+    that only a later version knows.
     """
 
-    v: int
     balance: Balance
     clock_ms: int
     rooms: list[StoredRoom]
+    others: tuple[Section, ...] = ()
 
 
-_room_decoder: Final = msgspec.msgpack.Decoder(RoomState)
-_state_decoder: Final = msgspec.msgpack.Decoder(PartitionState)
+_room_decoder: Final = msgspec.msgpack.Decoder(RoomFields)
+_rooms_decoder: Final = msgspec.msgpack.Decoder(list[StoredRoom])
 _packer: Final = msgspec.msgpack.Encoder()
+_CLOCK: Final = Layout("<q")
+_OF_ROOM: Final = frozenset({int(SectionType.ROOM_STATE)})
+_OF_STATE: Final = frozenset(map(int, (SectionType.BALANCE, SectionType.CLOCK, SectionType.STORED_ROOMS)))
 
 
 def encode_room(state: RoomState) -> StoredRoom:
     """Return a room in the form that a snapshot contains."""
-    return StoredRoom(state.room, state.last_ms, zlib.compress(_packer.encode(state), 1))
+    return StoredRoom(state.room, state.last_ms, zlib.compress(pack_room(state), 1))
+
+
+def pack_room(state: RoomState) -> bytes:
+    """Return the sections of a room, before they are compressed."""
+    *fields, others = msgspec.structs.astuple(state)
+    return encode_sections([(SectionType.ROOM_STATE, _packer.encode(fields)), *others])
 
 
 def decode_room(stored: StoredRoom) -> RoomState:
-    """Return the room that `encode_room` packed; raise BadRecordError if it is damaged."""
+    """Return the room that `encode_room` packed; raise BadRecordError if it cannot be read."""
     engine = zlib.decompressobj()
     try:
         plain = engine.decompress(stored.data, MAX_ROOM_BYTES)
         if not engine.eof or engine.unused_data:
             raise BadRecordError(BadRecord.TRUNCATED, f"room {stored.room} in a snapshot")
-        return _room_decoder.decode(plain)
+        return unpack_room(plain)
     except (zlib.error, *UNDECODABLE) as error:
         raise BadRecordError(BadRecord.UNDECODABLE, f"room {stored.room} in a snapshot: {error}") from None
+
+
+def unpack_room(plain: bytes) -> RoomState:
+    """Return the room that `pack_room` wrote. Raises BadRecordError and the errors of a decoder."""
+    sections = decode_sections(plain, 0, _OF_ROOM, as_owner=True)
+    fields = _room_decoder.decode(sections.of(SectionType.ROOM_STATE))
+    return RoomState(**msgspec.structs.asdict(fields), others=sections.others)
 
 
 def encode_state(state: PartitionState, chunk_bytes: int = MAX_BROADCAST_BYTES - 1024) -> list[bytes]:
@@ -175,7 +199,14 @@ def encode_state(state: PartitionState, chunk_bytes: int = MAX_BROADCAST_BYTES -
 
     Raises BadRecordError if the state exceeds `MAX_STATE_BYTES`.
     """
-    packed = _packer.encode(state)
+    packed = encode_sections(
+        [
+            (SectionType.BALANCE, encode_balance(state.balance)),
+            (SectionType.CLOCK, _CLOCK.pack(state.clock_ms)),
+            (SectionType.STORED_ROOMS, _packer.encode(state.rooms)),
+            *state.others,
+        ]
+    )
     if len(packed) > MAX_STATE_BYTES:
         raise BadRecordError(BadRecord.TOO_LARGE, f"a state of {len(packed)} bytes, at most {MAX_STATE_BYTES}")
     return [packed[i : i + chunk_bytes] for i in range(0, len(packed), chunk_bytes)]
@@ -184,12 +215,14 @@ def encode_state(state: PartitionState, chunk_bytes: int = MAX_BROADCAST_BYTES -
 def decode_state(chunks: Sequence[bytes]) -> PartitionState:
     """Return the state that `encode_state` cut into `chunks`.
 
-    Raises BadRecordError if it is damaged or has another version.
+    Raises BadRecordError if it cannot be read.
     """
+    sections = decode_sections(b"".join(chunks), 0, _OF_STATE, as_owner=True)
     try:
-        state = _state_decoder.decode(b"".join(chunks))
+        (clock_ms,) = _CLOCK.unpack(sections.of(SectionType.CLOCK))
+        rooms = _rooms_decoder.decode(sections.of(SectionType.STORED_ROOMS))
+    except LayoutError:
+        raise BadRecordError(BadRecord.TRUNCATED, "a snapshot's clock") from None
     except UNDECODABLE as error:
         raise BadRecordError(BadRecord.UNDECODABLE, f"snapshot: {error}") from None
-    if state.v != VERSION:
-        raise BadRecordError(BadRecord.VERSION, f"snapshot version {state.v}, this reader knows {VERSION}")
-    return state
+    return PartitionState(decode_balance(sections.of(SectionType.BALANCE)), clock_ms, rooms, sections.others)

@@ -22,7 +22,9 @@ from liveroom.records.codec import ItemId, Millis, Name, PackageId, RoomId, User
 from liveroom.records.uplink import Item
 from liveroom.wire import DEFLATE_FROM, DEFLATE_LEVEL
 
-_HEAD = struct.Struct("<2sBBQ16sqqqqqqqQQQQQQQIII")
+_HEAD = struct.Struct("<2sBBQ16sQqqqqqqqH")
+_SECTION = struct.Struct("<HI")
+_SECTIONS = 0x8001, 0x8002, 0xC005
 _ENTRY = struct.Struct("<QQQQIIIIII")
 
 
@@ -84,6 +86,7 @@ class BareBatches:
         self._rooms: dict[str, _Room] = {}
         self._decode: Callable[[bytes], _Uplink] = msgspec.json.Decoder(_Uplink).decode
         self._encode: Callable[[object], bytes] = msgspec.json.Encoder().encode
+        self._pack: Callable[[object], bytes] = msgspec.msgpack.Encoder().encode
 
     def batch(self, values: Iterable[bytes], pos: str, at_ms: int) -> bytes:
         """Return the BATCH record of these uplink records, all of best-effort kinds."""
@@ -129,6 +132,8 @@ class BareBatches:
                 flags = 1
             entries.append(_ENTRY.pack(room.hash, first, room.seq, 0, len(lines), 0, len(payload), 0, self._epoch, flags))
             payloads.append(payload)
-        counts = taken, taken, 0, 0, 0, 0, 0
-        head = _HEAD.pack(b"LR", 1, 2, self._epoch, bytes(16), 0, 0, -1, 0, at_ms, 0, at_ms, *counts, len(payloads), 0, 0)
-        return b"".join((head, *entries, *payloads))
+        balance = self._pack({0: taken, 1: taken})
+        sizes = len(entries) * _ENTRY.size, sum(map(len, payloads)), len(balance)
+        table = [_SECTION.pack(type_, size) for type_, size in zip(_SECTIONS, sizes, strict=True)]
+        head = _HEAD.pack(b"LR", 1, 2, self._epoch, bytes(16), 1, 0, 0, -1, 0, at_ms, 0, at_ms, len(table))
+        return b"".join((head, *table, *entries, *payloads, balance))

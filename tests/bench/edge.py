@@ -182,7 +182,7 @@ def batch_of(lines: Sequence[bytes], room: str = ROOM, first: int = 1) -> tuple[
 
 
 def decoded(*parts: tuple[RoomEntry, bytes]) -> Batch:
-    batch = decode_broadcast(encode_batch(BatchParts(1, b"o" * 16, Anchor(0, 0, None), 0, 1, 1, parts)))
+    batch = decode_broadcast(encode_batch(BatchParts(1, b"o" * 16, 1, Anchor(0, 0, None), 0, 1, 1, parts)))
     assert isinstance(batch, Batch)
     return batch
 
@@ -350,7 +350,7 @@ def foreign(rig: Rig) -> list[Figure]:
     ]
 
 
-def _scan(entries: bytes, rooms: Mapping[int, object]) -> int:
+def _scan(entries: memoryview, rooms: Mapping[int, object]) -> int:
     return sum(fields[0] in rooms for fields in ROOM_ENTRY.iter_unpack(entries))
 
 

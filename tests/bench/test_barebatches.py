@@ -50,7 +50,7 @@ def test_its_batches_hold_for_each_room_what_the_broadcasters_hold_to_the_byte(c
         for offset in range(start, stop):
             rooms.take(decode_uplink(*uplink[offset]), offset, AT_MS)
         packed = rooms.pack("0.1", AT_MS)
-        ours = batch(encode_batch(BatchParts(EPOCH, bytes(16), Anchor(stop, 0, None), 0, AT_MS, 0, packed.rooms)))
+        ours = batch(encode_batch(BatchParts(EPOCH, bytes(16), 1, Anchor(stop, 0, None), 0, AT_MS, 0, packed.rooms)))
         theirs = batch(bare.batch([value for _, value in uplink[start:stop]], "0.1", AT_MS))
         assert list(theirs.rooms()) == list(ours.rooms())
         deflated += sum(entry.flags for entry, _ in ours.rooms())

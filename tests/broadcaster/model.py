@@ -139,8 +139,13 @@ class World:
         self.owners[index] = self._life()
         self.pending[index] = None
 
+    def double(self) -> None:
+        """An append that was acknowledged is written once more, at any time later."""
+        if self.log.values:
+            self.late.append(self.log.values[-1 - self.chance(min(8, self.log.end))])
+
     def arrive(self) -> None:
-        """An append whose sender had given it up is written after all."""
+        """An append whose sender had given it up, or had its ack, is written after all."""
         if self.late:
             self.log.append(self.late.pop(self.chance(len(self.late))))
 
@@ -270,14 +275,28 @@ class World:
     def _batch(lease: Lease, rooms: Rooms, packed: Packed, next_: int) -> bytes:
         anchor = lease.anchor(next_)
         return encode_batch(
-            BatchParts(lease.epoch, lease.owner, anchor, 0, 0, 0, packed.rooms, clock_ms=rooms.clock_ms, balance=rooms.balance)
+            BatchParts(
+                lease.epoch,
+                lease.owner,
+                lease.next_serial(),
+                anchor,
+                0,
+                0,
+                0,
+                packed.rooms,
+                clock_ms=rooms.clock_ms,
+                balance=rooms.balance,
+            )
         )
 
     def _write(self, lease: Lease, value: bytes) -> Generator[Any, Any, bool]:
         offset = yield Write(value)
         rules = yield from lease.acked(offset)
         if rules:
-            assert self.log.valid[offset], "an owner thinks that it rules and does not"
+            copies = [at for at in range(offset + 1) if self.log.values[at] == value]
+            counted = sum(self.log.valid[at] for at in copies)
+            assert counted, "an owner thinks that it rules and does not"
+            assert counted == 1 or decode_stamp(value).type is not RecordType.BATCH, "a batch counts twice"
         return rules
 
     def _snapshot(self, lease: Lease, rooms: Rooms, next_: int) -> Generator[Any, Any, bool]:
@@ -286,14 +305,14 @@ class World:
         chunks = encode_state(rooms.snapshot(), 200)
         first, snapshot_id = None, len(self.log.values)
         for part, data in enumerate(chunks):
-            stamp = Stamp(RecordType.SNAPSHOT, lease.epoch, lease.owner)
+            stamp = Stamp(RecordType.SNAPSHOT, lease.epoch, lease.owner, lease.serial)
             chunk = SnapshotChunk(stamp, lease.anchor(next_), 0, snapshot_id, part, len(chunks), data)
             offset = yield Write(encode_snapshot_chunk(chunk))
             if not (yield from lease.acked(offset)):
                 return False
             first = offset if part == 0 else first
         lease.snapshot_offset = first
-        offset = yield Write(encode_claim(Claim(lease.epoch, lease.owner, 0, "model")))
+        offset = yield Write(encode_claim(Claim(lease.epoch, lease.owner, 0, "model", lease.serial)))
         if not (yield from lease.acked(offset)):
             return False
         lease.renewed(offset)
@@ -330,7 +349,7 @@ class World:
             assert last.balance.duplicate == duplicates
 
     def _delivered(self) -> tuple[dict[str, list[tuple[int, int, str]]], dict[str, int], Batch | None]:
-        """Read the whole log as a gateway and a viewer do, who drops numbers that it has seen."""
+        """Read the whole log as a gateway does: its valid batches name each number once."""
         got: dict[str, list[tuple[int, int, str]]] = {room: [] for room in ROOMS}
         likes = dict.fromkeys(ROOMS, 0)
         last, next_ = None, 0
@@ -345,9 +364,8 @@ class World:
                 numbers = got[frame.header.room]
                 likes[frame.header.room] = frame.header.likes or likes[frame.header.room]
                 for message in frame.messages:
-                    if message.seq > len(numbers):
-                        assert message.seq == len(numbers) + 1, "a hole"
-                        numbers.append((message.seq, message.rseq, message.id))
+                    assert message.seq == len(numbers) + 1, "a hole, or a number twice"
+                    numbers.append((message.seq, message.rseq, message.id))
         return got, likes, last
 
 

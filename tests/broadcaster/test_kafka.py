@@ -293,7 +293,7 @@ async def test_a_room_whose_history_cannot_be_applied_is_lost_loudly_and_the_par
     async with writing(settings) as producer:
         await producer.send(BROADCAST, encode_claim(Claim(1, owner, 1, "gone")), partition=0, timeout_s=5)
         entry = RoomEntry(room_hash(ROOMS[0]), 5, 5, 0, 1, 0, len(payload), 0, 7, 0)
-        batch = encode_batch(BatchParts(1, owner, Anchor(0, 0, None), 0, 1, 1, [(entry, payload)]))
+        batch = encode_batch(BatchParts(1, owner, 1, Anchor(0, 0, None), 0, 1, 1, [(entry, payload)]))
         await producer.send(BROADCAST, batch, partition=0, timeout_s=5)
     async with broadcasting(settings) as bench:
         await bench.send(2)

@@ -18,9 +18,9 @@ BLOCKS = 20
 def play(seed: int, steps: int) -> World:
     chance = random.Random(seed)
     world = World(chance.randrange, owners=3)
-    weights = chance.choice(((70, 20, 4, 3, 3), (85, 10, 2, 2, 1), (50, 20, 15, 10, 5)))
+    weights = chance.choice(((70, 20, 4, 3, 3, 3), (85, 10, 2, 2, 1, 1), (50, 20, 15, 10, 5, 8)))
     for _ in range(steps):
-        (action,) = chance.choices(range(5), weights)
+        (action,) = chance.choices(range(6), weights)
         if action == 0:
             world.move(chance.randrange(3))
         elif action == 1:
@@ -29,8 +29,10 @@ def play(seed: int, steps: int) -> World:
             world.arrive()
         elif action == 3:
             world.kill(chance.randrange(3))
-        else:
+        elif action == 4:
             world.log.cut()
+        else:
+            world.double()
         if chance.randrange(10) == 0:
             world.read_from_anywhere()
     world.settle()
@@ -95,6 +97,11 @@ class Partition(RuleBasedStateMachine):
     def an_append_arrives_late(self, chances: list[int]) -> None:
         self.chances = chances
         self.world.arrive()
+
+    @rule(chances=st.lists(st.integers(0, 7), max_size=1))
+    def an_append_is_written_twice(self, chances: list[int]) -> None:
+        self.chances = chances
+        self.world.double()
 
     @rule()
     def retention_cuts_the_head(self) -> None:

@@ -3,6 +3,7 @@ it says is lost.
 """
 
 from collections.abc import Sequence
+from itertools import count
 from typing import Any, NamedTuple
 
 import pytest
@@ -20,16 +21,26 @@ from liveroom.records.broadcast import (
     encode_claim,
     encode_snapshot_chunk,
 )
+from liveroom.records.codec import AnotherVersionError
+from liveroom.records.sections import SectionType, encode_sections
 
 OLD, OTHER, NEW = b"o" * 16, b"x" * 16, b"n" * 16
+
+
+_serials = count(1)
 
 
 def claim(epoch: int, owner: bytes = OLD) -> bytes:
     return encode_claim(Claim(epoch, owner, 0, "test"))
 
 
+def renewal(epoch: int) -> bytes:
+    return encode_claim(Claim(epoch, OLD, 0, "test", next(_serials)))
+
+
 def batch(epoch: int, claim_offset: int, uplink_next: int, snapshot_offset: int | None = None, owner: bytes = OLD) -> bytes:
-    return encode_batch(BatchParts(epoch, owner, Anchor(uplink_next, claim_offset, snapshot_offset), 0, uplink_next, 0, []))
+    anchor = Anchor(uplink_next, claim_offset, snapshot_offset)
+    return encode_batch(BatchParts(epoch, owner, next(_serials), anchor, 0, uplink_next, 0, []))
 
 
 def chunk(epoch: int, claim_offset: int, part: int = 0, parts: int = 1, owner: bytes = OLD, id_: int = 7) -> bytes:
@@ -115,7 +126,7 @@ def test_a_log_from_its_beginning_is_replayed_whole_without_a_snapshot() -> None
 
 # ---- whole histories
 def test_the_newest_snapshot_is_loaded_and_what_follows_it_applied() -> None:
-    values = [claim(1), batch(1, 0, 1), chunk(1, 0, 0, 2), chunk(1, 0, 1, 2), claim(1), batch(1, 4, 5, 2), batch(1, 4, 6, 2)]
+    values = [claim(1), batch(1, 0, 1), chunk(1, 0, 0, 2), chunk(1, 0, 1, 2), renewal(1), batch(1, 4, 5, 2), batch(1, 4, 6, 2)]
     story = run(values, start=2)
     assert story.taken[1:] == (6, None)
     assert story.loaded == [[b"part0", b"part1"]]
@@ -217,7 +228,7 @@ def test_a_rival_above_the_floor_is_claimed_over_again() -> None:
 
 # ---- the snapshot is gone
 def lost_snapshots() -> list[Any]:
-    first, rest = [claim(1), batch(1, 0, 1)], [claim(1), batch(1, 4, 5, 2)]
+    first, rest = [claim(1), batch(1, 0, 1)], [renewal(1), batch(1, 4, 5, 2)]
     whole = [chunk(1, 0, 0, 2), chunk(1, 0, 1, 2)]
     return [
         pytest.param([*first, *whole, *rest], 3, True, id="its first chunk is cut away"),
@@ -228,7 +239,9 @@ def lost_snapshots() -> list[Any]:
         pytest.param([*first, whole[0], chunk(1, 0, 1, 2, id_=8), *rest], 0, True, id="its chunks are of two"),
         pytest.param([*first, whole[0], batch(1, 0, 2), *rest], 0, True, id="a batch lies in it"),
         pytest.param([*first, batch(1, 0, 2), batch(1, 0, 3), *rest], 0, True, id="a batch lies in its place"),
-        pytest.param([claim(1), batch(1, 0, 1), batch(1, 0, 2), claim(1), batch(1, 3, 5)], 1, True, id="none was ever written"),
+        pytest.param(
+            [claim(1), batch(1, 0, 1), batch(1, 0, 2), renewal(1), batch(1, 3, 5)], 1, True, id="none was ever written"
+        ),
     ]
 
 
@@ -244,10 +257,57 @@ def test_without_its_snapshot_a_partition_goes_on_in_the_uplink_and_says_what_it
     assert story.taken.lease.snapshot_offset is None
 
 
+# ---- appends that were written twice
+def test_a_batch_that_was_written_twice_is_applied_once() -> None:
+    first, second = batch(1, 0, 4), batch(1, 0, 5)
+    story = run([claim(1), first, first, second, first, second])
+    assert story.applied == [first, second]
+    assert story.taken.uplink_next == 5
+
+
+def test_a_repeat_behind_a_renewed_claim_is_void_even_to_a_reader_that_begins_there() -> None:
+    first, renewed, last = batch(1, 0, 4), renewal(1), batch(1, 2, 6)
+    log = [claim(1), first, renewed, first, last]
+    assert run(log).applied == [first, last]
+    assert run(log, start=2).taken.uplink_next == 6
+
+
+def test_a_late_copy_of_a_renewed_claim_moves_nothing() -> None:
+    renewed, first = renewal(1), batch(1, 1, 4)
+    story = run([claim(1), renewed, first, renewed, first, batch(1, 1, 5)])
+    assert story.taken.uplink_next == 5
+    assert len(story.applied) == 2
+
+
+def test_a_late_copy_of_an_earlier_snapshot_does_not_break_the_one_that_is_loaded() -> None:
+    early = chunk(1, 0, id_=6)
+    values = [claim(1), early, chunk(1, 0, 0, 2), early, chunk(1, 0, 1, 2), renewal(1), batch(1, 5, 7, 2)]
+    story = run(values)
+    assert story.loaded == [[b"part0", b"part1"]]
+    assert story.taken.lost is None
+
+
+# ---- what another version wrote
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_log_with_a_record_of_another_version_is_not_taken_over(place: int) -> None:
+    values = [claim(1), batch(1, 0, 4), batch(1, 0, 5)]
+    values[place] = b"LR\x02" + values[place][3:]
+    with pytest.raises(AnotherVersionError, match="version 2"):
+        run(values)
+
+
+def test_a_snapshot_with_a_section_that_owners_must_understand_is_refused_and_not_given_up() -> None:
+    whole = chunk(1, 0)
+    head = len(whole) - len(encode_sections([(SectionType.CHUNK, b"part0")]))
+    newer = whole[:head] + encode_sections([(SectionType.CHUNK, b"part0"), (0xC100, b"new")])
+    with pytest.raises(AnotherVersionError, match="must be understood"):
+        run([claim(1), newer, batch(1, 0, 4, 1)])
+
+
 # ---- rivals
 def test_what_the_old_owner_wrote_before_our_claim_counts() -> None:
-    late = batch(1, 0, 8)
-    story = run([claim(1), batch(1, 0, 4)], rivals=[late])
+    values, late = [claim(1), batch(1, 0, 4)], batch(1, 0, 8)
+    story = run(values, rivals=[late])
     assert story.taken.uplink_next == 8
     assert story.applied[-1] == late
     assert story.epochs == [2]

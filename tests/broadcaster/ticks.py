@@ -80,7 +80,19 @@ def tick(rooms: Rooms, now_ms: int = T0) -> Tick:
     packed = rooms.pack("0.7", now_ms)
     parts = packed.rooms, packed.notices, packed.cards
     value = encode_batch(
-        BatchParts(1, bytes(16), Anchor(0, 0, 0), 7, now_ms, packed.oldest_ms, *parts, rooms.clock_ms, rooms.balance)
+        BatchParts(
+            1,
+            bytes(16),
+            1,
+            Anchor(0, 0, 0),
+            7,
+            now_ms,
+            packed.oldest_ms,
+            *parts,
+            rooms.clock_ms,
+            rooms.balance,
+            rooms.allowances(),
+        )
     )
     batch = read(value)
     entries: dict[str, RoomEntry] = {}

@@ -75,7 +75,7 @@ class Edge:
     async def notify(self, room: str, user: str, text: bytes) -> None:
         """Deliver a notice to one user."""
         notice = NoticeEntry(room_hash(room), room_hash(user), len(text)), text
-        batch = decode_broadcast(encode_batch(BatchParts(1, b"o" * 16, Anchor(0, 0, None), 0, 1, 1, [], [notice])))
+        batch = decode_broadcast(encode_batch(BatchParts(1, b"o" * 16, 1, Anchor(0, 0, None), 0, 1, 1, [], [notice])))
         assert isinstance(batch, Batch)
         await drive(self.gateway.hub.deliver(batch, 0, 1, clock.monotonic_s()))
 
@@ -89,7 +89,9 @@ class Edge:
         )
         flags = (RoomFlags.DEFLATED if payload.deflated else 0) | (RoomFlags.CLEAR if clears else 0)
         entry = RoomEntry(room_hash(room), first, last, 0, len(lines), 0, len(payload.data), payload.reliable_size, 3, flags)
-        batch = decode_broadcast(encode_batch(BatchParts(1, b"o" * 16, Anchor(0, 0, None), 0, 1, 1, [(entry, payload.data)])))
+        batch = decode_broadcast(
+            encode_batch(BatchParts(1, b"o" * 16, 1, Anchor(0, 0, None), 0, 1, 1, [(entry, payload.data)]))
+        )
         assert isinstance(batch, Batch)
         delivered = await drive(self.gateway.hub.deliver(batch, 0, 1, clock.monotonic_s()))
         self.gateway.joins.on_snapshots(delivered.with_snapshot)

@@ -89,7 +89,7 @@ async def test_a_part_that_cannot_be_read_is_left_out_of_what_a_viewer_missed(ed
         await edge.deliver("r", [line(1)])
         broken = b"\xff" * 8
         entry = RoomEntry(room_hash("r"), 2, 2, 0, 1, 0, len(broken), 0, 3, int(RoomFlags.DEFLATED))
-        batch = decode_broadcast(encode_batch(BatchParts(1, b"o" * 16, Anchor(0, 0, None), 0, 1, 1, [(entry, broken)])))
+        batch = decode_broadcast(encode_batch(BatchParts(1, b"o" * 16, 1, Anchor(0, 0, None), 0, 1, 1, [(entry, broken)])))
         assert isinstance(batch, Batch)
         assert not (await drive(edge.gateway.hub.deliver(batch, 0, 2, clock.monotonic_s()))).failed
         await edge.deliver("r", [line(3)], first=3)

@@ -91,7 +91,7 @@ def entry_of(room: str, payload: Payload, first: int = 1, last: int = 1, message
 
 def batch_of(*rooms: str, notices: tuple[tuple[NoticeEntry, bytes], ...] = ()) -> Batch:
     parts = [(entry_of(room, payload_of(room)), payload_of(room).data) for room in rooms]
-    decoded = decode_broadcast(encode_batch(BatchParts(1, b"o" * 16, ANCHOR, 0, 1, 1, parts, notices)))
+    decoded = decode_broadcast(encode_batch(BatchParts(1, b"o" * 16, 1, ANCHOR, 0, 1, 1, parts, notices)))
     assert isinstance(decoded, Batch)
     return decoded
 
@@ -145,7 +145,7 @@ def test_each_member_gets_the_frame_it_can_take(deflate: bool, slow: bool, expec
     hub = Hub()
     member = FakeMember(form=int(deflate), slow=slow)
     join(hub, member, "a", 0)
-    value = encode_batch(BatchParts(1, b"o" * 16, ANCHOR, 0, 1, 1, [(entry_of("a", payload, 1, 2, 2), payload.data)]))
+    value = encode_batch(BatchParts(1, b"o" * 16, 1, ANCHOR, 0, 1, 1, [(entry_of("a", payload, 1, 2, 2), payload.data)]))
     batch = decode_broadcast(value)
     assert isinstance(batch, Batch)
     deliver(hub, batch)
@@ -204,7 +204,9 @@ def test_a_hole_between_two_batches_of_a_local_room_is_counted() -> None:
 
     def gaps(first: int, last: int) -> int:
         payload = payload_of("a", first, last)
-        value = encode_batch(BatchParts(1, b"o" * 16, ANCHOR, 0, 1, 1, [(entry_of("a", payload, first, last), payload.data)]))
+        value = encode_batch(
+            BatchParts(1, b"o" * 16, 1, ANCHOR, 0, 1, 1, [(entry_of("a", payload, first, last), payload.data)])
+        )
         batch = decode_broadcast(value)
         assert isinstance(batch, Batch)
         return deliver(hub, batch).gaps
@@ -228,7 +230,7 @@ def test_a_part_that_cannot_be_handled_is_reported_and_affects_no_other_room(bro
     bad = entry_of("a", broken)._replace(flags=int(flags), rseq=1)
     parts = [(bad, broken.data) if name == "a" else (entry_of(name, payload_of(name)), payload_of(name).data) for name in "xay"]
     batch = decode_broadcast(
-        encode_batch(BatchParts(1, b"o" * 16, ANCHOR, 0, 1, 1, parts, cards=[(CardEntry(room_hash("y"), 3), b"no!")]))
+        encode_batch(BatchParts(1, b"o" * 16, 1, ANCHOR, 0, 1, 1, parts, cards=[(CardEntry(room_hash("y"), 3), b"no!")]))
     )
     assert isinstance(batch, Batch)
     delivered = deliver(hub, batch)
@@ -247,7 +249,7 @@ def test_a_viewer_that_leaves_while_messages_are_cleared_gets_nothing_more_of_th
     join(hub, leaves, "a")
     payload = payload_of("a", reliable=(BAD_CLEAR.replace(b"7", b'"i"'),))
     entry = entry_of("a", payload)._replace(flags=int(RoomFlags.CLEAR), rseq=1)
-    batch = decode_broadcast(encode_batch(BatchParts(1, b"o" * 16, ANCHOR, 0, 1, 1, [(entry, payload.data)])))
+    batch = decode_broadcast(encode_batch(BatchParts(1, b"o" * 16, 1, ANCHOR, 0, 1, 1, [(entry, payload.data)])))
     assert isinstance(batch, Batch)
     delivering = hub.deliver(batch, 0, 1, 1)
     next(delivering)

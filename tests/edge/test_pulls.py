@@ -54,11 +54,14 @@ class Desk:
     claim: int = 0
     seq: int = 0
     rseq: int = 0
+    serial: int = 0
     messages: list[Message] = field(default_factory=list)
 
     async def rule(self) -> None:
         """Claim the partition, or renew the claim."""
-        self.claim = await self.producer.send(BROADCAST, encode_claim(Claim(1, OWNER, 1, "o")), partition=0, timeout_s=5)
+        self.claim = await self.producer.send(
+            BROADCAST, encode_claim(Claim(1, OWNER, 1, "o", self.serial)), partition=0, timeout_s=5
+        )
 
     async def write(self, *kinds: Kind, room: str = "r", owner: bytes = OWNER, by: str = "u", **data: Any) -> int:
         """Write a batch with a message of each kind; return its offset."""
@@ -76,7 +79,9 @@ class Desk:
         flags = (RoomFlags.DEFLATED if payload.deflated else 0) | (RoomFlags.CLEAR if Kind.CLEAR in kinds else 0)
         sizes = len(payload.data), payload.reliable_size
         entry = RoomEntry(room_hash(room), first, self.seq, self.rseq, len(messages), 0, *sizes, EPOCH, flags)
-        value = encode_batch(BatchParts(1, owner, Anchor(0, self.claim, None), 0, 1, 1, [(entry, payload.data)]))
+        self.serial += owner is OWNER
+        anchor = Anchor(0, self.claim, None)
+        value = encode_batch(BatchParts(1, owner, self.serial, anchor, 0, 1, 1, [(entry, payload.data)]))
         offset = await self.producer.send(BROADCAST, value, partition=0, timeout_s=5)
         if owner is OWNER:
             self.messages += messages

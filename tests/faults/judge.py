@@ -14,7 +14,8 @@ from aiokafka import ConsumerRecord
 
 from liveroom.fencing import NOBODY, stamp_of, validate
 from liveroom.kinds import CLASS_OF, Class
-from liveroom.records.broadcast import Balance, Batch, Claim, decode_broadcast
+from liveroom.records.balance import Balance, total
+from liveroom.records.broadcast import Batch, Claim, decode_broadcast
 from liveroom.records.codec import BadRecordError
 from liveroom.records.uplink import Uplink, decode_uplink
 from liveroom.topics import partition_of
@@ -94,7 +95,7 @@ async def judge_log(bootstrap: str, prefix: str, partitions: int, settle_s: floa
 
 async def _judge(bootstrap: str, prefix: str, partitions: int) -> Exact:
     results = [await _judge_partition(bootstrap, prefix, partition, partitions) for partition in range(partitions)]
-    balance = Balance(*(sum(getattr(result.balance, name) for result in results) for name in Balance.__struct_fields__))
+    balance = total(result.balance for result in results)
     reigns = [reign for result in results for reign in result.reigns]
     batches_ms = [times for result in results for times in result.batches_ms]
     return Exact(sum(r.items for r in results), sum(r.void for r in results), balance, reigns, batches_ms)

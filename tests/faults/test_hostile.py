@@ -235,7 +235,7 @@ async def damage(stage: Stage, room: str) -> None:
         reliable_size=len(payload),
         flags=int(RoomFlags.DEFLATED),
     )
-    writer = last.stamp.epoch, last.stamp.owner, last.anchor, last.pos, last.at_ms
+    writer = last.stamp.epoch, last.stamp.owner, last.stamp.serial + 1, last.anchor, last.pos, last.at_ms
     value = encode_batch(BatchParts(*writer, 0, [(entry, payload)], clock_ms=last.clock_ms, balance=last.balance))
     async with AIOKafkaProducer(bootstrap_servers=bootstrap, acks="all") as producer:
         await producer.send_and_wait(f"{prefix}{BROADCAST.name}", value, partition=partition)

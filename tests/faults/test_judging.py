@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from liveroom.records.broadcast import Balance
+from liveroom.records.balance import Balance
 from liveroom.topics import partition_of
 from tests.faults.judge import Exact, Reign
 from tests.faults.show import BUDGET_S, PARTITIONS, ROOMS, Fault, Gift, Show, Sight

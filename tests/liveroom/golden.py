@@ -14,9 +14,9 @@ import msgspec
 from liveroom.kinds import Kind, RecordType, Role
 from liveroom.records import broadcast, codec
 from liveroom.records import uplink as uplink_records
+from liveroom.records.balance import Balance
 from liveroom.records.broadcast import (
     Anchor,
-    Balance,
     CardEntry,
     Claim,
     NoticeEntry,
@@ -27,7 +27,18 @@ from liveroom.records.broadcast import (
 )
 from liveroom.records.codec import JsonReader
 from liveroom.records.control import Audit, GatewayState, Limits, LoadReport, Moderation, Order, OrderKind, Presence, RuleKind
-from liveroom.records.snapshot import PartitionState, RoomSettings, RoomState, Seen, StoredRoom, Tombstone
+from liveroom.records.snapshot import (
+    PartitionState,
+    RoomSettings,
+    RoomState,
+    Seen,
+    StoredRoom,
+    Tombstone,
+    decode_state,
+    encode_state,
+    pack_room,
+    unpack_room,
+)
 from liveroom.records.uplink import DeadLetter, Item, Uplink
 from liveroom.topics import room_hash
 
@@ -77,6 +88,7 @@ def batch() -> bytes:
         broadcast.BatchParts(
             epoch=3,
             owner=OWNER,
+            serial=12,
             anchor=ANCHOR,
             pos=99,
             at_ms=AT_MS + 50,
@@ -92,13 +104,14 @@ def batch() -> bytes:
             cards=[(CardEntry(room_hash("room-2"), 2), b"{}")],
             clock_ms=AT_MS + 7,
             balance=BALANCE,
+            allowances={room_hash("room-1"): 7},
         )
     )
 
 
 def snapshot() -> SnapshotChunk:
     """Return one chunk of a snapshot."""
-    return SnapshotChunk(Stamp(RecordType.SNAPSHOT, 3, OWNER), ANCHOR, AT_MS, 12, 0, 1, b"chunk")
+    return SnapshotChunk(Stamp(RecordType.SNAPSHOT, 3, OWNER, 12), ANCHOR, AT_MS, 12, 0, 1, b"chunk")
 
 
 def room() -> RoomState:
@@ -109,9 +122,6 @@ def room() -> RoomState:
         seq=6,
         rseq=4,
         likes=30,
-        gifts=4,
-        messages=6,
-        skipped=1,
         settings=RoomSettings(slow_s=2.5, muted_all=True, allow=["u1"], limit_per_s=500),
         announcement=b'{"seq":1}',
         tombstones=[Tombstone(5, 3, ["a0"], "u9")],
@@ -126,7 +136,7 @@ def state() -> PartitionState:
     """Return a partition's state with every field in use; its room is packed by a stand-in, for
     zlib's bytes differ.
     """
-    return PartitionState(1, BALANCE, AT_MS, [StoredRoom("room-1", AT_MS, b"packed")])
+    return PartitionState(BALANCE, AT_MS, [StoredRoom("room-1", AT_MS, b"packed")])
 
 
 def _load_report() -> LoadReport:
@@ -162,14 +172,14 @@ def _uplink(file: str, record: Uplink) -> Golden:
 CLAIM: Final = Claim(3, OWNER, AT_MS, "broadcaster-1")
 
 # The batch is compared by its bytes: what `decode_broadcast` gives is views of them. A room is not
-# packed (zlib's bytes differ between its builds), its msgpack is.
+# compressed: zlib's bytes differ between its builds.
 ALL: Final = (
     _uplink("uplink.json", uplink()),
     _uplink("uplink-package.json", _package()),
     Golden("claim.bin", broadcast.encode_claim(CLAIM), CLAIM, broadcast.decode_broadcast),
     Golden("batch.bin", batch(), broadcast.decode_broadcast(batch()), broadcast.decode_broadcast),
     Golden("snapshot.bin", broadcast.encode_snapshot_chunk(snapshot()), snapshot(), broadcast.decode_broadcast),
-    Golden("state.msgpack", msgspec.msgpack.encode(state()), state(), msgspec.msgpack.Decoder(PartitionState).decode),
+    Golden("state.bin", encode_state(state())[0], state(), lambda value: decode_state([value])),
     _json("presence.json", Presence(1, "room-1", "edge-1", AT_MS, 11, 12, AT_MS)),
     _json("load-report.json", _load_report()),
     _json("order.json", Order(1, "edge-1", AT_MS, OrderKind.SHED, AT_MS, "hot", 50.0)),
@@ -178,7 +188,7 @@ ALL: Final = (
     _json("moderation-word.json", Moderation(1, "*", AT_MS, RuleKind.WORD, "spam", "op", id="m3", value="mask")),
     _json("audit.json", Audit(1, AT_MS, "room-1", "u1", Role.MODERATOR, "mute", "u9", "spam", "m1")),
     _json("dead-letter.json", DeadLetter(1, "uplink", 3, 42, "schema", "Expected `int`", AT_MS, b"room-1", b"\xff{")),
-    Golden("room.msgpack", msgspec.msgpack.encode(room()), room(), msgspec.msgpack.Decoder(RoomState).decode),
+    Golden("room.bin", pack_room(room()), room(), unpack_room),
 )
 
 

@@ -6,6 +6,7 @@ And how a partition is described, by its valid records.
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from itertools import count
 from typing import Any
 
 import pytest
@@ -48,7 +49,8 @@ class Writer:
         return self.claims[owner]
 
     async def batch(self, epoch: int, owner: bytes, pos: int) -> int:
-        return await self._send(encode_batch(BatchParts(epoch, owner, Anchor(pos, self.claims[owner], None), pos, 1, 0, [])))
+        anchor = Anchor(pos, self.claims[owner], None)
+        return await self._send(encode_batch(BatchParts(epoch, owner, pos, anchor, pos, 1, 0, [])))
 
     async def _send(self, value: bytes) -> int:
         return await self._producer.send(BROADCAST, value, partition=0, timeout_s=5)
@@ -159,12 +161,16 @@ async def test_a_range_that_was_cut_away_is_an_error_not_other_records(settings:
             await reader.read(6, 7)
 
 
+_serials = count(1)
+
+
 def claim(epoch: int, owner: bytes, at_ms: int = 1000) -> bytes:
-    return encode_claim(Claim(epoch, owner, at_ms, f"on-{owner[:1].decode()}"))
+    return encode_claim(Claim(epoch, owner, at_ms, f"on-{owner[:1].decode()}", next(_serials)))
 
 
 def batch(epoch: int, owner: bytes, uplink_next: int, claim_offset: int, snapshot_offset: int | None = None) -> bytes:
-    return encode_batch(BatchParts(epoch, owner, Anchor(uplink_next, claim_offset, snapshot_offset), 0, 2000, 0, []))
+    anchor = Anchor(uplink_next, claim_offset, snapshot_offset)
+    return encode_batch(BatchParts(epoch, owner, next(_serials), anchor, 0, 2000, 0, []))
 
 
 def chunk(epoch: int, owner: bytes, anchor: Anchor, part: int, parts: int, snapshot_id: int = 7, at_ms: int = 3000) -> bytes:
