@@ -35,6 +35,17 @@ from liveroom.topics import room_hash
 from liveroom.wire import BatchHeader, Card, decode_header, pack_payload, payload_text, split_message
 
 MAX_TOMBSTONES: Final = 100
+# A card's longest parts, in bytes, where all bodies are as documented (docs/records.md):
+#
+#    39,400  modes: the 200 users of `allow`, 195 each
+#     3,600  the announcement: 500 characters of 4 bytes, its link, its sender's names
+#    32,800  the newest messages, RECENT_BYTES of both classes each
+#    36,000  MAX_TOMBSTONES of them: a user of 192, a message of 80, three numbers, 360 in all
+#   -------
+#   111,800
+#
+# An announcement may have the size of a record, 66,000. With it and the modes alone a card has
+# 106,000, so it always fits without its messages (`Room.card`).
 MAX_CARD_BYTES: Final = 160 * 1024
 
 

@@ -28,6 +28,18 @@ from liveroom.records.snapshot import PartitionState, RoomState, StoredRoom, dec
 from liveroom.records.uplink import Uplink
 from liveroom.topics import BROADCAST, room_hash
 
+# The largest BATCH, in bytes, of the 921,600 that a record of `broadcast` may have:
+#
+#   458,752  are taken at most (`MAX_TAKEN_BYTES`) before the last record
+#   239,800  that record: 64 bans, each a ban, a notice and a `clear`. Each of these 192 lines has
+#            LINE_BYTES + 64 (id) + 192 (user) + 64 (package) + ESCAPED_BYTES * 64 (name) = 912;
+#            and the bodies have at most the 64,700 that the record has beside these names
+#   196,608  EXTRA_BYTES, of which a card and ROOM_BYTES of it take at most 164,240
+#   -------
+#   895,160
+#
+# So MAX_TAKEN_BYTES leaves 26,000 for the head. A user id needs no escape (`liveroom.users`).
+# tests/broadcaster/test_rooms.py builds such batches.
 MAX_TAKEN_BYTES: Final = 448 * 1024
 LINE_BYTES: Final = 208  # at most what a message's line has beside its data and its sender's texts: names of fields, numbers
 ESCAPED_BYTES: Final = 6  # at most what a character takes in JSON

@@ -15,7 +15,8 @@ from liveroom.errors import ExplainedError
 from liveroom.kinds import Role
 from liveroom.tickets import User
 from liveroom.tokens import MIN_SECRET_BYTES, sign_user
-from liveroom.topics import ROOM_ID, USER_ID
+from liveroom.topics import ROOM_ID
+from liveroom.users import UserIdError, user_id
 
 if TYPE_CHECKING:
     from liveroom.settings import KafkaSettings
@@ -125,11 +126,15 @@ def check_room(room: str) -> str:
     return room
 
 
-def make_user(user: str, role: str = Role.VIEWER.value, name: str = "", level: int = 0) -> User:
-    """Return the user of a token; raise UsageError where `user` is no user id."""
-    if not USER_ID.match(user):
-        raise UsageError(f"{user!r} is no user id: 1 to 64 of A-Z a-z 0-9 _ . : @ -")
-    return User(user, Role(role), level, name)
+def make_user(text: str, role: str = Role.VIEWER.value, name: str = "", level: int = 0) -> User:
+    """Return the user of a token. `text` names the user as an identity service would (`sub`).
+
+    Raises UsageError where the text has no user id.
+    """
+    try:
+        return User(user_id(text), Role(role), level, name)
+    except UserIdError as error:
+        raise UsageError(f"--user: {error}") from None
 
 
 def _newest() -> Running | None:

@@ -14,6 +14,7 @@ import msgspec
 from cli.endpoints import Endpoints, make_user, need_scheduler
 from liveroom.kinds import Kind
 from liveroom.nesting import UNDECODABLE
+from liveroom.users import shown_user
 from liveroom.wire import Message
 from viewer.client import Viewer
 from viewer.effects import Counts, Delivered, Effect, Ended, Entered, Lost, Moved, Renumbered, Told
@@ -92,7 +93,7 @@ def line_of(message: Message) -> str:
             what = f" gives {data.get('count', 1)} {data.get('gift', '')}{combo}"
         case kind:
             what = f" {kind.value} {data}"
-    text = f"{message.seq:>6}  {message.name or message.user}{what}"
+    text = f"{message.seq:>6}  {message.name or shown_user(message.user)}{what}"
     return "".join("\N{REPLACEMENT CHARACTER}" if category(character)[0] == "C" else character for character in text)
 
 

@@ -5,6 +5,7 @@ signs a token for any name and role. So it listens on 127.0.0.1 only, and refuse
 other pages or rebound names send. `up` and `demo` call it.
 """
 
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +23,7 @@ from liveroom.nesting import UNDECODABLE
 from liveroom.ports import HOST
 from liveroom.tickets import User
 from liveroom.tokens import sign_user
-from liveroom.topics import ROOM_ID, USER_ID
+from liveroom.topics import ROOM_ID
 from liveroom.web import json_response, problems
 
 FOLDER: Final = ROOT / "viewer" / "web"
@@ -119,7 +120,7 @@ def _user(asked: _TokenRequest, name: str, chance: Chance) -> User:
     if asked.role in HOSTS and not ROOM_ID.match(asked.room):
         raise ProblemError(Code.SCHEMA, "a host needs a room - at `$.room`")
     kind = ROLES[asked.role]
-    own = asked.user.startswith(f"{kind}-") and USER_ID.match(asked.user)
+    own = re.fullmatch(rf"{kind}-[0-9a-f]{{1,64}}", asked.user)
     rooms = (asked.room,) if asked.role in HOSTS else ()
     return User(asked.user if own else f"{kind}-{chance.token_hex(4)}", asked.role, name=name, rooms=rooms)
 

@@ -25,6 +25,7 @@ from liveroom.kinds import Role
 from liveroom.tickets import User
 from liveroom.tokens import sign_user
 from liveroom.topics import DEFAULT_PARTITIONS
+from liveroom.users import user_id
 
 # All services of a system start at once, perhaps beside a busy processor. They wait for what
 # passes, so the start does too.
@@ -137,7 +138,7 @@ class System:
 
     def token(
         self,
-        user: str,
+        text: str,
         role: Role = Role.VIEWER,
         *,
         name: str = "",
@@ -147,8 +148,11 @@ class System:
         follower: bool = False,
         subscriber: bool = False,
     ) -> str:
-        """Return a user token that this system's services accept, valid for `ttl_s` seconds."""
-        who = User(user, role, level, name, rooms, follower, subscriber)
+        """Return a user token that this system's services accept, valid for `ttl_s` seconds.
+
+        `text` names the user as an identity service would. Raises UserIdError if it has no user id.
+        """
+        who = User(user_id(text), role, level, name, rooms, follower, subscriber)
         return sign_user(who, self.token_key.encode(), int(clock.unix_s()), ttl_s)
 
     async def __aenter__(self) -> Self:

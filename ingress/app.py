@@ -15,7 +15,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from ingress import openapi, requests, responses
 from ingress.admission import Admission, SendOutcome, outcome_of
-from ingress.command_requests import CommandRequest
+from ingress.command_requests import MAX_COMMAND_BYTES, CommandRequest
 from ingress.moderation_api import ModerationApi
 from ingress.permissions import BY_COMMAND, COMMAND_ROUTES, Command, CommandRoute
 from liveroom import clock, metric_catalog
@@ -138,7 +138,7 @@ class App:
             if route.method in _BODILESS:
                 user, body = self._verifier.bearer(request.headers.get("Authorization"), clock.unix_s()), b""
             else:
-                user, body = await self._read(request, self._settings.max_body_bytes)
+                user, body = await self._read(request, MAX_COMMAND_BYTES)
             api.check(route.command, request.match_info.get("room"), user)
             status, answer = await api.answer(
                 CommandRequest(

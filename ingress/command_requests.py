@@ -12,14 +12,18 @@ import msgspec
 from ingress import requests
 from ingress.permissions import Command
 from ingress.words import LibraryError, WordAction, check_word
-from liveroom.bodies import Announcement
+from liveroom.bodies import Announcement, NamedUserId
 from liveroom.errors import Code, ProblemError
 from liveroom.moderation import EVERYWHERE
-from liveroom.records.codec import ItemId, UserId
+from liveroom.records.codec import NO_USER_PATTERN, ItemId, named
 from liveroom.records.snapshot import RoomChange
 from liveroom.tickets import User
-from liveroom.topics import USER_ID
+from liveroom.users import UserIdError, check_user_id
 
+# The largest command sets `allow` to 200 users: 35,000 bytes where each id has 172 characters, and
+# spaces and line breaks between them. With the 192 characters that records allow, and the other
+# fields, its record has 40,500 bytes of the 65,536 that `uplink` allows.
+MAX_COMMAND_BYTES: Final = 64 * 1024
 Why = Annotated[str, msgspec.Meta(max_length=200, description="the user sees it, and the audit log keeps it")]
 Seconds = Annotated[int, msgspec.Meta(ge=1, le=315_360_000, description="for how long; without it or null: without an end")]
 
@@ -27,18 +31,24 @@ Seconds = Annotated[int, msgspec.Meta(ge=1, le=315_360_000, description="for how
 class SanctionRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Mute or ban this user."""
 
-    user: UserId
+    user: NamedUserId
     for_s: Seconds | None = None
     why: Why = ""
     id: ItemId = ""
+
+    def __post_init__(self) -> None:
+        check_user_id(self.user)
 
 
 class KickRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Remove this user from the room."""
 
-    user: UserId
+    user: NamedUserId
     why: Why = ""
     id: ItemId = ""
+
+    def __post_init__(self) -> None:
+        check_user_id(self.user)
 
 
 class ClearRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -48,16 +58,25 @@ class ClearRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     message: Annotated[str, msgspec.Meta(pattern=r"^([A-Za-z0-9_.:-]{1,64}(#[0-9]{1,2})?)?\Z")] = ""
-    user: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.:@-]{0,64}\Z")] = ""
+    user: Annotated[str, named(*NO_USER_PATTERN)] = ""
     why: Why = ""
     id: ItemId = ""
+
+    def __post_init__(self) -> None:
+        if self.user:
+            check_user_id(self.user)
 
 
 class ModesRequest(RoomChange, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Modes to change; modes that are left out stay as they are."""
 
+    allow: Annotated[list[NamedUserId], msgspec.Meta(max_length=200)] | msgspec.UnsetType = msgspec.UNSET
     why: Why = ""
     id: ItemId = ""
+
+    def __post_init__(self) -> None:
+        for user in self.allow or ():
+            check_user_id(user)
 
 
 class WhyRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -128,10 +147,10 @@ class CommandRequest:
 
     def target(self) -> str:
         """Return the user in the path."""
-        user = self._path["user"]
-        if not USER_ID.match(user):
-            raise ProblemError(Code.NOT_FOUND, "not a user's id")
-        return user
+        try:
+            return check_user_id(self._path["user"])
+        except UserIdError as error:
+            raise ProblemError(Code.NOT_FOUND, str(error)) from None
 
     def word(self) -> str:
         """Return the word in the path."""

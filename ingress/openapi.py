@@ -15,6 +15,7 @@ from ingress.room_status import RoomReport
 from liveroom import __version__
 from liveroom.errors import TABLE, Code
 from liveroom.kinds import CLASS_OF, Role
+from liveroom.records.codec import USER_PATTERN
 from liveroom.records.uplink import MAX_PACKAGE_ITEMS
 
 _REF: Final = "#/components/schemas/{name}"
@@ -28,7 +29,7 @@ _USER: Final[dict[str, Any]] = {
     "name": "user",
     "in": "path",
     "required": True,
-    "schema": {"type": "string", "pattern": "^[A-Za-z0-9_.:@-]{1,64}$"},
+    "schema": {"type": "string", "pattern": USER_PATTERN[0].replace("\\Z", "$")},
 }
 _WORD: Final[dict[str, Any]] = {
     "name": "word",

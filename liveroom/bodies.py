@@ -10,9 +10,12 @@ from typing import Annotated, Any, Final
 import msgspec
 
 from liveroom.kinds import Kind
+from liveroom.records.codec import USER_PATTERN, NoUserOrId, UserId, named
+from liveroom.users import MAX_USER_ID_CHARS, check_user_id
 
 Id = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 ShortText = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+NamedUserId = Annotated[str, named(*USER_PATTERN)]  # `check_user_id` refuses others with a message that names the right one
 Link = Annotated[str, msgspec.Meta(max_length=500, pattern=r"^(https://[^\s]+)?\Z")]
 Millis = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 
@@ -41,7 +44,11 @@ class Danmaku(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fi
     mode: Mode = Mode.SCROLL
     size: Annotated[int, msgspec.Meta(ge=12, le=64)] = 25
     reply: Annotated[str, msgspec.Meta(max_length=80)] = ""
-    mention: Annotated[list[Id], msgspec.Meta(max_length=10)] = []
+    mention: Annotated[list[NamedUserId], msgspec.Meta(max_length=10)] = []
+
+    def __post_init__(self) -> None:
+        for user in self.mention:
+            check_user_id(user)
 
 
 class Gift(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -49,13 +56,13 @@ class Gift(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_field
 
     - `gift`: which gift.
     - `combo`: the sender's running count of this gift.
-    - `to`: whom it is for.
+    - `to`: whom it is for, a user id or any other text.
     """
 
     gift: Id
     count: Annotated[int, msgspec.Meta(ge=1, le=99_999)] = 1
     combo: Annotated[int, msgspec.Meta(ge=0, le=9_999_999)] = 0
-    to: Annotated[str, msgspec.Meta(max_length=64)] = ""
+    to: Annotated[str, msgspec.Meta(max_length=MAX_USER_ID_CHARS)] = ""
 
 
 class Like(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -144,7 +151,7 @@ class Clear(msgspec.Struct, frozen=True, omit_defaults=True):
     """
 
     id: Annotated[str, msgspec.Meta(max_length=80)] = ""
-    user: Annotated[str, msgspec.Meta(max_length=64)] = ""
+    user: NoUserOrId = ""
     before_ms: Millis = 0
 
     def takes(self, kind: str, message_id: str, user: str) -> bool:
@@ -163,7 +170,7 @@ class Sanction(msgspec.Struct, frozen=True, omit_defaults=True):
     - `why`: the reason, which the user sees.
     """
 
-    user: Id
+    user: UserId
     until_ms: int = 0
     why: Annotated[str, msgspec.Meta(max_length=200)] = ""
 

@@ -19,9 +19,9 @@ import re
 import socket
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, TypeAdapter, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, TypeAdapter, model_validator
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -35,6 +35,7 @@ from liveroom.networks import Networks
 from liveroom.records.control import Limits
 from liveroom.tokens import MIN_SECRET_BYTES, Key, read_keys, secret
 from liveroom.topics import DEFAULT_PARTITIONS
+from liveroom.users import user_id
 
 LIMITS = "LIVEROOM_LIMITS"
 _LIMIT_NAMES = {"max_connections", "max_joins_per_s", "max_cpu", "max_loop_lag_ms", "max_bytes_per_s", "max_packets_per_s"}
@@ -315,7 +316,8 @@ class IngressSettings(TokenSettings):
         32 * 1024,
         ge=1024,
         le=65_536,
-        description="Largest request body, in bytes. It must fit into an uplink record, which holds 64 KiB.",
+        description="Largest body of an interaction, in bytes. It must fit into an uplink record, which holds 64 KiB. "
+        "Commands may have 64 KiB, bulk requests 1 MiB.",
     )
     body_timeout_s: float = Field(
         5.0, gt=0, description="Seconds within which a request's body must arrive; slower senders get 408."
@@ -565,7 +567,9 @@ class CanarySettings(ServiceSettings):
     token_key: SecretStr = Field(
         SecretStr(""), description="HS256 key with which the canary signs its own operator's token, when token is empty."
     )
-    user: str = Field("canary", pattern=r"^[A-Za-z0-9_.:@-]{1,64}$", description="User id of the canary.")
+    user: Annotated[str, AfterValidator(user_id)] = Field(
+        "canary", description="User of the canary, as an identity service writes it into `sub`."
+    )
     room: str = Field("canary", pattern=r"^[A-Za-z0-9_-]{1,64}$", description="Room of the canary, which it hides.")
     interval_s: float = Field(1.0, gt=0, description="Seconds between two gifts.")
     lost_s: float = Field(10.0, gt=0, description="Seconds after which a gift counts as lost.")

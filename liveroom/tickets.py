@@ -20,7 +20,20 @@ from liveroom.errors import Code, ProblemError
 from liveroom.kinds import Role
 
 TICKET_TTL_S: Final = 60
-MAX_TICKET_CHARS: Final = 2048
+# The longest ticket, in bytes of JSON:
+#
+#     220  the user's id, which records limit to 192
+#     400  the name: 64 characters, each 6 as an escape
+#     550  8 rooms of 64 (`wire.MAX_ROOMS_PER_CONNECTION`)
+#     110  role, level, follower, subscriber
+#     170  purpose, expiry, nonce, a device's id of 64
+#     850  10 gateways: an id of 64 and a generation of 16 digits each
+#   -----
+#   2,300, so 3,070 characters of base64url; the key's id of 16 and the signature add 65
+#
+# A ticket of MAX_TICKET_CHARS still fits into the request line of /v1/live and /v1/events: aiohttp
+# and most proxies allow 8 KiB.
+MAX_TICKET_CHARS: Final = 4096
 _TICKET_PARTS: Final = 4
 
 
@@ -58,9 +71,16 @@ _decoder: Final = msgspec.json.Decoder(Ticket)
 
 
 def sign(ticket: Ticket, key_id: str, key: bytes) -> str:
-    """Return the ticket as text, signed with `key`; `key_id` names that key to the gateways."""
+    """Return the ticket as text, signed with `key`; `key_id` names that key to the gateways.
+
+    Raises ValueError for a ticket above `MAX_TICKET_CHARS`, which every gateway would refuse: its
+    fields are longer than their own limits.
+    """
     body = f"v1.{key_id}.{_b64(_encoder.encode(ticket))}"
-    return f"{body}.{_b64(hmac.digest(key, body.encode(), sha256))}"
+    text = f"{body}.{_b64(hmac.digest(key, body.encode(), sha256))}"
+    if len(text) > MAX_TICKET_CHARS:
+        raise ValueError(f"a ticket of {len(text)} characters, at most {MAX_TICKET_CHARS}")
+    return text
 
 
 def verify(text: str, keys: Mapping[str, bytes], purpose: str, gateway: tuple[str, int], now_ms: int) -> Ticket:

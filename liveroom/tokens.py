@@ -15,7 +15,8 @@ import msgspec
 from liveroom.errors import Code, ProblemError
 from liveroom.kinds import Role
 from liveroom.tickets import User
-from liveroom.topics import ROOM_ID, USER_ID
+from liveroom.topics import ROOM_ID
+from liveroom.users import UserIdError, user_id, user_text
 
 AUDIENCE: Final = "liveroom"
 LEEWAY_S: Final = 30.0
@@ -187,8 +188,12 @@ def user_of(claims: Mapping[str, Any]) -> User:
     """Return the user that a token's claims describe, or raise `token_invalid`."""
     subject, level, name = claims["sub"], claims.get("level", 0), claims.get("name", "")
     rooms = claims.get("rooms", [])
-    if not isinstance(subject, str) or not USER_ID.match(subject):
-        raise ProblemError(Code.TOKEN_INVALID, "sub is not a user id")
+    if not isinstance(subject, str):
+        raise ProblemError(Code.TOKEN_INVALID, "sub is not a text")
+    try:
+        user = user_id(subject)
+    except UserIdError as error:
+        raise ProblemError(Code.TOKEN_INVALID, f"sub: {error}") from None
     if not isinstance(level, int) or isinstance(level, bool) or not 0 <= level <= _MAX_LEVEL:
         raise ProblemError(Code.TOKEN_INVALID, "level is not 0 to 255")
     if not isinstance(name, str) or len(name) > _MAX_NAME_CHARS or _SURROGATE.search(name):
@@ -199,15 +204,22 @@ def user_of(claims: Mapping[str, Any]) -> User:
         role = Role(claims.get("role", Role.VIEWER.value))
     except ValueError:
         raise ProblemError(Code.TOKEN_INVALID, "role is unknown") from None
-    return User(subject, role, level, name, tuple(rooms), claims.get("follower") is True, claims.get("subscriber") is True)
+    return User(user, role, level, name, tuple(rooms), claims.get("follower") is True, claims.get("subscriber") is True)
 
 
 def sign_user(user: User, key: bytes, now_s: int, ttl_s: int = 3600, key_id: str = ANY) -> str:
     """Return a user token signed with an HS256 key, valid for `ttl_s` from `now_s` (Unix time).
 
-    For the demo, tests and `liveroom token`; in production an identity service signs.
+    `sub` is the text of the user's id. Raises UserIdError for an id that stands for no text. For
+    the demo, tests and `liveroom token`; in production an identity service signs.
     """
-    claims: dict[str, Any] = {"sub": user.id, "aud": AUDIENCE, "iat": now_s, "exp": now_s + ttl_s, "role": user.role.value}
+    claims: dict[str, Any] = {
+        "sub": user_text(user.id),
+        "aud": AUDIENCE,
+        "iat": now_s,
+        "exp": now_s + ttl_s,
+        "role": user.role.value,
+    }
     claims |= {"level": user.level, "name": user.name}
     if user.rooms:
         claims["rooms"] = list(user.rooms)

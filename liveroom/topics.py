@@ -13,7 +13,6 @@ from typing import Final
 
 DEFAULT_PARTITIONS: Final = 16
 ROOM_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
-USER_ID: Final = re.compile(r"[A-Za-z0-9_.:@-]{1,64}\Z")
 INTERACTION_ID: Final = re.compile(r"[A-Za-z0-9_.:-]{1,64}\Z")
 
 _HOUR_MS: Final = 3_600_000
@@ -105,7 +104,8 @@ def room_hash(room: str) -> int:
 def rule_key(room: str, kind: str, name: str) -> bytes:
     """Return the key of one rule in `moderation`.
 
-    Every mode, mute, ban and word has a key of its own, so two moderators who change different
-    rules at the same time do not overwrite each other.
+    `name`: the mode, the user id or the word. Every mode, mute, ban and word has a key of its own,
+    so two moderators who change different rules at the same time do not overwrite each other. The
+    key is unambiguous: rooms and kinds contain no slash.
     """
     return f"{room}/{kind}/{name}".encode()

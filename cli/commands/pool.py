@@ -118,7 +118,7 @@ def loadtest(
 def top(
     once: Annotated[bool, typer.Option("--once", help="print it once and exit, as happens without a terminal")] = False,
     duration: Annotated[float | None, typer.Option(min=1, metavar="SECONDS", help="end after this time")] = None,
-    user: Annotated[str, typer.Option(metavar="ID", help="operator's user id")] = "operator",
+    user: Annotated[str, typer.Option(metavar="TEXT", help="operator, as an identity service names it")] = "operator",
     scheduler: Scheduler = "",
     autoscaler: Autoscaler = "",
     token_key: TokenKey = "",
@@ -140,7 +140,9 @@ def top(
 
 def pool(
     act: Annotated[PoolAct, typer.Argument(metavar="[show|pause|resume|decisions]", help="default: show")] = PoolAct.SHOW,
-    user: Annotated[str, typer.Option(metavar="ID", help="operator's user id; a pause shows it")] = "operator",
+    user: Annotated[
+        str, typer.Option(metavar="TEXT", help="operator, as an identity service names it; a pause shows the user id")
+    ] = "operator",
     autoscaler: Autoscaler = "",
     token_key: TokenKey = "",
     token: Token = "",

@@ -50,7 +50,7 @@ def watch(
     room: RoomArgument,
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object a line, as viewers receive it")] = False,
     duration: Annotated[float | None, typer.Option(min=0.1, metavar="SECONDS", help="end after this time")] = None,
-    user: Annotated[str, typer.Option(metavar="ID", help="user id to watch as")] = "watcher",
+    user: Annotated[str, typer.Option(metavar="TEXT", help="user to watch as, as an identity service names it")] = "watcher",
     scheduler: Scheduler = "",
     token_key: TokenKey = "",
     token: Token = "",
@@ -75,7 +75,7 @@ def watch(
 def send(
     room: RoomArgument,
     text: Annotated[str, typer.Argument(metavar="TEXT", help="the danmaku: 1 to 200 characters")],
-    user: Annotated[str, typer.Option(metavar="ID", help="user id to send as")] = "me",
+    user: Annotated[str, typer.Option(metavar="TEXT", help="user to send as, as an identity service names it")] = "me",
     name: Annotated[str, typer.Option(help="name that viewers see")] = "",
     ingress: Ingress = "",
     token_key: TokenKey = "",
@@ -96,7 +96,7 @@ def send(
 
 
 def token(
-    user: Annotated[str, typer.Option(metavar="ID", help="user id: 1 to 64 of A-Z a-z 0-9 _ . : @ -")],
+    user: Annotated[str, typer.Option(metavar="TEXT", help="user as an identity service names it: 1 to 128 bytes of UTF-8")],
     role: Annotated[RoleName, typer.Option(help="what the user may do")] = RoleName.VIEWER,
     name: Annotated[str, typer.Option(help="name that viewers see")] = "",
     level: Annotated[int, typer.Option(min=0, max=255, help="user level; thinning drops lower levels first")] = 0,

@@ -5,6 +5,7 @@ from typing import Annotated, Final, Generic, TypeVar
 
 import msgspec
 
+from liveroom import users
 from liveroom.nesting import UNDECODABLE
 
 VERSION: Final = 1
@@ -53,7 +54,8 @@ class AnotherVersionError(BadRecordError):
 
 
 ROOM_PATTERN: Final = r"^[A-Za-z0-9_-]{1,64}\Z", "a room"
-USER_PATTERN: Final = r"^[A-Za-z0-9_.:@-]{1,64}\Z", "a user"
+USER_PATTERN: Final = users.PATTERN, "a user"
+NO_USER_PATTERN: Final = rf"^({users.PATTERN[1:-2]})?\Z", "a user, or empty"
 ITEM_PATTERN: Final = r"^[A-Za-z0-9_.:-]{1,64}\Z", "an interaction, unique per room and user"
 PACKAGE_PATTERN: Final = r"^[A-Za-z0-9_.:-]{0,64}\Z", "a package, by the sender's own name for it"
 
@@ -62,8 +64,14 @@ def _matched(pattern: str, description: str) -> msgspec.Meta:
     return msgspec.Meta(pattern=pattern, description=description)
 
 
+def named(pattern: str, description: str) -> msgspec.Meta:
+    """Return metadata that only names a pattern, for the schema: another check enforces it."""
+    return msgspec.Meta(extra_json_schema={"pattern": pattern}, description=description)
+
+
 RoomId = Annotated[str, _matched(*ROOM_PATTERN)]
 UserId = Annotated[str, _matched(*USER_PATTERN)]
+NoUserOrId = Annotated[str, _matched(*NO_USER_PATTERN)]
 ItemId = Annotated[str, _matched(*ITEM_PATTERN)]
 PackageId = Annotated[str, _matched(*PACKAGE_PATTERN)]
 Name = Annotated[str, msgspec.Meta(max_length=64, description="the sender's name as viewers see it")]

@@ -24,22 +24,15 @@ from liveroom.records.codec import (
     Name,
     PackageId,
     RoomId,
-    UserId,
     encoder,
     foreign_version,
     misfit,
+    named,
 )
+from liveroom.users import USER_ID, why_not
 
 MAX_PACKAGE_ITEMS: Final = 64
 MAX_UPLINK_BYTES: Final = 64 * 1024
-
-
-def _named(pattern: str, description: str) -> msgspec.Meta:
-    """Return metadata that only names a pattern, for the schema.
-
-    `decode_uplink` matches all ids of a record at once, which is faster.
-    """
-    return msgspec.Meta(extra_json_schema={"pattern": pattern}, description=description)
 
 
 class Item(msgspec.Struct, frozen=True, gc=False):
@@ -51,6 +44,7 @@ class Item(msgspec.Struct, frozen=True, gc=False):
     )
 
 
+# `decode_uplink` matches all ids of a record at once, faster than a pattern for each field.
 class Uplink(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """An accepted interaction, or a package of up to 64 that stay together and in order.
 
@@ -66,15 +60,15 @@ class Uplink(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """
 
     v: Annotated[int, msgspec.Meta(extra_json_schema={"const": VERSION})]
-    room: Annotated[str, _named(*ROOM_PATTERN)]
-    id: Annotated[str, _named(*ITEM_PATTERN)]
-    user: Annotated[str, _named(*USER_PATTERN)]
+    room: Annotated[str, named(*ROOM_PATTERN)]
+    id: Annotated[str, named(*ITEM_PATTERN)]
+    user: Annotated[str, named(*USER_PATTERN)]
     at_ms: Millis
     items: Annotated[list[Item], msgspec.Meta(min_length=1, max_length=MAX_PACKAGE_ITEMS)]
     name: Name = ""
     role: Role = Role.VIEWER
     level: Annotated[int, msgspec.Meta(ge=0, le=255)] = 0
-    package: Annotated[str, _named(*PACKAGE_PATTERN)] = ""
+    package: Annotated[str, named(*PACKAGE_PATTERN)] = ""
     via: str = ""
 
 
@@ -83,7 +77,7 @@ class _Ids(msgspec.Struct):
 
     room: RoomId
     id: ItemId
-    user: UserId
+    user: str
     package: PackageId = ""
 
 
@@ -155,6 +149,8 @@ def _bad_ids(value: bytes) -> BadRecordError:
         ids = _ids_decoder.decode(value)
     except msgspec.ValidationError as error:
         return BadRecordError(BadRecord.SCHEMA, str(error))
+    if not USER_ID.match(ids.user):
+        return BadRecordError(BadRecord.SCHEMA, f"{why_not(ids.user)} - at `$.user`")
     raise AssertionError(f"all match: {ids}")
 
 

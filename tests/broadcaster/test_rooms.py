@@ -12,7 +12,7 @@ import pytest
 from broadcaster.dedupe import BEST_EFFORT_DEDUPE_MS, DEDUPE_MS
 from broadcaster.items import BAN_KNOWN_MS, BadBodyError
 from broadcaster.lines import RECENT_BYTES, RECENT_MESSAGES
-from broadcaster.room import MAX_TOMBSTONES, Room
+from broadcaster.room import MAX_CARD_BYTES, MAX_TOMBSTONES, Room
 from broadcaster.rooms import EXTRA_BYTES, IDLE_MS, MAX_TAKEN_BYTES, OPEN_MS, Rooms
 from liveroom.audience import Viewers
 from liveroom.kinds import CLASS_OF, Class, Kind, Role
@@ -22,6 +22,7 @@ from liveroom.records.codec import BadRecord, BadRecordError
 from liveroom.records.snapshot import RoomSettings, StoredRoom, Tombstone, decode_state, encode_state
 from liveroom.records.uplink import MAX_PACKAGE_ITEMS, MAX_UPLINK_BYTES, Item, Uplink
 from liveroom.topics import BROADCAST, room_hash
+from liveroom.users import MAX_USER_ID_CHARS
 from liveroom.wire import Card, Notice, decode_card
 from tests.broadcaster.ticks import MINUTE_MS, SANCTIONS, T0, Tick, item, loaded, read, snapshot, states, tick, uplink
 
@@ -492,20 +493,42 @@ def test_a_card_that_was_asked_for_often_comes_once() -> None:
     assert not list(tick(rooms).batch.cards())
 
 
-def test_a_card_that_would_be_too_large_comes_without_its_messages() -> None:
+LONG_USER = "~" + "u" * (MAX_USER_ID_CHARS - 1)
+
+
+def crowded(*more: Uplink, cleared: str = "i" * 80) -> Rooms:
+    """A room with all that its card can hold, of the longest user ids."""
+    longest: dict[str, Any] = {"user": LONG_USER, "name": "\N{PARTY POPPER}" * 64, "role": Role.MODERATOR, "level": 255}
+    link = "https://" + "x" * 492
     rooms, _ = after(
         [
-            uplink("s", item(Kind.ROOM, allow=["x" * 64] * 200)),
-            uplink("n", item(Kind.ANNOUNCEMENT, text="x" * 60_000)),
-            *(uplink(f"c{number}", item(CLEAR, user="\x01" * 64, id="\x01" * 80)) for number in range(MAX_TOMBSTONES)),
-            uplink("a", item(DANMAKU, text="x" * 10_000)),
+            *(uplink(f"c{number}", item(CLEAR, user=LONG_USER, id=cleared)) for number in range(MAX_TOMBSTONES)),
+            uplink("s", item(Kind.ROOM, allow=[LONG_USER] * 200)),
+            uplink("n", item(Kind.ANNOUNCEMENT, text="\N{PARTY POPPER}" * 500, link=link), **longest),
+            *(uplink(f"{number}" * 30, item(DANMAKU, text="x" * 100), **longest) for number in range(30)),
+            *(uplink(f"{number}" * 30, item(GIFT, gift="x" * 100), **longest) for number in range(30)),
+            *more,
         ]
     )
-    shown = card(rooms)
+    return rooms
+
+
+def test_a_card_of_the_longest_user_ids_and_of_bodies_as_documented_is_whole() -> None:
+    shown = card(crowded())
+    assert len(shown.settings) > 200 * MAX_USER_ID_CHARS
+    assert len(shown.announcement) > 2_500
+    assert sum(map(len, shown.messages)) > RECENT_BYTES - 2_000
+    assert sum(map(len, shown.reliable)) > RECENT_BYTES - 2_000
+    assert sum(map(len, shown.tombstones)) > MAX_TOMBSTONES * (MAX_USER_ID_CHARS + 80)
+    assert len(msgspec.json.encode(shown)) < MAX_CARD_BYTES
+
+
+def test_a_card_that_would_be_too_large_comes_without_its_messages() -> None:
+    shown = card(crowded(uplink("m", item(Kind.ANNOUNCEMENT, text="x" * 64_000)), cleared="\x01" * 80))
     assert (shown.messages, shown.reliable, shown.tombstones) == ([], [], [])
-    assert len(shown.announcement) > 60_000
-    assert len(shown.settings) > 12_800
-    assert shown.seq == MAX_TOMBSTONES + 3
+    assert len(shown.announcement) > 64_000
+    assert len(shown.settings) > 200 * MAX_USER_ID_CHARS
+    assert shown.seq == MAX_TOMBSTONES + 63
 
 
 def test_the_card_of_an_unknown_room_says_that_nothing_was_sent_and_who_watches_is_not_known() -> None:
@@ -544,7 +567,8 @@ BAD = [
     pytest.param(Kind.LIKE, b'{"count":1001}', id="too many likes"),
     pytest.param(Kind.LIKE, b'{"taps":1}', id="an unknown field of a like"),
     pytest.param(Kind.CLEAR, b'{"id":5}', id="a clear of a number"),
-    pytest.param(Kind.CLEAR, b'{"user":"%b"}' % (b"x" * 65), id="a clear of a long user"),
+    pytest.param(Kind.CLEAR, b'{"user":"%b"}' % (b"x" * 193), id="a clear of a long user"),
+    pytest.param(Kind.CLEAR, b'{"user":"auth0|1"}', id="a clear of a text that is no user id"),
     pytest.param(Kind.ROOM, b'{"slow_s":"x"}', id="settings of another type"),
     pytest.param(Kind.ROOM, b'{"slow_s":1e999}', id="settings beyond a float"),
     pytest.param(Kind.ROOM, b'{"limit_per_s":1000000000000000000000}', id="a limit beyond 64 bits"),
@@ -554,6 +578,7 @@ BAD = [
     pytest.param(Kind.CLEAR, b'{"user":"u","before_ms":-1}', id="a clear before 1970"),
     *(pytest.param(kind, b"{}", id=f"{kind.value} of nobody") for kind in SANCTIONS),
     *(pytest.param(kind, b'{"user":""}', id=f"{kind.value} of an empty user") for kind in SANCTIONS),
+    *(pytest.param(kind, b'{"user":"auth0|1"}', id=f"{kind.value} of a text that is no user id") for kind in SANCTIONS),
     pytest.param(Kind.BAN, b'{"user":"u","why":"%b"}' % (b"x" * 201), id="a long reason"),
 ]
 
@@ -934,7 +959,7 @@ LONG_ID = "i" * 57
 
 def widest(number: int, *items: Item, room: str = LONG_ROOM + "0000000") -> Uplink:
     """A record whose names take as many bytes as they can."""
-    names: dict[str, Any] = {"user": "u" * 64, "name": ESCAPES, "package": "p" * 64}
+    names: dict[str, Any] = {"user": LONG_USER, "name": ESCAPES, "package": "p" * 64}
     return uplink(f"{LONG_ID}{number:07}", *items, room=room, role=Role.MODERATOR, level=255, at_ms=2**53, **names)
 
 
@@ -955,7 +980,7 @@ def bodies(number: int) -> Uplink:
 
 
 def bans(number: int) -> Uplink:
-    return widest(number, *[item(BAN, user=ESCAPES, why='"' * 190)] * (MAX_PACKAGE_ITEMS - 4))
+    return widest(number, *[item(BAN, user=LONG_USER, why="\N{PARTY POPPER}" * 185)] * MAX_PACKAGE_ITEMS)
 
 
 def short_bans(number: int) -> Uplink:
@@ -998,7 +1023,7 @@ def test_no_batch_is_larger_than_what_was_reckoned_and_than_a_record_may_be(
     for name in carded:
         take(rooms, widest(next(numbers), item(Kind.ANNOUNCEMENT, text="x" * 60_000), room=name))
     for name in carded[-1:]:
-        take(rooms, widest(next(numbers), item(Kind.ROOM, allow=["x" * 64] * 200), room=name))
+        take(rooms, widest(next(numbers), item(Kind.ROOM, allow=[LONG_USER] * 200), room=name))
     tick(rooms)
     for name in watched:
         rooms.watch(name, Viewers(2**53, 2**53))

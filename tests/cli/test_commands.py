@@ -96,7 +96,7 @@ def test_a_token_is_printed() -> None:
         pytest.param(["send", "r", "hi", "--ingress", "http://x"], "--token-key", id="no key"),
         pytest.param(["watch", "r"], "no scheduler", id="no scheduler"),
         pytest.param(["topics"], "no Kafka", id="no Kafka"),
-        pytest.param(["token", "--user", "a b", "--token-key", KEY], "no user id", id="no user"),
+        pytest.param(["token", "--user", "u" * 129, "--token-key", KEY], "129 bytes", id="no user"),
     ],
 )
 def test_what_cannot_be_done_is_one_line_that_says_what_to_do(arguments: list[str], words: str) -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from cli.danmaku import DanmakuFileError, Flaw, Line, parse, read_file, user_of
 from liveroom.bodies import Danmaku, Mode
-from liveroom.topics import USER_ID
+from liveroom.users import USER_ID
 
 REAL = Path(__file__).parents[1] / "data" / "danmaku-130614.xml"
 

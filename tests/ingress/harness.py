@@ -33,6 +33,7 @@ from liveroom.settings import IngressSettings, KafkaSettings
 from liveroom.tickets import User
 from liveroom.tokens import Verifier, sign_user
 from liveroom.topics import UPLINK, Topic
+from liveroom.users import user_id
 from liveroom.web import serve
 from tests.log import read_all
 
@@ -45,7 +46,7 @@ def settings_of(kafka: KafkaSettings | None = None, **changed: Any) -> IngressSe
 
 
 def token_of(role: Role = Role.VIEWER, *, user: str = "u1", ttl_s: int = 86_400, **more: Any) -> str:
-    return sign_user(User(user, role, **more), KEY.encode(), int(time.time()), ttl_s)
+    return sign_user(User(user_id(user), role, **more), KEY.encode(), int(time.time()), ttl_s)
 
 
 def headers_of(role: Role = Role.VIEWER, **more: Any) -> dict[str, str]:

@@ -48,7 +48,16 @@ def test_the_uplink_schema_takes_what_we_write(sample: golden.Golden) -> None:
 
 @pytest.mark.parametrize(
     "changed",
-    [{"v": 2}, {"room": ""}, {"room": "a b"}, {"user": "u" * 65}, {"level": 256}, {"items": []}, {"items": [{"kind": "x"}]}],
+    [
+        {"v": 2},
+        {"room": ""},
+        {"room": "a b"},
+        {"user": "u" * 192},
+        {"user": "auth0|1"},
+        {"level": 256},
+        {"items": []},
+        {"items": [{"kind": "x"}]},
+    ],
     ids=str,
 )
 def test_the_uplink_schema_refuses_what_we_refuse(changed: dict[str, Any]) -> None:

@@ -1,7 +1,7 @@
 // Shared by the three pages: elements made of text only, the entry form, the demo's addresses and tokens, the connection's state.
 
 import { keep, kept, t, why } from "./i18n.js";
-import { ask, LiveRoom, Sender } from "./sdk/liveroom.js";
+import { ask, LiveRoom, Sender, userText } from "./sdk/liveroom.js";
 
 export const $ = (id) => document.getElementById(id);
 
@@ -24,6 +24,15 @@ export function safeLink(text) {
     return url.protocol === "https:" ? url.href : null;
   } catch {
     return null;
+  }
+}
+
+/** Returns how people see a user without a name: its text, or the id where it stands for none. */
+export function shownUser(id) {
+  try {
+    return userText(id);
+  } catch {
+    return id;
   }
 }
 

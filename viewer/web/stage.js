@@ -1,7 +1,7 @@
 // What moves over the stage: danmaku (drawn by the danmaku library on a canvas), gift banners, hearts.
 
 import { colour, giftName } from "./chat.js";
-import { el } from "./common.js";
+import { el, shownUser } from "./common.js";
 import { t } from "./i18n.js";
 import Danmaku from "./vendor/danmaku.js";
 
@@ -91,7 +91,7 @@ export class Banners {
       if (there.node) this.#draw(there);
       return;
     }
-    this.waiting.push({ key, user, name: name || user, gift: data.gift, count, combo: data.combo ?? 0, node: null, timer: 0 });
+    this.waiting.push({ key, user, name: name || shownUser(user), gift: data.gift, count, combo: data.combo ?? 0, node: null, timer: 0 });
     if (this.waiting.length > MOST_BANNERS_WAITING) this.waiting.shift(); // the chat shows it all the same
     this.#next();
   }

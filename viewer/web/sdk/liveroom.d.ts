@@ -10,6 +10,7 @@ export interface Message {
   rseq: number;
   kind: Kind;
   id: string;
+  /** A user id. `userText` returns the text that the identity service knows. */
   user: string;
   name: string;
   role: string;
@@ -111,4 +112,8 @@ export class Sender {
 
 export function ask(url: string, options?: RequestInit & { timeoutS?: number }): Promise<unknown>;
 export function newId(): string;
+/** Returns the user id of an identity service's text (`sub`), as messages have it. Throws RangeError where it has none. */
+export function userId(text: string): string;
+/** Returns the identity service's text of a user id. Throws RangeError for what is not a user id. */
+export function userText(id: string): string;
 export function ruleFor(code: number | null): CloseRule;
