@@ -215,6 +215,9 @@ XSS = (
 )
 
 
+NAMELESS = "auth0|<img src=x onerror=boom()>"  # a user without a name is shown by the identity service's text
+
+
 async def test_what_others_send_is_text_and_nothing_else(kafka_bootstrap: str) -> None:
     boom = "window.booms = 0; window.boom = () => { window.booms += 1; };"
     async with (
@@ -225,6 +228,14 @@ async def test_what_others_send_is_text_and_nothing_else(kafka_bootstrap: str) -
         aiohttp.ClientSession() as http,
     ):
         system = here.system
+        nameless = Sender(system.ingress_url, system.token(NAMELESS), http)
+        assert isinstance(await nameless.danmaku(ROOM, "who am I"), Accepted)
+        await expect(ann.page.locator("#log li", has_text="who am I").locator("b")).to_have_text(NAMELESS)
+        await boss.page.locator("#log li", has_text="who am I").get_by_role("button", name="Mute").click()
+        await expect(boss.page.locator("#people b")).to_have_text(NAMELESS)
+        await boss.page.locator("#people").get_by_role("button").click()
+        await expect(boss.page.locator("#people b")).to_have_count(0)
+        assert isinstance(await nameless.danmaku(ROOM, "I am back"), Accepted)
         for number, text in enumerate(XSS):
             villain = Sender(system.ingress_url, system.token(f"villain-{number}", name=text[:64]), http)
             host = Sender(system.ingress_url, system.token("host", Role.OPERATOR, name=text[:64]), http)
