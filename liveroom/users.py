@@ -66,7 +66,8 @@ def check_user_id(user: str) -> str:
     Raises UserIdError otherwise; where `user` is an identity service's text, the message names its
     user id.
     """
-    user_text(user)
+    if not _IS_PLAIN(user):
+        user_text(user)
     return user
 
 

@@ -26,6 +26,7 @@ from liveroom.kafka_port import AioKafka
 from liveroom.kinds import Kind
 from liveroom.settings import KafkaSettings
 from liveroom.topics import partition_of
+from liveroom.users import user_id
 from liveroom.wire import Message
 from tests.tokens import verify_user
 from viewer.effects import Counts, Delivered, Ended, Entered, Hole, Lost, Progress
@@ -135,6 +136,25 @@ def test_an_ingress_that_is_not_there_is_an_unknown_outcome(unused_tcp_port: int
 )
 def test_a_message_is_a_line(shown: Message, line: str) -> None:
     assert line_of(shown) == line
+
+
+@pytest.mark.parametrize(
+    ("user", "shown"),
+    [
+        pytest.param("ann@example.org", "ann@example.org", id="plain"),
+        pytest.param(user_id("名前 with space"), "名前 with space", id="text"),
+        pytest.param(user_id("a\x1b[2J\N{RIGHT-TO-LEFT OVERRIDE}b"), "a\ufffd[2J\ufffdb", id="control characters"),
+        pytest.param("~not-canonical", "~not-canonical", id="stands for no text"),
+    ],
+)
+def test_a_user_without_a_name_is_shown_by_the_text_of_its_id(user: str, shown: str) -> None:
+    nameless = msgspec.structs.replace(message(Kind.DANMAKU, b'{"text":"hi"}'), name="", user=user)
+    assert line_of(nameless) == f"     7  {shown}: hi"
+
+
+def test_a_token_is_for_the_text_that_the_identity_service_knows() -> None:
+    result = CliRunner().invoke(app, ["token", "--user", "auth0|1", "--token-key", KEY])
+    assert verify_user(result.output.strip(), KEY.encode()).id == "~YXV0aDB8MQ"
 
 
 def test_a_watch_without_a_scheduler_says_so_once_and_prints_nothing_else(unused_tcp_port: int) -> None:

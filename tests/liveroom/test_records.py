@@ -40,6 +40,7 @@ from liveroom.records.codec import BadRecord, BadRecordError, JsonReader
 from liveroom.records.sections import Section, SectionType, encode_sections
 from liveroom.records.snapshot import RoomSettings, Seen, Tombstone, decode_state, encode_state
 from liveroom.records.uplink import Item, decode_uplink, encode_uplink
+from liveroom.users import MAX_USER_ID_CHARS
 from liveroom.wire import Notice, encode_frame
 from tests.liveroom import golden
 from tests.liveroom.golden import ANCHOR, OWNER, Golden
@@ -473,6 +474,12 @@ def test_a_small_room_that_unpacks_to_gigabytes_is_refused_without_unpacking_it(
     monkeypatch.setattr(snapshot, "MAX_ROOM_BYTES", 1024 * 1024)
     bomb = snapshot.StoredRoom("r", 0, zlib.compress(b"\xc6" + bytes(16 * 1024 * 1024), 9))
     assert reason_of(lambda: snapshot.decode_room(bomb)) is BadRecord.TRUNCATED
+
+
+def test_ten_minutes_of_the_longest_ids_in_the_busiest_room_fit_into_a_snapshot() -> None:
+    longest = Seen("~" + "u" * (MAX_USER_ID_CHARS - 1), "i" * 64, 2**53)
+    one, many = (len(msgspec.msgpack.encode([longest] * count)) for count in (1, 1001))
+    assert (many - one) / 1000 * 600 * 1000 < snapshot.MAX_ROOM_BYTES * 0.85
 
 
 def test_a_state_that_could_not_be_read_is_not_written(monkeypatch: pytest.MonkeyPatch) -> None:

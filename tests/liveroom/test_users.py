@@ -92,6 +92,13 @@ def test_the_table_holds(text: str, user: str) -> None:
     assert user_text(user) == text
 
 
+def test_the_examples_of_the_document_hold() -> None:
+    text = (Path(__file__).parents[2] / "docs/ingress.md").read_text(encoding="utf-8")
+    rows = [line.split() for line in text.partition("sub   ")[2].partition("```")[0].splitlines()[1:]]
+    assert [(sub, user_id(sub)) for sub, _ in rows] == [(sub, user) for sub, user in rows]
+    assert len(rows) == 5
+
+
 @pytest.mark.parametrize("text", [pytest.param(text, id=ascii(text)[:24]) for text in TABLE["no_texts"]])
 def test_a_text_without_a_user_id_is_refused(text: str) -> None:
     with pytest.raises(UserIdError):
