@@ -101,6 +101,12 @@ def _users_shown(screen: Screen) -> set[str]:
     return set(map(user_text, users))
 
 
+def _allowed(screen: Screen) -> list[str]:
+    """The users that the room's snapshot says may speak while all others are muted."""
+    settings = json.loads(bytes(screen.card.settings)) if screen.card is not None else {}
+    return list(settings.get("allow", ()))
+
+
 async def _until_said(stage: Stage, text: str, code: str, ingress: int) -> None:
     """Wait until an ingress answers a danmaku of this user with this code; "": takes it."""
     async with asyncio.timeout(5):
@@ -117,6 +123,11 @@ async def test_a_kick_and_a_room_snapshot_know_users_of_any_text(kafka_bootstrap
         await seen(lambda: bool(other.messages))
         late = await stage.watch("lobby", "late")
         await seen(lambda: _users_shown(late) == {text})
+        allow = [user_id(f"{number:04}" + "\N{PARTY POPPER}" * 31) for number in range(200)]
+        assert (await stage.call("PATCH", "rooms/lobby/modes", {"allow": allow})).status == 202
+        await seen(lambda: late.shows(Kind.ROOM))
+        newcomer = await stage.watch("lobby", "newcomer")
+        await seen(lambda: newcomer.shows(Kind.ROOM) or allow == _allowed(newcomer))
         assert (await stage.call("POST", "rooms/lobby/kicks", {"user": user_id(text)})).status == 202
         await seen(lambda: [screen.ended for screen in screens] == [Close.KICKED] * 4)
         assert other.ended is None

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import msgspec
 import pytest
 from aiokafka import AIOKafkaProducer
 
@@ -21,9 +22,11 @@ from liveroom.records.codec import encode_json
 from liveroom.records.control import GatewayState
 from liveroom.service import Runtime
 from liveroom.settings import KafkaSettings, SchedulerSettings
-from liveroom.tickets import ENTRY, User, verify
+from liveroom.tickets import ENTRY, MAX_TICKET_CHARS, User, verify
 from liveroom.tokens import Verifier, secret, sign_user
+from liveroom.users import user_id
 from liveroom.web import serve
+from liveroom.wire import MAX_ROOMS_PER_CONNECTION
 from scheduler.__main__ import read_zones
 from scheduler.app import App
 from scheduler.placement import Placement
@@ -89,6 +92,19 @@ async def test_a_ticket_speaks_for_the_user_of_the_token(url: str, placement: Pl
     _, body, _ = await get(f"{url}?room=r1", bearer(User("ann", level=7, name="Ann")))
     user = verify(body["ticket"], KEYS, ENTRY, (body["gateways"][0]["id"], report().generation), 0).user
     assert (user.id, user.level, user.name, user.rooms) == ("ann", 7, "Ann", ("r1",))
+
+
+@pytest.mark.parametrize("url", [{"addresses": 10}], indirect=True)
+async def test_the_longest_ticket_of_all_is_one_that_gateways_take(url: str, placement: Placement) -> None:
+    for number in range(10):
+        placement.update(report(f"{number:064}", generation=2**53), time.monotonic())
+    longest = User(user_id("\N{PARTY POPPER}" * 32), Role.MODERATOR, 255, "\x01" * 64, follower=True, subscriber=True)
+    rooms = [f"{number}" * 64 for number in range(MAX_ROOMS_PER_CONNECTION)]
+    status, body, _ = await get(f"{url}?room={'&room='.join(rooms)}", bearer(longest))
+    assert status == 200
+    ticket = verify(body["ticket"], KEYS, ENTRY, (body["gateways"][9]["id"], 2**53), int(time.time() * 1000))
+    assert ticket.user == msgspec.structs.replace(longest, rooms=tuple(rooms))
+    assert len(body["ticket"]) > MAX_TICKET_CHARS * 0.65
 
 
 @pytest.mark.parametrize(
