@@ -12,8 +12,6 @@ import msgspec
 from liveroom.nesting import UNDECODABLE
 from liveroom.records.codec import BadRecord, BadRecordError
 
-CODES: Final = {0: "taken", 1: "numbered", 2: "folded", 3: "noticed", 4: "skipped", 5: "duplicate", 6: "dead_lettered"}
-
 
 class Balance(msgspec.Struct, gc=False):
     """Items that owners took from the uplink since the partition began, and their outcomes.
@@ -42,14 +40,16 @@ class Balance(msgspec.Struct, gc=False):
         return self.off == 0
 
 
+CODES: Final = dict(enumerate(Balance.__struct_fields__[:-1]))  # a field's place is its code, so a new one goes before `others`
 _decoder: Final = msgspec.msgpack.Decoder(dict[int, Annotated[int, msgspec.Meta(ge=0)]])
 _encode: Final = msgspec.msgpack.Encoder().encode
 
 
 def encode_balance(balance: Balance) -> bytes:
     """Return a balance as a MessagePack map of codes and counts; those that are 0 are left out."""
-    counts = {code: count for code, name in CODES.items() if (count := getattr(balance, name))}
-    return _encode(counts | balance.others if balance.others else counts)
+    *own, others = msgspec.structs.astuple(balance)
+    counts = {code: count for code, count in enumerate(own) if count}
+    return _encode(counts | others if others else counts)
 
 
 def decode_balance(data: bytes | memoryview) -> Balance:

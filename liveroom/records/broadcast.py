@@ -17,7 +17,7 @@ from liveroom.kinds import Kind, RecordType
 from liveroom.nesting import UNDECODABLE
 from liveroom.records.balance import Balance, decode_balance, encode_balance
 from liveroom.records.codec import VERSION, BadRecord, BadRecordError
-from liveroom.records.sections import Section, Sections, SectionType, decode_sections, encode_sections
+from liveroom.records.sections import NOTHING, Section, Sections, SectionType, decode_sections, encode_sections
 
 MAX_BROADCAST_BYTES: Final = 900 * 1024  # below the broker's default of 1 MiB with room for Kafka's own framing
 MAX_TRACED: Final = 20  # of one batch
@@ -287,11 +287,18 @@ _COUNT: Final = Layout("<I")
 _ROOM_SIZES: Final = Layout("<40xI12x")  # `size` alone of each entry: 30 ns, whole ones 95
 _NOTICE_SIZES: Final = Layout("<16xI")
 _CARD_SIZES: Final = Layout("<8xI")
+_NONE_LISTED: Final = (NOTHING, NOTHING)
 _MAGIC: Final = b"LR"
 _NO_OFFSET: Final = -1  # stands for None in an anchor
 OWNER_BYTES: Final = 16
 _ANCHORED: Final = _STAMP.size + _ANCHOR.size
 _KNOWN: Final = frozenset(map(int, SectionType))
+_ROOMS: Final = int(SectionType.ROOMS)
+_PAYLOADS: Final = int(SectionType.PAYLOADS)
+_NOTICES: Final = int(SectionType.NOTICES)
+_CARDS: Final = int(SectionType.CARDS)
+_BALANCE: Final = int(SectionType.BALANCE)
+_ALLOWANCES: Final = int(SectionType.ALLOWANCES)
 
 
 def encode_claim(claim: Claim) -> bytes:
@@ -318,15 +325,17 @@ def decode_traces(headers: Iterable[tuple[str, bytes]]) -> tuple[Traced, ...]:
 
 def encode_batch(batch: BatchParts) -> bytes:
     """Return the value of a BATCH. Its traces go into the headers (`encode_traces`)."""
-    sections = [
-        (SectionType.ROOMS, b"".join([ROOM_ENTRY.pack(*entry) for entry, _ in batch.rooms])),
-        (SectionType.PAYLOADS, b"".join([payload for _, payload in batch.rooms])),
-        (SectionType.NOTICES, _encode_listed(NOTICE_ENTRY, batch.notices)),
-        (SectionType.CARDS, _encode_listed(CARD_ENTRY, batch.cards)),
-        (SectionType.BALANCE, encode_balance(batch.balance)),
-        (SectionType.ALLOWANCES, b"".join([_ALLOWANCE.pack(*each) for each in batch.allowances.items()])),
-        *batch.others,
-    ]
+    sections: list[tuple[int, bytes]] = [(_BALANCE, encode_balance(batch.balance))]
+    if batch.rooms:
+        sections.append((_ROOMS, b"".join([ROOM_ENTRY.pack(*entry) for entry, _ in batch.rooms])))
+        sections.append((_PAYLOADS, b"".join([payload for _, payload in batch.rooms])))
+    if batch.notices:
+        sections.append((_NOTICES, _encode_listed(NOTICE_ENTRY, batch.notices)))
+    if batch.cards:
+        sections.append((_CARDS, _encode_listed(CARD_ENTRY, batch.cards)))
+    if batch.allowances:
+        sections.append((_ALLOWANCES, b"".join([_ALLOWANCE.pack(*each) for each in batch.allowances.items()])))
+    sections += batch.others
     return b"".join(
         (
             _STAMP.pack(_MAGIC, VERSION, RecordType.BATCH, batch.epoch, batch.owner, batch.serial),
@@ -338,17 +347,13 @@ def encode_batch(batch: BatchParts) -> bytes:
 
 
 def _encode_listed(layout: Layout, listed: Sequence[tuple[tuple[int, ...], bytes]]) -> bytes:
-    """Return a section of a count, entries and the text of each; empty where there are none."""
-    if not listed:
-        return b""
+    """Return a section of a count, entries and the text of each."""
     entries = [layout.pack(*entry) for entry, _ in listed]
     return b"".join((_COUNT.pack(len(listed)), *entries, *(text for _, text in listed)))
 
 
 def _decode_listed(data: memoryview, entry_size: int, sizes: Layout, what: str) -> tuple[memoryview, memoryview]:
     """Return the entries and the texts of a section that `_encode_listed` made."""
-    if not data:
-        return data, data
     (count,) = _COUNT.unpack_from(data)
     split = _COUNT.size + count * entry_size
     entries, texts = data[_COUNT.size : split], data[split:]
@@ -444,8 +449,12 @@ def _batch(stamp: Stamp, value: bytes, *, as_owner: bool) -> Batch:
     anchor = decode_anchor(value)
     pos, at_ms, oldest_ms, clock_ms = _BATCH.unpack_from(value, _ANCHORED)
     sections = decode_sections(value, _ANCHORED + _BATCH.size, _KNOWN, as_owner=as_owner)
-    entries, body = sections.of(SectionType.ROOMS), sections.of(SectionType.PAYLOADS)
+    known = sections.known
+    entries, body = known.get(_ROOMS, NOTHING), known.get(_PAYLOADS, NOTHING)
     _check_sizes(_ROOM_SIZES, entries, body, "rooms")
-    notices = _decode_listed(sections.of(SectionType.NOTICES), NOTICE_ENTRY.size, _NOTICE_SIZES, "notices")
-    cards = _decode_listed(sections.of(SectionType.CARDS), CARD_ENTRY.size, _CARD_SIZES, "cards")
+    notices = cards = _NONE_LISTED
+    if _NOTICES in known:
+        notices = _decode_listed(known[_NOTICES], NOTICE_ENTRY.size, _NOTICE_SIZES, "notices")
+    if _CARDS in known:
+        cards = _decode_listed(known[_CARDS], CARD_ENTRY.size, _CARD_SIZES, "cards")
     return Batch(stamp, anchor, pos, at_ms, oldest_ms, clock_ms, entries, body, *notices, *cards, sections)

@@ -22,6 +22,8 @@ MUST: Final = 0x8000  # in a type: who does not know the section must refuse the
 OWNER: Final = 0x4000  # in a type: for owners of the partition
 _COUNT: Final = Layout("<H")
 _ENTRY: Final = Layout("<HI")
+_pack_entry: Final = _ENTRY.pack
+_pack_count: Final = _COUNT.pack
 
 
 class SectionType(IntEnum):
@@ -49,6 +51,9 @@ class SectionType(IntEnum):
     ROOM_STATE = MUST | OWNER | 11
 
 
+NOTHING: Final = memoryview(b"")
+
+
 class Section(NamedTuple):
     """A section by its type. `data`: its bytes."""
 
@@ -68,17 +73,19 @@ class Sections(NamedTuple):
 
     def of(self, type_: int) -> memoryview:
         """Return the bytes of a section, empty where the record has none of this type."""
-        return self.known.get(type_, _EMPTY)
-
-
-_EMPTY: Final = memoryview(b"")
+        return self.known.get(type_, NOTHING)
 
 
 def encode_sections(sections: Iterable[tuple[int, bytes]]) -> bytes:
     """Return the table and the bytes of sections; those without bytes are left out."""
-    present = [section for section in sections if section[1]]
-    table = [_ENTRY.pack(type_, len(data)) for type_, data in present]
-    return b"".join((_COUNT.pack(len(present)), *table, *(data for _, data in present)))
+    table = [b""]
+    present: list[bytes] = []
+    for type_, data in sections:
+        if data:
+            table.append(_pack_entry(type_, len(data)))
+            present.append(data)
+    table[0] = _pack_count(len(present))
+    return b"".join(table + present)
 
 
 def decode_sections(value: bytes, start: int, known: Collection[int], *, as_owner: bool = False) -> Sections:
