@@ -10,7 +10,7 @@ VENV ?= .venv$(if $(ANOTHER),-$(ANOTHER))
 BIN = $(VENV)/bin
 SYSTEM = system
 
-.PHONY: demo up check beside alone system prepare lint test pythons bare kube faults bench soak starts clean
+.PHONY: demo up check beside alone system prepare lint test pythons bare kube faults bench soak starts wheel clean
 
 $(VENV)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -73,5 +73,8 @@ soak: $(VENV)/.ready  ## half an hour with churn: does any process grow?  make s
 starts: $(VENV)/.ready  ## 20 starts of every service while a broker is killed; goes on where it stopped:  make starts ARGS=--again
 	$(BIN)/python -m tests.starts $(ARGS)
 
+wheel: $(VENV)/.ready  ## the sdist, and the wheel built from it, in dist/
+	@$(BIN)/python -m build --no-isolation --outdir dist
+
 clean:
-	rm -rf .venv .venv-3.* .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf dist .venv .venv-3.* .mypy_cache .ruff_cache .pytest_cache .hypothesis

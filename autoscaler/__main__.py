@@ -7,8 +7,9 @@ import asyncio
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from liveroom.extras import explained
+from liveroom.extras import answer_version, explained
 
+answer_version(__name__)
 with explained("autoscaler"):
     import structlog
 

@@ -4,8 +4,9 @@ import asyncio
 from functools import partial
 from typing import Final
 
-from liveroom.extras import explained
+from liveroom.extras import answer_version, explained
 
+answer_version(__name__)
 with explained("broadcaster"):
     from broadcaster.kafka import READY, Broadcaster
     from liveroom import service, topics

@@ -6,8 +6,9 @@ import ssl
 from functools import partial
 from typing import Final
 
-from liveroom.extras import explained
+from liveroom.extras import answer_version, explained
 
+answer_version(__name__)
 with explained("edge"):
     import structlog
 

@@ -5,8 +5,9 @@ from collections.abc import Coroutine
 from functools import partial
 from typing import Any, Final, NamedTuple
 
-from liveroom.extras import explained
+from liveroom.extras import answer_version, explained
 
+answer_version(__name__)
 with explained("ingress"):
     import structlog
 

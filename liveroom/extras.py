@@ -1,14 +1,17 @@
-"""Which optional dependencies bring a package, for a program that is started without it.
+"""What a program does before it imports packages that may be missing.
 
-`pip install liveroom` brings what a client needs. Everything else is in extras: `liveroom[server]`
-runs the services. A program imports what an extra brings inside `explained`, so that it ends with
-one line that says what to install. This module imports the standard library alone.
+`pip install liveroom` installs what a client needs. Everything else is in extras:
+`liveroom[server]` runs the services. A program imports the packages of an extra inside `explained`,
+so that without them it ends with one line that names the extra. It answers `--version` even before
+that (`answer_version`). This module imports the standard library alone.
 """
 
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
+
+from liveroom import __version__
 
 # Each package that is imported here by name and that pyproject.toml lists in one extra only.
 EXTRA_OF: Final = {
@@ -28,6 +31,16 @@ EXTRA_OF: Final = {
     "pydantic_settings": "server",
 }
 EXIT_CODE: Final = 2  # as for settings that are not usable
+
+
+def answer_version(module: str) -> None:
+    """Print the version and end the process where it was started with `--version` alone.
+
+    `module`: the caller's `__name__`; only the module that was started as a program answers.
+    """
+    if module == "__main__" and sys.argv[1:] == ["--version"]:
+        sys.stdout.write(f"liveroom {__version__}\n")
+        sys.exit()
 
 
 def remedy(error: BaseException, extra: str = "") -> str | None:

@@ -263,13 +263,15 @@ def _parse_arguments(service: str, settings: type[ServiceSettings], argv: Sequen
         f"  {name} {default}".rstrip() + "\n" + textwrap.indent(textwrap.fill(about, HELP_COLUMNS), "      ")
         for name, default, about in fields(settings)
     ]
-    argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         prog=f"python -m {service}",
         description=f"The {service} service of liveroom. Its settings come from the environment, or from the\n"
         "TOML file that LIVEROOM_CONFIG names. They are listed below with their defaults.",
         epilog="\n".join(rows),
         formatter_class=argparse.RawDescriptionHelpFormatter,
-    ).parse_args(argv)
+    )
+    parser.add_argument("--version", action="version", version=f"liveroom {__version__}", help="print the version and exit")
+    parser.parse_args(argv)
 
 
 def _in_words(error: Exception) -> str:

@@ -3,8 +3,9 @@
 import asyncio
 from functools import partial
 
-from liveroom.extras import explained
+from liveroom.extras import answer_version, explained
 
+answer_version(__name__)
 with explained("scheduler"):
     import structlog
 

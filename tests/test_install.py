@@ -11,14 +11,17 @@ import subprocess
 import sys
 import tomllib
 from contextlib import suppress
+from email import message_from_bytes
 from importlib.metadata import packages_distributions
 from pathlib import Path
+from zipfile import ZipFile
 
 import aiohttp
 import pytest
 
 from devstack.processes import ROOT
 from devstack.system import System
+from liveroom import __version__
 from liveroom.extras import EXTRA_OF
 from viewer.client import Viewer
 from viewer.effects import Delivered, Effect
@@ -26,21 +29,40 @@ from viewer.sender import Accepted, Sender
 
 pytestmark = pytest.mark.system
 BOT = ROOT / "docs" / "bot.py"
+BIN = Path(sys.executable).parent
+PACKAGES = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+GIT_FILES = ("git", "ls-files", "--cached", "--others", "--exclude-standard", *PACKAGES)
 SERVICES = ("ingress", "broadcaster", "edge", "scheduler", "autoscaler", "viewer.canary")
 WITHOUT_SERVER = {"demo": "demo", "up": "demo", "loadtest": "demo", "doctor": "server", "topics": "server"}
 
 
 @pytest.fixture(scope="session")
-def base_install(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder with what `make wheel` builds: the sdist, and the wheel made from it."""
+    return build(tmp_path_factory.mktemp("built"))
+
+
+def build(folder: Path, *options: str) -> Path:
+    """Build into `folder` as `make wheel` does and return it."""
+    command = (sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), *options, str(ROOT))
+    subprocess.run(command, check=True, capture_output=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def base_install(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The programs of an environment with the wheel and its base dependencies alone."""
-    folder = tmp_path_factory.mktemp("install")
     pip = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check")
-    subprocess.run([*pip, "wheel", "--no-deps", "--wheel-dir", str(folder), str(ROOT)], check=True)
-    [wheel] = folder.glob("*.whl")
-    environment = folder / "environment"
+    environment = tmp_path_factory.mktemp("install") / "environment"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(environment)], check=True)
-    subprocess.run([*pip, "--python", str(environment), "install", str(wheel)], check=True)
+    subprocess.run([*pip, "--python", str(environment), "install", str(wheel_in(built))], check=True)
     return environment / "bin"
+
+
+def wheel_in(folder: Path) -> Path:
+    """Return the only wheel in `folder`."""
+    [wheel] = folder.glob("*.whl")
+    return wheel
 
 
 def run(program: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -48,6 +70,57 @@ def run(program: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [str(program), *arguments], cwd=program.parent, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
     )
+
+
+def test_a_wheel_from_the_sdist_is_the_one_from_the_checkout(built: Path, tmp_path: Path) -> None:
+    [sdist] = built.glob("*.tar.gz")
+    assert sdist.name == f"liveroom-{__version__}.tar.gz"
+    assert wheel_in(built).name == f"liveroom-{__version__}-py3-none-any.whl"
+    assert wheel_in(build(tmp_path, "--wheel")).read_bytes() == wheel_in(built).read_bytes()
+
+
+def test_a_wheel_has_every_file_of_its_packages_and_the_demo_s_danmaku_and_nothing_else(built: Path) -> None:
+    with ZipFile(wheel_in(built)) as wheel:
+        found = {name for name in wheel.namelist() if ".dist-info/" not in name}
+    tracked = subprocess.run(GIT_FILES, cwd=ROOT, check=True, capture_output=True, text=True)
+    assert found == {*tracked.stdout.split("\n")[:-1], "cli/data/danmaku-130614.xml"}
+
+
+def test_a_wheel_carries_its_licences_and_the_readme(built: Path) -> None:
+    with ZipFile(wheel_in(built)) as wheel:
+        folder = f"liveroom-{__version__}.dist-info"
+        about = message_from_bytes(wheel.read(f"{folder}/METADATA"))
+        assert about.get_all("License-File") == ["LICENSE", "viewer/web/vendor/danmaku.LICENSE.txt"]
+        for name in about.get_all("License-File", []):
+            assert wheel.read(f"{folder}/licenses/{name}") == (ROOT / name).read_bytes()
+    assert (about["Name"], about["Version"], about["License-Expression"]) == ("liveroom", __version__, "MIT")
+    assert about["Description-Content-Type"] == "text/markdown"
+    assert about.get_payload(decode=True) == (ROOT / "README.md").read_bytes()
+
+
+@pytest.mark.parametrize("program", ["liveroom", *SERVICES])
+def test_every_program_prints_the_version_without_any_extra(program: str, base_install: Path) -> None:
+    command = (base_install / "liveroom",) if program == "liveroom" else (base_install / "python", "-m", program)
+    done = run(*command, "--version")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"liveroom {__version__}\n", "")
+
+
+@pytest.mark.parametrize("program", ["liveroom", *SERVICES])
+def test_every_program_of_an_editable_install_prints_the_version(program: str) -> None:
+    command = (BIN / "liveroom",) if program == "liveroom" else (BIN / "python", "-m", program)
+    done = subprocess.run([*command, "--version"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"liveroom {__version__}\n", "")
+
+
+def test_the_version_is_the_one_that_manifests_and_documents_name() -> None:
+    tag = re.compile(r"(?:newTag: |-t liveroom:)(\S+)")
+    named = {
+        str(path.relative_to(ROOT)): tag.findall(path.read_text())
+        for path in sorted((ROOT / "deploy").rglob("*"))
+        if path.is_file() and tag.search(path.read_text())
+    }
+    assert len(named) == 4
+    assert all(found == [__version__] for found in named.values()), named
 
 
 def test_a_client_needs_no_extra(base_install: Path) -> None:

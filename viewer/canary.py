@@ -13,8 +13,9 @@ from contextlib import AsyncExitStack
 from http import HTTPStatus
 from typing import Any, Final
 
-from liveroom.extras import explained
+from liveroom.extras import answer_version, explained
 
+answer_version(__name__)
 with explained("canary"):
     import aiohttp
     import orjson

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from liveroom import __version__
 from liveroom.service import Runtime
 
 ROOT = Path(__file__).parents[2]
@@ -110,7 +111,7 @@ def test_metrics_can_be_read_by_prometheus() -> None:
             samples = {sample.name: sample.value for sample in families["liveroom_loop_lag_seconds"].samples}
             lag = samples["liveroom_loop_lag_seconds_count"]
         assert lag >= 1
-        assert families["liveroom_build_info"].samples[0].labels == {"service": "edge", "version": "0.1.0"}
+        assert families["liveroom_build_info"].samples[0].labels == {"service": "edge", "version": __version__}
         assert {"liveroom_gc_pause_seconds", "process_resident_memory_bytes", "python_gc_collections"} <= set(families)
 
 
