@@ -13,7 +13,6 @@ from autoscaler.pool import POOL, NotedDecision, Pool
 from liveroom import clock
 from liveroom.errors import Code, ProblemError
 from liveroom.kinds import Role
-from liveroom.records.codec import VERSION
 from liveroom.records.control import Order, OrderKind
 from liveroom.settings import AutoscalerSettings
 from liveroom.tickets import User
@@ -59,7 +58,7 @@ class App:
 
     async def _order(self, kind: OrderKind, by: str) -> web.Response:
         """Write the order into the log, so that it holds for the next leader too."""
-        order = Order(VERSION, POOL, 0, kind, clock.unix_ms(), by)
+        order = Order(Order.VERSION, POOL, 0, kind, clock.unix_ms(), by)
         if not await self._send(order):
             raise ProblemError(Code.QUEUE_UNAVAILABLE, retry_after_s=RETRY_AFTER_S)
         self._pool.apply_order(order)

@@ -15,7 +15,6 @@ import structlog
 from autoscaler.decide import Decision, History, Observation, Reason, ReportedGateway, decide
 from autoscaler.policy import Policy
 from liveroom import clock, metric_catalog
-from liveroom.records.codec import VERSION
 from liveroom.records.control import GatewayState, LoadReport, Order, OrderKind
 from liveroom.registry import Metrics
 
@@ -236,4 +235,4 @@ class Pool:
         if known is None:
             return
         report = known[0]
-        await self._send(Order(VERSION, name, report.generation, kind, clock.unix_ms(), reason, rate_per_s))
+        await self._send(Order(Order.VERSION, name, report.generation, kind, clock.unix_ms(), reason, rate_per_s))

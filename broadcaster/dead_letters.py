@@ -13,7 +13,7 @@ from broadcaster.rooms import Unfit
 from liveroom import clock, metric_catalog, topics
 from liveroom.kafka import Producer
 from liveroom.kafka_port import Record
-from liveroom.records.codec import BadRecord, BadRecordError, encode_json
+from liveroom.records.codec import BadRecord, BadRecordError, RefusedVersions, encode_json
 from liveroom.records.uplink import DeadLetter
 from liveroom.registry import Metrics
 
@@ -35,7 +35,7 @@ def letter_of(record: Record, error: Exception) -> DeadLetter:
             reason, detail = BadRecord.UNHANDLED, repr(error)
             log.error("record_unhandled", partition=record.partition, offset=record.offset, exc_info=error)
     return DeadLetter(
-        1,
+        DeadLetter.VERSION,
         record.topic,
         record.partition,
         record.offset,
@@ -54,7 +54,7 @@ def letter_of_unfit(unfit: Unfit, topic: str, partition: int) -> DeadLetter:
     """
     key, value = unfit.record.room.encode(), encode_json(unfit.record)
     reason, detail = BadRecord.UNHANDLED.value, unfit.why[:MAX_DETAIL_CHARS]
-    return DeadLetter(1, topic, partition, unfit.offset, reason, detail, clock.unix_ms(), key, value)
+    return DeadLetter(DeadLetter.VERSION, topic, partition, unfit.offset, reason, detail, clock.unix_ms(), key, value)
 
 
 class DeadLetters:
@@ -63,12 +63,16 @@ class DeadLetters:
     def __init__(self, producer: Producer, metrics: Metrics) -> None:
         self._producer = producer
         self._metrics = metrics
+        self._refused = RefusedVersions()
 
     async def write(self, letter: DeadLetter) -> None:
         """Write a letter, or raise `UnsentError`.
 
         After a take-over a record may get a second one: the offset in it says that it is the same.
         """
-        log.warning("dead_letter", partition=letter.partition, offset=letter.offset, reason=letter.reason, detail=letter.detail)
+        if not self._refused.is_repeated(BadRecord(letter.reason), letter.detail):
+            log.warning(
+                "dead_letter", partition=letter.partition, offset=letter.offset, reason=letter.reason, detail=letter.detail
+            )
         await self._producer.send(topics.DEAD_LETTER, encode_json(letter), timeout_s=SEND_TIMEOUT_S)
         self._metrics.counter(metric_catalog.DEAD_LETTERS, letter.reason).inc()

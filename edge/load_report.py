@@ -154,7 +154,7 @@ class LoadReporter:
         io_now, io_before = now.usage.io_operations, before.usage.io_operations
         io_per_s = rate(io_now, io_before) if io_now is not None and io_before is not None else None
         return LoadReport(
-            v=1,
+            v=LoadReport.VERSION,
             gateway=settings.instance,
             generation=gateway.generation,
             state=state,

@@ -29,7 +29,14 @@ async def report_presence(gateway: Gateway, producer: Producer) -> None:
         if not pace.wants(room, users, connections, now_s) and not (with_snapshot and connections):
             return
         record = Presence(
-            1, room, gateway.settings.instance, gateway.generation, users, connections, clock.unix_ms(), card=with_snapshot
+            Presence.VERSION,
+            room,
+            gateway.settings.instance,
+            gateway.generation,
+            users,
+            connections,
+            clock.unix_ms(),
+            card=with_snapshot,
         )
         try:
             await producer.send(topics.PRESENCE, encode_json(record), key=room.encode(), timeout_s=TIMEOUT_S)

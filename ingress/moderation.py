@@ -22,7 +22,7 @@ from liveroom.bodies import Clear, Sanction
 from liveroom.errors import Code, ProblemError
 from liveroom.kinds import Kind, Role
 from liveroom.moderation import Rules, key_of
-from liveroom.records.codec import VERSION, BadRecordError, encode_json
+from liveroom.records.codec import BadRecordError, encode_json
 from liveroom.records.control import Audit, Moderation, RuleKind
 from liveroom.records.snapshot import RoomChange
 from liveroom.records.uplink import Item, Uplink, encode_uplink
@@ -110,7 +110,7 @@ class ModerationService:
     ) -> Moderation:
         """Set or lift a rule everywhere; return it, or the rule that this command set before."""
         rule = Moderation(
-            VERSION,
+            Moderation.VERSION,
             context.room,
             clock.unix_ms(),
             kind,
@@ -142,7 +142,7 @@ class ModerationService:
         by = context.by
         data = msgspec.Raw(_encode(body) if body is not None else b"{}")
         record = Uplink(
-            VERSION, context.room, context.id, by.id, at_ms, [Item(kind, data)], by.name, by.role, by.level, via=VIA
+            Uplink.VERSION, context.room, context.id, by.id, at_ms, [Item(kind, data)], by.name, by.role, by.level, via=VIA
         )
         try:
             value = encode_uplink(record)
@@ -158,7 +158,7 @@ class ModerationService:
     ) -> None:
         by = context.by
         what = {**(details or {}), **context.details} or None
-        record = Audit(VERSION, at_ms, context.room, by.id, by.role, command.value, target, context.why, context.id, what)
+        record = Audit(Audit.VERSION, at_ms, context.room, by.id, by.role, command.value, target, context.why, context.id, what)
         await write(self._writer, AUDIT, context.room.encode(), encode_json(record))
 
 

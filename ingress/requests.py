@@ -16,7 +16,7 @@ from liveroom.bodies import BODY_OF, MAX_CUSTOM_BYTES, Custom, NamedUserId
 from liveroom.errors import Code, ProblemError
 from liveroom.kinds import Kind, Role
 from liveroom.nesting import MAX_DEPTH, UNDECODABLE, nests_deeper
-from liveroom.records.codec import VERSION, BadRecordError, ItemId, Name
+from liveroom.records.codec import BadRecordError, ItemId, Name
 from liveroom.records.uplink import MAX_PACKAGE_ITEMS, Item, Uplink, encode_uplink
 from liveroom.tickets import User
 from liveroom.topics import INTERACTION_ID
@@ -171,7 +171,7 @@ def to_record(draft: Draft, now_ms: int) -> bytes:
     """Return the draft's record for `uplink`, or refuse one that is too large."""
     user = draft.user
     record = Uplink(
-        VERSION,
+        Uplink.VERSION,
         draft.room,
         draft.id,
         user.id,

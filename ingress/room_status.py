@@ -20,7 +20,7 @@ from liveroom.kafka import UnsentError
 from liveroom.kafka_port import Kafka, KafkaError
 from liveroom.moderation import Rules
 from liveroom.records.broadcast import Batch, decode_broadcast
-from liveroom.records.codec import VERSION, BadRecordError, encode_json
+from liveroom.records.codec import BadRecordError, encode_json
 from liveroom.records.control import Presence, RuleKind
 from liveroom.records.snapshot import RoomSettings
 from liveroom.settings import IngressSettings
@@ -105,7 +105,7 @@ class RoomStatusService:
         async with asyncio.timeout(TIMEOUT_S), self._reads, LogReader(self._kafka, partition) as log_:
             _, offset = await log_.bounds()
             me, now_ms = f"ingress/{self._settings.instance}", clock.unix_ms()
-            question = Presence(VERSION, room, me, now_ms, 0, 0, now_ms, card=True)
+            question = Presence(Presence.VERSION, room, me, now_ms, 0, 0, now_ms, card=True)
             await self._writer.put(PRESENCE, room.encode(), encode_json(question))
             async with aclosing(log_.scan(offset, _TO_THE_END)) as records:
                 async for record in records:

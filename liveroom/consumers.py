@@ -7,28 +7,39 @@ audiences from `presence`, load reports from `gateways`.
 from collections.abc import AsyncIterator, Callable
 from typing import Final, Generic, NamedTuple, TypeVar
 
-import msgspec
 import structlog
 
 from liveroom import metric_catalog, topics
 from liveroom.kafka import TopicReader
 from liveroom.kafka_port import Kafka
 from liveroom.moderation import Rules
-from liveroom.records.codec import BadRecord, BadRecordError, JsonReader
+from liveroom.records.codec import BadRecord, BadRecordError, JsonReader, JsonRecord, RefusedVersions
 from liveroom.records.control import Moderation
 from liveroom.registry import Metrics
 from liveroom.service import Runtime
 from liveroom.topics import Topic
 
 RULES_READ: Final = "moderation"  # the condition of readiness
-R = TypeVar("R", bound=msgspec.Struct)
+R = TypeVar("R", bound=JsonRecord)
 log = structlog.get_logger()
 
 
-def bad_record(metrics: Metrics, topic: Topic, offset: int, error: BadRecordError) -> None:
-    """Count and log a record that cannot be used."""
-    metrics.counter(metric_catalog.BAD_RECORDS, topic.name, error.reason.value).inc()
-    log.error("bad_record", topic=topic.name, offset=offset, error=str(error))
+class BadRecords:
+    """Counts and logs the records of one topic that cannot be used.
+
+    Each version that this service does not read is logged once.
+    """
+
+    def __init__(self, metrics: Metrics, topic: Topic) -> None:
+        self._metrics = metrics
+        self._topic = topic
+        self._refused = RefusedVersions()
+
+    def note(self, offset: int, error: BadRecordError) -> None:
+        """Count the record at `offset`, and log why it cannot be used."""
+        self._metrics.counter(metric_catalog.BAD_RECORDS, self._topic.name, error.reason.value).inc()
+        if not self._refused.is_repeated(error.reason, error.detail):
+            log.error("bad_record", topic=self._topic.name, offset=offset, error=str(error))
 
 
 class Change(NamedTuple, Generic[R]):
@@ -48,7 +59,7 @@ async def changes(
     counted, logged and passed over. `condition`: a condition of readiness that holds once the
     reader has started.
     """
-    read = JsonReader(of).read
+    read, bad = JsonReader(of).read, BadRecords(runtime.metrics, topic)
     await reader.start_at_last(runtime, condition)
     try:
         if condition:
@@ -60,7 +71,7 @@ async def changes(
                 try:
                     found.append(Change(record.offset, key, None if record.value is None else read(record.value)))
                 except BadRecordError as error:
-                    bad_record(runtime.metrics, topic, record.offset, error)
+                    bad.note(record.offset, error)
             yield found
     finally:
         await reader.stop()
@@ -76,8 +87,8 @@ async def follow_rules(
     kafka: Kafka, rules: Rules, runtime: Runtime, on_rule: Callable[[Moderation], None] | None = None
 ) -> None:
     """Apply every record of `moderation` to `rules` until cancelled, then pass it to `on_rule`."""
-    metrics, topic = runtime.metrics, topics.MODERATION
-    reader = TopicReader(kafka, topic, metrics, from_beginning=True)
+    topic = topics.MODERATION
+    reader, bad = TopicReader(kafka, topic, runtime.metrics, from_beginning=True), BadRecords(runtime.metrics, topic)
     async for found in records(reader, topic, Moderation, runtime):
         for offset, rule in found:
             try:
@@ -85,10 +96,10 @@ async def follow_rules(
                 if on_rule is not None:
                     on_rule(rule)
             except BadRecordError as error:
-                bad_record(metrics, topic, offset, error)
+                bad.note(offset, error)
             except Exception as error:  # no rule ends a service: it would end at every start, as long as the log has the rule
                 log.exception("record_unhandled", topic=topic.name, offset=offset)
-                bad_record(metrics, topic, offset, BadRecordError(BadRecord.UNHANDLED, repr(error)))
+                bad.note(offset, BadRecordError(BadRecord.UNHANDLED, repr(error)))
         if reader.caught_up:
             rules.are_read = True
             runtime.ready(RULES_READ)

@@ -3,7 +3,8 @@
 A ticket is `v1.<key id>.<payload>.<signature>`: JSON and its HMAC-SHA256, both base64url. It names
 the gateways it is valid at with the generation (start time) of each, so a gateway that has
 restarted refuses the tickets of its earlier start. A ticket can be used any number of times until
-it expires, `TICKET_TTL_S` after its signature. Owns also `User`, the identity in tickets and user
+it expires, `TICKET_TTL_S` after its signature. `v1` is its version (`VERSION`); a gateway also
+reads tickets of the version before. Owns also `User`, the identity in tickets and user
 tokens.
 """
 
@@ -18,7 +19,9 @@ import msgspec
 
 from liveroom.errors import Code, ProblemError
 from liveroom.kinds import Role
+from liveroom.records.codec import read_versions
 
+VERSION: Final = 1
 TICKET_TTL_S: Final = 60
 # The longest ticket, in bytes of JSON:
 #
@@ -76,7 +79,7 @@ def sign(ticket: Ticket, key_id: str, key: bytes) -> str:
     Raises ValueError for a ticket above `MAX_TICKET_CHARS`, which every gateway would refuse: its
     fields are longer than their own limits.
     """
-    body = f"v1.{key_id}.{_b64(_encoder.encode(ticket))}"
+    body = f"v{VERSION}.{key_id}.{_b64(_encoder.encode(ticket))}"
     text = f"{body}.{_b64(hmac.digest(key, body.encode(), sha256))}"
     if len(text) > MAX_TICKET_CHARS:
         raise ValueError(f"a ticket of {len(text)} characters, at most {MAX_TICKET_CHARS}")
@@ -90,9 +93,11 @@ def verify(text: str, keys: Mapping[str, bytes], purpose: str, gateway: tuple[st
     generation. A gateway that has restarted has another one, so it refuses its earlier tickets.
     """
     parts = text.split(".")
-    formed = len(parts) == _TICKET_PARTS and parts[0] == "v1" and len(text) <= MAX_TICKET_CHARS and text.isascii()
+    formed = len(parts) == _TICKET_PARTS and len(text) <= MAX_TICKET_CHARS and text.isascii()
     if not formed or parts[1] not in keys:
         raise ProblemError(Code.TICKET_INVALID, "not a ticket of this system")
+    if parts[0] not in {f"v{version}" for version in read_versions(VERSION)}:
+        raise ProblemError(Code.TICKET_INVALID, "the ticket has a version that this gateway does not read")
     body = text.rpartition(".")[0]
     if not hmac.compare_digest(_b64(hmac.digest(keys[parts[1]], body.encode(), sha256)), parts[3]):
         raise ProblemError(Code.TICKET_INVALID, "the signature is wrong")

@@ -250,7 +250,7 @@ class Simulation:
         else:
             state = GatewayState.SERVING if gateway.ready_s <= self.now_s else GatewayState.STARTING
         report = LoadReport(
-            v=1,
+            v=LoadReport.VERSION,
             gateway=gateway.name,
             generation=1,
             state=state,

@@ -1,7 +1,13 @@
-"""The parts that all records share: version, ids, JSON, and why a record is unusable. Pure."""
+"""The parts that all records share: version, ids, JSON, and why a record is unusable. Pure.
 
+Owns the rule of versions (`read_versions`): a reader reads the version of a format that it knows
+and the one before. Each format has a version of its own, which only a change that old readers would
+misread raises (docs/compatibility.md).
+"""
+
+from collections.abc import Callable, Mapping
 from enum import Enum
-from typing import Annotated, Final, Generic, TypeVar
+from typing import Annotated, Any, ClassVar, Final, Generic, NamedTuple, TypeVar
 
 import msgspec
 
@@ -10,7 +16,8 @@ from liveroom.nesting import UNDECODABLE
 
 VERSION: Final = 1
 _MAX_DETAIL_CHARS: Final = 200  # a detail may quote what it refuses, and goes to logs and dead letters
-R = TypeVar("R", bound=msgspec.Struct)
+_MOST_VERSIONS: Final = 20  # that are remembered as refused: anybody may write any number
+R = TypeVar("R", bound="JsonRecord")
 
 
 class BadRecord(Enum):
@@ -53,6 +60,39 @@ class AnotherVersionError(BadRecordError):
     """
 
 
+def read_versions(known: int) -> range:
+    """Return the versions of a format that are read by code that knows version `known`."""
+    return range(max(1, known - 1), known + 1)
+
+
+def check_version(version: int, known: int) -> None:
+    """Raise BadRecordError unless `version` is among `read_versions(known)`."""
+    read = read_versions(known)
+    if version not in read:
+        names = " and ".join(map(str, read))
+        raise BadRecordError(BadRecord.VERSION, f"version {version}, this reader knows {names}")
+
+
+class RefusedVersions:
+    """The versions that a reader of one topic has refused.
+
+    While services of several versions run, every record of a topic may be refused, and one line of
+    the log is enough.
+    """
+
+    def __init__(self) -> None:
+        self._details: set[str] = set()
+
+    def is_repeated(self, reason: BadRecord, detail: str) -> bool:
+        """Return whether a refusal is for a version that was refused before, and remember it."""
+        if reason is not BadRecord.VERSION:
+            return False
+        if detail in self._details or len(self._details) == _MOST_VERSIONS:
+            return True
+        self._details.add(detail)
+        return False
+
+
 ROOM_PATTERN: Final = r"^[A-Za-z0-9_-]{1,64}\Z", "a room"
 USER_PATTERN: Final = users.PATTERN, "a user"
 NO_USER_PATTERN: Final = rf"^({users.PATTERN[1:-2]})?\Z", "a user, or empty"
@@ -81,31 +121,42 @@ Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 Generation = Annotated[int, msgspec.Meta(ge=0, le=2**53)]  # a gateway's, in tickets too
 
 
-class _Version(msgspec.Struct):
-    """The version of a record that does not fit its schema: a later one may have other fields."""
+class Older(NamedTuple, Generic[R]):
+    """How an older version of a record is read.
 
-    v: int = VERSION
+    - `of`: the struct that its JSON is decoded to.
+    - `convert`: takes that struct and returns the record as it is now.
+    """
+
+    of: type[msgspec.Struct]
+    convert: Callable[[Any], R]
+
+
+class JsonRecord(msgspec.Struct, frozen=True):
+    """A JSON record with its version, `v`.
+
+    - `VERSION`: the version of this type that this code knows. Writers set `v` to it.
+    - `OLDER`: how older versions are read, by version. A version that is read and not among them
+      has today's fields.
+    """
+
+    VERSION: ClassVar[int] = 1
+    OLDER: ClassVar[Mapping[int, Older[Any]]] = {}
+
+    v: int
+
+
+class _Version(msgspec.Struct):
+    """The version of a record that does not fit its schema: another one may have other fields."""
+
+    v: int
 
 
 _version_decoder: Final = msgspec.json.Decoder(_Version)
 encoder: Final = msgspec.json.Encoder()
 
 
-def misfit(value: bytes, error: msgspec.ValidationError) -> BadRecordError:
-    """Return the error for JSON that does not fit: another version, or not our schema."""
-    try:
-        version = _version_decoder.decode(value).v
-    except UNDECODABLE:
-        version = VERSION
-    return BadRecordError(BadRecord.SCHEMA, str(error)) if version == VERSION else foreign_version(version)
-
-
-def foreign_version(version: int) -> BadRecordError:
-    """Return the error for a version that this reader does not know."""
-    return BadRecordError(BadRecord.VERSION, f"version {version}, this reader knows {VERSION}")
-
-
-def encode_json(record: msgspec.Struct) -> bytes:
+def encode_json(record: JsonRecord) -> bytes:
     """Return the value of a record of any JSON topic."""
     return encoder.encode(record)
 
@@ -114,6 +165,7 @@ class JsonReader(Generic[R]):
     """Reads the records of one JSON topic: `JsonReader(LoadReport).read(value)`."""
 
     def __init__(self, of: type[R]) -> None:
+        self._of = of
         self._decoder = msgspec.json.Decoder(of)
 
     def read(self, value: bytes | None) -> R:
@@ -125,10 +177,36 @@ class JsonReader(Generic[R]):
             raise BadRecordError(BadRecord.UNDECODABLE, "no value")
         try:
             record = self._decoder.decode(value)
-        except msgspec.ValidationError as error:
-            raise misfit(value, error) from None
         except UNDECODABLE as error:
-            raise BadRecordError(BadRecord.UNDECODABLE, str(error)) from None
-        if (version := getattr(record, "v", VERSION)) != VERSION:
-            raise foreign_version(version)
-        return record
+            return self._read_older(value, self._version_of(value), _unusable(error))
+        if record.v == self._of.VERSION:
+            return record
+        return self._read_older(value, record.v, record)
+
+    def _version_of(self, value: bytes) -> int:
+        try:
+            return _version_decoder.decode(value).v
+        except UNDECODABLE:
+            return self._of.VERSION
+
+    def _read_older(self, value: bytes, version: int, today: R | BadRecordError) -> R:
+        """Return the record in `value`, which does not have today's version or does not fit it.
+
+        `today`: what reading it as today's version gave. Raises BadRecordError.
+        """
+        check_version(version, self._of.VERSION)
+        if (older := self._of.OLDER.get(version)) is not None:
+            try:
+                record: R = older.convert(msgspec.json.decode(value, type=older.of))
+            except UNDECODABLE as error:
+                raise _unusable(error) from None
+            return record
+        if isinstance(today, BadRecordError):
+            raise today
+        return today
+
+
+def _unusable(error: Exception) -> BadRecordError:
+    """Return the error for JSON that cannot be decoded, or does not fit its schema."""
+    is_json = isinstance(error, msgspec.ValidationError)
+    return BadRecordError(BadRecord.SCHEMA if is_json else BadRecord.UNDECODABLE, str(error))

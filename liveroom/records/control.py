@@ -6,12 +6,12 @@ from typing import Annotated, Any, Final
 import msgspec
 
 from liveroom.kinds import Role
-from liveroom.records.codec import Count, Generation, Millis, RoomId
+from liveroom.records.codec import Count, Generation, JsonRecord, Millis, RoomId
 
 PRESENCE_INTERVAL_S: Final = 60.0
 
 
-class Presence(msgspec.Struct, frozen=True):
+class Presence(JsonRecord, frozen=True):
     """The number of viewers of one room at one gateway.
 
     A gateway sends it at once when a room gets its first viewer there, on a change at most every
@@ -23,7 +23,6 @@ class Presence(msgspec.Struct, frozen=True):
       without viewers.
     """
 
-    v: int
     room: RoomId
     gateway: str
     generation: Generation
@@ -69,7 +68,7 @@ class HotRoom(msgspec.Struct, frozen=True):
     connections: Count
 
 
-class LoadReport(msgspec.Struct, frozen=True):
+class LoadReport(JsonRecord, frozen=True):
     """The load of one gateway, reported every second.
 
     Rates are per second over the last second. `null` means unknown, never zero.
@@ -87,7 +86,6 @@ class LoadReport(msgspec.Struct, frozen=True):
     - `hot`: the rooms with the most viewers at this gateway.
     """
 
-    v: int
     gateway: str
     generation: Generation
     state: GatewayState
@@ -130,7 +128,7 @@ class OrderKind(Enum):
     PAUSE = "pause"
 
 
-class Order(msgspec.Struct, frozen=True):
+class Order(JsonRecord, frozen=True):
     """An order to one gateway, or to the pool.
 
     - `gateway`: the gateway's id, or `*` for the pool; then `reason` names the operator.
@@ -138,7 +136,6 @@ class Order(msgspec.Struct, frozen=True):
     - `rate_per_s`: for `shed`, how many viewers per second move.
     """
 
-    v: int
     gateway: str
     generation: Generation
     kind: OrderKind
@@ -156,7 +153,7 @@ class RuleKind(Enum):
     WORD = "word"
 
 
-class Moderation(msgspec.Struct, frozen=True, omit_defaults=True):
+class Moderation(JsonRecord, frozen=True, omit_defaults=True):
     """One moderation rule; the latest record per key wins (`rule_key`).
 
     - `room`: the room, or `*` for all rooms.
@@ -166,7 +163,6 @@ class Moderation(msgspec.Struct, frozen=True, omit_defaults=True):
     - `by`, `why`, `id`: who set the rule, why, and the id of the request.
     """
 
-    v: int
     room: Annotated[str, msgspec.Meta(pattern=r"^([A-Za-z0-9_-]{1,64}|\*)\Z")]
     at_ms: Millis
     kind: RuleKind
@@ -178,7 +174,7 @@ class Moderation(msgspec.Struct, frozen=True, omit_defaults=True):
     value: Any = None
 
 
-class Audit(msgspec.Struct, frozen=True, omit_defaults=True):
+class Audit(JsonRecord, frozen=True, omit_defaults=True):
     """One moderation command: who did what in which room, and why.
 
     - `by`, `role`: who gave the command, and in which role.
@@ -187,7 +183,6 @@ class Audit(msgspec.Struct, frozen=True, omit_defaults=True):
     - `what`: the details of the request.
     """
 
-    v: int
     at_ms: Millis
     room: str
     by: str

@@ -16,17 +16,16 @@ from liveroom.records.codec import (
     PACKAGE_PATTERN,
     ROOM_PATTERN,
     USER_PATTERN,
-    VERSION,
     BadRecord,
     BadRecordError,
     ItemId,
+    JsonReader,
+    JsonRecord,
     Millis,
     Name,
     PackageId,
     RoomId,
     encoder,
-    foreign_version,
-    misfit,
     named,
 )
 from liveroom.users import USER_ID, why_not
@@ -45,7 +44,7 @@ class Item(msgspec.Struct, frozen=True, gc=False):
 
 
 # `decode_uplink` matches all ids of a record at once, faster than a pattern for each field.
-class Uplink(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+class Uplink(JsonRecord, frozen=True, omit_defaults=True, gc=False):
     """An accepted interaction, or a package of up to 64 that stay together and in order.
 
     - `v`: version of the record.
@@ -59,7 +58,7 @@ class Uplink(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     - `via`: the service that wrote the record.
     """
 
-    v: Annotated[int, msgspec.Meta(extra_json_schema={"const": VERSION})]
+    v: Annotated[int, msgspec.Meta(extra_json_schema={"const": JsonRecord.VERSION})]
     room: Annotated[str, named(*ROOM_PATTERN)]
     id: Annotated[str, named(*ITEM_PATTERN)]
     user: Annotated[str, named(*USER_PATTERN)]
@@ -81,7 +80,7 @@ class _Ids(msgspec.Struct):
     package: PackageId = ""
 
 
-_uplink_decoder: Final = msgspec.json.Decoder(Uplink)
+_uplink_reader: Final = JsonReader(Uplink)
 _ids_decoder: Final = msgspec.json.Decoder(_Ids)
 # All in one: 0.2 us, where a pattern for each costs 1.0 us. None of them matches a space.
 _are_ids: Final = re.compile(
@@ -117,11 +116,9 @@ def decode_uplink(key: bytes | None, value: bytes | None) -> Uplink:
         raise BadRecordError(BadRecord.TOO_LARGE, f"{len(value)} bytes, at most {MAX_UPLINK_BYTES}")
     if nests_deeper(value, MAX_DEPTH + RECORD_LEVELS):
         raise BadRecordError(BadRecord.TOO_DEEP, f"data nests deeper than {MAX_DEPTH} levels")
+    record = _uplink_reader.read(value)
     try:
-        record = _uplink_decoder.decode(value)
         _check_text(value)
-    except msgspec.ValidationError as error:
-        raise misfit(value, error) from None
     except UNDECODABLE as error:
         raise BadRecordError(BadRecord.UNDECODABLE, str(error)) from None
     _check_fit(record, key, value)
@@ -131,9 +128,7 @@ def decode_uplink(key: bytes | None, value: bytes | None) -> Uplink:
 
 
 def _check_fit(record: Uplink, key: bytes | None, value: bytes) -> None:
-    """Check what the decoder does not: version, ids, key, and that bodies are objects."""
-    if record.v != VERSION:
-        raise foreign_version(record.v)
+    """Check what the reader does not: ids, key, and that bodies are objects."""
     if not _are_ids(f"{record.room} {record.id} {record.user} {record.package}"):
         raise _bad_ids(value)
     if key != record.room.encode():
@@ -168,7 +163,7 @@ def _one_line(data: msgspec.Raw) -> msgspec.Raw:
     return msgspec.Raw(msgspec.json.format(bytes(data), indent=-1))
 
 
-class DeadLetter(msgspec.Struct, frozen=True):
+class DeadLetter(JsonRecord, frozen=True):
     """An uplink record that could not be used.
 
     - `topic`, `partition`, `offset`: where the record is.
@@ -177,7 +172,6 @@ class DeadLetter(msgspec.Struct, frozen=True):
     - `key`, `value`: its bytes in base64, at most 1 KiB and 64 KiB of them.
     """
 
-    v: int
     topic: str
     partition: int
     offset: int

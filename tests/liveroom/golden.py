@@ -159,7 +159,7 @@ def _load_report() -> LoadReport:
     )
 
 
-def _json(file: str, record: msgspec.Struct) -> Golden:
+def _json(file: str, record: codec.JsonRecord) -> Golden:
     return Golden(file, codec.encode_json(record), record, JsonReader(type(record)).read)
 
 

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from blockbuster import BlockBuster
+from structlog.testing import capture_logs
 
 from liveroom import consumers, metric_catalog, topics
 from liveroom.kafka_port import AioKafka
@@ -87,3 +88,18 @@ async def test_records_leave_out_what_was_withdrawn() -> None:
     following: Any = Reader(*FETCHED)
     runtime = Runtime("edge", "kafka")
     assert [found async for found in consumers.records(following, topics.MODERATION, Moderation, runtime)] == [[(7, RULE)]]
+
+
+async def test_a_version_that_is_not_read_is_counted_for_each_record_and_logged_once() -> None:
+    values = [encode_json(RULE).replace(b'"v":1', b'"v":%d' % version) for version in (2, 2, 3, 2, 1)]
+    following: Any = Reader(*(Fetched(offset, b"a", value) for offset, value in enumerate(values)))
+    runtime = Runtime("edge", "kafka")
+    with capture_logs() as logs:
+        found = [found async for found in consumers.records(following, topics.MODERATION, Moderation, runtime)]
+    assert found == [[(4, RULE)]]
+    assert [line["error"] for line in logs if line["event"] == "bad_record"] == [
+        "version: version 2, this reader knows 1",
+        "version: version 3, this reader knows 1",
+    ]
+    counted = runtime.metrics.counter(metric_catalog.BAD_RECORDS, topics.MODERATION.name, BadRecord.VERSION.value)
+    assert counted._value.get() == 4

@@ -1,0 +1,146 @@
+"""The rule of versions: a reader reads the version that it knows and the one before, no other."""
+
+import json
+from typing import Any, ClassVar
+
+import msgspec
+import pytest
+
+from liveroom import tickets
+from liveroom.errors import Code, ProblemError
+from liveroom.kinds import Role
+from liveroom.records.codec import (
+    BadRecord,
+    BadRecordError,
+    JsonReader,
+    JsonRecord,
+    Older,
+    RefusedVersions,
+    read_versions,
+)
+from liveroom.tickets import ENTRY, Ticket, User, sign, verify
+from tests.liveroom import golden
+from tests.liveroom.golden import Golden
+
+JSON_RECORDS = [pytest.param(sample, id=sample.file) for sample in golden.ALL if isinstance(sample.record, JsonRecord)]
+
+
+def with_version(value: bytes, version: Any) -> bytes:
+    """A JSON record with another version."""
+    return msgspec.json.encode(json.loads(value) | {"v": version})
+
+
+def refusal_of(sample: Golden, value: bytes) -> BadRecordError:
+    with pytest.raises(BadRecordError) as caught:
+        sample.read(value)
+    return caught.value
+
+
+@pytest.mark.parametrize(("known", "read"), [(1, [1]), (2, [1, 2]), (3, [2, 3]), (10, [9, 10])])
+def test_the_version_before_is_read_down_to_the_first(known: int, read: list[int]) -> None:
+    assert list(read_versions(known)) == read
+
+
+def test_every_json_topic_has_a_sample() -> None:
+    assert {type(case.values[0].record) for case in JSON_RECORDS} == set(JsonRecord.__subclasses__()) - {Now}  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("sample", JSON_RECORDS)
+def test_the_first_version_reads_no_other(sample: Golden) -> None:
+    for version in (0, 2, 3, -1):
+        refusal = refusal_of(sample, with_version(sample.value, version))
+        assert refusal.reason is BadRecord.VERSION
+        assert refusal.detail == f"version {version}, this reader knows 1"
+
+
+@pytest.mark.parametrize("sample", JSON_RECORDS)
+def test_a_raised_version_reads_the_one_before_and_no_other(sample: Golden, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(type(sample.record), "VERSION", 3)
+    for version in (2, 3):
+        assert sample.read(with_version(sample.value, version)) == msgspec.structs.replace(sample.record, v=version)
+    for version in (0, 1, 4, 2**40):
+        refusal = refusal_of(sample, with_version(sample.value, version))
+        assert refusal.reason is BadRecord.VERSION
+        assert refusal.detail == f"version {version}, this reader knows 2 and 3"
+
+
+@pytest.mark.parametrize("sample", JSON_RECORDS)
+def test_a_later_version_with_other_fields_is_refused_for_its_version(sample: Golden) -> None:
+    assert refusal_of(sample, b'{"v":2,"other":[1]}').reason is BadRecord.VERSION
+    assert refusal_of(sample, b'{"v":1,"other":[1]}').reason is BadRecord.SCHEMA
+    assert refusal_of(sample, b'{"v":"2"}').reason is BadRecord.SCHEMA
+
+
+class Before(msgspec.Struct):
+    """A record as version 2 of the sample below had it: seconds instead of milliseconds."""
+
+    v: int
+    at: int
+
+
+class Now(JsonRecord, frozen=True):
+    """A record whose version 3 renamed a field."""
+
+    VERSION: ClassVar[int] = 3
+    OLDER: ClassVar = {2: Older(Before, lambda before: Now(Now.VERSION, before.at * 1000))}
+
+    at: int
+
+
+@pytest.mark.parametrize(
+    ("value", "read"),
+    [
+        pytest.param(b'{"v":3,"at":7000}', 7000, id="today's"),
+        pytest.param(b'{"v":2,"at":7}', 7000, id="the one before"),
+        pytest.param(b'{"v":1,"at":7}', BadRecord.VERSION, id="two before"),
+        pytest.param(b'{"v":4,"at":7}', BadRecord.VERSION, id="the next"),
+        pytest.param(b'{"v":2,"at":"7"}', BadRecord.SCHEMA, id="the one before, not fitting"),
+        pytest.param(b'{"v":2}', BadRecord.SCHEMA, id="the one before, fields missing"),
+        pytest.param(b'{"v":2,"at":7', BadRecord.UNDECODABLE, id="the one before, cut"),
+        pytest.param(b'{"v":3,"at":"7"}', BadRecord.SCHEMA, id="today's, not fitting"),
+    ],
+)
+def test_an_older_form_is_read_by_its_own_reader(value: bytes, read: int | BadRecord) -> None:
+    if isinstance(read, int):
+        assert JsonReader(Now).read(value) == Now(3, read)
+        return
+    with pytest.raises(BadRecordError) as caught:
+        JsonReader(Now).read(value)
+    assert caught.value.reason is read
+
+
+def test_a_refused_version_is_new_once_and_other_reasons_always() -> None:
+    refused = RefusedVersions()
+    assert not refused.is_repeated(BadRecord.VERSION, "version 2")
+    assert refused.is_repeated(BadRecord.VERSION, "version 2")
+    assert not refused.is_repeated(BadRecord.VERSION, "version 3")
+    assert not refused.is_repeated(BadRecord.SCHEMA, "a field")
+    assert not refused.is_repeated(BadRecord.SCHEMA, "a field")
+
+
+def test_no_more_versions_are_remembered_than_a_log_needs() -> None:
+    refused = RefusedVersions()
+    assert sum(not refused.is_repeated(BadRecord.VERSION, f"version {each}") for each in range(1000)) == 20
+
+
+NOW_MS = 1_700_000_000_000
+HERE = ("edge-1", 5)
+TICKET = Ticket(ENTRY, User("u1", Role.VIEWER), NOW_MS + 1, "n0", (HERE,))
+
+
+@pytest.mark.parametrize(
+    ("version", "known", "good"),
+    [(1, 1, True), (2, 1, False), (1, 2, True), (2, 2, True), (3, 2, False), (1, 3, False), (2, 3, True)],
+)
+def test_a_ticket_of_the_version_before_is_accepted_and_of_another_refused(
+    version: int, known: int, good: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tickets, "VERSION", version)
+    text = sign(TICKET, "k1", b"k" * 32)
+    monkeypatch.setattr(tickets, "VERSION", known)
+    if good:
+        assert verify(text, {"k1": b"k" * 32}, ENTRY, HERE, NOW_MS) == TICKET
+        return
+    with pytest.raises(ProblemError) as caught:
+        verify(text, {"k1": b"k" * 32}, ENTRY, HERE, NOW_MS)
+    assert caught.value.code is Code.TICKET_INVALID
