@@ -3,8 +3,8 @@
 A ticket is `v1.<key id>.<payload>.<signature>`: JSON and its HMAC-SHA256, both base64url. It names
 the gateways it is valid at with the generation (start time) of each, so a gateway that has
 restarted refuses the tickets of its earlier start. A ticket can be used any number of times until
-it expires, `TICKET_TTL_S` after its signature. `v1` is its version (`VERSION`); a gateway also
-reads tickets of the version before. Owns also `User`, the identity in tickets and user
+it expires, `TICKET_TTL_S` after its signature. It begins with its version, `VERSION`; a gateway
+also reads tickets of the version before. Owns also `User`, the identity in tickets and user
 tokens.
 """
 

@@ -1,22 +1,33 @@
-"""One record of every type with the bytes it must be: kept in tests/data/golden, checked by
-test_records.
+"""One record of every format with the bytes that it must be, and what those bytes mean.
 
-`python -m tests.liveroom.golden` writes the files again. Do that only when a format changes on
-purpose, with a new version from the first release on (docs/records.md).
+`python -m tests.liveroom.golden` writes the folder `tests/data/golden/next` again. Do that only
+when a format changes on purpose (docs/compatibility.md), and look at the difference.
+`python -m tests.liveroom.golden --tag v1.2.3` freezes the bytes as those of a release. It does so
+once: the folder of a tag never changes again, and every later version reads it.
+
+Beside each file `NAME.EXT` lies `NAME.EXT.meaning.json`: the record as its reader returned it. So
+later readers are held to the meaning, and may only add to it.
 """
 
-from collections.abc import Callable
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from enum import Enum
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from liveroom import __version__, tickets, wire
 from liveroom.kinds import Kind, RecordType, Role
 from liveroom.records import broadcast, codec
 from liveroom.records import uplink as uplink_records
 from liveroom.records.balance import Balance
 from liveroom.records.broadcast import (
     Anchor,
+    Batch,
     CardEntry,
     Claim,
     NoticeEntry,
@@ -42,7 +53,11 @@ from liveroom.records.snapshot import (
 from liveroom.records.uplink import DeadLetter, Item, Uplink
 from liveroom.topics import room_hash
 
-FOLDER: Final = Path(__file__).parents[1] / "data" / "golden"
+ROOT: Final = Path(__file__).parents[1] / "data" / "golden"
+NEXT: Final = "next"
+FOLDER: Final = ROOT / NEXT
+SUMS: Final = "SHA256SUMS"
+MEANING: Final = ".meaning.json"
 OWNER: Final = bytes(range(16))
 ANCHOR: Final = Anchor(uplink_next=42, claim_offset=7, snapshot_offset=None)
 AT_MS: Final = 1_700_000_000_000
@@ -192,13 +207,181 @@ ALL: Final = (
 )
 
 
-def write() -> None:
-    """Write every file again."""
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    for golden in ALL:
-        (FOLDER / golden.file).write_bytes(golden.value)
-        print(f"wrote {golden.file}: {len(golden.value)} bytes")
+# ---- what viewers and gateways exchange
+CARD: Final = wire.Card(
+    77, 6, 4, 30, 11, 12, msgspec.Raw(b'{"slow_s":2.5}'), msgspec.Raw(b"null"), [msgspec.Raw(b'{"seq":6}')], [], []
+)
+MESSAGE: Final = wire.Message(
+    5, Kind.GIFT, "a1", "u1", AT_MS, 4, "Ann", Role.MODERATOR, 7, 1, "order-5", msgspec.Raw(b'{"gift":"rose","count":9}')
+)
+HEADER: Final = wire.BatchHeader("room-1", 77, (5, 6), 4, AT_MS, "3.99", 1, 30, (11, 12))
+SERVER_FRAMES: Final[dict[str, wire.ServerFrame]] = {
+    "hello": wire.Hello("edge-1", AT_MS, 20.0, 25.0, "u1", "q83vEjRWeJ0kTrpc"),
+    "joined": wire.Joined("room-1", 77, 6, 4, "3.99", card=CARD),
+    "joined-resumed": wire.Joined("room-1", 77, 6, 4, "3.99", resumed=True),
+    "card": wire.Carded("room-1", CARD),
+    "left": wire.Left("room-1"),
+    "notice": wire.Notice("room-1", Kind.MUTE, "m2", AT_MS, -1, "spam"),
+    "move": wire.Move("drain", 1.5),
+    "error": wire.Error("banned", "until tomorrow", "room-1"),
+    "server-hb": wire.Beat(AT_MS),
+}
+CLIENT_FRAMES: Final[dict[str, wire.ClientFrame]] = {
+    "join": wire.Join("room-1"),
+    "join-resuming": wire.Join("room-1", 77, 6, 4),
+    "leave": wire.Leave("room-1"),
+    "client-hb": wire.Heartbeat(),
+}
+TICKET: Final = tickets.Ticket(
+    tickets.ENTRY,
+    tickets.User("u1", Role.MODERATOR, 7, "Ann", ("room-1",), follower=True, subscriber=True),
+    AT_MS + 60_000,
+    "n0",
+    (("edge-1", AT_MS), ("edge-2", 5)),
+)
+TICKET_KEY: Final = b"k" * 32
+
+
+def _batch_frame() -> bytes:
+    other = wire.Message(6, Kind.DANMAKU, "a2", "u2", AT_MS, n=3, data=msgspec.Raw('{"text":"弹幕 😀"}'.encode()))
+    packed = wire.pack_payload(HEADER, [wire.encode_message(MESSAGE)], [wire.encode_message(other)])
+    return wire.payload_text(packed.data, deflated=packed.deflated)
+
+
+def _pulled() -> bytes:
+    return wire.encode_frame(wire.Pulled("room-1", 77, 6, 4, "3.99", True, True, [msgspec.Raw(wire.encode_message(MESSAGE))]))
+
+
+def _read_ticket(text: bytes) -> tickets.Ticket:
+    return tickets.verify(text.decode(), {"k1": TICKET_KEY}, tickets.ENTRY, ("edge-2", 5), AT_MS)
+
+
+def _frame(name: str, value: bytes, read: Callable[[bytes], Any]) -> Golden:
+    return Golden(f"frame-{name}.json", value, read(value), read)
+
+
+OF_VIEWERS: Final = (
+    *(_frame(name, wire.encode_frame(frame), wire.decode_server_frame) for name, frame in SERVER_FRAMES.items()),
+    *(_frame(name, wire.encode_frame(frame), wire.decode_client_frame) for name, frame in CLIENT_FRAMES.items()),
+    Golden("frame-batch.jsonl", _batch_frame(), wire.decode_server_frame(_batch_frame()), wire.decode_server_frame),
+    _frame("pulled", _pulled(), wire.decode_pulled),
+    Golden("ticket.txt", tickets.sign(TICKET, "k1", TICKET_KEY).encode(), TICKET, _read_ticket),
+)
+EVERY: Final = (*ALL, *OF_VIEWERS)
+# By file, of every tag: a format that is written no longer keeps its reader here.
+READERS: Final[Mapping[str, Callable[[bytes], Any]]] = {sample.file: sample.read for sample in EVERY}
+
+
+# ---- what a record means
+def meaning(record: Any) -> Any:
+    """Return what a reader returned as JSON values.
+
+    The version is left out, because a later reader may convert the record to its own.
+    """
+    match record:
+        case Batch():
+            return _meaning_of_batch(record)
+        case Enum():
+            return meaning(record.value)
+        case msgspec.Raw():
+            return json.loads(bytes(record))
+        case msgspec.Struct():
+            tag = record.__struct_config__.tag
+            fields = {name: meaning(value) for name, value in msgspec.structs.asdict(record).items() if name != "v"}
+            return fields if tag is None else {"t": tag} | fields
+        case tuple() if hasattr(record, "_asdict"):
+            return {name: meaning(value) for name, value in record._asdict().items()}
+        case bytes() | bytearray() | memoryview():
+            return {"hex": bytes(record).hex()}
+        case Mapping():
+            return {str(meaning(key)): meaning(value) for key, value in record.items()}
+        case list() | tuple():
+            return [meaning(value) for value in record]
+    return record
+
+
+def _meaning_of_batch(batch: Batch) -> Any:
+    names = ("stamp", "anchor", "pos", "at_ms", "oldest_ms", "clock_ms", "balance", "allowances")
+    listed = {"rooms": list(batch.rooms()), "notices": list(batch.notices()), "cards": list(batch.cards())}
+    return {name: meaning(getattr(batch, name)) for name in names} | meaning(listed)
+
+
+def is_kept(kept: Any, found: Any) -> bool:
+    """Return whether `found` means at least what `kept` meant: fields may have been added."""
+    if isinstance(kept, dict) and isinstance(found, dict):
+        return all(name in found and is_kept(value, found[name]) for name, value in kept.items())
+    if isinstance(kept, list) and isinstance(found, list):
+        return len(kept) == len(found) and all(map(is_kept, kept, found))
+    return bool(kept == found)
+
+
+# ---- files
+class FrozenError(Exception):
+    """A tag's folder must not be written: the message says why."""
+
+
+def files() -> dict[str, bytes]:
+    """Return the content of every file by its name."""
+    found = {sample.file: sample.value for sample in EVERY}
+    for sample in EVERY:
+        text = json.dumps(meaning(sample.read(sample.value)), indent=1, ensure_ascii=False)
+        found[sample.file + MEANING] = text.encode() + b"\n"
+    return found
+
+
+def sums(folder: Path) -> str:
+    """Return the text of `SHA256SUMS` for the other files of a folder, as `sha256sum` writes it."""
+    names = sorted(path.name for path in folder.iterdir() if path.name != SUMS)
+    return "".join(f"{sha256((folder / name).read_bytes()).hexdigest()}  {name}\n" for name in names)
+
+
+def tags(root: Path = ROOT) -> Iterable[str]:
+    """Return the tags that have a folder."""
+    return sorted(path.name for path in root.iterdir() if path.is_dir() and path.name != NEXT)
+
+
+def write(root: Path = ROOT) -> None:
+    """Write the folder `next` again, with today's files and no others."""
+    folder, today = root / NEXT, files()
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in folder.iterdir():
+        if path.name not in today:
+            path.unlink()
+    for name, value in today.items():
+        (folder / name).write_bytes(value)
+    print(f"wrote {len(today)} files to {folder}")
+
+
+def freeze(tag: str, root: Path = ROOT) -> None:
+    """Write the folder of a tag with its checksums; raise FrozenError where that must not be."""
+    if tag != f"v{__version__}":
+        raise FrozenError(f"{tag} is not the tag of this version, v{__version__}")
+    folder, today = root / tag, files()
+    if folder.exists():
+        raise FrozenError(f"{folder} is frozen")
+    if {path.name: path.read_bytes() for path in (root / NEXT).iterdir()} != today:
+        raise FrozenError(f"{root / NEXT} is not what the code writes: look at the difference first")
+    folder.mkdir()
+    for name, value in today.items():
+        (folder / name).write_bytes(value)
+    (folder / SUMS).write_text(sums(folder))
+    print(f"froze {len(today)} files in {folder}")
+
+
+def main(*arguments: str) -> None:
+    """Write `next`, or freeze a tag. Exit code 1: it is frozen already, or must not be."""
+    parser = argparse.ArgumentParser(prog="python -m tests.liveroom.golden", description=__doc__)
+    parser.add_argument("--tag", help="freeze today's bytes as those of this tag, once")
+    parser.add_argument("--root", type=Path, default=ROOT, help="the folder with one folder for each tag")
+    options = parser.parse_args(arguments)
+    if options.tag is None:
+        write(options.root)
+        return
+    try:
+        freeze(options.tag, options.root)
+    except FrozenError as error:
+        sys.exit(str(error))
 
 
 if __name__ == "__main__":
-    write()
+    main(*sys.argv[1:])

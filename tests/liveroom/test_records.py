@@ -6,13 +6,10 @@ import base64
 import contextlib
 import json
 import string
-import subprocess
-import sys
 import zlib
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -43,7 +40,7 @@ from liveroom.records.uplink import Item, decode_uplink, encode_uplink
 from liveroom.users import MAX_USER_ID_CHARS
 from liveroom.wire import Notice, encode_frame
 from tests.liveroom import golden
-from tests.liveroom.golden import ANCHOR, OWNER, Golden
+from tests.liveroom.golden import ANCHOR, OWNER
 
 U8, U32, U64 = st.integers(0, 2**8 - 1), st.integers(0, 2**32 - 1), st.integers(0, 2**64 - 1)
 I64 = st.integers(-(2**63), 2**63 - 1)
@@ -91,31 +88,6 @@ def reason_of(decode: Callable[[], object]) -> BadRecord:
     with pytest.raises(BadRecordError) as caught:
         decode()
     return caught.value.reason
-
-
-# ---- golden bytes
-@pytest.mark.parametrize("sample", [pytest.param(sample, id=sample.file) for sample in golden.ALL])
-def test_a_record_is_written_as_the_bytes_that_are_kept(sample: Golden) -> None:
-    assert sample.value == (golden.FOLDER / sample.file).read_bytes(), "see tests/liveroom/golden.py"
-
-
-@pytest.mark.parametrize("sample", [pytest.param(sample, id=sample.file) for sample in golden.ALL])
-def test_the_bytes_that_are_kept_are_read_as_the_record(sample: Golden) -> None:
-    assert sample.read((golden.FOLDER / sample.file).read_bytes()) == sample.record
-
-
-def test_no_golden_file_is_left_without_a_record() -> None:
-    assert {path.name for path in golden.FOLDER.iterdir()} == {sample.file for sample in golden.ALL}
-
-
-def test_golden_files_are_written_by_the_documented_command(tmp_path: Path) -> None:
-    code = (
-        "from pathlib import Path; from tests.liveroom import golden; "
-        f"golden.FOLDER = Path({str(tmp_path)!r}) / 'new'; golden.write()"
-    )
-    said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
-    assert said.count("wrote") == len(golden.ALL)
-    assert (tmp_path / "new" / "batch.bin").read_bytes() == golden.batch()
 
 
 # ---- uplink
