@@ -230,7 +230,7 @@ class Vocabulary:
                     return _options_in(command) <= ours.texts | {"--help"}
                 return module.isupper() or _in_library(module)
             return any(self._is_file(word) for word in words)
-        if first in ("...", "--help") or first.isupper():
+        if first in {"...", "--help", *_own_options()} or first.isupper():
             return True
         return first in _commands() and _options_in(command) <= _commands()[first] | {"--help"}
 
@@ -263,8 +263,14 @@ def _commands() -> dict[str, frozenset[str]]:
 
 
 @cache
+def _own_options() -> frozenset[str]:
+    """Return the options of `liveroom` itself."""
+    return frozenset(option for each in typer.main.get_command(app).params for option in each.opts)
+
+
+@cache
 def _options() -> frozenset[str]:
-    return frozenset({"--help"}).union(*_commands().values())
+    return _own_options().union({"--help"}, *_commands().values())
 
 
 @cache

@@ -5,8 +5,8 @@ when a format changes on purpose (docs/compatibility.md), and look at the differ
 `python -m tests.liveroom.golden --tag v1.2.3` freezes the bytes as those of a release. It does so
 once: the folder of a tag never changes again, and every later version reads it.
 
-Beside each file `NAME.EXT` lies `NAME.EXT.meaning.json`: the record as its reader returned it. So
-later readers are held to the meaning, and may only add to it.
+Beside each file lies another one whose name ends in ".meaning.json": the record as its reader
+returned it. So later readers are held to the meaning, and may only add to it.
 """
 
 import argparse
@@ -330,7 +330,7 @@ def files() -> dict[str, bytes]:
 
 
 def sums(folder: Path) -> str:
-    """Return the text of `SHA256SUMS` for the other files of a folder, as `sha256sum` writes it."""
+    """Return the text of `SHA256SUMS` for the other files of a folder, in the form of coreutils."""
     names = sorted(path.name for path in folder.iterdir() if path.name != SUMS)
     return "".join(f"{sha256((folder / name).read_bytes()).hexdigest()}  {name}\n" for name in names)
 
