@@ -1,6 +1,9 @@
 """The rule of versions: a reader reads the version that it knows and the one before, no other."""
 
+import base64
+import hmac
 import json
+from hashlib import sha256
 from typing import Any, ClassVar
 
 import msgspec
@@ -71,6 +74,42 @@ def test_a_later_version_with_other_fields_is_refused_for_its_version(sample: Go
     assert refusal_of(sample, b'{"v":"2"}').reason is BadRecord.SCHEMA
 
 
+FRAMES = [pytest.param(sample, id=sample.file) for sample in golden.OF_VIEWERS if sample.file.endswith(".json")]
+
+
+def with_additions(value: Any) -> Any:
+    """The same JSON with a field that no version knows in every object, but for what a sender
+    wrote.
+    """
+    if isinstance(value, dict):
+        return {name: each if name == "data" else with_additions(each) for name, each in value.items()} | {"later": {"a": [1]}}
+    return [with_additions(each) for each in value] if isinstance(value, list) else value
+
+
+@pytest.mark.parametrize("sample", [*JSON_RECORDS, *FRAMES])
+def test_fields_that_a_later_version_adds_are_passed_over(sample: Golden) -> None:
+    read = sample.read(msgspec.json.encode(with_additions(json.loads(sample.value))))
+    assert without_additions(golden.meaning(read)) == golden.meaning(sample.record)
+
+
+def without_additions(value: Any) -> Any:
+    """What was read without those additions that pass through as JSON."""
+    if isinstance(value, dict):
+        return {name: without_additions(each) for name, each in value.items() if name != "later"}
+    return [without_additions(each) for each in value] if isinstance(value, list) else value
+
+
+def test_fields_that_a_later_version_adds_to_a_ticket_are_passed_over() -> None:
+    payload = with_additions(json.loads(msgspec.json.encode(TICKET)))
+    body = f"v1.k1.{b64(msgspec.json.encode(payload))}"
+    text = f"{body}.{b64(hmac.digest(KEY, body.encode(), sha256))}"
+    assert verify(text, {"k1": KEY}, ENTRY, HERE, NOW_MS) == TICKET
+
+
+def b64(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
 class Before(msgspec.Struct):
     """A record as version 2 of the sample below had it: seconds instead of milliseconds."""
 
@@ -123,6 +162,7 @@ def test_no_more_versions_are_remembered_than_a_log_needs() -> None:
     assert sum(not refused.is_repeated(BadRecord.VERSION, f"version {each}") for each in range(1000)) == 20
 
 
+KEY = b"k" * 32
 NOW_MS = 1_700_000_000_000
 HERE = ("edge-1", 5)
 TICKET = Ticket(ENTRY, User("u1", Role.VIEWER), NOW_MS + 1, "n0", (HERE,))
@@ -136,11 +176,11 @@ def test_a_ticket_of_the_version_before_is_accepted_and_of_another_refused(
     version: int, known: int, good: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tickets, "VERSION", version)
-    text = sign(TICKET, "k1", b"k" * 32)
+    text = sign(TICKET, "k1", KEY)
     monkeypatch.setattr(tickets, "VERSION", known)
     if good:
-        assert verify(text, {"k1": b"k" * 32}, ENTRY, HERE, NOW_MS) == TICKET
+        assert verify(text, {"k1": KEY}, ENTRY, HERE, NOW_MS) == TICKET
         return
     with pytest.raises(ProblemError) as caught:
-        verify(text, {"k1": b"k" * 32}, ENTRY, HERE, NOW_MS)
+        verify(text, {"k1": KEY}, ENTRY, HERE, NOW_MS)
     assert caught.value.code is Code.TICKET_INVALID
