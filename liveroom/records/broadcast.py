@@ -16,9 +16,10 @@ import msgspec
 from liveroom.kinds import Kind, RecordType
 from liveroom.nesting import UNDECODABLE
 from liveroom.records.balance import Balance, decode_balance, encode_balance
-from liveroom.records.codec import VERSION, BadRecord, BadRecordError
+from liveroom.records.codec import BadRecord, BadRecordError, check_version
 from liveroom.records.sections import NOTHING, Section, Sections, SectionType, decode_sections, encode_sections
 
+VERSION: Final = 1
 MAX_BROADCAST_BYTES: Final = 900 * 1024  # below the broker's default of 1 MiB with room for Kafka's own framing
 MAX_TRACED: Final = 20  # of one batch
 TRACE_HEADER: Final = "liveroom-trace"
@@ -391,7 +392,7 @@ def decode_stamp(value: bytes) -> Stamp:
     if magic != _MAGIC:
         raise BadRecordError(BadRecord.UNDECODABLE, "not a record of broadcast")
     if version != VERSION:
-        raise BadRecordError(BadRecord.VERSION, f"version {version}, this reader knows {VERSION}")
+        check_version(version, VERSION)
     try:
         return Stamp(RecordType(kind), epoch, owner, serial)
     except ValueError:

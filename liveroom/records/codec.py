@@ -14,7 +14,6 @@ import msgspec
 from liveroom import users
 from liveroom.nesting import UNDECODABLE
 
-VERSION: Final = 1
 _MAX_DETAIL_CHARS: Final = 200  # a detail may quote what it refuses, and goes to logs and dead letters
 _MOST_VERSIONS: Final = 20  # that are remembered as refused: anybody may write any number
 R = TypeVar("R", bound="JsonRecord")

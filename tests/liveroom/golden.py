@@ -270,6 +270,7 @@ OF_VIEWERS: Final = (
 EVERY: Final = (*ALL, *OF_VIEWERS)
 # By file, of every tag: a format that is written no longer keeps its reader here.
 READERS: Final[Mapping[str, Callable[[bytes], Any]]] = {sample.file: sample.read for sample in EVERY}
+SAMPLES: Final = {sample.file: sample for sample in EVERY}
 
 
 # ---- what a record means

@@ -12,6 +12,7 @@ import pytest
 from liveroom import tickets
 from liveroom.errors import Code, ProblemError
 from liveroom.kinds import Role
+from liveroom.records import broadcast
 from liveroom.records.codec import (
     BadRecord,
     BadRecordError,
@@ -72,6 +73,23 @@ def test_a_later_version_with_other_fields_is_refused_for_its_version(sample: Go
     assert refusal_of(sample, b'{"v":2,"other":[1]}').reason is BadRecord.VERSION
     assert refusal_of(sample, b'{"v":1,"other":[1]}').reason is BadRecord.SCHEMA
     assert refusal_of(sample, b'{"v":"2"}').reason is BadRecord.SCHEMA
+
+
+BINARY = [pytest.param(golden.SAMPLES[name], id=name) for name in ("claim.bin", "batch.bin", "snapshot.bin")]
+
+
+@pytest.mark.parametrize("sample", BINARY)
+@pytest.mark.parametrize(("known", "read"), [(1, {1}), (2, {1, 2}), (3, {2, 3})])
+def test_a_binary_record_of_the_version_before_is_read_and_no_other(
+    sample: Golden, known: int, read: set[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(broadcast, "VERSION", known)
+    for version in (0, 1, 2, 3, 4, 255):
+        value = sample.value[:2] + bytes([version]) + sample.value[3:]
+        if version in read:
+            assert golden.meaning(sample.read(value)) == golden.meaning(sample.record)
+            continue
+        assert refusal_of(sample, value).reason is BadRecord.VERSION
 
 
 FRAMES = [pytest.param(sample, id=sample.file) for sample in golden.OF_VIEWERS if sample.file.endswith(".json")]
