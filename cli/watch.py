@@ -6,12 +6,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from typing import Any
-from unicodedata import category
 
 import aiohttp
 import msgspec
 
 from cli.endpoints import Endpoints, make_user, need_scheduler
+from cli.printable import printable
 from liveroom.kinds import Kind
 from liveroom.nesting import UNDECODABLE
 from liveroom.users import shown_user
@@ -94,7 +94,7 @@ def line_of(message: Message) -> str:
         case kind:
             what = f" {kind.value} {data}"
     text = f"{message.seq:>6}  {message.name or shown_user(message.user)}{what}"
-    return "".join("\N{REPLACEMENT CHARACTER}" if category(character)[0] == "C" else character for character in text)
+    return printable(text)
 
 
 def _note_of(effect: Effect) -> str:

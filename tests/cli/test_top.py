@@ -7,6 +7,7 @@ from rich.console import Console
 from cli.pool_client import PoolDecision, PoolState
 from cli.top import GatewayStanding, screen
 from liveroom.records.control import HotRoom
+from liveroom.users import user_id
 
 
 def shown(gateways: list[GatewayStanding], pool: PoolState | None = None) -> str:
@@ -25,7 +26,7 @@ def test_gateways_rooms_delays_and_the_pool_are_shown() -> None:
         GatewayStanding("e3", "stale", 0, 9.0, 100),
     ]
     last = PoolDecision(0, 3, 2, 3, "connections", "10 viewers", [], done=True)
-    text = shown(gateways, PoolState("a1", True, "op", last, []))
+    text = shown(gateways, PoolState("a1", True, user_id("auth0|op"), last, []))
     assert "10 connections, 9 users, 2 of 3 gateways report, worst delay 4,000 ms" in text
     assert [line.split() for line in text.splitlines() if line.lstrip().startswith(("star", "quiet"))] == [
         ["star", "8"],
@@ -34,7 +35,7 @@ def test_gateways_rooms_delays_and_the_pool_are_shown() -> None:
     (first,) = [line for line in text.splitlines() if line.lstrip().startswith("e1")]
     assert first.split() == ["e1", "open", "7", "1", "2", "2.50", "99", "25%", "3", "ms", "12", "ms", "1"]
     assert "stale, 9 s" in text
-    assert "pool: PAUSED by op; 2 gateways, 3 wanted: connections (10 viewers)" in text
+    assert "pool: PAUSED by auth0|op; 2 gateways, 3 wanted: connections (10 viewers)" in text
 
 
 def test_nothing_known_is_a_dash_and_no_gateways_no_failure() -> None:

@@ -1,6 +1,6 @@
 // The operator's page: gateways with their load and weight, the rooms with most viewers, the pool and its decisions.
 
-import { $, config, el, number, Person, refuse } from "./common.js";
+import { $, config, el, number, Person, refuse, shownUser } from "./common.js";
 import { switchable, t } from "./i18n.js";
 import { ask } from "./sdk/liveroom.js";
 
@@ -45,7 +45,7 @@ function showGateways(gateways) {
 function showPool(pool, decisions) {
   const { last, paused_by: by } = pool;
   const state = last ? t("ops.steady", { ...last }) : "";
-  $("pool").textContent = by ? `${state}, ${t("ops.paused", { by })}` : state;
+  $("pool").textContent = by ? `${state}, ${t("ops.paused", { by: shownUser(by) })}` : state;
   $("pause").hidden = Boolean(by);
   $("resume").hidden = !by;
   const time = (ms) => new Date(ms).toLocaleTimeString();
