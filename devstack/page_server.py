@@ -14,7 +14,7 @@ from typing import Final
 import msgspec
 from aiohttp import web
 
-from devstack.processes import ROOT
+from devstack.builds import ROOT
 from liveroom import clock
 from liveroom.chance import Chance, SystemChance
 from liveroom.errors import Code, ProblemError

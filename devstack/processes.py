@@ -6,9 +6,7 @@ Owns a process's ports, log and life. It refuses to restart what died by itself:
 """
 
 import asyncio
-import os
 import signal
-import sys
 from asyncio.subprocess import Process
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -20,7 +18,7 @@ from typing import Final
 import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 
-import liveroom
+from devstack.builds import THIS, Build
 from liveroom import clock
 from liveroom.child_process import spawn_tethered, stop_process
 from liveroom.errors import ExplainedError
@@ -29,7 +27,6 @@ from liveroom.ports import HOST, free_ports
 READY_TIMEOUT_S: Final = 40.0
 REPORT_S: Final = 5.0
 STOP_TIMEOUT_S: Final = 10.0
-ROOT: Final = Path(liveroom.__file__).resolve().parents[1]
 
 _LOOK_S: Final = 0.05
 _PORT_TAKEN: Final = "address already in use"
@@ -55,14 +52,6 @@ class Death:
         return f"{self.service} {self.why}; the end of {self.log}:\n{self.tail}"
 
 
-def importing() -> dict[str, str]:
-    """Return this process's environment, extended so that a child finds our modules."""
-    environment = dict(os.environ)
-    if (ROOT / "pyproject.toml").is_file():  # a checkout, perhaps not installed; in a wheel this is site-packages
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), environment.get("PYTHONPATH"))))
-    return environment
-
-
 class ServiceError(ExplainedError):
     """A service does not start, or ended by itself; the message has the end of its log."""
 
@@ -80,8 +69,9 @@ class Service:
     """One service process: `start()`, `ready()`, `kill()`, `stop()`.
 
     After its end `start()` starts it again on the same ports. `name` is its instance name and its
-    log's. `module` is what `python -m MODULE` runs; tests give any program as `command` instead.
-    `environment` is added to this process's own. `url` and `internal_url` have no slash at the end.
+    log's. `module` is what `python -m MODULE` runs, with the code of `build`, which may be another
+    one at each start; tests give any program as `command` instead. `environment` is added to this
+    process's own. `url` and `internal_url` have no slash at the end.
     """
 
     name: str
@@ -90,6 +80,7 @@ class Service:
     environment: Mapping[str, str] = field(default_factory=dict)
     command: Sequence[str] | None = None
     on_death: Callable[[Death], None] | None = None
+    build: Build = THIS
     port: int = 0
     internal_port: int = 0
     pass_fds: Sequence[int] = ()
@@ -139,7 +130,7 @@ class Service:
         """Start the process and return at once; `ready` waits for it."""
         if self.running:
             raise ServiceError(f"{self.name} is running already")
-        command = self.command or (sys.executable, "-P", "-m", self.module)  # -P: the working directory is no place for modules
+        command = self.command or self.build.command(self.module)
         self._asked = False
         file = await asyncio.to_thread(self.log.open, "ab")
         try:
@@ -246,7 +237,7 @@ class Service:
         }
 
     def _environment(self) -> dict[str, str]:
-        environment = importing()
+        environment = self.build.environment()
         environment |= {"LIVEROOM_INSTANCE": self.name, "LIVEROOM_HOST": HOST, "LIVEROOM_INTERNAL_HOST": HOST}
         environment |= {"LIVEROOM_PORT": str(self.port), "LIVEROOM_INTERNAL_PORT": str(self.internal_port)}
         return environment | dict(self.environment)

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Final, Self
 
+from devstack.builds import THIS, Build
 from devstack.folders import LOCK, remove_left_behind
 from devstack.processes import STOP_TIMEOUT_S, Death, Service, ServiceDiedError, ServiceError
 from liveroom import clock
@@ -42,7 +43,8 @@ class System:
     the end unless `keep_logs` is set or something failed. `settings` go to every service,
     `settings_of` to those of one module. Their names are those of the environment, with or without
     the prefix LIVEROOM_: `{"edge": {"MAX_CONNECTIONS": "10"}}`. `on_step` is called with a line for
-    each step of the start. `chance` draws the keys; None: the system's.
+    each step of the start. `chance` draws the keys; None: the system's. `build` is the code that
+    the services run; an upgrade changes that of each service (`Service.build`).
 
     The end of the block raises ServiceDiedError if a process ended by itself.
     """
@@ -66,6 +68,7 @@ class System:
         keep_logs: bool = False,
         on_step: Callable[[str], None] | None = None,
         chance: Chance | None = None,
+        build: Build = THIS,
     ) -> None:
         self.kafka_bootstrap = kafka_bootstrap
         self.prefix = prefix
@@ -83,6 +86,7 @@ class System:
         self._settings_of = dict(settings_of or {})
         self._counts = {"broadcaster": broadcasters, "edge": edges, "ingress": ingresses}
         self._counts |= {"scheduler": schedulers, "autoscaler": autoscalers, "canary": canaries}
+        self._build = build
         self._on_step = on_step or (lambda _: None)
         self._died = asyncio.Event()
         self.ingresses: list[Service] = []
@@ -232,7 +236,14 @@ class System:
     def _service(self, module: str, number: int) -> Service:
         taken = {port for service in self.services for port in (service.port, service.internal_port)}
         while True:
-            service = Service(f"{module}-{number}", module, self.folder, self._settings_for(module), on_death=self._note)
+            service = Service(
+                f"{module}-{number}",
+                module,
+                self.folder,
+                self._settings_for(module),
+                on_death=self._note,
+                build=self._build,
+            )
             if not taken & {service.port, service.internal_port}:
                 return service
 

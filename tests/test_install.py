@@ -19,7 +19,7 @@ from zipfile import ZipFile
 import aiohttp
 import pytest
 
-from devstack.processes import ROOT
+from devstack.builds import ROOT
 from devstack.system import System
 from liveroom import __version__
 from liveroom.extras import EXTRA_OF

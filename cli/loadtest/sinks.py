@@ -15,7 +15,7 @@ import msgspec
 import psutil
 
 from cli.loadtest.load import GatewayLoad, LoadError
-from devstack.processes import importing
+from devstack.builds import THIS
 from devstack.system import TICKET_KEY_ID, System
 from liveroom import clock
 from liveroom.child_process import spawn_tethered, stop_process
@@ -78,7 +78,7 @@ async def start_sinks(context: AsyncExitStack, system: System, rooms: Sequence[s
         context.enter_context(ours)
         with theirs:
             command = [sys.executable, "-P", "-m", "viewer.sink", str(theirs.fileno())]
-            process = await spawn_tethered(command, pass_fds=[theirs.fileno()], env=importing())
+            process = await spawn_tethered(command, pass_fds=[theirs.fileno()], env=THIS.environment())
         context.push_async_callback(stop_process, process, grace_s=2.0)
         ours.setblocking(False)
         key = system.ticket_keys[TICKET_KEY_ID]

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from cli import topics as topics_command
 from cli.commands import app
 from cli.watch import Printer, line_of
-from devstack.processes import ROOT
+from devstack.builds import ROOT
 from devstack.system import System
 from liveroom.broadcast_log import Description, Snapshot
 from liveroom.closecodes import TABLE

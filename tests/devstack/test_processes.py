@@ -14,7 +14,8 @@ from textwrap import dedent
 import psutil
 import pytest
 
-from devstack.processes import ROOT, Death, Service, ServiceDiedError, ServiceError
+from devstack.builds import ROOT
+from devstack.processes import Death, Service, ServiceDiedError, ServiceError
 from devstack.system import System
 from liveroom.kinds import Role
 from liveroom.ports import free_ports

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from devstack.processes import importing
+from devstack.builds import THIS
 
 pytestmark = [
     pytest.mark.kafka,
@@ -34,7 +34,7 @@ async def loadtest(kafka_bootstrap: str, folder: Path, *options: str) -> tuple[i
         "--factor=4",
         "--first=20",
         *options,
-        env=importing() | {"KAFKA_BOOTSTRAP": kafka_bootstrap, "LIVEROOM_RUNTIME_DIR": str(folder)},
+        env=THIS.environment() | {"KAFKA_BOOTSTRAP": kafka_bootstrap, "LIVEROOM_RUNTIME_DIR": str(folder)},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )

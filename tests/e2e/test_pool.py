@@ -21,7 +21,7 @@ import pytest
 
 from autoscaler.advisory import SERVICE
 from autoscaler.externalscaler import externalscaler_pb2 as messages
-from devstack.processes import ROOT
+from devstack.builds import ROOT
 from devstack.system import System
 from liveroom.kinds import Role
 from liveroom.ports import free_ports

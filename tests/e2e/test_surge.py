@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from devstack.processes import ROOT
+from devstack.builds import ROOT
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(240)]
 

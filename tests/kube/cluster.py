@@ -15,7 +15,7 @@ from typing import Any, Final
 import aiohttp
 import yaml
 
-from devstack.processes import ROOT
+from devstack.builds import ROOT
 from liveroom.kinds import Role
 from liveroom.tickets import User
 from liveroom.tokens import sign_user

@@ -33,7 +33,7 @@ import structlog
 from kubernetes.aio import client, config
 from kubernetes.aio.client.exceptions import ApiException
 
-from devstack.processes import ROOT
+from devstack.builds import ROOT
 from liveroom.child_process import spawn_tethered
 from tests.kube.plane import Plane
 

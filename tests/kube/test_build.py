@@ -11,7 +11,7 @@ import psutil
 import pytest
 from rich.console import Console
 
-from devstack.processes import ROOT
+from devstack.builds import ROOT
 from tests.kube.build import BuildError, prepare
 
 # It notes how it is called. The file `slow` has it hang in the middle of building, `away` has it

@@ -16,7 +16,7 @@ import pytest
 from aiohttp import web
 from pydantic import SecretStr
 
-from devstack.processes import ROOT
+from devstack.builds import ROOT
 from devstack.system import System
 from liveroom.clock import SystemClock, running_on
 from liveroom.kinds import Kind
