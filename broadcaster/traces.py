@@ -4,18 +4,21 @@ Owns the sample of the batch that is being made. Called by `broadcaster.partitio
 """
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from liveroom import clock
 from liveroom.records.broadcast import MAX_TRACED, Traced
 from liveroom.records.uplink import Uplink
 from liveroom.topics import room_hash
-from liveroom.tracing import Tracing
+
+if TYPE_CHECKING:
+    from liveroom.tracing import Tracing  # an extra
 
 
 class BatchTraces:
     """The traced interactions of one partition's next batch, with the time each was taken."""
 
-    def __init__(self, tracing: Tracing | None, partition: int) -> None:
+    def __init__(self, tracing: "Tracing | None", partition: int) -> None:
         self.is_on = tracing is not None
         self._tracing = tracing
         self._partition = partition

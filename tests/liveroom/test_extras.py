@@ -1,8 +1,30 @@
 """What a program says that is started without the packages of an extra."""
 
+import subprocess
+import sys
+
 import pytest
 
+from devstack.builds import THIS
 from liveroom.extras import EXTRA_OF, explained, remedy
+
+SERVICES = ("ingress", "broadcaster", "edge", "scheduler", "autoscaler", "viewer.canary")
+WITHOUT = """
+import runpy, sys
+service, *missing = sys.argv[1:]
+sys.modules |= dict.fromkeys(missing)
+sys.argv[:] = [service, "--help"]
+runpy.run_module(service, run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_service_starts_with_the_packages_of_the_extra_server_alone(service: str) -> None:
+    missing = [package for package, extra in EXTRA_OF.items() if extra != "server"]
+    command = (sys.executable, "-P", "-c", WITHOUT, service, *missing)
+    done = subprocess.run(command, env=THIS.environment(), capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("usage: python -m")
 
 
 @pytest.mark.parametrize(("package", "extra"), EXTRA_OF.items())
