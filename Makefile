@@ -10,7 +10,7 @@ VENV ?= .venv$(if $(ANOTHER),-$(ANOTHER))
 BIN = $(VENV)/bin
 SYSTEM = system
 
-.PHONY: demo up check beside alone system prepare lint test pythons bare kube faults bench soak starts wheel clean
+.PHONY: demo up check beside alone system prepare lint test pythons bare kube faults bench soak starts wheel upgrade clean
 
 $(VENV)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -72,6 +72,9 @@ soak: $(VENV)/.ready  ## half an hour with churn: does any process grow?  make s
 
 starts: $(VENV)/.ready  ## 20 starts of every service while a broker is killed; goes on where it stopped:  make starts ARGS=--again
 	$(BIN)/python -m tests.starts $(ARGS)
+
+upgrade: $(VENV)/.ready  ## upgrades from the last release and back, with kill -9; goes on where it stopped:  make upgrade ROUNDS=10 ARGS=--again
+	$(BIN)/python -m tests.upgrade --rounds $(or $(ROUNDS),10) $(ARGS)
 
 wheel: $(VENV)/.ready  ## the sdist, and the wheel built from it, in dist/
 	@$(BIN)/python -m build --no-isolation --outdir dist

@@ -203,7 +203,8 @@ def clone(folder: Path) -> None:
     if changed:
         say(f"{len(changed.splitlines())} files are not committed, so not in the clone")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    subprocess.run(["git", "clone", "--quiet", "--depth", "1", f"file://{CHECKOUT}", str(folder)], check=True)
+    # The whole history: the upgrade begins at the last release.
+    subprocess.run(["git", "clone", "--quiet", f"file://{CHECKOUT}", str(folder)], check=True)
 
 
 def sources(suite: str) -> Iterator[tuple[str, list[str], str]]:

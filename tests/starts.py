@@ -1,4 +1,4 @@
-"""Starts of all services while a broker is killed: `python -m tests.starts --rounds 20`.
+"""Starts of all services while a broker is killed: `python -m tests.starts`.
 
 Each round starts every service at once against three brokers, with topics that are created at that
 moment, and kills (kill -9) a broker that leads some of them. The broker starts again soon, late, or
@@ -10,18 +10,14 @@ Prints the quickest, the median and the slowest start of each service. Exit code
 become ready.
 """
 
-import argparse
 import asyncio
 import random
 import statistics
-import subprocess
 import sys
 import time
 from collections import defaultdict
 from collections.abc import Awaitable
-from pathlib import Path
 
-import msgspec
 import uvloop
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
@@ -32,6 +28,7 @@ from devstack.stack import remove_topics
 from devstack.system import System
 from liveroom.topics import ALL
 from tests.rates import NO_RATES
+from tests.rounds import Round, Rounds, options
 
 LIMIT_S = 90.0
 BEFORE_TOPICS, BEFORE_S = 0.2, 1.0  # so often a broker is killed that soon after the processes were started
@@ -41,21 +38,11 @@ PARTITIONS = 8
 SETTINGS = {"KAFKA__REPLICATION": "3", "KAFKA__MIN_INSYNC": "2", "RATES": NO_RATES}
 
 
-class Round(msgspec.Struct):
-    """What a round gave: seconds from the start to ready; `wrong`: what was not as it should be."""
+class Start(Round, kw_only=True):
+    """One round: which broker was killed, and the seconds from the start to ready by service."""
 
-    number: int
-    seed: int
     killed: str
     took_s: dict[str, float]
-    wrong: list[str]
-    commit: str = ""
-
-
-def commit() -> str:
-    """Return which commit is tried; rounds of others do not count."""
-    told = subprocess.run(("git", "describe", "--always", "--dirty"), capture_output=True, text=True, check=False)
-    return told.stdout.strip()
 
 
 async def leaders(kafka: LocalKafka, prefix: str) -> list[tuple[int, str]]:
@@ -111,7 +98,7 @@ async def kill(kafka: LocalKafka, prefix: str, chance: random.Random, all_ready:
     return f"broker {index + 1} ({why}) killed after {after_s:.1f} s, back {how}"
 
 
-async def run_round(kafka: LocalKafka, number: int, seed: int) -> Round:
+async def run_round(kafka: LocalKafka, number: int, seed: int) -> Start:
     """Start everything once."""
     chance = random.Random(seed)
     prefix = f"starts-{number}-{seed}."
@@ -140,19 +127,18 @@ async def run_round(kafka: LocalKafka, number: int, seed: int) -> Round:
     wrong += map(str, system.deaths)
     await remove_topics(kafka.bootstrap, prefix)
     await kafka.in_sync()
-    return Round(number, seed, killed, took_s, wrong, await asyncio.to_thread(commit))
+    return Start(number=number, seed=seed, killed=killed, took_s=took_s, wrong=wrong)
 
 
-def read(results: Path) -> list[Round]:
-    """Return the rounds of this commit that were put down."""
-    if not results.exists():
-        return []
-    rounds = [msgspec.json.decode(line, type=Round) for line in results.read_bytes().splitlines()]
-    return [done for done in rounds if done.commit == commit()]
+def line_of(done: Start) -> str:
+    """Return what is printed of a round."""
+    slowest = max(done.took_s.items(), key=lambda item: item[1], default=("nothing", 0.0))
+    result = "WRONG" if done.wrong else "all ready"
+    return f"{done.killed}; {result}, the slowest {slowest[0]} in {slowest[1]:.1f} s"
 
 
-def tell(rounds: list[Round]) -> int:
-    """Print the closing table; return the exit code."""
+def print_table(rounds: list[Start]) -> None:
+    """Print the quickest, the median and the slowest start of each service."""
     took_s: dict[str, list[float]] = defaultdict(list)
     for done in rounds:
         for module, seconds in done.took_s.items():
@@ -161,51 +147,15 @@ def tell(rounds: list[Round]) -> int:
     for module, each in sorted(took_s.items()):
         ready = f"{len(each)}/{len(rounds)}"
         print(f"{module:<14} {ready:>9} {min(each):>8.1f} s {statistics.median(each):>8.1f} s {max(each):>8.1f} s")
-    wrong = [f"round {done.number} (seed {done.seed}): {text}" for done in rounds for text in done.wrong]
-    print(*wrong, sep="\n")
-    return 1 if wrong or not rounds else 0
-
-
-async def run(rounds: int, minutes: float, results: Path, seed: int | None) -> int:
-    """Run what is missing of so many rounds, for so long; return the exit code."""
-    done = await asyncio.to_thread(read, results)
-    deadline = time.monotonic() + minutes * 60
-    if done:
-        print(f"{len(done)} rounds of this commit are in {results}; --again forgets them", flush=True)
-    if len(done) < rounds:
-        async with LocalKafka(brokers=3) as kafka:
-            while len(done) < rounds and time.monotonic() < deadline:
-                number = len(done) + 1
-                last = await run_round(kafka, number, seed if seed is not None else random.SystemRandom().randrange(1 << 31))
-                done.append(last)
-                with results.open("ab") as file:
-                    file.write(msgspec.json.encode(last) + b"\n")
-                slowest = max(last.took_s.items(), key=lambda item: item[1], default=("nothing", 0.0))
-                said = "WRONG" if last.wrong else "all ready"
-                print(
-                    f"round {number:>2} of {rounds}, seed {last.seed}: {last.killed}; {said},"
-                    f" the slowest {slowest[0]} in {slowest[1]:.1f} s",
-                    flush=True,
-                )
-    code = tell(done)
-    if len(done) < rounds:
-        print(f"{rounds - len(done)} rounds are left; the same command continues with them")
-        return 2
-    return code
 
 
 def main() -> None:
-    """Parse the command line."""
-    parser = argparse.ArgumentParser(prog="python -m tests.starts", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=20, help="number of rounds (default: 20)")
-    parser.add_argument("--minutes", type=float, default=60.0, help="start no round after this time (default: 60)")
-    parser.add_argument("--results", type=Path, default=Path(".starts.jsonl"), help="file that keeps the rounds")
-    parser.add_argument("--again", action="store_true", help="forget the rounds in that file")
-    parser.add_argument("--seed", type=int, help="seed of each round, to repeat one that was printed")
-    chosen = parser.parse_args()
-    if chosen.again:
-        chosen.results.unlink(missing_ok=True)
-    sys.exit(uvloop.run(run(chosen.rounds, chosen.minutes, chosen.results, chosen.seed)))
+    """Parse the command line and run the rounds."""
+    parser = options("python -m tests.starts", str(__doc__), rounds=20, results=".starts.jsonl")
+    rounds = Rounds(Start, parser.parse_args())
+    uvloop.run(rounds.run(lambda: LocalKafka(brokers=3), run_round, line_of))
+    print_table(rounds.done)
+    sys.exit(rounds.close())
 
 
 if __name__ == "__main__":

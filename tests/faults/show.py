@@ -14,6 +14,7 @@ import aiohttp
 import msgspec
 from aiokafka import AIOKafkaProducer
 
+from devstack.builds import THIS, Build
 from devstack.processes import Service
 from devstack.system import System
 from liveroom.bodies import Danmaku
@@ -22,7 +23,7 @@ from liveroom.records.uplink import Item, Uplink, encode_uplink
 from liveroom.topics import UPLINK, partition_of
 from tests.e2e.audience import Audience, knows_gateways, settled
 from tests.faults.judge import Exact, judge_log
-from viewer.effects import Delivered, Effect, Entered
+from viewer.effects import Delivered, Effect, Entered, Lost
 from viewer.ledger import Ledger
 from viewer.load import Crowd
 from viewer.sender import Accepted, Sender, Unknown
@@ -93,6 +94,8 @@ class Show:
     audiences: list[Audience] = field(default_factory=list)
     stopping: bool = False
     exact: Exact | None = None
+    slowest_s: float = 0.0
+    lost: list[tuple[str, Lost]] = field(default_factory=list)
     crowd: Crowd | None = None
 
     def observe(self, viewer: str, effect: Effect) -> None:
@@ -102,6 +105,8 @@ class Show:
                 self.entered_at[viewer] = time.monotonic()
             case Delivered(message=message) if message.rseq:
                 self.sights[message.id].append(Sight(viewer, time.monotonic(), self.entered_at[viewer]))
+            case Lost():
+                self.lost.append((viewer, effect))
             case _:
                 pass
 
@@ -157,8 +162,9 @@ class Show:
     async def give(self, http: aiohttp.ClientSession, number: int) -> None:
         """Give gifts and likes to rooms in turn until told to stop."""
         token = self.system.token(f"giver-{number}")
-        sender = Sender(self.system.ingress_url, token, http, retries=200)
-        once = Sender(self.system.ingress_url, token, http, retries=0)  # a like that is sent again late may count twice
+        url = self.system.ingresses[number % len(self.system.ingresses)].url
+        sender = Sender(url, token, http, retries=200)
+        once = Sender(url, token, http, retries=0)  # a like that is sent again late may count twice
         turn = number
         while not self.stopping:
             turn += 1
@@ -208,11 +214,11 @@ class Show:
         """Let everything arrive; judge viewers and log."""
         await settled(lambda: self.ledger.verdict(time.monotonic(), settled=True).is_clean, 20)
         verdict = self.ledger.verdict(time.monotonic(), settled=True)
-        assert verdict.is_clean, verdict
+        assert verdict.is_clean, f"{verdict}; given up: {self.lost[:5]}"
         exact = await judge_log(self.system.kafka_bootstrap, self.system.prefix, PARTITIONS)
         waits = self.waits(exact)
-        slowest = max(waits)
-        print(f"accepted {verdict.accepted}, items {exact.items}, void {exact.void}, slowest gift {slowest.waited_s:.2f} s")
+        self.slowest_s = max(waits).waited_s
+        print(f"accepted {verdict.accepted}, items {exact.items}, void {exact.void}, slowest gift {self.slowest_s:.2f} s")
         assert len(waits) > len(self.gifts), "every gift has several viewers"
         late = [wait for wait in waits if wait.waited_s > wait.at_most_s]
         assert not late, f"{len(late)} of {len(waits)} late, such as {max(late)}"
@@ -227,14 +233,18 @@ async def show(
     *,
     broadcasters: int = 1,
     edges: int = 2,
+    ingresses: int = 1,
+    schedulers: int = 1,
     crowd: int = 0,
     settings: Mapping[str, str] | None = None,
     on_effect: Callable[[str, Effect], None] = lambda *_: None,
+    build: Build = THIS,
 ) -> AsyncIterator[Show]:
     """Run a system under load while the block runs. Its end stops the load and judges what came of
     it.
 
-    `crowd`: so many viewers more, whose effects `on_effect` gets too.
+    `crowd`: so many viewers more, whose effects `on_effect` gets too. `build`: the code that the
+    services run.
     """
     async with AsyncExitStack() as stack:
         system = System(
@@ -243,6 +253,9 @@ async def show(
             partitions=PARTITIONS,
             broadcasters=broadcasters,
             edges=edges,
+            ingresses=ingresses,
+            schedulers=schedulers,
+            build=build,
             settings={"KAFKA__SESSION_TIMEOUT_S": "3", "SNAPSHOT_INTERVAL_S": "2"} | dict(settings or {}),
         )
         await stack.enter_async_context(system)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from devstack.processes import ROOT
+from devstack.builds import ROOT
 from liveroom import __version__
 from tests.liveroom import golden
 from tests.liveroom.golden import FrozenError, Golden, freeze, is_kept, meaning, write
