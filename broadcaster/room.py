@@ -164,7 +164,8 @@ class Room:
     def begin_again(self, epoch: int) -> "Room":
         """Return this room without its history, under a new epoch.
 
-        It keeps the records that wait, the viewer sums, and its modes, totals and ids. So does the
+        It keeps the records that wait, the viewer sums, its modes, totals and ids, and the sections
+        that it does not know. So does the
         next owner, because the next batch says so (`RoomFlags.AGAIN`).
         """
         old = self.state
@@ -174,6 +175,7 @@ class Room:
             likes=old.likes,
             settings=old.settings,
             last_ms=self.clock_ms,
+            others=old.others,
         )
         room = Room(kept, 0)
         room.seen, room._cleared = self.seen, self._cleared

@@ -22,8 +22,10 @@ from liveroom import metric_catalog
 from liveroom.kafka import Producer, ensure_topics
 from liveroom.kafka_port import AioKafka
 from liveroom.kinds import Kind
+from liveroom.records import broadcast
 from liveroom.records.broadcast import Anchor, Batch, BatchParts, Claim, RoomEntry, decode_broadcast, encode_batch, encode_claim
 from liveroom.records.codec import BadRecord
+from liveroom.records.sections import MUST, Section
 from liveroom.records.uplink import Item, Uplink, encode_uplink
 from liveroom.registry import Metrics
 from liveroom.service import Runtime
@@ -306,6 +308,35 @@ async def test_a_room_whose_history_cannot_be_applied_is_lost_loudly_and_the_par
                 await asyncio.sleep(0.05)
         assert (bench.lost(Lost.ROOM), bench.lost(Lost.BROADCAST)) == (1, 0)
         assert partition.rooms._open[ROOMS[0]].state.epoch > 7, "viewers must see that its numbers are others"
+
+
+async def test_a_partition_with_a_batch_of_a_later_version_waits_for_an_owner_that_understands_it(
+    settings: KafkaSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with broadcasting(settings) as bench:
+        await bench.send(2)
+        first, *_ = await bench.got(2)
+        anchor = bench.broadcaster._assigned[0].partition._log.held.anchor(2)
+    async with writing(settings) as producer:
+        owner = b"x" * 16
+        claimed = await producer.send(BROADCAST, encode_claim(Claim(99, owner, 1, "newer")), partition=0, timeout_s=5)
+        parts = BatchParts(
+            99, owner, 1, anchor._replace(claim_offset=claimed), 0, 1, 1, [], others=[Section(MUST | 0x100, b"new")]
+        )
+        await producer.send(BROADCAST, encode_batch(parts), partition=0, timeout_s=5)
+    async with broadcasting(settings) as bench:
+        refused = bench.runtime.metrics.counter(metric_catalog.TAKEOVERS, "another_version")
+        async with asyncio.timeout(DEADLINE_S):
+            while refused._value.get() < 2:  # noqa: ASYNC110 - a metric is all there is to see
+                await asyncio.sleep(0.05)
+        await bench.send(1)
+        assert not any(bench.lost(what) for what in Lost)
+    monkeypatch.setattr(broadcast, "_KNOWN", broadcast._KNOWN | {MUST | 0x100})
+    async with broadcasting(settings) as bench:
+        batches = await bench.got(3)
+        assert not any(bench.lost(what) for what in Lost)
+    assert batches[-1].header.epoch == first.header.epoch
+    assert [message.rseq for batch in batches for message in batch.messages] == [1, 2, 3]
 
 
 async def test_a_partition_that_fails_in_an_unforeseen_way_is_taken_over_again_and_the_others_go_on(

@@ -16,10 +16,11 @@ from broadcaster.room import MAX_CARD_BYTES, MAX_TOMBSTONES, Room
 from broadcaster.rooms import EXTRA_BYTES, IDLE_MS, MAX_TAKEN_BYTES, OPEN_MS, Rooms
 from liveroom.audience import Viewers
 from liveroom.kinds import CLASS_OF, Class, Kind, Role
-from liveroom.records.balance import Balance
+from liveroom.records.balance import Balance, encode_balance
 from liveroom.records.broadcast import MAX_BROADCAST_BYTES, Batch, RoomFlags
-from liveroom.records.codec import BadRecord, BadRecordError
-from liveroom.records.snapshot import RoomSettings, StoredRoom, Tombstone, decode_state, encode_state
+from liveroom.records.codec import AnotherVersionError, BadRecord, BadRecordError
+from liveroom.records.sections import MUST, OWNER, Section, SectionType
+from liveroom.records.snapshot import RoomSettings, StoredRoom, Tombstone, decode_room, decode_state, encode_room, encode_state
 from liveroom.records.uplink import MAX_PACKAGE_ITEMS, MAX_UPLINK_BYTES, Item, Uplink
 from liveroom.topics import BROADCAST, room_hash
 from liveroom.users import MAX_USER_ID_CHARS
@@ -665,6 +666,75 @@ def test_a_snapshot_packs_in_steps_and_only_what_changed() -> None:
     take(again, uplink("b", room="b"))
     tick(again)
     assert again.store(1)
+
+
+# ---- other versions
+def newer(type_: int, of_room: bool = False) -> Rooms:
+    """Rooms of a snapshot to which a later version added a section, of its own or of a room."""
+    rooms, _ = after([uplink("a", GIFT)])
+    state = decode_state(snapshot(rooms))
+    section = (Section(type_, b"new"),)
+    if of_room:
+        state.rooms = [encode_room(msgspec.structs.replace(decode_room(each), others=section)) for each in state.rooms]
+    else:
+        state.others = section
+    return Rooms(state)
+
+
+@pytest.mark.parametrize("of_room", [True, False])
+def test_sections_of_a_later_version_outlive_owners_that_do_not_know_them(*, of_room: bool) -> None:
+    rooms = newer(OWNER | 0x100, of_room)
+    for number in range(3):
+        take(rooms, uplink(f"b{number}"))
+        tick(rooms)
+        stored = snapshot(rooms)
+        rooms = loaded(stored)
+    state = decode_state(stored)
+    kept = decode_room(state.rooms[0]).others if of_room else state.others
+    assert kept == (Section(OWNER | 0x100, b"new"),)
+
+
+def test_a_room_that_begins_again_keeps_the_sections_that_it_does_not_know() -> None:
+    rooms = newer(0x100, of_room=True)
+    rooms.want_card("r")
+    tick(rooms)
+    rooms._open["r"].recent_reliable.append(b"not a message")
+    take(rooms, uplink("c", item(Kind.CLEAR, id="a")))
+    assert tick(rooms).entries["r"].flags & RoomFlags.AGAIN
+    assert states(rooms)["r"].others == (Section(0x100, b"new"),)
+
+
+def test_a_room_with_a_section_that_must_be_understood_is_neither_opened_nor_given_up() -> None:
+    rooms = newer(MUST | 0x100, of_room=True)
+    with pytest.raises(AnotherVersionError, match="must be understood"):
+        take(rooms, uplink("b", GIFT))
+    assert not rooms.lost
+    assert rooms._coming == rooms.balance, "the record is no dead letter"
+
+
+def with_balance(batch: Batch, data: bytes) -> Batch:
+    known = {**batch.sections.known, int(SectionType.BALANCE): memoryview(data)}
+    return batch._replace(sections=batch.sections._replace(known=known))
+
+
+def test_counts_of_outcomes_that_a_later_version_made_stay_in_the_balance() -> None:
+    _, first = after([uplink("a")])
+    again = Rooms()
+    again.apply(with_balance(first.batch, encode_balance(Balance(3, 1, others={77: 2}))))
+    take(again, uplink("b"))
+    tick(again)
+    assert again.balance == Balance(4, 2, others={77: 2})
+    assert again.balance.is_exact()
+    assert loaded(snapshot(again)).balance == again.balance
+
+
+def test_counts_of_a_batch_that_cannot_be_read_cost_no_room_its_history() -> None:
+    _, first = after([uplink("a", GIFT)])
+    rooms = Rooms()
+    rooms.apply(with_balance(first.batch, b"junk"))
+    assert [lost.name for lost in rooms.lost] == [""]
+    take(rooms, uplink("b", GIFT))
+    assert tick(rooms).numbers() == [(2, 2)]
 
 
 # ---- a new owner
