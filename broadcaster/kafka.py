@@ -53,7 +53,6 @@ class Broadcaster:
         metrics.exist(metric_catalog.DEAD_LETTERS, [reason.value for reason in BadRecord])
         metrics.exist(metric_catalog.HISTORY_LOST, [lost.value for lost in Lost])
         metrics.exist(metric_catalog.TAKEOVERS, TAKEOVER_REASONS)
-        self._owned = metrics.gauge(metric_catalog.PARTITIONS_OWNED)
         self._progress = Progress(kafka, metrics)
         self._audience = AudienceReader(kafka, runtime, self._assigned)
         self._consumer = self._make_consumer()
@@ -242,7 +241,6 @@ class Broadcaster:
                 number, self._settings, self._kafka, self._producer, self._runtime, self._on_ruling, self._on_lost
             )
             self._assigned[number] = Assigned(partition, self._tasks.create_task(partition.run(ASSIGNED)))
-        self._owned.set(len(self._assigned))
         log.info("assigned", partitions=sorted(numbers))
 
     async def _settle(self) -> None:

@@ -27,6 +27,7 @@ class Progress:
         self._outcomes = {outcome: metrics.counter(metric_catalog.ITEMS, outcome.value) for outcome in Outcome}
         self._taken = metrics.counter(metric_catalog.ITEMS, "taken")
         self._balance_off = metrics.gauge(metric_catalog.BALANCE_OFF)
+        self._owned = metrics.gauge(metric_catalog.PARTITIONS_OWNED)
         self._live = metrics.gauge(metric_catalog.ROOMS_LIVE)
 
     async def follow_ends(self, client: Consumer, assigned: Mapping[int, Assigned]) -> bool:
@@ -65,7 +66,7 @@ class Progress:
 
     def report(self, assigned: Mapping[int, Assigned]) -> None:
         """Bring the metrics up to the balances of the last batches."""
-        off = rooms = 0
+        off = rooms = owned = 0
         for each in assigned.values():
             if not each.partition.is_ruling:
                 continue
@@ -76,8 +77,10 @@ class Progress:
             each.reported = balance  # a pack makes a new one
             off += abs(balance.off)
             rooms += len(each.partition.rooms)
+            owned += 1
         self._balance_off.set(off)
         self._live.set(rooms)
+        self._owned.set(owned)
 
 
 def _stalls(assigned: Assigned, end: int, now_s: float) -> bool:
