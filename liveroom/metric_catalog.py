@@ -92,7 +92,7 @@ ACTS: Final = _counter(
 
 # broadcaster
 ITEMS: Final = _counter("broadcaster_items_total", "Items by outcome; taken equals the sum of all others.", "outcome")
-PARTITIONS_OWNED: Final = _gauge("broadcaster_partitions_owned", "Partitions that this instance owns now: assigned, and taken over.")
+PARTITIONS_OWNED: Final = _gauge("broadcaster_partitions_owned", "Partitions that this instance owns: assigned and taken over.")
 ROOMS_LIVE: Final = _gauge("broadcaster_rooms", "Rooms in memory.")
 TAKEOVERS: Final = _counter("broadcaster_takeovers_total", "Partitions that were taken over.", "reason")
 TAKEOVER_SECONDS: Final = _histogram(
