@@ -17,7 +17,7 @@ from liveroom.kafka import MAX_FETCH_BYTES, TopicReader
 from liveroom.kafka_port import Consumer, Kafka, KafkaError, Record, TopicPartition
 from liveroom.kinds import RecordType
 from liveroom.records.broadcast import Batch, Claim, SnapshotChunk, decode_anchor, decode_broadcast, decode_traces
-from liveroom.records.codec import AnotherVersionError, BadRecordError
+from liveroom.records.codec import AnotherVersionError, BadRecordError, RefusedVersions
 from liveroom.registry import Metrics
 from liveroom.waiting import PassingError
 
@@ -161,6 +161,7 @@ class QueueReader:
         self._next: dict[int, int] = {}
         self._is_open = False
         self._void = metrics.counter(metric_catalog.VOID_RECORDS)
+        self._refused = RefusedVersions()
         self._read_bytes = metrics.counter(metric_catalog.READ_BYTES)
         self._metrics = metrics
 
@@ -241,7 +242,8 @@ class QueueReader:
             batch = decode_broadcast(value)
         except BadRecordError as error:
             self._metrics.counter(metric_catalog.BAD_RECORDS, topics.BROADCAST.name, error.reason.value).inc()
-            log.error("bad_record", partition=partition, offset=record.offset, error=str(error))  # noqa: TRY400
+            if not self._refused.is_repeated(error.reason, error.detail):
+                log.error("bad_record", partition=partition, offset=record.offset, error=str(error))  # noqa: TRY400
             return None
         if not isinstance(batch, Batch):
             return None

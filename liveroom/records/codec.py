@@ -73,7 +73,7 @@ def check_version(version: int, known: int) -> None:
 
 
 class RefusedVersions:
-    """The versions that a reader of one topic has refused.
+    """What a reader of one topic has refused because another version wrote it.
 
     While services of several versions run, every record of a topic may be refused, and one line of
     the log is enough.
@@ -83,8 +83,8 @@ class RefusedVersions:
         self._details: set[str] = set()
 
     def is_repeated(self, reason: BadRecord, detail: str) -> bool:
-        """Return whether a refusal is for a version that was refused before, and remember it."""
-        if reason is not BadRecord.VERSION:
+        """Return whether a refusal of what another version wrote came before, and remember it."""
+        if not reason.is_foreign:
             return False
         if detail in self._details or len(self._details) == _MOST_VERSIONS:
             return True

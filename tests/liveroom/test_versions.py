@@ -8,9 +8,13 @@ from typing import Any, ClassVar
 
 import msgspec
 import pytest
+from aiokafka import ConsumerRecord
+from structlog.testing import capture_logs
 
-from liveroom import tickets
+from liveroom import metric_catalog, tickets
+from liveroom.broadcast_log import QueueReader
 from liveroom.errors import Code, ProblemError
+from liveroom.kafka_port import AioKafka
 from liveroom.kinds import Role
 from liveroom.records import broadcast
 from liveroom.records.codec import (
@@ -22,6 +26,8 @@ from liveroom.records.codec import (
     RefusedVersions,
     read_versions,
 )
+from liveroom.registry import Metrics
+from liveroom.settings import KafkaSettings
 from liveroom.tickets import ENTRY, Ticket, User, sign, verify
 from tests.liveroom import golden
 from tests.liveroom.golden import Golden
@@ -90,6 +96,19 @@ def test_a_binary_record_of_the_version_before_is_read_and_no_other(
             assert golden.meaning(sample.read(value)) == golden.meaning(sample.record)
             continue
         assert refusal_of(sample, value).reason is BadRecord.VERSION
+
+
+def test_a_version_that_a_gateway_does_not_read_is_counted_for_each_batch_and_logged_once() -> None:
+    metrics = Metrics("edge")
+    reader = QueueReader(AioKafka(KafkaSettings()), metrics)
+    value = golden.batch()
+    with capture_logs() as logs:
+        for offset, version in enumerate((2, 2, 3, 2)):
+            newer = value[:2] + bytes([version]) + value[3:]
+            record = ConsumerRecord("broadcast", 0, offset, 1, 1, None, newer, None, 0, len(newer), ())
+            assert reader._valid_batch(0, record) is None
+    assert [(line["event"], line["offset"]) for line in logs] == [("bad_record", 0), ("bad_record", 2)]
+    assert metrics.counter(metric_catalog.BAD_RECORDS, "broadcast", BadRecord.VERSION.value)._value.get() == 4
 
 
 FRAMES = [pytest.param(sample, id=sample.file) for sample in golden.OF_VIEWERS if sample.file.endswith(".json")]
@@ -171,6 +190,8 @@ def test_a_refused_version_is_new_once_and_other_reasons_always() -> None:
     assert not refused.is_repeated(BadRecord.VERSION, "version 2")
     assert refused.is_repeated(BadRecord.VERSION, "version 2")
     assert not refused.is_repeated(BadRecord.VERSION, "version 3")
+    assert not refused.is_repeated(BadRecord.UNKNOWN_SECTION, "section 0x8063")
+    assert refused.is_repeated(BadRecord.UNKNOWN_SECTION, "section 0x8063")
     assert not refused.is_repeated(BadRecord.SCHEMA, "a field")
     assert not refused.is_repeated(BadRecord.SCHEMA, "a field")
 
