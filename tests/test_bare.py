@@ -43,3 +43,18 @@ def test_an_empty_machine_makes_no_other_and_says_so_with_an_exit_code_of_its_ow
         check=False,
     )
     assert (done.returncode, done.stdout, done.stderr) == (bare.CANNOT, "", "bare: this is an empty machine already\n")
+
+
+def test_the_clone_has_the_history_and_the_tags_that_an_upgrade_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def git(*arguments: str) -> str:
+        command = ("git", "-c", "user.name=a", "-c", "user.email=a@b.c", "-c", "tag.gpgSign=false", *arguments)
+        return subprocess.run(command, cwd=tmp_path / "checkout", capture_output=True, text=True, check=True).stdout
+
+    (tmp_path / "checkout").mkdir()
+    git("init", "-q")
+    for subject in ("first", "second"):
+        git("commit", "-q", "--allow-empty", "-m", subject)
+    git("tag", "-am", "0.1.0", "v0.1.0", "HEAD~1")
+    monkeypatch.setattr(bare, "CHECKOUT", tmp_path / "checkout")
+    bare.clone(tmp_path / "machine" / "clone")
+    assert git("-C", str(tmp_path / "machine" / "clone"), "describe", "--tags", "--abbrev=0") == "v0.1.0\n"

@@ -28,6 +28,7 @@ from tests.upgrade.tagged import NoReleaseError, build_of, last_release
 class Upgrade(Round, kw_only=True):
     """One round. `turns`: how often a partition went from one build to the other."""
 
+    manner: str = ""
     took_s: float = 0.0
     slowest_s: float = 0.0
     accepted: int = 0
@@ -70,8 +71,8 @@ def line_of(done: Upgrade) -> str:
     if done.wrong:
         return f"WRONG: {done.wrong[0]}"
     return (
-        f"{done.took_s:.0f} s, {done.accepted:,} gifts accepted, none lost or doubled, the slowest {done.slowest_s:.2f} s;"
-        f" {done.turns} turns of partitions between the builds"
+        f"{done.manner}, {done.took_s:.0f} s: {done.accepted:,} gifts accepted, none lost or doubled,"
+        f" the slowest {done.slowest_s:.2f} s; {done.turns} turns of partitions between the builds"
     )
 
 

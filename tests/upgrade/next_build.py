@@ -1,11 +1,12 @@
 """The next build: this working tree, and what a later version may add to every record and frame.
 
 `python -m tests.upgrade.next_build MODULE` runs a service that adds an unknown field to every JSON
-record, ticket and viewer frame, and sections of unknown types to every BATCH, one of them for
-owners only, to the state of each partition and to that of each room. The state's sections count how
-often the next build has written them, so the log shows whether they outlive owners of the last
-release. The service logs `next_build` once for each type of record that it reads, with `own`:
-whether our addition was in it, so whether the next build wrote it.
+record, ticket and viewer frame, and a frame of an unknown type to each connection. It adds sections
+of unknown types to every BATCH, one of them for owners only, to the state of each partition and to
+that of each room. The state's sections count how often the next build has written them, so the log
+shows whether they outlive owners of the last release. The service logs `next_build` once for each
+type of record that it reads, with `own`: whether our addition was in it, so whether the next build
+wrote it.
 
 `tests.upgrade.demanding_build` adds sections that must be understood.
 """
@@ -31,6 +32,8 @@ OF_STATE: Final = OWNER | 0x3F03
 OF_ROOM: Final = OWNER | 0x3F04
 NAME: Final = b'"later"'
 FIELD: Final = NAME + b':{"since":"next","list":[1,2,3]}'
+FRAME: Final = b'{"t":"later","list":[1,2,3]}'
+HELLO: Final = b'{"t":"hello"'
 EVENT: Final = "next_build"
 log = structlog.get_logger()
 T = TypeVar("T")
@@ -133,6 +136,18 @@ def extend_lines() -> None:
     replace(lines, "encode_line", encoder.encode)
 
 
+def extend_frames() -> None:
+    """Send a frame of an unknown type behind each connection's first one. For gateways alone."""
+    from edge.member import Member
+
+    framed = Member.framed
+
+    def framing(self: Member, text: bytes) -> bytes:
+        return framed(self, text) + (framed(self, FRAME) if text.startswith(HELLO) else b"")
+
+    replace(Member, "framed", framing)
+
+
 class Count(msgspec.Struct, array_like=True):
     """Our section in a state: what it belongs to, and how often the next build has written it."""
 
@@ -199,6 +214,8 @@ def run(module: str) -> None:
     extend_sections()
     if module == "broadcaster":
         extend_lines()
+    if module == "edge":
+        extend_frames()
     sys.argv[:] = [module]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 

@@ -13,7 +13,7 @@ import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from enum import Enum
-from itertools import count
+from itertools import chain, count
 from random import Random
 from typing import Any, Final, NamedTuple
 
@@ -35,9 +35,10 @@ from viewer.load import Crowd
 from viewer.session import MAX_BACKOFF_S
 
 NEXT: Final = Build("the next build", ROOT, launcher="tests.upgrade.next_build")
+READERS_FIRST: Final = ("broadcaster", "edge", "scheduler", "ingress")
 SESSION_S: Final = 3.0
-PAUSE_S: Final = (SESSION_S + 0.5, SESSION_S + 2.0)  # long enough for the others to take over
-BETWEEN_S: Final = (0.2, 1.2)
+PAUSE_S: Final = (SESSION_S + 0.5, SESSION_S + 1.5)  # long enough for the others to take over
+BETWEEN_S: Final = (0.1, 0.8)
 SERVES_S: Final = 15.0
 VIEWERS: Final = 60
 MOST_LEAVING: Final = 10  # at once
@@ -46,7 +47,7 @@ RETURN_SHORT_S: Final = 3.0
 CHURN_S: Final = 1.0
 COMMAND_S: Final = 0.3
 ORDER_S: Final = 1.0
-HOLD_S: Final = 2.0  # with one build alone
+HOLD_S: Final = 1.5  # with one build alone
 RUDE: Final = "rude"
 # What must stay 0, of all services
 ZERO: Final = (
@@ -89,12 +90,21 @@ class Step(NamedTuple):
 Lane = list[Step]
 
 
+class Manner(Enum):
+    """In which order the services are replaced; docs/compatibility.md allows all of them."""
+
+    BY_READERS = "readers before writers"
+    ANY = "in any order"
+    AT_ONCE = "all services at once"
+
+
 class Rollout(NamedTuple):
     """The plan: the lanes to the next build, and those back, which run at once.
 
-    Each lane has the processes of one service, or one lane has all of them in any order.
+    Each lane has the processes of one service; or there is one lane, with all of them.
     """
 
+    manner: Manner
     there: list[Lane]
     back: list[Lane]
 
@@ -102,6 +112,7 @@ class Rollout(NamedTuple):
 class Report(NamedTuple):
     """What a rollout came to. `turns`: how often a partition went from one build to the other."""
 
+    manner: str
     took_s: float
     slowest_s: float
     accepted: int
@@ -116,11 +127,15 @@ def draw(chance: Random, names: Mapping[str, Sequence[str]], old: Build, *, shor
     """
     hands_back = chance.random() < 0.5
     hows = [How.TERM, How.KILL] if short else list(How)
-    there = [_lane(chance, service, names[service], NEXT, old, hows, hands_back=hands_back) for service in names]
-    back = [_lane(chance, service, names[service], old, NEXT, hows, hands_back=not hands_back) for service in names]
-    if short or chance.random() < 0.5:
-        return Rollout(there, back)
-    return Rollout([_merged(chance, there)], [_merged(chance, back)])
+    there = [_lane(chance, service, names[service], NEXT, old, hows, hands_back=hands_back) for service in READERS_FIRST]
+    back = [_lane(chance, service, names[service], old, NEXT, hows, hands_back=not hands_back) for service in READERS_FIRST]
+    match manner := Manner.AT_ONCE if short else chance.choice(list(Manner)):
+        case Manner.BY_READERS:
+            return Rollout(manner, [list(chain(*there))], [list(chain(*reversed(back)))])
+        case Manner.ANY:
+            return Rollout(manner, [_merged(chance, there)], [_merged(chance, back)])
+        case Manner.AT_ONCE:
+            return Rollout(manner, there, back)
 
 
 def _merged(chance: Random, lanes: Sequence[Lane]) -> Lane:
@@ -168,6 +183,7 @@ async def roll(bootstrap: str, seed: int, old: Build, *, short: bool = False) ->
         for service in running.system.services:
             names.setdefault(service.module, []).append(service.name)
         plan = draw(chance, names, old, short=short)
+        print(f"  {plan.manner.value}", flush=True)
         upgrade = _Upgrade(running)
         async with upgrade.traffic(chance, RETURN_SHORT_S if short else RETURN_S):
             for lanes in (plan.there, plan.back):
@@ -182,7 +198,7 @@ async def roll(bootstrap: str, seed: int, old: Build, *, short: bool = False) ->
     builds = await judge_builds(system.kafka_bootstrap, system.prefix, PARTITIONS)
     assert builds.turns >= 2, "no partition went to the next build and back"
     assert builds.kept > 0, "no owner of the last release wrote a section of the next build again"
-    return Report(time.monotonic() - began_s, running.slowest_s, len(running.gifts), builds.turns)
+    return Report(plan.manner.value, time.monotonic() - began_s, running.slowest_s, len(running.gifts), builds.turns)
 
 
 class _Upgrade:
