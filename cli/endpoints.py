@@ -15,7 +15,7 @@ from liveroom.errors import ExplainedError
 from liveroom.kinds import Role
 from liveroom.tickets import User
 from liveroom.tokens import MIN_SECRET_BYTES, sign_user
-from liveroom.topics import ROOM_ID
+from liveroom.topics import DEVICE_ID, ROOM_ID
 from liveroom.users import UserIdError, user_id
 
 if TYPE_CHECKING:
@@ -124,6 +124,13 @@ def check_room(room: str) -> str:
     if not ROOM_ID.match(room):
         raise UsageError(f"{room!r} is no room id: 1 to 64 of A-Z a-z 0-9 _ -")
     return room
+
+
+def check_device(device: str) -> str:
+    """Return the device, empty for none; raise UsageError where it is no device id."""
+    if device and not DEVICE_ID.match(device):
+        raise UsageError(f"{device!r} is no device id: 1 to 64 of A-Z a-z 0-9 _ . : -")
+    return device
 
 
 def make_user(text: str, role: str = Role.VIEWER.value, name: str = "", level: int = 0) -> User:

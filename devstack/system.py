@@ -151,12 +151,13 @@ class System:
         rooms: tuple[str, ...] = (),
         follower: bool = False,
         subscriber: bool = False,
+        device: str = "",
     ) -> str:
         """Return a user token that this system's services accept, valid for `ttl_s` seconds.
 
         `text` names the user as an identity service would. Raises UserIdError if it has no user id.
         """
-        who = User(user_id(text), role, level, name, rooms, follower, subscriber)
+        who = User(user_id(text), role, level, name, rooms, follower, subscriber, device)
         return sign_user(who, self.token_key.encode(), int(clock.unix_s()), ttl_s)
 
     async def __aenter__(self) -> Self:

@@ -10,7 +10,7 @@ from collections.abc import Generator, Iterable
 from typing import Final, NamedTuple
 
 from edge.prepared_batch import PreparedBatch
-from edge.room import RING_BYTES, NotSent, Room, Subscriber
+from edge.room import RING_BYTES, Audience, NotSent, Room, Subscriber
 from liveroom.kinds import Kind
 from liveroom.records.broadcast import ROOM_ENTRY, Batch, RoomFlags
 from liveroom.topics import room_hash
@@ -66,13 +66,10 @@ class Hub:
         """Return how many rooms have somebody in them."""
         return len(self.rooms) - len(self._vacant)
 
-    def audience(self, name: str) -> tuple[int, int]:
-        """Return the users and the connections of a room."""
+    def audience(self, name: str) -> Audience:
+        """Return how many watch a room."""
         room = self.rooms.get(room_hash(name))
-        if room is None:
-            return 0, 0
-        users = {member.user_hash for members in (room.members, room.waiting) for member in members}
-        return len(users), len(room.members) + len(room.waiting)
+        return room.audience() if room is not None else Audience(0, 0, 0)
 
     def hottest(self, count: int) -> list[tuple[str, int]]:
         """Return the `count` rooms with most connections, as (name, connections)."""

@@ -70,6 +70,7 @@ class Member(asyncio.Protocol):
         "blocked",
         "close_code",
         "closing_s",
+        "device_hash",
         "fd",
         "form",
         "frames",
@@ -92,6 +93,7 @@ class Member(asyncio.Protocol):
         self.form = int(form)  # the index of every push: an enum is slower there
         self.user = user.id
         self.user_hash = room_hash(user.id)
+        self.device_hash = room_hash(f"{user.id}/{user.device}") if user.device else 0  # a hash is smaller than the id
         self.role = user.role
         self.ticket_rooms = user.rooms
         self.pull = pull

@@ -8,6 +8,7 @@ rooms soon. `edge.presence_report` calls it.
 from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
+from edge.room import Audience
 from liveroom.records.control import PRESENCE_INTERVAL_S
 
 MIN_INTERVAL_S: Final = 2.0
@@ -15,8 +16,7 @@ MIN_INTERVAL_S: Final = 2.0
 
 class _Report(NamedTuple):
     at_s: float
-    users: int
-    connections: int
+    audience: Audience
 
 
 class Pace:
@@ -40,18 +40,18 @@ class Pace:
             if now_s - last.at_s >= PRESENCE_INTERVAL_S and room not in self._waiting:
                 yield room
 
-    def wants(self, room: str, users: int, connections: int, now_s: float) -> bool:
-        """Return whether these numbers need a report; the room waits no longer."""
+    def wants(self, room: str, audience: Audience, now_s: float) -> bool:
+        """Return whether this audience needs a report; the room waits no longer."""
         self._waiting.pop(room, None)
         last = self._reported.get(room)
         if last is None:
-            return connections > 0
-        return (last.users, last.connections) != (users, connections) or now_s - last.at_s >= PRESENCE_INTERVAL_S
+            return audience.connections > 0
+        return last.audience != audience or now_s - last.at_s >= PRESENCE_INTERVAL_S
 
-    def reported(self, room: str, users: int, connections: int, now_s: float) -> None:
+    def reported(self, room: str, audience: Audience, now_s: float) -> None:
         """Note that a report was sent."""
-        if connections:
-            self._reported[room] = _Report(now_s, users, connections)
+        if audience.connections:
+            self._reported[room] = _Report(now_s, audience)
         else:
             self._reported.pop(room, None)
 

@@ -25,18 +25,19 @@ async def report_presence(gateway: Gateway, producer: Producer) -> None:
     pace, hub = Pace(), gateway.hub
 
     async def report(room: str, now_s: float, *, with_snapshot: bool = False) -> None:
-        users, connections = hub.audience(room)
-        if not pace.wants(room, users, connections, now_s) and not (with_snapshot and connections):
+        audience = hub.audience(room)
+        if not pace.wants(room, audience, now_s) and not (with_snapshot and audience.connections):
             return
         record = Presence(
-            Presence.VERSION,
-            room,
-            gateway.settings.instance,
-            gateway.generation,
-            users,
-            connections,
-            clock.unix_ms(),
+            v=Presence.VERSION,
+            room=room,
+            gateway=gateway.settings.instance,
+            generation=gateway.generation,
+            users=audience.users,
+            connections=audience.connections,
+            at_ms=clock.unix_ms(),
             card=with_snapshot,
+            devices=audience.devices,
         )
         try:
             await producer.send(topics.PRESENCE, encode_json(record), key=room.encode(), timeout_s=TIMEOUT_S)
@@ -44,7 +45,7 @@ async def report_presence(gateway: Gateway, producer: Producer) -> None:
             log.warning("presence_unreported", room=room, error=str(error))
             pace.failed(room)
         else:
-            pace.reported(room, users, connections, now_s)
+            pace.reported(room, audience, now_s)
 
     while True:
         await clock.sleep(CHECK_S)

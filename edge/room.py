@@ -38,10 +38,15 @@ class NotSent(IntEnum):
 
 
 class Subscriber(Protocol):
-    """A viewer's connection, as rooms and the hub see it. `form`: the value of its `Form`."""
+    """A viewer's connection, as rooms and the hub see it.
+
+    `device_hash`: of the user and its device; 0 where the device is unknown. `form`: the value of
+    its `Form`.
+    """
 
     user: str
     user_hash: int
+    device_hash: int
     role: Role
     rooms: "dict[int, Room]"
     form: int
@@ -60,6 +65,18 @@ class Subscriber(Protocol):
 
     def replay(self, prepared: PreparedBatch, *, is_whole: bool) -> None:
         """Send all of a batch or its reliable part, however slow the viewer is."""
+
+
+class Audience(NamedTuple):
+    """How many watch a room here: users, their devices, and their connections.
+
+    A connection whose device is unknown counts as a device of its own. So `users` is at most
+    `devices`, and `devices` at most `connections`.
+    """
+
+    users: int
+    devices: int
+    connections: int
 
 
 class Position(NamedTuple):
@@ -136,6 +153,13 @@ class Room:
     def is_empty(self) -> bool:
         """Return whether nobody is here."""
         return not self.members and not self.waiting
+
+    def audience(self) -> Audience:
+        """Return how many are here, those that wait to enter among them."""
+        here = [*self.members, *self.waiting]
+        users = {member.user_hash for member in here}
+        devices = {member.device_hash or id(member) for member in here}
+        return Audience(len(users), len(devices), len(here))
 
     def take(self, prepared: PreparedBatch, epoch: int, pos: str, max_bytes: int) -> bool:
         """Add a batch's part to the ring of at most `max_bytes`; return whether numbers are missing

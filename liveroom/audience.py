@@ -21,6 +21,13 @@ class Viewers(NamedTuple):
     connections: int
 
 
+class _Count(NamedTuple):
+    """What one gateway reported of a room; `devices` is None where it does not say."""
+
+    viewers: Viewers
+    devices: int | None
+
+
 NOBODY: Final = Viewers(0, 0)
 
 
@@ -39,7 +46,7 @@ class Audience:
     """The viewers of one partition's rooms."""
 
     def __init__(self) -> None:
-        self._rooms: dict[str, dict[str, Viewers]] = {}
+        self._rooms: dict[str, dict[str, _Count]] = {}
         self._gateways: dict[str, _Gateway] = {}
         self._unpublished: dict[str, None] = {}
         self._published: dict[str, tuple[float, Viewers]] = {}
@@ -61,12 +68,12 @@ class Audience:
         before = by_gateway.get(record.gateway)
         now = Viewers(record.users, record.connections)
         if now.connections:
-            by_gateway[record.gateway] = now
+            by_gateway[record.gateway] = _Count(now, record.devices)
             gateway.rooms.add(record.room)
         else:
             self._leave(record.room, record.gateway)
             gateway.rooms.discard(record.room)
-        if before != now:
+        if before is None or before.viewers != now:
             self._unpublished[record.room] = None
         return record.card or (now.connections > 0 and before is None)
 
@@ -116,8 +123,20 @@ class Audience:
 
     def of(self, room: str) -> Viewers:
         """Return the sums over all gateways for a room."""
-        counts = self._rooms.get(room, {}).values()
+        counts = [count.viewers for count in self._rooms.get(room, {}).values()]
         return Viewers(sum(count.users for count in counts), sum(count.connections for count in counts))
+
+    def devices(self, room: str) -> int | None:
+        """Return how many devices watch a room; None where a gateway of it does not say.
+
+        A user who watches at two gateways on one device counts twice, as its `users` do.
+        """
+        devices = 0
+        for count in self._rooms.get(room, {}).values():
+            if count.devices is None:
+                return None
+            devices += count.devices
+        return devices
 
     def _gateway_of(self, name: str, generation: int, now_s: float) -> _Gateway | None:
         """Return the gateway; None where `generation` is earlier than the one that is known."""

@@ -41,7 +41,11 @@ _TICKET_PARTS: Final = 4
 
 
 class User(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The user of a token or ticket. `rooms`: the only rooms that it permits (empty: any)."""
+    """The user of a token or ticket.
+
+    `rooms`: the only rooms that it permits (empty: any). `device`: the id of the device that it
+    watches on (empty: unknown).
+    """
 
     id: str
     role: Role = Role.VIEWER
@@ -50,6 +54,7 @@ class User(msgspec.Struct, frozen=True, omit_defaults=True):
     rooms: tuple[str, ...] = ()
     follower: bool = False
     subscriber: bool = False
+    device: str = ""
 
 
 class Ticket(msgspec.Struct, frozen=True, omit_defaults=True):

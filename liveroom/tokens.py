@@ -15,7 +15,7 @@ import msgspec
 from liveroom.errors import Code, ProblemError
 from liveroom.kinds import Role
 from liveroom.tickets import User
-from liveroom.topics import ROOM_ID
+from liveroom.topics import DEVICE_ID, ROOM_ID
 from liveroom.users import UserIdError, user_id, user_text
 
 AUDIENCE: Final = "liveroom"
@@ -204,7 +204,17 @@ def user_of(claims: Mapping[str, Any]) -> User:
         role = Role(claims.get("role", Role.VIEWER.value))
     except ValueError:
         raise ProblemError(Code.TOKEN_INVALID, "role is unknown") from None
-    return User(user, role, level, name, tuple(rooms), claims.get("follower") is True, claims.get("subscriber") is True)
+    follower, subscriber = claims.get("follower") is True, claims.get("subscriber") is True
+    return User(user, role, level, name, tuple(rooms), follower, subscriber, _device_of(claims))
+
+
+def _device_of(claims: Mapping[str, Any]) -> str:
+    if "device" not in claims:
+        return ""
+    device = claims["device"]
+    if not isinstance(device, str) or not DEVICE_ID.match(device):
+        raise ProblemError(Code.TOKEN_INVALID, "device is not 1 to 64 characters of A-Z a-z 0-9 _ . : -")
+    return device
 
 
 def sign_user(user: User, key: bytes, now_s: int, ttl_s: int = 3600, key_id: str = ANY) -> str:
@@ -227,4 +237,6 @@ def sign_user(user: User, key: bytes, now_s: int, ttl_s: int = 3600, key_id: str
         claims["follower"] = True
     if user.subscriber:
         claims["subscriber"] = True
+    if user.device:
+        claims["device"] = user.device
     return jwt.encode(claims, key, algorithm="HS256", headers={"kid": key_id} if key_id else None)

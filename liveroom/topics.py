@@ -14,6 +14,7 @@ from typing import Final
 DEFAULT_PARTITIONS: Final = 16
 ROOM_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
 INTERACTION_ID: Final = re.compile(r"[A-Za-z0-9_.:-]{1,64}\Z")
+DEVICE_ID: Final = re.compile(r"[A-Za-z0-9_.:-]{1,64}\Z")
 
 _HOUR_MS: Final = 3_600_000
 _MINUTE_MS: Final = 60_000

@@ -1,8 +1,8 @@
-"""The scheduler over HTTP: `GET /v1/entry?room=` for viewers, `/v1/gateways` for operators.
+"""The scheduler over HTTP: `GET /v1/entry?room=&device=` for viewers, `/v1/gateways` for operators.
 
 An entry answer names gateways and holds one signed ticket for them. Owns who gets a ticket. Refuses
-bad rooms and tokens (a bad token never becomes a guest), and everybody while no gateway has room.
-Called by `__main__`.
+bad rooms, devices and tokens (a bad token never becomes a guest), and everybody while no gateway
+has room. Called by `__main__`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ from liveroom.service import Runtime
 from liveroom.settings import SchedulerSettings
 from liveroom.tickets import TICKET_TTL_S, Ticket, User
 from liveroom.tokens import Verifier
-from liveroom.topics import ROOM_ID
+from liveroom.topics import DEVICE_ID, ROOM_ID
 from liveroom.web import cors, json_response, problems
 from liveroom.wire import MAX_ROOMS_PER_CONNECTION
 from scheduler.placement import Choice, Placement, Standing
@@ -93,10 +93,11 @@ class App:
         rooms = tuple(dict.fromkeys(request.query.getall("room", [])))
         user = self._user(request.headers.get("Authorization"))
         _check_rooms(rooms, user)
+        device = _device(request.query.get("device"), user)
         chosen = self._choose(request.query.get("gateway"), user, address, began_s)
         if not chosen:
             raise ProblemError(Code.NO_GATEWAY, retry_after_s=RETRY_AFTER_S)
-        ticket = self._ticket(user, rooms, chosen)
+        ticket = self._ticket(msgspec.structs.replace(user, rooms=rooms, device=device), chosen)
         answer = EntryAnswer(
             gateways=[self._describe(report, weight) for report, weight in chosen],
             ticket=tickets.sign(ticket, self._key_id, self._key),
@@ -128,10 +129,10 @@ class App:
             raise ProblemError(Code.FORBIDDEN, "only operators may choose their gateway")
         return self._placement.only(wanted, now_s)
 
-    def _ticket(self, user: User, rooms: tuple[str, ...], chosen: Sequence[Choice]) -> Ticket:
+    def _ticket(self, user: User, chosen: Sequence[Choice]) -> Ticket:
         return Ticket(
             purpose=tickets.ENTRY,
-            user=User(user.id, user.role, user.level, user.name, rooms, user.follower, user.subscriber),
+            user=user,
             expires_ms=clock.unix_ms() + TICKET_TTL_S * 1000,
             nonce=self._chance.token_hex(NONCE_BYTES),
             gateways=tuple((choice.report.gateway, choice.report.generation) for choice in chosen),
@@ -165,6 +166,16 @@ class App:
             for report, age_s, standing, weight in self._placement.all(clock.monotonic_s())
         ]
         return json_response(orjson.dumps({"gateways": described}))
+
+
+def _device(named: str | None, user: User) -> str:
+    """Return the device that a ticket is for: the token's own, else the one that the request names.
+
+    Raises `ProblemError` (bad_request) where the request names one that is no device id.
+    """
+    if named is not None and not DEVICE_ID.match(named):
+        raise ProblemError(Code.BAD_REQUEST, "device is not 1 to 64 characters of A-Z a-z 0-9 _ . : -")
+    return user.device or named or ""
 
 
 def _check_rooms(rooms: Sequence[str], user: User) -> None:

@@ -22,6 +22,7 @@ from viewer.pull_request import PullAnswer, ask_pull, take_answer
 from viewer.session import Session, State
 from viewer.tokens import Token, current
 
+DEVICE_BYTES: Final = 12
 _OVER: Final = {aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSING, aiohttp.WSMsgType.CLOSED, aiohttp.WSMsgType.ERROR}
 
 
@@ -33,7 +34,9 @@ class Viewer:
     of the session as it happens (deliveries, holes, counts and so on) and must not block; `on_gone`
     is called at each loss of the connection, `on_failed` with the reason, in words, after each
     attempt that reached no gateway. `gateway` connects to this one alone, which operators
-    may. `chance` is for jitter, by default the system's.
+    may. `device` is the id of the user's device, 1 to 64 characters of A-Z a-z 0-9 _ . : -; without
+    it this viewer makes one of its own, so a program that restarts should keep one and pass it.
+    `chance` is for jitter and device ids, by default the system's.
 
     A lost connection raises nothing: the viewer comes back by the session's rules, and where they
     end the session `ended` says why.
@@ -50,6 +53,7 @@ class Viewer:
         on_gone: Callable[[], None] = lambda: None,
         on_failed: Callable[[str], None] = lambda _: None,
         gateway: str = "",
+        device: str = "",
         chance: Chance | None = None,
     ) -> None:
         self.session = Session(rooms)
@@ -59,6 +63,7 @@ class Viewer:
         self._only = gateway
         self._http = http
         self._chance = chance if chance is not None else SystemChance()
+        self.device = device or self._chance.token_hex(DEVICE_BYTES)
         self._token = token
         self._on_effect = on_effect
         self._on_gone = on_gone
@@ -148,7 +153,9 @@ class Viewer:
         retry_after_s: float | None = None
         try:
             token = None if self._token is None else current(self._token)
-            entry = await ask_entry(self._http, self._scheduler_url, self.session.rooms, self._chance, token, self._only)
+            entry = await ask_entry(
+                self._http, self._scheduler_url, self.session.rooms, self._chance, token, self._only, self.device
+            )
             opened = await race(self._http, entry)
         except NoEntryError as error:
             self._on_failed(f"the scheduler refuses: {error.code}")

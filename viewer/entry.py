@@ -54,19 +54,22 @@ async def ask_entry(
     chance: Chance,
     token: str | None = None,
     gateway: str = "",
+    device: str = "",
 ) -> Entry:
     """Ask the scheduler where to connect.
 
     `scheduler_url` may list several, separated by commas: they are asked in random order until one
-    answers. `gateway` asks for this one alone, which operators may. Raises NoEntryError where the
-    scheduler names no gateway, and aiohttp's errors, OSError, TimeoutError or ValueError where none
-    answers.
+    answers. `gateway` asks for this one alone, which operators may. `device` is the viewer's device
+    id, empty where it has none. Raises NoEntryError where the scheduler names no gateway, and
+    aiohttp's errors, OSError, TimeoutError or ValueError where none answers.
     """
     urls = scheduler_url.split(",")
     chance.shuffle(urls)
     query = [("room", room) for room in rooms]
     if gateway:
         query.append(("gateway", gateway))
+    if device:
+        query.append(("device", device))
     for url in urls[:-1]:
         with suppress(aiohttp.ClientError, TimeoutError, OSError):
             return await _ask_one(http, url.strip(), query, token)

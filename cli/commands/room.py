@@ -103,6 +103,9 @@ def token(
     room: Annotated[
         list[str] | None, typer.Option(metavar="ID", help="room that the token is for, repeatable; default: every room")
     ] = None,
+    device: Annotated[
+        str, typer.Option(metavar="ID", help="device that the token is for: 1 to 64 of A-Z a-z 0-9 _ . : -; default: none")
+    ] = "",
     ttl: Annotated[int, typer.Option(min=1, metavar="SECONDS", help="validity of the token")] = 3600,
     token_key: TokenKey = "",
 ) -> None:
@@ -112,10 +115,14 @@ def token(
     """
     from msgspec.structs import replace  # noqa: PLC0415 - see the package
 
-    from cli.endpoints import check_room, find_endpoints, make_user  # noqa: PLC0415
+    from cli.endpoints import check_device, check_room, find_endpoints, make_user  # noqa: PLC0415
 
     async def run() -> int:
-        who = replace(make_user(user, role.value, name, level), rooms=tuple(check_room(one) for one in room or ()))
+        who = replace(
+            make_user(user, role.value, name, level),
+            rooms=tuple(check_room(one) for one in room or ()),
+            device=check_device(device),
+        )
         print(find_endpoints(token_key=token_key).token_for(who, ttl))
         return 0
 

@@ -21,6 +21,8 @@ class Presence(JsonRecord, frozen=True):
     - `users`, `connections`: they differ when a user watches on several devices.
     - `card`: asks the room's owner for a room snapshot in its next batch. An ingress may ask too,
       without viewers.
+    - `devices`: distinct devices of users, at least `users` and at most `connections`: a connection
+      that names no device counts as one of its own. `null` means unknown.
     """
 
     room: RoomId
@@ -30,6 +32,7 @@ class Presence(JsonRecord, frozen=True):
     connections: Count
     at_ms: Millis
     card: bool = False
+    devices: Count | None = None
 
 
 class GatewayState(Enum):

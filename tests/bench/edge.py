@@ -84,7 +84,7 @@ class Rig:
         self.bare = bare
 
     def path(self) -> str:
-        ticket = Ticket(ENTRY, User("u1"), int(time.time() * 1000) + 60_000, "n", (("e1", 1),))
+        ticket = Ticket(ENTRY, User("u1", device="d" * 64), int(time.time() * 1000) + 60_000, "n", (("e1", 1),))
         return f"/v1/live?ticket={sign(ticket, 'k1', KEY.encode())}"
 
     @asynccontextmanager

@@ -5,17 +5,27 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 import msgspec
+import pytest
 from aiohttp import ClientConnectionResetError, web
+from playwright.async_api import Page
 
 from liveroom.kinds import Kind
 from liveroom.ports import HOST
 from liveroom.tasks import end_tasks
+from liveroom.topics import DEVICE_ID
 from liveroom.web import serve
 from liveroom.wire import SUBPROTOCOL, BatchHeader, Hello, Joined, Message, encode_frame, encode_message
 from tests.browser.chromium import chromium, pages
 
 DEADLINE_S = 60.0  # nothing here takes so long, on whatever machine
 BEAT_S = 0.5
+ENTER = """async ([scheduler, device]) => {
+    const { LiveRoom } = await import("/sdk/liveroom.js");
+    new LiveRoom({ scheduler, rooms: ["r"], device }).start();
+}"""
+KEPT = "localStorage.getItem('liveroom-device')"
+REFUSED = "Object.defineProperty(window, 'localStorage', { get() { throw new DOMException('no', 'SecurityError'); } })"
+FULL = "Storage.prototype.setItem = () => { throw new DOMException('full', 'QuotaExceededError'); }"
 WATCH = """async ([scheduler, busyMs]) => {
     const { LiveRoom } = await import("/sdk/liveroom.js");
     const onEffect = ({ type }) => {
@@ -33,17 +43,20 @@ def batch(seq: int) -> str:
 
 
 class Gateway:
-    """A scheduler and the gateway it names, which pushes as fast as anybody reads."""
+    """A scheduler and the gateway it names; one that `floods` pushes as fast as anybody reads."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, floods: bool) -> None:
+        self.floods = floods
         self.port = 0
         self.upgrades = 0
         self.beats: asyncio.Queue[str] = asyncio.Queue()
+        self.devices: asyncio.Queue[str] = asyncio.Queue()
         self.app = web.Application()
         self.app.router.add_get("/v1/entry", self.entry)
         self.app.router.add_get("/v1/live", self.live)
 
-    async def entry(self, _: web.Request) -> web.Response:
+    async def entry(self, request: web.Request) -> web.Response:
+        self.devices.put_nowait(request.query["device"])
         gateways = [{"id": "e", "url": f"ws://{HOST}:{self.port}/v1/live"}]
         return web.json_response({"gateways": gateways, "ticket": "t"}, headers={"Access-Control-Allow-Origin": "*"})
 
@@ -56,8 +69,10 @@ class Gateway:
             await socket.send_str(encode_frame(Hello("e", 1, BEAT_S, 25, "u")).decode())
             await socket.send_str(encode_frame(Joined("r", 1, 0, 0, "0.0")).decode())
             seq = 0
+            if not self.floods:
+                await listening
             with suppress(ClientConnectionResetError):
-                while True:
+                while self.floods:
                     seq += 1
                     await socket.send_str(batch(seq))
                     if seq % 50 == 0:
@@ -73,14 +88,14 @@ class Gateway:
 
 
 @asynccontextmanager
-async def flooding() -> AsyncIterator[Gateway]:
-    gateway = Gateway()
+async def serving(*, floods: bool = False) -> AsyncIterator[Gateway]:
+    gateway = Gateway(floods=floods)
     async with serve(gateway.app, HOST, 0, shutdown_timeout_s=0.2) as (_, gateway.port):
         yield gateway
 
 
 async def test_a_page_that_gets_more_than_it_can_take_says_that_it_lives_all_the_same() -> None:
-    async with flooding() as gateway, pages() as url, chromium() as browser:
+    async with serving(floods=True) as gateway, pages() as url, chromium() as browser:
         page = await browser.new_page()
         await page.goto(f"{url}/sdk/session.js")
         await page.evaluate(WATCH, [f"http://{HOST}:{gateway.port}", 1])
@@ -88,3 +103,41 @@ async def test_a_page_that_gets_more_than_it_can_take_says_that_it_lives_all_the
             for _ in range(4):
                 await gateway.beats.get()
         assert gateway.upgrades == 1
+
+
+async def entered(gateway: Gateway, page: Page, url: str, device: str | None = None, times: int = 1) -> list[str]:
+    """Open the page, enter from it some times, and return the devices that it named."""
+    await page.goto(f"{url}/sdk/session.js")
+    for _ in range(times):
+        await page.evaluate(ENTER, [f"http://{HOST}:{gateway.port}", device])
+    async with asyncio.timeout(DEADLINE_S):
+        return [await gateway.devices.get() for _ in range(times)]
+
+
+async def test_a_browser_keeps_the_device_that_it_made_and_names_the_applications_own() -> None:
+    async with serving() as gateway, pages() as url, chromium() as browser:
+        ours, other = await browser.new_context(), await browser.new_context()
+        page = await ours.new_page()
+        [first] = await entered(gateway, page, url)
+        assert DEVICE_ID.match(first)
+        assert await page.evaluate(KEPT) == first
+        assert await entered(gateway, page, url) == [first]
+        assert await entered(gateway, await ours.new_page(), url, times=2) == [first, first]
+        assert await entered(gateway, page, url, "an-app:7") == ["an-app:7"]
+        assert await entered(gateway, await other.new_page(), url) != [first]
+        await page.evaluate("localStorage.setItem('liveroom-device', 'a b')")
+        [mended] = await entered(gateway, page, url)
+        assert DEVICE_ID.match(mended)
+        assert await page.evaluate(KEPT) == mended
+
+
+@pytest.mark.parametrize("broken", [pytest.param(REFUSED, id="refused"), pytest.param(FULL, id="full")])
+async def test_where_the_browser_stores_nothing_a_device_lasts_as_long_as_the_page(broken: str) -> None:
+    async with serving() as gateway, pages() as url, chromium() as browser:
+        page = await browser.new_page()
+        await page.add_init_script(broken)
+        first, second = await entered(gateway, page, url, times=2)
+        assert first == second
+        assert DEVICE_ID.match(first)
+        [next_page] = await entered(gateway, page, url)
+        assert next_page != first

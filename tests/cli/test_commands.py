@@ -80,12 +80,11 @@ def test_the_help_is_quick_to_import() -> None:
 
 
 def test_a_token_is_printed() -> None:
-    result = CliRunner().invoke(
-        app, ["token", "--user", "ann", "--role", "moderator", "--room", "a", "--room", "b", "--token-key", KEY]
-    )
+    options = ["--user", "ann", "--role", "moderator", "--room", "a", "--room", "b", "--device", "phone-1", "--token-key", KEY]
+    result = CliRunner().invoke(app, ["token", *options])
     assert result.exit_code == 0
     user = verify_user(result.output.strip(), KEY.encode())
-    assert (user.id, user.role.value, user.rooms) == ("ann", "moderator", ("a", "b"))
+    assert (user.id, user.role.value, user.rooms, user.device) == ("ann", "moderator", ("a", "b"), "phone-1")
 
 
 @pytest.mark.parametrize(
@@ -98,6 +97,7 @@ def test_a_token_is_printed() -> None:
         pytest.param(["watch", "r"], "no scheduler", id="no scheduler"),
         pytest.param(["topics"], "no Kafka", id="no Kafka"),
         pytest.param(["token", "--user", "u" * 129, "--token-key", KEY], "129 bytes", id="no user"),
+        pytest.param(["token", "--user", "a", "--device", "a b", "--token-key", KEY], "no device id", id="no device"),
     ],
 )
 def test_what_cannot_be_done_is_one_line_that_says_what_to_do(arguments: list[str], words: str) -> None:

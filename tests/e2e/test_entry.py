@@ -9,7 +9,11 @@ import aiohttp
 import pytest
 
 from devstack.system import System
+from liveroom.records.codec import JsonReader
+from liveroom.records.control import Presence
 from tests.e2e.audience import Audience, knows_gateways, settled
+from tests.log import read_all
+from viewer.client import Viewer
 from viewer.ledger import Ledger
 from viewer.sender import Accepted, Sender
 
@@ -67,3 +71,26 @@ async def test_two_schedulers_do_not_overbook_the_last_seats(kafka_bootstrap: st
         told = [await edge.metrics() for edge in system.edges]
         refused = sum(each.get('liveroom_edge_upgrades_refused_total{code="full"}', 0.0) for each in told)
         assert refused <= 6, "knocks at a full gateway"
+
+
+async def test_gateways_count_the_devices_of_a_room(kafka_bootstrap: str) -> None:
+    prefix = f"s{secrets.token_hex(4)}."
+    async with (
+        System(kafka_bootstrap, prefix=prefix, partitions=2, edges=1) as system,
+        aiohttp.ClientSession() as http,
+        AsyncExitStack() as stack,
+    ):
+        await knows_gateways(system, 1)
+        tv = system.token("ann", device="tv")
+        for token, device in [(system.token("ann"), "phone"), (system.token("ann"), "phone"), (tv, "phone"), (None, "phone")]:
+            viewer = Viewer(system.scheduler_url, ["lobby"], http=http, token=token, device=device)
+            await (await stack.enter_async_context(viewer)).joined()
+
+        async def newest() -> tuple[int, int | None, int]:
+            records = await read_all(kafka_bootstrap, f"{prefix}presence", range(2))
+            told = JsonReader(Presence).read(max(records, key=lambda record: record.timestamp).value)
+            return told.users, told.devices, told.connections
+
+        async with asyncio.timeout(20):
+            while await newest() != (2, 3, 4):  # noqa: ASYNC110 - a topic tells nobody
+                await asyncio.sleep(0.2)

@@ -36,6 +36,7 @@ class FakeMember:
     """Keeps what it is sent; slow ones take reliable parts only."""
 
     user_hash: int = 1
+    device_hash: int = 0
     form: int = 0
     slow: bool = False
     rooms: dict[int, Room] = field(default_factory=dict)
@@ -262,6 +263,21 @@ def test_a_viewer_that_leaves_while_messages_are_cleared_gets_nothing_more_of_th
     assert (len(stays.got), leaves.got) == (1, [])
     assert late.got == [], "the ring has it for who comes meanwhile"
     assert late_room.seq == 1
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.sampled_from(["", "a", "b"]), st.booleans()), max_size=12))
+def test_devices_are_counted_by_user_and_a_connection_without_one_counts_as_one(here: list[tuple[int, str, bool]]) -> None:
+    hub = Hub()
+    for user, device, enters in here:
+        member = FakeMember(user_hash=user, device_hash=room_hash(f"u{user}/{device}") if device else 0)
+        room = hub.add_pending(member, "r", 0)
+        if enters:
+            hub.enter(member, room)
+    users, devices, connections = hub.audience("r")
+    named = {(user, device) for user, device, _ in here if device}
+    assert devices == len(named) + sum(not device for _, device, _ in here)
+    assert (users, connections) == (len({user for user, _, _ in here}), len(here))
+    assert users <= devices <= connections
 
 
 @given(st.lists(st.tuples(st.sampled_from(["join", "leave", "drop"]), st.integers(0, 4), st.sampled_from("abcd")), max_size=60))

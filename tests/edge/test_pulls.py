@@ -306,6 +306,7 @@ class _Nobody:
 
     user = "nobody"
     user_hash = 1
+    device_hash = 0
     role = Role.VIEWER
     form = 0
 

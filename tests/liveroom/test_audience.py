@@ -11,12 +11,41 @@ from liveroom.audience import GATEWAY_SILENCE_S, NOBODY, PUBLISH_INTERVAL_S, Aud
 from liveroom.records.control import Presence
 
 
-def presence(gateway: str, users: int, connections: int | None = None, room: str = "r", generation: int = 1) -> Presence:
-    return Presence(1, room, gateway, generation, users, users if connections is None else connections, 0)
+def presence(
+    gateway: str,
+    users: int,
+    connections: int | None = None,
+    room: str = "r",
+    generation: int = 1,
+    devices: int | None = None,
+) -> Presence:
+    return Presence(1, room, gateway, generation, users, users if connections is None else connections, 0, devices=devices)
 
 
 def told(audience: Audience, now_s: float) -> dict[str, Viewers]:
     return dict(audience.due(now_s))
+
+
+def test_devices_are_summed_and_unknown_where_one_gateway_does_not_say() -> None:
+    audience = Audience()
+    assert audience.devices("r") == 0
+    audience.update(presence("a", 3, 5, devices=4), 0)
+    audience.update(presence("b", 1, 1, devices=1), 0)
+    assert audience.devices("r") == 5
+    audience.update(presence("old", 1, 1), 0)
+    assert (audience.devices("r"), audience.devices("other")) == (None, 0)
+    assert audience.of("r") == Viewers(5, 7)
+    audience.update(presence("old", 0), 1)
+    assert audience.devices("r") == 5
+
+
+def test_other_devices_of_as_many_viewers_are_no_news() -> None:
+    audience = Audience()
+    audience.update(presence("a", 1, 2, devices=1), 0)
+    told(audience, 0)
+    audience.update(presence("a", 1, 2, devices=2), 5)
+    assert not audience.has_unpublished
+    assert audience.devices("r") == 2
 
 
 def test_users_and_connections_are_summed_apart_over_gateways() -> None:

@@ -29,7 +29,7 @@ from tests.tokens import verify_user
 KEY, OLD_KEY = b"k" * 32, b"o" * 32
 KEYS = {"k1": KEY, "k0": OLD_KEY}
 NOW_MS = 1_700_000_000_000
-ANN = User("ann@example", Role.MODERATOR, 7, "Ann 安", ("r1", "r2"), follower=True, subscriber=True)
+ANN = User("ann@example", Role.MODERATOR, 7, "Ann 安", ("r1", "r2"), follower=True, subscriber=True, device="a.phone:1_-")
 HERE = ("edge-2", 5)
 TICKET = Ticket(ENTRY, ANN, NOW_MS + 60_000, "n0", (("edge-1", NOW_MS), ("edge-2", 5)))
 
@@ -257,6 +257,11 @@ PAYLOAD = b'{"sub":"u1","aud":"liveroom","exp":99999999999}'
         pytest.param(token(sub="\N{PARTY POPPER}" * 33), id="sub of 33 characters with 132 bytes"),
         pytest.param(raw_token(PAYLOAD.replace(b'"u1"', b'"\\ud800"')), id="sub with a lone surrogate"),
         pytest.param(token(role="king"), id="unknown role"),
+        pytest.param(token(device=""), id="device is empty"),
+        pytest.param(token(device="d" * 65), id="device of 65"),
+        pytest.param(token(device="a b"), id="device with a space"),
+        pytest.param(token(device="d\n"), id="device with a line break behind it"),
+        pytest.param(token(device=7), id="device is a number"),
         pytest.param(token(role=["operator"]), id="role is a list"),
         pytest.param(token(role={}), id="role is an object"),
         pytest.param(token(level=-1), id="level below 0"),

@@ -108,6 +108,39 @@ async def test_the_longest_ticket_of_all_is_one_that_gateways_take(url: str, pla
 
 
 @pytest.mark.parametrize(
+    ("headers", "query", "device"),
+    [
+        pytest.param({}, "", "", id="none"),
+        pytest.param({}, "&device=a.phone:1_-", "a.phone:1_-", id="a guest's"),
+        pytest.param(bearer(User("ann")), f"&device={'d' * 64}", "d" * 64, id="one of 64 characters"),
+        pytest.param(bearer(User("ann", device="tv")), "&device=phone", "tv", id="the token's own wins"),
+    ],
+)
+async def test_a_ticket_carries_the_device_of_the_token_or_else_of_the_request(
+    url: str, placement: Placement, headers: dict[str, str], query: str, device: str
+) -> None:
+    placement.update(report(), time.monotonic())
+    _, body, _ = await get(f"{url}?room=r1{query}", headers)
+    assert verify(body["ticket"], KEYS, ENTRY, (body["gateways"][0]["id"], report().generation), 0).user.device == device
+
+
+@pytest.mark.parametrize("device", ["", "d" * 65, "a%20b", "a/b", "%E5%AE%89", "d%0A", "%ED%A0%80"])
+@pytest.mark.parametrize("headers", [pytest.param({}, id="guest"), pytest.param(bearer(User("u", device="tv")), id="token")])
+async def test_a_device_that_is_no_device_id_is_refused_with_the_rule(
+    url: str, placement: Placement, headers: dict[str, str], device: str
+) -> None:
+    placement.update(report(), time.monotonic())
+    status, body, _ = await get(f"{url}?room=r&device={device}", headers)
+    assert (status, body["code"]) == (400, "bad_request")
+    assert body["detail"] == "device is not 1 to 64 characters of A-Z a-z 0-9 _ . : -"
+
+
+async def test_parameters_that_the_scheduler_does_not_know_are_ignored(url: str, placement: Placement) -> None:
+    placement.update(report(), time.monotonic())
+    assert (await get(f"{url}?room=r1&region=eu&v=2&room_hint=x"))[0] == 200
+
+
+@pytest.mark.parametrize(
     ("query", "headers", "status", "code"),
     [
         pytest.param("", {}, 400, "bad_request", id="no room"),

@@ -13,6 +13,7 @@ from aiohttp import ClientConnectionResetError, web
 from aiohttp.test_utils import TestServer
 
 from liveroom.kinds import Kind
+from liveroom.topics import DEVICE_ID
 from liveroom.wire import SUBPROTOCOL, BatchHeader, Hello, Joined, Message, Move, Pulled, encode_frame, encode_message
 from viewer.client import Viewer
 from viewer.effects import Delivered, Effect, Lost
@@ -105,10 +106,14 @@ async def start(stack: AsyncExitStack, *gateways: Gateway) -> None:
         stack.push_async_callback(gateway.server.close)
 
 
-async def scheduler(stack: AsyncExitStack, urls: list[str]) -> str:
-    """Return the address of a scheduler that names these gateways."""
+async def scheduler(stack: AsyncExitStack, urls: list[str], devices: list[str] | None = None) -> str:
+    """Return the address of a scheduler that names these gateways, and notes the devices of those
+    who ask.
+    """
 
-    async def entry(_: web.Request) -> web.Response:
+    async def entry(request: web.Request) -> web.Response:
+        if devices is not None:
+            devices.append(request.query["device"])
         gateways = [{"id": f"e{number}", "url": url} for number, url in enumerate(urls)]
         return web.json_response({"gateways": gateways, "ticket": "t"})
 
@@ -221,6 +226,27 @@ async def test_a_viewer_moves_away_from_a_gateway_that_pushes_and_never_reads(st
     await start(stack, gateway)
     async with Viewer(await scheduler(stack, [gateway.url]), ["r"], http=await client(stack)):
         await comes(lambda: gateway.upgrades >= 2)
+
+
+async def test_a_viewer_names_its_device_at_each_entry_and_makes_one_where_it_has_none(stack: AsyncExitStack) -> None:
+    gateway, devices = Gateway(), list[str]()
+    await start(stack, gateway)
+    url, http = await scheduler(stack, [gateway.url], devices), await client(stack)
+    async with Viewer(url, ["r"], http=http, device="a.phone:1_-") as viewer:
+        await viewer.joined()
+        await comes(lambda: gateway.open)
+        for socket in list(gateway.open):
+            cut(socket, "reset")
+        await comes(lambda: gateway.upgrades == 2)
+    assert set(devices) == {"a.phone:1_-"}
+    assert len(devices) >= 2
+    devices.clear()
+    for _ in range(2):
+        async with Viewer(url, ["r"], http=http) as viewer:
+            await viewer.joined()
+        assert devices[-1] == viewer.device
+    assert len(set(devices)) == 2
+    assert all(DEVICE_ID.match(device) for device in devices)
 
 
 async def test_leaving_while_a_pull_is_out_ends_it(stack: AsyncExitStack) -> None:

@@ -16,6 +16,8 @@ const EVENTS_FOR_S = 300; // how long to skip WebSocket after only events got th
 const LONGEST_TIMER_MS = 60_000;
 const NORMAL = 1000;
 const RESTART = 1012;
+const DEVICE_KEY = "liveroom-device";
+const DEVICE = /^[A-Za-z0-9_.:-]{1,64}$/;
 
 const clock = () => performance.now() / 1000;
 const sleep = (seconds) => new Promise((resolve) => setTimeout(resolve, seconds * 1000));
@@ -23,6 +25,20 @@ const sleep = (seconds) => new Promise((resolve) => setTimeout(resolve, seconds 
 /** Awaits an application's promise, with a time-out. */
 const within = (seconds, promise) =>
   Promise.race([promise, sleep(seconds).then(() => Promise.reject(new Error(`no token within ${seconds} s`)))]);
+
+let pagesDevice = null;
+
+/** Returns this browser's device id; where the browser stores nothing (private windows), an id that lasts as long as the page. */
+export function deviceId() {
+  try {
+    if (!DEVICE.test(localStorage.getItem(DEVICE_KEY) ?? "")) localStorage.setItem(DEVICE_KEY, pagesDevice ?? newId());
+    pagesDevice = localStorage.getItem(DEVICE_KEY);
+  } catch {
+    // It throws on access.
+  }
+  pagesDevice ??= newId();
+  return pagesDevice;
+}
 
 /** A refusal over HTTP: the problem's `code` (RFC 9457), and `retryAfterS` where waiting helps. */
 export class Refused extends Error {
@@ -136,14 +152,16 @@ const httpOf = (url) => url.replace(/^ws/, "http").replace(/\/v1\/live$/, "");
 /**
  * Rooms, live.
  * - `scheduler`: its address, or several; `rooms`: ids; `token`: a user token, or a function that gets one (maybe async).
+ * - `device`: the id of the user's device; without it, one that this browser keeps (`deviceId`).
  * - `onEffect(effect)`: what happens (see liveroom.d.ts). `onState({state, gateway, transport, retryInS})`: the connection.
  * - `transports`: ["websocket", "events"] in the order in which they are tried.
  */
 export class LiveRoom {
-  constructor({ scheduler, rooms, token = null, onEffect = () => {}, onState = () => {}, battery = false, transports }) {
+  constructor({ scheduler, rooms, token = null, onEffect = () => {}, onState = () => {}, battery = false, transports, device }) {
     this.schedulers = [scheduler].flat();
     this.session = new Session(rooms, { battery });
     this.token = token;
+    this.device = device ?? deviceId();
     this.onEffect = onEffect;
     this.onState = onState;
     this.transports = transports ?? ["websocket", "events"];
@@ -289,7 +307,8 @@ export class LiveRoom {
 
   /** Asks the schedulers in random order until one answers. */
   async #entry() {
-    const query = new URLSearchParams([...this.session.rooms.keys()].map((room) => ["room", room]));
+    const rooms = [...this.session.rooms.keys()].map((room) => ["room", room]);
+    const query = new URLSearchParams([...rooms, ["device", this.device]]);
     const token = typeof this.token === "function" ? await within(ENTRY_S, this.token()) : this.token;
     const headers = token ? { Authorization: `Bearer ${token}` } : {};
     const urls = this.schedulers.map((url) => [Math.random(), url]).sort().map(([, url]) => url);

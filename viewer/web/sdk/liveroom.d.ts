@@ -82,6 +82,8 @@ export interface LiveRoomOptions {
   onState?: (connection: Connection) => void;
   /** Send heartbeats as seldom as the network allows. */
   battery?: boolean;
+  /** The id of the user's device: 1 to 64 of A-Z a-z 0-9 _ . : -; by default `deviceId()`. */
+  device?: string;
   /** Tried in this order; both by default. */
   transports?: ("websocket" | "events")[];
 }
@@ -111,6 +113,8 @@ export class Sender {
 }
 
 export function ask(url: string, options?: RequestInit & { timeoutS?: number }): Promise<unknown>;
+/** This browser's device id, made at the first call and kept in `localStorage`; per page where that is refused. */
+export function deviceId(): string;
 export function newId(): string;
 /** Returns the user id of an identity service's text (`sub`), as messages have it. Throws RangeError where it has none. */
 export function userId(text: string): string;
