@@ -24,14 +24,14 @@ with explained("ingress"):
     from ingress.room_policy import RoomPolicy
     from ingress.room_status import RoomStatusService
     from ingress.slow_mode import SlowMode
-    from ingress.words import WordAction, WordLibraries, WordLibrary, read_library
+    from ingress.words import WordLibraries, WordLibrary, read_library
     from liveroom import service
     from liveroom.consumers import RULES_READ, follow_rules
     from liveroom.files import watch
     from liveroom.kafka import with_kafka
     from liveroom.kafka_port import Kafka
     from liveroom.moderation import Rules
-    from liveroom.records.control import Moderation, RuleKind
+    from liveroom.records.control import Moderation, RuleKind, WordAction
     from liveroom.service import Runtime, read_first
     from liveroom.settings import IngressSettings
     from liveroom.tokens import Verifier

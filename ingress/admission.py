@@ -22,11 +22,12 @@ from ingress.requests import Draft, DraftItem, to_record
 from ingress.review import Reviewer, ReviewQuestion
 from ingress.room_policy import RoomPolicy
 from ingress.slow_mode import SlowMode
-from ingress.words import WordAction, WordLibraries
+from ingress.words import WordLibraries
 from liveroom import clock, metric_catalog
 from liveroom.errors import Code, ProblemError
 from liveroom.kafka import Unsent, UnsentError
 from liveroom.kinds import Kind, Role
+from liveroom.records.control import WordAction
 from liveroom.registry import Metrics
 from liveroom.topics import UPLINK
 

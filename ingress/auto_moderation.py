@@ -13,10 +13,11 @@ from ingress.background import BackgroundTasks
 from ingress.moderation import SYSTEM, CommandContext, ModerationService
 from ingress.offences import Offences
 from ingress.permissions import Command
-from ingress.words import WordAction, WordVerdict
+from ingress.words import WordVerdict
 from liveroom import clock
 from liveroom.errors import ProblemError
 from liveroom.moderation import Rules
+from liveroom.records.control import WordAction
 from liveroom.records.snapshot import RoomChange
 from liveroom.settings import IngressSettings
 

@@ -11,11 +11,12 @@ import msgspec
 
 from ingress import requests
 from ingress.permissions import Command
-from ingress.words import LibraryError, WordAction, check_word
+from ingress.words import LibraryError, check_word
 from liveroom.bodies import Announcement, NamedUserId
 from liveroom.errors import Code, ProblemError
 from liveroom.moderation import EVERYWHERE
 from liveroom.records.codec import NO_USER_PATTERN, ItemId, named
+from liveroom.records.control import WordAction
 from liveroom.records.snapshot import RoomChange
 from liveroom.tickets import User
 from liveroom.users import UserIdError, check_user_id

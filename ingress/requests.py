@@ -72,6 +72,20 @@ _encode: Final = msgspec.json.Encoder().encode
 _TOO_DEEP: Final = f"`data` nests deeper than {MAX_DEPTH} levels"
 
 
+def _strict(of: type[msgspec.Struct]) -> type[msgspec.Struct]:
+    """Return the type of a body in requests: it refuses a field that it does not have, which is
+    most likely misspelt.
+    """
+    namespace = {"__doc__": of.__doc__}
+    return msgspec.defstruct(
+        of.__name__, [], bases=(of,), namespace=namespace, frozen=True, omit_defaults=True, forbid_unknown_fields=True
+    )
+
+
+_STRICT: Final = {of: _strict(of) for of in BODY_OF.values()}
+REQUEST_BODY_OF: Final = {kind: _STRICT[of] for kind, of in BODY_OF.items()}
+
+
 def _camel(kind: Kind) -> str:
     return kind.value.title().replace("_", "")
 
@@ -86,7 +100,7 @@ class InteractionRoute:
         self.request = msgspec.defstruct(
             f"{_camel(interaction.kind)}Request",
             [("id", ItemId, "")],
-            bases=(BODY_OF[interaction.kind],),
+            bases=(REQUEST_BODY_OF[interaction.kind],),
             frozen=True,
             kw_only=True,
             omit_defaults=True,
@@ -104,7 +118,7 @@ class InteractionRoute:
 _ITEM_TYPES: Final = {
     msgspec.defstruct(
         f"{_camel(interaction.kind)}Item",
-        [("data", BODY_OF[interaction.kind])],
+        [("data", REQUEST_BODY_OF[interaction.kind])],
         tag_field="kind",
         tag=interaction.kind.value,
         frozen=True,
@@ -249,7 +263,9 @@ class BulkRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 _bulk_decoder: Final = msgspec.json.Decoder(BulkRequest)
 _bulk_item_decoder: Final = msgspec.json.Decoder(BulkItem)
-_body_decoders: Final[dict[Kind, msgspec.json.Decoder[Any]]] = {kind: msgspec.json.Decoder(BODY_OF[kind]) for kind in BY_KIND}
+_body_decoders: Final[dict[Kind, msgspec.json.Decoder[Any]]] = {
+    kind: msgspec.json.Decoder(REQUEST_BODY_OF[kind]) for kind in BY_KIND
+}
 _MAX_LEVEL: Final = 255
 _USERS: Final = frozenset(Role) - {Role.SERVICE, Role.OPERATOR}
 

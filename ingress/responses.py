@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from ingress.words import WordAction
+from liveroom.records.control import WordAction
 
 
 class Accepted(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -11,7 +11,6 @@ import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from enum import Enum
 from functools import cache
 from typing import Final, NamedTuple
 
@@ -19,6 +18,7 @@ from ahocorasick_rs import AhoCorasick, MatchKind
 from opencc import OpenCC
 
 from liveroom.moderation import EVERYWHERE
+from liveroom.records.control import WordAction
 
 MAX_WORD_CHARS: Final = 64
 MASK: Final = "*"
@@ -58,14 +58,6 @@ _ALIKE: Final = dict(
         strict=True,
     )
 )
-
-
-class WordAction(Enum):
-    """The action on a text with the word: refuse it, mask the word, or only count it."""
-
-    REFUSE = "refuse"
-    MASK = "mask"
-    COUNT = "count"
 
 
 class LibraryError(ValueError):
@@ -198,16 +190,12 @@ def _is_latin(char: str) -> bool:
     return _LATIN.match(_LETTERS[ord(char)]) is not None
 
 
-_ACTIONS: Final = frozenset(action.value for action in WordAction)
-
-
-def usable(rules: Mapping[str, str]) -> dict[str, WordAction]:
+def usable(rules: Mapping[str, WordAction]) -> dict[str, WordAction]:
     """Return the words that can be searched for; other programs may write rules that cannot."""
     words: dict[str, WordAction] = {}
     for word, action in rules.items():
         with suppress(LibraryError):
-            if action in _ACTIONS:
-                words[check_word(word)] = WordAction(action)
+            words[check_word(word)] = action
     return words
 
 
@@ -236,7 +224,7 @@ class WordLibraries:
     `rules`: words by room, with those for all rooms under `EVERYWHERE`.
     """
 
-    def __init__(self, rules: Mapping[str, Mapping[str, str]]) -> None:
+    def __init__(self, rules: Mapping[str, Mapping[str, WordAction]]) -> None:
         self._rules = rules
         self._files: tuple[WordLibrary, ...] = ()
         self._set: dict[str, WordLibrary] = {}

@@ -1,7 +1,8 @@
 """The body of each kind of interaction: the `data` of uplink items and of messages. Pure.
 
-The ingress checks requests against these. External producers of `uplink` should keep to them
-(docs/records.md).
+The ingress checks requests against these, and refuses a field that they do not have. Readers of
+records pass over such a field: a newer ingress may have written it. External producers of `uplink`
+should keep to these bodies (docs/records.md).
 """
 
 from enum import Enum
@@ -29,7 +30,7 @@ class Mode(Enum):
     REVERSE = "reverse"
 
 
-class Danmaku(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+class Danmaku(msgspec.Struct, frozen=True, omit_defaults=True):
     """A line of text over the video.
 
     - `color`: RGB as one integer.
@@ -51,7 +52,7 @@ class Danmaku(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fi
             check_user_id(user)
 
 
-class Gift(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+class Gift(msgspec.Struct, frozen=True, omit_defaults=True):
     """A paid gift.
 
     - `gift`: which gift.
@@ -65,20 +66,20 @@ class Gift(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_field
     to: Annotated[str, msgspec.Meta(max_length=MAX_USER_ID_CHARS)] = ""
 
 
-class Like(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+class Like(msgspec.Struct, frozen=True, omit_defaults=True):
     """Likes. A client may send the sum of several taps."""
 
     count: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 1
 
 
-class Announcement(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+class Announcement(msgspec.Struct, frozen=True, omit_defaults=True):
     """A text above the chat, shown until the next one; an empty text removes it."""
 
     text: Annotated[str, msgspec.Meta(max_length=500)]
     link: Link = ""
 
 
-class RedPacket(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+class RedPacket(msgspec.Struct, frozen=True, omit_defaults=True):
     """A red packet whose money viewers can grab.
 
     The service that issued `packet` decides who gets how much.
@@ -93,7 +94,7 @@ class RedPacket(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_
     opens_ms: Millis = 0
 
 
-class Coupon(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+class Coupon(msgspec.Struct, frozen=True, omit_defaults=True):
     """A coupon that viewers can take.
 
     The service that issued `coupon` decides who gets one.
@@ -108,7 +109,7 @@ class Coupon(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fie
     ends_ms: Millis = 0
 
 
-class Goods(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+class Goods(msgspec.Struct, frozen=True, omit_defaults=True):
     """Something for sale, shown as a card.
 
     - `price`: in the smallest unit of `currency`.
@@ -123,14 +124,14 @@ class Goods(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fiel
     link: Link = ""
 
 
-class Visit(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+class Visit(msgspec.Struct, frozen=True, omit_defaults=True):
     """A notable viewer arrives or leaves; `badge` says how the viewer is shown."""
 
     badge: Annotated[str, msgspec.Meta(max_length=64)] = ""
     text: Annotated[str, msgspec.Meta(max_length=200)] = ""
 
 
-class Custom(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+class Custom(msgspec.Struct, frozen=True, omit_defaults=True):
     """Anything that an application defines: stickers, votes, effects.
 
     liveroom never interprets `body`, which is any JSON of up to 2 KiB.

@@ -27,7 +27,7 @@ log = structlog.get_logger()
 class BadRecords:
     """Counts and logs the records of one topic that cannot be used.
 
-    Each version that this service does not read is logged once.
+    Each version, kind, mode and action that this service does not know is logged once.
     """
 
     def __init__(self, metrics: Metrics, topic: Topic) -> None:
@@ -86,7 +86,10 @@ async def records(reader: TopicReader, topic: Topic, of: type[R], runtime: Runti
 async def follow_rules(
     kafka: Kafka, rules: Rules, runtime: Runtime, on_rule: Callable[[Moderation], None] | None = None
 ) -> None:
-    """Apply every record of `moderation` to `rules` until cancelled, then pass it to `on_rule`."""
+    """Apply every record of `moderation` to `rules` until cancelled, then pass it to `on_rule`.
+
+    A rule that cannot be applied is counted, logged and passed over; the others hold.
+    """
     topic = topics.MODERATION
     reader, bad = TopicReader(kafka, topic, runtime.metrics, from_beginning=True), BadRecords(runtime.metrics, topic)
     async for found in records(reader, topic, Moderation, runtime):

@@ -2,7 +2,8 @@
 
 Owns what every ingress and every edge must agree on: rooms' modes, mutes, bans, words. Each rule is
 one record, so the order of different rules does not matter; of one rule the last record wins.
-Refuses an unknown mode (`BadRecordError`). Who may set rules is up to `ingress.permissions`.
+Refuses what a newer service may have set, an unknown mode or action (`BadRecordError`). Who may set
+rules is up to `ingress.permissions`.
 """
 
 from collections import OrderedDict
@@ -12,7 +13,7 @@ from typing import Final
 import msgspec
 
 from liveroom.records.codec import BadRecord, BadRecordError
-from liveroom.records.control import Moderation, RuleKind
+from liveroom.records.control import Moderation, RuleKind, WordAction
 from liveroom.records.snapshot import RoomChange, RoomSettings
 from liveroom.topics import rule_key
 
@@ -21,6 +22,12 @@ FOR_GOOD: Final = -1
 REMEMBERED_MS: Final = 600_000
 MAX_REMEMBERED: Final = 100_000
 NO_MODES: Final = RoomSettings()
+
+
+class _Modes(RoomChange, frozen=True, omit_defaults=True):
+    """The modes that rules set: those of `RoomChange`, and the end of the room."""
+
+    dissolved: bool | msgspec.UnsetType = msgspec.UNSET
 
 
 def key_of(rule: Moderation) -> bytes:
@@ -43,25 +50,23 @@ class Rules:
     def __init__(self) -> None:
         self.are_read = False
         self.modes: dict[str, RoomSettings] = {}
-        self.words: dict[str, dict[str, str]] = {}
+        self.words: dict[str, dict[str, WordAction]] = {}
         self._users: dict[RuleKind, dict[str, dict[str, Moderation]]] = {RuleKind.MUTE: {}, RuleKind.BAN: {}}
         self._mutes, self._bans = self._users[RuleKind.MUTE], self._users[RuleKind.BAN]
         self._done: OrderedDict[tuple[bytes, str], Moderation] = OrderedDict()
 
     def apply(self, rule: Moderation) -> None:
-        """Set or lift a rule. Idempotent."""
+        """Set or lift a rule. Idempotent.
+
+        Raises `BadRecordError`, and changes nothing, for a mode or a word's action that this
+        version does not know (unknown), and for a mode's value that cannot be (schema).
+        """
         room = rule.room
         match rule.kind:
             case RuleKind.MODE:
                 self._set_mode(rule)
             case RuleKind.WORD:
-                words = self.words.setdefault(room, {})
-                if rule.value is None:
-                    words.pop(rule.name, None)
-                else:
-                    words[rule.name] = str(rule.value)
-                if not words:
-                    del self.words[room]
+                self._set_word(rule)
             case kind:
                 users = self._users[kind].setdefault(room, {})
                 if rule.until_ms:
@@ -73,11 +78,24 @@ class Rules:
         if rule.id:
             self._remember(rule)
 
-    def _set_mode(self, rule: Moderation) -> None:
-        named = {rule.name: rule.value}
-        is_end = rule.name == "dissolved" and isinstance(rule.value, bool)
+    def _set_word(self, rule: Moderation) -> None:
         try:
-            change = named if is_end else msgspec.convert(named, RoomChange).modes()
+            action = None if rule.value is None else WordAction(rule.value)
+        except ValueError:
+            raise BadRecordError(BadRecord.UNKNOWN, f"action {rule.value!r} of a word") from None
+        words = self.words.setdefault(rule.room, {})
+        if action is None:
+            words.pop(rule.name, None)
+        else:
+            words[rule.name] = action
+        if not words:
+            del self.words[rule.room]
+
+    def _set_mode(self, rule: Moderation) -> None:
+        if rule.name not in _Modes.__struct_fields__:
+            raise BadRecordError(BadRecord.UNKNOWN, f"mode {rule.name!r}")
+        try:
+            change = msgspec.convert({rule.name: rule.value}, _Modes).modes()
         except msgspec.ValidationError as error:
             raise BadRecordError(BadRecord.SCHEMA, str(error)) from None
         after = msgspec.structs.replace(self.modes.get(rule.room, NO_MODES), **change)

@@ -15,16 +15,21 @@ from liveroom import users
 from liveroom.nesting import UNDECODABLE
 
 _MAX_DETAIL_CHARS: Final = 200  # a detail may quote what it refuses, and goes to logs and dead letters
-_MOST_VERSIONS: Final = 20  # that are remembered as refused: anybody may write any number
+_UNKNOWN_VALUE: Final = "Invalid enum value"  # how msgspec begins its message
+_MOST_REFUSALS: Final = 20  # that are remembered: anybody may write any number or name
 R = TypeVar("R", bound="JsonRecord")
 
 
 class BadRecord(Enum):
-    """Why a record cannot be used; a metric label, a dead-letter header and a log field."""
+    """Why a record cannot be used; a metric label, a dead-letter header and a log field.
+
+    UNKNOWN: its kind, mode or action is none that this version knows; a newer service wrote it.
+    """
 
     UNDECODABLE = "undecodable"
     VERSION = "version"
     SCHEMA = "schema"
+    UNKNOWN = "unknown"
     WRONG_KEY = "wrong_key"
     TOO_LARGE = "too_large"
     TRUNCATED = "truncated"
@@ -84,9 +89,9 @@ class RefusedVersions:
 
     def is_repeated(self, reason: BadRecord, detail: str) -> bool:
         """Return whether a refusal of what another version wrote came before, and remember it."""
-        if not reason.is_foreign:
+        if not reason.is_foreign and reason is not BadRecord.UNKNOWN:
             return False
-        if detail in self._details or len(self._details) == _MOST_VERSIONS:
+        if detail in self._details or len(self._details) == _MOST_REFUSALS:
             return True
         self._details.add(detail)
         return False
@@ -207,5 +212,7 @@ class JsonReader(Generic[R]):
 
 def _unusable(error: Exception) -> BadRecordError:
     """Return the error for JSON that cannot be decoded, or does not fit its schema."""
-    is_json = isinstance(error, msgspec.ValidationError)
-    return BadRecordError(BadRecord.SCHEMA if is_json else BadRecord.UNDECODABLE, str(error))
+    detail = str(error)
+    if not isinstance(error, msgspec.ValidationError):
+        return BadRecordError(BadRecord.UNDECODABLE, detail)
+    return BadRecordError(BadRecord.UNKNOWN if detail.startswith(_UNKNOWN_VALUE) else BadRecord.SCHEMA, detail)

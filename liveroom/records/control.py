@@ -156,6 +156,14 @@ class RuleKind(Enum):
     WORD = "word"
 
 
+class WordAction(Enum):
+    """The action on a text with the word: refuse it, mask the word, or only count it."""
+
+    REFUSE = "refuse"
+    MASK = "mask"
+    COUNT = "count"
+
+
 class Moderation(JsonRecord, frozen=True, omit_defaults=True):
     """One moderation rule; the latest record per key wins (`rule_key`).
 

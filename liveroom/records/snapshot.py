@@ -68,8 +68,11 @@ class RoomSettings(msgspec.Struct, frozen=True, omit_defaults=True):
     dissolved: bool = False
 
 
-class RoomChange(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """Modes of a room that change (`RoomSettings`); absent ones stay as they are."""
+class RoomChange(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Modes of a room that change (`RoomSettings`); absent ones stay as they are.
+
+    Readers pass over modes that they do not know.
+    """
 
     slow_s: Annotated[float, msgspec.Meta(ge=0, le=86_400)] | msgspec.UnsetType = msgspec.UNSET
     muted_all: bool | msgspec.UnsetType = msgspec.UNSET

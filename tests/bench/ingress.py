@@ -25,10 +25,11 @@ from ahocorasick_rs import AhoCorasick, MatchKind
 from cli import danmaku
 from devstack.local_kafka import kafka_cluster
 from devstack.system import System
-from ingress.words import WordAction, WordLibraries, WordLibrary
+from ingress.words import WordLibraries, WordLibrary
 from liveroom.kafka import ensure_topics
 from liveroom.kafka_port import AioKafka
 from liveroom.kinds import Role
+from liveroom.records.control import WordAction
 from liveroom.settings import KafkaSettings
 from liveroom.topics import UPLINK
 from tests.bench._http import bare, cpu_s

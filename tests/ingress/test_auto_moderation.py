@@ -6,9 +6,10 @@ import json
 
 from ingress.auto_moderation import AutoModeration
 from ingress.moderation import ModerationService
-from ingress.words import WordAction, WordVerdict
+from ingress.words import WordVerdict
 from liveroom.kafka import Unsent, UnsentError
 from liveroom.moderation import Rules
+from liveroom.records.control import WordAction
 from liveroom.registry import Metrics
 from liveroom.topics import AUDIT, MODERATION
 from tests.ingress.harness import FakeLogWriter, settings_of

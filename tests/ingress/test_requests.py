@@ -55,6 +55,24 @@ def data_of(accepted: Taken) -> list[tuple[Kind, Any]]:
     return [(item.kind, json.loads(bytes(item.data))) for item in record.items]
 
 
+@pytest.mark.parametrize("kind", [pytest.param(kind, id=kind.value) for kind in BY_KIND])
+def test_a_misspelt_field_is_refused_by_its_name_and_readers_of_records_pass_over_it(kind: Kind) -> None:
+    path, roles = BY_KIND[kind].path, BY_KIND[kind].roles
+    user = User("u", Role.SERVICE if Role.SERVICE in roles else Role.OPERATOR)
+    body = EXAMPLES[kind.value] | {"colour": 1}
+    data = {name: value for name, value in body.items() if name != "id"}
+    package = {"package": "p", "items": [{"kind": kind.value, "data": data}]}
+    bulk = msgspec.Raw(msgspec.json.encode({"room": "r1", "user": "u", "kind": kind.value, "data": data}))
+    reads: list[Callable[[], object]] = [lambda: accept(path, body, user), lambda: accept("packages", package, user)]
+    if user.role is Role.SERVICE:
+        reads.append(lambda: requests.parse_bulk_item(bulk, user, "made"))
+    for read in reads:
+        with pytest.raises(ProblemError, match="unknown field `colour`") as caught:
+            read()
+        assert caught.value.code is Code.SCHEMA
+    assert msgspec.json.decode(msgspec.json.encode(data), type=BODY_OF[kind]) is not None
+
+
 def test_every_kind_with_a_body_has_a_route_of_its_own() -> None:
     assert set(BY_KIND) == set(BODY_OF)
     assert len(BY_PATH) == len(requests.SEND_ROUTES) == len(BODY_OF) + 1

@@ -12,6 +12,7 @@ from liveroom.kafka_port import AioKafka
 from liveroom.moderation import FOR_GOOD, Rules
 from liveroom.records.codec import BadRecord, encode_json
 from liveroom.records.control import Moderation, RuleKind
+from liveroom.records.snapshot import RoomSettings
 from liveroom.service import Runtime
 from liveroom.settings import KafkaSettings
 
@@ -54,6 +55,8 @@ class Fetched(NamedTuple):
 class Reader:
     """A reader that gives these records once, then ends."""
 
+    caught_up = True
+
     def __init__(self, *fetched: Fetched) -> None:
         self._fetched = fetched
         self.is_stopped = False
@@ -82,6 +85,32 @@ async def test_a_change_is_a_record_or_its_withdrawal_and_what_cannot_be_read_is
     assert reader.is_stopped
     counted = runtime.metrics.counter(metric_catalog.BAD_RECORDS, topics.MODERATION.name, BadRecord.UNDECODABLE.value)
     assert counted._value.get() == 1
+
+
+async def test_what_a_newer_service_wrote_is_passed_over_logged_once_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    def mode(name: str, value: Any) -> bytes:
+        return encode_json(Moderation(1, "r", 1, RuleKind.MODE, name, value=value))
+
+    values = [
+        mode("emotes_only", value=True),
+        encode_json(RULE).replace(b'"ban"', b'"device_ban"'),
+        mode("slow_s", 5),
+        mode("emotes_only", value=False),
+        encode_json(RULE).replace(b'"ban"', b'"device_ban"'),
+        encode_json(RULE),
+    ]
+    reader = Reader(*(Fetched(offset, b"k", value) for offset, value in enumerate(values)))
+    monkeypatch.setattr(consumers, "TopicReader", lambda *_, **__: reader)
+    rules, runtime = Rules(), Runtime("ingress", "kafka")
+    with capture_logs() as logs:
+        await consumers.follow_rules(AioKafka(KafkaSettings()), rules, runtime)
+    assert rules.settings("r") == RoomSettings(slow_s=5.0)
+    assert rules.banned("r", "u", 1) is not None
+    told = [(entry["offset"], entry["error"]) for entry in logs if entry["event"] == "bad_record"]
+    assert sorted(offset for offset, _ in told) == [0, 1]
+    assert any("emotes_only" in error for _, error in told)
+    counted = runtime.metrics.counter(metric_catalog.BAD_RECORDS, topics.MODERATION.name, BadRecord.UNKNOWN.value)
+    assert counted._value.get() == 4
 
 
 async def test_records_leave_out_what_was_withdrawn() -> None:

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from liveroom.moderation import EVERYWHERE, FOR_GOOD, NO_MODES, REMEMBERED_MS, Rules, key_of
-from liveroom.records.codec import BadRecordError, JsonReader, encode_json
-from liveroom.records.control import Moderation, RuleKind
+from liveroom.records.codec import BadRecord, BadRecordError, JsonReader, encode_json
+from liveroom.records.control import Moderation, RuleKind, WordAction
 from liveroom.records.snapshot import RoomSettings
 
 NOW_MS = 1_700_000_000_000
@@ -64,9 +64,32 @@ def test_a_mute_or_ban_holds_until_its_time_or_until_it_is_lifted(kind: RuleKind
 
 def test_words_of_a_room_and_of_all() -> None:
     rules = after(rule(RuleKind.WORD, "spam", value="mask"), rule(RuleKind.WORD, "spam", EVERYWHERE, value="refuse"))
-    assert rules.words == {"r": {"spam": "mask"}, EVERYWHERE: {"spam": "refuse"}}
+    assert rules.words == {"r": {"spam": WordAction.MASK}, EVERYWHERE: {"spam": WordAction.REFUSE}}
     rules.apply(rule(RuleKind.WORD, "spam"))
-    assert rules.words == {EVERYWHERE: {"spam": "refuse"}}
+    assert rules.words == {EVERYWHERE: {"spam": WordAction.REFUSE}}
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "value"),
+    [
+        pytest.param(RuleKind.MODE, "emotes_only", True, id="mode"),
+        pytest.param(RuleKind.WORD, "spam", "hide", id="action"),
+        pytest.param(RuleKind.WORD, "spam", ["mask"], id="action-list"),
+    ],
+)
+def test_what_a_newer_service_set_is_unknown_and_the_rules_before_it_hold(kind: RuleKind, name: str, value: Any) -> None:
+    rules = after(rule(RuleKind.WORD, "spam", value="mask"), rule(RuleKind.MODE, "slow_s", value=5))
+    with pytest.raises(BadRecordError) as caught:
+        rules.apply(rule(kind, name, value=value, id="i"))
+    assert caught.value.reason is BadRecord.UNKNOWN
+    assert rules.words == {"r": {"spam": WordAction.MASK}}
+    assert rules.modes == {"r": RoomSettings(slow_s=5.0)}
+    assert rules.done(rule(kind, name, value=value, id="i")) is None
+
+
+def test_a_rule_with_fields_that_this_version_does_not_know_holds() -> None:
+    newer = encode_json(rule(RuleKind.BAN, "u", until_ms=FOR_GOOD))[:-1] + b',"device":"d1","scope":{"cells":[1]}}'
+    assert after(JsonReader(Moderation).read(newer)).banned("r", "u", NOW_MS) is not None
 
 
 def test_a_request_is_done_once_for_10_minutes() -> None:

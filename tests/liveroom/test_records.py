@@ -129,7 +129,7 @@ def test_an_uplink_record_comes_back_as_it_was(record: uplink.Uplink) -> None:
         pytest.param(value_of(user="u" * 192), BadRecord.SCHEMA, id="user of 192 without a tilde"),
         pytest.param(value_of(name="n" * 65), BadRecord.SCHEMA, id="name of 65"),
         pytest.param(value_of(level=256), BadRecord.SCHEMA, id="level 256"),
-        pytest.param(value_of(role="king"), BadRecord.SCHEMA, id="unknown role"),
+        pytest.param(value_of(role="king"), BadRecord.UNKNOWN, id="unknown role"),
         pytest.param(value_of(at_ms=-1), BadRecord.SCHEMA, id="before 1970"),
         pytest.param(value_of(at_ms=2**53 + 1), BadRecord.SCHEMA, id="beyond what JavaScript counts"),
         pytest.param(value_of("[]"), BadRecord.SCHEMA, id="body is a list"),
@@ -138,7 +138,7 @@ def test_an_uplink_record_comes_back_as_it_was(record: uplink.Uplink) -> None:
         pytest.param(
             value_of(more=',"items":[' + '{"kind":"like"},' * 64 + '{"kind":"like"}]'), BadRecord.SCHEMA, id="65 items"
         ),
-        pytest.param(value_of(more=',"items":[{"kind":"shout"}]'), BadRecord.SCHEMA, id="unknown kind"),
+        pytest.param(value_of(more=',"items":[{"kind":"shout"}]'), BadRecord.UNKNOWN, id="unknown kind"),
     ],
 )
 def test_an_unusable_uplink_record_is_refused_with_its_reason(value: bytes | None, reason: BadRecord) -> None:
