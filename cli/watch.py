@@ -92,7 +92,7 @@ def line_of(message: Message) -> str:
             combo = f", combo {data['combo']}" if data.get("combo", 1) != 1 else ""
             what = f" gives {data.get('count', 1)} {data.get('gift', '')}{combo}"
         case kind:
-            what = f" {kind.value} {data}"
+            what = f" {kind} {data}"
     text = f"{message.seq:>6}  {message.name or shown_user(message.user)}{what}"
     return printable(text)
 

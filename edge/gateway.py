@@ -1,7 +1,8 @@
 """The members of a gateway, and what their frames ask.
 
 Owns the members, their limits by address, and the parts that serve them: rooms (`edge.hub`), joins,
-bans, send queues, pull grants. Refuses a frame outside the protocol by closing with 4010.
+bans, send queues, pull grants. Answers a frame of an unknown type, which a newer client sent, with
+an error, and refuses any other one outside the protocol by closing with 4010.
 `edge.upgrade` adds members, `edge.keepalive` checks them as time passes, `edge.drain` and
 `edge.shed` move them away.
 """
@@ -23,7 +24,18 @@ from liveroom.errors import Code
 from liveroom.moderation import Rules
 from liveroom.registry import Metrics
 from liveroom.settings import EdgeSettings
-from liveroom.wire import BadFrameError, Beat, Heartbeat, Join, Leave, Left, decode_client_frame, encode_frame
+from liveroom.wire import (
+    BadFrameError,
+    Beat,
+    Error,
+    Heartbeat,
+    Join,
+    Leave,
+    Left,
+    UnknownFrameError,
+    decode_client_frame,
+    encode_frame,
+)
 
 TICK_S: Final = 0.25
 WHEEL_SLOTS: Final = 64
@@ -87,6 +99,9 @@ class Gateway:
         """Do what a viewer's frame asks."""
         try:
             frame = decode_client_frame(text)
+        except UnknownFrameError as error:
+            member.send(encode_frame(Error(Code.UNKNOWN_FRAME.value, detail=str(error))))
+            return
         except BadFrameError:
             member.close(Close.BAD_FRAME)
             return

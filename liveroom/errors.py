@@ -57,6 +57,7 @@ class Code(Enum):
     UPGRADE_REQUIRED = "upgrade_required"
     TOO_MANY_ROOMS = "too_many_rooms"
     NOT_IN_ROOM = "not_in_room"
+    UNKNOWN_FRAME = "unknown_frame"
     LIMIT = "limit"
     INTERNAL = "internal"
 
@@ -108,6 +109,7 @@ TABLE: Final[dict[Code, Refusal]] = {
     Code.UPGRADE_REQUIRED: Refusal(426, "This URL accepts only WebSocket upgrades"),
     Code.TOO_MANY_ROOMS: Refusal(409, "A connection can be in at most 8 rooms"),
     Code.NOT_IN_ROOM: Refusal(409, "The connection is not in this room"),
+    Code.UNKNOWN_FRAME: Refusal(400, "The gateway does not know frames of this type"),
     Code.LIMIT: Refusal(409, "The limit on the number of these is reached"),
     Code.INTERNAL: Refusal(500, "The service failed; it has logged the failure"),
 }

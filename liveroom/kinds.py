@@ -1,13 +1,17 @@
 """The kinds of interaction, their classes, and the roles of users. Data only, pure."""
 
-from enum import Enum, IntEnum
+from enum import Enum, IntEnum, StrEnum
 from typing import Final
 
 
-class Kind(Enum):
-    """The kind of an interaction or message."""
+class Kind(StrEnum):
+    """The kind of an interaction or message.
 
-    __hash__ = object.__hash__  # members are singletons; Enum's own hash is Python code, and every item's kind is looked up
+    A viewer's message has its kind as text, since a later version may have more kinds: compare with
+    `==`.
+    """
+
+    __hash__ = str.__hash__  # Enum's own hash is Python code, and every item's kind is looked up
 
     DANMAKU = "danmaku"
     GIFT = "gift"
@@ -68,8 +72,10 @@ CLASS_OF: Final[dict[Kind, Class]] = {
 }
 
 
-class Role(Enum):
-    """The role of a user, from the token."""
+class Role(StrEnum):
+    """The role of a user, from the token. A viewer's message has it as text, like `Kind`."""
+
+    __hash__ = str.__hash__
 
     GUEST = "guest"
     VIEWER = "viewer"

@@ -11,13 +11,13 @@ between the two parts. So the whole payload, and its first part alone, are both 
 """
 
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from contextlib import suppress
-from typing import Final, Literal, NamedTuple, TypeVar
+from typing import Final, Literal, NamedTuple, TypeVar, get_args
 
 import msgspec
 
-from liveroom.kinds import Kind, Role
+from liveroom.kinds import Role
 from liveroom.nesting import UNDECODABLE
 
 SUBPROTOCOL: Final = "liveroom.v1.json"
@@ -27,6 +27,7 @@ MAX_CLIENT_FRAME_BYTES: Final = 4096
 HEARTBEAT_S: Final = 20.0
 VIEWER_SILENCE_S: Final = 25.0
 MAX_ROOMS_PER_CONNECTION: Final = 8
+_MAX_TYPE_CHARS: Final = 64
 _TAIL: Final = b"\x00\x00\xff\xff"
 
 T = TypeVar("T")
@@ -117,18 +118,19 @@ class BatchHeader(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t"
 class Message(msgspec.Struct, frozen=True, omit_defaults=True):
     """One line of a batch.
 
-    `at`: when it was accepted, in milliseconds. `rseq`: of reliable kinds only. `n`: how many
-    identical messages it stands for. `data`: the body, as the sender wrote it.
+    `kind`, `role`: a later version may have more of them. `at`: when it was accepted, in
+    milliseconds. `rseq`: of reliable kinds only. `n`: how many identical messages it stands for.
+    `data`: the body, as the sender wrote it.
     """
 
     seq: int
-    kind: Kind
+    kind: str
     id: str
     user: str
     at: int
     rseq: int = 0
     name: str = ""
-    role: Role = Role.VIEWER
+    role: str = Role.VIEWER
     level: int = 0
     n: int = 1
     package: str = ""
@@ -136,10 +138,7 @@ class Message(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class MessageHead(msgspec.Struct, frozen=True, gc=False):
-    """A message without its body: enough for numbering, clearing and searching.
-
-    `kind` is text, not `Kind`: a later version may have kinds that this one does not know.
-    """
+    """A message without its body: enough for numbering, clearing and searching."""
 
     seq: int
     kind: str
@@ -156,12 +155,12 @@ class _WholeMessage(MessageHead, frozen=True):
 class Notice(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t", tag="notice"):
     """Sent to one user: it is muted, banned or kicked, or no longer muted or banned.
 
-    A notice has an id and no number. On entering a room, the notice of a mute that holds is
-    repeated.
+    `kind`: a later version may have more of them. A notice has an id and no number. On entering a
+    room, the notice of a mute that holds is repeated.
     """
 
     room: str
-    kind: Kind
+    kind: str
     id: str
     at: int
     until_ms: int = 0
@@ -254,6 +253,31 @@ class BadFrameError(ValueError):
     """A frame does not follow the protocol."""
 
 
+class UnknownFrameError(BadFrameError):
+    """A frame of a type that this version does not know: a later version sent it."""
+
+
+class _Type(msgspec.Struct):
+    """The type of any frame."""
+
+    t: str
+
+
+_CLIENT_TYPES: Final = frozenset(str(frame.__struct_config__.tag) for frame in get_args(ClientFrame))
+_SERVER_TYPES: Final = frozenset(str(frame.__struct_config__.tag) for frame in (*get_args(ServerFrame), BatchHeader))
+_type_decoder: Final = msgspec.json.Decoder(_Type)
+
+
+def _decoded_frame(decoder: msgspec.json.Decoder[T], types: Container[str], text: bytes | str) -> T:
+    try:
+        return decoder.decode(text)
+    except UNDECODABLE as error:
+        named = _decoded(_type_decoder, text)
+        if named.t not in types:
+            raise UnknownFrameError(f"unknown type {named.t[:_MAX_TYPE_CHARS]}") from None
+        raise BadFrameError(str(error)) from None
+
+
 def _decoded(decoder: msgspec.json.Decoder[T], text: bytes | str) -> T:
     try:
         return decoder.decode(text)
@@ -269,8 +293,11 @@ def _messages(lines: Iterable[bytes | msgspec.Raw]) -> list[Message]:
 
 
 def decode_client_frame(text: bytes | str) -> ClientFrame:
-    """Return what a viewer sent, or raise `BadFrameError`."""
-    return _decoded(_client_decoder, text)
+    """Return what a viewer sent.
+
+    Raises `UnknownFrameError` for a frame of an unknown type, `BadFrameError` for any other text.
+    """
+    return _decoded_frame(_client_decoder, _CLIENT_TYPES, text)
 
 
 def decode_header(line: bytes) -> BatchHeader:
@@ -314,9 +341,12 @@ def decode_pulled(text: bytes) -> tuple[Pulled, list[Message]]:
 
 
 def decode_server_frame(text: bytes) -> ServerFrame | ReceivedBatch:
-    """Return a frame of the edge, or raise `BadFrameError`. For viewers and tests."""
+    """Return a frame of the edge. For viewers and tests.
+
+    Raises `UnknownFrameError` for a frame of an unknown type, `BadFrameError` for any other text.
+    """
     head, _, rest = text.partition(b"\n")
-    frame = _decoded(_server_decoder, head)
+    frame = _decoded_frame(_server_decoder, _SERVER_TYPES, head)
     if not isinstance(frame, BatchHeader):
         return frame
     messages = _messages(line for line in rest.split(b"\n") if line)

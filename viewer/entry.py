@@ -7,15 +7,16 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from http import HTTPStatus
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import aiohttp
-import orjson
+import msgspec
 import structlog
 
 from liveroom.chance import Chance
 from liveroom.closecodes import Close
 from liveroom.wire import SUBPROTOCOL
+from viewer.problem import read_problem
 
 CONNECT_TIMEOUT_S: Final = 5.0
 CLOSE_TIMEOUT_S: Final = 1.0
@@ -35,6 +36,18 @@ class NoEntryError(Exception):
         super().__init__(code)
         self.code = code
         self.retry_after_s = retry_after_s
+
+
+class _Gateway(msgspec.Struct):
+    id: str
+    url: str
+
+
+class _Answer(msgspec.Struct):
+    """What a viewer needs of the scheduler's answer."""
+
+    gateways: list[_Gateway]
+    ticket: str
 
 
 class Entry(NamedTuple):
@@ -80,11 +93,11 @@ async def _ask_one(http: aiohttp.ClientSession, url: str, query: list[tuple[str,
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     limit = aiohttp.ClientTimeout(CONNECT_TIMEOUT_S)
     async with http.get(f"{url}/v1/entry", params=query, headers=headers, timeout=limit) as answer:
-        body: dict[str, Any] = orjson.loads(await answer.read())
+        body = await answer.read()
         if answer.status != HTTPStatus.OK:
-            raise NoEntryError(str(body.get("code", answer.status)), body.get("retry_after_s"))
-        gateways = body["gateways"]
-        return Entry([gateway["id"] for gateway in gateways], [gateway["url"] for gateway in gateways], body["ticket"])
+            raise NoEntryError(*read_problem(answer.status, body))
+        named = msgspec.json.decode(body, type=_Answer)
+        return Entry([gateway.id for gateway in named.gateways], [gateway.url for gateway in named.gateways], named.ticket)
 
 
 class Opened(NamedTuple):

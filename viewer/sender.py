@@ -5,22 +5,29 @@ from http import HTTPStatus
 from typing import Any, Final, NamedTuple
 
 import aiohttp
+import msgspec
 import orjson
 
 from liveroom import clock
 from liveroom.chance import Chance, SystemChance
-from liveroom.errors import Code
+from viewer.problem import read_problem
 from viewer.tokens import Token, current
 
 SEND_TIMEOUT_S: Final = 5.0
 RETRIES: Final = 5
-_AGAIN: Final = frozenset({Code.QUEUE_UNAVAILABLE.value, Code.NOT_READY.value})
+RETRY_S: Final = 1.0
 
 
 class Accepted(NamedTuple):
     """Ingress accepted it (202): it will be delivered. `at_ms` is Unix time."""
 
     id: str
+    at_ms: int
+
+
+class _Reply(msgspec.Struct):
+    """What a sender needs of a 202."""
+
     at_ms: int
 
 
@@ -102,12 +109,12 @@ class Sender:
                 headers={"Authorization": f"Bearer {current(self._token)}", "Content-Type": "application/json"},
                 timeout=aiohttp.ClientTimeout(SEND_TIMEOUT_S),
             ) as answer:
-                reply: dict[str, Any] = orjson.loads(await answer.read())
+                reply = await answer.read()
                 if answer.status == HTTPStatus.ACCEPTED:
-                    return Accepted(id_, reply["at_ms"]), 0.0
-                code = str(reply.get("code", answer.status))
-                if code in _AGAIN:
-                    return Unknown(id_, code), float(reply.get("retry_after_s", 1.0))
+                    return Accepted(id_, msgspec.json.decode(reply, type=_Reply).at_ms), 0.0
+                code, wait_s = read_problem(answer.status, reply)
+                if answer.status == HTTPStatus.SERVICE_UNAVAILABLE:  # with any code: it may have been written
+                    return Unknown(id_, code), RETRY_S if wait_s is None else wait_s
                 return Refused(id_, code), 0.0
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             return Unknown(id_, repr(error)), 0.5

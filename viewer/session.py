@@ -78,6 +78,7 @@ from liveroom.wire import (
     Notice,
     ReceivedBatch,
     ServerFrame,
+    UnknownFrameError,
     decode_pulled,
     decode_server_frame,
     encode_frame,
@@ -186,12 +187,16 @@ class Session:
         return []
 
     def received(self, text: bytes, now: float) -> list[Effect]:
-        """Take a text frame. One that cannot be read is counted in `bad_frames`."""
+        """Take a text frame.
+
+        One of an unknown type is passed over: a newer gateway sent it. One that cannot be read is
+        counted in `bad_frames`.
+        """
         try:
             frame = decode_server_frame(text)
-        except BadFrameError:
+        except BadFrameError as error:
             self._heard_at = now
-            self.bad_frames += 1
+            self.bad_frames += not isinstance(error, UnknownFrameError)
             return []
         return self.received_frame(frame, now)
 

@@ -30,7 +30,7 @@ class Observations:
     """What the checked viewers saw. It also keeps the last lines that the first viewer got."""
 
     def __init__(self, ledger: Ledger) -> None:
-        self.seen: Counter[Kind] = Counter()
+        self.seen: Counter[str] = Counter()
         self.last: deque[str] = deque(maxlen=_NOTICED)
         self.first_danmaku = asyncio.Event()
         self._ledger = ledger
@@ -46,7 +46,7 @@ class Observations:
                 self._delays_ms.append(max(0.0, clock.unix_s() * 1000 - message.at))
             if viewer == "crowd-0":
                 self.last.append(f"{effect.room} {line_of(message)}")
-            if message.kind is Kind.DANMAKU:
+            if message.kind == Kind.DANMAKU:
                 self.first_danmaku.set()
 
     def take_delays_ms(self) -> list[float]:

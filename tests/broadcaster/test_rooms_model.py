@@ -186,18 +186,18 @@ class Expected:
         self.best_effort_total[room] += len(messages)
 
     def _show(self, room: str, message: Message) -> None:
-        if message.kind is Kind.CLEAR:
+        if message.kind == Kind.CLEAR:
             clear = msgspec.json.decode(message.data, type=Clear)
             self.shown[room] = [
                 before
                 for before in self.shown[room]
-                if before.kind is Kind.CLEAR or (before.id != clear.id and before.user != clear.user)
+                if before.kind == Kind.CLEAR or (before.id != clear.id and before.user != clear.user)
             ]
-        elif message.kind is Kind.ROOM:
+        elif message.kind == Kind.ROOM:
             change = msgspec.json.decode(message.data, type=RoomChange)
             self.settings[room] = msgspec.structs.replace(self.settings[room], **change.modes())
         elif message.kind in {Kind.DISSOLVE, Kind.REOPEN}:
-            is_gone = message.kind is Kind.DISSOLVE
+            is_gone = message.kind == Kind.DISSOLVE
             self.settings[room] = msgspec.structs.replace(self.settings[room], dissolved=is_gone)
         self.shown[room].append(message)
 
@@ -216,7 +216,7 @@ class Expected:
             assert lines == expected[len(expected) - len(lines) :], "only the newest, and nothing that was cleared"
             assert len(lines) <= RECENT_MESSAGES
             assert total > RECENT_MESSAGES or len(lines) == len(expected)
-        announced = [message for message in shown if message.kind is Kind.ANNOUNCEMENT]
+        announced = [message for message in shown if message.kind == Kind.ANNOUNCEMENT]
         if announced:
             assert state.announcement == b"" or msgspec.json.decode(state.announcement, type=Message) == announced[-1]
         else:

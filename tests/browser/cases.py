@@ -72,7 +72,7 @@ def told(effect: Effect) -> dict[str, Any]:  # noqa: C901, PLR0912 - a table
         case RoomCard(room, card):
             return {"type": "card", "room": room, "likes": card.likes}
         case Delivered(room, epoch, message, late):
-            numbers = [message.seq, message.rseq, message.kind.value, message.id, message.n]
+            numbers = [message.seq, message.rseq, message.kind, message.id, message.n]
             return {"type": "delivered", "room": room, "epoch": epoch, "late": late, "message": numbers}
         case Counts():
             viewers = list(effect.viewers) if effect.viewers is not None else None
@@ -176,12 +176,67 @@ BY_HAND = [
     case("when the network is back it waits no longer", ["start"], *[["failed", n, 0.9, None] for n in range(8)],
          ["hurry", 9, 0.5], ["tick", 9.5], ["opened", 10], ["hurry", 11, 0.5], ["tick", 16]),
     case("what is not of the protocol is counted", *IN,
-         *[["received", text, 2] for text in ("", "no", "[]", '{"t":"fly"}', '{"t":"joined"}', '{"t":"hb","at":"x"}',
+         *[["received", text, 2] for text in ("", "no", "[]", '{"t":7}', '{"t":"joined"}', '{"t":"hb","at":"x"}',
                                               '{"t":"batch","room":"a","epoch":1,"seq":[1],"rseq":0,"at":1}',
                                               batch(11, 11, 2) + '\n{"seq":1}', batch(11, 11, 2) + "\nno")],
          ["received", batch(20, 20, 9), 3], ["pulled", "a", "no", 4, 0.5]),
-    *(case(f"closed with {code}", *IN, ["closed", code, 30, 0.5], ["tick", 90]) for code in (*TABLE, 4999)),
+    *(case(f"closed with {code}", *IN, ["closed", code, 30, 0.5], ["tick", 90]) for code in (*TABLE, 1011, 3999, 4777, 4999)),
+    case("frames of types that it does not know are passed over", *OPEN,
+         *[["received", text, 1] for text in ('{"t":"poll"}', '{"t":"toString"}', '{"t":"__proto__"}', '{"t":""}',
+                                              '{"t":"batches","room":"a"}\n{"seq":1}\nno')],
+         ["received", joined(epoch=1, seq=10, rseq=2), 2], ["received", '{"t":"poll","room":"a","seq":99,"rseq":99}', 3],
+         ["received", batch(11, 11, 3, message(11, 3)), 4]),
+    case("messages of kinds and roles that it does not know are numbered and delivered", *IN,
+         ["received", batch(11, 13, 3, message(12, 3, kind="vote", role="bot"), message(11, kind="x"), message(13)), 2],
+         ["received", batch(16, 16, 5, message(16, 5, kind="vote")), 3],
+         ["pulled", "a", pulled(5, message(14, 4, kind="vote", role="bot")), 4, 0.5]),
+    case("notices and errors that it does not know are told and end nothing", *IN,
+         ["received", '{"t":"notice","room":"a","kind":"shadow","id":"m","at":1}', 2],
+         *[["received", json.dumps({"t": "error", "code": code, "room": "a"}), 3] for code in ("odd", "toString", "")],
+         ["received", batch(11, 11, 3, message(11, 3)), 4]),
 ]  # fmt: skip
+
+
+# ---- a later version
+LATER = {"later": {"x": [1, None]}, "x-later": "y"}
+
+
+def extended(case: Case) -> tuple[Case, list[bool]]:
+    """Return a case as a later version would send it, and which of its calls are the case's own.
+
+    Every object of the protocol has more fields, and behind every frame comes one of an unknown
+    type. An SDK must make the same of it.
+    """
+    calls: list[list[Any]] = []
+    are_own: list[bool] = []
+    for name, *arguments in case["calls"]:
+        place = {"received": 0, "pulled": 1}.get(name)
+        if place is not None:
+            arguments[place] = "\n".join(map(_extended, arguments[place].split("\n")))
+        calls.append([name, *arguments])
+        are_own.append(True)
+        if name == "received":
+            calls.append(["received", json.dumps({"t": "poll", "room": "a", "seq": [1, 99], "rseq": 99}), arguments[1]])
+            are_own.append(False)
+    return case | {"calls": calls}, are_own
+
+
+def _extended(line: str) -> str:
+    try:
+        known = json.loads(line)
+    except ValueError:
+        return line
+    return json.dumps(_with_more(known))
+
+
+def _with_more(known: Any) -> Any:
+    match known:
+        case dict():
+            return LATER | {name: _with_more(value) for name, value in known.items()}
+        case list():
+            return [_with_more(value) for value in known]
+    return known
+
 
 # ---- made up
 NUMBERS = st.integers(0, 12)

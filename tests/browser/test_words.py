@@ -25,6 +25,7 @@ NOT_FOR_PERSONS = {  # a page that works never sees them
     Code.UPGRADE_REQUIRED,
     Code.TOO_MANY_ROOMS,
     Code.NOT_IN_ROOM,
+    Code.UNKNOWN_FRAME,
 }
 READ = """async () => {
     const { TEXTS, REFUSALS, why } = await import("/i18n.js");

@@ -46,7 +46,7 @@ class Screen:
     def on_effect(self, effect: Effect) -> None:
         match effect:
             case Delivered(message=message):
-                if message.kind is Kind.CLEAR:
+                if message.kind == Kind.CLEAR:
                     self._clear(message)
                 self.messages[message.seq] = message
             case Counts(likes=likes):
@@ -71,11 +71,11 @@ class Screen:
         data = json.loads(bytes(clear.data))
         for seq, message in list(self.messages.items()):
             named = message.id == data.get("id") or message.user == data.get("user")
-            if seq < clear.seq and named and message.kind is not Kind.CLEAR:
+            if seq < clear.seq and named and message.kind != Kind.CLEAR:
                 self.gone.append(self.messages.pop(seq))
 
     def shows(self, kind: Kind, id_: str = "") -> bool:
-        return any(message.kind is kind and (not id_ or message.id == id_) for message in self.messages.values())
+        return any(message.kind == kind and (not id_ or message.id == id_) for message in self.messages.values())
 
     def of_user(self, user: str) -> list[Message]:
         return [message for message in self.messages.values() if message.user == user]

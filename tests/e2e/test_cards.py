@@ -36,7 +36,7 @@ class View:
                     self.lines[line["id"]] = line
                 self.carded.set()
             case Delivered(message=message):
-                self.lines[message.id] = {"kind": message.kind.value, "data": msgspec.json.decode(message.data)}
+                self.lines[message.id] = {"kind": message.kind, "data": msgspec.json.decode(message.data)}
             case Counts(likes=likes):
                 self.likes = self.likes if likes is None else likes
 

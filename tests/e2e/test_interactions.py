@@ -48,8 +48,8 @@ async def test_every_kind_reaches_viewers_from_those_who_may_and_nobody_else(kaf
         await seen(lambda: all({message.id for message in screen.messages.values()} == wanted for screen in screens))
         for screen in screens:
             for message in screen.messages.values():
-                assert (message.rseq > 0) == (CLASS_OF[message.kind] is Class.RELIABLE)
-                sent = {name: value for name, value in EXAMPLES[message.kind.value].items() if name != "id"}
+                assert (message.rseq > 0) == (CLASS_OF[Kind(message.kind)] is Class.RELIABLE)
+                sent = {name: value for name, value in EXAMPLES[message.kind].items() if name != "id"}
                 assert json.loads(bytes(message.data)) == sent
 
 

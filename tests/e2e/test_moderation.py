@@ -76,7 +76,7 @@ async def test_a_mute_is_told_on_all_devices_holds_everywhere_and_ends(kafka_boo
         await stage.call("POST", "rooms/lobby/mutes", {"user": "rude"})
         assert (await stage.say("lobby", "rude")).code == "muted"
         assert (await stage.call("DELETE", "rooms/lobby/mutes/rude", ingress=1)).status == 202
-        await seen(lambda: devices[0].notices[-1].kind is Kind.UNMUTE)
+        await seen(lambda: devices[0].notices[-1].kind == Kind.UNMUTE)
         assert (await stage.say("lobby", "rude", ingress=1)).status == 202
         async with asyncio.timeout(1):
             while (await stage.say("lobby", "rude")).status != 202:  # noqa: ASYNC110 - an ingress is asked
@@ -127,7 +127,7 @@ async def test_a_ban_is_effective_everywhere_within_1_s_under_load_and_clears_wh
         assert [device.ended for device in devices] == [Close.BANNED] * 4
         assert max(device.ended_s for device in devices) - banned_s < 1
         for device in devices:
-            assert device.notices[-1].kind is Kind.BAN
+            assert device.notices[-1].kind == Kind.BAN
         await asyncio.sleep(1)
         for screen in screens:
             assert [message.kind for message in screen.of_user("rude")] == [], "everything of this user is off the screens"
@@ -193,7 +193,7 @@ async def test_modes_are_seen_by_viewers_and_told_to_backends(kafka_bootstrap: s
         )
         assert {answer.status for answer in answers} == {202}, "two hosts at once both get what they want"
         await stage.call("PATCH", "rooms/lobby/modes", changes[3])
-        await seen(lambda: sum(message.kind is Kind.ROOM for message in screen.messages.values()) == 4)
+        await seen(lambda: sum(message.kind == Kind.ROOM for message in screen.messages.values()) == 4)
         await stage.say("lobby", "star", role=Role.STREAMER)
         await stage.call("POST", "rooms/lobby/likes", {"count": 5}, role=Role.STREAMER)
         await stage.call("POST", "rooms/lobby/mutes", {"user": "rude"})
@@ -210,7 +210,7 @@ async def test_modes_are_seen_by_viewers_and_told_to_backends(kafka_bootstrap: s
         await seen(lambda: late.card is not None)
         shown |= json.loads(bytes(late.card.settings))
         for _, message in sorted(late.messages.items()):
-            shown |= json.loads(bytes(message.data)) if message.kind is Kind.ROOM else {}
+            shown |= json.loads(bytes(message.data)) if message.kind == Kind.ROOM else {}
         assert {name: value for name, value in shown.items() if value} == wanted
 
 

@@ -35,7 +35,7 @@ async def test_users_of_any_text_send_are_moderated_and_come_back(kafka_bootstra
                 sent = await stage.call("POST", "rooms/lobby/gifts", gift, user=text, role=Role.VIEWER, ingress=ingress)
                 assert sent.status == 202
         await seen(lambda: len(witness.messages) == 2 * len(TEXTS))
-        by_user = sorted((user_text(message.user), message.kind.value) for message in witness.messages.values())
+        by_user = sorted((user_text(message.user), message.kind) for message in witness.messages.values())
         assert by_user == sorted((text, kind) for text in TEXTS for kind in ("danmaku", "gift"))
 
         first = set(witness.messages)
@@ -43,7 +43,7 @@ async def test_users_of_any_text_send_are_moderated_and_come_back(kafka_bootstra
             await _is_moderated(stage, text, screens[text])
         for text in TEXTS:
             await seen(lambda text=text: screens[text].ended == Close.BANNED)  # type: ignore[misc]
-            assert screens[text].notices[-1].kind is Kind.BAN
+            assert screens[text].notices[-1].kind == Kind.BAN
         await seen(lambda: not first & set(witness.messages))
 
         again = {text: await stage.watch("lobby", text) for text in TEXTS}

@@ -105,6 +105,10 @@ async def test_a_notice_and_an_error_reach_it(edge: Edge) -> None:
         error = await stream.next()
         assert error is not None
         assert error.frame["code"] == "room_invalid"
+        assert await stream.say('{"t":"vote","room":"lobby"}') == (204, "")
+        error = await stream.next()
+        assert error is not None
+        assert error.frame["code"] == "unknown_frame"
 
 
 async def test_the_last_event_gives_the_close_code_and_nothing_follows(edge: Edge) -> None:

@@ -3,6 +3,7 @@
 import pytest
 
 from edge.fanout import drive
+from edge.member import MAX_FRAMES_A_TURN
 from liveroom import clock
 from liveroom.closecodes import Close
 from liveroom.records.broadcast import Anchor, Batch, BatchParts, RoomEntry, RoomFlags, decode_broadcast, encode_batch
@@ -23,6 +24,26 @@ async def test_a_viewer_is_greeted_joins_gets_batches_and_leaves(edge: Edge) -> 
         assert (await ask(socket, t="leave", room="r"))["code"] == "not_in_room"
         assert (await ask(socket, t="hb", rooms={}))["t"] == "hb"
     assert edge.gateway.hub.watched == 0
+
+
+async def test_frames_and_fields_of_a_newer_client_are_passed_over(edge: Edge) -> None:
+    async with edge.connect() as socket:
+        await next_frame(socket)
+        refused = await ask(socket, t="vote" * 100, room="r", choice=[1])
+        assert refused == {"t": "error", "code": "unknown_frame", "detail": "unknown type " + ("vote" * 100)[:64]}
+        assert (await ask(socket, t="__proto__"))["code"] == "unknown_frame"
+        assert await ask(socket, t="join", room="r", filters={"kinds": ["gift"]}, v=2) == {"t": "joined", "room": "r"}
+        await edge.deliver("r", [line(1)])
+        assert (await next_frame(socket))["seq"] == [1, 1]
+        assert (await ask(socket, t="hb", battery=0.5))["t"] == "hb"
+        assert await ask(socket, t="leave", room="r", why="bored") == {"t": "left", "room": "r"}
+
+
+async def test_a_flood_of_unknown_frames_ends_the_connection(edge: Edge) -> None:
+    async with edge.connect() as socket:
+        for _ in range(MAX_FRAMES_A_TURN + 1):
+            await socket.send('{"t":"vote"}')
+        assert await close_code(socket) == Close.TOO_FAST
 
 
 async def test_joined_carries_the_newest_numbers_of_a_room_seen_before(edge: Edge) -> None:
@@ -52,7 +73,8 @@ async def test_a_large_batch_arrives_whole_with_and_without_compression(edge: Ed
     [
         pytest.param(b"binary", Close.UNSUPPORTED_DATA, id="binary"),
         pytest.param("not json", Close.BAD_FRAME, id="not JSON"),
-        pytest.param('{"t":"fly"}', Close.BAD_FRAME, id="unknown frame"),
+        pytest.param('{"t":7}', Close.BAD_FRAME, id="a type that is none"),
+        pytest.param('{"t":"join","room":7}', Close.BAD_FRAME, id="a known frame with another field"),
         pytest.param("[" * 3000, Close.BAD_FRAME, id="nested deeply"),
         pytest.param('{"t":"hb","pad":"' + "x" * 5000 + '"}', Close.TOO_BIG, id="too big"),
     ],

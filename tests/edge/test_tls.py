@@ -67,7 +67,7 @@ def test_batches_and_the_close_code_arrive(run: Run, certificate: Certificate, m
                 await edge.deliver("r", [line(seq, "x" * 1000)], seq)
                 assert (await next_frame(watching))["seq"] == [seq, seq]
             assert (edge.gateway.queues.size, len(edge.gateway.queues)) == (0, 0)
-            await watching.send('{"t":"fly"}')
+            await watching.send("no frame")
             assert await close_code(watching) == Close.BAD_FRAME
             await gone(edge)
 

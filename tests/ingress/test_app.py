@@ -85,6 +85,13 @@ async def test_every_metric_is_there_at_0_from_the_start() -> None:
             assert ingress.count("liveroom_ingress_refusals_total", code=code.value) == 0
 
 
+async def test_query_parameters_that_the_ingress_does_not_know_are_ignored() -> None:
+    async with served() as ingress:
+        url = f"{ingress.url}{DANMAKU}?device=d&cell=7&room=other"
+        async with ingress.http.post(url, data=b'{"text":"a"}', headers=JSON | headers_of()) as answer:
+            assert answer.status == 202
+
+
 @pytest.mark.parametrize(
     ("change", "code"),
     [

@@ -195,7 +195,7 @@ ALL: Final = (
     Golden("batch.bin", batch(), broadcast.decode_broadcast(batch()), broadcast.decode_broadcast),
     Golden("snapshot.bin", broadcast.encode_snapshot_chunk(snapshot()), snapshot(), broadcast.decode_broadcast),
     Golden("state.bin", encode_state(state())[0], state(), lambda value: decode_state([value])),
-    _json("presence.json", Presence(1, "room-1", "edge-1", AT_MS, 11, 12, AT_MS)),
+    _json("presence.json", Presence(1, "room-1", "edge-1", AT_MS, 11, 12, AT_MS, devices=11)),
     _json("load-report.json", _load_report()),
     _json("order.json", Order(1, "edge-1", AT_MS, OrderKind.SHED, AT_MS, "hot", 50.0)),
     _json("moderation-mode.json", Moderation(1, "room-1", AT_MS, RuleKind.MODE, "slow_s", "u1", id="m1", value=5.0)),
@@ -234,7 +234,7 @@ CLIENT_FRAMES: Final[dict[str, wire.ClientFrame]] = {
 }
 TICKET: Final = tickets.Ticket(
     tickets.ENTRY,
-    tickets.User("u1", Role.MODERATOR, 7, "Ann", ("room-1",), follower=True, subscriber=True),
+    tickets.User("u1", Role.MODERATOR, 7, "Ann", ("room-1",), follower=True, subscriber=True, device="phone-1"),
     AT_MS + 60_000,
     "n0",
     (("edge-1", AT_MS), ("edge-2", 5)),

@@ -13,6 +13,7 @@ import jsonschema
 import pytest
 
 from liveroom import wire
+from tests import later
 from tests.liveroom import golden
 
 ROOT = Path(__file__).parents[2]
@@ -93,6 +94,16 @@ def test_examples_of_frames_are_read_by_the_code_and_valid_by_the_schemas() -> N
         seen.add(kind)
     told = {"hello", "joined", "card", "batch", "message", "notice", "move", "error", "left", "hb", "pulled"}
     assert seen == told | {"join", "leave"}
+
+
+def test_the_schemas_of_what_viewers_get_take_what_a_later_version_adds() -> None:
+    for frame in later.FRAMES:
+        head, *lines = map(json.loads, frame.split("\n"))
+        assert valid(head, "server-frame.json"), head
+        assert all(valid(line, "message.json") for line in lines)
+    answer = {"room": "r", "epoch": 1, "messages": later.MESSAGES, **later.MORE}
+    assert valid(answer, "pulled.json")
+    assert valid({"t": "join", "room": "r", **later.MORE}, "client-frame.json")
 
 
 def test_the_batch_of_the_viewer_protocol_is_one() -> None:

@@ -5,7 +5,7 @@ is read or refused.
 import contextlib
 import json
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -36,6 +36,7 @@ from liveroom.wire import (
     Move,
     Notice,
     ReceivedBatch,
+    UnknownFrameError,
     close_frame,
     decode_client_frame,
     decode_server_frame,
@@ -296,6 +297,34 @@ def test_a_message_in_full_comes_back_as_it_was() -> None:
     full = Message(1, Kind.GIFT, "a", "u", 5, 1, "Ann", Role.STREAMER, 9, 3, "p", msgspec.Raw(b'{"gift":"rose"}'))
     text = b"\n".join((HEAD, encode_message(full)))
     assert decode_server_frame(text) == ReceivedBatch(HEADER, [full])
+
+
+@pytest.mark.parametrize("decode", [decode_client_frame, decode_server_frame])
+@pytest.mark.parametrize(
+    ("text", "is_unknown"),
+    [
+        pytest.param(b'{"t":"poll","room":"r"}', True, id="a later type"),
+        pytest.param(b'{"t":"","x":[]}', True, id="an empty type"),
+        pytest.param(b'{"t":"hb","at":"x"', False, id="a known type, cut"),
+        pytest.param(b'{"t":"poll"', False, id="cut"),
+        pytest.param(b'{"t":5}', False, id="a number"),
+        pytest.param(b"{}", False, id="none"),
+        pytest.param(b"[]", False, id="a list"),
+    ],
+)
+def test_a_frame_of_a_later_type_is_told_from_a_bad_one(
+    decode: Callable[[bytes], object], text: bytes, is_unknown: bool
+) -> None:
+    with pytest.raises(BadFrameError) as caught:
+        decode(text)
+    assert isinstance(caught.value, UnknownFrameError) == is_unknown
+
+
+def test_a_batch_keeps_kinds_and_roles_of_a_later_version() -> None:
+    line = encode_message(message(1)).replace(b'"danmaku"', b'"vote"')[:-1] + b',"role":"bot","later":{}}'
+    batch = decode_server_frame(HEAD + b"\n" + line)
+    assert isinstance(batch, ReceivedBatch)
+    assert [(received.kind, received.role) for received in batch.messages] == [("vote", "bot")]
 
 
 def test_messages_come_in_order_of_seq_though_reliable_ones_are_written_first() -> None:

@@ -4,6 +4,7 @@
 // events over HTTP; pulls; background tabs, sleep and lost networks. It shows nothing itself: `onEffect` gets
 // everything that happens, in order. No dependencies, no build: `import { LiveRoom } from "./sdk/liveroom.js"`.
 
+import { readFrame } from "./frames.js";
 import { Session } from "./session.js";
 
 const SUBPROTOCOL = "liveroom.v1.json";
@@ -55,7 +56,7 @@ export class Refused extends Error {
 export async function ask(url, { timeoutS = ENTRY_S, signal, ...options } = {}) {
   const limit = AbortSignal.timeout(timeoutS * 1000);
   const response = await fetch(url, { ...options, signal: signal ? AbortSignal.any([signal, limit]) : limit });
-  const body = await response.json().catch(() => ({}));
+  const body = (await response.json().catch(() => null)) ?? {};
   if (response.ok) return body;
   const waits = Number(body.retry_after_s ?? response.headers.get("Retry-After"));
   throw new Refused(response.status, body, Number.isFinite(waits) ? waits : 0);
@@ -100,8 +101,10 @@ class Events {
     this.source = source;
     source.onmessage = (event) => {
       if (!isOpen) {
-        isOpen = true; // the first one is the hello, which holds the token to speak with
-        this.pull = JSON.parse(event.data).pull ?? "";
+        const hello = readFrame(event.data); // it holds the token to speak with
+        if (hello?.t !== "hello") return;
+        isOpen = true;
+        this.pull = hello.pull ?? "";
         opened();
       }
       received(event.data);

@@ -1,4 +1,5 @@
-// Frames from a gateway, parsed strictly: anything outside the protocol is null. Pure. The fields are those of docs/viewer-protocol.md.
+// Frames from a gateway, parsed strictly: anything outside the protocol is null. Pure. The fields are those of
+// docs/viewer-protocol.md. Fields, kinds and types of a later version are no errors: they are passed through.
 
 const text = (value) => typeof value === "string";
 const whole = (value) => Number.isSafeInteger(value);
@@ -69,11 +70,16 @@ function messageOf(value) {
   return object(value) && fits(value, MESSAGE) ? { rseq: 0, name: "", role: "viewer", level: 0, n: 1, data: {}, ...value } : null;
 }
 
-/** Returns a frame, a batch with its `messages` in order of `seq`, or null if it is outside the protocol. */
+/**
+ * Returns a frame, a batch with its `messages` in order of `seq`, or null if it is outside the protocol.
+ * A frame of an unknown type is returned as it is.
+ */
 export function readFrame(raw) {
   const end = raw.indexOf("\n");
   const frame = parse(end < 0 ? raw : raw.slice(0, end));
-  if (!object(frame) || !Object.hasOwn(FRAMES, frame.t) || !fits(frame, FRAMES[frame.t])) return null;
+  if (!object(frame) || !text(frame.t)) return null;
+  if (!Object.hasOwn(FRAMES, frame.t)) return frame;
+  if (!fits(frame, FRAMES[frame.t])) return null;
   if (frame.t !== "batch") return frame;
   const messages = [];
   for (const line of end < 0 ? [] : raw.slice(end + 1).split("\n")) {

@@ -1,8 +1,9 @@
 /** Types of the SDK, an ES module without dependencies. */
 
+/** A message's kind. A later version may have more of them, so handle the kinds that you know and pass over the others. */
 export type Kind =
   | "danmaku" | "gift" | "red_packet" | "coupon" | "goods" | "announcement" | "enter" | "leave" | "custom"
-  | "room" | "clear" | "dissolve" | "reopen";
+  | "room" | "clear" | "dissolve" | "reopen" | (string & {});
 
 /** One message of a room. `rseq` is above 0 for reliable kinds; `n` is the number of identical messages it stands for. */
 export interface Message {

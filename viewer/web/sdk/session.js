@@ -130,6 +130,10 @@ export class Session {
       case "left":
         effects.push({ type: "told", what: frame });
         break;
+      case "hb":
+        break;
+      default:
+        return []; // a type of a later version
     }
     this.#pull(now, effects);
     this.#plan();
