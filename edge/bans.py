@@ -35,14 +35,14 @@ class Bans:
         if rule.kind is not RuleKind.BAN or not holds(rule, clock.unix_ms()):
             return
         hash_ = room_hash(rule.room)
-        for member in self._hub.devices(room_hash(rule.name)):
+        for member in self._hub.connections_of(room_hash(rule.name)):
             if hash_ in member.rooms and member.role not in UNTOUCHABLE:
                 member.send(notice_of(Kind.BAN, rule))
                 self._put_out(member, member.rooms[hash_], Code.BANNED, Close.BANNED)
 
     def kick(self, room: int, user: int) -> None:
         """Put all connections of a user out of a room. Both are hashes (`room_hash`)."""
-        for member in self._hub.devices(user):
+        for member in self._hub.connections_of(user):
             if room in member.rooms:
                 self._put_out(member, member.rooms[room], Code.KICKED, Close.KICKED)
 

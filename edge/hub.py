@@ -76,7 +76,7 @@ class Hub:
         counted = ((len(room.members) + len(room.waiting), room.name) for room in self.rooms.values())
         return [(name, connections) for connections, name in heapq.nlargest(count, counted) if connections]
 
-    def devices(self, user: int) -> list[Subscriber]:
+    def connections_of(self, user: int) -> list[Subscriber]:
         """Return the connections of a user (a hash) that are in some room."""
         return list(self._by_user.get(user, ()))
 
@@ -95,8 +95,8 @@ class Hub:
             room.waiting[member] = now_s
             member.rooms[hash_] = room
             self.changed[name] = None
-            devices = self._by_user.setdefault(member.user_hash, {})
-            devices[member] = devices.get(member, 0) + 1
+            connections = self._by_user.setdefault(member.user_hash, {})
+            connections[member] = connections.get(member, 0) + 1
         return room
 
     def enter(self, member: Subscriber, room: Room) -> None:
@@ -116,11 +116,11 @@ class Hub:
         if room.is_empty:
             room.left_s = now_s
             self._vacant[room] = None
-        devices = self._by_user[member.user_hash]
-        devices[member] -= 1
-        if not devices[member]:
-            del devices[member]
-        if not devices:
+        connections = self._by_user[member.user_hash]
+        connections[member] -= 1
+        if not connections[member]:
+            del connections[member]
+        if not connections:
             del self._by_user[member.user_hash]
         return True
 
@@ -215,10 +215,12 @@ class Hub:
         """Send notices to their users' connections; return the kicks as (room, user) hashes."""
         kicked: list[tuple[int, int]] = []
         for notice in batch.notices():
-            devices = [member for member in self.devices(notice.user) if notice.room == 0 or notice.room in member.rooms]
-            if not devices:
+            connections = [
+                member for member in self.connections_of(notice.user) if notice.room == 0 or notice.room in member.rooms
+            ]
+            if not connections:
                 continue
-            for member in devices:
+            for member in connections:
                 member.send(notice.text)
             if notice.kind is Kind.KICK:
                 kicked.append((notice.room, notice.user))
