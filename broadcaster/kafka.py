@@ -47,6 +47,7 @@ class Broadcaster:
         self._uplink = kafka.topic_name(topics.UPLINK)
         self._assigned: dict[int, Assigned] = {}
         self._is_stalled = False
+        self._is_leaving = False
         metrics = runtime.metrics
         metrics.exist(metric_catalog.READER_RESTARTS, [topics.UPLINK.name], [STALLED])
         metrics.exist(metric_catalog.BAD_RECORDS, [topics.UPLINK.name], [reason.value for reason in BadRecord])
@@ -103,6 +104,7 @@ class Broadcaster:
                 raise
             # stopped while it waited for the group: it owns nothing
         finally:
+            self._is_leaving = True
             for task in (*helpers, *(each.life for each in self._assigned.values())):
                 task.cancel()
             await self._consumer.stop()
@@ -220,7 +222,13 @@ class Broadcaster:
 
     # ---- assignment
     def assign(self, numbers: set[int]) -> None:
-        """Work on exactly these partitions, as the group assigns them."""
+        """Work on exactly these partitions, as the group assigns them.
+
+        An assignment that comes while the client leaves the group starts nothing: no one would end
+        it.
+        """
+        if self._is_leaving:
+            return
         self._work_on(numbers)
         self._runtime.ready(READY)
 
