@@ -210,11 +210,21 @@ class Show:
         """
         await self.producer.send(f"{self.system.prefix}{UPLINK.name}", value, key=room.encode(), partition=partition)
 
+    def _due(self) -> str:
+        """Say what is still due, and to which viewers."""
+        ledger = self.ledger
+        behind = {
+            viewer: (place.rseq, ledger._rooms[room].rseq, sorted(place.missing)[:5], self.entered_at.get(viewer))
+            for (viewer, room), place in ledger._places.items()
+            if place.missing or place.rseq < ledger._rooms[room].rseq
+        }
+        return f"seen by nobody: {list(ledger._awaited)[:5]}; behind (at, of, missing, since): {behind}; now {time.monotonic()}"
+
     async def finish(self) -> Exact:
         """Let everything arrive; judge viewers and log."""
         await settled(lambda: self.ledger.verdict(time.monotonic(), settled=True).is_clean, 20)
         verdict = self.ledger.verdict(time.monotonic(), settled=True)
-        assert verdict.is_clean, f"{verdict}; given up: {self.lost[:5]}"
+        assert verdict.is_clean, f"{verdict}; given up: {self.lost[:5]}, {self._due()}"
         exact = await judge_log(self.system.kafka_bootstrap, self.system.prefix, PARTITIONS)
         waits = self.waits(exact)
         self.slowest_s = max(waits).waited_s

@@ -17,30 +17,38 @@ from tests.upgrade.next_build import FOR_ALL, OF_ROOM, OF_STATE, Count, count_of
 class Builds(NamedTuple):
     """What a log came to.
 
-    `turns`: how often a partition went from one build to the other. `kept`: how often an owner of
-    the last release wrote a section of a state or room that it did not know.
+    `turns`: how often a partition went from one build to the other. `kept`, `kept_rooms`: how often
+    an owner of the last release wrote the state of a partition or of a room again, with the section
+    that it does not know.
     """
 
-    turns: int
-    kept: int
+    turns: int = 0
+    kept: int = 0
+    kept_rooms: int = 0
+
+
+class _Known(NamedTuple):
+    """A state with our section, as the last snapshot had it: what we counted, and its bytes."""
+
+    counted: Count
+    data: bytes
 
 
 async def judge_builds(bootstrap: str, prefix: str, partitions: int) -> Builds:
     """Read `broadcast` to its end; raise AssertionError where a section was lost."""
-    turns = kept = 0
+    found = []
     for partition in range(partitions):
         records = await read_all(bootstrap, f"{prefix}broadcast", [partition])
-        found = _judge_partition([(record.offset, record.value) for record in records])
-        turns, kept = turns + found.turns, kept + found.kept
-    return Builds(turns, kept)
+        found.append(_judge_partition([(record.offset, record.value) for record in records]))
+    return Builds(*map(sum, zip(*found, strict=True)))
 
 
 def _judge_partition(records: list[tuple[int, bytes]]) -> Builds:
     ruling = NOBODY
     owners: list[bool] = []  # of each valid BATCH: whether the next build wrote it
     chunks: list[SnapshotChunk] = []
-    counts: dict[str, Count] = {}
-    kept = 0
+    known: dict[str, _Known] = {}
+    kept: list[str] = []
     for offset, value in records:
         stamp = stamp_of(value)
         assert stamp is not None, "a record that nobody can read"
@@ -53,22 +61,29 @@ def _judge_partition(records: list[tuple[int, bytes]]) -> Builds:
         elif isinstance(record, SnapshotChunk):
             chunks = [*(chunk for chunk in chunks if chunk.snapshot_id == record.snapshot_id), record]
             if len({chunk.part for chunk in chunks}) == record.parts:
-                kept += _judge_snapshot(chunks, counts)
+                kept += _judge_snapshot(chunks, known)
                 chunks = []
-    return Builds(sum(before != after for before, after in pairwise(owners)), kept)
+    turns = sum(before != after for before, after in pairwise(owners))
+    return Builds(turns, kept.count(""), sum(map(bool, kept)))
 
 
-def _judge_snapshot(chunks: list[SnapshotChunk], counts: dict[str, Count]) -> int:
-    """Compare a snapshot with the ones before; return how many sections it has unchanged."""
-    state = decode_state([chunk.data for chunk in sorted(chunks, key=lambda chunk: chunk.part)])
-    found = {"": count_of(state.others, OF_STATE)}
+def _judge_snapshot(chunks: list[SnapshotChunk], known: dict[str, _Known]) -> list[str]:
+    """Compare a snapshot with the ones before.
+
+    Returns the rooms whose state an owner of the last release wrote with our section, and "" for
+    the state of the partition: the next build would have counted up.
+    """
+    data = [chunk.data for chunk in sorted(chunks, key=lambda chunk: chunk.part)]
+    state = decode_state(data)
+    found = {"": (count_of(state.others, OF_STATE), b"".join(data))}
     for stored in state.rooms:
-        found[stored.room] = count_of(decode_room(stored).others, OF_ROOM)
-    kept = 0
-    for name, before in list(counts.items()):
-        now = found.get(name)
-        assert now is not None, f"the section of {name or 'the partition'} is lost"
-        assert now.writes >= before.writes, f"the section of {name or 'the partition'} went back"
-        kept += name == "" and now.writes == before.writes
-    counts |= {name: count for name, count in found.items() if count is not None}
+        found[stored.room] = count_of(decode_room(stored).others, OF_ROOM), stored.data
+    kept = []
+    for name, before in known.items():
+        count, written = found.get(name, (None, b""))
+        assert count is not None, f"the section of {name or 'the partition'} is lost"
+        assert count.writes >= before.counted.writes, f"the section of {name or 'the partition'} went back"
+        if count.writes == before.counted.writes and written != before.data:
+            kept.append(name)
+    known |= {name: _Known(count, written) for name, (count, written) in found.items() if count is not None}
     return kept

@@ -4,6 +4,7 @@ Owns which commit the last release is, and a folder of the user's cache with its
 clone without history (`NoReleaseError`): nothing can be upgraded from there.
 """
 
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -42,6 +43,8 @@ def last_release() -> Release:
 
     Raises NoReleaseError where this is no clone, or where the clone has no history to look in.
     """
+    if shutil.which("git") is None:
+        raise NoReleaseError("git is not installed, and the code of the last release comes from its history")
     if not (ROOT / ".git").exists():
         raise NoReleaseError(f"{ROOT} is no clone of the repository, so it has no release to upgrade from: clone it with git")
     if tag := _git("describe", "--tags", "--abbrev=0", "--match", TAGS):
