@@ -1,8 +1,8 @@
 """A rolling upgrade of a whole system under load, and all the way back.
 
-Owns the plan of a rollout, drawn from a seed, and what must hold at its end. The rule of a rollout
-is the one of docs/operations.md: of each service one process at a time, the next one when that is
-ready, and the services in any order or at once.
+Owns the plan of a rollout, drawn from a seed, and what must hold at its end. By the rule of
+docs/compatibility.md the processes of one service are replaced one by one, each when the one before
+is ready. The order of the services is the documented one, any other, or all at once.
 """
 
 import asyncio
