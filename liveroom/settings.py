@@ -32,6 +32,7 @@ from pydantic_settings import (
 )
 
 from liveroom.networks import Networks
+from liveroom.records.codec import GATEWAY_PATTERN
 from liveroom.records.control import Limits
 from liveroom.tokens import MIN_SECRET_BYTES, Key, read_keys, secret
 from liveroom.topics import DEFAULT_PARTITIONS
@@ -41,6 +42,7 @@ LIMITS = "LIVEROOM_LIMITS"
 _LIMIT_NAMES = {"max_connections", "max_joins_per_s", "max_cpu", "max_loop_lag_ms", "max_bytes_per_s", "max_packets_per_s"}
 _usual = Limits()
 LEAST: Final = 0.001  # of a limit: others divide by it
+_NO_NAME = re.compile(r"[^A-Za-z0-9_.-]")  # what a host name may have and the name of a process may not
 _KEY_ID = re.compile(r"[A-Za-z0-9_-]{1,16}\Z")
 
 
@@ -117,8 +119,8 @@ class ServiceSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="LIVEROOM_", env_nested_delimiter="__", frozen=True, extra="ignore")
 
     instance: str = Field(
-        default_factory=lambda: f"{socket.gethostname()[:40]}-{os.getpid()}",
-        pattern=r"^[A-Za-z0-9_.-]{1,64}$",
+        default_factory=lambda: f"{_NO_NAME.sub('-', socket.gethostname())[:40]}-{os.getpid()}",
+        pattern=GATEWAY_PATTERN[0].replace(r"\Z", "$"),  # pydantic's `$` matches at the end only, as `\Z` does here
         description="Name of this process in logs, claims and load reports. Default: host name and process id.",
     )
     host: str = Field("127.0.0.1", description="Address that the public port listens on; 0.0.0.0 in a container.")

@@ -101,6 +101,7 @@ ROOM_PATTERN: Final = r"^[A-Za-z0-9_-]{1,64}\Z", "a room"
 USER_PATTERN: Final = users.PATTERN, "a user"
 NO_USER_PATTERN: Final = rf"^({users.PATTERN[1:-2]})?\Z", "a user, or empty"
 ITEM_PATTERN: Final = r"^[A-Za-z0-9_.:-]{1,64}\Z", "an interaction, unique per room and user"
+GATEWAY_PATTERN: Final = r"^[A-Za-z0-9_.-]{1,64}\Z", "a gateway, by the name of its process"
 PACKAGE_PATTERN: Final = r"^[A-Za-z0-9_.:-]{0,64}\Z", "a package, by the sender's own name for it"
 
 
@@ -117,6 +118,7 @@ RoomId = Annotated[str, _matched(*ROOM_PATTERN)]
 UserId = Annotated[str, _matched(*USER_PATTERN)]
 NoUserOrId = Annotated[str, _matched(*NO_USER_PATTERN)]
 ItemId = Annotated[str, _matched(*ITEM_PATTERN)]
+GatewayId = Annotated[str, _matched(*GATEWAY_PATTERN)]  # tickets hold ten, and have a limit
 PackageId = Annotated[str, _matched(*PACKAGE_PATTERN)]
 Name = Annotated[str, msgspec.Meta(max_length=64, description="the sender's name as viewers see it")]
 MAX_MILLIS: Final = 2**53

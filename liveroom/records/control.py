@@ -6,9 +6,10 @@ from typing import Annotated, Any, Final
 import msgspec
 
 from liveroom.kinds import Role
-from liveroom.records.codec import Count, Generation, JsonRecord, Millis, RoomId
+from liveroom.records.codec import GATEWAY_PATTERN, Count, GatewayId, Generation, JsonRecord, Millis, RoomId
 
 PRESENCE_INTERVAL_S: Final = 60.0
+_GATEWAY: Final = GATEWAY_PATTERN[0][1:-2]
 
 
 class Presence(JsonRecord, frozen=True):
@@ -17,6 +18,7 @@ class Presence(JsonRecord, frozen=True):
     A gateway sends it at once when a room gets its first viewer there, on a change at most every
     2 s, and every `PRESENCE_INTERVAL_S` without a change, so that a new owner soon knows all rooms.
 
+    - `gateway`: the gateway's id, or `ingress/` and the name of an ingress that asks for a `card`.
     - `generation`: the gateway's start time in milliseconds.
     - `users`, `connections`: they differ when a user watches on several devices.
     - `card`: asks the room's owner for a room snapshot in its next batch. An ingress may ask too,
@@ -26,7 +28,7 @@ class Presence(JsonRecord, frozen=True):
     """
 
     room: RoomId
-    gateway: str
+    gateway: Annotated[str, msgspec.Meta(pattern=rf"^(ingress/)?{_GATEWAY}\Z")]
     generation: Generation
     users: Count
     connections: Count
@@ -89,7 +91,7 @@ class LoadReport(JsonRecord, frozen=True):
     - `hot`: the rooms with the most viewers at this gateway.
     """
 
-    gateway: str
+    gateway: GatewayId
     generation: Generation
     state: GatewayState
     at_ms: Millis
@@ -139,7 +141,7 @@ class Order(JsonRecord, frozen=True):
     - `rate_per_s`: for `shed`, how many viewers per second move.
     """
 
-    gateway: str
+    gateway: Annotated[str, msgspec.Meta(pattern=rf"^({_GATEWAY}|\*)\Z")]
     generation: Generation
     kind: OrderKind
     at_ms: Millis

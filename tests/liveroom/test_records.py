@@ -33,7 +33,7 @@ from liveroom.records.broadcast import (
     Stamp,
     decode_broadcast,
 )
-from liveroom.records.codec import BadRecord, BadRecordError, JsonReader
+from liveroom.records.codec import BadRecord, BadRecordError, JsonReader, JsonRecord
 from liveroom.records.sections import Section, SectionType, encode_sections
 from liveroom.records.snapshot import RoomSettings, Seen, Tombstone, decode_state, encode_state
 from liveroom.records.uplink import Item, decode_uplink, encode_uplink
@@ -497,12 +497,38 @@ def test_an_unusable_json_record_is_refused_with_its_reason(value: bytes | None,
         pytest.param(b'"connections":12', b'"connections":-12', id="fewer viewers than none"),
         pytest.param(b'"generation":', b'"generation":9999999999', id="a generation that no ticket can hold"),
         pytest.param(b'"port":', b'"port":99', id="no port"),
+        pytest.param(b'"gateway":"', b'"gateway":"' + b"e" * 64, id="a gateway whose tickets would be too long"),
+        pytest.param(b'"gateway":"', b'"gateway":"\\u0001', id="a gateway that no settings can name"),
     ],
 )
 def test_a_load_report_that_others_could_not_reckon_with_is_refused(known: bytes, hostile: bytes) -> None:
     value = golden.ALL[7].value
     assert known in value
     assert reason_of(lambda: JsonReader(control.LoadReport).read(value.replace(known, hostile, 1))) is BadRecord.SCHEMA
+
+
+@pytest.mark.parametrize(
+    ("of", "gateway", "good"),
+    [
+        (control.Presence, "e" * 64, True),
+        (control.Presence, "ingress/" + "i" * 64, True),
+        (control.Presence, "e" * 65, False),
+        (control.Presence, "broadcaster/b", False),
+        (control.Order, "e" * 64, True),
+        (control.Order, "*", True),
+        (control.Order, "e" * 65, False),
+        (control.Order, "", False),
+        (control.LoadReport, "e" * 64, True),
+        (control.LoadReport, "*", False),
+    ],
+)
+def test_a_record_names_a_gateway_as_settings_can_name_it(of: type[JsonRecord], gateway: str, good: bool) -> None:
+    fields = json.loads(next(each.value for each in golden.ALL if type(each.record) is of))
+    value = json.dumps(fields | {"gateway": gateway}).encode()
+    if good:
+        assert JsonReader(of).read(value).gateway == gateway  # type: ignore[attr-defined]
+        return
+    assert reason_of(lambda: JsonReader(of).read(value)) is BadRecord.SCHEMA
 
 
 def test_a_load_report_tells_unknown_from_zero() -> None:

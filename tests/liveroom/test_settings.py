@@ -1,12 +1,14 @@
 """Settings: where they come from, which source wins, and what is said when they are not usable."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 from pydantic import BaseModel, ValidationError
 from pydantic_settings import SettingsError
 
+from liveroom.records.codec import GATEWAY_PATTERN
 from liveroom.settings import (
     BroadcasterSettings,
     EdgeSettings,
@@ -117,6 +119,8 @@ def test_environment_goes_before_file_before_secrets_before_default(
         pytest.param({"LIVEROOM_KAFKA__PREFIX": "a b"}, "prefix", id="prefix Kafka does not take"),
         pytest.param({"LIVEROOM_KAFKA__PARTITION": "4"}, "partition", id="nested, misspelt"),
         pytest.param({"LIVEROOM_INSTANCE": "a b"}, "instance", id="instance with a space"),
+        pytest.param({"LIVEROOM_INSTANCE": "e" * 65}, "instance", id="instance longer than a gateway's id"),
+        pytest.param({"LIVEROOM_INSTANCE": "edge-1\n"}, "instance", id="instance with a line break"),
         pytest.param({"LIVEROOM_LOG_LEVEL": "loud"}, "log_level", id="unknown level"),
     ],
 )
@@ -125,6 +129,12 @@ def test_a_bad_value_is_refused_by_its_name(monkeypatch: pytest.MonkeyPatch, env
         monkeypatch.setenv(name, value)
     with pytest.raises(ValidationError, match=said):
         BroadcasterSettings()
+
+
+@pytest.mark.parametrize("host", ["edge-1", "Ann's Büro.local", "h" * 200])
+def test_the_name_of_a_process_is_one_that_readers_of_its_records_take(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+    monkeypatch.setattr("socket.gethostname", lambda: host)
+    assert re.match(GATEWAY_PATTERN[0], BroadcasterSettings().instance)
 
 
 def test_a_config_that_is_no_file_or_no_toml_is_refused(toml: Path) -> None:

@@ -56,7 +56,16 @@ def longest_ticket(gateways: int = 10) -> str:
     setting `addresses` permits.
     """
     rooms = tuple(f"{number}" * 64 for number in range(MAX_ROOMS_PER_CONNECTION))
-    user = User("~" + "u" * (MAX_USER_ID_CHARS - 1), Role.MODERATOR, 255, "\x01" * 64, rooms, follower=True, subscriber=True)
+    user = User(
+        "~" + "u" * (MAX_USER_ID_CHARS - 1),
+        Role.MODERATOR,
+        255,
+        "\x01" * 64,
+        rooms,
+        follower=True,
+        subscriber=True,
+        device="d" * 64,
+    )
     names = tuple((f"{number:064}", 2**53) for number in range(gateways))
     return sign(Ticket(ENTRY, user, 2**53, "f" * 18, names), "k" * 16, KEY)
 
