@@ -49,6 +49,7 @@ TAKEOVER_REASONS: Final = (
 )
 RETRY_S: Final = 0.2
 MAX_DOUBLINGS: Final = 10  # of the delay, or the power would one day be too large for a float
+VERSION_RETRY_MAX_S: Final = 30.0  # each attempt writes a claim, and only another version can cure it
 RETRY_MAX_S: Final = 5.0  # a gift is never later than 10 s
 STEADY_S: Final = 30.0
 IDLE_S: Final = 1.0
@@ -187,7 +188,8 @@ class Partition:
                 self._note_failure()
             finally:
                 self._drop()
-            await clock.sleep(min(RETRY_S * 2 ** min(failures, MAX_DOUBLINGS), RETRY_MAX_S))
+            at_most_s = VERSION_RETRY_MAX_S if reason == ANOTHER_VERSION else RETRY_MAX_S
+            await clock.sleep(min(RETRY_S * 2 ** min(failures, MAX_DOUBLINGS), at_most_s))
 
     def _note_failure(self) -> None:
         if self._is_packing:

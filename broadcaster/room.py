@@ -6,6 +6,7 @@ the room's limit (`broadcaster.thinning`). Called by `broadcaster.rooms`.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final, NamedTuple
 
 import msgspec
@@ -28,7 +29,7 @@ from liveroom.audience import Viewers
 from liveroom.bodies import Clear
 from liveroom.kinds import Kind
 from liveroom.limits import Bucket
-from liveroom.records.broadcast import NoticeEntry, RoomEntry, RoomFlags
+from liveroom.records.broadcast import MAX_ALLOWANCE, NoticeEntry, RoomEntry, RoomFlags
 from liveroom.records.snapshot import RoomChange, RoomState, Seen, Tombstone
 from liveroom.records.uplink import Uplink
 from liveroom.topics import room_hash
@@ -178,7 +179,7 @@ class Room:
             others=old.others,
         )
         room = Room(kept, 0)
-        room.seen, room._cleared = self.seen, self._cleared
+        room.seen, room._cleared, room._allowance = self.seen, self._cleared, self._allowance
         room._is_again = True
         room.viewers, room.viewers_changed = self.viewers, self.viewers_changed
         room.likes_changed, room.has_news, room.oldest_ms = self.likes_changed, self.has_news, self.oldest_ms
@@ -275,7 +276,7 @@ class Room:
         limit = self.state.settings.limit_per_s or limit_per_s
         if self._allowance is None or (left := self._allowance.left(clock_ms)) >= limit / 2:
             return None
-        return int(left)
+        return min(int(left), MAX_ALLOWANCE)
 
     def restore_allowance(self, left: int, clock_ms: int, limit_per_s: int) -> None:
         """Let at most `left` best-effort messages be numbered at `clock_ms`: so it was before."""
@@ -321,6 +322,7 @@ class Room:
                     line = encode_line(line_of(waiting.record, index, item, state.seq, state.rseq))
                     reliable.append(line)
                     self._reflect(item.kind.value, item.data, line)
+                    remember(self.recent_reliable, line)
                 else:
                     line = encode_line(line_of(waiting.record, index, item, state.seq, n=waiting.n))
                     best_effort.append(line)
@@ -344,7 +346,6 @@ class Room:
                 state.settings = msgspec.structs.replace(state.settings, dissolved=False)
             case Kind.CLEAR.value:
                 self._clear(_clear_decoder.decode(data))
-        remember(self.recent_reliable, line)
 
     def _clear(self, clear: Clear) -> None:
         state = self.state
@@ -386,7 +387,9 @@ class Room:
             if head.rseq:
                 state.rseq = head.rseq
                 self.seen.meet(f"{head.user} {head.id.partition('#')[0]}", clock_ms)
-                self._reflect(head.kind, data, line)
+                with suppress(msgspec.ValidationError):  # a later version allows values that this one does not
+                    self._reflect(head.kind, data, line)
+                remember(self.recent_reliable, line)
             else:
                 remember(self.recent, line)
         self._reset()

@@ -44,6 +44,7 @@ MAX_TAKEN_BYTES: Final = 448 * 1024
 LINE_BYTES: Final = 208  # at most what a message's line has beside its data and its sender's texts: names of fields, numbers
 ESCAPED_BYTES: Final = 6  # at most what a character takes in JSON
 ROOM_BYTES: Final = 400  # at most a room's directory entry and header
+MAX_ALLOWANCES: Final = 1000  # rooms at their limit that a BATCH names, 12 bytes each: of the 26,000
 EXTRA_BYTES: Final = 192 * 1024  # for viewer counts and cards; a card is smaller than this
 IDLE_MS: Final = 3_600_000
 OPEN_MS: Final = 120_000
@@ -286,7 +287,7 @@ class Rooms:
         It is for the next owner, who cannot know it from the messages.
         """
         found: dict[int, int] = {}
-        for name in list(self._limited):
+        for name in list(self._limited)[:MAX_ALLOWANCES]:
             room = self._open.get(name)
             left = room.allowance(self.clock_ms, self._limit_per_s) if room is not None else None
             if room is None or left is None:

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 from edge.prepared_batch import PreparedBatch
 from edge.pull_answer import LogSlice, Part
 from liveroom import clock
-from liveroom.broadcast_log import LogReader
+from liveroom.broadcast_log import LogReader, LogVersionError
 from liveroom.fencing import find_ruling, validate
 from liveroom.kafka_port import Kafka
 from liveroom.kinds import RecordType
@@ -73,7 +73,9 @@ def _parts(value: bytes, offset: int, rooms: Container[int]) -> Iterator[tuple[i
     """Yield the parts that some rooms have in a BATCH."""
     try:
         batch = decode_broadcast(value)
-    except BadRecordError:
+    except BadRecordError as error:
+        if error.reason.is_foreign:  # the answer would be a hole: a later version can read what is in it
+            raise LogVersionError(str(error)) from None
         return
     if not isinstance(batch, Batch):
         return

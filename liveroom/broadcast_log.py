@@ -221,6 +221,10 @@ class QueueReader:
         while True:
             try:
                 await self._find_ruling(partition, offset)
+            except LogVersionError as error:  # it stays unreadable: nobody rules until the next claim
+                log.error("ruling_unknown", partition=partition, error=str(error))  # noqa: TRY400
+                self._rulings[partition], self._next[partition] = NOBODY, offset
+                return
             except (KafkaError, LogReadError, OSError) as error:
                 log.warning("ruling_unknown", partition=partition, error=repr(error))
                 await clock.sleep(RETRY_S)

@@ -11,7 +11,7 @@ from collections.abc import Generator, Sequence
 from typing import Final, NamedTuple, TypeVar
 
 from liveroom.kinds import RecordType
-from liveroom.records.broadcast import Anchor, Stamp, decode_anchor, decode_stamp
+from liveroom.records.broadcast import Anchor, Stamp, check_record_version, decode_anchor, decode_stamp
 from liveroom.records.codec import AnotherVersionError, BadRecordError
 
 MAX_STEP: Final = 256
@@ -45,19 +45,18 @@ def validate(ruling: Ruling, stamp: Stamp, offset: int) -> tuple[Ruling, bool]:
     with the same epoch the first one rules. A renewal, the ruling owner's own claim written again,
     is valid and moves the ruling's offset forward. Any other record is valid only if its epoch and
     owner are those of the ruling claim. A BATCH also needs a serial above that of the last valid
-    one, and a renewal one not below it: an append that was written twice counts once. Every reader
-    uses this one function.
+    one, a renewal and a SNAPSHOT one not below it: so an append that was written twice counts once,
+    and a late copy names no place that has passed. Every reader uses this one function.
     """
     mine = stamp.epoch == ruling.epoch and stamp.owner == ruling.owner
     if stamp.type is RecordType.BATCH:
         if not mine or stamp.serial <= ruling.serial:
             return ruling, False
         return Ruling(ruling.epoch, ruling.owner, ruling.offset, stamp.serial), True
+    mine = mine and stamp.serial >= ruling.serial
     if stamp.type is not RecordType.CLAIM:
         return ruling, mine
     if mine:
-        if stamp.serial < ruling.serial:
-            return ruling, False
         return Ruling(stamp.epoch, stamp.owner, offset, stamp.serial), True
     if stamp.epoch > ruling.epoch:
         return Ruling(stamp.epoch, stamp.owner, offset, stamp.serial), True
@@ -104,8 +103,17 @@ class Scan:
 
 
 def stamped(records: Sequence[tuple[int, bytes]]) -> list[Stamped]:
-    """Return the records that can be judged; all others are void for every reader."""
-    return [Stamped(offset, stamp, value) for offset, value in records if (stamp := stamp_of(value)) is not None]
+    """Return the records that can be judged; all others are void for every reader.
+
+    Raises AnotherVersionError for a record of another version: a walk needs its anchor too.
+    """
+    judgeable = [Stamped(offset, stamp, value) for offset, value in records if (stamp := stamp_of(value)) is not None]
+    for _, _, value in judgeable:
+        try:
+            check_record_version(value)
+        except BadRecordError as error:
+            raise AnotherVersionError(error.reason, error.detail) from None
+    return judgeable
 
 
 class Placed(NamedTuple):
@@ -128,8 +136,8 @@ class Judged(NamedTuple):
 def stamp_of(value: bytes | None) -> Stamp | None:
     """Return a record's stamp; None where the stamp or the anchor cannot be read.
 
-    Such a record is void for every reader. Raises AnotherVersionError for a record of another
-    version: a reader that skipped it would not know who rules.
+    Such a record is void for every reader. The stamp of another version can be read like any other,
+    so `validate` judges it too.
     """
     if value is None:
         return None
@@ -138,9 +146,7 @@ def stamp_of(value: bytes | None) -> Stamp | None:
         if stamp.type is not RecordType.CLAIM:
             decode_anchor(value)
     except BadRecordError as error:
-        if error.reason.is_foreign:
-            raise AnotherVersionError(error.reason, error.detail) from None
-        return None
+        return stamp if error.reason.is_foreign else None
     return stamp
 
 

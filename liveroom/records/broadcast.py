@@ -290,16 +290,20 @@ _NOTICE_SIZES: Final = Layout("<16xI")
 _CARD_SIZES: Final = Layout("<8xI")
 _NONE_LISTED: Final = (NOTHING, NOTHING)
 _MAGIC: Final = b"LR"
+_VERSION_AT: Final = len(_MAGIC)
 _NO_OFFSET: Final = -1  # stands for None in an anchor
 OWNER_BYTES: Final = 16
 _ANCHORED: Final = _STAMP.size + _ANCHOR.size
-_KNOWN: Final = frozenset(map(int, SectionType))
+_OF_CLAIM: Final = frozenset({int(SectionType.INSTANCE)})
+_OF_SNAPSHOT: Final = frozenset({int(SectionType.CHUNK)})
 _ROOMS: Final = int(SectionType.ROOMS)
 _PAYLOADS: Final = int(SectionType.PAYLOADS)
 _NOTICES: Final = int(SectionType.NOTICES)
 _CARDS: Final = int(SectionType.CARDS)
 _BALANCE: Final = int(SectionType.BALANCE)
 _ALLOWANCES: Final = int(SectionType.ALLOWANCES)
+_OF_BATCH: Final = frozenset({_ROOMS, _PAYLOADS, _NOTICES, _CARDS, _BALANCE, _ALLOWANCES})
+MAX_ALLOWANCE: Final = 0xFFFFFFFF  # what an entry of ALLOWANCES can hold
 
 
 def encode_claim(claim: Claim) -> bytes:
@@ -384,19 +388,26 @@ def encode_snapshot_chunk(chunk: SnapshotChunk) -> bytes:
 
 
 def decode_stamp(value: bytes) -> Stamp:
-    """Return type and writer of a `broadcast` record."""
+    """Return type and writer of a `broadcast` record.
+
+    The stamp is the same in all versions, so that every reader knows who rules.
+    """
     try:
-        magic, version, kind, epoch, owner, serial = _STAMP.unpack_from(value)
+        magic, _, kind, epoch, owner, serial = _STAMP.unpack_from(value)
     except LayoutError:
         raise BadRecordError(BadRecord.TRUNCATED, f"{len(value)} bytes") from None
     if magic != _MAGIC:
         raise BadRecordError(BadRecord.UNDECODABLE, "not a record of broadcast")
-    if version != VERSION:
-        check_version(version, VERSION)
     try:
         return Stamp(RecordType(kind), epoch, owner, serial)
     except ValueError:
         raise BadRecordError(BadRecord.UNDECODABLE, f"record type {kind}") from None
+
+
+def check_record_version(value: bytes) -> None:
+    """Raise BadRecordError unless the version of a record with a stamp is one that is read here."""
+    if (version := value[_VERSION_AT]) != VERSION:
+        check_version(version, VERSION)
 
 
 def _pack_anchor(anchor: Anchor) -> bytes:
@@ -404,7 +415,8 @@ def _pack_anchor(anchor: Anchor) -> bytes:
 
 
 def decode_anchor(value: bytes) -> Anchor:
-    """Return the anchor of a BATCH or SNAPSHOT."""
+    """Return the anchor of a BATCH or SNAPSHOT that has a stamp."""
+    check_record_version(value)
     try:
         uplink_next, claim_offset, snapshot_offset = _ANCHOR.unpack_from(value, _STAMP.size)
     except LayoutError:
@@ -425,6 +437,7 @@ def decode_broadcast(value: bytes | None, *, as_owner: bool = False) -> Claim | 
     if value is None:
         raise BadRecordError(BadRecord.UNDECODABLE, "no value")
     stamp = decode_stamp(value)
+    check_record_version(value)
     try:
         match stamp.type:
             case RecordType.CLAIM:
@@ -433,7 +446,7 @@ def decode_broadcast(value: bytes | None, *, as_owner: bool = False) -> Claim | 
                 return _batch(stamp, value, as_owner=as_owner)
             case RecordType.SNAPSHOT:
                 at_ms, snapshot_id, part, parts = _SNAPSHOT.unpack_from(value, _ANCHORED)
-                sections = decode_sections(value, _ANCHORED + _SNAPSHOT.size, _KNOWN, as_owner=as_owner)
+                sections = decode_sections(value, _ANCHORED + _SNAPSHOT.size, _OF_SNAPSHOT, as_owner=as_owner)
                 data = bytes(sections.of(SectionType.CHUNK))
                 return SnapshotChunk(stamp, decode_anchor(value), at_ms, snapshot_id, part, parts, data)
     except (LayoutError, UnicodeDecodeError):
@@ -442,14 +455,14 @@ def decode_broadcast(value: bytes | None, *, as_owner: bool = False) -> Claim | 
 
 def _claim(stamp: Stamp, value: bytes, *, as_owner: bool) -> Claim:
     (at_ms,) = _CLAIM.unpack_from(value, _STAMP.size)
-    sections = decode_sections(value, _STAMP.size + _CLAIM.size, _KNOWN, as_owner=as_owner)
+    sections = decode_sections(value, _STAMP.size + _CLAIM.size, _OF_CLAIM, as_owner=as_owner)
     return Claim(stamp.epoch, stamp.owner, at_ms, bytes(sections.of(SectionType.INSTANCE)).decode(), stamp.serial)
 
 
 def _batch(stamp: Stamp, value: bytes, *, as_owner: bool) -> Batch:
     anchor = decode_anchor(value)
     pos, at_ms, oldest_ms, clock_ms = _BATCH.unpack_from(value, _ANCHORED)
-    sections = decode_sections(value, _ANCHORED + _BATCH.size, _KNOWN, as_owner=as_owner)
+    sections = decode_sections(value, _ANCHORED + _BATCH.size, _OF_BATCH, as_owner=as_owner)
     known = sections.known
     entries, body = known.get(_ROOMS, NOTHING), known.get(_PAYLOADS, NOTHING)
     _check_sizes(_ROOM_SIZES, entries, body, "rooms")

@@ -185,9 +185,12 @@ def decode_room(stored: StoredRoom) -> RoomState:
         plain = engine.decompress(stored.data, MAX_ROOM_BYTES)
         if not engine.eof or engine.unused_data:
             raise BadRecordError(BadRecord.TRUNCATED, f"room {stored.room} in a snapshot")
-        return unpack_room(plain)
+        state = unpack_room(plain)
     except (zlib.error, *UNDECODABLE) as error:
         raise BadRecordError(BadRecord.UNDECODABLE, f"room {stored.room} in a snapshot: {error}") from None
+    if state.room != stored.room:
+        raise BadRecordError(BadRecord.UNDECODABLE, f"room {stored.room} in a snapshot is {state.room}")
+    return state
 
 
 def unpack_room(plain: bytes) -> RoomState:

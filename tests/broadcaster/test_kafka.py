@@ -331,7 +331,7 @@ async def test_a_partition_with_a_batch_of_a_later_version_waits_for_an_owner_th
                 await asyncio.sleep(0.05)
         await bench.send(1)
         assert not any(bench.lost(what) for what in Lost)
-    monkeypatch.setattr(broadcast, "_KNOWN", broadcast._KNOWN | {MUST | 0x100})
+    monkeypatch.setattr(broadcast, "_OF_BATCH", broadcast._OF_BATCH | {MUST | 0x100})
     async with broadcasting(settings) as bench:
         batches = await bench.got(3)
         assert not any(bench.lost(what) for what in Lost)

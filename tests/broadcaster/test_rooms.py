@@ -9,18 +9,29 @@ from typing import Any
 import msgspec
 import pytest
 
+import broadcaster.items
+import broadcaster.room
 from broadcaster.dedupe import BEST_EFFORT_DEDUPE_MS, DEDUPE_MS
 from broadcaster.items import BAN_KNOWN_MS, BadBodyError
 from broadcaster.lines import RECENT_BYTES, RECENT_MESSAGES
 from broadcaster.room import MAX_CARD_BYTES, MAX_TOMBSTONES, Room
-from broadcaster.rooms import EXTRA_BYTES, IDLE_MS, MAX_TAKEN_BYTES, OPEN_MS, Rooms
+from broadcaster.rooms import EXTRA_BYTES, IDLE_MS, MAX_ALLOWANCES, MAX_TAKEN_BYTES, OPEN_MS, Rooms
 from liveroom.audience import Viewers
 from liveroom.kinds import CLASS_OF, Class, Kind, Role
 from liveroom.records.balance import Balance, encode_balance
-from liveroom.records.broadcast import MAX_BROADCAST_BYTES, Batch, RoomFlags
+from liveroom.records.broadcast import MAX_ALLOWANCE, MAX_BROADCAST_BYTES, Batch, RoomFlags
 from liveroom.records.codec import AnotherVersionError, BadRecord, BadRecordError
 from liveroom.records.sections import MUST, OWNER, Section, SectionType
-from liveroom.records.snapshot import RoomSettings, StoredRoom, Tombstone, decode_room, decode_state, encode_room, encode_state
+from liveroom.records.snapshot import (
+    RoomChange,
+    RoomSettings,
+    StoredRoom,
+    Tombstone,
+    decode_room,
+    decode_state,
+    encode_room,
+    encode_state,
+)
 from liveroom.records.uplink import MAX_PACKAGE_ITEMS, MAX_UPLINK_BYTES, Item, Uplink
 from liveroom.topics import BROADCAST, room_hash
 from liveroom.users import MAX_USER_ID_CHARS
@@ -715,6 +726,53 @@ def test_sections_of_a_later_version_outlive_owners_that_do_not_know_them(*, of_
     state = decode_state(stored)
     kept = decode_room(state.rooms[0]).others if of_room else state.others
     assert kept == (Section(OWNER | 0x100, b"new"),)
+
+
+@pytest.mark.parametrize("body", [{"slow_s": 100_000}, {"allow": [f"u{n}" for n in range(250)]}, {"slow_s": "auto"}])
+def test_a_mode_with_a_value_that_a_later_version_allows_costs_no_room_its_history(
+    body: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Later:
+        """A decoder of modes that allows any value, and whose owner does nothing with it."""
+
+        def decode(self, _: bytes) -> RoomChange:
+            return RoomChange()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(broadcaster.room, "_change_decoder", Later())
+        patch.setitem(broadcaster.items._CHECKED, Kind.ROOM, Later())
+        _, got = after([uplink("a", GIFT), uplink("m", item(Kind.ROOM, **body))])
+    again = Rooms()
+    again.apply(got.batch)
+    take(again, uplink("b", GIFT))
+    assert not again.lost
+    assert tick(again).numbers() == [(3, 3)]
+    assert states(again)["r"].settings == RoomSettings()
+
+
+def test_a_room_without_any_limit_worth_the_name_keeps_the_partition_going() -> None:
+    rooms = Rooms(limit_per_s=10)
+    crowd = [uplink(f"a{number}", user=f"u{number}") for number in range(30)]
+    take(rooms, *crowd, uplink("m", item(Kind.ROOM, limit_per_s=2**53)))
+    tick(rooms)
+    take(rooms, uplink("b"), at_ms=T0 + 100)
+    assert tick(rooms).batch.allowances == {room_hash("r"): MAX_ALLOWANCE}
+
+
+def test_a_batch_names_so_many_rooms_at_their_limit_as_fit() -> None:
+    rooms = Rooms(limit_per_s=1)
+    for number in range(MAX_ALLOWANCES + 5):
+        take(rooms, *(uplink(f"{index}", room=f"r{number}", user=f"u{index}") for index in range(3)))
+    assert len(tick(rooms).batch.allowances) == MAX_ALLOWANCES
+
+
+def test_a_room_that_begins_again_may_number_no_more_than_before() -> None:
+    rooms = Rooms(limit_per_s=10)
+    take(rooms, *(uplink(f"a{number}", user=f"u{number}") for number in range(30)))
+    tick(rooms)
+    rooms._open["r"].recent_reliable.append(b"not a message")
+    take(rooms, uplink("c", item(Kind.CLEAR, id="a")), *(uplink(f"b{number}", user=f"u{number}") for number in range(30)))
+    assert tick(rooms).ids() == ["c"]
 
 
 def test_a_room_that_begins_again_keeps_the_sections_that_it_does_not_know() -> None:

@@ -287,6 +287,14 @@ def test_a_late_copy_of_an_earlier_snapshot_does_not_break_the_one_that_is_loade
     assert story.taken.lost is None
 
 
+def test_a_late_copy_of_a_snapshot_does_not_take_the_uplink_back() -> None:
+    written = chunk(1, 0)
+    values = [claim(1), written, renewal(1), batch(1, 2, 5, 1), batch(1, 2, 9, 1), written]
+    story = run(values)
+    assert story.taken.uplink_next == 9
+    assert story.applied == values[3:5]
+
+
 # ---- what another version wrote
 @pytest.mark.parametrize("place", [0, 1, 2])
 def test_a_log_with_a_record_of_another_version_is_not_taken_over(place: int) -> None:

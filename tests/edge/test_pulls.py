@@ -4,7 +4,7 @@ who ask.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,6 +29,7 @@ from liveroom.kafka_port import AioKafka
 from liveroom.kinds import Kind, Role
 from liveroom.moderation import Rules
 from liveroom.records.broadcast import Anchor, BatchParts, Claim, RoomEntry, RoomFlags, encode_batch, encode_claim
+from liveroom.records.sections import MUST, Section
 from liveroom.service import Runtime
 from liveroom.settings import EdgeSettings, KafkaSettings
 from liveroom.topics import BROADCAST, room_hash
@@ -63,8 +64,18 @@ class Desk:
             BROADCAST, encode_claim(Claim(1, OWNER, 1, "o", self.serial)), partition=0, timeout_s=5
         )
 
-    async def write(self, *kinds: Kind, room: str = "r", owner: bytes = OWNER, by: str = "u", **data: Any) -> int:
-        """Write a batch with a message of each kind; return its offset."""
+    async def write(
+        self,
+        *kinds: Kind,
+        room: str = "r",
+        owner: bytes = OWNER,
+        by: str = "u",
+        others: Sequence[Section] = (),
+        **data: Any,
+    ) -> int:
+        """Write a batch with a message of each kind, and sections of a later version; return its
+        offset.
+        """
         messages = []
         for kind in kinds:
             self.seq += 1
@@ -81,7 +92,7 @@ class Desk:
         entry = RoomEntry(room_hash(room), first, self.seq, self.rseq, len(messages), 0, *sizes, EPOCH, flags)
         self.serial += owner is OWNER
         anchor = Anchor(0, self.claim, None)
-        value = encode_batch(BatchParts(1, owner, self.serial, anchor, 0, 1, 1, [(entry, payload.data)]))
+        value = encode_batch(BatchParts(1, owner, self.serial, anchor, 0, 1, 1, [(entry, payload.data)], others=others))
         offset = await self.producer.send(BROADCAST, value, partition=0, timeout_s=5)
         if owner is OWNER:
             self.messages += messages
@@ -165,6 +176,21 @@ async def test_reliable_messages_behind_a_number_come_in_order_up_to_now(kafka: 
         assert [message.seq for message in messages] == [1, 2, 3, 4, 5]
         pulled, messages = await here.pull(pos=pulled.pos, after_rseq=11)
         assert (messages, pulled.more) == ([], False)
+
+
+async def test_a_pull_over_a_batch_of_a_later_version_fails_and_never_leaves_a_hole(kafka: KafkaSettings) -> None:
+    async with desk(kafka) as here:
+        first = await here.write(Kind.GIFT)
+        await here.write(Kind.GIFT, others=[Section(0x100, b"passed over")])
+        last = await here.write(Kind.GIFT)
+        await here.caught_up(last)
+        _, messages = await here.pull(pos=f"0.{first}", after_rseq=0)
+        assert messages == here.wanted()
+        await here.write(Kind.GIFT, others=[Section(MUST | 0x100, b"must be understood")])
+        last = await here.write(Kind.GIFT)
+        await here.caught_up(last)
+        status, body = await here.ask(pos=f"0.{first}", after_rseq=0)
+        assert status == 503, body
 
 
 async def test_a_thousand_pulls_of_one_range_are_one_read(kafka: KafkaSettings) -> None:

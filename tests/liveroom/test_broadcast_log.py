@@ -10,7 +10,7 @@ from itertools import count
 from typing import Any
 
 import pytest
-from aiokafka import TopicPartition
+from aiokafka import ConsumerRecord, TopicPartition
 
 from liveroom import metric_catalog
 from liveroom.broadcast_log import Description, LogReader, LogReadError, QueueReader, Snapshot, describe
@@ -162,6 +162,28 @@ async def test_a_range_that_was_cut_away_is_an_error_not_other_records(settings:
 
 
 _serials = count(1)
+
+
+def of_version_2(value: bytes) -> bytes:
+    return value[:2] + b"\x02" + value[3:]
+
+
+@pytest.mark.parametrize("newer", ["claim", "batch"])
+async def test_a_gateway_follows_who_rules_through_records_of_a_later_version(
+    kafka_settings: KafkaSettings, newer: str
+) -> None:
+    reader = QueueReader(AioKafka(kafka_settings), metrics := Metrics("edge"))
+    claims, batches = [claim(7, A), claim(8, B)], [batch(7, A, 1, 0), batch(8, B, 2, 2), batch(7, A, 3, 0), batch(8, B, 4, 2)]
+    if newer == "claim":
+        claims[1] = of_version_2(claims[1])
+    else:
+        batches[1] = of_version_2(batches[1])
+    log = [claims[0], batches[0], claims[1], *batches[1:]]
+    records = [ConsumerRecord("broadcast", 0, at, 1, 1, None, value, None, 0, len(value), ()) for at, value in enumerate(log)]
+    found = [reader._valid_batch(0, record) is not None for record in records]
+    assert found == [False, True, False, newer == "claim", False, True], "the deposed owner's batch is void"
+    refused = metrics.counter(metric_catalog.BAD_RECORDS, BROADCAST.name, "version")._value.get()
+    assert refused == (newer == "batch")
 
 
 def claim(epoch: int, owner: bytes, at_ms: int = 1000) -> bytes:

@@ -87,6 +87,15 @@ def test_so_many_sections_as_a_table_can_name_are_read_in_their_order() -> None:
     assert decode_sections(encode_sections(many), 0, KNOWN, as_owner=True).others == tuple(Section(*one) for one in many)
 
 
+@pytest.mark.parametrize("type_", [SectionType.CHUNK, SectionType.STORED_ROOMS])
+def test_a_section_of_other_records_is_as_unknown_here_as_any(type_: SectionType) -> None:
+    value = broadcast.encode_claim(golden.CLAIM)
+    table = encode_sections([(SectionType.INSTANCE, golden.CLAIM.instance.encode())])
+    foreign = value[: -len(table)] + encode_sections([(SectionType.INSTANCE, b"x"), (type_, b"junk")])
+    with pytest.raises(BadRecordError, match="must be understood"):
+        decode_broadcast(foreign, as_owner=True)
+
+
 def as_batch(sections: Sequence[tuple[int, bytes]]) -> bytes:
     return golden.batch()[:HEAD_BYTES] + encode_sections(sections)
 

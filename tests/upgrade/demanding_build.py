@@ -35,7 +35,7 @@ def demand() -> None:
         return encode_state(msgspec.structs.replace(state, others=(*state.others, IN_STATE)))
 
     replace(broadcast, "encode_batch", encoding_batch)
-    replace(broadcast, "_KNOWN", broadcast._KNOWN | {IN_BATCH.type})
+    replace(broadcast, "_OF_BATCH", broadcast._OF_BATCH | {IN_BATCH.type})
     replace(snapshot, "encode_room", encoding_room)
     replace(snapshot, "_OF_ROOM", snapshot._OF_ROOM | {IN_ROOM.type})
     replace(snapshot, "encode_state", encoding_state)
