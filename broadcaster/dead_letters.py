@@ -11,9 +11,10 @@ import structlog
 from broadcaster.items import BadBodyError
 from broadcaster.rooms import Unfit
 from liveroom import clock, metric_catalog, topics
+from liveroom.bad_records import Refusals
 from liveroom.kafka import Producer
 from liveroom.kafka_port import Record
-from liveroom.records.codec import BadRecord, BadRecordError, RefusedVersions, encode_json
+from liveroom.records.codec import BadRecord, BadRecordError, encode_json
 from liveroom.records.uplink import DeadLetter
 from liveroom.registry import Metrics
 
@@ -63,14 +64,14 @@ class DeadLetters:
     def __init__(self, producer: Producer, metrics: Metrics) -> None:
         self._producer = producer
         self._metrics = metrics
-        self._refused = RefusedVersions()
+        self._refusals = Refusals(topics.UPLINK)
 
     async def write(self, letter: DeadLetter) -> None:
         """Write a letter, or raise `UnsentError`.
 
         After a take-over a record may get a second one: the offset in it says that it is the same.
         """
-        if not self._refused.is_repeated(BadRecord(letter.reason), letter.detail):
+        if self._refusals.is_logged(BadRecord(letter.reason), letter.detail):
             log.warning(
                 "dead_letter", partition=letter.partition, offset=letter.offset, reason=letter.reason, detail=letter.detail
             )

@@ -97,7 +97,7 @@ def build(
         max_waiting=settings.max_waiting,
     )
     announcements = AnnouncementService(kafka, settings, writer, runtime)
-    statuses = RoomStatusService(kafka, settings, writer, rules)
+    statuses = RoomStatusService(kafka, settings, writer, rules, metrics)
     api = ModerationApi(moderation, limits, rules, statuses, announcements)
     return Parts(App(settings, verifier, admission, api, runtime), auto_moderation, announcements, statuses, reviewer)
 

@@ -1,12 +1,12 @@
 """The status of a room, for backends: its owner answers by a card in the broadcast log.
 
 Owns these requests: concurrent ones for a room share one question, and an answer serves for
-`FRESH_S`. Refuses (`not_ready`) where no owner answers in time. Modes, mutes and bans come from
-this ingress's own rules, which are newer than any card. Called by `moderation_api`.
+`FRESH_S`. Refuses (`not_ready`) where no owner answers in time, and at once where another version
+wrote the answer. Modes, mutes and bans come from this ingress's own rules, which are newer than any
+card. Called by `moderation_api`.
 """
 
 import asyncio
-from contextlib import aclosing
 from typing import Final
 
 import msgspec
@@ -14,15 +14,18 @@ import structlog
 
 from ingress.log import LogWriter
 from liveroom import clock
+from liveroom.bad_records import BadRecords
 from liveroom.broadcast_log import LogReader, LogReadError
 from liveroom.errors import Code, ProblemError
 from liveroom.kafka import UnsentError
 from liveroom.kafka_port import Kafka, KafkaError
+from liveroom.kinds import RecordType
 from liveroom.moderation import Rules
-from liveroom.records.broadcast import Batch, decode_broadcast
-from liveroom.records.codec import BadRecordError, encode_json
+from liveroom.records.broadcast import Batch, decode_broadcast, decode_stamp
+from liveroom.records.codec import BadRecord, BadRecordError, encode_json
 from liveroom.records.control import Presence, RuleKind
 from liveroom.records.snapshot import RoomSettings
+from liveroom.registry import Metrics
 from liveroom.settings import IngressSettings
 from liveroom.tasks import end_tasks
 from liveroom.topics import BROADCAST, PRESENCE, partition_of, room_hash
@@ -30,6 +33,7 @@ from liveroom.wire import BadFrameError, Card, decode_card
 
 TIMEOUT_S: Final = 2.5
 FRESH_S: Final = 1.0
+RETRY_AFTER_S: Final = 1.0
 READS: Final = 8
 _TO_THE_END: Final = 1 << 62
 log = structlog.get_logger()
@@ -54,14 +58,19 @@ class RoomReport(msgspec.Struct, frozen=True):
     bans: int
 
 
+class UnreadableError(Exception):
+    """An owner may have answered, and this ingress cannot read what it wrote."""
+
+
 class RoomStatusService:
     """Reports the status of rooms."""
 
-    def __init__(self, kafka: Kafka, settings: IngressSettings, writer: LogWriter, rules: Rules) -> None:
+    def __init__(self, kafka: Kafka, settings: IngressSettings, writer: LogWriter, rules: Rules, metrics: Metrics) -> None:
         self._kafka = kafka
         self._settings = settings
         self._writer = writer
         self._rules = rules
+        self._bad = BadRecords(metrics, BROADCAST)
         self._cards: dict[str, tuple[float, asyncio.Task[Card]]] = {}
         self._reads = asyncio.Semaphore(READS)
 
@@ -96,30 +105,43 @@ class RoomStatusService:
         _, reading = self._cards[room]
         try:
             return await asyncio.shield(reading)
-        except (TimeoutError, KafkaError, LogReadError, UnsentError, OSError, BadFrameError) as error:
-            log.warning("room_not_told", room=room, error=repr(error))
-            raise ProblemError(Code.NOT_READY, "the room's owner does not answer", retry_after_s=1) from None
+        except UnreadableError:
+            why = "this ingress cannot read what the room's owner writes"
+            raise ProblemError(Code.NOT_READY, why, retry_after_s=RETRY_AFTER_S) from None
+        except (TimeoutError, KafkaError, LogReadError, UnsentError, OSError) as error:
+            log.warning("room_status_unknown", room=room, error=repr(error))
+            raise ProblemError(Code.NOT_READY, "the room's owner does not answer", retry_after_s=RETRY_AFTER_S) from None
 
     async def _read_card(self, room: str) -> Card:
         partition = partition_of(room, self._kafka.partitions(BROADCAST))
         async with asyncio.timeout(TIMEOUT_S), self._reads, LogReader(self._kafka, partition) as log_:
-            _, offset = await log_.bounds()
+            _, at = await log_.bounds()
             me, now_ms = f"ingress/{self._settings.instance}", clock.unix_ms()
             question = Presence(Presence.VERSION, room, me, now_ms, 0, 0, now_ms, card=True)
             await self._writer.put(PRESENCE, room.encode(), encode_json(question))
-            async with aclosing(log_.scan(offset, _TO_THE_END)) as records:
-                async for record in records:
-                    if (card := _found(record.value, room_hash(room))) is not None:
+            while True:
+                for offset, value in await log_.read(at, _TO_THE_END):
+                    if (card := self._card_in(partition, offset, value, room_hash(room))) is not None:
                         return card
-        raise LogReadError("the log ended")
+                    at = offset + 1
 
+    def _card_in(self, partition: int, offset: int, value: bytes, wanted: int) -> Card | None:
+        """Return the room's card where a record of the broadcast log holds it.
 
-def _found(value: bytes, wanted: int) -> Card | None:
-    """Return the room's card where a record of the broadcast log holds it."""
-    try:
-        batch = decode_broadcast(value)
-    except BadRecordError:
-        return None
-    if not isinstance(batch, Batch):
-        return None
-    return next((decode_card(text) for entry, text in batch.cards() if entry.room == wanted), None)
+        A record that cannot be read is counted and logged. Raises UnreadableError where it may hold
+        the card: another version wrote it, or its card does not fit.
+        """
+        try:
+            is_batch = decode_stamp(value).type is RecordType.BATCH  # what other records have does not matter here
+            batch = decode_broadcast(value) if is_batch else None
+            if not isinstance(batch, Batch):
+                return None
+            return next((decode_card(text) for entry, text in batch.cards() if entry.room == wanted), None)
+        except BadRecordError as error:
+            self._bad.note(offset, error, partition)
+            if error.reason.is_foreign:
+                raise UnreadableError from None
+            return None
+        except BadFrameError as error:
+            self._bad.note(offset, BadRecordError(BadRecord.SCHEMA, str(error)), partition)
+            raise UnreadableError from None

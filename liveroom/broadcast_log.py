@@ -12,12 +12,13 @@ from typing import Any, Final, NamedTuple, Self, TypeVar
 import structlog
 
 from liveroom import clock, metric_catalog, topics
+from liveroom.bad_records import BadRecords
 from liveroom.fencing import NOBODY, Read, Ruling, Stamped, find_ruling, judging_start, stamp_of, stamped, validate
 from liveroom.kafka import MAX_FETCH_BYTES, TopicReader
 from liveroom.kafka_port import Consumer, Kafka, KafkaError, Record, TopicPartition
 from liveroom.kinds import RecordType
 from liveroom.records.broadcast import Batch, Claim, SnapshotChunk, decode_anchor, decode_broadcast, decode_traces
-from liveroom.records.codec import AnotherVersionError, BadRecordError, RefusedVersions
+from liveroom.records.codec import AnotherVersionError, BadRecordError
 from liveroom.registry import Metrics
 from liveroom.waiting import PassingError
 
@@ -161,9 +162,8 @@ class QueueReader:
         self._next: dict[int, int] = {}
         self._is_open = False
         self._void = metrics.counter(metric_catalog.VOID_RECORDS)
-        self._refused = RefusedVersions()
+        self._bad = BadRecords(metrics, topics.BROADCAST)
         self._read_bytes = metrics.counter(metric_catalog.READ_BYTES)
-        self._metrics = metrics
 
     async def start(self) -> None:
         """Connect, and find out who rules each partition.
@@ -245,9 +245,7 @@ class QueueReader:
                     return None
             batch = decode_broadcast(value)
         except BadRecordError as error:
-            self._metrics.counter(metric_catalog.BAD_RECORDS, topics.BROADCAST.name, error.reason.value).inc()
-            if not self._refused.is_repeated(error.reason, error.detail):
-                log.error("bad_record", partition=partition, offset=record.offset, error=str(error))  # noqa: TRY400
+            self._bad.note(record.offset, error, partition)
             return None
         if not isinstance(batch, Batch):
             return None

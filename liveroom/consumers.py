@@ -9,37 +9,19 @@ from typing import Final, Generic, NamedTuple, TypeVar
 
 import structlog
 
-from liveroom import metric_catalog, topics
+from liveroom import topics
+from liveroom.bad_records import BadRecords
 from liveroom.kafka import TopicReader
 from liveroom.kafka_port import Kafka
 from liveroom.moderation import Rules
-from liveroom.records.codec import BadRecord, BadRecordError, JsonReader, JsonRecord, RefusedVersions
+from liveroom.records.codec import BadRecord, BadRecordError, JsonReader, JsonRecord
 from liveroom.records.control import Moderation
-from liveroom.registry import Metrics
 from liveroom.service import Runtime
 from liveroom.topics import Topic
 
 RULES_READ: Final = "moderation"  # the condition of readiness
 R = TypeVar("R", bound=JsonRecord)
 log = structlog.get_logger()
-
-
-class BadRecords:
-    """Counts and logs the records of one topic that cannot be used.
-
-    Each version, kind, mode and action that this service does not know is logged once.
-    """
-
-    def __init__(self, metrics: Metrics, topic: Topic) -> None:
-        self._metrics = metrics
-        self._topic = topic
-        self._refused = RefusedVersions()
-
-    def note(self, offset: int, error: BadRecordError) -> None:
-        """Count the record at `offset`, and log why it cannot be used."""
-        self._metrics.counter(metric_catalog.BAD_RECORDS, self._topic.name, error.reason.value).inc()
-        if not self._refused.is_repeated(error.reason, error.detail):
-            log.error("bad_record", topic=self._topic.name, offset=offset, error=str(error))
 
 
 class Change(NamedTuple, Generic[R]):
@@ -64,14 +46,14 @@ async def changes(
     try:
         if condition:
             runtime.ready(condition)
-        async for _, fetched in reader.read():
+        async for partition, fetched in reader.read():
             found: list[Change[R]] = []
             for record in fetched:
                 key = (record.key or b"").decode(errors="replace")
                 try:
                     found.append(Change(record.offset, key, None if record.value is None else read(record.value)))
                 except BadRecordError as error:
-                    bad.note(record.offset, error)
+                    bad.note(record.offset, error, partition)
             yield found
     finally:
         await reader.stop()

@@ -16,7 +16,6 @@ from liveroom.nesting import UNDECODABLE
 
 _MAX_DETAIL_CHARS: Final = 200  # a detail may quote what it refuses, and goes to logs and dead letters
 _UNKNOWN_VALUE: Final = "Invalid enum value"  # how msgspec begins its message
-_MOST_REFUSALS: Final = 20  # that are remembered: anybody may write any number or name
 R = TypeVar("R", bound="JsonRecord")
 
 
@@ -75,26 +74,6 @@ def check_version(version: int, known: int) -> None:
     if version not in read:
         names = " and ".join(map(str, read))
         raise BadRecordError(BadRecord.VERSION, f"version {version}, this reader knows {names}")
-
-
-class RefusedVersions:
-    """What a reader of one topic has refused because another version wrote it.
-
-    While services of several versions run, every record of a topic may be refused, and one line of
-    the log is enough.
-    """
-
-    def __init__(self) -> None:
-        self._details: set[str] = set()
-
-    def is_repeated(self, reason: BadRecord, detail: str) -> bool:
-        """Return whether a refusal of what another version wrote came before, and remember it."""
-        if not reason.is_foreign and reason is not BadRecord.UNKNOWN:
-            return False
-        if detail in self._details or len(self._details) == _MOST_REFUSALS:
-            return True
-        self._details.add(detail)
-        return False
 
 
 ROOM_PATTERN: Final = r"^[A-Za-z0-9_-]{1,64}\Z", "a room"

@@ -23,7 +23,6 @@ from liveroom.records.codec import (
     JsonReader,
     JsonRecord,
     Older,
-    RefusedVersions,
     read_versions,
 )
 from liveroom.registry import Metrics
@@ -183,22 +182,6 @@ def test_an_older_form_is_read_by_its_own_reader(value: bytes, read: int | BadRe
     with pytest.raises(BadRecordError) as caught:
         JsonReader(Now).read(value)
     assert caught.value.reason is read
-
-
-def test_a_refused_version_is_new_once_and_other_reasons_always() -> None:
-    refused = RefusedVersions()
-    assert not refused.is_repeated(BadRecord.VERSION, "version 2")
-    assert refused.is_repeated(BadRecord.VERSION, "version 2")
-    assert not refused.is_repeated(BadRecord.VERSION, "version 3")
-    assert not refused.is_repeated(BadRecord.UNKNOWN_SECTION, "section 0x8063")
-    assert refused.is_repeated(BadRecord.UNKNOWN_SECTION, "section 0x8063")
-    assert not refused.is_repeated(BadRecord.SCHEMA, "a field")
-    assert not refused.is_repeated(BadRecord.SCHEMA, "a field")
-
-
-def test_no_more_versions_are_remembered_than_a_log_needs() -> None:
-    refused = RefusedVersions()
-    assert sum(not refused.is_repeated(BadRecord.VERSION, f"version {each}") for each in range(1000)) == 20
 
 
 KEY = b"k" * 32
