@@ -5,11 +5,7 @@ from typing import Final
 
 
 class Kind(StrEnum):
-    """The kind of an interaction or message.
-
-    A viewer's message has its kind as text, since a later version may have more kinds: compare with
-    `==`.
-    """
+    """The kind of an interaction or message. A later version may have more."""
 
     __hash__ = str.__hash__  # Enum's own hash is Python code, and every item's kind is looked up
 

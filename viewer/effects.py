@@ -65,7 +65,8 @@ class RoomCard(NamedTuple):
 class Delivered(NamedTuple):
     """A message, once.
 
-    Messages come in order of `seq`, except those that fill a hole (`late`).
+    Messages come in order of `seq`, except those that fill a hole (`late`). A message's kind and
+    role are texts, since a later version may have more of them: compare with `==`, not by identity.
     """
 
     room: str

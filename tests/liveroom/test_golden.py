@@ -79,6 +79,37 @@ def test_the_bytes_of_a_tag_are_those_in_git() -> None:
         assert shown == (ROOT / path).read_bytes(), tag
 
 
+def untracked(root: Path, folder: Path) -> list[str]:
+    """The files of a folder that the next `git commit -a` leaves out."""
+    command = ("git", "ls-files", "--others", str(folder))
+    return subprocess.run(command, cwd=root, check=True, capture_output=True, text=True).stdout.split()
+
+
+def test_git_tracks_every_golden_file() -> None:
+    assert untracked(ROOT, golden.ROOT) == [], "a release would not hold these: git add tests/data/golden"
+
+
+def test_a_folder_is_in_a_release_that_is_made_as_documented(tmp_path: Path) -> None:
+    def git(*arguments: str) -> str:
+        settings = ("-c", "user.name=r", "-c", "user.email=r@example.com", "-c", "commit.gpgsign=false")
+        return subprocess.run(("git", *settings, *arguments), cwd=tmp_path, check=True, capture_output=True, text=True).stdout
+
+    folder = tmp_path / "tests" / "data" / "golden"
+    write(folder)
+    git("init", "-q")
+    git("add", "-A")
+    git("commit", "-qm", "before")
+    freeze(TAG, folder)
+    assert len(untracked(tmp_path, folder)) == len(contents(folder / TAG))
+    steps = (ROOT / "docs" / "development.md").read_text(encoding="utf-8").partition("## How a release is made")[2]
+    adding, committing = steps.index("`git add tests/data/golden`"), steps.index('git commit -am "Release X.Y.Z"')
+    assert adding < committing
+    git("add", "tests/data/golden")
+    git("commit", "-qam", f"Release {__version__}")
+    assert untracked(tmp_path, folder) == []
+    assert len(git("ls-tree", "-r", "--name-only", "HEAD", f"tests/data/golden/{TAG}").split()) == len(contents(folder / TAG))
+
+
 @pytest.fixture
 def frozen(tmp_path: Path) -> Path:
     """A tag's folder that was just frozen."""
