@@ -14,9 +14,11 @@ from structlog.testing import capture_logs
 from liveroom import metric_catalog, tickets
 from liveroom.broadcast_log import QueueReader
 from liveroom.errors import Code, ProblemError
+from liveroom.fencing import Ruling
 from liveroom.kafka_port import AioKafka
 from liveroom.kinds import Role
 from liveroom.records import broadcast
+from liveroom.records.broadcast import BatchParts, encode_batch
 from liveroom.records.codec import (
     BadRecord,
     BadRecordError,
@@ -100,9 +102,10 @@ def test_a_binary_record_of_the_version_before_is_read_and_no_other(
 def test_a_version_that_a_gateway_does_not_read_is_counted_for_each_batch_and_logged_once() -> None:
     metrics = Metrics("edge")
     reader = QueueReader(AioKafka(KafkaSettings()), metrics)
-    value = golden.batch()
+    reader._rulings[0] = Ruling(3, golden.OWNER, 0)
     with capture_logs() as logs:
         for offset, version in enumerate((2, 2, 3, 2)):
+            value = encode_batch(BatchParts(3, golden.OWNER, offset + 1, golden.ANCHOR, offset, 1, 0, []))
             newer = value[:2] + bytes([version]) + value[3:]
             record = ConsumerRecord("broadcast", 0, offset, 1, 1, None, newer, None, 0, len(newer), ())
             assert reader._valid_batch(0, record) is None
