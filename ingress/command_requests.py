@@ -38,7 +38,7 @@ class SanctionRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     id: ItemId = ""
 
     def __post_init__(self) -> None:
-        check_user_id(self.user)
+        check_user_id(self.user, "$.user")
 
 
 class KickRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -49,7 +49,7 @@ class KickRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     id: ItemId = ""
 
     def __post_init__(self) -> None:
-        check_user_id(self.user)
+        check_user_id(self.user, "$.user")
 
 
 class ClearRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -65,7 +65,7 @@ class ClearRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def __post_init__(self) -> None:
         if self.user:
-            check_user_id(self.user)
+            check_user_id(self.user, "$.user")
 
 
 class ModesRequest(RoomChange, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -76,8 +76,8 @@ class ModesRequest(RoomChange, frozen=True, forbid_unknown_fields=True, kw_only=
     id: ItemId = ""
 
     def __post_init__(self) -> None:
-        for user in self.allow or ():
-            check_user_id(user)
+        for place, user in enumerate(self.allow or ()):
+            check_user_id(user, f"$.allow[{place}]")
 
 
 class WhyRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -6,6 +6,7 @@ size, media type, schema, id. Called by `app` for every request; `command_reques
 bodies of commands with `decode`.
 """
 
+import re
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple, TypeVar, Union
 
@@ -69,6 +70,8 @@ class _Parsed(NamedTuple):
 
 
 _encode: Final = msgspec.json.Encoder().encode
+# `check_user_id` names the path within a body, and msgspec then adds where in a package that is.
+_two_paths: Final = re.compile(r" - at `\$([^`]*)` - at `\$([^`]*)`\Z")
 _TOO_DEEP: Final = f"`data` nests deeper than {MAX_DEPTH} levels"
 
 
@@ -233,7 +236,7 @@ def _decode(decoder: msgspec.json.Decoder[T], body: bytes | msgspec.Raw) -> T:
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
-        raise ProblemError(Code.SCHEMA, str(error)) from None
+        raise ProblemError(Code.SCHEMA, _two_paths.sub(r" - at `$\2\1`", str(error))) from None
     except UNDECODABLE as error:
         raise ProblemError(Code.BAD_JSON, str(error)) from None
 
@@ -252,7 +255,7 @@ class BulkItem(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     level: int = 0
 
     def __post_init__(self) -> None:
-        check_user_id(self.user)
+        check_user_id(self.user, "$.user")
 
 
 class BulkRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -48,8 +48,8 @@ class Danmaku(msgspec.Struct, frozen=True, omit_defaults=True):
     mention: Annotated[list[NamedUserId], msgspec.Meta(max_length=10)] = []
 
     def __post_init__(self) -> None:
-        for user in self.mention:
-            check_user_id(user)
+        for place, user in enumerate(self.mention):
+            check_user_id(user, f"$.mention[{place}]")
 
 
 class Gift(msgspec.Struct, frozen=True, omit_defaults=True):

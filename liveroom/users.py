@@ -1,14 +1,15 @@
 """User ids: the reversible rule from an identity service's text to the id of its user. Pure.
 
 An identity service names a user by a text of 1 to 128 bytes of UTF-8: a number, an e-mail address,
-auth0|5f7c8ec7. A text of 1 to 128 of `A-Z a-z 0-9 _ . : @ -` is its own user id. The user id of
-any other text is `~` and the base64url form of its UTF-8 bytes, without padding. So two texts never
-have the same user id, and a user id contains no space, slash or quotation mark: it needs no escape
-in keys, paths and JSON. Texts are not normalised: two that look alike may be two users.
+auth0|5f7c8ec7. A text of 1 to 128 of `A-Z a-z 0-9 _ . : @ -` is its own user id, unless it is `.`
+or `..`, which clients remove from the paths of URLs. The user id of any other text is `~` and the
+base64url form of its UTF-8 bytes, without padding. So two texts never have the same user id, and a
+user id contains no space, slash or quotation mark: it needs no escape in keys, paths and JSON.
+Texts are not normalised: two that look alike may be two users.
 
 Only a token's `sub` is such a text (`liveroom.tokens`). Everything else speaks user ids, which have
-at most 172 characters. Records accept up to 192 (`PATTERN`), so that a later version of the rule
-fits into them.
+at most 172 characters. Records and requests accept all that could be one, up to 192 characters
+(`USER_ID`): a later version of the rule fits into them, and a host can mute whoever can send.
 """
 
 import binascii
@@ -19,9 +20,10 @@ from typing import Final
 MAX_TEXT_BYTES: Final = 128
 MAX_USER_ID_CHARS: Final = 192
 PATTERN: Final = r"^~?[A-Za-z0-9_.:@-]{1,191}\Z"
-USER_ID: Final = re.compile(PATTERN)
+NO_DOTS: Final = r"(?!\.{1,2}(?: |\Z))"  # not in PATTERN: not every reader of the schemas knows lookaheads
+USER_ID: Final = re.compile(NO_DOTS + PATTERN)
 _ESCAPE: Final = "~"
-_IS_PLAIN: Final = re.compile(r"[A-Za-z0-9_.:@-]{1,128}\Z").match
+_IS_PLAIN: Final = re.compile(NO_DOTS + r"[A-Za-z0-9_.:@-]{1,128}\Z").match
 
 
 class UserIdError(ValueError):
@@ -60,14 +62,15 @@ def user_text(user: str) -> str:
     return text
 
 
-def check_user_id(user: str) -> str:
-    """Return `user` if it is a user id.
+def check_user_id(user: str, at: str = "") -> str:
+    """Return `user` if records accept it as a user id: it matches `USER_ID`.
 
-    Raises UserIdError otherwise; where `user` is an identity service's text, the message names its
-    user id.
+    It need not stand for a text: a later version of the rule may have made it. Raises UserIdError
+    otherwise; where `user` is an identity service's text, the message names its user id. `at` is
+    the JSON path of `user` within its document, which the message ends with.
     """
-    if not _IS_PLAIN(user):
-        user_text(user)
+    if not USER_ID.match(user):
+        raise UserIdError(f"{why_not(user)} - at `{at}`" if at else why_not(user))
     return user
 
 

@@ -22,19 +22,21 @@ LONGEST = [user_id(f"{number:04}" + "\N{PARTY POPPER}" * 31) for number in range
 HOST = headers_of(Role.OPERATOR, user="host")
 SERVICE = headers_of(Role.SERVICE, user="gifts")
 EVERY_BODY = [
-    pytest.param("POST", "mutes", {"user": AUTH0}, id="mute"),
-    pytest.param("POST", "bans", {"user": AUTH0}, id="ban"),
-    pytest.param("POST", "kicks", {"user": AUTH0}, id="kick"),
-    pytest.param("POST", "clears", {"user": AUTH0}, id="clear"),
-    pytest.param("PATCH", "modes", {"allow": ["anna", AUTH0]}, id="allow"),
-    pytest.param("POST", "danmaku", {"text": "hi", "mention": [AUTH0]}, id="mention"),
+    pytest.param("POST", "mutes", {"user": AUTH0}, "$.user", id="mute"),
+    pytest.param("POST", "bans", {"user": AUTH0}, "$.user", id="ban"),
+    pytest.param("POST", "kicks", {"user": AUTH0}, "$.user", id="kick"),
+    pytest.param("POST", "clears", {"user": AUTH0}, "$.user", id="clear"),
+    pytest.param("PATCH", "modes", {"allow": ["anna", AUTH0]}, "$.allow[1]", id="allow"),
+    pytest.param("POST", "danmaku", {"text": "hi", "mention": [AUTH0]}, "$.mention[0]", id="mention"),
     pytest.param(
         "POST",
         "packages",
-        {"package": "p", "items": [{"kind": "danmaku", "data": {"text": "hi", "mention": [AUTH0]}}]},
-        id="in",
+        {"package": "p", "items": [{"kind": "danmaku", "data": {"text": "hi", "mention": ["u", "u", AUTH0]}}]},
+        "$.items[0].data.mention[2]",
+        id="in a package",
     ),
 ]
+NO_TEXTS = ["~YW5uYQ", "~tom", "~" + "." * 191, "u" * 150, "~fnRvbR"]
 
 
 def named(body: Any) -> Any:
@@ -52,18 +54,22 @@ async def test_a_user_of_any_text_sends_under_its_user_id(user: str) -> None:
         assert record.user == user_id(user)
 
 
-@pytest.mark.parametrize(("method", "path", "body"), EVERY_BODY)
-async def test_a_text_in_a_body_is_refused_and_its_user_id_is_named(method: str, path: str, body: dict[str, Any]) -> None:
+@pytest.mark.parametrize(("method", "path", "body", "at"), EVERY_BODY)
+async def test_a_text_in_a_body_is_refused_and_its_field_and_its_user_id_are_named(
+    method: str, path: str, body: dict[str, Any], at: str
+) -> None:
     url = f"/v1/rooms/lobby/{path}"
     async with served() as ingress:
         async with ingress.http.request(method, url, json=body, headers=HOST) as answer:
-            assert AUTH0_ID in (await problem_of(answer, Code.SCHEMA))["detail"]
+            detail = (await problem_of(answer, Code.SCHEMA))["detail"]
+        assert AUTH0_ID in detail
+        assert detail.endswith(f" - at `{at}`")
         assert not ingress.writer.written
         async with ingress.http.request(method, url, json=named(body), headers=HOST) as answer:
             assert answer.status == 202, await answer.text()
 
 
-@pytest.mark.parametrize("text", ["", "~YW5uYQ", "u" * 129, "\ud800"])
+@pytest.mark.parametrize("text", ["", "~", "u~", "u" * 193, ".", "..", "\ud800"])
 async def test_what_is_no_user_id_at_all_is_refused(text: str) -> None:
     async with (
         served() as ingress,
@@ -81,11 +87,15 @@ async def test_a_text_in_a_bulk_request_is_refused_alone() -> None:
         refused, taken = (await answer.json())["items"]
         assert refused["code"] == Code.SCHEMA.value
         assert AUTH0_ID in refused["detail"]
+        assert refused["detail"].endswith(" - at `$.user`")
         assert taken["id"]
         assert [record.user for record in ingress.writer.taken] == [AUTH0_ID]
 
 
-@pytest.mark.parametrize("user", ["ann@example.org", "a:b", user_id("~tom"), user_id(AUTH0), LONGEST[0]])
+@pytest.mark.parametrize(
+    "user",
+    ["ann@example.org", "a:b", user_id("~tom"), user_id(AUTH0), LONGEST[0], user_id("."), user_id(".."), "...", *NO_TEXTS],
+)
 @pytest.mark.parametrize("list_", ["mutes", "bans"])
 async def test_a_user_is_lifted_by_its_path_however_it_is_encoded(list_: str, user: str) -> None:
     url = f"/v1/rooms/lobby/{list_}"

@@ -51,7 +51,7 @@ TEXTS = st.text(max_size=20)
 MILLIS = st.integers(0, 2**53)
 ROOMS = st.text(string.ascii_letters + string.digits + "_-", min_size=1, max_size=64)
 IDS = st.text(string.ascii_letters + string.digits + "_.:-", min_size=1, max_size=64)
-USERS = st.from_regex(r"~?[A-Za-z0-9_.:@-]{1,191}", fullmatch=True)
+USERS = st.from_regex(r"~?[A-Za-z0-9_.:@-]{1,191}", fullmatch=True).filter(lambda user: user not in {".", ".."})
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False) | TEXTS,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),

@@ -12,9 +12,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from liveroom.kinds import Kind
 from liveroom.moderation import key_of
-from liveroom.records.codec import USER_PATTERN
+from liveroom.records.codec import USER_PATTERN, BadRecordError
 from liveroom.records.control import Moderation, RuleKind
+from liveroom.records.uplink import Item, Uplink, decode_uplink, encode_uplink
 from liveroom.topics import rule_key
 from liveroom.users import (
     MAX_TEXT_BYTES,
@@ -45,9 +47,12 @@ TEXTS = (
 @example("\0" * MAX_TEXT_BYTES)
 @example("\N{RIGHT-TO-LEFT OVERRIDE}ann")
 @example("\ufeffann")
+@example(".")
+@example("..")
+@example("...")
 def test_a_text_comes_back_from_its_user_id(text: str) -> None:
     user = user_id(text)
-    assert (user == text) is (set(text) <= set(PLAIN))
+    assert (user == text) is (set(text) <= set(PLAIN) and text not in {".", ".."})
     assert user_text(user) == text
     assert check_user_id(user) == user
     assert USER_ID.match(user)
@@ -128,15 +133,48 @@ def test_a_refused_text_gets_its_reason(text: str, reason: str) -> None:
     ("given_id", "named"),
     [
         pytest.param("auth0|1", "its user id is ~YXV0aDB8MQ", id="a text"),
-        pytest.param("~tom", "its user id is ~fnRvbQ", id="a text with a tilde"),
-        pytest.param("~YW5uYQ", "the user id of the text in it is anna", id="a plain text that was escaped"),
-        pytest.param("~fnRvbR", "the user id of the text in it is ~fnRvbQ", id="other bits behind the last byte"),
-        pytest.param("u" * 129, "129 bytes", id="too long"),
+        pytest.param(".", "its user id is ~Lg", id="a dot"),
+        pytest.param("..", "its user id is ~Li4", id="two dots"),
+        pytest.param("u" * 193, "193 bytes", id="too long"),
     ],
 )
 def test_who_gives_a_text_where_an_id_belongs_learns_the_id(given_id: str, named: str) -> None:
-    with pytest.raises(UserIdError, match=re.escape(named)):
+    with pytest.raises(UserIdError, match=re.escape(named) + "[^`]*$"):
         check_user_id(given_id)
+    with pytest.raises(UserIdError, match=re.escape(named) + r".* - at `\$\.user`$"):
+        check_user_id(given_id, "$.user")
+
+
+@pytest.mark.parametrize(
+    ("given_id", "named"),
+    [
+        pytest.param("~tom", "its user id is ~fnRvbQ", id="a text with a tilde"),
+        pytest.param("~YW5uYQ", "the user id of the text in it is anna", id="a plain text that was escaped"),
+        pytest.param("~fnRvbR", "the user id of the text in it is ~fnRvbQ", id="other bits behind the last byte"),
+        pytest.param("u" * 129, "129 bytes", id="longer than any text"),
+    ],
+)
+def test_an_id_that_stands_for_no_text_is_checked_as_records_check_it(given_id: str, named: str) -> None:
+    assert check_user_id(given_id) == given_id
+    with pytest.raises(UserIdError, match=re.escape(named)):
+        user_text(given_id)
+
+
+@given(st.text(PLAIN + "~", max_size=200) | st.text(st.characters(exclude_categories=["Cs"]), max_size=10))
+@example(".")
+@example("..")
+@example("~.")
+@example("u" * 192)
+def test_whoever_a_record_can_name_a_command_can_name_too(given_id: str) -> None:
+    record = Uplink(1, "lobby", "i", given_id, 0, [Item(Kind.LIKE)])
+    try:
+        named = check_user_id(given_id, "$.user")
+    except UserIdError as refused:
+        reason = str(refused)[:200]  # a record's error keeps so much
+        with pytest.raises(BadRecordError, match=re.escape(reason)):
+            decode_uplink(b"lobby", encode_uplink(record))
+    else:
+        assert decode_uplink(b"lobby", encode_uplink(record)).user == named == given_id
 
 
 def test_records_have_room_for_192_characters() -> None:

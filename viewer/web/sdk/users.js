@@ -2,12 +2,16 @@
 // docs/ingress.md states the rule; liveroom/users.py follows it too.
 
 const MOST_BYTES = 128;
-const PLAIN = /^[A-Za-z0-9_.:@-]{1,128}$/;
+const PLAIN = /^(?!\.{1,2}$)[A-Za-z0-9_.:@-]{1,128}$/; // `.` and `..` vanish from the paths of URLs
 const ESCAPED = /^~[A-Za-z0-9_-]+$/;
 const LONE_SURROGATE = /[\ud800-\udfff]/u;
 
-/** Returns the user id of a text. Throws RangeError where it has none: it is empty, longer than 128 bytes, or no UTF-8. */
+/**
+ * Returns the user id of a text. Throws RangeError where it has none (it is empty, longer than 128 bytes, or no UTF-8), and
+ * TypeError for what is not a text.
+ */
 export function userId(text) {
+  checkText(text);
   if (PLAIN.test(text)) return text;
   if (LONE_SURROGATE.test(text)) throw new RangeError("the text of a user contains a lone surrogate");
   const bytes = new TextEncoder().encode(text);
@@ -18,12 +22,17 @@ export function userId(text) {
   return `~${encoded.replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "")}`;
 }
 
-/** Returns the text of a user id. Throws RangeError where it is not what `userId` returns for any text. */
+/** Returns the text of a user id. Throws RangeError where `userId` returns it for no text, and TypeError where it is no text. */
 export function userText(id) {
+  checkText(id);
   if (PLAIN.test(id)) return id;
   const text = ESCAPED.test(id) ? unescaped(id) : null;
   if (!text || userId(text) !== id) throw new RangeError(`${id} is not a user id`);
   return text;
+}
+
+function checkText(given) {
+  if (typeof given !== "string") throw new TypeError(`${given === null ? "null" : typeof given} is not a text`);
 }
 
 function unescaped(id) {
