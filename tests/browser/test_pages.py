@@ -17,6 +17,7 @@ from playwright.async_api import Page, expect
 from liveroom.kinds import Role
 from liveroom.ports import HOST, free_ports
 from liveroom.tasks import end_tasks
+from liveroom.users import user_id
 from tests.browser.chromium import chromium
 from tests.browser.site import ROOM, Site, site, somebody, until
 from viewer.sender import Accepted, Sender
@@ -77,6 +78,33 @@ async def test_people_chat_give_and_moderate(kafka_bootstrap: str) -> None:
         await expect(ben.page.locator("#log li", has_text="你好 Ann")).to_have_count(1)
         for one in (ann, ben, boss):
             await one.is_well()
+
+
+async def test_a_host_tells_users_that_look_alike_apart(kafka_bootstrap: str) -> None:
+    texts = ["anna", "anna\u200b", "anna ", "\u202eanna", ".."]
+    async with (
+        site(kafka_bootstrap, edges=1) as here,
+        chromium() as browser,
+        somebody(browser, here, "Boss", "/host.html") as boss,
+        aiohttp.ClientSession() as http,
+    ):
+        for text in texts:
+            sender = Sender(here.system.ingress_url, here.system.token(text), http)
+            assert isinstance(await sender.danmaku(ROOM, "hello"), Accepted)
+        page, people = boss.page, boss.page.locator("#people li")
+        await expect(page.locator("#log .user")).to_have_count(len(texts))
+        for number, text in enumerate(texts, start=1):
+            user = f'.user[title="{user_id(text)}"]'
+            seen = re.sub("[\u200b\u202e]", "\ufffd", text)
+            line = page.locator("#log li", has=page.locator(user))
+            assert await line.locator(".user").text_content() == seen
+            await line.get_by_role("button", name="Mute").click()
+            await expect(people).to_have_count(number)
+            assert await people.locator(user).text_content() == seen
+        await people.filter(has=page.locator(f'.user[title="{user_id("..")}"]')).get_by_role("button").click()
+        await expect(people).to_have_count(len(texts) - 1)
+        await expect(people.locator(f'.user[title="{user_id("..")}"]')).to_have_count(0)
+        await boss.is_well()
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "drained"])

@@ -1,7 +1,7 @@
 // The chat list: thousands of lines a minute without a hitch. Lines wait for the next frame of the screen, so the
 // page is laid out at most once a frame; of more than anybody could read in one, only the newest are shown and the rest are counted.
 
-import { el, shownUser } from "./common.js";
+import { el, shownUser, userElement } from "./common.js";
 import { t } from "./i18n.js";
 
 const MOST_LINES = 1000;
@@ -96,7 +96,7 @@ export class Chat {
     const { data, user, kind, n } = message;
     const line = el("li", { class: `${kind}${user === this.me ? " own" : ""}` });
     line.message = message;
-    line.append(el("b", {}, message.name || shownUser(user)), " ", el("span", {}, said(message)));
+    line.append(userElement(user, message.name), " ", el("span", {}, said(message)));
     if (n > 1) line.append(" ", el("span", { class: "times" }, `×${n}`));
     if (kind === "danmaku" && Number.isInteger(data.color) && data.color !== WHITE) line.style.borderLeftColor = colour(data.color);
     const actions = this.actions(message);
@@ -150,9 +150,9 @@ export function said({ kind, data, name, user }) {
     case "gift":
       return `${giftName(data.gift)} ×${data.count ?? 1}`;
     case "enter":
-      return t("chat.entered", { name: name || shownUser(user) });
+      return t("chat.entered", { name: shownUser(user, name) });
     case "leave":
-      return t("chat.left", { name: name || shownUser(user) });
+      return t("chat.left", { name: shownUser(user, name) });
     case "red_packet":
     case "coupon":
     case "goods":

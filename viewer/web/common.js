@@ -27,13 +27,22 @@ export function safeLink(text) {
   }
 }
 
-/** Returns how people see a user without a name: its text, or the id where it stands for none. */
-export function shownUser(id) {
+/**
+ * Returns how people see a user: by name; without one by its text, or by the id where it stands for none. Control and format
+ * characters, which are invisible or turn the text around them, are replaced; a name keeps the joiners that words and emoji need.
+ */
+export function shownUser(id, name = "") {
+  if (name) return name.replace(/(?![\u200c\u200d])\p{C}/gu, "\ufffd");
   try {
-    return userText(id);
+    return userText(id).replace(/\p{C}/gu, "\ufffd");
   } catch {
     return id;
   }
+}
+
+/** Makes the element that shows a user. Its title is the user id: users who look alike differ there. */
+export function userElement(id, name = "") {
+  return el("b", { class: "user", title: id }, shownUser(id, name));
 }
 
 export const number = (value) => (value === null || value === undefined ? "–" : value.toLocaleString());

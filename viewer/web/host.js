@@ -1,7 +1,7 @@
 // The page of streamers and moderators: incoming gifts, the chat with moderation buttons on each line, the room's rules.
 
 import { Chat, giftName } from "./chat.js";
-import { $, el, entrance, goOut, number, refuse, shownUser, watch } from "./common.js";
+import { $, el, entrance, goOut, number, refuse, userElement, watch } from "./common.js";
 import { switchable, t } from "./i18n.js";
 import { newId } from "./sdk/liveroom.js";
 
@@ -79,7 +79,7 @@ function show(message, late) {
 function addGift({ name, user, data }) {
   gifts += data.count ?? 1;
   $("giftcount").textContent = number(gifts);
-  const line = el("li", {}, el("b", {}, name || shownUser(user)), ` ${giftName(data.gift)} ×${data.count ?? 1}`);
+  const line = el("li", {}, userElement(user, name), ` ${giftName(data.gift)} ×${data.count ?? 1}`);
   $("gifts").prepend(line);
   while ($("gifts").childElementCount > MOST_GIFTS) $("gifts").lastElementChild.remove();
 }
@@ -142,7 +142,7 @@ async function look() {
   const lift = (path) => el("button", { type: "button", onclick: () => then(act("DELETE", path)) }, t("host.lift"));
   const held = (list, key, path) =>
     list.users.map(({ user, why }) =>
-      el("li", {}, el("b", {}, shownUser(user)), ` ${t(key)} ${why ?? ""} `, lift(`/${path}/${encodeURIComponent(user)}`)),
+      el("li", {}, userElement(user), ` ${t(key)} ${why ?? ""} `, lift(`/${path}/${encodeURIComponent(user)}`)),
     );
   const people = [...held(mutes, "host.muted", "mutes"), ...held(bans, "host.banned", "bans")];
   $("people").replaceChildren(...(people.length ? people : [el("li", { class: "note" }, t("host.none"))]));

@@ -91,7 +91,7 @@ export class Banners {
       if (there.node) this.#draw(there);
       return;
     }
-    this.waiting.push({ key, user, name: name || shownUser(user), gift: data.gift, count, combo: data.combo ?? 0, node: null, timer: 0 });
+    this.waiting.push({ key, user, name: shownUser(user, name), gift: data.gift, count, combo: data.combo ?? 0, node: null, timer: 0 });
     if (this.waiting.length > MOST_BANNERS_WAITING) this.waiting.shift(); // the chat shows it all the same
     this.#next();
   }
