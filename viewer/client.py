@@ -16,6 +16,7 @@ from liveroom import clock
 from liveroom.chance import Chance, SystemChance
 from liveroom.closecodes import Close
 from liveroom.tasks import end_tasks
+from liveroom.topics import DEVICE_ID
 from viewer.effects import Connect, Disconnect, Effect, Ended, Entered, Pull, Send
 from viewer.entry import NoEntryError, Opened, ask_entry, close, race
 from viewer.pull_request import PullAnswer, ask_pull, take_answer
@@ -36,7 +37,8 @@ class Viewer:
     attempt that reached no gateway. `gateway` connects to this one alone, which operators
     may. `device` is the id of the user's device, 1 to 64 characters of A-Z a-z 0-9 _ . : -; without
     it this viewer makes one of its own, so a program that restarts should keep one and pass it.
-    `chance` is for jitter and device ids, by default the system's.
+    Raises ValueError where `device` is no device id. `chance` is for jitter and device ids, by
+    default the system's.
 
     A lost connection raises nothing: the viewer comes back by the session's rules, and where they
     end the session `ended` says why.
@@ -56,6 +58,8 @@ class Viewer:
         device: str = "",
         chance: Chance | None = None,
     ) -> None:
+        if device and not DEVICE_ID.match(device):
+            raise ValueError(f"device: {device!r} is not 1 to 64 of A-Z a-z 0-9 _ . : -")
         self.session = Session(rooms)
         self.gateway = ""
         self.ended: Ended | None = None

@@ -95,7 +95,7 @@ async def _ask_one(http: aiohttp.ClientSession, url: str, query: list[tuple[str,
     async with http.get(f"{url}/v1/entry", params=query, headers=headers, timeout=limit) as answer:
         body = await answer.read()
         if answer.status != HTTPStatus.OK:
-            raise NoEntryError(*read_problem(answer.status, body))
+            raise NoEntryError(*read_problem(answer.status, answer.headers, body))
         named = msgspec.json.decode(body, type=_Answer)
         return Entry([gateway.id for gateway in named.gateways], [gateway.url for gateway in named.gateways], named.ticket)
 

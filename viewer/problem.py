@@ -4,31 +4,52 @@ A newer service may answer with codes and members that this version does not kno
 any text at all. So nothing here raises.
 """
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Final, NamedTuple
 
 import orjson
+
+MAX_RETRY_AFTER_S: Final = 3600.0  # whatever a service or a proxy says
 
 
 class Problem(NamedTuple):
     """A refusal. `code`: the problem's, or the HTTP status where it has none.
 
-    `retry_after_s`: the delay that it asks for, None where it asks for none.
+    `retry_after_s`: the delay that it asks for, at most `MAX_RETRY_AFTER_S`; None where it asks for
+    none.
     """
 
     code: str
     retry_after_s: float | None
 
 
-def read_problem(status: int, body: bytes) -> Problem:
-    """Return what the body of a refusal with this HTTP status says."""
+def read_problem(status: int, headers: Mapping[str, str], body: bytes) -> Problem:
+    """Return what a refusal with this HTTP status says.
+
+    The delay is the body's, or else that of the header `Retry-After`: a proxy's refusal has no
+    other. `headers` finds names in any case, as aiohttp's do.
+    """
     try:
         members = orjson.loads(body)
     except ValueError:
         members = None
     if not isinstance(members, dict):
-        return Problem(str(status), None)
+        members = {}
     code, wait_s = members.get("code"), members.get("retry_after_s")
     return Problem(
         code if isinstance(code, str) and code else str(status),
-        float(wait_s) if isinstance(wait_s, int | float) and not isinstance(wait_s, bool) else None,
+        _bounded(wait_s) if isinstance(wait_s, int | float) and not isinstance(wait_s, bool) else read_retry_after(headers),
     )
+
+
+def read_retry_after(headers: Mapping[str, str]) -> float | None:
+    """Return the seconds of the header `Retry-After`, at most `MAX_RETRY_AFTER_S`, or None.
+
+    A date is not worth parsing: it counts as no header.
+    """
+    text = headers.get("Retry-After", "").strip()
+    return _bounded(float(text)) if text.isascii() and text.isdigit() else None
+
+
+def _bounded(seconds: float) -> float:
+    return float(min(max(seconds, 0), MAX_RETRY_AFTER_S))

@@ -13,6 +13,7 @@ import structlog
 from liveroom import clock
 from liveroom.chance import Chance
 from viewer.effects import Effect, Pull
+from viewer.problem import read_retry_after
 from viewer.session import Session
 
 PULL_TIMEOUT_S: Final = 5.0
@@ -44,14 +45,10 @@ async def ask_pull(http: aiohttp.ClientSession, gateway_url: str, pull: Pull) ->
                 return PullAnswer(await answer.read())
             log.debug("pull_refused", room=pull.room, status=answer.status)
             if answer.status in {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE}:
-                return PullAnswer(None, _seconds(answer.headers.get("Retry-After", "")))
+                return PullAnswer(None, read_retry_after(answer.headers))
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
         log.debug("pull_failed", room=pull.room, error=repr(error))
     return PullAnswer(None)
-
-
-def _seconds(text: str) -> float | None:
-    return float(text) if text.isascii() and text.isdigit() else None  # a date is not worth parsing
 
 
 def take_answer(session: Session, room: str, answer: PullAnswer, chance: Chance) -> list[Effect]:

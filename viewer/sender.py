@@ -112,7 +112,7 @@ class Sender:
                 reply = await answer.read()
                 if answer.status == HTTPStatus.ACCEPTED:
                     return Accepted(id_, msgspec.json.decode(reply, type=_Reply).at_ms), 0.0
-                code, wait_s = read_problem(answer.status, reply)
+                code, wait_s = read_problem(answer.status, answer.headers, reply)
                 if answer.status == HTTPStatus.SERVICE_UNAVAILABLE:  # with any code: it may have been written
                     return Unknown(id_, code), RETRY_S if wait_s is None else wait_s
                 return Refused(id_, code), 0.0

@@ -26,6 +26,28 @@ ENTER = """async ([scheduler, device]) => {
 KEPT = "localStorage.getItem('liveroom-device')"
 REFUSED = "Object.defineProperty(window, 'localStorage', { get() { throw new DOMException('no', 'SecurityError'); } })"
 FULL = "Storage.prototype.setItem = () => { throw new DOMException('full', 'QuotaExceededError'); }"
+DROPS = "Storage.prototype.setItem = () => {}"
+REFUSE = """async (device) => {
+    const { LiveRoom } = await import("/sdk/liveroom.js");
+    try {
+        new LiveRoom({ scheduler: "", rooms: ["r"], device });
+        return null;
+    } catch (error) {
+        return error.constructor.name;
+    }
+}"""
+ASK = """async () => {
+    const { ask } = await import("/sdk/liveroom.js");
+    return ask("/busy").catch((refused) => [refused.constructor.name, refused.retryAfterS]);
+}"""
+SEND = """async () => {
+    const { Sender } = await import("/sdk/liveroom.js");
+    const delays = [];
+    const setReal = window.setTimeout;
+    window.setTimeout = (done, ms) => setReal(() => { delays.push(ms / 1000); done(); }, 0);
+    await new Sender({ ingress: location.origin, token: "t" }).send("r", "danmaku", {});
+    return delays;
+}"""
 WATCH = """async ([scheduler, busyMs]) => {
     const { LiveRoom } = await import("/sdk/liveroom.js");
     const onEffect = ({ type }) => {
@@ -124,6 +146,7 @@ async def test_a_browser_keeps_the_device_that_it_made_and_names_the_application
         assert await entered(gateway, page, url) == [first]
         assert await entered(gateway, await ours.new_page(), url, times=2) == [first, first]
         assert await entered(gateway, page, url, "an-app:7") == ["an-app:7"]
+        assert await entered(gateway, page, url, "") == [first]
         assert await entered(gateway, await other.new_page(), url) != [first]
         await page.evaluate("localStorage.setItem('liveroom-device', 'a b')")
         [mended] = await entered(gateway, page, url)
@@ -131,7 +154,9 @@ async def test_a_browser_keeps_the_device_that_it_made_and_names_the_application
         assert await page.evaluate(KEPT) == mended
 
 
-@pytest.mark.parametrize("broken", [pytest.param(REFUSED, id="refused"), pytest.param(FULL, id="full")])
+@pytest.mark.parametrize(
+    "broken", [pytest.param(REFUSED, id="refused"), pytest.param(FULL, id="full"), pytest.param(DROPS, id="drops")]
+)
 async def test_where_the_browser_stores_nothing_a_device_lasts_as_long_as_the_page(broken: str) -> None:
     async with serving() as gateway, pages() as url, chromium() as browser:
         page = await browser.new_page()
@@ -141,3 +166,42 @@ async def test_where_the_browser_stores_nothing_a_device_lasts_as_long_as_the_pa
         assert DEVICE_ID.match(first)
         [next_page] = await entered(gateway, page, url)
         assert next_page != first
+
+
+async def test_a_device_that_no_scheduler_takes_is_refused_at_once() -> None:
+    async with pages() as url, chromium() as browser:
+        page = await browser.new_page()
+        await page.goto(f"{url}/sdk/session.js")
+        refused = [await page.evaluate(REFUSE, device) for device in ["a b", "d" * 65, "\u00e9", "a\n", 42, True, ["a"]]]
+        assert refused == ["RangeError"] * 4 + ["TypeError"] * 3
+
+
+@pytest.mark.parametrize(
+    ("header", "body", "delay_s"),
+    [
+        pytest.param("20", "<html>busy</html>", 20, id="a proxy's page"),
+        pytest.param("3", '{"retry_after_s":2.5}', 2.5, id="a problem with a delay of its own"),
+        pytest.param("3", '{"retry_after_s":"soon"}', 3, id="another type"),
+        pytest.param("86400", "", 86_400, id="a day"),
+        pytest.param("2", '{"retry_after_s":1e400}', 2, id="for ever"),
+        pytest.param("2", '{"retry_after_s":-5}', 0, id="before now"),
+        pytest.param("Wed, 21 Oct 2026 07:28:00 GMT", "null", 0, id="a date"),
+    ],
+)
+async def test_a_refusals_delay_comes_from_the_header_where_the_body_has_none(header: str, body: str, delay_s: float) -> None:
+    async with pages() as url, chromium() as browser:
+        page = await browser.new_page()
+        await page.goto(f"{url}/sdk/session.js")
+        await page.route("**/busy", lambda route: route.fulfill(status=503, headers={"Retry-After": header}, body=body))
+        assert await page.evaluate(ASK) == ["Refused", delay_s]
+
+
+@pytest.mark.parametrize(("header", "least_s", "most_s"), [("20", 10, 30), ("999999999", 1800, 5400)])
+async def test_a_sender_waits_as_long_as_the_header_says_at_most_an_hour(header: str, least_s: int, most_s: int) -> None:
+    async with pages() as url, chromium() as browser:
+        page = await browser.new_page()
+        await page.goto(f"{url}/sdk/session.js")
+        answers = [{"status": 503, "headers": {"Retry-After": header}, "body": ""}, {"status": 202, "body": "{}"}]
+        await page.route("**/danmaku", lambda route: route.fulfill(**answers.pop(0)))
+        [delay_s] = await page.evaluate(SEND)
+        assert least_s <= delay_s <= most_s

@@ -12,6 +12,8 @@ import pytest
 from aiohttp import ClientConnectionResetError, web
 from aiohttp.test_utils import TestServer
 
+from liveroom import clock
+from liveroom.chance import Chance
 from liveroom.kinds import Kind
 from liveroom.topics import DEVICE_ID
 from liveroom.wire import SUBPROTOCOL, BatchHeader, Hello, Joined, Message, Move, Pulled, encode_frame, encode_message
@@ -20,6 +22,7 @@ from viewer.effects import Delivered, Effect, Lost
 from viewer.entry import Entry, race
 from viewer.ledger import Ledger
 from viewer.load import Crowd
+from viewer.session import State
 
 DEADLINE_S = 30.0  # nothing here takes so long, on whatever machine
 MESSAGES = [encode_message(Message(seq, Kind.GIFT, f"g{seq}", "u", 1, seq)) for seq in range(1, 6)]
@@ -305,3 +308,31 @@ async def test_a_crowd_that_checks_everything_pulls_and_comes_back(stack: AsyncE
     finally:
         await crowd.stop()
     assert not [task for task in asyncio.all_tasks() if "Crowd" in repr(task.get_coro())]
+
+
+@pytest.mark.parametrize("device", ["a b", "d" * 65, "\u00e9", "a\n"])
+async def test_a_device_that_no_scheduler_takes_is_refused_at_once(stack: AsyncExitStack, device: str) -> None:
+    http = await client(stack)
+    with pytest.raises(ValueError, match=r"device: .* is not 1 to 64 of"):
+        Viewer("http://127.0.0.1:1", ["r"], http=http, device=device)
+
+
+async def test_a_viewer_waits_as_long_as_the_header_of_a_refused_entry_says(stack: AsyncExitStack) -> None:
+    async def entry(_: web.Request) -> web.Response:
+        return web.Response(status=503, text="<html>busy</html>", headers={"Retry-After": "20"})
+
+    app = web.Application()
+    app.router.add_get("/v1/entry", entry)
+    server = TestServer(app)
+    await server.start_server()
+    stack.push_async_callback(server.close)
+    failed = asyncio.Event()
+    url = f"http://127.0.0.1:{server.port}"
+    chance = Chance(1)  # the delay is the limit of a random one
+    async with Viewer(url, ["r"], http=await client(stack), on_failed=lambda _: failed.set(), chance=chance) as viewer:
+        async with asyncio.timeout(DEADLINE_S):
+            await failed.wait()
+        await comes(lambda: viewer.session.state is State.WAITING)
+        wake_at = viewer.session.wake_at
+        assert wake_at is not None
+        assert 5 < wake_at - clock.monotonic_s() <= 20  # without a delay it is below 1 s

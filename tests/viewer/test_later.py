@@ -7,6 +7,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from multidict import CIMultiDict
 
 from liveroom.wire import Error, Notice
 from tests.browser.cases import BY_HAND, Case, extended, run
@@ -92,4 +93,25 @@ async def test_a_sender_takes_the_answers_of_a_later_ingress() -> None:
     ],
 )
 def test_any_refusal_has_a_code_and_maybe_a_delay(body: bytes, problem: tuple[Any, ...]) -> None:
-    assert read_problem(503, body) == problem
+    assert read_problem(503, {}, body) == problem
+
+
+@pytest.mark.parametrize(
+    ("header", "body", "delay_s"),
+    [
+        pytest.param("20", b"<html>busy</html>", 20.0, id="a proxy's page"),
+        pytest.param("20", b'{"code":"full"}', 20.0, id="a problem without a delay"),
+        pytest.param("3", b'{"retry_after_s":2.5}', 2.5, id="a problem with a delay of its own"),
+        pytest.param("0", b"", 0.0, id="at once"),
+        pytest.param("999999999", b"", 3600.0, id="years"),
+        pytest.param("2", b'{"retry_after_s":1e308}', 3600.0, id="ages"),
+        pytest.param("2", b'{"retry_after_s":-5}', 0.0, id="before now"),
+        pytest.param("-5", b"", None, id="a number below 0"),
+        pytest.param("Wed, 21 Oct 2026 07:28:00 GMT", b"", None, id="a date"),
+        pytest.param("\u00b2", b"", None, id="a digit that is no number"),
+    ],
+)
+def test_a_refusals_delay_is_bounded_and_comes_from_the_header_where_the_body_has_none(
+    header: str, body: bytes, delay_s: float | None
+) -> None:
+    assert read_problem(503, CIMultiDict({"retry-after": header}), body).retry_after_s == delay_s

@@ -37,14 +37,15 @@ class Slept(SystemClock):
 class Ingress:
     """Answers as it is told, and remembers the ids that it got."""
 
-    def __init__(self, *answers: tuple[int, dict[str, Any]]) -> None:
+    def __init__(self, *answers: tuple[int, dict[str, Any]], headers: dict[str, str] | None = None) -> None:
         self.answers = list(answers)
+        self.headers = headers
         self.ids: list[str] = []
 
     async def post(self, request: web.Request) -> web.Response:
         self.ids.append((await request.json())["id"])
         status, body = self.answers.pop(0)
-        return web.Response(status=status, body=msgspec.json.encode(body))
+        return web.Response(status=status, body=msgspec.json.encode(body), headers=self.headers)
 
     @asynccontextmanager
     async def sender(self, retries: int = 5, seed: int = 1) -> AsyncIterator[Sender]:
@@ -69,6 +70,13 @@ async def test_a_busy_ingress_is_asked_again_under_the_same_id_after_the_delay_t
     assert len(delays_s) == 2
     assert all(30 <= delay_s <= 90 for delay_s in delays_s)
     assert time.monotonic() - began_s < 30, "the clock is the test's"
+
+
+async def test_a_delay_that_only_the_header_names_is_waited_too() -> None:
+    outcome, delays_s = await give(Ingress((503, {}), ACCEPTED, headers={"Retry-After": "20"}))
+    assert isinstance(outcome, Accepted)
+    assert len(delays_s) == 1
+    assert 10 <= delays_s[0] <= 30
 
 
 async def test_what_is_unknown_to_the_last_retry_stays_unknown() -> None:

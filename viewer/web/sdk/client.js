@@ -13,6 +13,7 @@ const STAGGER_S = 0.25;
 const PULL_S = 10;
 const ENTRY_S = 5;
 const SAID_AGAIN = 3;
+const MOST_RETRY_AFTER_S = 3600; // whatever a service or a proxy says
 const EVENTS_FOR_S = 300; // how long to skip WebSocket after only events got through
 const LONGEST_TIMER_MS = 60_000;
 const NORMAL = 1000;
@@ -27,18 +28,27 @@ const sleep = (seconds) => new Promise((resolve) => setTimeout(resolve, seconds 
 const within = (seconds, promise) =>
   Promise.race([promise, sleep(seconds).then(() => Promise.reject(new Error(`no token within ${seconds} s`)))]);
 
-let pagesDevice = null;
+let pagesDevice = "";
 
 /** Returns this browser's device id; where the browser stores nothing (private windows), an id that lasts as long as the page. */
 export function deviceId() {
+  pagesDevice ||= newId();
   try {
-    if (!DEVICE.test(localStorage.getItem(DEVICE_KEY) ?? "")) localStorage.setItem(DEVICE_KEY, pagesDevice ?? newId());
-    pagesDevice = localStorage.getItem(DEVICE_KEY);
+    const kept = localStorage.getItem(DEVICE_KEY) ?? "";
+    if (DEVICE.test(kept)) pagesDevice = kept;
+    else localStorage.setItem(DEVICE_KEY, pagesDevice);
   } catch {
-    // It throws on access.
+    // It throws on access or when full, and some browsers drop what is set: the page keeps the id.
   }
-  pagesDevice ??= newId();
   return pagesDevice;
+}
+
+/** Returns the device id that the application gives, or this browser's where it gives none. */
+function deviceOf(given) {
+  if (given === undefined || given === null || given === "") return deviceId();
+  if (typeof given !== "string") throw new TypeError(`device: ${typeof given} is not a text`);
+  if (!DEVICE.test(given)) throw new RangeError(`device: ${JSON.stringify(given)} is not 1 to 64 of A-Z a-z 0-9 _ . : -`);
+  return given;
 }
 
 /** A refusal over HTTP: the problem's `code` (RFC 9457), and `retryAfterS` where waiting helps. */
@@ -58,8 +68,13 @@ export async function ask(url, { timeoutS = ENTRY_S, signal, ...options } = {}) 
   const response = await fetch(url, { ...options, signal: signal ? AbortSignal.any([signal, limit]) : limit });
   const body = (await response.json().catch(() => null)) ?? {};
   if (response.ok) return body;
-  const waits = Number(body.retry_after_s ?? response.headers.get("Retry-After"));
-  throw new Refused(response.status, body, Number.isFinite(waits) ? waits : 0);
+  throw new Refused(response.status, body, retryAfter(response, body));
+}
+
+/** Returns the delay in seconds that a refusal asks for: its body, or else its header; 0 where neither does. */
+function retryAfter(response, { retry_after_s: said } = {}) {
+  const wanted = Number.isFinite(said) ? said : Number.parseInt(response.headers.get("Retry-After"), 10); // a date is NaN
+  return Math.max(wanted || 0, 0);
 }
 
 /** A connection over WebSocket. `closed(code)` is called once, with null where there was no code. */
@@ -155,7 +170,8 @@ const httpOf = (url) => url.replace(/^ws/, "http").replace(/\/v1\/live$/, "");
 /**
  * Rooms, live.
  * - `scheduler`: its address, or several; `rooms`: ids; `token`: a user token, or a function that gets one (maybe async).
- * - `device`: the id of the user's device; without it, one that this browser keeps (`deviceId`).
+ * - `device`: the id of the user's device; without it, or empty, one that this browser keeps (`deviceId`). Throws RangeError
+ *   or TypeError where it is no device id.
  * - `onEffect(effect)`: what happens (see liveroom.d.ts). `onState({state, gateway, transport, retryInS})`: the connection.
  * - `transports`: ["websocket", "events"] in the order in which they are tried.
  */
@@ -164,7 +180,7 @@ export class LiveRoom {
     this.schedulers = [scheduler].flat();
     this.session = new Session(rooms, { battery });
     this.token = token;
-    this.device = device ?? deviceId();
+    this.device = deviceOf(device);
     this.onEffect = onEffect;
     this.onState = onState;
     this.transports = transports ?? ["websocket", "events"];
@@ -442,7 +458,7 @@ export class LiveRoom {
       if (this.pulls.get(room) !== pull) return;
       effects = answer.ok
         ? () => this.session.pulled(room, body, clock(), Math.random())
-        : () => this.session.pullFailed(room, clock(), Math.random(), Number(answer.headers.get("Retry-After")) || null);
+        : () => this.session.pullFailed(room, clock(), Math.random(), Math.min(retryAfter(answer), MOST_RETRY_AFTER_S));
     } catch {
       if (this.pulls.get(room) !== pull) return;
       effects = () => this.session.pullFailed(room, clock(), Math.random());
@@ -476,7 +492,8 @@ export class Sender {
       } catch (error) {
         const isPassing = !(error instanceof Refused) || error.status >= 500;
         if (!isPassing || attempt >= this.attempts) throw error;
-        await sleep(Math.max(error.retryAfterS ?? 0, 0.5 * attempt) * (0.5 + Math.random()));
+        const waits = Math.min(error.retryAfterS ?? 0, MOST_RETRY_AFTER_S);
+        await sleep(Math.max(waits, 0.5 * attempt) * (0.5 + Math.random()));
       }
     }
   }

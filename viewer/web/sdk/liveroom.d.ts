@@ -83,7 +83,7 @@ export interface LiveRoomOptions {
   onState?: (connection: Connection) => void;
   /** Send heartbeats as seldom as the network allows. */
   battery?: boolean;
-  /** The id of the user's device: 1 to 64 of A-Z a-z 0-9 _ . : -; by default `deviceId()`. */
+  /** The id of the user's device: 1 to 64 of A-Z a-z 0-9 _ . : -; by default, or empty, `deviceId()`. The constructor throws RangeError for another. */
   device?: string;
   /** Tried in this order; both by default. */
   transports?: ("websocket" | "events")[];
@@ -103,6 +103,7 @@ export class Refused extends Error {
   status: number;
   code: string;
   detail: string;
+  /** The delay that the answer's body or its `Retry-After` asks for, in seconds; 0 where neither does. */
   retryAfterS: number;
 }
 
@@ -117,8 +118,8 @@ export function ask(url: string, options?: RequestInit & { timeoutS?: number }):
 /** This browser's device id, made at the first call and kept in `localStorage`; per page where that is refused. */
 export function deviceId(): string;
 export function newId(): string;
-/** Returns the user id of an identity service's text (`sub`), as messages have it. Throws RangeError where it has none. */
+/** Returns the user id of an identity service's text (`sub`), as messages have it. Throws RangeError where it has none, TypeError for no text. */
 export function userId(text: string): string;
-/** Returns the identity service's text of a user id. Throws RangeError for what is not a user id. */
+/** Returns the identity service's text of a user id. Throws RangeError for what is not a user id, TypeError for no text. */
 export function userText(id: string): string;
 export function ruleFor(code: number | null): CloseRule;
