@@ -196,7 +196,7 @@ def batch(epoch: int, owner: bytes, uplink_next: int, claim_offset: int, snapsho
 
 
 def chunk(epoch: int, owner: bytes, anchor: Anchor, part: int, parts: int, snapshot_id: int = 7, at_ms: int = 3000) -> bytes:
-    stamp = Stamp(RecordType.SNAPSHOT, epoch, owner)
+    stamp = Stamp(RecordType.SNAPSHOT, epoch, owner, next(_serials))
     return encode_snapshot_chunk(SnapshotChunk(stamp, anchor, at_ms, snapshot_id, part, parts, b"x" * 100))
 
 
