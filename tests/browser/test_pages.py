@@ -92,7 +92,7 @@ async def test_a_host_tells_users_that_look_alike_apart(kafka_bootstrap: str) ->
             sender = Sender(here.system.ingress_url, here.system.token(text), http)
             assert isinstance(await sender.danmaku(ROOM, "hello"), Accepted)
         page, people = boss.page, boss.page.locator("#people li")
-        await expect(page.locator("#log .user")).to_have_count(len(texts))
+        await expect(page.locator("#log .user")).to_have_count(len(texts), timeout=20_000)
         for number, text in enumerate(texts, start=1):
             user = f'.user[title="{user_id(text)}"]'
             seen = re.sub("[\u200b\u202e]", "\ufffd", text)

@@ -7,9 +7,9 @@ clone without history (`NoReleaseError`): nothing can be upgraded from there.
 import shutil
 import subprocess
 import sys
-import tarfile
 import tempfile
 import tomllib
+import zipfile
 from io import BytesIO
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -70,9 +70,11 @@ def build_of(release: Release) -> Build:
     folder = cache_dir() / "releases" / release.commit
     if not folder.exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
-        archive = subprocess.run(["git", "archive", release.commit], cwd=ROOT, capture_output=True, check=True).stdout
-        with tempfile.TemporaryDirectory(dir=folder.parent) as part, tarfile.open(fileobj=BytesIO(archive)) as tar:
-            tar.extractall(part, filter="data")
+        archive = subprocess.run(
+            ["git", "archive", "--format=zip", release.commit], cwd=ROOT, capture_output=True, check=True
+        ).stdout
+        with tempfile.TemporaryDirectory(dir=folder.parent) as part, zipfile.ZipFile(BytesIO(archive)) as files:
+            files.extractall(part)
             Path(part).rename(folder)
             Path(part).mkdir()  # for the end of the block
     return Build(release.name, folder, _python_for(folder))
