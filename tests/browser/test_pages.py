@@ -88,10 +88,11 @@ async def test_a_host_tells_users_that_look_alike_apart(kafka_bootstrap: str) ->
         somebody(browser, here, "Boss", "/host.html") as boss,
         aiohttp.ClientSession() as http,
     ):
+        page, people = boss.page, boss.page.locator("#people li")
+        await expect(page.locator("#viewers")).to_have_text("1", timeout=20_000)  # in the room: a host's page shows no history
         for text in texts:
             sender = Sender(here.system.ingress_url, here.system.token(text), http)
             assert isinstance(await sender.danmaku(ROOM, "hello"), Accepted)
-        page, people = boss.page, boss.page.locator("#people li")
         await expect(page.locator("#log .user")).to_have_count(len(texts), timeout=20_000)
         for number, text in enumerate(texts, start=1):
             user = f'.user[title="{user_id(text)}"]'
