@@ -85,7 +85,7 @@ from typing import Any, NamedTuple, TypeVar
 from liveroom.fencing import NOBODY, Judged, Placed, Read, Ruling, Scan, Walk, judge_stretch, last_anchor, validate
 from liveroom.kinds import RecordType
 from liveroom.records.broadcast import Anchor, SnapshotChunk, decode_broadcast
-from liveroom.records.codec import AnotherVersionError, BadRecordError
+from liveroom.records.codec import BadRecordError, refuse_foreign
 
 T = TypeVar("T")
 
@@ -245,8 +245,7 @@ def _chunk(value: bytes) -> SnapshotChunk | None:
     try:
         record = decode_broadcast(value, as_owner=True)
     except BadRecordError as error:
-        if error.reason.is_foreign:
-            raise AnotherVersionError(error.reason, error.detail) from None
+        refuse_foreign(error)
         return None
     return record if isinstance(record, SnapshotChunk) else None
 

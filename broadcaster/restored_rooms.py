@@ -18,7 +18,7 @@ from liveroom import clock
 from liveroom.broadcast_log import LogReader
 from liveroom.nesting import UNDECODABLE
 from liveroom.records.broadcast import Batch, Claim, decode_broadcast, encode_claim
-from liveroom.records.codec import AnotherVersionError, BadRecordError
+from liveroom.records.codec import BadRecordError, refuse_foreign
 from liveroom.records.snapshot import PartitionState, decode_state
 
 log = structlog.get_logger()
@@ -72,7 +72,7 @@ class RestoredRooms:
         try:
             self._rooms = self._new_rooms(decode_state(chunks))
         except BadRecordError as error:
-            _refuse_foreign(error)
+            refuse_foreign(error)
             log.error("snapshot_unreadable", partition=self._number, error=str(error))  # noqa: TRY400
             return False
         return True
@@ -84,12 +84,6 @@ class RestoredRooms:
                 if isinstance(batch, Batch):
                     self._rooms.apply(batch)
         except (ValueError, *UNDECODABLE) as error:
-            _refuse_foreign(error)
+            refuse_foreign(error)
             log.error("history_unreadable", partition=self._number, error=str(error))  # noqa: TRY400
             self._is_readable = False
-
-
-def _refuse_foreign(error: Exception) -> None:
-    """Raise AnotherVersionError where the history is not damaged, but of another version."""
-    if isinstance(error, BadRecordError) and error.reason.is_foreign:
-        raise AnotherVersionError(error.reason, error.detail) from None

@@ -22,7 +22,7 @@ from liveroom.bodies import Sanction
 from liveroom.kinds import Kind
 from liveroom.records.balance import Balance
 from liveroom.records.broadcast import Batch, CardEntry, NoticeEntry, RoomEntry, RoomFlags
-from liveroom.records.codec import AnotherVersionError, BadRecord, BadRecordError
+from liveroom.records.codec import AnotherVersionError, BadRecord, BadRecordError, refuse_foreign
 from liveroom.records.sections import Section
 from liveroom.records.snapshot import PartitionState, RoomState, StoredRoom, decode_room, encode_room
 from liveroom.records.uplink import Uplink
@@ -463,8 +463,7 @@ class Rooms:
             try:
                 state = decode_room(stored)
             except BadRecordError as error:
-                if error.reason.is_foreign:
-                    raise AnotherVersionError(error.reason, error.detail) from None
+                refuse_foreign(error)
                 self.clock_ms = max(self.clock_ms, at_ms)
                 self._lose(name, room_hash(name), 0, error)
         if state is None:

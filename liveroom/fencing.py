@@ -12,7 +12,7 @@ from typing import Final, NamedTuple, TypeVar
 
 from liveroom.kinds import RecordType
 from liveroom.records.broadcast import Anchor, Stamp, check_record_version, decode_anchor, decode_stamp
-from liveroom.records.codec import AnotherVersionError, BadRecordError
+from liveroom.records.codec import BadRecordError, refuse_foreign
 
 MAX_STEP: Final = 256
 
@@ -56,9 +56,7 @@ def validate(ruling: Ruling, stamp: Stamp, offset: int) -> tuple[Ruling, bool]:
     mine = mine and stamp.serial >= ruling.serial
     if stamp.type is not RecordType.CLAIM:
         return ruling, mine
-    if mine:
-        return Ruling(stamp.epoch, stamp.owner, offset, stamp.serial), True
-    if stamp.epoch > ruling.epoch:
+    if mine or stamp.epoch > ruling.epoch:
         return Ruling(stamp.epoch, stamp.owner, offset, stamp.serial), True
     return ruling, False
 
@@ -112,7 +110,7 @@ def stamped(records: Sequence[tuple[int, bytes]]) -> list[Stamped]:
         try:
             check_record_version(value)
         except BadRecordError as error:
-            raise AnotherVersionError(error.reason, error.detail) from None
+            refuse_foreign(error)
     return judgeable
 
 

@@ -63,6 +63,12 @@ class AnotherVersionError(BadRecordError):
     """
 
 
+def refuse_foreign(error: Exception) -> None:
+    """Raise AnotherVersionError where `error` says that another version wrote a record."""
+    if isinstance(error, BadRecordError) and error.reason.is_foreign:
+        raise AnotherVersionError(error.reason, error.detail) from None
+
+
 def read_versions(known: int) -> range:
     """Return the versions of a format that are read by code that knows version `known`."""
     return range(max(1, known - 1), known + 1)

@@ -71,7 +71,7 @@ def test_the_bytes_of_every_tag_are_read_as_they_were_meant() -> None:
 
 
 def test_the_bytes_of_a_tag_are_those_in_git() -> None:
-    """The checksums of a folder could be written anew with it; those in git cannot."""
+    """The checksums of a folder could be written again with it; those in git could not."""
     command = ("git", "tag", "--list", "v[0-9]*")
     for tag in subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split():
         path = (golden.ROOT / tag / golden.SUMS).relative_to(ROOT)
