@@ -24,6 +24,9 @@ class SeenIds:
         self._at = seen
         self._order: deque[tuple[str, int]] | None = None  # made when needed: most rooms see no gift
 
+    def __len__(self) -> int:
+        return len(self._at)
+
     def meet(self, key: str, now_ms: int) -> bool:
         """Remember `key`; return whether it was met within the window before."""
         order, since = self._order, now_ms - self._window_ms

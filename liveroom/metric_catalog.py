@@ -94,6 +94,10 @@ ACTS: Final = _counter(
 ITEMS: Final = _counter("broadcaster_items_total", "Items by outcome; taken equals the sum of all others.", "outcome")
 PARTITIONS_OWNED: Final = _gauge("broadcaster_partitions_owned", "Partitions that this instance owns: assigned and taken over.")
 ROOMS_LIVE: Final = _gauge("broadcaster_rooms", "Rooms in memory.")
+ROOMS_SILENT: Final = _gauge("broadcaster_rooms_silent", "Rooms in memory in which nobody ever spoke.")
+ROOMS_LIMITED: Final = _counter(
+    "broadcaster_rooms_limited_total", "Rooms that were forgotten early or not opened because there were too many.", "reason"
+)
 TAKEOVERS: Final = _counter("broadcaster_takeovers_total", "Partitions that were taken over.", "reason")
 TAKEOVER_SECONDS: Final = _histogram(
     "broadcaster_takeover_seconds", "Time from the partition's assignment until its first interaction is taken."
@@ -193,6 +197,8 @@ BROADCASTER: Final = (
     ITEMS,
     PARTITIONS_OWNED,
     ROOMS_LIVE,
+    ROOMS_SILENT,
+    ROOMS_LIMITED,
     TAKEOVERS,
     TAKEOVER_SECONDS,
     HISTORY_LOST,

@@ -384,6 +384,13 @@ class BroadcasterSettings(ServiceSettings):
         gt=0,
         description="Seconds between two snapshots of a partition that changed. Shorter: a take-over replays less of the log.",
     )
+    max_rooms: int = Field(
+        5000,
+        ge=1,
+        description="Open rooms in one partition's memory. Beyond that, rooms without a recent message are packed, at most "
+        "20 times as many; then the smallest ones are forgotten. As many more are kept that have viewers and in which nobody "
+        "ever spoke.",
+    )
     dedupe_s: float = Field(
         600.0, gt=0, description="Seconds that ids of reliable interactions are remembered, so that a repeated one is dropped."
     )
