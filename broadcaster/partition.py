@@ -232,7 +232,7 @@ class Partition:
             limit_per_s=settings.room_limit_per_s,
             epoch_floor=floor,
             belongs=lambda room: partition_of(room, settings.kafka.partitions) == self.number,
-            max_rooms=settings.max_rooms,
+            max_rooms=settings.max_partition_rooms,
         )
 
     def _history_lost(self, lost: Lost) -> Rooms:

@@ -27,6 +27,14 @@ from liveroom.topics import ROOM_ID, room_hash
 from liveroom.wire import MAX_ROOMS_PER_CONNECTION, Carded, Error, Join, encode_frame
 
 SNAPSHOT_WAIT_S: Final = 1.0
+REFUSALS: Final = (
+    Code.ROOM_INVALID,
+    Code.FORBIDDEN,
+    Code.TOO_MANY_ROOMS,
+    Code.FULL,
+    Code.ROOM_DISSOLVED,
+    Code.BANNED,
+)
 log = structlog.get_logger()
 
 
@@ -37,12 +45,14 @@ class Joins:
     snapshot; whoever asks takes them out.
     """
 
-    def __init__(self, hub: Hub, rules: Rules, metrics: Metrics) -> None:
+    def __init__(self, hub: Hub, rules: Rules, metrics: Metrics, max_user_rooms: int) -> None:
         self.accepted = 0
         self.snapshots_wanted: dict[str, None] = {}
         self._hub = hub
         self._rules = rules
+        self._max_user_rooms = max_user_rooms
         self._joined = {outcome: metrics.counter(metric_catalog.JOINS, outcome) for outcome in ("joined", "refused")}
+        self._refused = {code: metrics.counter(metric_catalog.JOINS_REFUSED, code.value) for code in REFUSALS}
         self._resumed = {outcome: metrics.counter(metric_catalog.RESUMES, outcome) for outcome in ("ring", "pull")}
         self._bad = metrics.counter(metric_catalog.BAD_RECORDS, topics.BROADCAST.name, BadRecord.UNHANDLED.value)
 
@@ -59,6 +69,10 @@ class Joins:
             return Code.FORBIDDEN
         if len(member.rooms) >= MAX_ROOMS_PER_CONNECTION and room_hash(room) not in member.rooms:
             return Code.TOO_MANY_ROOMS
+        if not self._hub.may_enter(member.user_hash, room, self._max_user_rooms):
+            return Code.TOO_MANY_ROOMS
+        if not self._hub.has_space_for(room):
+            return Code.FULL
         if self._rules.settings(room).dissolved:
             return Code.ROOM_DISSOLVED
         return Code.BANNED if self.ban_of(member.user, member.role, room) is not None else None
@@ -69,6 +83,7 @@ class Joins:
         refusal = self._refusal(member, frame.room)
         if refusal is not None:
             self._joined["refused"].inc()
+            self._refused[refusal].inc()
             refuse(member, refusal, frame.room)
             return
         now_s = clock.monotonic_s()

@@ -88,7 +88,7 @@ class Room:
     batches are pushed. `waiting`: members that wait to enter, with the time since when. `owed`:
     members that entered without a snapshot. `base`: the ring holds everything numbered after this
     (seq, rseq). `ring_from`: it also holds everything in records from this offset on. `left_s`:
-    when the last member left.
+    when the last member left. `has_content`: whether a message came since the room is here.
     """
 
     __slots__ = (
@@ -96,6 +96,7 @@ class Room:
         "asked_s",
         "base",
         "epoch",
+        "has_content",
         "hash",
         "left_s",
         "members",
@@ -128,6 +129,7 @@ class Room:
         self.ring_bytes = 0
         self.ring_from: int | None = None
         self.base = (0, 0)
+        self.has_content = False
         self.snapshot: RoomSnapshot | None = None
         self.asked_s = float("-inf")
         self._greeting: PreparedBatch | None = None

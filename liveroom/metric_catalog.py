@@ -124,7 +124,9 @@ VOID_RECORDS: Final = _counter(
 CONNECTIONS: Final = _gauge("edge_connections", "Connections of viewers.")
 USERS: Final = _gauge("edge_users", "Distinct users that are connected.")
 ROOMS_LOCAL: Final = _gauge("edge_rooms", "Rooms that have a viewer at this gateway.")
+ROOMS_VACANT: Final = _gauge("edge_rooms_vacant", "Rooms without a viewer that are kept for viewers who come back.")
 JOINS: Final = _counter("edge_joins_total", "Joins of a room by outcome.", "outcome")
+JOINS_REFUSED: Final = _counter("edge_joins_refused_total", "Refused joins of a room by stable error code.", "code")
 CLOSES: Final = _counter("edge_closes_total", "Connections that ended, by close code.", "code")
 UPGRADES_REFUSED: Final = _counter("edge_upgrades_refused_total", "Refused upgrades by stable error code.", "code")
 DELIVERED_BATCHES: Final = _counter("edge_delivered_batches_total", "Batches pushed, counted once for each viewer.")
@@ -217,7 +219,9 @@ EDGE: Final = (
     CONNECTIONS,
     USERS,
     ROOMS_LOCAL,
+    ROOMS_VACANT,
     JOINS,
+    JOINS_REFUSED,
     CLOSES,
     UPGRADES_REFUSED,
     DELIVERED_BATCHES,

@@ -384,7 +384,7 @@ class BroadcasterSettings(ServiceSettings):
         gt=0,
         description="Seconds between two snapshots of a partition that changed. Shorter: a take-over replays less of the log.",
     )
-    max_rooms: int = Field(
+    max_partition_rooms: int = Field(
         5000,
         ge=1,
         description="Open rooms in one partition's memory. Beyond that, rooms without a recent message are packed, at most "
@@ -445,6 +445,18 @@ class EdgeSettings(TicketSettings):
     )
     max_per_address: int = Field(
         0, ge=0, description="Most viewers from one IP address. 0: no limit, since a whole campus may share one."
+    )
+    max_local_rooms: int = Field(
+        20_000,
+        ge=1,
+        description="Most rooms that have viewers at this gateway, since viewers may invent rooms. Beyond it a join of a "
+        "further room is refused (full).",
+    )
+    max_user_rooms: int = Field(
+        32,
+        ge=1,
+        description="Most different rooms that one user may be in at this gateway, over all its connections. Beyond it a "
+        "join is refused (too_many_rooms).",
     )
     max_unsent_bytes: int = Field(
         256 * 1024, ge=4096, description="Unsent bytes at which a viewer is closed as too slow (4008)."
