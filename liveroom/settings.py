@@ -142,7 +142,9 @@ class ServiceSettings(BaseSettings):
         "services; needs liveroom[tracing].",
     )
     origins: tuple[str, ...] = Field(
-        (), description="Origins whose pages may call the service (CORS) and connect, as a JSON list; '*' allows every origin."
+        (),
+        description="Origins whose pages may call the service (CORS) and connect, beside pages of the "
+        "service's own origin, as a JSON list; '*' allows every origin.",
     )
     kafka: KafkaSettings = Field(default_factory=KafkaSettings, description="The Kafka cluster.")
 
