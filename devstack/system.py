@@ -148,13 +148,15 @@ class System:
         name: str = "",
         level: int = 0,
         ttl_s: int = 3600,
-        rooms: tuple[str, ...] = (),
+        rooms: tuple[str, ...] | None = None,
         follower: bool = False,
         subscriber: bool = False,
     ) -> str:
         """Return a user token that this system's services accept, valid for `ttl_s` seconds.
 
-        `text` names the user as an identity service would. Raises UserIdError if it has no user id.
+        `text` names the user as an identity service would. A streamer's or moderator's token is
+        good in `rooms` only; without them it is good nowhere. Raises UserIdError if the text has no
+        user id.
         """
         who = User(user_id(text), role, level, name, rooms, follower, subscriber)
         return sign_user(who, self.token_key.encode(), int(clock.unix_s()), ttl_s)

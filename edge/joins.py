@@ -18,8 +18,8 @@ from edge.prepared_batch import PreparedBatch
 from edge.room import Position, Room, Subscriber
 from liveroom import clock, metric_catalog, topics
 from liveroom.errors import Code
-from liveroom.kinds import UNTOUCHABLE, Kind, Role
-from liveroom.moderation import Rules
+from liveroom.kinds import Kind, Role
+from liveroom.moderation import Rules, binds
 from liveroom.records.codec import BadRecord
 from liveroom.records.control import Moderation
 from liveroom.registry import Metrics
@@ -59,7 +59,8 @@ class Joins:
     # ---- who may enter
     def ban_of(self, user: str, role: Role, room: str) -> Moderation | None:
         """Return the ban of a user from a room that holds now; None: there is none."""
-        return self._rules.banned(room, user, clock.unix_ms()) if role not in UNTOUCHABLE else None
+        rule = self._rules.banned(room, user, clock.unix_ms())
+        return rule if rule is not None and binds(rule, role) else None
 
     def _refusal(self, member: Member, room: str) -> Code | None:
         """Return why a member may not enter a room."""
@@ -117,7 +118,7 @@ class Joins:
                 self._bad.inc()
                 log.warning("room_part_left_out", room=room.name, offset=prepared.offset)
         mute = self._rules.muted(room.name, member.user, clock.unix_ms())
-        if mute is not None and member.role not in UNTOUCHABLE:
+        if mute is not None and binds(mute, member.role):
             member.send(notice_of(Kind.MUTE, mute))
 
     # ---- snapshots

@@ -93,7 +93,7 @@ class Member(asyncio.Protocol):
         self.user = user.id
         self.user_hash = room_hash(user.id)
         self.role = user.role
-        self.ticket_rooms = user.rooms
+        self.ticket_rooms = user.rooms or ()  # a ticket that permits no room is refused
         self.pull = pull
         self.rooms: dict[int, Room] = {}
         self.received_s = now_s

@@ -15,6 +15,7 @@ with explained("ingress"):
     from ingress.announcements import AnnouncementService
     from ingress.app import App
     from ingress.auto_moderation import AutoModeration
+    from ingress.hosts import HostRecords
     from ingress.kafka import READY, KafkaLogWriter
     from ingress.log import LogWriter
     from ingress.moderation import ModerationService
@@ -85,20 +86,22 @@ def build(
     moderation = ModerationService(writer, rules, metrics)
     auto_moderation = AutoModeration(settings, rules, moderation)
     reviewer = Reviewer(settings, metrics)
+    policy, hosts = RoomPolicy(rules), HostRecords(writer, rules)
     admission = Admission(
-        RoomPolicy(rules),
+        policy,
         limits,
         SlowMode(rules),
         words,
         auto_moderation,
         reviewer,
+        hosts,
         writer,
         metrics,
         max_waiting=settings.max_waiting,
     )
     announcements = AnnouncementService(kafka, settings, writer, runtime)
     statuses = RoomStatusService(kafka, settings, writer, rules)
-    api = ModerationApi(moderation, limits, rules, statuses, announcements)
+    api = ModerationApi(moderation, limits, rules, policy, hosts, statuses, announcements)
     return Parts(App(settings, verifier, admission, api, runtime), auto_moderation, announcements, statuses, reviewer)
 
 

@@ -120,6 +120,7 @@ class ModerationService:
             context.id,
             until_ms=until_ms,
             value=value,
+            by_role=context.by.role,
         )
         if (before := self._rules.done(rule)) is not None:
             return before

@@ -10,12 +10,12 @@ from enum import Enum
 from typing import Final, NamedTuple
 
 from liveroom.errors import Code, ProblemError
-from liveroom.kinds import Kind, Role
+from liveroom.kinds import Kind, Role, is_host, outranks
 from liveroom.tickets import User
 from liveroom.topics import ROOM_ID
 
 SPEAKERS: Final = frozenset(Role) - {Role.GUEST}
-HOSTS: Final = frozenset({Role.STREAMER, Role.MODERATOR, Role.OPERATOR})
+HOSTS: Final = frozenset(role for role in Role if is_host(role))
 OWNERS: Final = frozenset({Role.STREAMER, Role.OPERATOR})
 SELLERS: Final = OWNERS | {Role.SERVICE}
 BACKENDS: Final = frozenset({Role.OPERATOR, Role.SERVICE})
@@ -68,7 +68,7 @@ INTERACTIONS: Final = (
     Interaction(Kind.RED_PACKET, "red-packets", SELLERS, _ANY, "Show a red packet"),
     Interaction(Kind.COUPON, "coupons", SELLERS, _ANY, "Show a coupon"),
     Interaction(Kind.GOODS, "goods", SELLERS, _ANY, "Show a card of goods"),
-    Interaction(Kind.ANNOUNCEMENT, "announcements", HOSTS, _ANY, "Set the text above the chat"),
+    Interaction(Kind.ANNOUNCEMENT, "announcements", HOSTS, _ANY | {Restriction.MUTED}, "Set the text above the chat"),
     Interaction(Kind.ENTER, "enters", BACKENDS, _ANY, "Announce that a notable viewer arrived"),
     Interaction(Kind.LEAVE, "leaves", BACKENDS, _ANY, "Announce that a notable viewer left"),
     Interaction(Kind.CUSTOM, "custom", SPEAKERS, _MEDIA, "Send data that only the application understands"),
@@ -154,6 +154,7 @@ COMMAND_ROUTES: Final = (
         "Publish many interactions, with an outcome for each",
     ),
 )
+ON_USERS: Final = frozenset({Command.MUTE, Command.UNMUTE, Command.BAN, Command.UNBAN, Command.KICK, Command.CLEAR})
 BY_COMMAND: Final = {route.command: route for route in COMMAND_ROUTES}
 
 
@@ -161,8 +162,7 @@ def check_room(room: str, user: User) -> None:
     """Refuse what is not a room's id, and rooms that the user's token is not for."""
     if not ROOM_ID.match(room):
         raise ProblemError(Code.ROOM_INVALID)
-    if user.rooms and room not in user.rooms:
-        raise ProblemError(Code.FORBIDDEN, "the token is for other rooms")
+    user.check_permits(room)
 
 
 def check_sender(user: User, room: str, interactions: Iterable[Interaction]) -> None:
@@ -179,3 +179,17 @@ def check_host(user: User, room: str | None, command: Command) -> None:
         check_room(room, user)
     if user.role not in BY_COMMAND[command].roles:
         raise ProblemError(Code.FORBIDDEN, f"the role {user.role.value} may not use the command {command.value}")
+
+
+def check_target(user: User, command: Command, target: str, role: Role | None) -> None:
+    """Refuse a command about a host of the sender's own rank or above.
+
+    `target`, `role`: the user whom the command is about, and the role that is on record for that
+    user in the room; None: no host. Hosts may clear their own messages.
+    """
+    if role is None or outranks(user.role, role) or (command is Command.CLEAR and target == user.id):
+        return
+    raise ProblemError(
+        Code.FORBIDDEN,
+        f"the role {user.role.value} may not use the command {command.value} on a host with the role {role.value}",
+    )

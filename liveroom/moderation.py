@@ -1,8 +1,8 @@
 """The moderation rules in force, as the topic `moderation` holds them. Pure.
 
-Owns what every ingress and every edge must agree on: rooms' modes, mutes, bans, words. Each rule is
-one record, so the order of different rules does not matter; of one rule the last record wins.
-Refuses an unknown mode (`BadRecordError`). Who may set rules is up to `ingress.permissions`.
+Owns what every ingress and every edge must agree on: rooms' modes, mutes, bans, hosts, words. Each
+rule is one record, so the order of different rules does not matter; of one rule the last record
+wins. Refuses an unknown mode (`BadRecordError`). Who may set rules is up to `ingress.permissions`.
 """
 
 from collections import OrderedDict
@@ -11,6 +11,7 @@ from typing import Final
 
 import msgspec
 
+from liveroom.kinds import Role, is_host, outranks
 from liveroom.records.codec import BadRecord, BadRecordError
 from liveroom.records.control import Moderation, RuleKind
 from liveroom.records.snapshot import RoomChange, RoomSettings
@@ -21,6 +22,7 @@ FOR_GOOD: Final = -1
 REMEMBERED_MS: Final = 600_000
 MAX_REMEMBERED: Final = 100_000
 NO_MODES: Final = RoomSettings()
+_HOST_ROLES: Final = frozenset(role.value for role in Role if is_host(role))
 
 
 def key_of(rule: Moderation) -> bytes:
@@ -29,8 +31,20 @@ def key_of(rule: Moderation) -> bytes:
 
 
 def holds(rule: Moderation, now_ms: int) -> bool:
-    """Return whether a mute or ban is in force."""
+    """Return whether a mute or ban, or the record of a host, is in force."""
     return rule.until_ms == FOR_GOOD or now_ms < rule.until_ms
+
+
+def binds(rule: Moderation, role: Role) -> bool:
+    """Return whether a mute or ban holds for its user, whose role is `role`.
+
+    Nobody can mute or ban an equal or a better. So a host is bound by the rules of a better only,
+    which the rule's `by_role` proves. A rule without it was written by an earlier version; it holds
+    for moderators, as it did there.
+    """
+    if not is_host(role):
+        return role is not Role.SERVICE
+    return outranks(rule.by_role, role) if rule.by_role is not None else role is Role.MODERATOR
 
 
 class Rules:
@@ -44,8 +58,10 @@ class Rules:
         self.are_read = False
         self.modes: dict[str, RoomSettings] = {}
         self.words: dict[str, dict[str, str]] = {}
-        self._users: dict[RuleKind, dict[str, dict[str, Moderation]]] = {RuleKind.MUTE: {}, RuleKind.BAN: {}}
-        self._mutes, self._bans = self._users[RuleKind.MUTE], self._users[RuleKind.BAN]
+        self._mutes: dict[str, dict[str, Moderation]] = {}
+        self._bans: dict[str, dict[str, Moderation]] = {}
+        self._hosts: dict[str, dict[str, Moderation]] = {}
+        self._users = {RuleKind.MUTE: self._mutes, RuleKind.BAN: self._bans, RuleKind.HOST: self._hosts}
         self._done: OrderedDict[tuple[bytes, str], Moderation] = OrderedDict()
 
     def apply(self, rule: Moderation) -> None:
@@ -63,6 +79,8 @@ class Rules:
                 if not words:
                     del self.words[room]
             case kind:
+                if kind is RuleKind.HOST and rule.until_ms and rule.value not in _HOST_ROLES:
+                    raise BadRecordError(BadRecord.SCHEMA, "the role of a host is moderator, streamer or operator")
                 users = self._users[kind].setdefault(room, {})
                 if rule.until_ms:
                     users[rule.name] = rule
@@ -115,6 +133,22 @@ class Rules:
     def banned(self, room: str, user: str, now_ms: int) -> Moderation | None:
         """Return the ban in force of a user from a room, or None."""
         return _found(self._bans, room, user, now_ms)
+
+    def host(self, room: str, user: str, now_ms: int) -> Moderation | None:
+        """Return the record of a user as a host of a room (`EVERYWHERE`: an operator), or None.
+
+        Its `value` is the role.
+        """
+        return _found(self._hosts, room, user, now_ms)
+
+    def hosts(self, room: str) -> int:
+        """Return how many hosts of a room are recorded."""
+        return len(self._hosts.get(room, ()))
+
+    def role_of(self, room: str, user: str, now_ms: int) -> Role | None:
+        """Return the role that a user is recorded with in a room, or None for no host."""
+        found = [rule for scope in (EVERYWHERE, room) if (rule := self.host(scope, user, now_ms)) is not None]
+        return Role(found[0].value) if found else None
 
     def all_of(self, kind: RuleKind, room: str, now_ms: int) -> Iterator[Moderation]:
         """Yield the mutes or bans in force of a room, ordered by user."""

@@ -187,7 +187,7 @@ def _check_times(claims: Mapping[str, Any], now_s: float, leeway_s: float) -> No
 def user_of(claims: Mapping[str, Any]) -> User:
     """Return the user that a token's claims describe, or raise `token_invalid`."""
     subject, level, name = claims["sub"], claims.get("level", 0), claims.get("name", "")
-    rooms = claims.get("rooms", [])
+    rooms = claims.get("rooms")
     if not isinstance(subject, str):
         raise ProblemError(Code.TOKEN_INVALID, "sub is not a text")
     try:
@@ -198,13 +198,18 @@ def user_of(claims: Mapping[str, Any]) -> User:
         raise ProblemError(Code.TOKEN_INVALID, "level is not 0 to 255")
     if not isinstance(name, str) or len(name) > _MAX_NAME_CHARS or _SURROGATE.search(name):
         raise ProblemError(Code.TOKEN_INVALID, f"name is not a text of at most {_MAX_NAME_CHARS} characters")
-    if not isinstance(rooms, list) or not all(isinstance(room, str) and ROOM_ID.match(room) for room in rooms):
+    if "rooms" in claims and not _are_rooms(rooms):
         raise ProblemError(Code.TOKEN_INVALID, "rooms is not a list of rooms")
     try:
         role = Role(claims.get("role", Role.VIEWER.value))
     except ValueError:
         raise ProblemError(Code.TOKEN_INVALID, "role is unknown") from None
-    return User(user, role, level, name, tuple(rooms), claims.get("follower") is True, claims.get("subscriber") is True)
+    permitted = None if rooms is None else tuple(rooms)
+    return User(user, role, level, name, permitted, claims.get("follower") is True, claims.get("subscriber") is True)
+
+
+def _are_rooms(rooms: Any) -> bool:
+    return isinstance(rooms, list) and all(isinstance(room, str) and ROOM_ID.match(room) for room in rooms)
 
 
 def sign_user(user: User, key: bytes, now_s: int, ttl_s: int = 3600, key_id: str = ANY) -> str:
@@ -221,7 +226,7 @@ def sign_user(user: User, key: bytes, now_s: int, ttl_s: int = 3600, key_id: str
         "role": user.role.value,
     }
     claims |= {"level": user.level, "name": user.name}
-    if user.rooms:
+    if user.rooms is not None:
         claims["rooms"] = list(user.rooms)
     if user.follower:
         claims["follower"] = True

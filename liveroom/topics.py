@@ -52,7 +52,7 @@ BROADCAST: Final = Topic(
     "broadcast", "none (partition of the room)", "the global queue: records CLAIM, BATCH and SNAPSHOT", 24 * _HOUR_MS
 )
 MODERATION: Final = Topic(
-    "moderation", "room, rule, name", "mutes, bans, room modes and words, one rule per key", -1, compacted=True
+    "moderation", "room, rule, name", "mutes, bans, hosts, room modes and words, one rule per key", -1, compacted=True
 )
 PRESENCE: Final = Topic("presence", "room", "number of viewers of a room at one gateway", 10 * _MINUTE_MS)
 GATEWAYS: Final = Topic(

@@ -172,5 +172,5 @@ def _check_rooms(rooms: Sequence[str], user: User) -> None:
         raise ProblemError(Code.BAD_REQUEST, f"name 1 to {MAX_ROOMS_PER_CONNECTION} rooms: ?room=...")
     if not all(ROOM_ID.match(room) for room in rooms):
         raise ProblemError(Code.ROOM_INVALID)
-    if user.rooms and not set(rooms) <= set(user.rooms):
-        raise ProblemError(Code.FORBIDDEN, "the token is for other rooms")
+    for room in rooms:
+        user.check_permits(room)

@@ -145,11 +145,15 @@ class Order(JsonRecord, frozen=True):
 
 
 class RuleKind(Enum):
-    """What a rule is about: one mode of a room, one user's mute or ban, or one word."""
+    """What a rule is about: one mode of a room, one user's mute, ban or rank, or one word.
+
+    HOST: the user is a host, of this room or (an operator) of all rooms.
+    """
 
     MODE = "mode"
     MUTE = "mute"
     BAN = "ban"
+    HOST = "host"
     WORD = "word"
 
 
@@ -158,9 +162,11 @@ class Moderation(JsonRecord, frozen=True, omit_defaults=True):
 
     - `room`: the room, or `*` for all rooms.
     - `kind`, `name`: what the rule is about, and its mode, user or word.
-    - `until_ms`: end of a mute or ban; 0 means lifted, -1 permanent.
-    - `value`: the mode's value; for a word the action, or `null` if the word is removed.
-    - `by`, `why`, `id`: who set the rule, why, and the id of the request.
+    - `until_ms`: end of a mute or ban, or of a host's record; 0 means lifted, -1 permanent.
+    - `value`: the mode's value; a host's role; for a word the action, or `null` if the word is
+      removed.
+    - `by`, `by_role`, `why`, `id`: who set the rule and in which role, why, and the id of the
+      request.
     """
 
     room: Annotated[str, msgspec.Meta(pattern=r"^([A-Za-z0-9_-]{1,64}|\*)\Z")]
@@ -172,6 +178,7 @@ class Moderation(JsonRecord, frozen=True, omit_defaults=True):
     id: str = ""
     until_ms: int = 0
     value: Any = None
+    by_role: Role | None = None
 
 
 class Audit(JsonRecord, frozen=True, omit_defaults=True):

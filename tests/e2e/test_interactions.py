@@ -15,7 +15,7 @@ import pytest
 from ingress.openapi import EXAMPLES
 from ingress.permissions import FREE, INTERACTIONS, Interaction, Restriction
 from liveroom.errors import TABLE, Code
-from liveroom.kinds import CLASS_OF, UNTOUCHABLE, Class, Kind, Role
+from liveroom.kinds import CLASS_OF, Class, Kind, Role
 from liveroom.moderation import EVERYWHERE
 from tests.e2e.harness import Answer, Stage, seen, staged
 
@@ -60,6 +60,7 @@ SET: dict[Restriction, dict[str, Any]] = {
     Restriction.SLOW: {"slow_s": 600},
     Restriction.NO_MEDIA: {"no_media": True},
 }
+SPARED = {Role.OPERATOR, Role.SERVICE}  # by mutes and bans of an operator
 CODES = {
     Restriction.DISSOLVED: Code.ROOM_DISSOLVED,
     Restriction.BANNED: Code.BANNED,
@@ -92,7 +93,7 @@ def forbidden(state: Restriction, interaction: Interaction, role: Role) -> bool:
         return True
     if state not in interaction.stopped_by:
         return False
-    return role not in (UNTOUCHABLE if state in {Restriction.BANNED, Restriction.MUTED} else FREE)
+    return role not in (SPARED if state in {Restriction.BANNED, Restriction.MUTED} else FREE)
 
 
 async def test_the_states_of_a_room_forbid_what_the_table_says(kafka_bootstrap: str) -> None:

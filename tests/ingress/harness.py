@@ -24,7 +24,7 @@ from ingress.words import WordLibraries
 from liveroom.errors import TABLE, Code
 from liveroom.kafka import UnsentError
 from liveroom.kafka_port import AioKafka
-from liveroom.kinds import Role
+from liveroom.kinds import HOSTS_OF_ROOMS, Role
 from liveroom.moderation import Rules
 from liveroom.records.uplink import Uplink, decode_uplink
 from liveroom.registry import Metrics
@@ -46,6 +46,8 @@ def settings_of(kafka: KafkaSettings | None = None, **changed: Any) -> IngressSe
 
 
 def token_of(role: Role = Role.VIEWER, *, user: str = "u1", ttl_s: int = 86_400, **more: Any) -> str:
+    if role in HOSTS_OF_ROOMS:
+        more.setdefault("rooms", ("r1",))
     return sign_user(User(user_id(user), role, **more), KEY.encode(), int(time.time()), ttl_s)
 
 

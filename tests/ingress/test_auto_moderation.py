@@ -8,8 +8,10 @@ from ingress.auto_moderation import AutoModeration
 from ingress.moderation import ModerationService
 from ingress.words import WordAction, WordVerdict
 from liveroom.kafka import Unsent, UnsentError
+from liveroom.kinds import Role
 from liveroom.moderation import Rules
 from liveroom.registry import Metrics
+from liveroom.tickets import User
 from liveroom.topics import AUDIT, MODERATION
 from tests.ingress.harness import FakeLogWriter, settings_of
 
@@ -26,8 +28,8 @@ class Watched:
         moderation = ModerationService(self.writer, self.rules, Metrics("ingress"))
         self.auto_moderation = AutoModeration(settings, self.rules, moderation)
 
-    def count(self, user: str, verdict: WordVerdict, now_s: float) -> None:
-        self.auto_moderation.count("r", user, f"m{now_s}", verdict, now_s)
+    def count(self, user: str, verdict: WordVerdict, now_s: float, role: Role = Role.VIEWER) -> None:
+        self.auto_moderation.count("r", User(user, role), f"m{now_s}", verdict, now_s)
 
     def is_muted(self, user: str) -> bool:
         return self.rules.muted("r", user, 0) is not None
@@ -49,6 +51,15 @@ async def test_who_offends_so_many_times_is_muted_for_a_while() -> None:
     assert [topic for topic, _, _ in watched.writer.written].count(MODERATION) == 1
     (audit,) = [json.loads(value) for topic, _, value in watched.writer.written if topic is AUDIT]
     assert (audit["by"], audit["target"], audit["what"]["words"]) == ("system", "u", ["darn"])
+
+
+async def test_a_streamer_is_not_muted_in_the_own_room() -> None:
+    watched = Watched()
+    for now_s in range(3):
+        watched.count("star", MASKED, now_s, Role.STREAMER)
+        watched.count("mod", MASKED, now_s, Role.MODERATOR)
+    await watched.auto_moderation.close()
+    assert [watched.is_muted(user) for user in ("star", "mod")] == [False, True]
 
 
 async def test_a_room_with_so_many_refused_texts_takes_no_media_any_more() -> None:
