@@ -276,6 +276,7 @@ class System:
             "ORIGINS": json.dumps(self._origins),
             "DRAIN_S": "1",  # 20 s are for the public; the demo and the tests end soon
             "REPLICAS": str(self._counts["scheduler"]),
+            "VIEWERS_MAY_CLAIM_PAYMENT": "true",  # no payment service stands beside the demo and the tests
             "ADDRESS_PER_S": "0",  # all viewers of this machine have one address
             "LOG_FORMAT": "json",
         }

@@ -98,6 +98,7 @@ def build(
         writer,
         metrics,
         max_waiting=settings.max_waiting,
+        may_claim=settings.viewers_may_claim_payment,
     )
     announcements = AnnouncementService(kafka, settings, writer, runtime)
     statuses = RoomStatusService(kafka, settings, writer, rules)
@@ -125,6 +126,8 @@ async def run(settings: IngressSettings, runtime: Runtime, kafka: Kafka) -> None
     words = WordLibraries(rules.words)
     words.use_files(await read_first(partial(read_word_files, settings)))
     parts = build(settings, runtime, kafka, verifier, rules, words, writer)
+    if settings.viewers_may_claim_payment:
+        log.warning("viewers_may_claim_payment", then="nobody checks that gifts, red packets and coupons were paid for")
 
     def on_rule(rule: Moderation) -> None:
         if rule.kind is RuleKind.WORD:

@@ -57,7 +57,8 @@ def outcome_of(problem: ProblemError) -> SendOutcome:
 class Admission:
     """Admits or refuses interactions.
 
-    `max_waiting`: how many may wait for their acknowledgements at once.
+    `max_waiting`: how many may wait for their acknowledgements at once. `may_claim`: whether
+    viewers may send what claims a payment (`permissions.Interaction.claimed_by`).
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class Admission:
         metrics: Metrics,
         *,
         max_waiting: int,
+        may_claim: bool,
     ) -> None:
         self._policy = policy
         self._limits = limits
@@ -83,6 +85,7 @@ class Admission:
         self._hosts = hosts
         self._writer = writer
         self._max_waiting = max_waiting
+        self._may_claim = may_claim
         self._hits = {action: metrics.counter(metric_catalog.WORD_HITS, action.value) for action in WordAction}
 
     async def admit(self, draft: Draft) -> tuple[Draft, int]:
@@ -92,7 +95,7 @@ class Admission:
         """
         now_s, now_ms = clock.monotonic_s(), clock.unix_ms()
         room, user, interactions = draft.room, draft.user, draft.interactions
-        check_sender(user, room, interactions)
+        check_sender(user, room, interactions, may_claim=self._may_claim)
         for interaction in interactions:
             self._policy.check(interaction, room, user, now_ms)
         self._take_rates(draft, now_s)

@@ -51,7 +51,8 @@ _MEDIA: Final = _SPEECH | {Restriction.NO_MEDIA}
 class Interaction(NamedTuple):
     """A kind that users send to a room, with the roles that may and the restrictions that apply.
 
-    `path`: the last part of its route. `about`: its summary in the documents.
+    `path`: the last part of its route. `about`: its summary in the documents. `claimed_by`: the
+    further roles that may send it where the setting `viewers_may_claim_payment` is on.
     """
 
     kind: Kind
@@ -59,14 +60,19 @@ class Interaction(NamedTuple):
     roles: frozenset[Role]
     stopped_by: frozenset[Restriction]
     about: str
+    claimed_by: frozenset[Role] = frozenset()
+
+    def allows(self, role: Role, *, may_claim: bool) -> bool:
+        """Return whether `role` may send it. `may_claim`: the setting is on."""
+        return role in self.roles or (may_claim and role in self.claimed_by)
 
 
 INTERACTIONS: Final = (
     Interaction(Kind.DANMAKU, "danmaku", SPEAKERS, _SPEECH, "Send a danmaku"),
-    Interaction(Kind.GIFT, "gifts", SPEAKERS, _ANY, "Show a paid gift"),
+    Interaction(Kind.GIFT, "gifts", BACKENDS, _ANY, "Show a paid gift", SPEAKERS),
     Interaction(Kind.LIKE, "likes", SPEAKERS, _ANY, "Send one like, or the sum of many"),
-    Interaction(Kind.RED_PACKET, "red-packets", SELLERS, _ANY, "Show a red packet"),
-    Interaction(Kind.COUPON, "coupons", SELLERS, _ANY, "Show a coupon"),
+    Interaction(Kind.RED_PACKET, "red-packets", BACKENDS, _ANY, "Show a red packet", SELLERS),
+    Interaction(Kind.COUPON, "coupons", BACKENDS, _ANY, "Show a coupon", SELLERS),
     Interaction(Kind.GOODS, "goods", SELLERS, _ANY, "Show a card of goods"),
     Interaction(Kind.ANNOUNCEMENT, "announcements", HOSTS, _ANY | {Restriction.MUTED}, "Set the text above the chat"),
     Interaction(Kind.ENTER, "enters", BACKENDS, _ANY, "Announce that a notable viewer arrived"),
@@ -165,11 +171,16 @@ def check_room(room: str, user: User) -> None:
     user.check_permits(room)
 
 
-def check_sender(user: User, room: str, interactions: Iterable[Interaction]) -> None:
-    """Refuse a user whose role may not send one of these, or whose token is for other rooms."""
+def check_sender(user: User, room: str, interactions: Iterable[Interaction], *, may_claim: bool) -> None:
+    """Refuse a user whose role may not send one of these, or whose token is for other rooms.
+
+    `may_claim`: the setting `viewers_may_claim_payment` is on.
+    """
     check_room(room, user)
     for interaction in interactions:
-        if user.role not in interaction.roles:
+        if not interaction.allows(user.role, may_claim=may_claim):
+            if interaction.claimed_by:
+                raise ProblemError(Code.FORBIDDEN, f"{interaction.kind.value} comes from the service that took the payment")
             raise ProblemError(Code.FORBIDDEN, f"the role {user.role.value} may not send {interaction.kind.value}")
 
 

@@ -340,6 +340,11 @@ class IngressSettings(TokenSettings):
         description='Rates that differ from the defaults, as JSON: {"danmaku": {"user_per_s": 1, "user_burst": 3}}. '
         "Names are kinds, `package` and `act` (commands of hosts and operators).",
     )
+    viewers_may_claim_payment: bool = Field(
+        default=False,
+        description="Whether viewers and hosts may send gifts, and streamers red packets and coupons, by themselves. For "
+        "demos: nobody then checks that they were paid for. Otherwise only services and operators may.",
+    )
     word_files: tuple[Path, ...] = Field(
         (), description="Word libraries, as a JSON list of files. Reloaded when a file changes."
     )

@@ -41,7 +41,13 @@ KEY = "ingress-test-key-of-more-than-32-bytes"
 
 
 def settings_of(kafka: KafkaSettings | None = None, **changed: Any) -> IngressSettings:
-    values: dict[str, Any] = {"token_key": KEY, "port": 0, "internal_port": 0, "kafka": kafka or KafkaSettings()} | changed
+    values: dict[str, Any] = {
+        "token_key": KEY,
+        "port": 0,
+        "internal_port": 0,
+        "kafka": kafka or KafkaSettings(),
+        "viewers_may_claim_payment": True,
+    } | changed
     return IngressSettings(**values)
 
 
@@ -177,6 +183,7 @@ async def running(kafka: KafkaSettings, **environment: str) -> AsyncIterator[Run
         "LIVEROOM_PORT": "0",
         "LIVEROOM_INTERNAL_PORT": "0",
         "LIVEROOM_LOG_FORMAT": "json",
+        "LIVEROOM_VIEWERS_MAY_CLAIM_PAYMENT": "true",
         "LIVEROOM_KAFKA__BOOTSTRAP": kafka.bootstrap,
         "LIVEROOM_KAFKA__PREFIX": kafka.prefix,
         "LIVEROOM_KAFKA__PARTITIONS": str(kafka.partitions),

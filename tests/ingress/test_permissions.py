@@ -13,15 +13,22 @@ from liveroom.tickets import User
 LIKE = next(interaction for interaction in INTERACTIONS if interaction.path == "likes")
 MAY_SEND = {
     "danmaku": {Role.VIEWER, Role.STREAMER, Role.MODERATOR, Role.OPERATOR, Role.SERVICE},
-    "gifts": {Role.VIEWER, Role.STREAMER, Role.MODERATOR, Role.OPERATOR, Role.SERVICE},
+    "gifts": {Role.OPERATOR, Role.SERVICE},
     "likes": {Role.VIEWER, Role.STREAMER, Role.MODERATOR, Role.OPERATOR, Role.SERVICE},
     "custom": {Role.VIEWER, Role.STREAMER, Role.MODERATOR, Role.OPERATOR, Role.SERVICE},
     "announcements": {Role.STREAMER, Role.MODERATOR, Role.OPERATOR},
-    "red-packets": {Role.STREAMER, Role.OPERATOR, Role.SERVICE},
-    "coupons": {Role.STREAMER, Role.OPERATOR, Role.SERVICE},
+    "red-packets": {Role.OPERATOR, Role.SERVICE},
+    "coupons": {Role.OPERATOR, Role.SERVICE},
     "goods": {Role.STREAMER, Role.OPERATOR, Role.SERVICE},
     "enters": {Role.OPERATOR, Role.SERVICE},
     "leaves": {Role.OPERATOR, Role.SERVICE},
+}
+
+
+MAY_CLAIM = {  # and these where viewers may claim that they have paid
+    "gifts": {Role.VIEWER, Role.STREAMER, Role.MODERATOR},
+    "red-packets": {Role.STREAMER},
+    "coupons": {Role.STREAMER},
 }
 
 
@@ -33,16 +40,19 @@ def code_of(check: Callable[[], None]) -> Code | None:
     return None
 
 
-def refusal(user: User, room: str = "r1", interactions: Iterable[Interaction] = (LIKE,)) -> Code | None:
-    return code_of(lambda: check_sender(user, room, interactions))
+def refusal(
+    user: User, room: str = "r1", interactions: Iterable[Interaction] = (LIKE,), *, may_claim: bool = False
+) -> Code | None:
+    return code_of(lambda: check_sender(user, room, interactions, may_claim=may_claim))
 
 
+@pytest.mark.parametrize("may_claim", [False, True], ids=["", "claiming payment"])
 @pytest.mark.parametrize("role", list(Role), ids=lambda role: role.value)
 @pytest.mark.parametrize("interaction", INTERACTIONS, ids=lambda interaction: interaction.path)
-def test_each_role_may_send_only_its_kinds(interaction: Interaction, role: Role) -> None:
-    assert refusal(User("u", role, rooms=("r1",)), interactions=[interaction]) is (
-        None if role in MAY_SEND[interaction.path] else Code.FORBIDDEN
-    )
+def test_each_role_may_send_only_its_kinds(interaction: Interaction, role: Role, may_claim: bool) -> None:
+    allowed = MAY_SEND[interaction.path] | (MAY_CLAIM.get(interaction.path, set()) if may_claim else set())
+    refused = refusal(User("u", role, rooms=("r1",)), interactions=[interaction], may_claim=may_claim)
+    assert refused is (None if role in allowed else Code.FORBIDDEN)
 
 
 def test_of_many_interactions_each_must_be_allowed() -> None:
