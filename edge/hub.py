@@ -206,11 +206,7 @@ class Hub:
             start = end
             if flags & _DISSOLVED:
                 dissolved.append(room)
-            if messages and not room.has_content:
-                room.has_content = True
-                self._with_content += 1
-            ring_bytes = min(RING_BYTES, RINGS_BYTES // self._with_content) if room.has_content else QUIET_RING_BYTES
-            gaps += room.take(prepared, epoch, pos, ring_bytes)
+            gaps += room.take(prepared, epoch, pos, self._ring_bytes(room, messages))
             rooms += 1
             frames_before = frames_sent
             members = list(room.members)
@@ -248,6 +244,15 @@ class Hub:
             kicked,
             tuple(failed),
         )
+
+    def _ring_bytes(self, room: Room, messages: int) -> int:
+        """Return the size of a room's ring, as `messages` come: rooms with content share it all."""
+        if not room.has_content:
+            if not messages:
+                return QUIET_RING_BYTES
+            room.has_content = True
+            self._with_content += 1
+        return min(RING_BYTES, RINGS_BYTES // self._with_content)
 
     def _notify(self, batch: Batch) -> tuple[tuple[int, int], ...]:
         """Send notices to their users' connections; return the kicks as (room, user) hashes."""

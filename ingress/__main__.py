@@ -25,6 +25,7 @@ with explained("ingress"):
     from ingress.room_policy import RoomPolicy
     from ingress.room_status import RoomStatusService
     from ingress.slow_mode import SlowMode
+    from ingress.withdrawals import Withdrawals
     from ingress.words import WordAction, WordLibraries, WordLibrary, read_library
     from liveroom import service
     from liveroom.consumers import RULES_READ, follow_rules
@@ -61,6 +62,7 @@ class Parts(NamedTuple):
     announcements: AnnouncementService
     statuses: RoomStatusService
     reviewer: Reviewer
+    withdrawals: Withdrawals
 
     async def close(self) -> None:
         """Close all parts. Call it when no request is under way any more."""
@@ -103,7 +105,9 @@ def build(
     announcements = AnnouncementService(kafka, settings, writer, runtime)
     statuses = RoomStatusService(kafka, settings, writer, rules)
     api = ModerationApi(moderation, limits, rules, policy, hosts, statuses, announcements)
-    return Parts(App(settings, verifier, admission, api, runtime), auto_moderation, announcements, statuses, reviewer)
+    app = App(settings, verifier, admission, api, runtime)
+    withdrawals = Withdrawals(writer, rules, metrics, runtime.chance)
+    return Parts(app, auto_moderation, announcements, statuses, reviewer, withdrawals)
 
 
 async def _after(connected: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
@@ -129,14 +133,18 @@ async def run(settings: IngressSettings, runtime: Runtime, kafka: Kafka) -> None
     if settings.viewers_may_claim_payment:
         log.warning("viewers_may_claim_payment", then="nobody checks that gifts, red packets and coupons were paid for")
 
+    withdrawals = parts.withdrawals
+
     def on_rule(rule: Moderation) -> None:
+        withdrawals.on_rule(rule)
         if rule.kind is RuleKind.WORD:
             words.changed(rule.room)
 
     async with asyncio.TaskGroup() as tasks:
         working = [
             tasks.create_task(writer.watch()),
-            tasks.create_task(_after(writer.connected, follow_rules(kafka, rules, runtime, on_rule))),
+            tasks.create_task(_after(writer.connected, follow_rules(kafka, rules, runtime, on_rule, withdrawals.on_withdrawn))),
+            tasks.create_task(_after(writer.connected, withdrawals.run())),
             tasks.create_task(_after(writer.connected, parts.announcements.follow_presence())),
             tasks.create_task(_after(writer.connected, parts.announcements.follow_gateways())),
             tasks.create_task(watch([settings.token_keys_file], settings.read_token_keys, verifier.use)),

@@ -28,8 +28,6 @@ from liveroom.records.control import RuleKind
 from liveroom.records.snapshot import RoomChange
 from liveroom.tickets import User
 
-MAX_WORDS: Final = 5000
-MAX_ROOM_WORDS: Final = 500
 MAX_LISTED: Final = 1000
 
 
@@ -146,9 +144,6 @@ class ModerationApi:
 
     async def _set_word(self, request: CommandRequest) -> CommandResult:
         word, action = request.word(), request.body.action
-        known, most = self._rules.words.get(request.room, {}), MAX_WORDS if request.room == EVERYWHERE else MAX_ROOM_WORDS
-        if word not in known and len(known) >= most:
-            raise ProblemError(Code.LIMIT, f"at most {most} words; put more into a library file")
         return await self._moderation.set_word(request.command, _context(request), word, action.value)
 
     async def _drop_word(self, request: CommandRequest) -> CommandResult:

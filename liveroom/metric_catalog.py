@@ -68,6 +68,8 @@ READER_RESTARTS: Final = _counter(
 )
 BAD_RECORDS: Final = _counter("bad_records_total", "Records that could not be read.", "topic", "reason")
 
+RULES: Final = _gauge("moderation_rules", "Moderation rules in memory; the modes of a room count as one.", "kind")
+
 # The machine, as every service reads it at a scrape. The Prometheus client adds the process itself:
 # process_*
 MACHINE_LOAD: Final = _gauge("machine_load1", "Load average of the machine over one minute.")
@@ -86,6 +88,13 @@ INGRESS_SECONDS: Final = _histogram("ingress_request_seconds", "Time from a requ
 WORD_HITS: Final = _counter("ingress_word_hits_total", "Texts that contain a listed word, by the action taken.", "action")
 REVIEW_OUTCOMES: Final = ("allow", "refuse", "change", "fallback")
 REVIEWS: Final = _counter("ingress_reviews_total", "Texts sent to the review hook, by its answer.", "outcome")
+RULES_WITHDRAWN: Final = _counter(
+    "ingress_rules_withdrawn_total", "Rules that were over and whose records left the topic `moderation`."
+)
+RULES_REPEATED: Final = _counter(
+    "ingress_rules_repeated_total", "Rules that were written again because they were set while their key was withdrawn."
+)
+RULES_ENDED: Final = _gauge("ingress_rules_ended", "Rules that are over, or have an end, and whose records will be withdrawn.")
 ACTS: Final = _counter(
     "ingress_acts_total", "Moderation commands that were carried out, including those of the system itself.", "act"
 )
@@ -194,7 +203,18 @@ EVERYWHERE: Final = (
     MACHINE_PACKETS,
     MACHINE_IO,
 )
-INGRESS: Final = (INTERACTIONS, REFUSALS, INGRESS_SECONDS, WORD_HITS, REVIEWS, ACTS)
+INGRESS: Final = (
+    INTERACTIONS,
+    REFUSALS,
+    INGRESS_SECONDS,
+    WORD_HITS,
+    REVIEWS,
+    RULES,
+    RULES_WITHDRAWN,
+    RULES_REPEATED,
+    RULES_ENDED,
+    ACTS,
+)
 BROADCASTER: Final = (
     ITEMS,
     PARTITIONS_OWNED,
@@ -238,6 +258,7 @@ EDGE: Final = (
     PULLS,
     GAPS,
     VOID_RECORDS,
+    RULES,
 )
 SCHEDULER: Final = (ENTRIES, GATEWAYS_KNOWN, ENTRY_SECONDS)
 AUTOSCALER: Final = (

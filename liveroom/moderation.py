@@ -2,12 +2,14 @@
 
 Owns what every ingress and every edge must agree on: rooms' modes, mutes, bans, hosts, words. Each
 rule is one record, so the order of different rules does not matter; of one rule the last record
-wins. Refuses an unknown mode (`BadRecordError`). Who may set rules is up to `ingress.permissions`.
+wins. The records of a rule that is over are withdrawn after a while (`ingress.ended_rules`).
+Refuses an unknown mode (`BadRecordError`). `ingress.permissions` decides who may set rules, and
+`ingress.moderation` how many.
 """
 
 from collections import OrderedDict
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -23,6 +25,8 @@ REMEMBERED_MS: Final = 600_000
 MAX_REMEMBERED: Final = 100_000
 NO_MODES: Final = RoomSettings()
 _HOST_ROLES: Final = frozenset(role.value for role in Role if is_host(role))
+T = TypeVar("T")
+_USUAL: Final = msgspec.structs.asdict(NO_MODES)
 
 
 def key_of(rule: Moderation) -> bytes:
@@ -47,21 +51,37 @@ def binds(rule: Moderation, role: Role) -> bool:
     return outranks(rule.by_role, role) if rule.by_role is not None else role is Role.MODERATOR
 
 
+def ended_at(rule: Moderation) -> int | None:
+    """Return the Unix time (ms) at which a rule is over; None where only a later one ends it."""
+    match rule.kind:
+        case RuleKind.MODE:
+            is_over = rule.value == _USUAL.get(rule.name)
+        case RuleKind.WORD:
+            is_over = rule.value is None
+        case _:
+            is_over = rule.until_ms != FOR_GOOD
+    return max(rule.at_ms, rule.until_ms) if is_over else None
+
+
 class Rules:
     """All rules in force.
 
     `modes`: of rooms with any mode that is not the default. `words`: by room, the action for each.
     `are_read`: whether the whole topic has been read; until then no check may rely on the rules.
+    `numbers`: how many rules of each kind are kept; the modes of a room count as one.
     """
 
     def __init__(self) -> None:
         self.are_read = False
         self.modes: dict[str, RoomSettings] = {}
         self.words: dict[str, dict[str, str]] = {}
-        self._mutes: dict[str, dict[str, Moderation]] = {}
-        self._bans: dict[str, dict[str, Moderation]] = {}
         self._hosts: dict[str, dict[str, Moderation]] = {}
-        self._users = {RuleKind.MUTE: self._mutes, RuleKind.BAN: self._bans, RuleKind.HOST: self._hosts}
+        self._users: dict[RuleKind, dict[str, dict[str, Moderation]]] = {
+            RuleKind.MUTE: {},
+            RuleKind.BAN: {},
+            RuleKind.HOST: self._hosts,
+        }
+        self.numbers = dict.fromkeys(RuleKind, 0)
         self._done: OrderedDict[tuple[bytes, str], Moderation] = OrderedDict()
 
     def apply(self, rule: Moderation) -> None:
@@ -71,23 +91,12 @@ class Rules:
             case RuleKind.MODE:
                 self._set_mode(rule)
             case RuleKind.WORD:
-                words = self.words.setdefault(room, {})
-                if rule.value is None:
-                    words.pop(rule.name, None)
-                else:
-                    words[rule.name] = str(rule.value)
-                if not words:
-                    del self.words[room]
+                word = None if rule.value is None else str(rule.value)
+                self.numbers[rule.kind] += _put(self.words, room, rule.name, word)
             case kind:
                 if kind is RuleKind.HOST and rule.until_ms and rule.value not in _HOST_ROLES:
                     raise BadRecordError(BadRecord.SCHEMA, "the role of a host is moderator, streamer or operator")
-                users = self._users[kind].setdefault(room, {})
-                if rule.until_ms:
-                    users[rule.name] = rule
-                else:
-                    users.pop(rule.name, None)
-                if not users:
-                    del self._users[kind][room]
+                self._set(kind, room, rule.name, rule if rule.until_ms else None)
         if rule.id:
             self._remember(rule)
 
@@ -103,6 +112,45 @@ class Rules:
             self.modes.pop(rule.room, None)
         else:
             self.modes[rule.room] = after
+        self.numbers[RuleKind.MODE] = len(self.modes)
+
+    def withdraw(self, key: str, now_ms: int) -> Moderation | None:
+        """Forget the rule whose records were withdrawn, if it is over.
+
+        Returns the rule if it holds now: it was set while the withdrawal was under way. It stays in
+        force here, and somebody must write it again, because the topic will lose it.
+        """
+        room, _, rest = key.partition("/")
+        kind_name, _, name = rest.partition("/")
+        try:
+            kind = RuleKind(kind_name)
+        except ValueError:
+            return None
+        match kind:
+            case RuleKind.MODE:
+                value = getattr(self.settings(room), name, None)
+                is_over = value == _USUAL.get(name)
+            case RuleKind.WORD:
+                value = self.words.get(room, {}).get(name)
+                is_over = value is None
+            case _:
+                return self._found(kind, room, name, now_ms)
+        return None if is_over else Moderation(Moderation.VERSION, room, now_ms, kind, name, value=value)
+
+    def may_add(self, kind: RuleKind, room: str, user: str, most: int, now_ms: int) -> bool:
+        """Return whether one more mute or ban leaves at most `most` in force in a room.
+
+        A user that is muted or banned already may be so for another time. Forgets ended ones where
+        that makes space.
+        """
+        users = self._users[kind].get(room, {})
+        if len(users) >= most and user not in users:
+            for name in [name for name, rule in users.items() if not holds(rule, now_ms)]:
+                self._set(kind, room, name, None)
+        return len(users) < most or user in users
+
+    def _set(self, kind: RuleKind, room: str, user: str, rule: Moderation | None) -> None:
+        self.numbers[kind] += _put(self._users[kind], room, user, rule)
 
     def _remember(self, rule: Moderation) -> None:
         done, name = self._done, (key_of(rule), rule.id)
@@ -128,18 +176,27 @@ class Rules:
 
     def muted(self, room: str, user: str, now_ms: int) -> Moderation | None:
         """Return the mute in force of a user in a room, or None."""
-        return _found(self._mutes, room, user, now_ms)
+        return self._found(RuleKind.MUTE, room, user, now_ms)
 
     def banned(self, room: str, user: str, now_ms: int) -> Moderation | None:
         """Return the ban in force of a user from a room, or None."""
-        return _found(self._bans, room, user, now_ms)
+        return self._found(RuleKind.BAN, room, user, now_ms)
+
+    def _found(self, kind: RuleKind, room: str, user: str, now_ms: int) -> Moderation | None:
+        users = self._users[kind].get(room)
+        if users is None or (rule := users.get(user)) is None:
+            return None
+        if holds(rule, now_ms):
+            return rule
+        self._set(kind, room, user, None)
+        return None
 
     def host(self, room: str, user: str, now_ms: int) -> Moderation | None:
         """Return the record of a user as a host of a room (`EVERYWHERE`: an operator), or None.
 
         Its `value` is the role.
         """
-        return _found(self._hosts, room, user, now_ms)
+        return self._found(RuleKind.HOST, room, user, now_ms)
 
     def hosts(self, room: str) -> int:
         """Return how many hosts of a room are recorded."""
@@ -158,13 +215,17 @@ class Rules:
                 yield users[user]
 
 
-def _found(rules: dict[str, dict[str, Moderation]], room: str, user: str, now_ms: int) -> Moderation | None:
-    users = rules.get(room)
-    if users is None or (rule := users.get(user)) is None:
-        return None
-    if holds(rule, now_ms):
-        return rule
-    del users[user]  # it has ended
-    if not users:
-        del rules[room]
-    return None
+def _put(rules: dict[str, dict[str, T]], room: str, name: str, rule: T | None) -> int:
+    """Keep a rule of a room; None: keep none under this name. Return how many more are kept."""
+    named = rules.get(room)
+    before = len(named) if named is not None else 0
+    if rule is not None:
+        named = rules.setdefault(room, {})
+        named[name] = rule
+    elif named is None:
+        return 0
+    else:
+        named.pop(name, None)
+        if not named:
+            del rules[room]
+    return len(named) - before

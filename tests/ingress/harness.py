@@ -77,13 +77,13 @@ class FakeLogWriter:
     waiting: int = 0
     error: UnsentError | None = None
     taken: list[Uplink] = field(default_factory=list)
-    written: list[tuple[Topic, bytes, bytes]] = field(default_factory=list)
+    written: list[tuple[Topic, bytes, bytes | None]] = field(default_factory=list)
 
-    async def put(self, topic: Topic, key: bytes, value: bytes) -> None:
+    async def put(self, topic: Topic, key: bytes, value: bytes | None) -> None:
         if self.error is not None:
             raise self.error
         self.written.append((topic, key, value))
-        if topic is UPLINK:
+        if topic is UPLINK and value is not None:
             self.taken.append(decode_uplink(key, value))
 
     async def put_many(self, topic: Topic, records: Sequence[tuple[bytes, bytes]]) -> list[UnsentError | None]:
