@@ -42,6 +42,10 @@ class Admission:
         if self._gateway.draining or self._stopping.is_set():
             raise ProblemError(Code.DRAINING, retry_after_s=0.2)
 
+    def address_of(self, request: web.Request) -> str:
+        """Return the address that a request counts for: that of one subscriber."""
+        return subscriber(caller(request.remote, request.headers.get("X-Forwarded-For"), self._proxies))
+
     def admit(self, request: web.Request) -> tuple[str, tickets.User]:
         """Return the address that a request counts for, and the user of its ticket.
 
@@ -49,7 +53,7 @@ class Admission:
         checks come first, and the rate counts good tickets only.
         """
         gateway, settings = self._gateway, self._settings
-        address = subscriber(caller(request.remote, request.headers.get("X-Forwarded-For"), self._proxies))
+        address = self.address_of(request)
         origin = request.headers.get("Origin")
         is_foreign = origin is not None and not is_own_origin(origin, request.headers.get("Host"))
         if origin is not None and is_foreign and not origin_allowed(origin, settings.origins):

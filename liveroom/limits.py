@@ -80,12 +80,20 @@ class Buckets:
 
         A cost above the burst waits for a full bucket.
         """
+        if wait_s := self.wait_s(key, now_s, cost):
+            return wait_s
+        self.charge(key, now_s, cost)
+        return 0.0
+
+    def wait_s(self, key: str, now_s: float, cost: float = 1.0) -> float:
+        """Return 0 where `take` would take `cost`, or in how many seconds it would."""
         full_s = max(self._full_s.get(key, now_s), now_s)
         wait_s = full_s - now_s + min((cost - 1) * self._interval_s, self._tolerance_s) - self._tolerance_s
-        if wait_s > _ROUNDING_S:
-            return wait_s
-        self._full_s[key] = full_s + cost * self._interval_s
+        return wait_s if wait_s > _ROUNDING_S else 0.0
+
+    def charge(self, key: str, now_s: float, cost: float) -> None:
+        """Take `cost`, also where there is less: then the bucket takes so much longer to fill."""
+        self._full_s[key] = max(self._full_s.get(key, now_s), now_s) + cost * self._interval_s
         if len(self._full_s) > self._sweep_at:
             self._full_s = {key: at_s for key, at_s in self._full_s.items() if at_s > now_s}
             self._sweep_at = max(_FEW, 2 * len(self._full_s))
-        return 0.0

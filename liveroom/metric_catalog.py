@@ -152,6 +152,9 @@ WASTED_BYTES: Final = _counter("edge_wasted_log_bytes_total", "Payload bytes tha
 READ_BYTES: Final = _counter("edge_read_log_bytes_total", "Bytes that were read from the broadcast topic.")
 RESUMES: Final = _counter("edge_resumes_total", "Joins with a position to resume from, by outcome.", "outcome")
 PULLS: Final = _counter("edge_pulls_total", "Pulls of messages by outcome.", "outcome")
+PULLS_REFUSED: Final = _counter(
+    "edge_pulls_refused_total", "Pulls that were refused, by the error code, or by the limit that they exceeded.", "reason"
+)
 GAPS: Final = _counter("edge_gaps_total", "Gaps that a gateway saw in a room's sequence numbers.", "reason")
 
 # scheduler
@@ -256,6 +259,7 @@ EDGE: Final = (
     READ_BYTES,
     RESUMES,
     PULLS,
+    PULLS_REFUSED,
     GAPS,
     VOID_RECORDS,
     RULES,

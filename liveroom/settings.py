@@ -485,6 +485,30 @@ class EdgeSettings(TicketSettings):
     pull_back_s: float = Field(
         600.0, gt=0, description="Seconds that viewers may go back when they pull messages from the log."
     )
+    user_pulls_per_s: float = Field(
+        2.0, gt=0, le=1e6, description="Average number of pulls per second for one user, on all its devices."
+    )
+    user_pulls_burst: float = Field(
+        20.0, ge=1, le=1e6, description="Burst of pulls for one user: it comes back to 8 rooms on two devices at once."
+    )
+    user_pull_bytes_per_min: int = Field(
+        8 * 1024 * 1024,
+        ge=1024,
+        description="Bytes per minute of answers to one user's pulls, on all its devices. One answer has at most 512 KiB.",
+    )
+    address_pulls_per_s: float = Field(
+        200.0,
+        ge=0,
+        le=1e6,
+        description="Average number of pulls per second for one IP address (for IPv6 a /64); 0: no limit. It is high, since "
+        "a school or a mobile network may share an address.",
+    )
+    address_pulls_burst: float = Field(2000.0, ge=1, le=1e6, description="Burst of pulls for one IP address.")
+    address_pull_bytes_per_min: int = Field(
+        128 * 1024 * 1024,
+        ge=0,
+        description="Bytes per minute of answers to pulls from one IP address (for IPv6 a /64); 0: no limit.",
+    )
     tls_cert_file: Path | None = Field(
         None, description="Certificate chain, PEM. With it the public port speaks TLS (wss, https)."
     )

@@ -96,7 +96,8 @@ class Desk:
                 await asyncio.sleep(0.01)
 
     def let_in(self, token: str = "tok", *rooms: str) -> None:
-        self.gateway.grants.grant(token, PullGrant("u", Role.VIEWER, rooms))
+        """Grant pulls to a user of the token's name."""
+        self.gateway.grants.grant(token, PullGrant(token, Role.VIEWER, rooms))
 
     async def ask(self, room: str = "r", token: str = "tok", **query: Any) -> tuple[int, bytes]:
         url = f"http://127.0.0.1:{self.port}/v1/rooms/{room}/messages"
@@ -267,7 +268,7 @@ async def test_a_long_history_comes_in_parts_that_fit(kafka: KafkaSettings) -> N
 
 
 async def test_a_refused_pull_gets_its_reason(kafka: KafkaSettings) -> None:
-    async with desk(kafka) as here:
+    async with desk(kafka, user_pulls_burst=10) as here:
         here.let_in("bound", "mine")
 
         async def code(**query: Any) -> tuple[int, str]:

@@ -1,0 +1,40 @@
+"""Slices: long work in the loop that pushes to viewers, in pieces that they do not notice.
+
+Owns the order in which tasks share that loop: one slice of at most `SLICE_S` for all of them
+together, then every other task that is ready. It bounds neither how much work there is nor how long
+one step of it takes: a step must be far below `SLICE_S`. `edge.pulls` runs its work here.
+"""
+
+import asyncio
+from collections.abc import Generator
+from typing import Final, TypeVar
+
+from liveroom import clock
+
+SLICE_S: Final = 0.002
+
+T = TypeVar("T")
+
+
+class Slices:
+    """The slices of one gateway's long work."""
+
+    def __init__(self) -> None:
+        self._turn = asyncio.Lock()
+
+    async def run(self, steps: Generator[None, None, T]) -> T:
+        """Run a generator to its end and return its result; it yields after each step.
+
+        Those that run at the same time take turns.
+        """
+        while True:
+            async with self._turn:
+                try:
+                    end_s = clock.monotonic_s() + SLICE_S
+                    while clock.monotonic_s() < end_s:
+                        next(steps)
+                except StopIteration as done:
+                    result: T = done.value
+                    return result
+                finally:
+                    await clock.sleep(0)  # within the turn, or the next one would work in the same turn of the loop
