@@ -34,6 +34,7 @@ from liveroom.web import json_response
 from liveroom.wire import encode_frame
 
 TIMEOUT_S: Final = 4.0
+CLOSE_S: Final = 0.5
 READS: Final = 4
 MAX_QUESTIONS: Final = 1000  # that wait for an answer at the same time
 UNWATCHED_S: Final = 0.5  # how old the end may be up to which a room without viewers here is read
@@ -94,8 +95,11 @@ class Pulls:
         upgrades.app.router.add_get("/v1/rooms/{room}/messages", self._pull, allow_head=False)
 
     async def close(self) -> None:
-        """Cancel the reads and answers that are under way."""
-        await end_tasks(*self._answers.values(), *self._reading.values())
+        """Cancel the reads that are under way; pulls that wait for them are answered with 503."""
+        await end_tasks(*self._reading.values())
+        if self._answers:
+            await asyncio.wait(self._answers.values(), timeout=CLOSE_S)
+        await end_tasks(*self._answers.values())
 
     # ---- the request
     async def _pull(self, request: web.Request) -> web.StreamResponse:
