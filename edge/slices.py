@@ -22,6 +22,11 @@ class Slices:
     def __init__(self) -> None:
         self._turn = asyncio.Lock()
 
+    async def wait_turn(self) -> None:
+        """Return when it is this task's turn to do something short, such as to send an answer."""
+        async with self._turn:
+            await clock.sleep(0)
+
     async def run(self, steps: Generator[None, None, T]) -> T:
         """Run a generator to its end and return its result; it yields after each step.
 
