@@ -15,7 +15,7 @@ from liveroom import clock
 from liveroom.kinds import HOSTS_OF_ROOMS, Role
 from liveroom.moderation import EVERYWHERE, Rules, key_of
 from liveroom.records.codec import encode_json
-from liveroom.records.control import Moderation, RuleKind
+from liveroom.records.control import Moderation, RuleKind, host_record
 from liveroom.tickets import User
 from liveroom.topics import MODERATION
 
@@ -42,7 +42,7 @@ class HostRecords:
         Raises `ProblemError` (queue_unavailable).
         """
         for rule in self._news(room, user, clock.unix_ms()):
-            await write(self._writer, MODERATION, key_of(rule), encode_json(rule))
+            await write(self._writer, MODERATION, key_of(rule), encode_json(host_record(rule)))
             self._rules.apply(rule)
 
     def _news(self, room: str, user: User, now_ms: int) -> list[Moderation]:

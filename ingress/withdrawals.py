@@ -16,7 +16,7 @@ from liveroom.chance import Chance
 from liveroom.kafka import UnsentError
 from liveroom.moderation import Rules, key_of
 from liveroom.records.codec import encode_json
-from liveroom.records.control import Moderation
+from liveroom.records.control import Moderation, host_record
 from liveroom.registry import Metrics
 from liveroom.topics import MODERATION
 
@@ -60,7 +60,7 @@ class Withdrawals:
                 await self._withdraw(key, now_ms)
         for rule in self._ended.to_repeat(now_ms):
             try:
-                await self._writer.put(MODERATION, key_of(rule), encode_json(rule))
+                await self._writer.put(MODERATION, key_of(rule), encode_json(host_record(rule)))
             except UnsentError as error:
                 log.warning("rule_not_repeated", error=str(error))
             else:

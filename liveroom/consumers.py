@@ -14,7 +14,7 @@ from liveroom.kafka import TopicReader
 from liveroom.kafka_port import Kafka
 from liveroom.moderation import Rules
 from liveroom.records.codec import BadRecord, BadRecordError, JsonReader, JsonRecord, RefusedVersions
-from liveroom.records.control import Moderation, RuleKind
+from liveroom.records.control import Moderation, RuleKind, rule_of
 from liveroom.registry import Metrics
 from liveroom.service import Runtime
 from liveroom.topics import Topic
@@ -122,8 +122,8 @@ def _apply(
     on_withdrawn: Callable[[str, Moderation | None], None] | None,
 ) -> None:
     """Apply a record, or a withdrawal, and pass it on."""
-    rule = change.record
-    if rule is not None:
+    if change.record is not None:
+        rule = rule_of(change.record)
         rules.apply(rule)
         if on_rule is not None:
             on_rule(rule)

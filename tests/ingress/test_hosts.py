@@ -11,7 +11,8 @@ from ingress.permissions import COMMAND_ROUTES, Command, CommandRoute
 from liveroom.errors import Code
 from liveroom.kinds import Role
 from liveroom.moderation import EVERYWHERE, FOR_GOOD, Rules
-from liveroom.records.control import Moderation, RuleKind
+from liveroom.records.codec import JsonReader
+from liveroom.records.control import Moderation, RuleKind, host_record, rule_of
 from liveroom.tickets import User
 from tests.ingress.harness import FakeLogWriter, Served, headers_of, problem_of, served
 
@@ -85,6 +86,14 @@ async def test_an_operator_is_known_in_all_rooms_and_a_host_in_the_own() -> None
 
 
 # ---- the records
+@pytest.mark.parametrize("value", ["moderator", "streamer", "operator", None])
+def test_a_record_of_a_host_is_read_as_it_was_meant(value: str | None) -> None:
+    rule = Moderation(1, "r", 5, RuleKind.HOST, "u", "u", until_ms=99 if value else 0, value=value, by_role=Role.MODERATOR)
+    assert rule_of(host_record(rule)) == rule
+    mute = Moderation(1, "r", 5, RuleKind.MUTE, "u", "star", until_ms=FOR_GOOD, by_role=Role.STREAMER)
+    assert rule_of(host_record(mute)) == mute
+
+
 class Recorded:
     """The records of one ingress, and what it wrote."""
 
@@ -105,7 +114,11 @@ class Recorded:
 async def test_a_host_is_written_once() -> None:
     recorded = Recorded()
     assert [await recorded.note(Role.MODERATOR) for _ in range(3)] == [1, 0, 0]
-    assert recorded.writer.written[0][1] == b"r/host/u"
+    _, key, value = recorded.writer.written[0]
+    assert key == b"r/host/u"
+    record = JsonReader(Moderation).read(value)
+    assert (record.kind, record.name, record.until_ms) == (RuleKind.MUTE, "!u", 0), "earlier versions see no rule in it"
+    assert rule_of(record) == recorded.rules.host("r", "u", int(time.time() * 1000))
     assert [await recorded.note(Role.VIEWER, "v"), await recorded.note(Role.SERVICE, "s")] == [0, 0]
 
 

@@ -37,7 +37,18 @@ from liveroom.records.broadcast import (
     Stamp,
 )
 from liveroom.records.codec import JsonReader
-from liveroom.records.control import Audit, GatewayState, Limits, LoadReport, Moderation, Order, OrderKind, Presence, RuleKind
+from liveroom.records.control import (
+    Audit,
+    GatewayState,
+    Limits,
+    LoadReport,
+    Moderation,
+    Order,
+    OrderKind,
+    Presence,
+    RuleKind,
+    host_record,
+)
 from liveroom.records.snapshot import (
     PartitionState,
     RoomSettings,
@@ -186,7 +197,8 @@ def _uplink(file: str, record: Uplink) -> Golden:
 
 def _host() -> Moderation:
     until_ms, role = AT_MS + 60_000, Role.STREAMER
-    return Moderation(1, "room-1", AT_MS, RuleKind.HOST, "u1", "u1", until_ms=until_ms, value=role.value, by_role=role)
+    rule = Moderation(1, "room-1", AT_MS, RuleKind.HOST, "u1", "u1", until_ms=until_ms, value=role.value, by_role=role)
+    return host_record(rule)
 
 
 CLAIM: Final = Claim(3, OWNER, AT_MS, "broadcaster-1")
