@@ -1,9 +1,8 @@
-"""Who is put out of a room: a user who is banned or kicked, and everybody when a room is dissolved.
+"""Removes members from rooms: users who are banned or kicked, and everybody from a dissolved room.
 
 Owns no state. A member that is in another room too keeps its connection; otherwise the connection
-ends with the close code of the reason. A ban by a host of their own rank or below does
-not hold for hosts (`liveroom.moderation.binds`). Called by `edge.fanout` and by the reader of the
-rules.
+ends with the close code of the reason. A ban by a host of the member's own rank or below does not
+hold (`liveroom.moderation.binds`). Called by `edge.fanout` and by the reader of the rules.
 """
 
 from collections.abc import Iterator

@@ -1,10 +1,10 @@
 """The moderation rules in force, as the topic `moderation` holds them. Pure.
 
-Owns what every ingress and every edge must agree on: rooms' modes, mutes, bans, hosts, words. Each
-rule is one record, so the order of different rules does not matter; of one rule the last record
-wins. The records of a rule that is over are withdrawn after a while (`ingress.ended_rules`).
-Refuses an unknown mode (`BadRecordError`). `ingress.permissions` decides who may set rules, and
-`ingress.moderation` how many.
+Owns the rules that every ingress and every gateway must agree on: rooms' modes, mutes, bans, hosts,
+words. Each rule is one record, so the order of different rules does not matter; of one rule the
+last record wins. The records of a rule that is over are withdrawn after a while
+(`ingress.ended_rules`). Refuses an unknown mode (`BadRecordError`). `ingress.permissions` decides
+who may set rules, and `ingress.moderation` how many.
 """
 
 from collections import OrderedDict
