@@ -170,6 +170,11 @@ class Rooms:
         return len(self._stored) + sum(name not in self._stored for rooms in (self._open, self._silent) for name in rooms)
 
     @property
+    def remembered(self) -> int:
+        """How many ids of best-effort interactions are remembered."""
+        return len(self._recent)
+
+    @property
     def silent(self) -> int:
         """How many rooms are kept in which nobody ever spoke."""
         return len(self._silent)

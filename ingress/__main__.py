@@ -1,7 +1,7 @@
 """Starts the ingress: `python -m ingress` (settings: `--help`). Owns the order of start and end."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sized
 from functools import partial
 from typing import Any, Final, NamedTuple
 
@@ -27,7 +27,7 @@ with explained("ingress"):
     from ingress.slow_mode import SlowMode
     from ingress.withdrawals import Withdrawals
     from ingress.words import WordAction, WordLibraries, WordLibrary, read_library
-    from liveroom import service
+    from liveroom import metric_catalog, service
     from liveroom.consumers import RULES_READ, follow_rules
     from liveroom.files import watch
     from liveroom.kafka import with_kafka
@@ -84,7 +84,7 @@ def build(
     Nothing runs yet.
     """
     metrics = runtime.metrics
-    limits = RateLimits(rates_of(settings))
+    limits, slow_mode = RateLimits(rates_of(settings)), SlowMode(rules)
     moderation = ModerationService(writer, rules, metrics)
     auto_moderation = AutoModeration(settings, rules, moderation)
     reviewer = Reviewer(settings, metrics)
@@ -92,7 +92,7 @@ def build(
     admission = Admission(
         policy,
         limits,
-        SlowMode(rules),
+        slow_mode,
         words,
         auto_moderation,
         reviewer,
@@ -105,6 +105,18 @@ def build(
     announcements = AnnouncementService(kafka, settings, writer, runtime)
     statuses = RoomStatusService(kafka, settings, writer, rules)
     api = ModerationApi(moderation, limits, rules, policy, hosts, statuses, announcements)
+    tables: dict[str, Sized] = {
+        "rates": limits,
+        "slow_mode": slow_mode,
+        "offences": auto_moderation,
+        "word_libraries": words,
+        "room_status": statuses,
+        "watched_rooms": announcements,
+        "tokens": verifier,
+    }
+    for name, table in tables.items():
+        metrics.follow(metric_catalog.NAMES, table.__len__, name)
+    metrics.follow(metric_catalog.NAMES, lambda: rules.remembered, "commands")
     app = App(settings, verifier, admission, api, runtime)
     withdrawals = Withdrawals(writer, rules, metrics, runtime.chance)
     return Parts(app, auto_moderation, announcements, statuses, reviewer, withdrawals)

@@ -37,6 +37,9 @@ class AutoModeration:
         self._by_room = Offences(settings.word_media_hits, settings.word_window_s)
         self._under_way = BackgroundTasks()
 
+    def __len__(self) -> int:
+        return len(self._by_user) + len(self._by_room)
+
     async def close(self) -> None:
         """Wait for the commands under way."""
         await self._under_way.wait()

@@ -22,9 +22,11 @@ from typing import Final, NamedTuple
 from ahocorasick_rs import AhoCorasick, MatchKind
 from opencc import OpenCC
 
+from liveroom.limits import drop_oldest
 from liveroom.moderation import EVERYWHERE
 
 MAX_WORD_CHARS: Final = 64
+MAX_LIBRARIES: Final = 1000  # of rooms: each is made at its first use, in a few milliseconds
 MAX_WORD_LETTERS: Final = 128  # of the normal form, in which one character can become 15 letters
 MAX_MATCHES: Final = 500
 _SLICE_LETTERS: Final = 32
@@ -280,6 +282,9 @@ class WordLibraries:
         self._files: tuple[WordLibrary, ...] = ()
         self._set: dict[str, WordLibrary] = {}
 
+    def __len__(self) -> int:
+        return len(self._set)
+
     def use_files(self, files: WordLibrary) -> None:
         """Use this library for all rooms from now on, in place of the previous files'."""
         self._files = (files,)
@@ -303,5 +308,6 @@ class WordLibraries:
     def _library(self, room: str) -> WordLibrary:
         library = self._set.get(room)
         if library is None:
+            drop_oldest(self._set, MAX_LIBRARIES - 1)
             library = self._set[room] = WordLibrary(usable(self._rules[room]))
         return library

@@ -70,6 +70,8 @@ BAD_RECORDS: Final = _counter("bad_records_total", "Records that could not be re
 
 RULES: Final = _gauge("moderation_rules", "Moderation rules in memory; the modes of a room count as one.", "kind")
 
+NAMES: Final = _gauge("names", "Names chosen by callers that a table in memory keeps.", "table")
+
 # The machine, as every service reads it at a scrape. The Prometheus client adds the process itself:
 # process_*
 MACHINE_LOAD: Final = _gauge("machine_load1", "Load average of the machine over one minute.")
@@ -199,6 +201,7 @@ EVERYWHERE: Final = (
     READER_LAG,
     READER_RESTARTS,
     BAD_RECORDS,
+    NAMES,
     MACHINE_LOAD,
     MACHINE_CORES,
     MACHINE_MEMORY,

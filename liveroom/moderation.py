@@ -84,6 +84,11 @@ class Rules:
         self.numbers = dict.fromkeys(RuleKind, 0)
         self._done: OrderedDict[tuple[bytes, str], Moderation] = OrderedDict()
 
+    @property
+    def remembered(self) -> int:
+        """How many requests are remembered, so that none is carried out twice (`done`)."""
+        return len(self._done)
+
     def apply(self, rule: Moderation) -> None:
         """Set or lift a rule. Idempotent."""
         room = rule.room

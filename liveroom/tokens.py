@@ -104,6 +104,9 @@ class Verifier:
         self._known: dict[str, tuple[User, float]] = {}
         self._sweep_at = min(MAX_CACHED, FEW_CACHED)
 
+    def __len__(self) -> int:
+        return len(self._known)
+
     def use(self, keys: Sequence[Key]) -> None:
         """Use these keys from now on, in place of all earlier ones."""
         self._keys = list(keys)

@@ -63,6 +63,9 @@ class App:
         self._uniform = Chance(runtime.chance.getrandbits(64)).random  # no secret, and drawn some ten times an answer
         self._described: dict[str, tuple[int, bytes]] = {}
         metrics = runtime.metrics
+        metrics.follow(metric_catalog.NAMES, verifier.__len__, "tokens")
+        if self._addresses is not None:
+            metrics.follow(metric_catalog.NAMES, self._addresses.__len__, "addresses")
         self._entered = metrics.counter(metric_catalog.ENTRIES, "entered")
         self._refused = {code: metrics.counter(metric_catalog.ENTRIES, code.value) for code in Code}
         self._seconds = metrics.histogram(metric_catalog.ENTRY_SECONDS)
