@@ -417,6 +417,8 @@ class Rooms:
         stored = self._stored.get(name)
         if stored is None or stored.last_ms:
             self._changed[name] = None
+        else:
+            self._changed.pop(name, None)  # who watches is in no snapshot
 
     def forget_silent(self, now_ms: int) -> None:
         """Forget rooms in which nobody ever spoke and which nobody watches any more (Unix time)."""
@@ -480,7 +482,7 @@ class Rooms:
         room = self._open.get(name)
         if room is not None:
             self._lay_down_silent(room, None)
-        del self._changed[name]
+        self._changed.pop(name, None)
         if (silent := self._silent.get(name)) is not None:
             if silent.epoch is not None:
                 self._stored[name] = encode_room(RoomState(name, silent.epoch))

@@ -90,6 +90,17 @@ def test_a_room_that_was_only_asked_for_is_forgotten_like_one_that_was_left() ->
     assert len(rooms) == 0
 
 
+def test_viewers_that_come_and_go_in_a_room_in_which_nobody_speaks_cause_no_snapshot() -> None:
+    rooms = Rooms()
+    opened(rooms, "r")
+    lasting(rooms)
+    left(rooms, "r")
+    opened(rooms, "r")
+    assert not rooms.has_changed
+    speak(rooms, "r")
+    assert rooms.has_changed
+
+
 @pytest.mark.parametrize("kind", [Kind.DANMAKU, Kind.GIFT, Kind.LIKE, Kind.MUTE, Kind.ROOM])
 def test_a_room_lasts_from_the_first_message_like_sanction_or_mode_on(kind: Kind) -> None:
     rooms = Rooms()
