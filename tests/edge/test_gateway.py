@@ -6,7 +6,7 @@ import pytest
 
 from edge.fanout import drive
 from liveroom import clock
-from liveroom.closecodes import Close
+from liveroom.closecodes import Close, rule_for
 from liveroom.records.broadcast import Anchor, Batch, BatchParts, RoomEntry, RoomFlags, decode_broadcast, encode_batch
 from liveroom.tickets import User
 from liveroom.topics import room_hash
@@ -105,6 +105,17 @@ async def test_beyond_the_cap_of_rooms_only_those_that_are_here_may_be_joined() 
         assert (await ask(guest, t="leave", room="x2"))["t"] == "left"
         assert (await ask(honest, t="join", room="show"))["t"] == "joined"
         assert {room.name for room in edge.gateway.hub.rooms.values()} == {"x1", "show"}
+
+
+async def test_a_viewer_whose_only_room_has_no_place_here_is_closed_soon_and_looks_for_another_gateway() -> None:
+    settings = settings_of(max_local_rooms=1, handshake_timeout_s=2)
+    async with running(settings) as edge, edge.connect() as guest, edge.connect() as honest:
+        for socket in (guest, honest):
+            await next_frame(socket)
+        assert (await ask(guest, t="join", room="x"))["t"] == "joined"
+        assert (await ask(honest, t="join", room="show"))["code"] == "full"
+        assert await close_code(honest) == Close.HANDSHAKE_LATE
+        assert rule_for(Close.HANDSHAKE_LATE).reconnect
 
 
 @pytest.mark.parametrize("compression", [None, "deflate"])
