@@ -101,9 +101,11 @@ class Desk:
         """Grant pulls to a user, by default one of the token's name."""
         self.gateway.grants.grant(token, PullGrant(user or token, Role.VIEWER, rooms))
 
-    async def ask(self, room: str = "r", token: str = "tok", **query: Any) -> tuple[int, bytes]:
+    async def ask(self, room: str = "r", token: str = "tok", address: str = "", **query: Any) -> tuple[int, bytes]:
+        """Pull; `address`: the one that a proxy reports."""
         url = f"http://127.0.0.1:{self.port}/v1/rooms/{room}/messages"
-        async with self.http.get(url, params=query, headers={"Authorization": f"Bearer {token}"}) as answer:
+        headers = {"Authorization": f"Bearer {token}"} | ({"X-Forwarded-For": address} if address else {})
+        async with self.http.get(url, params=query, headers=headers) as answer:
             return answer.status, await answer.read()
 
     async def pull(self, **query: Any) -> tuple[Any, list[Message]]:
@@ -354,6 +356,23 @@ async def test_a_user_has_one_budget_on_all_its_connections_and_the_refusals_nam
         assert (await here.ask(after_rseq=0))[0] == 200, "others have their own budgets"
         refused = {reason: here.refused(reason) for reason in ("user_pulls", "user_bytes", "address_pulls", "address_bytes")}
         assert refused == {"user_pulls": 5, "user_bytes": 1, "address_pulls": 0, "address_bytes": 0}
+
+
+async def test_all_users_of_an_address_share_its_budget_and_one_ipv6_subscriber_has_one_address(kafka: KafkaSettings) -> None:
+    limits = {"address_pulls_burst": 3, "address_pulls_per_s": 0.01, "proxies": ("127.0.0.0/8",)}
+    async with desk(kafka, **limits) as here:
+        for number in range(5):
+            here.let_in(f"tok{number}")
+
+        async def statuses(*addresses: str) -> list[int]:
+            asked = [await here.ask(token=f"tok{number}", address=a, before_seq=1) for number, a in enumerate(addresses)]
+            return [status for status, _ in asked]
+
+        assert await statuses(*[f"2001:db8::{number}" for number in range(1, 5)]) == [200, 200, 200, 429]
+        status, body = await here.ask(token="tok4", address="2001:db8::ffff:1", before_seq=1)
+        assert (status, msgspec.json.decode(body)["code"]) == (429, "rate_address")
+        assert await statuses("2001:db8:0:1::1", "203.0.113.1", "203.0.113.2") == [200, 200, 200]
+        assert here.refused("address_pulls") == 2
 
 
 class _Nobody:
