@@ -159,6 +159,7 @@ class Rooms:
         self._waiting: list[Room] = []
         self._watched: dict[str, Viewers] = {}
         self._cards: dict[str, None] = {}
+        self._shown_now: set[str] = set()  # opened for the coming batch, maybe silent
         self._taken_bytes = 0
         self._recent = RecentIds(BEST_EFFORT_DEDUPE_MS)
         self._limited: dict[str, None] = {}
@@ -316,6 +317,7 @@ class Rooms:
         cards = self._pack_cards(EXTRA_BYTES - extra, now_ms)
         for room in done:
             self._lay_down_silent(room, now_ms)
+        self._shown_now.clear()
         self._pack_away()
         return Packed(packed, notices, cards, oldest_ms, text, size, unfit)
 
@@ -398,18 +400,20 @@ class Rooms:
         """
         if (room := self._open.get(name)) is not None:
             return room
-        if name not in self._stored and name not in self._silent and self._silent.is_full:
+        if name not in self._stored and name not in self._silent and not self._silent.has_space(len(self._shown_now)):
             vacant = self._silent.longest_vacant()
             if vacant is None:
                 self.limited[RoomLimit.SILENT_REFUSED] += 1
                 return None
             self.limited[RoomLimit.SILENT_FORGOTTEN] += 1
             self._forget_silent(vacant)
+        self._shown_now.add(name)
         return self._opened(name, now_ms)
 
     def _lay_down_silent(self, room: Room, now_ms: int | None) -> None:
         """Keep of an open room in which nobody ever spoke its epoch and its viewers alone."""
         name = room.state.room
+        self._shown_now.discard(name)
         if not room.is_silent or room.is_waiting or room.hash in self._begin_again or self._open.get(name) is not room:
             return
         del self._open[name]

@@ -59,10 +59,9 @@ class SilentRooms:
         self._rooms.pop(name, None)
         self._vacant.pop(name, None)
 
-    @property
-    def is_full(self) -> bool:
-        """Whether there is no space for one more."""
-        return len(self._rooms) >= self._most
+    def has_space(self, besides: int) -> bool:
+        """Return whether one more has space, besides so many that will come."""
+        return len(self._rooms) + besides < self._most
 
     def longest_vacant(self) -> str | None:
         """Return the room that has been without viewers for longest; None: all have viewers."""

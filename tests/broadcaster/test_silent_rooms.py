@@ -172,6 +172,15 @@ def test_beyond_the_cap_the_longest_vacant_room_goes_first_and_then_no_more_is_o
     assert speak(rooms, "f").numbers("f") == [(1, 1)], "whoever speaks is never refused"
 
 
+def test_the_cap_holds_for_rooms_that_come_in_one_batch() -> None:
+    rooms = Rooms(max_rooms=3)
+    opened(rooms, "a", "b")
+    got = opened(rooms, *(f"x{number}" for number in range(10)))
+    assert rooms.silent == len(lasting(rooms)) == 3
+    assert list(got.frames) == ["x0"]
+    assert rooms.limited == {RoomLimit.SILENT_REFUSED: 9 + 2}, "all audiences, and the cards that may wait"
+
+
 def test_a_next_owner_with_too_many_rooms_forgets_those_that_nobody_watches() -> None:
     rooms = Rooms()
     opened(rooms, *"abcdef")
