@@ -1,9 +1,9 @@
-"""What was read of the log for pulls, kept for a while for those who come after. Pure.
+"""Slices of the log that were read for pulls, kept for later pulls. Pure.
 
-Owns the slices of rooms, up to `KEPT_BYTES` of all rooms together and `KEPT_S` long, and for each
-partition an index of the rooms that a longer read met. So a pull of a room that has nothing in the
-log, or that somebody invented, reads no more than what came since. `edge.pulls` asks here before
-it reads.
+Owns the slices of rooms, up to `KEPT_BYTES` of all rooms together and for `KEPT_S`, and for each
+partition an index of the rooms that its reads met. So a pull of a room that has nothing in the log,
+or that somebody invented, reads only the records that came since. `edge.pulls` asks here before it
+reads.
 """
 
 from collections import OrderedDict

@@ -1,11 +1,11 @@
 """Pulls: messages of a room that viewers missed, from the ring or read again from the log.
 
-Owns `GET /v1/rooms/{room}/messages`. What many ask is done once: a partition is read by one read at
-a time for all pulls that wait, slices are kept and continued (`edge.pull_slices`), and the same
-question is answered once for all who wait for it. All of it shares the loop in slices
-(`edge.slices`). Refuses a pull without a valid token (`edge.pull_grants`), beyond the budgets of
-its user and address (`edge.pull_limits`), of a room that the ticket does not name, and of a banned
-user. Messages older than `pull_back_s` are not read.
+Owns `GET /v1/rooms/{room}/messages`. Pulls share their work: one read at a time reads a partition
+for all pulls that wait, slices are kept and continued (`edge.pull_slices`), and the same question
+is answered once for everybody who waits for it. The work shares the loop with the fan-out in slices
+of time (`edge.slices`). Refuses a pull without a valid token (`edge.pull_grants`), beyond the
+budgets of its user and address (`edge.pull_limits`), of a room that the ticket does not name, and
+of a banned user. Messages older than `pull_back_s` are not read.
 """
 
 import asyncio

@@ -1,8 +1,8 @@
-"""Slices: long work in the loop that pushes to viewers, in pieces that they do not notice.
+"""Slices of time: long work in the loop that pushes to viewers, without delaying the pushes.
 
-Owns the order in which tasks share that loop: one slice of at most `SLICE_S` for all of them
-together, then every other task that is ready. It bounds neither how much work there is nor how long
-one step of it takes: a step must be far below `SLICE_S`. `edge.pulls` runs its work here.
+Owns the order in which tasks share that loop: one slice of `SLICE_S` for all of them together, then
+every other task that is ready. It bounds neither the amount of work nor the time of one step; each
+step must be far shorter than `SLICE_S`. `edge.pulls` runs its work here.
 """
 
 import asyncio
