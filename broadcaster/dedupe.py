@@ -11,6 +11,8 @@ from collections import deque
 from typing import Final
 
 DEDUPE_MS: Final = 600_000
+MAX_SEEN: Final = 600_000  # of one room: 1,000 reliable interactions a second
+MAX_RECENT: Final = 1_000_000  # of one partition: 100,000 interactions a second
 BEST_EFFORT_DEDUPE_MS: Final = 10_000
 
 
@@ -24,12 +26,15 @@ class SeenIds:
         self._at = seen
         self._order: deque[tuple[str, int]] | None = None  # made when needed: most rooms see no gift
 
+    def __len__(self) -> int:
+        return len(self._at)
+
     def meet(self, key: str, now_ms: int) -> bool:
         """Remember `key`; return whether it was met within the window before."""
         order, since = self._order, now_ms - self._window_ms
         if order is None:
             order = self._order = deque(self._at.items())
-        while order and order[0][1] <= since:
+        while order and (order[0][1] <= since or len(order) >= MAX_SEEN):
             old, _ = order.popleft()
             self._at.pop(old, None)
         if key in self._at:
@@ -54,6 +59,9 @@ class RecentIds:
 
     __slots__ = ("_at", "_oldest_ms", "_order", "_window_ms")
 
+    def __len__(self) -> int:
+        return len(self._at)
+
     def __init__(self, window_ms: int) -> None:
         self._window_ms = window_ms
         self._at: dict[int, int] = {}
@@ -66,6 +74,8 @@ class RecentIds:
         if order:
             if self._oldest_ms <= now_ms - self._window_ms:
                 self._forget(now_ms)
+            elif len(order) >= MAX_RECENT:
+                del self._at[order.popleft()]
             if key in self._at:
                 return True
         if not order:

@@ -17,6 +17,7 @@ from broadcaster.audience_reader import AudienceReader
 from broadcaster.ownership import Lost
 from broadcaster.partition import ASSIGNED, TAKEOVER_REASONS, Partition
 from broadcaster.progress import Progress
+from broadcaster.rooms import RoomLimit
 from liveroom import clock, metric_catalog, topics
 from liveroom.broadcast_log import REQUEST_TIMEOUT_MS
 from liveroom.kafka import STALLED, Producer, join_group, waiting
@@ -53,6 +54,7 @@ class Broadcaster:
         metrics.exist(metric_catalog.BAD_RECORDS, [topics.UPLINK.name], [reason.value for reason in BadRecord])
         metrics.exist(metric_catalog.DEAD_LETTERS, [reason.value for reason in BadRecord])
         metrics.exist(metric_catalog.HISTORY_LOST, [lost.value for lost in Lost])
+        metrics.exist(metric_catalog.ROOMS_LIMITED, [limit.value for limit in RoomLimit])
         metrics.exist(metric_catalog.TAKEOVERS, TAKEOVER_REASONS)
         self._progress = Progress(kafka, metrics)
         self._audience = AudienceReader(kafka, runtime, self._assigned)

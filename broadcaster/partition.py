@@ -234,6 +234,7 @@ class Partition:
             limit_per_s=settings.room_limit_per_s,
             epoch_floor=floor,
             belongs=lambda room: partition_of(room, settings.kafka.partitions) == self.number,
+            max_rooms=settings.max_partition_rooms,
         )
 
     def _history_lost(self, lost: Lost) -> Rooms:
@@ -285,11 +286,15 @@ class Partition:
         self.audience.expire(now)
         for room, viewers in self.audience.due(now):
             self.rooms.watch(room, viewers)
+        self.rooms.forget_silent(clock.unix_ms())
 
     def _report_lost_rooms(self) -> None:
-        """Log and count rooms that lost their history: a snapshot or a batch was damaged, or they
-        could not be packed.
+        """Count rooms that the caps forgot. Log and count those that lost their history: a snapshot
+        or a batch was damaged, or they could not be packed.
         """
+        for reason, rooms in self.rooms.limited.items():
+            self._runtime.metrics.counter(metric_catalog.ROOMS_LIMITED, reason.value).inc(rooms)
+        self.rooms.limited.clear()
         lost, self.rooms.lost = self.rooms.lost, []
         for name, why in lost[:MAX_LOST_LOGGED]:
             log.error("room_lost", partition=self.number, room=name, why=why, then="it gets a new epoch and numbers")

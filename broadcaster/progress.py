@@ -29,6 +29,9 @@ class Progress:
         self._balance_off = metrics.gauge(metric_catalog.BALANCE_OFF)
         self._owned = metrics.gauge(metric_catalog.PARTITIONS_OWNED)
         self._live = metrics.gauge(metric_catalog.ROOMS_LIVE)
+        self._silent = metrics.gauge(metric_catalog.ROOMS_SILENT)
+        self._ids = metrics.gauge(metric_catalog.NAMES, "recent_ids")
+        self._watched = metrics.gauge(metric_catalog.NAMES, "watched_rooms")
 
     async def follow_ends(self, client: Consumer, assigned: Mapping[int, Assigned]) -> bool:
         """Ask for the ends of both topics and pass them on; return whether fetching hangs."""
@@ -66,7 +69,7 @@ class Progress:
 
     def report(self, assigned: Mapping[int, Assigned]) -> None:
         """Bring the metrics up to the balances of the last batches."""
-        off = rooms = owned = 0
+        off = rooms = silent = owned = ids = watched = 0
         for each in assigned.values():
             if not each.partition.is_ruling:
                 continue
@@ -77,9 +80,15 @@ class Progress:
             each.reported = balance  # a pack makes a new one
             off += abs(balance.off)
             rooms += len(each.partition.rooms)
+            silent += each.partition.rooms.silent
+            ids += each.partition.rooms.remembered
+            watched += len(each.partition.audience)
             owned += 1
         self._balance_off.set(off)
         self._live.set(rooms)
+        self._silent.set(silent)
+        self._ids.set(ids)
+        self._watched.set(watched)
         self._owned.set(owned)
 
 

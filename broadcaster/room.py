@@ -30,7 +30,7 @@ from liveroom.bodies import Clear
 from liveroom.kinds import Kind
 from liveroom.limits import Bucket
 from liveroom.records.broadcast import MAX_ALLOWANCE, NoticeEntry, RoomEntry, RoomFlags
-from liveroom.records.snapshot import RoomChange, RoomState, Seen, Tombstone
+from liveroom.records.snapshot import RoomChange, RoomSettings, RoomState, Seen, Tombstone
 from liveroom.records.uplink import Uplink
 from liveroom.topics import room_hash
 from liveroom.wire import BatchHeader, Card, decode_header, pack_payload, payload_text, split_message
@@ -54,6 +54,7 @@ _DEFLATED: Final = int(RoomFlags.DEFLATED)
 _encode: Final = msgspec.json.Encoder().encode
 _change_decoder: Final = msgspec.json.Decoder(RoomChange)
 _clear_decoder: Final = msgspec.json.Decoder(Clear)
+_USUAL: Final = RoomSettings()
 
 
 class Part(msgspec.Struct, frozen=True, gc=False):
@@ -186,6 +187,12 @@ class Room:
         for waiting in self._waiting:
             room.wait(waiting.offset, waiting.record, waiting.cost, may_go=waiting.may_go)
         return room
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether nobody ever spoke: there was no message, like, sanction or mode."""
+        state = self.state
+        return not (state.seq or state.likes or self.seen or state.others or self._is_again) and state.settings == _USUAL
 
     @property
     def waiting(self) -> Sequence[WaitingRecord]:

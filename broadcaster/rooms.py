@@ -2,14 +2,20 @@
 
 Owns all that the owner of a partition holds in memory, and its balance. Takes decoded uplink
 records with their offsets and Kafka's time of each, never the wall clock: numbers must not depend
-on it. A room in a snapshot stays packed until it is needed. Refuses a record whose body its kind
-does not allow (`BadBodyError`). Called by `broadcaster.partition` and `broadcaster.restored_rooms`.
+on it. A room in a snapshot stays packed until it is needed. Nothing lasts of a room in which nobody
+ever spoke (`broadcaster.silent_rooms`), and rooms of each kind have a cap. Refuses a record whose
+body its kind does not allow (`BadBodyError`). Called by `broadcaster.partition` and
+`broadcaster.restored_rooms`.
 
 One BATCH is one step of the partition: it holds everything that was taken before `Rooms.pack`. So
 the caller stops taking when `Rooms.is_full`, which keeps every BATCH below the size of a record.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import heapq
+from collections import Counter
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from enum import Enum
+from itertools import islice
 from typing import Final, NamedTuple
 
 import msgspec
@@ -17,6 +23,7 @@ import msgspec
 from broadcaster.dedupe import BEST_EFFORT_DEDUPE_MS, DEDUPE_MS, RecentIds
 from broadcaster.items import ONE_DANMAKU, Contents, clear_of, notice_of, read_items, with_item
 from broadcaster.room import Part, Room, Unpacked, unpack
+from broadcaster.silent_rooms import SilentRooms
 from liveroom.audience import Viewers
 from liveroom.bodies import Sanction
 from liveroom.kinds import Kind
@@ -48,6 +55,10 @@ MAX_ALLOWANCES: Final = 1000  # rooms at their limit that a BATCH names, 12 byte
 EXTRA_BYTES: Final = 192 * 1024  # for viewer counts and cards; a card is smaller than this
 IDLE_MS: Final = 3_600_000
 OPEN_MS: Final = 120_000
+ACTIVE_MS: Final = 1000
+MAX_ROOMS: Final = 5_000  # open ones, and silent ones
+PACKED_PER_ROOM: Final = 20  # so many times as many may be packed
+FORGET_STEP: Final = 500
 _U32: Final = 0xFFFFFFFF
 
 
@@ -59,6 +70,14 @@ class LostRoom(NamedTuple):
 
     name: str
     why: str
+
+
+class RoomLimit(Enum):
+    """Why a room was forgotten early, or never opened, so that rooms stay within their caps."""
+
+    SILENT_FORGOTTEN = "silent_forgotten"
+    SILENT_REFUSED = "silent_refused"
+    FORGOTTEN = "forgotten"
 
 
 class Unfit(NamedTuple):
@@ -103,6 +122,12 @@ class Rooms:
     a loss of history. `belongs` returns whether a room is of this partition; records of others are
     refused. `lost`: rooms that lost their history, and why; the caller empties it.
 
+    At most about `max_rooms` rooms are open: beyond that those without a recent message are packed.
+    At most `PACKED_PER_ROOM` times as many are packed: beyond that the smallest ones are forgotten
+    before their time. At most `max_rooms` more are silent: nobody ever spoke in them. Beyond that
+    the longest vacant is forgotten, and where all have viewers no more is opened. `limited` counts
+    what that did; the caller empties it.
+
     Whatever is wrong with one room stays in it: it loses its history and begins again, and no other
     room notices.
     """
@@ -115,6 +140,7 @@ class Rooms:
         limit_per_s: int = 1000,
         epoch_floor: int = 1,
         belongs: Callable[[str], bool] = lambda _: True,
+        max_rooms: int = MAX_ROOMS,
     ) -> None:
         self.balance = msgspec.structs.replace(state.balance) if state is not None else Balance()
         self.clock_ms = state.clock_ms if state is not None else 0
@@ -123,14 +149,18 @@ class Rooms:
         self._limit_per_s = limit_per_s
         self._epoch_floor = epoch_floor
         self._belongs = belongs
+        self._max_rooms = max_rooms
         self.lost: list[LostRoom] = []
+        self.limited: Counter[RoomLimit] = Counter()
         self._stored: dict[str, StoredRoom] = {room.room: room for room in state.rooms} if state is not None else {}
+        self._silent = SilentRooms(max_rooms, (name for name, stored in self._stored.items() if not stored.last_ms))
         self._open: dict[str, Room] = {}
         self._changed: dict[str, None] = {}
         self._begin_again: set[int] = set()
         self._waiting: list[Room] = []
         self._watched: dict[str, Viewers] = {}
         self._cards: dict[str, None] = {}
+        self._shown_now: set[str] = set()  # opened for the coming batch, maybe silent
         self._taken_bytes = 0
         self._recent = RecentIds(BEST_EFFORT_DEDUPE_MS)
         self._limited: dict[str, None] = {}
@@ -139,7 +169,17 @@ class Rooms:
         self._others: tuple[Section, ...] = state.others if state is not None else ()
 
     def __len__(self) -> int:
-        return len(self._stored) + sum(name not in self._stored for name in self._open)
+        return len(self._stored) + sum(name not in self._stored for rooms in (self._open, self._silent) for name in rooms)
+
+    @property
+    def remembered(self) -> int:
+        """How many ids of best-effort interactions are remembered."""
+        return len(self._recent)
+
+    @property
+    def silent(self) -> int:
+        """How many rooms are kept in which nobody ever spoke."""
+        return len(self._silent)
 
     # ---- in
     @property
@@ -236,8 +276,12 @@ class Rooms:
         self._watched[name] = viewers
 
     def want_card(self, name: str) -> None:
-        """Put a room's card into one of the next batches."""
-        self._cards[name] = None
+        """Put a room's card into one of the next batches, unless too many wait for that.
+
+        A gateway asks again.
+        """
+        if len(self._cards) < self._max_rooms:
+            self._cards[name] = None
 
     # ---- out
     def pack(self, pos: str, now_ms: int) -> Packed:
@@ -250,17 +294,9 @@ class Rooms:
         notices: list[tuple[NoticeEntry, bytes]] = []
         unfit: list[Unfit] = []
         oldest_ms = text = 0
-        extra = 0
         for room in self._waiting:  # not when they began to wait: a snapshot may have been made since
             self._changed[room.state.room] = None
-        for name in list(self._watched):
-            if extra > EXTRA_BYTES // 2:
-                break
-            room = self._open.get(name) or self._opened(name, now_ms)
-            if not room.is_waiting:
-                self._let_wait(room)
-                extra += ROOM_BYTES
-            room.watch(self._watched.pop(name))
+        extra = self._let_audiences_wait(now_ms)
         coming = self._coming
         for room in self._waiting:
             if room.oldest_ms and (oldest_ms == 0 or room.oldest_ms < oldest_ms):
@@ -275,11 +311,31 @@ class Rooms:
                 if part.entry.skipped:
                     self._limited[room.state.room] = None
             room.packed()
-        self._waiting = []
+        done, self._waiting = self._waiting, []
         self._taken_bytes = 0
         self.balance = msgspec.structs.replace(coming)
         size = sum(len(payload) for _, payload in packed)
-        return Packed(packed, notices, self._pack_cards(EXTRA_BYTES - extra, now_ms), oldest_ms, text, size, unfit)
+        cards = self._pack_cards(EXTRA_BYTES - extra, now_ms)
+        for room in done:
+            self._lay_down_silent(room, now_ms)
+        self._shown_now.clear()
+        self._pack_away()
+        return Packed(packed, notices, cards, oldest_ms, text, size, unfit)
+
+    def _let_audiences_wait(self, now_ms: int) -> int:
+        """Let as many viewer sums as fit be in the next batch; return the bytes that they take."""
+        extra = 0
+        for name in list(self._watched):
+            if extra > EXTRA_BYTES // 2:
+                break
+            viewers, room = self._watched.pop(name), self._shown(name, now_ms)
+            if room is None:
+                continue
+            if not room.is_waiting:
+                self._let_wait(room)
+                extra += ROOM_BYTES
+            room.watch(viewers)
+        return extra
 
     def allowances(self) -> dict[int, int]:
         """Return how many messages each room at its limit may number at once, by the room's hash.
@@ -318,7 +374,9 @@ class Rooms:
     def _pack_cards(self, max_bytes: int, now_ms: int) -> list[tuple[CardEntry, bytes]]:
         cards: list[tuple[CardEntry, bytes]] = []
         for name in list(self._cards):
-            room = self._open.get(name) or self._opened(name, now_ms)
+            if (room := self._shown(name, now_ms)) is None:
+                del self._cards[name]
+                continue
             try:
                 card = room.card()
             except Exception as error:  # noqa: BLE001 - see the class
@@ -327,12 +385,87 @@ class Rooms:
                 again.has_news = True  # a batch tells the new epoch before any card does: an owner may die in between
                 del self._cards[name]
                 continue
+            self._lay_down_silent(room, now_ms)
             max_bytes -= len(card) + ROOM_BYTES
             if max_bytes < 0:
                 break
             del self._cards[name]
             cards.append((CardEntry(room.hash, len(card)), card))
         return cards
+
+    # ---- within the caps
+    def _shown(self, name: str, now_ms: int) -> Room | None:
+        """Return a room of which viewers ask for no more than its card or its audience.
+
+        None: nobody ever spoke in it, and there is no space for one more such room.
+        """
+        if (room := self._open.get(name)) is not None:
+            return room
+        if name not in self._stored and name not in self._silent and not self._silent.has_space(len(self._shown_now)):
+            vacant = self._silent.longest_vacant()
+            if vacant is None:
+                self.limited[RoomLimit.SILENT_REFUSED] += 1
+                return None
+            self.limited[RoomLimit.SILENT_FORGOTTEN] += 1
+            self._forget_silent(vacant)
+        self._shown_now.add(name)
+        return self._opened(name, now_ms)
+
+    def _lay_down_silent(self, room: Room, now_ms: int | None) -> None:
+        """Keep of an open room in which nobody ever spoke its epoch and its viewers alone."""
+        name = room.state.room
+        self._shown_now.discard(name)
+        if not room.is_silent or room.is_waiting or room.hash in self._begin_again or self._open.get(name) is not room:
+            return
+        del self._open[name]
+        self._silent.keep(name, room.state.epoch, room.viewers, now_ms)
+        stored = self._stored.get(name)
+        if stored is None or stored.last_ms:
+            self._changed[name] = None
+        else:
+            self._changed.pop(name, None)  # who watches is in no snapshot
+
+    def forget_silent(self, now_ms: int) -> None:
+        """Forget rooms in which nobody ever spoke and which nobody watches any more (Unix time)."""
+        for name in self._silent.left_before(now_ms, FORGET_STEP):
+            self._forget_silent(name)
+
+    def _forget_silent(self, name: str) -> None:
+        silent = self._silent.get(name)
+        self._forget(name, silent.epoch or 0 if silent is not None else 0)
+
+    def _forget(self, name: str, epoch: int) -> None:
+        """Forget a room. When somebody speaks in it again, its epoch is above `epoch`."""
+        self._epoch_floor = max(self._epoch_floor, min(epoch + 1, _U32))
+        self._silent.drop(name)
+        for rooms in (self._open, self._stored, self._changed):
+            rooms.pop(name, None)
+
+    def _pack_away(self) -> None:
+        """Pack rooms above the number that may be open, but not those with a recent message."""
+        excess = max(0, len(self._open) - self._max_rooms)
+        for name in list(islice(self._open, 2 * excess)):
+            if len(self._open) <= self._max_rooms:
+                break
+            room = self._open[name]
+            if room.is_waiting or room.clock_ms > self.clock_ms - ACTIVE_MS:
+                self._open[name] = self._open.pop(name)  # behind the others
+                continue
+            self._changed[name] = None
+            self._store(name)
+            self._open.pop(name, None)
+
+    def _forget_smallest(self, watched: Container[str]) -> None:
+        """Forget packed rooms above the number that may be kept: the smallest, without viewers."""
+        most = self._max_rooms * PACKED_PER_ROOM
+        excess = len(self._stored) - len(self._silent) - most
+        if excess <= 0:
+            return
+        kept = self._open, self._silent, watched
+        left = (room for name, room in self._stored.items() if not any(name in rooms for rooms in kept))
+        for stored in heapq.nsmallest(excess + most // 20, left, key=lambda room: (len(room.data), room.last_ms)):
+            self.limited[RoomLimit.FORGOTTEN] += 1
+            self._forget(stored.room, stored.last_ms // 1000)
 
     # ---- lasting
     @property
@@ -345,19 +478,30 @@ class Rooms:
 
         The caller packs first: nothing that was taken may wait.
         """
-        for name in list(self._changed)[:at_most]:
-            del self._changed[name]
-            room = self._open[name]
-            try:
-                self._stored[name] = encode_room(room.frozen(self._dedupe_ms))
-            except Exception as error:  # noqa: BLE001 - see the class
-                again = self._without_history(room, error)
-                self._stored[name] = encode_room(again.frozen(self._dedupe_ms))
-                del self._changed[name]
-                if room.is_waiting:  # its card failed since the last batch
-                    self._waiting.remove(room)
-                    self._let_wait(again)
+        for name in list(islice(self._changed, at_most)):
+            self._store(name)
         return not self._changed
+
+    def _store(self, name: str) -> None:
+        """Encode one changed room for the next snapshot."""
+        room = self._open.get(name)
+        if room is not None:
+            self._lay_down_silent(room, None)
+        self._changed.pop(name, None)
+        if (silent := self._silent.get(name)) is not None:
+            if silent.epoch is not None:
+                self._stored[name] = encode_room(RoomState(name, silent.epoch))
+            return
+        room = self._open[name]
+        try:
+            self._stored[name] = encode_room(room.frozen(self._dedupe_ms))
+        except Exception as error:  # noqa: BLE001 - see the class
+            again = self._without_history(room, error)
+            self._stored[name] = encode_room(again.frozen(self._dedupe_ms))
+            del self._changed[name]
+            if room.is_waiting:  # its card failed since the last batch
+                self._waiting.remove(room)
+                self._let_wait(again)
 
     def snapshot(self, is_watched: Iterable[str] = ()) -> PartitionState:
         """Return all that outlives this owner. The caller stores everything first (`store`).
@@ -370,8 +514,10 @@ class Rooms:
             if room.clock_ms < self.clock_ms - OPEN_MS and name not in watched and not room.is_waiting:
                 del self._open[name]
         for name, stored in list(self._stored.items()):
-            if stored.last_ms < self.clock_ms - BROADCAST.retention_ms - IDLE_MS and name not in self._open:
+            is_over = stored.last_ms < self.clock_ms - BROADCAST.retention_ms - IDLE_MS
+            if is_over and name not in self._open and name not in self._silent:
                 del self._stored[name]
+        self._forget_smallest(watched)
         balance = msgspec.structs.replace(self.balance)
         return PartitionState(balance, self.clock_ms, list(self._stored.values()), self._others)
 
@@ -425,6 +571,7 @@ class Rooms:
             self._open[name] = room
         room.apply(unpacked, batch.clock_ms)
         self._changed[name] = None
+        self._lay_down_silent(room, None)
 
     def _name_of(self, hash_: int) -> str:
         """Return the name of a room whose part in a BATCH cannot be read; "" where it has no other
@@ -439,8 +586,7 @@ class Rooms:
         self._begin_again.add(hash_)
         above = self.clock_ms // 1000 + 1  # of the second of its first record, which may be this one
         self._epoch_floor = max(self._epoch_floor, min(max(above, epoch + 1), _U32))
-        for rooms in (self._open, self._stored, self._changed):
-            rooms.pop(name, None)
+        self._forget(name, epoch)
         self.lost.append(LostRoom(name, repr(error)))
 
     def _without_history(self, room: Room, error: Exception) -> Room:
@@ -457,9 +603,11 @@ class Rooms:
         return self._opened(name, at_ms)
 
     def _opened(self, name: str, at_ms: int) -> Room:
-        stored = self._stored.get(name)
+        stored, silent = self._stored.get(name), self._silent.get(name)
         state = None
-        if stored is not None:
+        if silent is not None and silent.epoch is not None:
+            state = RoomState(name, silent.epoch, last_ms=at_ms)
+        elif stored is not None:
             try:
                 state = decode_room(stored)
             except BadRecordError as error:
@@ -470,6 +618,9 @@ class Rooms:
             state = RoomState(name, max(self._epoch_floor, at_ms // 1000 & _U32, 1), last_ms=at_ms)
             self._changed[name] = None
         room = self._open[name] = Room(state, self._dedupe_ms)
+        if silent is not None:
+            room.viewers = silent.viewers
+            self._silent.drop(name)
         self._restore_allowance(name, room)
         return room
 

@@ -18,7 +18,7 @@ from devstack.builds import ROOT
 from liveroom import clock
 from liveroom.chance import Chance, SystemChance
 from liveroom.errors import Code, ProblemError
-from liveroom.kinds import Role
+from liveroom.kinds import HOSTS_OF_ROOMS, Role
 from liveroom.nesting import UNDECODABLE
 from liveroom.ports import HOST
 from liveroom.tickets import User
@@ -40,7 +40,6 @@ HEADERS: Final = {
 }
 TOKEN_TTL_S: Final = 3600
 ROLES: Final = {Role.VIEWER: "guest", Role.STREAMER: "streamer", Role.MODERATOR: "moderator", Role.OPERATOR: "operator"}
-HOSTS: Final = frozenset({Role.STREAMER, Role.MODERATOR})
 RETRY_AFTER_S: Final = 1.0
 _MAX_BODY_BYTES: Final = 1024
 _MAX_NAME_CHARS: Final = 32
@@ -117,11 +116,11 @@ def _user(asked: _TokenRequest, name: str, chance: Chance) -> User:
     """
     if asked.role not in ROLES:
         raise ProblemError(Code.SCHEMA, f"one of {', '.join(ROLES.values())} - at `$.role`")
-    if asked.role in HOSTS and not ROOM_ID.match(asked.room):
+    if asked.role in HOSTS_OF_ROOMS and not ROOM_ID.match(asked.room):
         raise ProblemError(Code.SCHEMA, "a host needs a room - at `$.room`")
     kind = ROLES[asked.role]
     own = re.fullmatch(rf"{kind}-[0-9a-f]{{1,64}}", asked.user)
-    rooms = (asked.room,) if asked.role in HOSTS else ()
+    rooms = (asked.room,) if asked.role in HOSTS_OF_ROOMS else None
     return User(asked.user if own else f"{kind}-{chance.token_hex(4)}", asked.role, name=name, rooms=rooms)
 
 

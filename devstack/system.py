@@ -148,14 +148,16 @@ class System:
         name: str = "",
         level: int = 0,
         ttl_s: int = 3600,
-        rooms: tuple[str, ...] = (),
+        rooms: tuple[str, ...] | None = None,
         follower: bool = False,
         subscriber: bool = False,
         device: str = "",
     ) -> str:
         """Return a user token that this system's services accept, valid for `ttl_s` seconds.
 
-        `text` names the user as an identity service would. Raises UserIdError if it has no user id.
+        `text` names the user as an identity service would. A streamer's or moderator's token is
+        good in `rooms` only; without them it is good nowhere. Raises UserIdError if the text has no
+        user id.
         """
         who = User(user_id(text), role, level, name, rooms, follower, subscriber, device)
         return sign_user(who, self.token_key.encode(), int(clock.unix_s()), ttl_s)
@@ -275,7 +277,10 @@ class System:
             "ORIGINS": json.dumps(self._origins),
             "DRAIN_S": "1",  # 20 s are for the public; the demo and the tests end soon
             "REPLICAS": str(self._counts["scheduler"]),
+            "VIEWERS_MAY_CLAIM_PAYMENT": "true",  # no payment service stands beside the demo and the tests
             "ADDRESS_PER_S": "0",  # all viewers of this machine have one address
+            "ADDRESS_PULLS_PER_S": "0",
+            "ADDRESS_PULL_BYTES_PER_MIN": "0",
             "LOG_FORMAT": "json",
         }
         wanted = self._settings | dict(self._settings_of.get(module, {}))

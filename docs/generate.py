@@ -292,7 +292,7 @@ def _interactions() -> str:
             f"`{each.kind.value}`",
             kinds.CLASS_OF[each.kind].value.replace("_", " "),
             each.about,
-            _who(each.roles),
+            _who(each.roles) + (f"; with the switch also {_who(each.claimed_by - each.roles)}" if each.claimed_by else ""),
             ", ".join(f"`{state.value}`" for state in permissions.Restriction if state in each.stopped_by),
         )
         for each in permissions.INTERACTIONS

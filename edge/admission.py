@@ -16,7 +16,7 @@ from liveroom.errors import Code, ProblemError
 from liveroom.limits import Bucket
 from liveroom.networks import Networks, caller, subscriber
 from liveroom.service import Runtime
-from liveroom.web import origin_allowed
+from liveroom.web import is_own_origin, origin_allowed
 
 JOIN_BURST_S: Final = 2.0
 
@@ -42,6 +42,10 @@ class Admission:
         if self._gateway.draining or self._stopping.is_set():
             raise ProblemError(Code.DRAINING, retry_after_s=0.2)
 
+    def address_of(self, request: web.Request) -> str:
+        """Return the address that a request counts for: that of one subscriber."""
+        return subscriber(caller(request.remote, request.headers.get("X-Forwarded-For"), self._proxies))
+
     def admit(self, request: web.Request) -> tuple[str, tickets.User]:
         """Return the address that a request counts for, and the user of its ticket.
 
@@ -49,9 +53,10 @@ class Admission:
         checks come first, and the rate counts good tickets only.
         """
         gateway, settings = self._gateway, self._settings
-        address = subscriber(caller(request.remote, request.headers.get("X-Forwarded-For"), self._proxies))
+        address = self.address_of(request)
         origin = request.headers.get("Origin")
-        if origin is not None and settings.origins and not origin_allowed(origin, settings.origins):
+        is_foreign = origin is not None and not is_own_origin(origin, request.headers.get("Host"))
+        if origin is not None and is_foreign and not origin_allowed(origin, settings.origins):
             raise ProblemError(Code.ORIGIN, origin[:200])
         if len(gateway.members) >= settings.max_connections:
             raise ProblemError(Code.FULL, retry_after_s=1)

@@ -1,8 +1,8 @@
-"""Who is put out of a room: a user who is banned or kicked, and everybody when a room is dissolved.
+"""Removes members from rooms: users who are banned or kicked, and everybody from a dissolved room.
 
 Owns no state. A member that is in another room too keeps its connection; otherwise the connection
-ends with the close code of the reason. Streamers, operators and services cannot be banned. Called
-by `edge.fanout` and by the reader of the rules.
+ends with the close code of the reason. A ban by a host of the member's own rank or below does not
+hold (`liveroom.moderation.binds`). Called by `edge.fanout` and by the reader of the rules.
 """
 
 from collections.abc import Iterator
@@ -12,8 +12,8 @@ from edge.room import Room, Subscriber
 from liveroom import clock
 from liveroom.closecodes import Close
 from liveroom.errors import Code
-from liveroom.kinds import UNTOUCHABLE, Kind
-from liveroom.moderation import holds
+from liveroom.kinds import Kind, Role
+from liveroom.moderation import binds, holds
 from liveroom.records.control import Moderation, RuleKind
 from liveroom.topics import room_hash
 from liveroom.wire import Error, Notice, encode_frame
@@ -36,14 +36,18 @@ class Bans:
             return
         hash_ = room_hash(rule.room)
         for member in self._hub.connections_of(room_hash(rule.name)):
-            if hash_ in member.rooms and member.role not in UNTOUCHABLE:
+            if hash_ in member.rooms and binds(rule, member.role):
                 member.send(notice_of(Kind.BAN, rule))
                 self._put_out(member, member.rooms[hash_], Code.BANNED, Close.BANNED)
 
     def kick(self, room: int, user: int) -> None:
-        """Put all connections of a user out of a room. Both are hashes (`room_hash`)."""
+        """Put all connections of a user out of a room. Both are hashes (`room_hash`).
+
+        Operators stay: nobody ranks before them. The ingress refuses the kick of any host that it
+        knows; it need not know an operator who only watches.
+        """
         for member in self._hub.connections_of(user):
-            if room in member.rooms:
+            if room in member.rooms and member.role is not Role.OPERATOR:
                 self._put_out(member, member.rooms[room], Code.KICKED, Close.KICKED)
 
     def dissolve(self, room: Room) -> Iterator[None]:

@@ -52,7 +52,7 @@ class Gateway:
     def __init__(self, settings: EdgeSettings, hub: Hub, rules: Rules, metrics: Metrics, generation: int) -> None:
         self.settings = settings
         self.hub = hub
-        self.joins = Joins(hub, rules, metrics)
+        self.joins = Joins(hub, rules, metrics, settings.max_user_rooms)
         self.bans = Bans(hub)
         self.generation = generation
         self.members: dict[Member, None] = {}

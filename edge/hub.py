@@ -1,8 +1,9 @@
 """The rooms and users of a gateway, and the fan-out of a batch to them. Pure.
 
 Owns the map of rooms to connections. Does no I/O: it hands finished frames to `Subscriber.push`. A
-room exists while somebody is in it, and `LINGER_S` longer. Called by the fan-out (`deliver`), joins
-and bans.
+room exists while somebody is in it, and `LINGER_S` longer unless its place is needed. Rooms that
+viewers invented take nothing from the rings of others. Called by the fan-out (`deliver`), joins and
+bans.
 """
 
 import heapq
@@ -17,7 +18,9 @@ from liveroom.topics import room_hash
 
 SLICE: Final = 1000  # pushes until the loop has its turn: 5 to 10 ms
 LINGER_S: Final = 120.0
-RINGS_BYTES: Final = 256 * 1024 * 1024
+RINGS_BYTES: Final = 256 * 1024 * 1024  # of all rooms together that have content
+QUIET_RING_BYTES: Final = 1024  # of a room without: it holds viewer counts only
+MAX_ROOMS: Final = 20_000
 _DEFLATED: Final = int(RoomFlags.DEFLATED)
 _CLEAR: Final = int(RoomFlags.CLEAR)
 _DISSOLVED: Final = int(RoomFlags.DISSOLVED)
@@ -47,10 +50,13 @@ class Delivered(NamedTuple):
 class Hub:
     """The rooms and users of one gateway.
 
-    `changed`: rooms whose audience changed; the reporter takes them out.
+    `changed`: rooms whose audience changed; the reporter takes them out. At most `max_rooms` rooms
+    exist: a vacant one makes space for the next. Where all are watched, the caller admits no more.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, max_rooms: int = MAX_ROOMS) -> None:
+        self._max_rooms = max_rooms
+        self._with_content = 0
         self.rooms: dict[int, Room] = {}
         self.changed: dict[str, None] = {}
         self._vacant: dict[Room, None] = {}
@@ -65,6 +71,25 @@ class Hub:
     def watched(self) -> int:
         """Return how many rooms have somebody in them."""
         return len(self.rooms) - len(self._vacant)
+
+    @property
+    def vacant(self) -> int:
+        """Return how many rooms are kept that nobody is in any more."""
+        return len(self._vacant)
+
+    def has_space_for(self, name: str) -> bool:
+        """Return whether a room is here or may become local."""
+        return self.watched < self._max_rooms or room_hash(name) in self.rooms
+
+    def may_enter(self, user: int, name: str, most: int) -> bool:
+        """Return whether a user (a hash) is in a room or in fewer than `most` rooms."""
+        hash_ = room_hash(name)
+        rooms: set[int] = set()
+        for member in self._by_user.get(user, ()):
+            rooms.update(member.rooms)
+            if hash_ in rooms:
+                return True
+        return len(rooms) < most
 
     def audience(self, name: str) -> Audience:
         """Return how many watch a room."""
@@ -89,6 +114,8 @@ class Hub:
         hash_ = room_hash(name)
         room = self.rooms.get(hash_)
         if room is None:
+            if len(self.rooms) >= self._max_rooms and self._vacant:
+                self._forget(next(iter(self._vacant)))
             room = self.rooms[hash_] = Room(name, hash_, now_s)
         if hash_ not in member.rooms:
             self._vacant.pop(room, None)
@@ -134,7 +161,11 @@ class Hub:
         for room in list(self._vacant):
             if now_s - room.left_s < LINGER_S:
                 break
-            del self._vacant[room], self.rooms[room.hash]
+            self._forget(room)
+
+    def _forget(self, room: Room) -> None:
+        self._with_content -= room.has_content
+        del self._vacant[room], self.rooms[room.hash]
 
     # ---- what comes
     def deliver(self, batch: Batch, partition: int, offset: int, now_s: float) -> Generator[None, None, Delivered]:
@@ -172,7 +203,7 @@ class Hub:
             start = end
             if flags & _DISSOLVED:
                 dissolved.append(room)
-            gaps += room.take(prepared, epoch, pos, min(RING_BYTES, RINGS_BYTES // len(local)))
+            gaps += room.take(prepared, epoch, pos, self._ring_bytes(room, messages))
             rooms += 1
             frames_before = frames_sent
             members = list(room.members)
@@ -210,6 +241,15 @@ class Hub:
             kicked,
             tuple(failed),
         )
+
+    def _ring_bytes(self, room: Room, messages: int) -> int:
+        """Return the size of a room's ring, as `messages` come: rooms with content share it all."""
+        if not room.has_content:
+            if not messages:
+                return QUIET_RING_BYTES
+            room.has_content = True
+            self._with_content += 1
+        return min(RING_BYTES, RINGS_BYTES // self._with_content)
 
     def _notify(self, batch: Batch) -> tuple[tuple[int, int], ...]:
         """Send notices to their users' connections; return the kicks as (room, user) hashes."""

@@ -18,8 +18,8 @@ from edge.prepared_batch import PreparedBatch
 from edge.room import Position, Room, Subscriber
 from liveroom import clock, metric_catalog, topics
 from liveroom.errors import Code
-from liveroom.kinds import UNTOUCHABLE, Kind, Role
-from liveroom.moderation import Rules
+from liveroom.kinds import Kind, Role
+from liveroom.moderation import Rules, binds
 from liveroom.records.codec import BadRecord
 from liveroom.records.control import Moderation
 from liveroom.registry import Metrics
@@ -27,6 +27,14 @@ from liveroom.topics import ROOM_ID, room_hash
 from liveroom.wire import MAX_ROOMS_PER_CONNECTION, Carded, Error, Join, encode_frame
 
 SNAPSHOT_WAIT_S: Final = 1.0
+REFUSALS: Final = (
+    Code.ROOM_INVALID,
+    Code.FORBIDDEN,
+    Code.TOO_MANY_ROOMS,
+    Code.FULL,
+    Code.ROOM_DISSOLVED,
+    Code.BANNED,
+)
 log = structlog.get_logger()
 
 
@@ -37,19 +45,22 @@ class Joins:
     snapshot; whoever asks takes them out.
     """
 
-    def __init__(self, hub: Hub, rules: Rules, metrics: Metrics) -> None:
+    def __init__(self, hub: Hub, rules: Rules, metrics: Metrics, max_user_rooms: int) -> None:
         self.accepted = 0
         self.snapshots_wanted: dict[str, None] = {}
         self._hub = hub
         self._rules = rules
+        self._max_user_rooms = max_user_rooms
         self._joined = {outcome: metrics.counter(metric_catalog.JOINS, outcome) for outcome in ("joined", "refused")}
+        self._refused = {code: metrics.counter(metric_catalog.JOINS_REFUSED, code.value) for code in REFUSALS}
         self._resumed = {outcome: metrics.counter(metric_catalog.RESUMES, outcome) for outcome in ("ring", "pull")}
         self._bad = metrics.counter(metric_catalog.BAD_RECORDS, topics.BROADCAST.name, BadRecord.UNHANDLED.value)
 
     # ---- who may enter
     def ban_of(self, user: str, role: Role, room: str) -> Moderation | None:
         """Return the ban of a user from a room that holds now; None: there is none."""
-        return self._rules.banned(room, user, clock.unix_ms()) if role not in UNTOUCHABLE else None
+        rule = self._rules.banned(room, user, clock.unix_ms())
+        return rule if rule is not None and binds(rule, role) else None
 
     def _refusal(self, member: Member, room: str) -> Code | None:
         """Return why a member may not enter a room."""
@@ -59,6 +70,10 @@ class Joins:
             return Code.FORBIDDEN
         if len(member.rooms) >= MAX_ROOMS_PER_CONNECTION and room_hash(room) not in member.rooms:
             return Code.TOO_MANY_ROOMS
+        if not self._hub.may_enter(member.user_hash, room, self._max_user_rooms):
+            return Code.TOO_MANY_ROOMS
+        if not self._hub.has_space_for(room):
+            return Code.FULL
         if self._rules.settings(room).dissolved:
             return Code.ROOM_DISSOLVED
         return Code.BANNED if self.ban_of(member.user, member.role, room) is not None else None
@@ -69,6 +84,7 @@ class Joins:
         refusal = self._refusal(member, frame.room)
         if refusal is not None:
             self._joined["refused"].inc()
+            self._refused[refusal].inc()
             refuse(member, refusal, frame.room)
             return
         now_s = clock.monotonic_s()
@@ -102,7 +118,7 @@ class Joins:
                 self._bad.inc()
                 log.warning("room_part_left_out", room=room.name, offset=prepared.offset)
         mute = self._rules.muted(room.name, member.user, clock.unix_ms())
-        if mute is not None and member.role not in UNTOUCHABLE:
+        if mute is not None and binds(mute, member.role):
             member.send(notice_of(Kind.MUTE, mute))
 
     # ---- snapshots

@@ -110,6 +110,7 @@ class LoadReporter:
             metrics.gauge(metric_catalog.ROOMS_LOCAL),
         )
         self._slow = metrics.gauge(metric_catalog.SLOW_MEMBERS)
+        self._vacant = metrics.gauge(metric_catalog.ROOMS_VACANT)
         self._before = self._totals()
 
     async def run(self, producer: Producer) -> None:
@@ -124,6 +125,7 @@ class LoadReporter:
         for gauge, value in zip(self._gauges, (report.connections, report.users, report.rooms), strict=True):
             gauge.set(value or 0)
         self._slow.set(report.slow or 0)
+        self._vacant.set(self._gateway.hub.vacant)
         try:
             await producer.send(topics.GATEWAYS, encode_json(report), key=report.gateway.encode(), timeout_s=TIMEOUT_S)
         except UnsentError as error:

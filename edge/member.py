@@ -95,7 +95,7 @@ class Member(asyncio.Protocol):
         self.user_hash = room_hash(user.id)
         self.device_hash = room_hash(f"{user.id}/{user.device}") if user.device else 0  # a hash is smaller than the id
         self.role = user.role
-        self.ticket_rooms = user.rooms
+        self.ticket_rooms = user.rooms or ()  # a ticket that permits no room is refused
         self.pull = pull
         self.rooms: dict[int, Room] = {}
         self.received_s = now_s

@@ -4,15 +4,17 @@ Owns building each frame once, and removing messages that are cleared. Created b
 all viewers, their send queues and the room's ring.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import suppress
 from enum import IntEnum
+from itertools import chain
 from typing import Final, NamedTuple
 
 import msgspec
 
 from liveroom.bodies import Clear
 from liveroom.kinds import Kind
+from liveroom.nesting import UNDECODABLE
 from liveroom.wire import (
     BadFrameError,
     Message,
@@ -22,6 +24,7 @@ from liveroom.wire import (
     pack_lines,
     payload_text,
     split_message,
+    text_pieces,
     websocket_frame,
 )
 
@@ -51,6 +54,30 @@ class Cleared(NamedTuple):
                 yield _encode(name)
 
 
+class Clears:
+    """Some clears, by the names in them: a message is compared with those that may take it alone.
+
+    So a room in which thousands of messages were cleared costs no more to read than another.
+    """
+
+    def __init__(self, clears: Sequence[Cleared] = ()) -> None:
+        self._by_name: dict[str, dict[tuple[str, str], Cleared]] = {}
+        for cleared in clears:
+            clear = cleared.clear
+            for name in {clear.id, clear.user} - {""}:
+                same = self._by_name.setdefault(name, {})
+                before = same.get((clear.id, clear.user))
+                if before is None or before.seq < cleared.seq:  # of clears of the same the last one takes all
+                    same[clear.id, clear.user] = cleared
+
+    def takes(self, line: MessageHead) -> bool:
+        """Return whether some clear removes this message."""
+        named = self._by_name
+        return bool(named) and any(
+            cleared.takes(line) for name in (line.id, line.user) if name in named for cleared in named[name].values()
+        )
+
+
 _clear_decoder: Final = msgspec.json.Decoder(Clear)
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -70,6 +97,7 @@ class PreparedBatch:
     """
 
     __slots__ = (
+        "_clears",
         "_is_readable",
         "_reliable",
         "at_s",
@@ -107,6 +135,7 @@ class PreparedBatch:
         self.offset = offset
         self.at_s = at_s
         self._is_readable: bool | None = None
+        self._clears: Sequence[Cleared] | None = None
         self.frames: list[bytes | None] = [None, None, None]
         self._reliable: list[bytes | None] = [None, None, None]
 
@@ -150,6 +179,45 @@ class PreparedBatch:
             with suppress(BadFrameError):
                 yield split_message(text)[0], text
 
+    def walk(self, *, reliable_only: bool = False) -> Iterator[tuple[MessageHead, bytes] | None]:
+        """Yield what `lines` does, and None after each piece of the work.
+
+        A piece is `wire.PIECE_BYTES` of text, so that the caller can let others have the loop.
+        `reliable_only`: only the reliable messages, without inflating the rest. Raises
+        `BadFrameError` where the batch cannot be inflated, perhaps after some messages.
+        """
+        payload = self.payload[: self.reliable_size] if reliable_only else self.payload
+        unfinished = bytearray()
+        is_header = True
+        for piece in chain(text_pieces(payload, deflated=self.is_deflated), (b"\n",)):
+            *texts, last = piece.split(b"\n")
+            if texts:
+                texts[0] = bytes(unfinished) + texts[0]
+                unfinished.clear()
+            unfinished += last
+            for text in texts[1:] if is_header else texts:
+                with suppress(BadFrameError):
+                    yield split_message(text)[0], text
+            is_header = is_header and not texts
+            yield None
+
+    def read_clears(self) -> Generator[None, None, Sequence[Cleared]]:
+        """Return what the `clear`s in it remove; read once, and yields as `walk` does.
+
+        One that cannot be decoded removes nothing. A batch that is broken removes nothing either.
+        """
+        if self._clears is None:
+            found: list[Cleared] = []
+            with suppress(BadFrameError):
+                for line in self.walk():
+                    if line is None:
+                        yield
+                    elif line[0].kind == Kind.CLEAR.value:
+                        with suppress(*UNDECODABLE):
+                            found.append(Cleared(line[0].seq, _clear_decoder.decode(split_message(line[1])[1])))
+            self._clears = found
+        return self._clears
+
     @property
     def is_readable(self) -> bool:
         """Return whether it can be inflated.
@@ -177,22 +245,23 @@ class PreparedBatch:
         text = self._text()
         if not any(needle in text for clear in clears for needle in clear.needles()):
             return
+        gone = Clears(clears)
         reliable: list[bytes] = []
         best_effort: list[bytes] = []
         for line, raw in self.lines():
-            left = purged(line, raw, clears)
+            left = purged(line, raw, gone)
             if left is not None:
                 (reliable if line.rseq else best_effort).append(left)
         self.payload, self.reliable_size, self.is_deflated = pack_lines(text.partition(b"\n")[0], reliable, best_effort)
         self.forget()
 
 
-def purged(line: MessageHead, raw: bytes, clears: Iterable[Cleared]) -> bytes | None:
+def purged(line: MessageHead, raw: bytes, clears: Clears) -> bytes | None:
     """Return what is left of a message after `clears`: the message itself, or nothing.
 
     In place of a reliable message stands a `clear` of it, so that its number leaves no hole.
     """
-    if not any(clear.takes(line) for clear in clears):
+    if not clears.takes(line):
         return raw
     if not line.rseq:
         return None

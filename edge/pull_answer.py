@@ -1,26 +1,31 @@
 """The query of a pull, and the answer to it from a slice of the log. Pure.
 
 Owns the choice of the messages: those that the query wants, without cleared ones, in as many whole
-batches as fit into one answer. The answer says where more follows, and where older messages are no
-longer kept. `edge.pulls` calls it.
+batches as fit into one answer. A batch is opened only where its numbers show that it holds wanted
+messages; with `before_seq` the newest ones come first, until the answer is full. The answer states
+where more follows, and where older messages are no longer kept. `edge.pulls` calls it.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 import msgspec
 
-from edge.prepared_batch import Cleared, PreparedBatch, purged
+from edge.prepared_batch import Cleared, Clears, PreparedBatch, purged
+from edge.pull_slices import LogSlice
 from edge.room import Room
 from liveroom.errors import Code, ProblemError
-from liveroom.wire import MessageHead, Pulled
+from liveroom.wire import BadFrameError, MessageHead, Pulled
 
 MAX_DIGITS: Final = 18
 _BEFORE_ALL: Final = -1  # an offset
 MAX_MESSAGES: Final = 1000
 MAX_ANSWER_BYTES: Final = 512 * 1024
+_PARTS_A_STEP: Final = 500  # looking at the numbers of so many batches takes a tenth of a millisecond
 _POS: Final = re.compile(r"([0-9]{1,4})\.([0-9]{1,18})\Z")
+
+Line = tuple[MessageHead, bytes]
 
 
 class PullQuery(NamedTuple):
@@ -35,47 +40,58 @@ class PullQuery(NamedTuple):
     after_seq: int | None
     before_seq: int | None
 
+    @property
+    def is_empty(self) -> bool:
+        """Return whether no message can have the wanted numbers."""
+        return self.before_seq is not None and self.before_seq <= (self.after_seq or 0) + 1
+
     def is_held_by(self, room: Room) -> bool:
-        """Return whether the room's ring holds everything that is wanted."""
+        """Return whether the room's ring holds everything that the answer needs."""
         if room.epoch is None or self.epoch not in {None, room.epoch}:
             return False
         seq, rseq = room.base
         if self.after_rseq is not None:
             return self.after_rseq >= rseq
-        return self.after_seq is not None and self.after_seq >= seq
+        if self.after_seq is not None and self.after_seq >= seq:
+            return True
+        return self.before_seq is not None and min(self.before_seq - 1, room.seq or 0) - seq >= MAX_MESSAGES
 
-    def lines_of(self, prepared: PreparedBatch) -> list[tuple[MessageHead, bytes]]:
-        """Return the wanted messages of a batch."""
-        if prepared.last <= (self.after_seq or 0) or (self.after_rseq is not None and prepared.rseq <= self.after_rseq):
-            return []
-        return [(line, raw) for line, raw in prepared.lines() if self._wants(line)]
+    def may_want(self, prepared: PreparedBatch) -> bool:
+        """Return whether a batch may hold wanted messages, by its numbers alone."""
+        if prepared.first > prepared.last or (self.before_seq is not None and prepared.first >= self.before_seq):
+            return False
+        if self.after_rseq is not None and (not prepared.reliable_size or prepared.rseq <= self.after_rseq):
+            return False
+        return self.after_seq is None or prepared.last > self.after_seq
 
-    def _wants(self, line: MessageHead) -> bool:
+    def wants(self, line: MessageHead) -> bool:
+        """Return whether a message is wanted."""
         if self.before_seq is not None and line.seq >= self.before_seq:
             return False
         if self.after_rseq is not None:
             return line.rseq > self.after_rseq
         return self.after_seq is None or line.seq > self.after_seq
 
+    def lines_of(self, prepared: PreparedBatch) -> Generator[None, None, list[Line]]:
+        """Return the wanted messages of a batch, in order of `seq`; none of one that is broken.
 
-class Part(NamedTuple):
-    """A room's part of a batch, and the epoch of its numbers."""
+        Yields after each step of the work.
+        """
+        lines: list[Line] = []
+        try:
+            for line in prepared.walk(reliable_only=self.after_rseq is not None):
+                if line is None:
+                    yield
+                elif self.wants(line[0]):
+                    lines.append(line)
+        except BadFrameError:
+            return []
+        lines.sort(key=_seq)
+        return lines
 
-    epoch: int
-    prepared: PreparedBatch
 
-
-class LogSlice(NamedTuple):
-    """What one room has in the log from the offset `start` up to but not including `stop`.
-
-    `is_cut`: older records that were wanted are gone. `at_s`: when it was read.
-    """
-
-    start: int
-    stop: int
-    parts: Sequence[Part]
-    is_cut: bool
-    at_s: float
+def _seq(line: Line) -> int:
+    return line[0].seq
 
 
 def read_query(query: Mapping[str, str], partition: int) -> PullQuery:
@@ -99,66 +115,105 @@ class _Selection:
     """The messages of one answer, batch by batch.
 
     `seq`, `rseq`: the numbers up to which it is complete. `lowest`: the first wanted number found.
+    `is_full`: more of them do not fit.
     """
 
-    def __init__(self, query: PullQuery) -> None:
+    def __init__(self, query: PullQuery, clears: Clears) -> None:
         self._query = query
+        self._clears = clears
         self._texts: list[tuple[int, bytes]] = []
+        self._count = 0
         self._size = 0
         self.seq = query.after_seq or 0
         self.rseq = query.after_rseq or 0
         self.lowest: int | None = None
+        self.is_full = False
 
-    def take(self, prepared: PreparedBatch, clears: Sequence[Cleared]) -> bool:
-        """Add the wanted messages of a batch; return whether they fit.
+    def pass_by(self, prepared: PreparedBatch) -> None:
+        """Note that the answer is complete up to the end of a batch."""
+        self.seq, self.rseq = max(self.seq, prepared.last), max(self.rseq, prepared.rseq)
 
-        A batch that does not fit is left out whole.
+    def take(self, lines: Sequence[Line]) -> bool:
+        """Add the wanted messages of the next batch; return whether all of them are in the answer.
+
+        Those that do not fit are left out together. Where they are the first ones, as many of them
+        as fit are taken.
         """
-        lines = self._query.lines_of(prepared)
-        added = sum(len(raw) for _, raw in lines)
-        if not self._fits(len(lines), added):
-            return False
-        self._size += added
+        if self._fitting(lines) == len(lines):
+            self._add(lines)
+            return True
+        self.is_full = True
+        if not self._count:
+            fitting = lines[: self._fitting(lines)]
+            self._add(fitting)
+            self.seq = max(self.seq, fitting[-1][0].seq)
+            self.rseq = max(self.rseq, *(line.rseq for line, _ in fitting))
+        return False
+
+    def take_newest(self, lines: Sequence[Line]) -> None:
+        """Add the newest of the wanted messages of the batch before, as many as fit."""
+        newest = lines[::-1]
+        fitting = self._fitting(newest)
+        self.is_full = fitting < len(lines) or self._count + fitting == MAX_MESSAGES
+        self._add(newest[:fitting])
+
+    def _fitting(self, lines: Sequence[Line]) -> int:
+        """Return how many of these messages fit, from the first one on; one always does."""
+        count, size = self._count, self._size
+        for number, (_, raw) in enumerate(lines):
+            size += len(raw)
+            if count and (count == MAX_MESSAGES or size > MAX_ANSWER_BYTES):
+                return number
+            count += 1
+        return len(lines)
+
+    def _add(self, lines: Sequence[Line]) -> None:
         for line, raw in lines:
+            self._count += 1
+            self._size += len(raw)
             number = line.rseq if self._query.after_rseq is not None else line.seq
             self.lowest = number if self.lowest is None else min(self.lowest, number)
-            left = purged(line, raw, clears)
+            left = purged(line, raw, self._clears)
             if left is not None:
                 self._texts.append((line.seq, left))
-        self.seq, self.rseq = max(self.seq, prepared.last), max(self.rseq, prepared.rseq)
-        return True
-
-    def _fits(self, messages: int, size: int) -> bool:
-        if not self._texts or self._query.before_seq is not None:
-            return True
-        return len(self._texts) + messages <= MAX_MESSAGES and self._size + size <= MAX_ANSWER_BYTES
 
     def has_hole(self) -> bool:
         """Return whether messages may be missing between the wanted number and the first found."""
+        if self._query.before_seq is not None and self.is_full:
+            return False
         after = self._query.after_rseq if self._query.after_rseq is not None else self._query.after_seq
         return after is None or self.lowest is None or self.lowest > after + 1
 
     def messages(self) -> list[msgspec.Raw]:
-        """Return the messages in order of `seq`; of too many the newest."""
+        """Return the messages in order of `seq`."""
         self._texts.sort(key=lambda pair: pair[0])
-        return [msgspec.Raw(raw) for _, raw in self._texts[-MAX_MESSAGES:]]
+        return [msgspec.Raw(raw) for _, raw in self._texts]
 
 
-def answer(name: str, partition: int, query: PullQuery, log_slice: LogSlice, *, is_whole: bool) -> Pulled:
+def answer(
+    name: str, partition: int, query: PullQuery, log_slice: LogSlice, *, is_whole: bool
+) -> Generator[None, None, Pulled]:
     """Return the answer to a query about the room `name`.
 
     `is_whole`: the slice reaches what this gateway has pushed; otherwise more follows behind it.
+    Yields after each step of the work, which takes a fraction of a millisecond (`edge.slices`).
     """
     newest = log_slice.parts[-1].epoch if log_slice.parts else None
     epoch = query.epoch if query.epoch is not None else newest
     batches = [part.prepared for part in log_slice.parts if part.epoch == epoch]
-    clears = [clear for prepared in batches if prepared.has_clear for clear in prepared.clears()]
-    chosen = _Selection(query)
-    stop = log_slice.stop
+    yield
+    clears: list[Cleared] = []
     for prepared in batches:
-        if not chosen.take(prepared, clears):
-            stop, is_whole = prepared.offset, False
-            break
+        if prepared.has_clear:
+            clears += yield from prepared.read_clears()
+    chosen = _Selection(query, Clears(clears))
+    stop = log_slice.stop
+    if query.before_seq is None:
+        refused = yield from _take_forward(query, batches, chosen)
+        if refused is not None:
+            stop, is_whole = refused.offset, False
+    else:
+        yield from _take_backward(query, batches, chosen)
     return Pulled(
         room=name,
         epoch=epoch,
@@ -169,3 +224,49 @@ def answer(name: str, partition: int, query: PullQuery, log_slice: LogSlice, *, 
         gone=log_slice.is_cut and chosen.has_hole(),
         messages=chosen.messages(),
     )
+
+
+def empty_answer(name: str, partition: int, query: PullQuery, stop: int, epoch: int | None) -> Pulled:
+    """Return the answer to a query that wants nothing (`PullQuery.is_empty`), without a slice.
+
+    `stop`: the offset up to which there is nothing to read. `epoch`: the room's, where it is known.
+    """
+    return Pulled(
+        room=name,
+        epoch=epoch if query.epoch is None else query.epoch,
+        seq=query.after_seq or 0,
+        rseq=query.after_rseq or 0,
+        pos=f"{partition}.{stop}",
+    )
+
+
+def _wanted(query: PullQuery, batches: Sequence[PreparedBatch]) -> Generator[None, None, list[PreparedBatch]]:
+    """Return the batches that may hold wanted messages, by their numbers alone."""
+    found: list[PreparedBatch] = []
+    for start in range(0, len(batches), _PARTS_A_STEP):
+        found += [prepared for prepared in batches[start : start + _PARTS_A_STEP] if query.may_want(prepared)]
+        yield
+    return found
+
+
+def _take_forward(
+    query: PullQuery, batches: Sequence[PreparedBatch], chosen: _Selection
+) -> Generator[None, None, PreparedBatch | None]:
+    """Take batches from the oldest one on; return the first that does not fit, None: all do."""
+    for prepared in (yield from _wanted(query, batches)):
+        if not chosen.take((yield from query.lines_of(prepared))):
+            return prepared
+        chosen.pass_by(prepared)
+    if batches:
+        chosen.pass_by(batches[-1])
+    return None
+
+
+def _take_backward(query: PullQuery, batches: Sequence[PreparedBatch], chosen: _Selection) -> Generator[None, None, None]:
+    """Take batches from the newest one back, until the answer is full."""
+    if batches:
+        chosen.pass_by(batches[-1])
+    for prepared in reversed((yield from _wanted(query, batches))):
+        chosen.take_newest((yield from query.lines_of(prepared)))
+        if chosen.is_full:
+            return

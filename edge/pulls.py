@@ -1,9 +1,11 @@
 """Pulls: messages of a room that viewers missed, from the ring or read again from the log.
 
-Owns `GET /v1/rooms/{room}/messages`. A partition is read once at a time for all pulls that wait: a
-thousand viewers that want the same range cause one read, and the slice is kept for `KEPT_S` for
-those who come right after. Refuses a pull without a valid token (`edge.pull_grants`), of a room
-that the ticket does not name, and of a banned user. Messages older than `pull_back_s` are not read.
+Owns `GET /v1/rooms/{room}/messages`. Pulls share their work: one read at a time reads a partition
+for all pulls that wait, slices are kept and continued (`edge.pull_slices`), and the same question
+is answered once for everybody who waits for it. The work shares the loop with the fan-out in slices
+of time (`edge.slices`). Refuses a pull without a valid token (`edge.pull_grants`), beyond the
+budgets of its user and address (`edge.pull_limits`), of a room that the ticket does not name, and
+of a banned user. Messages older than `pull_back_s` are not read.
 """
 
 import asyncio
@@ -14,9 +16,12 @@ import structlog
 from aiohttp import web
 
 from edge.gateway import Gateway
-from edge.pull_answer import LogSlice, Part, PullQuery, answer, read_query
+from edge.pull_answer import PullQuery, answer, empty_answer, read_query
+from edge.pull_limits import PullLimitError, PullLimits
 from edge.pull_reads import RoomRange, read_rooms
+from edge.pull_slices import KEPT_S, KeptSlices, LogSlice, Part
 from edge.room import Room
+from edge.slices import Slices
 from edge.upgrade import Upgrades, bearer
 from liveroom import clock, metric_catalog
 from liveroom.broadcast_log import LogReadError
@@ -26,22 +31,35 @@ from liveroom.service import Runtime
 from liveroom.tasks import end_tasks
 from liveroom.topics import partition_of, room_hash
 from liveroom.web import json_response
-from liveroom.wire import Pulled, encode_frame
+from liveroom.wire import encode_frame
 
-KEPT_S: Final = 10.0
 TIMEOUT_S: Final = 4.0
+CLOSE_S: Final = 0.5
 READS: Final = 4
-OUTCOMES: Final = ("ring", "read", "shared", "failed", "refused")
+MAX_QUESTIONS: Final = 1000  # that wait for an answer at the same time
+UNWATCHED_S: Final = 0.5  # how old the end may be up to which a room without viewers here is read
+BUSY: Final = "busy"
+OUTCOMES: Final = ("ring", "read", "shared", "empty", "failed", "refused")
 log = structlog.get_logger()
 
 
 class _Want(NamedTuple):
+    """A read that a pull waits for: `range` continues `kept`, where something was read before."""
+
     range: RoomRange
+    kept: LogSlice | None
     answer: "asyncio.Future[LogSlice]"
 
-    def covers(self, other: RoomRange) -> bool:
-        mine = self.range
-        return mine.room == other.room and mine.start <= other.start and mine.stop >= other.stop
+    def covers(self, room: int, offset: int, stop: int) -> bool:
+        start = self.range.start if self.kept is None else self.kept.start
+        return self.range.room == room and start <= offset and self.range.stop >= stop
+
+
+class _Question(NamedTuple):
+    """Pulls with the same question get the same answer."""
+
+    room: str
+    query: PullQuery
 
 
 class Pulls:
@@ -51,87 +69,146 @@ class Pulls:
     """
 
     def __init__(
-        self, kafka: Kafka, gateway: Gateway, upgrades: Upgrades, runtime: Runtime, next_offset: Callable[[int], int]
+        self,
+        kafka: Kafka,
+        gateway: Gateway,
+        upgrades: Upgrades,
+        runtime: Runtime,
+        next_offset: Callable[[int], int],
     ) -> None:
         self._kafka = kafka
         self._gateway = gateway
         self._upgrades = upgrades
         self._settings = gateway.settings
         self._next_offset = next_offset
+        self._limits = PullLimits(gateway.settings)
+        self._slices = Slices()
+        self._answers: dict[_Question, asyncio.Task[bytes]] = {}
         self._wanted: dict[int, list[_Want]] = {}
         self._reading: dict[int, asyncio.Task[None]] = {}
         self._current: dict[int, list[_Want]] = {}
-        self._kept: dict[int, LogSlice] = {}
-        self._limit = asyncio.Semaphore(READS)
-        metrics = runtime.metrics
-        self._counts = {outcome: metrics.counter(metric_catalog.PULLS, outcome) for outcome in OUTCOMES}
+        self._kept = KeptSlices()
+        self._ends: dict[int, tuple[float, int]] = {}
+        self._reads = asyncio.Semaphore(READS)
+        self._metrics = runtime.metrics
+        self._counts = {outcome: runtime.metrics.counter(metric_catalog.PULLS, outcome) for outcome in OUTCOMES}
         upgrades.app.router.add_get("/v1/rooms/{room}/messages", self._pull, allow_head=False)
 
     async def close(self) -> None:
-        """Cancel the reads that are under way."""
+        """Cancel the reads that are under way; pulls that wait for them are answered with 503."""
         await end_tasks(*self._reading.values())
+        if self._answers:
+            await asyncio.wait(self._answers.values(), timeout=CLOSE_S)
+        await end_tasks(*self._answers.values())
 
     # ---- the request
     async def _pull(self, request: web.Request) -> web.StreamResponse:
         with self._upgrades.answering(request):
             try:
-                return json_response(encode_frame(await self._answer(request)))
-            except ProblemError:
-                self._counts["refused"].inc()
+                return json_response(await self._admitted(request))
+            except ProblemError as problem:
+                limit = problem.limit.value if isinstance(problem, PullLimitError) else problem.code.value
+                self._refuse(BUSY if problem.code is Code.QUEUE_UNAVAILABLE else limit)
                 raise
             except (KafkaError, LogReadError, TimeoutError) as error:
                 self._counts["failed"].inc()
                 log.warning("pull_failed", error=repr(error))
                 raise ProblemError(Code.QUEUE_UNAVAILABLE, "the log did not answer in time", retry_after_s=1) from None
 
-    async def _answer(self, request: web.Request) -> Pulled:
+    def _refuse(self, reason: str) -> None:
+        self._counts["refused"].inc()
+        self._metrics.counter(metric_catalog.PULLS_REFUSED, reason).inc()
+
+    async def _admitted(self, request: web.Request) -> bytes:
+        """Return the answer to a pull, or raise `ProblemError` where it is refused."""
         name = request.match_info["room"]
-        grant = self._gateway.grants.use(bearer(request), name, clock.monotonic_s())
+        grant = self._gateway.grants.find(bearer(request))
+        address = self._upgrades.address_of(request)
+        self._limits.take(grant.user, address, clock.monotonic_s())
+        grant.check(name)
         if (ban := self._gateway.joins.ban_of(grant.user, grant.role, name)) is not None:
             raise ProblemError(Code.BANNED, ban.why)
-        partition = partition_of(name, self._settings.kafka.partitions)
-        query = read_query(request.query, partition)
+        query = read_query(request.query, partition_of(name, self._settings.kafka.partitions))
         async with asyncio.timeout(TIMEOUT_S):
-            log_slice, room = await self._slice(room_hash(name), partition, query)
-        if room is None or room.epoch is None or room.ring_from is None:
-            return answer(name, partition, query, log_slice, is_whole=True)
-        if room.ring_from > log_slice.stop:
-            return answer(name, partition, query, log_slice, is_whole=False)  # the ring has moved on meanwhile
-        live = [Part(room.epoch, prepared) for prepared in room.ring if prepared.offset >= log_slice.stop]
-        return answer(name, partition, query, log_slice._replace(parts=[*log_slice.parts, *live]), is_whole=True)
+            body = await self._shared_answer(_Question(name, query))
+            await self._slices.wait_turn()  # a thousand wait for the same answer: sending them all takes 200 ms
+        self._limits.charge(grant.user, address, len(body), clock.monotonic_s())
+        return body
+
+    # ---- the answer
+    async def _shared_answer(self, question: _Question) -> bytes:
+        """Return the answer to a question, made once for all who wait for it."""
+        task = self._answers.get(question)
+        if task is not None:
+            self._counts["shared"].inc()
+        elif len(self._answers) >= MAX_QUESTIONS:
+            raise ProblemError(Code.QUEUE_UNAVAILABLE, "too many pulls wait for an answer", retry_after_s=1)
+        else:
+            task = self._answers[question] = asyncio.create_task(self._answer(question))
+            task.add_done_callback(lambda done: self._answered(question, done))
+        return await asyncio.shield(task)
+
+    def _answered(self, question: _Question, task: "asyncio.Task[bytes]") -> None:
+        del self._answers[question]
+        if not task.cancelled():
+            task.exception()  # all who waited for it may have gone
+
+    async def _answer(self, question: _Question) -> bytes:
+        name, query = question
+        hash_, partition = room_hash(name), partition_of(name, self._settings.kafka.partitions)
+        if query.is_empty:
+            self._counts["empty"].inc()
+            room = self._gateway.hub.rooms.get(hash_)
+            epoch = room.epoch if room is not None else None
+            return encode_frame(empty_answer(name, partition, query, self._stop(hash_, partition), epoch))
+        stop, log_slice, room = await self._slice(hash_, partition, query)
+        is_whole = log_slice.stop >= stop
+        if room is not None and room.epoch is not None and room.ring_from is not None:
+            is_whole = room.ring_from <= log_slice.stop  # otherwise the ring has moved on meanwhile
+            if is_whole:
+                live = [Part(room.epoch, prepared) for prepared in room.ring if prepared.offset >= log_slice.stop]
+                log_slice = log_slice._replace(parts=[*log_slice.parts, *live])
+        return encode_frame(await self._slices.run(answer(name, partition, query, log_slice, is_whole=is_whole)))
 
     # ---- where the answer comes from
-    async def _slice(self, room_: int, partition: int, query: PullQuery) -> tuple[LogSlice, Room | None]:
-        """Return what the room has in the log from the wanted offset up to its ring, or where it
-        has none, up to what the fan-out has read.
+    async def _slice(self, hash_: int, partition: int, query: PullQuery) -> tuple[int, LogSlice, Room | None]:
+        """Return what a room has in the log from the wanted offset up to its ring, or where it
+        has none, up to what the fan-out has read. That offset comes first.
         """
-        room = self._gateway.hub.rooms.get(room_)
+        rooms = self._gateway.hub.rooms
+        room = rooms.get(hash_)
         if room is not None and query.is_held_by(room):
             self._counts["ring"].inc()
-            return LogSlice(0, room.ring_from or 0, (), is_cut=False, at_s=0.0), room
-        stop = self._ring_start(room_, partition)
-        now_s = clock.monotonic_s()
-        kept = self._kept.get(room_)
-        if kept is not None and kept.start <= query.offset and kept.stop >= stop and now_s - kept.at_s < KEPT_S:
+            start = room.ring_from or 0
+            return start, LogSlice(0, start, (), is_cut=False, at_s=0.0), room
+        stop = self._stop(hash_, partition)
+        kept = self._kept.find(hash_, partition, query.offset, clock.monotonic_s())
+        if kept is not None and kept.covers(query.offset, stop):
             self._counts["shared"].inc()
-            return kept, room
-        wanted = RoomRange(room_, query.offset, stop)
+            return stop, kept, room
         for want in (*self._current.get(partition, ()), *self._wanted.get(partition, ())):
-            if want.covers(wanted):
+            if want.covers(hash_, query.offset, stop):
                 self._counts["shared"].inc()
-                return await asyncio.shield(want.answer), self._gateway.hub.rooms.get(room_)
+                return stop, await asyncio.shield(want.answer), rooms.get(hash_)
         self._counts["read"].inc()
         found: asyncio.Future[LogSlice] = asyncio.get_running_loop().create_future()
-        self._wanted.setdefault(partition, []).append(_Want(wanted, found))
+        range_ = RoomRange(hash_, query.offset if kept is None else kept.stop, stop)
+        self._wanted.setdefault(partition, []).append(_Want(range_, kept, found))
         if partition not in self._reading:
             self._reading[partition] = asyncio.create_task(self._read(partition))
-        return await asyncio.shield(found), self._gateway.hub.rooms.get(room_)
+        return stop, await asyncio.shield(found), rooms.get(hash_)
 
-    def _ring_start(self, room_: int, partition: int) -> int:
-        room = self._gateway.hub.rooms.get(room_)
-        if room is None or room.ring_from is None:
-            return self._next_offset(partition)
-        return room.ring_from
+    def _stop(self, hash_: int, partition: int) -> int:
+        """Return the offset up to which the log must be read for a room."""
+        room = self._gateway.hub.rooms.get(hash_)
+        if room is not None:
+            return self._next_offset(partition) if room.ring_from is None else room.ring_from
+        now_s = clock.monotonic_s()
+        at_s, stop = self._ends.get(partition, (float("-inf"), 0))
+        if now_s - at_s >= UNWATCHED_S:
+            stop = self._next_offset(partition)
+            self._ends[partition] = now_s, stop
+        return stop
 
     # ---- the log
     async def _read(self, partition: int) -> None:
@@ -140,24 +217,33 @@ class Pulls:
             while wants := self._wanted.pop(partition, None):
                 self._current[partition] = wants
                 try:
-                    async with self._limit:
-                        ranges = [want.range for want in wants]
-                        slices = await read_rooms(self._kafka, partition, ranges, back_s=self._settings.pull_back_s)
+                    async with self._reads:
+                        read = await read_rooms(
+                            self._kafka,
+                            partition,
+                            [want.range for want in wants],
+                            back_s=self._settings.pull_back_s,
+                            slices=self._slices,
+                        )
                 except (KafkaError, LogReadError, TimeoutError, OSError) as error:
                     _fail(wants, repr(error))
                     continue
+                now_s = clock.monotonic_s()
+                if read.met is not None:
+                    self._kept.keep_index(partition, read.met, now_s)
                 for want in wants:
-                    room = want.range.room
-                    self._kept[room] = slices[room]
+                    log_slice = read.slices[want.range]
+                    if want.kept is not None:
+                        log_slice = want.kept.joined(log_slice)
+                    self._kept.keep(want.range.room, log_slice, now_s)
                     if not want.answer.done():
-                        want.answer.set_result(slices[room])
+                        want.answer.set_result(log_slice)
         finally:
             # Whatever ended this task: the pulls that wait must fail, or all later ones would wait
             # with them.
             _fail((*self._current.pop(partition, ()), *self._wanted.pop(partition, ())), "the read was cancelled")
             del self._reading[partition]
-            now_s = clock.monotonic_s()
-            self._kept = {room: log_slice for room, log_slice in self._kept.items() if now_s - log_slice.at_s < KEPT_S}
+            asyncio.get_running_loop().call_later(KEPT_S, lambda: self._kept.expire(clock.monotonic_s()))
 
 
 def _fail(wants: Sequence[_Want], why: str) -> None:

@@ -20,6 +20,8 @@ RING_S: Final = 60.0
 RING_BYTES: Final = 1024 * 1024
 SNAPSHOT_FRESH_S: Final = 10.0
 SNAPSHOT_ASK_S: Final = 1.0
+ASKED_OFTEN: Final = 5  # times in a row, which a take-over may need
+MAX_DOUBLINGS: Final = 4  # of the time after that: an owner with too many rooms does not answer
 RESUME_WHOLE_BYTES: Final = 48 * 1024  # a resume must not queue so much that the viewer counts as slow
 RESUME_BYTES: Final = 192 * 1024
 GREETING_WHOLE_BYTES: Final = 12 * 1024  # a newcomer reads no more chatter than that
@@ -105,14 +107,16 @@ class Room:
     batches are pushed. `waiting`: members that wait to enter, with the time since when. `owed`:
     members that entered without a snapshot. `base`: the ring holds everything numbered after this
     (seq, rseq). `ring_from`: it also holds everything in records from this offset on. `left_s`:
-    when the last member left.
+    when the last member left. `has_content`: whether a message came since the room is here.
     """
 
     __slots__ = (
         "_greeting",
+        "_unanswered",
         "asked_s",
         "base",
         "epoch",
+        "has_content",
         "hash",
         "left_s",
         "members",
@@ -145,8 +149,10 @@ class Room:
         self.ring_bytes = 0
         self.ring_from: int | None = None
         self.base = (0, 0)
+        self.has_content = False
         self.snapshot: RoomSnapshot | None = None
         self.asked_s = float("-inf")
+        self._unanswered = 0
         self._greeting: PreparedBatch | None = None
 
     @property
@@ -166,6 +172,7 @@ class Room:
         before it.
         """
         ring = self.ring
+        self._unanswered = 0
         is_gap = self.epoch == epoch and self.seq is not None and prepared.first > self.seq + 1
         if is_gap or self.epoch != epoch:
             ring.clear()
@@ -212,6 +219,7 @@ class Room:
         `BadFrameError`.
         """
         card = decode_card(text)
+        self._unanswered = 0
         if card.epoch is None or card.seq is None or card.rseq is None:
             return
         if self.seq is None or self.epoch != card.epoch:
@@ -245,10 +253,16 @@ class Room:
         return snapshot if is_fresh else None
 
     def wants_snapshot(self, now_s: float) -> bool:
-        """Return whether to ask the owner for a snapshot now; if so, it counts as asked."""
-        if now_s - self.asked_s < SNAPSHOT_ASK_S:
+        """Return whether to ask the owner for a snapshot now; if so, it counts as asked.
+
+        After `ASKED_OFTEN` questions that nothing of the room followed, each doubles the time until
+        the next one.
+        """
+        doublings = min(max(0, self._unanswered - ASKED_OFTEN), MAX_DOUBLINGS)
+        if now_s - self.asked_s < SNAPSHOT_ASK_S * (1 << doublings):
             return False
         self.asked_s = now_s
+        self._unanswered += 1
         return True
 
     # ---- answers

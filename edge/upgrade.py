@@ -87,6 +87,10 @@ class Upgrades:
         finally:
             self._answering.discard(request.protocol)
 
+    def address_of(self, request: web.Request) -> str:
+        """Return the address that a request counts for: that of one subscriber."""
+        return self._admission.address_of(request)
+
     def end_late(self, connections: Iterable[RequestHandler]) -> None:
         """Close those of `connections` that have been open for `handshake_timeout_s` without
         becoming a member.

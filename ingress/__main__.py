@@ -1,7 +1,7 @@
 """Starts the ingress: `python -m ingress` (settings: `--help`). Owns the order of start and end."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sized
 from functools import partial
 from typing import Any, Final, NamedTuple
 
@@ -15,6 +15,7 @@ with explained("ingress"):
     from ingress.announcements import AnnouncementService
     from ingress.app import App
     from ingress.auto_moderation import AutoModeration
+    from ingress.hosts import HostRecords
     from ingress.kafka import READY, KafkaLogWriter
     from ingress.log import LogWriter
     from ingress.moderation import ModerationService
@@ -24,8 +25,9 @@ with explained("ingress"):
     from ingress.room_policy import RoomPolicy
     from ingress.room_status import RoomStatusService
     from ingress.slow_mode import SlowMode
+    from ingress.withdrawals import Withdrawals
     from ingress.words import WordLibraries, WordLibrary, read_library
-    from liveroom import service
+    from liveroom import metric_catalog, service
     from liveroom.consumers import RULES_READ, follow_rules
     from liveroom.files import watch
     from liveroom.kafka import with_kafka
@@ -60,6 +62,7 @@ class Parts(NamedTuple):
     announcements: AnnouncementService
     statuses: RoomStatusService
     reviewer: Reviewer
+    withdrawals: Withdrawals
 
     async def close(self) -> None:
         """Close all parts. Call it when no request is under way any more."""
@@ -81,25 +84,42 @@ def build(
     Nothing runs yet.
     """
     metrics = runtime.metrics
-    limits = RateLimits(rates_of(settings))
+    limits, slow_mode = RateLimits(rates_of(settings)), SlowMode(rules)
     moderation = ModerationService(writer, rules, metrics)
     auto_moderation = AutoModeration(settings, rules, moderation)
     reviewer = Reviewer(settings, metrics)
+    policy, hosts = RoomPolicy(rules), HostRecords(writer, rules)
     admission = Admission(
-        RoomPolicy(rules),
+        policy,
         limits,
-        SlowMode(rules),
+        slow_mode,
         words,
         auto_moderation,
         reviewer,
+        hosts,
         writer,
         metrics,
         max_waiting=settings.max_waiting,
+        may_claim=settings.viewers_may_claim_payment,
     )
     announcements = AnnouncementService(kafka, settings, writer, runtime)
     statuses = RoomStatusService(kafka, settings, writer, rules, metrics)
-    api = ModerationApi(moderation, limits, rules, statuses, announcements)
-    return Parts(App(settings, verifier, admission, api, runtime), auto_moderation, announcements, statuses, reviewer)
+    api = ModerationApi(moderation, limits, rules, policy, hosts, statuses, announcements)
+    tables: dict[str, Sized] = {
+        "rates": limits,
+        "slow_mode": slow_mode,
+        "offences": auto_moderation,
+        "word_libraries": words,
+        "room_status": statuses,
+        "watched_rooms": announcements,
+        "tokens": verifier,
+    }
+    for name, table in tables.items():
+        metrics.follow(metric_catalog.NAMES, table.__len__, name)
+    metrics.follow(metric_catalog.NAMES, lambda: rules.remembered, "commands")
+    app = App(settings, verifier, admission, api, runtime)
+    withdrawals = Withdrawals(writer, rules, metrics, runtime.chance)
+    return Parts(app, auto_moderation, announcements, statuses, reviewer, withdrawals)
 
 
 async def _after(connected: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
@@ -122,15 +142,21 @@ async def run(settings: IngressSettings, runtime: Runtime, kafka: Kafka) -> None
     words = WordLibraries(rules.words)
     words.use_files(await read_first(partial(read_word_files, settings)))
     parts = build(settings, runtime, kafka, verifier, rules, words, writer)
+    if settings.viewers_may_claim_payment:
+        log.warning("viewers_may_claim_payment", then="nobody checks that gifts, red packets and coupons were paid for")
+
+    withdrawals = parts.withdrawals
 
     def on_rule(rule: Moderation) -> None:
+        withdrawals.on_rule(rule)
         if rule.kind is RuleKind.WORD:
             words.changed(rule.room)
 
     async with asyncio.TaskGroup() as tasks:
         working = [
             tasks.create_task(writer.watch()),
-            tasks.create_task(_after(writer.connected, follow_rules(kafka, rules, runtime, on_rule))),
+            tasks.create_task(_after(writer.connected, follow_rules(kafka, rules, runtime, on_rule, withdrawals.on_withdrawn))),
+            tasks.create_task(_after(writer.connected, withdrawals.run())),
             tasks.create_task(_after(writer.connected, parts.announcements.follow_presence())),
             tasks.create_task(_after(writer.connected, parts.announcements.follow_gateways())),
             tasks.create_task(watch([settings.token_keys_file], settings.read_token_keys, verifier.use)),

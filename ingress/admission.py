@@ -1,8 +1,9 @@
 """Admits interactions: passes each through all checks, then writes it to `uplink`.
 
-Owns the order of the checks: permissions, room policy, rate limits, slow mode, words, review. An
-interaction is accepted once the log acknowledges it. Refuses with problems, also while too many
-interactions wait for their acknowledgements. Called by `app`, with bodies already read.
+Owns the order of the checks: permissions, room policy, rate limits, slow mode, words, review. A
+host is recorded as one (`hosts`) before its first interaction in a room is written. An interaction
+is accepted once the log acknowledges it. Refuses with problems, also while too many interactions
+wait for their acknowledgements. Called by `app`, with bodies already read.
 """
 
 import asyncio
@@ -15,6 +16,7 @@ from typing import Final
 import msgspec
 
 from ingress.auto_moderation import AutoModeration
+from ingress.hosts import HostRecords
 from ingress.log import RETRY_AFTER_S, LogWriter, unsent, write
 from ingress.permissions import check_sender
 from ingress.rate_limits import RateLimits
@@ -56,7 +58,8 @@ def outcome_of(problem: ProblemError) -> SendOutcome:
 class Admission:
     """Admits or refuses interactions.
 
-    `max_waiting`: how many may wait for their acknowledgements at once.
+    `max_waiting`: how many may wait for their acknowledgements at once. `may_claim`: whether
+    viewers may send what claims a payment (`permissions.Interaction.claimed_by`).
     """
 
     def __init__(
@@ -67,10 +70,12 @@ class Admission:
         words: WordLibraries,
         auto_moderation: AutoModeration,
         reviewer: Reviewer,
+        hosts: HostRecords,
         writer: LogWriter,
         metrics: Metrics,
         *,
         max_waiting: int,
+        may_claim: bool,
     ) -> None:
         self._policy = policy
         self._limits = limits
@@ -78,8 +83,10 @@ class Admission:
         self._words = words
         self._auto_moderation = auto_moderation
         self._reviewer = reviewer
+        self._hosts = hosts
         self._writer = writer
         self._max_waiting = max_waiting
+        self._may_claim = may_claim
         self._hits = {action: metrics.counter(metric_catalog.WORD_HITS, action.value) for action in WordAction}
 
     async def admit(self, draft: Draft) -> tuple[Draft, int]:
@@ -89,7 +96,7 @@ class Admission:
         """
         now_s, now_ms = clock.monotonic_s(), clock.unix_ms()
         room, user, interactions = draft.room, draft.user, draft.interactions
-        check_sender(user, room, interactions)
+        check_sender(user, room, interactions, may_claim=self._may_claim)
         for interaction in interactions:
             self._policy.check(interaction, room, user, now_ms)
         self._take_rates(draft, now_s)
@@ -98,6 +105,7 @@ class Admission:
             draft = self._filtered(draft, now_s)
             if self._reviewer.is_on:
                 draft = await self._reviewed(draft)
+            await self._hosts.note(room, user)
             await self._write(draft, to_record(draft, now_ms))
         except ProblemError:
             if took_turn:
@@ -164,7 +172,7 @@ class Admission:
         if verdict is None:
             return item
         self._hits[verdict.action].inc()
-        self._auto_moderation.count(draft.room, draft.user.id, draft.id, verdict, now_s)
+        self._auto_moderation.count(draft.room, draft.user, draft.id, verdict, now_s)
         if verdict.action is WordAction.REFUSE:
             raise ProblemError(Code.WORDS)
         return _with_text(item, verdict.text)

@@ -43,9 +43,12 @@ class AnnouncementService:
         self._settings = settings
         self._writer = writer
         self._runtime = runtime
-        self._audience = Audience()
+        self._audience = Audience(publishes=False)
         self._is_known = False
         self._under_way = BackgroundTasks()
+
+    def __len__(self) -> int:
+        return len(self._audience)
 
     def watched_rooms(self) -> list[str]:
         """Return the rooms that have viewers now."""

@@ -5,7 +5,7 @@ library. What is written is up to `moderation`, in the background: the sender do
 """
 
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, Final
 
 import structlog
 
@@ -16,11 +16,14 @@ from ingress.permissions import Command
 from ingress.words import WordVerdict
 from liveroom import clock
 from liveroom.errors import ProblemError
+from liveroom.kinds import Role
 from liveroom.moderation import Rules
 from liveroom.records.control import WordAction
 from liveroom.records.snapshot import RoomChange
 from liveroom.settings import IngressSettings
+from liveroom.tickets import User
 
+_SPARED: Final = frozenset({Role.STREAMER, Role.OPERATOR, Role.SERVICE})
 log = structlog.get_logger()
 
 
@@ -35,20 +38,23 @@ class AutoModeration:
         self._by_room = Offences(settings.word_media_hits, settings.word_window_s)
         self._under_way = BackgroundTasks()
 
+    def __len__(self) -> int:
+        return len(self._by_user) + len(self._by_room)
+
     async def close(self) -> None:
         """Wait for the commands under way."""
         await self._under_way.wait()
 
-    def count(self, room: str, user: str, message: str, verdict: WordVerdict, now_s: float) -> None:
+    def count(self, room: str, user: User, message: str, verdict: WordVerdict, now_s: float) -> None:
         """Count a text with forbidden words against its user and, where it is refused, its room.
 
-        The offence that reaches the limit gives the command.
+        The offence that reaches the limit gives the command. Streamers are not muted by it.
         """
         details = {"words": list(verdict.words), "message": message}
-        if self._by_user.add((room, user), now_s):
+        if user.role not in _SPARED and self._by_user.add((room, user.id), now_s):
             until_ms = clock.unix_ms() + self._mute_s * 1000
             context = CommandContext(room, SYSTEM, f"words:{message}"[:64], "forbidden words", details)
-            self._under_way.start(_logged(self._moderation.sanction(Command.MUTE, context, user, until_ms)))
+            self._under_way.start(_logged(self._moderation.sanction(Command.MUTE, context, user.id, until_ms)))
         is_refused = verdict.action is WordAction.REFUSE
         if is_refused and not self._rules.settings(room).no_media and self._by_room.add((room,), now_s):
             context = CommandContext(room, SYSTEM, f"media:{message}"[:64], "too many refused texts", details)

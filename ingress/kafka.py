@@ -43,7 +43,7 @@ class KafkaLogWriter:
         self.connected = asyncio.Event()
         self._acked_s = 0.0
 
-    async def put(self, topic: Topic, key: bytes, value: bytes) -> None:
+    async def put(self, topic: Topic, key: bytes, value: bytes | None) -> None:
         """Return once the brokers have acknowledged the record.
 
         Raises UnsentError after `ack_timeout_s` at the latest.

@@ -18,8 +18,11 @@ class LogWriter(Protocol):
 
     waiting: int
 
-    async def put(self, topic: Topic, key: bytes, value: bytes) -> None:
-        """Return once the record is acknowledged; raise UnsentError where it is not in time."""
+    async def put(self, topic: Topic, key: bytes, value: bytes | None) -> None:
+        """Return once the record is acknowledged; raise UnsentError where it is not in time.
+
+        `value` None withdraws the earlier records of the key, where the topic is compacted.
+        """
 
     async def put_many(self, topic: Topic, records: Sequence[tuple[bytes, bytes]]) -> list[UnsentError | None]:
         """Write (key, value) records together; return, in order, None or each record's error."""

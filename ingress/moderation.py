@@ -2,9 +2,10 @@
 
 Owns what is written, and in which order: the rule to `moderation` first, so that it holds
 everywhere; then, together, what viewers see to `uplink` and the entry in `audit`. A command is done
-when all of it is acknowledged. Refuses what the log does not take. A command whose id was carried
-out already writes no rule again, since a later command may have lifted it, and gets the same
-answer. Called by `moderation_api`, and by `auto_moderation` for what the system does itself.
+when all of it is acknowledged. Refuses what the log does not take, and more rules than a room may
+have (`limit`). A command whose id was carried out already writes no rule again, since a later
+command may have lifted it, and gets the same answer. Called by `moderation_api`, and by
+`auto_moderation` for what the system does itself.
 """
 
 import asyncio
@@ -21,7 +22,7 @@ from liveroom import clock, metric_catalog
 from liveroom.bodies import Clear, Sanction
 from liveroom.errors import Code, ProblemError
 from liveroom.kinds import Kind, Role
-from liveroom.moderation import Rules, key_of
+from liveroom.moderation import EVERYWHERE, Rules, key_of
 from liveroom.records.codec import BadRecordError, encode_json
 from liveroom.records.control import Audit, Moderation, RuleKind
 from liveroom.records.snapshot import RoomChange
@@ -31,6 +32,10 @@ from liveroom.tickets import User
 from liveroom.topics import AUDIT, MODERATION, UPLINK
 
 SYSTEM: Final = User("system", Role.OPERATOR)
+# Of one room, in force. A rule takes 1 to 2 KB at every ingress and gateway.
+MAX_SANCTIONS: Final = {RuleKind.MUTE: 5_000, RuleKind.BAN: 5_000}
+MAX_WORDS: Final = 5_000  # for all rooms
+MAX_ROOM_WORDS: Final = 500
 
 
 class CommandContext(NamedTuple):
@@ -120,12 +125,32 @@ class ModerationService:
             context.id,
             until_ms=until_ms,
             value=value,
+            by_role=context.by.role,
         )
         if (before := self._rules.done(rule)) is not None:
             return before
+        self._check_number(rule, context.by)
         await write(self._writer, MODERATION, key_of(rule), encode_json(rule))
         self._rules.apply(rule)
         return rule
+
+    def _check_number(self, rule: Moderation, by: User) -> None:
+        """Refuse a mute, ban or word above the number that a room may have.
+
+        The system itself has half of the mutes, so that senders of forbidden words leave hosts
+        space.
+        """
+        room = rule.room
+        if rule.kind is RuleKind.WORD and rule.value is not None:
+            words, most = self._rules.words.get(room, {}), MAX_WORDS if room == EVERYWHERE else MAX_ROOM_WORDS
+            if rule.name not in words and len(words) >= most:
+                raise ProblemError(Code.LIMIT, f"at most {most} words; remove one, or put more into a library file")
+        elif rule.kind in MAX_SANCTIONS and rule.until_ms:
+            most = MAX_SANCTIONS[rule.kind] // (2 if by is SYSTEM else 1)
+            if not self._rules.may_add(rule.kind, room, rule.name, most, rule.at_ms):
+                kind = rule.kind.value
+                detail = f"at most {most} {kind}s in a room; lift one first (DELETE /v1/rooms/{room}/{kind}s/{{user}})"
+                raise ProblemError(Code.LIMIT, detail)
 
     async def _publish(
         self,

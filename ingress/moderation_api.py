@@ -12,10 +12,12 @@ import msgspec
 from ingress import permissions
 from ingress.announcements import AnnouncementService
 from ingress.command_requests import AnnounceRequest, ClearRequest, CommandRequest, ModesRequest, SanctionRequest
+from ingress.hosts import HostRecords
 from ingress.moderation import CommandContext, ModerationService
 from ingress.permissions import Command
 from ingress.rate_limits import COMMANDS, RateLimits
 from ingress.responses import ActiveSanction, AnnouncementResult, CommandResult, SanctionList, WordList
+from ingress.room_policy import RoomPolicy
 from ingress.room_status import RoomStatusService
 from ingress.words import usable
 from liveroom import clock
@@ -26,8 +28,6 @@ from liveroom.records.control import RuleKind
 from liveroom.records.snapshot import RoomChange
 from liveroom.tickets import User
 
-MAX_WORDS: Final = 5000
-MAX_ROOM_WORDS: Final = 500
 MAX_LISTED: Final = 1000
 
 
@@ -39,12 +39,16 @@ class ModerationApi:
         moderation: ModerationService,
         limits: RateLimits,
         rules: Rules,
+        policy: RoomPolicy,
+        hosts: HostRecords,
         statuses: RoomStatusService,
         announcements: AnnouncementService,
     ) -> None:
         self._moderation = moderation
         self._limits = limits
         self._rules = rules
+        self._policy = policy
+        self._hosts = hosts
         self._statuses = statuses
         self._announcements = announcements
         self._answers: dict[Command, Callable[[CommandRequest], Awaitable[msgspec.Struct]]] = {
@@ -55,7 +59,7 @@ class ModerationApi:
             Command.BAN: self._sanction,
             Command.UNMUTE: self._lift,
             Command.UNBAN: self._lift,
-            Command.KICK: lambda request: self._moderation.kick(_context(request), request.body.user),
+            Command.KICK: self._kick,
             Command.CLEAR: self._clear,
             Command.MODES: self._set_modes,
             Command.DISSOLVE: lambda request: self._moderation.dissolve(request.command, _context(request)),
@@ -70,12 +74,21 @@ class ModerationApi:
         }
 
     def check(self, command: Command, room: str | None, user: User) -> None:
-        """Refuse a command that the user may not give, or gives too often."""
+        """Refuse a command that the user may not give, gives too often, or gives while banned or
+        muted.
+
+        `room`: None for commands about all rooms.
+        """
         permissions.check_host(user, room, command)
         self._limits.take(COMMANDS, room or EVERYWHERE, user, clock.monotonic_s())
+        self._policy.check_host(room or EVERYWHERE, user, clock.unix_ms())
 
     async def answer(self, request: CommandRequest) -> tuple[int, msgspec.Struct]:
-        """Carry out a command that passed `check`; return the HTTP status and the body."""
+        """Carry out a command that passed `check`; return the HTTP status and the body.
+
+        The sender is recorded as a host first.
+        """
+        await self._hosts.note(request.room, request.user)
         answer = await self._answers[request.command](request)
         return (202 if isinstance(answer, CommandResult) else 200), answer
 
@@ -91,18 +104,32 @@ class ModerationApi:
             users.append(ActiveSanction(rule.name, rule.until_ms, rule.at_ms, rule.by, rule.why))
         return SanctionList(request.room, users)
 
+    def _check_target(self, request: CommandRequest, target: str) -> None:
+        """Refuse a command about a host of the sender's own rank or above."""
+        role = self._rules.role_of(request.room, target, clock.unix_ms())
+        permissions.check_target(request.user, request.command, target, role)
+
     async def _sanction(self, request: CommandRequest) -> CommandResult:
         body: SanctionRequest = request.body
+        self._check_target(request, body.user)
         until_ms = FOR_GOOD if body.for_s is None else clock.unix_ms() + body.for_s * 1000
         return await self._moderation.sanction(request.command, _context(request), body.user, until_ms)
 
     async def _lift(self, request: CommandRequest) -> CommandResult:
-        return await self._moderation.sanction(request.command, _context(request), request.target(), 0)
+        target = request.target()
+        self._check_target(request, target)
+        return await self._moderation.sanction(request.command, _context(request), target, 0)
+
+    async def _kick(self, request: CommandRequest) -> CommandResult:
+        self._check_target(request, request.body.user)
+        return await self._moderation.kick(_context(request), request.body.user)
 
     async def _clear(self, request: CommandRequest) -> CommandResult:
         body: ClearRequest = request.body
         if bool(body.message) == bool(body.user):
             raise ProblemError(Code.SCHEMA, "name either a message or a user")
+        if body.user:
+            self._check_target(request, body.user)
         return await self._moderation.clear(_context(request), body.message, body.user)
 
     async def _set_modes(self, request: CommandRequest) -> CommandResult:
@@ -117,9 +144,6 @@ class ModerationApi:
 
     async def _set_word(self, request: CommandRequest) -> CommandResult:
         word, action = request.word(), request.body.action
-        known, most = self._rules.words.get(request.room, {}), MAX_WORDS if request.room == EVERYWHERE else MAX_ROOM_WORDS
-        if word not in known and len(known) >= most:
-            raise ProblemError(Code.LIMIT, f"at most {most} words; put more into a library file")
         return await self._moderation.set_word(request.command, _context(request), word, action.value)
 
     async def _drop_word(self, request: CommandRequest) -> CommandResult:

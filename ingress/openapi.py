@@ -132,16 +132,19 @@ def _responses(good: str, schema: type[msgspec.Struct], codes: Iterable[Code]) -
 def _operation(
     name: str, about: str, roles: Iterable[Role], parameters: list[Any], responses: dict[str, Any]
 ) -> dict[str, Any]:
-    allowed = ", ".join(role.value for role in Role if role in set(roles))
     operation: dict[str, Any] = {
         "operationId": name,
         "summary": about,
-        "description": f"Allowed roles: {allowed}.",
+        "description": f"Allowed roles: {_named(roles)}.",
         "responses": responses,
     }
     if parameters:
         operation["parameters"] = parameters
     return operation
+
+
+def _named(roles: Iterable[Role]) -> str:
+    return ", ".join(role.value for role in Role if role in set(roles))
 
 
 def _body(name: str, schema: type[msgspec.Struct]) -> dict[str, Any]:
@@ -158,6 +161,8 @@ def _interaction(route: requests.SendRoute, interaction: Interaction | None) -> 
     )
     answers = _responses("202", responses.Accepted, (*_ALWAYS, Code.ROOM_INVALID, *_BODY, *_SENDING))
     operation = _operation(f"send_{route.name}", about, roles, [_ROOM, _KEY], answers)
+    if interaction is not None and interaction.claimed_by:
+        operation["description"] += f" With `viewers_may_claim_payment` also: {_named(interaction.claimed_by - roles)}."
     return operation | {"requestBody": _body(route.name, route.request)}
 
 
@@ -169,8 +174,8 @@ def _command(route: CommandRoute) -> dict[str, Any]:
     codes = list(_ALWAYS)
     if "{room}" in route.path or "{user}" in route.path:
         codes.append(Code.ROOM_INVALID)
-    if command is Command.STATE or command is Command.ANNOUNCE:
-        codes.append(Code.NOT_READY)
+    if command is not Command.BULK:
+        codes += [Code.NOT_READY, Code.BANNED, Code.MUTED, Code.QUEUE_UNAVAILABLE]
     if command in {Command.SET_ROOM_WORD, Command.SET_WORD}:
         codes.append(Code.LIMIT)
     body = {}
@@ -179,11 +184,13 @@ def _command(route: CommandRoute) -> dict[str, Any]:
         body = {"requestBody": _body(command.value, _REQUESTS[command])}
         parameters = [*parameters, _KEY]
     elif route.method == "DELETE":
-        codes += [Code.SCHEMA, Code.QUEUE_UNAVAILABLE]
+        codes.append(Code.SCHEMA)
         parameters = [*parameters, _KEY]
     answer = _ANSWERS.get(command, responses.CommandResult)
     status = "202" if issubclass(answer, responses.CommandResult) else "200"
-    return _operation(command.value, route.about, route.roles, parameters, _responses(status, answer, codes)) | body
+    return (
+        _operation(command.value, route.about, route.roles, parameters, _responses(status, answer, dict.fromkeys(codes))) | body
+    )
 
 
 _ANSWERS: Final[dict[Command, type[msgspec.Struct]]] = {

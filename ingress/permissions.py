@@ -10,12 +10,12 @@ from enum import Enum
 from typing import Final, NamedTuple
 
 from liveroom.errors import Code, ProblemError
-from liveroom.kinds import Kind, Role
+from liveroom.kinds import Kind, Role, is_host, outranks
 from liveroom.tickets import User
 from liveroom.topics import ROOM_ID
 
 SPEAKERS: Final = frozenset(Role) - {Role.GUEST}
-HOSTS: Final = frozenset({Role.STREAMER, Role.MODERATOR, Role.OPERATOR})
+HOSTS: Final = frozenset(role for role in Role if is_host(role))
 OWNERS: Final = frozenset({Role.STREAMER, Role.OPERATOR})
 SELLERS: Final = OWNERS | {Role.SERVICE}
 BACKENDS: Final = frozenset({Role.OPERATOR, Role.SERVICE})
@@ -51,7 +51,8 @@ _MEDIA: Final = _SPEECH | {Restriction.NO_MEDIA}
 class Interaction(NamedTuple):
     """A kind that users send to a room, with the roles that may and the restrictions that apply.
 
-    `path`: the last part of its route. `about`: its summary in the documents.
+    `path`: the last part of its route. `about`: its summary in the documents. `claimed_by`: the
+    further roles that may send it where the setting `viewers_may_claim_payment` is on.
     """
 
     kind: Kind
@@ -59,16 +60,21 @@ class Interaction(NamedTuple):
     roles: frozenset[Role]
     stopped_by: frozenset[Restriction]
     about: str
+    claimed_by: frozenset[Role] = frozenset()
+
+    def allows(self, role: Role, *, may_claim: bool) -> bool:
+        """Return whether `role` may send it. `may_claim`: the setting is on."""
+        return role in self.roles or (may_claim and role in self.claimed_by)
 
 
 INTERACTIONS: Final = (
     Interaction(Kind.DANMAKU, "danmaku", SPEAKERS, _SPEECH, "Send a danmaku"),
-    Interaction(Kind.GIFT, "gifts", SPEAKERS, _ANY, "Show a paid gift"),
+    Interaction(Kind.GIFT, "gifts", BACKENDS, _ANY, "Show a paid gift", SPEAKERS),
     Interaction(Kind.LIKE, "likes", SPEAKERS, _ANY, "Send one like, or the sum of many"),
-    Interaction(Kind.RED_PACKET, "red-packets", SELLERS, _ANY, "Show a red packet"),
-    Interaction(Kind.COUPON, "coupons", SELLERS, _ANY, "Show a coupon"),
+    Interaction(Kind.RED_PACKET, "red-packets", BACKENDS, _ANY, "Show a red packet", SELLERS),
+    Interaction(Kind.COUPON, "coupons", BACKENDS, _ANY, "Show a coupon", SELLERS),
     Interaction(Kind.GOODS, "goods", SELLERS, _ANY, "Show a card of goods"),
-    Interaction(Kind.ANNOUNCEMENT, "announcements", HOSTS, _ANY, "Set the text above the chat"),
+    Interaction(Kind.ANNOUNCEMENT, "announcements", HOSTS, _ANY | {Restriction.MUTED}, "Set the text above the chat"),
     Interaction(Kind.ENTER, "enters", BACKENDS, _ANY, "Announce that a notable viewer arrived"),
     Interaction(Kind.LEAVE, "leaves", BACKENDS, _ANY, "Announce that a notable viewer left"),
     Interaction(Kind.CUSTOM, "custom", SPEAKERS, _MEDIA, "Send data that only the application understands"),
@@ -154,6 +160,7 @@ COMMAND_ROUTES: Final = (
         "Publish many interactions, with an outcome for each",
     ),
 )
+ON_USERS: Final = frozenset({Command.MUTE, Command.UNMUTE, Command.BAN, Command.UNBAN, Command.KICK, Command.CLEAR})
 BY_COMMAND: Final = {route.command: route for route in COMMAND_ROUTES}
 
 
@@ -161,15 +168,19 @@ def check_room(room: str, user: User) -> None:
     """Refuse what is not a room's id, and rooms that the user's token is not for."""
     if not ROOM_ID.match(room):
         raise ProblemError(Code.ROOM_INVALID)
-    if user.rooms and room not in user.rooms:
-        raise ProblemError(Code.FORBIDDEN, "the token is for other rooms")
+    user.check_permits(room)
 
 
-def check_sender(user: User, room: str, interactions: Iterable[Interaction]) -> None:
-    """Refuse a user whose role may not send one of these, or whose token is for other rooms."""
+def check_sender(user: User, room: str, interactions: Iterable[Interaction], *, may_claim: bool) -> None:
+    """Refuse a user whose role may not send one of these, or whose token is for other rooms.
+
+    `may_claim`: the setting `viewers_may_claim_payment` is on.
+    """
     check_room(room, user)
     for interaction in interactions:
-        if user.role not in interaction.roles:
+        if not interaction.allows(user.role, may_claim=may_claim):
+            if interaction.claimed_by:
+                raise ProblemError(Code.FORBIDDEN, f"{interaction.kind.value} comes from the service that took the payment")
             raise ProblemError(Code.FORBIDDEN, f"the role {user.role.value} may not send {interaction.kind.value}")
 
 
@@ -179,3 +190,17 @@ def check_host(user: User, room: str | None, command: Command) -> None:
         check_room(room, user)
     if user.role not in BY_COMMAND[command].roles:
         raise ProblemError(Code.FORBIDDEN, f"the role {user.role.value} may not use the command {command.value}")
+
+
+def check_target(user: User, command: Command, target: str, role: Role | None) -> None:
+    """Refuse a command about a host of the sender's own rank or above.
+
+    `target`, `role`: the user whom the command is about, and the role that is on record for that
+    user in the room; None: no host. Hosts may clear their own messages.
+    """
+    if role is None or outranks(user.role, role) or (command is Command.CLEAR and target == user.id):
+        return
+    raise ProblemError(
+        Code.FORBIDDEN,
+        f"the role {user.role.value} may not use the command {command.value} on a host with the role {role.value}",
+    )

@@ -49,6 +49,10 @@ class RateLimits:
     def __init__(self, rates: Mapping[str, Rate]) -> None:
         self._kinds = {name: _KindBuckets(rate) for name, rate in rates.items()}
 
+    def __len__(self) -> int:
+        tables = [table for kind in self._kinds.values() for table in (kind.users, kind.rooms) if table is not None]
+        return sum(map(len, tables))
+
     def take(self, name: str, room: str, user: User, now_s: float, cost: float = 1.0) -> None:
         """Take `cost` from the user's rate and from the room's; refuse where one has less left.
 

@@ -6,8 +6,7 @@ a user may send is up to `rate_limits` and `slow_mode`.
 
 from ingress.permissions import FREE, Interaction, Restriction
 from liveroom.errors import Code, ProblemError
-from liveroom.kinds import UNTOUCHABLE
-from liveroom.moderation import NO_MODES, Rules
+from liveroom.moderation import NO_MODES, Rules, binds
 from liveroom.records.control import Moderation
 from liveroom.records.snapshot import RoomSettings
 from liveroom.tickets import User
@@ -27,13 +26,31 @@ class RoomPolicy:
         settings = rules.modes.get(room, NO_MODES)
         if settings.dissolved:
             raise ProblemError(Code.ROOM_DISSOLVED)
-        if role not in UNTOUCHABLE:
-            if (rule := rules.banned(room, user.id, now_ms)) is not None:
-                raise ProblemError(Code.BANNED, rule.why, _left_s(rule, now_ms), until_ms=rule.until_ms)
-            if Restriction.MUTED in stops and (rule := rules.muted(room, user.id, now_ms)) is not None:
-                raise ProblemError(Code.MUTED, rule.why, _left_s(rule, now_ms), until_ms=rule.until_ms)
+        self._check_ban(room, user, now_ms)
+        if Restriction.MUTED in stops:
+            self._check_mute(room, user, now_ms)
         if settings is not NO_MODES and role not in FREE and Restriction.ROOM_MUTED in stops:
             _check_modes(settings, stops, user)
+
+    def check_host(self, room: str, user: User, now_ms: int) -> None:
+        """Refuse commands of a host that is banned or muted, and all until the rules are read.
+
+        `room`: where the command is about all rooms, `EVERYWHERE`.
+        """
+        if not self._rules.are_read:
+            raise ProblemError(Code.NOT_READY, "mutes and bans are not read yet", retry_after_s=1)
+        self._check_ban(room, user, now_ms)
+        self._check_mute(room, user, now_ms)
+
+    def _check_ban(self, room: str, user: User, now_ms: int) -> None:
+        rule = self._rules.banned(room, user.id, now_ms)
+        if rule is not None and binds(rule, user.role):
+            raise ProblemError(Code.BANNED, rule.why, _left_s(rule, now_ms), until_ms=rule.until_ms)
+
+    def _check_mute(self, room: str, user: User, now_ms: int) -> None:
+        rule = self._rules.muted(room, user.id, now_ms)
+        if rule is not None and binds(rule, user.role):
+            raise ProblemError(Code.MUTED, rule.why, _left_s(rule, now_ms), until_ms=rule.until_ms)
 
 
 def _check_modes(settings: RoomSettings, stops: frozenset[Restriction], user: User) -> None:

@@ -35,6 +35,7 @@ TIMEOUT_S: Final = 2.5
 FRESH_S: Final = 1.0
 RETRY_AFTER_S: Final = 1.0
 READS: Final = 8
+MAX_ASKED: Final = 1000
 _TO_THE_END: Final = 1 << 62
 log = structlog.get_logger()
 
@@ -91,6 +92,9 @@ class RoomStatusService:
             sum(1 for _ in rules.all_of(RuleKind.BAN, room, now_ms)),
         )
 
+    def __len__(self) -> int:
+        return len(self._cards)
+
     async def close(self) -> None:
         """Cancel the questions under way."""
         await end_tasks(*(task for _, task in self._cards.values()))
@@ -101,6 +105,8 @@ class RoomStatusService:
             if task.done() and now_s - at_s > FRESH_S:
                 del self._cards[name]
         if room not in self._cards:
+            if len(self._cards) >= MAX_ASKED:
+                raise ProblemError(Code.NOT_READY, "the status of too many rooms is asked for", retry_after_s=1)
             self._cards[room] = now_s, asyncio.create_task(self._read_card(room))
         _, reading = self._cards[room]
         try:

@@ -10,6 +10,7 @@ from typing import Final
 
 from ingress.permissions import FREE, Interaction, Restriction
 from liveroom.errors import Code, ProblemError
+from liveroom.limits import MAX_NAMES, drop_oldest
 from liveroom.moderation import Rules
 from liveroom.tickets import User
 
@@ -17,12 +18,16 @@ _FEW: Final = 1024
 
 
 class SlowMode:
-    """The turns of users to speak in rooms that `rules` put in slow mode."""
+    """The turns of users to speak in rooms that `rules` put in slow mode, the newest `most`."""
 
-    def __init__(self, rules: Rules) -> None:
+    def __init__(self, rules: Rules, most: int = MAX_NAMES) -> None:
         self._rules = rules
         self._again_s: dict[tuple[str, str], float] = {}
-        self._sweep_at = _FEW
+        self._most = most
+        self._sweep_at = min(most, _FEW)
+
+    def __len__(self) -> int:
+        return len(self._again_s)
 
     def take_turn(self, interactions: Sequence[Interaction], room: str, user: User, now_s: float) -> bool:
         """Take the user's turn to speak; refuse while it has none.
@@ -51,4 +56,5 @@ class SlowMode:
 
     def _sweep(self, now_s: float) -> None:
         self._again_s = {key: at_s for key, at_s in self._again_s.items() if at_s > now_s}
-        self._sweep_at = max(_FEW, 2 * len(self._again_s))
+        drop_oldest(self._again_s, self._most * 3 // 4)  # or soon every turn would sweep
+        self._sweep_at = min(self._most, max(_FEW, 2 * len(self._again_s)))

@@ -5,11 +5,15 @@ form is NFKC and case-folded, turns traditional Chinese into simplified and look
 Latin ones, and drops marks and everything between letters. A word of Latin letters matches a whole
 word only ("ass" is not in "class"); a `*` before or behind it lets it match inside longer words
 too. The search is Aho-Corasick (ahocorasick-rs). Called for every danmaku.
+
+A check takes a bounded time whatever the words and the text are. Words with the same normal form
+are one pattern. A text with more than `MAX_MATCHES` matches is refused; no list of matches grows
+much beyond that, because a text with a match is searched in slices.
 """
 
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from typing import Final, NamedTuple
@@ -17,10 +21,15 @@ from typing import Final, NamedTuple
 from ahocorasick_rs import AhoCorasick, MatchKind
 from opencc import OpenCC
 
+from liveroom.limits import drop_oldest
 from liveroom.moderation import EVERYWHERE
 from liveroom.records.control import WordAction
 
 MAX_WORD_CHARS: Final = 64
+MAX_LIBRARIES: Final = 1000  # of rooms: each is made at its first use, in a few milliseconds
+MAX_WORD_LETTERS: Final = 128  # of the normal form, in which one character can become 15 letters
+MAX_MATCHES: Final = 500
+_SLICE_LETTERS: Final = 32
 MASK: Final = "*"
 _MAX_LETTERS: Final = 65_536
 _INNER: Final = "*"
@@ -141,49 +150,76 @@ def check_word(word: str) -> str:
         raise LibraryError(f"a word has 1 to {MAX_WORD_CHARS} characters")
     if not word.isprintable():
         raise LibraryError(f"{word!r} has invisible characters")
-    if not normal(word.strip(_INNER)):
+    letters = len(normal(word.strip(_INNER)))
+    if not letters:
         raise LibraryError(f"{word!r} has no letter")
+    if letters > MAX_WORD_LETTERS:
+        raise LibraryError(f"{word!r} has more than {MAX_WORD_LETTERS} letters in its normal form")
     return word
 
 
 class WordLibrary:
-    """Words that one search finds all at once."""
+    """Words that one search finds all at once.
+
+    Of several words that match the same texts one remains, with the most severe of their actions.
+    """
 
     def __init__(self, words: Mapping[str, WordAction]) -> None:
-        self._entries: list[_LibraryWord] = []
-        patterns: list[str] = []
+        merged: dict[tuple[str, bool, bool], _LibraryWord] = {}
         for word, action in words.items():
-            bare = word.strip(_INNER)
-            pattern = normal(bare)
+            pattern = normal(word.strip(_INNER))
             is_latin = _LATIN.match(pattern) is not None
             bound = is_latin and not word.startswith(_INNER), is_latin and not word.endswith(_INNER)
-            self._entries.append(_LibraryWord(word, action, *bound))
-            patterns.append(pattern)
-        self._search = AhoCorasick(patterns, matchkind=MatchKind.Standard) if patterns else None
+            known = merged.get((pattern, *bound))
+            if known is None or _SEVERITY.index(action) < _SEVERITY.index(known.action):
+                merged[pattern, *bound] = _LibraryWord(word, action, *bound)
+        self._entries: dict[str, list[_LibraryWord]] = {}
+        for (pattern, *_), entry in merged.items():
+            self._entries.setdefault(pattern, []).append(entry)
+        self._of_pattern = list(self._entries.values())
+        self._longest = max(map(len, self._entries), default=0)
+        self._search = AhoCorasick(list(self._entries), matchkind=MatchKind.Standard) if self._entries else None
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return sum(map(len, self._of_pattern))
 
-    def find(self, text: str) -> Sequence[tuple[int, int, int]]:
-        """Return the matches in a text in normal form as (word's index, begin, end).
+    def may_match(self, form: str) -> bool:
+        """Return whether a pattern is in a text in normal form, be it inside another word."""
+        return self._search is not None and bool(self._search.find_matches_as_indexes(form))
 
-        A match may lie inside another word: `confirm` decides.
+    def find(self, form: str, most: int) -> list[tuple[int, int, int]]:
+        """Return the matches in a text in normal form as (pattern's index, begin, end).
+
+        A match may lie inside another word: `confirm` decides. Stops soon after `most` matches.
+        The search returns all matches of a text at once, so it gets slices: each is the next
+        `_SLICE_LETTERS` letters and those before them that a match can begin in.
         """
-        return self._search.find_matches_as_indexes(text, overlapping=True) if self._search is not None else ()
+        found: list[tuple[int, int, int]] = []
+        if self._search is None:
+            return found
+        for start in range(0, len(form), _SLICE_LETTERS):
+            begin = max(0, start - self._longest + 1)
+            in_slice = self._search.find_matches_as_indexes(form[begin : start + _SLICE_LETTERS], overlapping=True)
+            found += [(number, first + begin, last + begin) for number, first, last in in_slice if last + begin > start]
+            if len(found) > most:
+                break
+        return found
 
-    def confirm(self, found: tuple[int, int, int], text: str, origins: Sequence[int]) -> tuple[_LibraryWord, int, int] | None:
-        """Return the word of a match and its begin and end in `text`.
+    def confirm(
+        self, found: tuple[int, int, int], text: str, origins: Sequence[int]
+    ) -> Iterator[tuple[_LibraryWord, int, int]]:
+        """Yield the words of a match with their begin and end in `text`.
 
-        None: the match is a part of another word.
+        A word is left out where the match is a part of another word.
         """
         number, start, stop = found
-        entry = self._entries[number]
         begin, end = origins[start], origins[stop - 1] + 1
-        if entry.is_bound_left and begin > 0 and _is_latin(text[begin - 1]):
-            return None
-        if entry.is_bound_right and end < len(text) and _is_latin(text[end]):
-            return None
-        return entry, begin, end
+        for entry in self._of_pattern[number]:
+            if entry.is_bound_left and begin > 0 and _is_latin(text[begin - 1]):
+                continue
+            if entry.is_bound_right and end < len(text) and _is_latin(text[end]):
+                continue
+            yield entry, begin, end
 
 
 def _is_latin(char: str) -> bool:
@@ -202,12 +238,17 @@ def usable(rules: Mapping[str, WordAction]) -> dict[str, WordAction]:
 def _verdict(text: str, form: str, libraries: Iterable[WordLibrary]) -> WordVerdict | None:
     """Return the verdict on a text; None: every match is a part of another word."""
     origins = _origins(text)
-    found = [
-        word
-        for library in libraries
-        for match in library.find(form)
-        if (word := library.confirm(match, text, origins)) is not None
-    ]
+    found: list[tuple[_LibraryWord, int, int]] = []
+    left = MAX_MATCHES
+    for library in libraries:
+        matches = library.find(form, left)
+        found += [word for match in matches[:left] for word in library.confirm(match, text, origins)]
+        left -= len(matches)
+        if left < 0:
+            break
+    words = tuple(dict.fromkeys(entry.word for entry, _, _ in found))
+    if left < 0:
+        return WordVerdict(WordAction.REFUSE, text, words)
     if not found:
         return None
     action = min((entry.action for entry, _, _ in found), key=_SEVERITY.index)
@@ -215,7 +256,7 @@ def _verdict(text: str, form: str, libraries: Iterable[WordLibrary]) -> WordVerd
     for entry, begin, end in found:
         if entry.action is not WordAction.COUNT:
             masked[begin:end] = MASK * (end - begin)
-    return WordVerdict(action, "".join(masked), tuple(dict.fromkeys(entry.word for entry, _, _ in found)))
+    return WordVerdict(action, "".join(masked), words)
 
 
 class WordLibraries:
@@ -228,6 +269,9 @@ class WordLibraries:
         self._rules = rules
         self._files: tuple[WordLibrary, ...] = ()
         self._set: dict[str, WordLibrary] = {}
+
+    def __len__(self) -> int:
+        return len(self._set)
 
     def use_files(self, files: WordLibrary) -> None:
         """Use this library for all rooms from now on, in place of the previous files'."""
@@ -242,7 +286,7 @@ class WordLibraries:
         libraries = self._files if not self._rules else self._of(room)
         form = text.translate(_LETTERS)
         for library in libraries:
-            if library.find(form):
+            if library.may_match(form):
                 return _verdict(text, form, libraries)
         return None
 
@@ -252,5 +296,6 @@ class WordLibraries:
     def _library(self, room: str) -> WordLibrary:
         library = self._set.get(room)
         if library is None:
+            drop_oldest(self._set, MAX_LIBRARIES - 1)
             library = self._set[room] = WordLibrary(usable(self._rules[room]))
         return library

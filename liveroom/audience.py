@@ -43,14 +43,18 @@ class _Gateway:
 
 
 class Audience:
-    """The viewers of one partition's rooms."""
+    """The viewers of rooms. `publishes`: whether the caller takes out what changed (`due`)."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, publishes: bool = True) -> None:
+        self._publishes = publishes
         self._rooms: dict[str, dict[str, _Count]] = {}
         self._gateways: dict[str, _Gateway] = {}
         self._unpublished: dict[str, None] = {}
         self._published: dict[str, tuple[float, Viewers]] = {}
         self._published_empty: dict[str, float] = {}
+
+    def __len__(self) -> int:
+        return len(self._rooms)
 
     def rooms(self) -> list[str]:
         """Return the rooms that somebody watches."""
@@ -74,7 +78,7 @@ class Audience:
             self._leave(record.room, record.gateway)
             gateway.rooms.discard(record.room)
         if before is None or before.viewers != now:
-            self._unpublished[record.room] = None
+            self._note(record.room)
         return record.card or (now.connections > 0 and before is None)
 
     def gateway_reported(self, name: str, generation: int, now_s: float) -> None:
@@ -154,6 +158,10 @@ class Audience:
     def _forget(self, name: str) -> None:
         for room in self._gateways.pop(name).rooms:
             self._leave(room, name)
+            self._note(room)
+
+    def _note(self, room: str) -> None:
+        if self._publishes:
             self._unpublished[room] = None
 
     def _leave(self, room: str, gateway: str) -> None:

@@ -9,13 +9,13 @@ from typing import Final, Generic, NamedTuple, TypeVar
 
 import structlog
 
-from liveroom import topics
+from liveroom import clock, metric_catalog, topics
 from liveroom.bad_records import BadRecords
 from liveroom.kafka import TopicReader
 from liveroom.kafka_port import Kafka
 from liveroom.moderation import Rules
 from liveroom.records.codec import BadRecord, BadRecordError, JsonReader, JsonRecord
-from liveroom.records.control import Moderation
+from liveroom.records.control import Moderation, RuleKind, rule_of
 from liveroom.service import Runtime
 from liveroom.topics import Topic
 
@@ -66,25 +66,51 @@ async def records(reader: TopicReader, topic: Topic, of: type[R], runtime: Runti
 
 
 async def follow_rules(
-    kafka: Kafka, rules: Rules, runtime: Runtime, on_rule: Callable[[Moderation], None] | None = None
+    kafka: Kafka,
+    rules: Rules,
+    runtime: Runtime,
+    on_rule: Callable[[Moderation], None] | None = None,
+    on_withdrawn: Callable[[str, Moderation | None], None] | None = None,
 ) -> None:
     """Apply every record of `moderation` to `rules` until cancelled, then pass it to `on_rule`.
 
-    A rule that cannot be applied is counted, logged and passed over; the others hold.
+    A rule that cannot be applied is counted, logged and passed over; the others hold. Where the
+    records of a key were withdrawn, `on_withdrawn` gets the key, and the rule that holds
+    nevertheless (`Rules.withdraw`).
     """
     topic = topics.MODERATION
     reader, bad = TopicReader(kafka, topic, runtime.metrics, from_beginning=True), BadRecords(runtime.metrics, topic)
-    async for found in records(reader, topic, Moderation, runtime):
-        for offset, rule in found:
+    numbers = {kind: runtime.metrics.gauge(metric_catalog.RULES, kind.value) for kind in RuleKind}
+    async for found in changes(reader, topic, Moderation, runtime):
+        for change in found:
             try:
-                rules.apply(rule)
-                if on_rule is not None:
-                    on_rule(rule)
+                _apply(change, rules, on_rule, on_withdrawn)
             except BadRecordError as error:
-                bad.note(offset, error)
+                bad.note(change.offset, error)
             except Exception as error:  # no rule ends a service: it would end at every start, as long as the log has the rule
-                log.exception("record_unhandled", topic=topic.name, offset=offset)
-                bad.note(offset, BadRecordError(BadRecord.UNHANDLED, repr(error)))
+                log.exception("record_unhandled", topic=topic.name, offset=change.offset)
+                bad.note(change.offset, BadRecordError(BadRecord.UNHANDLED, repr(error)))
+        if found:
+            for kind, number in rules.numbers.items():
+                numbers[kind].set(number)
         if reader.caught_up:
             rules.are_read = True
             runtime.ready(RULES_READ)
+
+
+def _apply(
+    change: Change[Moderation],
+    rules: Rules,
+    on_rule: Callable[[Moderation], None] | None,
+    on_withdrawn: Callable[[str, Moderation | None], None] | None,
+) -> None:
+    """Apply a record, or a withdrawal, and pass it on."""
+    if change.record is not None:
+        rule = rule_of(change.record)
+        rules.apply(rule)
+        if on_rule is not None:
+            on_rule(rule)
+        return
+    held = rules.withdraw(change.key, clock.unix_ms())
+    if on_withdrawn is not None:
+        on_withdrawn(change.key, held)

@@ -107,7 +107,7 @@ TABLE: Final[dict[Code, Refusal]] = {
     Code.TICKET_EXPIRED: Refusal(401, "The ticket has expired; ask the scheduler for a new one"),
     Code.ORIGIN: Refusal(403, "Pages of this origin may not connect"),
     Code.UPGRADE_REQUIRED: Refusal(426, "This URL accepts only WebSocket upgrades"),
-    Code.TOO_MANY_ROOMS: Refusal(409, "A connection can be in at most 8 rooms"),
+    Code.TOO_MANY_ROOMS: Refusal(409, "A connection can be in at most 8 rooms, and its user in as many as the gateway allows"),
     Code.NOT_IN_ROOM: Refusal(409, "The connection is not in this room"),
     Code.UNKNOWN_FRAME: Refusal(400, "The gateway does not know frames of this type"),
     Code.LIMIT: Refusal(409, "The limit on the number of these is reached"),

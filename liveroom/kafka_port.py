@@ -198,9 +198,13 @@ class Consumer(Protocol):
     def resume(self, *partitions: TopicPartition) -> None:
         """Fetch these partitions again."""
 
-    async def getmany(self, *partitions: TopicPartition, timeout_ms: int) -> Mapping[TopicPartition, list[Record]]:
+    async def getmany(
+        self, *partitions: TopicPartition, timeout_ms: int, max_records: int | None = None
+    ) -> Mapping[TopicPartition, list[Record]]:
         """Return what has come of these partitions (of all, where none is named), in order; an
         empty mapping when nothing came within `timeout_ms`.
+
+        It returns at most `max_records` (None: all that came); the next call returns the rest.
 
         Raises OffsetOutOfRangeError, whose first argument holds the partitions, where a place is
         gone.

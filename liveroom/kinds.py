@@ -81,7 +81,30 @@ class Role(StrEnum):
     SERVICE = "service"
 
 
-UNTOUCHABLE: Final = frozenset({Role.STREAMER, Role.OPERATOR, Role.SERVICE})  # no mute or ban holds for them
+HOSTS_OF_ROOMS: Final = frozenset({Role.STREAMER, Role.MODERATOR})  # of the rooms that their tokens name
+_HOSTS: Final = HOSTS_OF_ROOMS | {Role.OPERATOR}
+_RANK: Final = {
+    Role.GUEST: 0,
+    Role.VIEWER: 0,
+    Role.MODERATOR: 1,
+    Role.STREAMER: 2,
+    Role.OPERATOR: 3,
+    Role.SERVICE: 3,
+}
+
+
+def outranks(role: Role, other: Role) -> bool:
+    """Return whether a user with `role` may act on one with the role `other`.
+
+    Nobody may act on an equal or a better: operators rank before streamers, these before
+    moderators, and these before all who are no hosts. Nobody ranks before a service.
+    """
+    return _RANK[role] > _RANK[other]
+
+
+def is_host(role: Role) -> bool:
+    """Return whether a user with `role` moderates: a moderator, a streamer, or an operator."""
+    return role in _HOSTS
 
 
 class Outcome(Enum):

@@ -4,9 +4,11 @@ Called by `ingress.rate_limits`, the scheduler (addresses), the gateway (joins, 
 room's limit in the broadcaster.
 """
 
-from typing import Final
+from itertools import islice
+from typing import Any, Final
 
 _FEW: Final = 1024
+MAX_NAMES: Final = 100_000  # of callers that one table keeps
 _ROUNDING_S: Final = 1e-9
 
 
@@ -58,19 +60,31 @@ class Bucket:
         return (1 - left) / self._rate
 
 
+def drop_oldest(kept: dict[Any, Any], most: int) -> None:
+    """Drop the quarter of `kept` that was put in first, where it holds more than `most`.
+
+    Whoever is dropped counts as new: too many names make a limit milder for some, and never refuse
+    anybody.
+    """
+    if len(kept) > most:
+        for key in list(islice(kept, len(kept) // 4 + 1)):
+            del kept[key]
+
+
 class Buckets:
     """A bucket for every key, each kept as one number: when it will be full again (GCRA).
 
-    Full buckets are forgotten. Times are seconds of any clock.
+    Full buckets are forgotten, and the oldest of more than `most`. Times are seconds of any clock.
     """
 
-    __slots__ = ("_full_s", "_interval_s", "_sweep_at", "_tolerance_s")
+    __slots__ = ("_full_s", "_interval_s", "_most", "_sweep_at", "_tolerance_s")
 
-    def __init__(self, rate: float, burst: float) -> None:
+    def __init__(self, rate: float, burst: float, most: int = MAX_NAMES) -> None:
+        self._most = most
         self._interval_s = 1 / rate
         self._tolerance_s = (burst - 1) / rate
         self._full_s: dict[str, float] = {}
-        self._sweep_at = _FEW
+        self._sweep_at = min(most, _FEW)
 
     def __len__(self) -> int:
         return len(self._full_s)
@@ -80,12 +94,21 @@ class Buckets:
 
         A cost above the burst waits for a full bucket.
         """
+        if wait_s := self.wait_s(key, now_s, cost):
+            return wait_s
+        self.charge(key, now_s, cost)
+        return 0.0
+
+    def wait_s(self, key: str, now_s: float, cost: float = 1.0) -> float:
+        """Return 0 where `take` would take `cost`, or in how many seconds it would."""
         full_s = max(self._full_s.get(key, now_s), now_s)
         wait_s = full_s - now_s + min((cost - 1) * self._interval_s, self._tolerance_s) - self._tolerance_s
-        if wait_s > _ROUNDING_S:
-            return wait_s
-        self._full_s[key] = full_s + cost * self._interval_s
+        return wait_s if wait_s > _ROUNDING_S else 0.0
+
+    def charge(self, key: str, now_s: float, cost: float) -> None:
+        """Take `cost`, also where there is less: then the bucket takes so much longer to fill."""
+        self._full_s[key] = max(self._full_s.get(key, now_s), now_s) + cost * self._interval_s
         if len(self._full_s) > self._sweep_at:
             self._full_s = {key: at_s for key, at_s in self._full_s.items() if at_s > now_s}
-            self._sweep_at = max(_FEW, 2 * len(self._full_s))
-        return 0.0
+            drop_oldest(self._full_s, self._most * 3 // 4)  # or soon every call would sweep
+            self._sweep_at = min(self._most, max(_FEW, 2 * len(self._full_s)))

@@ -68,6 +68,10 @@ READER_RESTARTS: Final = _counter(
 )
 BAD_RECORDS: Final = _counter("bad_records_total", "Records that could not be read.", "topic", "reason")
 
+RULES: Final = _gauge("moderation_rules", "Moderation rules in memory; the modes of a room count as one.", "kind")
+
+NAMES: Final = _gauge("names", "Names chosen by callers that a table in memory keeps.", "table")
+
 # The machine, as every service reads it at a scrape. The Prometheus client adds the process itself:
 # process_*
 MACHINE_LOAD: Final = _gauge("machine_load1", "Load average of the machine over one minute.")
@@ -86,6 +90,13 @@ INGRESS_SECONDS: Final = _histogram("ingress_request_seconds", "Time from a requ
 WORD_HITS: Final = _counter("ingress_word_hits_total", "Texts that contain a listed word, by the action taken.", "action")
 REVIEW_OUTCOMES: Final = ("allow", "refuse", "change", "fallback")
 REVIEWS: Final = _counter("ingress_reviews_total", "Texts sent to the review hook, by its answer.", "outcome")
+RULES_WITHDRAWN: Final = _counter(
+    "ingress_rules_withdrawn_total", "Rules that were over and whose records left the topic `moderation`."
+)
+RULES_REPEATED: Final = _counter(
+    "ingress_rules_repeated_total", "Rules that were written again because they were set while their key was withdrawn."
+)
+RULES_ENDED: Final = _gauge("ingress_rules_ended", "Rules that are over, or have an end, and whose records will be withdrawn.")
 ACTS: Final = _counter(
     "ingress_acts_total", "Moderation commands that were carried out, including those of the system itself.", "act"
 )
@@ -94,6 +105,10 @@ ACTS: Final = _counter(
 ITEMS: Final = _counter("broadcaster_items_total", "Items by outcome; taken equals the sum of all others.", "outcome")
 PARTITIONS_OWNED: Final = _gauge("broadcaster_partitions_owned", "Partitions that this instance owns: assigned and taken over.")
 ROOMS_LIVE: Final = _gauge("broadcaster_rooms", "Rooms in memory.")
+ROOMS_SILENT: Final = _gauge("broadcaster_rooms_silent", "Rooms in memory in which nobody ever spoke.")
+ROOMS_LIMITED: Final = _counter(
+    "broadcaster_rooms_limited_total", "Rooms that were forgotten early or not opened because there were too many.", "reason"
+)
 TAKEOVERS: Final = _counter("broadcaster_takeovers_total", "Partitions that were taken over.", "reason")
 TAKEOVER_SECONDS: Final = _histogram(
     "broadcaster_takeover_seconds", "Time from the partition's assignment until its first interaction is taken."
@@ -120,7 +135,9 @@ VOID_RECORDS: Final = _counter(
 CONNECTIONS: Final = _gauge("edge_connections", "Connections of viewers.")
 USERS: Final = _gauge("edge_users", "Distinct users that are connected.")
 ROOMS_LOCAL: Final = _gauge("edge_rooms", "Rooms that have a viewer at this gateway.")
+ROOMS_VACANT: Final = _gauge("edge_rooms_vacant", "Rooms without a viewer that are kept for viewers who come back.")
 JOINS: Final = _counter("edge_joins_total", "Joins of a room by outcome.", "outcome")
+JOINS_REFUSED: Final = _counter("edge_joins_refused_total", "Refused joins of a room by stable error code.", "code")
 CLOSES: Final = _counter("edge_closes_total", "Connections that ended, by close code.", "code")
 UPGRADES_REFUSED: Final = _counter("edge_upgrades_refused_total", "Refused upgrades by stable error code.", "code")
 DELIVERED_BATCHES: Final = _counter("edge_delivered_batches_total", "Batches pushed, counted once for each viewer.")
@@ -137,6 +154,9 @@ WASTED_BYTES: Final = _counter("edge_wasted_log_bytes_total", "Payload bytes tha
 READ_BYTES: Final = _counter("edge_read_log_bytes_total", "Bytes that were read from the broadcast topic.")
 RESUMES: Final = _counter("edge_resumes_total", "Joins with a position to resume from, by outcome.", "outcome")
 PULLS: Final = _counter("edge_pulls_total", "Pulls of messages by outcome.", "outcome")
+PULLS_REFUSED: Final = _counter(
+    "edge_pulls_refused_total", "Pulls that were refused, by the error code, or by the limit that they exceeded.", "reason"
+)
 GAPS: Final = _counter("edge_gaps_total", "Gaps that a gateway saw in a room's sequence numbers.", "reason")
 
 # scheduler
@@ -181,6 +201,7 @@ EVERYWHERE: Final = (
     READER_LAG,
     READER_RESTARTS,
     BAD_RECORDS,
+    NAMES,
     MACHINE_LOAD,
     MACHINE_CORES,
     MACHINE_MEMORY,
@@ -188,11 +209,24 @@ EVERYWHERE: Final = (
     MACHINE_PACKETS,
     MACHINE_IO,
 )
-INGRESS: Final = (INTERACTIONS, REFUSALS, INGRESS_SECONDS, WORD_HITS, REVIEWS, ACTS)
+INGRESS: Final = (
+    INTERACTIONS,
+    REFUSALS,
+    INGRESS_SECONDS,
+    WORD_HITS,
+    REVIEWS,
+    RULES,
+    RULES_WITHDRAWN,
+    RULES_REPEATED,
+    RULES_ENDED,
+    ACTS,
+)
 BROADCASTER: Final = (
     ITEMS,
     PARTITIONS_OWNED,
     ROOMS_LIVE,
+    ROOMS_SILENT,
+    ROOMS_LIMITED,
     TAKEOVERS,
     TAKEOVER_SECONDS,
     HISTORY_LOST,
@@ -211,7 +245,9 @@ EDGE: Final = (
     CONNECTIONS,
     USERS,
     ROOMS_LOCAL,
+    ROOMS_VACANT,
     JOINS,
+    JOINS_REFUSED,
     CLOSES,
     UPGRADES_REFUSED,
     DELIVERED_BATCHES,
@@ -226,8 +262,10 @@ EDGE: Final = (
     READ_BYTES,
     RESUMES,
     PULLS,
+    PULLS_REFUSED,
     GAPS,
     VOID_RECORDS,
+    RULES,
 )
 SCHEDULER: Final = (ENTRIES, GATEWAYS_KNOWN, ENTRY_SECONDS)
 AUTOSCALER: Final = (

@@ -1,7 +1,7 @@
 """A service's metrics: the counters, gauges and histograms that the catalog lists for it."""
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import prometheus_client as prometheus
@@ -51,6 +51,10 @@ class Metrics:
         """Return a gauge of the contract, resolved to these label values."""
         gauge: prometheus.Gauge = self._get(metric, labels)
         return gauge
+
+    def follow(self, metric: Metric, value: Callable[[], float], *labels: str) -> None:
+        """Let a gauge show what `value` returns at each scrape."""
+        self._get(metric, labels).set_function(value)
 
     def histogram(self, metric: Metric, *labels: str) -> prometheus.Histogram:
         """Return a histogram of the contract, resolved to these label values."""

@@ -144,7 +144,9 @@ class ServiceSettings(BaseSettings):
         "services; needs liveroom[tracing].",
     )
     origins: tuple[str, ...] = Field(
-        (), description="Origins whose pages may call the service (CORS) and connect, as a JSON list; '*' allows every origin."
+        (),
+        description="Origins whose pages may call the service (CORS) and connect, beside pages of the "
+        "service's own origin, as a JSON list; '*' allows every origin.",
     )
     kafka: KafkaSettings = Field(default_factory=KafkaSettings, description="The Kafka cluster.")
 
@@ -340,6 +342,11 @@ class IngressSettings(TokenSettings):
         description='Rates that differ from the defaults, as JSON: {"danmaku": {"user_per_s": 1, "user_burst": 3}}. '
         "Names are kinds, `package` and `act` (commands of hosts and operators).",
     )
+    viewers_may_claim_payment: bool = Field(
+        default=False,
+        description="Whether viewers and hosts may send gifts, and streamers red packets and coupons, by themselves. For "
+        "demos: nobody then checks that they were paid for. Otherwise only services and operators may.",
+    )
     word_files: tuple[Path, ...] = Field(
         (), description="Word libraries, as a JSON list of files. Reloaded when a file changes."
     )
@@ -385,6 +392,13 @@ class BroadcasterSettings(ServiceSettings):
         30.0,
         gt=0,
         description="Seconds between two snapshots of a partition that changed. Shorter: a take-over replays less of the log.",
+    )
+    max_partition_rooms: int = Field(
+        5000,
+        ge=1,
+        description="Open rooms in one partition's memory. Beyond that, rooms without a recent message are packed, at most "
+        "20 times as many; then the smallest ones are forgotten. As many more are kept that have viewers and in which nobody "
+        "ever spoke.",
     )
     dedupe_s: float = Field(
         600.0, gt=0, description="Seconds that ids of reliable interactions are remembered, so that a repeated one is dropped."
@@ -441,6 +455,18 @@ class EdgeSettings(TicketSettings):
     max_per_address: int = Field(
         0, ge=0, description="Most viewers from one IP address. 0: no limit, since a whole campus may share one."
     )
+    max_local_rooms: int = Field(
+        20_000,
+        ge=1,
+        description="Most rooms that have viewers at this gateway, since viewers may invent rooms. Beyond it a join of a "
+        "further room is refused (full).",
+    )
+    max_user_rooms: int = Field(
+        32,
+        ge=1,
+        description="Most different rooms that one user may be in at this gateway, over all its connections. Beyond it a "
+        "join is refused (too_many_rooms).",
+    )
     max_unsent_bytes: int = Field(
         256 * 1024, ge=4096, description="Unsent bytes at which a viewer is closed as too slow (4008)."
     )
@@ -460,6 +486,30 @@ class EdgeSettings(TicketSettings):
     )
     pull_back_s: float = Field(
         600.0, gt=0, description="Seconds that viewers may go back when they pull messages from the log."
+    )
+    user_pulls_per_s: float = Field(
+        2.0, gt=0, le=1e6, description="Average number of pulls per second for one user, on all its devices."
+    )
+    user_pulls_burst: float = Field(
+        20.0, ge=1, le=1e6, description="Burst of pulls for one user: it comes back to 8 rooms on two devices at once."
+    )
+    user_pull_bytes_per_min: int = Field(
+        8 * 1024 * 1024,
+        ge=1024,
+        description="Bytes per minute of answers to one user's pulls, on all its devices. One answer has at most 512 KiB.",
+    )
+    address_pulls_per_s: float = Field(
+        200.0,
+        ge=0,
+        le=1e6,
+        description="Average number of pulls per second for one IP address (for IPv6 a /64); 0: no limit. It is high, since "
+        "a school or a mobile network may share an address.",
+    )
+    address_pulls_burst: float = Field(2000.0, ge=1, le=1e6, description="Burst of pulls for one IP address.")
+    address_pull_bytes_per_min: int = Field(
+        128 * 1024 * 1024,
+        ge=0,
+        description="Bytes per minute of answers to pulls from one IP address (for IPv6 a /64); 0: no limit.",
     )
     tls_cert_file: Path | None = Field(
         None, description="Certificate chain, PEM. With it the public port speaks TLS (wss, https)."

@@ -18,7 +18,7 @@ from typing import Final
 import msgspec
 
 from liveroom.errors import Code, ProblemError
-from liveroom.kinds import Role
+from liveroom.kinds import HOSTS_OF_ROOMS, Role
 from liveroom.records.codec import read_versions
 
 VERSION: Final = 1
@@ -43,18 +43,36 @@ _TICKET_PARTS: Final = 4
 class User(msgspec.Struct, frozen=True, omit_defaults=True):
     """The user of a token or ticket.
 
-    `rooms`: the only rooms that it permits (empty: any). `device`: the id of the device that it
-    watches on (empty: unknown).
+    `rooms`: the only rooms that it permits; empty: none. None: it names no rooms, and `permits`
+    decides by the role. `device`: the id of the device that it watches on (empty: unknown).
     """
 
     id: str
     role: Role = Role.VIEWER
     level: int = 0
     name: str = ""
-    rooms: tuple[str, ...] = ()
+    rooms: tuple[str, ...] | None = None
     follower: bool = False
     subscriber: bool = False
     device: str = ""
+
+    def permits(self, room: str) -> bool:
+        """Return whether the user may be in a room.
+
+        A token that names no rooms is for every room, except a host's, which is for none: a host
+        of one room must not be one everywhere.
+        """
+        if self.rooms is None:
+            return self.role not in HOSTS_OF_ROOMS
+        return room in self.rooms
+
+    def check_permits(self, room: str) -> None:
+        """Raise `ProblemError` (forbidden) unless the user may be in a room."""
+        if self.permits(room):
+            return
+        if self.rooms is None:
+            raise ProblemError(Code.FORBIDDEN, f"a token with the role {self.role.value} must name its rooms (claim rooms)")
+        raise ProblemError(Code.FORBIDDEN, "the token is for other rooms" if self.rooms else "the token is for no room")
 
 
 class Ticket(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -114,6 +132,8 @@ def verify(text: str, keys: Mapping[str, bytes], purpose: str, gateway: tuple[st
         raise ProblemError(Code.TICKET_INVALID, f"the ticket is for {ticket.purpose}")
     if now_ms >= ticket.expires_ms:
         raise ProblemError(Code.TICKET_EXPIRED)
+    if ticket.user.rooms == ():
+        raise ProblemError(Code.TICKET_INVALID, "the ticket permits no room")
     if gateway not in ticket.gateways:
         raise ProblemError(Code.TICKET_INVALID, "the ticket is for other gateways, or for this one before it was restarted")
     return ticket

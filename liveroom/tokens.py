@@ -104,6 +104,9 @@ class Verifier:
         self._known: dict[str, tuple[User, float]] = {}
         self._sweep_at = min(MAX_CACHED, FEW_CACHED)
 
+    def __len__(self) -> int:
+        return len(self._known)
+
     def use(self, keys: Sequence[Key]) -> None:
         """Use these keys from now on, in place of all earlier ones."""
         self._keys = list(keys)
@@ -187,7 +190,7 @@ def _check_times(claims: Mapping[str, Any], now_s: float, leeway_s: float) -> No
 def user_of(claims: Mapping[str, Any]) -> User:
     """Return the user that a token's claims describe, or raise `token_invalid`."""
     subject, level, name = claims["sub"], claims.get("level", 0), claims.get("name", "")
-    rooms = claims.get("rooms", [])
+    rooms = claims.get("rooms")
     if not isinstance(subject, str):
         raise ProblemError(Code.TOKEN_INVALID, "sub is not a text")
     try:
@@ -198,14 +201,19 @@ def user_of(claims: Mapping[str, Any]) -> User:
         raise ProblemError(Code.TOKEN_INVALID, "level is not 0 to 255")
     if not isinstance(name, str) or len(name) > _MAX_NAME_CHARS or _SURROGATE.search(name):
         raise ProblemError(Code.TOKEN_INVALID, f"name is not a text of at most {_MAX_NAME_CHARS} characters")
-    if not isinstance(rooms, list) or not all(isinstance(room, str) and ROOM_ID.match(room) for room in rooms):
+    if "rooms" in claims and not _are_rooms(rooms):
         raise ProblemError(Code.TOKEN_INVALID, "rooms is not a list of rooms")
     try:
         role = Role(claims.get("role", Role.VIEWER.value))
     except ValueError:
         raise ProblemError(Code.TOKEN_INVALID, "role is unknown") from None
+    permitted = None if rooms is None else tuple(rooms)
     follower, subscriber = claims.get("follower") is True, claims.get("subscriber") is True
-    return User(user, role, level, name, tuple(rooms), follower, subscriber, _device_of(claims))
+    return User(user, role, level, name, permitted, follower, subscriber, _device_of(claims))
+
+
+def _are_rooms(rooms: Any) -> bool:
+    return isinstance(rooms, list) and all(isinstance(room, str) and ROOM_ID.match(room) for room in rooms)
 
 
 def _device_of(claims: Mapping[str, Any]) -> str:
@@ -231,7 +239,7 @@ def sign_user(user: User, key: bytes, now_s: int, ttl_s: int = 3600, key_id: str
         "role": user.role.value,
     }
     claims |= {"level": user.level, "name": user.name}
-    if user.rooms:
+    if user.rooms is not None:
         claims["rooms"] = list(user.rooms)
     if user.follower:
         claims["follower"] = True

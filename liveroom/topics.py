@@ -27,7 +27,7 @@ class Topic:
     """One topic as it must be configured in the cluster.
 
     `partitions` None means the setting `kafka.partitions`, over which rooms are spread.
-    `retention_ms` -1 means for ever.
+    `retention_ms` -1 means for ever. `compaction_lag_ms`: how long all records of a key stay.
     """
 
     name: str
@@ -36,6 +36,7 @@ class Topic:
     retention_ms: int
     partitions: int | None = None
     compacted: bool = False
+    compaction_lag_ms: int = 0
 
     def config(self) -> dict[str, str]:
         """Return the topic's configuration under Kafka's names."""
@@ -45,6 +46,8 @@ class Topic:
         # would make every room look old.
         settings["message.timestamp.type"] = "LogAppendTime"
         settings["retention.ms"] = str(self.retention_ms)
+        if self.compaction_lag_ms:
+            settings["min.compaction.lag.ms"] = str(self.compaction_lag_ms)
         return settings
 
 
@@ -53,7 +56,13 @@ BROADCAST: Final = Topic(
     "broadcast", "none (partition of the room)", "the global queue: records CLAIM, BATCH and SNAPSHOT", 24 * _HOUR_MS
 )
 MODERATION: Final = Topic(
-    "moderation", "room, rule, name", "mutes, bans, room modes and words, one rule per key", -1, compacted=True
+    "moderation",
+    "room, rule, name",
+    "mutes, bans, hosts, room modes and words, one rule per key",
+    -1,
+    compacted=True,
+    # so that an ingress finds a rule that a withdrawal hit (`ingress.ended_rules`)
+    compaction_lag_ms=24 * _HOUR_MS,
 )
 PRESENCE: Final = Topic("presence", "room", "number of viewers of a room at one gateway", 10 * _MINUTE_MS)
 GATEWAYS: Final = Topic(

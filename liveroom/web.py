@@ -100,8 +100,13 @@ def cors(origins: tuple[str, ...]) -> Middleware:
     It allows no credentials, because no service uses cookies. It must stand before `problems`
     (`[cors(...), problems(...)]`): a response that passes it as an exception gets no CORS headers,
     and a page could not read why it was refused. It answers preflight requests itself, so routes
-    need no OPTIONS.
+    need no OPTIONS. The pages of the service's own origin need no permission. Others get one only
+    from `origins`, and the log says so.
     """
+    if "*" in origins:
+        log.warning("origins_open", origins=["*"], then="pages of every origin may call this service")
+    elif origins:
+        log.info("origins_open", origins=list(origins))
 
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -125,8 +130,16 @@ def cors(origins: tuple[str, ...]) -> Middleware:
 
 
 def origin_allowed(origin: str, origins: tuple[str, ...]) -> bool:
-    """Return whether pages of `origin` may send requests."""
+    """Return whether pages of `origin`, which is not the service's own, may send requests."""
     return "*" in origins or origin in origins
+
+
+def is_own_origin(origin: str, host: str | None) -> bool:
+    """Return whether `origin` is the one that a request with the header `Host: host` went to.
+
+    The scheme is not compared: a proxy may have ended TLS.
+    """
+    return bool(host) and origin.lower().partition("://")[2] == (host or "").lower()
 
 
 class ListenError(OSError):

@@ -63,6 +63,9 @@ class App:
         self._uniform = Chance(runtime.chance.getrandbits(64)).random  # no secret, and drawn some ten times an answer
         self._described: dict[str, tuple[int, bytes]] = {}
         metrics = runtime.metrics
+        metrics.follow(metric_catalog.NAMES, verifier.__len__, "tokens")
+        if self._addresses is not None:
+            metrics.follow(metric_catalog.NAMES, self._addresses.__len__, "addresses")
         self._entered = metrics.counter(metric_catalog.ENTRIES, "entered")
         self._refused = {code: metrics.counter(metric_catalog.ENTRIES, code.value) for code in Code}
         self._seconds = metrics.histogram(metric_catalog.ENTRY_SECONDS)
@@ -183,5 +186,5 @@ def _check_rooms(rooms: Sequence[str], user: User) -> None:
         raise ProblemError(Code.BAD_REQUEST, f"name 1 to {MAX_ROOMS_PER_CONNECTION} rooms: ?room=...")
     if not all(ROOM_ID.match(room) for room in rooms):
         raise ProblemError(Code.ROOM_INVALID)
-    if user.rooms and not set(rooms) <= set(user.rooms):
-        raise ProblemError(Code.FORBIDDEN, "the token is for other rooms")
+    for room in rooms:
+        user.check_permits(room)

@@ -31,7 +31,7 @@ SCANNED = [
 
 
 SYSTEM = {"kafka_bootstrap", "kafka_settings"}  # who asks for one of these needs the real Kafka
-RUNNING = {"browser", "dashboards", "e2e", "faults"}
+RUNNING = {"attacks", "browser", "dashboards", "e2e", "faults"}
 ALONE = {
     "test_kafka.py",
     "test_local_kafka.py",

@@ -119,7 +119,9 @@ class MemoryConsumer:
     def resume(self, *partitions: TopicPartition) -> None:
         raise NotImplementedError
 
-    async def getmany(self, *partitions: TopicPartition, timeout_ms: int) -> Mapping[TopicPartition, list[Record]]:
+    async def getmany(
+        self, *partitions: TopicPartition, timeout_ms: int, max_records: int | None = None
+    ) -> Mapping[TopicPartition, list[Record]]:
         end_s = clock.monotonic_s() + timeout_ms / 1000
         while clock.monotonic_s() < end_s:
             found: dict[TopicPartition, list[Record]] = {}
@@ -127,8 +129,8 @@ class MemoryConsumer:
                 log, place = self._logs[tp], self._places[tp]
                 if place > len(log):
                     raise OffsetOutOfRangeError({tp: place})
-                if records := log[place:]:
-                    found[tp], self._places[tp] = records, len(log)
+                if records := log[place:][:max_records]:
+                    found[tp], self._places[tp] = records, place + len(records)
             if found:
                 return found
             await clock.sleep(POLL_S)

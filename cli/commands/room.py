@@ -101,7 +101,10 @@ def token(
     name: Annotated[str, typer.Option(help="name that viewers see")] = "",
     level: Annotated[int, typer.Option(min=0, max=255, help="user level; thinning drops lower levels first")] = 0,
     room: Annotated[
-        list[str] | None, typer.Option(metavar="ID", help="room that the token is for, repeatable; default: every room")
+        list[str] | None,
+        typer.Option(
+            metavar="ID", help="room that the token is for, repeatable; streamers and moderators need it; default: every room"
+        ),
     ] = None,
     device: Annotated[
         str, typer.Option(metavar="ID", help="device that the token is for: 1 to 64 of A-Z a-z 0-9 _ . : -; default: none")
@@ -115,14 +118,14 @@ def token(
     """
     from msgspec.structs import replace  # noqa: PLC0415 - see the package
 
-    from cli.endpoints import check_device, check_room, find_endpoints, make_user  # noqa: PLC0415
+    from cli.endpoints import UsageError, check_device, check_room, find_endpoints, make_user  # noqa: PLC0415
+    from liveroom.kinds import HOSTS_OF_ROOMS  # noqa: PLC0415
 
     async def run() -> int:
-        who = replace(
-            make_user(user, role.value, name, level),
-            rooms=tuple(check_room(one) for one in room or ()),
-            device=check_device(device),
-        )
+        rooms = tuple(check_room(one) for one in room) if room else None
+        who = replace(make_user(user, role.value, name, level), rooms=rooms, device=check_device(device))
+        if rooms is None and who.role in HOSTS_OF_ROOMS:
+            raise UsageError(f"--role {who.role.value} needs --room: a host's token is for the rooms that it names")
         print(find_endpoints(token_key=token_key).token_for(who, ttl))
         return 0
 

@@ -105,6 +105,12 @@ FANOUT: Final = Board(
                     "ops",
                 ),
                 Panel(
+                    "Pulls refused/s",
+                    "By the limit that they exceeded, or the error code.",
+                    [Query(rate(metric_catalog.PULLS_REFUSED, by="reason"), "{{reason}}")],
+                    "ops",
+                ),
+                Panel(
                     "Holes/s",
                     "Gaps in a room's numbers, as gateways see them.",
                     [Query(rate(metric_catalog.GAPS, by="reason"), "{{reason}}")],

@@ -49,6 +49,53 @@ GATEWAYS: Final = Board(
                 Panel("Joins/s", "By gateway.", [Query(rate(metric_catalog.JOINS, by="instance"), "{{instance}}")], "ops"),
             ],
         ),
+        Row(
+            "What callers invent",
+            [
+                Panel(
+                    "Joins refused/s",
+                    "By error code.",
+                    [Query(rate(metric_catalog.JOINS_REFUSED, by="code"), "{{code}}")],
+                    "ops",
+                ),
+                Panel(
+                    "Idle rooms",
+                    "Rooms without a viewer at gateways, and rooms in which nobody ever spoke.",
+                    [
+                        Query(total(metric_catalog.ROOMS_VACANT), "vacant"),
+                        Query(total(metric_catalog.ROOMS_SILENT), "silent"),
+                    ],
+                ),
+                Panel(
+                    "Rooms over the cap/s",
+                    "Forgotten early, or not opened, at broadcasters.",
+                    [Query(rate(metric_catalog.ROOMS_LIMITED, by="reason"), "{{reason}}")],
+                    "ops",
+                ),
+                Panel(
+                    "Names kept",
+                    "The largest table of each kind.",
+                    [Query(f"max by(table)({name(metric_catalog.NAMES)})", "{{table}}")],
+                ),
+                Panel(
+                    "Rules kept",
+                    "Moderation rules in one process, and those whose records will be withdrawn.",
+                    [
+                        Query(f"max by(kind)({name(metric_catalog.RULES)})", "{{kind}}"),
+                        Query(f"max({name(metric_catalog.RULES_ENDED)})", "ended"),
+                    ],
+                ),
+                Panel(
+                    "Rules withdrawn/s",
+                    "Records of rules that are over, and rules that had to be written again.",
+                    [
+                        Query(rate(metric_catalog.RULES_WITHDRAWN), "withdrawn"),
+                        Query(rate(metric_catalog.RULES_REPEATED), "repeated"),
+                    ],
+                    "ops",
+                ),
+            ],
+        ),
         Row("Process", processes("edge")),
         Row(
             "Machine",

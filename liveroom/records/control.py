@@ -150,11 +150,16 @@ class Order(JsonRecord, frozen=True):
 
 
 class RuleKind(Enum):
-    """What a rule is about: one mode of a room, one user's mute or ban, or one word."""
+    """What a rule is about: one mode of a room, one user's mute, ban or rank, or one word.
+
+    HOST: the user is a host, of this room or (an operator) of all rooms. It is in no record:
+    `host_record` tells why.
+    """
 
     MODE = "mode"
     MUTE = "mute"
     BAN = "ban"
+    HOST = "host"
     WORD = "word"
 
 
@@ -173,7 +178,10 @@ class Moderation(JsonRecord, frozen=True, omit_defaults=True):
     - `kind`, `name`: what the rule is about, and its mode, user or word.
     - `until_ms`: end of a mute or ban; 0 means lifted, -1 permanent.
     - `value`: the mode's value; for a word the action, or `null` if the word is removed.
-    - `by`, `why`, `id`: who set the rule, why, and the id of the request.
+    - `by`, `by_role`, `why`, `id`: who set the rule and in which role, why, and the id of the
+      request.
+    - `host`, `host_until_ms`: the record is about a host of the room, the user after the `!` in
+      `name`: the role and the end of the record; 0 means that the user is no host any more.
     """
 
     room: Annotated[str, msgspec.Meta(pattern=r"^([A-Za-z0-9_-]{1,64}|\*)\Z")]
@@ -185,6 +193,34 @@ class Moderation(JsonRecord, frozen=True, omit_defaults=True):
     id: str = ""
     until_ms: int = 0
     value: Any = None
+    by_role: Role | None = None
+    host: Role | None = None
+    host_until_ms: int = 0
+
+
+def host_record(rule: Moderation) -> Moderation:
+    """Return the record of a rule of the kind HOST; any other rule is its own record.
+
+    Readers of earlier versions do not know the kind and would refuse it. In the record they find
+    the end of a mute of nobody, since no user id begins with `!`, and pass over the rest.
+    """
+    if rule.kind is not RuleKind.HOST:
+        return rule
+    role = Role(rule.value) if rule.until_ms else Role.VIEWER
+    return msgspec.structs.replace(
+        rule, kind=RuleKind.MUTE, name=f"!{rule.name}", until_ms=0, value=None, host=role, host_until_ms=rule.until_ms
+    )
+
+
+def rule_of(record: Moderation) -> Moderation:
+    """Return the rule that a record of `moderation` is about; the reverse of `host_record`."""
+    if record.host is None:
+        return record
+    until_ms, name = record.host_until_ms, record.name.removeprefix("!")
+    value = record.host.value if until_ms else None
+    return msgspec.structs.replace(
+        record, kind=RuleKind.HOST, name=name, until_ms=until_ms, value=value, host=None, host_until_ms=0
+    )
 
 
 class Audit(JsonRecord, frozen=True, omit_defaults=True):

@@ -96,6 +96,9 @@ def test_a_token_is_printed() -> None:
         pytest.param(["send", "r", "hi", "--ingress", "http://x"], "--token-key", id="no key"),
         pytest.param(["watch", "r"], "no scheduler", id="no scheduler"),
         pytest.param(["topics"], "no Kafka", id="no Kafka"),
+        pytest.param(
+            ["token", "--user", "m", "--role", "moderator", "--token-key", KEY], "needs --room", id="a host of no room"
+        ),
         pytest.param(["token", "--user", "u" * 129, "--token-key", KEY], "129 bytes", id="no user"),
         pytest.param(["token", "--user", "a", "--device", "a b", "--token-key", KEY], "no device id", id="no device"),
     ],

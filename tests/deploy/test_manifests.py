@@ -307,6 +307,12 @@ def test_a_service_understands_what_it_is_told(
 
 
 @each_overlay
+def test_only_the_demo_lets_viewers_claim_that_they_have_paid(overlay: str) -> None:
+    opened = environment(overlay, "ingress").get("LIVEROOM_VIEWERS_MAY_CLAIM_PAYMENT", "false")
+    assert (opened == "true") is (overlay == "demo")
+
+
+@each_overlay
 def test_schedulers_know_how_many_they_are(overlay: str) -> None:
     assert (
         int(environment(overlay, "scheduler")["LIVEROOM_REPLICAS"])

@@ -93,7 +93,7 @@ async def test_an_operator_is_one_everywhere() -> None:
     asked = {"name": "Ops", "role": "operator"}
     async with page() as (http, url), http.post(f"{url}/demo/token", json=asked) as response:
         user = verify_user((await response.json())["token"], KEY.encode())
-    assert (user.role, user.rooms) == (Role.OPERATOR, ())
+    assert (user.role, user.rooms) == (Role.OPERATOR, None)
 
 
 async def test_a_user_is_kept_but_only_a_guest() -> None:

@@ -12,7 +12,7 @@ import aiohttp
 import msgspec
 
 from devstack.system import System
-from liveroom.kinds import Kind, Role
+from liveroom.kinds import HOSTS_OF_ROOMS, Kind, Role
 from liveroom.wire import Message, Notice
 from tests.e2e.audience import knows_gateways
 from viewer.client import Viewer
@@ -103,7 +103,9 @@ class Stage:
         ingress: int = 0,
         **claims: Any,
     ) -> Answer:
-        """Ask an ingress."""
+        """Ask an ingress. A host's token is for the room of the path, unless there are `rooms`."""
+        if role in HOSTS_OF_ROOMS and path.startswith("rooms/"):
+            claims.setdefault("rooms", (path.split("/")[1],))
         url = f"{self.system.ingresses[ingress].url}/v1/{path}"
         headers = {"Authorization": f"Bearer {self.token(user or role.value, role, **claims)}"}
         async with self.http.request(method, url, json=body, headers=headers) as answer:

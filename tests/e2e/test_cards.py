@@ -56,7 +56,7 @@ async def view_of(system: System, http: aiohttp.ClientSession, room: str, name: 
 
 async def say(system: System, http: aiohttp.ClientSession, room: str) -> None:
     ann = Sender(system.ingress_url, system.token("ann"), http)
-    star = Sender(system.ingress_url, system.token("star", role=Role.STREAMER), http)
+    star = Sender(system.ingress_url, system.token("star", role=Role.STREAMER, rooms=(room,)), http)
     assert isinstance(await star.send(room, "announcements", {"text": "welcome"}), Accepted)
     assert isinstance(await ann.gift(room, "rose"), Accepted)
     assert isinstance(await ann.like(room, 7), Accepted)

@@ -103,7 +103,7 @@ def settings_of(**changes: Any) -> EdgeSettings:
 
 def gateway_of(settings: EdgeSettings, runtime: Runtime) -> tuple[Gateway, Upgrades, KeepAlive]:
     """Return the parts of a gateway that make a whole one but for Kafka."""
-    gateway = Gateway(settings, Hub(), Rules(), runtime.metrics, GENERATION)
+    gateway = Gateway(settings, Hub(settings.max_local_rooms), Rules(), runtime.metrics, GENERATION)
     admission = Admission(gateway, runtime)
     admission.use(settings.read_ticket_keys())
     upgrades = Upgrades(gateway, admission, runtime)

@@ -41,6 +41,7 @@ async def test_an_older_key_still_verifies(edge: Edge) -> None:
     [
         pytest.param({"max_connections": 1}, {}, 503, "full", id="full"),
         pytest.param({"origins": ("https://a.example",)}, {"Origin": "https://b.example"}, 403, "origin", id="origin"),
+        pytest.param({}, {"Origin": "https://b.example"}, 403, "origin", id="no other origin is named"),
     ],
     indirect=["edge"],
 )
@@ -50,6 +51,21 @@ async def test_a_refused_connection_gets_its_reason(edge: Edge, headers: dict[st
             await edge.connect(additional_headers=headers)
     assert refused.value.response.status_code == status
     assert json.loads(refused.value.response.body or b"")["code"] == code
+
+
+@pytest.mark.parametrize(
+    ("edge", "origin"),
+    [
+        pytest.param({}, "http://127.0.0.1:{port}", id="its own"),
+        pytest.param({"origins": ("https://a.example",)}, "http://127.0.0.1:{port}", id="its own beside a named one"),
+        pytest.param({"origins": ("https://a.example",)}, "https://a.example", id="a named one"),
+        pytest.param({"origins": ("*",)}, "https://b.example", id="every one"),
+    ],
+    indirect=["edge"],
+)
+async def test_pages_of_its_own_origin_and_of_named_ones_may_connect(edge: Edge, origin: str) -> None:
+    async with edge.connect(additional_headers={"Origin": origin.format(port=edge.port)}) as socket:
+        assert (await next_frame(socket))["t"] == "hello"
 
 
 async def test_a_plain_request_must_upgrade(edge: Edge) -> None:

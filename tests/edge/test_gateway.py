@@ -1,15 +1,17 @@
 """One gateway's public port, tried with an independent client (`websockets`)."""
 
+from contextlib import AsyncExitStack
+
 import pytest
 
 from edge.fanout import drive
 from edge.member import MAX_FRAMES_A_TURN
 from liveroom import clock
-from liveroom.closecodes import Close
+from liveroom.closecodes import Close, rule_for
 from liveroom.records.broadcast import Anchor, Batch, BatchParts, RoomEntry, RoomFlags, decode_broadcast, encode_batch
 from liveroom.tickets import User
 from liveroom.topics import room_hash
-from tests.edge.harness import GENERATION, Edge, ask, close_code, line, next_frame
+from tests.edge.harness import GENERATION, Edge, ask, close_code, line, next_frame, running, settings_of
 
 
 async def test_a_viewer_is_greeted_joins_gets_batches_and_leaves(edge: Edge) -> None:
@@ -98,6 +100,44 @@ async def test_a_room_that_may_not_be_joined_is_refused_and_the_connection_lives
             assert (await ask(socket, t="join", room=f"r{i}"))["t"] == "joined"
         assert (await ask(socket, t="join", room="r8"))["code"] == "too_many_rooms"
         assert (await ask(socket, t="join", room="r7"))["t"] == "joined"
+
+
+async def test_a_user_is_refused_further_rooms_over_all_its_connections_and_another_user_is_not() -> None:
+    async with running(settings_of(max_user_rooms=3)) as edge, AsyncExitStack() as stack:
+        first, second, other = [
+            await stack.enter_async_context(edge.connect(edge.ticket(user=User(user)))) for user in ("u1", "u1", "u2")
+        ]
+        for socket in (first, second, other):
+            await next_frame(socket)
+        for room, socket in (("a", first), ("b", second), ("c", first)):
+            assert (await ask(socket, t="join", room=room))["t"] == "joined"
+        assert (await ask(second, t="join", room="d"))["code"] == "too_many_rooms"
+        assert (await ask(second, t="join", room="a"))["t"] == "joined"
+        assert (await ask(other, t="join", room="d"))["t"] == "joined"
+
+
+async def test_beyond_the_cap_of_rooms_only_those_that_are_here_may_be_joined() -> None:
+    async with running(settings_of(max_local_rooms=2)) as edge, edge.connect() as guest, edge.connect() as honest:
+        for socket in (guest, honest):
+            await next_frame(socket)
+        assert (await ask(guest, t="join", room="x1"))["t"] == "joined"
+        assert (await ask(guest, t="join", room="x2"))["t"] == "joined"
+        assert (await ask(honest, t="join", room="show"))["code"] == "full"
+        assert (await ask(honest, t="join", room="x1"))["t"] == "joined"
+        assert (await ask(guest, t="leave", room="x2"))["t"] == "left"
+        assert (await ask(honest, t="join", room="show"))["t"] == "joined"
+        assert {room.name for room in edge.gateway.hub.rooms.values()} == {"x1", "show"}
+
+
+async def test_a_viewer_whose_only_room_has_no_place_here_is_closed_soon_and_looks_for_another_gateway() -> None:
+    settings = settings_of(max_local_rooms=1, handshake_timeout_s=2)
+    async with running(settings) as edge, edge.connect() as guest, edge.connect() as honest:
+        for socket in (guest, honest):
+            await next_frame(socket)
+        assert (await ask(guest, t="join", room="x"))["t"] == "joined"
+        assert (await ask(honest, t="join", room="show"))["code"] == "full"
+        assert await close_code(honest) == Close.HANDSHAKE_LATE
+        assert rule_for(Close.HANDSHAKE_LATE).reconnect
 
 
 @pytest.mark.parametrize("compression", [None, "deflate"])

@@ -1,14 +1,16 @@
 """The room -> connection map, and who gets what."""
 
 from dataclasses import dataclass, field
+from random import Random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.hub import LINGER_S, Delivered, Hub
+from edge.hub import LINGER_S, QUIET_RING_BYTES, Delivered, Hub
 from edge.prepared_batch import PreparedBatch
 from edge.room import Position, Room
+from liveroom.audience import Viewers
 from liveroom.closecodes import Close
 from liveroom.kinds import Role
 from liveroom.records.broadcast import (
@@ -93,6 +95,12 @@ def entry_of(room: str, payload: Payload, first: int = 1, last: int = 1, message
 def batch_of(*rooms: str, notices: tuple[tuple[NoticeEntry, bytes], ...] = ()) -> Batch:
     parts = [(entry_of(room, payload_of(room)), payload_of(room).data) for room in rooms]
     decoded = decode_broadcast(encode_batch(BatchParts(1, b"o" * 16, 1, ANCHOR, 0, 1, 1, parts, notices)))
+    assert isinstance(decoded, Batch)
+    return decoded
+
+
+def batch_with(entry: RoomEntry, payload: bytes) -> Batch:
+    decoded = decode_broadcast(encode_batch(BatchParts(1, b"o" * 16, 1, ANCHOR, 0, 1, 1, [(entry, payload)])))
     assert isinstance(decoded, Batch)
     return decoded
 
@@ -302,3 +310,79 @@ def test_nobody_ever_gets_a_frame_of_a_room_it_is_not_in(steps: list[tuple[str, 
         for index, member in enumerate(members):
             assert sorted(member.got) == sorted(websocket_frame(payload_of(name).data) for name in model[index])
         assert hub.users == len({members[i].user_hash for i, rooms in model.items() if rooms})
+
+
+# ---- within the caps
+def test_beyond_the_cap_the_longest_vacant_room_makes_space_and_then_only_local_rooms_may_be_joined() -> None:
+    hub = Hub(max_rooms=2)
+    member = FakeMember()
+    join(hub, member, "a", 0)
+    join(hub, member, "b", 1)
+    assert not hub.has_space_for("c")
+    assert hub.has_space_for("a")
+    hub.leave(member, "b", 2)
+    hub.leave(member, "a", 3)
+    assert hub.has_space_for("c")
+    join(hub, member, "c", 4)
+    assert {room.name for room in hub.rooms.values()} == {"a", "c"}
+    assert (hub.watched, hub.vacant) == (1, 1)
+
+
+def test_a_user_is_in_at_most_so_many_different_rooms_over_all_its_connections() -> None:
+    hub, user = Hub(), room_hash("u")
+    devices = [FakeMember(user_hash=user) for _ in range(3)]
+    for device in devices:
+        join(hub, device, "same")
+    join(hub, devices[0], "other")
+    assert hub.may_enter(user, "third", 3)
+    assert not hub.may_enter(user, "third", 2)
+    assert hub.may_enter(user, "other", 2), "it is in that one already"
+    assert hub.may_enter(room_hash("somebody else"), "third", 1)
+    hub.drop(devices[0], 0)
+    assert hub.may_enter(user, "third", 2)
+
+
+def test_rooms_that_a_guest_invents_take_nothing_from_the_ring_of_a_room_with_content(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edge.hub.RINGS_BYTES", 4 * len(payload_of("show").data))
+    hub, guest = Hub(), FakeMember()
+    show = join(hub, FakeMember(user_hash=2), "show")
+    for number in range(50):
+        join(hub, guest, f"x{number}")
+        quiet = pack_payload(BatchHeader(f"x{number}", 7, (1, 0), 0, at=1, viewers=Viewers(1, 1)), (), ())
+        part = entry_of(f"x{number}", quiet, 1, 0, 0), quiet.data
+        deliver(hub, batch_with(*part))
+    for offset in range(1, 5):
+        payload = payload_of("show", offset, offset)
+        deliver(hub, batch_with(entry_of("show", payload, offset, offset), payload.data), offset)
+    assert len(show.ring) == 4
+    hub.drop(guest, 2)
+    hub.forget_vacant(2 + LINGER_S)
+    assert len(hub.rooms) == 1
+
+
+def test_the_ring_of_a_room_without_content_stays_small_however_often_its_audience_changes() -> None:
+    hub = Hub()
+    room = join(hub, FakeMember(), "x")
+    for offset in range(200):
+        quiet = pack_payload(BatchHeader("x", 7, (1, 0), 0, at=1, viewers=Viewers(offset, 1)), (), ())
+        deliver(hub, batch_with(entry_of("x", quiet, 1, 0, 0), quiet.data), offset)
+    assert room.ring_bytes <= QUIET_RING_BYTES
+
+
+def test_an_hour_of_invented_rooms_stays_within_the_caps() -> None:
+    chance, hub = Random(3), Hub(max_rooms=40)
+    honest = join(hub, FakeMember(user_hash=1), "honest")
+    guests = [FakeMember(user_hash=2 + number) for number in range(20)]
+    for second in range(3600):
+        guest = chance.choice(guests)
+        name = f"x{chance.randrange(10**9)}"
+        if hub.has_space_for(name) and hub.may_enter(guest.user_hash, name, 4):
+            join(hub, guest, name, second)
+        if chance.random() < 0.2:
+            hub.drop(guest, second)
+        if second % 10 == 0:
+            hub.forget_vacant(second)
+        assert len(hub.rooms) <= 40
+        assert all(len(each.rooms) <= 4 for each in guests)
+        hub.changed.clear()
+    assert hub.rooms[honest.hash] is honest

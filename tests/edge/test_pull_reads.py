@@ -10,8 +10,9 @@ from edge import pulls
 from edge.admission import Admission
 from edge.gateway import Gateway
 from edge.hub import Hub
-from edge.pull_answer import LogSlice, PullQuery
-from edge.pull_reads import RoomRange
+from edge.pull_answer import PullQuery
+from edge.pull_reads import PartitionRead, RoomRange
+from edge.pull_slices import LogSlice
 from edge.pulls import Pulls
 from edge.upgrade import Upgrades
 from liveroom.broadcast_log import LogReadError
@@ -31,17 +32,16 @@ async def test_a_read_that_breaks_off_fails_all_who_wait_and_the_next_pull_reads
     runtime = Runtime("edge")
     settings = EdgeSettings(instance="e", ticket_keys={"k": "a" * 32})
     gateway = Gateway(settings, Hub(), Rules(), runtime.metrics, 1)
-    desk = Pulls(
-        AioKafka(settings.kafka), gateway, Upgrades(gateway, Admission(gateway, runtime), runtime), runtime, lambda _: 5
-    )
+    upgrades = Upgrades(gateway, Admission(gateway, runtime), runtime)
+    desk = Pulls(AioKafka(settings.kafka), gateway, upgrades, runtime, lambda _: 5)
     goes_on = asyncio.Event()
 
-    async def breaks_off(*_: Any, **__: Any) -> dict[int, LogSlice]:
+    async def breaks_off(*_: Any, **__: Any) -> PartitionRead:
         await goes_on.wait()
         raise broken
 
-    async def reads(_: Any, __: int, ranges: Sequence[RoomRange], **___: Any) -> dict[int, LogSlice]:
-        return {wanted.room: LogSlice(0, 5, (), is_cut=False, at_s=0.0) for wanted in ranges}
+    async def reads(_: Any, __: int, ranges: Sequence[RoomRange], **___: Any) -> PartitionRead:
+        return PartitionRead({wanted: LogSlice(0, 5, (), is_cut=False, at_s=0.0) for wanted in ranges})
 
     monkeypatch.setattr(pulls, "read_rooms", breaks_off)
     first = asyncio.create_task(desk._slice(1, 0, BEGINNING))
@@ -59,5 +59,5 @@ async def test_a_read_that_breaks_off_fails_all_who_wait_and_the_next_pull_reads
         assert reading.exception() is broken, "the loop tells of a defect"
     monkeypatch.setattr(pulls, "read_rooms", reads)
     async with asyncio.timeout(5):
-        log_slice, _ = await desk._slice(2, 0, BEGINNING)
+        _, log_slice, _ = await desk._slice(2, 0, BEGINNING)
     assert log_slice.stop == 5

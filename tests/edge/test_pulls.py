@@ -13,11 +13,13 @@ import aiohttp
 import msgspec
 import pytest
 
+from edge import pulls
 from edge.admission import Admission
 from edge.fanout import FanOut
 from edge.gateway import Gateway
 from edge.hub import Hub
 from edge.pull_grants import PullGrant
+from edge.pull_reads import PartitionRead, RoomRange, read_rooms
 from edge.pulls import Pulls
 from edge.upgrade import Upgrades
 from liveroom import metric_catalog
@@ -25,7 +27,7 @@ from liveroom.bodies import Clear
 from liveroom.broadcast_log import QueueReader
 from liveroom.closecodes import Close
 from liveroom.kafka import Producer, ensure_topics
-from liveroom.kafka_port import AioKafka
+from liveroom.kafka_port import AioKafka, Kafka
 from liveroom.kinds import Kind, Role
 from liveroom.moderation import Rules
 from liveroom.records.broadcast import Anchor, BatchParts, Claim, RoomEntry, RoomFlags, encode_batch, encode_claim
@@ -106,12 +108,15 @@ class Desk:
             while self.queue.next_offset(0) <= offset:  # noqa: ASYNC110 - nobody tells
                 await asyncio.sleep(0.01)
 
-    def let_in(self, token: str = "tok", *rooms: str) -> None:
-        self.gateway.grants.grant(token, PullGrant("u", Role.VIEWER, rooms))
+    def let_in(self, token: str = "tok", *rooms: str, user: str = "") -> None:
+        """Grant pulls to a user, by default one of the token's name."""
+        self.gateway.grants.grant(token, PullGrant(user or token, Role.VIEWER, rooms))
 
-    async def ask(self, room: str = "r", token: str = "tok", **query: Any) -> tuple[int, bytes]:
+    async def ask(self, room: str = "r", token: str = "tok", address: str = "", **query: Any) -> tuple[int, bytes]:
+        """Pull; `address`: the one that a proxy reports."""
         url = f"http://127.0.0.1:{self.port}/v1/rooms/{room}/messages"
-        async with self.http.get(url, params=query, headers={"Authorization": f"Bearer {token}"}) as answer:
+        headers = {"Authorization": f"Bearer {token}"} | ({"X-Forwarded-For": address} if address else {})
+        async with self.http.get(url, params=query, headers=headers) as answer:
             return answer.status, await answer.read()
 
     async def pull(self, **query: Any) -> tuple[Any, list[Message]]:
@@ -121,6 +126,9 @@ class Desk:
 
     def count(self, outcome: str) -> float:
         return float(self.runtime.metrics.counter(metric_catalog.PULLS, outcome)._value.get())
+
+    def refused(self, reason: str) -> float:
+        return float(self.runtime.metrics.counter(metric_catalog.PULLS_REFUSED, reason)._value.get())
 
     def wanted(self, after_rseq: int = 0) -> list[Message]:
         return [message for message in self.messages if message.rseq > after_rseq]
@@ -136,7 +144,7 @@ async def desk(kafka: KafkaSettings, **changes: Any) -> AsyncIterator[Desk]:
     queue = QueueReader(AioKafka(kafka), runtime.metrics)
     async with producing(kafka, runtime.metrics) as producer:
         await queue.start()
-        pulls = Pulls(AioKafka(kafka), gateway, upgrades, runtime, queue.next_offset)
+        answering = Pulls(AioKafka(kafka), gateway, upgrades, runtime, queue.next_offset)
         reading = asyncio.create_task(FanOut(gateway, runtime).follow(queue))
         try:
             async with (
@@ -150,7 +158,7 @@ async def desk(kafka: KafkaSettings, **changes: Any) -> AsyncIterator[Desk]:
         finally:
             reading.cancel()
             await asyncio.gather(reading, return_exceptions=True)
-            await pulls.close()
+            await answering.close()
             await queue.stop()
 
 
@@ -293,7 +301,7 @@ async def test_a_long_history_comes_in_parts_that_fit(kafka: KafkaSettings) -> N
 
 
 async def test_a_refused_pull_gets_its_reason(kafka: KafkaSettings) -> None:
-    async with desk(kafka) as here:
+    async with desk(kafka, user_pulls_burst=10) as here:
         here.let_in("bound", "mine")
 
         async def code(**query: Any) -> tuple[int, str]:
@@ -325,6 +333,72 @@ async def test_a_puller_may_pull_for_a_while_after_its_connection_ended_and_then
         assert (await here.ask(after_rseq=0))[0] == 200
         here.gateway.grants.expire(now_s + 300)
         assert (await here.ask(after_rseq=0))[0] == 401
+
+
+async def test_a_room_without_viewers_or_without_messages_is_not_read_again_for_every_pull(
+    kafka: KafkaSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ranges: list[RoomRange] = []
+    reading = read_rooms
+
+    async def noted(kafka: Kafka, partition: int, wanted: Sequence[RoomRange], **options: Any) -> PartitionRead:
+        ranges.extend(wanted)
+        return await reading(kafka, partition, wanted, **options)
+
+    monkeypatch.setattr(pulls, "read_rooms", noted)
+    monkeypatch.setattr(pulls, "UNWATCHED_S", 0.0)
+    async with desk(kafka, user_pulls_burst=1000) as here:
+        offsets = [await here.write(Kind.GIFT, Kind.DANMAKU) for _ in range(10)]
+        await here.caught_up(offsets[-1])
+        for number in range(30):
+            assert (await here.pull(pos=f"0.{offsets[0]}", after_rseq=number % 10))[1] == here.wanted(number % 10)
+            assert (await here.pull(room=f"invented-{number}"))[1] == []
+        read, end = here.queue.next_offset(0), offsets[0]
+        assert ranges[0] == (room_hash("r"), end, read)
+        assert len(ranges) <= 2, "of what is before the first pull nothing is known yet"
+        offsets += [await here.write(Kind.GIFT) for _ in range(5)]
+        await here.caught_up(offsets[-1])
+        assert (await here.pull(pos=f"0.{offsets[0]}", after_rseq=0))[1] == here.wanted()
+        assert (await here.pull(room="invented-99"))[1] == []
+        assert [range_.start for range_ in ranges[2:]] == [read] * len(ranges[2:])
+        assert len(ranges) <= 4
+
+
+async def test_a_user_has_one_budget_on_all_its_connections_and_the_refusals_name_it(kafka: KafkaSettings) -> None:
+    async with desk(kafka, user_pulls_burst=5, user_pulls_per_s=0.01, user_pull_bytes_per_min=20_000) as here:
+        last = [await here.write(*[Kind.GIFT] * 100, note="x" * 100) for _ in range(2)][-1]
+        await here.caught_up(last)
+        for number in range(10):
+            here.let_in(f"tok{number}", user="many")
+        statuses = [(await here.ask(token=f"tok{number}", before_seq=1))[0] for number in range(10)]
+        assert statuses == [200] * 5 + [429] * 5
+        here.let_in("a", user="large")
+        here.let_in("b", user="large")
+        assert (await here.ask(token="a", after_rseq=0))[0] == 200
+        status, body = await here.ask(token="b", after_rseq=0)
+        problem = msgspec.json.decode(body)
+        assert (status, problem["code"]) == (429, "rate_user")
+        assert 1 < problem["retry_after_s"] < 120
+        assert (await here.ask(after_rseq=0))[0] == 200, "others have their own budgets"
+        refused = {reason: here.refused(reason) for reason in ("user_pulls", "user_bytes", "address_pulls", "address_bytes")}
+        assert refused == {"user_pulls": 5, "user_bytes": 1, "address_pulls": 0, "address_bytes": 0}
+
+
+async def test_all_users_of_an_address_share_its_budget_and_one_ipv6_subscriber_has_one_address(kafka: KafkaSettings) -> None:
+    limits = {"address_pulls_burst": 3, "address_pulls_per_s": 0.01, "proxies": ("127.0.0.0/8",)}
+    async with desk(kafka, **limits) as here:
+        for number in range(5):
+            here.let_in(f"tok{number}")
+
+        async def statuses(*addresses: str) -> list[int]:
+            asked = [await here.ask(token=f"tok{number}", address=a, before_seq=1) for number, a in enumerate(addresses)]
+            return [status for status, _ in asked]
+
+        assert await statuses(*[f"2001:db8::{number}" for number in range(1, 5)]) == [200, 200, 200, 429]
+        status, body = await here.ask(token="tok4", address="2001:db8::ffff:1", before_seq=1)
+        assert (status, msgspec.json.decode(body)["code"]) == (429, "rate_address")
+        assert await statuses("2001:db8:0:1::1", "203.0.113.1", "203.0.113.2") == [200, 200, 200]
+        assert here.refused("address_pulls") == 2
 
 
 class _Nobody:

@@ -209,6 +209,14 @@ def test_cards_are_asked_for_once_a_second() -> None:
     assert [room.wants_snapshot(now_s) for now_s in (5, 5.5, 6, 6.5, 7.1)] == [True, False, True, False, True]
 
 
+def test_an_owner_that_does_not_answer_is_asked_less_and_less_until_something_comes_of_the_room() -> None:
+    owner = Owner()
+    asked = [second for second in range(100) if owner.room.wants_snapshot(second)]
+    assert asked == [0, 1, 2, 3, 4, 5, 7, 11, 19, 35, 51, 67, 83, 99]
+    owner.take(Kind.DANMAKU)
+    assert [second for second in range(100, 104) if owner.room.wants_snapshot(second)] == [100, 101, 102, 103]
+
+
 def test_a_cleared_message_is_in_no_ring_and_no_queue_and_leaves_no_hole() -> None:
     owner = Owner()
     earlier = owner.take(Kind.DANMAKU, Kind.GIFT, by="rude")

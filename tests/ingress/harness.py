@@ -24,7 +24,7 @@ from ingress.words import WordLibraries
 from liveroom.errors import TABLE, Code
 from liveroom.kafka import UnsentError
 from liveroom.kafka_port import AioKafka
-from liveroom.kinds import Role
+from liveroom.kinds import HOSTS_OF_ROOMS, Role
 from liveroom.moderation import Rules
 from liveroom.records.uplink import Uplink, decode_uplink
 from liveroom.registry import Metrics
@@ -41,11 +41,19 @@ KEY = "ingress-test-key-of-more-than-32-bytes"
 
 
 def settings_of(kafka: KafkaSettings | None = None, **changed: Any) -> IngressSettings:
-    values: dict[str, Any] = {"token_key": KEY, "port": 0, "internal_port": 0, "kafka": kafka or KafkaSettings()} | changed
+    values: dict[str, Any] = {
+        "token_key": KEY,
+        "port": 0,
+        "internal_port": 0,
+        "kafka": kafka or KafkaSettings(),
+        "viewers_may_claim_payment": True,
+    } | changed
     return IngressSettings(**values)
 
 
 def token_of(role: Role = Role.VIEWER, *, user: str = "u1", ttl_s: int = 86_400, **more: Any) -> str:
+    if role in HOSTS_OF_ROOMS:
+        more.setdefault("rooms", ("r1",))
     return sign_user(User(user_id(user), role, **more), KEY.encode(), int(time.time()), ttl_s)
 
 
@@ -69,13 +77,13 @@ class FakeLogWriter:
     waiting: int = 0
     error: UnsentError | None = None
     taken: list[Uplink] = field(default_factory=list)
-    written: list[tuple[Topic, bytes, bytes]] = field(default_factory=list)
+    written: list[tuple[Topic, bytes, bytes | None]] = field(default_factory=list)
 
-    async def put(self, topic: Topic, key: bytes, value: bytes) -> None:
+    async def put(self, topic: Topic, key: bytes, value: bytes | None) -> None:
         if self.error is not None:
             raise self.error
         self.written.append((topic, key, value))
-        if topic is UPLINK:
+        if topic is UPLINK and value is not None:
             self.taken.append(decode_uplink(key, value))
 
     async def put_many(self, topic: Topic, records: Sequence[tuple[bytes, bytes]]) -> list[UnsentError | None]:
@@ -175,6 +183,7 @@ async def running(kafka: KafkaSettings, **environment: str) -> AsyncIterator[Run
         "LIVEROOM_PORT": "0",
         "LIVEROOM_INTERNAL_PORT": "0",
         "LIVEROOM_LOG_FORMAT": "json",
+        "LIVEROOM_VIEWERS_MAY_CLAIM_PAYMENT": "true",
         "LIVEROOM_KAFKA__BOOTSTRAP": kafka.bootstrap,
         "LIVEROOM_KAFKA__PREFIX": kafka.prefix,
         "LIVEROOM_KAFKA__PARTITIONS": str(kafka.partitions),

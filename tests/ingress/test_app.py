@@ -309,3 +309,40 @@ async def test_of_doubled_fields_the_last_counts_also_in_an_opaque_body() -> Non
         async with ingress.http.post("/v1/rooms/r1/custom", data=body, headers=headers) as answer:
             assert answer.status == 202
         assert bytes(ingress.writer.taken[0].items[0].data) == b'{"type":"t","body":{"x":2}}'
+
+
+@pytest.mark.parametrize("may_claim", [False, True], ids=["off", "on"])
+@pytest.mark.parametrize(
+    ("path", "body", "role"),
+    [
+        pytest.param("gifts", {"gift": "castle", "count": 9999}, Role.VIEWER, id="a viewer's gift"),
+        pytest.param("gifts", {"gift": "castle"}, Role.STREAMER, id="a streamer's gift"),
+        pytest.param("red-packets", {"packet": "p"}, Role.STREAMER, id="a red packet"),
+        pytest.param("coupons", {"coupon": "c"}, Role.STREAMER, id="a coupon"),
+        pytest.param(
+            "packages",
+            {"package": "p", "items": [{"kind": "gift", "data": {"gift": "x"}}]},
+            Role.VIEWER,
+            id="a package with a gift",
+        ),
+    ],
+)
+async def test_what_claims_a_payment_comes_from_a_service_unless_the_switch_is_on(
+    path: str, body: dict[str, Any], role: Role, may_claim: bool
+) -> None:
+    async with served(viewers_may_claim_payment=may_claim) as ingress:
+        async with ingress.http.post(f"/v1/rooms/r1/{path}", json=body, headers=headers_of(role)) as answer:
+            if may_claim:
+                assert answer.status == 202
+            else:
+                assert "the service that took the payment" in (await problem_of(answer, Code.FORBIDDEN))["detail"]
+        async with ingress.http.post(f"/v1/rooms/r1/{path}", json=body, headers=headers_of(Role.SERVICE)) as answer:
+            assert answer.status == 202
+
+
+async def test_a_service_publishes_the_gift_of_a_viewer_without_the_switch() -> None:
+    items = [{"room": "r1", "user": "ann", "kind": "gift", "id": "order-1", "data": {"gift": "rose"}}]
+    async with served(viewers_may_claim_payment=False) as ingress:
+        async with ingress.http.post("/v1/interactions", json={"items": items}, headers=headers_of(Role.SERVICE)) as answer:
+            assert (await answer.json())["accepted"] == 1
+        assert [(record.user, record.role) for record in ingress.writer.taken] == [("ann", Role.VIEWER)]

@@ -5,12 +5,15 @@ in the background.
 import json
 
 from ingress.auto_moderation import AutoModeration
-from ingress.moderation import ModerationService
+from ingress.moderation import MAX_SANCTIONS, CommandContext, ModerationService
+from ingress.permissions import Command
 from ingress.words import WordVerdict
 from liveroom.kafka import Unsent, UnsentError
-from liveroom.moderation import Rules
-from liveroom.records.control import WordAction
+from liveroom.kinds import Role
+from liveroom.moderation import FOR_GOOD, Rules
+from liveroom.records.control import Moderation, RuleKind, WordAction
 from liveroom.registry import Metrics
+from liveroom.tickets import User
 from liveroom.topics import AUDIT, MODERATION
 from tests.ingress.harness import FakeLogWriter, settings_of
 
@@ -24,11 +27,11 @@ class Watched:
     def __init__(self) -> None:
         self.writer, self.rules = FakeLogWriter(), Rules()
         settings = settings_of(word_mute_hits=3, word_media_hits=4, word_window_s=10, word_mute_s=60)
-        moderation = ModerationService(self.writer, self.rules, Metrics("ingress"))
-        self.auto_moderation = AutoModeration(settings, self.rules, moderation)
+        self.moderation = ModerationService(self.writer, self.rules, Metrics("ingress"))
+        self.auto_moderation = AutoModeration(settings, self.rules, self.moderation)
 
-    def count(self, user: str, verdict: WordVerdict, now_s: float) -> None:
-        self.auto_moderation.count("r", user, f"m{now_s}", verdict, now_s)
+    def count(self, user: str, verdict: WordVerdict, now_s: float, role: Role = Role.VIEWER) -> None:
+        self.auto_moderation.count("r", User(user, role), f"m{now_s}", verdict, now_s)
 
     def is_muted(self, user: str) -> bool:
         return self.rules.muted("r", user, 0) is not None
@@ -48,8 +51,17 @@ async def test_who_offends_so_many_times_is_muted_for_a_while() -> None:
     assert rule is not None
     assert 50_000 < rule.until_ms - rule.at_ms <= 60_000
     assert [topic for topic, _, _ in watched.writer.written].count(MODERATION) == 1
-    (audit,) = [json.loads(value) for topic, _, value in watched.writer.written if topic is AUDIT]
+    (audit,) = [json.loads(value or b"") for topic, _, value in watched.writer.written if topic is AUDIT]
     assert (audit["by"], audit["target"], audit["what"]["words"]) == ("system", "u", ["darn"])
+
+
+async def test_a_streamer_is_not_muted_in_the_own_room() -> None:
+    watched = Watched()
+    for now_s in range(3):
+        watched.count("star", MASKED, now_s, Role.STREAMER)
+        watched.count("mod", MASKED, now_s, Role.MODERATOR)
+    await watched.auto_moderation.close()
+    assert [watched.is_muted(user) for user in ("star", "mod")] == [False, True]
 
 
 async def test_a_room_with_so_many_refused_texts_takes_no_media_any_more() -> None:
@@ -79,3 +91,17 @@ async def test_what_the_log_does_not_take_harms_nobody() -> None:
         watched.count("u", MASKED, now_s)
     await watched.auto_moderation.close()
     assert watched.is_muted("u"), "they are counted anew"
+
+
+async def test_mutes_by_the_system_leave_half_of_the_space_to_hosts() -> None:
+    watched = Watched()
+    most = MAX_SANCTIONS[RuleKind.MUTE]
+    for number in range(most // 2):
+        watched.rules.apply(Moderation(1, "r", 1, RuleKind.MUTE, f"x{number}", until_ms=FOR_GOOD))
+    for now_s in (0, 1, 2):
+        watched.count("u", MASKED, now_s)
+    await watched.auto_moderation.close()
+    assert not watched.is_muted("u")
+    context = CommandContext("r", User("star", Role.STREAMER), "id")
+    await watched.moderation.sanction(Command.MUTE, context, "u", FOR_GOOD)
+    assert watched.is_muted("u")

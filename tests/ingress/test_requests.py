@@ -38,7 +38,7 @@ def accept(
 ) -> Taken:
     raw, route = body if isinstance(body, bytes) else msgspec.json.encode(body), BY_PATH[path]
     draft = requests.parse(route, room, user, raw, header_id=header_id, new_id="made")
-    permissions.check_sender(user, room, draft.interactions)
+    permissions.check_sender(user, room, draft.interactions, may_claim=True)
     answer = responses.encode(responses.Accepted(draft.id, draft.room, draft.name, AT_MS))
     return Taken(draft.room, requests.to_record(draft, AT_MS), answer)
 

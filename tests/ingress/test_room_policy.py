@@ -3,6 +3,7 @@
 On the real system it is in tests/e2e.
 """
 
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from ingress.permissions import FREE, INTERACTIONS, Interaction, Restriction
 from ingress.room_policy import RoomPolicy
 from ingress.slow_mode import SlowMode
 from liveroom.errors import Code, ProblemError
-from liveroom.kinds import UNTOUCHABLE, Kind, Role
+from liveroom.kinds import Kind, Role
 from liveroom.moderation import FOR_GOOD, Rules
 from liveroom.records.control import Moderation, RuleKind
 from liveroom.tickets import User
@@ -31,7 +32,7 @@ SPEECH = {Kind.DANMAKU, Kind.CUSTOM}
 STOPS: dict[Restriction, set[Kind]] = {  # written out, not taken from the table
     Restriction.DISSOLVED: set(Kind),
     Restriction.BANNED: set(Kind),
-    Restriction.MUTED: SPEECH,
+    Restriction.MUTED: SPEECH | {Kind.ANNOUNCEMENT},
     Restriction.ROOM_MUTED: SPEECH,
     Restriction.FOLLOWERS: SPEECH,
     Restriction.SUBSCRIBERS: SPEECH,
@@ -91,8 +92,30 @@ def test_a_state_forbids_what_is_written_here(interaction: Interaction, state: R
 
 
 def test_who_is_spared_is_one_table() -> None:
-    assert set(UNTOUCHABLE) == SPARED[Restriction.MUTED]
     assert set(FREE) == SPARED[Restriction.SLOW]
+
+
+BOUND_BY: dict[Role | None, set[Role]] = {  # by the role of who set the mute or ban: whom it holds for
+    None: {Role.GUEST, Role.VIEWER, Role.MODERATOR},  # of an earlier version, which did not write the role
+    Role.MODERATOR: {Role.GUEST, Role.VIEWER},
+    Role.STREAMER: {Role.GUEST, Role.VIEWER, Role.MODERATOR},
+    Role.OPERATOR: {Role.GUEST, Role.VIEWER, Role.MODERATOR, Role.STREAMER},
+}
+
+
+@pytest.mark.parametrize("role", list(Role), ids=lambda role: role.value)
+@pytest.mark.parametrize("by", BOUND_BY, ids=lambda by: by.value if by else "unknown")
+@pytest.mark.parametrize(("kind", "code"), [(RuleKind.BAN, Code.BANNED), (RuleKind.MUTE, Code.MUTED)])
+def test_a_mute_or_ban_holds_for_those_below_the_host_who_set_it(
+    kind: RuleKind, code: Code, by: Role | None, role: Role
+) -> None:
+    room, user = Room(), User("u", role)
+    room.rules.apply(Moderation(1, "r", NOW_MS, kind, "u", "host", until_ms=FOR_GOOD, by_role=by))
+    assert room.refusal(DANMAKU, user) is (code if role in BOUND_BY[by] else None)
+    if role in {Role.MODERATOR, Role.STREAMER, Role.OPERATOR}:
+        with pytest.raises(ProblemError) if role in BOUND_BY[by] else nullcontext() as caught:
+            room.policy.check_host("r", user, NOW_MS)
+        assert caught is None or caught.value.code is code
 
 
 DANMAKU = next(interaction for interaction in INTERACTIONS if interaction.kind is Kind.DANMAKU)

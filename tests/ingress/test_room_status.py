@@ -63,7 +63,7 @@ class Owner(FakeLogWriter):
         self._kafka = kafka
         self._answers = answers
 
-    async def put(self, topic: Topic, key: bytes, value: bytes) -> None:
+    async def put(self, topic: Topic, key: bytes, value: bytes | None) -> None:
         assert (topic, self._kafka.partitions(BROADCAST), bool(key)) == (PRESENCE, 1, True)
         assert JsonReader(Presence).read(value).card
         for answer in self._answers:

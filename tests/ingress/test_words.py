@@ -1,5 +1,8 @@
 """Words: found in spite of the usual tricks, and not where they are not."""
 
+import time
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -140,3 +143,59 @@ def test_a_word_that_cannot_be_searched_is_passed_over_wherever_it_came_from(wor
     libraries = WordLibraries({"r": {word: WordAction.REFUSE, "spam": WordAction.MASK}})
     assert action(libraries, "r", "spam") is WordAction.MASK
     assert action(libraries, "r", "x * !! eggs") is None
+
+
+# ---- words as an attack
+MARKS = [chr(code) for code in range(33, 0x2000) if chr(code).isprintable() and not normal(chr(code))]
+SAME = [f"*a{first}{second}" for first in MARKS[:25] for second in MARKS[25:45]]
+NESTED = ["*" + "b" * count_b + "a" * count_a + "*" for count_b in range(9) for count_a in range(1, 55)]
+WIDE = "\ufdfa"  # one character, 15 letters in its normal form
+ATTACKS = [
+    pytest.param(SAME, "a" * 200, WordAction.COUNT, id="500 words that are all the same"),
+    pytest.param(NESTED, "b" * 8 + "a" * 192, WordAction.REFUSE, id="words that lie in one another"),
+    pytest.param(["a" * count for count in range(1, 65)], "a" * 200, WordAction.REFUSE, id="whole words in one another"),
+    pytest.param(["*" + WIDE * count + "*" for count in range(1, 9)], WIDE * 200, WordAction.REFUSE, id="wide characters"),
+]
+
+
+def test_words_with_the_same_normal_form_are_one_with_the_most_severe_action() -> None:
+    library = WordLibrary({"*a!*": WordAction.COUNT, "*a?*": WordAction.MASK, "*A*": WordAction.COUNT, "a": WordAction.REFUSE})
+    assert len(library) == 2, "the whole word alone is another one than that inside words"
+    assert judged("bab", library) == WordVerdict(WordAction.MASK, "b*b", ("*a?*",))
+    assert judged("b a b", library) == WordVerdict(WordAction.REFUSE, "b * b", ("*a?*", "a"))
+
+
+def test_matches_are_found_wherever_a_text_is_sliced() -> None:
+    library = WordLibrary({"*ab*": WordAction.MASK, "*" + "ab" * 30 + "*": WordAction.MASK, "臺灣": WordAction.COUNT})
+    for before in range(70):
+        verdict = judged("x" * before + "ab" * 30 + "x" * 9, library)
+        assert verdict is not None
+        assert verdict.text == "x" * before + "*" * 60 + "x" * 9
+        assert set(verdict.words) == {"*ab*", "*" + "ab" * 30 + "*"}
+
+
+@pytest.mark.parametrize(("words", "text", "action"), ATTACKS)
+def test_no_words_make_a_danmaku_expensive(words: list[str], text: str, action: WordAction) -> None:
+    """Compared in the same run with the check of an honest text of the same length."""
+    attacked = WordLibrary(dict.fromkeys(map(check_word, words), WordAction.COUNT))
+    verdict = judged(text, attacked)
+    assert verdict is not None
+    assert verdict.action is action
+    honest = WordLibrary({"*cd*": WordAction.COUNT})
+    assert least_s(lambda: judged(text, attacked)) < 30 * least_s(lambda: judged("ab cd " * 33, honest))
+
+
+def least_s(check: Callable[[], object]) -> float:
+    """Return the processor time of the fastest of many runs."""
+    found = []
+    for _ in range(50):
+        began_s = time.thread_time()
+        check()
+        found.append(time.thread_time() - began_s)
+    return min(found)
+
+
+def test_a_word_whose_normal_form_is_endless_is_refused() -> None:
+    check_word(WIDE * 8)
+    with pytest.raises(LibraryError, match="more than 128 letters"):
+        check_word(WIDE * 9)

@@ -138,9 +138,7 @@ class Cluster:
         return self._url("ingress", 8001)
 
     def token(self, user: str, role: Role = Role.VIEWER) -> str:
-        return sign_user(
-            User(user, role, 0, "", (), follower=False, subscriber=False), self.token_key.encode(), int(time.time())
-        )
+        return sign_user(User(user, role), self.token_key.encode(), int(time.time()))
 
     async def pool(self, http: aiohttp.ClientSession, name: str) -> dict[str, Any]:
         """What an autoscaler says of the pool."""

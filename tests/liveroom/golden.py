@@ -37,7 +37,18 @@ from liveroom.records.broadcast import (
     Stamp,
 )
 from liveroom.records.codec import JsonReader
-from liveroom.records.control import Audit, GatewayState, Limits, LoadReport, Moderation, Order, OrderKind, Presence, RuleKind
+from liveroom.records.control import (
+    Audit,
+    GatewayState,
+    Limits,
+    LoadReport,
+    Moderation,
+    Order,
+    OrderKind,
+    Presence,
+    RuleKind,
+    host_record,
+)
 from liveroom.records.snapshot import (
     PartitionState,
     RoomSettings,
@@ -184,6 +195,12 @@ def _uplink(file: str, record: Uplink) -> Golden:
     )
 
 
+def _host() -> Moderation:
+    until_ms, role = AT_MS + 60_000, Role.STREAMER
+    rule = Moderation(1, "room-1", AT_MS, RuleKind.HOST, "u1", "u1", until_ms=until_ms, value=role.value, by_role=role)
+    return host_record(rule)
+
+
 CLAIM: Final = Claim(3, OWNER, AT_MS, "broadcaster-1")
 
 # The batch is compared by its bytes: what `decode_broadcast` gives is views of them. A room is not
@@ -200,6 +217,7 @@ ALL: Final = (
     _json("order.json", Order(1, "edge-1", AT_MS, OrderKind.SHED, AT_MS, "hot", 50.0)),
     _json("moderation-mode.json", Moderation(1, "room-1", AT_MS, RuleKind.MODE, "slow_s", "u1", id="m1", value=5.0)),
     _json("moderation-mute.json", Moderation(1, "room-1", AT_MS, RuleKind.MUTE, "u9", "u1", "spam", "m2", until_ms=-1)),
+    _json("moderation-host.json", _host()),
     _json("moderation-word.json", Moderation(1, "*", AT_MS, RuleKind.WORD, "spam", "op", id="m3", value="mask")),
     _json("audit.json", Audit(1, AT_MS, "room-1", "u1", Role.MODERATOR, "mute", "u9", "spam", "m1")),
     _json("dead-letter.json", DeadLetter(1, "uplink", 3, 42, "schema", "Expected `int`", AT_MS, b"room-1", b"\xff{")),

@@ -29,14 +29,14 @@ async def test_a_rule_that_cannot_be_handled_is_counted_and_passed_over(
     blocking_calls_fail.functions["os.stat"].deactivate()  # a traceback looks for the source
     told = [Moderation(1, "r", 1, RuleKind.BAN, name, until_ms=FOR_GOOD) for name in ("poison", "u")]
 
-    async def records(*_: Any) -> AsyncIterator[list[tuple[int, Moderation]]]:
-        yield list(enumerate(told))
+    async def changes(*_: Any) -> AsyncIterator[list[consumers.Change[Moderation]]]:
+        yield [consumers.Change(offset, "", rule) for offset, rule in enumerate(told)]
 
     def on_rule(rule: Moderation) -> None:
         if rule.name == "poison":
             raise ZeroDivisionError
 
-    monkeypatch.setattr(consumers, "records", records)
+    monkeypatch.setattr(consumers, "changes", changes)
     monkeypatch.setattr(consumers, "TopicReader", lambda *_, **__: Caught())
     rules, runtime = Rules(), Runtime("edge", consumers.RULES_READ)
     await consumers.follow_rules(AioKafka(KafkaSettings()), rules, runtime, on_rule)

@@ -54,15 +54,16 @@ def test_topic_names_differ_and_kafka_takes_them() -> None:
 
 
 @pytest.mark.parametrize(
-    ("topic", "policy", "retention_ms"),
+    ("topic", "policy", "retention_ms", "more"),
     [
-        pytest.param(topics.UPLINK, "delete", "86400000", id="a log"),
-        pytest.param(topics.MODERATION, "compact", "-1", id="a table"),
-        pytest.param(topics.GATEWAYS, "compact,delete", "600000", id="a table that forgets"),
+        pytest.param(topics.UPLINK, "delete", "86400000", {}, id="a log"),
+        pytest.param(topics.CONTROL, "compact", "-1", {}, id="a table"),
+        pytest.param(topics.MODERATION, "compact", "-1", {"min.compaction.lag.ms": "86400000"}, id="one with withdrawals"),
+        pytest.param(topics.GATEWAYS, "compact,delete", "600000", {}, id="a table that forgets"),
     ],
 )
-def test_a_topic_says_how_long_it_is_kept(topic: topics.Topic, policy: str, retention_ms: str) -> None:
-    assert topic.config() == {
+def test_a_topic_says_how_long_it_is_kept(topic: topics.Topic, policy: str, retention_ms: str, more: dict[str, str]) -> None:
+    assert topic.config() == more | {
         "cleanup.policy": policy,
         "compression.type": "producer",
         "message.timestamp.type": "LogAppendTime",

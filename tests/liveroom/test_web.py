@@ -11,7 +11,7 @@ import structlog
 from aiohttp import web
 
 from liveroom.errors import Code, ProblemError
-from liveroom.web import cors, json_response, origin_allowed, problems, serve
+from liveroom.web import cors, is_own_origin, json_response, origin_allowed, problems, serve
 
 PAGE = "https://a.example"
 
@@ -103,7 +103,9 @@ async def test_a_wrong_method_names_the_right_ones(client: aiohttp.ClientSession
 async def test_a_failure_tells_nothing_of_its_inside_but_to_the_log(client: aiohttp.ClientSession, logged: list[Any]) -> None:
     async with client.post("/do/fail") as answer:
         assert "hush" not in await answer.text()
-    assert [(event["event"], event["path"], event["exc_info"]) for event in logged] == [("request_failed", "/do/fail", True)]
+    assert [(event["event"], event["path"], event["exc_info"]) for event in logged[1:]] == [
+        ("request_failed", "/do/fail", True)
+    ]
 
 
 async def test_what_is_no_refusal_passes_as_it_is(client: aiohttp.ClientSession, refused: list[Code]) -> None:
@@ -153,6 +155,36 @@ async def test_pages_of_other_origins_are_told_nothing(client: aiohttp.ClientSes
 )
 def test_which_origins_are_allowed(origin: str, origins: tuple[str, ...], allowed: bool) -> None:
     assert origin_allowed(origin, origins) is allowed
+
+
+@pytest.mark.parametrize(
+    ("origins", "level"),
+    [
+        pytest.param((), None, id="no other pages"),
+        pytest.param((PAGE,), "info", id="some pages"),
+        pytest.param(("*",), "warning", id="every page"),
+        pytest.param((PAGE, "*"), "warning", id="every page beside a named one"),
+    ],
+)
+def test_the_log_says_which_other_pages_may_call(origins: tuple[str, ...], level: str | None, logged: list[Any]) -> None:
+    cors(origins)
+    assert [(event["event"], event["log_level"]) for event in logged] == ([("origins_open", level)] if level else [])
+
+
+@pytest.mark.parametrize(
+    ("origin", "host", "is_own"),
+    [
+        pytest.param("https://a.example", "a.example", True, id="without a port"),
+        pytest.param("http://a.example:8010", "A.example:8010", True, id="with a port"),
+        pytest.param("http://a.example:8010", "a.example:8001", False, id="another port"),
+        pytest.param("http://a.example.evil", "a.example", False, id="a longer name"),
+        pytest.param("null", "a.example", False, id="a page without an origin"),
+        pytest.param("null", "", False, id="no names at all"),
+        pytest.param("https://a.example", None, False, id="no host"),
+    ],
+)
+def test_the_own_origin_is_that_of_the_host(origin: str, host: str | None, is_own: bool) -> None:
+    assert is_own_origin(origin, host) is is_own
 
 
 async def test_a_port_that_is_taken_is_named() -> None:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import zlib
 from collections.abc import Callable, Sequence
+from random import Random
 from typing import Any
 
 import msgspec
@@ -21,6 +22,8 @@ from websockets.typing import ExtensionName
 from liveroom import wire
 from liveroom.kinds import Kind, Role
 from liveroom.wire import (
+    MAX_TEXT_BYTES,
+    PIECE_BYTES,
     BadFrameError,
     BatchHeader,
     Beat,
@@ -44,6 +47,7 @@ from liveroom.wire import (
     encode_message,
     inflate,
     pack_payload,
+    text_pieces,
     websocket_frame,
 )
 
@@ -341,3 +345,23 @@ def test_anything_from_an_edge_is_read_or_a_bad_frame(junk: bytes) -> None:
     for text in (junk, HEAD + b"\n" + junk):
         with contextlib.suppress(BadFrameError):
             decode_server_frame(text)
+
+
+@pytest.mark.parametrize("deflated", [True, False])
+@pytest.mark.parametrize("size", [0, 1, PIECE_BYTES - 1, PIECE_BYTES, PIECE_BYTES + 1, 5 * PIECE_BYTES])
+@pytest.mark.parametrize("letter", ["a", ""], ids=["repeated", "random"])
+def test_a_text_in_pieces_is_the_same_text(size: int, letter: str, *, deflated: bool) -> None:
+    text = letter.encode() * size if letter else Random(size).randbytes(size)
+    engine = zlib.compressobj(6, zlib.DEFLATED, -15, 9)
+    payload = (engine.compress(text) + engine.flush(zlib.Z_SYNC_FLUSH))[:-4] if deflated else text
+    pieces = list(text_pieces(payload, deflated=deflated))
+    assert b"".join(pieces) == text
+    assert all(len(piece) <= PIECE_BYTES for piece in pieces)
+
+
+def test_a_text_in_pieces_that_is_broken_or_endless_is_refused() -> None:
+    engine = zlib.compressobj(6, zlib.DEFLATED, -15, 9)
+    bomb = engine.compress(bytes(MAX_TEXT_BYTES + 1)) + engine.flush(zlib.Z_SYNC_FLUSH)[:-4]
+    for payload in (b"\xff" * 10, bomb):
+        with pytest.raises(BadFrameError):
+            list(text_pieces(payload, deflated=True))

@@ -98,8 +98,9 @@ async def test_a_ticket_speaks_for_the_user_of_the_token(url: str, placement: Pl
 async def test_the_longest_ticket_of_all_is_one_that_gateways_take(url: str, placement: Placement) -> None:
     for number in range(10):
         placement.update(report(f"{number:064}", generation=2**53), time.monotonic())
-    longest = User(user_id("\N{PARTY POPPER}" * 32), Role.MODERATOR, 255, "\x01" * 64, follower=True, subscriber=True)
     rooms = [f"{number}" * 64 for number in range(MAX_ROOMS_PER_CONNECTION)]
+    name = "\x01" * 64
+    longest = User(user_id("\N{PARTY POPPER}" * 32), Role.MODERATOR, 255, name, tuple(rooms), follower=True, subscriber=True)
     status, body, _ = await get(f"{url}?room={'&room='.join(rooms)}&device={'d' * 64}", bearer(longest))
     assert status == 200
     ticket = verify(body["ticket"], KEYS, ENTRY, (body["gateways"][9]["id"], 2**53), int(time.time() * 1000))

@@ -1,0 +1,97 @@
+"""Moderation rules that are over, or have an end, and when their records leave the topic. Pure.
+
+The topic `moderation` is compacted, so the last record of a mute that has ended would stay in it
+for ever, and every service would read it at every start. A record without a value, a withdrawal,
+lets Kafka delete it.
+
+Theory of operation. Kafka has no compare-and-set, so a withdrawal may land just behind a record
+that sets the same rule again, and would delete that one too. Three things together prevent it:
+
+1. A withdrawal waits `WITHDRAW_MS` after the end of a rule, and after this ingress first read it.
+   By then no earlier write of the rule is under way, and no request can refer to it by its id.
+2. Nobody obeys a withdrawal of a rule that holds (`Rules.withdraw`): the rule stays in force at
+   every ingress and gateway that runs.
+3. Every ingress that reads such a withdrawal writes the rule again, after a while and unless a
+   later record of the key has come. Kafka compacts a segment only once it is full or old, and an
+   ingress that starts in between reads both records and does the same.
+
+Each ingress works through its rules in an order of its own (`spread_ms`), and skips what another
+one has withdrawn. A second withdrawal does no harm.
+
+Owns at most `MAX_ENDED` keys; what does not fit is met again at the next start. Called by
+`ingress.withdrawals`.
+"""
+
+import heapq
+from typing import Final
+
+from liveroom.moderation import ended_at, key_of
+from liveroom.records.control import Moderation
+
+WITHDRAW_MS: Final = 900_000  # above the 10 minutes for which a request is known by its id
+SPREAD_MS: Final = 600_000
+REPEAT_MS: Final = 2_000
+AGAIN_MS: Final = 60_000
+MAX_ENDED: Final = 100_000
+
+
+class EndedRules:
+    """The rules whose records must be withdrawn, or written again, by when. Times are Unix ms."""
+
+    def __init__(self, most: int = MAX_ENDED) -> None:
+        self._most = most
+        self._due: dict[bytes, int] = {}
+        self._order: list[tuple[int, bytes]] = []
+        self._hit: dict[bytes, tuple[int, Moderation]] = {}
+
+    def __len__(self) -> int:
+        return len(self._due)
+
+    def note(self, rule: Moderation, now_ms: int, spread_ms: int) -> None:
+        """Note the newest record of a rule."""
+        key, end_ms = key_of(rule), ended_at(rule)
+        self._hit.pop(key, None)
+        if end_ms is None:
+            self._due.pop(key, None)
+        else:
+            self._put(key, max(end_ms, now_ms) + WITHDRAW_MS + spread_ms)
+
+    def withdrawn(self, key: bytes, held: Moderation | None, now_ms: int, spread_ms: int) -> None:
+        """Note that the records of a key were withdrawn. `held`: a rule that holds nevertheless."""
+        if held is None:
+            self._due.pop(key, None)
+        elif len(self._hit) < self._most:
+            self._hit[key] = now_ms + REPEAT_MS + spread_ms * REPEAT_MS // SPREAD_MS, held
+
+    def due(self, now_ms: int, at_most: int) -> list[bytes]:
+        """Return up to `at_most` keys to withdraw now.
+
+        The caller calls `failed` for one that it could not withdraw.
+        """
+        found: list[bytes] = []
+        while self._order and len(found) < at_most and self._order[0][0] <= now_ms:
+            at_ms, key = heapq.heappop(self._order)
+            if self._due.get(key) == at_ms:
+                found.append(key)
+        return found
+
+    def failed(self, key: bytes, now_ms: int) -> None:
+        """Note that a withdrawal was not written: it is due again later."""
+        if key in self._due:
+            self._put(key, now_ms + AGAIN_MS)
+
+    def to_repeat(self, now_ms: int) -> list[Moderation]:
+        """Return the rules to write again now. They stay until their records have been read."""
+        found = [(key, rule) for key, (at_ms, rule) in self._hit.items() if at_ms <= now_ms]
+        for key, rule in found:
+            self._hit[key] = now_ms + AGAIN_MS, rule
+        return [rule for _, rule in found]
+
+    def _put(self, key: bytes, at_ms: int) -> None:
+        if key not in self._due and len(self._due) >= self._most:
+            return
+        self._due[key] = at_ms
+        heapq.heappush(self._order, (at_ms, key))
+        if len(self._order) > 2 * self._most:
+            self._order = [(due_ms, each) for each, due_ms in self._due.items()]
+            heapq.heapify(self._order)

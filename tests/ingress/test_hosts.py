@@ -1,0 +1,161 @@
+"""Hosts: known from their first request on, in an order, and silent while banned or muted."""
+
+import time
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from ingress.hosts import KNOWN_MS, MAX_HOSTS, HostRecords
+from ingress.permissions import COMMAND_ROUTES, Command, CommandRoute
+from liveroom.errors import Code
+from liveroom.kinds import Role
+from liveroom.moderation import EVERYWHERE, FOR_GOOD, Rules
+from liveroom.records.codec import JsonReader
+from liveroom.records.control import Moderation, RuleKind, host_record, rule_of
+from liveroom.tickets import User
+from tests.ingress.harness import FakeLogWriter, Served, headers_of, problem_of, served
+
+BODIES: dict[Command, dict[str, Any]] = {
+    Command.MUTE: {"user": "target"},
+    Command.BAN: {"user": "target"},
+    Command.KICK: {"user": "target"},
+    Command.CLEAR: {"user": "target"},
+    Command.MODES: {"slow_s": 5},
+    Command.SET_ROOM_WORD: {"action": "mask"},
+}
+ON_USERS = {Command.MUTE, Command.UNMUTE, Command.BAN, Command.UNBAN, Command.KICK, Command.CLEAR}
+ROOM_COMMANDS = [route for route in COMMAND_ROUTES if Role.STREAMER in route.roles and route.command is not Command.STATE]
+HOSTS = (Role.MODERATOR, Role.STREAMER, Role.OPERATOR)
+RANK = {None: 0, Role.VIEWER: 0, Role.MODERATOR: 1, Role.STREAMER: 2, Role.OPERATOR: 3}
+
+
+async def give(ingress: Served, route: CommandRoute, role: Role, user: str = "host") -> Code | None:
+    """Give a command in room r1; return the code of its refusal."""
+    path = route.path.format(room="r1", user="target", word="darn")
+    body = BODIES.get(route.command, {}) if route.method not in {"GET", "DELETE"} else None
+    async with ingress.http.request(route.method, path, json=body, headers=headers_of(role, user=user)) as answer:
+        return None if answer.status in {200, 202} else Code((await answer.json(content_type=None))["code"])
+
+
+async def say(ingress: Served, role: Role, user: str, room: str = "r1") -> None:
+    headers = headers_of(role, user=user)
+    async with ingress.http.post(f"/v1/rooms/{room}/danmaku", json={"text": "hi"}, headers=headers) as answer:
+        assert answer.status == 202
+
+
+@pytest.mark.parametrize("target", [Role.VIEWER, *HOSTS], ids=lambda role: role.value)
+@pytest.mark.parametrize("role", HOSTS, ids=lambda role: role.value)
+async def test_the_order_of_hosts_holds_for_every_command(role: Role, target: Role) -> None:
+    async with served() as ingress:
+        await say(ingress, target, "target")
+        for route in ROOM_COMMANDS:
+            if role in route.roles:
+                refused = route.command in ON_USERS and RANK[role] <= RANK[target]
+                assert await give(ingress, route, role) is (Code.FORBIDDEN if refused else None), route.command
+
+
+@pytest.mark.parametrize(("kind", "code"), [(RuleKind.MUTE, Code.MUTED), (RuleKind.BAN, Code.BANNED)])
+@pytest.mark.parametrize("by", HOSTS, ids=lambda role: role.value)
+@pytest.mark.parametrize("role", HOSTS, ids=lambda role: role.value)
+async def test_a_host_who_is_muted_or_banned_by_a_better_gives_no_command(
+    role: Role, by: Role, kind: RuleKind, code: Code
+) -> None:
+    async with served() as ingress:
+        ingress.rules.apply(Moderation(1, "r1", 0, kind, "host", until_ms=FOR_GOOD, by_role=by))
+        for route in ROOM_COMMANDS:
+            if role in route.roles:
+                expected = code if RANK[by] > RANK[role] else None
+                assert await give(ingress, route, role) is expected, route.command
+
+
+async def test_a_host_without_rooms_is_told_that_the_token_must_name_them() -> None:
+    headers = headers_of(Role.MODERATOR, rooms=None)
+    async with served() as ingress, ingress.http.get("/v1/rooms/r1/mutes", headers=headers) as answer:
+        assert "must name its rooms" in (await problem_of(answer, Code.FORBIDDEN))["detail"]
+
+
+async def test_an_operator_is_known_in_all_rooms_and_a_host_in_the_own() -> None:
+    async with served() as ingress:
+        await say(ingress, Role.OPERATOR, "op", room="elsewhere")
+        await say(ingress, Role.MODERATOR, "mod")
+        now_ms = int(time.time() * 1000)
+        assert ingress.rules.role_of("r1", "op", now_ms) is Role.OPERATOR
+        assert ingress.rules.role_of("r1", "mod", now_ms) is Role.MODERATOR
+        assert ingress.rules.role_of("r2", "mod", now_ms) is None
+
+
+# ---- the records
+@pytest.mark.parametrize("value", ["moderator", "streamer", "operator", None])
+def test_a_record_of_a_host_is_read_as_it_was_meant(value: str | None) -> None:
+    rule = Moderation(1, "r", 5, RuleKind.HOST, "u", "u", until_ms=99 if value else 0, value=value, by_role=Role.MODERATOR)
+    assert rule_of(host_record(rule)) == rule
+    mute = Moderation(1, "r", 5, RuleKind.MUTE, "u", "star", until_ms=FOR_GOOD, by_role=Role.STREAMER)
+    assert rule_of(host_record(mute)) == mute
+
+
+class Recorded:
+    """The records of one ingress, and what it wrote."""
+
+    def __init__(self) -> None:
+        self.writer, self.rules = FakeLogWriter(), Rules()
+        self.hosts = HostRecords(self.writer, self.rules)
+
+    async def note(self, role: Role, user: str = "u", room: str = "r") -> int:
+        """Note a request; return how many records it wrote."""
+        before = len(self.writer.written)
+        await self.hosts.note(room, User(user, role, rooms=("r",)))
+        return len(self.writer.written) - before
+
+    def role(self, user: str = "u", room: str = "r") -> Role | None:
+        return self.rules.role_of(room, user, int(time.time() * 1000))
+
+
+async def test_a_host_is_written_once() -> None:
+    recorded = Recorded()
+    assert [await recorded.note(Role.MODERATOR) for _ in range(3)] == [1, 0, 0]
+    _, key, value = recorded.writer.written[0]
+    assert key == b"r/host/u"
+    record = JsonReader(Moderation).read(value)
+    assert (record.kind, record.name, record.until_ms) == (RuleKind.MUTE, "!u", 0), "earlier versions see no rule in it"
+    assert rule_of(record) == recorded.rules.host("r", "u", int(time.time() * 1000))
+    assert [await recorded.note(Role.VIEWER, "v"), await recorded.note(Role.SERVICE, "s")] == [0, 0]
+
+
+async def test_the_latest_token_decides() -> None:
+    recorded = Recorded()
+    for role in (Role.MODERATOR, Role.STREAMER):
+        await recorded.note(role)
+        assert recorded.role() is role
+    assert await recorded.note(Role.SERVICE) == 0, "a service is no user"
+    await recorded.note(Role.OPERATOR)
+    assert (recorded.role(), recorded.role(room="other")) == (Role.OPERATOR, Role.OPERATOR)
+    await recorded.note(Role.MODERATOR)
+    assert (recorded.role(), recorded.role(room="other")) == (Role.MODERATOR, None)
+    await recorded.note(Role.VIEWER)
+    assert recorded.role() is None
+
+
+async def test_commands_about_all_rooms_record_an_operator_once() -> None:
+    recorded = Recorded()
+    assert [await recorded.note(Role.OPERATOR, room=EVERYWHERE) for _ in range(2)] == [1, 0]
+    assert recorded.role() is Role.OPERATOR
+
+
+async def test_a_record_is_renewed_in_its_second_half_and_ends() -> None:
+    recorded, now_ms = Recorded(), int(time.time() * 1000)
+    rule = Moderation(1, "r", now_ms, RuleKind.HOST, "u", until_ms=now_ms + KNOWN_MS // 2 - 1000, value="moderator")
+    recorded.rules.apply(rule)
+    assert await recorded.note(Role.MODERATOR) == 1
+    assert await recorded.note(Role.MODERATOR) == 0
+    assert recorded.rules.role_of("r", "u", now_ms + KNOWN_MS + 60_000) is None
+
+
+async def test_the_hosts_of_a_room_are_capped() -> None:
+    recorded, now_ms = Recorded(), int(time.time() * 1000)
+    for number in range(MAX_HOSTS):
+        recorded.rules.apply(Moderation(1, "r", 0, RuleKind.HOST, f"m{number}", until_ms=now_ms + KNOWN_MS, value="moderator"))
+    with capture_logs() as logged:
+        assert await recorded.note(Role.MODERATOR) == 0
+    assert [event["event"] for event in logged] == ["host_not_recorded"]
+    assert await recorded.note(Role.STREAMER, "m0") == 1, "who is known stays known"
