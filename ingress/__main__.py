@@ -152,10 +152,11 @@ async def run(settings: IngressSettings, runtime: Runtime, kafka: Kafka) -> None
         if rule.kind is RuleKind.WORD:
             words.changed(rule.room)
 
+    following = follow_rules(kafka, rules, runtime, on_rule, withdrawals.on_withdrawn, withdrawals.on_bad)
     async with asyncio.TaskGroup() as tasks:
         working = [
             tasks.create_task(writer.watch()),
-            tasks.create_task(_after(writer.connected, follow_rules(kafka, rules, runtime, on_rule, withdrawals.on_withdrawn))),
+            tasks.create_task(_after(writer.connected, following)),
             tasks.create_task(_after(writer.connected, withdrawals.run())),
             tasks.create_task(_after(writer.connected, parts.announcements.follow_presence())),
             tasks.create_task(_after(writer.connected, parts.announcements.follow_gateways())),

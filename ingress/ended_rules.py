@@ -15,6 +15,9 @@ that sets the same rule again, and would delete that one too. Three things toget
    later record of the key has come. Kafka compacts a segment only once it is full or old, and an
    ingress that starts in between reads both records and does the same.
 
+A key whose newest record this version cannot read or apply is left alone: the rule may hold for a
+later version, which withdraws it by itself.
+
 Each ingress works through its rules in an order of its own (`spread_ms`), and skips what another
 one has withdrawn. A second withdrawal does no harm.
 
@@ -62,6 +65,13 @@ class EndedRules:
             self._due.pop(key, None)
         elif len(self._hit) < self._most:
             self._hit[key] = now_ms + REPEAT_MS + spread_ms * REPEAT_MS // SPREAD_MS, held
+
+    def unreadable(self, key: bytes) -> None:
+        """Note that the newest record of a rule cannot be read: a later version wrote it, and it
+        may hold.
+        """
+        self._due.pop(key, None)
+        self._hit.pop(key, None)
 
     def due(self, now_ms: int, at_most: int) -> list[bytes]:
         """Return up to `at_most` keys to withdraw now.

@@ -45,6 +45,10 @@ class Withdrawals:
         """Note a withdrawal in the topic, and the rule that holds nevertheless."""
         self._ended.withdrawn(key.encode(), held, clock.unix_ms(), self._chance.randrange(SPREAD_MS))
 
+    def on_bad(self, key: str) -> None:
+        """Note a record in the topic that cannot be used here."""
+        self._ended.unreadable(key.encode())
+
     async def run(self) -> None:
         """Withdraw rules for ever, as they become due."""
         while True:

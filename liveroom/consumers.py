@@ -25,21 +25,25 @@ log = structlog.get_logger()
 
 
 class Change(NamedTuple, Generic[R]):
-    """A record of a JSON topic. `record` is None where the key's earlier records were withdrawn."""
+    """A record of a JSON topic. `record` is None where the key's earlier records were withdrawn.
+
+    `is_bad`: there is a record, and it cannot be read.
+    """
 
     offset: int
     key: str
     record: R | None
+    is_bad: bool = False
 
 
 async def changes(
-    reader: TopicReader, topic: Topic, of: type[R], runtime: Runtime, condition: str = ""
+    reader: TopicReader, topic: Topic, of: type[R], runtime: Runtime, condition: str = "", *, with_bad: bool = False
 ) -> AsyncIterator[list[Change[R]]]:
     """Start `reader`, then yield what it reads until cancelled.
 
     Yields at least once a second, an empty list where nothing came. A record that cannot be read is
-    counted, logged and passed over. `condition`: a condition of readiness that holds once the
-    reader has started.
+    counted, logged and passed over, unless `with_bad`. `condition`: a condition of readiness that
+    holds once the reader has started.
     """
     read, bad = JsonReader(of).read, BadRecords(runtime.metrics, topic)
     await reader.start_at_last(runtime, condition)
@@ -54,6 +58,8 @@ async def changes(
                     found.append(Change(record.offset, key, None if record.value is None else read(record.value)))
                 except BadRecordError as error:
                     bad.note(record.offset, error, partition)
+                    if with_bad:
+                        found.append(Change(record.offset, key, None, is_bad=True))
             yield found
     finally:
         await reader.stop()
@@ -71,25 +77,30 @@ async def follow_rules(
     runtime: Runtime,
     on_rule: Callable[[Moderation], None] | None = None,
     on_withdrawn: Callable[[str, Moderation | None], None] | None = None,
+    on_bad: Callable[[str], None] | None = None,
 ) -> None:
     """Apply every record of `moderation` to `rules` until cancelled, then pass it to `on_rule`.
 
     A rule that cannot be applied is counted, logged and passed over; the others hold. Where the
     records of a key were withdrawn, `on_withdrawn` gets the key, and the rule that holds
-    nevertheless (`Rules.withdraw`).
+    nevertheless (`Rules.withdraw`). `on_bad` gets the key of a record that cannot be read or
+    applied.
     """
     topic = topics.MODERATION
     reader, bad = TopicReader(kafka, topic, runtime.metrics, from_beginning=True), BadRecords(runtime.metrics, topic)
     numbers = {kind: runtime.metrics.gauge(metric_catalog.RULES, kind.value) for kind in RuleKind}
-    async for found in changes(reader, topic, Moderation, runtime):
+    async for found in changes(reader, topic, Moderation, runtime, with_bad=True):
         for change in found:
+            is_applied = False
             try:
-                _apply(change, rules, on_rule, on_withdrawn)
+                is_applied = _apply(change, rules, on_rule, on_withdrawn)
             except BadRecordError as error:
                 bad.note(change.offset, error)
             except Exception as error:  # no rule ends a service: it would end at every start, as long as the log has the rule
                 log.exception("record_unhandled", topic=topic.name, offset=change.offset)
                 bad.note(change.offset, BadRecordError(BadRecord.UNHANDLED, repr(error)))
+            if not is_applied and on_bad is not None:
+                on_bad(change.key)
         if found:
             for kind, number in rules.numbers.items():
                 numbers[kind].set(number)
@@ -103,14 +114,15 @@ def _apply(
     rules: Rules,
     on_rule: Callable[[Moderation], None] | None,
     on_withdrawn: Callable[[str, Moderation | None], None] | None,
-) -> None:
-    """Apply a record, or a withdrawal, and pass it on."""
+) -> bool:
+    """Apply a record, or a withdrawal, and pass it on; return False for a record that is bad."""
     if change.record is not None:
         rule = rule_of(change.record)
         rules.apply(rule)
         if on_rule is not None:
             on_rule(rule)
-        return
-    held = rules.withdraw(change.key, clock.unix_ms())
-    if on_withdrawn is not None:
-        on_withdrawn(change.key, held)
+    elif not change.is_bad:
+        held = rules.withdraw(change.key, clock.unix_ms())
+        if on_withdrawn is not None:
+            on_withdrawn(change.key, held)
+    return not change.is_bad

@@ -15,7 +15,7 @@ from liveroom import clock, metric_catalog
 from liveroom.chance import Chance
 from liveroom.kafka import Unsent, UnsentError
 from liveroom.moderation import FOR_GOOD, Rules, key_of
-from liveroom.records.codec import encode_json
+from liveroom.records.codec import BadRecordError, encode_json
 from liveroom.records.control import Moderation, RuleKind, WordAction
 from liveroom.registry import Metrics
 from liveroom.topics import MODERATION
@@ -53,8 +53,12 @@ class Ingress:
                 self.withdrawals.on_withdrawn(key.decode(), self.rules.withdraw(key.decode(), clock.unix_ms()))
             else:
                 record = msgspec.json.decode(value, type=Moderation)
-                self.rules.apply(record)
-                self.withdrawals.on_rule(record)
+                try:
+                    self.rules.apply(record)
+                except BadRecordError:
+                    self.withdrawals.on_bad(key.decode())
+                else:
+                    self.withdrawals.on_rule(record)
 
     async def set(self, record: Moderation) -> None:
         """Write a rule as a command does: it is in force here at its acknowledgement."""
@@ -205,3 +209,24 @@ def test_no_more_ended_rules_are_kept_than_allowed(now: ManualClock) -> None:
             ended.withdrawn(key, None, at_ms, 0)
         assert len(ended) <= 50
         assert len(ended._order) <= 2 * 50 + 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "over", "later"),
+    [
+        pytest.param(RuleKind.WORD, "w", None, "blur", id="a word with an action of a later version"),
+        pytest.param(RuleKind.MODE, "no_media", False, "for_guests", id="a mode with a value of a later version"),
+    ],
+)
+async def test_a_rule_of_a_later_version_is_not_withdrawn_for_the_one_that_was_over(
+    now: ManualClock, kind: RuleKind, name: str, over: object, later: str
+) -> None:
+    topic = FakeLogWriter()
+    here = Ingress(topic)
+    await here.set(rule(kind, name, value=over))
+    await here.live()
+    await topic.put(MODERATION, key_of(rule(kind, name)), encode_json(rule(kind, name, value=later)))
+    for _ in range(3):
+        now.now_s += LONG_S
+        await here.live()
+    assert len(compacted(topic)) == 1

@@ -29,7 +29,7 @@ async def test_a_rule_that_cannot_be_handled_is_counted_and_passed_over(
     blocking_calls_fail.functions["os.stat"].deactivate()  # a traceback looks for the source
     told = [Moderation(1, "r", 1, RuleKind.BAN, name, until_ms=FOR_GOOD) for name in ("poison", "u")]
 
-    async def changes(*_: Any) -> AsyncIterator[list[consumers.Change[Moderation]]]:
+    async def changes(*_: Any, **__: Any) -> AsyncIterator[list[consumers.Change[Moderation]]]:
         yield [consumers.Change(offset, "", rule) for offset, rule in enumerate(told)]
 
     def on_rule(rule: Moderation) -> None:
@@ -80,7 +80,7 @@ async def test_a_change_is_a_record_or_its_withdrawal_and_what_cannot_be_read_is
     reader, runtime = Reader(*FETCHED), Runtime("edge", "kafka")
     following: Any = reader
     found = [change async for change in consumers.changes(following, topics.MODERATION, Moderation, runtime, "kafka")]
-    assert found == [[(7, "a", RULE), (9, "c", None)]]
+    assert found == [[(7, "a", RULE, False), (9, "c", None, False)]]
     assert runtime.is_ready
     assert reader.is_stopped
     counted = runtime.metrics.counter(metric_catalog.BAD_RECORDS, topics.MODERATION.name, BadRecord.UNDECODABLE.value)
@@ -99,11 +99,13 @@ async def test_what_a_newer_service_wrote_is_passed_over_logged_once_and_counted
         encode_json(RULE).replace(b'"ban"', b'"device_ban"'),
         encode_json(RULE),
     ]
-    reader = Reader(*(Fetched(offset, b"k", value) for offset, value in enumerate(values)))
+    reader = Reader(*(Fetched(offset, b"k%d" % offset, value) for offset, value in enumerate(values)))
     monkeypatch.setattr(consumers, "TopicReader", lambda *_, **__: reader)
     rules, runtime = Rules(), Runtime("ingress", "kafka")
+    told_bad: list[str] = []
     with capture_logs() as logs:
-        await consumers.follow_rules(AioKafka(KafkaSettings()), rules, runtime)
+        await consumers.follow_rules(AioKafka(KafkaSettings()), rules, runtime, on_bad=told_bad.append)
+    assert told_bad == ["k0", "k1", "k3", "k4"]
     assert rules.settings("r") == RoomSettings(slow_s=5.0)
     assert rules.banned("r", "u", 1) is not None
     told = [(entry["offset"], entry["error"]) for entry in logs if entry["event"] == "bad_record"]
