@@ -1,4 +1,6 @@
-"""Reads of the log for pulls, without a log: whom a read that breaks off keeps waiting."""
+"""Reads of the log for pulls, without a log: whom a read that breaks off keeps waiting, and which
+records of a later version it passes over.
+"""
 
 import asyncio
 from collections.abc import Sequence
@@ -11,16 +13,20 @@ from edge.admission import Admission
 from edge.gateway import Gateway
 from edge.hub import Hub
 from edge.pull_answer import PullQuery
-from edge.pull_reads import PartitionRead, RoomRange
+from edge.pull_reads import PartitionRead, RoomRange, _Collected
 from edge.pull_slices import LogSlice
 from edge.pulls import Pulls
 from edge.upgrade import Upgrades
-from liveroom.broadcast_log import LogReadError
+from liveroom.broadcast_log import LogReadError, LogVersionError
+from liveroom.fencing import NOBODY
 from liveroom.kafka_port import AioKafka
 from liveroom.moderation import Rules
+from liveroom.records.broadcast import Anchor, BatchParts, Claim, RoomEntry, encode_batch, encode_claim
+from liveroom.records.sections import MUST, Section
 from liveroom.service import Runtime
 from liveroom.settings import EdgeSettings
 
+OWNER, OTHER = bytes(16), bytes([1]) * 16
 BEGINNING = PullQuery(0, None, 0, None, None)
 
 
@@ -61,3 +67,40 @@ async def test_a_read_that_breaks_off_fails_all_who_wait_and_the_next_pull_reads
     async with asyncio.timeout(5):
         _, log_slice, _ = await desk._slice(2, 0, BEGINNING)
     assert log_slice.stop == 5
+
+
+def later(value: bytes) -> bytes:
+    """A record as a version writes it that is not read here."""
+    return value[:2] + bytes([99]) + value[3:]
+
+
+def batch(serial: int, owner: bytes = OWNER, others: Sequence[Section] = ()) -> bytes:
+    entry = RoomEntry(1, serial, serial, 0, 1, 0, 2, 0, 7, 0)
+    return encode_batch(BatchParts(1, owner, serial, Anchor(0, 0, None), 0, 1, 1, [(entry, b"{}")], others=others))
+
+
+def collected(*values: bytes) -> list[int]:
+    """The offsets of the room's parts in a log of these records, behind its claim."""
+    log = [encode_claim(Claim(1, OWNER, 1, "o", 0)), *values]
+    found = _Collected([RoomRange(1, 0, len(log))], NOBODY, 0)
+    for _ in found.take(list(enumerate(log))):
+        pass
+    assert found.at == len(log)
+    return [part.prepared.offset for part in found.slice_of(RoomRange(1, 0, len(log)), 0, False, 0.0).parts]
+
+
+@pytest.mark.parametrize(
+    "foreign",
+    [
+        pytest.param(later(batch(2)), id="another version"),
+        pytest.param(batch(2, others=[Section(MUST | 0x100, b"x")]), id="a section that must be understood"),
+    ],
+)
+def test_a_valid_batch_that_only_a_later_version_can_read_fails_the_read(foreign: bytes) -> None:
+    with pytest.raises(LogVersionError):
+        collected(batch(1), foreign, batch(3))
+
+
+def test_what_has_no_messages_for_anybody_fails_no_read_whatever_its_version() -> None:
+    renewal = later(encode_claim(Claim(1, OWNER, 1, "o", 1)))
+    assert collected(batch(1), later(batch(2, owner=OTHER)), renewal, batch(2), batch(3)[:-1], batch(4)) == [1, 4, 6]
