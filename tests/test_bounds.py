@@ -24,12 +24,15 @@ from ingress.slow_mode import SlowMode
 from ingress.words import WordLibraries
 from liveroom import moderation
 from liveroom.audience import NOBODY, Audience, Viewers
+from liveroom.bad_records import Refusals
 from liveroom.kinds import Kind
 from liveroom.limits import Buckets
 from liveroom.moderation import Rules
+from liveroom.records.codec import BadRecord
 from liveroom.records.control import Moderation, Presence, RuleKind, WordAction
 from liveroom.records.snapshot import encode_state
 from liveroom.tickets import User
+from liveroom.topics import UPLINK
 from tests.broadcaster.ticks import T0, tick, uplink
 from tests.edge.test_hub import FakeMember, join
 
@@ -193,6 +196,11 @@ def rooms(_: pytest.MonkeyPatch) -> tuple[Any, object]:
     return act, table
 
 
+def refusals(_: pytest.MonkeyPatch) -> tuple[Any, object]:
+    table = Refusals(UPLINK)
+    return lambda _, name, __: table.is_logged(BadRecord.UNKNOWN, name), table
+
+
 def hub(_: pytest.MonkeyPatch) -> tuple[Any, object]:
     table, pace, members = Hub(max_rooms=MOST // 2), Pace(), deque[FakeMember]()
 
@@ -227,6 +235,7 @@ def hub(_: pytest.MonkeyPatch) -> tuple[Any, object]:
         audience,
         audience_of_an_ingress,
         rooms,
+        refusals,
         hub,
     ],
 )
