@@ -17,7 +17,7 @@ from aiohttp import web
 
 from edge.gateway import Gateway
 from edge.pull_answer import PullQuery, answer, empty_answer, read_query
-from edge.pull_limits import PullLimitError, PullLimits
+from edge.pull_limits import PullLimit, PullLimitError, PullLimits
 from edge.pull_reads import RoomRange, read_rooms
 from edge.pull_slices import KEPT_S, KeptSlices, LogSlice, Part
 from edge.room import Room
@@ -39,6 +39,7 @@ READS: Final = 4
 MAX_QUESTIONS: Final = 1000  # that wait for an answer at the same time
 UNWATCHED_S: Final = 0.5  # how old the end may be up to which a room without viewers here is read
 BUSY: Final = "busy"
+REFUSALS: Final = (Code.SCHEMA, Code.ROOM_INVALID, Code.TOKEN_INVALID, Code.FORBIDDEN, Code.BANNED)
 OUTCOMES: Final = ("ring", "read", "shared", "empty", "failed", "refused")
 log = structlog.get_logger()
 
@@ -92,6 +93,8 @@ class Pulls:
         self._reads = asyncio.Semaphore(READS)
         self._metrics = runtime.metrics
         self._counts = {outcome: runtime.metrics.counter(metric_catalog.PULLS, outcome) for outcome in OUTCOMES}
+        reasons = [BUSY, *(limit.value for limit in PullLimit), *(code.value for code in REFUSALS)]
+        runtime.metrics.exist(metric_catalog.PULLS_REFUSED, reasons)
         upgrades.app.router.add_get("/v1/rooms/{room}/messages", self._pull, allow_head=False)
 
     async def close(self) -> None:
