@@ -215,6 +215,7 @@ class Room:
         else:
             reliable, best_effort = self._number(kept)
         count = state.seq + 1 - first
+        both = not count  # so the newest batch without messages has both sums, for whoever comes after it
         header = BatchHeader(
             state.room,
             state.epoch,
@@ -223,8 +224,8 @@ class Room:
             now_ms,
             pos,
             skipped,
-            state.likes if self.likes_changed else None,
-            self.viewers if self.viewers_changed else None,
+            state.likes if self.likes_changed or (both and state.likes) else None,
+            self.viewers if self.viewers_changed or both else None,
         )
         payload = pack_payload(header, reliable, best_effort)
         flags, size = self._flags(deflated=payload.deflated), len(payload.data)

@@ -139,6 +139,11 @@ class PreparedBatch:
         self.frames: list[bytes | None] = [None, None, None]
         self._reliable: list[bytes | None] = [None, None, None]
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether no message is in it: only the room's sums."""
+        return self.first > self.last
+
     def make(self, form: int) -> bytes:
         """Return the frame of the whole batch in a form.
 

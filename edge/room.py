@@ -92,11 +92,13 @@ class Position(NamedTuple):
 class RoomSnapshot(NamedTuple):
     """A room as its owner packed it for newcomers.
 
-    `text`: the frame field `card`. `at`: the numbers up to which it goes. `taken_s`: when it came.
+    `text`: the frame field `card`. `at`: the numbers up to which it goes. `offset`: of its record.
+    `taken_s`: when it came.
     """
 
     text: bytes
     at: Position
+    offset: int
     taken_s: float
 
 
@@ -228,7 +230,7 @@ class Room:
             self.ring.clear()
             self.ring_bytes = 0
             self.ring_from = offset + 1
-        self.snapshot = RoomSnapshot(text, Position(card.epoch, card.seq, card.rseq), now_s)
+        self.snapshot = RoomSnapshot(text, Position(card.epoch, card.seq, card.rseq), offset, now_s)
         self._greeting = None
 
     def read_snapshot(self) -> Card | None:
@@ -278,7 +280,7 @@ class Room:
         epoch, seq, rseq = snapshot.at
         if self._greeting is None:
             self._greeting = _public(Joined(self.name, epoch, seq, rseq, self.pos, card=decode_card(snapshot.text)))
-        since, _ = self._since(snapshot.at, GREETING_WHOLE_BYTES, form)
+        since, _ = self._since(snapshot.at, GREETING_WHOLE_BYTES, form, snapshot.offset)
         return [(self._greeting, True), *since]
 
     def missed(self, at: Position, form: int) -> Sequence[tuple[PreparedBatch, bool]] | None:
@@ -293,16 +295,24 @@ class Room:
         joined = Joined(self.name, at.epoch, at.seq, at.rseq, self.pos, resumed=True)
         return [(_public(joined), True), *since]
 
-    def _since(self, at: Position, whole_bytes: int, form: int) -> tuple[list[tuple[PreparedBatch, bool]], int]:
+    def _since(
+        self, at: Position, whole_bytes: int, form: int, offset: int = 0
+    ) -> tuple[list[tuple[PreparedBatch, bool]], int]:
         """Return what the ring holds after `at`, and its size in bytes.
 
         After a long absence, chat is dropped as for slow viewers: batches are whole within the
-        newest `whole_bytes`, and reliable parts before that.
+        newest `whole_bytes`, and reliable parts before that. Of the batches that hold sums alone
+        (likes, viewers), the newest counts, unless its record is before `offset`.
         """
         parts: list[tuple[PreparedBatch, bool]] = []
         size = 0
+        has_sums = False
         for prepared in reversed(self.ring):
-            if prepared.last <= at.seq and prepared.rseq <= at.rseq:
+            if prepared.is_empty:
+                if has_sums or prepared.offset < offset:
+                    continue
+                has_sums = True
+            elif prepared.last <= at.seq and prepared.rseq <= at.rseq:
                 break
             whole = len(prepared.payload) * (1 if form == Form.DEFLATED or not prepared.is_deflated else _INFLATES)
             is_whole = size + whole <= whole_bytes

@@ -475,6 +475,19 @@ def test_a_room_is_dissolved_and_opened_again() -> None:
     assert states(rooms)["r"].settings == RoomSettings(slow_s=3.0)
 
 
+def test_a_batch_without_messages_holds_all_sums() -> None:
+    rooms, _ = after([uplink("l", LIKE)])
+    rooms.watch("r", Viewers(5, 7))
+    header = tick(rooms).frames["r"].header
+    assert (header.likes, header.viewers) == (2, (5, 7))
+    take(rooms, uplink("m", LIKE))
+    header = tick(rooms).frames["r"].header
+    assert (header.likes, header.viewers) == (4, (5, 7))
+    take(rooms, uplink("d"))
+    header = tick(rooms).frames["r"].header
+    assert (header.likes, header.viewers) == (None, None)
+
+
 def test_a_card_shows_the_room_as_it_is() -> None:
     rooms, _ = after(
         [

@@ -9,8 +9,9 @@ from typing import Protocol
 import aiohttp
 
 from devstack.system import System
+from liveroom.wire import Card
 from viewer.client import Viewer
-from viewer.effects import Counts, Delivered, Effect
+from viewer.effects import Counts, Delivered, Effect, Entered, RoomCard
 from viewer.ledger import Ledger
 
 SETTLE_S = 15.0
@@ -83,12 +84,18 @@ class Audience:
                 case Delivered():
                     self.seen[number].append(effect)
                 case Counts():
-                    self.likes[number] = self.likes[number] if effect.likes is None else effect.likes
-                    self.viewers_told[number] = effect.viewers or self.viewers_told[number]
+                    self._counted(number, effect.likes, effect.viewers)
+                case Entered(card=Card() as card) | RoomCard(card=card):
+                    viewers = None if card.users is None or card.connections is None else (card.users, card.connections)
+                    self._counted(number, card.likes, viewers)
                 case _:
                     pass
 
         return observe
+
+    def _counted(self, number: int, likes: int | None, viewers: tuple[int, int] | None) -> None:
+        self.likes[number] = self.likes[number] if likes is None else likes
+        self.viewers_told[number] = viewers or self.viewers_told[number]
 
 
 async def settled(condition: Callable[[], bool], timeout_s: float = SETTLE_S) -> None:

@@ -39,7 +39,14 @@ class Owner:
         self.offset = 0
 
     def take(
-        self, *kinds: Kind, at_s: float = 1, by: str = "u", pad: int = 0, epoch: int = EPOCH, **data: Any
+        self,
+        *kinds: Kind,
+        at_s: float = 1,
+        by: str = "u",
+        pad: int = 0,
+        epoch: int = EPOCH,
+        viewers: tuple[int, int] | None = None,
+        **data: Any,
     ) -> PreparedBatch:
         made = []
         for kind in kinds:
@@ -51,7 +58,8 @@ class Owner:
         first = len(self.messages) - len(made) + 1
         reliable = [encode_message(message) for message in made if message.rseq]
         rest = [encode_message(message) for message in made if not message.rseq]
-        payload = pack_payload(BatchHeader("r", epoch, (first, len(self.messages)), self.rseq, at=1), reliable, rest)
+        header = BatchHeader("r", epoch, (first, len(self.messages)), self.rseq, at=1, viewers=viewers)
+        payload = pack_payload(header, reliable, rest)
         self.offset += 1
         prepared = PreparedBatch(
             payload.data,
@@ -75,20 +83,31 @@ class Owner:
         self.room.take_snapshot(msgspec.json.encode(Card(**fields | changes)), f"0.{self.offset}", self.offset, now_s)
 
 
-def read(parts: Any, *, deflates: bool = True) -> tuple[Joined, list[Message]]:
-    """Return what a viewer reads of an answer."""
+def read_batches(parts: Any) -> tuple[Joined, list[ReceivedBatch]]:
+    """Return what a viewer reads of an answer, batch by batch."""
     texts = []
     for prepared, is_whole in parts:
         payload = prepared.payload if is_whole else prepared.payload[: prepared.reliable_size]
         texts.append(payload_text(payload, deflated=prepared.is_deflated))
     joined = decode_server_frame(texts[0])
     assert isinstance(joined, Joined)
-    messages: list[Message] = []
+    batches = []
     for text in texts[1:]:
         batch = decode_server_frame(text)
         assert isinstance(batch, ReceivedBatch)
-        messages += batch.messages
-    return joined, messages
+        batches.append(batch)
+    return joined, batches
+
+
+def read(parts: Any) -> tuple[Joined, list[Message]]:
+    """Return what a viewer reads of an answer."""
+    joined, batches = read_batches(parts)
+    return joined, [message for batch in batches for message in batch.messages]
+
+
+def viewers(parts: Any) -> list[tuple[int, int] | None]:
+    """Return the viewer sums that the batches of an answer hold."""
+    return [batch.header.viewers for batch in read_batches(parts)[1]]
 
 
 def missed(owner: Owner, seq: int, rseq: int, epoch: int = EPOCH) -> list[Message] | None:
@@ -193,6 +212,23 @@ def test_a_card_grows_old_only_when_something_happened_since() -> None:
     assert not owner.room.has_fresh_snapshot(1.1 + SNAPSHOT_FRESH_S)
     joined, messages = read(owner.room.greeting(1000, 1))
     assert (joined.card, joined.seq, messages) == (None, 2, [])
+
+
+def test_who_enters_learns_the_newest_viewers_though_they_changed_after_the_card() -> None:
+    owner = Owner()
+    owner.take(Kind.GIFT)
+    owner.take(viewers=(40, 40))
+    owner.offset += 1  # the card comes in another record
+    owner.card(1, users=50, connections=50)
+    assert viewers(owner.room.greeting(2, 1)) == []  # the card is newer
+    for number in range(51, 60):
+        owner.take(viewers=(number, number))
+    assert viewers(owner.room.greeting(2, 1)) == [(59, 59)]
+    owner.take(Kind.GIFT)
+    assert viewers(owner.room.greeting(2, 1)) == [(59, 59), None]
+    assert viewers(owner.room.missed(Position(EPOCH, 1, 1), 1)) == [(59, 59), None]
+    assert viewers(owner.room.missed(Position(EPOCH, 2, 2), 1)) == []
+    assert viewers(owner.room.missed(Position(EPOCH, 0, 0), 1)) == [None, (59, 59), None]
 
 
 def test_a_card_sets_the_numbers_of_a_room_without_batches() -> None:
