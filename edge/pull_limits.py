@@ -8,8 +8,8 @@ each pull and charges its answer.
 from enum import StrEnum
 from typing import Final
 
-from liveroom.errors import Code, ProblemError
-from liveroom.limits import Buckets
+from liveroom.budgets import Caller, Rate, Rates, Spent
+from liveroom.errors import ProblemError
 from liveroom.settings import EdgeSettings
 
 _PER_MINUTE_S: Final = 60.0
@@ -27,9 +27,8 @@ class PullLimit(StrEnum):
 class PullLimitError(ProblemError):
     """A refused pull. `limit`: the budget that is used up."""
 
-    def __init__(self, limit: PullLimit, wait_s: float) -> None:
-        code = Code.RATE_USER if limit in {PullLimit.USER_PULLS, PullLimit.USER_BYTES} else Code.RATE_ADDRESS
-        super().__init__(code, _DETAILS[limit], retry_after_s=wait_s)
+    def __init__(self, limit: PullLimit, spent: Spent) -> None:
+        super().__init__(spent.code, _DETAILS[limit], retry_after_s=spent.wait_s)
         self.limit = limit
 
 
@@ -45,29 +44,24 @@ class PullLimits:
     """The budgets of one gateway."""
 
     def __init__(self, settings: EdgeSettings) -> None:
-        self._user_pulls = Buckets(settings.user_pulls_per_s, settings.user_pulls_burst)
-        self._user_bytes = _by_minute(settings.user_pull_bytes_per_min)
-        self._address_pulls = (
-            Buckets(settings.address_pulls_per_s, settings.address_pulls_burst) if settings.address_pulls_per_s else None
+        self._pulls = Rates(
+            user=Rate(settings.user_pulls_per_s, settings.user_pulls_burst),
+            address=Rate(settings.address_pulls_per_s, settings.address_pulls_burst),
         )
-        self._address_bytes = _by_minute(settings.address_pull_bytes_per_min) if settings.address_pull_bytes_per_min else None
+        self._bytes = Rates(
+            user=_by_minute(settings.user_pull_bytes_per_min), address=_by_minute(settings.address_pull_bytes_per_min)
+        )
 
     def take(self, user: str, address: str, now_s: float) -> None:
         """Take one pull out of the budgets of a user and its address.
 
         A refused pull takes nothing. Raises PullLimitError.
         """
-        for limit, buckets, key in (
-            (PullLimit.USER_PULLS, self._user_pulls, user),
-            (PullLimit.USER_BYTES, self._user_bytes, user),
-            (PullLimit.ADDRESS_PULLS, self._address_pulls, address),
-            (PullLimit.ADDRESS_BYTES, self._address_bytes, address),
-        ):
-            if buckets is not None and (wait_s := buckets.wait_s(key, now_s)):
-                raise PullLimitError(limit, wait_s)
-        self._user_pulls.charge(user, now_s, 1)
-        if self._address_pulls is not None:
-            self._address_pulls.charge(address, now_s, 1)
+        caller = _caller(user, address)
+        for what, rates in (("pulls", self._pulls), ("bytes", self._bytes)):
+            if (spent := rates.spent(caller, now_s)) is not None:
+                raise PullLimitError(PullLimit(f"{spent.scope}_{what}"), spent)
+        self._pulls.charge(caller, now_s)
 
     def charge(self, user: str, address: str, size: int, now_s: float) -> None:
         """Charge an answer of `size` bytes, which was not known before it was made.
@@ -75,10 +69,12 @@ class PullLimits:
         A budget may fall below nothing by as much as the pulls under way bring; then it takes so
         much longer to fill again.
         """
-        self._user_bytes.charge(user, now_s, size)
-        if self._address_bytes is not None:
-            self._address_bytes.charge(address, now_s, size)
+        self._bytes.charge(_caller(user, address), now_s, size)
 
 
-def _by_minute(size: int) -> Buckets:
-    return Buckets(size / _PER_MINUTE_S, size)
+def _caller(user: str, address: str) -> Caller:
+    return Caller(connection="", user=user, address=address)
+
+
+def _by_minute(size: int) -> Rate:
+    return Rate(size / _PER_MINUTE_S, size)

@@ -1,7 +1,7 @@
 """Token buckets, a single one and many by key. Pure.
 
-Called by `ingress.rate_limits`, the scheduler (addresses), the gateway (joins, pulls), and for a
-room's limit in the broadcaster.
+Called by `ingress.rate_limits`, `liveroom.budgets`, the scheduler (addresses), the gateway (joins),
+and for a room's limit in the broadcaster.
 """
 
 from itertools import islice

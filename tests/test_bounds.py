@@ -25,6 +25,7 @@ from ingress.words import WordLibraries
 from liveroom import moderation
 from liveroom.audience import NOBODY, Audience, Viewers
 from liveroom.bad_records import Refusals
+from liveroom.budgets import Caller, Rate, Rates
 from liveroom.kinds import Kind
 from liveroom.limits import Buckets
 from liveroom.moderation import Rules
@@ -58,6 +59,8 @@ def sizes(root: object) -> dict[str, int]:
             queue += [(f"{path}[]", value) for value in values]
             if isinstance(one, dict):
                 queue += [(f"{path}{{}}", key) for key in one]
+        elif isinstance(one, tuple):
+            queue += [(f"{path}()", value) for value in one]
         elif type(one).__module__.partition(".")[0] in OURS:
             queue += [(f"{path}.{name}", value) for name, value in attributes(one)]
     return found
@@ -79,6 +82,12 @@ Hour = Callable[[pytest.MonkeyPatch], tuple[Callable[[int, str, Random], None], 
 def buckets(_: pytest.MonkeyPatch) -> tuple[Any, object]:
     table = Buckets(1e-4, 1, most=MOST)
     return lambda now_s, name, _: table.take(name, now_s), table
+
+
+def rates(_: pytest.MonkeyPatch) -> tuple[Any, object]:
+    rate = Rate(1e-4, 1)
+    table = Rates(connection=rate, user=rate, address=rate, most=MOST)
+    return lambda now_s, name, _: table.take(Caller(name, name, name), now_s), table
 
 
 def slow_mode(_: pytest.MonkeyPatch) -> tuple[Any, object]:
@@ -225,6 +234,7 @@ def hub(_: pytest.MonkeyPatch) -> tuple[Any, object]:
     "make",
     [
         buckets,
+        rates,
         slow_mode,
         offences,
         word_libraries,
@@ -260,4 +270,4 @@ def test_the_walk_finds_a_table_wherever_it_is() -> None:
     slow = SlowMode(Rules())
     for number in range(7):
         slow._again_s["r", f"u{number}"] = 1.0
-    assert sizes([{"a": slow}])["list[][]._again_s"] == 7
+    assert sizes([{"a": (slow,)}])["list[][]()._again_s"] == 7

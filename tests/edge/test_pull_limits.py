@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from edge.pull_limits import PullLimit, PullLimitError, PullLimits
+from liveroom.budgets import Scope, Spent
 from liveroom.errors import Code
 from liveroom.settings import EdgeSettings
 
@@ -23,7 +24,7 @@ def refused(limits: PullLimits, user: str, address: str, now_s: float = 0.0) -> 
 
 @pytest.mark.parametrize(("limit", "code"), [("user_pulls", Code.RATE_USER), ("address_bytes", Code.RATE_ADDRESS)])
 def test_a_refusal_has_a_stable_code_and_a_time_to_wait(limit: str, code: Code) -> None:
-    problem = PullLimitError(PullLimit(limit), 2.5)
+    problem = PullLimitError(PullLimit(limit), Spent(Scope(limit.partition("_")[0]), 2.5))
     assert (problem.status, problem.code, problem.retry_after_s) == (429, code, 2.5)
 
 
