@@ -30,9 +30,9 @@ class Pull(NamedTuple):
     """Get missing messages: `GET /v1/rooms/{room}/messages` with `params` at this connection's
     gateway.
 
-    Then call `pulled` or `pull_failed`. `token` is for `Authorization: Bearer`. The caller cancels
-    the pulls of a connection that ends, and a room's pull when the next one of that room is asked
-    for.
+    Then call `pulled`, `pull_failed` or `pull_refused`. `token` is for `Authorization: Bearer`. The
+    caller cancels the pulls of a connection that ends, and a room's pull when the next one of that
+    room is asked for.
     """
 
     room: str

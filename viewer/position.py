@@ -11,7 +11,8 @@ from viewer.effects import Counts, Delivered, Effect, Hole, Lost, Progress, Pull
 
 MAX_PULL_BACKOFF_S: Final = 30.0
 PULL_AGAIN_S: Final = 0.5
-MAX_PULLS: Final = 8  # in a row that brought nothing
+MAX_GONE: Final = 8  # answers in a row by which the log has nothing of the oldest hole any more
+_MAX_DOUBLINGS: Final = 16
 
 
 class Missing(NamedTuple):
@@ -27,11 +28,12 @@ class Position:
 
     `pos` is the gateway's cursor that belongs to the newest numbers. `missing` lists the holes,
     oldest first. `asked` is the number after which the pull under way asks, None while there is
-    none. `pull_at` is when the next pull may start, and `pulls` counts those in a row that brought
-    nothing.
+    none. `pull_at` is when the next pull may start, and `refused_until` is when the gateway takes
+    the next one, by its last refusal. `pulls` counts those in a row that brought nothing, and
+    `gone` those of them by which the log has nothing more to give.
     """
 
-    __slots__ = ("asked", "epoch", "missing", "pos", "pull_at", "pulls", "room", "rseq", "seq")
+    __slots__ = ("asked", "epoch", "gone", "missing", "pos", "pull_at", "pulls", "refused_until", "room", "rseq", "seq")
 
     def __init__(self, room: str) -> None:
         self.room = room
@@ -42,7 +44,9 @@ class Position:
         self.missing: list[Missing] = []
         self.asked: int | None = None
         self.pull_at = 0.0
+        self.refused_until = 0.0
         self.pulls = 0
+        self.gone = 0
 
     # ---- what the gateway sends
     def joined(self, frame: Joined, effects: list[Effect]) -> None:
@@ -112,7 +116,7 @@ class Position:
         if self.epoch is None or to_rseq <= self.rseq:
             return
         if not self.missing:
-            self.pull_at, self.pulls = 0.0, 0
+            self.pull_at, self.pulls, self.gone = self.refused_until, 0, 0
         self.missing.append(Missing(self.rseq, to_rseq, self.pos))
         effects.append(Hole(self.room, self.epoch, self.rseq, to_rseq))
         self.rseq = to_rseq
@@ -138,7 +142,7 @@ class Position:
         if epoch is None or self.asked is None:
             return
         if answer.epoch is None or answer.epoch < epoch:
-            self.pull_failed(now, uniform, 0.0, effects)  # the gateway is behind
+            self.pull_failed(now, uniform, 0.0)  # the gateway is behind
             return
         asked, self.asked = self.asked, None
         if answer.epoch > epoch:
@@ -149,19 +153,31 @@ class Position:
         self.lose(answer.rseq, effects)  # the gateway searched up to there: what is still missing never comes
         moved = self._move_cursor(asked, answer)
         if len(effects) > before or (answer.more and moved):
-            self.pulls = 0
+            self.pulls = self.gone = 0
             self.pull_at = now if answer.more else now + uniform * PULL_AGAIN_S
+        elif answer.gone:
+            self._give_up(now, uniform, effects)
         else:
-            self._back_off(now, uniform, 0.0, effects)
+            self._back_off(now, uniform, 0.0)
 
-    def pull_failed(self, now: float, uniform: float, retry_after_s: float, effects: list[Effect]) -> None:
-        """Note that the pull under way failed; the next one waits at least `retry_after_s`."""
+    def pull_failed(self, now: float, uniform: float, retry_after_s: float) -> None:
+        """Note that the pull under way was not answered, or refused for the moment.
+
+        That loses nothing. The next pull waits at least `retry_after_s`.
+        """
         self.asked = None
-        self._back_off(now, uniform, retry_after_s, effects)
+        self._back_off(now, uniform, retry_after_s)
+        if retry_after_s:
+            self.refused_until = self.pull_at
+
+    def pull_refused(self, now: float, uniform: float, effects: list[Effect]) -> None:
+        """Note that the pull under way was refused for a reason that waiting does not end."""
+        self.asked = None
+        self._give_up(now, uniform, effects)
 
     def forget_pulls(self) -> None:
         """Forget the pull under way and its history: the connection has ended."""
-        self.asked, self.pull_at, self.pulls = None, 0.0, 0
+        self.asked, self.pull_at, self.refused_until, self.pulls, self.gone = None, 0.0, 0.0, 0, 0
 
     def lose(self, to_rseq: int, effects: list[Effect]) -> None:
         """Give up every missing message up to `to_rseq`."""
@@ -188,14 +204,24 @@ class Position:
         self.missing[0] = oldest._replace(pos=answer.pos)
         return True
 
-    def _back_off(self, now: float, uniform: float, after_s: float, effects: list[Effect]) -> None:
-        """Delay the next pull with full jitter; give up the oldest hole after MAX_PULLS."""
-        self.pull_at = now + after_s + uniform * min(MAX_PULL_BACKOFF_S, PULL_AGAIN_S * 2**self.pulls)
-        self.pulls += 1
-        if self.pulls == MAX_PULLS:
-            self.pulls, self.pull_at = 0, now
+    def _give_up(self, now: float, uniform: float, effects: list[Effect]) -> None:
+        """Delay the next pull; lose the oldest hole after `MAX_GONE` of these in a row."""
+        self._back_off(now, uniform, 0.0)
+        self.gone += 1
+        if self.gone == MAX_GONE:
+            self.pulls, self.gone, self.pull_at = 0, 0, now
             if self.missing:
                 self.lose(self.missing[0].to_rseq, effects)
+
+    def _back_off(self, now: float, uniform: float, after_s: float) -> None:
+        """Delay the next pull by `after_s` and full jitter.
+
+        The jitter is at least as wide as that delay: all users of an address may have been told the
+        same one.
+        """
+        limit = min(MAX_PULL_BACKOFF_S, PULL_AGAIN_S * 2 ** min(self.pulls, _MAX_DOUBLINGS))
+        self.pull_at = now + after_s + uniform * max(limit, min(after_s, MAX_PULL_BACKOFF_S))
+        self.pulls += 1
 
     def _fill(self, rseq: int) -> bool:
         """Take a number out of the holes; return whether it was in one."""

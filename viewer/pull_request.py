@@ -21,10 +21,15 @@ log = structlog.get_logger()
 
 
 class PullAnswer(NamedTuple):
-    """The outcome of a pull: its body, or None and the delay that the refusal asked for."""
+    """The outcome of a pull.
+
+    `body`: None where it was refused or not answered. `retry_after_s`: the delay that a refusal
+    asked for. `is_final`: it was refused for a reason that waiting does not end.
+    """
 
     body: bytes | None
     retry_after_s: float | None = None
+    is_final: bool = False
 
 
 async def ask_pull(http: aiohttp.ClientSession, gateway_url: str, pull: Pull) -> PullAnswer:
@@ -44,8 +49,9 @@ async def ask_pull(http: aiohttp.ClientSession, gateway_url: str, pull: Pull) ->
             if answer.status == HTTPStatus.OK:
                 return PullAnswer(await answer.read())
             log.debug("pull_refused", room=pull.room, status=answer.status)
-            if answer.status in {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE}:
-                return PullAnswer(None, read_retry_after(answer.headers))
+            is_final = HTTPStatus.BAD_REQUEST <= answer.status < HTTPStatus.INTERNAL_SERVER_ERROR
+            is_final = is_final and answer.status not in {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.REQUEST_TIMEOUT}
+            return PullAnswer(None, read_retry_after(answer.headers), is_final)
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
         log.debug("pull_failed", room=pull.room, error=repr(error))
     return PullAnswer(None)
@@ -54,6 +60,8 @@ async def ask_pull(http: aiohttp.ClientSession, gateway_url: str, pull: Pull) ->
 def take_answer(session: Session, room: str, answer: PullAnswer, chance: Chance) -> list[Effect]:
     """Report a pull's outcome to its session; return the effects."""
     now, uniform = clock.monotonic_s(), chance.random()
+    if answer.is_final:
+        return session.pull_refused(room, now, uniform)
     if answer.body is None:
         return session.pull_failed(room, now, uniform, answer.retry_after_s)
     return session.pulled(room, answer.body, now, uniform)

@@ -16,6 +16,7 @@ from viewer.tokens import Token, current
 SEND_TIMEOUT_S: Final = 5.0
 RETRIES: Final = 5
 RETRY_S: Final = 1.0
+MAX_JITTER_S: Final = 30.0
 
 
 class Accepted(NamedTuple):
@@ -88,7 +89,7 @@ class Sender:
     async def send(self, room: str, collection: str, body: dict[str, Any], *, retries: int | None = None) -> Outcome:
         """Post one interaction to `/v1/rooms/{room}/{collection}`.
 
-        After 503 or silence it retries under the same id, after the delay that the answer asks for.
+        After 503 or silence it retries under the same id, no sooner than the answer asks for.
         `retries` replaces the sender's own number. Raises nothing for network errors.
         """
         body = {"id": self._chance.token_hex(12)} | body
@@ -99,7 +100,7 @@ class Sender:
             if not isinstance(outcome, Unknown) or left == 0:
                 return outcome
             left -= 1
-            await clock.sleep(retry_after_s * (0.5 + self._chance.random()))
+            await clock.sleep(retry_after_s + self._chance.random() * min(retry_after_s, MAX_JITTER_S))
 
     async def _post(self, room: str, collection: str, id_: str, body: bytes) -> tuple[Outcome, float]:
         try:

@@ -36,9 +36,10 @@ Holes and pulls. When `rseq` advances past messages that did not come, they are 
 session keeps reading batches and meanwhile fetches the hole over HTTP from the gateway's history
 (`Pull`): the oldest hole of each room, one pull at a time. What a pull brings is delivered late
 (`Delivered.late`). Every number of a hole ends in exactly one of two ways, late delivery or `Lost`.
-It is lost when the gateway has searched past it, when `MAX_PULLS` pulls in a row brought nothing,
-when the epoch ends, or when the gateway grants no pulls. `viewer.position` has these rules for one
-room.
+It is lost when the gateway has searched past it, when `MAX_GONE` answers in a row reported that the
+log no longer has it (or refused it for good), when the epoch ends, or when the gateway grants no
+pulls. A pull that is refused by a budget, fails, or meets a gateway that lags behind is only
+delayed. `viewer.position` has these rules for one room.
 
 Resume. A connection begins with a `join` for each room that carries the viewer's epoch, `seq` and
 `rseq`. A gateway that still has everything since then answers `resumed` and sends it. Otherwise the
@@ -246,7 +247,7 @@ class Session:
         return effects
 
     def pull_failed(self, room: str, now: float, uniform: float, retry_after_s: float | None = None) -> list[Effect]:
-        """Take note that a room's pull was refused or not answered.
+        """Take note that a room's pull was not answered, or refused for the moment.
 
         `retry_after_s`: the delay that the gateway asked for, None where it asked for none.
         """
@@ -254,7 +255,18 @@ class Session:
         if position is None or position.asked is None:
             return []
         effects: list[Effect] = []
-        position.pull_failed(now, uniform, retry_after_s or 0.0, effects)
+        position.pull_failed(now, uniform, retry_after_s or 0.0)
+        self._pull(now, effects)
+        self._plan()
+        return effects
+
+    def pull_refused(self, room: str, now: float, uniform: float) -> list[Effect]:
+        """Take note that a room's pull was refused for a reason that waiting does not end."""
+        position = self.rooms.get(room)
+        if position is None or position.asked is None:
+            return []
+        effects: list[Effect] = []
+        position.pull_refused(now, uniform, effects)
         self._pull(now, effects)
         self._plan()
         return effects

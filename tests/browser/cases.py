@@ -139,9 +139,20 @@ BY_HAND = [
          ["received", batch(15, 15, 5, message(15)), 4]),
     case("what the log no longer has is lost", *IN, ["received", batch(14, 14, 5), 2],
          ["pulled", "a", pulled(5, message(13, 4), gone=True), 3, 0.5]),
-    case("a pull that brings nothing is asked again, later and later, then given up", *IN, ["received", batch(14, 14, 5), 2],
-         *[call for number in range(9) for call in (["pull_failed", "a", 3 + number, 0.5, 1 if number == 2 else None],
-                                                    ["tick", 100 + 30 * number])]),
+    case("a pull that fails is asked again, later and later, and never given up", *IN, ["received", batch(14, 14, 5), 2],
+         *[call for at in range(20, 620, 20) for call in (["pull_failed", "a", at, 0.5, 1 if at == 60 else None],
+                                                          ["received", '{"t":"hb","at":1}', at + 19])]),
+    case("a pull that is refused for good is asked again, later and later, then given up", *IN,
+         ["received", batch(14, 14, 5), 2],
+         *[call for at in range(20, 200, 20) for call in (["pull_refused", "a", at, 0.5],
+                                                          ["received", '{"t":"hb","at":1}', at + 19])]),
+    case("what the log no longer has is asked for again, later and later, then given up", *IN,
+         ["received", batch(14, 14, 5), 2],
+         *[call for at in range(20, 200, 20) for call in (["pulled", "a", pulled(2, gone=True), at, 0.5],
+                                                          ["received", '{"t":"hb","at":1}', at + 19])]),
+    case("a gateway that is behind is asked again and never given up", *IN, ["received", batch(14, 14, 5), 2],
+         *[call for at in range(20, 420, 20) for call in (["pulled", "a", pulled(2, epoch=at // 20 % 2), at, 0.5],
+                                                          ["received", '{"t":"hb","at":1}', at + 19])]),
     case("a pull goes on where there is more", *IN, ["received", batch(20, 20, 9, pos="5"), 2],
          ["pulled", "a", pulled(4, message(11, 3), message(12, 4), more=True, pos="3"), 3, 0],
          ["pulled", "a", pulled(9, *(message(8 + n, n) for n in range(5, 10))), 4, 0]),
@@ -274,7 +285,7 @@ def joins(draw: st.DrawFn) -> str:
 @st.composite
 def pulls(draw: st.DrawFn) -> str:
     lines = [message(number + 10, number) for number in sorted(draw(st.sets(st.integers(1, 15), max_size=5)))]
-    more = {"pos": draw(POS), "more": draw(st.booleans()), "seq": draw(NUMBERS)}
+    more = {"pos": draw(POS), "more": draw(st.booleans()), "gone": draw(st.booleans()), "seq": draw(NUMBERS)}
     return pulled(draw(st.integers(0, 16)), *lines, epoch=draw(EPOCHS), **more)
 
 
@@ -313,8 +324,9 @@ def cases(draw: st.DrawFn) -> Case:
                 arguments = [draw(FRAMES), now]
             case "pulled":
                 arguments = [draw(ROOM), draw(pulls()), now, draw(UNIFORMS)]
-            case "pull_failed":
-                arguments = [draw(ROOM), now, draw(UNIFORMS), draw(st.sampled_from([None, 2]))]
+            case "pull_failed" | "pull_refused":
+                more = [draw(st.sampled_from([None, 2]))] if name == "pull_failed" else []
+                arguments = [draw(ROOM), now, draw(UNIFORMS), *more]
             case "closed":
                 arguments = [draw(st.sampled_from([None, 1001, 1012, 4008, 4009, 1000])), now, draw(UNIFORMS)]
             case "failed":
@@ -331,7 +343,21 @@ def cases(draw: st.DrawFn) -> Case:
     return {"name": "made up", "rooms": draw(st.sampled_from([["a"], ROOMS])), "battery": draw(st.booleans()), "calls": calls}
 
 
-CALLS = ["tick", "tick", "tick", "opened", "opened", "closed", "failed", "pull_failed", "hurry", "join", "leave", "end"]
+CALLS = [
+    "tick",
+    "tick",
+    "tick",
+    "opened",
+    "opened",
+    "closed",
+    "failed",
+    "pull_failed",
+    "pull_refused",
+    "hurry",
+    "join",
+    "leave",
+    "end",
+]
 
 
 def write() -> None:

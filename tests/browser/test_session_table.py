@@ -15,7 +15,7 @@ from tests.browser.chromium import chromium, pages
 LIVE = 400
 RUN = """async (cases) => {
     const { Session } = await import("/sdk/session.js");
-    const names = { pull_failed: "pullFailed" };
+    const names = { pull_failed: "pullFailed", pull_refused: "pullRefused" };
     const told = (effect) => {
         switch (effect.type) {
             case "send": return { type: "send", frame: JSON.parse(effect.text) };

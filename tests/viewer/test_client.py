@@ -16,13 +16,14 @@ from liveroom import clock
 from liveroom.chance import Chance
 from liveroom.kinds import Kind
 from liveroom.topics import DEVICE_ID
-from liveroom.wire import SUBPROTOCOL, BatchHeader, Hello, Joined, Message, Move, Pulled, encode_frame, encode_message
+from liveroom.wire import SUBPROTOCOL, BatchHeader, Beat, Hello, Joined, Message, Move, Pulled, encode_frame, encode_message
 from viewer.client import Viewer
-from viewer.effects import Delivered, Effect, Lost
+from viewer.effects import Delivered, Effect, Lost, Pull
 from viewer.entry import Entry, race
 from viewer.ledger import Ledger
 from viewer.load import Crowd
-from viewer.session import State
+from viewer.pull_request import ask_pull, take_answer
+from viewer.session import Session, State
 
 DEADLINE_S = 30.0  # nothing here takes so long, on whatever machine
 MESSAGES = [encode_message(Message(seq, Kind.GIFT, f"g{seq}", "u", 1, seq)) for seq in range(1, 6)]
@@ -205,6 +206,26 @@ async def test_a_viewer_pulls_what_did_not_come_until_it_is_answered(stack: Asyn
         assert viewer.is_open
     assert gateway.pulls == [("Bearer secret", {"pos": "0.1", "epoch": "1", "after_rseq": "1"})] * 4
     assert not any(isinstance(effect, Lost) for effect in effects)
+
+
+async def test_only_a_refusal_that_no_waiting_ends_is_final(stack: AsyncExitStack) -> None:
+    statuses = [429, 503, 500, 502, 408, 401, 403, 404, 422]
+    gateway = Gateway(refusals=[(status, "3") for status in statuses])
+    await start(stack, gateway)
+    http, pull = await client(stack), Pull("r", "secret", {"after_rseq": "1"})
+    answers = [await ask_pull(http, gateway.url, pull) for _ in statuses]
+    assert [answer.is_final for answer in answers] == [False] * 5 + [True] * 4
+    assert {(answer.body, answer.retry_after_s) for answer in answers} == {(None, 3.0)}
+    session = Session(["r"])
+    session.opened(0)
+    for frame in (Hello("e", 1, 20, 25, "u", pull="secret"), Joined("r", 1, 0, 0, "0.0")):
+        session.received(encode_frame(frame), 0)
+    effects = session.received(batch(3, 4).encode(), 0)
+    for _ in range(20):
+        effects += take_answer(session, "r", answers[0], Chance(1))
+        effects += session.received_frame(Beat(1), clock.monotonic_s() + 100)
+    assert not any(isinstance(effect, Lost) for effect in effects)
+    assert sum(isinstance(effect, Pull) for effect in effects) == 21
 
 
 async def test_a_gateway_that_pushes_and_never_reads_is_left_in_time(stack: AsyncExitStack) -> None:

@@ -17,7 +17,7 @@ from viewer.ledger import Ledger
 from viewer.session import Session, State
 
 EPOCH = 7
-FEW = 6  # pulls in a row that may bring nothing
+FEW = 6  # answers in a row by which the log has nothing any more
 GIVEN_UP = re.compile(rb'"seq":(\d+)')
 
 
@@ -159,12 +159,12 @@ def act(world: World, action: str, data: st.DataObject) -> None:
         case "come" if not world.is_open:
             world.come(resumed=data.draw(st.booleans(), label="resumed?"))
         case "answer" if world.out is not None:
-            forced = world.session.rooms["r"].pulls >= FEW
+            forced = world.session.rooms["r"].gone >= FEW
             upto = len(world.log) if forced else data.draw(st.integers(0, len(world.log)), label="read up to")
             text = world.answer(upto, len(world.log) if forced else data.draw(st.integers(1, 3), label="page"))
             world.out = None
             world.take(world.session.pulled("r", text, world.now, data.draw(st.floats(0, 0.9))))
-        case "fail" if world.out is not None and world.session.rooms["r"].pulls < FEW:
+        case "fail" if world.out is not None:
             world.out = None
             world.take(
                 world.session.pull_failed("r", world.now, data.draw(st.floats(0, 0.9)), data.draw(st.none() | st.just(2)))

@@ -56,17 +56,28 @@ AGAIN: list[Step] = [
 ]
 
 
-def failures(count: int, at: float = 3) -> list[Step]:
-    """Return pulls that fail, each followed by the tick when the next is due."""
+def again(outcome: Step, count: int, at: float = 3) -> list[Step]:
+    """Return pulls with this outcome, each followed by the tick when the next is due."""
     steps: list[Step] = []
     for number in range(count):
         wait = min(0.25 * 2**number, 15)
         steps += [
-            {"at": at, "failed": None, "effects": [], "wake": at + wait},
+            {"at": at, "effects": [], "wake": at + wait} | outcome,
             {"at": at + wait, "tick": True, "effects": ["pull pos=p2 epoch=5 after_rseq=1"]},
         ]
         at += wait
     return steps
+
+
+def in_vain(times: range, outcome: Step) -> list[Step]:
+    """Return pulls with this outcome at these times; after each, a frame sends the next one."""
+    frame: Step = {"frame": {"t": "hb", "at": 1}, "effects": ["pull pos=p2 epoch=5 after_rseq=1"]}
+    return [step for at in times for step in ({"at": at, "effects": []} | outcome, {"at": at + 20} | frame)]
+
+
+FAILED: Step = {"failed": None}
+GONE: Step = {"pulled": {"epoch": 5, "rseq": 1, "gone": True}, "messages": []}
+FORBIDDEN: Step = {"refused": True}
 
 
 PULLED: dict[str, list[Step]] = {
@@ -133,23 +144,52 @@ PULLED: dict[str, list[Step]] = {
         {"at": 3, "failed": None, "effects": [], "wake": 3.25},
         {"at": 3.3, "frame": {"t": "hb", "at": 1}, "effects": ["pull pos=p2 epoch=5 after_rseq=1"]},
     ],
-    "after 8 pulls that brought nothing a hole is lost": [
+    "after 8 answers by which the log has nothing of it any more a hole is lost": [
         *PATIENT,
         *HOLED,
-        *failures(7),
-        {"at": 36, "failed": None, "effects": ["lost 1-3"]},
+        *again(GONE, 7),
+        {"at": 36, **GONE, "effects": ["lost 1-3"]},
+    ],
+    "after 8 refusals that no waiting ends a hole is lost": [
+        *PATIENT,
+        *HOLED,
+        *again(FORBIDDEN, 7),
+        {"at": 36, **FORBIDDEN, "effects": ["lost 1-3"]},
+    ],
+    "failures, and refusals for the moment, lose nothing, however many": [
+        *PATIENT,
+        *HOLED,
+        *again(FAILED, 7),
+        {"at": 36, "failed": 5, "effects": [], "wake": 56},
+        {"at": 56, "frame": {"t": "hb", "at": 1}, "effects": ["pull pos=p2 epoch=5 after_rseq=1"]},
+        *in_vain(range(60, 460, 40), FAILED),
+        {"at": 460, "pulled": {"epoch": 5, "rseq": 4}, "messages": [[12, 2], [13, 3]], "effects": ["late 12", "late 13"]},
+    ],
+    "a gateway that is behind loses nothing, however often it is asked": [
+        *PATIENT,
+        *HOLED,
+        *again({"pulled": {"epoch": 4, "rseq": 9}, "messages": []}, 4),
+        *in_vain(range(20, 320, 30), {"pulled": {"epoch": 5, "rseq": 1}, "messages": []}),
+        {"at": 320, "pulled": {"epoch": 5, "rseq": 4}, "messages": [[12, 2], [13, 3]], "effects": ["late 12", "late 13"]},
+    ],
+    "the delay of a refusal holds for the next hole too": [
+        *HOLED,
+        {"at": 3, "failed": 6, "effects": [], "wake": 12},
+        {"at": 4, "batch": [12, 13], "rseq": 3, "messages": [[12, 2], [13, 3]], "effects": ["late 12", "late 13"]},
+        {"at": 5, "batch": [15, 16], "rseq": 6, "pos": "p4", "messages": [[16, 6]], "effects": ["hole 4-5", "16"], "wake": 12},
+        {"at": 12, "tick": True, "effects": ["pull pos=p3 epoch=5 after_rseq=4"]},
     ],
     "what a pull brings lets the count begin again": [
         *PATIENT,
         *HOLED,
-        *failures(7),
+        *again(GONE, 7),
         {"at": 36, "pulled": {"epoch": 5, "rseq": 2}, "messages": [[12, 2]], "effects": ["late 12"], "wake": 36.25},
         {"at": 36.25, "tick": True, "effects": ["pull pos=p2 epoch=5 after_rseq=2"]},
         {"at": 37, "failed": None, "effects": [], "wake": 37.25},
     ],
-    "a refusal says when to ask again": [
+    "a refusal says when to ask again, and those that it says the same to spread as widely": [
         *HOLED,
-        {"at": 3, "failed": 4, "effects": [], "wake": 7.25},
+        {"at": 3, "failed": 4, "effects": [], "wake": 9},
     ],
     "an answer that cannot be read is a failure": [
         *HOLED,
@@ -261,7 +301,7 @@ CONNECTIONS: dict[str, list[Step]] = {
     ],
     "a new connection waits for no pull of the old one": [
         *HOLED,
-        *failures(3),
+        *again(FAILED, 3),
         {"at": 6, "failed": None, "effects": []},
         {"at": 6, "closed": None, "effects": []},
         {"at": 7, "open": True, "effects": ["connect", "join epoch=5 seq=14 rseq=4"]},
@@ -444,6 +484,8 @@ def do(session: Session, step: Step) -> list[Effect]:
             return session.pulled("r", msgspec.json.encode({"room": "r", "messages": messages} | answer), at, 0.5)
         case {"failed": retry_after_s}:
             return session.pull_failed("r", at, 0.5, retry_after_s)
+        case {"refused": _}:
+            return session.pull_refused("r", at, 0.5)
         case {"closed": code}:
             return session.closed(code, at, 0.5)
         case {"leave": room}:

@@ -14,6 +14,7 @@ const PULL_S = 10;
 const ENTRY_S = 5;
 const SAID_AGAIN = 3;
 const MOST_RETRY_AFTER_S = 3600; // whatever a service or a proxy says
+const MOST_JITTER_S = 30;
 const EVENTS_FOR_S = 300; // how long to skip WebSocket after only events got through
 const LONGEST_TIMER_MS = 60_000;
 const NORMAL = 1000;
@@ -77,6 +78,15 @@ function retryAfter(response, { retry_after_s: said } = {}) {
   return Math.max(wanted || 0, 0);
 }
 
+/** Returns how long to wait before a retry: at least as long as a refusal asks for, with jitter that spreads those told the same. */
+function pauseFor(retryAfterS, leastS) {
+  const waits = Math.max(Math.min(retryAfterS, MOST_RETRY_AFTER_S), leastS);
+  return waits + Math.random() * Math.min(waits, MOST_JITTER_S);
+}
+
+/** Returns whether a request that failed with this status may succeed later. */
+const isPassing = (status) => status === 408 || status === 429 || status >= 500;
+
 /** A connection over WebSocket. `closed(code)` is called once, with null where there was no code. */
 class Socket {
   static kind = "websocket";
@@ -139,20 +149,22 @@ class Events {
     this.source.close();
   }
 
+  /** Sends the waiting frames. One that cannot be sent ends the connection: a join that is lost would never be noticed. */
   async #speak() {
     for (let attempt = 1; this.waiting.length; attempt += 1) {
+      let retryAfterS = 0;
       try {
         const headers = { Authorization: `Bearer ${this.pull}` };
         const signal = AbortSignal.timeout(ENTRY_S * 1000);
         const answer = await fetch(this.address, { method: "POST", headers, body: this.waiting[0], signal });
-        if (answer.status === 408 || answer.status >= 500) throw new Error(answer.statusText);
+        retryAfterS = retryAfter(answer);
+        if (isPassing(answer.status)) throw new Error(answer.statusText);
       } catch {
-        if (attempt < SAID_AGAIN) {
-          await sleep(0.2 * attempt); // a kept-alive connection may just have closed; sending twice does no harm
-          continue;
-        }
+        if (attempt === SAID_AGAIN) this.#end(null);
+        else await sleep(pauseFor(retryAfterS, 0.2 * attempt)); // a kept-alive connection may just have closed; sending twice does no harm
+        continue;
       }
-      this.waiting.shift(); // the stream shows whether the connection lives
+      this.waiting.shift(); // where the gateway does not know the stream, the stream ends too
       attempt = 0;
     }
   }
@@ -161,6 +173,7 @@ class Events {
     this.source.close();
     const { closed } = this;
     this.closed = () => {};
+    this.waiting = [];
     closed(code);
   }
 }
@@ -456,9 +469,10 @@ export class LiveRoom {
       const answer = await fetch(url, { headers: { Authorization: `Bearer ${token}` }, signal });
       const body = await answer.text();
       if (this.pulls.get(room) !== pull) return;
-      effects = answer.ok
-        ? () => this.session.pulled(room, body, clock(), Math.random())
-        : () => this.session.pullFailed(room, clock(), Math.random(), Math.min(retryAfter(answer), MOST_RETRY_AFTER_S));
+      const waits = Math.min(retryAfter(answer), MOST_RETRY_AFTER_S);
+      if (answer.ok) effects = () => this.session.pulled(room, body, clock(), Math.random());
+      else if (isPassing(answer.status)) effects = () => this.session.pullFailed(room, clock(), Math.random(), waits);
+      else effects = () => this.session.pullRefused(room, clock(), Math.random());
     } catch {
       if (this.pulls.get(room) !== pull) return;
       effects = () => this.session.pullFailed(room, clock(), Math.random());
@@ -492,8 +506,7 @@ export class Sender {
       } catch (error) {
         const isPassing = !(error instanceof Refused) || error.status >= 500;
         if (!isPassing || attempt >= this.attempts) throw error;
-        const waits = Math.min(error.retryAfterS ?? 0, MOST_RETRY_AFTER_S);
-        await sleep(Math.max(waits, 0.5 * attempt) * (0.5 + Math.random()));
+        await sleep(pauseFor(error.retryAfterS ?? 0, 0.5 * attempt));
       }
     }
   }

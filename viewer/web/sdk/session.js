@@ -14,7 +14,8 @@ const STABLE_S = 10;
 const HURRY_S = 1;
 const PROBE_S = 5;
 const PULL_AGAIN_S = 0.5;
-const MAX_PULLS = 8; // in a row that brought nothing
+const MAX_GONE = 8; // answers in a row by which the log has nothing of the oldest hole any more
+const MAX_DOUBLINGS = 16;
 const GROW_AFTER = 3; // answered beats
 const GROW_BY = 1.25;
 const GROW_TO = 2.5; // times the gateway's interval: it ends a connection silent for three
@@ -29,7 +30,7 @@ export function ruleFor(code) {
 }
 
 function newPosition() {
-  return { epoch: null, seq: 0, rseq: 0, pos: "", missing: [], asked: null, pullAt: 0, pulls: 0 };
+  return { epoch: null, seq: 0, rseq: 0, pos: "", missing: [], asked: null, pullAt: 0, refusedUntil: 0, pulls: 0, gone: 0 };
 }
 
 export class Session {
@@ -84,7 +85,7 @@ export class Session {
     if (this.state === "ended") return [];
     const rule = ruleFor(code);
     if (rule === ABNORMAL && this.beatS > this.baseS) this.longestS = this.beatS * SHRINK_TO;
-    for (const position of this.rooms.values()) Object.assign(position, { asked: null, pullAt: 0, pulls: 0 });
+    for (const position of this.rooms.values()) Object.assign(position, { asked: null, pullAt: 0, refusedUntil: 0, pulls: 0, gone: 0 });
     if (!rule.reconnect) {
       this.state = "ended";
       this.wakeAt = null;
@@ -161,10 +162,12 @@ export class Session {
       this.#lose(room, position, answer.rseq, effects); // the gateway searched up to there: what is still missing never comes
       const moved = this.#moveOn(position, asked, answer);
       if (effects.length || (answer.more && moved)) {
-        position.pulls = 0;
+        position.pulls = position.gone = 0;
         position.pullAt = answer.more ? now : now + uniform * PULL_AGAIN_S;
+      } else if (answer.gone) {
+        this.#giveUp(room, position, now, uniform, effects);
       } else {
-        this.#fruitless(room, position, now, uniform, 0, effects);
+        this.#backOff(position, now, uniform, 0);
       }
     }
     this.#pull(now, effects);
@@ -172,13 +175,26 @@ export class Session {
     return effects;
   }
 
-  /** Takes note that a pull was refused or not answered. `retryAfterS`: the delay that the gateway asked for. */
+  /** Takes note that a pull was not answered, or refused for the moment. `retryAfterS`: the delay that the gateway asked for. */
   pullFailed(room, now, uniform, retryAfterS = null) {
     const position = this.rooms.get(room);
     if (!position || position.asked === null) return [];
     const effects = [];
     position.asked = null;
-    this.#fruitless(room, position, now, uniform, retryAfterS ?? 0, effects);
+    this.#backOff(position, now, uniform, retryAfterS ?? 0);
+    if (retryAfterS) position.refusedUntil = position.pullAt;
+    this.#pull(now, effects);
+    this.#plan();
+    return effects;
+  }
+
+  /** Takes note that a pull was refused for a reason that waiting does not end. */
+  pullRefused(room, now, uniform) {
+    const position = this.rooms.get(room);
+    if (!position || position.asked === null) return [];
+    const effects = [];
+    position.asked = null;
+    this.#giveUp(room, position, now, uniform, effects);
     this.#pull(now, effects);
     this.#plan();
     return effects;
@@ -380,7 +396,7 @@ export class Session {
   /** Go on to `toRseq`; what lies between did not come. */
   #skip(room, position, toRseq, effects) {
     if (position.epoch === null || toRseq <= position.rseq) return;
-    if (!position.missing.length) Object.assign(position, { pullAt: 0, pulls: 0 });
+    if (!position.missing.length) Object.assign(position, { pullAt: position.refusedUntil, pulls: 0, gone: 0 });
     position.missing.push({ afterRseq: position.rseq, toRseq, pos: position.pos });
     effects.push({ type: "hole", room, epoch: position.epoch, afterRseq: position.rseq, toRseq });
     position.rseq = toRseq;
@@ -412,15 +428,21 @@ export class Session {
     return true;
   }
 
-  /** A pull brought nothing: again after full jitter, or give the oldest hole up. */
-  #fruitless(room, position, now, uniform, afterS, effects) {
-    position.pullAt = now + afterS + uniform * Math.min(MAX_BACKOFF_S, PULL_AGAIN_S * 2 ** position.pulls);
-    position.pulls += 1;
-    if (position.pulls === MAX_PULLS) {
-      position.pulls = 0;
-      position.pullAt = now;
+  /** Delays the next pull; loses the oldest hole after `MAX_GONE` of these in a row. */
+  #giveUp(room, position, now, uniform, effects) {
+    this.#backOff(position, now, uniform, 0);
+    position.gone += 1;
+    if (position.gone === MAX_GONE) {
+      Object.assign(position, { pulls: 0, gone: 0, pullAt: now });
       if (position.missing.length) this.#lose(room, position, position.missing[0].toRseq, effects);
     }
+  }
+
+  /** Delays the next pull by `afterS` and full jitter, which is as wide: all users of an address may have been told the same. */
+  #backOff(position, now, uniform, afterS) {
+    const limit = Math.min(MAX_BACKOFF_S, PULL_AGAIN_S * 2 ** Math.min(position.pulls, MAX_DOUBLINGS));
+    position.pullAt = now + afterS + uniform * Math.max(limit, Math.min(afterS, MAX_BACKOFF_S));
+    position.pulls += 1;
   }
 
   /** Take a number out of the holes; say whether it was in one. */
