@@ -22,7 +22,7 @@ with explained("autoscaler"):
     from liveroom.files import watch
     from liveroom.kafka import TOPICS_S, Producer, ensure_topics, waiting, with_kafka
     from liveroom.kafka_port import Kafka
-    from liveroom.service import Runtime, read_first
+    from liveroom.service import Runtime, public_connections, read_first
     from liveroom.settings import AutoscalerSettings
     from liveroom.tokens import Verifier
     from liveroom.web import serve
@@ -71,7 +71,12 @@ async def run(settings: AutoscalerSettings, runtime: Runtime, kafka: Kafka) -> N
 
     try:
         async with (
-            serve(App(settings, verifier, pool, send).web, settings.host, settings.port) as (_, port),
+            serve(
+                App(settings, verifier, pool, send).web,
+                settings.host,
+                settings.port,
+                connections=public_connections(settings, runtime),
+            ) as (_, port),
             asyncio.TaskGroup() as tasks,
         ):
             working = [

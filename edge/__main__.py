@@ -1,7 +1,6 @@
 """`python -m edge`: builds the parts of a gateway, runs them, and ends them in order."""
 
 import asyncio
-import resource
 import ssl
 from functools import partial
 from typing import Final
@@ -25,6 +24,7 @@ with explained("edge"):
     from edge.upgrade import Upgrades
     from liveroom import clock, service, topics
     from liveroom.broadcast_log import QueueReader
+    from liveroom.connections import allow_connections
     from liveroom.consumers import RULES_READ, follow_rules
     from liveroom.files import watch
     from liveroom.kafka import TOPICS_S, Producer, TopicReader, ensure_topics, waiting, with_kafka
@@ -35,7 +35,6 @@ with explained("edge"):
     from liveroom.web import serve
 
 KAFKA: Final = "kafka"
-OTHER_FILES: Final = 200
 log = structlog.get_logger()
 
 
@@ -48,20 +47,6 @@ def tls_context(settings: EdgeSettings) -> ssl.SSLContext | None:
     return context
 
 
-def allow_connections(wanted: int) -> None:
-    """Raise the limit of open files so that `wanted` viewers fit; log a warning where the system
-    does not allow it.
-    """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = wanted + OTHER_FILES
-    if soft >= needed:
-        return
-    given = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (given, hard))
-    if given < needed:
-        log.warning("few_files", limit=given, needed=needed, viewers=given - OTHER_FILES)
-
-
 async def run(settings: EdgeSettings, runtime: Runtime, kafka: Kafka) -> None:
     """Serve until the process must stop, then drain."""
     allow_connections(settings.max_connections)
@@ -69,7 +54,7 @@ async def run(settings: EdgeSettings, runtime: Runtime, kafka: Kafka) -> None:
     gateway = Gateway(settings, Hub(settings.max_local_rooms), rules, runtime.metrics, generation=clock.unix_ms())
     admission = Admission(gateway, runtime)
     upgrades = Upgrades(gateway, admission, runtime)
-    keepalive, fan_out = KeepAlive(gateway, upgrades), FanOut(gateway, runtime)
+    keepalive, fan_out = KeepAlive(gateway), FanOut(gateway, runtime)
     orders = Orders(gateway, runtime.chance)
     admission.use(await read_first(settings.read_ticket_keys))
     tls = await read_first(partial(tls_context, settings))
@@ -84,7 +69,7 @@ async def run(settings: EdgeSettings, runtime: Runtime, kafka: Kafka) -> None:
         runtime.ready(KAFKA)
         pulls = Pulls(kafka, gateway, upgrades, runtime, queue.next_offset)
         async with (
-            serve(upgrades.app, settings.host, settings.port, tls=tls) as (runner, port),
+            serve(upgrades.app, settings.host, settings.port, tls=tls, connections=upgrades.connections) as (_, port),
             asyncio.TaskGroup() as tasks,
         ):
             reporter = LoadReporter(gateway, fan_out, runtime, port, lag_records=queue.lag_records)
@@ -95,7 +80,7 @@ async def run(settings: EdgeSettings, runtime: Runtime, kafka: Kafka) -> None:
                 tasks.create_task(watch([settings.ticket_keys_file], settings.read_ticket_keys, admission.use)),
                 tasks.create_task(reporter.run(producer)),
                 tasks.create_task(report_presence(gateway, producer)),
-                tasks.create_task(keepalive.run(lambda: runner.server.connections if runner.server else ())),
+                tasks.create_task(keepalive.run()),
             ]
             log.info("listening", host=settings.host, port=port)
             runtime.ready("listening")

@@ -14,8 +14,8 @@ from edge.gateway import Gateway
 from liveroom import clock, tickets
 from liveroom.errors import Code, ProblemError
 from liveroom.limits import Bucket
-from liveroom.networks import Networks, caller, subscriber
-from liveroom.service import Runtime
+from liveroom.networks import subscriber
+from liveroom.service import Runtime, callers_of
 from liveroom.web import is_own_origin, origin_allowed
 
 JOIN_BURST_S: Final = 2.0
@@ -31,7 +31,7 @@ class Admission:
         self._stopping = runtime.stopping
         self._joins_left = Bucket(settings.max_joins_per_s, settings.max_joins_per_s * JOIN_BURST_S, clock.monotonic_s())
         self._keys: Mapping[str, bytes] = {}
-        self._proxies = Networks((network, network) for network in settings.proxies)
+        self._callers = callers_of(settings)
 
     def use(self, keys: Mapping[str, bytes]) -> None:
         """Verify tickets with these keys from now on: secrets by key id."""
@@ -44,7 +44,7 @@ class Admission:
 
     def address_of(self, request: web.Request) -> str:
         """Return the address that a request counts for: that of one subscriber."""
-        return subscriber(caller(request.remote, request.headers.get("X-Forwarded-For"), self._proxies))
+        return subscriber(self._callers.address(request.remote, request.headers))
 
     def admit(self, request: web.Request) -> tuple[str, tickets.User]:
         """Return the address that a request counts for, and the user of its ticket.

@@ -2,19 +2,15 @@
 
 Owns the one task that turns the gateway's wheel; no viewer has a timer. Closes members with 4005
 (three heartbeats missed), 4006 (no room joined in time) and 4008 (too slow), and sends a heartbeat
-to those to whom nothing was sent for a while. It also ends the waits for snapshots, late
-connections, old pull grants and empty rooms.
+to those to whom nothing was sent for a while. It also ends the waits for snapshots, old pull grants
+and empty rooms.
 """
 
 import gc
-from collections.abc import Callable, Iterable
 from typing import Final
-
-from aiohttp.web_protocol import RequestHandler
 
 from edge.gateway import TICK_S, Gateway
 from edge.member import CLOSE_TIMEOUT_S, TURN_S, Member
-from edge.upgrade import Upgrades
 from liveroom import clock
 from liveroom.closecodes import Close
 from liveroom.wire import Beat, encode_frame
@@ -26,21 +22,16 @@ FREEZE_AFTER_JOINS: Final = 5000
 class KeepAlive:
     """The turning wheel of one gateway."""
 
-    def __init__(self, gateway: Gateway, upgrades: Upgrades) -> None:
+    def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
-        self._upgrades = upgrades
 
-    async def run(self, connections: Callable[[], Iterable[RequestHandler]]) -> None:
-        """Turn the wheel, for ever.
-
-        `connections` returns those that aiohttp still holds: they have sent no whole request.
-        """
+    async def run(self) -> None:
+        """Turn the wheel, for ever."""
         gateway = self._gateway
         frozen_at = joins_before = 0
         while True:
             await clock.sleep(TICK_S)
             self.turn()
-            self._upgrades.end_late(connections())
             joins = gateway.joins.accepted
             if gateway.taken_in - frozen_at >= FREEZE_AFTER_JOINS and joins == joins_before:  # the wave is over
                 frozen_at = gateway.taken_in

@@ -106,17 +106,16 @@ class Pulls:
 
     # ---- the request
     async def _pull(self, request: web.Request) -> web.StreamResponse:
-        with self._upgrades.answering(request):
-            try:
-                return json_response(await self._admitted(request))
-            except ProblemError as problem:
-                limit = problem.limit.value if isinstance(problem, PullLimitError) else problem.code.value
-                self._refuse(BUSY if problem.code is Code.QUEUE_UNAVAILABLE else limit)
-                raise
-            except (KafkaError, LogReadError, TimeoutError) as error:
-                self._counts["failed"].inc()
-                log.warning("pull_failed", error=repr(error))
-                raise ProblemError(Code.QUEUE_UNAVAILABLE, "the log did not answer in time", retry_after_s=1) from None
+        try:
+            return json_response(await self._admitted(request))
+        except ProblemError as problem:
+            limit = problem.limit.value if isinstance(problem, PullLimitError) else problem.code.value
+            self._refuse(BUSY if problem.code is Code.QUEUE_UNAVAILABLE else limit)
+            raise
+        except (KafkaError, LogReadError, TimeoutError) as error:
+            self._counts["failed"].inc()
+            log.warning("pull_failed", error=repr(error))
+            raise ProblemError(Code.QUEUE_UNAVAILABLE, "the log did not answer in time", retry_after_s=1) from None
 
     def _refuse(self, reason: str) -> None:
         self._counts["refused"].inc()

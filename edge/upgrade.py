@@ -2,18 +2,15 @@
 
 Owns the gateway's public app: `GET /v1/live` (WebSocket), and `/v1/events` (server-sent events) for
 networks that let no WebSocket through. It takes the connection from aiohttp and hands it to a
-`Member`, without a task or a timer. Ends connections that send no whole request in time.
+`Member`, without a task or a timer.
 `edge.admission` decides who may connect; `edge.gateway` owns the members.
 """
 
 import asyncio
-import contextlib
-from collections.abc import Iterable, Iterator
 from http import HTTPStatus
 from typing import Final
 
 from aiohttp import web
-from aiohttp.web_protocol import RequestHandler
 
 from edge import handshake
 from edge.admission import Admission
@@ -23,7 +20,7 @@ from edge.prepared_batch import Form
 from edge.sse_connection import SseConnection
 from liveroom import clock, metric_catalog
 from liveroom.errors import Code, ProblemError
-from liveroom.service import Runtime
+from liveroom.service import Runtime, public_connections
 from liveroom.web import cors, origin_allowed, problems
 from liveroom.wire import MAX_CLIENT_FRAME_BYTES, VIEWER_SILENCE_S, Hello, encode_frame
 
@@ -59,15 +56,16 @@ class _Behind:
 
 
 class Upgrades:
-    """The public app of a gateway. `app`: `edge.pulls` adds its route to it."""
+    """The public app of a gateway. `app`: `edge.pulls` adds its route to it. `connections`: the
+    bounds on connections until they are members.
+    """
 
     def __init__(self, gateway: Gateway, admission: Admission, runtime: Runtime) -> None:
         self._gateway = gateway
         self._admission = admission
         self._settings = gateway.settings
         self._chance = runtime.chance
-        self._answering: set[RequestHandler] = set()
-        self._connected_s: dict[RequestHandler, float] = {}
+        self.connections = public_connections(self._settings, runtime, self._settings.handshake_timeout_s)
         self._refused = {code: runtime.metrics.counter(metric_catalog.UPGRADES_REFUSED, code.value) for code in Code}
         self.app = web.Application(
             middlewares=[cors(gateway.settings.origins), problems(lambda code: self._refused[code].inc())],
@@ -77,33 +75,9 @@ class Upgrades:
         self.app.router.add_get("/v1/events", self._events, allow_head=False)
         self.app.router.add_post("/v1/events", self._frame_of_events)
 
-    # ---- connections that aiohttp still owns
-    @contextlib.contextmanager
-    def answering(self, request: web.Request) -> Iterator[None]:
-        """Exempt a request's connection from `end_late` while the block answers it."""
-        self._answering.add(request.protocol)
-        try:
-            yield
-        finally:
-            self._answering.discard(request.protocol)
-
     def address_of(self, request: web.Request) -> str:
         """Return the address that a request counts for: that of one subscriber."""
         return self._admission.address_of(request)
-
-    def end_late(self, connections: Iterable[RequestHandler]) -> None:
-        """Close those of `connections` that have been open for `handshake_timeout_s` without
-        becoming a member.
-        """
-        now_s = clock.monotonic_s()
-        seen = {}
-        for connection in connections:
-            if connection in self._answering:
-                continue
-            since_s = seen[connection] = self._connected_s.get(connection, now_s)
-            if now_s - since_s >= self._settings.handshake_timeout_s:
-                connection.force_close()
-        self._connected_s = seen
 
     # ---- requests
     async def _live(self, request: web.Request) -> web.StreamResponse:
@@ -128,15 +102,14 @@ class Upgrades:
         connection = connections.get(bearer(request))
         if connection is None:
             raise _no_stream()
-        with self.answering(request):
-            try:
-                async with asyncio.timeout(self._settings.handshake_timeout_s):
-                    text = await request.read()
-            except TimeoutError:
-                raise ProblemError(Code.BODY_LATE) from None
-            if connections.get(connection.pull) is not connection:  # it went meanwhile: nobody may enter a room for it
-                raise _no_stream()
-            connection.take(text)
+        try:
+            async with asyncio.timeout(self._settings.handshake_timeout_s):
+                text = await request.read()
+        except TimeoutError:
+            raise ProblemError(Code.BODY_LATE) from None
+        if connections.get(connection.pull) is not connection:  # it went meanwhile: nobody may enter a room for it
+            raise _no_stream()
+        connection.take(text)
         return web.Response(status=HTTPStatus.NO_CONTENT)
 
     def _readable_by(self, request: web.Request) -> str | None:

@@ -28,13 +28,14 @@ with explained("ingress"):
     from ingress.withdrawals import Withdrawals
     from ingress.words import WordLibraries, WordLibrary, read_library
     from liveroom import metric_catalog, service
+    from liveroom.connections import allow_connections
     from liveroom.consumers import RULES_READ, follow_rules
     from liveroom.files import watch
     from liveroom.kafka import with_kafka
     from liveroom.kafka_port import Kafka
     from liveroom.moderation import Rules
     from liveroom.records.control import Moderation, RuleKind, WordAction
-    from liveroom.service import Runtime, read_first
+    from liveroom.service import Runtime, public_connections, read_first
     from liveroom.settings import IngressSettings
     from liveroom.tokens import Verifier
     from liveroom.web import serve
@@ -137,6 +138,7 @@ async def run(settings: IngressSettings, runtime: Runtime, kafka: Kafka) -> None
     An open request takes at most the time-out of an acknowledgement. The port is open at once:
     while Kafka is away requests get 503 and `/readyz` reports the reason.
     """
+    allow_connections(settings.http.max_open)
     verifier = Verifier(await read_first(settings.read_token_keys), settings.token_leeway_s)
     rules, writer = Rules(), KafkaLogWriter(kafka, settings, runtime)
     words = WordLibraries(rules.words)
@@ -164,7 +166,11 @@ async def run(settings: IngressSettings, runtime: Runtime, kafka: Kafka) -> None
             tasks.create_task(watch(settings.word_files, lambda: read_word_files(settings), words.use_files)),
         ]
         drain_s = settings.ack_timeout_s + _ANSWER_S
-        async with serve(parts.app.web, settings.host, settings.port, shutdown_timeout_s=drain_s) as (_, port):
+        connections = public_connections(settings, runtime)
+        async with serve(parts.app.web, settings.host, settings.port, shutdown_timeout_s=drain_s, connections=connections) as (
+            _,
+            port,
+        ):
             log.info("listening", port=port)
             await runtime.stopping.wait()
             log.info("stopping", waiting=writer.waiting)

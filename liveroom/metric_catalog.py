@@ -72,6 +72,13 @@ RULES: Final = _gauge("moderation_rules", "Moderation rules in memory; the modes
 
 NAMES: Final = _gauge("names", "Names chosen by callers that a table in memory keeps.", "table")
 
+HTTP_CONNECTIONS: Final = _gauge(
+    "http_connections", "Connections of an HTTP port: all open ones, and those pending without a whole head.", "port", "state"
+)
+HTTP_ENDED: Final = _counter(
+    "http_connections_ended_total", "Connections of an HTTP port that a bound refused or ended, by reason.", "port", "reason"
+)
+
 # The machine, as every service reads it at a scrape. The Prometheus client adds the process itself:
 # process_*
 MACHINE_LOAD: Final = _gauge("machine_load1", "Load average of the machine over one minute.")
@@ -202,6 +209,8 @@ EVERYWHERE: Final = (
     READER_RESTARTS,
     BAD_RECORDS,
     NAMES,
+    HTTP_CONNECTIONS,
+    HTTP_ENDED,
     MACHINE_LOAD,
     MACHINE_CORES,
     MACHINE_MEMORY,

@@ -1,16 +1,22 @@
 """The caller's address behind proxies, and the name of its network. Pure.
 
-Owns the search for the longest prefix, and the trust in `X-Forwarded-For`: anybody can write that
-header, so only the entries that our own proxies added count.
+Owns the search for the longest prefix, and the trust in `X-Forwarded-For` and `Forwarded`
+(RFC 7239): anybody can write these headers, so only the entries that our own proxies added count.
 """
 
+import re
 from collections.abc import Iterable
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
-from typing import Final
+from typing import Final, Protocol
 
+FORWARDED: Final = "forwarded"
+FORWARDED_FOR: Final = "x-forwarded-for"
 _MOST_HOPS: Final = 16
 _IPV6_SITE_BITS: Final = 64  # what one subscriber has
+_TOKEN: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # noqa: S105 - of RFC 9110
+_PAIR: Final = re.compile(rf'\s*({_TOKEN})=({_TOKEN}|"[^"\\]*")\s*\Z')
+_NODE: Final = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+))(?::[0-9]{1,5})?\Z")
 
 
 class NetworksError(ValueError):
@@ -67,16 +73,82 @@ def read_networks(text: str) -> Networks:
     return Networks(named)
 
 
-def caller(remote: str | None, forwarded_for: str | None, proxies: Networks) -> str:
-    """Return the caller's address: `remote`, or the address that our `proxies` forward for."""
-    address = remote or ""
-    if not proxies or forwarded_for is None:
+class Headers(Protocol):
+    """The headers of a request, by case-insensitive name."""
+
+    def getall(self, key: str, default: list[str]) -> list[str]:
+        """Return all values of a header."""
+
+
+class Callers:
+    """Finds the addresses of callers behind proxies.
+
+    `proxies`: the networks of our proxies; nobody else is believed. `header`: the one that they
+    write, `x-forwarded-for` or `forwarded`. The other one comes from the caller. Raises
+    NetworksError for a network that cannot be used.
+    """
+
+    def __init__(self, proxies: Iterable[str] = (), header: str = FORWARDED_FOR) -> None:
+        self._proxies = Networks((network, network) for network in proxies)
+        self._header = header
+        self._node = _node_of_forwarded if header == FORWARDED else _node
+
+    def trusts(self, address: str) -> bool:
+        """Return whether `address` is that of a proxy of ours."""
+        return self._proxies.find(address) is not None
+
+    def address(self, remote: str | None, headers: Headers) -> str:
+        """Return the caller's address: that of the peer, or the one that our proxies forward for.
+
+        Hops are counted from the right, over all lines of the header, for as long as our proxies
+        report them. A hop that is no address gives the peer's address, and so do headers of a peer
+        that is no proxy of ours.
+        """
+        peer = plain_address(remote or "")
+        if not self._proxies or not self.trusts(peer):
+            return peer
+        address = peer
+        for hop in reversed(",".join(headers.getall(self._header, [])).rsplit(",", _MOST_HOPS)[-_MOST_HOPS:]):
+            if not self.trusts(address):
+                break
+            if (parsed := self._node(hop)) is None:
+                return peer
+            address = parsed
         return address
-    for hop in reversed(forwarded_for.split(",")[-_MOST_HOPS:]):
-        if proxies.find(address) is None or _parsed(hop.strip()) is None:
-            break
-        address = hop.strip()
-    return address
+
+
+def plain_address(text: str) -> str:
+    """Return an address in its shortest form; any other text stays as it is.
+
+    An IPv4 address that is mapped into IPv6 becomes itself, and a scope (`%eth0`) goes.
+    """
+    parsed = _parsed(text.partition("%")[0])
+    return text if parsed is None else str(parsed)
+
+
+def _node(text: str) -> str | None:
+    """Return the address of a hop: alone, or with a port, then IPv6 stands in brackets."""
+    text = text.strip()
+    if (found := _NODE.match(text)) is not None:
+        text = found[1] or found[2]
+    parsed = None if "%" in text else _parsed(text)
+    return None if parsed is None else str(parsed)
+
+
+def _node_of_forwarded(text: str) -> str | None:
+    """Return the address in the parameter `for` of one element of `Forwarded`.
+
+    The caller splits at every comma. Commas within quotes make no hop of ours: no address has one,
+    and an open quote that a viewer sent must not hide what our proxy appended.
+    """
+    found: list[str] = []
+    for part in text.split(";"):
+        pair = _PAIR.match(part)
+        if pair is None:
+            return None
+        if pair[1].lower() == "for":
+            found.append(pair[2].strip('"'))
+    return _node(found[0]) if len(found) == 1 else None
 
 
 @lru_cache(maxsize=16_384)

@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import gc
 import logging
+import math
 import signal
 import sys
 import textwrap
@@ -26,10 +27,12 @@ from pydantic import ValidationError
 
 from liveroom import __version__, clock, metric_catalog
 from liveroom.chance import Chance, SystemChance
+from liveroom.connections import Connections
 from liveroom.debug import Debug
 from liveroom.errors import ExplainedError
 from liveroom.extras import explained, remedy
 from liveroom.machine import Machine
+from liveroom.networks import Callers
 from liveroom.registry import Metrics
 from liveroom.settings import ServiceSettings, fields
 from liveroom.web import ListenError, serve
@@ -52,6 +55,20 @@ class StartError(ExplainedError):
 
     The message says in one line what is wrong.
     """
+
+
+def callers_of(settings: ServiceSettings) -> Callers:
+    """Return what knows the callers of a service, behind the proxies of its settings."""
+    return Callers(settings.proxies, settings.forwarded_header)
+
+
+def public_connections(settings: ServiceSettings, runtime: "Runtime", head_timeout_s: float = math.inf) -> Connections:
+    """Return the bounds on connections of a service's public port.
+
+    `head_timeout_s`: the service's own time for a head, which is used where it is less.
+    """
+    http = settings.http.model_copy(update={"head_timeout_s": min(settings.http.head_timeout_s, head_timeout_s)})
+    return Connections(http, callers_of(settings), runtime.metrics, takes_proxy_header=http.proxy_protocol)
 
 
 class Runtime:
@@ -233,7 +250,10 @@ async def _guarded(
     runtime.metrics.gauge(metric_catalog.PARTITIONS).set(settings.kafka.partitions)
     try:
         async with serve(
-            runtime.internal_app(settings.debug_key.get_secret_value()), settings.internal_host, settings.internal_port
+            runtime.internal_app(settings.debug_key.get_secret_value()),
+            settings.internal_host,
+            settings.internal_port,
+            connections=Connections(settings.http, callers_of(settings), runtime.metrics, "internal"),
         ) as (_, port):
             log.info("started", internal_port=port, version=__version__)
             async with asyncio.TaskGroup() as tasks:

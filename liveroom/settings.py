@@ -113,6 +113,52 @@ class KafkaSettings(BaseModel):
     key_file: Path | None = Field(None, description="Private key of the client certificate, PEM.")
 
 
+class HttpSettings(BaseModel):
+    """Bounds on the connections of an HTTP port before, between and after requests.
+
+    They hold for the public and the internal port, each for itself. At a gateway they hold until a
+    connection has become a viewer's.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    head_timeout_s: float = Field(
+        5.0, gt=0, description="Seconds within which the head of a request must arrive; slower connections are closed."
+    )
+    idle_timeout_s: float = Field(
+        75.0,
+        gt=0,
+        description="Seconds that a connection may stay open between two requests. Proxies commonly keep one for 60 s, and "
+        "they must be the first to close it.",
+    )
+    unread_timeout_s: float = Field(
+        30.0, gt=0, description="Seconds within which a caller must have read an answer; then its connection is cut."
+    )
+    max_pending: int = Field(
+        8192, ge=1, description="Most connections that have sent no whole head of a request. Beyond it the oldest are closed."
+    )
+    max_pending_per_address: int = Field(
+        4096,
+        ge=1,
+        description="Most such connections from one IP address (for IPv6 a /64). It is as high as the listen backlog: all "
+        "viewers of a school may come back at once.",
+    )
+    max_open: int = Field(
+        16_384,
+        ge=1,
+        description="Most open connections. Beyond it those that wait for a next request are closed, and new ones where "
+        "none waits. The limit of open files may be lower, and then counts.",
+    )
+    max_open_per_address: int = Field(
+        4096, ge=1, description="Most open connections from one IP address (for IPv6 a /64), likewise."
+    )
+    proxy_protocol: bool = Field(
+        default=False,
+        description="Whether each connection of the public port begins with a PROXY header (version 1 or 2), which tells the "
+        "caller's address. Only `proxies` may then connect. Not together with TLS of our own.",
+    )
+
+
 class ServiceSettings(BaseSettings):
     """Settings that every service has."""
 
@@ -148,7 +194,25 @@ class ServiceSettings(BaseSettings):
         description="Origins whose pages may call the service (CORS) and connect, beside pages of the "
         "service's own origin, as a JSON list; '*' allows every origin.",
     )
+    proxies: tuple[str, ...] = Field(
+        (),
+        description="Networks of trusted proxies, as a JSON list. Only these are believed when they report a caller's "
+        "address, and they are no callers: what is counted by address is not counted for them.",
+    )
+    forwarded_header: Literal["x-forwarded-for", "forwarded"] = Field(
+        "x-forwarded-for",
+        description="Header in which the trusted proxies report the caller's address; `forwarded` is that of RFC 7239. "
+        "The other one is not read: a proxy passes it on as the caller sent it.",
+    )
+    http: HttpSettings = Field(default_factory=HttpSettings, description="Bounds on HTTP connections.")
     kafka: KafkaSettings = Field(default_factory=KafkaSettings, description="The Kafka cluster.")
+
+    @model_validator(mode="after")
+    def _proxies_are_networks(self) -> "ServiceSettings":
+        Networks((network, "") for network in self.proxies)
+        if self.http.proxy_protocol and not self.proxies:
+            raise ValueError("http.proxy_protocol is believed from trusted proxies only: set LIVEROOM_PROXIES")
+        return self
 
     @classmethod
     def settings_customise_sources(  # noqa: D102 - the base class says it
@@ -242,10 +306,7 @@ class TokenSettings(ServiceSettings):
 
 
 class TicketSettings(ServiceSettings):
-    """Settings of the services that viewers connect to, scheduler and edge.
-
-    They are the keys of entry tickets and the proxies that are trusted to report addresses.
-    """
+    """Keys of entry tickets, for the services that viewers connect to: scheduler and edge."""
 
     ticket_keys: dict[str, SecretStr] = Field(
         {}, description='Keys of entry tickets by key id, as JSON: {"k1": "..."}. The first one signs, all of them verify.'
@@ -255,16 +316,12 @@ class TicketSettings(ServiceSettings):
         description="File with the same JSON, beside ticket_keys or instead of it. Reloaded when it changes, so that "
         "keys can be rotated.",
     )
-    proxies: tuple[str, ...] = Field(
-        (), description="Networks of trusted proxies, as a JSON list. X-Forwarded-For is believed from these only."
-    )
 
     @model_validator(mode="after")
     def _long_keys(self) -> "TicketSettings":
         if not self.ticket_keys and self.ticket_keys_file is None:
             raise ValueError("a ticket key is required: set LIVEROOM_TICKET_KEYS or LIVEROOM_TICKET_KEYS_FILE")
         _check_ticket_keys(self.ticket_keys)
-        Networks((network, "") for network in self.proxies)
         return self
 
     def read_ticket_keys(self) -> dict[str, bytes]:
@@ -515,6 +572,12 @@ class EdgeSettings(TicketSettings):
         None, description="Certificate chain, PEM. With it the public port speaks TLS (wss, https)."
     )
     tls_key_file: Path | None = Field(None, description="Private key of the certificate, PEM.")
+
+    @model_validator(mode="after")
+    def _proxy_header_comes_before_tls(self) -> "EdgeSettings":
+        if self.http.proxy_protocol and self.tls_cert_file is not None:
+            raise ValueError("http.proxy_protocol and tls_cert_file exclude each other: let the proxy end TLS")
+        return self
 
     @property
     def limits(self) -> Limits:

@@ -7,8 +7,9 @@ Called by the services' `app` modules. It refuses only what aiohttp refuses, as 
 import asyncio
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from ssl import SSLContext
 from typing import TYPE_CHECKING, Final
 
@@ -18,6 +19,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 from multidict import CIMultiDict
 
+from liveroom.connections import Connections
 from liveroom.errors import TABLE, Code, ProblemError
 
 if TYPE_CHECKING:
@@ -36,7 +38,7 @@ _ALLOWED_HEADERS: Final = "authorization, content-type, idempotency-key"
 _PREFLIGHT_AGE_S: Final = "600"
 _JSON_HEADERS: Final = CIMultiDict({"Content-Type": "application/json", "Cache-Control": "no-store"})
 _BACKLOG: Final = 4096  # a whole gateway's viewers come back at once
-_LINGER_S: Final = 1.0  # how long the rest of a refused body is read, so that its sender sees the answer; 10 s keep slow ones
+_TLS_HANDSHAKE_S: Final = 5.0
 
 
 def problem_response(problem: ProblemError) -> web.Response:
@@ -70,6 +72,8 @@ def problems(
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
         allow: str | None = None
         try:
+            if "Content-Encoding" in request.headers:
+                _check_encoding(request.headers.getall("Content-Encoding"))
             return await handler(request)
         except ProblemError as error:
             problem = error
@@ -92,6 +96,14 @@ def problems(
         return response
 
     return middleware
+
+
+def _check_encoding(encodings: Sequence[str]) -> None:
+    """Refuse a body that is compressed, before any of it is read: nobody needs to send one, and 32
+    KB may inflate to 32 MB.
+    """
+    if any(encoding.strip().lower() != "identity" for encoding in encodings):
+        raise ProblemError(Code.UNSUPPORTED_MEDIA_TYPE, "a body with a Content-Encoding is not accepted")
 
 
 def cors(origins: tuple[str, ...]) -> Middleware:
@@ -151,23 +163,42 @@ class ListenError(OSError):
 
 @asynccontextmanager
 async def serve(
-    app: web.Application, host: str, port: int, *, shutdown_timeout_s: float = 5.0, tls: SSLContext | None = None
+    app: web.Application,
+    host: str,
+    port: int,
+    *,
+    shutdown_timeout_s: float = 5.0,
+    tls: SSLContext | None = None,
+    connections: Connections | None = None,
 ) -> "AsyncIterator[tuple[web.AppRunner, int]]":
     """Serve `app` while the block runs; yield the runner and the port (port 0: any free one).
 
-    `shutdown_timeout_s`: how long open requests may take at the end. Raises ListenError, whose
+    `shutdown_timeout_s`: how long open requests may take at the end. `connections`: the bounds on
+    connections; by default those of the default settings, uncounted. Raises ListenError, whose
     message names the address, where it cannot be bound.
     """
-    runner = web.AppRunner(
-        app, access_log=None, shutdown_timeout=shutdown_timeout_s, lingering_time=_LINGER_S, handle_signals=False
-    )
+    bounded = Connections() if connections is None else connections
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=shutdown_timeout_s, handle_signals=False)
     await runner.setup()
+    server = runner.server
+    assert server is not None  # noqa: S101 - `setup` made it
+    listeners: list[asyncio.Server] = []
+    loop = asyncio.get_running_loop()
+    handshake_s = _TLS_HANDSHAKE_S if tls is not None else None
     try:
-        for listening in await _listen(host, port):
-            await web.SockSite(runner, listening, backlog=_BACKLOG, ssl_context=tls).start()
-        yield runner, int(runner.addresses[0][1])
+        sockets = await _listen(host, port)
+        accept = partial(bounded.accept, server)
+        for listening in sockets:
+            listener = await loop.create_server(
+                accept, sock=listening, backlog=_BACKLOG, ssl=tls, ssl_handshake_timeout=handshake_s
+            )
+            listeners.append(listener)
+        yield runner, int(sockets[0].getsockname()[1])
     finally:
+        for listener in listeners:
+            listener.close()
         await runner.cleanup()
+        bounded.close()
 
 
 async def _listen(host: str, port: int) -> list[socket.socket]:

@@ -10,11 +10,12 @@ with explained("scheduler"):
     import structlog
 
     from liveroom import service
+    from liveroom.connections import allow_connections
     from liveroom.files import watch
     from liveroom.kafka import with_kafka
     from liveroom.kafka_port import Kafka
     from liveroom.networks import Networks, read_networks
-    from liveroom.service import Runtime, read_first
+    from liveroom.service import Runtime, public_connections, read_first
     from liveroom.settings import SchedulerSettings
     from liveroom.tokens import Verifier
     from liveroom.web import serve
@@ -38,6 +39,7 @@ async def run(settings: SchedulerSettings, runtime: Runtime, kafka: Kafka) -> No
 
     While Kafka is away, answers come from the known reports until those are stale, then with 503.
     """
+    allow_connections(settings.http.max_open)
     placement = Placement(settings.stale_s, settings.replicas)
     verifier = Verifier(await read_first(settings.read_token_keys), settings.token_leeway_s)
     app = App(settings, placement, verifier, runtime)
@@ -50,7 +52,8 @@ async def run(settings: SchedulerSettings, runtime: Runtime, kafka: Kafka) -> No
             tasks.create_task(watch([settings.ticket_keys_file], settings.read_ticket_keys, app.use_keys)),
             tasks.create_task(watch([settings.zones_file], partial(read_zones, settings), app.use_zones)),
         ]
-        async with serve(app.web, settings.host, settings.port) as (_, port):
+        connections = public_connections(settings, runtime)
+        async with serve(app.web, settings.host, settings.port, connections=connections) as (_, port):
             log.info("listening", host=settings.host, port=port)
             await runtime.stopping.wait()
         for task in working:

@@ -17,9 +17,9 @@ from liveroom.chance import Chance
 from liveroom.errors import Code, ProblemError
 from liveroom.kinds import Role
 from liveroom.limits import Buckets
-from liveroom.networks import Networks, caller, subscriber
+from liveroom.networks import Networks, subscriber
 from liveroom.records.control import LoadReport
-from liveroom.service import Runtime
+from liveroom.service import Runtime, callers_of
 from liveroom.settings import SchedulerSettings
 from liveroom.tickets import TICKET_TTL_S, Ticket, User
 from liveroom.tokens import Verifier
@@ -55,7 +55,7 @@ class App:
         self._settings = settings
         self._placement = placement
         self._verifier = verifier
-        self._proxies = Networks((network, network) for network in settings.proxies)
+        self._callers = callers_of(settings)
         self._zones = Networks()
         self._addresses = Buckets(settings.address_per_s, settings.address_burst) if settings.address_per_s else None
         self._key_id, self._key = "", b""
@@ -91,7 +91,7 @@ class App:
 
     async def _entry(self, request: web.Request) -> web.Response:
         began_s = clock.monotonic_s()
-        address = caller(request.remote, request.headers.get("X-Forwarded-For"), self._proxies)
+        address = self._callers.address(request.remote, request.headers)
         self._take_rate(address, began_s)
         rooms = tuple(dict.fromkeys(request.query.getall("room", [])))
         user = self._user(request.headers.get("Authorization"))

@@ -164,12 +164,10 @@ async def serving() -> AsyncIterator[Rig]:
     app = web.Application()
     app.router.add_get("/", upgrade)
     async with (
-        serve(upgrades.app, "127.0.0.1", 0, shutdown_timeout_s=0.2) as (runner, port),
+        serve(upgrades.app, "127.0.0.1", 0, shutdown_timeout_s=0.2) as (_, port),
         serve(app, "127.0.0.1", 0, shutdown_timeout_s=0.2) as (_, bare_port),
     ):
-        keeper = asyncio.create_task(
-            KeepAlive(gateway, upgrades).run(lambda: runner.server.connections if runner.server else ())
-        )
+        keeper = asyncio.create_task(KeepAlive(gateway).run())
         yield Rig(gateway, port, bare_port, bare)
         keeper.cancel()
 

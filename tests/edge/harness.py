@@ -107,7 +107,7 @@ def gateway_of(settings: EdgeSettings, runtime: Runtime) -> tuple[Gateway, Upgra
     admission = Admission(gateway, runtime)
     admission.use(settings.read_ticket_keys())
     upgrades = Upgrades(gateway, admission, runtime)
-    return gateway, upgrades, KeepAlive(gateway, upgrades)
+    return gateway, upgrades, KeepAlive(gateway)
 
 
 @asynccontextmanager
@@ -115,8 +115,11 @@ async def running(settings: EdgeSettings, *, tls: ssl.SSLContext | None = None) 
     """Serve while the block runs."""
     runtime = Runtime("edge")
     gateway, upgrades, keepalive = gateway_of(settings, runtime)
-    async with serve(upgrades.app, "127.0.0.1", 0, shutdown_timeout_s=0.2, tls=tls) as (runner, port):
-        keeper = asyncio.create_task(keepalive.run(lambda: runner.server.connections if runner.server else ()))
+    async with serve(upgrades.app, "127.0.0.1", 0, shutdown_timeout_s=0.2, tls=tls, connections=upgrades.connections) as (
+        _,
+        port,
+    ):
+        keeper = asyncio.create_task(keepalive.run())
         yield Edge(gateway, keepalive, Orders(gateway, runtime.chance), port)
         keeper.cancel()
         for member in list(gateway.members):

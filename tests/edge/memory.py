@@ -201,7 +201,7 @@ async def in_memory(settings: EdgeSettings) -> AsyncIterator[MemoryEdge]:
     pulls = Pulls(AioKafka(settings.kafka), gateway, upgrades, runtime, lambda _: 0)
     runner = web.AppRunner(upgrades.app, access_log=None)
     await runner.setup()
-    keeper = asyncio.create_task(keepalive.run(lambda: runner.server.connections if runner.server else ()))
+    keeper = asyncio.create_task(keepalive.run())
     edge = MemoryEdge(gateway, keepalive, Orders(gateway, runtime.chance), 0, runner)
     try:
         yield edge

@@ -81,15 +81,6 @@ async def test_a_viewer_that_joins_no_room_in_time_is_closed_and_then_aborted(ed
     assert not edge.gateway.members
 
 
-async def test_a_connection_that_sends_no_whole_request_is_closed_in_time(edge: MemoryEdge, time: ManualClock) -> None:
-    transport = edge.connect_in_memory()
-    transport.send(b"GET /v1/live HTTP/1.1\r\nHost")
-    await time.advance(HANDSHAKE_S - 0.5)
-    assert not transport.is_closing()
-    await time.advance(1)
-    assert transport.is_closing()
-
-
 async def test_a_snapshot_is_asked_for_until_it_comes(edge: MemoryEdge, time: ManualClock) -> None:
     joins = edge.gateway.joins
     viewers = [await edge.viewer("first"), await edge.viewer("second")]

@@ -12,6 +12,7 @@ from liveroom.records.codec import GATEWAY_PATTERN
 from liveroom.settings import (
     BroadcasterSettings,
     EdgeSettings,
+    HttpSettings,
     IngressSettings,
     KafkaSettings,
     SchedulerSettings,
@@ -209,8 +210,9 @@ def test_every_setting_is_listed_with_what_it_does(model: type[ServiceSettings])
     assert len(rows) == len(names_of(model))
     assert all(about for _, _, about in rows)
     kafka = {f"LIVEROOM_KAFKA__{name.upper()}" for name in KafkaSettings.model_fields}
-    own = {f"LIVEROOM_{name.upper()}" for name in model.model_fields} - {"LIVEROOM_KAFKA"}
-    assert names_of(model) == kafka | own
+    http = {f"LIVEROOM_HTTP__{name.upper()}" for name in HttpSettings.model_fields}
+    own = {f"LIVEROOM_{name.upper()}" for name in model.model_fields} - {"LIVEROOM_KAFKA", "LIVEROOM_HTTP"}
+    assert names_of(model) == kafka | http | own
 
 
 def test_a_list_of_settings_shows_no_secret_and_nothing_of_this_machine() -> None:

@@ -1,0 +1,469 @@
+"""The connections of an HTTP port before, between and after requests.
+
+A connection is *pending* until the head of its first request is whole. Until then it has a small
+protocol of ours and costs nothing of aiohttp: no parser, no task, no timer. With the whole head it
+becomes an `HttpConnection`, aiohttp's own with its bounds. Where an answer is complete and the
+request's body is not, the rest of the body is *discarded* unparsed, for a moment, so that its
+sender can read the answer.
+
+Owns how many connections there are, in all and by address, and how long each may take. At a bound
+the connection that waits longest gives way, where one waits: whoever sends its request at once is
+never the one. Otherwise the new one is refused. Peers that are proxies of ours are no callers, so
+the bounds by address are not theirs. Counts every connection that it ends by the reason.
+
+`liveroom.web.serve` calls it. A gateway takes a connection over from it (`edge.upgrade`).
+"""
+
+import asyncio
+import re
+import resource
+from collections.abc import Callable
+from enum import StrEnum
+from itertools import islice
+from typing import Any, Final, Protocol, cast
+
+import structlog
+from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
+
+from liveroom import clock, metric_catalog
+from liveroom.networks import Callers, plain_address, subscriber
+from liveroom.proxy_protocol import MAX_HEADER_BYTES, Peer, ProxyHeaderError, read_header
+from liveroom.registry import Metrics
+from liveroom.settings import HttpSettings
+
+MAX_HEAD_BYTES: Final = 64 * 1024
+DISCARD_BYTES: Final = 256 * 1024
+DISCARD_S: Final = 1.0
+OTHER_FILES: Final = 200  # that a process has open beside its connections
+_GRACE_S: Final = 0.5  # a connection this old has been read at least once, also in a storm
+_TRIES: Final = 32
+_AT_ONCE: Final = 256  # connections that one turn of the loop ends: each takes some 5 us
+_MAX_SWEEP_S: Final = 5.0
+_HEAD_END: Final = re.compile(rb"\n\r?\n")
+_TOO_LARGE: Final = b"HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+log = structlog.get_logger()
+
+
+class End(StrEnum):
+    """Why a connection was refused or ended: a label of the metric."""
+
+    PENDING = "pending"
+    PENDING_ADDRESS = "pending_address"
+    OPEN = "open"
+    OPEN_ADDRESS = "open_address"
+    HEAD_LATE = "head_late"
+    HEAD_TOO_LARGE = "head_too_large"
+    BODY_CUT = "body_cut"
+    UNREAD = "unread"
+    PROXY_HEADER = "proxy_header"
+    PROXY_UNTRUSTED = "proxy_untrusted"
+
+
+def allow_connections(wanted: int) -> None:
+    """Raise the limit of open files so that `wanted` connections fit; log a warning where the
+    system does not allow it.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = wanted + OTHER_FILES
+    if soft >= needed:
+        return
+    given = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (given, hard))
+    if given < needed:
+        log.warning("few_files", limit=given, needed=needed, connections=given - OTHER_FILES)
+
+
+class _Connection(Protocol):
+    """A connection of any kind. `key`: what it is counted for; None for one of a proxy of ours.
+
+    `unread_since_s`: since when a part of an answer waits to be sent; 0 while none does.
+    """
+
+    key: str | None
+    raw: asyncio.Transport
+    unread_since_s: float
+
+    def may_go(self, now_s: float) -> bool:
+        """Return whether nothing is lost when it ends now."""
+
+
+class _Table:
+    """Connections in the order in which they came, in all and by key, and how many there may be."""
+
+    def __init__(self, most: int, most_per_key: int, end: End, end_of_key: End) -> None:
+        self.all: dict[_Connection, None] = {}
+        self.of: dict[str, dict[_Connection, None]] = {}
+        self._most = most
+        self._most_per_key = most_per_key
+        self._end = end
+        self._end_of_key = end_of_key
+
+    def add(self, connection: _Connection) -> None:
+        self.all[connection] = None
+        if connection.key is not None:
+            self.of.setdefault(connection.key, {})[connection] = None
+
+    def remove(self, connection: _Connection) -> None:
+        self.all.pop(connection, None)
+        of_key = self.of.get(connection.key or "")
+        if of_key is not None and connection in of_key:
+            del of_key[connection]
+            if not of_key:
+                del self.of[connection.key or ""]
+
+    def full(self, key: str | None) -> tuple[End, dict[_Connection, None]] | None:
+        """Return the bound that one more connection would exceed, and those that count for it."""
+        of_key = self.of.get(key) if key is not None else None
+        if of_key is not None and len(of_key) >= self._most_per_key:
+            return self._end_of_key, of_key
+        return (self._end, self.all) if len(self.all) >= self._most else None
+
+
+class Connections:
+    """The connections of one port, named `port` in metrics.
+
+    `callers` knows the proxies. `takes_proxy_header`: whether connections begin with a PROXY
+    header. Without `metrics` nothing is counted.
+    """
+
+    def __init__(
+        self,
+        settings: HttpSettings | None = None,
+        callers: Callers | None = None,
+        metrics: Metrics | None = None,
+        port: str = "public",
+        *,
+        takes_proxy_header: bool = False,
+    ) -> None:
+        self.settings = settings = HttpSettings() if settings is None else settings
+        self.callers = Callers() if callers is None else callers
+        self.takes_proxy_header = takes_proxy_header
+        files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        most_open = (
+            settings.max_open if files == resource.RLIM_INFINITY else min(settings.max_open, max(1, files - OTHER_FILES))
+        )
+        self._pending = _Table(settings.max_pending, settings.max_pending_per_address, End.PENDING, End.PENDING_ADDRESS)
+        self._open = _Table(most_open, settings.max_open_per_address, End.OPEN, End.OPEN_ADDRESS)
+        self._sweep_s = min(_MAX_SWEEP_S, settings.unread_timeout_s / 3)
+        self._heads: dict[_Connection, float] = {}
+        self._heads_timer: asyncio.TimerHandle | None = None
+        self._sweep_timer: asyncio.TimerHandle | None = None
+        self._counts: dict[End, Callable[[], None]] = {}
+        if metrics is not None:
+            self._counts = {end: metrics.counter(metric_catalog.HTTP_ENDED, port, end.value).inc for end in End}
+            metrics.follow(metric_catalog.HTTP_CONNECTIONS, self._pending.all.__len__, port, "pending")
+            metrics.follow(metric_catalog.HTTP_CONNECTIONS, self._open.all.__len__, port, "open")
+            metrics.follow(metric_catalog.NAMES, self._open.of.__len__, f"{port}_connections")
+
+    def accept(self, server: web.Server) -> asyncio.Protocol:
+        """Return the protocol of a new connection, whose requests `server` will answer."""
+        return _Pending(self, server)
+
+    def close(self) -> None:
+        """End all connections that are left; those of aiohttp have had their time."""
+        for timer in (self._heads_timer, self._sweep_timer):
+            if timer is not None:
+                timer.cancel()
+        for connection in list(self._open.all):
+            self.forget(connection)
+            connection.raw.abort()
+
+    # ---- what connections report
+    def key_of(self, address: str) -> str | None:
+        """Return what a connection from `address` is counted for; None for a proxy of ours."""
+        return None if self.callers.trusts(address) else subscriber(address)
+
+    def admit(self, connection: "_Pending") -> bool:
+        """Take a new pending connection in, or end it; return whether it is in."""
+        key = connection.key
+        if not (self._make_place(self._pending, key) and self._make_place(self._open, key)):
+            connection.raw.abort()
+            return False
+        self._pending.add(connection)
+        self._open.add(connection)
+        self.await_head(connection)
+        return True
+
+    def replace(self, old: "_Connection", new: "_Connection") -> None:
+        """Count `new` in place of `old`, which is of the same caller."""
+        self.forget(old)
+        self._open.add(new)
+        if self._sweep_timer is None:
+            self._sweep_timer = asyncio.get_running_loop().call_later(self._sweep_s, self._sweep)
+
+    def forget(self, connection: "_Connection") -> None:
+        """Count a connection no longer. Idempotent."""
+        self._pending.remove(connection)
+        self._open.remove(connection)
+        self._heads.pop(connection, None)
+
+    def end(self, connection: "_Connection", why: End, last_words: bytes = b"") -> None:
+        """End a connection at once, or after `last_words`, where they can be sent."""
+        self.count(why)
+        self.forget(connection)
+        if last_words:
+            connection.raw.write(last_words)
+        if last_words and not connection.raw.get_write_buffer_size():
+            connection.raw.close()
+        else:
+            connection.raw.abort()
+
+    def count(self, why: End) -> None:
+        """Count an end that somebody else brings about."""
+        if (counted := self._counts.get(why)) is not None:
+            counted()
+
+    def await_head(self, connection: "_Connection") -> None:
+        """Give a connection `head_timeout_s` for the rest of a head. Idempotent."""
+        self._heads.setdefault(connection, clock.monotonic_s())
+        if self._heads_timer is None:
+            self._heads_timer = asyncio.get_running_loop().call_later(self.settings.head_timeout_s, self._end_late)
+
+    def head_came(self, connection: "_Connection") -> None:
+        """End what `await_head` began. Idempotent."""
+        self._heads.pop(connection, None)
+
+    # ---- bounds
+    def _make_place(self, table: _Table, key: str | None) -> bool:
+        """Return whether `table` has place for one more connection of `key`, after the end of
+        another one if need be.
+        """
+        full = table.full(key)
+        if full is None:
+            return True
+        end, candidates = full
+        now_s = clock.monotonic_s()
+        for connection in list(islice(candidates, _TRIES)):
+            if connection.may_go(now_s):
+                self.end(connection, end)
+                return self._make_place(table, key)
+            if table is self._pending:  # they are in the order of their age
+                break
+            candidates[connection] = candidates.pop(connection)  # the next call tries others
+        self.count(end)
+        return False
+
+    def _end_late(self) -> None:
+        """End the connections whose head is late; they are in the order of their beginning."""
+        self._heads_timer = None
+        now_s, wait_s = clock.monotonic_s(), 0.0
+        for connection, since_s in list(islice(self._heads.items(), _AT_ONCE)):
+            wait_s = since_s + self.settings.head_timeout_s - now_s
+            if wait_s > 0:
+                break
+            self.end(connection, End.HEAD_LATE)
+            wait_s = 0.0
+        if self._heads:
+            self._heads_timer = asyncio.get_running_loop().call_later(max(0.0, wait_s), self._end_late)
+
+    def _sweep(self) -> None:
+        """End the connections whose callers do not read their answers."""
+        self._sweep_timer = None
+        now_s = clock.monotonic_s()
+        late = []
+        for connection in self._open.all:
+            if not connection.raw.get_write_buffer_size():
+                connection.unread_since_s = 0.0
+            elif not connection.unread_since_s:
+                connection.unread_since_s = now_s
+            elif now_s - connection.unread_since_s >= self.settings.unread_timeout_s - self._sweep_s:
+                late.append(connection)
+        for connection in late:
+            self.end(connection, End.UNREAD)
+        if self._open.all:
+            self._sweep_timer = asyncio.get_running_loop().call_later(self._sweep_s, self._sweep)
+
+
+class _Pending(asyncio.Protocol):
+    """A connection that has sent no whole head."""
+
+    __slots__ = ("_began_s", "_connections", "_peer", "_received", "_server", "_wants_header", "key", "raw", "unread_since_s")
+
+    raw: asyncio.Transport
+
+    def __init__(self, connections: Connections, server: web.Server) -> None:
+        self._connections = connections
+        self._server = server
+        self._began_s = clock.monotonic_s()
+        self._received = bytearray()
+        self._wants_header = connections.takes_proxy_header
+        self._peer: Peer | None = None
+        self.key: str | None = None
+        self.unread_since_s = 0.0
+
+    def may_go(self, now_s: float) -> bool:
+        return now_s - self._began_s >= _GRACE_S
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.raw = cast(asyncio.Transport, transport)
+        peer = transport.get_extra_info("peername")
+        address = plain_address(str(peer[0])) if isinstance(peer, tuple | list) else ""
+        self._peer = Peer(address, int(peer[1])) if address else None
+        self.key = self._connections.key_of(address)
+        if self._wants_header and not self._connections.callers.trusts(address):
+            self._connections.count(End.PROXY_UNTRUSTED)
+            self.raw.abort()
+        else:
+            self._connections.admit(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        del exc
+        self._connections.forget(self)
+
+    def data_received(self, data: bytes) -> None:
+        seen = len(self._received)
+        if seen:
+            self._received += data
+            data = cast(bytes, self._received)
+        if self._wants_header:
+            rest = self._without_header(data)
+            if not rest:
+                return
+            data, seen = rest, 0
+        if _HEAD_END.search(data, max(0, seen - 2), MAX_HEAD_BYTES):
+            self._become_http(bytes(data))
+        elif len(data) >= MAX_HEAD_BYTES:
+            self._connections.end(self, End.HEAD_TOO_LARGE, _TOO_LARGE)
+        elif data is not self._received:
+            self._received = bytearray(data)
+
+    def _without_header(self, data: bytes) -> bytes:
+        """Take the PROXY header; return what follows it."""
+        try:
+            header = read_header(bytes(data[:MAX_HEADER_BYTES]))
+        except ProxyHeaderError:
+            self._connections.end(self, End.PROXY_HEADER)
+            return b""
+        if header is None:
+            self._received = bytearray(data)
+            return b""
+        self._wants_header = False
+        self._received = bytearray()
+        if header.source is not None:
+            self._connections.forget(self)
+            self._peer = Peer(plain_address(header.source.address), header.source.port)
+            self.key = self._connections.key_of(self._peer.address)
+            if not self._connections.admit(self):
+                return b""
+        return data[header.size :]
+
+    def _become_http(self, data: bytes) -> None:
+        transport = self.raw
+        http = HttpConnection(self._connections, self._server, self._peer, self.key)
+        self._connections.replace(self, http)
+        transport.set_protocol(http)
+        http.connection_made(transport)
+        http.data_received(data)
+
+
+class HttpConnection(RequestHandler):
+    """A connection of aiohttp. `key`, `raw`: as those of all connections here."""
+
+    __slots__ = ("_connections", "_head_bytes", "_own_peer", "key", "raw", "unread_since_s")
+
+    raw: asyncio.Transport
+
+    def __init__(self, connections: Connections, server: web.Server, peer: Peer | None, key: str | None) -> None:
+        super().__init__(
+            server,
+            loop=asyncio.get_running_loop(),
+            access_log=None,  # type: ignore[arg-type]  # as `AppRunner` has it
+            keepalive_timeout=connections.settings.idle_timeout_s,
+            lingering_time=0,  # `finish_response` discards
+            auto_decompress=False,  # a small body that inflates to a large one costs before its token is checked
+        )
+        self._connections = connections
+        self._own_peer = peer
+        self._head_bytes = 0
+        self.key = key
+        self.unread_since_s = 0.0
+
+    @property
+    def peername(self) -> Any:
+        """The caller's address and port, by the PROXY header where there is one."""
+        return self._own_peer
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it waits for a request."""
+        return self._waiter is not None and not self._waiter.done()
+
+    def may_go(self, now_s: float) -> bool:
+        """Return whether nothing is lost when it ends now."""
+        del now_s
+        return self.is_idle
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin with the first request."""
+        self.raw = cast(asyncio.Transport, transport)
+        super().connection_made(transport)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """End, or let go of a connection that somebody else has taken over."""
+        self._connections.forget(self)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes; those of a head that is not whole yet have `head_timeout_s`."""
+        super().data_received(data)
+        if self.is_idle:
+            self._head_bytes += len(data)
+            self._connections.await_head(self)
+            if self._head_bytes > MAX_HEAD_BYTES:
+                self._connections.end(self, End.HEAD_TOO_LARGE, _TOO_LARGE)
+        elif self._head_bytes:
+            self._head_bytes = 0
+            self._connections.head_came(self)
+
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """Send the answer, and discard the rest of a body that nobody wants any more."""
+        content = request.content
+        if content.is_eof():
+            return await super().finish_response(request, resp, start_time)
+        resp.force_close()
+        finished = await super().finish_response(request, resp, start_time)
+        if not content.is_eof() and self.transport is not None:
+            _Discarding(self._connections, self)
+        return finished
+
+
+class _Discarding(asyncio.Protocol):
+    """A connection that has its answer: what it still sends is not looked at.
+
+    Without this its sender would get a reset in place of the answer.
+    """
+
+    __slots__ = ("_connections", "_left", "_timer", "key", "raw", "unread_since_s")
+
+    def __init__(self, connections: Connections, http: HttpConnection) -> None:
+        self._connections = connections
+        self._left = DISCARD_BYTES
+        self.key = http.key
+        self.raw = transport = http.raw
+        self.unread_since_s = http.unread_since_s
+        connections.count(End.BODY_CUT)
+        http.transport = None  # aiohttp lets go
+        transport.set_protocol(self)
+        http.connection_lost(None)
+        connections.replace(http, self)
+        self._timer = asyncio.get_running_loop().call_later(DISCARD_S, transport.abort)
+        transport.resume_reading()
+        if transport.can_write_eof():
+            transport.write_eof()
+
+    def may_go(self, now_s: float) -> bool:
+        del now_s
+        return True
+
+    def data_received(self, data: bytes) -> None:
+        self._left -= len(data)
+        if self._left < 0:
+            self.raw.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        del exc
+        self._timer.cancel()
+        self._connections.forget(self)
