@@ -11,7 +11,8 @@ from typing import Final
 from aiohttp import web
 
 from edge.gateway import Gateway
-from liveroom import clock, tickets
+from edge.spent_tickets import SpentTickets
+from liveroom import clock, metric_catalog, tickets
 from liveroom.errors import Code, ProblemError
 from liveroom.limits import Bucket
 from liveroom.networks import subscriber
@@ -22,7 +23,7 @@ JOIN_BURST_S: Final = 2.0
 
 
 class Admission:
-    """The admission of one gateway."""
+    """The admission of one gateway. `spent`: the tickets that were used here."""
 
     def __init__(self, gateway: Gateway, runtime: Runtime) -> None:
         settings = gateway.settings
@@ -31,6 +32,8 @@ class Admission:
         self._stopping = runtime.stopping
         self._joins_left = Bucket(settings.max_joins_per_s, settings.max_joins_per_s * JOIN_BURST_S, clock.monotonic_s())
         self._keys: Mapping[str, bytes] = {}
+        self.spent = SpentTickets()
+        runtime.metrics.follow(metric_catalog.NAMES, lambda: len(self.spent), "tickets")
         self._callers = callers_of(settings)
 
     def use(self, keys: Mapping[str, bytes]) -> None:
@@ -49,8 +52,9 @@ class Admission:
     def admit(self, request: web.Request) -> tuple[str, tickets.User]:
         """Return the address that a request counts for, and the user of its ticket.
 
-        Raises `ProblemError`: origin, full, rate_address, ticket_invalid, ticket_expired. Cheap
-        checks come first, and the rate counts good tickets only.
+        The ticket is used from then on, so the caller completes the upgrade. Raises
+        `ProblemError`: origin, full, rate_address, ticket_invalid, ticket_expired, ticket_used.
+        Cheap checks come first, and the rate counts good tickets only.
         """
         gateway, settings = self._gateway, self._settings
         address = self.address_of(request)
@@ -63,7 +67,10 @@ class Admission:
         if settings.max_per_address and gateway.connections_from(address) >= settings.max_per_address:
             raise ProblemError(Code.RATE_ADDRESS, "too many connections from this address", retry_after_s=10)
         me = (settings.instance, gateway.generation)
-        ticket = tickets.verify(request.query.get("ticket", ""), self._keys, tickets.ENTRY, me, clock.unix_ms())
+        now_ms = clock.unix_ms()
+        ticket = tickets.verify(request.query.get("ticket", ""), self._keys, tickets.ENTRY, me, now_ms)
+        self.spent.check(ticket)
         if wait_s := self._joins_left.take(clock.monotonic_s()):
             raise ProblemError(Code.FULL, "too many connections arrive at once", retry_after_s=max(1.0, wait_s))
+        self.spent.spend(ticket, now_ms)
         return address, ticket.user

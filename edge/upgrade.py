@@ -82,6 +82,8 @@ class Upgrades:
     # ---- requests
     async def _live(self, request: web.Request) -> web.StreamResponse:
         """Admit a viewer over WebSocket."""
+        if _is_gone(request):
+            return HandedOver()
         self._admission.check_open()
         accepted = handshake.accept(request.headers)
         address, user = self._admission.admit(request)
@@ -91,6 +93,8 @@ class Upgrades:
 
     async def _events(self, request: web.Request) -> web.StreamResponse:
         """Admit a viewer whose network lets no WebSocket through: events over HTTP."""
+        if _is_gone(request):
+            return HandedOver()
         self._admission.check_open()
         address, user = self._admission.admit(request)
         member = SseConnection(self._gateway, user, self._chance.token_urlsafe(PULL_TOKEN_BYTES), clock.monotonic_s())
@@ -121,8 +125,7 @@ class Upgrades:
     def _hand_over(self, request: web.Request, member: Member, address: str, answer: bytes) -> web.StreamResponse:
         """Give the request's connection to the member, and greet."""
         transport, protocol = request.transport, request.protocol
-        if transport is None or transport.is_closing():
-            return HandedOver()  # gone already
+        assert transport is not None  # noqa: S101 - `_is_gone` looked, and nothing has waited since
         behind = _Behind()
         protocol.set_parser(behind)  # type: ignore[arg-type]  # it is only fed
         protocol.transport = None  # aiohttp lets go: no task, no timer, no parser is left of it
@@ -141,6 +144,11 @@ class Upgrades:
         if behind.data:
             member.data_received(behind.data)
         return HandedOver()
+
+
+def _is_gone(request: web.Request) -> bool:
+    """Return whether the connection ended before its answer: then it uses no ticket."""
+    return request.transport is None or request.transport.is_closing()
 
 
 def bearer(request: web.Request) -> str:

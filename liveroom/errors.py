@@ -53,6 +53,7 @@ class Code(Enum):
     FULL = "full"
     TICKET_INVALID = "ticket_invalid"
     TICKET_EXPIRED = "ticket_expired"
+    TICKET_USED = "ticket_used"
     ORIGIN = "origin"
     UPGRADE_REQUIRED = "upgrade_required"
     TOO_MANY_ROOMS = "too_many_rooms"
@@ -105,6 +106,7 @@ TABLE: Final[dict[Code, Refusal]] = {
     Code.FULL: Refusal(503, "This gateway is full; ask the scheduler for another one"),
     Code.TICKET_INVALID: Refusal(401, "The ticket is not valid at this gateway"),
     Code.TICKET_EXPIRED: Refusal(401, "The ticket has expired; ask the scheduler for a new one"),
+    Code.TICKET_USED: Refusal(401, "The ticket has been used; ask the scheduler for a new one"),
     Code.ORIGIN: Refusal(403, "Pages of this origin may not connect"),
     Code.UPGRADE_REQUIRED: Refusal(426, "This URL accepts only WebSocket upgrades"),
     Code.TOO_MANY_ROOMS: Refusal(409, "A connection can be in at most 8 rooms, and its user in as many as the gateway allows"),

@@ -79,8 +79,7 @@ class Ticket(msgspec.Struct, frozen=True, omit_defaults=True):
     """The permission of a user to enter, until `expires_ms`, at some gateways (id, generation).
 
     `purpose` separates kinds of tickets that the same keys sign. `nonce` makes every ticket unique,
-    so that a gateway can count the uses of one. None does yet: until it expires, a ticket opens any
-    number of connections.
+    so that a gateway can count the uses of one (`edge.spent_tickets`).
     """
 
     purpose: str

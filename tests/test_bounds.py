@@ -16,6 +16,7 @@ from broadcaster.dedupe import RecentIds, SeenIds
 from broadcaster.rooms import PACKED_PER_ROOM, Rooms
 from edge.hub import Hub
 from edge.presence_pace import Pace
+from edge.spent_tickets import SpentTickets
 from ingress import words
 from ingress.ended_rules import EndedRules
 from ingress.offences import Offences
@@ -32,7 +33,7 @@ from liveroom.moderation import Rules
 from liveroom.records.codec import BadRecord
 from liveroom.records.control import Moderation, Presence, RuleKind, WordAction
 from liveroom.records.snapshot import encode_state
-from liveroom.tickets import User
+from liveroom.tickets import ENTRY, Ticket, User
 from liveroom.topics import UPLINK
 from tests.broadcaster.ticks import T0, tick, uplink
 from tests.edge.test_hub import FakeMember, join
@@ -88,6 +89,11 @@ def rates(_: pytest.MonkeyPatch) -> tuple[Any, object]:
     rate = Rate(1e-4, 1)
     table = Rates(connection=rate, user=rate, address=rate, most=MOST)
     return lambda now_s, name, _: table.take(Caller(name, name, name), now_s), table
+
+
+def spent_tickets(_: pytest.MonkeyPatch) -> tuple[Any, object]:
+    table = SpentTickets(most=MOST)
+    return lambda now_s, name, _: table.spend(Ticket(ENTRY, User("u"), 1000 * now_s + 60_000, name), 1000 * now_s), table
 
 
 def slow_mode(_: pytest.MonkeyPatch) -> tuple[Any, object]:
@@ -235,6 +241,7 @@ def hub(_: pytest.MonkeyPatch) -> tuple[Any, object]:
     [
         buckets,
         rates,
+        spent_tickets,
         slow_mode,
         offences,
         word_libraries,

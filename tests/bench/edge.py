@@ -32,6 +32,7 @@ from edge.admission import Admission
 from edge.gateway import Gateway
 from edge.hub import SLICE, Delivered, Hub
 from edge.keepalive import KeepAlive
+from edge.spent_tickets import SpentTickets
 from edge.upgrade import Upgrades
 from liveroom.kinds import Kind
 from liveroom.moderation import Rules
@@ -148,6 +149,7 @@ async def serving() -> AsyncIterator[Rig]:
     gateway = Gateway(settings, Hub(), Rules(), runtime.metrics, 1)
     admission = Admission(gateway, runtime)
     admission.use(settings.read_ticket_keys())
+    admission.spent = SpentTickets(uses=HUGE)  # all viewers have one ticket
     upgrades = Upgrades(gateway, admission, runtime)
     bare: list[web.WebSocketResponse] = []
 

@@ -21,6 +21,7 @@ NOT_FOR_PERSONS = {  # a page that works never sees them
     Code.TOKEN_INVALID,
     Code.TICKET_INVALID,
     Code.TICKET_EXPIRED,
+    Code.TICKET_USED,
     Code.ORIGIN,
     Code.UPGRADE_REQUIRED,
     Code.TOO_MANY_ROOMS,

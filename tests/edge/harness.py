@@ -5,6 +5,7 @@ client.
 import asyncio
 import contextlib
 import json
+import secrets
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -59,7 +60,7 @@ class Edge:
             "purpose": ENTRY,
             "user": user if isinstance(user, User) else User(user),
             "expires_ms": clock.unix_ms() + 60_000,
-            "nonce": "n",
+            "nonce": secrets.token_hex(9),
             "gateways": (("e1", GENERATION),),
         }
         return sign(Ticket(**fields | changes), key_id, KEYS.get(key_id, "c" * 32).encode())
