@@ -10,7 +10,7 @@ VENV ?= .venv$(if $(ANOTHER),-$(ANOTHER))
 BIN = $(VENV)/bin
 SYSTEM = system
 
-.PHONY: demo up check beside alone system prepare lint test pythons bare kube faults bench soak starts wheel upgrade clean
+.PHONY: demo up check beside alone system prepare lint test pythons bare kube faults bench soak starts wheel upgrade fuzz clean
 
 $(VENV)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -75,6 +75,10 @@ starts: $(VENV)/.ready  ## 20 starts of every service while a broker is killed; 
 
 upgrade: $(VENV)/.ready  ## upgrades from the last release and back, with kill -9; goes on where it stopped:  make upgrade ROUNDS=10 ARGS=--again
 	$(BIN)/python -m tests.upgrade --rounds $(or $(ROUNDS),10) $(ARGS)
+
+fuzz: $(VENV)/.ready  ## foreign bytes, guided by coverage, against everything that reads them:  make fuzz ARGS="query uplink --seconds 60"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[fuzz]'
+	$(BIN)/python -m tests.fuzz $(ARGS)
 
 wheel: $(VENV)/.ready  ## the sdist, and the wheel built from it, in dist/
 	@$(BIN)/python -m build --no-isolation --outdir dist

@@ -1,0 +1,1 @@
+"""Fuzzing: foreign bytes against everything that reads them (`make fuzz`)."""
