@@ -8,6 +8,7 @@ defect, for it would end a task.
 import base64
 from collections.abc import Callable
 from contextlib import suppress
+from ipaddress import ip_address
 from typing import Any, Final, NamedTuple
 
 import jwt
@@ -29,7 +30,8 @@ from liveroom.errors import ProblemError
 from liveroom.kinds import Role
 from liveroom.moderation import Rules
 from liveroom.nesting import MAX_DEPTH, UNDECODABLE, nests_deeper
-from liveroom.networks import NetworksError, read_networks
+from liveroom.networks import FORWARDED, FORWARDED_FOR, Callers, NetworksError, plain_address, read_networks
+from liveroom.proxy_protocol import MAX_HEADER_BYTES, SIGNATURE, ProxyHeaderError, read_header
 from liveroom.records import broadcast, snapshot
 from liveroom.records.codec import BadRecordError, JsonReader, JsonRecord, encode_json
 from liveroom.records.control import Audit, LoadReport, Moderation, Order, Presence
@@ -238,6 +240,25 @@ def upgrade(data: bytes) -> None:
     assert answer.count(b"\r\n") <= 7
 
 
+def proxy_header(data: bytes) -> None:
+    """A header that comes in pieces is the one that comes at once."""
+    whole = read_header(data)
+    for size in range(1, min(len(data), MAX_HEADER_BYTES)):
+        part = read_header(data[:size])
+        assert part is None or part == whole
+    if whole is not None and whole.source is not None:
+        assert plain_address(whole.source.address) == whole.source.address or ":" in whole.source.address
+
+
+def forwarded(data: bytes) -> None:
+    """Headers of a proxy, one a line: whatever they say, the caller has an address."""
+    for name in (FORWARDED, FORWARDED_FOR):
+        headers: CIMultiDict[str] = CIMultiDict()
+        for line in data.decode("latin-1").split("\n"):
+            headers.add(name, line)
+        ip_address(Callers(["192.0.2.0/24", "10.0.0.0/8"], name).address("192.0.2.1", headers))
+
+
 # ---- who somebody is
 def token(data: bytes) -> None:
     tokens.Verifier([tokens.secret(SECRET)]).verify(data.decode("latin-1"), NOW_MS / 1000)
@@ -305,6 +326,10 @@ Sec-WebSocket-Version: 13
 Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==
 Sec-WebSocket-Protocol: liveroom.v1
 Sec-WebSocket-Extensions: x; a="b\\"c", permessage-deflate; client_max_window_bits"""
+PROXY_HEADERS: Final = (
+    b"PROXY TCP4 198.51.100.7 192.0.2.1 56324 443\r\n",
+    SIGNATURE + bytes([0x21, 0x11, 0, 12, 198, 51, 100, 7, 192, 0, 2, 1, 220, 4, 1, 187]),
+)
 CLAIMS: Final = b'{"sub":"u1","aud":"%b","exp":%d,"role":"viewer","rooms":["room-1"],"level":3,"name":"Ann"}' % (
     tokens.AUDIENCE.encode(),
     NOW_MS // 1000 + 600,
@@ -336,6 +361,8 @@ TARGETS: Final[dict[str, Target]] = {
     "message-line": Target(message_line, (BadFrameError,), (wire.encode_message(golden.MESSAGE),)),
     "query": Target(query, (ProblemError,), (b"epoch=7&after_rseq=4&pos=3.99", b"before_seq=9&after_seq=1")),
     "upgrade": Target(upgrade, (ProblemError,), (UPGRADE,)),
+    "proxy-header": Target(proxy_header, (ProxyHeaderError,), PROXY_HEADERS),
+    "forwarded": Target(forwarded, (), (b"198.51.100.7, 10.0.0.9:80", b'for="[2001:db8::7]:4711";proto=https, for=10.0.0.9')),
     "token": Target(token, (ProblemError,), (TOKEN,)),
     "claims": Target(claims, (ProblemError,), (CLAIMS,)),
     "keys": Target(keys, (tokens.KeysError,), (KEYS,)),
