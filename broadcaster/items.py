@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 import msgspec
 
 from liveroom.bodies import Clear, Like, Sanction
-from liveroom.kinds import CLASS_OF, Class, Kind
+from liveroom.kinds import CLASS_OF, Class, Kind, is_host
 from liveroom.nesting import UNDECODABLE
 from liveroom.records.broadcast import NoticeEntry
 from liveroom.records.codec import MAX_MILLIS
@@ -87,7 +87,8 @@ def _body(decoder: msgspec.json.Decoder[T], item: Item) -> T:
 
 def notice_of(record: Uplink, room: int, kind: Kind, sanction: Sanction) -> tuple[NoticeEntry, bytes]:
     """Return the notice that its user gets of a sanction in the room with this hash."""
-    text = encode_frame(Notice(record.room, kind, record.id, record.at_ms, sanction.until_ms, sanction.why))
+    by_role = record.role.value if is_host(record.role) else ""
+    text = encode_frame(Notice(record.room, kind, record.id, record.at_ms, sanction.until_ms, sanction.why, by_role))
     return NoticeEntry(room, room_hash(sanction.user), len(text)), text
 
 

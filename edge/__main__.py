@@ -77,6 +77,7 @@ async def run(settings: EdgeSettings, runtime: Runtime, kafka: Kafka) -> None:
                 tasks.create_task(fan_out.follow(queue)),
                 tasks.create_task(follow_orders(control, orders, runtime)),
                 tasks.create_task(follow_rules(kafka, rules, runtime, gateway.bans.on_rule)),
+                tasks.create_task(gateway.bans.run()),
                 tasks.create_task(watch([settings.ticket_keys_file], settings.read_ticket_keys, admission.use)),
                 tasks.create_task(reporter.run(producer)),
                 tasks.create_task(report_presence(gateway, producer)),

@@ -1,10 +1,12 @@
-"""Removes members from rooms: users who are banned or kicked, and everybody from a dissolved room.
+"""Removes members from rooms: banned or kicked users, and those whom a room's modes keep out.
 
-Owns no state. A member that is in another room too keeps its connection; otherwise the connection
-ends with the close code of the reason. A ban by a host of the member's own rank or below does not
-hold (`liveroom.moderation.binds`). Called by `edge.fanout` and by the reader of the rules.
+A member that is in another room too keeps its connection; otherwise the connection ends with the
+close code of the reason. A ban or kick by a host of the member's own rank or below does not hold
+(`liveroom.moderation.binds`, `NoticeHead.is_for`). A mode may concern many members, so `run` puts
+them out in slices. Called by `edge.fanout` and by the reader of the rules.
 """
 
+import asyncio
 from collections.abc import Iterator
 
 from edge.hub import SLICE, Hub
@@ -12,9 +14,9 @@ from edge.room import Room, Subscriber
 from liveroom import clock
 from liveroom.closecodes import Close
 from liveroom.errors import Code
-from liveroom.kinds import Kind, Role
-from liveroom.moderation import binds, holds
-from liveroom.records.control import Moderation, RuleKind
+from liveroom.kinds import Kind
+from liveroom.moderation import Rules, binds, holds, refusal_by_modes
+from liveroom.records.control import LATER_MODES, Moderation, RuleKind
 from liveroom.topics import room_hash
 from liveroom.wire import Error, Notice, encode_frame
 
@@ -25,13 +27,19 @@ def notice_of(kind: Kind, rule: Moderation) -> bytes:
 
 
 class Bans:
-    """Puts members out of the rooms of a hub: after a ban, a kick, or when a room is dissolved."""
+    """Puts members out of the rooms of a hub: after a ban, a kick, or a change of `rules`."""
 
-    def __init__(self, hub: Hub) -> None:
+    def __init__(self, hub: Hub, rules: Rules) -> None:
         self._hub = hub
+        self._rules = rules
+        self._closed: dict[str, None] = {}
+        self._has_closed = asyncio.Event()
 
     def on_rule(self, rule: Moderation) -> None:
-        """Put out the user whom a new rule bans."""
+        """Put out the user whom a new rule bans, and soon those whom a mode keeps out."""
+        if rule.kind is RuleKind.MODE and rule.name in LATER_MODES and room_hash(rule.room) in self._hub.rooms:
+            self._closed[rule.room] = None
+            self._has_closed.set()
         if rule.kind is not RuleKind.BAN or not holds(rule, clock.unix_ms()):
             return
         hash_ = room_hash(rule.room)
@@ -40,15 +48,31 @@ class Bans:
                 member.send(notice_of(Kind.BAN, rule))
                 self._put_out(member, member.rooms[hash_], Code.BANNED, Close.BANNED)
 
-    def kick(self, room: int, user: int) -> None:
-        """Put all connections of a user out of a room. Both are hashes (`room_hash`).
+    async def run(self) -> None:
+        """Put out the members whom the modes of their rooms keep out, for ever."""
+        while True:
+            await self._has_closed.wait()
+            self._has_closed.clear()
+            while self._closed:
+                name = next(iter(self._closed))
+                del self._closed[name]
+                room = self._hub.rooms.get(room_hash(name))
+                for _ in self._sweep(room) if room is not None else ():
+                    await clock.sleep(0)
 
-        Operators stay: nobody ranks before them. The ingress refuses the kick of any host that it
-        knows; it need not know an operator who only watches.
-        """
-        for member in self._hub.connections_of(user):
-            if room in member.rooms and member.role is not Role.OPERATOR:
-                self._put_out(member, member.rooms[room], Code.KICKED, Close.KICKED)
+    def _sweep(self, room: Room) -> Iterator[None]:
+        """Put out the members whom the room's modes keep out; yields between slices."""
+        for number, member in enumerate([*room.members, *room.waiting], 1):
+            why = refusal_by_modes(self._rules.settings(room.name), room.name, member.role, member.ticket_rooms)
+            if why is not None and room.hash in member.rooms:
+                self._put_out(member, room, Code.FORBIDDEN, Close.NORMAL, why)
+            if number % SLICE == 0:
+                yield
+
+    def kick(self, member: Subscriber, room: Room) -> None:
+        """Put a connection out of a room."""
+        if room.hash in member.rooms:
+            self._put_out(member, room, Code.KICKED, Close.KICKED)
 
     def dissolve(self, room: Room) -> Iterator[None]:
         """Put everybody out of a room; yields between slices."""
@@ -58,8 +82,8 @@ class Bans:
             if number % SLICE == 0:
                 yield
 
-    def _put_out(self, member: Subscriber, room: Room, code: Code, close: Close) -> None:
+    def _put_out(self, member: Subscriber, room: Room, code: Code, close: Close, detail: str = "") -> None:
         self._hub.leave(member, room.name, clock.monotonic_s())
-        member.send(encode_frame(Error(code.value, room=room.name)))
+        member.send(encode_frame(Error(code.value, detail, room.name)))
         if not member.rooms:
             member.close(close)

@@ -77,8 +77,8 @@ class FanOut:
             self._runtime.metrics.counter(metric_catalog.BAD_RECORDS, topics.BROADCAST.name, BadRecord.UNHANDLED.value).inc()
             log.error("room_part_failed", room=room.name, partition=partition, offset=offset, exc_info=error)
         self._gateway.joins.on_snapshots(delivered.with_snapshot)
-        for room_hash, user in delivered.kicked:
-            self._gateway.bans.kick(room_hash, user)
+        for member, kicked_from in delivered.kicked:
+            self._gateway.bans.kick(member, kicked_from)
         for room in delivered.dissolved:
             for _ in self._gateway.bans.dissolve(room):
                 await clock.sleep(0)

@@ -53,7 +53,7 @@ class Gateway:
         self.settings = settings
         self.hub = hub
         self.joins = Joins(hub, rules, metrics, settings.max_user_rooms)
-        self.bans = Bans(hub)
+        self.bans = Bans(hub, rules)
         self.generation = generation
         self.members: dict[Member, None] = {}
         self.sse_connections: dict[str, SseConnection] = {}

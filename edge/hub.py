@@ -30,7 +30,7 @@ class Delivered(NamedTuple):
     """The totals of one BATCH, and what the gateway must do after it.
 
     `wasted_bytes`: payloads of rooms that are not here. `with_snapshot`: rooms that got a snapshot.
-    `dissolved`: rooms that it dissolves. `kicked`: the users whom it kicks, as (room, user) hashes.
+    `dissolved`: rooms that it dissolves. `kicked`: the connections that it kicks, with their rooms.
     `failed`: rooms whose part could not be handled, with the error; other rooms are not affected.
     """
 
@@ -43,7 +43,7 @@ class Delivered(NamedTuple):
     gaps: int
     with_snapshot: tuple[Room, ...] = ()
     dissolved: tuple[Room, ...] = ()
-    kicked: tuple[tuple[int, int], ...] = ()
+    kicked: tuple[tuple[Subscriber, Room], ...] = ()
     failed: tuple[tuple[Room, Exception], ...] = ()
 
 
@@ -251,19 +251,25 @@ class Hub:
             self._with_content += 1
         return min(RING_BYTES, RINGS_BYTES // self._with_content)
 
-    def _notify(self, batch: Batch) -> tuple[tuple[int, int], ...]:
-        """Send notices to their users' connections; return the kicks as (room, user) hashes."""
-        kicked: list[tuple[int, int]] = []
+    def _notify(self, batch: Batch) -> tuple[tuple[Subscriber, Room], ...]:
+        """Send notices to their users' connections; return those that are kicked.
+
+        A host gets no notice of a command that does not hold for it.
+        """
+        kicked: list[tuple[Subscriber, Room]] = []
         for notice in batch.notices():
             connections = [
                 member for member in self.connections_of(notice.user) if notice.room == 0 or notice.room in member.rooms
             ]
             if not connections:
                 continue
+            head = notice.head
             for member in connections:
+                if head is not None and not head.is_for(member.role):
+                    continue
                 member.send(notice.text)
-            if notice.kind is Kind.KICK:
-                kicked.append((notice.room, notice.user))
+                if head is not None and head.kind is Kind.KICK and notice.room in member.rooms:
+                    kicked.append((member, member.rooms[notice.room]))
         return tuple(kicked)
 
     def _take_snapshots(

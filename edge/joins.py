@@ -7,7 +7,7 @@ any other one waits up to `SNAPSHOT_WAIT_S` for a fresh snapshot. Called by `edg
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import structlog
 
@@ -19,9 +19,8 @@ from edge.room import Position, Room, Subscriber
 from liveroom import clock, metric_catalog, topics
 from liveroom.errors import Code
 from liveroom.kinds import Kind, Role
-from liveroom.moderation import Rules, binds
+from liveroom.moderation import Rules, binds, refusal_by_modes
 from liveroom.records.codec import BadRecord
-from liveroom.records.control import Moderation
 from liveroom.registry import Metrics
 from liveroom.topics import ROOM_ID, room_hash
 from liveroom.wire import MAX_ROOMS_PER_CONNECTION, Carded, Error, Join, encode_frame
@@ -36,6 +35,13 @@ REFUSALS: Final = (
     Code.BANNED,
 )
 log = structlog.get_logger()
+
+
+class Refused(NamedTuple):
+    """Why a user is refused: the code, and the reason in words."""
+
+    code: Code
+    why: str = ""
 
 
 class Joins:
@@ -57,13 +63,23 @@ class Joins:
         self._bad = metrics.counter(metric_catalog.BAD_RECORDS, topics.BROADCAST.name, BadRecord.UNHANDLED.value)
 
     # ---- who may enter
-    def ban_of(self, user: str, role: Role, room: str) -> Moderation | None:
-        """Return the ban of a user from a room that holds now; None: there is none."""
-        rule = self._rules.banned(room, user, clock.unix_ms())
-        return rule if rule is not None and binds(rule, role) else None
+    def refusal_by_rules(self, user: str, role: Role, ticket_rooms: Sequence[str], room: str) -> Refused | None:
+        """Return why a user may neither be in a room nor read it; None: the rules let it.
 
-    def _refusal(self, member: Member, room: str) -> Code | None:
+        `ticket_rooms`: the rooms that its ticket names; empty: it names none.
+        """
+        why = refusal_by_modes(self._rules.settings(room), room, role, ticket_rooms)
+        if why is not None:
+            return Refused(Code.FORBIDDEN, why)
+        ban = self._rules.banned(room, user, clock.unix_ms())
+        return Refused(Code.BANNED, ban.why) if ban is not None and binds(ban, role) else None
+
+    def _refusal(self, member: Member, room: str) -> Refused | None:
         """Return why a member may not enter a room."""
+        code = self._refusal_by_state(member, room)
+        return Refused(code) if code is not None else self.refusal_by_rules(member.user, member.role, member.ticket_rooms, room)
+
+    def _refusal_by_state(self, member: Member, room: str) -> Code | None:
         if not ROOM_ID.match(room):
             return Code.ROOM_INVALID
         if member.ticket_rooms and room not in member.ticket_rooms:
@@ -76,7 +92,7 @@ class Joins:
             return Code.FULL
         if self._rules.settings(room).dissolved:
             return Code.ROOM_DISSOLVED
-        return Code.BANNED if self.ban_of(member.user, member.role, room) is not None else None
+        return None
 
     # ---- entering
     def join(self, member: Member, frame: Join) -> None:
@@ -84,8 +100,8 @@ class Joins:
         refusal = self._refusal(member, frame.room)
         if refusal is not None:
             self._joined["refused"].inc()
-            self._refused[refusal].inc()
-            refuse(member, refusal, frame.room)
+            self._refused[refusal.code].inc()
+            refuse(member, refusal.code, frame.room, refusal.why)
             return
         now_s = clock.monotonic_s()
         room = self._hub.add_pending(member, frame.room, now_s)
@@ -156,6 +172,6 @@ class Joins:
                 self._greet(member, room)
 
 
-def refuse(member: Member, code: Code, room: str) -> None:
+def refuse(member: Member, code: Code, room: str, why: str = "") -> None:
     """Send the refusal of a frame that names a room."""
-    member.send(encode_frame(Error(code.value, room=room[:64])))
+    member.send(encode_frame(Error(code.value, why, room[:64])))

@@ -1,7 +1,7 @@
 """The right to pull messages from the log. Pure.
 
 Owns the tokens that `hello` gives out. A token is good while its connection lasts and `pull_for_s`
-longer. Refuses an unknown token, and a room that the ticket did not permit. Bans hold for pulls
+longer. Refuses an unknown token, and a room that the ticket did not permit. Rules hold for pulls
 too: `edge.joins` knows them. `edge.pull_limits` bounds how much is pulled. The gateway grants and
 ends tokens; `edge.pulls` uses them.
 """

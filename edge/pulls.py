@@ -128,8 +128,9 @@ class Pulls:
         address = self._upgrades.address_of(request)
         self._limits.take(grant.user, address, clock.monotonic_s())
         grant.check(name)
-        if (ban := self._gateway.joins.ban_of(grant.user, grant.role, name)) is not None:
-            raise ProblemError(Code.BANNED, ban.why)
+        refused = self._gateway.joins.refusal_by_rules(grant.user, grant.role, grant.ticket_rooms, name)
+        if refused is not None:
+            raise ProblemError(refused.code, refused.why)
         query = read_query(request.query, partition_of(name, self._settings.kafka.partitions))
         async with asyncio.timeout(TIMEOUT_S):
             body = await self._shared_answer(_Question(name, query))

@@ -43,13 +43,14 @@ class Subscriber(Protocol):
     """A viewer's connection, as rooms and the hub see it.
 
     `device_hash`: of the user and its device; 0 where the device is unknown. `form`: the value of
-    its `Form`.
+    its `Form`. `ticket_rooms`: the rooms that its ticket names; empty: it names none.
     """
 
     user: str
     user_hash: int
     device_hash: int
     role: Role
+    ticket_rooms: tuple[str, ...]
     rooms: "dict[int, Room]"
     form: int
 

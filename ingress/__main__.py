@@ -118,6 +118,7 @@ def build(
     for name, table in tables.items():
         metrics.follow(metric_catalog.NAMES, table.__len__, name)
     metrics.follow(metric_catalog.NAMES, lambda: rules.remembered, "commands")
+    metrics.follow(metric_catalog.NAMES, lambda: rules.lifted, "lifted_rules")
     app = App(settings, verifier, admission, api, runtime)
     withdrawals = Withdrawals(writer, rules, metrics, runtime.chance)
     return Parts(app, auto_moderation, announcements, statuses, reviewer, withdrawals)
@@ -154,7 +155,7 @@ async def run(settings: IngressSettings, runtime: Runtime, kafka: Kafka) -> None
         if rule.kind is RuleKind.WORD:
             words.changed(rule.room)
 
-    following = follow_rules(kafka, rules, runtime, on_rule, withdrawals.on_withdrawn, withdrawals.on_bad)
+    following = follow_rules(kafka, rules, runtime, on_rule, withdrawals.on_lost, withdrawals.on_withdrawn, withdrawals.on_bad)
     async with asyncio.TaskGroup() as tasks:
         working = [
             tasks.create_task(writer.watch()),

@@ -6,21 +6,23 @@ a second later every ingress knows it. Owns when that is written. Refuses what t
 take. Called by `admission` and `moderation_api` for every request that passed the other checks.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 import structlog
 
 from ingress.log import LogWriter, write
 from liveroom import clock
-from liveroom.kinds import HOSTS_OF_ROOMS, Role
+from liveroom.kinds import Role, is_host
 from liveroom.moderation import EVERYWHERE, Rules, key_of
 from liveroom.records.codec import encode_json
-from liveroom.records.control import Moderation, RuleKind, host_record
+from liveroom.records.control import Moderation, RuleKind, record_of
 from liveroom.tickets import User
 from liveroom.topics import MODERATION
 
 KNOWN_MS: Final = 30 * 86_400_000
 MAX_HOSTS: Final = 1000  # of one room
+_HOSTS: Final = frozenset(role for role in Role if is_host(role))
 log = structlog.get_logger()
 
 
@@ -41,28 +43,35 @@ class HostRecords:
         `room`: `EVERYWHERE` for a command about all rooms. Returns after the acknowledgement.
         Raises `ProblemError` (queue_unavailable).
         """
-        for rule in self._news(room, user, clock.unix_ms()):
-            await write(self._writer, MODERATION, key_of(rule), encode_json(host_record(rule)))
+        for rule in self._news(room, user):
+            await write(self._writer, MODERATION, key_of(rule), encode_json(record_of(rule)))
             self._rules.apply(rule)
 
-    def _news(self, room: str, user: User, now_ms: int) -> list[Moderation]:
+    def _news(self, room: str, user: User) -> Sequence[Moderation]:
+        """Return the records to write: nearly always none, as this is asked for every message."""
+        role, rules = user.role, self._rules
+        if role not in _HOSTS:
+            if role is Role.SERVICE or not (rules.may_be_host(room, user.id) or rules.may_be_host(EVERYWHERE, user.id)):
+                return ()
+            own = None
+        else:
+            own = EVERYWHERE if role is Role.OPERATOR and user.rooms is None else room
+        now_ms = clock.unix_ms()
         news: list[Moderation] = []
-        if user.role is Role.SERVICE:
-            return news
-        for scope, is_one in {room: user.role in HOSTS_OF_ROOMS, EVERYWHERE: user.role is Role.OPERATOR}.items():
-            known = self._rules.host(scope, user.id, now_ms)
-            if known is None and not is_one:
-                continue
-            if not is_one:
-                news.append(_record(scope, user, now_ms, 0, None))
-            elif known is None and self._rules.hosts(scope) >= MAX_HOSTS:
+        for scope in dict.fromkeys((room, EVERYWHERE)):
+            known = rules.host(scope, user.id, now_ms)
+            if scope != own:
+                if known is not None:
+                    news.append(_record(scope, user, now_ms, 0, None))
+            elif known is None and rules.hosts(scope) >= MAX_HOSTS:
                 log.warning("host_not_recorded", room=scope, most=MAX_HOSTS)
-            elif known is None or known.value != user.role.value or known.until_ms - now_ms < KNOWN_MS // 2:
-                news.append(_record(scope, user, now_ms, now_ms + KNOWN_MS, user.role.value))
+            elif known is None or known.value != role.value or known.until_ms - now_ms < KNOWN_MS // 2:
+                news.append(_record(scope, user, now_ms, now_ms + KNOWN_MS, role.value))
         return news
 
 
 def _record(room: str, user: User, now_ms: int, until_ms: int, value: str | None) -> Moderation:
+    role = user.role.value
     return Moderation(
-        Moderation.VERSION, room, now_ms, RuleKind.HOST, user.id, user.id, until_ms=until_ms, value=value, by_role=user.role
+        Moderation.VERSION, room, now_ms, RuleKind.HOST, user.id, user.id, until_ms=until_ms, value=value, by_role=role
     )

@@ -2,10 +2,11 @@
 
 Owns what is written, and in which order: the rule to `moderation` first, so that it holds
 everywhere; then, together, what viewers see to `uplink` and the entry in `audit`. A command is done
-when all of it is acknowledged. Refuses what the log does not take, and more rules than a room may
-have (`limit`). A command whose id was carried out already writes no rule again, since a later
-command may have lifted it, and gets the same answer. Called by `moderation_api`, and by
-`auto_moderation` for what the system does itself.
+when all of it is acknowledged. Refuses what the log does not take, more rules than a room may have
+(`limit`), a change of what a better host has set (`forbidden`), and to lift what does not hold
+(`not_found`): no record is written for a name that somebody invents. A command whose id was carried
+out already writes no rule again, since a later command may have lifted it, and gets the same
+answer. Called by `moderation_api`, and by `auto_moderation` for what the system does itself.
 """
 
 import asyncio
@@ -15,7 +16,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from ingress.log import LogWriter, write
-from ingress.permissions import Command
+from ingress.permissions import Command, check_undo
 from ingress.requests import VIA
 from ingress.responses import CommandResult
 from liveroom import clock, metric_catalog
@@ -24,7 +25,7 @@ from liveroom.errors import Code, ProblemError
 from liveroom.kinds import Kind, Role
 from liveroom.moderation import EVERYWHERE, Rules, key_of
 from liveroom.records.codec import BadRecordError, encode_json
-from liveroom.records.control import Audit, Moderation, RuleKind
+from liveroom.records.control import Audit, Moderation, RuleKind, record_of
 from liveroom.records.snapshot import RoomChange
 from liveroom.records.uplink import Item, Uplink, encode_uplink
 from liveroom.registry import Metrics
@@ -51,6 +52,7 @@ class CommandContext(NamedTuple):
     details: Mapping[str, Any] = {}
 
 
+_WEAKENED_BY: Final = {"allow": "muted_all"}  # a mode, and the one that its change makes milder
 _encode: Final = msgspec.json.Encoder().encode
 
 
@@ -84,8 +86,12 @@ class ModerationService:
         return CommandResult(context.id, Command.CLEAR.value, at_ms, context.room, user)
 
     async def set_modes(self, context: CommandContext, change: RoomChange) -> CommandResult:
-        """Change modes of the room, each by a rule of its own."""
+        """Change modes of the room, each by a rule of its own; all of them, or none if one is
+        refused.
+        """
         modes = change.modes()
+        for name, value in modes.items():
+            self._checked(context, RuleKind.MODE, name, value=value)
         rules = await asyncio.gather(*(self._rule(context, RuleKind.MODE, name, value=modes[name]) for name in modes))
         at_ms = max(rule.at_ms for rule in rules)
         await self._publish(Command.MODES, context, at_ms, Kind.ROOM, change, details=modes)
@@ -114,25 +120,53 @@ class ModerationService:
         self, context: CommandContext, kind: RuleKind, name: str, *, until_ms: int = 0, value: Any = None
     ) -> Moderation:
         """Set or lift a rule everywhere; return it, or the rule that this command set before."""
+        rule = self._checked(context, kind, name, until_ms=until_ms, value=value)
+        if self._rules.done(rule) is not rule:
+            await write(self._writer, MODERATION, key_of(rule), encode_json(record_of(rule)))
+            self._rules.apply(rule)
+        return rule
+
+    def _checked(
+        self, context: CommandContext, kind: RuleKind, name: str, *, until_ms: int = 0, value: Any = None
+    ) -> Moderation:
+        """Return a rule that may be written, or the one that this command has set before."""
+        room, by = context.room, context.by
         rule = Moderation(
             Moderation.VERSION,
-            context.room,
+            room,
             clock.unix_ms(),
             kind,
             name,
-            context.by.id,
+            by.id,
             context.why,
             context.id,
             until_ms=until_ms,
             value=value,
-            by_role=context.by.role,
+            by_role=by.role.value,
+            is_automatic=by is SYSTEM,
         )
         if (before := self._rules.done(rule)) is not None:
             return before
-        self._check_number(rule, context.by)
-        await write(self._writer, MODERATION, key_of(rule), encode_json(rule))
-        self._rules.apply(rule)
+        for each in (name, _WEAKENED_BY.get(name, name)) if kind is RuleKind.MODE else (name,):
+            self._check_undo(rule, by, self._rules.rule(kind, room, each, rule.at_ms))
+        if kind is not RuleKind.MODE and not until_ms and value is None:
+            self._check_there(rule)
+        self._check_number(rule, by)
         return rule
+
+    def _check_undo(self, rule: Moderation, by: User, in_force: Moderation | None) -> None:
+        """Refuse to replace what a better host has set, and what any host has set for the system.
+
+        So the mute by the system for some minutes does not end a longer one by a host.
+        """
+        if rule.is_automatic and in_force is not None and not in_force.is_automatic:
+            raise ProblemError(Code.FORBIDDEN, "a host has set it")
+        check_undo(by, in_force)
+
+    def _check_there(self, rule: Moderation) -> None:
+        """Refuse to lift what does not hold, so that invented names leave no records."""
+        if self._rules.rule(rule.kind, rule.room, rule.name, rule.at_ms) is None:
+            raise ProblemError(Code.NOT_FOUND, f"there is no such {rule.kind.value} in force")
 
     def _check_number(self, rule: Moderation, by: User) -> None:
         """Refuse a mute, ban or word above the number that a room may have.

@@ -10,7 +10,8 @@ from enum import Enum
 from typing import Final, NamedTuple
 
 from liveroom.errors import Code, ProblemError
-from liveroom.kinds import Kind, Role, is_host, outranks
+from liveroom.kinds import Kind, Role, is_host, may_undo, outranks
+from liveroom.records.control import Moderation
 from liveroom.tickets import User
 from liveroom.topics import ROOM_ID
 
@@ -185,14 +186,19 @@ def check_sender(user: User, room: str, interactions: Iterable[Interaction], *, 
 
 
 def check_host(user: User, room: str | None, command: Command) -> None:
-    """Refuse a user who may not give this command, or not in this room (None: all rooms)."""
+    """Refuse a user who may not give this command, or not in this room (None: all rooms).
+
+    A command about all rooms needs a token that is not for some rooms only.
+    """
     if room is not None:
         check_room(room, user)
+    elif user.rooms is not None:
+        raise ProblemError(Code.FORBIDDEN, "a command about all rooms needs a token without the claim rooms")
     if user.role not in BY_COMMAND[command].roles:
         raise ProblemError(Code.FORBIDDEN, f"the role {user.role.value} may not use the command {command.value}")
 
 
-def check_target(user: User, command: Command, target: str, role: Role | None) -> None:
+def check_target(user: User, command: Command, target: str, role: str | None) -> None:
     """Refuse a command about a host of the sender's own rank or above.
 
     `target`, `role`: the user whom the command is about, and the role that is on record for that
@@ -202,5 +208,18 @@ def check_target(user: User, command: Command, target: str, role: Role | None) -
         return
     raise ProblemError(
         Code.FORBIDDEN,
-        f"the role {user.role.value} may not use the command {command.value} on a host with the role {role.value}",
+        f"the role {user.role.value} may not use the command {command.value} on a host with the role {role}",
+    )
+
+
+def check_undo(user: User, rule: Moderation | None) -> None:
+    """Refuse to change or lift a rule in force that somebody of a higher rank set.
+
+    `rule`: the rule in force that the command replaces; None: there is none. Every host may change
+    what the system set by itself.
+    """
+    if rule is None or rule.is_automatic or may_undo(user.role, rule.by_role):
+        return
+    raise ProblemError(
+        Code.FORBIDDEN, f"the role {user.role.value} may not change what a host with the role {rule.by_role} has set"
     )

@@ -294,5 +294,5 @@ def parse_bulk_item(raw: msgspec.Raw, service: User, new_id: str) -> Draft:
     if item.role not in _USERS or not 0 <= item.level <= _MAX_LEVEL:
         raise ProblemError(Code.SCHEMA, "role must be a user's, level 0 to 255")
     check_room(item.room, service)
-    user = User(item.user, item.role, item.level, item.name)
+    user = User(item.user, item.role, item.level, item.name, (item.room,))
     return Draft(item.room, item.id or new_id, user, (DraftItem(interaction, _decode(_body_decoders[item.kind], item.data)),))

@@ -6,7 +6,7 @@ a user may send is up to `rate_limits` and `slow_mode`.
 
 from ingress.permissions import FREE, Interaction, Restriction
 from liveroom.errors import Code, ProblemError
-from liveroom.moderation import NO_MODES, Rules, binds
+from liveroom.moderation import NO_MODES, Rules, binds, refusal_by_modes
 from liveroom.records.control import Moderation
 from liveroom.records.snapshot import RoomSettings
 from liveroom.tickets import User
@@ -26,6 +26,8 @@ class RoomPolicy:
         settings = rules.modes.get(room, NO_MODES)
         if settings.dissolved:
             raise ProblemError(Code.ROOM_DISSOLVED)
+        if (why := refusal_by_modes(settings, room, role, user.rooms)) is not None:
+            raise ProblemError(Code.FORBIDDEN, why)
         self._check_ban(room, user, now_ms)
         if Restriction.MUTED in stops:
             self._check_mute(room, user, now_ms)

@@ -5,6 +5,7 @@ audiences from `presence`, load reports from `gateways`.
 """
 
 from collections.abc import AsyncIterator, Callable
+from enum import Enum
 from typing import Final, Generic, NamedTuple, TypeVar
 
 import structlog
@@ -76,53 +77,60 @@ async def follow_rules(
     rules: Rules,
     runtime: Runtime,
     on_rule: Callable[[Moderation], None] | None = None,
-    on_withdrawn: Callable[[str, Moderation | None], None] | None = None,
+    on_lost: Callable[[str], None] | None = None,
+    on_withdrawn: Callable[[str], None] | None = None,
     on_bad: Callable[[str], None] | None = None,
 ) -> None:
     """Apply every record of `moderation` to `rules` until cancelled, then pass it to `on_rule`.
 
-    A rule that cannot be applied is counted, logged and passed over; the others hold. Where the
-    records of a key were withdrawn, `on_withdrawn` gets the key, and the rule that holds
-    nevertheless (`Rules.withdraw`). `on_bad` gets the key of a record that cannot be read or
-    applied.
+    A rule that cannot be applied is counted, logged and passed over; the others hold. The other
+    functions get the key of a record: `on_withdrawn` where the records of a rule that is over were
+    withdrawn, `on_bad` where it cannot be read or applied. `on_lost` gets it where the topic's last
+    record is not what holds (`Rules.withdraw`, `Rules.apply`), so that somebody must write that
+    again.
     """
     topic = topics.MODERATION
     reader, bad = TopicReader(kafka, topic, runtime.metrics, from_beginning=True), BadRecords(runtime.metrics, topic)
     numbers = {kind: runtime.metrics.gauge(metric_catalog.RULES, kind.value) for kind in RuleKind}
+    then = {_Read.LOST: on_lost, _Read.WITHDRAWN: on_withdrawn, _Read.BAD: on_bad}
     async for found in changes(reader, topic, Moderation, runtime, with_bad=True):
         for change in found:
-            is_applied = False
+            read = _Read.BAD
             try:
-                is_applied = _apply(change, rules, on_rule, on_withdrawn)
+                read = _apply(change, rules, on_rule)
             except BadRecordError as error:
                 bad.note(change.offset, error)
             except Exception as error:  # no rule ends a service: it would end at every start, as long as the log has the rule
                 log.exception("record_unhandled", topic=topic.name, offset=change.offset)
                 bad.note(change.offset, BadRecordError(BadRecord.UNHANDLED, repr(error)))
-            if not is_applied and on_bad is not None:
-                on_bad(change.key)
-        if found:
-            for kind, number in rules.numbers.items():
-                numbers[kind].set(number)
+            if (on_key := then.get(read)) is not None:
+                on_key(change.key)
+        rules.expire(clock.unix_ms())
+        for kind, number in rules.numbers.items():
+            numbers[kind].set(number)
         if reader.caught_up:
             rules.are_read = True
             runtime.ready(RULES_READ)
 
 
-def _apply(
-    change: Change[Moderation],
-    rules: Rules,
-    on_rule: Callable[[Moderation], None] | None,
-    on_withdrawn: Callable[[str, Moderation | None], None] | None,
-) -> bool:
-    """Apply a record, or a withdrawal, and pass it on; return False for a record that is bad."""
-    if change.record is not None:
-        rule = rule_of(change.record)
-        rules.apply(rule)
-        if on_rule is not None:
-            on_rule(rule)
-    elif not change.is_bad:
-        held = rules.withdraw(change.key, clock.unix_ms())
-        if on_withdrawn is not None:
-            on_withdrawn(change.key, held)
-    return not change.is_bad
+class _Read(Enum):
+    """The effect of a record, or of a withdrawal, of `moderation`."""
+
+    APPLIED = "applied"
+    LOST = "lost"
+    WITHDRAWN = "withdrawn"
+    BAD = "bad"
+
+
+def _apply(change: Change[Moderation], rules: Rules, on_rule: Callable[[Moderation], None] | None) -> _Read:
+    """Apply a record or a withdrawal, and pass a rule on."""
+    if change.is_bad:
+        return _Read.BAD
+    if change.record is None:
+        return _Read.LOST if rules.withdraw(change.key, clock.unix_ms()) else _Read.WITHDRAWN
+    rule = rule_of(change.record)
+    if not rules.apply(rule, change.offset):
+        return _Read.LOST
+    if on_rule is not None:
+        on_rule(rule)
+    return _Read.APPLIED

@@ -83,7 +83,7 @@ class Role(StrEnum):
 
 HOSTS_OF_ROOMS: Final = frozenset({Role.STREAMER, Role.MODERATOR})  # of the rooms that their tokens name
 _HOSTS: Final = HOSTS_OF_ROOMS | {Role.OPERATOR}
-_RANK: Final = {
+_RANK: Final[dict[str, int]] = {
     Role.GUEST: 0,
     Role.VIEWER: 0,
     Role.MODERATOR: 1,
@@ -91,15 +91,26 @@ _RANK: Final = {
     Role.OPERATOR: 3,
     Role.SERVICE: 3,
 }
+_HIGHEST: Final = max(_RANK.values())
 
 
-def outranks(role: Role, other: Role) -> bool:
+def outranks(role: str, other: str) -> bool:
     """Return whether a user with `role` may act on one with the role `other`.
 
     Nobody may act on an equal or a better: operators rank before streamers, these before
-    moderators, and these before all who are no hosts. Nobody ranks before a service.
+    moderators, and these before all who are no hosts. Nobody ranks before a service, nor before a
+    role that only a later version knows.
     """
-    return _RANK[role] > _RANK[other]
+    return _RANK.get(role, _HIGHEST) > _RANK.get(other, _HIGHEST)
+
+
+def may_undo(role: str, set_by: str | None) -> bool:
+    """Return whether a host with `role` may change or lift a rule that the role `set_by` set.
+
+    That needs at least the same rank: an equal's rule may be lifted, a better's may not. None: an
+    earlier version wrote the rule without a role, and every host may lift it, as then.
+    """
+    return set_by is None or not outranks(set_by, role)
 
 
 def is_host(role: Role) -> bool:

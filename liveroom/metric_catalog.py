@@ -101,7 +101,10 @@ RULES_WITHDRAWN: Final = _counter(
     "ingress_rules_withdrawn_total", "Rules that were over and whose records left the topic `moderation`."
 )
 RULES_REPEATED: Final = _counter(
-    "ingress_rules_repeated_total", "Rules that were written again because they were set while their key was withdrawn."
+    "ingress_rules_repeated_total", "Rules that were written again because the topic's last record was not what holds."
+)
+RULES_NOT_WITHDRAWN: Final = _counter(
+    "ingress_rules_not_withdrawn_total", "Withdrawals and repeats of rules that failed; they are tried again later."
 )
 RULES_ENDED: Final = _gauge("ingress_rules_ended", "Rules that are over, or have an end, and whose records will be withdrawn.")
 ACTS: Final = _counter(
@@ -227,6 +230,7 @@ INGRESS: Final = (
     RULES,
     RULES_WITHDRAWN,
     RULES_REPEATED,
+    RULES_NOT_WITHDRAWN,
     RULES_ENDED,
     ACTS,
 )

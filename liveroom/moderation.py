@@ -2,15 +2,17 @@
 
 Owns the rules that every ingress and every gateway must agree on: rooms' modes, mutes, bans, hosts,
 words. Each rule is one record, so the order of different rules does not matter; of one rule the
-last record wins. The records of a rule that is over are withdrawn after a while
-(`ingress.ended_rules`). Refuses what a newer service may have set, an unknown mode or action
-(`BadRecordError`). `ingress.permissions` decides who may set rules, and `ingress.moderation` how
-many.
+last record wins, except a repeat that comes behind a later record (`Moderation.repeats`). The
+records of a rule that is over are withdrawn after a while (`ingress.ended_rules`). Refuses what a
+newer service may have set, an unknown mode or action (`BadRecordError`). `ingress.permissions`
+decides who may set rules, and `ingress.moderation` how many.
 """
 
+import heapq
+import sys
 from collections import OrderedDict
-from collections.abc import Iterator
-from typing import Final, TypeVar
+from collections.abc import Collection, Iterator
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -24,9 +26,12 @@ EVERYWHERE: Final = "*"
 FOR_GOOD: Final = -1
 REMEMBERED_MS: Final = 600_000
 MAX_REMEMBERED: Final = 100_000
+MAX_LIFTED: Final = 10_000  # far more than are lifted while a repeat is on its way
+NEWEST: Final = sys.maxsize  # the version of a rule whose record is written, and not read yet
 NO_MODES: Final = RoomSettings()
-_HOST_ROLES: Final = frozenset(role.value for role in Role if is_host(role))
-T = TypeVar("T")
+_EXPIRED_AT_ONCE: Final = 1000
+_FEW: Final = 1024
+_NO_HOSTS: Final = frozenset(role.value for role in Role if not is_host(role))
 _USUAL: Final = msgspec.structs.asdict(NO_MODES)
 
 
@@ -36,9 +41,44 @@ class _Modes(RoomChange, frozen=True, omit_defaults=True):
     dissolved: bool | msgspec.UnsetType = msgspec.UNSET
 
 
+class RuleName(NamedTuple):
+    """A rule's identity: what its key consists of."""
+
+    kind: RuleKind
+    room: str
+    name: str
+
+
+class _Held(NamedTuple):
+    """A rule in force, and the offset of the record that set it."""
+
+    rule: Moderation
+    version: int
+
+
+class State(NamedTuple):
+    """What holds for a rule's key: the rule, be it one that is over, and its version.
+
+    `version`: the offset of the record that set or lifted it; None: unknown, or not read yet.
+    """
+
+    rule: Moderation
+    version: int | None
+
+
 def key_of(rule: Moderation) -> bytes:
     """Return the key of a rule's record."""
     return rule_key(rule.room, rule.kind.value, rule.name)
+
+
+def name_of(key: str) -> RuleName | None:
+    """Return the identity of the rule with this key; None for a kind of a later version."""
+    room, _, rest = key.partition("/")
+    kind, _, name = rest.partition("/")
+    try:
+        return RuleName(RuleKind(kind), room, name)
+    except ValueError:
+        return None
 
 
 def holds(rule: Moderation, now_ms: int) -> bool:
@@ -58,6 +98,21 @@ def binds(rule: Moderation, role: Role) -> bool:
     return outranks(rule.by_role, role) if rule.by_role is not None else role is Role.MODERATOR
 
 
+def refusal_by_modes(modes: RoomSettings, room: str, role: Role, token_rooms: Collection[str] | None) -> str | None:
+    """Return why a room's modes keep out a user who may otherwise be in it; None: they do not.
+
+    `token_rooms`: the rooms that the user's token or ticket names. Without the mode `guests`,
+    guests are refused. With `restricted`, viewers and guests are whose token does not name it.
+    """
+    if modes is NO_MODES or is_host(role) or role is Role.SERVICE:
+        return None
+    if role is Role.GUEST and not modes.guests:
+        return "the room admits no guests"
+    if modes.restricted and room not in (token_rooms or ()):
+        return "the room is restricted: the token must name it (claim rooms)"
+    return None
+
+
 def ended_at(rule: Moderation) -> int | None:
     """Return the Unix time (ms) at which a rule is over; None where only a later one ends it."""
     match rule.kind:
@@ -75,90 +130,172 @@ class Rules:
 
     `modes`: of rooms with any mode that is not the default. `words`: by room, the action for each.
     `are_read`: whether the whole topic has been read; until then no check may rely on the rules.
-    `numbers`: how many rules of each kind are kept; the modes of a room count as one.
     """
 
     def __init__(self) -> None:
         self.are_read = False
         self.modes: dict[str, RoomSettings] = {}
         self.words: dict[str, dict[str, WordAction]] = {}
-        self._hosts: dict[str, dict[str, Moderation]] = {}
-        self._users: dict[RuleKind, dict[str, dict[str, Moderation]]] = {
-            RuleKind.MUTE: {},
-            RuleKind.BAN: {},
-            RuleKind.HOST: self._hosts,
-        }
-        self.numbers = dict.fromkeys(RuleKind, 0)
+        self._held: dict[RuleKind, dict[str, dict[str, _Held]]] = {kind: {} for kind in RuleKind}
+        self._counts = dict.fromkeys(RuleKind, 0)
+        self._lifted: OrderedDict[RuleName, int] = OrderedDict()
+        self._ends: list[tuple[int, RuleName]] = []
         self._done: OrderedDict[tuple[bytes, str], Moderation] = OrderedDict()
+
+    @property
+    def numbers(self) -> dict[RuleKind, int]:
+        """How many rules of each kind are kept; the modes of a room count as one."""
+        return {**self._counts, RuleKind.MODE: len(self.modes)}
 
     @property
     def remembered(self) -> int:
         """How many requests are remembered, so that none is carried out twice (`done`)."""
         return len(self._done)
 
-    def apply(self, rule: Moderation) -> None:
-        """Set or lift a rule. Idempotent.
+    @property
+    def lifted(self) -> int:
+        """How many rules are remembered that were lifted lately."""
+        return len(self._lifted)
+
+    def apply(self, rule: Moderation, offset: int = NEWEST) -> bool:
+        """Set or lift a rule; return whether it counts. Idempotent.
+
+        `offset`: of its record in the topic; `NEWEST` for a record that was written by the caller
+        and not read yet. A repeat does not count, and changes nothing, where a later record of its
+        key has been applied: then the topic lacks what holds, and somebody must write it again
+        (`state`).
 
         Raises `BadRecordError`, and changes nothing, for a mode or a word's action that this
         version does not know (unknown), and for a mode's value or a host's role that cannot be
         (schema).
         """
-        room = rule.room
-        match rule.kind:
-            case RuleKind.MODE:
-                self._set_mode(rule)
-            case RuleKind.WORD:
-                self._set_word(rule)
-            case kind:
-                if kind is RuleKind.HOST and rule.until_ms and rule.value not in _HOST_ROLES:
-                    raise BadRecordError(BadRecord.SCHEMA, "the role of a host is moderator, streamer or operator")
-                self._set(kind, room, rule.name, rule if rule.until_ms else None)
+        name = RuleName(rule.kind, rule.room, rule.name)
+        is_over, change = self._read(rule)
+        version = offset
+        if rule.repeats is not None:
+            version, known = rule.repeats, self._version(name)
+            if known is not None and version < known:
+                return False
+        self._put(name, None if is_over else _Held(rule, version), change)
+        if is_over:
+            self._note_lifted(name, version)
+        else:
+            self._lifted.pop(name, None)
         if rule.id:
             self._remember(rule)
+        return True
 
-    def _set_word(self, rule: Moderation) -> None:
-        try:
-            action = None if rule.value is None else WordAction(rule.value)
-        except ValueError:
-            raise BadRecordError(BadRecord.UNKNOWN, f"action {rule.value!r} of a word") from None
-        self.numbers[RuleKind.WORD] += _put(self.words, rule.room, rule.name, action)
+    def _note_lifted(self, name: RuleName, version: int) -> None:
+        self._lifted[name] = version
+        self._lifted.move_to_end(name)
+        if len(self._lifted) > MAX_LIFTED:
+            self._lifted.popitem(last=False)
 
-    def _set_mode(self, rule: Moderation) -> None:
-        if rule.name not in _Modes.__struct_fields__:
-            raise BadRecordError(BadRecord.UNKNOWN, f"mode {rule.name!r}")
-        try:
-            change = msgspec.convert({rule.name: rule.value}, _Modes).modes()
-        except msgspec.ValidationError as error:
-            raise BadRecordError(BadRecord.SCHEMA, str(error)) from None
-        after = msgspec.structs.replace(self.modes.get(rule.room, NO_MODES), **change)
-        if after == NO_MODES:
-            self.modes.pop(rule.room, None)
-        else:
-            self.modes[rule.room] = after
-        self.numbers[RuleKind.MODE] = len(self.modes)
-
-    def withdraw(self, key: str, now_ms: int) -> Moderation | None:
-        """Forget the rule whose records were withdrawn, if it is over.
-
-        Returns the rule if it holds now: it was set while the withdrawal was under way. It stays in
-        force here, and somebody must write it again, because the topic will lose it.
-        """
-        room, _, rest = key.partition("/")
-        kind_name, _, name = rest.partition("/")
-        try:
-            kind = RuleKind(kind_name)
-        except ValueError:
-            return None
-        match kind:
+    def _read(self, rule: Moderation) -> tuple[bool, Any]:
+        """Return whether a rule ends one, and its value in the form in which it is kept."""
+        match rule.kind:
             case RuleKind.MODE:
-                value = getattr(self.settings(room), name, None)
-                is_over = value == _USUAL.get(name)
+                value = _mode(rule)
+                return value == _USUAL[rule.name], value
             case RuleKind.WORD:
-                action = self.words.get(room, {}).get(name)
-                value, is_over = action.value if action is not None else None, action is None
+                return rule.value is None, _action(rule)
+            case RuleKind.HOST if rule.until_ms and (not isinstance(rule.value, str) or rule.value in _NO_HOSTS):
+                raise BadRecordError(BadRecord.SCHEMA, "the role of a host is not one of viewers or services")
             case _:
-                return self._found(kind, room, name, now_ms)
-        return None if is_over else Moderation(Moderation.VERSION, room, now_ms, kind, name, value=value)
+                return not rule.until_ms, None
+
+    def _version(self, name: RuleName) -> int | None:
+        held = self._held[name.kind].get(name.room, {}).get(name.name)
+        return held.version if held is not None else self._lifted.get(name)
+
+    def _put(self, name: RuleName, held: _Held | None, value: Any) -> None:
+        """Keep a rule; None: keep none under this name. `value`: of a mode or a word."""
+        kind, room, _ = name
+        rooms = self._held[kind]
+        rules = rooms.setdefault(room, {}) if held is not None else rooms.get(room)
+        if rules is not None:
+            before = len(rules)
+            if held is not None:
+                rules[name.name] = held
+            else:
+                rules.pop(name.name, None)
+            self._counts[kind] += len(rules) - before
+            if not rules:
+                del rooms[room]
+        if kind is RuleKind.MODE:
+            self._put_mode(room, name.name, value)
+        elif kind is RuleKind.WORD:
+            self._put_word(room, name.name, value if held is not None else None)
+        elif held is not None and held.rule.until_ms != FOR_GOOD:
+            self._put_end(held.rule.until_ms, name)
+
+    def _put_mode(self, room: str, name: str, value: Any) -> None:
+        after = msgspec.structs.replace(self.modes.get(room, NO_MODES), **{name: value})
+        if after == NO_MODES:
+            self.modes.pop(room, None)
+        else:
+            self.modes[room] = after
+
+    def _put_word(self, room: str, word: str, action: WordAction | None) -> None:
+        if action is not None:
+            self.words.setdefault(room, {})[word] = action
+        elif (words := self.words.get(room)) is not None:
+            words.pop(word, None)
+            if not words:
+                del self.words[room]
+
+    def _put_end(self, until_ms: int, name: RuleName) -> None:
+        heapq.heappush(self._ends, (until_ms, name))
+        if len(self._ends) > 2 * sum(self._counts.values()) + _FEW:  # a rule that is set again leaves its former end behind
+            self._ends = [
+                (held.rule.until_ms, RuleName(kind, room, each))
+                for kind in (RuleKind.MUTE, RuleKind.BAN, RuleKind.HOST)
+                for room, rules in self._held[kind].items()
+                for each, held in rules.items()
+                if held.rule.until_ms != FOR_GOOD
+            ]
+            heapq.heapify(self._ends)
+
+    def expire(self, now_ms: int) -> None:
+        """Forget rules that have ended, at most `_EXPIRED_AT_ONCE`. Call it at least once a second:
+        ended rules take memory until then.
+        """
+        for _ in range(_EXPIRED_AT_ONCE):
+            if not self._ends or self._ends[0][0] > now_ms:
+                break
+            _, name = heapq.heappop(self._ends)
+            self._found(*name, now_ms)
+
+    def withdraw(self, key: str, now_ms: int) -> bool:
+        """Return whether the rule holds whose records were withdrawn.
+
+        If so, it was set while the withdrawal was under way. It stays in force here, and somebody
+        must write it again (`state`), because the topic will lose it.
+        """
+        name = name_of(key)
+        if name is None:
+            return False
+        held = self._held[name.kind].get(name.room, {}).get(name.name)
+        return held is not None and (name.kind in {RuleKind.MODE, RuleKind.WORD} or holds(held.rule, now_ms))
+
+    def state(self, key: str, now_ms: int) -> State | None:
+        """Return what holds for a key, for a record that repeats it; None: the kind is unknown."""
+        name = name_of(key)
+        if name is None:
+            return None
+        version = self._version(name)
+        version = None if version == NEWEST else version
+        if self.withdraw(key, now_ms):
+            return State(self._held[name.kind][name.room][name.name].rule, version)
+        value = _USUAL.get(name.name) if name.kind is RuleKind.MODE else None
+        return State(Moderation(Moderation.VERSION, name.room, now_ms, name.kind, name.name, value=value), version)
+
+    def rule(self, kind: RuleKind, room: str, name: str, now_ms: int) -> Moderation | None:
+        """Return a rule in force: a mode that is not the default, a mute, ban, host or word."""
+        if kind in {RuleKind.MODE, RuleKind.WORD}:
+            held = self._held[kind].get(room, {}).get(name)
+            return held.rule if held is not None else None
+        return self._found(kind, room, name, now_ms)
 
     def may_add(self, kind: RuleKind, room: str, user: str, most: int, now_ms: int) -> bool:
         """Return whether one more mute or ban leaves at most `most` in force in a room.
@@ -166,14 +303,11 @@ class Rules:
         A user that is muted or banned already may be so for another time. Forgets ended ones where
         that makes space.
         """
-        users = self._users[kind].get(room, {})
+        users = self._held[kind].get(room, {})
         if len(users) >= most and user not in users:
-            for name in [name for name, rule in users.items() if not holds(rule, now_ms)]:
-                self._set(kind, room, name, None)
+            for name in list(users):
+                self._found(kind, room, name, now_ms)
         return len(users) < most or user in users
-
-    def _set(self, kind: RuleKind, room: str, user: str, rule: Moderation | None) -> None:
-        self.numbers[kind] += _put(self._users[kind], room, user, rule)
 
     def _remember(self, rule: Moderation) -> None:
         done, name = self._done, (key_of(rule), rule.id)
@@ -206,12 +340,14 @@ class Rules:
         return self._found(RuleKind.BAN, room, user, now_ms)
 
     def _found(self, kind: RuleKind, room: str, user: str, now_ms: int) -> Moderation | None:
-        users = self._users[kind].get(room)
-        if users is None or (rule := users.get(user)) is None:
+        users = self._held[kind].get(room)
+        if users is None or (held := users.get(user)) is None:
             return None
-        if holds(rule, now_ms):
-            return rule
-        self._set(kind, room, user, None)
+        if holds(held.rule, now_ms):
+            return held.rule
+        name = RuleName(kind, room, user)
+        self._put(name, None, None)
+        self._note_lifted(name, held.version)
         return None
 
     def host(self, room: str, user: str, now_ms: int) -> Moderation | None:
@@ -221,34 +357,45 @@ class Rules:
         """
         return self._found(RuleKind.HOST, room, user, now_ms)
 
+    def may_be_host(self, room: str, user: str) -> bool:
+        """Return whether a user is, or was until lately, recorded as a host of a room."""
+        users = self._held[RuleKind.HOST].get(room)
+        return users is not None and user in users
+
     def hosts(self, room: str) -> int:
         """Return how many hosts of a room are recorded."""
-        return len(self._hosts.get(room, ()))
+        return len(self._held[RuleKind.HOST].get(room, ()))
 
-    def role_of(self, room: str, user: str, now_ms: int) -> Role | None:
-        """Return the role that a user is recorded with in a room, or None for no host."""
-        found = [rule for scope in (EVERYWHERE, room) if (rule := self.host(scope, user, now_ms)) is not None]
-        return Role(found[0].value) if found else None
+    def role_of(self, room: str, user: str, now_ms: int) -> str | None:
+        """Return the role that a user is recorded with in a room, or None for no host.
+
+        It may be a role that only a later version knows.
+        """
+        for scope in (EVERYWHERE, room):
+            if (rule := self.host(scope, user, now_ms)) is not None:
+                return str(rule.value)
+        return None
 
     def all_of(self, kind: RuleKind, room: str, now_ms: int) -> Iterator[Moderation]:
         """Yield the mutes or bans in force of a room, ordered by user."""
-        users = self._users[kind].get(room, {})
+        users = self._held[kind].get(room, {})
         for user in sorted(users):
-            if holds(users[user], now_ms):
-                yield users[user]
+            if holds(users[user].rule, now_ms):
+                yield users[user].rule
 
 
-def _put(rules: dict[str, dict[str, T]], room: str, name: str, rule: T | None) -> int:
-    """Keep a rule of a room; None: keep none under this name. Return how many more are kept."""
-    named = rules.get(room)
-    before = len(named) if named is not None else 0
-    if rule is not None:
-        named = rules.setdefault(room, {})
-        named[name] = rule
-    elif named is None:
-        return 0
-    else:
-        named.pop(name, None)
-        if not named:
-            del rules[room]
-    return len(named) - before
+def _mode(rule: Moderation) -> Any:
+    """Return the value of a mode; the very object of the default where it is that."""
+    if rule.name not in _Modes.__struct_fields__:
+        raise BadRecordError(BadRecord.UNKNOWN, f"mode {rule.name!r}")
+    try:
+        return msgspec.convert({rule.name: rule.value}, _Modes).modes()[rule.name]
+    except msgspec.ValidationError as error:
+        raise BadRecordError(BadRecord.SCHEMA, str(error)) from None
+
+
+def _action(rule: Moderation) -> WordAction | None:
+    try:
+        return None if rule.value is None else WordAction(rule.value)
+    except ValueError:
+        raise BadRecordError(BadRecord.UNKNOWN, f"action {rule.value!r} of a word") from None

@@ -363,7 +363,7 @@ USUAL_RATES = {
     "like": RateSettings(user_per_s=5, user_burst=20),
     "custom": RateSettings(user_per_s=3, user_burst=10, room_per_s=500),
     "package": RateSettings(user_per_s=5, user_burst=20),
-    "act": RateSettings(user_per_s=20, user_burst=100),
+    "act": RateSettings(user_per_s=20, user_burst=100, room_per_s=50),
 }
 OTHER_RATE = RateSettings(user_per_s=5, user_burst=20)
 

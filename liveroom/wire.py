@@ -158,7 +158,8 @@ class Notice(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t", tag
     """Sent to one user: it is muted, banned or kicked, or no longer muted or banned.
 
     `kind`: a later version may have more of them. A notice has an id and no number. On entering a
-    room, the notice of a mute that holds is repeated.
+    room, the notice of a mute that holds is repeated. `by_role`: the role of the host who gave the
+    command; empty where that is unknown.
     """
 
     room: str
@@ -167,6 +168,7 @@ class Notice(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t", tag
     at: int
     until_ms: int = 0
     why: str = ""
+    by_role: str = ""
 
 
 class Move(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t", tag="move"):

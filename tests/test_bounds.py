@@ -126,12 +126,15 @@ def word_libraries(patch: pytest.MonkeyPatch) -> tuple[Any, object]:
 
 
 def commands(patch: pytest.MonkeyPatch) -> tuple[Any, object]:
-    patch.setattr(moderation, "MAX_REMEMBERED", MOST)
+    for name in ("MAX_REMEMBERED", "MAX_LIFTED", "_FEW"):
+        patch.setattr(moderation, name, MOST // 2)
     rules = Rules()
 
     def act(now_s: int, name: str, _: Random) -> None:
         rules.apply(Moderation(1, "r", 1000 * now_s, RuleKind.MUTE, name, id=name, until_ms=1000 * now_s + 1))
-        rules.withdraw(f"r/mute/{name}", 1000 * now_s + 1)
+        rules.apply(Moderation(1, "r", 1000 * now_s, RuleKind.BAN, name, id=name, until_ms=0))
+        rules.apply(Moderation(1, "r", 1000 * now_s, RuleKind.BAN, "again", until_ms=1000 * now_s + 10**9))
+        rules.expire(1000 * now_s)
 
     return act, rules
 
@@ -142,8 +145,8 @@ def ended_rules(_: pytest.MonkeyPatch) -> tuple[Any, object]:
     def act(now_s: int, name: str, chance: Random) -> None:
         rule = Moderation(1, "r", 1000 * now_s, RuleKind.BAN, name)
         table.note(rule, 1000 * now_s, chance.randrange(1000))
-        table.withdrawn(name.encode(), rule, 1000 * now_s, 0)
-        table.due(1000 * now_s, 1)
+        table.lost(name.encode(), 1000 * now_s, 0)
+        table.due(1000 * now_s)
 
     return act, table
 

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from liveroom.kinds import Kind, RecordType
+from liveroom.kinds import Kind, RecordType, Role, is_host, outranks
 from liveroom.nesting import UNDECODABLE
 from liveroom.records.balance import Balance, decode_balance, encode_balance
 from liveroom.records.codec import BadRecord, BadRecordError, check_version
@@ -132,10 +132,10 @@ class BatchNotice(NamedTuple):
     text: bytes
 
     @property
-    def kind(self) -> Kind | None:
+    def head(self) -> "NoticeHead | None":
         """What the notice is about; None where this version does not know it or cannot read it."""
         try:
-            return _notice_decoder.decode(self.text).kind
+            return _notice_decoder.decode(self.text)
         except UNDECODABLE:
             return None
 
@@ -270,11 +270,25 @@ class SnapshotChunk(NamedTuple):
     data: bytes
 
 
-class _NoticeHead(msgspec.Struct):
+class NoticeHead(msgspec.Struct, frozen=True):
+    """What a notice is about. `by_role`: of the host who gave the command; empty: unknown."""
+
     kind: Kind
+    by_role: str = ""
+
+    def is_for(self, role: Role) -> bool:
+        """Return whether a mute, ban or kick is for a user with `role`.
+
+        It is for a host only if a better gave the command. Where that is unknown it is for all but
+        operators, before whom nobody ranks.
+        """
+        if self.kind not in _SANCTIONS or not is_host(role):
+            return True
+        return outranks(self.by_role, role) if self.by_role else role is not Role.OPERATOR
 
 
-_notice_decoder: Final = msgspec.json.Decoder(_NoticeHead)
+_SANCTIONS: Final = frozenset({Kind.MUTE, Kind.BAN, Kind.KICK})
+_notice_decoder: Final = msgspec.json.Decoder(NoticeHead)
 _STAMP: Final = Layout("<2sBBQ16sQ")
 _CLAIM: Final = Layout("<q")
 _ANCHOR: Final = Layout("<qqq")

@@ -153,7 +153,7 @@ class RuleKind(Enum):
     """What a rule is about: one mode of a room, one user's mute, ban or rank, or one word.
 
     HOST: the user is a host, of this room or (an operator) of all rooms. It is in no record:
-    `host_record` tells why.
+    `record_of` explains why.
     """
 
     MODE = "mode"
@@ -172,16 +172,21 @@ class WordAction(Enum):
 
 
 class Moderation(JsonRecord, frozen=True, omit_defaults=True):
-    """One moderation rule; the latest record per key wins (`rule_key`).
+    """One moderation rule; the latest record per key wins (`rule_key`), unless it is a repeat.
 
     - `room`: the room, or `*` for all rooms.
     - `kind`, `name`: what the rule is about, and its mode, user or word.
     - `until_ms`: end of a mute or ban; 0 means lifted, -1 permanent.
     - `value`: the mode's value; for a word the action, or `null` if the word is removed.
     - `by`, `by_role`, `why`, `id`: who set the rule and in which role, why, and the id of the
-      request.
+      request. A role that a reader does not know ranks with operators.
+    - `is_automatic`: the system set the rule by itself; every host may lift it.
+    - `repeats`: the record repeats the rule that the record at this offset set. It does not count
+      where a later record of the key has come in between.
     - `host`, `host_until_ms`: the record is about a host of the room, the user after the `!` in
       `name`: the role and the end of the record; 0 means that the user is no host any more.
+    - `mode`: the record is about a mode that version 0.1 does not know, the one after the `!` in
+      `name`: its value.
     """
 
     room: Annotated[str, msgspec.Meta(pattern=r"^([A-Za-z0-9_-]{1,64}|\*)\Z")]
@@ -193,31 +198,45 @@ class Moderation(JsonRecord, frozen=True, omit_defaults=True):
     id: str = ""
     until_ms: int = 0
     value: Any = None
-    by_role: Role | None = None
-    host: Role | None = None
+    by_role: str | None = None
+    host: str | None = None
     host_until_ms: int = 0
+    mode: Any = None
+    is_automatic: bool = False
+    repeats: Count | None = None
 
 
-def host_record(rule: Moderation) -> Moderation:
-    """Return the record of a rule of the kind HOST; any other rule is its own record.
+LATER_MODES: Final = frozenset({"guests", "restricted"})  # that version 0.1 does not know
+_MARK: Final = "!"
 
-    Readers of earlier versions do not know the kind and would refuse it. In the record they find
-    the end of a mute of nobody, since no user id begins with `!`, and pass over the rest.
+
+def record_of(rule: Moderation) -> Moderation:
+    """Return the record of a rule.
+
+    Readers of version 0.1 do not know the kind HOST and the `LATER_MODES`, and would refuse them.
+    In the record of such a rule they find the end of a mute of nobody, since no user id begins with
+    `!`, and pass over the rest.
     """
+    name = f"{_MARK}{rule.name}"
+    if rule.kind is RuleKind.MODE and rule.name in LATER_MODES:
+        return msgspec.structs.replace(rule, kind=RuleKind.MUTE, name=name, value=None, mode=rule.value)
     if rule.kind is not RuleKind.HOST:
         return rule
-    role = Role(rule.value) if rule.until_ms else Role.VIEWER
+    role = str(rule.value) if rule.until_ms else Role.VIEWER.value
     return msgspec.structs.replace(
-        rule, kind=RuleKind.MUTE, name=f"!{rule.name}", until_ms=0, value=None, host=role, host_until_ms=rule.until_ms
+        rule, kind=RuleKind.MUTE, name=name, until_ms=0, value=None, host=role, host_until_ms=rule.until_ms
     )
 
 
 def rule_of(record: Moderation) -> Moderation:
-    """Return the rule that a record of `moderation` is about; the reverse of `host_record`."""
+    """Return the rule that a record of `moderation` is about; the reverse of `record_of`."""
+    name = record.name.removeprefix(_MARK)
+    if record.mode is not None:
+        return msgspec.structs.replace(record, kind=RuleKind.MODE, name=name, value=record.mode, mode=None)
     if record.host is None:
         return record
-    until_ms, name = record.host_until_ms, record.name.removeprefix("!")
-    value = record.host.value if until_ms else None
+    until_ms = record.host_until_ms
+    value = record.host if until_ms else None
     return msgspec.structs.replace(
         record, kind=RuleKind.HOST, name=name, until_ms=until_ms, value=value, host=None, host_until_ms=0
     )

@@ -54,6 +54,8 @@ class RoomSettings(msgspec.Struct, frozen=True, omit_defaults=True):
     - `hidden`: for the application, which leaves the room out of its lists; liveroom has no lists
       of rooms.
     - `dissolved`: nobody may join or send.
+    - `guests`: guests may join; if not, they are refused, and those inside are put out.
+    - `restricted`: viewers and guests need a token that names the room in its `rooms`.
     """
 
     slow_s: float = 0.0
@@ -66,6 +68,8 @@ class RoomSettings(msgspec.Struct, frozen=True, omit_defaults=True):
     limit_per_s: Count = 0
     hidden: bool = False
     dissolved: bool = False
+    guests: bool = True
+    restricted: bool = False
 
 
 class RoomChange(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -83,6 +87,8 @@ class RoomChange(msgspec.Struct, frozen=True, omit_defaults=True):
     fold_identical: bool | msgspec.UnsetType = msgspec.UNSET
     limit_per_s: Count | msgspec.UnsetType = msgspec.UNSET
     hidden: bool | msgspec.UnsetType = msgspec.UNSET
+    guests: bool | msgspec.UnsetType = msgspec.UNSET
+    restricted: bool | msgspec.UnsetType = msgspec.UNSET
 
     def modes(self) -> dict[str, Any]:
         """Return what changes, by name."""

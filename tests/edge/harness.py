@@ -19,7 +19,7 @@ from websockets.typing import Subprotocol
 from edge.admission import Admission
 from edge.fanout import drive
 from edge.gateway import Gateway
-from edge.hub import Hub
+from edge.hub import Delivered, Hub
 from edge.keepalive import KeepAlive
 from edge.orders import Orders
 from edge.upgrade import Upgrades
@@ -73,12 +73,12 @@ class Edge:
             self.url(self.ticket() if ticket is None else ticket), subprotocols=[Subprotocol(SUBPROTOCOL)], **options
         )
 
-    async def notify(self, room: str, user: str, text: bytes) -> None:
+    async def notify(self, room: str, user: str, text: bytes) -> Delivered:
         """Deliver a notice to one user."""
         notice = NoticeEntry(room_hash(room), room_hash(user), len(text)), text
         batch = decode_broadcast(encode_batch(BatchParts(1, b"o" * 16, 1, Anchor(0, 0, None), 0, 1, 1, [], [notice])))
         assert isinstance(batch, Batch)
-        await drive(self.gateway.hub.deliver(batch, 0, 1, clock.monotonic_s()))
+        return await drive(self.gateway.hub.deliver(batch, 0, 1, clock.monotonic_s()))
 
     async def deliver(
         self, room: str, lines: list[bytes], first: int = 1, *, reliable: bool = False, clears: bool = False

@@ -45,6 +45,7 @@ class FakeMember:
     got: list[bytes] = field(default_factory=list)
     user: str = "u"
     role: Role = Role.VIEWER
+    ticket_rooms: tuple[str, ...] = ()
 
     def push(self, prepared: PreparedBatch) -> int:
         frame = prepared.reliable(self.form) if self.slow else prepared.make(self.form)

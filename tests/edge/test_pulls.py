@@ -411,6 +411,7 @@ class _Nobody:
     user_hash = 1
     device_hash = 0
     role = Role.VIEWER
+    ticket_rooms: tuple[str, ...] = ()
     form = 0
 
     def __init__(self) -> None:

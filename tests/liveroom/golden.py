@@ -47,7 +47,7 @@ from liveroom.records.control import (
     OrderKind,
     Presence,
     RuleKind,
-    host_record,
+    record_of,
 )
 from liveroom.records.snapshot import (
     PartitionState,
@@ -198,7 +198,12 @@ def _uplink(file: str, record: Uplink) -> Golden:
 def _host() -> Moderation:
     until_ms, role = AT_MS + 60_000, Role.STREAMER
     rule = Moderation(1, "room-1", AT_MS, RuleKind.HOST, "u1", "u1", until_ms=until_ms, value=role.value, by_role=role)
-    return host_record(rule)
+    return record_of(rule)
+
+
+def _mode_of_a_later_version() -> Moderation:
+    rule = Moderation(1, "room-1", AT_MS, RuleKind.MODE, "guests", "u1", id="m4", value=False, by_role=Role.STREAMER, repeats=7)
+    return record_of(rule)
 
 
 CLAIM: Final = Claim(3, OWNER, AT_MS, "broadcaster-1")
@@ -218,6 +223,7 @@ ALL: Final = (
     _json("moderation-mode.json", Moderation(1, "room-1", AT_MS, RuleKind.MODE, "slow_s", "u1", id="m1", value=5.0)),
     _json("moderation-mute.json", Moderation(1, "room-1", AT_MS, RuleKind.MUTE, "u9", "u1", "spam", "m2", until_ms=-1)),
     _json("moderation-host.json", _host()),
+    _json("moderation-later-mode.json", _mode_of_a_later_version()),
     _json("moderation-word.json", Moderation(1, "*", AT_MS, RuleKind.WORD, "spam", "op", id="m3", value="mask")),
     _json("audit.json", Audit(1, AT_MS, "room-1", "u1", Role.MODERATOR, "mute", "u9", "spam", "m1")),
     _json("dead-letter.json", DeadLetter(1, "uplink", 3, 42, "schema", "Expected `int`", AT_MS, b"room-1", b"\xff{")),

@@ -59,7 +59,7 @@ def test_a_mute_or_ban_holds_until_its_time_or_until_it_is_lifted(kind: RuleKind
     assert found(rules, "c", NOW_MS) is None
     assert rules.banned("other", "b", NOW_MS) is None
     rules.apply(rule(kind, "b", until_ms=0))
-    assert rules._users[kind] == {}, "what is over takes no memory"
+    assert rules._held[kind] == {}, "what is over takes no memory"
 
 
 def test_words_of_a_room_and_of_all() -> None:
@@ -149,9 +149,9 @@ def test_only_the_order_of_one_rule_matters(told: list[Moderation], rng: Any) ->
         shuffled.append(queue.pop(0))
         queues = [each for each in queues if each]
     one, other = after(*told), after(*shuffled)
-    assert (one.modes, one.words, one._users) == (other.modes, other.words, other._users)
+    assert (one.modes, one.words, one._held) == (other.modes, other.words, other._held)
     compacted = after(*(rules[-1] for rules in _last(told).values()))
-    assert (one.modes, one.words, one._users) == (compacted.modes, compacted.words, compacted._users)
+    assert (one.modes, one.words, one._held) == (compacted.modes, compacted.words, compacted._held)
 
 
 def _last(told: list[Moderation]) -> dict[bytes, list[Moderation]]:

@@ -36,7 +36,7 @@ const FRAMES = {
     needed: { room: text, epoch: whole, seq: pair, rseq: whole, at: whole },
     more: { pos: text, skipped: whole, likes: orNull(whole), viewers: orNull(pair) },
   },
-  notice: { needed: { room: text, kind, id: text, at: whole }, more: { until_ms: whole, why: text } },
+  notice: { needed: { room: text, kind, id: text, at: whole }, more: { until_ms: whole, why: text, by_role: text } },
   move: { needed: { reason: text }, more: { delay_s: number } },
   left: { needed: { room: text }, more: {} },
   hb: { needed: { at: whole }, more: {} },

@@ -47,7 +47,7 @@ export interface CloseRule {
 
 /** A frame for this user alone; `t` is its type. */
 export type Told =
-  | { t: "notice"; room: string; kind: string; id: string; at: number; until_ms?: number; why?: string }
+  | { t: "notice"; room: string; kind: string; id: string; at: number; until_ms?: number; why?: string; by_role?: string }
   | { t: "error"; code: string; detail?: string; room?: string }
   | { t: "left"; room: string };
 
