@@ -279,6 +279,8 @@ class System:
             "REPLICAS": str(self._counts["scheduler"]),
             "VIEWERS_MAY_CLAIM_PAYMENT": "true",  # no payment service stands beside the demo and the tests
             "ADDRESS_PER_S": "0",  # all viewers of this machine have one address
+            "ADDRESS_GUESTS_PER_S": "0",
+            "ADDRESS_REQUESTS_PER_S": "0",
             "ADDRESS_PULLS_PER_S": "0",
             "ADDRESS_PULL_BYTES_PER_MIN": "0",
             "LOG_FORMAT": "json",

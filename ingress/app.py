@@ -6,7 +6,8 @@ or arrive too slowly. Called by `__main__`; hands interactions to `admission` an
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 import msgspec
@@ -18,9 +19,11 @@ from ingress.admission import Admission, SendOutcome, outcome_of
 from ingress.command_requests import MAX_COMMAND_BYTES, CommandRequest
 from ingress.moderation_api import ModerationApi
 from ingress.permissions import BY_COMMAND, COMMAND_ROUTES, Command, CommandRoute
+from ingress.request_limits import RequestLimit, RequestLimitError, RequestLimits
 from liveroom import clock, metric_catalog
 from liveroom.errors import Code, ProblemError
-from liveroom.service import Runtime
+from liveroom.networks import subscriber
+from liveroom.service import Runtime, callers_of
 from liveroom.settings import IngressSettings
 from liveroom.tickets import User
 from liveroom.tokens import Verifier
@@ -44,6 +47,10 @@ class App:
         self._chance = runtime.chance
         self._tracing = runtime.tracing
         self._document = openapi.encoded()
+        self._callers = callers_of(settings)
+        self._request_limits = RequestLimits(settings)
+        self._limited = {limit: metrics.counter(metric_catalog.REQUESTS_LIMITED, limit.value) for limit in RequestLimit}
+        metrics.follow(metric_catalog.NAMES, self._request_limits.__len__, "requests")
         refusals = {code: metrics.counter(metric_catalog.REFUSALS, code.value) for code in Code}
         self._counts = {
             name: {outcome: metrics.counter(metric_catalog.INTERACTIONS, name, outcome.value) for outcome in SendOutcome}
@@ -136,7 +143,7 @@ class App:
         async def handle(request: web.Request) -> web.Response:
             api = self._api
             if route.method in _BODILESS:
-                user, body = self._verifier.bearer(request.headers.get("Authorization"), clock.unix_s()), b""
+                user, body = self._sender(request), b""
             else:
                 user, body = await self._read(request, MAX_COMMAND_BYTES)
             api.check(route.command, request.match_info.get("room"), user)
@@ -173,15 +180,44 @@ class App:
         """Return an id for a request whose sender gave none."""
         return self._chance.token_hex(ID_BYTES)
 
-    async def _openapi(self, _: web.Request) -> web.Response:
+    async def _openapi(self, request: web.Request) -> web.Response:
+        address, now_s = self._address(request), clock.monotonic_s()
+        with self._counted():
+            self._request_limits.check(address, now_s)
+            self._request_limits.charge(address, None, now_s)
         return json_response(self._document)
+
+    # ---- senders
+    def _address(self, request: web.Request) -> str:
+        return subscriber(self._callers.address(request.remote, request.headers))
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        try:
+            yield
+        except RequestLimitError as error:
+            self._limited[error.limit].inc()
+            raise
+
+    def _sender(self, request: web.Request) -> User:
+        """Return the sender by its token, or refuse the request. The address is asked first."""
+        address, now_s = self._address(request), clock.monotonic_s()
+        with self._counted():
+            self._request_limits.check(address, now_s)
+            try:
+                user = self._verifier.bearer(request.headers.get("Authorization"), clock.unix_s())
+            except ProblemError:
+                self._request_limits.charge(address, None, now_s)
+                raise
+            self._request_limits.charge(address, user, now_s)
+        return user
 
     # ---- reading
     async def _read(self, request: web.Request, max_bytes: int) -> tuple[User, bytes]:
         """Return the sender and the body. The cheap checks come first."""
         headers = request.headers
         requests.check_size(request.content_length, max_bytes)
-        user = self._verifier.bearer(headers.get("Authorization"), clock.unix_s())
+        user = self._sender(request)
         requests.check_media_type(headers.get("Content-Type"))
         if max_bytes != self._settings.max_body_bytes:
             request = request.clone(client_max_size=max_bytes)

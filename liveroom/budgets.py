@@ -78,6 +78,9 @@ class Rates:
             (index, scope, Buckets(rate.per_s, rate.burst, most)) for index, (scope, rate) in enumerate(rates) if rate.per_s
         ]
 
+    def __len__(self) -> int:
+        return sum(len(buckets) for _, _, buckets in self._buckets)
+
     def spent(self, caller: Caller, now_s: float, cost: float = 1.0) -> Spent | None:
         """Return the first budget that has less than `cost` now; None where all have it.
 

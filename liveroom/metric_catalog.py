@@ -92,6 +92,9 @@ MACHINE_IO: Final = _counter("machine_disk_operations_total", "Reads and writes 
 INTERACTIONS: Final = _counter(
     "ingress_interactions_total", "Interactions by outcome: accepted, refused, or unknown.", "kind", "outcome"
 )
+REQUESTS_LIMITED: Final = _counter(
+    "ingress_limited_total", "Requests that a budget of their user or address refused, by budget.", "reason"
+)
 REFUSALS: Final = _counter("ingress_refusals_total", "Refused requests by stable error code.", "code")
 INGRESS_SECONDS: Final = _histogram("ingress_request_seconds", "Time from a request's head to its response.", "route")
 WORD_HITS: Final = _counter("ingress_word_hits_total", "Texts that contain a listed word, by the action taken.", "action")
@@ -171,6 +174,9 @@ GAPS: Final = _counter("edge_gaps_total", "Gaps that a gateway saw in a room's s
 
 # scheduler
 ENTRIES: Final = _counter("scheduler_entries_total", "Entry requests by outcome.", "outcome")
+ENTRIES_LIMITED: Final = _counter(
+    "scheduler_limited_total", "Entries that a budget of their user or address refused, by budget.", "reason"
+)
 GATEWAYS_KNOWN: Final = _gauge("scheduler_gateways", "Gateways by state, as the scheduler sees them.", "state")
 ENTRY_SECONDS: Final = _histogram("scheduler_entry_seconds", "Time to answer an entry request.")
 
@@ -224,6 +230,7 @@ EVERYWHERE: Final = (
 INGRESS: Final = (
     INTERACTIONS,
     REFUSALS,
+    REQUESTS_LIMITED,
     INGRESS_SECONDS,
     WORD_HITS,
     REVIEWS,
@@ -280,7 +287,7 @@ EDGE: Final = (
     VOID_RECORDS,
     RULES,
 )
-SCHEDULER: Final = (ENTRIES, GATEWAYS_KNOWN, ENTRY_SECONDS)
+SCHEDULER: Final = (ENTRIES, ENTRIES_LIMITED, GATEWAYS_KNOWN, ENTRY_SECONDS)
 AUTOSCALER: Final = (
     POOL_DESIRED,
     POOL_ACTUAL,

@@ -117,6 +117,7 @@ class Callers:
         return address
 
 
+@lru_cache(maxsize=16_384)
 def plain_address(text: str) -> str:
     """Return an address in its shortest form; any other text stays as it is.
 

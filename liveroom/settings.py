@@ -399,6 +399,22 @@ class IngressSettings(TokenSettings):
         description='Rates that differ from the defaults, as JSON: {"danmaku": {"user_per_s": 1, "user_burst": 3}}. '
         "Names are kinds, `package` and `act` (commands of hosts and operators).",
     )
+    user_requests_per_s: float = Field(
+        50.0,
+        ge=0,
+        le=1e6,
+        description="Average number of requests per second of one user, of all kinds and on all its devices, refused ones "
+        "included; 0: no limit. Services have none.",
+    )
+    user_requests_burst: float = Field(300.0, ge=1, le=1e6, description="Burst of requests of one user.")
+    address_requests_per_s: float = Field(
+        500.0,
+        ge=0,
+        le=1e6,
+        description="Average number of requests per second from one IP address (for IPv6 a /64), likewise; 0: no limit. It is "
+        "high, since a school or a mobile network may share an address. Behind a proxy set `proxies`, or all have its address.",
+    )
+    address_requests_burst: float = Field(5000.0, ge=1, le=1e6, description="Burst of requests from one IP address.")
     viewers_may_claim_payment: bool = Field(
         default=False,
         description="Whether viewers and hosts may send gifts, and streamers red packets and coupons, by themselves. For "
@@ -616,6 +632,22 @@ class SchedulerSettings(TokenSettings, TicketSettings):
         50.0, ge=0, le=1e6, description="Average number of entries per second for one IP address (for IPv6 a /64); 0: no limit."
     )
     address_burst: float = Field(500.0, ge=1, le=1e6, description="Burst of entries for one IP address.")
+    address_guests_per_s: float = Field(
+        25.0,
+        ge=0,
+        le=1e6,
+        description="Average number of guests per second that enter from one IP address (for IPv6 a /64); 0: no limit. A guest "
+        "that enters again is a new one.",
+    )
+    address_guests_burst: float = Field(300.0, ge=1, le=1e6, description="Burst of guests from one IP address.")
+    user_entries_per_s: float = Field(
+        1.0,
+        ge=0,
+        le=1e6,
+        description="Average number of entries per second for one user, on all its devices; 0: no limit. Services and "
+        "operators have none.",
+    )
+    user_entries_burst: float = Field(30.0, ge=1, le=1e6, description="Burst of entries for one user.")
 
 
 class AutoscalerSettings(TokenSettings):

@@ -6,6 +6,7 @@ has room. Called by `__main__`.
 """
 
 from collections.abc import Mapping, Sequence
+from enum import StrEnum
 from typing import Final
 
 import msgspec
@@ -13,10 +14,10 @@ import orjson
 from aiohttp import web
 
 from liveroom import clock, metric_catalog, tickets
+from liveroom.budgets import NO_LIMIT, Caller, Rate, Rates
 from liveroom.chance import Chance
 from liveroom.errors import Code, ProblemError
 from liveroom.kinds import Role
-from liveroom.limits import Buckets
 from liveroom.networks import Networks, subscriber
 from liveroom.records.control import LoadReport
 from liveroom.service import Runtime, callers_of
@@ -32,6 +33,24 @@ RETRY_AFTER_S: Final = 1.0
 MAX_KEPT: Final = 4096
 NONCE_BYTES: Final = 9
 GUEST_BYTES: Final = 8
+
+
+_UNCOUNTED: Final = frozenset({Role.OPERATOR, Role.SERVICE})
+
+
+class EntryLimit(StrEnum):
+    """The budget of entries that is used up."""
+
+    ADDRESS_ENTRIES = "address_entries"
+    ADDRESS_GUESTS = "address_guests"
+    USER_ENTRIES = "user_entries"
+
+
+_DETAILS: Final = {
+    EntryLimit.ADDRESS_ENTRIES: "too many entries from this address",
+    EntryLimit.ADDRESS_GUESTS: "too many guests from this address",
+    EntryLimit.USER_ENTRIES: "too many entries of this user, on all its devices",
+}
 
 
 class EntryAnswer(msgspec.Struct, frozen=True):
@@ -57,15 +76,23 @@ class App:
         self._verifier = verifier
         self._callers = callers_of(settings)
         self._zones = Networks()
-        self._addresses = Buckets(settings.address_per_s, settings.address_burst) if settings.address_per_s else None
+        self._budgets = {
+            EntryLimit.ADDRESS_ENTRIES: Rates(user=NO_LIMIT, address=Rate(settings.address_per_s, settings.address_burst)),
+            EntryLimit.ADDRESS_GUESTS: Rates(
+                user=NO_LIMIT, address=Rate(settings.address_guests_per_s, settings.address_guests_burst)
+            ),
+            EntryLimit.USER_ENTRIES: Rates(
+                user=Rate(settings.user_entries_per_s, settings.user_entries_burst), address=NO_LIMIT
+            ),
+        }
         self._key_id, self._key = "", b""
         self._chance = runtime.chance
         self._uniform = Chance(runtime.chance.getrandbits(64)).random  # no secret, and drawn some ten times an answer
         self._described: dict[str, tuple[int, bytes]] = {}
         metrics = runtime.metrics
         metrics.follow(metric_catalog.NAMES, verifier.__len__, "tokens")
-        if self._addresses is not None:
-            metrics.follow(metric_catalog.NAMES, self._addresses.__len__, "addresses")
+        metrics.follow(metric_catalog.NAMES, lambda: sum(map(len, self._budgets.values())), "entries")
+        self._limited = {limit: metrics.counter(metric_catalog.ENTRIES_LIMITED, limit.value) for limit in EntryLimit}
         self._entered = metrics.counter(metric_catalog.ENTRIES, "entered")
         self._refused = {code: metrics.counter(metric_catalog.ENTRIES, code.value) for code in Code}
         self._seconds = metrics.histogram(metric_catalog.ENTRY_SECONDS)
@@ -92,9 +119,13 @@ class App:
     async def _entry(self, request: web.Request) -> web.Response:
         began_s = clock.monotonic_s()
         address = self._callers.address(request.remote, request.headers)
-        self._take_rate(address, began_s)
+        self._take(EntryLimit.ADDRESS_ENTRIES, Caller("", "", subscriber(address)), began_s)
         rooms = tuple(dict.fromkeys(request.query.getall("room", [])))
         user = self._user(request.headers.get("Authorization"))
+        if user.role is Role.GUEST:
+            self._take(EntryLimit.ADDRESS_GUESTS, Caller("", "", subscriber(address)), began_s)
+        elif user.role not in _UNCOUNTED:
+            self._take(EntryLimit.USER_ENTRIES, Caller("", user.id, ""), began_s)
         _check_rooms(rooms, user)
         device = _device(request.query.get("device"), user)
         chosen = self._choose(request.query.get("gateway"), user, address, began_s)
@@ -114,9 +145,10 @@ class App:
         return json_response(_encode(answer))
 
     # ---- the steps of an entry
-    def _take_rate(self, address: str, now_s: float) -> None:
-        if self._addresses is not None and (wait_s := self._addresses.take(subscriber(address), now_s)):
-            raise ProblemError(Code.RATE_ADDRESS, retry_after_s=wait_s)
+    def _take(self, limit: EntryLimit, caller: Caller, now_s: float) -> None:
+        if spent := self._budgets[limit].take(caller, now_s):
+            self._limited[limit].inc()
+            raise ProblemError(spent.code, _DETAILS[limit], retry_after_s=spent.wait_s)
 
     def _user(self, authorization: str | None) -> User:
         if authorization is None:
@@ -157,6 +189,8 @@ class App:
     # ---- operators
     async def _gateways(self, request: web.Request) -> web.Response:
         """Answer operators with all gateways, their standings and reports."""
+        address = subscriber(self._callers.address(request.remote, request.headers))
+        self._take(EntryLimit.ADDRESS_ENTRIES, Caller("", "", address), clock.monotonic_s())
         if self._verifier.bearer(request.headers.get("Authorization"), clock.unix_s()).role is not Role.OPERATOR:
             raise ProblemError(Code.FORBIDDEN, "only operators may list the gateways")
         described = [

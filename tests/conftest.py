@@ -15,10 +15,11 @@ from blockbuster import BlockBuster, blockbuster_ctx
 from devstack.kafka_jars import JarError, ensure_jars
 from devstack.local_kafka import kafka_cluster
 from liveroom.settings import KafkaSettings
-from tests.rates import NO_RATES
+from tests.rates import UNLIMITED
 
 PARTITIONS = 4
-os.environ.setdefault("LIVEROOM_RATES", NO_RATES)  # services take it from here
+for name, value in UNLIMITED.items():
+    os.environ.setdefault(f"LIVEROOM_{name}", value)  # services take it from here
 SCANNED = [
     "autoscaler",
     "broadcaster",

@@ -1,4 +1,6 @@
-"""No rates: load in tests and benchmarks comes from a few users. Tests of rates set their own."""
+"""No rates and no budgets of users: load in tests and benchmarks comes from a few users. Tests of
+rates set their own.
+"""
 
 import json
 from typing import Final
@@ -22,3 +24,4 @@ NO_RATES: Final = json.dumps(
         )
     }
 )
+UNLIMITED: Final = {"RATES": NO_RATES, "USER_REQUESTS_PER_S": "0", "USER_ENTRIES_PER_S": "0"}

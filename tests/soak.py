@@ -30,7 +30,7 @@ from devstack.processes import Service
 from devstack.system import System
 from liveroom import metric_catalog
 from tests.e2e.audience import knows_gateways
-from tests.rates import NO_RATES
+from tests.rates import UNLIMITED
 from viewer.load import Crowd
 from viewer.sender import Sender
 
@@ -100,7 +100,7 @@ async def soak(minutes: float) -> int:
             partitions=4,
             edges=2,
             canaries=1,
-            settings={"RATES": NO_RATES, "DEDUPE_S": str(DEDUPE_S), "ADDRESS_PER_S": "0", "PULL_FOR_S": str(PULL_FOR_S)},
+            settings={**UNLIMITED, "DEDUPE_S": str(DEDUPE_S), "ADDRESS_PER_S": "0", "PULL_FOR_S": str(PULL_FOR_S)},
         )
         await stack.enter_async_context(system)
         http = await stack.enter_async_context(aiohttp.ClientSession())

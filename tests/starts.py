@@ -27,7 +27,7 @@ from devstack.processes import Service, ServiceError
 from devstack.stack import remove_topics
 from devstack.system import System
 from liveroom.topics import ALL
-from tests.rates import NO_RATES
+from tests.rates import UNLIMITED
 from tests.rounds import Round, Rounds, options
 
 LIMIT_S = 90.0
@@ -35,7 +35,7 @@ BEFORE_TOPICS, BEFORE_S = 0.2, 1.0  # so often a broker is killed that soon afte
 AFTER_S = 1.5  # otherwise that soon after the topics were made
 SOON_S, LATE_S = (0.5, 3.0), (3.0, 10.0)
 PARTITIONS = 8
-SETTINGS = {"KAFKA__REPLICATION": "3", "KAFKA__MIN_INSYNC": "2", "RATES": NO_RATES}
+SETTINGS = {"KAFKA__REPLICATION": "3", "KAFKA__MIN_INSYNC": "2", **UNLIMITED}
 
 
 class Start(Round, kw_only=True):

@@ -131,6 +131,7 @@ async def run_rig(steps: Steps, chance: Chance, *, rooms: int, most_viewers: int
     without = str(100 * most_viewers)
     settings = {
         "RATES": json.dumps({name: {"user_per_s": 0} for name in ("danmaku", "gift")}),
+        "USER_REQUESTS_PER_S": "0",
         "ROOM_LIMIT_PER_S": without,
         "MAX_CONNECTIONS": without,
         "MAX_JOINS_PER_S": without,

@@ -43,7 +43,7 @@ from tests.bench._http import used_s
 from tests.bench.e2e import FILE
 from tests.bench.figure import Figure, median
 from tests.log import read_all
-from tests.rates import NO_RATES
+from tests.rates import UNLIMITED
 
 ITEMS = 40_000  # of one round
 ROUNDS = 5
@@ -105,9 +105,7 @@ def _compared(rooms: int, measured: list[_Round]) -> Iterator[Figure]:
 
 def _system(bootstrap: str, **settings: str) -> System:
     known = {"ROOM_LIMIT_PER_S": str(NO_LIMIT), "KAFKA__SESSION_TIMEOUT_S": "3"}
-    return System(
-        bootstrap, prefix=f"b{secrets.token_hex(4)}.", partitions=1, edges=1, settings=known | {"RATES": NO_RATES} | settings
-    )
+    return System(bootstrap, prefix=f"b{secrets.token_hex(4)}.", partitions=1, edges=1, settings=known | UNLIMITED | settings)
 
 
 async def _fill(system: System, count: int, rooms: int, *, rate_per_s: float = 0.0) -> list[bytes]:

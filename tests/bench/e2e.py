@@ -39,7 +39,7 @@ from liveroom.settings import KafkaSettings
 from liveroom.topics import DEAD_LETTER
 from tests.bench._http import used_s
 from tests.bench.figure import Figure, median
-from tests.rates import NO_RATES
+from tests.rates import UNLIMITED
 from viewer.client import Viewer
 from viewer.effects import Delivered, Effect
 from viewer.sender import Accepted, Sender
@@ -58,7 +58,7 @@ async def measure() -> AsyncIterator[Figure]:
     """Give the figures of this group."""
     async with kafka_cluster() as bootstrap:
         prefix = f"b{secrets.token_hex(4)}."
-        async with System(bootstrap, prefix=prefix, partitions=4, edges=1, settings={"RATES": NO_RATES}) as system:
+        async with System(bootstrap, prefix=prefix, partitions=4, edges=1, settings={**UNLIMITED}) as system:
             hops, delays = await _quiet(system)
             hop = statistics.median(hops)
             yield Figure("e2e.hop_median_ms", hop * 1000, "ms", "baseline: one bare hop through the same broker")

@@ -24,7 +24,7 @@ from liveroom.kinds import Role
 from liveroom.tasks import end_tasks
 from tests.browser.chromium import chromium
 from tests.browser.site import ROOM, site, somebody, until
-from tests.rates import NO_RATES
+from tests.rates import UNLIMITED
 from viewer.client import Viewer
 from viewer.effects import Delivered, Effect
 
@@ -74,7 +74,7 @@ class Paced(NamedTuple):
 
 async def paced(bootstrap: str, seconds: float) -> Paced:
     """Watch the page for so long."""
-    settings = {"RATES": NO_RATES}
+    settings = {**UNLIMITED}
     numbered = 0
 
     def note(effect: Effect) -> None:

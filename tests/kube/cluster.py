@@ -21,7 +21,7 @@ from liveroom.tickets import User
 from liveroom.tokens import sign_user
 from tests.kube.nodes import Nodes
 from tests.kube.plane import Plane
-from tests.rates import NO_RATES
+from tests.rates import UNLIMITED
 
 SPACE: Final = "liveroom-demo"
 DEMO: Final = ROOT / "deploy" / "overlays" / "demo"
@@ -58,7 +58,7 @@ class Cluster:
             "KAFKA__SESSION_TIMEOUT_S": "3",
             "MAX_CONNECTIONS": str(ROOM_FOR),
             "DRAIN_S": "4",
-            "RATES": NO_RATES,
+            **UNLIMITED,
         }
         literals = [f"LIVEROOM_{name}={value}" for name, value in settings.items()]
         overlay = {

@@ -28,7 +28,7 @@ from liveroom.users import user_id
 from liveroom.web import serve
 from liveroom.wire import MAX_ROOMS_PER_CONNECTION
 from scheduler.__main__ import read_zones
-from scheduler.app import App
+from scheduler.app import App, EntryLimit
 from scheduler.placement import Placement
 from tests.e2e.audience import settled
 from tests.scheduler.test_placement import report
@@ -178,6 +178,49 @@ async def test_an_address_gets_only_so_many_entries(url: str, placement: Placeme
     assert (status, body["code"]) == (429, "rate_address")
     assert 900 < int(headers["Retry-After"]) <= 1000
     assert (await get(f"{url}?room=r", {"X-Forwarded-For": "1.2.3.5"}))[0] == 200
+
+
+def limited(app: App) -> dict[str, float]:
+    """How often each budget has refused an entry."""
+    counts = {limit.value: app._limited[limit]._value.get() for limit in EntryLimit}
+    return {limit: count for limit, count in counts.items() if count}
+
+
+async def test_a_user_gets_only_so_many_entries_over_all_tokens_and_addresses(placement: Placement) -> None:
+    placement.update(report(), time.monotonic())
+    settings = SchedulerSettings(
+        token_key=TOKEN_KEY,
+        ticket_keys=TICKET_KEYS,
+        proxies=("127.0.0.0/8",),
+        user_entries_per_s=0.001,
+        user_entries_burst=3,
+    )
+    async with served(settings, placement) as (url, app):
+        for number in range(6):
+            headers = bearer(User("ann"), ttl_s=1000 + number) | {"X-Forwarded-For": f"1.2.3.{number}"}
+            status, body, _ = await get(f"{url}?room=r", headers)
+            assert (status, body.get("code")) == ((200, None) if number < 3 else (429, "rate_user"))
+        assert (await get(f"{url}?room=r", bearer(User("bob"))))[0] == 200
+        for _ in range(6):
+            assert (await get(f"{url}?room=r", bearer(User("root", Role.OPERATOR))))[0] == 200
+        assert limited(app) == {"user_entries": 3}
+
+
+async def test_an_address_makes_only_so_many_guests_and_its_users_still_enter(placement: Placement) -> None:
+    placement.update(report(), time.monotonic())
+    settings = SchedulerSettings(
+        token_key=TOKEN_KEY,
+        ticket_keys=TICKET_KEYS,
+        proxies=("127.0.0.0/8",),
+        address_guests_per_s=0.001,
+        address_guests_burst=2,
+    )
+    async with served(settings, placement) as (url, app):
+        here = {"X-Forwarded-For": "1.2.3.4"}
+        assert [(await get(f"{url}?room=r", here))[0] for _ in range(4)] == [200, 200, 429, 429]
+        assert (await get(f"{url}?room=r", here | bearer(User("ann"))))[0] == 200
+        assert (await get(f"{url}?room=r", {"X-Forwarded-For": "1.2.3.5"}))[0] == 200
+        assert limited(app) == {"address_guests": 2}
 
 
 @pytest.fixture

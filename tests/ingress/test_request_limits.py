@@ -1,0 +1,101 @@
+"""Budgets of requests by user and address, over all tokens and connections."""
+
+import asyncio
+from collections import Counter
+
+import aiohttp
+import pytest
+
+from ingress.request_limits import RequestLimits
+from liveroom.errors import ProblemError
+from liveroom.kinds import Role
+from liveroom.settings import IngressSettings
+from liveroom.tickets import User
+from tests.ingress.harness import Served, headers_of, served, settings_of
+
+DANMAKU = "/v1/rooms/r1/danmaku"
+JSON = {"Content-Type": "application/json"}
+SLOW = {"address_requests_per_s": 0.01, "user_requests_per_s": 0.01}
+BEHIND = {"proxies": ("127.0.0.0/8",)}
+
+
+async def status(ingress: Served, headers: dict[str, str], data: bytes = b'{"text":"a"}') -> tuple[int, str]:
+    async with ingress.http.post(DANMAKU, data=data, headers=JSON | headers) as answer:
+        document = await answer.json(content_type=None)
+        return answer.status, document.get("code", "")
+
+
+def limited(ingress: Served) -> dict[str, float | None]:
+    return {
+        reason: ingress.count("liveroom_ingress_limited_total", reason=reason)
+        for reason in ("user_requests", "address_requests")
+    }
+
+
+async def test_a_user_has_one_budget_over_all_its_connections_tokens_and_addresses() -> None:
+    async with served(**SLOW, **BEHIND, user_requests_burst=10, address_requests_burst=1000) as ingress:
+        url, outcomes = f"http://127.0.0.1:{ingress.port}{DANMAKU}", Counter[int]()
+        for number in range(20):
+            async with aiohttp.ClientSession() as http:
+                headers = headers_of(user="rude", ttl_s=1000 + number) | {"X-Forwarded-For": f"1.2.3.{number}"}
+                async with http.post(url, json={"text": "a"}, headers=headers) as answer:
+                    outcomes[answer.status] += 1
+        assert outcomes == {202: 10, 429: 10}
+        assert await status(ingress, headers_of(user="kind")) == (202, "")
+        assert limited(ingress) == {"user_requests": 10, "address_requests": 0}
+
+
+async def test_an_address_has_one_budget_whatever_it_sends() -> None:
+    async with served(**SLOW, **BEHIND, address_requests_burst=20) as ingress:
+        here = {"X-Forwarded-For": "6.6.6.6, 1.2.3.4"}
+        outcomes = Counter[tuple[int, str]]()
+        for number in range(15):
+            outcomes[await status(ingress, {"Authorization": f"Bearer forged.{number}.x"} | here)] += 1
+            outcomes[await status(ingress, headers_of(user=f"u{number}") | here, b"no json")] += 1
+        assert outcomes == {(401, "token_invalid"): 10, (400, "bad_json"): 10, (429, "rate_address"): 10}
+        assert (await status(ingress, headers_of() | {"X-Forwarded-For": "1.2.3.5"}))[0] == 202
+        assert limited(ingress) == {"user_requests": 0, "address_requests": 10}
+
+
+async def test_the_addresses_of_one_64_are_one() -> None:
+    async with served(**SLOW, **BEHIND, address_requests_burst=5) as ingress:
+        outcomes = Counter(
+            [await status(ingress, headers_of(user=f"u{n}") | {"X-Forwarded-For": f"2001:db8::{n}"}) for n in range(1, 11)]
+        )
+        assert outcomes == {(202, ""): 5, (429, "rate_address"): 5}
+
+
+async def test_services_have_no_budget_and_use_up_none() -> None:
+    async with served(**SLOW, user_requests_burst=3, address_requests_burst=3) as ingress:
+        outcomes = await asyncio.gather(*(status(ingress, headers_of(Role.SERVICE)) for _ in range(30)))
+        assert {code for code, _ in outcomes} == {202}
+        assert [(await status(ingress, headers_of()))[0] for _ in range(4)] == [202, 202, 202, 429]
+
+
+async def test_the_document_counts_for_the_address_too() -> None:
+    async with served(**SLOW, address_requests_burst=2) as ingress:
+        outcomes = []
+        for _ in range(3):
+            async with ingress.http.get("/v1/openapi.json") as answer:
+                outcomes.append(answer.status)
+        assert outcomes == [200, 200, 429]
+
+
+def test_the_usual_budgets_are_low_for_a_user_and_high_for_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LIVEROOM_USER_REQUESTS_PER_S")
+    settings: IngressSettings = settings_of()
+    limits, sent = RequestLimits(settings), 0
+    for _ in range(1000):
+        limits.check("a", 0.0)
+        try:
+            limits.charge("a", User("u"), 0.0)
+        except ProblemError:
+            break
+        sent += 1
+    assert sent == settings.user_requests_burst == 300
+    for number in range(4699):
+        limits.check("a", 0.0)
+        limits.charge("a", User(f"u{number}x"), 0.0)
+    with pytest.raises(ProblemError):
+        limits.check("a", 0.0)
+    limits.check("b", 0.0)
