@@ -283,6 +283,10 @@ class System:
             "ADDRESS_REQUESTS_PER_S": "0",
             "ADDRESS_PULLS_PER_S": "0",
             "ADDRESS_PULL_BYTES_PER_MIN": "0",
+            "ADDRESS_CONNECTIONS_PER_S": "0",
+            "ADDRESS_JOINS_PER_S": "0",
+            "MAX_PER_ADDRESS": "0",
+            "MAX_ADDRESS_QUIET_ROOMS": "0",
             "LOG_FORMAT": "json",
         }
         wanted = self._settings | dict(self._settings_of.get(module, {}))

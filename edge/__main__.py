@@ -51,7 +51,13 @@ async def run(settings: EdgeSettings, runtime: Runtime, kafka: Kafka) -> None:
     """Serve until the process must stop, then drain."""
     allow_connections(settings.max_connections)
     rules = Rules()
-    gateway = Gateway(settings, Hub(settings.max_local_rooms), rules, runtime.metrics, generation=clock.unix_ms())
+    gateway = Gateway(
+        settings,
+        Hub(settings.max_local_rooms, settings.max_address_quiet_rooms),
+        rules,
+        runtime.metrics,
+        generation=clock.unix_ms(),
+    )
     admission = Admission(gateway, runtime)
     upgrades = Upgrades(gateway, admission, runtime)
     keepalive, fan_out = KeepAlive(gateway), FanOut(gateway, runtime)

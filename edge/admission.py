@@ -1,8 +1,9 @@
 """Admission: who may connect to this gateway.
 
-Owns the ticket keys and the rate of new connections. Refuses with a problem, before the upgrade:
-the gateway is draining or full, the page is of another origin, the address has too many
-connections, the ticket is not valid here (`liveroom.tickets`). `edge.upgrade` calls it.
+Owns the ticket keys and the rates of new connections: of the gateway, and of each user and address
+over all their tickets. Refuses with a problem, before the upgrade: the gateway is draining or full,
+the page is of another origin, the ticket is not valid here (`liveroom.tickets`), the user or the
+address has too many connections or makes them too fast. `edge.upgrade` calls it.
 """
 
 from collections.abc import Mapping
@@ -11,8 +12,10 @@ from typing import Final
 from aiohttp import web
 
 from edge.gateway import Gateway
+from edge.limits import DETAILS, Limit
 from edge.spent_tickets import SpentTickets
 from liveroom import clock, metric_catalog, tickets
+from liveroom.budgets import CODES, Caller, Rate, Rates
 from liveroom.errors import Code, ProblemError
 from liveroom.limits import Bucket
 from liveroom.networks import subscriber
@@ -20,6 +23,7 @@ from liveroom.service import Runtime, callers_of
 from liveroom.web import is_own_origin, origin_allowed
 
 JOIN_BURST_S: Final = 2.0
+HELD_WAIT_S: Final = 10.0  # until a user or an address that has too many connections may have one less
 
 
 class Admission:
@@ -31,6 +35,12 @@ class Admission:
         self._settings = settings
         self._stopping = runtime.stopping
         self._joins_left = Bucket(settings.max_joins_per_s, settings.max_joins_per_s * JOIN_BURST_S, clock.monotonic_s())
+        self._rates = Rates(
+            user=Rate(settings.user_connections_per_s, settings.user_connections_burst),
+            address=Rate(settings.address_connections_per_s, settings.address_connections_burst),
+        )
+        runtime.metrics.follow(metric_catalog.NAMES, self._rates.__len__, "connects")
+        self._limited = {limit: runtime.metrics.counter(metric_catalog.LIMITED, limit.value) for limit in Limit}
         self._keys: Mapping[str, bytes] = {}
         self.spent = SpentTickets()
         runtime.metrics.follow(metric_catalog.NAMES, lambda: len(self.spent), "tickets")
@@ -53,8 +63,9 @@ class Admission:
         """Return the address that a request counts for, and the user of its ticket.
 
         The ticket is used from then on, so the caller completes the upgrade. Raises
-        `ProblemError`: origin, full, rate_address, ticket_invalid, ticket_expired, ticket_used.
-        Cheap checks come first, and the rate counts good tickets only.
+        `ProblemError`: origin, full, rate_user, rate_address, ticket_invalid, ticket_expired,
+        ticket_used. Cheap checks come first. Only good tickets are counted, and what one of the
+        limits refuses takes nothing from the others.
         """
         gateway, settings = self._gateway, self._settings
         address = self.address_of(request)
@@ -63,14 +74,28 @@ class Admission:
         if origin is not None and is_foreign and not origin_allowed(origin, settings.origins):
             raise ProblemError(Code.ORIGIN, origin[:200])
         if len(gateway.members) >= settings.max_connections:
-            raise ProblemError(Code.FULL, retry_after_s=1)
-        if settings.max_per_address and gateway.connections_from(address) >= settings.max_per_address:
-            raise ProblemError(Code.RATE_ADDRESS, "too many connections from this address", retry_after_s=10)
+            raise self._refusal(Limit.GATEWAY_CONNECTIONS, Code.FULL, 1)
         me = (settings.instance, gateway.generation)
         now_ms = clock.unix_ms()
         ticket = tickets.verify(request.query.get("ticket", ""), self._keys, tickets.ENTRY, me, now_ms)
         self.spent.check(ticket)
-        if wait_s := self._joins_left.take(clock.monotonic_s()):
-            raise ProblemError(Code.FULL, "too many connections arrive at once", retry_after_s=max(1.0, wait_s))
+        self._take(Caller(connection="", user=ticket.user.id, address=address))
         self.spent.spend(ticket, now_ms)
         return address, ticket.user
+
+    def _take(self, caller: Caller) -> None:
+        """Take a connection out of the budgets of a caller and of the gateway; raise `ProblemError`
+        where one of them does not have it.
+        """
+        now_s = clock.monotonic_s()
+        if (scope := self._gateway.held.full(caller)) is not None:
+            raise self._refusal(Limit(f"{scope}_connections"), CODES[scope], HELD_WAIT_S)
+        if (spent := self._rates.spent(caller, now_s)) is not None:
+            raise self._refusal(Limit(f"{spent.scope}_connects"), spent.code, spent.wait_s)
+        if wait_s := self._joins_left.take(now_s):
+            raise self._refusal(Limit.GATEWAY_CONNECTS, Code.FULL, max(1.0, wait_s))
+        self._rates.charge(caller, now_s)
+
+    def _refusal(self, limit: Limit, code: Code, wait_s: float) -> ProblemError:
+        self._limited[limit].inc()
+        return ProblemError(code, DETAILS[limit], retry_after_s=wait_s)

@@ -1,8 +1,9 @@
 """The members of a gateway, and what their frames ask.
 
-Owns the members, their limits by address, and the parts that serve them: rooms (`edge.hub`), joins,
-bans, send queues, pull grants. Answers a frame of an unknown type, which a newer client sent, with
-an error, and refuses any other one outside the protocol by closing with 4010.
+Owns the members, how many of them a user and an address have, and the parts that serve them: rooms
+(`edge.hub`), joins, bans, send queues, pull grants. Answers a frame of an unknown type, which a
+newer client sent, with an error, and refuses any other one outside the protocol by closing with
+4010.
 `edge.upgrade` adds members, `edge.keepalive` checks them as time passes, `edge.drain` and
 `edge.shed` move them away.
 """
@@ -12,13 +13,14 @@ from typing import Final
 
 from edge.bans import Bans
 from edge.hub import Hub
-from edge.joins import Joins, refuse
+from edge.joins import Joins
 from edge.member import CLOSE_TIMEOUT_S, TURN_S, Member
 from edge.pull_grants import PullGrant, PullGrants
 from edge.send_queue import SendQueues
 from edge.sse_connection import SseConnection
 from edge.wheel import Wheel
 from liveroom import clock, metric_catalog
+from liveroom.budgets import Holdings
 from liveroom.closecodes import TABLE, Close
 from liveroom.errors import Code
 from liveroom.moderation import Rules
@@ -45,14 +47,14 @@ class Gateway:
     """The members of one gateway. It hosts them (`edge.member.MemberHost`).
 
     `generation`: when it started, in milliseconds of Unix time; tickets and orders name it.
-    `wheel`: when each member is checked next. `taken_in`, `leaves`: members so far. `draining`: it
-    admits nobody more.
+    `wheel`: when each member is checked next. `held`: the connections of each user and address.
+    `taken_in`, `leaves`: members so far. `draining`: it admits nobody more.
     """
 
     def __init__(self, settings: EdgeSettings, hub: Hub, rules: Rules, metrics: Metrics, generation: int) -> None:
         self.settings = settings
         self.hub = hub
-        self.joins = Joins(hub, rules, metrics, settings.max_user_rooms)
+        self.joins = Joins(hub, rules, metrics, settings)
         self.bans = Bans(hub, rules)
         self.generation = generation
         self.members: dict[Member, None] = {}
@@ -65,27 +67,20 @@ class Gateway:
         self.taken_in = 0
         self.leaves = 0
         self.draining = False
-        self._by_address: dict[str, int] = {}
-        self._addresses: dict[Member, str] = {}
+        self.held = Holdings(user=settings.max_user_connections, address=settings.max_per_address)
         self._emptied = asyncio.Event()
         self._closes = {code: metrics.counter(metric_catalog.CLOSES, str(code)) for code in TABLE}
         self._other_closes = {name: metrics.counter(metric_catalog.CLOSES, name) for name in ("none", "other")}
 
     # ---- who is here
-    def connections_from(self, address: str) -> int:
-        """Return how many members come from an address; counted only where that is limited."""
-        return self._by_address.get(address, 0)
-
-    def take_in(self, member: Member, address: str) -> None:
+    def take_in(self, member: Member) -> None:
         """Add a member that has taken over its connection."""
         self.members[member] = None
         self.taken_in += 1
         self.grants.grant(member.pull, PullGrant(member.user, member.role, member.ticket_rooms))
         if isinstance(member, SseConnection):
             self.sse_connections[member.pull] = member
-        if self.settings.max_per_address:
-            self._addresses[member] = address
-            self._by_address[address] = self._by_address.get(address, 0) + 1
+        self.held.add(member.caller)
         self.wheel.put(member, clock.monotonic_s() + min(TURN_S, self.settings.handshake_timeout_s))
 
     async def all_gone(self) -> None:
@@ -112,7 +107,7 @@ class Gateway:
                 if self.hub.leave(member, frame.room, clock.monotonic_s()):
                     member.send(encode_frame(Left(frame.room)))
                 else:
-                    refuse(member, Code.NOT_IN_ROOM, frame.room)
+                    member.send(encode_frame(Error(Code.NOT_IN_ROOM.value, room=frame.room[:64])))
             case Heartbeat():
                 member.send(encode_frame(Beat(clock.unix_ms())))
 
@@ -139,11 +134,7 @@ class Gateway:
         counter = self._closes.get(code)
         (counter if counter is not None else self._other_closes["other" if code else "none"]).inc()
         self.grants.end(member.pull, now_s + self.settings.pull_for_s)
-        address = self._addresses.pop(member, None)
-        if address is not None:
-            self._by_address[address] -= 1
-            if not self._by_address[address]:
-                del self._by_address[address]
+        self.held.remove(member.caller)
 
     def relieve(self) -> None:
         """Close the viewers with the largest queues, because too much waits for all together."""

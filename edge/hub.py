@@ -2,15 +2,17 @@
 
 Owns the map of rooms to connections. Does no I/O: it hands finished frames to `Subscriber.push`. A
 room exists while somebody is in it, and `LINGER_S` longer unless its place is needed. Rooms that
-viewers invented take nothing from the rings of others. Called by the fan-out (`deliver`), joins and
-bans.
+viewers invented take nothing from the rings of others, and make space for other rooms
+(`edge.quiet_rooms`). Called by the fan-out (`deliver`), joins and bans.
 """
 
 import heapq
 from collections.abc import Generator, Iterable
+from enum import StrEnum
 from typing import Final, NamedTuple
 
 from edge.prepared_batch import PreparedBatch
+from edge.quiet_rooms import QuietRooms
 from edge.room import RING_BYTES, Audience, NotSent, Room, Subscriber
 from liveroom.kinds import Kind
 from liveroom.records.broadcast import ROOM_ENTRY, Batch, RoomFlags
@@ -21,6 +23,7 @@ LINGER_S: Final = 120.0
 RINGS_BYTES: Final = 256 * 1024 * 1024  # of all rooms together that have content
 QUIET_RING_BYTES: Final = 1024  # of a room without: it holds viewer counts only
 MAX_ROOMS: Final = 20_000
+MAX_QUIET_OF_ADDRESS: Final = 1000
 _DEFLATED: Final = int(RoomFlags.DEFLATED)
 _CLEAR: Final = int(RoomFlags.CLEAR)
 _DISSOLVED: Final = int(RoomFlags.DISSOLVED)
@@ -47,20 +50,43 @@ class Delivered(NamedTuple):
     failed: tuple[tuple[Room, Exception], ...] = ()
 
 
+class Space(StrEnum):
+    """Why there is no space for a room."""
+
+    ADDRESS = "address_rooms"
+    GATEWAY = "gateway_rooms"
+
+
+class Evicted(NamedTuple):
+    """A room that made space for another, and the members that were in it."""
+
+    room: Room
+    members: list[Subscriber]
+
+
+class _Places(NamedTuple):
+    """Where a user with several connections is: these, and how many of them are in each room."""
+
+    connections: dict[Subscriber, None]
+    rooms: dict[int, int]
+
+
 class Hub:
     """The rooms and users of one gateway.
 
     `changed`: rooms whose audience changed; the reporter takes them out. At most `max_rooms` rooms
-    exist: a vacant one makes space for the next. Where all are watched, the caller admits no more.
+    exist, and `max_quiet_of_address` watched quiet ones for each address (0: no such limit).
     """
 
-    def __init__(self, max_rooms: int = MAX_ROOMS) -> None:
+    def __init__(self, max_rooms: int = MAX_ROOMS, max_quiet_of_address: int = MAX_QUIET_OF_ADDRESS) -> None:
         self._max_rooms = max_rooms
+        self._max_quiet_of_address = max_quiet_of_address
         self._with_content = 0
         self.rooms: dict[int, Room] = {}
         self.changed: dict[str, None] = {}
         self._vacant: dict[Room, None] = {}
-        self._by_user: dict[int, dict[Subscriber, int]] = {}
+        self._quiet = QuietRooms()
+        self._by_user: dict[int, Subscriber | _Places] = {}  # most have one connection, which knows its rooms
 
     @property
     def users(self) -> int:
@@ -77,19 +103,40 @@ class Hub:
         """Return how many rooms are kept that nobody is in any more."""
         return len(self._vacant)
 
-    def has_space_for(self, name: str) -> bool:
-        """Return whether a room is here or may become local."""
-        return self.watched < self._max_rooms or room_hash(name) in self.rooms
+    @property
+    def quiet(self) -> int:
+        """Return how many rooms are here in which nobody ever spoke, watched or not."""
+        return len(self._quiet)
 
     def may_enter(self, user: int, name: str, most: int) -> bool:
         """Return whether a user (a hash) is in a room or in fewer than `most` rooms."""
-        hash_ = room_hash(name)
-        rooms: set[int] = set()
-        for member in self._by_user.get(user, ()):
-            rooms.update(member.rooms)
-            if hash_ in rooms:
-                return True
-        return len(rooms) < most
+        places = self._by_user.get(user)
+        return places is None or len(places.rooms) < most or room_hash(name) in places.rooms
+
+    def make_space(self, name: str, address: str, now_s: float) -> list[Evicted] | Space:
+        """Make space for a room that somebody from an address joins; return what was evicted, or
+        why there is no space.
+
+        A room that is watched, or in which somebody spoke, needs no space. Where the address has
+        its share of quiet rooms, one of those goes. Where the gateway has all its rooms, one that
+        nobody is in goes, and else the emptiest quiet one. The caller reports to the members that
+        they were put out.
+        """
+        room = self.rooms.get(room_hash(name))
+        if room is not None and not (room.is_quiet and room.is_empty):
+            return []
+        evicted: list[Evicted] = []
+        if 0 < self._max_quiet_of_address <= self._quiet.of(address):
+            own = self._quiet.emptiest(now_s, address)
+            if own is None:
+                return Space.ADDRESS
+            evicted.append(self._evict(own, now_s))
+        if room is None and len(self.rooms) >= self._max_rooms:
+            other = self._quiet.vacant() or next(iter(self._vacant), None) or self._quiet.emptiest(now_s)
+            if other is None:
+                return Space.GATEWAY
+            evicted.append(self._evict(other, now_s))
+        return evicted
 
     def audience(self, name: str) -> Audience:
         """Return how many watch a room."""
@@ -103,7 +150,10 @@ class Hub:
 
     def connections_of(self, user: int) -> list[Subscriber]:
         """Return the connections of a user (a hash) that are in some room."""
-        return list(self._by_user.get(user, ()))
+        places = self._by_user.get(user)
+        if places is None:
+            return []
+        return list(places.connections) if isinstance(places, _Places) else [places]
 
     # ---- who is where
     def add_pending(self, member: Subscriber, name: str, now_s: float) -> Room:
@@ -114,16 +164,19 @@ class Hub:
         hash_ = room_hash(name)
         room = self.rooms.get(hash_)
         if room is None:
-            if len(self.rooms) >= self._max_rooms and self._vacant:
-                self._forget(next(iter(self._vacant)))
             room = self.rooms[hash_] = Room(name, hash_, now_s)
-        if hash_ not in member.rooms:
+            self._quiet.opened(room)
+        if hash_ in member.rooms:
+            return room
+        if room.is_empty:
             self._vacant.pop(room, None)
-            room.waiting[member] = now_s
-            member.rooms[hash_] = room
-            self.changed[name] = None
-            connections = self._by_user.setdefault(member.user_hash, {})
-            connections[member] = connections.get(member, 0) + 1
+            room.opened_s = now_s
+        room.waiting[member] = now_s
+        member.rooms[hash_] = room
+        self.changed[name] = None
+        if room.is_quiet:
+            self._quiet.resized(room, room.size - 1)
+        self._count_in(member, hash_)
         return room
 
     def enter(self, member: Subscriber, room: Room) -> None:
@@ -143,13 +196,35 @@ class Hub:
         if room.is_empty:
             room.left_s = now_s
             self._vacant[room] = None
-        connections = self._by_user[member.user_hash]
-        connections[member] -= 1
-        if not connections[member]:
-            del connections[member]
-        if not connections:
-            del self._by_user[member.user_hash]
+        if room.is_quiet:
+            self._quiet.resized(room, room.size + 1)
+        self._count_out(member, room.hash)
         return True
+
+    def _count_in(self, member: Subscriber, room: int) -> None:
+        """Count a member, which has just come into a room, for its user."""
+        places = self._by_user.get(member.user_hash)
+        if places is None or places is member:
+            self._by_user[member.user_hash] = member
+            return
+        if not isinstance(places, _Places):
+            places = self._by_user[member.user_hash] = _Places({places: None}, dict.fromkeys(places.rooms, 1))
+        places.connections[member] = None
+        places.rooms[room] = places.rooms.get(room, 0) + 1
+
+    def _count_out(self, member: Subscriber, room: int) -> None:
+        """Count a member, which has just left a room, no more for its user."""
+        places = self._by_user[member.user_hash]
+        is_over = not member.rooms
+        if isinstance(places, _Places):
+            if is_over:
+                del places.connections[member]
+            places.rooms[room] -= 1
+            if not places.rooms[room]:
+                del places.rooms[room]
+            is_over = not places.rooms
+        if is_over:
+            del self._by_user[member.user_hash]
 
     def drop(self, member: Subscriber, now_s: float) -> None:
         """Take a member out of all its rooms."""
@@ -163,8 +238,17 @@ class Hub:
                 break
             self._forget(room)
 
+    def _evict(self, room: Room, now_s: float) -> Evicted:
+        members = [*room.members, *room.waiting]
+        for member in members:
+            self.leave(member, room.name, now_s)
+        self._forget(room)
+        return Evicted(room, members)
+
     def _forget(self, room: Room) -> None:
         self._with_content -= room.has_content
+        if room.is_quiet:
+            self._quiet.drop(room)
         del self._vacant[room], self.rooms[room.hash]
 
     # ---- what comes
@@ -203,7 +287,7 @@ class Hub:
             start = end
             if flags & _DISSOLVED:
                 dissolved.append(room)
-            gaps += room.take(prepared, epoch, pos, self._ring_bytes(room, messages))
+            gaps += room.take(prepared, epoch, pos, self._ring_bytes(room, messages, last))
             rooms += 1
             frames_before = frames_sent
             members = list(room.members)
@@ -242,14 +326,23 @@ class Hub:
             tuple(failed),
         )
 
-    def _ring_bytes(self, room: Room, messages: int) -> int:
-        """Return the size of a room's ring, as `messages` come: rooms with content share it all."""
+    def _ring_bytes(self, room: Room, messages: int, last: int) -> int:
+        """Return the size of a room's ring, as `messages` come up to the number `last`: rooms with
+        content share it all.
+        """
         if not room.has_content:
+            if room.is_quiet and last:
+                self._spoken_in(room)
             if not messages:
                 return QUIET_RING_BYTES
             room.has_content = True
             self._with_content += 1
         return min(RING_BYTES, RINGS_BYTES // self._with_content)
+
+    def _spoken_in(self, room: Room) -> None:
+        """Note that somebody spoke in a room, at some time."""
+        self._quiet.drop(room)
+        room.is_quiet = False
 
     def _notify(self, batch: Batch) -> tuple[tuple[Subscriber, Room], ...]:
         """Send notices to their users' connections; return those that are kicked.
@@ -280,10 +373,12 @@ class Hub:
             room = self.rooms.get(entry.room)
             if room is not None:
                 try:
-                    room.take_snapshot(text, pos, offset, now_s)
+                    has_spoken = room.take_snapshot(text, pos, offset, now_s)
                 except Exception as error:  # noqa: BLE001 - as in `deliver`
                     failed.append((room, error))
                 else:
+                    if room.is_quiet and has_spoken:
+                        self._spoken_in(room)
                     with_snapshot.append(room)
         return tuple(with_snapshot)
 

@@ -1,9 +1,10 @@
 """Joins: who may enter a room, and what a member receives on entering.
 
-Owns the decision, the wait for a room's snapshot, and the list of snapshots to ask for. Refuses a
-join with an error frame. A member that says how far it has seen the room receives what it missed;
-any other one waits up to `SNAPSHOT_WAIT_S` for a fresh snapshot. Called by `edge.gateway` for each
-`join`, by `edge.fanout` when a snapshot arrives, and by `edge.keepalive` as time passes.
+Owns the decision, the rates of joins, the wait for a room's snapshot, and the list of snapshots to
+ask for. Refuses a join with an error frame. A member that reports how far it has seen the room
+receives what it missed; any other one waits up to `SNAPSHOT_WAIT_S` for a fresh snapshot. Called by
+`edge.gateway` for each `join`, by `edge.fanout` when a snapshot arrives, and by `edge.keepalive` as
+time passes.
 """
 
 from collections.abc import Iterable, Sequence
@@ -12,23 +13,30 @@ from typing import Final, NamedTuple
 import structlog
 
 from edge.bans import notice_of
-from edge.hub import Hub
+from edge.hub import Evicted, Hub, Space
+from edge.limits import DETAILS, Limit
 from edge.member import Member
 from edge.prepared_batch import PreparedBatch
 from edge.room import Position, Room, Subscriber
 from liveroom import clock, metric_catalog, topics
+from liveroom.budgets import Rate, Rates
 from liveroom.errors import Code
 from liveroom.kinds import Kind, Role
 from liveroom.moderation import Rules, binds, refusal_by_modes
 from liveroom.records.codec import BadRecord
 from liveroom.registry import Metrics
+from liveroom.settings import EdgeSettings
 from liveroom.topics import ROOM_ID, room_hash
 from liveroom.wire import MAX_ROOMS_PER_CONNECTION, Carded, Error, Join, encode_frame
 
 SNAPSHOT_WAIT_S: Final = 1.0
+SPACE_WAIT_S: Final = 1.0  # a gateway or an address that has too many rooms may have one less after that
+REPEATED_COST: Final = 4.0  # of a join of a room that the connection is in: it may bring the ring again
 REFUSALS: Final = (
     Code.ROOM_INVALID,
     Code.FORBIDDEN,
+    Code.RATE_USER,
+    Code.RATE_ADDRESS,
     Code.TOO_MANY_ROOMS,
     Code.FULL,
     Code.ROOM_DISSOLVED,
@@ -38,27 +46,44 @@ log = structlog.get_logger()
 
 
 class Refused(NamedTuple):
-    """Why a user is refused: the code, and the reason in words."""
+    """Why a user is refused: the code, and the reason in words.
+
+    `until_ms`: when the ban ends (0: never, or no ban). `limit`: the limit that refuses it; None:
+    it is no matter of limits. `wait_s`: after so long the same join may succeed (None: nobody
+    knows).
+    """
 
     code: Code
     why: str = ""
+    until_ms: int = 0
+    limit: Limit | None = None
+    wait_s: float | None = None
 
 
 class Joins:
     """The joins of one gateway.
 
-    `accepted`: how many so far. `snapshots_wanted`: the rooms whose owners must be asked for a
-    snapshot; whoever asks takes them out.
+    `arrived`: how many connections have joined a room so far. `snapshots_wanted`: the rooms whose
+    owners must be asked for a snapshot; whoever asks takes them out.
     """
 
-    def __init__(self, hub: Hub, rules: Rules, metrics: Metrics, max_user_rooms: int) -> None:
-        self.accepted = 0
+    def __init__(self, hub: Hub, rules: Rules, metrics: Metrics, settings: EdgeSettings) -> None:
+        self.arrived = 0
         self.snapshots_wanted: dict[str, None] = {}
         self._hub = hub
         self._rules = rules
-        self._max_user_rooms = max_user_rooms
-        self._joined = {outcome: metrics.counter(metric_catalog.JOINS, outcome) for outcome in ("joined", "refused")}
+        self._max_user_rooms = settings.max_user_rooms
+        self._rates = Rates(
+            connection=Rate(settings.connection_joins_per_s, settings.connection_joins_burst),
+            user=Rate(settings.user_joins_per_s, settings.user_joins_burst),
+            address=Rate(settings.address_joins_per_s, settings.address_joins_burst),
+        )
+        metrics.follow(metric_catalog.NAMES, self._rates.__len__, "joins")
+        outcomes = ("joined", "repeated", "refused")
+        self._joined = {outcome: metrics.counter(metric_catalog.JOINS, outcome) for outcome in outcomes}
         self._refused = {code: metrics.counter(metric_catalog.JOINS_REFUSED, code.value) for code in REFUSALS}
+        self._limited = {limit: metrics.counter(metric_catalog.LIMITED, limit.value) for limit in Limit}
+        self._evicted = {reason: metrics.counter(metric_catalog.ROOMS_EVICTED, reason) for reason in ("vacant", "quiet")}
         self._resumed = {outcome: metrics.counter(metric_catalog.RESUMES, outcome) for outcome in ("ring", "pull")}
         self._bad = metrics.counter(metric_catalog.BAD_RECORDS, topics.BROADCAST.name, BadRecord.UNHANDLED.value)
 
@@ -72,41 +97,60 @@ class Joins:
         if why is not None:
             return Refused(Code.FORBIDDEN, why)
         ban = self._rules.banned(room, user, clock.unix_ms())
-        return Refused(Code.BANNED, ban.why) if ban is not None and binds(ban, role) else None
+        return Refused(Code.BANNED, ban.why, ban.until_ms) if ban is not None and binds(ban, role) else None
 
-    def _refusal(self, member: Member, room: str) -> Refused | None:
-        """Return why a member may not enter a room."""
-        code = self._refusal_by_state(member, room)
-        return Refused(code) if code is not None else self.refusal_by_rules(member.user, member.role, member.ticket_rooms, room)
+    def _refusal(self, member: Member, room: str, now_s: float) -> Refused | None:
+        """Return why a member may not enter a room, or make space for the room and return None.
 
-    def _refusal_by_state(self, member: Member, room: str) -> Code | None:
+        Every join that is not too fast is taken out of the budgets, so that a refused one is no
+        free question.
+        """
+        is_repeated = room_hash(room) in member.rooms
+        if (spent := self._rates.take(member.caller, now_s, REPEATED_COST if is_repeated else 1.0)) is not None:
+            return _over(Limit(f"{spent.scope}_joins"), spent.code, spent.wait_s)
         if not ROOM_ID.match(room):
-            return Code.ROOM_INVALID
+            return Refused(Code.ROOM_INVALID)
         if member.ticket_rooms and room not in member.ticket_rooms:
-            return Code.FORBIDDEN
-        if len(member.rooms) >= MAX_ROOMS_PER_CONNECTION and room_hash(room) not in member.rooms:
-            return Code.TOO_MANY_ROOMS
-        if not self._hub.may_enter(member.user_hash, room, self._max_user_rooms):
-            return Code.TOO_MANY_ROOMS
-        if not self._hub.has_space_for(room):
-            return Code.FULL
+            return Refused(Code.FORBIDDEN)
         if self._rules.settings(room).dissolved:
-            return Code.ROOM_DISSOLVED
+            return Refused(Code.ROOM_DISSOLVED)
+        if (refused := self.refusal_by_rules(member.user, member.role, member.ticket_rooms, room)) is not None:
+            return refused
+        if len(member.rooms) >= MAX_ROOMS_PER_CONNECTION and not is_repeated:
+            return _over(Limit.CONNECTION_ROOMS, Code.TOO_MANY_ROOMS)
+        if not self._hub.may_enter(member.user_hash, room, self._max_user_rooms):
+            return _over(Limit.USER_ROOMS, Code.TOO_MANY_ROOMS)
+        space = self._hub.make_space(room, member.address, now_s)
+        if isinstance(space, Space):
+            return _over(Limit(space.value), Code.FULL if space is Space.GATEWAY else Code.RATE_ADDRESS, SPACE_WAIT_S)
+        for evicted in space:
+            self._put_out(evicted)
         return None
+
+    def _put_out(self, evicted: Evicted) -> None:
+        """Report to the members of a room that it made space for another one."""
+        self._evicted["quiet" if evicted.members else "vacant"].inc()
+        text = _error(evicted.room.name, _over(Limit.GATEWAY_ROOMS, Code.FULL, SPACE_WAIT_S))
+        for member in evicted.members:
+            member.send(text)
 
     # ---- entering
     def join(self, member: Member, frame: Join) -> None:
         """Let a member enter a room, or send it the refusal."""
-        refusal = self._refusal(member, frame.room)
+        now_s = clock.monotonic_s()
+        refusal = self._refusal(member, frame.room, now_s)
         if refusal is not None:
             self._joined["refused"].inc()
             self._refused[refusal.code].inc()
-            refuse(member, refusal.code, frame.room, refusal.why)
+            if refusal.limit is not None:
+                self._limited[refusal.limit].inc()
+            member.send(_error(frame.room, refusal))
             return
-        now_s = clock.monotonic_s()
+        self._joined["repeated" if room_hash(frame.room) in member.rooms else "joined"].inc()
         room = self._hub.add_pending(member, frame.room, now_s)
-        self.accepted += 1
-        self._joined["joined"].inc()
+        if not member.has_joined:
+            member.has_joined = True
+            self.arrived += 1
         if frame.epoch is not None and frame.seq is not None and frame.rseq is not None:
             missed = room.missed(Position(frame.epoch, frame.seq, frame.rseq), member.form)
             self._resumed["ring" if missed is not None else "pull"].inc()
@@ -165,13 +209,18 @@ class Joins:
         for room in self._hub.rooms.values():
             if room.waiting or room.owed:
                 self._want_snapshot(room, now_s)  # it may have been asked for just before the last member came
-            late += [(member, room) for member, since_s in room.waiting.items() if now_s - since_s >= SNAPSHOT_WAIT_S]
+                late += [(member, room) for member, since_s in room.waiting.items() if now_s - since_s >= SNAPSHOT_WAIT_S]
         for member, room in late:
             if member in room.waiting:  # a greeting may end another member, where too much waits for all
                 room.owed[member] = None
                 self._greet(member, room)
 
 
-def refuse(member: Member, code: Code, room: str, why: str = "") -> None:
-    """Send the refusal of a frame that names a room."""
-    member.send(encode_frame(Error(code.value, why, room[:64])))
+def _over(limit: Limit, code: Code, wait_s: float | None = None) -> Refused:
+    return Refused(code, DETAILS[limit], limit=limit, wait_s=wait_s)
+
+
+def _error(room: str, refused: Refused) -> bytes:
+    """Return the frame that refuses a join, or that puts a member out of a room."""
+    wait_s = round(refused.wait_s, 3) if refused.wait_s is not None else None
+    return encode_frame(Error(refused.code.value, refused.why, room[:64], retry_after_s=wait_s, until_ms=refused.until_ms))

@@ -32,7 +32,7 @@ class KeepAlive:
         while True:
             await clock.sleep(TICK_S)
             self.turn()
-            joins = gateway.joins.accepted
+            joins = gateway.joins.arrived
             if gateway.taken_in - frozen_at >= FREEZE_AFTER_JOINS and joins == joins_before:  # the wave is over
                 frozen_at = gateway.taken_in
                 gc.collect(1)

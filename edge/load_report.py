@@ -111,6 +111,7 @@ class LoadReporter:
         )
         self._slow = metrics.gauge(metric_catalog.SLOW_MEMBERS)
         self._vacant = metrics.gauge(metric_catalog.ROOMS_VACANT)
+        self._quiet = metrics.gauge(metric_catalog.ROOMS_QUIET)
         self._before = self._totals()
 
     async def run(self, producer: Producer) -> None:
@@ -126,6 +127,7 @@ class LoadReporter:
             gauge.set(value or 0)
         self._slow.set(report.slow or 0)
         self._vacant.set(self._gateway.hub.vacant)
+        self._quiet.set(self._gateway.hub.quiet)
         try:
             await producer.send(topics.GATEWAYS, encode_json(report), key=report.gateway.encode(), timeout_s=TIMEOUT_S)
         except UnsentError as error:
@@ -135,7 +137,7 @@ class LoadReporter:
         return _Totals(
             clock.monotonic_s(),
             self._measure_usage(),
-            self._gateway.joins.accepted,
+            self._gateway.joins.arrived,
             self._gateway.leaves,
             self._frames._value.get(),  # noqa: SLF001 - the library has no other way to read a counter
             self._sent._value.get(),  # noqa: SLF001

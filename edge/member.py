@@ -23,6 +23,7 @@ from edge.receiver import Closing, Fault, Ping, Receiver, Text
 from edge.room import NotSent, Room
 from edge.send_queue import QueuedFrame, SendQueue, SendQueues, Verdict
 from liveroom import clock
+from liveroom.budgets import Caller
 from liveroom.closecodes import TABLE, Close
 from liveroom.tickets import User
 from liveroom.topics import room_hash
@@ -59,14 +60,17 @@ class MemberHost(Protocol):
 class Member(asyncio.Protocol):
     """A viewer's connection.
 
-    `pull`: its token for pulls. `form`: the value of its `Form`. `blocked`: nothing may be written
-    to the descriptor. `close_code`: 0 until it is closing; `closing_s`: since when. `received_s`:
-    when the viewer last sent something. `frames`: what it sent since its last check.
+    `pull`: its token for pulls. `address`: that of one subscriber, under which it is counted.
+    `form`: the value of its `Form`. `blocked`: nothing may be written to the descriptor.
+    `close_code`: 0 until it is closing; `closing_s`: since when. `received_s`: when the viewer last
+    sent something. `frames`: what it sent since its last check. `has_joined`: whether it was ever
+    in a room.
     """
 
     __slots__ = (
         "_host",
         "_receiver",
+        "address",
         "blocked",
         "close_code",
         "closing_s",
@@ -74,6 +78,7 @@ class Member(asyncio.Protocol):
         "fd",
         "form",
         "frames",
+        "has_joined",
         "pull",
         "received_s",
         "role",
@@ -84,7 +89,7 @@ class Member(asyncio.Protocol):
         "user_hash",
     )
 
-    def __init__(self, host: MemberHost, user: User, pull: str, now_s: float, form: Form) -> None:
+    def __init__(self, host: MemberHost, user: User, pull: str, now_s: float, form: Form, address: str) -> None:
         self._host = host
         self._receiver = Receiver(deflates=form == Form.DEFLATED)
         self.transport: asyncio.Transport | None = None
@@ -97,6 +102,8 @@ class Member(asyncio.Protocol):
         self.role = user.role
         self.ticket_rooms = user.rooms or ()  # a ticket that permits no room is refused
         self.pull = pull
+        self.address = address
+        self.has_joined = False
         self.rooms: dict[int, Room] = {}
         self.received_s = now_s
         self.closing_s = 0.0
@@ -119,6 +126,11 @@ class Member(asyncio.Protocol):
         transport.set_protocol(self)
         transport.set_write_buffer_limits(0)  # `resume_writing` then says that nothing waits any more
         self.blocked = self.fd == NO_FD or transport.get_write_buffer_size() > 0
+
+    @property
+    def caller(self) -> Caller:
+        """Return the keys under which its joins and its connection are counted."""
+        return Caller(connection=self.pull, user=self.user, address=self.address)
 
     @property
     def unsent(self) -> int:

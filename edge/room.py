@@ -42,13 +42,15 @@ class NotSent(IntEnum):
 class Subscriber(Protocol):
     """A viewer's connection, as rooms and the hub see it.
 
-    `device_hash`: of the user and its device; 0 where the device is unknown. `form`: the value of
-    its `Form`. `ticket_rooms`: the rooms that its ticket names; empty: it names none.
+    `device_hash`: of the user and its device; 0 where the device is unknown. `address`: of one
+    subscriber (`liveroom.networks.subscriber`). `form`: the value of its `Form`. `ticket_rooms`:
+    the rooms that its ticket names; empty: it names none.
     """
 
     user: str
     user_hash: int
     device_hash: int
+    address: str
     role: Role
     ticket_rooms: tuple[str, ...]
     rooms: "dict[int, Room]"
@@ -111,6 +113,10 @@ class Room:
     members that entered without a snapshot. `base`: the ring holds everything numbered after this
     (seq, rseq). `ring_from`: it also holds everything in records from this offset on. `left_s`:
     when the last member left. `has_content`: whether a message came since the room is here.
+
+    `is_quiet`: as far as this gateway knows, nobody ever spoke in the room, so somebody may have
+    invented it (`edge.quiet_rooms`). `opener`: while it is quiet and watched, the member for whose
+    address it counts. `opened_s`: since when it is watched.
     """
 
     __slots__ = (
@@ -121,9 +127,12 @@ class Room:
         "epoch",
         "has_content",
         "hash",
+        "is_quiet",
         "left_s",
         "members",
         "name",
+        "opened_s",
+        "opener",
         "owed",
         "pos",
         "pushed_s",
@@ -153,6 +162,9 @@ class Room:
         self.ring_from: int | None = None
         self.base = (0, 0)
         self.has_content = False
+        self.is_quiet = True
+        self.opener: Subscriber | None = None
+        self.opened_s = now_s
         self.snapshot: RoomSnapshot | None = None
         self.asked_s = float("-inf")
         self._unanswered = 0
@@ -162,6 +174,11 @@ class Room:
     def is_empty(self) -> bool:
         """Return whether nobody is here."""
         return not self.members and not self.waiting
+
+    @property
+    def size(self) -> int:
+        """Return how many connections are here."""
+        return len(self.members) + len(self.waiting)
 
     def audience(self) -> Audience:
         """Return how many are here, those that wait to enter among them."""
@@ -215,8 +232,9 @@ class Room:
         self.ring_bytes = sum(len(prepared.payload) for prepared in self.ring)
 
     # ---- the snapshot
-    def take_snapshot(self, text: bytes, pos: str, offset: int, now_s: float) -> None:
-        """Take the room's snapshot as its owner packed it.
+    def take_snapshot(self, text: bytes, pos: str, offset: int, now_s: float) -> bool:
+        """Take the room's snapshot as its owner packed it; return whether it shows that anybody
+        ever sent anything to the room.
 
         Where no batch of its epoch has come yet, the room takes its numbers too. Raises
         `BadFrameError`.
@@ -224,7 +242,7 @@ class Room:
         card = decode_card(text)
         self._unanswered = 0
         if card.epoch is None or card.seq is None or card.rseq is None:
-            return
+            return False
         if self.seq is None or self.epoch != card.epoch:
             self.epoch, self.seq, self.rseq, self.pos = card.epoch, card.seq, card.rseq, pos
             self.base = (card.seq, card.rseq)
@@ -233,6 +251,7 @@ class Room:
             self.ring_from = offset + 1
         self.snapshot = RoomSnapshot(text, Position(card.epoch, card.seq, card.rseq), offset, now_s)
         self._greeting = None
+        return bool(card.seq or card.likes)
 
     def read_snapshot(self) -> Card | None:
         """Return the snapshot as the protocol's `card`."""

@@ -88,8 +88,9 @@ class Upgrades:
         accepted = handshake.accept(request.headers)
         address, user = self._admission.admit(request)
         form = Form.DEFLATED if accepted.deflates else Form.PLAIN
-        member = Member(self._gateway, user, self._chance.token_urlsafe(PULL_TOKEN_BYTES), clock.monotonic_s(), form)
-        return self._hand_over(request, member, address, accepted.answer)
+        pull = self._chance.token_urlsafe(PULL_TOKEN_BYTES)
+        member = Member(self._gateway, user, pull, clock.monotonic_s(), form, address)
+        return self._hand_over(request, member, accepted.answer)
 
     async def _events(self, request: web.Request) -> web.StreamResponse:
         """Admit a viewer whose network lets no WebSocket through: events over HTTP."""
@@ -97,8 +98,9 @@ class Upgrades:
             return HandedOver()
         self._admission.check_open()
         address, user = self._admission.admit(request)
-        member = SseConnection(self._gateway, user, self._chance.token_urlsafe(PULL_TOKEN_BYTES), clock.monotonic_s())
-        return self._hand_over(request, member, address, _event_stream(self._readable_by(request)))
+        pull = self._chance.token_urlsafe(PULL_TOKEN_BYTES)
+        member = SseConnection(self._gateway, user, pull, clock.monotonic_s(), address)
+        return self._hand_over(request, member, _event_stream(self._readable_by(request)))
 
     async def _frame_of_events(self, request: web.Request) -> web.StreamResponse:
         """Take a frame from a viewer that receives its own frames as events."""
@@ -122,7 +124,7 @@ class Upgrades:
         return origin if origin is not None and origin.isascii() and origin_allowed(origin, self._settings.origins) else None
 
     # ---- hand-over
-    def _hand_over(self, request: web.Request, member: Member, address: str, answer: bytes) -> web.StreamResponse:
+    def _hand_over(self, request: web.Request, member: Member, answer: bytes) -> web.StreamResponse:
         """Give the request's connection to the member, and greet."""
         transport, protocol = request.transport, request.protocol
         assert transport is not None  # noqa: S101 - `_is_gone` looked, and nothing has waited since
@@ -131,7 +133,7 @@ class Upgrades:
         protocol.transport = None  # aiohttp lets go: no task, no timer, no parser is left of it
         member.take_over(transport)
         protocol.connection_lost(None)
-        self._gateway.take_in(member, address)
+        self._gateway.take_in(member)
         hello = Hello(
             gateway=self._settings.instance,
             generation=self._gateway.generation,

@@ -149,8 +149,19 @@ CONNECTIONS: Final = _gauge("edge_connections", "Connections of viewers.")
 USERS: Final = _gauge("edge_users", "Distinct users that are connected.")
 ROOMS_LOCAL: Final = _gauge("edge_rooms", "Rooms that have a viewer at this gateway.")
 ROOMS_VACANT: Final = _gauge("edge_rooms_vacant", "Rooms without a viewer that are kept for viewers who come back.")
-JOINS: Final = _counter("edge_joins_total", "Joins of a room by outcome.", "outcome")
+ROOMS_QUIET: Final = _gauge("edge_rooms_quiet", "Rooms here in which nobody ever spoke, as far as the gateway knows.")
+ROOMS_EVICTED: Final = _counter(
+    "edge_rooms_evicted_total", "Rooms that made space for another one: without viewers, or quiet ones with viewers.", "reason"
+)
+JOINS: Final = _counter(
+    "edge_joins_total", "Joins of a room by outcome; repeated: the connection was in the room already.", "outcome"
+)
 JOINS_REFUSED: Final = _counter("edge_joins_refused_total", "Refused joins of a room by stable error code.", "code")
+LIMITED: Final = _counter(
+    "edge_limited_total",
+    "Refused connections and joins by the limit of a user, an address, a connection or the gateway.",
+    "reason",
+)
 CLOSES: Final = _counter("edge_closes_total", "Connections that ended, by close code.", "code")
 UPGRADES_REFUSED: Final = _counter("edge_upgrades_refused_total", "Refused upgrades by stable error code.", "code")
 DELIVERED_BATCHES: Final = _counter("edge_delivered_batches_total", "Batches pushed, counted once for each viewer.")
@@ -266,8 +277,11 @@ EDGE: Final = (
     USERS,
     ROOMS_LOCAL,
     ROOMS_VACANT,
+    ROOMS_QUIET,
+    ROOMS_EVICTED,
     JOINS,
     JOINS_REFUSED,
+    LIMITED,
     CLOSES,
     UPGRADES_REFUSED,
     DELIVERED_BATCHES,

@@ -526,13 +526,62 @@ class EdgeSettings(TicketSettings):
         _usual.packets_per_s, ge=LEAST, allow_inf_nan=False, description="Pushes per second, measured by the load test."
     )
     max_per_address: int = Field(
-        0, ge=0, description="Most viewers from one IP address. 0: no limit, since a whole campus may share one."
+        2000,
+        ge=0,
+        description="Most connections from one IP address (for IPv6 a /64) at the same time; 0: no limit. It is high, since a "
+        "school or a mobile network may share an address.",
     )
+    max_user_connections: int = Field(
+        32, ge=0, description="Most connections of one user at the same time, on all its devices; 0: no limit."
+    )
+    user_connections_per_s: float = Field(
+        1.0, ge=0, le=1e6, description="Average number of new connections per second of one user; 0: no limit."
+    )
+    user_connections_burst: float = Field(32.0, ge=1, le=1e6, description="Burst of new connections of one user.")
+    address_connections_per_s: float = Field(
+        50.0,
+        ge=0,
+        le=1e6,
+        description="Average number of new connections per second from one IP address (for IPv6 a /64); 0: no limit. As many "
+        "as the scheduler lets enter (address_per_s).",
+    )
+    address_connections_burst: float = Field(500.0, ge=1, le=1e6, description="Burst of new connections from one IP address.")
+    connection_joins_per_s: float = Field(
+        1.0,
+        ge=0,
+        le=1e6,
+        description="Average number of joins per second of one connection; 0: no limit. To join a room again in which the "
+        "connection is already costs four.",
+    )
+    connection_joins_burst: float = Field(
+        24.0, ge=8, le=1e6, description="Burst of joins of one connection: it joins 8 rooms, and changes them."
+    )
+    user_joins_per_s: float = Field(
+        4.0, ge=0, le=1e6, description="Average number of joins per second of one user, on all its devices; 0: no limit."
+    )
+    user_joins_burst: float = Field(
+        64.0, ge=8, le=1e6, description="Burst of joins of one user: it comes back to 8 rooms on several devices at once."
+    )
+    address_joins_per_s: float = Field(
+        400.0,
+        ge=0,
+        le=1e6,
+        description="Average number of joins per second from one IP address (for IPv6 a /64); 0: no limit. As many as its new "
+        "connections may make with 8 rooms each.",
+    )
+    address_joins_burst: float = Field(4000.0, ge=8, le=1e6, description="Burst of joins from one IP address.")
     max_local_rooms: int = Field(
         20_000,
         ge=1,
-        description="Most rooms that have viewers at this gateway, since viewers may invent rooms. Beyond it a join of a "
-        "further room is refused (full).",
+        description="Most rooms that this gateway has at the same time, since viewers may invent rooms. For a further one it "
+        "forgets a room without viewers, or else puts the viewers out of the emptiest room in which nobody ever spoke. Where "
+        "there is none, the join is refused (full).",
+    )
+    max_address_quiet_rooms: int = Field(
+        1000,
+        ge=0,
+        description="Most rooms in which nobody ever spoke that viewers of one IP address (for IPv6 a /64) may open at this "
+        "gateway; 0: no limit. For a further one the emptiest of them is closed.",
     )
     max_user_rooms: int = Field(
         32,

@@ -180,12 +180,17 @@ class Move(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t", tag="
 
 class Error(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t", tag="error"):
     """A frame or a join is refused, or the viewer was put out of the room (banned, kicked,
-    room_dissolved). `code` is stable.
+    room_dissolved, full).
+
+    `code` is stable. `retry_after_s`: after so long the same join may succeed (None: nobody knows).
+    `until_ms`: when the ban ends, in milliseconds of Unix time (0: never, or no ban).
     """
 
     code: str
     detail: str = ""
     room: str = ""
+    retry_after_s: float | None = None
+    until_ms: int = 0
 
 
 class Left(msgspec.Struct, frozen=True, tag_field="t", tag="left"):

@@ -14,7 +14,7 @@ import pytest
 from broadcaster import dedupe
 from broadcaster.dedupe import RecentIds, SeenIds
 from broadcaster.rooms import PACKED_PER_ROOM, Rooms
-from edge.hub import Hub
+from edge.hub import Hub, Space
 from edge.presence_pace import Pace
 from edge.spent_tickets import SpentTickets
 from ingress import words
@@ -223,11 +223,11 @@ def hub(_: pytest.MonkeyPatch) -> tuple[Any, object]:
     table, pace, members = Hub(max_rooms=MOST // 2), Pace(), deque[FakeMember]()
 
     def act(now_s: int, name: str, chance: Random) -> None:
-        member = FakeMember(user_hash=chance.randrange(10**9))
-        if table.has_space_for(name):
-            join(table, member, name, now_s)
-            members.append(member)
-        if len(members) > MOST // 4:
+        member = FakeMember(user_hash=chance.randrange(10**9), address=name_of(chance))
+        assert not isinstance(table.make_space(name, member.address, now_s), Space)
+        join(table, member, name, now_s)
+        members.append(member)
+        if len(members) > MOST:
             table.drop(members.popleft(), now_s)
         table.forget_vacant(now_s)
         changed, table.changed = table.changed, {}

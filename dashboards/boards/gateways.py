@@ -59,11 +59,24 @@ GATEWAYS: Final = Board(
                     "ops",
                 ),
                 Panel(
+                    "Limited/s",
+                    "Connections and joins that a limit refused, by the limit.",
+                    [Query(rate(metric_catalog.LIMITED, by="reason") + " > 0 or vector(0)", "{{reason}}")],
+                    "ops",
+                ),
+                Panel(
+                    "Rooms evicted/s",
+                    "Rooms at gateways that made space for another one.",
+                    [Query(rate(metric_catalog.ROOMS_EVICTED, by="reason"), "{{reason}}")],
+                    "ops",
+                ),
+                Panel(
                     "Idle rooms",
                     "Rooms without a viewer at gateways, and rooms in which nobody ever spoke.",
                     [
                         Query(total(metric_catalog.ROOMS_VACANT), "vacant"),
                         Query(total(metric_catalog.ROOMS_SILENT), "silent"),
+                        Query(total(metric_catalog.ROOMS_QUIET), "quiet at gateways"),
                     ],
                 ),
                 Panel(

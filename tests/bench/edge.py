@@ -48,7 +48,6 @@ from liveroom.records.broadcast import (
 )
 from liveroom.service import Runtime
 from liveroom.settings import EdgeSettings
-from liveroom.tickets import ENTRY, Ticket, User, sign
 from liveroom.topics import room_hash
 from liveroom.web import serve
 from liveroom.wire import BatchHeader, Message, encode_message, pack_payload
@@ -84,17 +83,13 @@ class Rig:
         self.bare_port = bare_port
         self.bare = bare
 
-    def path(self) -> str:
-        ticket = Ticket(ENTRY, User("u1", device="d" * 64), int(time.time() * 1000) + 60_000, "n", (("e1", 1),))
-        return f"/v1/live?ticket={sign(ticket, 'k1', KEY.encode())}"
-
     @asynccontextmanager
     async def viewers(self, count: int, *, bare: bool = False, joining: bool = True) -> AsyncIterator[None]:
         """So many viewers, in the room or in none, or on bare aiohttp connections, while the block
         runs.
         """
         room = [ROOM] if joining else []
-        arguments = (str(self.bare_port), str(count), "/") if bare else (str(self.port), str(count), self.path(), *room)
+        arguments = (str(self.bare_port), str(count), "") if bare else (str(self.port), str(count), KEY, *room)
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
@@ -143,7 +138,18 @@ class Rig:
 async def serving() -> AsyncIterator[Rig]:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    settings = EdgeSettings(instance="e1", ticket_keys={"k1": KEY}, max_connections=HUGE, max_joins_per_s=1e6, heartbeat_s=600)
+    settings = EdgeSettings(
+        instance="e1",
+        ticket_keys={"k1": KEY},
+        max_connections=HUGE,
+        max_joins_per_s=1e6,
+        max_per_address=HUGE,
+        address_connections_per_s=1e6,
+        address_connections_burst=1e6,
+        address_joins_per_s=1e6,
+        address_joins_burst=1e6,
+        heartbeat_s=600,
+    )
     runtime = Runtime("edge")
     runtime.watch_gc()  # as in the service
     gateway = Gateway(settings, Hub(), Rules(), runtime.metrics, 1)

@@ -1,8 +1,9 @@
-"""Viewers for benchmarks: `python -m tests.bench.sink HOST PORT COUNT PATH [ROOM]` opens
+"""Viewers for benchmarks: `python -m tests.bench.sink HOST PORT COUNT KEY [ROOM]` opens
 connections, joins, reads what comes.
 
-Prints `ready` when all are in; ends when its standard input does. A process of its own, so that
-what it costs is not measured.
+Each viewer is a user of its own, with a ticket signed with KEY; an empty one is for a server
+without tickets. Prints `ready` when all are in; ends when its standard input does. A process of its
+own, so that what it costs is not measured.
 """
 
 import resource
@@ -11,6 +12,7 @@ import socket
 import sys
 import time
 
+from liveroom.tickets import ENTRY, Ticket, User, sign
 from liveroom.wire import Join, encode_frame
 from viewer import frames
 
@@ -29,11 +31,19 @@ def join(room: str) -> bytes:
     return frames.masked(encode_frame(Join(room)))
 
 
-def come(host: str, port: int, path: str, rooms: list[str], count: int) -> list[socket.socket]:
-    """Return so many upgraded connections."""
-    request = upgrade(path)
-    coming = [socket.create_connection((host, port)) for _ in range(count)]
-    for one in coming:
+def path_of(key: str, index: int) -> str:
+    """Return the path of a viewer's upgrade."""
+    if not key:
+        return "/"
+    user = User(f"u{index}", device=f"{index:064}")
+    ticket = Ticket(ENTRY, user, int(time.time() * 1000) + 60_000, f"n{index}", (("e1", 1),))
+    return f"/v1/live?ticket={sign(ticket, 'k1', key.encode())}"
+
+
+def come(host: str, port: int, requests: list[bytes], rooms: list[str]) -> list[socket.socket]:
+    """Return upgraded connections, one for each request."""
+    coming = [socket.create_connection((host, port)) for _ in requests]
+    for one, request in zip(coming, requests, strict=True):
         one.sendall(request)
     for one in coming:
         head = b""
@@ -49,13 +59,15 @@ def come(host: str, port: int, path: str, rooms: list[str], count: int) -> list[
 
 def main() -> None:
     """Come, join, read."""
-    host, port, count, path, *rooms = sys.argv[1:]
+    host, port, count, key, *rooms = sys.argv[1:]
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     epoll = select.epoll()
     here: dict[int, socket.socket] = {}
     while left := int(count) - len(here):
-        for one in come(host, int(port), path, rooms, min(AT_ONCE, left)):
+        first = len(here)
+        requests = [upgrade(path_of(key, first + number)) for number in range(min(AT_ONCE, left))]
+        for one in come(host, int(port), requests, rooms):
             here[one.fileno()] = one
             epoll.register(one.fileno(), select.EPOLLIN)
     print("ready", flush=True)

@@ -42,6 +42,12 @@ from liveroom.topics import room_hash
 from liveroom.web import serve
 from liveroom.wire import SUBPROTOCOL, BatchHeader, pack_payload
 
+UNLIMITED = {  # for tests in which one user at one address stands for many
+    "max_user_connections": 0,
+    "user_connections_per_s": 0,
+    "max_per_address": 0,
+    "address_connections_per_s": 0,
+}
 KEYS = {"k2": "b" * 32, "k1": "a" * 32}
 GENERATION = 77
 
@@ -104,7 +110,9 @@ def settings_of(**changes: Any) -> EdgeSettings:
 
 def gateway_of(settings: EdgeSettings, runtime: Runtime) -> tuple[Gateway, Upgrades, KeepAlive]:
     """Return the parts of a gateway that make a whole one but for Kafka."""
-    gateway = Gateway(settings, Hub(settings.max_local_rooms), Rules(), runtime.metrics, GENERATION)
+    gateway = Gateway(
+        settings, Hub(settings.max_local_rooms, settings.max_address_quiet_rooms), Rules(), runtime.metrics, GENERATION
+    )
     admission = Admission(gateway, runtime)
     admission.use(settings.read_ticket_keys())
     upgrades = Upgrades(gateway, admission, runtime)

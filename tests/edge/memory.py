@@ -9,11 +9,14 @@ from typing import Any
 
 from aiohttp import web
 
+from edge.limits import Limit
 from edge.orders import Orders
 from edge.pulls import Pulls
+from liveroom import metric_catalog
 from liveroom.kafka_port import AioKafka
 from liveroom.service import Runtime
 from liveroom.settings import EdgeSettings
+from liveroom.tickets import User
 from liveroom.wire import CLOSE, inflate
 from tests.edge.harness import Edge, gateway_of
 from tests.edge.test_receiver import TEXT, frame
@@ -144,23 +147,45 @@ class MemoryEdge(Edge):
     """A gateway that listens nowhere."""
 
     runner: web.AppRunner
+    runtime: Runtime
+
+    def limited(self) -> dict[str, int]:
+        """Return how often each limit has refused a connection or a join."""
+        counts = {limit.value: self.runtime.metrics.counter(metric_catalog.LIMITED, limit.value)._value for limit in Limit}
+        return {limit: int(count.get()) for limit, count in counts.items() if count.get()}
 
     def connect_in_memory(self) -> MemoryTransport:
         """Connect as a listening socket would: with a protocol of the HTTP server's own."""
         assert self.runner.server is not None
         return MemoryTransport(self.runner.server())
 
-    async def viewer(self, user: str = "u1", *, extensions: str = "") -> MemoryViewer:
+    async def viewer(self, user: str | User = "u1", *, extensions: str = "", address: str = "") -> MemoryViewer:
         """Return a viewer that has been answered `101`."""
-        transport = self.connect_in_memory()
-        offer = f"Sec-WebSocket-Extensions: {extensions}\r\n" if extensions else ""
-        transport.send(
-            f"GET /v1/live?ticket={self.ticket(user)} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            f"{offer}Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
-        )
-        head = await self._head(transport)
+        transport, head = await self._upgrade(self.ticket(user), extensions, address)
         assert head.startswith(b"HTTP/1.1 101"), head
         return MemoryViewer(transport)
+
+    async def refusal(self, user: str = "u1", *, address: str = "") -> dict[str, Any] | None:
+        """Connect; return the problem with which that was refused, or None where it was not."""
+        transport, head = await self._upgrade(self.ticket(user), "", address)
+        if head.startswith(b"HTTP/1.1 101"):
+            return None
+        length = int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0])
+        async with asyncio.timeout(5):
+            while len(transport.received) < length:  # noqa: ASYNC110 - a transport has no such event
+                await asyncio.sleep(0)
+        problem: dict[str, Any] = json.loads(transport.received[:length])
+        return problem
+
+    async def _upgrade(self, ticket: str, extensions: str, address: str) -> tuple[MemoryTransport, bytes]:
+        transport = self.connect_in_memory()
+        offer = f"Sec-WebSocket-Extensions: {extensions}\r\n" if extensions else ""
+        forwarded = f"X-Forwarded-For: {address}\r\n" if address else ""
+        transport.send(
+            f"GET /v1/live?ticket={ticket} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            f"{offer}{forwarded}Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
+        )
+        return transport, await self._head(transport)
 
     async def events(self, user: str = "u1") -> MemoryTransport:
         """Return a connection over which the viewer receives events."""
@@ -202,7 +227,7 @@ async def in_memory(settings: EdgeSettings) -> AsyncIterator[MemoryEdge]:
     runner = web.AppRunner(upgrades.app, access_log=None)
     await runner.setup()
     keeper = asyncio.create_task(keepalive.run())
-    edge = MemoryEdge(gateway, keepalive, Orders(gateway, runtime.chance), 0, runner)
+    edge = MemoryEdge(gateway, keepalive, Orders(gateway, runtime.chance), 0, runner, runtime)
     try:
         yield edge
     finally:

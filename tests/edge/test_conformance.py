@@ -28,7 +28,7 @@ from websockets.uri import parse_uri
 from edge.receiver import Closing, Event, Fault, Ping, Pong, Text
 from liveroom.closecodes import Close
 from liveroom.wire import SUBPROTOCOL, BadFrameError, decode_client_frame
-from tests.edge.harness import Edge, line, next_frame
+from tests.edge.harness import UNLIMITED, Edge, line, next_frame
 from tests.edge.test_receiver import CLOSE, CONTROL, DEFLATED, FRAGMENTS, FRAMING, PING, PONG, TEXT, deflated, frame
 
 QUIET_S = 0.03
@@ -148,6 +148,7 @@ async def test_deflated_messages_are_answered_as_rfc_7692_wants(edge: Edge, stre
         await converse(raw, stream, events)
 
 
+@pytest.mark.parametrize("edge", [UNLIMITED], indirect=True)
 async def test_streams_may_come_one_byte_at_a_time(edge: Edge) -> None:
     short = [case.values for case in [*FRAMING, *FRAGMENTS, *CONTROL] if len(case.values[0]) < 300]  # type: ignore[arg-type]
     assert len(short) > 60
@@ -321,6 +322,7 @@ def garbage(chance: random.Random) -> bytes:
     return bytes(data)
 
 
+@pytest.mark.parametrize("edge", [UNLIMITED], indirect=True)
 async def test_garbage_from_thousands_leaves_nothing_behind_and_disturbs_nobody(edge: Edge) -> None:
     chance = random.Random(secrets.randbits(32))
     tracemalloc.start()

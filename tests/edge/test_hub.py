@@ -2,13 +2,16 @@
 
 from dataclasses import dataclass, field
 from random import Random
+from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.hub import LINGER_S, QUIET_RING_BYTES, Delivered, Hub
+from edge.hub import LINGER_S, QUIET_RING_BYTES, Delivered, Evicted, Hub, Space
 from edge.prepared_batch import PreparedBatch
+from edge.quiet_rooms import GRACE_S, MAX_EVICTED
 from edge.room import Position, Room
 from liveroom.audience import Viewers
 from liveroom.closecodes import Close
@@ -46,6 +49,7 @@ class FakeMember:
     user: str = "u"
     role: Role = Role.VIEWER
     ticket_rooms: tuple[str, ...] = ()
+    address: str = "192.0.2.1"
 
     def push(self, prepared: PreparedBatch) -> int:
         frame = prepared.reliable(self.form) if self.slow else prepared.make(self.form)
@@ -104,6 +108,14 @@ def batch_with(entry: RoomEntry, payload: bytes) -> Batch:
     decoded = decode_broadcast(encode_batch(BatchParts(1, b"o" * 16, 1, ANCHOR, 0, 1, 1, [(entry, payload)])))
     assert isinstance(decoded, Batch)
     return decoded
+
+
+def deliver_snapshot(hub: Hub, name: str, **numbers: int) -> None:
+    text = msgspec.json.encode({"epoch": 7, "seq": 0, "rseq": 0, **numbers})
+    cards = [(CardEntry(room_hash(name), len(text)), text)]
+    batch = decode_broadcast(encode_batch(BatchParts(1, b"o" * 16, 1, ANCHOR, 0, 1, 1, [], cards=cards)))
+    assert isinstance(batch, Batch)
+    deliver(hub, batch)
 
 
 def test_a_batch_reaches_the_members_of_its_room_and_nobody_else() -> None:
@@ -314,19 +326,170 @@ def test_nobody_ever_gets_a_frame_of_a_room_it_is_not_in(steps: list[tuple[str, 
 
 
 # ---- within the caps
-def test_beyond_the_cap_the_longest_vacant_room_makes_space_and_then_only_local_rooms_may_be_joined() -> None:
-    hub = Hub(max_rooms=2)
-    member = FakeMember()
-    join(hub, member, "a", 0)
-    join(hub, member, "b", 1)
-    assert not hub.has_space_for("c")
-    assert hub.has_space_for("a")
-    hub.leave(member, "b", 2)
-    hub.leave(member, "a", 3)
-    assert hub.has_space_for("c")
-    join(hub, member, "c", 4)
-    assert {room.name for room in hub.rooms.values()} == {"a", "c"}
-    assert (hub.watched, hub.vacant) == (1, 1)
+def speak_in(hub: Hub, *names: str) -> None:
+    deliver(hub, batch_of(*names))
+
+
+def enter(hub: Hub, member: FakeMember, name: str, now_s: float = 0) -> Room | Space:
+    """Join a room as the gateway does, which makes space for it."""
+    space = hub.make_space(name, member.address, now_s)
+    return space if isinstance(space, Space) else join(hub, member, name, now_s)
+
+
+def names(hub: Hub) -> set[str]:
+    return {room.name for room in hub.rooms.values()}
+
+
+def evicted(space: list[Evicted] | Space) -> list[tuple[str, int]]:
+    assert not isinstance(space, Space)
+    return [(each.room.name, len(each.members)) for each in space]
+
+
+def test_beyond_the_cap_a_vacant_room_makes_space_first_and_of_those_a_quiet_one() -> None:
+    hub, member, address = Hub(max_rooms=3), FakeMember(), "192.0.2.2"
+    for second, name in enumerate("abc"):
+        join(hub, member, name, second)
+    speak_in(hub, "a", "c")
+    for second, name in enumerate("acb"):
+        hub.leave(member, name, 10 + second)
+    for second, (new, old) in enumerate((("d", "b"), ("e", "a"), ("f", "c"))):
+        assert evicted(hub.make_space(new, address, 20)) == [(old, 0)]
+        join(hub, FakeMember(user_hash=2 + second), new, 20)
+    assert names(hub) == {"d", "e", "f"}
+    assert (hub.watched, hub.vacant, hub.quiet) == (3, 0, 3)
+
+
+def test_a_room_in_which_somebody_spoke_is_never_refused_for_those_that_a_guest_invents() -> None:
+    hub, guest, honest = Hub(max_rooms=10), FakeMember(), FakeMember(user_hash=2, address="192.0.2.2")
+    for number in range(10):
+        assert isinstance(enter(hub, guest, f"x{number}"), Room)
+    for number in range(10):
+        name = f"show{number}"
+        assert isinstance(enter(hub, honest, name, 10), Room)
+        speak_in(hub, name)
+    assert names(hub) == {f"show{number}" for number in range(10)}
+    assert hub.make_space("x", guest.address, 100) is Space.GATEWAY
+    assert hub.make_space("show1", guest.address, 100) == []
+    assert (guest.rooms, hub.quiet) == ({}, 0)
+
+
+def test_the_emptiest_quiet_room_makes_space_and_of_those_the_one_that_was_so_for_longest() -> None:
+    hub = Hub(max_rooms=4)
+    for size, name in ((2, "two"), (1, "older"), (1, "newer"), (MAX_EVICTED + 1, "show")):
+        for number in range(size):
+            join(hub, FakeMember(user_hash=number), name)
+    members = [FakeMember(user_hash=100 + number, address=f"192.0.2.{number}") for number in range(3)]
+    for member, old in zip(members, (("older", 1), ("newer", 1), ("two", 2)), strict=True):
+        assert evicted(hub.make_space(old[0] + "'", member.address, GRACE_S)) == [old]
+        join(hub, member, old[0] + "'", GRACE_S)
+        speak_in(hub, old[0] + "'")
+    assert hub.make_space("another", "a", 1e6) is Space.GATEWAY, "many wait for the show"
+
+
+def test_a_room_whose_owner_may_not_have_answered_yet_makes_no_space() -> None:
+    hub, first = Hub(max_rooms=1), FakeMember()
+    join(hub, first, "a", 10)
+    assert hub.make_space("b", "a", 10 + GRACE_S - 1) is Space.GATEWAY
+    deliver_snapshot(hub, "a", seq=0)
+    assert evicted(hub.make_space("b", "a", 10 + GRACE_S - 1)) == [("a", 1)]
+    assert first.rooms == {}
+
+
+@pytest.mark.parametrize("numbers", [{"seq": 7}, {"seq": 0, "likes": 3}], ids=["numbers", "likes"])
+def test_a_snapshot_shows_that_somebody_was_here_before(numbers: dict[str, int]) -> None:
+    hub = Hub(max_rooms=1)
+    join(hub, FakeMember(), "a")
+    assert hub.quiet == 1
+    deliver_snapshot(hub, "a", **numbers)
+    assert hub.quiet == 0
+    assert hub.make_space("b", "a", 1e6) is Space.GATEWAY
+
+
+def test_a_batch_without_messages_shows_by_its_numbers_that_somebody_was_here_before() -> None:
+    hub = Hub()
+    room = join(hub, FakeMember(), "a")
+    sums = pack_payload(BatchHeader("a", 7, (9, 8), 0, at=1, viewers=Viewers(1, 1)), (), ())
+    deliver(hub, batch_with(entry_of("a", sums, 9, 8, 0), sums.data))
+    assert (hub.quiet, room.has_content) == (0, False)
+    hub.drop(next(iter(room.members)), 1)
+    hub.forget_vacant(1e6)
+    assert not hub.rooms
+
+
+def test_one_address_opens_so_many_quiet_rooms_and_then_closes_its_own_emptiest() -> None:
+    hub = Hub(max_quiet_of_address=3)
+    guests = [FakeMember(user_hash=number) for number in range(6)]
+    honest = FakeMember(user_hash=9, address="192.0.2.2")
+    enter(hub, honest, "new")
+    for number, guest in enumerate(guests):
+        assert isinstance(enter(hub, guest, f"x{number}", 10.0 * number), Room)
+    assert names(hub) == {"new", "x3", "x4", "x5"}
+    show = enter(hub, guests[0], "show", 100)
+    assert isinstance(show, Room)
+    speak_in(hub, "show")
+    assert names(hub) == {"new", "show", "x4", "x5"}
+    assert evicted(hub.make_space("x6", guests[0].address, 100)) == [], "a room in which somebody spoke counts for nobody"
+
+
+def test_a_quiet_room_counts_for_one_who_stays_when_the_one_that_opened_it_leaves() -> None:
+    hub = Hub(max_quiet_of_address=1)
+    opener, other = FakeMember(user_hash=1, address="a"), FakeMember(user_hash=2, address="b")
+    enter(hub, opener, "x")
+    join(hub, other, "x")
+    hub.drop(opener, 1)
+    assert evicted(hub.make_space("y", "a", 100)) == []
+    assert evicted(hub.make_space("y", "b", 100)) == [("x", 1)]
+
+
+def test_rooms_and_their_members_are_counted_the_same_after_any_joins_leaves_and_evictions() -> None:
+    chance, hub = Random(5), Hub(max_rooms=30, max_quiet_of_address=8)
+    members = [FakeMember(user_hash=number % 7, address=f"a{number % 5}") for number in range(25)]
+    refused = 0
+    for second in range(4000):
+        member, name = chance.choice(members), f"r{chance.randrange(60)}"
+        if chance.random() < 0.6:
+            refused += isinstance(enter(hub, member, name, second), Space)
+        elif chance.random() < 0.8:
+            hub.leave(member, name, second)
+        else:
+            hub.drop(member, second)
+        if chance.random() < 0.05:
+            speak_in(hub, name)
+        if chance.random() < 0.02:
+            hub.forget_vacant(second)
+        quiet = [room for room in hub.rooms.values() if room.is_quiet]
+        assert hub.quiet == len(quiet)
+        for address in {each.address for each in members}:
+            mine = [room for room in quiet if room.opener is not None and room.opener.address == address]
+            assert hub._quiet.of(address) == len(mine)
+        assert all((room.opener is None) == (room.is_empty or not room.is_quiet) for room in hub.rooms.values())
+        assert all(room.opener is None or room.hash in room.opener.rooms for room in hub.rooms.values())
+        assert len(hub.rooms) <= 30
+        for user in range(7):
+            mine_too = [each for each in members if each.user_hash == user]
+            rooms = {hash_ for each in mine_too for hash_ in each.rooms}
+            assert sorted(map(id, hub.connections_of(user))) == sorted(id(each) for each in mine_too if each.rooms)
+            assert hub.may_enter(user, "elsewhere", len(rooms) + 1)
+            assert not rooms or not hub.may_enter(user, "elsewhere", len(rooms))
+            assert all(hub.may_enter(user, hub.rooms[hash_].name, 0) for hash_ in rooms)
+    assert refused
+
+
+def test_who_may_enter_is_decided_without_a_look_at_each_connection() -> None:
+    class Counted(FakeMember):
+        looks = 0
+
+        def __getattribute__(self, name: str) -> Any:
+            Counted.looks += name == "rooms"
+            return super().__getattribute__(name)
+
+    hub = Hub()
+    members = [Counted(user_hash=1) for _ in range(200)]
+    for member in members:
+        join(hub, member, "same")
+    Counted.looks = 0
+    assert hub.may_enter(1, "other", 2)
+    assert Counted.looks <= 1
 
 
 def test_a_user_is_in_at_most_so_many_different_rooms_over_all_its_connections() -> None:
@@ -373,12 +536,13 @@ def test_the_ring_of_a_room_without_content_stays_small_however_often_its_audien
 def test_an_hour_of_invented_rooms_stays_within_the_caps() -> None:
     chance, hub = Random(3), Hub(max_rooms=40)
     honest = join(hub, FakeMember(user_hash=1), "honest")
+    speak_in(hub, "honest")
     guests = [FakeMember(user_hash=2 + number) for number in range(20)]
     for second in range(3600):
         guest = chance.choice(guests)
         name = f"x{chance.randrange(10**9)}"
-        if hub.has_space_for(name) and hub.may_enter(guest.user_hash, name, 4):
-            join(hub, guest, name, second)
+        if hub.may_enter(guest.user_hash, name, 4):
+            enter(hub, guest, name, second)
         if chance.random() < 0.2:
             hub.drop(guest, second)
         if second % 10 == 0:

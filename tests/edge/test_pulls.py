@@ -410,6 +410,7 @@ class _Nobody:
     user = "nobody"
     user_hash = 1
     device_hash = 0
+    address = "192.0.2.1"
     role = Role.VIEWER
     ticket_rooms: tuple[str, ...] = ()
     form = 0

@@ -19,6 +19,7 @@ def test_a_budget_counts_over_all_that_a_user_and_an_address_have() -> None:
     others = [rates.take(caller(user, connection=user), 0) for user in ("v", "w", "x")]
     assert others == [None, None, Spent(Scope.ADDRESS, 1)]
     assert rates.take(caller("x", "elsewhere", "x"), 0) is None
+    assert len(rates) == 5 + 4 + 2
 
 
 def test_a_refusal_takes_nothing_from_any_budget() -> None:
