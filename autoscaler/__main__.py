@@ -18,7 +18,8 @@ with explained("autoscaler"):
     from autoscaler.kafka import DRY_GROUP, GROUP, follow_orders, follow_reports, lead, send_order
     from autoscaler.policy import USUAL, Policy, read_policy
     from autoscaler.pool import Pool
-    from liveroom import clock, service, topics
+    from liveroom import clock, service
+    from liveroom.access import SERVICES
     from liveroom.files import watch
     from liveroom.kafka import TOPICS_S, Producer, ensure_topics, waiting, with_kafka
     from liveroom.kafka_port import Kafka
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from autoscaler.drivers.kubernetes.driver import KubernetesDriver
 
 KAFKA: Final = "kafka"
+ACCESS: Final = SERVICES["autoscaler"]
 log = structlog.get_logger()
 
 
@@ -59,8 +61,8 @@ async def run(settings: AutoscalerSettings, runtime: Runtime, kafka: Kafka) -> N
     verifier = Verifier(await read_first(settings.read_token_keys), settings.token_leeway_s)
     policy = await read_first(partial(read_policy_file, settings))
     wait = waiting(kafka, runtime, KAFKA)
-    await wait.until(partial(ensure_topics, kafka, topics.ALL, TOPICS_S))
-    producer = Producer(kafka, runtime.metrics, [topics.CONTROL])
+    await wait.until(partial(ensure_topics, kafka, ACCESS.topics, TOPICS_S))
+    producer = Producer(kafka, runtime.metrics, ACCESS.writes)
     await wait.until(producer.start)
     driver = make_driver(settings, runtime)
     send = partial(send_order, producer)

@@ -9,20 +9,22 @@ from liveroom.extras import answer_version, explained
 answer_version(__name__)
 with explained("broadcaster"):
     from broadcaster.kafka import READY, Broadcaster
-    from liveroom import service, topics
+    from liveroom import service
+    from liveroom.access import SERVICES
     from liveroom.kafka import TOPICS_S, Producer, ensure_topics, waiting, with_kafka
     from liveroom.kafka_port import Kafka
     from liveroom.service import Runtime
     from liveroom.settings import BroadcasterSettings
 
 KAFKA: Final = "kafka"
+ACCESS: Final = SERVICES["broadcaster"]
 
 
 async def run(settings: BroadcasterSettings, runtime: Runtime, kafka: Kafka) -> None:
     """Serve until `runtime.stopping` is set."""
     wait = waiting(kafka, runtime, KAFKA)
-    await wait.until(partial(ensure_topics, kafka, topics.ALL, TOPICS_S))
-    producer = Producer(kafka, runtime.metrics, [topics.BROADCAST, topics.DEAD_LETTER])
+    await wait.until(partial(ensure_topics, kafka, ACCESS.topics, TOPICS_S))
+    producer = Producer(kafka, runtime.metrics, ACCESS.writes)
     await wait.until(producer.start)
     runtime.ready(KAFKA)
     try:

@@ -1,5 +1,5 @@
 """The command line: `liveroom demo | up | doctor | replay | watch | send | token | simulate |
-loadtest | canary | top | pool | topics`.
+loadtest | canary | top | pool | topics | keys`.
 
 It imports nothing at the top, so that `liveroom --help` is quick.
 """

@@ -6,7 +6,8 @@ something that it needs is missing; one line names it. 130: Ctrl-C.
 
 import asyncio
 import sys
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
 
 import typer
 
@@ -23,3 +24,13 @@ def run(work: Coroutine[None, None, int]) -> None:
         print(f"liveroom: {error}", file=sys.stderr)
         code = 2
     raise typer.Exit(code)
+
+
+@contextmanager
+def explained_exit() -> Iterator[None]:
+    """End a command that needs no event loop: an error that explains itself is one line."""
+    try:
+        yield
+    except ExplainedError as error:
+        print(f"liveroom: {error}", file=sys.stderr)
+        raise typer.Exit(2) from None

@@ -23,6 +23,7 @@ from devstack.processes import STOP_TIMEOUT_S, Death, Service, ServiceDiedError,
 from liveroom import clock
 from liveroom.chance import Chance, SystemChance
 from liveroom.kinds import Role
+from liveroom.ticket_keys import SEED_BYTES, make_private_key, write_private_keys, write_public_keys
 from liveroom.tickets import User
 from liveroom.tokens import sign_user
 from liveroom.topics import DEFAULT_PARTITIONS
@@ -75,7 +76,11 @@ class System:
         self.partitions = partitions
         chance = chance or SystemChance()
         self.token_key = chance.token_hex(32)
-        self.ticket_keys = {TICKET_KEY_ID: chance.token_hex(32)}
+        self.debug_key = chance.token_hex(32)
+        ticket_keys = [make_private_key(TICKET_KEY_ID, chance.token_bytes(SEED_BYTES))]
+        self.ticket_signing_keys = write_private_keys(ticket_keys)
+        self._ticket_public_keys = write_public_keys(ticket_keys)
+        self._hmac_ticket_keys = {TICKET_KEY_ID: chance.token_hex(32)}
         self.deaths: list[Death] = []
         self.keep_logs = keep_logs
         self._folder = folder
@@ -272,8 +277,7 @@ class System:
             "KAFKA__PREFIX": self.prefix,
             "KAFKA__PARTITIONS": str(self.partitions),
             "TOKEN_KEY": self.token_key,
-            "TICKET_KEYS": json.dumps(self.ticket_keys),
-            "DEBUG_KEY": self.token_key,
+            "DEBUG_KEY": self.debug_key,
             "ORIGINS": json.dumps(self._origins),
             "DRAIN_S": "1",  # 20 s are for the public; the demo and the tests end soon
             "REPLICAS": str(self._counts["scheduler"]),
@@ -289,6 +293,12 @@ class System:
             "MAX_ADDRESS_QUIET_ROOMS": "0",
             "LOG_FORMAT": "json",
         }
+        if module == "scheduler":
+            ours["TICKET_SIGNING_KEYS"] = self.ticket_signing_keys
+        elif module in {"edge", "autoscaler"}:  # which starts gateways with its own environment
+            ours["TICKET_PUBLIC_KEYS"] = self._ticket_public_keys
+        if self._build is not THIS and module in {"scheduler", "edge"}:  # liveroom 0.1 knows no other ones
+            ours["TICKET_KEYS"] = json.dumps(self._hmac_ticket_keys)
         wanted = self._settings | dict(self._settings_of.get(module, {}))
         ours |= {name.removeprefix("LIVEROOM_"): value for name, value in wanted.items()}
         return {f"LIVEROOM_{name}": value for name, value in ours.items()}

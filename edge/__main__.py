@@ -23,6 +23,7 @@ with explained("edge"):
     from edge.pulls import Pulls
     from edge.upgrade import Upgrades
     from liveroom import clock, service, topics
+    from liveroom.access import SERVICES
     from liveroom.broadcast_log import QueueReader
     from liveroom.connections import allow_connections
     from liveroom.consumers import RULES_READ, follow_rules
@@ -35,6 +36,7 @@ with explained("edge"):
     from liveroom.web import serve
 
 KAFKA: Final = "kafka"
+ACCESS: Final = SERVICES["edge"]
 log = structlog.get_logger()
 
 
@@ -62,11 +64,14 @@ async def run(settings: EdgeSettings, runtime: Runtime, kafka: Kafka) -> None:
     upgrades = Upgrades(gateway, admission, runtime)
     keepalive, fan_out = KeepAlive(gateway), FanOut(gateway, runtime)
     orders = Orders(gateway, runtime.chance)
+    ticket_files = [settings.ticket_public_keys_file, settings.ticket_keys_file]
     admission.use(await read_first(settings.read_ticket_keys))
+    if settings.honours_hmac_tickets:
+        log.warning("hmac_tickets_honoured", then="remove LIVEROOM_TICKET_KEYS once all schedulers sign with Ed25519")
     tls = await read_first(partial(tls_context, settings))
     wait = waiting(kafka, runtime, KAFKA)
-    await wait.until(partial(ensure_topics, kafka, topics.ALL, TOPICS_S))
-    producer = Producer(kafka, runtime.metrics, [topics.GATEWAYS, topics.PRESENCE])
+    await wait.until(partial(ensure_topics, kafka, ACCESS.topics, TOPICS_S))
+    producer = Producer(kafka, runtime.metrics, ACCESS.writes)
     queue = QueueReader(kafka, runtime.metrics)
     control = TopicReader(kafka, topics.CONTROL, runtime.metrics, from_beginning=True)
     try:
@@ -84,7 +89,7 @@ async def run(settings: EdgeSettings, runtime: Runtime, kafka: Kafka) -> None:
                 tasks.create_task(follow_orders(control, orders, runtime)),
                 tasks.create_task(follow_rules(kafka, rules, runtime, gateway.bans.on_rule)),
                 tasks.create_task(gateway.bans.run()),
-                tasks.create_task(watch([settings.ticket_keys_file], settings.read_ticket_keys, admission.use)),
+                tasks.create_task(watch(ticket_files, settings.read_ticket_keys, admission.use)),
                 tasks.create_task(reporter.run(producer)),
                 tasks.create_task(report_presence(gateway, producer)),
                 tasks.create_task(keepalive.run()),

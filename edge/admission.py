@@ -6,7 +6,6 @@ the page is of another origin, the ticket is not valid here (`liveroom.tickets`)
 address has too many connections or makes them too fast. `edge.upgrade` calls it.
 """
 
-from collections.abc import Mapping
 from typing import Final
 
 from aiohttp import web
@@ -41,13 +40,13 @@ class Admission:
         )
         runtime.metrics.follow(metric_catalog.NAMES, self._rates.__len__, "connects")
         self._limited = {limit: runtime.metrics.counter(metric_catalog.LIMITED, limit.value) for limit in Limit}
-        self._keys: Mapping[str, bytes] = {}
+        self._keys: tickets.Keys = {}
         self.spent = SpentTickets()
         runtime.metrics.follow(metric_catalog.NAMES, lambda: len(self.spent), "tickets")
         self._callers = callers_of(settings)
 
-    def use(self, keys: Mapping[str, bytes]) -> None:
-        """Verify tickets with these keys from now on: secrets by key id."""
+    def use(self, keys: tickets.Keys) -> None:
+        """Verify tickets with these keys from now on."""
         self._keys = keys
 
     def check_open(self) -> None:

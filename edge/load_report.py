@@ -13,7 +13,7 @@ import structlog
 
 from edge.fanout import FanOut
 from edge.gateway import Gateway
-from liveroom import clock, metric_catalog, topics
+from liveroom import clock, metric_catalog, tickets, topics
 from liveroom.kafka import Producer, UnsentError
 from liveroom.records.codec import encode_json
 from liveroom.records.control import GatewayState, HotRoom, LoadReport
@@ -187,4 +187,5 @@ class LoadReporter:
             lag_records=self._lag_records(),
             delay_ms=self._fan_out.take_worst_delay_ms(),
             hot=tuple(HotRoom(name, connections) for name, connections in gateway.hub.hottest(HOT_ROOMS)),
+            ticket_version=tickets.VERSION if settings.verifies_signed_tickets else tickets.HMAC_VERSION,
         )

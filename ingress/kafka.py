@@ -13,14 +13,16 @@ from typing import Final
 import structlog
 
 from liveroom import clock
+from liveroom.access import SERVICES
 from liveroom.kafka import TOPICS_S, Producer, Unsent, UnsentError, ensure_topics, probe_brokers, waiting
 from liveroom.kafka_port import Kafka, KafkaError
 from liveroom.service import Runtime, StartError
 from liveroom.settings import IngressSettings
-from liveroom.topics import ALL, AUDIT, MODERATION, UPLINK, Topic, partition_of
+from liveroom.topics import UPLINK, Topic, partition_of
 from liveroom.waiting import PassingError, in_words
 
 READY: Final = "kafka"
+ACCESS: Final = SERVICES["ingress"]
 _PAUSE_S: Final = 0.5
 _QUIET_S: Final = 5.0  # without an acknowledgement for so long, probe Kafka
 _PROBE_S: Final = 5.0
@@ -112,9 +114,9 @@ class KafkaLogWriter:
             await producer.stop()
 
     async def _connect(self) -> None:
-        producer = Producer(self._kafka, self._runtime.metrics, [UPLINK, MODERATION, AUDIT])
+        producer = Producer(self._kafka, self._runtime.metrics, ACCESS.writes)
         wait = waiting(self._kafka, self._runtime, READY)
-        await wait.until(partial(ensure_topics, self._kafka, ALL, TOPICS_S))
+        await wait.until(partial(ensure_topics, self._kafka, ACCESS.topics, TOPICS_S))
         await wait.until(producer.start)
         self._producer = producer
         self.connected.set()

@@ -7,6 +7,7 @@ traps of aiokafka 0.14 that the recipes avoid.
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from contextlib import suppress
 from enum import Enum
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -128,6 +129,9 @@ def waiting(kafka: Kafka, runtime: Runtime, name: str) -> Waiting:
 async def ensure_topics(kafka: Kafka, wanted: Iterable[Topic] = topics.ALL, deadline_s: float = 30.0) -> None:
     """Create the topics that are missing, and check the number of partitions of the others.
 
+    A topic that this user may not create is waited for like any other failure that passes: a
+    service that writes it creates it.
+
     Failures that pass by themselves are tried again for `deadline_s` seconds, then raised. Raises
     TopicsError at once where a topic has another number of partitions than the settings say: rooms
     would move to other partitions.
@@ -166,7 +170,9 @@ async def _ensure(admin: AdminClient, kafka: Kafka, wanted: list[Topic]) -> None
         if kafka.topic_name(topic) not in existing
     ]
     if missing:
-        await admin.create_topics(missing)
+        # Where this user may not create a topic, the descriptions show whether it may use it.
+        with suppress(TopicAuthorizationFailedError):
+            await admin.create_topics(missing)
     described = await admin.describe_topics([kafka.topic_name(topic) for topic in wanted])
     if forbidden := [entry.name for entry in described if entry.is_forbidden]:
         raise TopicAuthorizationFailedError(", ".join(sorted(forbidden)))
@@ -174,7 +180,9 @@ async def _ensure(admin: AdminClient, kafka: Kafka, wanted: list[Topic]) -> None
     for topic in wanted:
         name, need = kafka.topic_name(topic), kafka.partitions(topic)
         if have.get(name, 0) == 0:
-            raise PassingError(f"the topic {name} was just created and not every broker knows it yet")
+            raise PassingError(
+                f"the topic {name} is not there yet: a service that writes it creates it, and then not every broker knows it"
+            )
         if have[name] != need:
             raise TopicsError(
                 f"topic {name} has {have[name]} partitions, the setting kafka.partitions says {need}: rooms would move to "

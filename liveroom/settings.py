@@ -17,9 +17,9 @@ import json
 import os
 import re
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, TypeAdapter, model_validator
 from pydantic_settings import (
@@ -34,6 +34,8 @@ from pydantic_settings import (
 from liveroom.networks import Networks
 from liveroom.records.codec import GATEWAY_PATTERN
 from liveroom.records.control import Limits
+from liveroom.ticket_keys import KEY_ID, read_private_keys, read_public_keys
+from liveroom.tickets import Keys, Signer, hmac_keys, hmac_signer
 from liveroom.tokens import MIN_SECRET_BYTES, Key, read_keys, secret
 from liveroom.topics import DEFAULT_PARTITIONS
 from liveroom.users import user_id
@@ -43,7 +45,6 @@ _LIMIT_NAMES = {"max_connections", "max_joins_per_s", "max_cpu", "max_loop_lag_m
 _usual = Limits()
 LEAST: Final = 0.001  # of a limit: others divide by it
 _NO_NAME = re.compile(r"[^A-Za-z0-9_.-]")  # what a host name may have and the name of a process may not
-_KEY_ID = re.compile(r"[A-Za-z0-9_-]{1,16}\Z")
 
 
 class KafkaSettings(BaseModel):
@@ -180,7 +181,9 @@ class ServiceSettings(BaseSettings):
         "auto", description="Form of log lines. auto: coloured text on a terminal, JSON elsewhere."
     )
     debug_key: SecretStr = Field(
-        SecretStr(""), description="Bearer token for /debug on the internal port. Empty: /debug does not exist."
+        SecretStr(""),
+        description="Bearer token for /debug on the internal port, at least 32 bytes and a key of its own. Empty: /debug does "
+        "not exist.",
     )
     trace_ratio: float = Field(
         0.0,
@@ -208,10 +211,16 @@ class ServiceSettings(BaseSettings):
     kafka: KafkaSettings = Field(default_factory=KafkaSettings, description="The Kafka cluster.")
 
     @model_validator(mode="after")
-    def _proxies_are_networks(self) -> "ServiceSettings":
+    def _proxies_are_networks(self) -> Self:
         Networks((network, "") for network in self.proxies)
         if self.http.proxy_protocol and not self.proxies:
             raise ValueError("http.proxy_protocol is believed from trusted proxies only: set LIVEROOM_PROXIES")
+        return self
+
+    @model_validator(mode="after")
+    def _long_debug_key(self) -> Self:
+        if self.debug_key.get_secret_value():
+            _long_enough(self.debug_key, "debug_key")
         return self
 
     @classmethod
@@ -306,41 +315,40 @@ class TokenSettings(ServiceSettings):
 
 
 class TicketSettings(ServiceSettings):
-    """Keys of entry tickets, for the services that viewers connect to: scheduler and edge."""
+    """HMAC keys of entry tickets, for scheduler and edge during an upgrade from liveroom 0.1."""
 
     ticket_keys: dict[str, SecretStr] = Field(
-        {}, description='Keys of entry tickets by key id, as JSON: {"k1": "..."}. The first one signs, all of them verify.'
+        {},
+        description='Deprecated: HMAC keys of entry tickets by key id, as JSON: {"k1": "..."}, as liveroom 0.1 has them. '
+        "Set them only while an upgrade from there goes on: a service that has them honours such tickets, and logs "
+        "hmac_tickets_honoured.",
     )
     ticket_keys_file: Path | None = Field(
-        None,
-        description="File with the same JSON, beside ticket_keys or instead of it. Reloaded when it changes, so that "
-        "keys can be rotated.",
+        None, description="Deprecated: file with the same JSON, beside ticket_keys or instead of it. Reloaded when it changes."
     )
 
     @model_validator(mode="after")
-    def _long_keys(self) -> "TicketSettings":
-        if not self.ticket_keys and self.ticket_keys_file is None:
-            raise ValueError("a ticket key is required: set LIVEROOM_TICKET_KEYS or LIVEROOM_TICKET_KEYS_FILE")
+    def _long_keys(self) -> Self:
         _check_ticket_keys(self.ticket_keys)
         return self
 
-    def read_ticket_keys(self) -> dict[str, bytes]:
-        """Return the current keys by key id, the signing key first.
+    @property
+    def honours_hmac_tickets(self) -> bool:
+        """Whether there may be HMAC keys of tickets."""
+        return bool(self.ticket_keys) or self.ticket_keys_file is not None
 
-        Raises OSError or ValueError if the file cannot be used.
-        """
+    def _read_hmac_keys(self) -> dict[str, bytes]:
+        """Return the HMAC keys by key id, the signing key first."""
         keys: dict[str, SecretStr] = {}
         if self.ticket_keys_file is not None:
             keys = TypeAdapter(dict[str, SecretStr]).validate_json(self.ticket_keys_file.read_bytes())
-            if not keys:
-                raise ValueError("the file contains no ticket key")
             _check_ticket_keys(keys)
         return {name: key.get_secret_value().encode() for name, key in (keys | self.ticket_keys).items()}
 
 
 def _check_ticket_keys(keys: Mapping[str, SecretStr]) -> None:
     for name, key in keys.items():
-        if not _KEY_ID.match(name):  # it stands between a ticket's dots
+        if not KEY_ID.match(name):
             raise ValueError(f"ticket key id {name!r} is not 1 to 16 of A-Z a-z 0-9 _ -")
         _long_enough(key, f"ticket key {name}")
 
@@ -637,6 +645,43 @@ class EdgeSettings(TicketSettings):
         None, description="Certificate chain, PEM. With it the public port speaks TLS (wss, https)."
     )
     tls_key_file: Path | None = Field(None, description="Private key of the certificate, PEM.")
+    ticket_public_keys: str = Field(
+        "",
+        description="Public keys of entry tickets, a JWK Set with Ed25519 keys as `liveroom keys` makes it. All of them count.",
+    )
+    ticket_public_keys_file: Path | None = Field(
+        None,
+        description="File with such a set, instead of ticket_public_keys. Reloaded when it changes, so that keys can rotate.",
+    )
+
+    @model_validator(mode="after")
+    def _some_key(self) -> Self:
+        if self.ticket_public_keys:
+            read_public_keys(self.ticket_public_keys)
+        if not self.verifies_signed_tickets and not self.honours_hmac_tickets:
+            raise ValueError(
+                "a public key of tickets is required: set LIVEROOM_TICKET_PUBLIC_KEYS or LIVEROOM_TICKET_PUBLIC_KEYS_FILE"
+            )
+        return self
+
+    @property
+    def verifies_signed_tickets(self) -> bool:
+        """Whether there are Ed25519 keys of tickets."""
+        return bool(self.ticket_public_keys) or self.ticket_public_keys_file is not None
+
+    def read_ticket_keys(self) -> Keys:
+        """Return the keys that tickets may be signed with now.
+
+        Raises OSError or ValueError if a file cannot be used, or there is no key.
+        """
+        keys = dict(hmac_keys(self._read_hmac_keys()))
+        if self.ticket_public_keys_file is not None:
+            keys |= read_public_keys(self.ticket_public_keys_file.read_bytes())
+        elif self.ticket_public_keys:
+            keys |= read_public_keys(self.ticket_public_keys)
+        if not keys:
+            raise ValueError("there is no ticket key")
+        return keys
 
     @model_validator(mode="after")
     def _proxy_header_comes_before_tls(self) -> "EdgeSettings":
@@ -697,6 +742,40 @@ class SchedulerSettings(TokenSettings, TicketSettings):
         "operators have none.",
     )
     user_entries_burst: float = Field(30.0, ge=1, le=1e6, description="Burst of entries for one user.")
+    ticket_signing_keys: SecretStr = Field(
+        SecretStr(""),
+        description="Private keys of entry tickets, a JWK Set with Ed25519 keys as `liveroom keys` makes it. The first one "
+        "signs.",
+    )
+    ticket_signing_keys_file: Path | None = Field(
+        None,
+        description="File with such a set, instead of ticket_signing_keys. Reloaded when it changes, so that keys can rotate.",
+    )
+
+    @model_validator(mode="after")
+    def _some_key(self) -> Self:
+        if keys := self.ticket_signing_keys.get_secret_value():
+            read_private_keys(keys)
+        elif self.ticket_signing_keys_file is None and not self.honours_hmac_tickets:
+            raise ValueError(
+                "a private key of tickets is required: set LIVEROOM_TICKET_SIGNING_KEYS or LIVEROOM_TICKET_SIGNING_KEYS_FILE"
+            )
+        return self
+
+    def read_ticket_signers(self) -> Sequence[Signer]:
+        """Return what signs tickets now, by descending version: at most one of each version.
+
+        Raises OSError or ValueError if a file cannot be used, or there is no key.
+        """
+        signers: list[Signer] = []
+        if self.ticket_signing_keys_file is not None:
+            signers.append(read_private_keys(self.ticket_signing_keys_file.read_bytes())[0].signer())
+        elif keys := self.ticket_signing_keys.get_secret_value():
+            signers.append(read_private_keys(keys)[0].signer())
+        signers += [hmac_signer(key_id, key) for key_id, key in list(self._read_hmac_keys().items())[:1]]
+        if not signers:
+            raise ValueError("there is no ticket key")
+        return signers
 
 
 class AutoscalerSettings(TokenSettings):

@@ -1,19 +1,22 @@
 """Entry tickets: the scheduler signs one for a viewer, a gateway verifies it. Pure.
 
-A ticket is `v1.<key id>.<payload>.<signature>`: JSON and its HMAC-SHA256, both base64url. It names
+A ticket is `v2.<key id>.<payload>.<signature>`: JSON and its signature, both base64url. It names
 the gateways it is valid at with the generation (start time) of each, so a gateway that has
 restarted refuses the tickets of its earlier start. A ticket can be used any number of times until
-it expires, `TICKET_TTL_S` after its signature. It begins with its version, `VERSION`; a gateway
-also reads tickets of the version before. Owns also `User`, the identity in tickets and user
-tokens.
+it expires, `TICKET_TTL_S` after its signature.
+
+The version at its beginning stands for the algorithm: Ed25519 in version 2 (keys of it:
+`liveroom.ticket_keys`), HMAC-SHA256 in version 1, which liveroom 0.1 writes and reads. Each key
+signs and verifies one version, so a public key can never serve as a secret. Owns also `User`, the
+identity in tickets and user tokens.
 """
 
 import base64
 import binascii
 import hmac
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from hashlib import sha256
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -21,7 +24,8 @@ from liveroom.errors import Code, ProblemError
 from liveroom.kinds import HOSTS_OF_ROOMS, Role
 from liveroom.records.codec import read_versions
 
-VERSION: Final = 1
+VERSION: Final = 2
+HMAC_VERSION: Final = 1
 TICKET_TTL_S: Final = 60
 # The longest ticket, in bytes of JSON:
 #
@@ -32,12 +36,13 @@ TICKET_TTL_S: Final = 60
 #     170  purpose, expiry, nonce, a device's id of 64
 #     850  10 gateways: an id of 64 and a generation of 16 digits each
 #   -----
-#   2,300, so 3,070 characters of base64url; the key's id of 16 and the signature add 65
+#   2,300, so 3,070 characters of base64url; the key's id of 16 and the signature add 107
 #
 # A ticket of MAX_TICKET_CHARS still fits into the request line of /v1/live and /v1/events: aiohttp
 # and most proxies allow 8 KiB.
 MAX_TICKET_CHARS: Final = 4096
 _TICKET_PARTS: Final = 4
+_READ: Final = {f"v{version}": version for version in read_versions(VERSION)}
 
 
 class User(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -95,37 +100,68 @@ _encoder: Final = msgspec.json.Encoder()
 _decoder: Final = msgspec.json.Decoder(Ticket)
 
 
-def sign(ticket: Ticket, key_id: str, key: bytes) -> str:
-    """Return the ticket as text, signed with `key`; `key_id` names that key to the gateways.
+class Signer(NamedTuple):
+    """A key that signs tickets of one version. `sign` returns the signature of its argument."""
+
+    key_id: str
+    version: int
+    sign: Callable[[bytes], bytes]
+
+
+# The keys of a gateway, by version and key id: each returns whether a signature (its first
+# argument) is that of a text (its second one).
+Keys = Mapping[tuple[int, str], Callable[[bytes, bytes], bool]]
+
+
+def hmac_signer(key_id: str, key: bytes) -> Signer:
+    """Return the signer of tickets that liveroom 0.1 reads."""
+    return Signer(key_id, HMAC_VERSION, lambda text: hmac.digest(key, text, sha256))
+
+
+def hmac_keys(keys: Mapping[str, bytes]) -> Keys:
+    """Return the keys that verify tickets of liveroom 0.1; `keys`: the secrets by key id."""
+
+    def verifier(key: bytes) -> Callable[[bytes, bytes], bool]:
+        return lambda signature, text: hmac.compare_digest(hmac.digest(key, text, sha256), signature)
+
+    return {(HMAC_VERSION, key_id): verifier(key) for key_id, key in keys.items()}
+
+
+def sign(ticket: Ticket, signer: Signer) -> str:
+    """Return the ticket as text, signed by `signer`.
 
     Raises ValueError for a ticket above `MAX_TICKET_CHARS`, which every gateway would refuse: its
     fields are longer than their own limits.
     """
-    body = f"v{VERSION}.{key_id}.{_b64(_encoder.encode(ticket))}"
-    text = f"{body}.{_b64(hmac.digest(key, body.encode(), sha256))}"
+    body = f"v{signer.version}.{signer.key_id}.{_b64(_encoder.encode(ticket))}"
+    text = f"{body}.{_b64(signer.sign(body.encode()))}"
     if len(text) > MAX_TICKET_CHARS:
         raise ValueError(f"a ticket of {len(text)} characters, at most {MAX_TICKET_CHARS}")
     return text
 
 
-def verify(text: str, keys: Mapping[str, bytes], purpose: str, gateway: tuple[str, int], now_ms: int) -> Ticket:
+def verify(text: str, keys: Keys, purpose: str, gateway: tuple[str, int], now_ms: int) -> Ticket:
     """Return the ticket in `text`, or raise a problem (ticket_invalid, ticket_expired).
 
-    `keys`: the keys that count, by id. `gateway`: the id of the gateway that asks, and its
-    generation. A gateway that has restarted has another one, so it refuses its earlier tickets.
+    `gateway`: the id of the gateway that asks, and its generation. A gateway that has restarted has
+    another one, so it refuses its earlier tickets.
     """
     parts = text.split(".")
-    formed = len(parts) == _TICKET_PARTS and len(text) <= MAX_TICKET_CHARS and text.isascii()
-    if not formed or parts[1] not in keys:
+    if len(parts) != _TICKET_PARTS or len(text) > MAX_TICKET_CHARS or not text.isascii():
         raise ProblemError(Code.TICKET_INVALID, "not a ticket of this system")
-    if parts[0] not in {f"v{version}" for version in read_versions(VERSION)}:
+    version = _READ.get(parts[0])
+    if version is None:
         raise ProblemError(Code.TICKET_INVALID, "the ticket has a version that this gateway does not read")
-    body = text.rpartition(".")[0]
-    if not hmac.compare_digest(_b64(hmac.digest(keys[parts[1]], body.encode(), sha256)), parts[3]):
+    is_signature = keys.get((version, parts[1]))
+    if is_signature is None:
+        raise ProblemError(Code.TICKET_INVALID, "no key of this gateway has signed the ticket")
+    signature, body = _unb64(parts[3]), text.rpartition(".")[0]
+    if signature is None or not is_signature(signature, body.encode()):
         raise ProblemError(Code.TICKET_INVALID, "the signature is wrong")
+    payload = _unb64(parts[2])
     try:
-        ticket = _decoder.decode(base64.urlsafe_b64decode(parts[2] + "=" * (-len(parts[2]) % 4)))
-    except (binascii.Error, ValueError, RecursionError):
+        ticket = _decoder.decode(payload or b"")
+    except (ValueError, RecursionError):
         raise ProblemError(Code.TICKET_INVALID, "the payload cannot be read") from None
     if ticket.purpose != purpose:
         raise ProblemError(Code.TICKET_INVALID, f"the ticket is for {ticket.purpose}")
@@ -140,3 +176,16 @@ def verify(text: str, keys: Mapping[str, bytes], purpose: str, gateway: tuple[st
 
 def _b64(data: bytes) -> str:
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def _unb64(text: str) -> bytes | None:
+    """Return the bytes that `text` is the base64url of; None where it is not their only one.
+
+    A decoder that is not strict passes over foreign characters and unused bits, so one ticket
+    would have many texts.
+    """
+    try:
+        data = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    except (binascii.Error, ValueError):
+        return None
+    return data if _b64(data) == text else None

@@ -43,13 +43,16 @@ async def run(settings: SchedulerSettings, runtime: Runtime, kafka: Kafka) -> No
     placement = Placement(settings.stale_s, settings.replicas)
     verifier = Verifier(await read_first(settings.read_token_keys), settings.token_leeway_s)
     app = App(settings, placement, verifier, runtime)
-    app.use_keys(await read_first(settings.read_ticket_keys))
+    app.use_signers(await read_first(settings.read_ticket_signers))
+    if settings.honours_hmac_tickets:
+        log.warning("hmac_tickets_honoured", then="remove LIVEROOM_TICKET_KEYS once all gateways verify Ed25519")
+    ticket_files = [settings.ticket_signing_keys_file, settings.ticket_keys_file]
     app.use_zones(await read_first(partial(read_zones, settings)))
     async with asyncio.TaskGroup() as tasks:
         working = [
             tasks.create_task(follow_load_reports(kafka, placement, runtime, app.refresh_gauges)),
             tasks.create_task(watch([settings.token_keys_file], settings.read_token_keys, verifier.use)),
-            tasks.create_task(watch([settings.ticket_keys_file], settings.read_ticket_keys, app.use_keys)),
+            tasks.create_task(watch(ticket_files, settings.read_ticket_signers, app.use_signers)),
             tasks.create_task(watch([settings.zones_file], partial(read_zones, settings), app.use_zones)),
         ]
         connections = public_connections(settings, runtime)

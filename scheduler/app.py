@@ -5,7 +5,7 @@ bad rooms, devices and tokens (a bad token never becomes a guest), and everybody
 has room. Called by `__main__`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Final
 
@@ -22,7 +22,7 @@ from liveroom.networks import Networks, subscriber
 from liveroom.records.control import LoadReport
 from liveroom.service import Runtime, callers_of
 from liveroom.settings import SchedulerSettings
-from liveroom.tickets import TICKET_TTL_S, Ticket, User
+from liveroom.tickets import TICKET_TTL_S, Signer, Ticket, User
 from liveroom.tokens import Verifier
 from liveroom.topics import DEVICE_ID, ROOM_ID
 from liveroom.web import cors, json_response, problems
@@ -85,7 +85,7 @@ class App:
                 user=Rate(settings.user_entries_per_s, settings.user_entries_burst), address=NO_LIMIT
             ),
         }
-        self._key_id, self._key = "", b""
+        self._signers: Sequence[Signer] = ()
         self._chance = runtime.chance
         self._uniform = Chance(runtime.chance.getrandbits(64)).random  # no secret, and drawn some ten times an answer
         self._described: dict[str, tuple[int, bytes]] = {}
@@ -103,9 +103,9 @@ class App:
         self.web.router.add_get("/v1/entry", self._entry)
         self.web.router.add_get("/v1/gateways", self._gateways)
 
-    def use_keys(self, keys: Mapping[str, bytes]) -> None:
-        """Sign tickets with the first of these keys from now on."""
-        self._key_id, self._key = next(iter(keys.items()))
+    def use_signers(self, signers: Sequence[Signer]) -> None:
+        """Sign tickets with these from now on: at most one of each version, the newest first."""
+        self._signers = signers
 
     def use_zones(self, zones: Networks) -> None:
         """Find the zones of viewers in these networks from now on."""
@@ -134,7 +134,7 @@ class App:
         ticket = self._ticket(msgspec.structs.replace(user, rooms=rooms, device=device), chosen)
         answer = EntryAnswer(
             gateways=[self._describe(report, weight) for report, weight in chosen],
-            ticket=tickets.sign(ticket, self._key_id, self._key),
+            ticket=tickets.sign(ticket, self._signer(chosen)),
             expires_ms=ticket.expires_ms,
             rooms=rooms,
             user=user.id,
@@ -172,6 +172,18 @@ class App:
             nonce=self._chance.token_hex(NONCE_BYTES),
             gateways=tuple((choice.report.gateway, choice.report.generation) for choice in chosen),
         )
+
+    def _signer(self, chosen: Sequence[Choice]) -> Signer:
+        """Return the signer of the newest version that all of these gateways read, else the newest.
+
+        While gateways of liveroom 0.1 are among them, that is HMAC, where this scheduler has such a
+        key.
+        """
+        signers = self._signers
+        if len(signers) == 1:
+            return signers[0]
+        read = min(choice.report.ticket_version for choice in chosen)
+        return next((signer for signer in signers if signer.version <= read), signers[0])
 
     def _describe(self, report: LoadReport, weight: float) -> msgspec.Raw:
         """Return a gateway as answers name it.

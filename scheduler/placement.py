@@ -122,7 +122,7 @@ class Placement:
         if not chosen:
             chosen = self._roomiest(now_s)
         for gateway in chosen:
-            gateway.handed_out += self._replicas
+            gateway.hand_out(self._replicas)
             break
         return [Choice(gateway.report, weight) for gateway, weight in chosen.items()]
 
@@ -157,7 +157,15 @@ class Placement:
                 return
 
     def _rebuild(self, now_s: float) -> None:
-        opened = [gateway for gateway in self._gateways.values() if self._standing(gateway, now_s) is Standing.OPEN]
+        oldest_s = now_s - self._stale_s
+        opened = [
+            gateway
+            for gateway in self._gateways.values()
+            if gateway.seen_s >= oldest_s
+            and gateway.free > 0
+            and gateway.report.state is GatewayState.SERVING
+            and gateway.report.connections is not None
+        ]
         zones: dict[str, list[GatewayLoad]] = {}
         for gateway in opened:
             if gateway.report.zone:

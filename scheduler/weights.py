@@ -21,11 +21,12 @@ class GatewayLoad:
     """A gateway's newest report, and the tickets handed out since that it cannot show yet.
 
     A ticket counts until the second report after it: the first may have been on its way when the
-    ticket was handed out. Numbers of the report are kept ready, because a draw asks for the free
-    share far more often than reports come.
+    ticket was handed out. `free` is the free share of the tightest resource, where viewers on their
+    way count as connected. It is kept ready, because draws ask for it far more often than it
+    changes.
     """
 
-    __slots__ = ("connections", "each", "each_join", "earlier", "handed_out", "headroom", "report", "seen_s", "unused")
+    __slots__ = ("connections", "each", "each_join", "earlier", "free", "handed_out", "headroom", "report", "seen_s", "unused")
 
     def __init__(self, report: LoadReport, now_s: float) -> None:
         self.handed_out = 0
@@ -43,10 +44,14 @@ class GatewayLoad:
         self.unused = 1.0 - report.connections / limits.connections if report.connections is not None else 0.0
         self.each = 1.0 / limits.connections
         self.each_join = 1.0 / (limits.joins_per_s * BETWEEN_REPORTS_S)
+        self.free = self._free()
 
-    @property
-    def free(self) -> float:
-        """The free share of the tightest resource; viewers on their way count as connected."""
+    def hand_out(self, tickets: int) -> None:
+        """Count tickets that the newest report cannot show."""
+        self.handed_out += tickets
+        self.free = self._free()
+
+    def _free(self) -> float:
         coming = self.handed_out + self.earlier
         free = self.unused - coming * self.each
         if free <= 0.0:
@@ -69,12 +74,13 @@ class WeightedGateways:
     __slots__ = ("gateways", "level", "sums", "weights")
 
     def __init__(self, gateways: list[GatewayLoad]) -> None:
-        free = [gateway.free for gateway in gateways]
-        room = sum(gateway.connections for gateway in gateways)
-        unused = sum(gateway.connections * share for gateway, share in zip(gateways, free, strict=True))
+        shares = [(gateway.free, gateway.connections) for gateway in gateways]
+        room = sum([connections for _, connections in shares])
+        unused = sum([free * connections for free, connections in shares])
+        level = self.level = max(0.0, unused / room - EVEN) if room else 0.0
         self.gateways = gateways
-        self.level = max(0.0, unused / room - EVEN) if room else 0.0
-        self.weights = [gateway.weight_of(share, self.level) for gateway, share in zip(gateways, free, strict=True)]
+        # `weight_of`, written out: a call for each gateway would be half of what a rebuild costs
+        self.weights = [max(free - level, BUSY_SHARE * free) * connections for free, connections in shares]
         self.sums = list(accumulate(self.weights))
 
 

@@ -23,7 +23,7 @@ import msgspec
 from liveroom import clock
 from liveroom.chance import Chance, SystemChance
 from liveroom.kinds import Role
-from liveroom.tickets import ENTRY, TICKET_TTL_S, Ticket, User, sign
+from liveroom.tickets import ENTRY, TICKET_TTL_S, Signer, Ticket, User, sign
 from liveroom.wire import Heartbeat, Join, encode_frame
 from viewer.frames import masked, upgrade
 
@@ -51,7 +51,7 @@ class Wish(msgspec.Struct, frozen=True):
 
 
 class Setup(msgspec.Struct, frozen=True):
-    """The first line: the gateway, its ticket key and the rooms.
+    """The first line: the gateway, the private key of its tickets (a JWK Set) and the rooms.
 
     `source`: the address to connect from; one address has 28,000 ports.
     """
@@ -60,8 +60,7 @@ class Setup(msgspec.Struct, frozen=True):
     port: int
     gateway: str
     generation: int
-    key_id: str
-    key: str
+    signing_keys: str
     rooms: tuple[str, ...]
     name: str
     source: str = ""
@@ -96,10 +95,11 @@ class _Connection:
 
 
 class Sink:
-    """All viewers of this process. `chance` is for the nonces of tickets."""
+    """All viewers of this process. `signer` and `chance` are for their tickets and nonces."""
 
-    def __init__(self, setup: Setup, chance: Chance) -> None:
+    def __init__(self, setup: Setup, signer: Signer, chance: Chance) -> None:
         self.setup = setup
+        self._signer = signer
         self._chance = chance
         self.wish = Wish()
         self.came = self.late = self.cut = self.refused = self.received_bytes = self.joined = 0
@@ -192,7 +192,7 @@ class Sink:
         user = User(f"{setup.name}-{viewer.index}", Role.VIEWER)
         expires_ms = clock.unix_ms() + TICKET_TTL_S * 1000
         ticket = Ticket(ENTRY, user, expires_ms, self._chance.token_hex(4), ((setup.gateway, setup.generation),))
-        path = f"/v1/live?ticket={sign(ticket, setup.key_id, setup.key.encode())}"
+        path = f"/v1/live?ticket={sign(ticket, self._signer)}"
         self._send(viewer, upgrade(setup.host, path, deflate=self.wish.deflate))
 
     def _admit(self, viewer: _Connection, data: bytes) -> None:
@@ -236,7 +236,8 @@ def run(control: socket.socket) -> None:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     head, _, rest = control.recv(READ_BYTES).partition(b"\n")
-    sink = Sink(msgspec.json.decode(head, type=Setup), SystemChance())
+    setup = msgspec.json.decode(head, type=Setup)
+    sink = Sink(setup, _signer(setup), SystemChance())
     sink.epoll.register(control.fileno(), select.EPOLLIN)
     wishes = select.epoll()
     wishes.register(control.fileno(), select.EPOLLIN)
@@ -259,6 +260,13 @@ def run(control: socket.socket) -> None:
         if clock.monotonic_s() >= report_s:
             report_s += REPORT_S
             control.send(msgspec.json.encode(sink.state()) + b"\n")
+
+
+def _signer(setup: Setup) -> Signer:
+    """Return what signs the tickets. A load test needs the extra `server`, this module does not."""
+    from liveroom.ticket_keys import read_private_keys  # noqa: PLC0415
+
+    return read_private_keys(setup.signing_keys)[0].signer()
 
 
 if __name__ == "__main__":

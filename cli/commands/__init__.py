@@ -51,6 +51,7 @@ for command in (
     room.token,
     room.canary,
     system.topics,
+    system.keys,
     pool.top,
     pool.pool,
     pool.simulate,

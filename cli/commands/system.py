@@ -1,4 +1,6 @@
-"""Commands that run a system on this machine, or check it: demo, up, doctor, topics."""
+"""Commands that run a system on this machine, check it, or make its keys: demo, up, doctor, topics,
+keys.
+"""
 
 from pathlib import Path
 from typing import Annotated, Final
@@ -14,6 +16,7 @@ from cli.options import (
     Partitions,
     Prefix,
 )
+from cli.running import explained_exit
 from cli.running import run as run_command
 from liveroom.extras import explained
 
@@ -177,3 +180,33 @@ def topics(
     from cli.topics import show_topics  # noqa: PLC0415 - see the package
 
     run_command(show_topics(kafka, prefix, partitions))
+
+
+def keys(
+    folder: Annotated[Path, typer.Argument(file_okay=False, help="folder of the key files")],
+    *,
+    add: Annotated[bool, typer.Option("--add", help="add a key that does not sign yet")] = False,
+    first: Annotated[str, typer.Option(metavar="ID", help="let this key sign")] = "",
+    remove: Annotated[str, typer.Option(metavar="ID", help="remove this key, which no longer signs")] = "",
+) -> None:
+    """Make or rotate the keys of entry tickets (Ed25519).
+
+    Writes ticket_signing_keys.json, the private keys for the scheduler, and
+    ticket_public_keys.json, the public keys for the gateways. A rotation takes --add, --first and
+    --remove, and between them the time until all services have read the files.
+    """
+    if add + bool(first) + bool(remove) > 1:
+        raise typer.BadParameter("use one of --add, --first and --remove at a time")
+    with explained("liveroom", "server"):
+        from cli import keys as files  # noqa: PLC0415 - see the package
+    from liveroom.chance import SystemChance  # noqa: PLC0415
+
+    with explained_exit():
+        if add:
+            print(files.add_key(folder, SystemChance()))
+        elif first:
+            print(files.put_first(folder, first))
+        elif remove:
+            print(files.remove_key(folder, remove))
+        else:
+            print(files.make_keys(folder, SystemChance()))

@@ -16,7 +16,7 @@ import psutil
 
 from cli.loadtest.load import GatewayLoad, LoadError
 from devstack.builds import THIS
-from devstack.system import TICKET_KEY_ID, System
+from devstack.system import System
 from liveroom import clock
 from liveroom.child_process import spawn_tethered, stop_process
 from liveroom.kinds import Role
@@ -81,10 +81,8 @@ async def start_sinks(context: AsyncExitStack, system: System, rooms: Sequence[s
             process = await spawn_tethered(command, pass_fds=[theirs.fileno()], env=THIS.environment())
         context.push_async_callback(stop_process, process, grace_s=2.0)
         ours.setblocking(False)
-        key = system.ticket_keys[TICKET_KEY_ID]
-        setup = Setup(
-            HOST, edge.port, edge.name, generation, TICKET_KEY_ID, key, tuple(rooms), f"viewer-{index}", f"127.0.0.{index + 2}"
-        )
+        keys = system.ticket_signing_keys
+        setup = Setup(HOST, edge.port, edge.name, generation, keys, tuple(rooms), f"viewer-{index}", f"127.0.0.{index + 2}")
         await asyncio.get_running_loop().sock_sendall(ours, msgspec.json.encode(setup) + b"\n")
         controls.append(ours)
         pids.append(process.pid)

@@ -89,6 +89,7 @@ class LoadReport(JsonRecord, frozen=True):
     - `delay_ms`: the longest time from an interaction's acceptance to its push since the last
       report.
     - `hot`: the rooms with the most viewers at this gateway.
+    - `ticket_version`: the newest version of entry tickets that the gateway has keys for.
     """
 
     gateway: GatewayId
@@ -119,6 +120,7 @@ class LoadReport(JsonRecord, frozen=True):
     lag_records: Count | None = None
     delay_ms: _Measured | None = None
     hot: tuple[HotRoom, ...] = ()
+    ticket_version: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 1
 
 
 class OrderKind(Enum):

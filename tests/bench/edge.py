@@ -52,6 +52,7 @@ from liveroom.topics import room_hash
 from liveroom.web import serve
 from liveroom.wire import BatchHeader, Message, encode_message, pack_payload
 from tests.bench.figure import Figure, median
+from tests.tickets import OLD, PUBLIC_KEYS
 
 ROUNDS = 9
 MEMBERS = 2000
@@ -63,7 +64,6 @@ FOREIGN_ROOMS = 2000
 FOREIGN_ROUNDS = 99
 SMALL_BYTES = 200
 ROOM = "bench"
-KEY = "b" * 32
 C_SOURCE = """
 #include <sys/socket.h>
 int fan_out(const int *fds, int count, const char *frame, int size) {
@@ -89,7 +89,7 @@ class Rig:
         runs.
         """
         room = [ROOM] if joining else []
-        arguments = (str(self.bare_port), str(count), "") if bare else (str(self.port), str(count), KEY, *room)
+        arguments = (str(self.bare_port), str(count), "") if bare else (str(self.port), str(count), OLD.id, *room)
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
@@ -140,7 +140,7 @@ async def serving() -> AsyncIterator[Rig]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     settings = EdgeSettings(
         instance="e1",
-        ticket_keys={"k1": KEY},
+        ticket_public_keys=PUBLIC_KEYS,
         max_connections=HUGE,
         max_joins_per_s=1e6,
         max_per_address=HUGE,

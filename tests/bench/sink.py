@@ -1,8 +1,8 @@
-"""Viewers for benchmarks: `python -m tests.bench.sink HOST PORT COUNT KEY [ROOM]` opens
+"""Viewers for benchmarks: `python -m tests.bench.sink HOST PORT COUNT KEY_ID [ROOM]` opens
 connections, joins, reads what comes.
 
-Each viewer is a user of its own, with a ticket signed with KEY; an empty one is for a server
-without tickets. Prints `ready` when all are in; ends when its standard input does. A process of its
+Each viewer is a user of its own, with a ticket that this key of `tests.tickets` signs; an empty id is
+for a server without tickets. Prints `ready` when all are in; ends when its standard input does. A process of its
 own, so that what it costs is not measured.
 """
 
@@ -14,6 +14,7 @@ import time
 
 from liveroom.tickets import ENTRY, Ticket, User, sign
 from liveroom.wire import Join, encode_frame
+from tests.tickets import SIGNERS
 from viewer import frames
 
 AT_ONCE = 100
@@ -31,13 +32,13 @@ def join(room: str) -> bytes:
     return frames.masked(encode_frame(Join(room)))
 
 
-def path_of(key: str, index: int) -> str:
+def path_of(key_id: str, index: int) -> str:
     """Return the path of a viewer's upgrade."""
-    if not key:
+    if not key_id:
         return "/"
     user = User(f"u{index}", device=f"{index:064}")
     ticket = Ticket(ENTRY, user, int(time.time() * 1000) + 60_000, f"n{index}", (("e1", 1),))
-    return f"/v1/live?ticket={sign(ticket, 'k1', key.encode())}"
+    return f"/v1/live?ticket={sign(ticket, SIGNERS[key_id])}"
 
 
 def come(host: str, port: int, requests: list[bytes], rooms: list[str]) -> list[socket.socket]:
@@ -59,14 +60,14 @@ def come(host: str, port: int, requests: list[bytes], rooms: list[str]) -> list[
 
 def main() -> None:
     """Come, join, read."""
-    host, port, count, key, *rooms = sys.argv[1:]
+    host, port, count, key_id, *rooms = sys.argv[1:]
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     epoll = select.epoll()
     here: dict[int, socket.socket] = {}
     while left := int(count) - len(here):
         first = len(here)
-        requests = [upgrade(path_of(key, first + number)) for number in range(min(AT_ONCE, left))]
+        requests = [upgrade(path_of(key_id, first + number)) for number in range(min(AT_ONCE, left))]
         for one in come(host, int(port), requests, rooms):
             here[one.fileno()] = one
             epoll.register(one.fileno(), select.EPOLLIN)

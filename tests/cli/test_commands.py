@@ -45,9 +45,9 @@ COMMANDS = (
     "top",
     "canary",
     "loadtest",
-    "loadtest",
     "token",
     "topics",
+    "keys",
 )
 
 

@@ -32,6 +32,7 @@ from liveroom.settings import (
     ServiceSettings,
     fields,
 )
+from tests.tickets import PRIVATE_KEYS, PUBLIC_KEYS
 
 Object = dict[str, Any]
 
@@ -55,14 +56,19 @@ DRAIN_MARGIN_S: Final = 20  # to close what stays, the Kafka clients and the por
 KEY: Final = "k" * 32
 KEY_SET: Final = '{"keys": [{"kty": "oct", "kid": "k1", "k": "a2tra2tra2tra2tra2tra2tra2tra2tra2tra2tra2s"}]}'
 SECRETS: Final = {
-    "demo": {"liveroom_token_key": KEY, "liveroom_ticket_keys": f'{{"k1": "{KEY}"}}'},
+    "demo": {
+        "liveroom_token_key": KEY,
+        "liveroom_ticket_signing_keys": PRIVATE_KEYS,
+        "liveroom_ticket_public_keys": PUBLIC_KEYS,
+    },
     "production": {
         "liveroom_kafka__bootstrap": "a:9093,b:9093",
         "liveroom_kafka__username": "liveroom",
         "liveroom_kafka__password": "hush",
         "kafka-ca.crt": "a certificate",
         "token_keys.json": KEY_SET,
-        "ticket_keys.json": f'{{"k1": "{KEY}"}}',
+        "ticket_signing_keys.json": PRIVATE_KEYS,
+        "ticket_public_keys.json": PUBLIC_KEYS,
         "liveroom_token": "an.operators.token",
     },
 }
@@ -360,11 +366,15 @@ def test_what_a_pod_mounts_is_there_and_every_file_it_is_told_of_is_mounted(over
 
 @each_overlay
 def test_a_service_has_the_secrets_it_needs_and_no_others(overlay: str) -> None:
-    tokens, tickets = {"liveroom_token_key", "token_keys.json"}, {"liveroom_ticket_keys", "ticket_keys.json"}
+    tokens, hmac = {"liveroom_token_key", "token_keys.json"}, {"liveroom_ticket_keys", "ticket_keys.json"}
+    private = {"liveroom_ticket_signing_keys", "ticket_signing_keys.json"}
+    public = {"liveroom_ticket_public_keys", "ticket_public_keys.json"}
     for service, model in SETTINGS.items():
         keys = mounted_keys(overlay, service)
         assert bool(keys & tokens) is ("token_key" in model.model_fields)
-        assert bool(keys & tickets) is ("ticket_keys" in model.model_fields)
+        assert bool(keys & hmac) is ("ticket_keys" in model.model_fields)
+        assert bool(keys & private) is (service == "scheduler"), "whoever has a private key can make tickets"
+        assert bool(keys & public) is (service == "edge")
         assert ("liveroom_kafka__password" in keys) is (service != "canary")
         assert {key for key in keys if key.startswith("liveroom_")} <= {name.lower() for name, _, _ in fields(model)}
 

@@ -41,6 +41,7 @@ from liveroom.tickets import ENTRY, Ticket, User, sign
 from liveroom.topics import room_hash
 from liveroom.web import serve
 from liveroom.wire import SUBPROTOCOL, BatchHeader, pack_payload
+from tests.tickets import PUBLIC_KEYS, SIGNERS
 
 UNLIMITED = {  # for tests in which one user at one address stands for many
     "max_user_connections": 0,
@@ -48,7 +49,6 @@ UNLIMITED = {  # for tests in which one user at one address stands for many
     "max_per_address": 0,
     "address_connections_per_s": 0,
 }
-KEYS = {"k2": "b" * 32, "k1": "a" * 32}
 GENERATION = 77
 
 
@@ -69,7 +69,7 @@ class Edge:
             "nonce": secrets.token_hex(9),
             "gateways": (("e1", GENERATION),),
         }
-        return sign(Ticket(**fields | changes), key_id, KEYS.get(key_id, "c" * 32).encode())
+        return sign(Ticket(**fields | changes), SIGNERS[key_id])
 
     def url(self, ticket: str) -> str:
         return f"ws://127.0.0.1:{self.port}/v1/live?ticket={ticket}"
@@ -105,7 +105,7 @@ class Edge:
 
 
 def settings_of(**changes: Any) -> EdgeSettings:
-    return EdgeSettings(instance="e1", ticket_keys=KEYS, drain_s=1, **changes)
+    return EdgeSettings(instance="e1", ticket_public_keys=PUBLIC_KEYS, drain_s=1, **changes)
 
 
 def gateway_of(settings: EdgeSettings, runtime: Runtime) -> tuple[Gateway, Upgrades, KeepAlive]:

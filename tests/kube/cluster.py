@@ -22,6 +22,7 @@ from liveroom.tokens import sign_user
 from tests.kube.nodes import Nodes
 from tests.kube.plane import Plane
 from tests.rates import UNLIMITED
+from tests.tickets import PRIVATE_KEYS, PUBLIC_KEYS
 
 SPACE: Final = "liveroom-demo"
 DEMO: Final = ROOT / "deploy" / "overlays" / "demo"
@@ -80,8 +81,13 @@ class Cluster:
         }
         (folder / "kustomization.yaml").write_text(yaml.safe_dump(overlay))
         await self.must("apply", "-f", str(DEMO / "namespace.yaml"))
-        key, tickets = f"liveroom_token_key={self.token_key}", f'liveroom_ticket_keys={{"k1": "{secrets.token_hex(32)}"}}'
-        await self.must("create", "secret", "generic", "liveroom", f"--from-literal={key}", f"--from-literal={tickets}")
+        given = {
+            "liveroom_token_key": self.token_key,
+            "liveroom_ticket_signing_keys": PRIVATE_KEYS,
+            "liveroom_ticket_public_keys": PUBLIC_KEYS,
+        }
+        literals = [f"--from-literal={name}={value}" for name, value in given.items()]
+        await self.must("create", "secret", "generic", "liveroom", *literals)
         await self.must("apply", "-k", str(folder))
 
     async def must(self, *arguments: str, given: str = "") -> str:

@@ -62,6 +62,7 @@ from liveroom.records.snapshot import (
     unpack_room,
 )
 from liveroom.records.uplink import DeadLetter, Item, Uplink
+from liveroom.ticket_keys import SEED_BYTES, make_private_key, read_public_keys, write_public_keys
 from liveroom.topics import room_hash
 
 ROOT: Final = Path(__file__).parents[1] / "data" / "golden"
@@ -263,7 +264,12 @@ TICKET: Final = tickets.Ticket(
     "n0",
     (("edge-1", AT_MS), ("edge-2", 5)),
 )
-TICKET_KEY: Final = b"k" * 32
+TICKET_KEY: Final = make_private_key("k1", b"k" * SEED_BYTES)
+# Version 1, as every version before 0.2 writes it, has a secret of the same bytes.
+TICKET_KEYS: Final = {
+    **tickets.hmac_keys({"k1": b"k" * 32}),
+    **read_public_keys(write_public_keys([TICKET_KEY])),
+}
 
 
 def _batch_frame() -> bytes:
@@ -277,7 +283,7 @@ def _pulled() -> bytes:
 
 
 def _read_ticket(text: bytes) -> tickets.Ticket:
-    return tickets.verify(text.decode(), {"k1": TICKET_KEY}, tickets.ENTRY, ("edge-2", 5), AT_MS)
+    return tickets.verify(text.decode(), TICKET_KEYS, tickets.ENTRY, ("edge-2", 5), AT_MS)
 
 
 def _frame(name: str, value: bytes, read: Callable[[bytes], Any]) -> Golden:
@@ -289,7 +295,7 @@ OF_VIEWERS: Final = (
     *(_frame(name, wire.encode_frame(frame), wire.decode_client_frame) for name, frame in CLIENT_FRAMES.items()),
     Golden("frame-batch.jsonl", _batch_frame(), wire.decode_server_frame(_batch_frame()), wire.decode_server_frame),
     _frame("pulled", _pulled(), wire.decode_pulled),
-    Golden("ticket.txt", tickets.sign(TICKET, "k1", TICKET_KEY).encode(), TICKET, _read_ticket),
+    Golden("ticket.txt", tickets.sign(TICKET, TICKET_KEY.signer()).encode(), TICKET, _read_ticket),
 )
 EVERY: Final = (*ALL, *OF_VIEWERS)
 # By file, of every tag: a format that is written no longer keeps its reader here.

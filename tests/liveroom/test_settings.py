@@ -11,6 +11,7 @@ from pydantic_settings import SettingsError
 from liveroom.records.codec import GATEWAY_PATTERN
 from liveroom.settings import (
     BroadcasterSettings,
+    CanarySettings,
     EdgeSettings,
     HttpSettings,
     IngressSettings,
@@ -19,6 +20,8 @@ from liveroom.settings import (
     ServiceSettings,
     fields,
 )
+from liveroom.tickets import HMAC_VERSION, VERSION
+from tests.tickets import PRIVATE_KEYS, PUBLIC_KEYS
 
 KEY = "0123456789abcdef0123456789abcdef"
 ALL = [IngressSettings, BroadcasterSettings, EdgeSettings, SchedulerSettings]
@@ -92,7 +95,7 @@ def test_secrets_as_kubernetes_mounts_them_are_read_once(secrets: Path) -> None:
     (data / "liveroom_ticket_keys").write_text(json.dumps({"k1": KEY}))
     (secrets / "..data").symlink_to(data)
     (secrets / "liveroom_ticket_keys").symlink_to(secrets / "..data" / "liveroom_ticket_keys")
-    assert EdgeSettings().read_ticket_keys() == {"k1": KEY.encode()}
+    assert EdgeSettings().read_ticket_keys().keys() == {(HMAC_VERSION, "k1")}
 
 
 def test_environment_goes_before_file_before_secrets_before_default(
@@ -174,9 +177,49 @@ def test_keys_have_no_default(model: type[ServiceSettings]) -> None:
         model()
 
 
-def test_the_first_ticket_key_signs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_first_ticket_key_of_each_version_signs_and_the_newest_version_comes_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("LIVEROOM_TOKEN_KEY", KEY)
     monkeypatch.setenv("LIVEROOM_TICKET_KEYS", json.dumps({"new": KEY, "old": KEY}))
-    assert next(iter(EdgeSettings().read_ticket_keys())) == "new"
+    assert [signer[:2] for signer in SchedulerSettings().read_ticket_signers()] == [("new", HMAC_VERSION)]
+    monkeypatch.setenv("LIVEROOM_TICKET_SIGNING_KEYS", PRIVATE_KEYS)
+    signers = SchedulerSettings().read_ticket_signers()
+    assert [signer[:2] for signer in signers] == [("k2", VERSION), ("new", HMAC_VERSION)]
+
+
+def test_a_gateway_with_both_kinds_of_keys_honours_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIVEROOM_TICKET_PUBLIC_KEYS", PUBLIC_KEYS)
+    settings = EdgeSettings()
+    assert settings.read_ticket_keys().keys() == {(VERSION, "k1"), (VERSION, "k2")}
+    assert not settings.honours_hmac_tickets
+    monkeypatch.setenv("LIVEROOM_TICKET_KEYS", json.dumps({"k1": KEY}))
+    settings = EdgeSettings()
+    assert settings.read_ticket_keys().keys() == {(VERSION, "k1"), (VERSION, "k2"), (HMAC_VERSION, "k1")}
+    assert settings.honours_hmac_tickets
+
+
+def test_a_gateway_that_is_given_the_private_keys_refuses_to_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIVEROOM_TICKET_PUBLIC_KEYS", PRIVATE_KEYS)
+    with pytest.raises(ValidationError, match="a private key: a gateway must have the public key only"):
+        EdgeSettings()
+
+
+def test_a_scheduler_that_is_given_the_public_keys_refuses_to_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIVEROOM_TOKEN_KEY", KEY)
+    monkeypatch.setenv("LIVEROOM_TICKET_SIGNING_KEYS", PUBLIC_KEYS)
+    with pytest.raises(ValidationError, match="signing needs the private one"):
+        SchedulerSettings()
+
+
+@pytest.mark.parametrize("service", [BroadcasterSettings, CanarySettings])
+def test_a_debug_key_has_the_length_of_a_key(service: type[ServiceSettings], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIVEROOM_TOKEN_KEY", KEY)
+    monkeypatch.setenv("LIVEROOM_DEBUG_KEY", "k" * 31)
+    with pytest.raises(ValidationError, match="debug_key must be at least 32 bytes"):
+        service()
+    monkeypatch.setenv("LIVEROOM_DEBUG_KEY", "k" * 32)
+    assert service().debug_key.get_secret_value() == "k" * 32
 
 
 def test_settings_are_frozen() -> None:

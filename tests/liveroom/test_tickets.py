@@ -20,14 +20,41 @@ from hypothesis import strategies as st
 
 from liveroom.errors import Code, ProblemError
 from liveroom.kinds import Role
-from liveroom.tickets import ENTRY, MAX_TICKET_CHARS, Ticket, User, sign, verify
+from liveroom.ticket_keys import make_private_key, read_public_keys, write_public_keys
+from liveroom.tickets import (
+    ENTRY,
+    HMAC_VERSION,
+    MAX_TICKET_CHARS,
+    VERSION,
+    Signer,
+    Ticket,
+    User,
+    hmac_keys,
+    hmac_signer,
+    sign,
+    verify,
+)
 from liveroom.tokens import sign_user
 from liveroom.users import MAX_USER_ID_CHARS, UserIdError, user_id
 from liveroom.wire import MAX_ROOMS_PER_CONNECTION
 from tests.tokens import verify_user
 
 KEY, OLD_KEY = b"k" * 32, b"o" * 32
-KEYS = {"k1": KEY, "k0": OLD_KEY}
+PRIVATE = {"k1": make_private_key("k1", KEY), "k0": make_private_key("k0", OLD_KEY)}
+KEYS = {**hmac_keys({"k1": KEY, "k0": OLD_KEY}), **read_public_keys(write_public_keys([*PRIVATE.values()]))}
+
+
+def signers(version: int) -> dict[str, Signer]:
+    """The signers of a version: two of known keys, and one of an unknown key of each kind."""
+    if version == HMAC_VERSION:
+        made = {name: hmac_signer(name, key) for name, key in {"k1": KEY, "k0": OLD_KEY, "k9": KEY}.items()}
+        return made | {"other": hmac_signer("k1", OLD_KEY)}
+    made = {name: key.signer() for name, key in PRIVATE.items()}
+    return made | {"k9": make_private_key("k9", KEY).signer(), "other": make_private_key("k1", OLD_KEY).signer()}
+
+
+K1 = {version: signers(version)["k1"] for version in (HMAC_VERSION, VERSION)}
+each_version = pytest.mark.parametrize("version", [HMAC_VERSION, VERSION])
 NOW_MS = 1_700_000_000_000
 ANN = User("ann@example", Role.MODERATOR, 7, "Ann 安", ("r1", "r2"), follower=True, subscriber=True, device="a.phone:1_-")
 HERE = ("edge-2", 5)
@@ -45,9 +72,9 @@ def b64(data: bytes) -> str:
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
-def signed(payload: bytes) -> str:
-    body = f"v1.k1.{b64(payload)}"
-    return f"{body}.{b64(hmac.digest(KEY, body.encode(), sha256))}"
+def signed(payload: bytes, signer: Signer) -> str:
+    body = f"v{signer.version}.{signer.key_id}.{b64(payload)}"
+    return f"{body}.{b64(signer.sign(body.encode()))}"
 
 
 # ---- tickets
@@ -67,12 +94,14 @@ def longest_ticket(gateways: int = 10) -> str:
         device="d" * 64,
     )
     names = tuple((f"{number:064}", 2**53) for number in range(gateways))
-    return sign(Ticket(ENTRY, user, 2**53, "f" * 18, names), "k" * 16, KEY)
+    return sign(Ticket(ENTRY, user, 2**53, "f" * 18, names), make_private_key("k" * 16, KEY).signer())
 
 
 def test_the_longest_ticket_is_verified_and_fits_into_a_request_line() -> None:
     text = longest_ticket()
-    assert verify(text, {"k" * 16: KEY}, ENTRY, ("0" * 63 + "9", 2**53), NOW_MS).user.id.startswith("~uu")
+    assert verify(
+        text, read_public_keys(write_public_keys([make_private_key("k" * 16, KEY)])), ENTRY, ("0" * 63 + "9", 2**53), NOW_MS
+    ).user.id.startswith("~uu")
     assert 2_500 < len(text) < MAX_TICKET_CHARS * 0.8
     assert len(f"GET /v1/events?ticket={text} HTTP/1.1") < 8190 / 2
 
@@ -97,15 +126,29 @@ def test_a_ticket_that_no_gateway_would_verify_is_not_signed() -> None:
     )
 )
 def test_a_ticket_comes_back_as_it_was(ticket: Ticket) -> None:
-    assert verify(sign(ticket, "k1", KEY), KEYS, ENTRY, HERE, NOW_MS) == ticket
+    for signer in K1.values():
+        assert verify(sign(ticket, signer), KEYS, ENTRY, HERE, NOW_MS) == ticket
 
 
-def test_a_ticket_of_an_older_key_still_verifies() -> None:
-    assert verify(sign(TICKET, "k0", OLD_KEY), KEYS, ENTRY, HERE, NOW_MS) == TICKET
+@each_version
+def test_a_ticket_of_an_older_key_still_verifies(version: int) -> None:
+    assert verify(sign(TICKET, signers(version)["k0"]), KEYS, ENTRY, HERE, NOW_MS) == TICKET
 
 
-def test_a_ticket_with_any_character_changed_is_refused() -> None:
-    text = sign(TICKET, "k1", KEY)
+def test_a_public_key_is_no_secret_of_the_older_version() -> None:
+    """What a gateway knows of its keys signs nothing that it takes."""
+    public = PRIVATE["k1"].key.public_key().public_bytes_raw()
+    forger = hmac_signer("k1", public)
+    assert code_of(lambda: verify(sign(TICKET, forger), KEYS, ENTRY, HERE, NOW_MS)) is Code.TICKET_INVALID
+    as_new = Signer("k1", VERSION, forger.sign)
+    assert code_of(lambda: verify(sign(TICKET, as_new), KEYS, ENTRY, HERE, NOW_MS)) is Code.TICKET_INVALID
+    only_new = read_public_keys(write_public_keys([PRIVATE["k1"]]))
+    assert code_of(lambda: verify(sign(TICKET, K1[HMAC_VERSION]), only_new, ENTRY, HERE, NOW_MS)) is Code.TICKET_INVALID
+
+
+@each_version
+def test_a_ticket_with_any_character_changed_is_refused(version: int) -> None:
+    text = sign(TICKET, K1[version])
     for place, was in enumerate(text):
         for other in "A_-.=":
             if other == was:
@@ -114,15 +157,11 @@ def test_a_ticket_with_any_character_changed_is_refused() -> None:
             assert code_of(lambda changed=changed: verify(changed, KEYS, ENTRY, HERE, NOW_MS)) is Code.TICKET_INVALID  # type: ignore[misc]
 
 
-def test_a_ticket_cut_anywhere_or_with_something_behind_it_is_refused() -> None:
-    text = sign(TICKET, "k1", KEY)
+@each_version
+def test_a_ticket_cut_anywhere_or_with_something_behind_it_is_refused(version: int) -> None:
+    text = sign(TICKET, K1[version])
     for changed in [*(text[:size] for size in range(len(text))), text + "A", text + "=", text + "\n", " " + text]:
         assert code_of(lambda changed=changed: verify(changed, KEYS, ENTRY, HERE, NOW_MS)) is Code.TICKET_INVALID  # type: ignore[misc]
-
-
-def forged(payload: bytes, key: bytes = KEY, key_id: str = "k1") -> str:
-    body = f"v1.{key_id}.{b64(payload)}"
-    return f"{body}.{b64(hmac.digest(key, body.encode(), sha256))}"
 
 
 @pytest.mark.parametrize(
@@ -131,30 +170,51 @@ def forged(payload: bytes, key: bytes = KEY, key_id: str = "k1") -> str:
         pytest.param("", id="empty"),
         pytest.param("...", id="dots"),
         pytest.param("v1.k1..", id="nothing in it"),
+        pytest.param("v2.k1..", id="nothing in it, signed with Ed25519"),
+        pytest.param("v2.k1.é.é", id="not ASCII behind a good beginning"),
         pytest.param("é.é.é.é", id="not ASCII"),
         pytest.param("v1.k1.\ud800.x", id="lone surrogate"),
         pytest.param("x" * 100_000, id="long"),
-        pytest.param(sign(TICKET, "k1", OLD_KEY), id="another key under this id"),
-        pytest.param(sign(TICKET, "k9", KEY), id="unknown key id"),
-        pytest.param("v2" + sign(TICKET, "k1", KEY)[2:], id="another version"),
-        pytest.param(forged(b""), id="signed, empty"),
-        pytest.param(forged(b"[]"), id="signed, a list"),
-        pytest.param(forged(b'{"purpose":"entry"}'), id="signed, fields missing"),
-        pytest.param(forged(b"\xff"), id="signed, not UTF-8"),
-        pytest.param(forged(b'{"a":' * 250), id="signed, deep"),
-        pytest.param(sign(Ticket("other", ANN, NOW_MS + 1, "", (HERE,)), "k1", KEY), id="for another purpose"),
-        pytest.param(signed(b"{" + b" " * MAX_TICKET_CHARS + msgspec.json.encode(TICKET)[1:]), id="over 4,096 characters"),
-        pytest.param(sign(Ticket(ENTRY, ANN, NOW_MS + 1, "", (("edge-1", 5),)), "k1", KEY), id="for another gateway"),
-        pytest.param(sign(Ticket(ENTRY, ANN, NOW_MS + 1, "", (("edge-2", 4),)), "k1", KEY), id="from before a restart"),
+        pytest.param("v3" + sign(TICKET, K1[VERSION])[2:], id="another version"),
+        pytest.param("v1" + sign(TICKET, K1[VERSION])[2:], id="the older version over a newer signature"),
+        pytest.param("v2" + sign(TICKET, K1[HMAC_VERSION])[2:], id="the newer version over an older signature"),
     ],
 )
 def test_what_is_no_ticket_is_refused(text: str) -> None:
     assert code_of(lambda: verify(text, KEYS, ENTRY, HERE, NOW_MS)) is Code.TICKET_INVALID
 
 
+@each_version
+@pytest.mark.parametrize(
+    "made",
+    [
+        pytest.param(lambda by: sign(TICKET, by["other"]), id="another key under this id"),
+        pytest.param(lambda by: sign(TICKET, by["k9"]), id="unknown key id"),
+        pytest.param(lambda by: signed(b"", by["k1"]), id="signed, empty"),
+        pytest.param(lambda by: signed(b"[]", by["k1"]), id="signed, a list"),
+        pytest.param(lambda by: signed(b'{"purpose":"entry"}', by["k1"]), id="signed, fields missing"),
+        pytest.param(lambda by: signed(b"\xff", by["k1"]), id="signed, not UTF-8"),
+        pytest.param(lambda by: signed(b'{"a":' * 250, by["k1"]), id="signed, deep"),
+        pytest.param(
+            lambda by: signed(b"{" + b" " * MAX_TICKET_CHARS + msgspec.json.encode(TICKET)[1:], by["k1"]),
+            id="over 4,096 characters",
+        ),
+        pytest.param(lambda by: sign(Ticket("other", ANN, NOW_MS + 1, "", (HERE,)), by["k1"]), id="for another purpose"),
+        pytest.param(lambda by: sign(Ticket(ENTRY, ANN, NOW_MS + 1, "", (("edge-1", 5),)), by["k1"]), id="for another gateway"),
+        pytest.param(
+            lambda by: sign(Ticket(ENTRY, ANN, NOW_MS + 1, "", (("edge-2", 4),)), by["k1"]), id="from before a restart"
+        ),
+    ],
+)
+def test_what_is_no_ticket_for_this_gateway_is_refused(made: Callable[[dict[str, Signer]], str], version: int) -> None:
+    text = made(signers(version))
+    assert code_of(lambda: verify(text, KEYS, ENTRY, HERE, NOW_MS)) is Code.TICKET_INVALID
+
+
+@each_version
 @pytest.mark.parametrize(("now_ms", "good"), [(NOW_MS, True), (NOW_MS + 59_999, True), (NOW_MS + 60_000, False)])
-def test_a_ticket_is_good_until_its_millisecond(now_ms: int, good: bool) -> None:
-    text = sign(TICKET, "k1", KEY)
+def test_a_ticket_is_good_until_its_millisecond(now_ms: int, good: bool, version: int) -> None:
+    text = sign(TICKET, K1[version])
     if good:
         assert verify(text, KEYS, ENTRY, HERE, now_ms) == TICKET
     else:
@@ -308,7 +368,7 @@ def test_signed_claims_of_any_type_make_a_user_or_a_refusal(claims: dict[str, An
     payload = {"sub": "u1", "aud": "liveroom", "exp": 99_999_999_999} | claims
     with contextlib.suppress(ProblemError):
         user = verify_user(raw_token(json.dumps(payload).encode()), KEY)
-        assert sign(Ticket(ENTRY, user, NOW_MS, ""), "k1", KEY)
+        assert sign(Ticket(ENTRY, user, NOW_MS, ""), K1[VERSION])
 
 
 def test_follower_and_subscriber_must_be_true_itself() -> None:

@@ -1,7 +1,6 @@
 """The entry over HTTP, and the real process on the real Kafka."""
 
 import asyncio
-import json
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -22,7 +21,8 @@ from liveroom.records.codec import encode_json
 from liveroom.records.control import GatewayState
 from liveroom.service import Runtime
 from liveroom.settings import KafkaSettings, SchedulerSettings
-from liveroom.tickets import ENTRY, MAX_TICKET_CHARS, User, verify
+from liveroom.ticket_keys import write_private_keys, write_public_keys
+from liveroom.tickets import ENTRY, HMAC_VERSION, MAX_TICKET_CHARS, VERSION, User, verify
 from liveroom.tokens import Verifier, secret, sign_user
 from liveroom.users import user_id
 from liveroom.web import serve
@@ -32,10 +32,10 @@ from scheduler.app import App, EntryLimit
 from scheduler.placement import Placement
 from tests.e2e.audience import settled
 from tests.scheduler.test_placement import report
+from tests.tickets import KEYS, NEW, OLD, PRIVATE_KEYS
 
 TOKEN_KEY = "t" * 32
-TICKET_KEYS = {"k2": "b" * 32, "k1": "a" * 32}
-KEYS = {name: key.encode() for name, key in TICKET_KEYS.items()}
+HMAC_KEYS = {"k2": "b" * 32, "k1": "a" * 32}
 
 
 @pytest.fixture
@@ -46,7 +46,10 @@ async def placement() -> Placement:
 @pytest.fixture
 async def url(placement: Placement, request: pytest.FixtureRequest) -> AsyncIterator[str]:
     settings = SchedulerSettings(
-        token_key=TOKEN_KEY, ticket_keys=TICKET_KEYS, origins=("https://page.example",), **getattr(request, "param", {})
+        token_key=TOKEN_KEY,
+        ticket_signing_keys=PRIVATE_KEYS,
+        origins=("https://page.example",),
+        **getattr(request, "param", {}),
     )
     async with served(settings, placement) as (url, _):
         yield url
@@ -56,7 +59,7 @@ async def url(placement: Placement, request: pytest.FixtureRequest) -> AsyncIter
 async def served(settings: SchedulerSettings, placement: Placement) -> AsyncIterator[tuple[str, App]]:
     """Serve entries while the block runs; gives their address."""
     app = App(settings, placement, Verifier([secret(TOKEN_KEY.encode())]), Runtime("scheduler"))
-    app.use_keys(await asyncio.to_thread(settings.read_ticket_keys))
+    app.use_signers(await asyncio.to_thread(settings.read_ticket_signers))
     app.use_zones(await asyncio.to_thread(read_zones, settings))
     async with serve(app.web, "127.0.0.1", 0) as (_, port):
         yield f"http://127.0.0.1:{port}/v1/entry", app
@@ -190,7 +193,7 @@ async def test_a_user_gets_only_so_many_entries_over_all_tokens_and_addresses(pl
     placement.update(report(), time.monotonic())
     settings = SchedulerSettings(
         token_key=TOKEN_KEY,
-        ticket_keys=TICKET_KEYS,
+        ticket_signing_keys=PRIVATE_KEYS,
         proxies=("127.0.0.0/8",),
         user_entries_per_s=0.001,
         user_entries_burst=3,
@@ -210,7 +213,7 @@ async def test_an_address_makes_only_so_many_guests_and_its_users_still_enter(pl
     placement.update(report(), time.monotonic())
     settings = SchedulerSettings(
         token_key=TOKEN_KEY,
-        ticket_keys=TICKET_KEYS,
+        ticket_signing_keys=PRIVATE_KEYS,
         proxies=("127.0.0.0/8",),
         address_guests_per_s=0.001,
         address_guests_burst=2,
@@ -231,7 +234,9 @@ def zones(tmp_path: Path) -> Path:
 
 
 async def test_viewers_go_to_their_zone_first(placement: Placement, zones: Path) -> None:
-    settings = SchedulerSettings(token_key=TOKEN_KEY, ticket_keys=TICKET_KEYS, zones_file=zones, proxies=("127.0.0.0/8",))
+    settings = SchedulerSettings(
+        token_key=TOKEN_KEY, ticket_signing_keys=PRIVATE_KEYS, zones_file=zones, proxies=("127.0.0.0/8",)
+    )
     async with served(settings, placement) as (url, _):
         for number in range(4):
             for zone in ("east", "west"):
@@ -252,11 +257,11 @@ async def test_viewers_go_to_their_zone_first(placement: Placement, zones: Path)
 
 async def test_ticket_keys_change_without_a_restart(placement: Placement, tmp_path: Path) -> None:
     file = tmp_path / "keys.json"
-    file.write_text(json.dumps({"k1": "1" * 32}))
-    settings = SchedulerSettings(token_key=TOKEN_KEY, ticket_keys_file=file)
+    file.write_text(write_private_keys([OLD]))
+    settings = SchedulerSettings(token_key=TOKEN_KEY, ticket_signing_keys_file=file)
     async with served(settings, placement) as (url, app):
         placement.update(report(), time.monotonic())
-        watching = asyncio.create_task(watch([file], settings.read_ticket_keys, app.use_keys))
+        watching = asyncio.create_task(watch([file], settings.read_ticket_signers, app.use_signers))
         await asyncio.sleep(0.1)
 
         async def signed_by() -> str:
@@ -264,15 +269,36 @@ async def test_ticket_keys_change_without_a_restart(placement: Placement, tmp_pa
             return str((await get(f"{url}?room=r"))[1]["ticket"]).split(".")[1]
 
         assert await signed_by() == "k1"
-        for bad in ("{}", "nonsense", '{"k2": "short"}', '{"a.b": "' + "2" * 32 + '"}'):
+        for bad in ("{}", "nonsense", '{"keys": []}', write_public_keys([NEW])):
             file.write_text(bad)
             await asyncio.sleep(1.2)
             assert await signed_by() == "k1", "a file that cannot be used changes nothing"
-        file.write_text(json.dumps({"k2": "2" * 32, "k1": "1" * 32}))
+        file.write_text(write_private_keys([NEW, OLD]))
         async with asyncio.timeout(5):
             while await signed_by() != "k2":  # noqa: ASYNC110 - it is asked over HTTP
                 await asyncio.sleep(0.1)
         watching.cancel()
+
+
+@pytest.mark.parametrize(
+    ("versions", "with_hmac", "signed"),
+    [
+        pytest.param((VERSION, VERSION), True, VERSION, id="all gateways are upgraded"),
+        pytest.param((VERSION, HMAC_VERSION), True, HMAC_VERSION, id="one gateway reads version 1 alone"),
+        pytest.param((HMAC_VERSION,), True, HMAC_VERSION, id="no gateway is upgraded"),
+        pytest.param((VERSION + 1,), True, VERSION, id="a gateway of a later version"),
+        pytest.param((VERSION, HMAC_VERSION), False, VERSION, id="there is no HMAC key"),
+    ],
+)
+async def test_while_gateways_read_hmac_alone_the_ticket_is_one_that_all_of_its_gateways_read(
+    versions: tuple[int, ...], with_hmac: bool, signed: int, placement: Placement
+) -> None:
+    more: dict[str, Any] = {"ticket_keys": HMAC_KEYS} if with_hmac else {}
+    settings = SchedulerSettings(token_key=TOKEN_KEY, ticket_signing_keys=PRIVATE_KEYS, **more)
+    async with served(settings, placement) as (url, _):
+        for name, version in zip("abc", versions, strict=False):
+            placement.update(msgspec.structs.replace(report(name), ticket_version=version), time.monotonic())
+        assert (await get(f"{url}?room=r1"))[1]["ticket"].startswith(f"v{signed}.k2.")
 
 
 async def test_operators_choose_their_gateway_full_or_not_and_nobody_else(url: str, placement: Placement) -> None:
@@ -329,7 +355,7 @@ async def test_the_process_follows_reports_through_garbage_and_tombstones_and_re
         "LIVEROOM_KAFKA__PREFIX": kafka_settings.prefix,
         "LIVEROOM_KAFKA__PARTITIONS": str(kafka_settings.partitions),
         "LIVEROOM_TOKEN_KEY": TOKEN_KEY,
-        "LIVEROOM_TICKET_KEYS": '{"k1":"' + "a" * 32 + '"}',
+        "LIVEROOM_TICKET_SIGNING_KEYS": PRIVATE_KEYS,
         "LIVEROOM_STALE_S": "0.7",
     }
     service = Service("scheduler-1", "scheduler", tmp_path, environment)

@@ -34,7 +34,7 @@ def test_the_free_share_is_that_of_the_tightest_resource(gateway: GatewayLoad, f
 
 def test_a_ticket_counts_until_the_second_report_after_it() -> None:
     gateway = load(500)
-    gateway.handed_out += 100
+    gateway.hand_out(100)
     assert gateway.free == pytest.approx(0.4)
     gateway.update(gateway.report, 1.0)
     assert gateway.free == pytest.approx(0.4)

@@ -1,0 +1,110 @@
+"""What each service reads and writes in Kafka: the one table of topics, groups and rights. Pure.
+
+Owns the table, and the access rules (ACLs) that follow from it. Services create and check the
+topics of their own row and no others. `liveroom acls` prints the rules as commands, docs/kafka.md
+shows the table, and tests/e2e/test_access.py runs every service with its own user on a Kafka that
+allows it these rules and nothing else.
+"""
+
+from collections.abc import Iterator, Mapping
+from enum import Enum
+from typing import Final, NamedTuple
+
+from liveroom.topics import (
+    ALL,
+    AUDIT,
+    BROADCAST,
+    CONTROL,
+    DEAD_LETTER,
+    GATEWAYS,
+    MODERATION,
+    PRESENCE,
+    UPLINK,
+    Topic,
+)
+
+USER_PREFIX: Final = "liveroom-"
+
+
+class Access(NamedTuple):
+    """The rights of one service. `groups`: the consumer groups that it joins."""
+
+    reads: tuple[Topic, ...]
+    writes: tuple[Topic, ...]
+    groups: tuple[str, ...] = ()
+
+    @property
+    def topics(self) -> tuple[Topic, ...]:
+        """The topics that the service uses, in the order of `topics.ALL`."""
+        return tuple(topic for topic in ALL if topic in self.reads or topic in self.writes)
+
+
+OPERATOR: Final = "operator"
+SERVICES: Final[Mapping[str, Access]] = {
+    "ingress": Access(
+        reads=(BROADCAST, MODERATION, PRESENCE, GATEWAYS),
+        writes=(UPLINK, MODERATION, AUDIT, PRESENCE),
+    ),
+    "broadcaster": Access(
+        reads=(UPLINK, BROADCAST, PRESENCE, GATEWAYS),
+        writes=(BROADCAST, DEAD_LETTER),
+        groups=("broadcaster",),
+    ),
+    "edge": Access(reads=(BROADCAST, MODERATION, CONTROL), writes=(PRESENCE, GATEWAYS)),
+    "scheduler": Access(reads=(GATEWAYS,), writes=()),
+    "autoscaler": Access(reads=(GATEWAYS, CONTROL), writes=(CONTROL,), groups=("autoscaler", "autoscaler-dry-run")),
+}
+# Those who look and back up, with `liveroom topics` or Kafka's own tools.
+USERS: Final[Mapping[str, Access]] = {**SERVICES, OPERATOR: Access(reads=ALL, writes=())}
+
+
+class Operation(Enum):
+    """An operation of Kafka's access rules, by the name that its tools use."""
+
+    READ = "Read"
+    WRITE = "Write"
+    DESCRIBE = "Describe"
+    CREATE = "Create"
+
+
+class Rule(NamedTuple):
+    """What one user may do with some topics or, where `topics` is empty, with a group."""
+
+    user: str
+    operations: tuple[Operation, ...]
+    topics: tuple[str, ...]
+    group: str = ""
+
+
+def user_of(service: str, user_prefix: str = USER_PREFIX) -> str:
+    """Return the Kafka user of a service."""
+    return f"{user_prefix}{service}"
+
+
+def rules(prefix: str = "", user_prefix: str = USER_PREFIX) -> Iterator[Rule]:
+    """Yield the access rules of all users. `prefix`: that of topics and groups.
+
+    A topic's writers may create it. Nobody may change or delete a topic, or do anything with the
+    cluster.
+    """
+    for name, access in USERS.items():
+        user = user_of(name, user_prefix)
+        if access.writes:
+            operations = (Operation.WRITE, Operation.DESCRIBE, Operation.CREATE)
+            yield Rule(user, operations, tuple(prefix + topic.name for topic in access.writes))
+        yield Rule(user, (Operation.READ, Operation.DESCRIBE), tuple(prefix + topic.name for topic in access.reads))
+        for group in access.groups:
+            yield Rule(user, (Operation.READ,), (), prefix + group)
+
+
+def commands(prefix: str = "", user_prefix: str = USER_PREFIX) -> Iterator[str]:
+    """Yield a shell command of Kafka's own tools for each rule.
+
+    They expect the brokers in `$KAFKA`, and the settings of an administrator in
+    `admin.properties`.
+    """
+    for rule in rules(prefix, user_prefix):
+        words = [f"--allow-principal User:{rule.user}"]
+        words += [f"--operation {operation.value}" for operation in rule.operations]
+        words += [f"--topic {topic}" for topic in rule.topics] or [f"--group {rule.group}"]
+        yield f'kafka-acls.sh --bootstrap-server "$KAFKA" --command-config admin.properties --add {" ".join(words)}'
