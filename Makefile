@@ -83,5 +83,8 @@ fuzz: $(VENV)/.ready  ## foreign bytes, guided by coverage, against everything t
 wheel: $(VENV)/.ready  ## the sdist, and the wheel built from it, in dist/
 	@$(BIN)/python -m build --no-isolation --outdir dist
 
+lock: $(VENV)/.ready  ## the image's dependencies with their hashes, in deploy/locks; the newest ones:  make lock ARGS=--upgrade
+	@$(BIN)/python -m deploy.lock $(ARGS)
+
 clean:
 	rm -rf dist .venv .venv-3.* .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,9 +1,9 @@
 """Viewers for benchmarks: `python -m tests.bench.sink HOST PORT COUNT KEY_ID [ROOM]` opens
 connections, joins, reads what comes.
 
-Each viewer is a user of its own, with a ticket that this key of `tests.tickets` signs; an empty id is
-for a server without tickets. Prints `ready` when all are in; ends when its standard input does. A process of its
-own, so that what it costs is not measured.
+Each viewer is a user of its own, with a ticket that this key of `tests.tickets` signs; an empty id
+is for a server without tickets. Prints `ready` when all are in; ends when its standard input does.
+A process of its own, so that what it costs is not measured.
 """
 
 import resource
