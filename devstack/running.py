@@ -1,8 +1,8 @@
 """The running systems of this user: how `liveroom send` and others find `liveroom demo` and `up`.
 
 Owns a file for each running system in the user's runtime folder, readable by that user alone: the
-addresses of the services, and the key that signs tokens. The next reader removes the file of a
-process that is gone (kill -9). A folder that somebody else could write to is refused.
+addresses of the services, the key that signs tokens, and the key of /debug. The next reader removes
+the file of a process that is gone (kill -9). A folder that somebody else could write to is refused.
 """
 
 import os
@@ -39,6 +39,7 @@ class Running(msgspec.Struct, frozen=True):
     rooms: list[str]
     logs: str
     autoscaler: str = ""
+    debug_key: str = ""
 
 
 class RuntimeFolderError(ExplainedError):

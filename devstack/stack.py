@@ -140,6 +140,7 @@ def _running(what: str, stack: Stack, rooms: Sequence[str]) -> Running:
         partitions=system.partitions,
         rooms=list(rooms),
         logs=str(system.folder),
+        debug_key=system.debug_key,
     )
 
 
