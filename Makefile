@@ -10,7 +10,7 @@ VENV ?= .venv$(if $(ANOTHER),-$(ANOTHER))
 BIN = $(VENV)/bin
 SYSTEM = system
 
-.PHONY: demo up check beside alone system prepare lint test pythons bare kube faults bench soak starts wheel upgrade fuzz clean
+.PHONY: demo up check beside alone system prepare lint test pythons bare kube faults bench soak starts wheel lock upgrade fuzz clean
 
 $(VENV)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)

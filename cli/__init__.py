@@ -1,5 +1,6 @@
 """The command line: `liveroom demo | up | doctor | replay | watch | send | token | simulate |
-loadtest | canary | top | pool | topics | keys`.
+loadtest | canary | top | pool | topics | keys |
+acls`.
 
 It imports nothing at the top, so that `liveroom --help` is quick.
 """

@@ -83,13 +83,17 @@ class Launch(NamedTuple):
 
 @dataclass(slots=True)
 class Broker:
-    """One broker: its folder, and its process while it has one."""
+    """One broker: its folder, and its process while it has one.
+
+    `scram_users`: the users and passwords (SCRAM-SHA-512) that a new cluster knows from its start.
+    """
 
     address: BrokerAddress
     folder: Path
     launch: Launch
     process: Process | None = None
     ended_on_purpose: bool = field(default=True)
+    scram_users: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def data(self) -> Path:
@@ -133,7 +137,9 @@ class Broker:
         """Let Kafka's own tool write the empty data folder, unless there is one."""
         if await asyncio.to_thread((self.data / "meta.properties").exists):
             return
-        tool = ("kafka.tools.StorageTool", "format", "--cluster-id", cluster_id, "--config", "server.properties")
+        tool = ["kafka.tools.StorageTool", "format", "--cluster-id", cluster_id, "--config", "server.properties"]
+        for user, password in self.scram_users.items():
+            tool += ["--add-scram", f"SCRAM-SHA-512=[name={user},password={password}]"]
         process = await self._spawn(tool, _FORMAT_HEAP_MB)
         try:
             code = await process.wait()

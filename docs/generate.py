@@ -25,7 +25,7 @@ sys.path.insert(0, str(FOLDER.parent))
 
 from autoscaler import policy  # noqa: E402
 from ingress import openapi, permissions  # noqa: E402
-from liveroom import bodies, closecodes, errors, kinds, metric_catalog, settings, topics, wire  # noqa: E402
+from liveroom import access, bodies, closecodes, errors, kinds, metric_catalog, settings, topics, wire  # noqa: E402
 from liveroom.records import balance, broadcast, codec, control, sections, snapshot, uplink  # noqa: E402
 
 _BLOCK: Final = re.compile(r"(<!-- generated: (?P<name>[a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -150,6 +150,24 @@ def _topics() -> str:
 
     rows = [(f"`{t.name}`", t.key, t.about, t.partitions or "P", kept(t)) for t in topics.ALL]
     return _table(("topic", "key", "content", "partitions", "retention"), rows)
+
+
+def _access() -> str:
+    def named(names: Iterable[str]) -> str:
+        return ", ".join(f"`{name}`" for name in names) or "none"
+
+    return _table(
+        ("user", "reads", "writes", "groups"),
+        (
+            (
+                f"`{access.user_of(name)}`",
+                named(topic.name for topic in each.reads),
+                named(topic.name for topic in each.writes),
+                named(each.groups),
+            )
+            for name, each in access.USERS.items()
+        ),
+    )
 
 
 def _kinds() -> str:
@@ -310,6 +328,7 @@ def _acts() -> str:
 
 BLOCKS: Final[dict[str, Callable[[], str]]] = {
     "topics": _topics,
+    "access": _access,
     "kinds": _kinds,
     "roles": lambda: _values(kinds.Role),
     "bad-record-reasons": lambda: _values(codec.BadRecord),

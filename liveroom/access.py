@@ -27,11 +27,16 @@ USER_PREFIX: Final = "liveroom-"
 
 
 class Access(NamedTuple):
-    """The rights of one service. `groups`: the consumer groups that it joins."""
+    """The rights of one service. `groups`: the consumer groups that it joins.
+
+    `creates`: whether it may create the topics that it reads or writes. All services do: they start
+    in any order, and none waits for another one.
+    """
 
     reads: tuple[Topic, ...]
     writes: tuple[Topic, ...]
     groups: tuple[str, ...] = ()
+    creates: bool = True
 
     @property
     def topics(self) -> tuple[Topic, ...]:
@@ -55,7 +60,7 @@ SERVICES: Final[Mapping[str, Access]] = {
     "autoscaler": Access(reads=(GATEWAYS, CONTROL), writes=(CONTROL,), groups=("autoscaler", "autoscaler-dry-run")),
 }
 # Those who look and back up, with `liveroom topics` or Kafka's own tools.
-USERS: Final[Mapping[str, Access]] = {**SERVICES, OPERATOR: Access(reads=ALL, writes=())}
+USERS: Final[Mapping[str, Access]] = {**SERVICES, OPERATOR: Access(reads=ALL, writes=(), creates=False)}
 
 
 class Operation(Enum):
@@ -84,15 +89,14 @@ def user_of(service: str, user_prefix: str = USER_PREFIX) -> str:
 def rules(prefix: str = "", user_prefix: str = USER_PREFIX) -> Iterator[Rule]:
     """Yield the access rules of all users. `prefix`: that of topics and groups.
 
-    A topic's writers may create it. Nobody may change or delete a topic, or do anything with the
-    cluster.
+    Nobody may change or delete a topic, or do anything with the cluster.
     """
     for name, access in USERS.items():
         user = user_of(name, user_prefix)
-        if access.writes:
-            operations = (Operation.WRITE, Operation.DESCRIBE, Operation.CREATE)
-            yield Rule(user, operations, tuple(prefix + topic.name for topic in access.writes))
-        yield Rule(user, (Operation.READ, Operation.DESCRIBE), tuple(prefix + topic.name for topic in access.reads))
+        more = (Operation.DESCRIBE, Operation.CREATE) if access.creates else (Operation.DESCRIBE,)
+        for operation, some in ((Operation.WRITE, access.writes), (Operation.READ, access.reads)):
+            if some:
+                yield Rule(user, (operation, *more), tuple(prefix + topic.name for topic in some))
         for group in access.groups:
             yield Rule(user, (Operation.READ,), (), prefix + group)
 

@@ -129,8 +129,8 @@ def waiting(kafka: Kafka, runtime: Runtime, name: str) -> Waiting:
 async def ensure_topics(kafka: Kafka, wanted: Iterable[Topic] = topics.ALL, deadline_s: float = 30.0) -> None:
     """Create the topics that are missing, and check the number of partitions of the others.
 
-    A topic that this user may not create is waited for like any other failure that passes: a
-    service that writes it creates it.
+    A topic that this user may describe and not create is waited for like any other failure that
+    passes: somebody else creates it.
 
     Failures that pass by themselves are tried again for `deadline_s` seconds, then raised. Raises
     TopicsError at once where a topic has another number of partitions than the settings say: rooms
@@ -180,9 +180,7 @@ async def _ensure(admin: AdminClient, kafka: Kafka, wanted: list[Topic]) -> None
     for topic in wanted:
         name, need = kafka.topic_name(topic), kafka.partitions(topic)
         if have.get(name, 0) == 0:
-            raise PassingError(
-                f"the topic {name} is not there yet: a service that writes it creates it, and then not every broker knows it"
-            )
+            raise PassingError(f"the topic {name} is not there yet: not every broker knows it, or this user may not create it")
         if have[name] != need:
             raise TopicsError(
                 f"topic {name} has {have[name]} partitions, the setting kafka.partitions says {need}: rooms would move to "

@@ -52,6 +52,7 @@ for command in (
     room.canary,
     system.topics,
     system.keys,
+    system.acls,
     pool.top,
     pool.pool,
     pool.simulate,

@@ -1,5 +1,6 @@
-"""Commands that run a system on this machine, check it, or make its keys: demo, up, doctor, topics,
-keys.
+"""Commands that run a system on this machine, check it, or make its keys and rights.
+
+They are demo, up, doctor, topics, keys and acls.
 """
 
 from pathlib import Path
@@ -210,3 +211,19 @@ def keys(
             print(files.remove_key(folder, remove))
         else:
             print(files.make_keys(folder, SystemChance()))
+
+
+def acls(
+    prefix: Annotated[str, typer.Option(metavar="TEXT", help="prefix of the topics' and groups' names")] = "",
+    user_prefix: Annotated[str, typer.Option(metavar="TEXT", help="prefix of the Kafka users' names")] = "liveroom-",
+) -> None:
+    """Print the access rules of Kafka, as commands of Kafka's tools.
+
+    Each service has a Kafka user of its own, which may do what the service does and nothing else.
+    The commands expect the brokers in $KAFKA and an administrator's settings in admin.properties.
+    They connect to nothing by themselves: liveroom acls | sh
+    """
+    from liveroom.access import commands  # noqa: PLC0415 - see the package
+
+    for line in commands(prefix, user_prefix):
+        print(line)

@@ -48,6 +48,7 @@ COMMANDS = (
     "token",
     "topics",
     "keys",
+    "acls",
 )
 
 

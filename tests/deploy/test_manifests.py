@@ -21,6 +21,7 @@ from dashboards.alerts import Windows, alerts, rule_file
 from dashboards.boards import ALL as BOARDS
 from dashboards.scrape import SERVICES as INTERNAL_PORTS
 from devstack.programs import KUBECTL, need
+from liveroom.access import SERVICES, user_of
 from liveroom.networks import read_networks
 from liveroom.settings import (
     AutoscalerSettings,
@@ -63,8 +64,7 @@ SECRETS: Final = {
     },
     "production": {
         "liveroom_kafka__bootstrap": "a:9093,b:9093",
-        "liveroom_kafka__username": "liveroom",
-        "liveroom_kafka__password": "hush",
+        **{f"kafka-{service}-password": f"hush-{service}" for service in SERVICES},
         "kafka-ca.crt": "a certificate",
         "token_keys.json": KEY_SET,
         "ticket_signing_keys.json": PRIVATE_KEYS,
@@ -121,10 +121,10 @@ def ports(overlay: str, service: str) -> dict[str, int]:
     return {port["name"]: port["containerPort"] for port in container(overlay, service)["ports"]}
 
 
-def mounted_keys(overlay: str, service: str) -> set[str]:
-    """The keys of the Secret `liveroom` that a service is given."""
+def mounted(overlay: str, service: str) -> dict[str, str]:
+    """The keys of the Secret `liveroom` that a service is given, and the file of each."""
     (volume,) = (volume for volume in pod(overlay, service)["volumes"] if volume["name"] == "secrets")
-    return {item["key"] for item in volume["secret"]["items"]}
+    return {item["key"]: item["path"] for item in volume["secret"]["items"]}
 
 
 def selected(overlay: str, selector: Object) -> set[str]:
@@ -204,7 +204,22 @@ def test_all_pods_are_of_one_image_with_a_tag(overlay: str) -> None:
         each["image"] for service in SETTINGS for each in (*pod(overlay, service)["containers"], *_init(pod(overlay, service)))
     }
     (image,) = images
-    assert re.fullmatch(r"[a-z./]+:\d+\.\d+\.\d+", image)
+    assert re.fullmatch(r"[a-z./]+(:\d+\.\d+\.\d+|@sha256:[0-9a-f]{64})", image), "a bare or moving tag"
+
+
+@pytest.mark.parametrize("overlay", ["production", "production-keda"])
+def test_production_has_the_policy_that_refuses_images_whose_tag_may_move(overlay: str) -> None:
+    policy = one(overlay, "ValidatingAdmissionPolicy", "liveroom-images")
+    (namespace,) = objects(overlay, "Namespace")
+    chosen = policy["spec"]["matchConstraints"]["namespaceSelector"]["matchLabels"]
+    assert chosen.items() <= namespace["metadata"]["labels"].items()
+
+
+def test_only_the_demo_opens_its_services_to_pages_of_every_origin() -> None:
+    opened = {overlay: json.loads(environment(overlay, "edge")["LIVEROOM_ORIGINS"]) for overlay in OVERLAYS}
+    assert [overlay for overlay in OVERLAYS if "*" in opened[overlay]] == ["demo"]
+    base = dict(line.split("=", 1) for line in (DEPLOY / "base/shared.env").read_text().splitlines() if "=" in line)
+    assert base["LIVEROOM_ORIGINS"] == "[]", "where an overlay says nothing, pages of the same origin alone may connect"
 
 
 def _init(spec: Object) -> Iterator[Object]:
@@ -290,9 +305,10 @@ def test_a_service_understands_what_it_is_told(
     given = secrets / "..2026_11_24"  # as the kubelet mounts them
     given.mkdir(parents=True)
     (secrets / "..data").symlink_to(given.name)
-    for key in mounted_keys(overlay, service) & SECRETS[overlay].keys():
-        (given / key).write_text(SECRETS[overlay][key])
-        (secrets / key).symlink_to(f"..data/{key}")
+    for key, path in mounted(overlay, service).items():
+        if key in SECRETS[overlay]:
+            (given / path).write_text(SECRETS[overlay][key])
+            (secrets / path).symlink_to(f"..data/{path}")
     monkeypatch.setenv("LIVEROOM_SECRETS", str(secrets))
     if service == "edge":
         config = tmp_path / "edge.toml"
@@ -309,6 +325,8 @@ def test_a_service_understands_what_it_is_told(
     if service != "canary":
         assert settings.kafka.bootstrap == SECRETS[overlay].get("liveroom_kafka__bootstrap", "kafka:9092")
         assert (settings.kafka.security == "SASL_SSL") is bool(settings.kafka.password.get_secret_value())
+        assert settings.kafka.username == user_of(service)
+        assert settings.kafka.password.get_secret_value() == SECRETS[overlay].get(f"kafka-{service}-password", "")
         assert settings.kafka.min_insync == (1 if overlay == "demo" else 2)
 
 
@@ -370,12 +388,14 @@ def test_a_service_has_the_secrets_it_needs_and_no_others(overlay: str) -> None:
     private = {"liveroom_ticket_signing_keys", "ticket_signing_keys.json"}
     public = {"liveroom_ticket_public_keys", "ticket_public_keys.json"}
     for service, model in SETTINGS.items():
-        keys = mounted_keys(overlay, service)
+        keys = set(mounted(overlay, service))
         assert bool(keys & tokens) is ("token_key" in model.model_fields)
         assert bool(keys & hmac) is ("ticket_keys" in model.model_fields)
         assert bool(keys & private) is (service == "scheduler"), "whoever has a private key can make tickets"
         assert bool(keys & public) is (service == "edge")
-        assert ("liveroom_kafka__password" in keys) is (service != "canary")
+        assert {key for key in keys if key.startswith("kafka-") and key.endswith("-password")} == (
+            set() if service == "canary" else {f"kafka-{service}-password"}
+        ), "its own password and no other's"
         assert {key for key in keys if key.startswith("liveroom_")} <= {name.lower() for name, _, _ in fields(model)}
 
 

@@ -19,6 +19,7 @@ from devstack.java import find_java
 from devstack.local_kafka import LocalKafka, kafka_cluster
 from liveroom.ports import free_ports
 from tests.ended import has_ended
+from tests.locked_kafka import SCRAM_WITH_RULES
 
 pytestmark = pytest.mark.kafka
 DEADLINE_S = 90.0  # for what hangs: a busy machine takes long to start a JVM
@@ -221,5 +222,6 @@ def test_three_local_brokers_are_set_as_those_in_production_must_be() -> None:
     text = (Path(__file__).parents[2] / "deploy" / "kafka" / "broker.properties").read_text(encoding="ascii")
     wanted = dict(line.split("=", 1) for line in text.splitlines() if line and not line.startswith("#"))
     nodes = [BrokerAddress(number, 2 * number, 2 * number + 1) for number in (1, 2, 3)]
-    have = server_settings(nodes[0], nodes)
+    rights = dict(line.split("=", 1) for line in SCRAM_WITH_RULES.splitlines() if "=" in line)  # see tests/e2e/test_access.py
+    have = rights | server_settings(nodes[0], nodes)
     assert {name: have.get(name) for name in wanted} == wanted
