@@ -6,8 +6,7 @@ or arrive too slowly. Called by `__main__`; hands interactions to `admission` an
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import msgspec
@@ -19,7 +18,7 @@ from ingress.admission import Admission, SendOutcome, outcome_of
 from ingress.command_requests import MAX_COMMAND_BYTES, CommandRequest
 from ingress.moderation_api import ModerationApi
 from ingress.permissions import BY_COMMAND, COMMAND_ROUTES, Command, CommandRoute
-from ingress.request_limits import RequestLimit, RequestLimitError, RequestLimits
+from ingress.request_limits import RequestLimit, RequestLimits
 from liveroom import clock, metric_catalog
 from liveroom.errors import Code, ProblemError
 from liveroom.networks import subscriber
@@ -48,8 +47,8 @@ class App:
         self._tracing = runtime.tracing
         self._document = openapi.encoded()
         self._callers = callers_of(settings)
-        self._request_limits = RequestLimits(settings)
-        self._limited = {limit: metrics.counter(metric_catalog.REQUESTS_LIMITED, limit.value) for limit in RequestLimit}
+        limited = {limit: metrics.counter(metric_catalog.REQUESTS_LIMITED, limit.value) for limit in RequestLimit}
+        self._request_limits = RequestLimits(settings, lambda limit: limited[limit].inc())
         metrics.follow(metric_catalog.NAMES, self._request_limits.__len__, "requests")
         refusals = {code: metrics.counter(metric_catalog.REFUSALS, code.value) for code in Code}
         self._counts = {
@@ -181,35 +180,19 @@ class App:
         return self._chance.token_hex(ID_BYTES)
 
     async def _openapi(self, request: web.Request) -> web.Response:
-        address, now_s = self._address(request), clock.monotonic_s()
-        with self._counted():
-            self._request_limits.check(address, now_s)
-            self._request_limits.charge(address, None, now_s)
+        self._request_limits.take_address(self._address(request), clock.monotonic_s())
         return json_response(self._document)
 
     # ---- senders
     def _address(self, request: web.Request) -> str:
         return subscriber(self._callers.address(request.remote, request.headers))
 
-    @contextmanager
-    def _counted(self) -> Iterator[None]:
-        try:
-            yield
-        except RequestLimitError as error:
-            self._limited[error.limit].inc()
-            raise
-
     def _sender(self, request: web.Request) -> User:
         """Return the sender by its token, or refuse the request. The address is asked first."""
         address, now_s = self._address(request), clock.monotonic_s()
-        with self._counted():
-            self._request_limits.check(address, now_s)
-            try:
-                user = self._verifier.bearer(request.headers.get("Authorization"), clock.unix_s())
-            except ProblemError:
-                self._request_limits.charge(address, None, now_s)
-                raise
-            self._request_limits.charge(address, user, now_s)
+        self._request_limits.take_address(address, now_s)
+        user = self._verifier.bearer(request.headers.get("Authorization"), clock.unix_s())
+        self._request_limits.take_user(user, address, now_s)
         return user
 
     # ---- reading

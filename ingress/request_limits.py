@@ -2,16 +2,16 @@
 
 `rate_limits` bounds each kind, once a request is known to be good. These budgets come before, so
 they bound the work on bad requests too: tokens that are forged, bodies that are no JSON. They count
-all connections and tokens. Services have none. `app` asks before it verifies a token, and charges
-when it knows the user.
+all connections and tokens. Services have none. `app` takes from the address before it verifies a
+token, and then from the user.
 """
 
+from collections.abc import Callable
 from enum import StrEnum
-from typing import Final
 
-from liveroom.budgets import NO_LIMIT, Caller, Rate, Rates, Spent
-from liveroom.errors import ProblemError
+from liveroom.errors import Code, ProblemError
 from liveroom.kinds import Role
+from liveroom.limits import Buckets
 from liveroom.settings import IngressSettings
 from liveroom.tickets import User
 
@@ -23,46 +23,36 @@ class RequestLimit(StrEnum):
     ADDRESS = "address_requests"
 
 
-class RequestLimitError(ProblemError):
-    """A refused request. `limit`: the budget that is used up."""
-
-    def __init__(self, limit: RequestLimit, spent: Spent) -> None:
-        super().__init__(spent.code, _DETAILS[limit], retry_after_s=spent.wait_s)
-        self.limit = limit
-
-
-_DETAILS: Final = {
-    RequestLimit.USER: "too many requests of this user, on all its devices",
-    RequestLimit.ADDRESS: "too many requests from this address",
-}
-
-
 class RequestLimits:
-    """The budgets of one ingress."""
+    """The budgets of one ingress. `on_refusal` is called with the budget of each refusal."""
 
-    def __init__(self, settings: IngressSettings) -> None:
-        self._users = Rates(user=Rate(settings.user_requests_per_s, settings.user_requests_burst), address=NO_LIMIT)
-        self._addresses = Rates(user=NO_LIMIT, address=Rate(settings.address_requests_per_s, settings.address_requests_burst))
+    def __init__(self, settings: IngressSettings, on_refusal: Callable[[RequestLimit], None]) -> None:
+        self._on_refusal = on_refusal
+        self._users = _buckets(settings.user_requests_per_s, settings.user_requests_burst)
+        self._addresses = _buckets(settings.address_requests_per_s, settings.address_requests_burst)
 
     def __len__(self) -> int:
-        return len(self._users) + len(self._addresses)
+        return sum(len(buckets) for buckets in (self._users, self._addresses) if buckets is not None)
 
-    def check(self, address: str, now_s: float) -> None:
-        """Refuse a request from an address that has used up its budget.
+    def take_address(self, address: str, now_s: float) -> None:
+        """Take a request from the budget of its address; raises `ProblemError` (rate_address)."""
+        if self._addresses is not None and (wait_s := self._addresses.take(address, now_s)):
+            self._on_refusal(RequestLimit.ADDRESS)
+            raise ProblemError(Code.RATE_ADDRESS, "too many requests from this address", retry_after_s=wait_s)
 
-        Raises RequestLimitError.
+    def take_user(self, user: User, address: str, now_s: float) -> None:
+        """Take a request, which `take_address` let pass, from the budget of its user.
+
+        Raises `ProblemError` (rate_user). A service has no budget, and its address gets the request
+        back.
         """
-        if spent := self._addresses.spent(Caller("", "", address), now_s):
-            raise RequestLimitError(RequestLimit.ADDRESS, spent)
+        if user.role is Role.SERVICE:
+            if self._addresses is not None:
+                self._addresses.charge(address, now_s, -1)
+        elif self._users is not None and (wait_s := self._users.take(user.id, now_s)):
+            self._on_refusal(RequestLimit.USER)
+            raise ProblemError(Code.RATE_USER, "too many requests of this user, on all its devices", retry_after_s=wait_s)
 
-    def charge(self, address: str, user: User | None, now_s: float) -> None:
-        """Charge a request that `check` let pass; None: nobody that is known sent it.
 
-        Raises RequestLimitError where its user has used up the own budget; then the request is
-        charged to the address all the same.
-        """
-        if user is not None and user.role is Role.SERVICE:
-            return
-        self._addresses.charge(Caller("", "", address), now_s)
-        if user is not None and (spent := self._users.take(Caller("", user.id, ""), now_s)):
-            raise RequestLimitError(RequestLimit.USER, spent)
+def _buckets(per_s: float, burst: float) -> Buckets | None:
+    return Buckets(per_s, burst) if per_s else None

@@ -17,7 +17,7 @@ the bounds by address are not theirs. Counts every connection that it ends by th
 import asyncio
 import re
 import resource
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from enum import StrEnum
 from itertools import islice
 from typing import Any, Final, Protocol, cast
@@ -407,7 +407,8 @@ class HttpConnection(RequestHandler):
     def data_received(self, data: bytes) -> None:
         """Take bytes; those of a head that is not whole yet have `head_timeout_s`."""
         super().data_received(data)
-        if self.is_idle:
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
             self._head_bytes += len(data)
             self._connections.await_head(self)
             if self._head_bytes > MAX_HEAD_BYTES:
@@ -416,16 +417,22 @@ class HttpConnection(RequestHandler):
             self._head_bytes = 0
             self._connections.head_came(self)
 
-    async def finish_response(
+    def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
-    ) -> tuple[web.StreamResponse, bool]:
+    ) -> Coroutine[Any, Any, tuple[web.StreamResponse, bool]]:
         """Send the answer, and discard the rest of a body that nobody wants any more."""
-        content = request.content
-        if content.is_eof():
-            return await super().finish_response(request, resp, start_time)
+        finishing = super().finish_response(request, resp, start_time)
+        return finishing if request.content.is_eof() else self._discard(request, resp, finishing)
+
+    async def _discard(
+        self,
+        request: web.BaseRequest,
+        resp: web.StreamResponse,
+        finishing: Coroutine[Any, Any, tuple[web.StreamResponse, bool]],
+    ) -> tuple[web.StreamResponse, bool]:
         resp.force_close()
-        finished = await super().finish_response(request, resp, start_time)
-        if not content.is_eof() and self.transport is not None:
+        finished = await finishing
+        if not request.content.is_eof() and self.transport is not None:
             _Discarding(self._connections, self)
         return finished
 

@@ -94,9 +94,17 @@ class Buckets:
 
         A cost above the burst waits for a full bucket.
         """
-        if wait_s := self.wait_s(key, now_s, cost):
+        if cost != 1.0:
+            if wait_s := self.wait_s(key, now_s, cost):
+                return wait_s
+            self.charge(key, now_s, cost)
+            return 0.0
+        full_s = max(self._full_s.get(key, now_s), now_s)  # the usual cost, in half the time
+        if (wait_s := full_s - now_s - self._tolerance_s) > _ROUNDING_S:
             return wait_s
-        self.charge(key, now_s, cost)
+        self._full_s[key] = full_s + self._interval_s
+        if len(self._full_s) > self._sweep_at:
+            self._sweep(now_s)
         return 0.0
 
     def wait_s(self, key: str, now_s: float, cost: float = 1.0) -> float:
@@ -109,6 +117,9 @@ class Buckets:
         """Take `cost`, also where there is less: then the bucket takes so much longer to fill."""
         self._full_s[key] = max(self._full_s.get(key, now_s), now_s) + cost * self._interval_s
         if len(self._full_s) > self._sweep_at:
-            self._full_s = {key: at_s for key, at_s in self._full_s.items() if at_s > now_s}
-            drop_oldest(self._full_s, self._most * 3 // 4)  # or soon every call would sweep
-            self._sweep_at = min(self._most, max(_FEW, 2 * len(self._full_s)))
+            self._sweep(now_s)
+
+    def _sweep(self, now_s: float) -> None:
+        self._full_s = {key: at_s for key, at_s in self._full_s.items() if at_s > now_s}
+        drop_oldest(self._full_s, self._most * 3 // 4)  # or soon every call would sweep
+        self._sweep_at = min(self._most, max(_FEW, 2 * len(self._full_s)))

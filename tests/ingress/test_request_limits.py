@@ -6,7 +6,7 @@ from collections import Counter
 import aiohttp
 import pytest
 
-from ingress.request_limits import RequestLimits
+from ingress.request_limits import RequestLimit, RequestLimits
 from liveroom.errors import ProblemError
 from liveroom.kinds import Role
 from liveroom.settings import IngressSettings
@@ -84,18 +84,17 @@ async def test_the_document_counts_for_the_address_too() -> None:
 def test_the_usual_budgets_are_low_for_a_user_and_high_for_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LIVEROOM_USER_REQUESTS_PER_S")
     settings: IngressSettings = settings_of()
-    limits, sent = RequestLimits(settings), 0
-    for _ in range(1000):
-        limits.check("a", 0.0)
-        try:
-            limits.charge("a", User("u"), 0.0)
-        except ProblemError:
-            break
-        sent += 1
-    assert sent == settings.user_requests_burst == 300
-    for number in range(4699):
-        limits.check("a", 0.0)
-        limits.charge("a", User(f"u{number}x"), 0.0)
+    refused: list[RequestLimit] = []
+    limits = RequestLimits(settings, refused.append)
+    for _ in range(int(settings.user_requests_burst)):
+        limits.take_address("a", 0.0)
+        limits.take_user(User("u"), "a", 0.0)
     with pytest.raises(ProblemError):
-        limits.check("a", 0.0)
-    limits.check("b", 0.0)
+        limits.take_user(User("u"), "a", 0.0)
+    for number in range(4700):
+        limits.take_address("a", 0.0)
+        limits.take_user(User(f"u{number}"), "a", 0.0)
+    with pytest.raises(ProblemError):
+        limits.take_address("a", 0.0)
+    limits.take_address("b", 0.0)
+    assert refused == [RequestLimit.USER, RequestLimit.ADDRESS]

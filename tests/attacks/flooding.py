@@ -1,0 +1,169 @@
+"""An attacker in a process of its own that tries to occupy the HTTP ports of services.
+
+`python -m tests.attacks.flooding TARGETS` with the ports, tokens and the room as JSON. It obeys
+lines on its standard input: `ATTACK SECONDS` for each attack below, and `burn SECONDS`, which takes
+as much of the processor as the last attack did, without the network. It answers each with what it
+got, as JSON. It comes from an address of its own, or through the proxy where that is the attack.
+"""
+
+import asyncio
+import contextlib
+import gzip
+import json
+import resource
+import sys
+import time
+from collections import Counter
+from typing import Any, Final
+
+from tests.attacks.pulling import burn
+
+OWN: Final = "127.0.0.66"
+THROUGH_PROXY: Final = "203.0.113.66"  # the address that the proxy writes for this attacker
+SILENT: Final = 600  # connections to each port
+TRICKLING: Final = 50
+BOMB: Final = gzip.compress(bytes(32 * 1024 * 1024))
+
+Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+class Flood:
+    """The attacks. `targets`: `ports` (all of them), `ingress`, `scheduler`, `token`, `room`."""
+
+    def __init__(self, targets: dict[str, Any]) -> None:
+        self.targets = targets
+        self.seen: Counter[str] = Counter()
+
+    async def _open(self, port: int, *, own: bool = True) -> Connection:
+        local = (OWN, 0) if own else None
+        return await asyncio.open_connection("127.0.0.1", port, local_addr=local)
+
+    async def _answer(self, connection: Connection) -> str:
+        """The status and code of an answer; `closed` where there is none."""
+        reader, _ = connection
+        try:
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0] or 0)
+            body = await reader.readexactly(length)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            return "closed"
+        code = json.loads(body).get("code", "") if body[:1] == b"{" else ""
+        return f"{head.split()[1].decode()} {code}".strip()
+
+    def _post(self, head: str = "", *, token: str | None = None) -> bytes:
+        authorization = f"Authorization: Bearer {self.targets['token'] if token is None else token}\r\n"
+        path = f"/v1/rooms/{self.targets['room']}/danmaku"
+        return f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n{authorization}{head}\r\n".encode()
+
+    # ---- attacks
+    async def slow(self, end_s: float) -> None:
+        """Silent connections, heads and bodies that trickle, at every port."""
+        async with asyncio.TaskGroup() as tasks:
+            for port in self.targets["ports"]:
+                for _ in range(SILENT):
+                    tasks.create_task(self._trickle("silent", port, b"", b"", end_s))
+                for _ in range(TRICKLING):
+                    tasks.create_task(self._trickle("head", port, b"GET / HTTP/1.1\r\n", b"X: y\r\n", end_s))
+            for _ in range(TRICKLING):
+                body = self._post("Content-Length: 1000\r\n")
+                tasks.create_task(self._trickle("body", self.targets["ingress"], body, b" ", end_s))
+
+    async def _trickle(self, what: str, port: int, first: bytes, then: bytes, end_s: float) -> None:
+        try:
+            reader, writer = await self._open(port)
+        except OSError:
+            self.seen[f"{what} refused"] += 1
+            return
+        reading = asyncio.create_task(self._answer((reader, writer)))
+        with contextlib.suppress(ConnectionError):
+            writer.write(first)
+            while not reading.done() and time.monotonic() < end_s:
+                writer.write(then)
+                await asyncio.wait({reading}, timeout=0.5)
+        self.seen[f"{what} {reading.result() if reading.done() else 'held'}"] += 1
+        reading.cancel()
+        writer.close()
+
+    async def bombs(self, end_s: float) -> None:
+        """Small bodies that inflate to 32 MB, with and without a token."""
+
+        async def one(token: str | None) -> None:
+            while time.monotonic() < end_s:
+                connection = await self._open(self.targets["ingress"])
+                head = f"Content-Encoding: gzip\r\nContent-Length: {len(BOMB)}\r\n"
+                connection[1].write(self._post(head, token=token) + BOMB)
+                self.seen[f"bomb {await self._answer(connection)}"] += 1
+                connection[1].close()
+                await asyncio.sleep(0.05)
+
+        await asyncio.gather(*(one(token) for token in (None, "none") for _ in range(4)))
+
+    async def forged(self, end_s: float) -> None:
+        """Requests and entries through the proxy, each with another forged address before its
+        own.
+        """
+
+        async def one(port: int, request: bytes, body: bytes) -> None:
+            connection = await self._open(port, own=False)
+            number = 0
+            while time.monotonic() < end_s:
+                number += 1
+                lines = f"X-Forwarded-For: 10.9.{number % 250}.1\r\nX-Forwarded-For: {THROUGH_PROXY}:4711\r\n".encode()
+                connection[1].write(request[:-2] + lines + b"\r\n" + body)
+                self.seen[f"forged {await self._answer(connection)}"] += 1
+                await asyncio.sleep(0.02)
+            connection[1].close()
+
+        entry = f"GET /v1/entry?room={self.targets['room']} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+        post = self._post("Content-Length: 12\r\n", token="none")
+        await asyncio.gather(
+            *(one(self.targets["scheduler"], entry, b"") for _ in range(4)),
+            *(one(self.targets["ingress"], post, b'{"text":"a"}') for _ in range(4)),
+        )
+
+    async def ticket(self, end_s: float) -> None:
+        """One ticket in a loop, from many connections."""
+        reader, writer = await self._open(self.targets["scheduler"])
+        writer.write(f"GET /v1/entry?room={self.targets['room']} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        head = await reader.readuntil(b"\r\n\r\n")
+        entry = json.loads(await reader.readexactly(int(head.lower().partition(b"content-length: ")[2].split()[0])))
+        writer.close()
+        port, request = int(entry["gateways"][0]["port"]), _upgrade(entry["ticket"])
+
+        async def one() -> None:
+            while time.monotonic() < end_s:
+                connection = await self._open(port)
+                connection[1].write(request)
+                self.seen[f"ticket {await self._answer(connection)}"] += 1
+                connection[1].close()
+                await asyncio.sleep(0.02)
+
+        await asyncio.gather(*(one() for _ in range(20)))
+
+
+def _upgrade(ticket: str) -> bytes:
+    return (
+        f"GET /v1/live?ticket={ticket} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    ).encode()
+
+
+async def main(targets: str) -> None:
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    flood, share = Flood(json.loads(targets)), 0.0
+    print("ready", flush=True)
+    while line := await asyncio.to_thread(sys.stdin.readline):
+        what, seconds = line.split()
+        flood.seen = Counter()
+        if what == "burn":
+            await asyncio.to_thread(burn, float(seconds), share)
+        else:
+            before_s, began_s = time.process_time(), time.monotonic()
+            await getattr(flood, what)(began_s + float(seconds))
+            share = min(1.0, (time.process_time() - before_s) / (time.monotonic() - began_s))
+        print(json.dumps(flood.seen), flush=True)
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:]))
