@@ -360,7 +360,8 @@ class Room:
         self._clears = True
         if clear.before_ms:
             self.hide(clear.user, clear.before_ms)
-        stone = Tombstone(state.seq, state.rseq, [clear.id] if clear.id else [], clear.user, clear.before_ms)
+        ids = [clear.id] if clear.id else []
+        stone = Tombstone(state.seq, state.rseq, ids, clear.user, clear.before_ms, clear.sender)
         state.tombstones = [*state.tombstones[-MAX_TOMBSTONES + 1 :], stone]
         for recent in (self.recent, self.recent_reliable):
             recent[:] = [line for line in recent if not is_cleared(line, clear)]

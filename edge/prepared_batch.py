@@ -61,14 +61,15 @@ class Clears:
     """
 
     def __init__(self, clears: Sequence[Cleared] = ()) -> None:
-        self._by_name: dict[str, dict[tuple[str, str], Cleared]] = {}
+        self._by_name: dict[str, dict[tuple[str, str, str], Cleared]] = {}
         for cleared in clears:
             clear = cleared.clear
             for name in {clear.id, clear.user} - {""}:
                 same = self._by_name.setdefault(name, {})
-                before = same.get((clear.id, clear.user))
+                what = clear.id, clear.sender, clear.user
+                before = same.get(what)
                 if before is None or before.seq < cleared.seq:  # of clears of the same the last one takes all
-                    same[clear.id, clear.user] = cleared
+                    same[what] = cleared
 
     def takes(self, line: MessageHead) -> bool:
         """Return whether some clear removes this message."""
@@ -270,5 +271,5 @@ def purged(line: MessageHead, raw: bytes, clears: Clears) -> bytes | None:
         return raw
     if not line.rseq:
         return None
-    data = msgspec.Raw(_encode(Clear(id=line.id)))
+    data = msgspec.Raw(_encode(Clear(id=line.id, sender=line.user)))
     return encode_message(Message(line.seq, Kind.CLEAR, line.id, line.user, line.at, line.rseq, data=data))

@@ -15,7 +15,7 @@ from ingress.words import LibraryError, check_word
 from liveroom.bodies import Announcement, NamedUserId
 from liveroom.errors import Code, ProblemError
 from liveroom.moderation import EVERYWHERE
-from liveroom.records.codec import NO_USER_PATTERN, ItemId, named
+from liveroom.records.codec import ItemId
 from liveroom.records.control import WordAction
 from liveroom.records.snapshot import RoomChange
 from liveroom.tickets import User
@@ -53,19 +53,19 @@ class KickRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ClearRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Remove a message, or all messages that a user has sent so far. Exactly one of the two is set.
+    """Remove a message of a user, or without `message` all that the user has sent so far.
 
-    `message`: its id, with `#index` for one item of a package.
+    `message`: its id, with `#index` for one item of a package. Ids are unique for one user only, so
+    the user is always named.
     """
 
+    user: NamedUserId
     message: Annotated[str, msgspec.Meta(pattern=r"^([A-Za-z0-9_.:-]{1,64}(#[0-9]{1,2})?)?\Z")] = ""
-    user: Annotated[str, named(*NO_USER_PATTERN)] = ""
     why: Why = ""
     id: ItemId = ""
 
     def __post_init__(self) -> None:
-        if self.user:
-            check_user_id(self.user, "$.user")
+        check_user_id(self.user, "$.user")
 
 
 class ModesRequest(RoomChange, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -79,10 +79,11 @@ class ModerationService:
         return CommandResult(context.id, Command.KICK.value, at_ms, context.room, user)
 
     async def clear(self, context: CommandContext, message: str, user: str) -> CommandResult:
-        """Remove a message, or all messages of a user so far, from the screens."""
+        """Remove a message of a user, or without `message` all of the user's so far."""
         at_ms = clock.unix_ms()
-        body = Clear(message, user, at_ms if user else 0)
-        await self._publish(Command.CLEAR, context, at_ms, Kind.CLEAR, body, target=user or message)
+        body = Clear(id=message, sender=user) if message else Clear(user=user, before_ms=at_ms)
+        details = {"message": message} if message else None
+        await self._publish(Command.CLEAR, context, at_ms, Kind.CLEAR, body, target=user, details=details)
         return CommandResult(context.id, Command.CLEAR.value, at_ms, context.room, user)
 
     async def set_modes(self, context: CommandContext, change: RoomChange) -> CommandResult:

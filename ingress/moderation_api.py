@@ -126,10 +126,7 @@ class ModerationApi:
 
     async def _clear(self, request: CommandRequest) -> CommandResult:
         body: ClearRequest = request.body
-        if bool(body.message) == bool(body.user):
-            raise ProblemError(Code.SCHEMA, "name either a message or a user")
-        if body.user:
-            self._check_target(request, body.user)
+        self._check_target(request, body.user)
         return await self._moderation.clear(_context(request), body.message, body.user)
 
     async def _set_modes(self, request: CommandRequest) -> CommandResult:

@@ -131,7 +131,7 @@ COMMAND_ROUTES: Final = (
     CommandRoute(Command.UNBAN, "DELETE", f"{_ROOM}/bans/{{user}}", HOSTS, "Lift a ban"),
     CommandRoute(Command.KICK, "POST", f"{_ROOM}/kicks", HOSTS, "Remove a user from the room; the user may come back"),
     CommandRoute(
-        Command.CLEAR, "POST", f"{_ROOM}/clears", HOSTS, "Remove one message, or all messages of a user, from all screens"
+        Command.CLEAR, "POST", f"{_ROOM}/clears", HOSTS, "Remove one message of a user, or all of them, from all screens"
     ),
     CommandRoute(Command.MODES, "PATCH", f"{_ROOM}/modes", HOSTS, "Change the room's modes"),
     CommandRoute(

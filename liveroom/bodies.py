@@ -145,6 +145,8 @@ class Clear(msgspec.Struct, frozen=True, omit_defaults=True):
     """Removes one message, or all messages of a user so far.
 
     - `id`: the message, in a package with its `#index`.
+    - `sender`: the user whose message it is, since two users may choose the same id. Empty in the
+      clears of version 0.1: they remove every message with that id.
     - `user`: the user whose messages are all removed.
     - `before_ms`: messages that the user sent before this time are removed too if they arrive
       later. The `clear` of a ban sets it beyond the ban's own time, until the ban is known
@@ -154,6 +156,7 @@ class Clear(msgspec.Struct, frozen=True, omit_defaults=True):
     id: Annotated[str, msgspec.Meta(max_length=80)] = ""
     user: NoUserOrId = ""
     before_ms: Millis = 0
+    sender: NoUserOrId = ""
 
     def takes(self, kind: str, message_id: str, user: str) -> bool:
         """Return whether this takes away a message of that kind, id and user that was numbered
@@ -161,7 +164,9 @@ class Clear(msgspec.Struct, frozen=True, omit_defaults=True):
         """
         if kind == Kind.CLEAR.value:
             return False
-        return (self.id != "" and message_id == self.id) or (self.user != "" and user == self.user)
+        if self.user != "" and user == self.user:
+            return True
+        return self.id != "" and message_id == self.id and self.sender in {"", user}
 
 
 class Sanction(msgspec.Struct, frozen=True, omit_defaults=True):

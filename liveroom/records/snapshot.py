@@ -29,7 +29,7 @@ class Tombstone(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What a `clear` removed.
 
     - `seq`, `rseq`: numbers of the `clear` itself; it removes only earlier messages.
-    - `ids`: the removed messages.
+    - `ids`: the removed messages, all of the same `sender`; empty: of whomever.
     - `user`: the user whose messages are all removed.
     - `before_ms`: messages that the user sent before this time are removed too if they arrive
       later.
@@ -40,6 +40,7 @@ class Tombstone(msgspec.Struct, frozen=True, array_like=True, gc=False):
     ids: list[str] = []
     user: str = ""
     before_ms: Millis = 0
+    sender: str = ""
 
 
 class RoomSettings(msgspec.Struct, frozen=True, omit_defaults=True):

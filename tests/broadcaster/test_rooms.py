@@ -446,6 +446,17 @@ def test_a_clear_of_one_message_takes_it_away_wherever_it_is_kept() -> None:
     ]
 
 
+def test_a_clear_of_a_message_leaves_those_of_other_users_with_the_same_id() -> None:
+    rooms, _ = after([uplink("x", user="troll"), uplink("x", user="star"), uplink("x", GIFT, user="anna")])
+    take(rooms, uplink("c", item(CLEAR, id="x", sender="troll")))
+    tick(rooms)
+    shown = card(rooms)
+    assert [msgspec.json.decode(line)["user"] for line in shown.messages] == ["star"]
+    assert [msgspec.json.decode(line)["user"] for line in shown.reliable] == ["anna", "u"]
+    stones = [msgspec.json.decode(stone, type=Tombstone) for stone in shown.tombstones]
+    assert stones == [Tombstone(4, 2, ["x"], sender="troll")]
+
+
 def test_a_clear_takes_away_what_came_before_it_in_its_tick_and_not_what_comes_after() -> None:
     rooms, got = after([uplink("a", user="troll"), uplink("c", CLEAR), uplink("b", user="troll")])
     assert got.ids() == ["a", "c", "b"], "in the batch itself nothing is missing"

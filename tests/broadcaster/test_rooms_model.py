@@ -35,7 +35,10 @@ MODES = st.builds(
     lambda fold, limit: item(Kind.ROOM, fold_identical=fold, limit_per_s=limit), st.booleans(), st.sampled_from([0, OWN_LIMIT])
 )
 CLEARS = st.builds(lambda user: item(Kind.CLEAR, user=user), USERS) | st.builds(
-    lambda first, number: item(Kind.CLEAR, id=f"{first}{number}"), st.sampled_from("gd"), st.integers(0, 12)
+    lambda first, number, sender: item(Kind.CLEAR, id=f"{first}{number}", sender=sender),
+    st.sampled_from("gd"),
+    st.integers(0, 12),
+    st.just("") | USERS,
 )
 BANS = st.builds(lambda user: item(Kind.BAN, user=user), USERS)
 SMALL = st.one_of(DANMAKU, DANMAKU, DANMAKU, PLAIN, PLAIN, MODES, CLEARS, BANS)
@@ -191,7 +194,8 @@ class Expected:
             self.shown[room] = [
                 before
                 for before in self.shown[room]
-                if before.kind == Kind.CLEAR or (before.id != clear.id and before.user != clear.user)
+                if before.kind == Kind.CLEAR
+                or (before.user != clear.user and (before.id != clear.id or clear.sender not in {"", before.user}))
             ]
         elif message.kind == Kind.ROOM:
             change = msgspec.json.decode(message.data, type=RoomChange)

@@ -70,7 +70,8 @@ class Screen:
     def _clear(self, clear: Message) -> None:
         data = json.loads(bytes(clear.data))
         for seq, message in list(self.messages.items()):
-            named = message.id == data.get("id") or message.user == data.get("user")
+            is_sender = data.get("sender") in {None, message.user}
+            named = (message.id == data.get("id") and is_sender) or message.user == data.get("user")
             if seq < clear.seq and named and message.kind != Kind.CLEAR:
                 self.gone.append(self.messages.pop(seq))
 

@@ -277,7 +277,7 @@ async def test_what_was_cleared_is_not_given_out_again_and_leaves_no_hole(kafka:
             (4, 0, Kind.DANMAKU),
             (5, 3, Kind.CLEAR),
         ]
-        assert msgspec.json.decode(messages[0].data, type=Clear) == Clear(id="i1")
+        assert msgspec.json.decode(messages[0].data, type=Clear) == Clear(id="i1", sender="rude")
 
 
 async def test_what_a_deposed_owner_wrote_is_not_given_out(kafka: KafkaSettings) -> None:

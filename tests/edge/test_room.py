@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.prepared_batch import PreparedBatch
+from edge.prepared_batch import Cleared, Clears, PreparedBatch
 from edge.room import RESUME_BYTES, RING_BYTES, RING_S, SNAPSHOT_FRESH_S, Position, Room
 from liveroom.bodies import Clear
 from liveroom.kinds import Kind
@@ -19,6 +19,7 @@ from liveroom.wire import (
     Card,
     Joined,
     Message,
+    MessageHead,
     ReceivedBatch,
     decode_server_frame,
     encode_message,
@@ -271,6 +272,15 @@ def test_a_cleared_message_is_in_no_ring_and_no_queue_and_leaves_no_hole() -> No
     ]
     assert b"i1" not in earlier.make(0)
     assert b"i5" in later.make(0)
+
+
+@pytest.mark.parametrize(("sender", "is_gone"), [("", True), ("rude", True), ("star", False)])
+def test_a_message_is_cleared_by_its_id_and_sender(sender: str, is_gone: bool) -> None:
+    line = MessageHead(1, Kind.DANMAKU, "i1", "rude", 1)
+    cleared = Cleared(2, Clear(id="i1", sender=sender))
+    assert cleared.takes(line) == is_gone
+    assert Clears([cleared]).takes(line) == is_gone
+    assert Clears([Cleared(2, Clear(id="i1", sender="star")), cleared]).takes(line) == is_gone
 
 
 def test_one_message_is_cleared_by_its_id() -> None:

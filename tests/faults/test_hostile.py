@@ -145,7 +145,7 @@ async def clear(running: Show, http: aiohttp.ClientSession) -> None:
     """
     url = f"{running.system.ingress_url}/v1/rooms/{ROOM}/clears"
     head = {"Authorization": f"Bearer {running.system.token('host', Role.STREAMER, rooms=(ROOM,))}"}
-    async with http.post(url, json={"message": "nobody-s"}, headers=head) as answer:
+    async with http.post(url, json={"user": "nobody", "message": "nobody-s"}, headers=head) as answer:
         assert answer.status == 202
 
 

@@ -14,13 +14,14 @@ from liveroom.moderation import EVERYWHERE, FOR_GOOD, Rules
 from liveroom.records.codec import JsonReader
 from liveroom.records.control import Moderation, RuleKind, record_of, rule_of
 from liveroom.tickets import User
+from liveroom.topics import UPLINK
 from tests.ingress.harness import FakeLogWriter, Served, headers_of, problem_of, served
 
 BODIES: dict[Command, dict[str, Any]] = {
     Command.MUTE: {"user": "target"},
     Command.BAN: {"user": "target"},
     Command.KICK: {"user": "target"},
-    Command.CLEAR: {"user": "target"},
+    Command.CLEAR: {"user": "target", "message": "m1"},
     Command.MODES: {"slow_s": 5},
     Command.SET_ROOM_WORD: {"action": "mask"},
 }
@@ -67,6 +68,17 @@ async def test_a_host_who_is_muted_or_banned_by_a_better_gives_no_command(
             if role in route.roles:
                 expected = code if RANK[by] > RANK[role] else None
                 assert await give(ingress, route, role) is expected, route.command
+
+
+async def test_a_message_is_not_cleared_by_its_id_alone() -> None:
+    headers = headers_of(Role.MODERATOR)
+    async with served() as ingress:
+        async with ingress.http.post("/v1/rooms/r1/clears", json={"message": "m1"}, headers=headers) as answer:
+            assert "user" in (await problem_of(answer, Code.SCHEMA))["detail"]
+        async with ingress.http.post("/v1/rooms/r1/clears", json={"user": "u", "message": "m1"}, headers=headers) as answer:
+            assert answer.status == 202
+        (value,) = [value for topic, _, value in ingress.writer.written if topic is UPLINK and value is not None]
+        assert b'"data":{"id":"m1","sender":"u"}' in value
 
 
 async def test_a_host_without_rooms_is_told_that_the_token_must_name_them() -> None:

@@ -316,7 +316,7 @@ class _Upgrade:
                 ("POST", f"rooms/{room}/mutes", {"user": f"user-{number}", "for_s": 60}),
                 ("DELETE", f"rooms/{room}/mutes/user-{number - 1}", {}),
                 ("PUT", f"rooms/{room}/words/word{number}", {"action": "mask"}),
-                ("POST", f"rooms/{room}/clears", {"message": f"d{number}"}),
+                ("POST", f"rooms/{room}/clears", {"user": f"user-{number}"}),
             ]
             await self._command(http, number, *commands[number % len(commands)])
             await asyncio.sleep(COMMAND_S)

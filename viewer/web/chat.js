@@ -32,8 +32,9 @@ export class Chat {
 
   /** Adds a message at the end, or at its place if it is late. One of the room's snapshot may be delivered again. */
   add(message, { late = false, ofCard = false } = {}) {
-    if (ofCard) this.ofCard.add(message.id);
-    else if (this.ofCard.delete(message.id)) return;
+    const key = `${message.user} ${message.id}`; // two users may choose the same id
+    if (ofCard) this.ofCard.add(key);
+    else if (this.ofCard.delete(key)) return;
     if (late) this.#insert(message);
     else this.#queue({ message });
   }
@@ -42,12 +43,13 @@ export class Chat {
     this.#queue({ text });
   }
 
-  /** Removes what a `clear` covers: one message, or all earlier ones of a user. */
-  clear({ id, user }, seq) {
-    const isTaken = (message) =>
-      message && message.seq < seq && ((id && message.id === id) || (user && message.user === user));
+  /** Removes what a `clear` covers: one message of `sender`, or all earlier ones of a user. */
+  clear({ id, sender, user }, seq) {
+    const isNamed = (message) => id && message.id === id && (!sender || message.user === sender);
+    const isTaken = (message) => message && message.seq < seq && (isNamed(message) || (user && message.user === user));
     this.waiting = this.waiting.filter(({ message }) => !isTaken(message));
-    const lines = user ? [...(this.byUser.get(user) ?? [])] : [...this.list.children];
+    const who = user || sender;
+    const lines = who ? [...(this.byUser.get(who) ?? [])] : [...this.list.children];
     for (const line of lines) if (isTaken(line.message)) this.#remove(line);
   }
 

@@ -9,9 +9,9 @@ const MUTE_S = 600;
 const LOOK_MS = 5000;
 const MOST_GIFTS = 200;
 const CLOSED = 4004;
-const MODES = ["muted_all", "followers_only", "subscribers_only", "no_media", "fold_identical"];
+const MODES = ["muted_all", "followers_only", "subscribers_only", "no_media", "fold_identical", "guests", "restricted"];
 
-const NO_MODES = { slow_s: 0, ...Object.fromEntries(MODES.map((name) => [name, false])) };
+const NO_MODES = { slow_s: 0, ...Object.fromEntries(MODES.map((name) => [name, name === "guests"])) };
 
 let told = { ...NO_MODES }; // the room's modes as last reported
 let person = null;
@@ -122,7 +122,7 @@ function actions({ user, id, kind }) {
   if (kind !== "danmaku" || user === person.user) return [];
   const button = (key, done) => el("button", { type: "button", onclick: done }, t(key));
   return [
-    button("host.delete", () => act("POST", "/clears", { message: id })),
+    button("host.delete", () => act("POST", "/clears", { user, message: id })),
     button("host.mute", () => then(act("POST", "/mutes", { user, for_s: MUTE_S }))),
     button("host.kick", () => act("POST", "/kicks", { user })),
     button("host.ban", () => then(act("POST", "/bans", { user }))),
