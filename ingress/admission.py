@@ -24,6 +24,7 @@ from ingress.requests import Draft, DraftItem, to_record
 from ingress.review import Reviewer, ReviewQuestion
 from ingress.room_policy import RoomPolicy
 from ingress.slow_mode import SlowMode
+from ingress.word_builds import WordBuilds
 from ingress.words import WordLibraries
 from liveroom import clock, metric_catalog
 from liveroom.errors import Code, ProblemError
@@ -81,6 +82,7 @@ class Admission:
         self._limits = limits
         self._slow_mode = slow_mode
         self._words = words
+        self._builds = WordBuilds(words)
         self._auto_moderation = auto_moderation
         self._reviewer = reviewer
         self._hosts = hosts
@@ -102,6 +104,7 @@ class Admission:
         self._take_rates(draft, now_s)
         took_turn = self._slow_mode.take_turn(interactions, room, user, now_s)
         try:
+            await self._builds.prepare(room)
             draft = self._filtered(draft, now_s)
             if self._reviewer.is_on:
                 draft = await self._reviewed(draft)
@@ -121,7 +124,7 @@ class Admission:
         now_s, now_ms = clock.monotonic_s(), clock.unix_ms()
         if self._writer.waiting + len(drafts) > self._max_waiting:
             return [ProblemError(Code.QUEUE_UNAVAILABLE, "too many interactions are waiting", RETRY_AFTER_S)] * len(drafts)
-        outcomes = [self._checked_one_of_many(draft, now_s, now_ms) for draft in drafts]
+        outcomes = [await self._checked_one_of_many(draft, now_s, now_ms) for draft in drafts]
         if self._reviewer.is_on:
             outcomes = await asyncio.gather(*map(self._reviewed_one_of_many, outcomes))
         places: list[int] = []
@@ -138,10 +141,11 @@ class Admission:
                 outcomes[place] = unsent(error)
         return outcomes
 
-    def _checked_one_of_many(self, draft: Draft, now_s: float, now_ms: int) -> Draft | ProblemError:
+    async def _checked_one_of_many(self, draft: Draft, now_s: float, now_ms: int) -> Draft | ProblemError:
         try:
             for interaction in draft.interactions:
                 self._policy.check(interaction, draft.room, draft.user, now_ms)
+            await self._builds.prepare(draft.room)
             return self._filtered(draft, now_s)
         except ProblemError as problem:
             return problem

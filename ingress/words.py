@@ -13,23 +13,26 @@ much beyond that, because a text with a match is searched in slices.
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Self
 
 from ahocorasick_rs import AhoCorasick, MatchKind
 from opencc import OpenCC
 
-from liveroom.limits import drop_oldest
 from liveroom.moderation import EVERYWHERE
 from liveroom.records.control import WordAction
 
 MAX_WORD_CHARS: Final = 64
-MAX_LIBRARIES: Final = 1000  # of rooms: each is made at its first use, in a few milliseconds
+MAX_LIBRARIES: Final = 1000  # of rooms
+MAX_LETTERS: Final = 4_000_000  # of all their words: 125 rooms with the longest words, or 1,000 with usual ones
 MAX_WORD_LETTERS: Final = 128  # of the normal form, in which one character can become 15 letters
 MAX_MATCHES: Final = 500
 _SLICE_LETTERS: Final = 32
+_STEP_WORDS: Final = 64  # of a build: under 1 ms, however long they are
+_PART_LETTERS: Final = 8_000  # that one search may have: building it takes 1 to 3 ms, and cannot be cut
 MASK: Final = "*"
 _MAX_LETTERS: Final = 65_536
 _INNER: Final = "*"
@@ -162,30 +165,67 @@ class WordLibrary:
     """Words that one search finds all at once.
 
     Of several words that match the same texts one remains, with the most severe of their actions.
+    `letters`: of all patterns, by which its size grows.
     """
 
     def __init__(self, words: Mapping[str, WordAction]) -> None:
+        self.letters = 0
+        self._entries: dict[str, list[_LibraryWord]] = {}
+        self._of_pattern: list[list[_LibraryWord]] = []
+        self._longest = 0
+        self._parts: list[tuple[int, AhoCorasick]] = []
+        for _ in self._build(words):
+            pass
+
+    @classmethod
+    def building(cls, rules: Mapping[str, WordAction]) -> Generator[None, None, Self]:
+        """Return the library of those words that can be searched for; yields between short steps.
+
+        Other programs may write rules that cannot be searched for.
+        """
+        words: dict[str, WordAction] = {}
+        for number, (word, action) in enumerate(rules.items(), 1):
+            with suppress(LibraryError):
+                words[check_word(word)] = action
+            if number % _STEP_WORDS == 0:
+                yield
+        library = cls({})
+        yield from library._build(words)
+        return library
+
+    def _build(self, words: Mapping[str, WordAction]) -> Iterator[None]:
+        """Fill the library; yields between steps of `_STEP_WORDS` or `_PART_LETTERS`."""
         merged: dict[tuple[str, bool, bool], _LibraryWord] = {}
-        for word, action in words.items():
+        for number, (word, action) in enumerate(words.items(), 1):
             pattern = normal(word.strip(_INNER))
             is_latin = _LATIN.match(pattern) is not None
             bound = is_latin and not word.startswith(_INNER), is_latin and not word.endswith(_INNER)
             known = merged.get((pattern, *bound))
             if known is None or _SEVERITY.index(action) < _SEVERITY.index(known.action):
                 merged[pattern, *bound] = _LibraryWord(word, action, *bound)
-        self._entries: dict[str, list[_LibraryWord]] = {}
+            if number % _STEP_WORDS == 0:
+                yield
         for (pattern, *_), entry in merged.items():
             self._entries.setdefault(pattern, []).append(entry)
         self._of_pattern = list(self._entries.values())
         self._longest = max(map(len, self._entries), default=0)
-        self._search = AhoCorasick(list(self._entries), matchkind=MatchKind.Standard) if self._entries else None
+        part: list[str] = []
+        first = letters = 0
+        for number, pattern in enumerate(self._entries, 1):
+            part.append(pattern)
+            letters += len(pattern)
+            if letters >= _PART_LETTERS or number == len(self._entries):
+                self._parts.append((first, AhoCorasick(part, matchkind=MatchKind.Standard)))
+                self.letters += letters
+                part, first, letters = [], number, 0
+                yield
 
     def __len__(self) -> int:
         return sum(map(len, self._of_pattern))
 
     def may_match(self, form: str) -> bool:
         """Return whether a pattern is in a text in normal form, be it inside another word."""
-        return self._search is not None and bool(self._search.find_matches_as_indexes(form))
+        return any(search.find_matches_as_indexes(form) for _, search in self._parts)
 
     def find(self, form: str, most: int) -> list[tuple[int, int, int]]:
         """Return the matches in a text in normal form as (pattern's index, begin, end).
@@ -195,12 +235,13 @@ class WordLibrary:
         `_SLICE_LETTERS` letters and those before them that a match can begin in.
         """
         found: list[tuple[int, int, int]] = []
-        if self._search is None:
-            return found
         for start in range(0, len(form), _SLICE_LETTERS):
             begin = max(0, start - self._longest + 1)
-            in_slice = self._search.find_matches_as_indexes(form[begin : start + _SLICE_LETTERS], overlapping=True)
-            found += [(number, first + begin, last + begin) for number, first, last in in_slice if last + begin > start]
+            letters = form[begin : start + _SLICE_LETTERS]
+            for offset, search in self._parts:
+                for number, first, last in search.find_matches_as_indexes(letters, overlapping=True):
+                    if last + begin > start:
+                        found.append((number + offset, first + begin, last + begin))
             if len(found) > most:
                 break
         return found
@@ -235,6 +276,15 @@ def usable(rules: Mapping[str, WordAction]) -> dict[str, WordAction]:
     return words
 
 
+def _exhausted(building: Generator[None, None, WordLibrary]) -> WordLibrary:
+    while True:
+        try:
+            next(building)
+        except StopIteration as done:
+            library: WordLibrary = done.value
+            return library
+
+
 def _verdict(text: str, form: str, libraries: Iterable[WordLibrary]) -> WordVerdict | None:
     """Return the verdict on a text; None: every match is a part of another word."""
     origins = _origins(text)
@@ -262,13 +312,16 @@ def _verdict(text: str, form: str, libraries: Iterable[WordLibrary]) -> WordVerd
 class WordLibraries:
     """All libraries of an ingress: the files', the operators' for all rooms, the hosts' for theirs.
 
-    `rules`: words by room, with those for all rooms under `EVERYWHERE`.
+    `rules`: words by room, with those for all rooms under `EVERYWHERE`. The libraries that were
+    used last are kept: at most `MAX_LIBRARIES`, with at most `MAX_LETTERS` together.
     """
 
     def __init__(self, rules: Mapping[str, Mapping[str, WordAction]]) -> None:
         self._rules = rules
         self._files: tuple[WordLibrary, ...] = ()
-        self._set: dict[str, WordLibrary] = {}
+        self._set: OrderedDict[str, WordLibrary] = OrderedDict()
+        self._outdated: set[str] = set()
+        self._letters = 0
 
     def __len__(self) -> int:
         return len(self._set)
@@ -278,11 +331,52 @@ class WordLibraries:
         self._files = (files,)
 
     def changed(self, room: str) -> None:
-        """Rebuild the library of this room (or of `EVERYWHERE`) at its next use."""
-        self._set.pop(room, None)
+        """Build the library of this room (or of `EVERYWHERE`) again before its next use."""
+        if room not in self._rules:
+            self._drop(room)
+        else:
+            self._outdated.add(room)  # also while it is built for the first time
 
+    # ---- builds
+    def due(self, room: str) -> list[str]:
+        """Return the libraries that must be built before a text in this room is judged."""
+        return [name for name in (EVERYWHERE, room) if name in self._rules and self._is_due(name)] if self._rules else []
+
+    def _is_due(self, name: str) -> bool:
+        return name not in self._set or name in self._outdated
+
+    def begin_build(self, name: str) -> dict[str, WordAction] | None:
+        """Return the words of a library that must be built; None: it need not."""
+        if name not in self._rules or not self._is_due(name):
+            return None
+        self._outdated.discard(name)  # a change from now on makes it outdated again, and it is built once more
+        return dict(self._rules[name])
+
+    def end_build(self, name: str, library: WordLibrary) -> None:
+        """Keep a library that was built from what `begin_build` returned."""
+        if name not in self._rules:
+            return
+        is_outdated = name in self._outdated
+        self._drop(name)
+        if is_outdated:
+            self._outdated.add(name)
+        self._set[name] = library
+        self._letters += library.letters
+        while len(self._set) > 1 and (len(self._set) > MAX_LIBRARIES or self._letters > MAX_LETTERS):
+            self._drop(next(iter(self._set)))
+
+    def _drop(self, name: str) -> None:
+        library = self._set.pop(name, None)
+        self._outdated.discard(name)
+        if library is not None:
+            self._letters -= library.letters
+
+    # ---- verdicts
     def judge(self, room: str, text: str) -> WordVerdict | None:
-        """Return the verdict on a text in this room; None: it has no forbidden word."""
+        """Return the verdict on a text in this room; None: it has no forbidden word.
+
+        Builds what is due at once; `ingress.word_builds` does so beforehand, beside the loop.
+        """
         libraries = self._files if not self._rules else self._of(room)
         form = text.translate(_LETTERS)
         for library in libraries:
@@ -294,8 +388,7 @@ class WordLibraries:
         return *self._files, *(self._library(name) for name in (EVERYWHERE, room) if name in self._rules)
 
     def _library(self, room: str) -> WordLibrary:
-        library = self._set.get(room)
-        if library is None:
-            drop_oldest(self._set, MAX_LIBRARIES - 1)
-            library = self._set[room] = WordLibrary(usable(self._rules[room]))
-        return library
+        if (rules := self.begin_build(room)) is not None:
+            self.end_build(room, _exhausted(WordLibrary.building(rules)))
+        self._set.move_to_end(room)
+        return self._set[room]
