@@ -14,11 +14,11 @@ import structlog
 
 from liveroom import clock
 from liveroom.access import SERVICES
-from liveroom.kafka import TOPICS_S, Producer, Unsent, UnsentError, ensure_topics, probe_brokers, waiting
+from liveroom.kafka import TOPICS_S, Producer, Unsent, UnsentError, ensure_compaction_lag, ensure_topics, probe_brokers, waiting
 from liveroom.kafka_port import Kafka, KafkaError
 from liveroom.service import Runtime, StartError
 from liveroom.settings import IngressSettings
-from liveroom.topics import UPLINK, Topic, partition_of
+from liveroom.topics import MODERATION, UPLINK, Topic, partition_of
 from liveroom.waiting import PassingError, in_words
 
 READY: Final = "kafka"
@@ -117,6 +117,7 @@ class KafkaLogWriter:
         producer = Producer(self._kafka, self._runtime.metrics, ACCESS.writes)
         wait = waiting(self._kafka, self._runtime, READY)
         await wait.until(partial(ensure_topics, self._kafka, ACCESS.topics, TOPICS_S))
+        await ensure_compaction_lag(self._kafka, MODERATION)
         await wait.until(producer.start)
         self._producer = producer
         self.connected.set()

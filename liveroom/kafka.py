@@ -36,7 +36,7 @@ from liveroom.registry import Metrics
 from liveroom.service import Body, Runtime, StartError
 from liveroom.settings import ServiceSettings
 from liveroom.tasks import end_tasks
-from liveroom.topics import Topic, partition_of
+from liveroom.topics import COMPACTION_LAG, Topic, partition_of
 from liveroom.waiting import PassingError, Waiting, in_words, passes
 
 MAX_REQUEST_BYTES: Final = 1_000_000  # the broker's message.max.bytes is 1,048,588
@@ -186,6 +186,31 @@ async def _ensure(admin: AdminClient, kafka: Kafka, wanted: list[Topic]) -> None
                 f"topic {name} has {have[name]} partitions, the setting kafka.partitions says {need}: rooms would move to "
                 "other partitions. Set it to what the topic has, or use another prefix."
             )
+
+
+async def ensure_compaction_lag(kafka: Kafka, topic: Topic) -> None:
+    """Raise the compaction lag of a topic that an earlier version created, and leave a longer one.
+
+    Kafka replaces all settings of a topic at once, so its others are read and written again. A
+    failure is logged: the topic works without, as it did. The access rules of `liveroom.access` let
+    no service see or change settings; there an administrator sets it.
+    """
+    name, wanted = kafka.topic_name(topic), topic.config().get(COMPACTION_LAG)
+    if wanted is None:
+        return
+    admin = kafka.admin(request_timeout_s=ADMIN_TIMEOUT_S)
+    try:
+        await admin.start()
+        config = await admin.topic_config(name)
+        if int(config.get(COMPACTION_LAG, "0")) < int(wanted):
+            await admin.set_topic_config(name, config | {COMPACTION_LAG: wanted})
+            log.info("topic_changed", topic=name, setting=COMPACTION_LAG, value=wanted)
+    except TopicAuthorizationFailedError:
+        log.info("topic_not_checked", topic=name, setting=COMPACTION_LAG, wanted=wanted)
+    except (KafkaError, OSError) as error:
+        log.warning("topic_not_changed", topic=name, setting=COMPACTION_LAG, value=wanted, error=repr(error))
+    finally:
+        await admin.close()
 
 
 class Producer:

@@ -20,6 +20,7 @@ import structlog
 from aiokafka import errors
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin import NewTopic as _NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.conn import collect_hosts, create_conn
 from aiokafka.errors import (
     KafkaError,
@@ -314,6 +315,12 @@ class AdminClient(Protocol):
     async def describe_topics(self, names: Sequence[str] | None = None, /) -> Sequence[TopicDescription]:
         """Return these topics (None: all) as they are."""
 
+    async def topic_config(self, name: str, /) -> dict[str, str]:
+        """Return the settings that a topic has of its own, not those of the brokers."""
+
+    async def set_topic_config(self, name: str, config: Mapping[str, str], /) -> None:
+        """Replace all settings that a topic has of its own."""
+
     async def describe_cluster(self) -> Cluster:
         """Return the brokers."""
 
@@ -492,6 +499,9 @@ class _Producer(aiokafka.AIOKafkaProducer):  # type: ignore[misc]
             log.warning("producer_closed_in_error", error=repr(error))
 
 
+_OF_THE_TOPIC: Final = 1  # the source of a setting that was set for one topic (KIP-226)
+
+
 class _Admin:
     """aiokafka's admin client, with typed answers."""
 
@@ -536,6 +546,23 @@ class _Admin:
             )
             for entry in await self._inner.describe_topics(None if names is None else list(names))
         ]
+
+    async def topic_config(self, name: str, /) -> dict[str, str]:
+        resource = ConfigResource(ConfigResourceType.TOPIC, name)
+        found: dict[str, str] = {}
+        for answer in await self._inner.describe_configs([resource]):
+            for code, message, _, _, entries in answer.resources:
+                if code:
+                    raise errors.for_code(code)(message)
+                found |= {key: value for key, value, _, source, *_ in entries if source == _OF_THE_TOPIC}
+        return found
+
+    async def set_topic_config(self, name: str, config: Mapping[str, str], /) -> None:
+        resource = ConfigResource(ConfigResourceType.TOPIC, name, dict(config))
+        for answer in await self._inner.alter_configs([resource]):
+            for code, message, *_ in answer.resources:
+                if code:
+                    raise errors.for_code(code)(message)
 
     async def describe_cluster(self) -> Cluster:
         cluster = await self._inner.describe_cluster()

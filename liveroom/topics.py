@@ -16,6 +16,7 @@ ROOM_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
 INTERACTION_ID: Final = re.compile(r"[A-Za-z0-9_.:-]{1,64}\Z")
 DEVICE_ID: Final = re.compile(r"[A-Za-z0-9_.:-]{1,64}\Z")
 
+COMPACTION_LAG: Final = "min.compaction.lag.ms"
 _HOUR_MS: Final = 3_600_000
 _MINUTE_MS: Final = 60_000
 _MURMUR_M: Final = 0x5BD1E995
@@ -47,7 +48,7 @@ class Topic:
         settings["message.timestamp.type"] = "LogAppendTime"
         settings["retention.ms"] = str(self.retention_ms)
         if self.compaction_lag_ms:
-            settings["min.compaction.lag.ms"] = str(self.compaction_lag_ms)
+            settings[COMPACTION_LAG] = str(self.compaction_lag_ms)
         return settings
 
 

@@ -47,6 +47,7 @@ class MemoryKafka(Kafka):
 
     settings: KafkaSettings = field(default_factory=KafkaSettings)
     logs: dict[TopicPartition, list[Record]] = field(default_factory=dict)
+    configs: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def consumer(self, *topics: str, **options: Unpack[ConsumerOptions]) -> Consumer:
         assert not topics
@@ -57,7 +58,7 @@ class MemoryKafka(Kafka):
         return MemoryProducer(self.logs)
 
     def admin(self, **_: float | None) -> AdminClient:
-        return MemoryAdmin(self.logs)
+        return MemoryAdmin(self.logs, self.configs)
 
     def addresses(self) -> Sequence[tuple[str, int]]:
         return [("memory", 1)]
@@ -156,8 +157,9 @@ class MemoryConsumer:
 
 
 class MemoryAdmin:
-    def __init__(self, logs: dict[TopicPartition, list[Record]]) -> None:
+    def __init__(self, logs: dict[TopicPartition, list[Record]], configs: dict[str, dict[str, str]]) -> None:
         self._logs = logs
+        self._configs = configs
 
     async def start(self) -> None: ...
 
@@ -168,6 +170,7 @@ class MemoryAdmin:
 
     async def create_topics(self, topics: Sequence[NewTopic], /) -> None:
         for topic in topics:
+            self._configs.setdefault(topic.name, dict(topic.config))
             for partition in range(topic.partitions):
                 self._logs.setdefault(TopicPartition(topic.name, partition), [])
 
@@ -183,6 +186,12 @@ class MemoryAdmin:
             )
             for name in wanted
         ]
+
+    async def topic_config(self, name: str, /) -> dict[str, str]:
+        return dict(self._configs.get(name, {}))
+
+    async def set_topic_config(self, name: str, config: Mapping[str, str], /) -> None:
+        self._configs[name] = dict(config)
 
     async def describe_cluster(self) -> Cluster:
         return Cluster(frozenset({1}), 1)

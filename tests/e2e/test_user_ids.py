@@ -13,7 +13,7 @@ from liveroom.kafka_port import AioKafka
 from liveroom.kinds import Kind, Role
 from liveroom.moderation import key_of
 from liveroom.records.codec import JsonReader
-from liveroom.records.control import Audit, Moderation
+from liveroom.records.control import Audit, Moderation, rule_of
 from liveroom.settings import KafkaSettings
 from liveroom.topics import AUDIT, MODERATION, Topic
 from liveroom.users import user_id, user_text
@@ -55,7 +55,9 @@ async def test_users_of_any_text_send_are_moderated_and_come_back(kafka_bootstra
         everyone = {*map(user_id, TEXTS)}
         for screen in (*again.values(), witness):
             await seen(lambda screen=screen: {m.user for m in screen.messages.values()} >= everyone, 30)  # type: ignore[misc]
-        rules = [(record.key, JsonReader(Moderation).read(record.value)) for record in await _records(stage, MODERATION)]
+        rules = [
+            (record.key, rule_of(JsonReader(Moderation).read(record.value))) for record in await _records(stage, MODERATION)
+        ]
         assert {key for key, _ in rules} >= {f"lobby/ban/{user_id(text)}".encode() for text in TEXTS}
         assert [key for key, rule in rules if key != key_of(rule)] == []
         targets = [JsonReader(Audit).read(record.value).target for record in await _records(stage, AUDIT)]

@@ -18,11 +18,11 @@ from structlog.testing import capture_logs
 
 from devstack.local_kafka import LocalKafka
 from liveroom import kafka, kafka_port, metric_catalog, topics
-from liveroom.kafka import Producer, TopicReader, Unsent, UnsentError, ensure_topics
+from liveroom.kafka import Producer, TopicReader, Unsent, UnsentError, ensure_compaction_lag, ensure_topics
 from liveroom.kafka_port import AioKafka
 from liveroom.registry import Metrics
 from liveroom.settings import KafkaSettings
-from liveroom.topics import DEAD_LETTER, UPLINK, Topic
+from liveroom.topics import DEAD_LETTER, MODERATION, UPLINK, Topic
 from tests.log import cut, producing, read_all
 
 DEADLINE_S = 20.0
@@ -405,6 +405,32 @@ async def test_a_cancellation_while_a_consumer_is_closed_goes_on_once_it_is_clos
             await task
     assert stopped
     await consumer.stop()
+
+
+@pytest.mark.parametrize(("before", "after"), [(None, "86400000"), ("1000", "86400000"), ("999999999", "999999999")])
+async def test_a_topic_of_an_earlier_version_gets_its_compaction_lag_and_keeps_its_other_settings(
+    kafka_settings: KafkaSettings, before: str | None, after: str
+) -> None:
+    kafka = AioKafka(kafka_settings)
+    name, lag = kafka.topic_name(MODERATION), "min.compaction.lag.ms"
+    await ensure_topics(kafka, [MODERATION])
+    admin = kafka.admin()
+    await admin.start()
+    try:
+        config = await admin.topic_config(name)
+        assert config[lag] == "86400000"
+        others = {key: value for key, value in config.items() if key != lag} | {"segment.ms": "3600000"}
+        await admin.set_topic_config(name, others if before is None else others | {lag: before})
+        await ensure_compaction_lag(kafka, MODERATION)
+        assert await admin.topic_config(name) == others | {lag: after}
+    finally:
+        await admin.close()
+
+
+async def test_a_topic_that_may_not_be_changed_is_logged_and_left(kafka_settings: KafkaSettings) -> None:
+    with capture_logs() as logged:
+        await ensure_compaction_lag(AioKafka(kafka_settings), MODERATION)  # there is no such topic
+    assert [event["event"] for event in logged] == ["topic_not_changed"]
 
 
 def test_every_client_has_time_outs_within_the_failure_budget() -> None:
