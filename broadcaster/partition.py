@@ -208,13 +208,13 @@ class Partition:
     async def _take_over(self) -> None:
         owner = self._runtime.chance.token_bytes(OWNER_BYTES)
         async with LogReader(self._kafka, self.number) as reader:
-            taken, rooms = await RestoredRooms(self._log, self.number, self._settings.instance, owner, self._new_rooms).run(
-                reader
-            )
+            restored = RestoredRooms(self._log, self.number, self._settings.instance, owner, self._new_rooms)
+            taken, rooms = await restored.run(reader)
         if _is_cancelled():
             raise asyncio.CancelledError
-        self.rooms = rooms if rooms is not None else self._history_lost(taken.lost or Lost.BROADCAST)
-        self.audience.publish_all_again()
+        if rooms is None:
+            rooms = self._history_lost(taken.lost or Lost.BROADCAST, restored.epoch_above_all)
+        self._begin_with(rooms)
         self._log.lease = taken.lease
         self._epoch.set(taken.lease.epoch)
         self._snapshots.taken_over()
@@ -237,11 +237,19 @@ class Partition:
             max_rooms=settings.max_partition_rooms,
         )
 
-    def _history_lost(self, lost: Lost) -> Rooms:
-        """Log and count the loss, and return new rooms with epochs above all that were given."""
+    def _begin_with(self, rooms: Rooms) -> None:
+        """Work with these rooms from now on; they do not know who watches them."""
+        self.rooms = rooms
+        self.audience.publish_all_again()
+
+    def _history_lost(self, lost: Lost, epoch_floor: int) -> Rooms:
+        """Log and count the loss, and return new rooms, with epochs above all that were given.
+
+        `epoch_floor` is above those that are still known; the clock is above the others.
+        """
         self._runtime.metrics.counter(metric_catalog.HISTORY_LOST, lost.value).inc()
         log.error("history_lost", partition=self.number, what=lost.value, then="rooms get new epochs and numbers")
-        return self._new_rooms(floor=clock.unix_ms() // 1000)
+        return self._new_rooms(floor=max(epoch_floor, clock.unix_ms() // 1000))
 
     def uplink_lost(self, wanted: int, found: int) -> None:
         """Begin with new rooms: retention deleted the uplink from offset `wanted` to `found` before
@@ -250,7 +258,7 @@ class Partition:
         The caller waits until the partition is not `is_busy`.
         """
         log.error("uplink_lost", partition=self.number, wanted=wanted, found=found)
-        self.rooms = self._history_lost(Lost.UPLINK)
+        self._begin_with(self._history_lost(Lost.UPLINK, self.rooms.epoch_above_all))
         self._inbox.next_offset = self.uplink_next = found
         self._inbox.forgive()
 
@@ -274,7 +282,7 @@ class Partition:
                 await self._flush()
             is_settling = not self._idle.is_set()
             if not self._inbox and self._snapshots.is_due(has_changed=self.rooms.has_changed, is_settling=is_settling):
-                await self._snapshots.write(self.rooms, self.audience.rooms, self.uplink_next, self._encode_empty)
+                await self._snapshots.write(self.rooms, self.uplink_next, self._encode_empty)
             if not self._inbox:
                 self._idle.set()
 
@@ -286,7 +294,7 @@ class Partition:
         self.audience.expire(now)
         for room, viewers in self.audience.due(now):
             self.rooms.watch(room, viewers)
-        self.rooms.forget_silent(clock.unix_ms())
+        self.rooms.forget_silent(int(1000 * now))
 
     def _report_lost_rooms(self) -> None:
         """Count rooms that the caps forgot. Log and count those that lost their history: a snapshot

@@ -58,6 +58,11 @@ class RestoredRooms:
         taken: TakenOver = await reader.drive(take_over(start, end, self._owner, floor), self._answer)
         return taken, self._rooms if taken.lost is None and self._is_readable else None
 
+    @property
+    def epoch_above_all(self) -> int:
+        """An epoch above all of the rooms that were brought back, even if their history is lost."""
+        return self._rooms.epoch_above_all
+
     async def _answer(self, asked: Append | Load | Apply) -> Any:
         match asked:
             case Append(epoch):
@@ -78,12 +83,14 @@ class RestoredRooms:
         return True
 
     def _apply(self, values: Sequence[bytes]) -> None:
-        try:
-            for value in values:
+        """Apply all that can be read, so that at least the epochs in it are known."""
+        for value in values:
+            try:
                 batch = decode_broadcast(value, as_owner=True)
                 if isinstance(batch, Batch):
                     self._rooms.apply(batch)
-        except (ValueError, *UNDECODABLE) as error:
-            refuse_foreign(error)
-            log.error("history_unreadable", partition=self._number, error=str(error))  # noqa: TRY400
-            self._is_readable = False
+            except (ValueError, *UNDECODABLE) as error:
+                refuse_foreign(error)
+                if self._is_readable:
+                    log.error("history_unreadable", partition=self._number, error=str(error))  # noqa: TRY400
+                self._is_readable = False

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from broadcaster.dedupe import SeenIds
+from broadcaster.dedupe import RecentIds, SeenIds
 from broadcaster.items import NUMBERED, RELIABLE
 from broadcaster.lines import (
     RECENT_MESSAGES,
@@ -81,7 +81,10 @@ class HistoryError(ValueError):
 
 
 class Room:
-    """One room: its lasting state, and what waits for the next batch."""
+    """One room: its lasting state, and what waits for the next batch.
+
+    `is_told`: whether a batch, or the snapshot from which the room came, has named its epoch.
+    """
 
     __slots__ = (
         "_allowance",
@@ -95,6 +98,7 @@ class Room:
         "clock_ms",
         "has_news",
         "hash",
+        "is_told",
         "is_waiting",
         "likes_changed",
         "notices",
@@ -115,6 +119,7 @@ class Room:
         self.recent = state.recent[-RECENT_MESSAGES:]
         self.recent_reliable = state.recent_reliable[-RECENT_MESSAGES:]
         self.viewers: Viewers | None = None
+        self.is_told = True
         self._cleared = {stone.user: stone.before_ms for stone in state.tombstones if stone.before_ms}
         self._allowance: Bucket | None = None
         self._is_again = False
@@ -181,7 +186,7 @@ class Room:
         )
         room = Room(kept, 0)
         room.seen, room._cleared, room._allowance = self.seen, self._cleared, self._allowance
-        room._is_again = True
+        room._is_again, room.is_told = True, False
         room.viewers, room.viewers_changed = self.viewers, self.viewers_changed
         room.likes_changed, room.has_news, room.oldest_ms = self.likes_changed, self.has_news, self.oldest_ms
         for waiting in self._waiting:
@@ -216,6 +221,7 @@ class Room:
             reliable, best_effort = self._number(kept)
         count = state.seq + 1 - first
         both = not count  # so the newest batch without messages has both sums, for whoever comes after it
+        self.is_told = True
         header = BatchHeader(
             state.room,
             state.epoch,
@@ -376,13 +382,14 @@ class Room:
         recent, recent_reliable = newest(self.recent), newest(self.recent_reliable)
         return msgspec.structs.replace(self.state, seen=seen, recent=recent, recent_reliable=recent_reliable)
 
-    def apply(self, batch: Unpacked, clock_ms: int) -> None:
+    def apply(self, batch: Unpacked, clock_ms: int, recent: RecentIds) -> None:
         """Restore what a batch of the last owner did to this room. Raises HistoryError.
 
-        A batch that was written twice is applied once: its repeat is not valid.
+        The ids of best-effort messages go into `recent`. A batch that was written twice is applied
+        once: its repeat is not valid.
         """
         header, state = batch.header, self.state
-        self._is_again = False  # this batch has said so
+        self._is_again, self.is_told = False, True  # this batch has said so
         first, last = header.seq
         if batch.lines or header.skipped or header.likes is not None:
             self.clock_ms = clock_ms
@@ -400,6 +407,7 @@ class Room:
                     self._reflect(head.kind, data, line)
                 remember(self.recent_reliable, line)
             else:
+                recent.meet(state.room, head.user, head.id.partition("#")[0], clock_ms)
                 remember(self.recent, line)
         self._reset()
 

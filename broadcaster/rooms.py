@@ -13,7 +13,7 @@ the caller stops taking when `Rooms.is_full`, which keeps every BATCH below the 
 
 import heapq
 from collections import Counter
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from itertools import islice
 from typing import Final, NamedTuple
@@ -24,12 +24,13 @@ from broadcaster.dedupe import BEST_EFFORT_DEDUPE_MS, DEDUPE_MS, RecentIds
 from broadcaster.items import ONE_DANMAKU, Contents, clear_of, notice_of, read_items, with_item
 from broadcaster.room import Part, Room, Unpacked, unpack
 from broadcaster.silent_rooms import SilentRooms
-from liveroom.audience import Viewers
+from liveroom.audience import GATEWAY_SILENCE_S, NOBODY, Viewers
 from liveroom.bodies import Sanction
 from liveroom.kinds import Kind
 from liveroom.records.balance import Balance
 from liveroom.records.broadcast import Batch, CardEntry, NoticeEntry, RoomEntry, RoomFlags
 from liveroom.records.codec import AnotherVersionError, BadRecord, BadRecordError, refuse_foreign
+from liveroom.records.control import PRESENCE_INTERVAL_S
 from liveroom.records.sections import Section
 from liveroom.records.snapshot import PartitionState, RoomState, StoredRoom, decode_room, encode_room
 from liveroom.records.uplink import Uplink
@@ -59,6 +60,7 @@ ACTIVE_MS: Final = 1000
 MAX_ROOMS: Final = 5_000  # open ones, and silent ones
 PACKED_PER_ROOM: Final = 20  # so many times as many may be packed
 FORGET_STEP: Final = 500
+AUDIENCE_KNOWN_MS: Final = int(1000 * (PRESENCE_INTERVAL_S + GATEWAY_SILENCE_S))  # all gateways have reported by then
 _U32: Final = 0xFFFFFFFF
 
 
@@ -117,16 +119,21 @@ NOTHING: Final = Packed([], [], [], 0, 0, 0)
 class Rooms:
     """All rooms of a partition and the balance of what was taken.
 
-    `balance` is that of the last `pack`: what was taken since is not in it. A room's epoch is the
-    second of its first record, and not below `epoch_floor`, which is above all epochs given before
-    a loss of history. `belongs` returns whether a room is of this partition; records of others are
-    refused. `lost`: rooms that lost their history, and why; the caller empties it.
+    `balance` is that of the last `pack`: what was taken since is not in it. `belongs` returns
+    whether a room is of this partition; records of others are refused. `lost`: rooms that lost
+    their history, and why; the caller empties it.
+
+    A room's epoch is the second in which it was opened, and never below one that viewers know of
+    it, whatever clocks do. For that the floor of new epochs is above the epochs of all rooms that
+    were forgotten, and it is in the snapshot; a BATCH names a new epoch before any card does.
+    `epoch_floor` is above all epochs given before a loss of history.
 
     At most about `max_rooms` rooms are open: beyond that those without a recent message are packed.
     At most `PACKED_PER_ROOM` times as many are packed: beyond that the smallest ones are forgotten
-    before their time. At most `max_rooms` more are silent: nobody ever spoke in them. Beyond that
-    the longest vacant is forgotten, and where all have viewers no more is opened. `limited` counts
-    what that did; the caller empties it.
+    before their time, of those that hold nothing but chatter (`StoredRoom.is_chatter`). At most
+    `max_rooms` more are silent: nobody ever spoke in them. Beyond that the longest vacant is
+    forgotten. Where all have viewers no more is opened until one leaves. Nobody counts as gone
+    before all gateways have reported. `limited` counts what that did; the caller empties it.
 
     Whatever is wrong with one room stays in it: it loses its history and begins again, and no other
     room notices.
@@ -147,18 +154,23 @@ class Rooms:
         self._coming = msgspec.structs.replace(self.balance)
         self._dedupe_ms = dedupe_ms
         self._limit_per_s = limit_per_s
-        self._epoch_floor = epoch_floor
+        self._epoch_floor = max(epoch_floor, state.epoch_floor) if state is not None else epoch_floor
         self._belongs = belongs
         self._max_rooms = max_rooms
         self.lost: list[LostRoom] = []
         self.limited: Counter[RoomLimit] = Counter()
         self._stored: dict[str, StoredRoom] = {room.room: room for room in state.rooms} if state is not None else {}
-        self._silent = SilentRooms(max_rooms, (name for name, stored in self._stored.items() if not stored.last_ms))
+        silent = {name: stored.epoch for name, stored in self._stored.items() if not stored.last_ms}
+        self._silent = SilentRooms(max_rooms, silent)
         self._open: dict[str, Room] = {}
         self._changed: dict[str, None] = {}
         self._begin_again: set[int] = set()
         self._waiting: list[Room] = []
-        self._watched: dict[str, Viewers] = {}
+        self._viewers: dict[str, Viewers] = {}
+        self._unpublished: dict[str, None] = {}
+        self._refused: dict[str, None] = {}  # watched, and without a place among the silent rooms
+        self._audience_asked_ms: int | None = None
+        self._is_audience_known = False
         self._cards: dict[str, None] = {}
         self._shown_now: set[str] = set()  # opened for the coming batch, maybe silent
         self._taken_bytes = 0
@@ -190,7 +202,7 @@ class Rooms:
     @property
     def has_news(self) -> bool:
         """Whether a `pack` now would hold something."""
-        return bool(self._waiting or self._watched or self._cards)
+        return bool(self._waiting or self._unpublished or self._cards)
 
     def take(self, record: Uplink, offset: int, at_ms: int) -> None:
         """Take one uplink record, whole. `at_ms` is Kafka's time of it, in Unix milliseconds.
@@ -272,8 +284,18 @@ class Rooms:
         self._coming.dead_lettered += items
 
     def watch(self, name: str, viewers: Viewers) -> None:
-        """Put a room's viewer sums into its next batch."""
-        self._watched[name] = viewers
+        """Put a room's viewer sums into its next batch; they hold until they are set again."""
+        is_watched = viewers.connections > 0
+        if is_watched:
+            self._viewers[name] = viewers
+        else:
+            self._viewers.pop(name, None)
+            self._refused.pop(name, None)
+        self._silent.watch(name, is_watched=is_watched)
+        if is_watched or self._has(name):
+            self._unpublished[name] = None
+        else:
+            self._unpublished.pop(name, None)
 
     def want_card(self, name: str) -> None:
         """Put a room's card into one of the next batches, unless too many wait for that.
@@ -297,12 +319,13 @@ class Rooms:
         for room in self._waiting:  # not when they began to wait: a snapshot may have been made since
             self._changed[room.state.room] = None
         extra = self._let_audiences_wait(now_ms)
+        extra += self._let_new_epochs_wait(now_ms, EXTRA_BYTES // 2 - extra)
         coming = self._coming
         for room in self._waiting:
             if room.oldest_ms and (oldest_ms == 0 or room.oldest_ms < oldest_ms):
                 oldest_ms = room.oldest_ms
             notices += room.notices
-            if room.has_news and (part := self._pack_room(room, pos, now_ms, unfit)) is not None:
+            if (room.has_news or not room.is_told) and (part := self._pack_room(room, pos, now_ms, unfit)) is not None:
                 packed.append((part.entry, part.payload))
                 text += part.text_bytes
                 coming.numbered += part.entry.messages
@@ -317,24 +340,41 @@ class Rooms:
         size = sum(len(payload) for _, payload in packed)
         cards = self._pack_cards(EXTRA_BYTES - extra, now_ms)
         for room in done:
-            self._lay_down_silent(room, now_ms)
+            self._lay_down_silent(room)
         self._shown_now.clear()
+        self._begin_again.clear()  # they matter to batches that are applied, and no more are
         self._pack_away()
         return Packed(packed, notices, cards, oldest_ms, text, size, unfit)
 
     def _let_audiences_wait(self, now_ms: int) -> int:
         """Let as many viewer sums as fit be in the next batch; return the bytes that they take."""
         extra = 0
-        for name in list(self._watched):
+        for name in list(self._unpublished):
             if extra > EXTRA_BYTES // 2:
                 break
-            viewers, room = self._watched.pop(name), self._shown(name, now_ms)
-            if room is None:
+            del self._unpublished[name]
+            if (room := self._shown(name, now_ms)) is None:
                 continue
             if not room.is_waiting:
                 self._let_wait(room)
                 extra += ROOM_BYTES
-            room.watch(viewers)
+            room.watch(self._viewers.get(name, NOBODY))
+        return extra
+
+    def _let_new_epochs_wait(self, now_ms: int, max_bytes: int) -> int:
+        """Let rooms be in the next batch whose cards are wanted and whose epochs none has named.
+
+        An owner that dies would otherwise leave viewers with an epoch that the next one cannot
+        know. Returns the bytes that they take.
+        """
+        extra = 0
+        for name in list(self._cards):
+            if extra > max_bytes:
+                break
+            room = self._open.get(name) if self._has(name) else self._shown(name, now_ms)
+            if room is not None and not (room.is_told or room.is_waiting):
+                self._let_wait(room)
+                extra += ROOM_BYTES
         return extra
 
     def allowances(self) -> dict[int, int]:
@@ -374,18 +414,17 @@ class Rooms:
     def _pack_cards(self, max_bytes: int, now_ms: int) -> list[tuple[CardEntry, bytes]]:
         cards: list[tuple[CardEntry, bytes]] = []
         for name in list(self._cards):
-            if (room := self._shown(name, now_ms)) is None:
-                del self._cards[name]
-                continue
+            room = self._shown(name, now_ms) if self._has(name) else None
+            if room is None or not room.is_told:
+                continue  # the next batch names its epoch first
             try:
                 card = room.card()
             except Exception as error:  # noqa: BLE001 - see the class
                 again = self._without_history(room, error)
                 self._let_wait(again)
-                again.has_news = True  # a batch tells the new epoch before any card does: an owner may die in between
                 del self._cards[name]
                 continue
-            self._lay_down_silent(room, now_ms)
+            self._lay_down_silent(room)
             max_bytes -= len(card) + ROOM_BYTES
             if max_bytes < 0:
                 break
@@ -394,45 +433,70 @@ class Rooms:
         return cards
 
     # ---- within the caps
+    def _has(self, name: str) -> bool:
+        """Return whether anything is kept of a room."""
+        return name in self._open or name in self._stored or name in self._silent
+
     def _shown(self, name: str, now_ms: int) -> Room | None:
         """Return a room of which viewers ask for no more than its card or its audience.
 
-        None: nobody ever spoke in it, and there is no space for one more such room.
+        None: nobody ever spoke in it, and there is no space for one more such room. It gets its
+        place later if it still has viewers then.
         """
         if (room := self._open.get(name)) is not None:
             return room
-        if name not in self._stored and name not in self._silent and not self._silent.has_space(len(self._shown_now)):
-            vacant = self._silent.longest_vacant()
+        if not self._has(name) and not self._silent.has_space(len(self._shown_now)):
+            vacant = self._silent.longest_vacant() if self._is_audience_known else None
             if vacant is None:
                 self.limited[RoomLimit.SILENT_REFUSED] += 1
+                self._cards.pop(name, None)
+                if name in self._viewers:
+                    self._refused[name] = None
                 return None
             self.limited[RoomLimit.SILENT_FORGOTTEN] += 1
             self._forget_silent(vacant)
         self._shown_now.add(name)
         return self._opened(name, now_ms)
 
-    def _lay_down_silent(self, room: Room, now_ms: int | None) -> None:
-        """Keep of an open room in which nobody ever spoke its epoch and its viewers alone."""
+    def _lay_down_silent(self, room: Room) -> None:
+        """Keep of an open room in which nobody ever spoke its epoch alone, and nothing where nobody
+        knows that.
+        """
         name = room.state.room
         self._shown_now.discard(name)
         if not room.is_silent or room.is_waiting or room.hash in self._begin_again or self._open.get(name) is not room:
             return
         del self._open[name]
-        self._silent.keep(name, room.state.epoch, room.viewers, now_ms)
+        if not room.is_told:
+            self._changed.pop(name, None)
+            return
+        self._silent.keep(name, room.state.epoch, is_watched=name in self._viewers)
         stored = self._stored.get(name)
-        if stored is None or stored.last_ms:
+        if stored is None or stored.last_ms or stored.epoch != room.state.epoch:
             self._changed[name] = None
         else:
             self._changed.pop(name, None)  # who watches is in no snapshot
 
     def forget_silent(self, now_ms: int) -> None:
-        """Forget rooms in which nobody ever spoke and which nobody watches any more (Unix time)."""
-        for name in self._silent.left_before(now_ms, FORGET_STEP):
+        """Forget rooms in which nobody ever spoke and which nobody watches any more.
+
+        Others that found no place get one. `now_ms` is the time of a monotonic clock.
+        """
+        if self._audience_asked_ms is None:
+            self._audience_asked_ms = now_ms
+        self._is_audience_known = now_ms - self._audience_asked_ms >= AUDIENCE_KNOWN_MS
+        self._silent.pass_time(now_ms)
+        if not self._is_audience_known:
+            return
+        for name in self._silent.over(FORGET_STEP):
             self._forget_silent(name)
+        if self._refused:
+            for name in list(islice(self._refused, self._silent.places(FORGET_STEP))):
+                del self._refused[name]
+                self._unpublished[name] = None
 
     def _forget_silent(self, name: str) -> None:
-        silent = self._silent.get(name)
-        self._forget(name, silent.epoch or 0 if silent is not None else 0)
+        self._forget(name, self._silent.epoch(name) or self._epoch_of(self._stored[name]))
 
     def _forget(self, name: str, epoch: int) -> None:
         """Forget a room. When somebody speaks in it again, its epoch is above `epoch`."""
@@ -440,6 +504,23 @@ class Rooms:
         self._silent.drop(name)
         for rooms in (self._open, self._stored, self._changed):
             rooms.pop(name, None)
+
+    def _epoch_of(self, stored: StoredRoom) -> int:
+        """Return the epoch of a packed room; where it cannot be read, one that is not below it."""
+        if stored.epoch:
+            return stored.epoch
+        try:
+            return decode_room(stored).epoch
+        except BadRecordError:
+            return min(self.clock_ms // 1000, _U32)
+
+    @property
+    def epoch_above_all(self) -> int:
+        """An epoch above all that rooms have now, and not below the floor."""
+        epochs = [room.state.epoch for room in self._open.values()]
+        epochs += [self._silent.epoch(name) or 0 for name in self._silent]
+        epochs += [self._epoch_of(stored) for stored in self._stored.values()]
+        return max(self._epoch_floor, min(max(epochs, default=0) + 1, _U32))
 
     def _pack_away(self) -> None:
         """Pack rooms above the number that may be open, but not those with a recent message."""
@@ -455,17 +536,21 @@ class Rooms:
             self._store(name)
             self._open.pop(name, None)
 
-    def _forget_smallest(self, watched: Container[str]) -> None:
-        """Forget packed rooms above the number that may be kept: the smallest, without viewers."""
+    def _forget_smallest(self) -> None:
+        """Forget packed rooms above the number that may be kept: the smallest, without viewers.
+
+        A room with more than chatter is never one of them: its modes would be lost, and gifts that
+        are sent again would count twice.
+        """
         most = self._max_rooms * PACKED_PER_ROOM
         excess = len(self._stored) - len(self._silent) - most
-        if excess <= 0:
+        if excess <= 0 or not self._is_audience_known:
             return
-        kept = self._open, self._silent, watched
-        left = (room for name, room in self._stored.items() if not any(name in rooms for rooms in kept))
+        kept = self._open, self._silent, self._viewers
+        left = (room for name, room in self._stored.items() if room.is_chatter and not any(name in rooms for rooms in kept))
         for stored in heapq.nsmallest(excess + most // 20, left, key=lambda room: (len(room.data), room.last_ms)):
             self.limited[RoomLimit.FORGOTTEN] += 1
-            self._forget(stored.room, stored.last_ms // 1000)
+            self._forget(stored.room, self._epoch_of(stored))
 
     # ---- lasting
     @property
@@ -484,15 +569,13 @@ class Rooms:
 
     def _store(self, name: str) -> None:
         """Encode one changed room for the next snapshot."""
-        room = self._open.get(name)
-        if room is not None:
-            self._lay_down_silent(room, None)
+        if (room := self._open.get(name)) is not None:
+            self._lay_down_silent(room)
         self._changed.pop(name, None)
-        if (silent := self._silent.get(name)) is not None:
-            if silent.epoch is not None:
-                self._stored[name] = encode_room(RoomState(name, silent.epoch))
+        if epoch := self._silent.epoch(name):
+            self._stored[name] = encode_room(RoomState(name, epoch))
+        if (room := self._open.get(name)) is None:
             return
-        room = self._open[name]
         try:
             self._stored[name] = encode_room(room.frozen(self._dedupe_ms))
         except Exception as error:  # noqa: BLE001 - see the class
@@ -503,23 +586,22 @@ class Rooms:
                 self._waiting.remove(room)
                 self._let_wait(again)
 
-    def snapshot(self, is_watched: Iterable[str] = ()) -> PartitionState:
+    def snapshot(self) -> PartitionState:
         """Return all that outlives this owner. The caller stores everything first (`store`).
 
-        Idle rooms without viewers (`is_watched`) are closed, and forgotten once the log has no
-        message of them left, so that nobody can hold their numbers.
+        Idle rooms without viewers are closed, and forgotten once the log has no message of them
+        left, so that nobody can hold their numbers.
         """
-        watched = set(is_watched)
         for name, room in list(self._open.items()):
-            if room.clock_ms < self.clock_ms - OPEN_MS and name not in watched and not room.is_waiting:
+            if room.clock_ms < self.clock_ms - OPEN_MS and name not in self._viewers and not room.is_waiting:
                 del self._open[name]
         for name, stored in list(self._stored.items()):
             is_over = stored.last_ms < self.clock_ms - BROADCAST.retention_ms - IDLE_MS
-            if is_over and name not in self._open and name not in self._silent:
-                del self._stored[name]
-        self._forget_smallest(watched)
+            if is_over and not any(name in rooms for rooms in (self._open, self._silent, self._viewers)):
+                self._forget(name, self._epoch_of(stored))
+        self._forget_smallest()
         balance = msgspec.structs.replace(self.balance)
-        return PartitionState(balance, self.clock_ms, list(self._stored.values()), self._others)
+        return PartitionState(balance, self.clock_ms, list(self._stored.values()), self._others, self._epoch_floor)
 
     def apply(self, batch: Batch) -> None:
         """Restore what a valid batch of the last owner did. Batches come in order."""
@@ -569,9 +651,9 @@ class Rooms:
             else:
                 room = Room(RoomState(name, epoch, last_ms=batch.at_ms), self._dedupe_ms)
             self._open[name] = room
-        room.apply(unpacked, batch.clock_ms)
+        room.apply(unpacked, batch.clock_ms, self._recent)
         self._changed[name] = None
-        self._lay_down_silent(room, None)
+        self._lay_down_silent(room)
 
     def _name_of(self, hash_: int) -> str:
         """Return the name of a room whose part in a BATCH cannot be read; "" where it has no other
@@ -603,24 +685,26 @@ class Rooms:
         return self._opened(name, at_ms)
 
     def _opened(self, name: str, at_ms: int) -> Room:
-        stored, silent = self._stored.get(name), self._silent.get(name)
+        stored, epoch = self._stored.get(name), self._silent.epoch(name)
         state = None
-        if silent is not None and silent.epoch is not None:
-            state = RoomState(name, silent.epoch, last_ms=at_ms)
+        if epoch:
+            state = RoomState(name, epoch, last_ms=at_ms)
         elif stored is not None:
             try:
                 state = decode_room(stored)
             except BadRecordError as error:
                 refuse_foreign(error)
                 self.clock_ms = max(self.clock_ms, at_ms)
-                self._lose(name, room_hash(name), 0, error)
-        if state is None:
-            state = RoomState(name, max(self._epoch_floor, at_ms // 1000 & _U32, 1), last_ms=at_ms)
+                self._lose(name, room_hash(name), stored.epoch, error)
+        if is_new := state is None:
+            state = RoomState(name, max(self._epoch_floor, min(at_ms // 1000, _U32), 1), last_ms=at_ms)
             self._changed[name] = None
         room = self._open[name] = Room(state, self._dedupe_ms)
-        if silent is not None:
-            room.viewers = silent.viewers
-            self._silent.drop(name)
+        room.is_told = not is_new
+        if (viewers := self._viewers.get(name)) is not None:
+            room.watch(viewers)  # they may have come while the room had no place, or nobody asked
+        self._refused.pop(name, None)
+        self._silent.drop(name)
         self._restore_allowance(name, room)
         return room
 

@@ -5,7 +5,7 @@ the last snapshot still has it all. Called by `broadcaster.partition`.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Final
 
 import structlog
@@ -52,20 +52,17 @@ class Snapshots:
             return passed_s > AT_LEAST_S
         return is_settling or passed_s > self._settings.snapshot_interval_s
 
-    async def write(
-        self, rooms: Rooms, watched: Callable[[], Iterable[str]], uplink_next: int | None, empty: Callable[[], bytes]
-    ) -> None:
+    async def write(self, rooms: Rooms, uplink_next: int | None, empty: Callable[[], bytes]) -> None:
         """Write the state of `rooms`, renew the claim behind it, and name both in an empty batch.
 
         No reader then needs what lies before them, so retention never deletes what one starts from.
-        `watched` returns the rooms that have viewers, `empty` the empty batch. `uplink_next` is the
-        first uplink offset that the state does not reflect. Raises what `PartitionLog.append`
-        raises.
+        `empty` returns the empty batch. `uplink_next` is the first uplink offset that the state
+        does not reflect. Raises what `PartitionLog.append` raises.
         """
         lease = self._log.held
         while not rooms.store(STORE_STEP):
             await clock.sleep(0)
-        state = rooms.snapshot(watched())
+        state = rooms.snapshot()
         try:
             parts = await asyncio.to_thread(encode_state, state)
         except BadRecordError as error:  # absurdly many rooms

@@ -161,8 +161,13 @@ class Audience:
             self._note(room)
 
     def _note(self, room: str) -> None:
-        if self._publishes:
+        """Note that a room's sums changed, unless it is empty and nobody heard of it."""
+        if not self._publishes:
+            return
+        if room in self._rooms or room in self._published:
             self._unpublished[room] = None
+        else:
+            self._unpublished.pop(room, None)
 
     def _leave(self, room: str, gateway: str) -> None:
         by_gateway = self._rooms.get(room, {})

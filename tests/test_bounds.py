@@ -13,7 +13,7 @@ import pytest
 
 from broadcaster import dedupe
 from broadcaster.dedupe import RecentIds, SeenIds
-from broadcaster.rooms import PACKED_PER_ROOM, Rooms
+from broadcaster.rooms import AUDIENCE_KNOWN_MS, PACKED_PER_ROOM, Rooms
 from edge.hub import Hub, Space
 from edge.presence_pace import Pace
 from edge.spent_tickets import SpentTickets
@@ -182,6 +182,17 @@ def audience(_: pytest.MonkeyPatch) -> tuple[Any, object]:
     return act, table
 
 
+def audience_while_nobody_rules(_: pytest.MonkeyPatch) -> tuple[Any, object]:
+    """A partition that cannot be taken over publishes nothing."""
+    table = Audience()
+
+    def act(now_s: int, name: str, _: Random) -> None:
+        for count in (1, 0):
+            table.update(Presence(1, name, "e1", 1, count, count, 1000 * now_s), now_s)
+
+    return act, table
+
+
 def audience_of_an_ingress(_: pytest.MonkeyPatch) -> tuple[Any, object]:
     table = Audience(publishes=False)
 
@@ -195,6 +206,7 @@ def audience_of_an_ingress(_: pytest.MonkeyPatch) -> tuple[Any, object]:
 
 def rooms(_: pytest.MonkeyPatch) -> tuple[Any, object]:
     table, watched = Rooms(max_rooms=MOST // (PACKED_PER_ROOM + 5)), deque[str]()
+    table.forget_silent(T0 - AUDIENCE_KNOWN_MS)
 
     def act(now_s: int, name: str, chance: Random) -> None:
         now_ms = T0 + 1000 * now_s
@@ -202,14 +214,15 @@ def rooms(_: pytest.MonkeyPatch) -> tuple[Any, object]:
         table.watch(name, Viewers(1, 1))
         table.want_card(name)
         if chance.random() < 0.3:
-            table.take(uplink("a", Kind.GIFT, room=name), now_s, now_ms)
+            kind = chance.choice([Kind.DANMAKU, Kind.LIKE, Kind.CUSTOM])  # of all that a viewer may send
+            table.take(uplink("a", kind, room=name), now_s, now_ms)
         if len(watched) > 4:
             table.watch(watched.popleft(), NOBODY)
         tick(table, now_ms)
         table.forget_silent(now_ms)
         if now_s % 10 == 0:
             table.store(10**6)
-            encode_state(table.snapshot(watched))
+            encode_state(table.snapshot())
 
     return act, table
 
@@ -253,6 +266,7 @@ def hub(_: pytest.MonkeyPatch) -> tuple[Any, object]:
         seen_ids,
         recent_ids,
         audience,
+        audience_while_nobody_rules,
         audience_of_an_ingress,
         rooms,
         refusals,

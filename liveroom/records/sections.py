@@ -35,7 +35,8 @@ class SectionType(IntEnum):
     - `ALLOWANCES`: how much each room at its limit may number at once.
     - `INSTANCE`: the name of the broadcaster that wrote a CLAIM.
     - `CHUNK`: the bytes of one chunk of a snapshot.
-    - `CLOCK`, `STORED_ROOMS`: of a partition's state; `ROOM_STATE`: of one room in it.
+    - `CLOCK`, `STORED_ROOMS`, `EPOCH_FLOOR`: of a partition's state; `ROOM_STATE`: of one room in
+      it.
     """
 
     ROOMS = MUST | 1
@@ -49,6 +50,7 @@ class SectionType(IntEnum):
     CLOCK = MUST | OWNER | 9
     STORED_ROOMS = MUST | OWNER | 10
     ROOM_STATE = MUST | OWNER | 11
+    EPOCH_FLOOR = OWNER | 12
 
 
 NOTHING: Final = memoryview(b"")

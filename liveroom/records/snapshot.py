@@ -144,39 +144,52 @@ class RoomState(RoomFields):
 class StoredRoom(msgspec.Struct, array_like=True, gc=False):
     """A room in a snapshot, packed on its own.
 
-    So an owner packs only rooms that changed, and opens only those that it needs. `last_ms` is
-    Kafka's timestamp of the room's last interaction.
+    So an owner packs only rooms that changed, and opens only those that it needs.
+
+    - `last_ms`: Kafka's timestamp of the room's last interaction; 0 where nobody ever spoke.
+    - `data`: the room's state.
+    - `epoch`: the room's epoch; 0 where only its state has it, as version 0.1 writes it.
+    - `is_chatter`: whether it holds nothing but what any viewer may send: best-effort messages and
+      likes. Only such a room may be forgotten early.
     """
 
     room: str
     last_ms: int
     data: bytes
+    epoch: int = 0
+    is_chatter: bool = False
 
 
 class PartitionState(msgspec.Struct):
     """The content of a SNAPSHOT: the owner's balance and every live room of the partition.
 
     `clock_ms` is Kafka's timestamp of the newest uplink record that it reflects. `others`: sections
-    that only a later version knows.
+    that only a later version knows. `epoch_floor`: no room that is not here may get an epoch below
+    this; version 0.1 writes none.
     """
 
     balance: Balance
     clock_ms: int
     rooms: list[StoredRoom]
     others: tuple[Section, ...] = ()
+    epoch_floor: int = 1
 
 
 _room_decoder: Final = msgspec.msgpack.Decoder(RoomFields)
 _rooms_decoder: Final = msgspec.msgpack.Decoder(list[StoredRoom])
 _packer: Final = msgspec.msgpack.Encoder()
 _CLOCK: Final = Layout("<q")
+_FLOOR: Final = Layout("<I")
 _OF_ROOM: Final = frozenset({int(SectionType.ROOM_STATE)})
-_OF_STATE: Final = frozenset(map(int, (SectionType.BALANCE, SectionType.CLOCK, SectionType.STORED_ROOMS)))
+_OF_STATE: Final = frozenset(
+    map(int, (SectionType.BALANCE, SectionType.CLOCK, SectionType.STORED_ROOMS, SectionType.EPOCH_FLOOR))
+)
 
 
 def encode_room(state: RoomState) -> StoredRoom:
     """Return a room in the form that a snapshot contains."""
-    return StoredRoom(state.room, state.last_ms, zlib.compress(pack_room(state), 1))
+    is_chatter = not (state.rseq or state.seen or state.others) and state.settings == RoomSettings()
+    return StoredRoom(state.room, state.last_ms, zlib.compress(pack_room(state), 1), state.epoch, is_chatter)
 
 
 def pack_room(state: RoomState) -> bytes:
@@ -217,6 +230,7 @@ def encode_state(state: PartitionState, chunk_bytes: int = MAX_BROADCAST_BYTES -
             (SectionType.BALANCE, encode_balance(state.balance)),
             (SectionType.CLOCK, _CLOCK.pack(state.clock_ms)),
             (SectionType.STORED_ROOMS, _packer.encode(state.rooms)),
+            (SectionType.EPOCH_FLOOR, _FLOOR.pack(state.epoch_floor)),
             *state.others,
         ]
     )
@@ -234,8 +248,11 @@ def decode_state(chunks: Sequence[bytes]) -> PartitionState:
     try:
         (clock_ms,) = _CLOCK.unpack(sections.of(SectionType.CLOCK))
         rooms = _rooms_decoder.decode(sections.of(SectionType.STORED_ROOMS))
+        floor = sections.of(SectionType.EPOCH_FLOOR)
+        epoch_floor = _FLOOR.unpack(floor)[0] if floor else 1
     except LayoutError:
-        raise BadRecordError(BadRecord.TRUNCATED, "a snapshot's clock") from None
+        raise BadRecordError(BadRecord.TRUNCATED, "a snapshot's clock or its floor of epochs") from None
     except UNDECODABLE as error:
         raise BadRecordError(BadRecord.UNDECODABLE, f"snapshot: {error}") from None
-    return PartitionState(decode_balance(sections.of(SectionType.BALANCE)), clock_ms, rooms, sections.others)
+    balance = decode_balance(sections.of(SectionType.BALANCE))
+    return PartitionState(balance, clock_ms, rooms, sections.others, epoch_floor)

@@ -10,10 +10,11 @@ from broadcaster.dead_letters import MAX_DETAIL_CHARS
 from broadcaster.ownership import Lease
 from broadcaster.partition import Partition
 from broadcaster.rooms import Packed
-from liveroom import metric_catalog, topics
+from liveroom import clock, metric_catalog, topics
 from liveroom.fencing import Ruling
 from liveroom.kafka_port import AioKafka
 from liveroom.kinds import Kind
+from liveroom.records.control import Presence
 from liveroom.records.uplink import Item, Uplink, encode_uplink
 from liveroom.service import Runtime
 from liveroom.settings import BroadcasterSettings, KafkaSettings
@@ -118,6 +119,18 @@ async def test_a_failure_of_the_writing_puts_no_record_aside() -> None:
     owner.log.fails = None
     await owner.work(records(10))
     assert (owner.uplink_next, owner.log.written) == (10, [topics.BROADCAST.name])
+
+
+async def test_rooms_that_begin_again_after_lost_uplink_publish_who_watches_them_above_all_their_epochs() -> None:
+    owner = Owner(Log())
+    owner.again(records(1))
+    owner.audience.update(Presence(1, "r", "e1", 1, 3, 4, 0), clock.monotonic_s())
+    owner._watch_audience()
+    owner.rooms.pack("0.0", 4_000_000_000_000)  # by a clock that was far ahead
+    owner.uplink_lost(0, 5)
+    owner._watch_audience()
+    [(entry, _)] = owner.rooms.pack("0.1", 0).rooms
+    assert entry.epoch == 4_000_000_001
 
 
 async def test_what_a_client_breaks_off_by_itself_is_tried_again_and_a_cancellation_of_ours_ends_it(

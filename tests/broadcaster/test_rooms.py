@@ -678,9 +678,10 @@ def test_whatever_is_taken_can_be_snapshotted_and_shown(kind: Kind, body: bytes)
 # ---- snapshots, closing, forgetting
 def test_a_room_that_was_left_alone_is_closed_and_comes_back_from_what_was_stored() -> None:
     rooms, _ = after([uplink("a", GIFT), uplink("l", LIKE), uplink("w", GIFT, room="watched")])
+    rooms.watch("watched", Viewers(1, 1))
     take(rooms, uplink("b", room="busy"), at_ms=T0 + OPEN_MS + 1)
     tick(rooms)
-    snapshot(rooms, ("watched",))
+    snapshot(rooms)
     assert set(rooms._open) == {"busy", "watched"}
     assert len(rooms) == 3
     take(rooms, uplink("a", GIFT), uplink("c", GIFT), at_ms=T0 + OPEN_MS + 2)
@@ -693,6 +694,7 @@ def test_a_room_that_was_left_alone_is_closed_and_comes_back_from_what_was_store
 
 def test_a_room_is_forgotten_only_once_no_message_of_it_can_be_in_the_log() -> None:
     rooms, _ = after([uplink("w", room="watched")])
+    rooms.watch("watched", Viewers(1, 1))
     take(rooms, uplink("old"), at_ms=T0 - MINUTE_MS)
     tick(rooms)
     take(rooms, uplink("a"))
@@ -700,10 +702,10 @@ def test_a_room_is_forgotten_only_once_no_message_of_it_can_be_in_the_log() -> N
     kept = BROADCAST.retention_ms + IDLE_MS
     take(rooms, uplink("b", room="busy"), at_ms=T0 + kept)
     tick(rooms)
-    assert {room.room for room in decode_state(snapshot(rooms, ("watched",))).rooms} == {"r", "watched", "busy"}
+    assert {room.room for room in decode_state(snapshot(rooms)).rooms} == {"r", "watched", "busy"}
     take(rooms, uplink("c", room="busy"), at_ms=T0 + kept + 1)
     tick(rooms)
-    assert {room.room for room in decode_state(snapshot(rooms, ("watched",))).rooms} == {"watched", "busy"}
+    assert {room.room for room in decode_state(snapshot(rooms)).rooms} == {"watched", "busy"}
     assert len(rooms) == 2
     take(rooms, uplink("d"), at_ms=T0 + kept + 2)
     got = tick(rooms)

@@ -128,11 +128,11 @@ def _notice(text: bytes) -> Notice:
     return frame
 
 
-def snapshot(rooms: Rooms, watched: tuple[str, ...] = ()) -> list[bytes]:
+def snapshot(rooms: Rooms) -> list[bytes]:
     """Write a snapshot as an owner does: in steps, then in chunks."""
     while not rooms.store(2):
         pass
-    return encode_state(rooms.snapshot(watched), 300)
+    return encode_state(rooms.snapshot(), 300)
 
 
 def loaded(chunks: list[bytes], **settings: Any) -> Rooms:

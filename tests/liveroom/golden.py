@@ -163,7 +163,8 @@ def state() -> PartitionState:
     """Return a partition's state with every field in use; its room is packed by a stand-in, for
     zlib's bytes differ.
     """
-    return PartitionState(BALANCE, AT_MS, [StoredRoom("room-1", AT_MS, b"packed")])
+    stored = StoredRoom("room-1", AT_MS, b"packed", epoch=28_333_333, is_chatter=True)
+    return PartitionState(BALANCE, AT_MS, [stored], epoch_floor=28_333_334)
 
 
 def _load_report() -> LoadReport:

@@ -361,12 +361,17 @@ ROOM_STATES = st.builds(
     last_ms=MILLIS,
     others=OTHERS,
 )
+EPOCHS = st.integers(0, 2**32 - 1)
 STATES = st.builds(
     snapshot.PartitionState,
     balance=st.builds(Balance, COUNTS, COUNTS, others=st.dictionaries(st.integers(100, 200), COUNTS, max_size=2)),
     clock_ms=MILLIS,
-    rooms=st.lists(st.builds(snapshot.StoredRoom, ROOMS, MILLIS, st.binary(max_size=50)), max_size=3),
+    rooms=st.lists(
+        st.builds(snapshot.StoredRoom, ROOMS, MILLIS, st.binary(max_size=50), EPOCHS, st.booleans()),
+        max_size=3,
+    ),
     others=OTHERS,
+    epoch_floor=EPOCHS,
 )
 
 
