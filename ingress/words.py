@@ -16,7 +16,6 @@ import unicodedata
 from collections import OrderedDict
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from functools import cache
 from typing import Final, NamedTuple, Self
 
 from ahocorasick_rs import AhoCorasick, MatchKind
@@ -97,9 +96,7 @@ _SEVERITY: Final = (WordAction.REFUSE, WordAction.MASK, WordAction.COUNT)
 _LATIN: Final = re.compile(r"[a-z0-9]+\Z")
 
 
-@cache
-def _converter() -> OpenCC:
-    return OpenCC("t2s")
+_CONVERTER: Final = OpenCC("t2s")  # here, and not at its first use in the loop: it reads files for 15 ms
 
 
 class _Letters(dict[int, str]):
@@ -111,7 +108,7 @@ class _Letters(dict[int, str]):
             _ALIKE.get(part, part) for part in folded if part in _ALIKE or unicodedata.category(part) not in _SKIPPED
         )
         if not letter.isascii():
-            letter = _converter().convert(letter)
+            letter = _CONVERTER.convert(letter)
         if len(self) < _MAX_LETTERS:
             self[code] = letter
         return letter
