@@ -60,6 +60,8 @@ class Cluster:
             "MAX_CONNECTIONS": str(ROOM_FOR),
             "DRAIN_S": "4",
             **UNLIMITED,
+            "ADDRESS_GUESTS_PER_S": "0",
+            "ADDRESS_REQUESTS_PER_S": "0",
         }
         literals = [f"LIVEROOM_{name}={value}" for name, value in settings.items()]
         overlay = {
