@@ -93,7 +93,7 @@ async def _entry() -> AsyncIterator[Figure]:
         scheduler = psutil.Process(system.scheduler.pid)
         users = itertools.count()
         kinds: tuple[tuple[str, Callable[[], str], str], ...] = (
-            ("entry.vs_bare", lambda: "", "guests; aim: at least 0.6"),
+            ("entry.vs_bare", lambda: "", "guests, tickets signed with Ed25519; at least 0.4"),
             ("entry.vs_bare_tokens", lambda: system.token(f"u{next(users)}"), "a token each that was never seen"),
         )
         for name, token, note in kinds:

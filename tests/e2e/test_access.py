@@ -15,11 +15,15 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import GroupAuthorizationFailedError, TopicAuthorizationFailedError, for_code
+from pydantic import SecretStr
 
+from cli.topics import survey
 from devstack.system import System
 from liveroom import topics
-from liveroom.access import SERVICES, USERS, rules, user_of
+from liveroom.access import OPERATOR, SERVICES, USERS, rules, user_of
+from liveroom.kafka_port import AioKafka
 from liveroom.kinds import Role
+from liveroom.settings import KafkaSettings
 from tests.e2e.audience import knows_gateways
 from tests.e2e.harness import Screen, Stage, seen
 from tests.locked_kafka import SCRAM_WITH_RULES, LockedKafka, allow
@@ -174,6 +178,16 @@ async def test_each_user_may_do_what_the_table_says_and_nothing_else(kafka: Lock
     await makes_topics(kafka)
     for name in USERS:
         await check_rights(kafka, name)
+    settings = KafkaSettings(
+        bootstrap=kafka.locked,
+        prefix=PREFIX,
+        partitions=PARTITIONS,
+        security="SASL_PLAINTEXT",
+        username=user_of(OPERATOR),
+        password=SecretStr(PASSWORDS[OPERATOR]),
+    )
+    found = await survey(AioKafka(settings))
+    assert found.extents.keys() == COUNTS.keys(), "an operator sees all topics with `liveroom topics`"
 
 
 async def check_rights(kafka: LockedKafka, name: str) -> None:
