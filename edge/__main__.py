@@ -64,7 +64,6 @@ async def run(settings: EdgeSettings, runtime: Runtime, kafka: Kafka) -> None:
     upgrades = Upgrades(gateway, admission, runtime)
     keepalive, fan_out = KeepAlive(gateway), FanOut(gateway, runtime)
     orders = Orders(gateway, runtime.chance)
-    ticket_files = [settings.ticket_public_keys_file, settings.ticket_keys_file]
     admission.use(await read_first(settings.read_ticket_keys))
     if settings.honours_hmac_tickets:
         log.warning("hmac_tickets_honoured", then="remove LIVEROOM_TICKET_KEYS once all schedulers sign with Ed25519")
@@ -89,7 +88,7 @@ async def run(settings: EdgeSettings, runtime: Runtime, kafka: Kafka) -> None:
                 tasks.create_task(follow_orders(control, orders, runtime)),
                 tasks.create_task(follow_rules(kafka, rules, runtime, gateway.bans.on_rule)),
                 tasks.create_task(gateway.bans.run()),
-                tasks.create_task(watch(ticket_files, settings.read_ticket_keys, admission.use)),
+                tasks.create_task(watch(settings.ticket_files, settings.read_ticket_keys, admission.use)),
                 tasks.create_task(reporter.run(producer)),
                 tasks.create_task(report_presence(gateway, producer)),
                 tasks.create_task(keepalive.run()),

@@ -665,6 +665,11 @@ class EdgeSettings(TicketSettings):
         return self
 
     @property
+    def ticket_files(self) -> list[Path | None]:
+        """The files that `read_ticket_keys` reads, for `liveroom.files.watch`."""
+        return [self.ticket_public_keys_file, self.ticket_keys_file]
+
+    @property
     def verifies_signed_tickets(self) -> bool:
         """Whether there are Ed25519 keys of tickets."""
         return bool(self.ticket_public_keys) or self.ticket_public_keys_file is not None

@@ -60,6 +60,7 @@ class Edge:
     keepalive: KeepAlive
     orders: Orders
     port: int
+    admission: Admission
 
     def ticket(self, user: str | User = "u1", *, key_id: str = "k2", **changes: Any) -> str:
         fields: dict[str, Any] = {
@@ -129,7 +130,7 @@ async def running(settings: EdgeSettings, *, tls: ssl.SSLContext | None = None) 
         port,
     ):
         keeper = asyncio.create_task(keepalive.run())
-        yield Edge(gateway, keepalive, Orders(gateway, runtime.chance), port)
+        yield Edge(gateway, keepalive, Orders(gateway, runtime.chance), port, upgrades._admission)
         keeper.cancel()
         for member in list(gateway.members):
             member.abort()

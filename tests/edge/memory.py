@@ -227,7 +227,7 @@ async def in_memory(settings: EdgeSettings) -> AsyncIterator[MemoryEdge]:
     runner = web.AppRunner(upgrades.app, access_log=None)
     await runner.setup()
     keeper = asyncio.create_task(keepalive.run())
-    edge = MemoryEdge(gateway, keepalive, Orders(gateway, runtime.chance), 0, runner, runtime)
+    edge = MemoryEdge(gateway, keepalive, Orders(gateway, runtime.chance), 0, upgrades._admission, runner, runtime)
     try:
         yield edge
     finally:

@@ -2,14 +2,20 @@
 (`websockets`).
 """
 
+import asyncio
 import json
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 from websockets.exceptions import InvalidStatus
 
-from tests.edge.harness import GENERATION, Edge, next_frame
+from liveroom.files import watch
+from liveroom.settings import EdgeSettings
+from liveroom.ticket_keys import write_private_keys, write_public_keys
+from tests.edge.harness import GENERATION, Edge, next_frame, running, settings_of
+from tests.tickets import NEW, OLD, PUBLIC_KEYS
 
 
 @pytest.mark.parametrize(
@@ -29,6 +35,37 @@ async def test_a_ticket_that_is_not_for_this_gateway_is_refused(
         await edge.connect(edge.ticket(**changes))
     assert refused.value.response.status_code == status
     assert json.loads(refused.value.response.body or b"")["code"] == code
+
+
+async def test_public_keys_change_without_a_restart(tmp_path: Path) -> None:
+    file = tmp_path / "ticket_public_keys.json"
+    file.write_text(PUBLIC_KEYS)
+    settings = EdgeSettings(instance="e1", ticket_public_keys_file=file)
+    async with running(settings_of()) as edge:
+        watching = asyncio.create_task(watch(settings.ticket_files, settings.read_ticket_keys, edge.admission.use))
+
+        async def admitted(key_id: str) -> bool:
+            try:
+                async with edge.connect(edge.ticket(key_id=key_id)):
+                    return True
+            except InvalidStatus:
+                return False
+
+        async def becomes(*, old: bool, new: bool) -> None:
+            async with asyncio.timeout(5):
+                while (await admitted(OLD.id), await admitted(NEW.id)) != (old, new):  # noqa: ASYNC110 - asked over HTTP
+                    await asyncio.sleep(0.1)
+
+        await becomes(old=True, new=True)
+        file.write_text(write_public_keys([NEW]))
+        await becomes(old=False, new=True)
+        for bad in (write_private_keys([NEW, OLD]), '{"keys": []}', "nonsense"):
+            file.write_text(bad)
+            await asyncio.sleep(1.2)
+            assert (await admitted(OLD.id), await admitted(NEW.id)) == (False, True), "an unusable file changes nothing"
+        file.write_text(PUBLIC_KEYS)
+        await becomes(old=True, new=True)
+        watching.cancel()
 
 
 async def test_an_older_key_still_verifies(edge: Edge) -> None:
