@@ -139,7 +139,7 @@ class Rules:
         self._held: dict[RuleKind, dict[str, dict[str, _Held]]] = {kind: {} for kind in RuleKind}
         self._counts = dict.fromkeys(RuleKind, 0)
         self._lifted: OrderedDict[RuleName, int] = OrderedDict()
-        self._ends: list[tuple[int, RuleName]] = []
+        self._ends: list[tuple[int, str, str, str]] = []  # kinds by their value: those of an enum have no order
         self._done: OrderedDict[tuple[bytes, str], Moderation] = OrderedDict()
 
     @property
@@ -245,10 +245,10 @@ class Rules:
                 del self.words[room]
 
     def _put_end(self, until_ms: int, name: RuleName) -> None:
-        heapq.heappush(self._ends, (until_ms, name))
+        heapq.heappush(self._ends, (until_ms, name.kind.value, name.room, name.name))
         if len(self._ends) > 2 * sum(self._counts.values()) + _FEW:  # a rule that is set again leaves its former end behind
             self._ends = [
-                (held.rule.until_ms, RuleName(kind, room, each))
+                (held.rule.until_ms, kind.value, room, each)
                 for kind in (RuleKind.MUTE, RuleKind.BAN, RuleKind.HOST)
                 for room, rules in self._held[kind].items()
                 for each, held in rules.items()
@@ -263,8 +263,8 @@ class Rules:
         for _ in range(_EXPIRED_AT_ONCE):
             if not self._ends or self._ends[0][0] > now_ms:
                 break
-            _, name = heapq.heappop(self._ends)
-            self._found(*name, now_ms)
+            _, kind, room, name = heapq.heappop(self._ends)
+            self._found(RuleKind(kind), room, name, now_ms)
 
     def withdraw(self, key: str, now_ms: int) -> bool:
         """Return whether the rule holds whose records were withdrawn.

@@ -62,6 +62,26 @@ def test_a_mute_or_ban_holds_until_its_time_or_until_it_is_lifted(kind: RuleKind
     assert rules._held[kind] == {}, "what is over takes no memory"
 
 
+def test_rules_of_all_kinds_that_end_at_the_same_moment_leave_memory_then() -> None:
+    kinds = (RuleKind.MUTE, RuleKind.BAN, RuleKind.HOST)
+    rules = after(
+        *(rule(kind, name, room, until_ms=NOW_MS + 5, value="moderator") for kind in kinds for room in "rs" for name in "ab"),
+        rule(RuleKind.BAN, "c", until_ms=FOR_GOOD),
+    )
+    rules.expire(NOW_MS + 4)
+    assert sum(rules.numbers.values()) == 13
+    rules.expire(NOW_MS + 5)
+    assert [name for kind in kinds for room in rules._held[kind].values() for name in room] == ["c"]
+    assert rules._ends == []
+
+
+def test_a_rule_that_is_set_again_and_again_leaves_no_trail_of_its_ends() -> None:
+    rules = Rules()
+    for number in range(10_000):
+        rules.apply(rule(RuleKind.MUTE, "u", until_ms=NOW_MS + 10**9 + number))
+    assert len(rules._ends) <= 1100
+
+
 def test_words_of_a_room_and_of_all() -> None:
     rules = after(rule(RuleKind.WORD, "spam", value="mask"), rule(RuleKind.WORD, "spam", EVERYWHERE, value="refuse"))
     assert rules.words == {"r": {"spam": WordAction.MASK}, EVERYWHERE: {"spam": WordAction.REFUSE}}
