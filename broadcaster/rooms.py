@@ -160,8 +160,7 @@ class Rooms:
         self.lost: list[LostRoom] = []
         self.limited: Counter[RoomLimit] = Counter()
         self._stored: dict[str, StoredRoom] = {room.room: room for room in state.rooms} if state is not None else {}
-        silent = {name: stored.epoch for name, stored in self._stored.items() if not stored.last_ms}
-        self._silent = SilentRooms(max_rooms, silent)
+        self._silent = SilentRooms(max_rooms, (name for name, stored in self._stored.items() if not stored.last_ms))
         self._open: dict[str, Room] = {}
         self._changed: dict[str, None] = {}
         self._begin_again: set[int] = set()

@@ -6,7 +6,7 @@ resumes under the same epoch. Refuses to give up a room that was left only a mom
 (`VACANT_MS`). Called by `broadcaster.rooms`, which passes the time of a monotonic clock.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Final
 
@@ -19,14 +19,14 @@ VACANT_MS: Final = 1000
 class SilentRooms:
     """The rooms of one partition in which nobody ever spoke, at most `most`.
 
-    `restored`: the epochs of those that the snapshot names, 0 where only their state has it.
+    `restored`: those that the snapshot names. Their epochs are in their state.
     """
 
-    def __init__(self, most: int, restored: Mapping[str, int]) -> None:
+    def __init__(self, most: int, restored: Iterable[str] = ()) -> None:
         self._most = most
-        self._epochs = dict(restored)
+        self._epochs: dict[str, int] = dict.fromkeys(restored, 0)
         # When each was left, the longest vacant first; None: before anybody passed the time
-        self._vacant: dict[str, int | None] = dict.fromkeys(restored)
+        self._vacant: dict[str, int | None] = dict.fromkeys(self._epochs)
         self._now_ms: int | None = None
 
     def __len__(self) -> int:
