@@ -104,6 +104,7 @@ GATEWAYS: Final = Board(
                     [
                         Query(rate(metric_catalog.RULES_WITHDRAWN), "withdrawn"),
                         Query(rate(metric_catalog.RULES_REPEATED), "repeated"),
+                        Query(rate(metric_catalog.RULES_NOT_WITHDRAWN), "failed"),
                     ],
                     "ops",
                 ),
