@@ -59,7 +59,7 @@ SERVICES: Final[Mapping[str, Access]] = {
     "scheduler": Access(reads=(GATEWAYS,), writes=()),
     "autoscaler": Access(reads=(GATEWAYS, CONTROL), writes=(CONTROL,), groups=("autoscaler", "autoscaler-dry-run")),
 }
-# Those who look and back up, with `liveroom topics` or Kafka's own tools.
+# Operators read, with `liveroom topics`, and back up with Kafka's own tools.
 USERS: Final[Mapping[str, Access]] = {**SERVICES, OPERATOR: Access(reads=ALL, writes=(), creates=False)}
 
 
