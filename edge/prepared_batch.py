@@ -28,6 +28,8 @@ from liveroom.wire import (
     websocket_frame,
 )
 
+_PIECE_LINES: Final = 200
+
 
 class Form(IntEnum):
     """The form of a viewer's frames; also their index in `PreparedBatch.frames`."""
@@ -62,6 +64,10 @@ class Clears:
 
     def __init__(self, clears: Sequence[Cleared] = ()) -> None:
         self._by_name: dict[str, dict[tuple[str, str, str], Cleared]] = {}
+        self.add(clears)
+
+    def add(self, clears: Sequence[Cleared]) -> None:
+        """Add some more."""
         for cleared in clears:
             clear = cleared.clear
             for name in {clear.id, clear.user} - {""}:
@@ -188,11 +194,18 @@ class PreparedBatch:
     def walk(self, *, reliable_only: bool = False) -> Iterator[tuple[MessageHead, bytes] | None]:
         """Yield what `lines` does, and None after each piece of the work.
 
-        A piece is `wire.PIECE_BYTES` of text, so that the caller can let others have the loop.
+        A piece is `wire.PIECE_BYTES` of text and `_PIECE_LINES`, so that the caller can let others
+        have the loop.
         `reliable_only`: only the reliable messages, without inflating the rest. Raises
         `BadFrameError` where the batch cannot be inflated, perhaps after some messages.
         """
-        payload = self.payload[: self.reliable_size] if reliable_only else self.payload
+        try:
+            yield from self._walk(self.payload[: self.reliable_size] if reliable_only else self.payload)
+        except BadFrameError:
+            self._is_readable = False
+            raise
+
+    def _walk(self, payload: bytes) -> Iterator[tuple[MessageHead, bytes] | None]:
         unfinished = bytearray()
         is_header = True
         for piece in chain(text_pieces(payload, deflated=self.is_deflated), (b"\n",)):
@@ -201,9 +214,12 @@ class PreparedBatch:
                 texts[0] = bytes(unfinished) + texts[0]
                 unfinished.clear()
             unfinished += last
-            for text in texts[1:] if is_header else texts:
-                with suppress(BadFrameError):
-                    yield split_message(text)[0], text
+            for number, text in enumerate(texts[1:] if is_header else texts, 1):
+                if text:
+                    with suppress(BadFrameError):
+                        yield split_message(text)[0], text
+                if number % _PIECE_LINES == 0:
+                    yield None
             is_header = is_header and not texts
             yield None
 
@@ -223,6 +239,11 @@ class PreparedBatch:
                             found.append(Cleared(line[0].seq, _clear_decoder.decode(split_message(line[1])[1])))
             self._clears = found
         return self._clears
+
+    @property
+    def is_broken(self) -> bool:
+        """Return whether it was found out that it cannot be inflated."""
+        return self._is_readable is False
 
     @property
     def is_readable(self) -> bool:

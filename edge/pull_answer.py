@@ -3,16 +3,18 @@
 Owns the choice of the messages: those that the query wants, without cleared ones, in as many whole
 batches as fit into one answer. A batch is opened only where its numbers show that it holds wanted
 messages; with `before_seq` the newest ones come first, until the answer is full. The answer states
-where more follows, and where older messages are no longer kept. `edge.pulls` calls it.
+where more follows, and whether wanted messages are no longer kept or cannot be read. `edge.pulls`
+calls it.
 """
 
 import re
 from collections.abc import Generator, Mapping, Sequence
+from itertools import pairwise
 from typing import Final, NamedTuple
 
 import msgspec
 
-from edge.prepared_batch import Cleared, Clears, PreparedBatch, purged
+from edge.prepared_batch import Clears, PreparedBatch, purged
 from edge.pull_slices import LogSlice
 from edge.room import Room
 from liveroom.errors import Code, ProblemError
@@ -63,6 +65,14 @@ class PullQuery(NamedTuple):
         if self.after_rseq is not None and (not prepared.reliable_size or prepared.rseq <= self.after_rseq):
             return False
         return self.after_seq is None or prepared.last > self.after_seq
+
+    def may_miss(self, before: PreparedBatch, after: PreparedBatch) -> bool:
+        """Return whether wanted messages may be missing between two batches of a slice."""
+        if after.first <= before.last + 1 or (self.before_seq is not None and before.last + 1 >= self.before_seq):
+            return False
+        if self.after_rseq is not None:
+            return after.rseq > max(self.after_rseq, before.rseq)
+        return self.after_seq is None or after.first - 1 > self.after_seq
 
     def wants(self, line: MessageHead) -> bool:
         """Return whether a message is wanted."""
@@ -115,7 +125,7 @@ class _Selection:
     """The messages of one answer, batch by batch.
 
     `seq`, `rseq`: the numbers up to which it is complete. `lowest`: the first wanted number found.
-    `is_full`: more of them do not fit.
+    `is_full`: more of them do not fit. `has_gap`: a batch is missing between two of them.
     """
 
     def __init__(self, query: PullQuery, clears: Clears) -> None:
@@ -128,6 +138,7 @@ class _Selection:
         self.rseq = query.after_rseq or 0
         self.lowest: int | None = None
         self.is_full = False
+        self.has_gap = False
 
     def pass_by(self, prepared: PreparedBatch) -> None:
         """Note that the answer is complete up to the end of a batch."""
@@ -177,12 +188,16 @@ class _Selection:
             if left is not None:
                 self._texts.append((line.seq, left))
 
-    def has_hole(self) -> bool:
-        """Return whether messages may be missing between the wanted number and the first found."""
+    def has_hole(self, batches: Sequence[PreparedBatch], *, is_cut: bool) -> bool:
+        """Return whether messages may be missing among those wanted: at the beginning, where that
+        was cut off, or where a batch is missing or broken.
+        """
         if self._query.before_seq is not None and self.is_full:
             return False
         after = self._query.after_rseq if self._query.after_rseq is not None else self._query.after_seq
-        return after is None or self.lowest is None or self.lowest > after + 1
+        if is_cut and (after is None or self.lowest is None or self.lowest > after + 1):
+            return True
+        return self.has_gap or any(prepared.is_broken and self._query.may_want(prepared) for prepared in batches)
 
     def messages(self) -> list[msgspec.Raw]:
         """Return the messages in order of `seq`."""
@@ -196,17 +211,20 @@ def answer(
     """Return the answer to a query about the room `name`.
 
     `is_whole`: the slice reaches what this gateway has pushed; otherwise more follows behind it.
-    Yields after each step of the work, which takes a fraction of a millisecond (`edge.slices`).
+    The next pull begins at the end of the slice, and never before this query's offset. Batches that
+    turn out to be broken are marked (`PreparedBatch.is_broken`). Yields after each step of the
+    work, which takes a fraction of a millisecond (`edge.slices`).
     """
     newest = log_slice.parts[-1].epoch if log_slice.parts else None
     epoch = query.epoch if query.epoch is not None else newest
     batches = [part.prepared for part in log_slice.parts if part.epoch == epoch]
     yield
-    clears: list[Cleared] = []
+    clears = Clears()
     for prepared in batches:
         if prepared.has_clear:
-            clears += yield from prepared.read_clears()
-    chosen = _Selection(query, Clears(clears))
+            clears.add((yield from prepared.read_clears()))
+            yield
+    chosen = _Selection(query, clears)
     stop = log_slice.stop
     if query.before_seq is None:
         refused = yield from _take_forward(query, batches, chosen)
@@ -214,14 +232,15 @@ def answer(
             stop, is_whole = refused.offset, False
     else:
         yield from _take_backward(query, batches, chosen)
+    yield
     return Pulled(
         room=name,
         epoch=epoch,
         seq=chosen.seq,
         rseq=chosen.rseq,
-        pos=f"{partition}.{stop}",
+        pos=f"{partition}.{max(stop, query.offset)}",
         more=not is_whole,
-        gone=log_slice.is_cut and chosen.has_hole(),
+        gone=chosen.has_hole(batches, is_cut=max(query.offset, 0) < log_slice.cut),
         messages=chosen.messages(),
     )
 
@@ -236,15 +255,19 @@ def empty_answer(name: str, partition: int, query: PullQuery, stop: int, epoch: 
         epoch=epoch if query.epoch is None else query.epoch,
         seq=query.after_seq or 0,
         rseq=query.after_rseq or 0,
-        pos=f"{partition}.{stop}",
+        pos=f"{partition}.{max(stop, query.offset)}",
     )
 
 
-def _wanted(query: PullQuery, batches: Sequence[PreparedBatch]) -> Generator[None, None, list[PreparedBatch]]:
+def _wanted(
+    query: PullQuery, batches: Sequence[PreparedBatch], chosen: _Selection
+) -> Generator[None, None, list[PreparedBatch]]:
     """Return the batches that may hold wanted messages, by their numbers alone."""
     found: list[PreparedBatch] = []
     for start in range(0, len(batches), _PARTS_A_STEP):
         found += [prepared for prepared in batches[start : start + _PARTS_A_STEP] if query.may_want(prepared)]
+        pairs = pairwise(batches[max(0, start - 1) : start + _PARTS_A_STEP])
+        chosen.has_gap = chosen.has_gap or any(query.may_miss(before, after) for before, after in pairs)
         yield
     return found
 
@@ -253,8 +276,10 @@ def _take_forward(
     query: PullQuery, batches: Sequence[PreparedBatch], chosen: _Selection
 ) -> Generator[None, None, PreparedBatch | None]:
     """Take batches from the oldest one on; return the first that does not fit, None: all do."""
-    for prepared in (yield from _wanted(query, batches)):
-        if not chosen.take((yield from query.lines_of(prepared))):
+    for prepared in (yield from _wanted(query, batches, chosen)):
+        lines = yield from query.lines_of(prepared)
+        yield
+        if not chosen.take(lines):
             return prepared
         chosen.pass_by(prepared)
     if batches:
@@ -266,7 +291,9 @@ def _take_backward(query: PullQuery, batches: Sequence[PreparedBatch], chosen: _
     """Take batches from the newest one back, until the answer is full."""
     if batches:
         chosen.pass_by(batches[-1])
-    for prepared in reversed((yield from _wanted(query, batches))):
-        chosen.take_newest((yield from query.lines_of(prepared)))
+    for prepared in reversed((yield from _wanted(query, batches, chosen))):
+        lines = yield from query.lines_of(prepared)
+        yield
+        chosen.take_newest(lines)
         if chosen.is_full:
             return

@@ -1,15 +1,16 @@
 """The log, read again for pulls: what rooms have in a slice of one partition.
 
-Owns no state. `liveroom.fencing` decides which records are valid; a record that cannot be decoded
-has no effect, but a batch of a version that cannot be read fails the read. A read ends early where
-it has taken `READ_S` or holds `MAX_READ_BYTES`: its slices then end early too, and the next pull
-continues there. `edge.pulls` calls it.
+Owns no state. `liveroom.fencing` decides which records are valid. A batch that cannot be decoded is
+reported and left out, but one of a version that cannot be read fails the read. A read ends early
+where it has taken `READ_S` or holds `MAX_READ_BYTES`: its slices then end early too, and the next
+pull continues there. `edge.pulls` calls it.
 """
 
 from collections.abc import Generator, Sequence
 from typing import Final, NamedTuple
 
 from edge.prepared_batch import PreparedBatch
+from edge.pull_queue import RoomRange
 from edge.pull_slices import MAX_INDEXED, MAX_ROOM_BYTES, PART_BYTES, LogSlice, Part, PartitionIndex
 from edge.slices import Slices
 from liveroom import clock
@@ -27,33 +28,26 @@ _DEFLATED: Final = int(RoomFlags.DEFLATED)
 _CLEAR: Final = int(RoomFlags.CLEAR)
 
 
-class RoomRange(NamedTuple):
-    """A wanted range of one room (its hash): the offsets from `start` up to but not including
-    `stop`.
-    """
-
-    room: int
-    start: int
-    stop: int
-
-
 class PartitionRead(NamedTuple):
-    """The result of a read: a slice for each range, and all rooms that it met.
+    """The result of a read: a slice for each range that it reached, and all rooms that it met.
 
-    `met` is None where these are too many.
+    `met` is None where these are too many. `bad`: the valid batches that cannot be decoded, by
+    offset; what was in them is missing from the slices.
     """
 
     slices: dict[RoomRange, LogSlice]
     met: PartitionIndex | None = None
+    bad: Sequence[tuple[int, BadRecordError]] = ()
 
 
 async def read_rooms(
     kafka: Kafka, partition: int, ranges: Sequence[RoomRange], *, back_s: float, slices: Slices
 ) -> PartitionRead:
-    """Read one partition once for all `ranges`.
+    """Read one partition once for all `ranges`, from the lowest start on.
 
-    It reads no further back than `back_s` seconds, by Kafka's time index, and takes at most
-    `MAX_ROOM_BYTES` of one room. `slices` shares the loop. Raises the errors of `LogReader`.
+    It passes that start in any case, reads no further back than `back_s` seconds, by Kafka's time
+    index, and takes at most `MAX_ROOM_BYTES` of one room. `slices` shares the loop. Raises the
+    errors of `LogReader`.
     """
     began_s = clock.monotonic_s()
     async with LogReader(kafka, partition) as reader:
@@ -63,22 +57,30 @@ async def read_rooms(
         start = max(first, end if floor is None else floor, lowest)
         stop = max(start, *(range_.stop for range_ in ranges))
         collected = _Collected(ranges, await reader.drive(find_ruling(first, start)), start)
-        while collected.at < stop and not collected.is_full and clock.monotonic_s() - began_s < READ_S:
+        while collected.at < stop and not collected.is_full:
             await slices.run(collected.take(await reader.read(collected.at, stop)))
+            if clock.monotonic_s() - began_s >= READ_S:
+                break
     is_cut = first > 0 or start > first
     now_s = clock.monotonic_s()
     met = None
     if len(collected.last) <= MAX_INDEXED:
         met = PartitionIndex(start, collected.at, collected.last, lowest < start, is_cut, now_s)
-    return PartitionRead({range_: collected.slice_of(range_, start, is_cut, now_s) for range_ in ranges}, met)
+    found = {range_: collected.slice_of(range_, start, is_cut, now_s) for range_ in ranges}
+    reached = {range_: found[range_] for range_ in ranges if found[range_].stop > min(range_.start, range_.stop - 1)}
+    return PartitionRead(reached, met, collected.bad)
 
 
 class _Collected:
-    """What a read found so far. `at`: the offset that it reached. `last`: as in PartitionIndex."""
+    """What a read found so far.
+
+    `at`: the offset that it reached. `last`: as in PartitionIndex. `bad`: as in PartitionRead.
+    """
 
     def __init__(self, ranges: Sequence[RoomRange], ruling: Ruling, start: int) -> None:
         self.at = start
         self.last: dict[int, int] = {}
+        self.bad: list[tuple[int, BadRecordError]] = []
         self._parts: dict[int, list[Part]] = {range_.room: [] for range_ in ranges}
         self._sizes = dict.fromkeys(self._parts, 0)
         self._full: dict[int, int] = {}
@@ -112,6 +114,7 @@ class _Collected:
         except BadRecordError as error:
             if error.reason.is_foreign:  # the answer would be a hole: a later version can read what is in it
                 raise LogVersionError(str(error)) from None
+            self.bad.append((offset, error))
             return
         if not isinstance(batch, Batch):
             return
@@ -147,7 +150,7 @@ class _Collected:
             min(range_.start, start),
             self._full.get(room, self.at),
             self._parts[room],
-            is_cut and range_.start < start,
+            start if is_cut and range_.start < start else 0,
             now_s,
             self._sizes[room],
             room in self._full,

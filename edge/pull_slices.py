@@ -6,6 +6,7 @@ or that somebody invented, reads only the records that came since. `edge.pulls` 
 reads.
 """
 
+from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Final, NamedTuple
@@ -31,14 +32,15 @@ class Part(NamedTuple):
 class LogSlice(NamedTuple):
     """What one room has in the log from the offset `start` up to but not including `stop`.
 
-    `is_cut`: older records that were wanted are gone. `at_s`: when its beginning was read. `size`:
-    of its parts, in bytes. `is_full`: the room has more behind it than one slice may hold.
+    `cut`: records before this offset are gone, though `start` is before it; 0: none are. `at_s`:
+    when its beginning was read. `size`: of its parts, in bytes. `is_full`: the room has more behind
+    it than one slice may hold.
     """
 
     start: int
     stop: int
     parts: Sequence[Part]
-    is_cut: bool
+    cut: int
     at_s: float
     size: int = 0
     is_full: bool = False
@@ -52,7 +54,16 @@ class LogSlice(NamedTuple):
         added = [part for part in later.parts if part.prepared.offset >= self.stop]
         size = self.size + sum(len(part.prepared.payload) + PART_BYTES for part in added)
         is_full = later.is_full or size > MAX_ROOM_BYTES
-        return LogSlice(self.start, later.stop, [*self.parts, *added], self.is_cut, self.at_s, size, is_full)
+        cut = max(self.cut, later.cut)
+        return LogSlice(self.start, max(self.stop, later.stop), [*self.parts, *added], cut, self.at_s, size, is_full)
+
+    def parts_from(self, offset: int) -> Sequence[Part]:
+        """Return its parts in records from `offset` on: all that a pull from there is answered."""
+        return self.parts[bisect_left(self.parts, offset, key=_offset_of) :]
+
+
+def _offset_of(part: Part) -> int:
+    return part.prepared.offset
 
 
 class PartitionIndex(NamedTuple):
@@ -75,7 +86,7 @@ class PartitionIndex(NamedTuple):
             return None
         if self.last.get(room, _BEFORE_ALL) >= max(offset, 0):
             return None
-        return LogSlice(offset, self.stop, (), self.is_cut and offset < self.start, self.at_s)
+        return LogSlice(offset, self.stop, (), self.start if self.is_cut and offset < self.start else 0, self.at_s)
 
     def joined(self, later: "PartitionIndex") -> "PartitionIndex":
         """Return this index continued by one that begins at its `stop` or before."""
@@ -106,6 +117,12 @@ class KeptSlices:
         if found is None and index is not None and now_s - index.at_s < INDEX_S:
             return index.empty_slice(room, offset)
         return found
+
+    def extend(self, room: int, partition: int, read: LogSlice, now_s: float) -> None:
+        """Keep what was read of a room, joined to the slice that it continues, if there is one."""
+        before = self.find(room, partition, read.start, now_s)
+        if before is None or before.stop < read.stop:
+            self.keep(room, read if before is None else before.joined(read), now_s)
 
     def keep(self, room: int, kept: LogSlice, now_s: float) -> None:
         """Keep a slice of a room, in place of those that lie within it; forget the oldest ones."""

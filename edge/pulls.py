@@ -1,15 +1,16 @@
 """Pulls: messages of a room that viewers missed, from the ring or read again from the log.
 
-Owns `GET /v1/rooms/{room}/messages`. Pulls share their work: one read at a time reads a partition
-for all pulls that wait, slices are kept and continued (`edge.pull_slices`), and the same question
-is answered once for everybody who waits for it. The work shares the loop with the fan-out in slices
-of time (`edge.slices`). Refuses a pull without a valid token (`edge.pull_grants`), beyond the
-budgets of its user and address (`edge.pull_limits`), of a room that the ticket does not name, and
-of a banned user. Messages older than `pull_back_s` are not read.
+Owns `GET /v1/rooms/{room}/messages`. Pulls share their work: a read serves all pulls near by that
+wait (`edge.pull_queue`), slices are kept and continued (`edge.pull_slices`), and the same question
+is answered once for everybody who waits for it. Every answer goes on where its query began, or
+behind it. The work shares the loop with the fan-out in slices of time (`edge.slices`). Refuses a
+pull without a valid token (`edge.pull_grants`), beyond the budgets of its user and address
+(`edge.pull_limits`), of a room that the ticket does not name, and of a banned user. Messages older
+than `pull_back_s` are not read.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Final, NamedTuple
 
 import structlog
@@ -18,15 +19,17 @@ from aiohttp import web
 from edge.gateway import Gateway
 from edge.pull_answer import PullQuery, answer, empty_answer, read_query
 from edge.pull_limits import PullLimit, PullLimitError, PullLimits
-from edge.pull_reads import RoomRange, read_rooms
+from edge.pull_queue import LogRead, PullQueue, QueueFullError, RoomRange, WaitingRange
+from edge.pull_reads import PartitionRead, read_rooms
 from edge.pull_slices import KEPT_S, KeptSlices, LogSlice, Part
-from edge.room import Room
 from edge.slices import Slices
 from edge.upgrade import Upgrades, bearer
-from liveroom import clock, metric_catalog
-from liveroom.broadcast_log import LogReadError
+from liveroom import clock, metric_catalog, topics
+from liveroom.bad_records import BadRecords
+from liveroom.broadcast_log import LogReadError, LogVersionError
 from liveroom.errors import Code, ProblemError
 from liveroom.kafka_port import Kafka, KafkaError
+from liveroom.records.codec import BadRecord, BadRecordError
 from liveroom.service import Runtime
 from liveroom.tasks import end_tasks
 from liveroom.topics import partition_of, room_hash
@@ -35,25 +38,13 @@ from liveroom.wire import encode_frame
 
 TIMEOUT_S: Final = 4.0
 CLOSE_S: Final = 0.5
-READS: Final = 4
 MAX_QUESTIONS: Final = 1000  # that wait for an answer at the same time
+MAX_NOTED: Final = 1000  # bad records, each of which many pulls may meet
 UNWATCHED_S: Final = 0.5  # how old the end may be up to which a room without viewers here is read
 BUSY: Final = "busy"
 REFUSALS: Final = (Code.SCHEMA, Code.ROOM_INVALID, Code.TOKEN_INVALID, Code.FORBIDDEN, Code.BANNED)
 OUTCOMES: Final = ("ring", "read", "shared", "empty", "failed", "refused")
 log = structlog.get_logger()
-
-
-class _Want(NamedTuple):
-    """A read that a pull waits for: `range` continues `kept`, where something was read before."""
-
-    range: RoomRange
-    kept: LogSlice | None
-    answer: "asyncio.Future[LogSlice]"
-
-    def covers(self, room: int, offset: int, stop: int) -> bool:
-        start = self.range.start if self.kept is None else self.kept.start
-        return self.range.room == room and start <= offset and self.range.stop >= stop
 
 
 class _Question(NamedTuple):
@@ -85,13 +76,15 @@ class Pulls:
         self._limits = PullLimits(gateway.settings)
         self._slices = Slices()
         self._answers: dict[_Question, asyncio.Task[bytes]] = {}
-        self._wanted: dict[int, list[_Want]] = {}
-        self._reading: dict[int, asyncio.Task[None]] = {}
-        self._current: dict[int, list[_Want]] = {}
+        self._queue = PullQueue()
+        self._found: dict[WaitingRange, asyncio.Future[tuple[LogSlice, str]]] = {}
+        self._reading: set[asyncio.Task[None]] = set()
+        self._is_closed = False
         self._kept = KeptSlices()
         self._ends: dict[int, tuple[float, int]] = {}
-        self._reads = asyncio.Semaphore(READS)
         self._metrics = runtime.metrics
+        self._bad = BadRecords(runtime.metrics, topics.BROADCAST)
+        self._noted: dict[tuple[int, int], None] = {}
         self._counts = {outcome: runtime.metrics.counter(metric_catalog.PULLS, outcome) for outcome in OUTCOMES}
         reasons = [BUSY, *(limit.value for limit in PullLimit), *(code.value for code in REFUSALS)]
         runtime.metrics.exist(metric_catalog.PULLS_REFUSED, reasons)
@@ -99,7 +92,9 @@ class Pulls:
 
     async def close(self) -> None:
         """Cancel the reads that are under way; pulls that wait for them are answered with 503."""
-        await end_tasks(*self._reading.values())
+        self._is_closed = True
+        await end_tasks(*self._reading)
+        self._fail(self._queue.waiting, "the gateway stops")
         if self._answers:
             await asyncio.wait(self._answers.values(), timeout=CLOSE_S)
         await end_tasks(*self._answers.values())
@@ -133,21 +128,23 @@ class Pulls:
             raise ProblemError(refused.code, refused.why)
         query = read_query(request.query, partition_of(name, self._settings.kafka.partitions))
         async with asyncio.timeout(TIMEOUT_S):
-            body = await self._shared_answer(_Question(name, query))
+            body = await self._shared_answer(_Question(name, query), grant.user)
             await self._slices.wait_turn()  # a thousand wait for the same answer: sending them all takes 200 ms
         self._limits.charge(grant.user, address, len(body), clock.monotonic_s())
         return body
 
     # ---- the answer
-    async def _shared_answer(self, question: _Question) -> bytes:
-        """Return the answer to a question, made once for all who wait for it."""
+    async def _shared_answer(self, question: _Question, user: str) -> bytes:
+        """Return the answer to a question, made once for all who wait for it; `user` may be the
+        first.
+        """
         task = self._answers.get(question)
         if task is not None:
             self._counts["shared"].inc()
         elif len(self._answers) >= MAX_QUESTIONS:
             raise ProblemError(Code.QUEUE_UNAVAILABLE, "too many pulls wait for an answer", retry_after_s=1)
         else:
-            task = self._answers[question] = asyncio.create_task(self._answer(question))
+            task = self._answers[question] = asyncio.create_task(self._answer(question, user))
             task.add_done_callback(lambda done: self._answered(question, done))
         return await asyncio.shield(task)
 
@@ -156,50 +153,76 @@ class Pulls:
         if not task.cancelled():
             task.exception()  # all who waited for it may have gone
 
-    async def _answer(self, question: _Question) -> bytes:
+    async def _answer(self, question: _Question, user: str) -> bytes:
         name, query = question
         hash_, partition = room_hash(name), partition_of(name, self._settings.kafka.partitions)
+        room = self._gateway.hub.rooms.get(hash_)
         if query.is_empty:
             self._counts["empty"].inc()
-            room = self._gateway.hub.rooms.get(hash_)
             epoch = room.epoch if room is not None else None
             return encode_frame(empty_answer(name, partition, query, self._stop(hash_, partition), epoch))
-        stop, log_slice, room = await self._slice(hash_, partition, query)
+        if room is not None and query.is_held_by(room):
+            self._counts["ring"].inc()
+            stop = room.ring_from or 0
+            log_slice = LogSlice(0, stop, (), cut=0, at_s=0.0)
+        else:
+            stop = self._stop(hash_, partition)
+            log_slice = await self._slice(hash_, partition, query.offset, stop, user)
+            log_slice = log_slice._replace(parts=log_slice.parts_from(query.offset))
+            room = self._gateway.hub.rooms.get(hash_)
         is_whole = log_slice.stop >= stop
         if room is not None and room.epoch is not None and room.ring_from is not None:
             is_whole = room.ring_from <= log_slice.stop  # otherwise the ring has moved on meanwhile
             if is_whole:
                 live = [Part(room.epoch, prepared) for prepared in room.ring if prepared.offset >= log_slice.stop]
-                log_slice = log_slice._replace(parts=[*log_slice.parts, *live])
-        return encode_frame(await self._slices.run(answer(name, partition, query, log_slice, is_whole=is_whole)))
+                end = live[-1].prepared.offset + 1 if live else log_slice.stop
+                log_slice = log_slice._replace(parts=[*log_slice.parts, *live], stop=end)
+        pulled = await self._slices.run(answer(name, partition, query, log_slice, is_whole=is_whole))
+        if pulled.gone:
+            self._note_broken(partition, log_slice)
+        return encode_frame(pulled)
+
+    def _note_broken(self, partition: int, log_slice: LogSlice) -> None:
+        for _, prepared in log_slice.parts:
+            if prepared.is_broken:
+                self._note(partition, prepared.offset, BadRecordError(BadRecord.UNDECODABLE, "a room's part does not inflate"))
+
+    def _note(self, partition: int, offset: int, error: BadRecordError) -> None:
+        """Count a record that cannot be read, and log it, once for all pulls that meet it."""
+        if (partition, offset) not in self._noted:
+            if len(self._noted) >= MAX_NOTED:
+                del self._noted[next(iter(self._noted))]
+            self._noted[partition, offset] = None
+            self._bad.note(offset, error, partition)
 
     # ---- where the answer comes from
-    async def _slice(self, hash_: int, partition: int, query: PullQuery) -> tuple[int, LogSlice, Room | None]:
-        """Return what a room has in the log from the wanted offset up to its ring, or where it
-        has none, up to what the fan-out has read. That offset comes first.
+    async def _slice(self, hash_: int, partition: int, offset: int, stop: int, user: str) -> LogSlice:
+        """Return what a room has in the log from `offset` up to `stop`, or the first part of it.
+
+        It ends behind `offset`, unless that is not before `stop`.
         """
-        rooms = self._gateway.hub.rooms
-        room = rooms.get(hash_)
-        if room is not None and query.is_held_by(room):
-            self._counts["ring"].inc()
-            start = room.ring_from or 0
-            return start, LogSlice(0, start, (), is_cut=False, at_s=0.0), room
-        stop = self._stop(hash_, partition)
-        kept = self._kept.find(hash_, partition, query.offset, clock.monotonic_s())
-        if kept is not None and kept.covers(query.offset, stop):
+        if offset >= stop:  # a gateway that is ahead gave this position, or nobody did: reading there takes a time-out
+            self._counts["empty"].inc()
+            return LogSlice(offset, offset, (), cut=0, at_s=0.0)
+        kept = self._kept.find(hash_, partition, offset, clock.monotonic_s())
+        if kept is not None and kept.covers(offset, stop):
             self._counts["shared"].inc()
-            return stop, kept, room
-        for want in (*self._current.get(partition, ()), *self._wanted.get(partition, ())):
-            if want.covers(hash_, query.offset, stop):
-                self._counts["shared"].inc()
-                return stop, await asyncio.shield(want.answer), rooms.get(hash_)
-        self._counts["read"].inc()
-        found: asyncio.Future[LogSlice] = asyncio.get_running_loop().create_future()
-        range_ = RoomRange(hash_, query.offset if kept is None else kept.stop, stop)
-        self._wanted.setdefault(partition, []).append(_Want(range_, kept, found))
-        if partition not in self._reading:
-            self._reading[partition] = asyncio.create_task(self._read(partition))
-        return stop, await asyncio.shield(found), rooms.get(hash_)
+            return kept
+        try:
+            waiting = self._queue.add(partition, RoomRange(hash_, offset if kept is None else kept.stop, stop), user)
+        except QueueFullError:
+            raise ProblemError(Code.QUEUE_UNAVAILABLE, "too many pulls wait for a read", retry_after_s=1) from None
+        found, is_first = self._found.get(waiting), False
+        if found is None:
+            found, is_first = asyncio.get_running_loop().create_future(), True
+            self._found[waiting] = found
+            self._start_reads()
+        read, outcome = await asyncio.shield(found)
+        self._counts[outcome if is_first else "shared"].inc()
+        joined = self._kept.find(hash_, partition, offset, clock.monotonic_s())
+        if joined is not None and joined.stop >= read.stop:
+            return joined
+        return read if kept is None else kept.joined(read)
 
     def _stop(self, hash_: int, partition: int) -> int:
         """Return the offset up to which the log must be read for a room."""
@@ -214,43 +237,69 @@ class Pulls:
         return stop
 
     # ---- the log
-    async def _read(self, partition: int) -> None:
-        """Read a partition for the pulls that wait for it, again and again, until none waits."""
+    def _start_reads(self) -> None:
+        while not self._is_closed and (read := self._queue.take()) is not None:
+            task = asyncio.create_task(self._read(read))
+            self._reading.add(task)
+            task.add_done_callback(self._reading.discard)
+
+    async def _read(self, read: LogRead) -> None:
+        """Make a read, and hand out what it found."""
+        failed = list(read.ranges)  # whatever ends this task, or all later pulls would wait with these
+        why = "the read was cancelled"
         try:
-            while wants := self._wanted.pop(partition, None):
-                self._current[partition] = wants
-                try:
-                    async with self._reads:
-                        read = await read_rooms(
-                            self._kafka,
-                            partition,
-                            [want.range for want in wants],
-                            back_s=self._settings.pull_back_s,
-                            slices=self._slices,
-                        )
-                except (KafkaError, LogReadError, TimeoutError, OSError) as error:
-                    _fail(wants, repr(error))
-                    continue
-                now_s = clock.monotonic_s()
-                if read.met is not None:
-                    self._kept.keep_index(partition, read.met, now_s)
-                for want in wants:
-                    log_slice = read.slices[want.range]
-                    if want.kept is not None:
-                        log_slice = want.kept.joined(log_slice)
-                    self._kept.keep(want.range.room, log_slice, now_s)
-                    if not want.answer.done():
-                        want.answer.set_result(log_slice)
+            result = await read_rooms(
+                self._kafka,
+                read.partition,
+                [waiting.range for waiting in read.ranges],
+                back_s=self._settings.pull_back_s,
+                slices=self._slices,
+            )
+            await self._slices.run(self._keep(read, result))
+            self._hand_out(read, result)
+            failed = []
+        except LogVersionError as error:
+            failed, why = read.ranges[:1], repr(error)  # the others may begin behind that record
+        except (KafkaError, LogReadError, TimeoutError, OSError) as error:
+            why = repr(error)
         finally:
-            # Whatever ended this task: the pulls that wait must fail, or all later ones would wait
-            # with them.
-            _fail((*self._current.pop(partition, ()), *self._wanted.pop(partition, ())), "the read was cancelled")
-            del self._reading[partition]
+            if failed:
+                self._queue.end(read, failed)
+                self._fail(failed, why)
+            self._start_reads()
             asyncio.get_running_loop().call_later(KEPT_S, lambda: self._kept.expire(clock.monotonic_s()))
 
+    def _keep(self, read: LogRead, result: PartitionRead) -> Generator[None, None, None]:
+        """Keep what a read found, for later pulls; yields after each step."""
+        now_s = clock.monotonic_s()
+        if result.met is not None:
+            self._kept.keep_index(read.partition, result.met, now_s)
+        for offset, error in result.bad:
+            self._note(read.partition, offset, error)
+        for range_, log_slice in result.slices.items():
+            self._kept.extend(range_.room, read.partition, log_slice, now_s)
+            yield
 
-def _fail(wants: Sequence[_Want], why: str) -> None:
-    for want in wants:
-        if not want.answer.done():
-            want.answer.set_exception(LogReadError(why))
-            want.answer.exception()  # who waited for it may have gone
+    def _hand_out(self, read: LogRead, result: PartitionRead) -> None:
+        slices = [result.slices.get(waiting.range) for waiting in read.ranges]
+        for waiting in self._queue.served(read, [None if found is None else found.stop for found in slices]):
+            self._answer_range(waiting, result.slices[waiting.range], "read" if waiting is read.ranges[0] else "shared")
+        rooms, now_s = {range_.room for range_ in result.slices}, clock.monotonic_s()
+        for waiting in self._queue.waiting:
+            if not waiting.is_read and waiting.partition == read.partition and waiting.range.room in rooms:
+                kept = self._kept.find(waiting.range.room, waiting.partition, waiting.range.start, now_s)
+                if kept is not None and kept.covers(waiting.range.start, waiting.range.stop):
+                    self._queue.answered(waiting)
+                    self._answer_range(waiting, kept, "shared")
+
+    def _answer_range(self, waiting: WaitingRange, log_slice: LogSlice, outcome: str) -> None:
+        found = self._found.pop(waiting)
+        if not found.done():
+            found.set_result((log_slice, outcome))
+
+    def _fail(self, failed: Sequence[WaitingRange], why: str) -> None:
+        for waiting in failed:
+            found = self._found.pop(waiting, None)
+            if found is not None and not found.done():
+                found.set_exception(LogReadError(why))
+                found.exception()  # who waited for it may have gone

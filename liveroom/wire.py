@@ -209,8 +209,8 @@ class Pulled(msgspec.Struct, frozen=True, omit_defaults=True):
     """Answer to a pull: the wanted messages of a room's history, in order of `seq`.
 
     `epoch`: of the numbers (None: the gateway knows none). `seq`, `rseq`: up to these numbers the
-    answer is complete. `more`: more messages follow; the next pull begins at `pos`. `gone`: the
-    oldest wanted messages are no longer kept.
+    answer is complete. `more`: more messages follow; the next pull begins at `pos`. `gone`: some
+    wanted messages are no longer kept or cannot be read, most often the oldest ones.
     """
 
     room: str

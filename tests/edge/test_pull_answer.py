@@ -54,7 +54,7 @@ class History:
         self.parts.append(Part(EPOCH, prepared))
 
     def ask(self, query: PullQuery, *, is_cut: bool = False) -> Pulled:
-        log_slice = LogSlice(-1, len(self.parts), self.parts, is_cut=is_cut, at_s=0.0)
+        log_slice = LogSlice(-1, len(self.parts), self.parts, cut=int(is_cut), at_s=0.0)
         return result_of(answer("r", 0, query, log_slice, is_whole=True))
 
 
@@ -159,12 +159,29 @@ def test_a_broken_batch_and_a_broken_clear_are_left_out_and_the_others_come() ->
     history.batch(Kind.CLEAR, clear=Clear(id="i1"))
     broken = history.parts[-1].prepared
     broken.payload = broken.payload.replace(b'{"id":"i1"}', b'{"id":12345}')
-    assert numbers(history.ask(ALL._replace(after_seq=0))) == [*range(1, 21), *range(41, 62)]
+    pulled = history.ask(ALL._replace(after_seq=0))
+    assert (numbers(pulled), pulled.gone) == ([*range(1, 21), *range(41, 62)], True)
+    assert not history.ask(ALL._replace(after_seq=40)).gone
+
+
+def test_a_batch_that_is_missing_in_the_middle_is_told_as_gone_to_whom_it_concerns() -> None:
+    history = talk(10, Kind.GIFT, Kind.DANMAKU)
+    del history.parts[4]  # 9 and 10, of which 9 is the fifth reliable one
+    concerned = [{"after_seq": 0}, {"after_seq": 9}, {"after_rseq": 4}, {"before_seq": 11}, {"before_seq": 10**6}]
+    others = [{"after_seq": 10}, {"after_rseq": 6}, {"before_seq": 9}]
+    assert [history.ask(ALL._replace(**query)).gone for query in concerned] == [True] * 5
+    assert [history.ask(ALL._replace(**query)).gone for query in others] == [False] * 3
+
+
+def test_an_answer_never_names_a_place_before_its_query() -> None:
+    history = talk(3, Kind.GIFT)
+    steps = answer("r", 0, ALL._replace(offset=50, after_rseq=0), LogSlice(-1, 3, history.parts, 0, 0.0), is_whole=False)
+    assert result_of(steps).pos == "0.50"
 
 
 def test_a_step_of_the_work_opens_no_more_than_a_piece_of_a_large_batch() -> None:
     history = talk(1, *[Kind.DANMAKU] * 4000, text="x" * 200)
-    steps = answer("r", 0, ALL._replace(before_seq=4001), LogSlice(-1, 1, history.parts, is_cut=False, at_s=0.0), is_whole=True)
+    steps = answer("r", 0, ALL._replace(before_seq=4001), LogSlice(-1, 1, history.parts, cut=0, at_s=0.0), is_whole=True)
     tracemalloc.start()
     try:
         count, before, largest = 0, tracemalloc.get_traced_memory()[0], 0

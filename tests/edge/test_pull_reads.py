@@ -12,8 +12,8 @@ from edge import pulls
 from edge.admission import Admission
 from edge.gateway import Gateway
 from edge.hub import Hub
-from edge.pull_answer import PullQuery
-from edge.pull_reads import PartitionRead, RoomRange, _Collected
+from edge.pull_queue import RoomRange
+from edge.pull_reads import PartitionRead, _Collected
 from edge.pull_slices import LogSlice
 from edge.pulls import Pulls
 from edge.upgrade import Upgrades
@@ -27,7 +27,6 @@ from liveroom.service import Runtime
 from liveroom.settings import EdgeSettings
 
 OWNER, OTHER = bytes(16), bytes([1]) * 16
-BEGINNING = PullQuery(0, None, 0, None, None)
 
 
 @pytest.mark.parametrize("broken", [asyncio.CancelledError(), ZeroDivisionError()], ids=lambda error: type(error).__name__)
@@ -47,14 +46,14 @@ async def test_a_read_that_breaks_off_fails_all_who_wait_and_the_next_pull_reads
         raise broken
 
     async def reads(_: Any, __: int, ranges: Sequence[RoomRange], **___: Any) -> PartitionRead:
-        return PartitionRead({wanted: LogSlice(0, 5, (), is_cut=False, at_s=0.0) for wanted in ranges})
+        return PartitionRead({wanted: LogSlice(0, 5, (), cut=0, at_s=0.0) for wanted in ranges})
 
     monkeypatch.setattr(pulls, "read_rooms", breaks_off)
-    first = asyncio.create_task(desk._slice(1, 0, BEGINNING))
+    first = asyncio.create_task(desk._slice(1, 0, 0, 5, "u"))
     await asyncio.sleep(0)
-    reading = desk._reading[0]
+    (reading,) = desk._reading
     await asyncio.sleep(0)
-    behind = asyncio.create_task(desk._slice(2, 0, BEGINNING))
+    behind = asyncio.create_task(desk._slice(2, 0, 0, 5, "u"))
     await asyncio.sleep(0)
     goes_on.set()
     async with asyncio.timeout(5):
@@ -65,8 +64,30 @@ async def test_a_read_that_breaks_off_fails_all_who_wait_and_the_next_pull_reads
         assert reading.exception() is broken, "the loop tells of a defect"
     monkeypatch.setattr(pulls, "read_rooms", reads)
     async with asyncio.timeout(5):
-        _, log_slice, _ = await desk._slice(2, 0, BEGINNING)
+        log_slice = await desk._slice(2, 0, 0, 5, "u")
     assert log_slice.stop == 5
+
+
+async def test_a_record_of_a_later_version_fails_only_the_pull_that_begins_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    runtime = Runtime("edge")
+    settings = EdgeSettings(instance="e", ticket_keys={"k": "a" * 32})
+    gateway = Gateway(settings, Hub(), Rules(), runtime.metrics, 1)
+    upgrades = Upgrades(gateway, Admission(gateway, runtime), runtime)
+    desk = Pulls(AioKafka(settings.kafka), gateway, upgrades, runtime, lambda _: 5)
+
+    async def reads(_: Any, __: int, ranges: Sequence[RoomRange], **___: Any) -> PartitionRead:
+        if ranges[0].start == 0:
+            raise LogVersionError("at 2")
+        return PartitionRead({wanted: LogSlice(wanted.start, 5, (), cut=0, at_s=0.0) for wanted in ranges})
+
+    monkeypatch.setattr(pulls, "read_rooms", reads)
+    async with asyncio.timeout(5):
+        before, behind = await asyncio.gather(
+            desk._slice(1, 0, 0, 5, "u"), desk._slice(2, 0, 3, 5, "u"), return_exceptions=True
+        )
+    assert isinstance(before, LogReadError)
+    assert isinstance(behind, LogSlice)
+    assert behind.stop == 5
 
 
 def later(value: bytes) -> bytes:

@@ -9,7 +9,7 @@ ROOM, PARTITION = 1, 0
 
 def slice_of(start: int, stop: int, *offsets: int, at_s: float = 0.0, size: int = 100, is_full: bool = False) -> LogSlice:
     parts = [Part(7, PreparedBatch(b"x" * size, is_deflated=False, offset=offset)) for offset in offsets]
-    return LogSlice(start, stop, parts, is_cut=False, at_s=at_s, size=len(parts) * (size + PART_BYTES), is_full=is_full)
+    return LogSlice(start, stop, parts, cut=0, at_s=at_s, size=len(parts) * (size + PART_BYTES), is_full=is_full)
 
 
 def test_a_slice_answers_pulls_that_begin_within_it_until_it_is_old() -> None:
@@ -28,6 +28,18 @@ def test_a_slice_that_ends_early_is_continued_without_a_double() -> None:
     longer = slice_of(-1, 100, 5, 50).joined(slice_of(40, 120, 50, 110, at_s=3))
     assert [part.prepared.offset for part in longer.parts] == [5, 50, 110]
     assert (longer.start, longer.stop, longer.at_s, longer.size) == (-1, 120, 0, 3 * (100 + PART_BYTES))
+
+
+def test_a_slice_that_is_continued_behind_what_is_gone_says_so() -> None:
+    before, later = slice_of(-1, 100, 5), slice_of(100, 200, 160)._replace(cut=150)
+    assert before.joined(later).cut == 150
+    assert later.joined(slice_of(200, 300, 250)).cut == 150
+
+
+def test_a_slice_that_others_began_earlier_answers_from_where_a_pull_begins() -> None:
+    parts = slice_of(-1, 100, 5, 20, 20, 50).parts_from(20)
+    assert [part.prepared.offset for part in parts] == [20, 20, 50]
+    assert list(slice_of(-1, 100, 5).parts_from(6)) == []
 
 
 def test_a_full_slice_answers_the_beginning_and_is_not_continued() -> None:
@@ -59,11 +71,11 @@ def test_rooms_that_a_read_did_not_meet_are_known_to_be_empty() -> None:
     kept.keep_index(PARTITION, PartitionIndex(10, 100, {ROOM: 40}, is_first=True, is_cut=True, at_s=0), 0)
     invented = kept.find(99, PARTITION, -1, 0)
     assert invented is not None
-    assert (invented.stop, list(invented.parts), invented.is_cut) == (100, [], True)
+    assert (invented.stop, list(invented.parts), invented.cut) == (100, [], 10)
     assert kept.find(ROOM, PARTITION, -1, 0) is None
     silent = kept.find(ROOM, PARTITION, 41, 0)
     assert silent is not None
-    assert (silent.stop, silent.is_cut) == (100, False)
+    assert (silent.stop, silent.cut) == (100, 0)
     assert kept.find(99, 1, -1, 0) is None
     assert kept.find(99, PARTITION, -1, INDEX_S) is None
 

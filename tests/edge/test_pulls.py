@@ -19,7 +19,8 @@ from edge.fanout import FanOut
 from edge.gateway import Gateway
 from edge.hub import Hub
 from edge.pull_grants import PullGrant
-from edge.pull_reads import PartitionRead, RoomRange, read_rooms
+from edge.pull_queue import RoomRange
+from edge.pull_reads import PartitionRead, read_rooms
 from edge.pulls import Pulls
 from edge.upgrade import Upgrades
 from liveroom import metric_catalog
@@ -237,6 +238,8 @@ async def test_the_log_and_the_ring_are_joined_without_a_hole_or_a_double(
         newest = room.base[1]
         assert (await here.pull(pos=f"0.{first}", after_rseq=newest))[1] == here.wanted(newest)
         assert (here.count("read"), here.count("ring")) == (1, 1)
+        pulled, _ = await here.pull(pos=f"0.{last}", after_rseq=newest)
+        assert pulled.pos == f"0.{last + 1}", "the ring begins before, and the answer goes on behind it"
 
 
 async def test_messages_that_retention_removed_are_reported_as_gone(kafka: KafkaSettings) -> None:
