@@ -20,9 +20,11 @@ with explained("autoscaler"):
     from autoscaler.pool import Pool
     from liveroom import clock, service
     from liveroom.access import SERVICES
+    from liveroom.consumers import REVOCATIONS_READ, follow_revocations
     from liveroom.files import watch
     from liveroom.kafka import TOPICS_S, Producer, ensure_topics, waiting, with_kafka
     from liveroom.kafka_port import Kafka
+    from liveroom.revocations import Revocations
     from liveroom.service import Runtime, public_connections, read_first
     from liveroom.settings import AutoscalerSettings
     from liveroom.tokens import Verifier
@@ -58,7 +60,8 @@ def make_driver(settings: AutoscalerSettings, runtime: Runtime) -> "LocalDriver 
 
 async def run(settings: AutoscalerSettings, runtime: Runtime, kafka: Kafka) -> None:
     """Run the autoscaler until it is stopped. Gateways keep running without it."""
-    verifier = Verifier(await read_first(settings.read_token_keys), settings.token_leeway_s)
+    revocations = Revocations()
+    verifier = Verifier(await read_first(settings.read_token_keys), settings.token_leeway_s, settings.token_life_s, revocations)
     policy = await read_first(partial(read_policy_file, settings))
     wait = waiting(kafka, runtime, KAFKA)
     await wait.until(partial(ensure_topics, kafka, ACCESS.topics, TOPICS_S))
@@ -84,6 +87,7 @@ async def run(settings: AutoscalerSettings, runtime: Runtime, kafka: Kafka) -> N
             working = [
                 tasks.create_task(follow_reports(kafka, pool, runtime)),
                 tasks.create_task(follow_orders(kafka, pool, runtime)),
+                tasks.create_task(follow_revocations(kafka, revocations, runtime)),
                 tasks.create_task(
                     advise(settings, runtime, pool) if settings.driver == "advisory" else rule(settings, kafka, pool)
                 ),
@@ -127,4 +131,4 @@ async def advise(settings: AutoscalerSettings, runtime: Runtime, pool: Pool) -> 
 
 
 if __name__ == "__main__":
-    service.main("autoscaler", AutoscalerSettings, with_kafka(run), KAFKA)
+    service.main("autoscaler", AutoscalerSettings, with_kafka(run), KAFKA, REVOCATIONS_READ)

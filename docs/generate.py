@@ -26,7 +26,7 @@ sys.path.insert(0, str(FOLDER.parent))
 from autoscaler import policy  # noqa: E402
 from ingress import openapi, permissions  # noqa: E402
 from liveroom import access, bodies, closecodes, errors, kinds, metric_catalog, settings, topics, wire  # noqa: E402
-from liveroom.records import balance, broadcast, codec, control, sections, snapshot, uplink  # noqa: E402
+from liveroom.records import balance, broadcast, codec, control, revocations, sections, snapshot, uplink  # noqa: E402
 
 _BLOCK: Final = re.compile(r"(<!-- generated: (?P<name>[a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -354,6 +354,10 @@ BLOCKS: Final[dict[str, Callable[[], str]]] = {
         control.Moderation,
         uplink.DeadLetter,
         control.Audit,
+        revocations.Revocation,
+        revocations.ConnectionOrder,
+        revocations.ConnectionReport,
+        revocations.UserConnection,
     ),
     "server-frames": lambda: _structs(
         wire.Hello,

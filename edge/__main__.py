@@ -22,11 +22,12 @@ with explained("edge"):
     from edge.presence_report import report_presence
     from edge.pulls import Pulls
     from edge.upgrade import Upgrades
+    from edge.user_connections import UserConnections, follow_connection_orders
     from liveroom import clock, service, topics
     from liveroom.access import SERVICES
     from liveroom.broadcast_log import QueueReader
     from liveroom.connections import allow_connections
-    from liveroom.consumers import RULES_READ, follow_rules
+    from liveroom.consumers import REVOCATIONS_READ, RULES_READ, follow_revocations, follow_rules
     from liveroom.files import watch
     from liveroom.kafka import TOPICS_S, Producer, TopicReader, ensure_topics, waiting, with_kafka
     from liveroom.kafka_port import Kafka
@@ -63,7 +64,7 @@ async def run(settings: EdgeSettings, runtime: Runtime, kafka: Kafka) -> None:
     admission = Admission(gateway, runtime)
     upgrades = Upgrades(gateway, admission, runtime)
     keepalive, fan_out = KeepAlive(gateway), FanOut(gateway, runtime)
-    orders = Orders(gateway, runtime.chance)
+    orders, connections = Orders(gateway, runtime.chance), UserConnections(gateway)
     admission.use(await read_first(settings.read_ticket_keys))
     if settings.honours_hmac_tickets:
         log.warning("hmac_tickets_honoured", then="remove LIVEROOM_TICKET_KEYS once all schedulers sign with Ed25519")
@@ -73,6 +74,7 @@ async def run(settings: EdgeSettings, runtime: Runtime, kafka: Kafka) -> None:
     producer = Producer(kafka, runtime.metrics, ACCESS.writes)
     queue = QueueReader(kafka, runtime.metrics)
     control = TopicReader(kafka, topics.CONTROL, runtime.metrics, from_beginning=True)
+    connection_orders = TopicReader(kafka, topics.CONNECTION_ORDERS, runtime.metrics)
     try:
         await wait.until(producer.start)
         await wait.until(queue.start)
@@ -88,6 +90,8 @@ async def run(settings: EdgeSettings, runtime: Runtime, kafka: Kafka) -> None:
                 tasks.create_task(follow_orders(control, orders, runtime)),
                 tasks.create_task(follow_rules(kafka, rules, runtime, gateway.bans.on_rule)),
                 tasks.create_task(gateway.bans.run()),
+                tasks.create_task(follow_revocations(kafka, gateway.revocations, runtime, connections.on_revoked)),
+                tasks.create_task(follow_connection_orders(connection_orders, connections, producer, runtime)),
                 tasks.create_task(watch(settings.ticket_files, settings.read_ticket_keys, admission.use)),
                 tasks.create_task(reporter.run(producer)),
                 tasks.create_task(report_presence(gateway, producer)),
@@ -116,4 +120,5 @@ if __name__ == "__main__":
         KAFKA,
         "listening",
         RULES_READ,
+        REVOCATIONS_READ,
     )

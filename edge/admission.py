@@ -2,8 +2,9 @@
 
 Owns the ticket keys and the rates of new connections: of the gateway, and of each user and address
 over all their tickets. Refuses with a problem, before the upgrade: the gateway is draining or full,
-the page is of another origin, the ticket is not valid here (`liveroom.tickets`), the user or the
-address has too many connections or makes them too fast. `edge.upgrade` calls it.
+the page is of another origin, the ticket is not valid here (`liveroom.tickets`), its user's token
+was revoked, the user or the address has too many connections or makes them too fast. `edge.upgrade`
+calls it.
 """
 
 from typing import Final
@@ -63,8 +64,8 @@ class Admission:
 
         The ticket is used from then on, so the caller completes the upgrade. Raises
         `ProblemError`: origin, full, rate_user, rate_address, ticket_invalid, ticket_expired,
-        ticket_used. Cheap checks come first. Only good tickets are counted, and what one of the
-        limits refuses takes nothing from the others.
+        ticket_used, revoked. Cheap checks come first. Only good tickets are counted, and what one
+        of the limits refuses takes nothing from the others.
         """
         gateway, settings = self._gateway, self._settings
         address = self.address_of(request)
@@ -77,10 +78,13 @@ class Admission:
         me = (settings.instance, gateway.generation)
         now_ms = clock.unix_ms()
         ticket = tickets.verify(request.query.get("ticket", ""), self._keys, tickets.ENTRY, me, now_ms)
+        user = ticket.user
+        if gateway.revocations.revokes(user.id, user.device, user.issued_s):
+            raise ProblemError(Code.REVOKED)
         self.spent.check(ticket)
         self._take(Caller(connection="", user=ticket.user.id, address=address))
         self.spent.spend(ticket, now_ms)
-        return address, ticket.user
+        return address, user
 
     def _take(self, caller: Caller) -> None:
         """Take a connection out of the budgets of a caller and of the gateway; raise `ProblemError`

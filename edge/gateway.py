@@ -1,9 +1,9 @@
 """The members of a gateway, and what their frames ask.
 
 Owns the members, how many of them a user and an address have, and the parts that serve them: rooms
-(`edge.hub`), joins, bans, send queues, pull grants. Answers a frame of an unknown type, which a
-newer client sent, with an error, and refuses any other one outside the protocol by closing with
-4010.
+(`edge.hub`), joins, bans, revocations, send queues, pull grants. Answers a frame of an unknown
+type, which a newer client sent, with an error, and refuses any other one outside the protocol by
+closing with 4010.
 `edge.upgrade` adds members, `edge.keepalive` checks them as time passes, `edge.drain` and
 `edge.shed` move them away.
 """
@@ -25,6 +25,7 @@ from liveroom.closecodes import TABLE, Close
 from liveroom.errors import Code
 from liveroom.moderation import Rules
 from liveroom.registry import Metrics
+from liveroom.revocations import Revocations
 from liveroom.settings import EdgeSettings
 from liveroom.wire import (
     BadFrameError,
@@ -64,6 +65,7 @@ class Gateway:
         )
         self.wheel: Wheel[Member] = Wheel(TICK_S, WHEEL_SLOTS, clock.monotonic_s())
         self.grants = PullGrants()
+        self.revocations = Revocations()
         self.taken_in = 0
         self.leaves = 0
         self.draining = False
@@ -77,7 +79,7 @@ class Gateway:
         """Add a member that has taken over its connection."""
         self.members[member] = None
         self.taken_in += 1
-        self.grants.grant(member.pull, PullGrant(member.user, member.role, member.ticket_rooms))
+        self.grants.grant(member.pull, PullGrant(member.user, member.role, member.ticket_rooms, member.device, member.issued_s))
         if isinstance(member, SseConnection):
             self.sse_connections[member.pull] = member
         self.held.add(member.caller)

@@ -64,7 +64,7 @@ class Member(asyncio.Protocol):
     `form`: the value of its `Form`. `blocked`: nothing may be written to the descriptor.
     `close_code`: 0 until it is closing; `closing_s`: since when. `received_s`: when the viewer last
     sent something. `frames`: what it sent since its last check. `has_joined`: whether it was ever
-    in a room.
+    in a room. `issued_s`: when its token was issued (Unix time; None: unknown).
     """
 
     __slots__ = (
@@ -74,11 +74,13 @@ class Member(asyncio.Protocol):
         "blocked",
         "close_code",
         "closing_s",
+        "device",
         "device_hash",
         "fd",
         "form",
         "frames",
         "has_joined",
+        "issued_s",
         "pull",
         "received_s",
         "role",
@@ -98,7 +100,9 @@ class Member(asyncio.Protocol):
         self.form = int(form)  # the index of every push: an enum is slower there
         self.user = user.id
         self.user_hash = room_hash(user.id)
-        self.device_hash = room_hash(f"{user.id}/{user.device}") if user.device else 0  # a hash is smaller than the id
+        self.device = user.device
+        self.device_hash = room_hash(f"{user.id}/{user.device}") if user.device else 0
+        self.issued_s = user.issued_s
         self.role = user.role
         self.ticket_rooms = user.rooms or ()  # a ticket that permits no room is refused
         self.pull = pull

@@ -17,11 +17,16 @@ MAX_FORMER: Final = 100_000
 
 
 class PullGrant(NamedTuple):
-    """The identity and the rooms that a pull token stands for."""
+    """The identity and the rooms that a pull token stands for.
+
+    `device`, `issued_s`: those of the user's token, as `tickets.User` has them.
+    """
 
     user: str
     role: Role
     ticket_rooms: tuple[str, ...]
+    device: str = ""
+    issued_s: int | None = None
 
     def check(self, room: str) -> None:
         """Raise `ProblemError` (room_invalid, forbidden) where it does not permit a room."""

@@ -5,8 +5,8 @@ wait (`edge.pull_queue`), slices are kept and continued (`edge.pull_slices`), an
 is answered once for everybody who waits for it. Every answer goes on where its query began, or
 behind it. The work shares the loop with the fan-out in slices of time (`edge.slices`). Refuses a
 pull without a valid token (`edge.pull_grants`), beyond the budgets of its user and address
-(`edge.pull_limits`), of a room that the ticket does not name, and of a banned user. Messages older
-than `pull_back_s` are not read.
+(`edge.pull_limits`), of a room that the ticket does not name, and of a user that is banned or whose
+token was revoked. Messages older than `pull_back_s` are not read.
 """
 
 import asyncio
@@ -18,6 +18,7 @@ from aiohttp import web
 
 from edge.gateway import Gateway
 from edge.pull_answer import PullQuery, answer, empty_answer, read_query
+from edge.pull_grants import PullGrant
 from edge.pull_limits import PullLimit, PullLimitError, PullLimits
 from edge.pull_queue import LogRead, PullQueue, QueueFullError, RoomRange, WaitingRange
 from edge.pull_reads import PartitionRead, read_rooms
@@ -42,7 +43,7 @@ MAX_QUESTIONS: Final = 1000  # that wait for an answer at the same time
 MAX_NOTED: Final = 1000  # bad records, each of which many pulls may meet
 UNWATCHED_S: Final = 0.5  # how old the end may be up to which a room without viewers here is read
 BUSY: Final = "busy"
-REFUSALS: Final = (Code.SCHEMA, Code.ROOM_INVALID, Code.TOKEN_INVALID, Code.FORBIDDEN, Code.BANNED)
+REFUSALS: Final = (Code.SCHEMA, Code.ROOM_INVALID, Code.TOKEN_INVALID, Code.REVOKED, Code.FORBIDDEN, Code.BANNED)
 OUTCOMES: Final = ("ring", "read", "shared", "empty", "failed", "refused")
 log = structlog.get_logger()
 
@@ -122,6 +123,7 @@ class Pulls:
         grant = self._gateway.grants.find(bearer(request))
         address = self._upgrades.address_of(request)
         self._limits.take(grant.user, address, clock.monotonic_s())
+        self._check_revoked(grant)
         grant.check(name)
         refused = self._gateway.joins.refusal_by_rules(grant.user, grant.role, grant.ticket_rooms, name)
         if refused is not None:
@@ -131,7 +133,12 @@ class Pulls:
             body = await self._shared_answer(_Question(name, query), grant.user)
             await self._slices.wait_turn()  # a thousand wait for the same answer: sending them all takes 200 ms
         self._limits.charge(grant.user, address, len(body), clock.monotonic_s())
+        self._check_revoked(grant)  # it may have waited for seconds
         return body
+
+    def _check_revoked(self, grant: PullGrant) -> None:
+        if self._gateway.revocations.revokes(grant.user, grant.device, grant.issued_s):
+            raise ProblemError(Code.REVOKED)
 
     # ---- the answer
     async def _shared_answer(self, question: _Question, user: str) -> bytes:

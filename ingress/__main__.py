@@ -15,6 +15,7 @@ with explained("ingress"):
     from ingress.announcements import AnnouncementService
     from ingress.app import App
     from ingress.auto_moderation import AutoModeration
+    from ingress.ended_revocations import withdraw_ended
     from ingress.hosts import HostRecords
     from ingress.kafka import READY, KafkaLogWriter
     from ingress.log import LogWriter
@@ -22,19 +23,22 @@ with explained("ingress"):
     from ingress.moderation_api import ModerationApi
     from ingress.rate_limits import RateLimits, rates_of
     from ingress.review import Reviewer
+    from ingress.revocation_api import RevocationApi
     from ingress.room_policy import RoomPolicy
     from ingress.room_status import RoomStatusService
     from ingress.slow_mode import SlowMode
+    from ingress.user_connections import UserConnectionService
     from ingress.withdrawals import Withdrawals
     from ingress.words import WordLibraries, WordLibrary, read_library
     from liveroom import metric_catalog, service
     from liveroom.connections import allow_connections
-    from liveroom.consumers import RULES_READ, follow_rules
+    from liveroom.consumers import REVOCATIONS_READ, RULES_READ, follow_revocations, follow_rules
     from liveroom.files import watch
     from liveroom.kafka import with_kafka
     from liveroom.kafka_port import Kafka
     from liveroom.moderation import Rules
     from liveroom.records.control import Moderation, RuleKind, WordAction
+    from liveroom.revocations import Revocations
     from liveroom.service import Runtime, public_connections, read_first
     from liveroom.settings import IngressSettings
     from liveroom.tokens import Verifier
@@ -64,6 +68,7 @@ class Parts(NamedTuple):
     statuses: RoomStatusService
     reviewer: Reviewer
     withdrawals: Withdrawals
+    connections: UserConnectionService
 
     async def close(self) -> None:
         """Close all parts. Call it when no request is under way any more."""
@@ -78,9 +83,11 @@ def build(
     verifier: Verifier,
     rules: Rules,
     words: WordLibraries,
+    revocations: Revocations,
     writer: LogWriter,
 ) -> Parts:
-    """Return an ingress that checks by these rules and words, and writes with `writer`.
+    """Return an ingress that checks by these rules, words and revocations, and writes with
+    `writer`.
 
     Nothing runs yet.
     """
@@ -119,9 +126,11 @@ def build(
         metrics.follow(metric_catalog.NAMES, table.__len__, name)
     metrics.follow(metric_catalog.NAMES, lambda: rules.remembered, "commands")
     metrics.follow(metric_catalog.NAMES, lambda: rules.lifted, "lifted_rules")
-    app = App(settings, verifier, admission, api, runtime)
+    connections = UserConnectionService(kafka, writer, runtime)
+    revoking = RevocationApi(settings, writer, revocations, moderation, limits, connections)
+    app = App(settings, verifier, admission, api, revoking, runtime)
     withdrawals = Withdrawals(writer, rules, metrics, runtime.chance)
-    return Parts(app, auto_moderation, announcements, statuses, reviewer, withdrawals)
+    return Parts(app, auto_moderation, announcements, statuses, reviewer, withdrawals, connections)
 
 
 async def _after(connected: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
@@ -140,11 +149,12 @@ async def run(settings: IngressSettings, runtime: Runtime, kafka: Kafka) -> None
     while Kafka is away requests get 503 and `/readyz` reports the reason.
     """
     allow_connections(settings.http.max_open)
-    verifier = Verifier(await read_first(settings.read_token_keys), settings.token_leeway_s)
+    revocations = Revocations()
+    verifier = Verifier(await read_first(settings.read_token_keys), settings.token_leeway_s, settings.token_life_s, revocations)
     rules, writer = Rules(), KafkaLogWriter(kafka, settings, runtime)
     words = WordLibraries(rules.words)
     words.use_files(await read_first(partial(read_word_files, settings)))
-    parts = build(settings, runtime, kafka, verifier, rules, words, writer)
+    parts = build(settings, runtime, kafka, verifier, rules, words, revocations, writer)
     if settings.viewers_may_claim_payment:
         log.warning("viewers_may_claim_payment", then="nobody checks that gifts, red packets and coupons were paid for")
 
@@ -162,7 +172,12 @@ async def run(settings: IngressSettings, runtime: Runtime, kafka: Kafka) -> None
             tasks.create_task(_after(writer.connected, following)),
             tasks.create_task(_after(writer.connected, withdrawals.run())),
             tasks.create_task(_after(writer.connected, parts.announcements.follow_presence())),
-            tasks.create_task(_after(writer.connected, parts.announcements.follow_gateways())),
+            tasks.create_task(
+                _after(writer.connected, parts.announcements.follow_gateways(parts.connections.gateways_reported))
+            ),
+            tasks.create_task(_after(writer.connected, parts.connections.follow_reports())),
+            tasks.create_task(_after(writer.connected, follow_revocations(kafka, revocations, runtime))),
+            tasks.create_task(_after(writer.connected, withdraw_ended(writer, revocations))),
             tasks.create_task(watch([settings.token_keys_file], settings.read_token_keys, verifier.use)),
             tasks.create_task(watch(settings.word_files, lambda: read_word_files(settings), words.use_files)),
         ]
@@ -188,4 +203,5 @@ if __name__ == "__main__":
         with_kafka(run),
         READY,
         RULES_READ,
+        REVOCATIONS_READ,
     )

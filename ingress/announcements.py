@@ -7,6 +7,7 @@ only those, since owners drop an id that they already have. Called by `moderatio
 """
 
 import asyncio
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import structlog
@@ -76,14 +77,18 @@ class AnnouncementService:
             self._audience.expire(now_s)
             self._is_known = self._is_known or reader.caught_up
 
-    async def follow_gateways(self) -> None:
-        """Keep track of the gateways that live until cancelled: a dead one has no viewers."""
+    async def follow_gateways(self, on_reports: Callable[[Sequence[LoadReport], float], None]) -> None:
+        """Keep track of the gateways that live until cancelled: a dead one has no viewers.
+
+        Passes new reports, none included, and the time to `on_reports` at least once a second.
+        """
         metrics = self._runtime.metrics
         reader = TopicReader(self._kafka, topics.GATEWAYS, metrics)
         async for found in records(reader, topics.GATEWAYS, LoadReport, self._runtime):
             now_s = clock.monotonic_s()
             for _, report in found:
                 self._audience.gateway_reported(report.gateway, report.generation, now_s)
+            on_reports([report for _, report in found], now_s)
 
     async def _announce(self, rooms: list[str], context: CommandContext, announcement: Announcement) -> None:
         began_s = clock.monotonic_s()

@@ -1,8 +1,8 @@
 """The ingress over HTTP: routes, tokens, bodies within limits, answers, metrics.
 
 Owns everything that is HTTP. Refuses requests without a valid token, and bodies that are too large
-or arrive too slowly. Called by `__main__`; hands interactions to `admission` and commands to
-`moderation_api`.
+or arrive too slowly. Called by `__main__`; hands interactions to `admission`, commands about tokens
+and connections to `revocation_api`, and all others to `moderation_api`.
 """
 
 import asyncio
@@ -19,6 +19,7 @@ from ingress.command_requests import MAX_COMMAND_BYTES, CommandRequest
 from ingress.moderation_api import ModerationApi
 from ingress.permissions import BY_COMMAND, COMMAND_ROUTES, Command, CommandRoute
 from ingress.request_limits import RequestLimit, RequestLimits
+from ingress.revocation_api import RevocationApi
 from liveroom import clock, metric_catalog
 from liveroom.errors import Code, ProblemError
 from liveroom.networks import subscriber
@@ -36,12 +37,19 @@ class App:
     """All routes of the public port."""
 
     def __init__(
-        self, settings: IngressSettings, verifier: Verifier, admission: Admission, api: ModerationApi, runtime: Runtime
+        self,
+        settings: IngressSettings,
+        verifier: Verifier,
+        admission: Admission,
+        moderation: ModerationApi,
+        revocations: RevocationApi,
+        runtime: Runtime,
     ) -> None:
         self._settings = settings
         self._verifier = verifier
         self._admission = admission
-        self._api = api
+        self._moderation = moderation
+        self._revocations = revocations
         self._metrics = metrics = runtime.metrics
         self._chance = runtime.chance
         self._tracing = runtime.tracing
@@ -139,8 +147,9 @@ class App:
 
     # ---- commands
     def _command(self, route: CommandRoute) -> Callable[[web.Request], Awaitable[web.Response]]:
+        api = self._revocations if route.command in self._revocations.commands else self._moderation
+
         async def handle(request: web.Request) -> web.Response:
-            api = self._api
             if route.method in _BODILESS:
                 user, body = self._sender(request), b""
             else:
@@ -204,7 +213,9 @@ class App:
         requests.check_media_type(headers.get("Content-Type"))
         if max_bytes != self._settings.max_body_bytes:
             request = request.clone(client_max_size=max_bytes)
-        return user, await self._body(request)
+        body = await self._body(request)
+        self._verifier.check_revoked(user)  # the body may have taken seconds
+        return user, body
 
     async def _body(self, request: web.BaseRequest) -> bytes:
         """Return the body.

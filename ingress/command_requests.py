@@ -15,25 +15,28 @@ from ingress.words import LibraryError, check_word
 from liveroom.bodies import Announcement, NamedUserId
 from liveroom.errors import Code, ProblemError
 from liveroom.moderation import EVERYWHERE
-from liveroom.records.codec import ItemId
+from liveroom.records.codec import NO_USER_PATTERN, ItemId, named
 from liveroom.records.control import WordAction
+from liveroom.records.revocations import NoDeviceOrId, Seconds
 from liveroom.records.snapshot import RoomChange
 from liveroom.tickets import User
+from liveroom.topics import INTERACTION_ID
 from liveroom.users import UserIdError, check_user_id
 
 # The largest command sets `allow` to 200 users: 35,000 bytes where each id has 172 characters, and
 # spaces and line breaks between them. With the 192 characters that records allow, and the other
 # fields, its record has 40,500 bytes of the 65,536 that `uplink` allows.
 MAX_COMMAND_BYTES: Final = 64 * 1024
+MAX_LISTED: Final = 1000
 Why = Annotated[str, msgspec.Meta(max_length=200, description="the user sees it, and the audit log keeps it")]
-Seconds = Annotated[int, msgspec.Meta(ge=1, le=315_360_000, description="for how long; without it or null: without an end")]
+Span = Annotated[int, msgspec.Meta(ge=1, le=315_360_000, description="for how long; without it or null: without an end")]
 
 
 class SanctionRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Mute or ban this user."""
 
     user: NamedUserId
-    for_s: Seconds | None = None
+    for_s: Span | None = None
     why: Why = ""
     id: ItemId = ""
 
@@ -95,6 +98,24 @@ class WordRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     id: ItemId = ""
 
 
+class RevokeRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Revoke the tokens of this user, or of one device of the user, or everybody's.
+
+    `issued_before_s`: only tokens with an earlier `iat`, in seconds of Unix time; without it or
+    null: all that were issued until now. For everybody's tokens it is required.
+    """
+
+    user: Annotated[str, named(*NO_USER_PATTERN)] = ""
+    device: NoDeviceOrId = ""
+    issued_before_s: Seconds | None = None
+    why: Why = ""
+    id: ItemId = ""
+
+    def __post_init__(self) -> None:
+        if self.user:
+            check_user_id(self.user, "$.user")
+
+
 class AnnounceRequest(Announcement, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A text above the chat of every room that has viewers now."""
 
@@ -113,6 +134,7 @@ REQUESTS: Final[dict[Command, type[msgspec.Struct]]] = {
     Command.SET_ROOM_WORD: WordRequest,
     Command.SET_WORD: WordRequest,
     Command.ANNOUNCE: AnnounceRequest,
+    Command.REVOKE: RevokeRequest,
 }
 _DECODERS: Final[dict[Command, msgspec.json.Decoder[Any]]] = {
     command: msgspec.json.Decoder(of) for command, of in REQUESTS.items()
@@ -152,6 +174,23 @@ class CommandRequest:
             return check_user_id(self._path["user"])
         except UserIdError as error:
             raise ProblemError(Code.NOT_FOUND, str(error)) from None
+
+    def revocation_id(self) -> str:
+        """Return the id of the revocation in the path."""
+        id_ = self._path["id"]
+        if not INTERACTION_ID.match(id_):
+            raise ProblemError(Code.NOT_FOUND, "the id of a revocation is 1 to 64 of A-Z a-z 0-9 _ . : -")
+        return id_
+
+    def limit(self) -> int:
+        """Return how many entries a list may have at most."""
+        try:
+            limit = int(self.query.get("limit", "100"))
+        except ValueError:
+            limit = 0
+        if not 1 <= limit <= MAX_LISTED:
+            raise ProblemError(Code.BAD_REQUEST, f"limit must be 1 to {MAX_LISTED}")
+        return limit
 
     def word(self) -> str:
         """Return the word in the path."""

@@ -5,7 +5,6 @@ are up to `moderation`.
 """
 
 from collections.abc import Awaitable, Callable
-from typing import Final
 
 import msgspec
 
@@ -27,8 +26,6 @@ from liveroom.moderation import EVERYWHERE, FOR_GOOD, Rules
 from liveroom.records.control import RuleKind
 from liveroom.records.snapshot import RoomChange
 from liveroom.tickets import User
-
-MAX_LISTED: Final = 1000
 
 
 class ModerationApi:
@@ -94,7 +91,7 @@ class ModerationApi:
 
     async def _list(self, request: CommandRequest) -> SanctionList:
         kind = RuleKind.MUTE if request.command is Command.MUTES else RuleKind.BAN
-        after, limit = request.query.get("after", ""), _limit(request.query.get("limit", "100"))
+        after, limit = request.query.get("after", ""), request.limit()
         users: list[ActiveSanction] = []
         for rule in self._rules.all_of(kind, request.room, clock.unix_ms()):
             if rule.name <= after:
@@ -157,14 +154,3 @@ class ModerationApi:
 
 def _context(request: CommandRequest) -> CommandContext:
     return CommandContext(request.room, request.user, request.id, request.why)
-
-
-def _limit(text: str) -> int:
-    """Return how many entries a list may have at most."""
-    try:
-        limit = int(text)
-    except ValueError:
-        limit = 0
-    if not 1 <= limit <= MAX_LISTED:
-        raise ProblemError(Code.BAD_REQUEST, f"limit must be 1 to {MAX_LISTED}")
-    return limit

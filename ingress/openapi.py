@@ -37,6 +37,12 @@ _WORD: Final[dict[str, Any]] = {
     "required": True,
     "schema": {"type": "string", "minLength": 1, "maxLength": 64},
 }
+_ID: Final[dict[str, Any]] = {
+    "name": "id",
+    "in": "path",
+    "required": True,
+    "schema": {"type": "string", "pattern": "^[A-Za-z0-9_.:-]{1,64}$"},
+}
 _KEY: Final[dict[str, Any]] = {
     "name": "Idempotency-Key",
     "in": "header",
@@ -51,11 +57,20 @@ _LIMIT: Final[dict[str, Any]] = {
 _AFTER: Final[dict[str, Any]] = {
     "name": "after",
     "in": "query",
-    "description": "continue after this user",
+    "description": "continue after this one: the `after` of the answer before",
     "schema": {"type": "string"},
 }
 
-_ALWAYS: Final = (Code.TOKEN_MISSING, Code.TOKEN_INVALID, Code.TOKEN_EXPIRED, Code.FORBIDDEN, Code.BAD_REQUEST, Code.RATE_USER)
+_ALWAYS: Final = (
+    Code.TOKEN_MISSING,
+    Code.TOKEN_INVALID,
+    Code.TOKEN_EXPIRED,
+    Code.REVOKED,
+    Code.NOT_READY,
+    Code.FORBIDDEN,
+    Code.BAD_REQUEST,
+    Code.RATE_USER,
+)
 _BODY: Final = (
     Code.BAD_JSON,
     Code.SCHEMA,
@@ -66,7 +81,6 @@ _BODY: Final = (
     Code.QUEUE_UNAVAILABLE,
 )
 _SENDING: Final = (
-    Code.NOT_READY,
     Code.ROOM_DISSOLVED,
     Code.BANNED,
     Code.MUTED,
@@ -105,6 +119,7 @@ EXAMPLES: Final[dict[str, dict[str, Any]]] = {
     "set_room_word": {"action": "mask"},
     "set_word": {"action": "refuse"},
     "announce": {"text": "Maintenance at midnight."},
+    "revoke": {"user": "rude", "device": "phone-1", "why": "the phone was stolen"},
     "bulk": {"items": [{"room": "lobby", "user": "anna", "kind": "gift", "id": "order-1", "data": {"gift": "rose"}}]},
 }
 
@@ -168,15 +183,21 @@ def _interaction(route: requests.SendRoute, interaction: Interaction | None) -> 
 
 def _command(route: CommandRoute) -> dict[str, Any]:
     command = route.command
-    parameters = [each for part, each in (("{room}", _ROOM), ("{user}", _USER), ("{word}", _WORD)) if part in route.path]
-    if command in {Command.MUTES, Command.BANS}:
+    parameters = [
+        each for part, each in (("{room}", _ROOM), ("{user}", _USER), ("{word}", _WORD), ("{id}", _ID)) if part in route.path
+    ]
+    if command in {Command.MUTES, Command.BANS, Command.REVOCATIONS}:
         parameters += [_LIMIT, _AFTER]
     codes = list(_ALWAYS)
-    if "{room}" in route.path or "{user}" in route.path:
+    if "{room}" in route.path:
         codes.append(Code.ROOM_INVALID)
-    if command is not Command.BULK:
-        codes += [Code.NOT_READY, Code.BANNED, Code.MUTED, Code.QUEUE_UNAVAILABLE]
-    if command in {Command.SET_ROOM_WORD, Command.SET_WORD}:
+    if "{user}" in route.path or "{id}" in route.path:
+        codes.append(Code.NOT_FOUND)
+    if command in _ABOUT_TOKENS:
+        codes.append(Code.QUEUE_UNAVAILABLE)
+    elif command is not Command.BULK:
+        codes += [Code.BANNED, Code.MUTED, Code.QUEUE_UNAVAILABLE]
+    if command in {Command.SET_ROOM_WORD, Command.SET_WORD, Command.REVOKE}:
         codes.append(Code.LIMIT)
     body = {}
     if command in _REQUESTS:
@@ -193,6 +214,9 @@ def _command(route: CommandRoute) -> dict[str, Any]:
     )
 
 
+_ABOUT_TOKENS: Final = frozenset(
+    {Command.REVOKE, Command.REVOCATIONS, Command.LIFT_REVOCATION, Command.CONNECTIONS, Command.END_CONNECTIONS}
+)
 _ANSWERS: Final[dict[Command, type[msgspec.Struct]]] = {
     Command.STATE: RoomReport,
     Command.MUTES: responses.SanctionList,
@@ -201,6 +225,10 @@ _ANSWERS: Final[dict[Command, type[msgspec.Struct]]] = {
     Command.WORDS: responses.WordList,
     Command.ANNOUNCE: responses.AnnouncementResult,
     Command.BULK: responses.BulkAnswer,
+    Command.REVOKE: responses.RevocationEntry,
+    Command.REVOCATIONS: responses.RevocationList,
+    Command.CONNECTIONS: responses.UserConnectionList,
+    Command.END_CONNECTIONS: responses.UserConnectionList,
 }
 _REQUESTS: Final = REQUESTS | {Command.BULK: requests.BulkRequest}
 _PROBLEM: Final = {

@@ -106,6 +106,11 @@ class Command(Enum):
     DROP_WORD = "drop_word"
     ANNOUNCE = "announce"
     BULK = "bulk"
+    REVOKE = "revoke"
+    REVOCATIONS = "revocations"
+    LIFT_REVOCATION = "lift_revocation"
+    CONNECTIONS = "connections"
+    END_CONNECTIONS = "end_connections"
 
 
 class CommandRoute(NamedTuple):
@@ -159,6 +164,21 @@ COMMAND_ROUTES: Final = (
         "/v1/interactions",
         frozenset({Role.SERVICE}),
         "Publish many interactions, with an outcome for each",
+    ),
+    CommandRoute(
+        Command.REVOKE, "POST", "/v1/revocations", BACKENDS, "Revoke the tokens of a user, of one device, or of a time"
+    ),
+    CommandRoute(Command.REVOCATIONS, "GET", "/v1/revocations", BACKENDS, "List the revocations in force, by id"),
+    CommandRoute(Command.LIFT_REVOCATION, "DELETE", "/v1/revocations/{id}", BACKENDS, "Lift a revocation"),
+    CommandRoute(
+        Command.CONNECTIONS, "GET", "/v1/users/{user}/connections", BACKENDS, "List the connections of a user at all gateways"
+    ),
+    CommandRoute(
+        Command.END_CONNECTIONS,
+        "DELETE",
+        "/v1/users/{user}/connections",
+        BACKENDS,
+        "End the connections of a user; the user may come back",
     ),
 )
 ON_USERS: Final = frozenset({Command.MUTE, Command.UNMUTE, Command.BAN, Command.UNBAN, Command.KICK, Command.CLEAR})

@@ -1,13 +1,14 @@
 """The answers of the ingress, as JSON bodies. Pure.
 
-Refusals are `liveroom.web`'s. Called by `app`, `moderation` and `moderation_api`; the OpenAPI
-document is made from these classes and their docstrings.
+Refusals are `liveroom.web`'s. Called by `app`, `moderation`, `moderation_api` and `revocation_api`;
+the OpenAPI document is made from these classes and their docstrings.
 """
 
 from typing import Final
 
 import msgspec
 
+from liveroom.kinds import Role
 from liveroom.records.control import WordAction
 
 
@@ -88,6 +89,57 @@ class WordList(msgspec.Struct, frozen=True):
     """Words, with the action on texts that contain them."""
 
     words: dict[str, WordAction]
+
+
+class RevocationEntry(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A revocation in force: tokens with an `iat` before `issued_before_s` are refused.
+
+    `user`, `device`: only the tokens of this user and this device; empty: of all. `until_ms`: when
+    the last of these tokens has expired, and the revocation ends.
+    """
+
+    id: str
+    at_ms: int
+    issued_before_s: int
+    until_ms: int
+    user: str = ""
+    device: str = ""
+    by: str = ""
+    why: str = ""
+
+
+class RevocationList(msgspec.Struct, frozen=True):
+    """Revocations in force, by id.
+
+    `after`: pass it on to get the next ones; empty at the end of the list.
+    """
+
+    revocations: list[RevocationEntry]
+    after: str = ""
+
+
+class GatewayConnection(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A connection of a user. `issued_s`: when its token was issued, where that is known."""
+
+    gateway: str
+    role: Role
+    transport: str
+    rooms: list[str]
+    device: str = ""
+    issued_s: int | None = None
+
+
+class UserConnectionList(msgspec.Struct, frozen=True):
+    """The connections of a user: those that there are, or those that were ended.
+
+    `total`: how many; of each gateway at most 100 are in `connections`. `missing`: the gateways
+    that did not answer within 2 s; the user may have more connections there.
+    """
+
+    user: str
+    total: int
+    connections: list[GatewayConnection]
+    missing: list[str]
 
 
 _encoder: Final = msgspec.json.Encoder()

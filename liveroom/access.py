@@ -14,11 +14,14 @@ from liveroom.topics import (
     ALL,
     AUDIT,
     BROADCAST,
+    CONNECTION_ORDERS,
+    CONNECTION_REPORTS,
     CONTROL,
     DEAD_LETTER,
     GATEWAYS,
     MODERATION,
     PRESENCE,
+    REVOCATIONS,
     UPLINK,
     Topic,
 )
@@ -47,17 +50,22 @@ class Access(NamedTuple):
 OPERATOR: Final = "operator"
 SERVICES: Final[Mapping[str, Access]] = {
     "ingress": Access(
-        reads=(BROADCAST, MODERATION, PRESENCE, GATEWAYS),
-        writes=(UPLINK, MODERATION, AUDIT, PRESENCE),
+        reads=(BROADCAST, MODERATION, PRESENCE, GATEWAYS, REVOCATIONS, CONNECTION_REPORTS),
+        writes=(UPLINK, MODERATION, AUDIT, PRESENCE, REVOCATIONS, CONNECTION_ORDERS),
     ),
     "broadcaster": Access(
         reads=(UPLINK, BROADCAST, PRESENCE, GATEWAYS),
         writes=(BROADCAST, DEAD_LETTER),
         groups=("broadcaster",),
     ),
-    "edge": Access(reads=(BROADCAST, MODERATION, CONTROL), writes=(PRESENCE, GATEWAYS)),
-    "scheduler": Access(reads=(GATEWAYS,), writes=()),
-    "autoscaler": Access(reads=(GATEWAYS, CONTROL), writes=(CONTROL,), groups=("autoscaler", "autoscaler-dry-run")),
+    "edge": Access(
+        reads=(BROADCAST, MODERATION, CONTROL, REVOCATIONS, CONNECTION_ORDERS),
+        writes=(PRESENCE, GATEWAYS, CONNECTION_REPORTS),
+    ),
+    "scheduler": Access(reads=(GATEWAYS, REVOCATIONS), writes=()),
+    "autoscaler": Access(
+        reads=(GATEWAYS, CONTROL, REVOCATIONS), writes=(CONTROL,), groups=("autoscaler", "autoscaler-dry-run")
+    ),
 }
 # Operators read, with `liveroom topics`, and back up with Kafka's own tools.
 USERS: Final[Mapping[str, Access]] = {**SERVICES, OPERATOR: Access(reads=ALL, writes=(), creates=False)}

@@ -29,6 +29,7 @@ class Close(IntEnum):
     BAD_FRAME = 4010
     TOO_FAST = 4011
     KICKED = 4012
+    REVOKED = 4013
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,12 @@ _RULES: Final = (
     _comes_back(Close.SHED, "moved", 0.2, "The gateway sheds load; take another one."),
     _ends(Close.BAD_FRAME, "bad frame", "A frame that is not of the viewer protocol."),
     _ends(Close.TOO_FAST, "too many frames", "Far more frames than a viewer has reason to send."),
-    _ends(Close.KICKED, "put out", "The user was put out of the only room of the connection."),
+    _ends(
+        Close.KICKED,
+        "put out",
+        "The user was put out of the only room of the connection, or an operator ended the user's connections.",
+    ),
+    _ends(Close.REVOKED, "revoked", "The user's token was revoked. The SDKs ask the application for a new one, once."),
 )
 
 TABLE: Final[dict[int, CloseRule]] = {int(rule.code): rule for rule in _RULES}

@@ -1,10 +1,10 @@
 """Consumers that follow a JSON topic for as long as a service runs, also while no broker answers.
 
-Used where a service keeps state from a topic: rules from `moderation`, orders from `control`,
-audiences from `presence`, load reports from `gateways`.
+Used where a service keeps state from a topic: rules from `moderation`, revoked tokens from
+`revocations`, orders from `control`, audiences from `presence`, load reports from `gateways`.
 """
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from enum import Enum
 from typing import Final, Generic, NamedTuple, TypeVar
 
@@ -17,10 +17,13 @@ from liveroom.kafka_port import Kafka
 from liveroom.moderation import Rules
 from liveroom.records.codec import BadRecord, BadRecordError, JsonReader, JsonRecord
 from liveroom.records.control import Moderation, RuleKind, rule_of
+from liveroom.records.revocations import Revocation
+from liveroom.revocations import Revocations
 from liveroom.service import Runtime
 from liveroom.topics import Topic
 
 RULES_READ: Final = "moderation"  # the condition of readiness
+REVOCATIONS_READ: Final = "revocations"  # likewise
 R = TypeVar("R", bound=JsonRecord)
 log = structlog.get_logger()
 
@@ -134,3 +137,33 @@ def _apply(change: Change[Moderation], rules: Rules, on_rule: Callable[[Moderati
     if on_rule is not None:
         on_rule(rule)
     return _Read.APPLIED
+
+
+async def follow_revocations(
+    kafka: Kafka,
+    revocations: Revocations,
+    runtime: Runtime,
+    on_revoked: Callable[[Sequence[Revocation]], Awaitable[None]] | None = None,
+) -> None:
+    """Apply every record of `revocations` until cancelled; pass new ones to `on_revoked`, together.
+
+    The topic exists. A revocation that cannot be read is counted, logged and passed over.
+    """
+    topic = topics.REVOCATIONS
+    runtime.metrics.follow(metric_catalog.NAMES, revocations.__len__, topic.name)
+    reader = TopicReader(kafka, topic, runtime.metrics, from_beginning=True)
+    async for found in changes(reader, topic, Revocation, runtime):
+        for change in found:
+            if change.record is None:
+                revocations.withdraw(change.key)
+            else:
+                revocations.apply(change.record)
+        revoked = [change.record for change in found if change.record is not None]
+        if revoked and on_revoked is not None:
+            try:
+                await on_revoked(revoked)
+            except Exception:  # no record ends a service, as with rules
+                log.exception("record_unhandled", topic=topic.name, ids=[each.id for each in revoked[:10]])
+        if reader.caught_up and not revocations.are_read:
+            revocations.are_read = True
+            runtime.ready(REVOCATIONS_READ)

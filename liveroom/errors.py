@@ -32,6 +32,7 @@ class Code(Enum):
     TOKEN_MISSING = "token_missing"  # noqa: S105 - a code, no secret
     TOKEN_INVALID = "token_invalid"  # noqa: S105 - a code, no secret
     TOKEN_EXPIRED = "token_expired"  # noqa: S105 - a code, no secret
+    REVOKED = "revoked"
     FORBIDDEN = "forbidden"
     MUTED = "muted"
     BANNED = "banned"
@@ -85,6 +86,7 @@ TABLE: Final[dict[Code, Refusal]] = {
     Code.TOKEN_MISSING: Refusal(401, "A bearer token is required"),
     Code.TOKEN_INVALID: Refusal(401, "The token is not valid"),
     Code.TOKEN_EXPIRED: Refusal(401, "The token has expired"),
+    Code.REVOKED: Refusal(401, "The token was revoked; a token that is issued now is valid"),
     Code.FORBIDDEN: Refusal(403, "Your role does not permit this"),
     Code.MUTED: Refusal(403, "You are muted in this room"),
     Code.BANNED: Refusal(403, "You are banned from this room"),

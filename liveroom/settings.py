@@ -36,7 +36,7 @@ from liveroom.records.codec import GATEWAY_PATTERN
 from liveroom.records.control import Limits
 from liveroom.ticket_keys import KEY_ID, read_private_keys, read_public_keys
 from liveroom.tickets import Keys, Signer, hmac_keys, hmac_signer
-from liveroom.tokens import MIN_SECRET_BYTES, Key, read_keys, secret
+from liveroom.tokens import LIFE_S, MIN_SECRET_BYTES, Key, read_keys, secret
 from liveroom.topics import DEFAULT_PARTITIONS
 from liveroom.users import user_id
 
@@ -293,6 +293,13 @@ class TokenSettings(ServiceSettings):
     )
     token_leeway_s: float = Field(
         30.0, ge=0, description="Seconds by which the clocks of the token's issuer and this service may differ."
+    )
+    token_life_s: int = Field(
+        LIFE_S,
+        ge=60,
+        le=10 * 365 * 86_400,
+        description="Longest life of a user token, in seconds from `iat` to `exp`; longer ones are refused. A revocation is "
+        "kept for as long, so set it alike for all services.",
     )
 
     @model_validator(mode="after")

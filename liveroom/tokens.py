@@ -2,7 +2,8 @@
 
 Owns which keys and algorithms count. Each key has one algorithm, taken from the key and never from
 the token: so no token can choose `none`, or make a public key serve as a secret. Refuses with
-`token_missing`, `token_invalid` or `token_expired`. Called by ingress and scheduler.
+`token_missing`, `token_invalid`, `token_expired` or `revoked`. Called by ingress, scheduler and
+autoscaler.
 """
 
 import re
@@ -14,12 +15,14 @@ import msgspec
 
 from liveroom.errors import Code, ProblemError
 from liveroom.kinds import Role
+from liveroom.revocations import Revocations
 from liveroom.tickets import User
 from liveroom.topics import DEVICE_ID, ROOM_ID
 from liveroom.users import UserIdError, user_id, user_text
 
 AUDIENCE: Final = "liveroom"
 LEEWAY_S: Final = 30.0
+LIFE_S: Final = 30 * 86_400
 MAX_TOKEN_CHARS: Final = 8192
 MAX_CACHED: Final = 50_000
 FEW_CACHED: Final = 1000
@@ -95,12 +98,22 @@ def _key(described: Mapping[str, Any], number: int) -> Key:
 class Verifier:
     """Verifies tokens. A valid one is remembered until it expires or the keys change.
 
-    Verifying a signature costs 50 us, finding a remembered token less than one.
+    Verifying a signature costs 50 us, finding a remembered token less than one. `leeway_s`: by how
+    much clocks may differ. `life_s`: the longest time from a token's issue to its expiry.
+    `revocations`: these are checked at each use of a token; None: there are none.
     """
 
-    def __init__(self, keys: Sequence[Key], leeway_s: float = LEEWAY_S) -> None:
+    def __init__(
+        self,
+        keys: Sequence[Key],
+        leeway_s: float = LEEWAY_S,
+        life_s: float = LIFE_S,
+        revocations: Revocations | None = None,
+    ) -> None:
         self._keys = list(keys)
         self._leeway_s = leeway_s
+        self._life_s = life_s
+        self._revocations = revocations
         self._known: dict[str, tuple[User, float]] = {}
         self._sweep_at = min(MAX_CACHED, FEW_CACHED)
 
@@ -122,6 +135,20 @@ class Verifier:
 
     def verify(self, token: str, now_s: float) -> User:
         """Return the user that a token identifies; `now_s`: Unix time."""
+        user = self._verified(token, now_s)
+        self.check_revoked(user)
+        return user
+
+    def check_revoked(self, user: User) -> None:
+        """Raise `ProblemError` (revoked) where the token of a user is revoked.
+
+        `verify` has checked the user of a token. A caller that adds a device, or lets a guest in,
+        calls it for that. Raises also (not_ready) until the revocations are read.
+        """
+        if self._revocations is not None:
+            self._revocations.check(user)
+
+    def _verified(self, token: str, now_s: float) -> User:
         known = self._known.get(token)
         if known is not None:
             if now_s < known[1]:
@@ -131,11 +158,19 @@ class Verifier:
             raise ProblemError(Code.TOKEN_INVALID, f"longer than {MAX_TOKEN_CHARS} characters")
         claims = self._claims(token)
         _check_times(claims, now_s, self._leeway_s)
+        self._check_life(claims, now_s)
         user = user_of(claims)
         if len(self._known) >= self._sweep_at:
             self._sweep(now_s)
         self._known[token] = user, float(claims["exp"]) + self._leeway_s
         return user
+
+    def _check_life(self, claims: Mapping[str, Any], now_s: float) -> None:
+        """Refuse a token that outlives the revocations of its time."""
+        life_s = int(claims["exp"]) - int(claims.get("iat", now_s))
+        if life_s > self._life_s:
+            detail = f"it is valid for {life_s} s, at most {self._life_s:.0f} s are allowed (LIVEROOM_TOKEN_LIFE_S)"
+            raise ProblemError(Code.TOKEN_INVALID, detail)
 
     def _sweep(self, now_s: float) -> None:
         """Forget expired tokens, and the older ones where more than half of the room stays taken.
@@ -188,7 +223,10 @@ def _check_times(claims: Mapping[str, Any], now_s: float, leeway_s: float) -> No
 
 
 def user_of(claims: Mapping[str, Any]) -> User:
-    """Return the user that a token's claims describe, or raise `token_invalid`."""
+    """Return the user that a token's claims describe, or raise `token_invalid`.
+
+    The caller has checked the times.
+    """
     subject, level, name = claims["sub"], claims.get("level", 0), claims.get("name", "")
     rooms = claims.get("rooms")
     if not isinstance(subject, str):
@@ -209,7 +247,8 @@ def user_of(claims: Mapping[str, Any]) -> User:
         raise ProblemError(Code.TOKEN_INVALID, "role is unknown") from None
     permitted = None if rooms is None else tuple(rooms)
     follower, subscriber = claims.get("follower") is True, claims.get("subscriber") is True
-    return User(user, role, level, name, permitted, follower, subscriber, _device_of(claims))
+    issued_s = int(claims["iat"]) if "iat" in claims else None
+    return User(user, role, level, name, permitted, follower, subscriber, _device_of(claims), issued_s)
 
 
 def _are_rooms(rooms: Any) -> bool:

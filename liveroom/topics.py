@@ -74,8 +74,27 @@ CONTROL: Final = Topic(
 )
 DEAD_LETTER: Final = Topic("dead-letter", "that of the uplink record", "uplink records that cannot be used", 7 * 24 * _HOUR_MS)
 AUDIT: Final = Topic("audit", "room", "who moderated what, and why", 90 * 24 * _HOUR_MS)
+REVOCATIONS: Final = Topic("revocations", "revocation id", "revoked tokens", -1, 1, compacted=True)
+CONNECTION_ORDERS: Final = Topic(
+    "connection-orders", "order id", "orders to all gateways: list or end the connections of a user", 10 * _MINUTE_MS, 1
+)
+CONNECTION_REPORTS: Final = Topic(
+    "connection-reports", "order id", "the connections of a user at one gateway", 10 * _MINUTE_MS, 1
+)
 
-ALL: Final = (UPLINK, BROADCAST, MODERATION, PRESENCE, GATEWAYS, CONTROL, DEAD_LETTER, AUDIT)
+ALL: Final = (
+    UPLINK,
+    BROADCAST,
+    MODERATION,
+    PRESENCE,
+    GATEWAYS,
+    CONTROL,
+    DEAD_LETTER,
+    AUDIT,
+    REVOCATIONS,
+    CONNECTION_ORDERS,
+    CONNECTION_REPORTS,
+)
 
 
 def murmur2(data: bytes) -> int:

@@ -2,6 +2,7 @@
 
 import asyncio
 from functools import partial
+from typing import Final
 
 from liveroom.extras import answer_version, explained
 
@@ -10,11 +11,14 @@ with explained("scheduler"):
     import structlog
 
     from liveroom import service
+    from liveroom.access import SERVICES
     from liveroom.connections import allow_connections
+    from liveroom.consumers import REVOCATIONS_READ, follow_revocations
     from liveroom.files import watch
-    from liveroom.kafka import with_kafka
+    from liveroom.kafka import TOPICS_S, ensure_topics, waiting, with_kafka
     from liveroom.kafka_port import Kafka
     from liveroom.networks import Networks, read_networks
+    from liveroom.revocations import Revocations
     from liveroom.service import Runtime, public_connections, read_first
     from liveroom.settings import SchedulerSettings
     from liveroom.tokens import Verifier
@@ -23,6 +27,7 @@ with explained("scheduler"):
     from scheduler.load_reports import READY, follow_load_reports
     from scheduler.placement import Placement
 
+ACCESS: Final = SERVICES["scheduler"]
 log = structlog.get_logger()
 
 
@@ -41,7 +46,8 @@ async def run(settings: SchedulerSettings, runtime: Runtime, kafka: Kafka) -> No
     """
     allow_connections(settings.http.max_open)
     placement = Placement(settings.stale_s, settings.replicas)
-    verifier = Verifier(await read_first(settings.read_token_keys), settings.token_leeway_s)
+    revocations = Revocations()
+    verifier = Verifier(await read_first(settings.read_token_keys), settings.token_leeway_s, settings.token_life_s, revocations)
     app = App(settings, placement, verifier, runtime)
     app.use_signers(await read_first(settings.read_ticket_signers))
     if settings.honours_hmac_tickets:
@@ -50,7 +56,7 @@ async def run(settings: SchedulerSettings, runtime: Runtime, kafka: Kafka) -> No
     app.use_zones(await read_first(partial(read_zones, settings)))
     async with asyncio.TaskGroup() as tasks:
         working = [
-            tasks.create_task(follow_load_reports(kafka, placement, runtime, app.refresh_gauges)),
+            tasks.create_task(_follow(kafka, placement, revocations, runtime, app)),
             tasks.create_task(watch([settings.token_keys_file], settings.read_token_keys, verifier.use)),
             tasks.create_task(watch(ticket_files, settings.read_ticket_signers, app.use_signers)),
             tasks.create_task(watch([settings.zones_file], partial(read_zones, settings), app.use_zones)),
@@ -63,5 +69,13 @@ async def run(settings: SchedulerSettings, runtime: Runtime, kafka: Kafka) -> No
             task.cancel()
 
 
+async def _follow(kafka: Kafka, placement: Placement, revocations: Revocations, runtime: Runtime, app: App) -> None:
+    """Wait for Kafka, then follow load reports and revocations until cancelled."""
+    await waiting(kafka, runtime, READY).until(partial(ensure_topics, kafka, ACCESS.topics, TOPICS_S))
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(follow_load_reports(kafka, placement, runtime, app.refresh_gauges))
+        tasks.create_task(follow_revocations(kafka, revocations, runtime))
+
+
 if __name__ == "__main__":
-    service.main("scheduler", SchedulerSettings, with_kafka(run), READY)
+    service.main("scheduler", SchedulerSettings, with_kafka(run), READY, REVOCATIONS_READ)

@@ -1,8 +1,8 @@
 """The scheduler over HTTP: `GET /v1/entry?room=&device=` for viewers, `/v1/gateways` for operators.
 
 An entry answer names gateways and holds one signed ticket for them. Owns who gets a ticket. Refuses
-bad rooms, devices and tokens (a bad token never becomes a guest), and everybody while no gateway
-has room. Called by `__main__`.
+bad rooms, devices and tokens (a bad or revoked token never becomes a guest), and everybody while no
+gateway has room. Called by `__main__`.
 """
 
 from collections.abc import Sequence
@@ -127,11 +127,11 @@ class App:
         elif user.role not in _UNCOUNTED:
             self._take(EntryLimit.USER_ENTRIES, Caller("", user.id, ""), began_s)
         _check_rooms(rooms, user)
-        device = _device(request.query.get("device"), user)
+        user = self._watching(user, rooms, _device(request.query.get("device"), user))
         chosen = self._choose(request.query.get("gateway"), user, address, began_s)
         if not chosen:
             raise ProblemError(Code.NO_GATEWAY, retry_after_s=RETRY_AFTER_S)
-        ticket = self._ticket(msgspec.structs.replace(user, rooms=rooms, device=device), chosen)
+        ticket = self._ticket(user, chosen)
         answer = EntryAnswer(
             gateways=[self._describe(report, weight) for report, weight in chosen],
             ticket=tickets.sign(ticket, self._signer(chosen)),
@@ -154,8 +154,14 @@ class App:
         if authorization is None:
             if not self._settings.guests:
                 raise ProblemError(Code.TOKEN_MISSING)
-            return User(f"guest-{self._chance.token_hex(GUEST_BYTES)}", Role.GUEST)
+            return User(f"guest-{self._chance.token_hex(GUEST_BYTES)}", Role.GUEST, issued_s=int(clock.unix_s()))
         return self._verifier.bearer(authorization, clock.unix_s())
+
+    def _watching(self, user: User, rooms: Sequence[str], device: str) -> User:
+        """Return the user as a ticket has it; refuse a guest or a device that is revoked."""
+        watching: User = msgspec.structs.replace(user, rooms=tuple(rooms), device=device)
+        self._verifier.check_revoked(watching)
+        return watching
 
     def _choose(self, wanted: str | None, user: User, address: str, now_s: float) -> Sequence[Choice]:
         if wanted is None:

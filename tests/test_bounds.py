@@ -22,21 +22,28 @@ from ingress.ended_rules import EndedRules
 from ingress.offences import Offences
 from ingress.permissions import BY_KIND
 from ingress.slow_mode import SlowMode
+from ingress.user_connections import UserConnectionService
 from ingress.words import WordLibraries
 from liveroom import moderation
 from liveroom.audience import NOBODY, Audience, Viewers
 from liveroom.bad_records import Refusals
 from liveroom.budgets import Caller, Rate, Rates
+from liveroom.kafka_port import AioKafka
 from liveroom.kinds import Kind
 from liveroom.limits import Buckets
 from liveroom.moderation import Rules
 from liveroom.records.codec import BadRecord
-from liveroom.records.control import Moderation, Presence, RuleKind, WordAction
+from liveroom.records.control import GatewayState, LoadReport, Moderation, Presence, RuleKind, WordAction
+from liveroom.records.revocations import Revocation
 from liveroom.records.snapshot import encode_state
+from liveroom.revocations import Revocations
+from liveroom.service import Runtime
+from liveroom.settings import KafkaSettings
 from liveroom.tickets import ENTRY, Ticket, User
 from liveroom.topics import UPLINK
 from tests.broadcaster.ticks import T0, tick, uplink
 from tests.edge.test_hub import FakeMember, join
+from tests.ingress.harness import FakeLogWriter
 
 HOUR_S = 3600
 PER_S = 5
@@ -151,6 +158,32 @@ def ended_rules(_: pytest.MonkeyPatch) -> tuple[Any, object]:
     return act, table
 
 
+def revoked(_: pytest.MonkeyPatch) -> tuple[Any, object]:
+    """An ingress refuses further ones, and withdraws those that have ended."""
+    table = Revocations()
+
+    def act(now_s: int, name: str, chance: Random) -> None:
+        if len(table) < MOST:
+            before_s, until_ms = now_s - chance.randrange(3), 1000 * (now_s + chance.randrange(60))
+            device = chance.choice(["", name])
+            table.apply(Revocation(1, name, 1000 * now_s, before_s, until_ms, chance.choice(["", "u", name]), device))
+        for each in table:
+            if table.is_useless(each, 1000 * now_s):
+                table.withdraw(each.id)
+
+    return act, table
+
+
+def user_connections(_: pytest.MonkeyPatch) -> tuple[Any, object]:
+    """Gateways that restart have new names."""
+    table = UserConnectionService(AioKafka(KafkaSettings()), FakeLogWriter(), Runtime("ingress"))
+
+    def act(now_s: int, name: str, _: Random) -> None:
+        table.gateways_reported([LoadReport(1, name, 1, GatewayState.SERVING, 0, "ws://x", "x", "127.0.0.1", 1)], now_s)
+
+    return act, [table._gateways, table._waiting]
+
+
 def seen_ids(patch: pytest.MonkeyPatch) -> tuple[Any, object]:
     patch.setattr(dedupe, "MAX_SEEN", MOST)
     table = SeenIds(HOUR_S * 1000, {})
@@ -263,6 +296,8 @@ def hub(_: pytest.MonkeyPatch) -> tuple[Any, object]:
         word_libraries,
         commands,
         ended_rules,
+        revoked,
+        user_connections,
         seen_ids,
         recent_ids,
         audience,

@@ -155,6 +155,7 @@ class Viewer:
     async def _connect(self) -> None:
         opened: Opened | None = None
         retry_after_s: float | None = None
+        code = ""
         try:
             token = None if self._token is None else current(self._token)
             entry = await ask_entry(
@@ -163,11 +164,11 @@ class Viewer:
             opened = await race(self._http, entry)
         except NoEntryError as error:
             self._on_failed(f"the scheduler refuses: {error.code}")
-            retry_after_s = error.retry_after_s
+            code, retry_after_s = error.code, error.retry_after_s
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             self._on_failed(f"no scheduler or gateway: {str(error) or repr(error)}")
         if opened is None:
-            await self._act(self.session.failed(clock.monotonic_s(), self._chance.random(), retry_after_s))
+            await self._act(self.session.failed(clock.monotonic_s(), self._chance.random(), retry_after_s, code))
             return
         self.gateway, self._url, self._socket = opened
         await self._act(self.session.opened(clock.monotonic_s()))

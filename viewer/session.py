@@ -18,6 +18,8 @@ States::
     CONNECTING  failed                                   WAITING
     OPEN        closed, and the code allows a return     WAITING
     OPEN        closed, and the code is final            ENDED
+    CONNECTING  failed: revoked, and not for the first   ENDED
+                time since the last connection
     OPEN        its last room refuses the viewer         ENDED
     WAITING     tick, once the retry is due              CONNECTING
     any         end                                      ENDED
@@ -53,6 +55,11 @@ Backoff. After a loss the session waits a random time between zero and a limit t
 each attempt, up to `MAX_BACKOFF_S` (full jitter, so that a crowd does not come back at once). The
 close code sets where the limit starts, or that the session ends. A connection that stood for
 `STABLE_S` resets it. Pulls back off in the same way.
+
+Revocation. Where the viewer's token was revoked, the session connects once more, for which the
+caller asks its application for a new token. It does so at least `NEW_TOKEN_S` later: a token names
+the second of its issue, and those of the second of the revocation are revoked too. Where that is
+refused as well, the session ends.
 """
 
 import math
@@ -91,6 +98,8 @@ MAX_BACKOFF_S: Final = 30.0
 STABLE_S: Final = 10.0
 HURRY_S: Final = 1.0
 PROBE_S: Final = 5.0
+NEW_TOKEN_S: Final = 1.0
+NEW_TOKEN_SPREAD_S: Final = 5.0  # all viewers may come back at once: a revocation can be of everybody's tokens
 GROW_AFTER: Final = 3  # answered heartbeats
 GROW_BY: Final = 1.25
 GROW_TO: Final = 2.5  # times the gateway's interval: it closes a connection that is silent for three
@@ -131,6 +140,7 @@ class Session:
         self.reconnects = 0
         self.bad_frames = 0
         self._attempts = 0
+        self._is_revoked = False
         self._opened_at = 0.0
         self._heard_at = 0.0
         self._token: str | None = None
@@ -153,6 +163,7 @@ class Session:
     def opened(self, now: float) -> list[Effect]:
         """Take note that the connection is open, and join every room."""
         self.state = State.OPEN
+        self._is_revoked = False
         self._opened_at = self._heard_at = now
         self._set_heartbeat(self._base_s, now)
         self._token = None
@@ -160,11 +171,14 @@ class Session:
         self._plan()
         return [Send(encode_frame(self._join(room))) for room in self.rooms]
 
-    def failed(self, now: float, uniform: float, retry_after_s: float | None = None) -> list[Effect]:
+    def failed(self, now: float, uniform: float, retry_after_s: float | None = None, code: str = "") -> list[Effect]:
         """Take note that no connection could be made.
 
         `retry_after_s`: the delay that the scheduler asked for, None where it asked for none.
+        `code`: the scheduler's refusal, empty where it did not refuse.
         """
+        if code == Code.REVOKED.value:
+            return self._revoked(now, uniform)
         self._wait(now, uniform, max(ABNORMAL.after_s, retry_after_s or 0.0))
         return []
 
@@ -177,6 +191,9 @@ class Session:
             self._longest_s = self._beat_s * SHRINK_TO
         for position in self.rooms.values():
             position.forget_pulls()
+        if code == Close.REVOKED:
+            self.reconnects += 1
+            return self._revoked(now, uniform)
         if not rule.reconnect:
             self.state = State.ENDED
             self.wake_at = None
@@ -293,11 +310,11 @@ class Session:
     def hurry(self, now: float, uniform: float) -> list[Effect]:
         """Take note that the network came back or the device woke up.
 
-        A waiting session retries within `HURRY_S`. An open one sends a heartbeat and closes the
-        connection if no frame arrives within `PROBE_S`.
+        A waiting session retries within `HURRY_S`, unless it waits for a new token. An open one
+        sends a heartbeat and closes the connection if no frame arrives within `PROBE_S`.
         """
         effects: list[Effect] = []
-        if self.state is State.WAITING and self._retry_at is not None:
+        if self.state is State.WAITING and self._retry_at is not None and not self._is_revoked:
             self._attempts = 0
             self._retry_at = min(self._retry_at, now + uniform * HURRY_S)
         elif self.state is State.OPEN:
@@ -334,6 +351,18 @@ class Session:
         if position.epoch is None:
             return Join(room)
         return Join(room, position.epoch, position.seq, position.rseq)
+
+    def _revoked(self, now: float, uniform: float) -> list[Effect]:
+        """Connect once more, with a new token; end where that is revoked too."""
+        if self._is_revoked:
+            self.state = State.ENDED
+            self.wake_at = None
+            return [Ended(rule_for(Close.REVOKED))]
+        self._is_revoked = True
+        self.state = State.WAITING
+        self._retry_at = now + NEW_TOKEN_S + uniform * NEW_TOKEN_SPREAD_S
+        self._plan()
+        return []
 
     def _wait(self, now: float, uniform: float, base_s: float) -> None:
         """Wait before the next attempt, with full jitter."""

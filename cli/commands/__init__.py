@@ -9,7 +9,7 @@ from typing import Annotated, Final
 
 import typer
 
-from cli.commands import pool, room, system
+from cli.commands import pool, room, system, user
 from liveroom import __version__
 
 app: Final = typer.Typer(
@@ -50,6 +50,8 @@ for command in (
     room.replay,
     room.token,
     room.canary,
+    user.revoke,
+    user.connections,
     system.topics,
     system.keys,
     system.acls,

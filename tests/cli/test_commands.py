@@ -49,6 +49,8 @@ COMMANDS = (
     "topics",
     "keys",
     "acls",
+    "revoke",
+    "connections",
 )
 
 
@@ -102,6 +104,14 @@ def test_a_token_is_printed() -> None:
         ),
         pytest.param(["token", "--user", "u" * 129, "--token-key", KEY], "129 bytes", id="no user"),
         pytest.param(["token", "--user", "a", "--device", "a b", "--token-key", KEY], "no device id", id="no device"),
+        pytest.param(["revoke", "--ingress", "http://x", "--token-key", KEY], "name a user", id="nothing to revoke"),
+        pytest.param(["revoke", "--device", "d", "--ingress", "http://x"], "device is one of a user", id="a device of nobody"),
+        pytest.param(["revoke", "a", "--list", "--ingress", "http://x"], "exclude each other", id="two things at once"),
+        pytest.param(["revoke", "u" * 200, "--ingress", "http://x"], "200 bytes", id="no user to revoke"),
+        pytest.param(["connections", "a"], "no ingress", id="no ingress"),
+        pytest.param(
+            ["connections", "a", "--ingress", "http://127.0.0.1:1", "--token-key", KEY], "does not answer", id="nobody answers"
+        ),
     ],
 )
 def test_what_cannot_be_done_is_one_line_that_says_what_to_do(arguments: list[str], words: str) -> None:

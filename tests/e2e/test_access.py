@@ -87,6 +87,12 @@ async def test_every_service_works_with_its_own_rights(kafka: LockedKafka, tmp_p
         assert muted.status in {200, 201, 202}, muted
         refused = await stage.say("lobby", "bob")
         assert (refused.status, refused.code) == (403, "muted")
+        revoked = await stage.call("POST", "revocations", {"user": "carl"}, user="op")
+        assert revoked.status == 200, revoked
+        async with asyncio.timeout(20):
+            while (listed := await stage.call("GET", "users/ann/connections", user="op")).code == "not_ready":  # noqa: ASYNC110 - an ingress is asked
+                await asyncio.sleep(0.2)
+        assert (listed.body["total"], listed.body["missing"]) == (1, []), listed
         status = await stage.call("GET", "rooms/lobby", user="op")
         assert status.status == 200, status
         headers = {"Authorization": f"Bearer {stage.token('op', Role.OPERATOR)}"}

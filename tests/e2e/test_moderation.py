@@ -35,7 +35,8 @@ SETS = {  # a lift, and the command that sets what it lifts
 
 
 async def ask(stage: Stage, route: CommandRoute, role: Role, room: str) -> tuple[int, str]:
-    path = route.path.removeprefix("/v1/").replace("{room}", room).replace("{user}", "rude").replace("{word}", "spam")
+    path = route.path.removeprefix("/v1/").replace("{room}", room).replace("{user}", "rude")
+    path = path.replace("{word}", "spam").replace("{id}", "r-1")
     body = EXAMPLES.get(route.command.value) if route.method != "GET" else None
     answer = await stage.call(route.method, path, body, role=role)
     return answer.status, answer.code

@@ -32,6 +32,7 @@ from liveroom.kafka_port import AioKafka, Kafka
 from liveroom.kinds import Kind, Role
 from liveroom.moderation import Rules
 from liveroom.records.broadcast import Anchor, BatchParts, Claim, RoomEntry, RoomFlags, encode_batch, encode_claim
+from liveroom.records.revocations import Revocation
 from liveroom.records.sections import MUST, Section
 from liveroom.service import Runtime
 from liveroom.settings import EdgeSettings, KafkaSettings
@@ -316,6 +317,10 @@ async def test_a_refused_pull_gets_its_reason(kafka: KafkaSettings) -> None:
 
         assert await code(token="other") == (401, "token_invalid")
         assert await code(token="bound") == (403, "forbidden")
+        here.let_in("gone", "mine")
+        here.gateway.revocations.apply(Revocation(1, "r", 0, 5, 5, "gone"))
+        assert await code(token="gone", room="mine") == (401, "revoked")
+        assert here.refused("revoked") == 1
         assert await code(room="no%20room") == (404, "room_invalid")
         for query in (
             {"pos": "1.5"},

@@ -19,7 +19,7 @@ from typing import Any
 
 import aiohttp
 
-from ingress.__main__ import build
+from ingress.__main__ import Parts, build
 from ingress.words import WordLibraries
 from liveroom.errors import TABLE, Code
 from liveroom.kafka import UnsentError
@@ -28,6 +28,7 @@ from liveroom.kinds import HOSTS_OF_ROOMS, Role
 from liveroom.moderation import Rules
 from liveroom.records.uplink import Uplink, decode_uplink
 from liveroom.registry import Metrics
+from liveroom.revocations import Revocations
 from liveroom.service import Runtime
 from liveroom.settings import IngressSettings, KafkaSettings
 from liveroom.tickets import User
@@ -103,6 +104,8 @@ class Served:
     writer: FakeLogWriter
     rules: Rules
     words: WordLibraries
+    revocations: Revocations
+    parts: Parts
 
     def count(self, name: str, **labels: str) -> float | None:
         return self.metrics.registry.get_sample_value(name, labels)
@@ -112,12 +115,15 @@ class Served:
 async def served(**changed: Any) -> AsyncIterator[Served]:
     settings, writer, runtime, rules = settings_of(**changed), FakeLogWriter(), Runtime("ingress"), Rules()
     rules.are_read = True
-    words, verifier = WordLibraries(rules.words), Verifier(settings.read_token_keys(), settings.token_leeway_s)
-    parts = build(settings, runtime, AioKafka(settings.kafka), verifier, rules, words, writer)
+    revocations = Revocations()
+    revocations.are_read = True
+    words = WordLibraries(rules.words)
+    verifier = Verifier(settings.read_token_keys(), settings.token_leeway_s, settings.token_life_s, revocations)
+    parts = build(settings, runtime, AioKafka(settings.kafka), verifier, rules, words, revocations, writer)
     async with serve(parts.app.web, "127.0.0.1", 0) as (_, port):
         url = f"http://127.0.0.1:{port}"
         async with aiohttp.ClientSession(url) as http:
-            yield Served(url, port, http, runtime.metrics, writer, rules, words)
+            yield Served(url, port, http, runtime.metrics, writer, rules, words, revocations, parts)
     await parts.close()
 
 

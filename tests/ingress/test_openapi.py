@@ -7,6 +7,7 @@ import sys
 from asyncio.subprocess import PIPE, STDOUT
 from pathlib import Path
 
+import aiohttp
 import pytest
 
 from devstack.system import System
@@ -46,6 +47,7 @@ async def test_no_request_is_answered_with_5xx_or_anything_undocumented(kafka_bo
     program = shutil.which("schemathesis", path=str(Path(sys.executable).parent))
     assert program is not None
     async with System(kafka_bootstrap, prefix=f"o{secrets.token_hex(4)}.", partitions=2, edges=0) as system:
+        await _knows_the_gateways(system)
         process = await asyncio.create_subprocess_exec(
             program,
             "run",
@@ -69,3 +71,17 @@ async def test_no_request_is_answered_with_5xx_or_anything_undocumented(kafka_bo
         told, _ = await process.communicate()
         assert process.returncode == 0, told.decode(errors="replace")[-8000:]
         assert "request_failed" not in await asyncio.to_thread(system.ingress.log.read_text)
+
+
+async def _knows_the_gateways(system: System) -> None:
+    """Wait until the ingress answers for all gateways: until then it says 503, as documented."""
+    url, headers = (
+        f"{system.ingress_url}/v1/users/u/connections",
+        {"Authorization": f"Bearer {system.token('u', Role.OPERATOR)}"},
+    )
+    async with aiohttp.ClientSession(headers=headers) as http, asyncio.timeout(20):
+        while True:
+            async with http.get(url) as answer:
+                if answer.status == 200:
+                    return
+            await asyncio.sleep(0.1)

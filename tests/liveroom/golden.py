@@ -49,6 +49,13 @@ from liveroom.records.control import (
     RuleKind,
     record_of,
 )
+from liveroom.records.revocations import (
+    ConnectionOrder,
+    ConnectionOrderKind,
+    ConnectionReport,
+    Revocation,
+    UserConnection,
+)
 from liveroom.records.snapshot import (
     PartitionState,
     RoomSettings,
@@ -208,6 +215,10 @@ def _mode_of_a_later_version() -> Moderation:
     return record_of(rule)
 
 
+def _user_connection() -> UserConnection:
+    return UserConnection(Role.VIEWER, "websocket", ("room-1",), "phone-1", AT_MS // 1000)
+
+
 CLAIM: Final = Claim(3, OWNER, AT_MS, "broadcaster-1")
 
 # The batch is compared by its bytes: what `decode_broadcast` gives is views of them. A room is not
@@ -230,6 +241,9 @@ ALL: Final = (
     _json("audit.json", Audit(1, AT_MS, "room-1", "u1", Role.MODERATOR, "mute", "u9", "spam", "m1")),
     _json("dead-letter.json", DeadLetter(1, "uplink", 3, 42, "schema", "Expected `int`", AT_MS, b"room-1", b"\xff{")),
     Golden("room.bin", pack_room(room()), room(), unpack_room),
+    _json("revocation.json", Revocation(1, "r1", AT_MS, AT_MS // 1000, AT_MS + 60_000, "u9", "phone-1", "op", "stolen")),
+    _json("connection-order.json", ConnectionOrder(1, "c1", AT_MS, "u9", ConnectionOrderKind.END)),
+    _json("connection-report.json", ConnectionReport(1, "c1", "edge-1", AT_MS, AT_MS, 1, (_user_connection(),))),
 )
 
 
@@ -260,7 +274,9 @@ CLIENT_FRAMES: Final[dict[str, wire.ClientFrame]] = {
 }
 TICKET: Final = tickets.Ticket(
     tickets.ENTRY,
-    tickets.User("u1", Role.MODERATOR, 7, "Ann", ("room-1",), follower=True, subscriber=True, device="phone-1"),
+    tickets.User(
+        "u1", Role.MODERATOR, 7, "Ann", ("room-1",), follower=True, subscriber=True, device="phone-1", issued_s=AT_MS // 1000
+    ),
     AT_MS + 60_000,
     "n0",
     (("edge-1", AT_MS), ("edge-2", 5)),

@@ -23,6 +23,9 @@ def test_each_topic_is_written_by_its_writers_and_no_others() -> None:
         "control": {"autoscaler"},
         "dead-letter": {"broadcaster"},
         "audit": {"ingress"},
+        "revocations": {"ingress"},
+        "connection-orders": {"ingress"},
+        "connection-reports": {"edge"},
     }
 
 
@@ -47,7 +50,13 @@ def test_operators_read_everything_and_write_nothing() -> None:
 
 
 def test_a_service_uses_the_topics_that_it_reads_or_writes() -> None:
-    assert [topic.name for topic in SERVICES["edge"].topics] == ["broadcast", "moderation", "presence", "gateways", "control"]
+    used = ["broadcast", "moderation", "presence", "gateways", "control"]
+    assert [topic.name for topic in SERVICES["edge"].topics] == [
+        *used,
+        "revocations",
+        "connection-orders",
+        "connection-reports",
+    ]
 
 
 def test_a_rule_is_about_topics_or_a_group_of_the_prefix() -> None:
@@ -61,7 +70,7 @@ def test_a_command_of_kafka_s_tools_gives_one_rule() -> None:
     assert len(made) == len(list(rules()))
     assert (
         'kafka-acls.sh --bootstrap-server "$KAFKA" --command-config admin.properties --add --allow-principal User:lr-scheduler '
-        "--operation Read --operation Describe --operation Create --topic b.gateways"
+        "--operation Read --operation Describe --operation Create --topic b.gateways --topic b.revocations"
     ) in made
     assert any(line.endswith("--allow-principal User:lr-broadcaster --operation Read --group b.broadcaster") for line in made)
     assert {name for name in USERS if any(f"User:lr-{name} " in line for line in made)} == set(USERS)

@@ -15,6 +15,8 @@ from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 from liveroom import tokens
 from liveroom.errors import Code, ProblemError
 from liveroom.kinds import Role
+from liveroom.records.revocations import Revocation
+from liveroom.revocations import Revocations
 from liveroom.tickets import User
 from liveroom.tokens import KeysError, Verifier, read_keys, secret, sign_user
 from liveroom.web import problem_response
@@ -186,6 +188,41 @@ def test_a_time_that_is_none_is_refused(name: str, value: Any) -> None:
     assert caught.value.code is Code.TOKEN_INVALID
 
 
+@pytest.mark.parametrize(
+    ("claims", "is_good"),
+    [
+        pytest.param({"iat": 1000, "exp": 1600}, True, id="as long as may be"),
+        pytest.param({"iat": 1000, "exp": 1601}, False, id="too long"),
+        pytest.param({"iat": 500, "exp": 1101}, False, id="too long, most of it over"),
+        pytest.param({"exp": 1600}, True, id="without a time of issue"),
+        pytest.param({"exp": 1601}, False, id="too long from now, without a time of issue"),
+    ],
+)
+def test_a_token_that_would_outlive_the_revocations_of_its_time_is_refused(claims: dict[str, Any], is_good: bool) -> None:
+    text = jwt.encode({"sub": "u", "aud": "liveroom"} | claims, SECRET, "HS256")
+    verifier = Verifier([secret(SECRET)], life_s=600)
+    if is_good:
+        assert verifier.verify(text, 1000).issued_s == claims.get("iat")
+        return
+    with pytest.raises(ProblemError, match="LIVEROOM_TOKEN_LIFE_S") as caught:
+        verifier.verify(text, 1000)
+    assert caught.value.code is Code.TOKEN_INVALID
+
+
+def test_a_token_that_is_remembered_is_refused_once_it_is_revoked_and_good_again_when_that_is_lifted() -> None:
+    revocations = Revocations()
+    revocations.are_read = True
+    verifier, text = Verifier([secret(SECRET)], revocations=revocations), sign_user(User("u"), SECRET, 1000)
+    assert verifier.verify(text, 1000).id == "u"
+    revocations.apply(Revocation(1, "r", 0, 1001, 0, "u"))
+    with pytest.raises(ProblemError) as caught:
+        verifier.verify(text, 1000)
+    assert caught.value.code is Code.REVOKED
+    assert verifier.verify(sign_user(User("u"), SECRET, 1001), 1001).id == "u"
+    revocations.withdraw("r")
+    assert verifier.verify(text, 1000).id == "u"
+
+
 def test_only_so_many_tokens_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tokens, "MAX_CACHED", 10)
     verifier = Verifier([secret(SECRET)])
@@ -249,4 +286,5 @@ def test_a_missing_or_bad_token_is_refused(authorization: str | None, code: Code
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
 def test_a_good_token_names_its_user(scheme: str) -> None:
     token = _signed(role=Role.MODERATOR, level=9, name="Bo", rooms=("r",)).removeprefix("Bearer ")
-    assert Verifier([secret(SECRET)]).bearer(f"{scheme} {token}", time.time()) == User("u", Role.MODERATOR, 9, "Bo", ("r",))
+    user = Verifier([secret(SECRET)]).bearer(f"{scheme} {token}", time.time())
+    assert user == User("u", Role.MODERATOR, 9, "Bo", ("r",), issued_s=user.issued_s)

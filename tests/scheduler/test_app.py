@@ -19,6 +19,8 @@ from liveroom.kafka_port import AioKafka
 from liveroom.kinds import Role
 from liveroom.records.codec import encode_json
 from liveroom.records.control import GatewayState
+from liveroom.records.revocations import Revocation
+from liveroom.revocations import Revocations
 from liveroom.service import Runtime
 from liveroom.settings import KafkaSettings, SchedulerSettings
 from liveroom.ticket_keys import write_private_keys, write_public_keys
@@ -56,9 +58,12 @@ async def url(placement: Placement, request: pytest.FixtureRequest) -> AsyncIter
 
 
 @asynccontextmanager
-async def served(settings: SchedulerSettings, placement: Placement) -> AsyncIterator[tuple[str, App]]:
+async def served(
+    settings: SchedulerSettings, placement: Placement, revocations: Revocations | None = None
+) -> AsyncIterator[tuple[str, App]]:
     """Serve entries while the block runs; gives their address."""
-    app = App(settings, placement, Verifier([secret(TOKEN_KEY.encode())]), Runtime("scheduler"))
+    verifier = Verifier([secret(TOKEN_KEY.encode())], revocations=revocations)
+    app = App(settings, placement, verifier, Runtime("scheduler"))
     app.use_signers(await asyncio.to_thread(settings.read_ticket_signers))
     app.use_zones(await asyncio.to_thread(read_zones, settings))
     async with serve(app.web, "127.0.0.1", 0) as (_, port):
@@ -107,7 +112,8 @@ async def test_the_longest_ticket_of_all_is_one_that_gateways_take(url: str, pla
     status, body, _ = await get(f"{url}?room={'&room='.join(rooms)}&device={'d' * 64}", bearer(longest))
     assert status == 200
     ticket = verify(body["ticket"], KEYS, ENTRY, (body["gateways"][9]["id"], 2**53), int(time.time() * 1000))
-    assert ticket.user == msgspec.structs.replace(longest, rooms=tuple(rooms), device="d" * 64)
+    assert ticket.user.issued_s is not None
+    assert ticket.user == msgspec.structs.replace(longest, rooms=tuple(rooms), device="d" * 64, issued_s=ticket.user.issued_s)
     assert len(body["ticket"]) > MAX_TICKET_CHARS * 0.65
 
 
@@ -126,6 +132,24 @@ async def test_a_ticket_carries_the_device_of_the_token_or_else_of_the_request(
     placement.update(report(), time.monotonic())
     _, body, _ = await get(f"{url}?room=r1{query}", headers)
     assert verify(body["ticket"], KEYS, ENTRY, (body["gateways"][0]["id"], report().generation), 0).user.device == device
+
+
+async def test_a_revoked_token_device_or_moment_gets_no_ticket(placement: Placement) -> None:
+    settings, revocations = SchedulerSettings(token_key=TOKEN_KEY, ticket_signing_keys=PRIVATE_KEYS), Revocations()
+    ann, ben = bearer(User("ann", device="tv")), bearer(User("ben"))
+    placement.update(report(), time.monotonic())
+    async with served(settings, placement, revocations) as (url, _):
+        assert [(await get(f"{url}?room=r", one))[0] for one in (ann, ben, None)] == [503] * 3
+        revocations.are_read = True
+        assert [(await get(f"{url}?room=r", one))[0] for one in (ann, ben, None)] == [200] * 3
+        revocations.apply(Revocation(1, "a", 0, 2**40, 0, "ben", "phone"))
+        assert (await get(f"{url}?room=r&device=pc", ben))[0] == 200
+        status, body, _ = await get(f"{url}?room=r&device=phone", ben)
+        assert (status, body["code"]) == (401, "revoked")
+        revocations.apply(Revocation(1, "b", 0, 2**40, 0, "ann"))
+        assert (await get(f"{url}?room=r", ann))[1]["code"] == "revoked"
+        revocations.apply(Revocation(1, "c", 0, int(time.time()) + 60, 0))
+        assert (await get(f"{url}?room=r"))[1]["code"] == "revoked"
 
 
 @pytest.mark.parametrize("device", ["", "d" * 65, "a%20b", "a/b", "%E5%AE%89", "d%0A", "%ED%A0%80"])

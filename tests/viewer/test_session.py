@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from liveroom.closecodes import TABLE, Close
+from liveroom.errors import Code
 from liveroom.kinds import Kind
 from liveroom.wire import BatchHeader, Beat, Hello, Joined, Message, Move, encode_frame, encode_message
 from viewer.effects import Connect, Counts, Delivered, Disconnect, Effect, Ended, Entered, Hole, Renumbered, Send
@@ -120,10 +121,31 @@ def test_totals_are_passed_on_where_told() -> None:
 def test_a_close_code_says_whether_to_come_back(code: int) -> None:
     session = opened()
     effects = session.closed(code, 1, 0.999)
-    rule = TABLE[code]
-    assert (session.state is State.WAITING) == rule.reconnect
-    assert any(isinstance(effect, Ended) for effect in effects) != rule.reconnect
-    assert session.wake_at is None if not rule.reconnect else session.wake_at is not None and session.wake_at >= 1
+    comes_back = TABLE[code].reconnect or code == Close.REVOKED
+    assert (session.state is State.WAITING) == comes_back
+    assert any(isinstance(effect, Ended) for effect in effects) != comes_back
+    assert session.wake_at is None if not comes_back else session.wake_at is not None and session.wake_at >= 1
+
+
+@pytest.mark.parametrize("uniform", [0.0, 0.999])
+def test_a_new_token_is_asked_for_once_in_a_later_second_than_the_revocation(uniform: float) -> None:
+    session = opened()
+    assert session.closed(Close.REVOKED, 5, uniform) == []
+    assert session.hurry(5.1, 0) == []
+    assert session.wake_at is not None
+    assert 6 <= session.wake_at <= 11
+    assert session.tick(session.wake_at) == [Connect()]
+    assert session.failed(12, uniform, None, Code.REVOKED.value) == [Ended(TABLE[Close.REVOKED])]
+    assert session.state is State.ENDED
+
+
+def test_a_token_that_was_accepted_may_be_revoked_later_like_the_first() -> None:
+    session = opened()
+    for now in (5.0, 105.0):
+        assert session.closed(Close.REVOKED, now, 0) == []
+        assert session.tick(now + 1) == [Connect()]
+        session.opened(now + 2)
+    assert session.state is State.OPEN
 
 
 @given(st.lists(st.floats(0, 1, exclude_max=True), min_size=1, max_size=30))

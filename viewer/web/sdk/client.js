@@ -328,7 +328,7 @@ export class LiveRoom {
       return;
     }
     if (won === null) {
-      this.#act(this.session.failed(clock(), Math.random(), retryAfterS));
+      this.#act(this.session.failed(clock(), Math.random(), retryAfterS, this.refusal?.code));
       return;
     }
     this.connection = won.connection;

@@ -16,5 +16,6 @@ export const CLOSES = {
   4010: { code: 4010, reason: "bad frame", reconnect: false, afterS: 0 },
   4011: { code: 4011, reason: "too many frames", reconnect: false, afterS: 0 },
   4012: { code: 4012, reason: "put out", reconnect: false, afterS: 0 },
+  4013: { code: 4013, reason: "revoked", reconnect: false, afterS: 0 },
 };
 export const ABNORMAL = { code: 1006, reason: "connection lost", reconnect: true, afterS: 0.5 };

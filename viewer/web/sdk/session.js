@@ -13,6 +13,8 @@ const MAX_BACKOFF_S = 30;
 const STABLE_S = 10;
 const HURRY_S = 1;
 const PROBE_S = 5;
+const NEW_TOKEN_S = 1;
+const NEW_TOKEN_SPREAD_S = 5; // all viewers may come back at once: a revocation can be of everybody's tokens
 const PULL_AGAIN_S = 0.5;
 const MAX_GONE = 8; // answers in a row by which the log has nothing of the oldest hole any more
 const MAX_DOUBLINGS = 16;
@@ -22,6 +24,7 @@ const GROW_TO = 2.5; // times the gateway's interval: it ends a connection silen
 const SHRINK_TO = 0.8; // of the interval that a connection did not survive
 const NORMAL = 1000;
 const GOING_AWAY = 1001;
+const REVOKED = 4013;
 const OUT = { banned: 4003, kicked: 4012, room_dissolved: 4004, forbidden: NORMAL, room_invalid: NORMAL };
 
 /** Returns what a client does after a connection that ended with `code`, or without one (null). */
@@ -44,6 +47,7 @@ export class Session {
     this.reconnects = 0;
     this.badFrames = 0;
     this.attempts = 0;
+    this.isRevoked = false;
     this.openedAt = 0;
     this.heardAt = 0;
     this.token = null;
@@ -66,6 +70,7 @@ export class Session {
 
   opened(now) {
     this.state = "open";
+    this.isRevoked = false;
     this.openedAt = this.heardAt = now;
     this.#setHeartbeat(this.baseS, now);
     this.token = null;
@@ -74,8 +79,9 @@ export class Session {
     return [...this.rooms.keys()].map((room) => this.#send(this.#join(room)));
   }
 
-  /** Takes note that no connection could be made. `retryAfterS`: the delay that the scheduler asked for. */
-  failed(now, uniform, retryAfterS = null) {
+  /** Takes note that no connection could be made. `retryAfterS`, `code`: the delay and the code of the scheduler's refusal. */
+  failed(now, uniform, retryAfterS = null, code = "") {
+    if (code === "revoked") return this.#revoked(now, uniform);
     this.#wait(now, uniform, Math.max(ABNORMAL.afterS, retryAfterS ?? 0));
     return [];
   }
@@ -86,6 +92,10 @@ export class Session {
     const rule = ruleFor(code);
     if (rule === ABNORMAL && this.beatS > this.baseS) this.longestS = this.beatS * SHRINK_TO;
     for (const position of this.rooms.values()) Object.assign(position, { asked: null, pullAt: 0, refusedUntil: 0, pulls: 0, gone: 0 });
+    if (code === REVOKED) {
+      this.reconnects += 1;
+      return this.#revoked(now, uniform);
+    }
     if (!rule.reconnect) {
       this.state = "ended";
       this.wakeAt = null;
@@ -222,7 +232,7 @@ export class Session {
   /** Takes note that the network came back or the device woke up: retries soon, or probes the open connection. */
   hurry(now, uniform) {
     const effects = [];
-    if (this.state === "waiting" && this.retryAt !== null) {
+    if (this.state === "waiting" && this.retryAt !== null && !this.isRevoked) {
       this.attempts = 0;
       this.retryAt = Math.min(this.retryAt, now + uniform * HURRY_S);
     } else if (this.state === "open") {
@@ -260,6 +270,20 @@ export class Session {
   #join(room) {
     const { epoch, seq, rseq } = this.rooms.get(room);
     return epoch === null ? { t: "join", room } : { t: "join", room, epoch, seq, rseq };
+  }
+
+  /** Connects once more, with a new token; ends where that is revoked too. */
+  #revoked(now, uniform) {
+    if (this.isRevoked) {
+      this.state = "ended";
+      this.wakeAt = null;
+      return [{ type: "ended", rule: ruleFor(REVOKED) }];
+    }
+    this.isRevoked = true;
+    this.state = "waiting";
+    this.retryAt = now + NEW_TOKEN_S + uniform * NEW_TOKEN_SPREAD_S;
+    this.#plan();
+    return [];
   }
 
   /** Waits before the next attempt, with full jitter. */
