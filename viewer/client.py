@@ -108,7 +108,9 @@ class Viewer:
         return self.ended
 
     async def joined(self, timeout_s: float = 10.0) -> None:
-        """Return when every room has been joined once; raise TimeoutError after `timeout_s`."""
+        """Return when every room has been joined once, but for those that refuse the viewer for
+        good; raise TimeoutError after `timeout_s`.
+        """
         async with asyncio.timeout(timeout_s):
             await self._in_rooms.wait()
 
@@ -147,10 +149,13 @@ class Viewer:
                 self.ended = effect
             case Entered(room):
                 self._entered.add(room)
-                if self._entered >= self.session.rooms.keys():
-                    self._in_rooms.set()
             case _:
                 pass
+        if self.session.rooms and self._entered >= self.session.rooms.keys():  # or the last other one has refused it
+            self._in_rooms.set()
+
+    def _received(self, text: bytes) -> list[Effect]:
+        return self.session.received(text, clock.monotonic_s(), self._chance.random())
 
     async def _connect(self) -> None:
         opened: Opened | None = None
@@ -194,7 +199,7 @@ class Viewer:
                         break
                     receiving = asyncio.create_task(socket.receive())
                     if message.type is aiohttp.WSMsgType.TEXT:
-                        await self._act(self.session.received(message.data.encode(), clock.monotonic_s()))
+                        await self._act(self._received(message.data.encode()))
                 for room, task in [(room, task) for room, task in self._pulls.items() if task.done()]:
                     if self._pulls.get(room) is task:
                         del self._pulls[room]

@@ -293,18 +293,18 @@ class Crowd:
 
     # ---- rules
     def _received(self, session: Session, text: bytes) -> list[Effect]:
-        now = clock.monotonic_s()
+        now, uniform = clock.monotonic_s(), self._chance.random()
         frame: ServerFrame | ReceivedBatch | None = self._frames.get(text)
         if frame is None:
             try:
                 frame = decode_server_frame(text)
             except BadFrameError:
-                return session.received(text, now)
+                return session.received(text, now, uniform)
             if isinstance(frame, ReceivedBatch):  # the rest is for one viewer
                 self._frames[text] = frame
                 if len(self._frames) > REMEMBERED_FRAMES:
                     self._frames.popitem(last=False)
-        return session.received_frame(frame, now)
+        return session.received_frame(frame, now, uniform)
 
     async def _pull(self, link: Link, pull: Pull) -> None:
         if self._http is None or link.session is None:

@@ -1,4 +1,5 @@
-"""How far a viewer is in one room: numbers, holes, and the pulls that fill them. Pure.
+"""How far a viewer is in one room: whether it is in, numbers, holes, and the pulls that fill them.
+Pure.
 
 `viewer.session` owns one per room and explains the rules. Methods append effects to the list that
 the caller hands in. Time is seconds of a monotonic clock; `uniform` is a random number in [0, 1).
@@ -9,8 +10,9 @@ from typing import Final, NamedTuple
 from liveroom.wire import Joined, Message, Pulled, ReceivedBatch
 from viewer.effects import Counts, Delivered, Effect, Hole, Lost, Progress, Pull, Renumbered
 
-MAX_PULL_BACKOFF_S: Final = 30.0
+MAX_BACKOFF_S: Final = 30.0
 PULL_AGAIN_S: Final = 0.5
+JOIN_AGAIN_S: Final = 1.0
 MAX_GONE: Final = 8  # answers in a row by which the log has nothing of the oldest hole any more
 _MAX_DOUBLINGS: Final = 16
 
@@ -26,6 +28,9 @@ class Missing(NamedTuple):
 class Position:
     """A viewer's numbers in one room.
 
+    `is_in`: whether the gateway has let it in, on this connection. `join_at` is when to join again
+    after a refusal, None where no join is due. `refusals` counts those in a row.
+
     `pos` is the gateway's cursor that belongs to the newest numbers. `missing` lists the holes,
     oldest first. `asked` is the number after which the pull under way asks, None while there is
     none. `pull_at` is when the next pull may start, and `refused_until` is when the gateway takes
@@ -33,7 +38,22 @@ class Position:
     `gone` those of them by which the log has nothing more to give.
     """
 
-    __slots__ = ("asked", "epoch", "gone", "missing", "pos", "pull_at", "pulls", "refused_until", "room", "rseq", "seq")
+    __slots__ = (
+        "asked",
+        "epoch",
+        "gone",
+        "is_in",
+        "join_at",
+        "missing",
+        "pos",
+        "pull_at",
+        "pulls",
+        "refusals",
+        "refused_until",
+        "room",
+        "rseq",
+        "seq",
+    )
 
     def __init__(self, room: str) -> None:
         self.room = room
@@ -47,10 +67,23 @@ class Position:
         self.refused_until = 0.0
         self.pulls = 0
         self.gone = 0
+        self.is_in = False
+        self.join_at: float | None = None
+        self.refusals = 0
 
     # ---- what the gateway sends
+    def join_refused(self, now: float, uniform: float, retry_after_s: float) -> None:
+        """Note that the gateway does not let the viewer in for now, or no longer.
+
+        The next join waits at least `retry_after_s`.
+        """
+        self.is_in = False
+        self.join_at = _back_off(now, uniform, JOIN_AGAIN_S, self.refusals, min(max(retry_after_s, 0.0), MAX_BACKOFF_S))
+        self.refusals += 1
+
     def joined(self, frame: Joined, effects: list[Effect]) -> None:
         """Take the numbers that a join was answered with."""
+        self.is_in, self.join_at, self.refusals = True, None, 0
         if frame.epoch is None or frame.seq is None or frame.rseq is None or frame.resumed:
             return
         if self.epoch is not None and frame.epoch < self.epoch:
@@ -175,9 +208,12 @@ class Position:
         self.asked = None
         self._give_up(now, uniform, effects)
 
-    def forget_pulls(self) -> None:
-        """Forget the pull under way and its history: the connection has ended."""
+    def disconnected(self) -> None:
+        """Forget the pull under way and its history, and a join that is due: the connection has
+        ended.
+        """
         self.asked, self.pull_at, self.refused_until, self.pulls, self.gone = None, 0.0, 0.0, 0, 0
+        self.is_in, self.join_at = False, None
 
     def lose(self, to_rseq: int, effects: list[Effect]) -> None:
         """Give up every missing message up to `to_rseq`."""
@@ -214,13 +250,8 @@ class Position:
                 self.lose(self.missing[0].to_rseq, effects)
 
     def _back_off(self, now: float, uniform: float, after_s: float) -> None:
-        """Delay the next pull by `after_s` and full jitter.
-
-        The jitter is at least as wide as that delay: all users of an address may have been told the
-        same one.
-        """
-        limit = min(MAX_PULL_BACKOFF_S, PULL_AGAIN_S * 2 ** min(self.pulls, _MAX_DOUBLINGS))
-        self.pull_at = now + after_s + uniform * max(limit, min(after_s, MAX_PULL_BACKOFF_S))
+        """Delay the next pull by `after_s` and full jitter."""
+        self.pull_at = _back_off(now, uniform, PULL_AGAIN_S, self.pulls, after_s)
         self.pulls += 1
 
     def _fill(self, rseq: int) -> bool:
@@ -231,3 +262,13 @@ class Position:
                 self.missing[index : index + 1] = [part for part in parts if part.to_rseq > part.after_rseq]
                 return True
         return False
+
+
+def _back_off(now: float, uniform: float, first_s: float, times: int, after_s: float) -> float:
+    """Return when to try again after `times` in vain: after `after_s` and full jitter.
+
+    The jitter doubles each time, and is at least as wide as that delay: all users of an address may
+    have got the same one.
+    """
+    limit: float = min(MAX_BACKOFF_S, first_s * 2 ** min(times, _MAX_DOUBLINGS))
+    return now + after_s + uniform * max(limit, min(after_s, MAX_BACKOFF_S))

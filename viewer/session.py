@@ -21,6 +21,7 @@ States::
     CONNECTING  failed: revoked, and not for the first   ENDED
                 time since the last connection
     OPEN        its last room refuses the viewer         ENDED
+    OPEN        every room refuses it for now            WAITING, by `Disconnect`
     WAITING     tick, once the retry is due              CONNECTING
     any         end                                      ENDED
 
@@ -42,6 +43,12 @@ It is lost when the gateway has searched past it, when `MAX_GONE` answers in a r
 log no longer has it (or refused it for good), when the epoch ends, or when the gateway grants no
 pulls. A pull that is refused by a budget, fails, or meets a gateway that lags behind is only
 delayed. `viewer.position` has these rules for one room.
+
+Refusals. A gateway answers a join with an error, or puts the viewer out of a room with one
+(`Told`). Codes in `_OUT` are final: the session leaves the room, and ends where it was the last
+one. Codes in `_FOR_NOW`, and any code with `retry_after_s`, hold for now: the session joins again
+after full jitter, at least `retry_after_s` later. Where no room lets it in, it connects again,
+since the scheduler may find another gateway. Any other code changes nothing.
 
 Resume. A connection begins with a `join` for each room that carries the viewer's epoch, `seq` and
 `rseq`. A gateway that still has everything since then answers `resumed` and sends it. Otherwise the
@@ -92,9 +99,8 @@ from liveroom.wire import (
     encode_frame,
 )
 from viewer.effects import Connect, Disconnect, Effect, Ended, Entered, Moved, RoomCard, Send, Told
-from viewer.position import Position
+from viewer.position import JOIN_AGAIN_S, MAX_BACKOFF_S, Position
 
-MAX_BACKOFF_S: Final = 30.0
 STABLE_S: Final = 10.0
 HURRY_S: Final = 1.0
 PROBE_S: Final = 5.0
@@ -110,7 +116,9 @@ _OUT: Final = {
     Code.ROOM_DISSOLVED.value: Close.ROOM_DISSOLVED,
     Code.FORBIDDEN.value: Close.NORMAL,
     Code.ROOM_INVALID.value: Close.NORMAL,
+    Code.TOO_MANY_ROOMS.value: Close.NORMAL,
 }
+_FOR_NOW: Final = {Code.FULL.value, Code.RATE_USER.value, Code.RATE_ADDRESS.value}
 
 
 class State(Enum):
@@ -152,6 +160,7 @@ class Session:
         self._beat_at = 0.0
         self._silence_s = VIEWER_SILENCE_S
         self._retry_at: float | None = None
+        self._refused_s = 0.0
         self._move_at: float | None = None
 
     # ---- events of the connection
@@ -168,6 +177,7 @@ class Session:
         self._set_heartbeat(self._base_s, now)
         self._token = None
         self._move_at = None
+        self._refused_s = 0.0
         self._plan()
         return [Send(encode_frame(self._join(room))) for room in self.rooms]
 
@@ -190,7 +200,7 @@ class Session:
         if rule is ABNORMAL and self._beat_s > self._base_s:
             self._longest_s = self._beat_s * SHRINK_TO
         for position in self.rooms.values():
-            position.forget_pulls()
+            position.disconnected()
         if code == Close.REVOKED:
             self.reconnects += 1
             return self._revoked(now, uniform)
@@ -201,10 +211,10 @@ class Session:
         if now - self._opened_at > STABLE_S:
             self._attempts = 0
         self.reconnects += 1
-        self._wait(now, uniform, rule.after_s)
+        self._wait(now, uniform, max(rule.after_s, self._refused_s))
         return []
 
-    def received(self, text: bytes, now: float) -> list[Effect]:
+    def received(self, text: bytes, now: float, uniform: float = 1.0) -> list[Effect]:
         """Take a text frame.
 
         One of an unknown type is passed over: a newer gateway sent it. One that cannot be read is
@@ -216,9 +226,9 @@ class Session:
             self._heard_at = now
             self.bad_frames += not isinstance(error, UnknownFrameError)
             return []
-        return self.received_frame(frame, now)
+        return self.received_frame(frame, now, uniform)
 
-    def received_frame(self, frame: ServerFrame | ReceivedBatch, now: float) -> list[Effect]:
+    def received_frame(self, frame: ServerFrame | ReceivedBatch, now: float, uniform: float = 1.0) -> list[Effect]:
         """Take a frame that the caller has decoded, for many viewers of one room at once."""
         self._heard_at = now
         effects: list[Effect] = []
@@ -237,7 +247,7 @@ class Session:
                 self._move_at = now + frame.delay_s
                 effects.append(Moved(frame.reason))
             case Error():
-                self._refused(frame, effects)
+                self._refused(frame, now, uniform, effects)
             case Notice() | Left():
                 effects.append(Told(frame))
             case Beat():
@@ -290,7 +300,7 @@ class Session:
 
     # ---- time
     def tick(self, now: float) -> list[Effect]:
-        """Do what is due: retry, close a dead connection, move, send a heartbeat, pull."""
+        """Do what is due: retry, close a dead connection, move, send a heartbeat, join, pull."""
         effects: list[Effect] = []
         if self.state is State.WAITING and self._retry_at is not None and now >= self._retry_at:
             self.state = State.CONNECTING
@@ -303,6 +313,10 @@ class Session:
             else:
                 if now >= self._beat_at:
                     self._beat(now, effects)
+                for room, position in self.rooms.items():
+                    if position.join_at is not None and now >= position.join_at:
+                        position.join_at = None
+                        effects.append(Send(encode_frame(self._join(room))))
                 self._pull(now, effects)
         self._plan()
         return effects
@@ -380,6 +394,7 @@ class Session:
             due = min(self._beat_at, self._heard_at + self._silence_s)
             if self._move_at is not None:
                 due = min(due, self._move_at)
+            due = min(due, *(position.join_at for position in self.rooms.values() if position.join_at is not None), math.inf)
             if self._token is not None:
                 for position in self.rooms.values():
                     if position.missing and position.asked is None:
@@ -388,15 +403,26 @@ class Session:
         else:
             self.wake_at = None
 
-    def _refused(self, error: Error, effects: list[Effect]) -> None:
-        """Leave a room that does not take this user; end where no room is left."""
+    def _refused(self, error: Error, now: float, uniform: float, effects: list[Effect]) -> None:
+        """Leave a room that does not take this user, or join it again later."""
         effects.append(Told(error))
-        code = _OUT.get(error.code)
-        if code is None or self.rooms.pop(error.room, None) is None:
+        position = self.rooms.get(error.room)
+        if position is None:
             return
-        if not self.rooms:
-            self.state = State.ENDED
-            effects += [Disconnect(code), Ended(rule_for(code))]
+        if error.code in _OUT:
+            del self.rooms[error.room]
+            if not self.rooms:
+                code = _OUT[error.code]
+                self.state = State.ENDED
+                effects += [Disconnect(code), Ended(rule_for(code))]
+                return
+        elif error.code in _FOR_NOW or error.retry_after_s is not None:
+            position.join_refused(now, uniform, error.retry_after_s or 0.0)
+        else:
+            return
+        if all(not each.is_in and each.join_at is not None for each in self.rooms.values()):
+            self._refused_s = max(JOIN_AGAIN_S, min(error.retry_after_s or 0.0, MAX_BACKOFF_S))
+            effects.append(Disconnect(Close.GOING_AWAY))
 
     def _set_heartbeat(self, interval_s: float, now: float) -> None:
         self._base_s = self._beat_s = interval_s

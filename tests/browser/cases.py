@@ -92,6 +92,10 @@ def told(effect: Effect) -> dict[str, Any]:  # noqa: C901, PLR0912 - a table
 
 
 # ---- frames
+def error(code: str, room: str = "a", **more: Any) -> str:
+    return json.dumps({"t": "error", "code": code, "room": room} | more)
+
+
 def hello(heartbeat_s: float = 20, silence_s: float = 25, pull: str = "p") -> str:
     frame = {"t": "hello", "gateway": "e1", "generation": 1, "heartbeat_s": heartbeat_s, "silence_s": silence_s, "user": "u"}
     return json.dumps(frame | ({"pull": pull} if pull else {}))
@@ -176,7 +180,31 @@ BY_HAND = [
          ["closed", 4003, 3, 0.5], ["tick", 9]),
     case("put out of one of two rooms it stays", *IN, ["join", "b"],
          ["received", '{"t":"error","code":"kicked","room":"a"}', 2], ["received", batch(11, 11, 2, message(11)), 3]),
-    case("another refusal ends nothing", *IN, ["received", '{"t":"error","code":"too_many_rooms","room":"x"}', 2]),
+    case("a refusal for a room that it is not in ends nothing", *IN,
+         *[["received", error(code, "x"), 2] for code in ("too_many_rooms", "full", "banned")]),
+    case("a room too many is left, and the application learns it", *IN, ["join", "b"], ["received", joined("b"), 2],
+         ["received", error("too_many_rooms"), 3], ["closed", None, 4, 0.5], ["tick", 9], ["opened", 9]),
+    case("its only room is one too many", *OPEN, ["received", error("too_many_rooms"), 1], ["closed", 1000, 2, 0.5]),
+    *(case(f"its only room is refused for now: {code}", *OPEN, ["received", error(code, retry_after_s=4), 1, 0.5],
+           ["closed", 1001, 1, 0.5], ["tick", 3.5], ["opened", 4], ["received", error(code), 5, 0.5],
+           ["closed", 1001, 5, 0.5], ["tick", 6]) for code in ("full", "rate_user", "rate_address", "of_a_later_version")),
+    case("one of two rooms is refused for now: it joins again, later each time", *IN, ["join", "b"],
+         *[call for at in range(2, 400, 40) for call in
+           (["received", error("full", "b", retry_after_s=1), at, 0.5], ["tick", at + 1], ["tick", at + 35])],
+         ["received", joined("b", epoch=1, seq=3, rseq=1), 402], ["received", error("full", "b"), 403, 0.25], ["tick", 404],
+         ["received", joined("b", epoch=1, seq=3, rseq=1, resumed=True), 405], ["received", error("rate_user", "b"), 406],
+         ["closed", None, 406.5, 0.5], ["tick", 408], ["opened", 408]),
+    case("the last room that let it in puts it out: it connects again", *IN, ["join", "b"],
+         ["received", error("full", "b"), 2, 0.5], ["received", error("full", "a"), 30, 0.5], ["closed", 1001, 30, 0.5]),
+    case("the last room that let it in bans it: it connects again for the other one", *IN, ["join", "b"],
+         ["received", error("rate_address", "b", retry_after_s=900), 2, 0.5],
+         ["received", error("banned", until_ms=9), 3, 0.5], ["closed", 1001, 3, 0.75], ["tick", 30], ["opened", 31]),
+    case("while an answer is missing it waits for it", ["start"], ["opened", 0], ["received", hello(), 0],
+         ["received", error("full", "a"), 1, 0.5], ["received", error("full", "b"), 1, 0.5], rooms=["a", "b", "c"]),
+    case("an error whose fields are none of the protocol is counted", *IN,
+         *[["received", error("full", **more), 2, 0.5] for more in
+           ({"retry_after_s": "1"}, {"retry_after_s": [1]}, {"until_ms": None}, {"until_ms": 1.5}, {"detail": 3})],
+         ["received", error("full", retry_after_s=-5), 2, 0.5]),
     case("rooms come and go", *IN, ["join", "b"], ["join", "b"], ["leave", "a"], ["leave", "a"],
          ["received", '{"t":"left","room":"a"}', 2], ["received", batch(11, 11, 2, message(11)), 3], ["end"], ["end"]),
     case("a card that comes late", *OPEN, ["received", joined(), 1],
@@ -308,6 +336,10 @@ FRAMES = st.one_of(
             '{"t":"error","code":"banned","room":"a"}',
             '{"t":"error","code":"kicked","room":"b"}',
             '{"t":"error","code":"internal"}',
+            '{"t":"error","code":"full","room":"a","retry_after_s":2}',
+            '{"t":"error","code":"full","room":"b"}',
+            '{"t":"error","code":"rate_user","room":"b","retry_after_s":60}',
+            '{"t":"error","code":"too_many_rooms","room":"b"}',
             '{"t":"left","room":"b"}',
             '{"t":"card","room":"a","card":{"likes":9}}',
             "nonsense",
@@ -327,7 +359,7 @@ def cases(draw: st.DrawFn) -> Case:
         arguments: list[Any]
         match name:
             case "received":
-                arguments = [draw(FRAMES), now]
+                arguments = [draw(FRAMES), now, draw(UNIFORMS)]
             case "pulled":
                 arguments = [draw(ROOM), draw(pulls()), now, draw(UNIFORMS)]
             case "pull_failed" | "pull_refused":

@@ -24,7 +24,7 @@ from tests.faults.show import ROOMS, Fault, Show, show
 from viewer.effects import Delivered, Effect
 from viewer.entry import ask_entry
 from viewer.load import Crowd, Link
-from viewer.session import MAX_BACKOFF_S
+from viewer.position import MAX_BACKOFF_S
 
 pytestmark = pytest.mark.fault
 BACK_S = 5.0

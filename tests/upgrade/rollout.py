@@ -32,7 +32,7 @@ from tests.log import read_all
 from tests.upgrade.log import judge_builds
 from tests.upgrade.next_build import EVENT, extended
 from viewer.load import Crowd
-from viewer.session import MAX_BACKOFF_S
+from viewer.position import MAX_BACKOFF_S
 
 NEXT: Final = Build("the next build", ROOT, launcher="tests.upgrade.next_build")
 READERS_FIRST: Final = ("broadcaster", "edge", "scheduler", "ingress")

@@ -16,9 +16,21 @@ from liveroom import clock
 from liveroom.chance import Chance
 from liveroom.kinds import Kind
 from liveroom.topics import DEVICE_ID
-from liveroom.wire import SUBPROTOCOL, BatchHeader, Beat, Hello, Joined, Message, Move, Pulled, encode_frame, encode_message
+from liveroom.wire import (
+    SUBPROTOCOL,
+    BatchHeader,
+    Beat,
+    Error,
+    Hello,
+    Joined,
+    Message,
+    Move,
+    Pulled,
+    encode_frame,
+    encode_message,
+)
 from viewer.client import Viewer
-from viewer.effects import Delivered, Effect, Lost, Pull
+from viewer.effects import Delivered, Effect, Lost, Pull, Told
 from viewer.entry import Entry, race
 from viewer.ledger import Ledger
 from viewer.load import Crowd
@@ -48,6 +60,7 @@ class Gateway:
         self.floods = False  # without end, faster than anybody reads, and never reads itself
         self.moves = False  # says so before it floods
         self.hangs = False
+        self.refuses = ""  # a room, for good
         app = web.Application()
         app.router.add_get("/v1/live", self.live)
         app.router.add_get("/v1/rooms/r/messages", self.pulled)
@@ -67,6 +80,8 @@ class Gateway:
             await socket.send_str(encode_frame(Hello("e", 1, 20, 25, "u", pull="secret")).decode())
             first = msgspec.json.decode((await socket.receive()).data)
             resumed = "epoch" in first
+            if self.refuses:
+                await socket.send_str(encode_frame(Error("too_many_rooms", room=self.refuses)).decode())
             await socket.send_str(encode_frame(Joined("r", 1, 0, 0, "0.0", resumed=resumed)).decode())
             for part in [(1, 1), (3, 4)]:  # 2 is lost
                 await socket.send_str(batch(*part))
@@ -206,6 +221,18 @@ async def test_a_viewer_pulls_what_did_not_come_until_it_is_answered(stack: Asyn
         assert viewer.is_open
     assert gateway.pulls == [("Bearer secret", {"pos": "0.1", "epoch": "1", "after_rseq": "1"})] * 4
     assert not any(isinstance(effect, Lost) for effect in effects)
+
+
+async def test_a_viewer_has_joined_when_every_room_but_those_that_refuse_it_for_good_let_it_in(stack: AsyncExitStack) -> None:
+    gateway = Gateway()
+    gateway.refuses = "another"
+    await start(stack, gateway)
+    effects: list[Effect] = []
+    url = await scheduler(stack, [gateway.url])
+    async with Viewer(url, ["r", "another"], http=await client(stack), on_effect=effects.append) as viewer:
+        await viewer.joined()
+        assert viewer.session.rooms.keys() == {"r"}
+    assert Told(Error("too_many_rooms", room="another")) in effects
 
 
 async def test_only_a_refusal_that_no_waiting_ends_is_final(stack: AsyncExitStack) -> None:

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from liveroom.closecodes import TABLE, Close
 from liveroom.errors import Code
 from liveroom.kinds import Kind
-from liveroom.wire import BatchHeader, Beat, Hello, Joined, Message, Move, encode_frame, encode_message
-from viewer.effects import Connect, Counts, Delivered, Disconnect, Effect, Ended, Entered, Hole, Renumbered, Send
+from liveroom.wire import BatchHeader, Beat, Error, Hello, Joined, Message, Move, encode_frame, encode_message
+from viewer.effects import Connect, Counts, Delivered, Disconnect, Effect, Ended, Entered, Hole, Renumbered, Send, Told
 from viewer.session import Session, State
 
 EPOCH = 5
@@ -225,3 +225,68 @@ def test_whatever_is_lost_repeated_or_thinned_each_message_comes_once_in_order_a
     last = session.rooms["r"].rseq
     assert seen | told_missing == set(range(1, last + 1))
     assert not seen & told_missing
+
+
+# ---- refusals
+def refused(session: Session, code: str, room: str = "r", at: float = 1, **more: float) -> list[Effect]:
+    effects = session.received(encode_frame(Error(code, room=room, **more)), at, 0.5)  # type: ignore[arg-type]
+    assert isinstance(effects[0], Told), "the application learns of each"
+    return effects[1:]
+
+
+@pytest.mark.parametrize("code", ["full", "rate_user", "rate_address"])
+def test_a_session_whose_only_room_is_refused_for_now_looks_for_another_gateway(code: str) -> None:
+    session = opened()
+    now = 0.0
+    for attempt in range(8):
+        assert refused(session, code, at=now) == [Disconnect(Close.GOING_AWAY)]
+        assert session.closed(Close.GOING_AWAY, now, 0.5) == []
+        assert session.wake_at == now + min(30.0, 2.0**attempt) / 2, "later each time"
+        now = session.wake_at
+        assert session.tick(now) == [Connect()]
+        assert session.opened(now) == [Send(b'{"t":"join","room":"r"}')]
+    assert session.rooms.keys() == {"r"}
+
+
+def test_a_session_that_is_in_another_room_joins_a_refused_one_again_later() -> None:
+    session = opened("in", "r")
+    session.received(encode_frame(Joined("in")), 0)
+    now, waits = 1.0, list[float]()
+    for _ in range(7):
+        assert refused(session, "full", at=now, retry_after_s=0.25) == []
+        due = session.rooms["r"].join_at
+        assert due is not None
+        waits.append(due - now)
+        session.received(encode_frame(Beat(1)), due - 0.01)
+        assert Send(b'{"t":"join","room":"r"}') not in session.tick(due - 0.01)
+        assert Send(b'{"t":"join","room":"r"}') in session.tick(due)
+        now = due
+    assert waits == [0.25 + min(30, 2**number) / 2 for number in range(7)]
+    session.received(encode_frame(Joined("r")), now)
+    assert session.rooms["r"].join_at is None
+    refused(session, "full", at=now)
+    assert session.rooms["r"].join_at == now + 0.5, "a join that succeeded begins again"
+
+
+@pytest.mark.parametrize("code", ["too_many_rooms", "forbidden", "banned", "kicked", "room_dissolved", "room_invalid"])
+def test_a_final_refusal_takes_the_room_out_of_the_session(code: str) -> None:
+    session = opened("in", "r")
+    session.received(encode_frame(Joined("in")), 0)
+    assert refused(session, code) == []
+    assert session.rooms.keys() == {"in"}
+    session.closed(None, 2, 0.5)
+    session.tick(3)
+    assert session.opened(3) == [Send(b'{"t":"join","room":"in"}')]
+    (disconnect, ended) = refused(session, code, "in", at=4)
+    assert isinstance(disconnect, Disconnect)
+    assert isinstance(ended, Ended)
+    assert session.state is State.ENDED
+
+
+def test_a_refusal_that_a_later_version_makes_for_now_is_tried_again() -> None:
+    session = opened("in", "r")
+    session.received(encode_frame(Joined("in")), 0)
+    assert refused(session, "odd", at=1) == []
+    assert session.rooms["r"].join_at is None, "nobody knows whether it helps"
+    refused(session, "odd", at=1, retry_after_s=2)
+    assert session.rooms["r"].join_at == 4

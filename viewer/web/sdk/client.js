@@ -437,7 +437,7 @@ export class LiveRoom {
 
   #received(connection, text) {
     if (connection !== this.connection) return;
-    this.#act(this.session.received(text, clock()));
+    this.#act(this.session.received(text, clock(), Math.random()));
     const { wakeAt } = this.session; // frames that arrive faster than a timer runs would postpone due work for ever
     if (wakeAt !== null && clock() >= wakeAt) this.#act(this.session.tick(clock()));
   }

@@ -40,7 +40,7 @@ const FRAMES = {
   move: { needed: { reason: text }, more: { delay_s: number } },
   left: { needed: { room: text }, more: {} },
   hb: { needed: { at: whole }, more: {} },
-  error: { needed: { code: text }, more: { detail: text, room: text } },
+  error: { needed: { code: text }, more: { detail: text, room: text, retry_after_s: orNull(number), until_ms: whole } },
 };
 const MESSAGE = {
   needed: { seq: whole, kind, id: text, user: text, at: whole },

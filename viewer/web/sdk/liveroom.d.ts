@@ -48,7 +48,7 @@ export interface CloseRule {
 /** A frame for this user alone; `t` is its type. */
 export type Told =
   | { t: "notice"; room: string; kind: string; id: string; at: number; until_ms?: number; why?: string; by_role?: string }
-  | { t: "error"; code: string; detail?: string; room?: string }
+  | { t: "error"; code: string; detail?: string; room?: string; retry_after_s?: number | null; until_ms?: number }
   | { t: "left"; room: string };
 
 /** The events of rooms, in order. A `delivered` that is `late` fills a hole: sort it in by `seq`. */

@@ -16,6 +16,7 @@ const PROBE_S = 5;
 const NEW_TOKEN_S = 1;
 const NEW_TOKEN_SPREAD_S = 5; // all viewers may come back at once: a revocation can be of everybody's tokens
 const PULL_AGAIN_S = 0.5;
+const JOIN_AGAIN_S = 1;
 const MAX_GONE = 8; // answers in a row by which the log has nothing of the oldest hole any more
 const MAX_DOUBLINGS = 16;
 const GROW_AFTER = 3; // answered beats
@@ -25,7 +26,10 @@ const SHRINK_TO = 0.8; // of the interval that a connection did not survive
 const NORMAL = 1000;
 const GOING_AWAY = 1001;
 const REVOKED = 4013;
-const OUT = { banned: 4003, kicked: 4012, room_dissolved: 4004, forbidden: NORMAL, room_invalid: NORMAL };
+const OUT = {
+  banned: 4003, kicked: 4012, room_dissolved: 4004, forbidden: NORMAL, room_invalid: NORMAL, too_many_rooms: NORMAL,
+};
+const FOR_NOW = ["full", "rate_user", "rate_address"];
 
 /** Returns what a client does after a connection that ended with `code`, or without one (null). */
 export function ruleFor(code) {
@@ -33,7 +37,16 @@ export function ruleFor(code) {
 }
 
 function newPosition() {
-  return { epoch: null, seq: 0, rseq: 0, pos: "", missing: [], asked: null, pullAt: 0, refusedUntil: 0, pulls: 0, gone: 0 };
+  return {
+    epoch: null, seq: 0, rseq: 0, pos: "", missing: [], asked: null, pullAt: 0, refusedUntil: 0, pulls: 0, gone: 0,
+    isIn: false, joinAt: null, refusals: 0,
+  };
+}
+
+/** When to try again after `times` in vain: after `afterS` and full jitter, which is as wide: a whole address may wait. */
+function backOff(now, uniform, firstS, times, afterS) {
+  const limit = Math.min(MAX_BACKOFF_S, firstS * 2 ** Math.min(times, MAX_DOUBLINGS));
+  return now + afterS + uniform * Math.max(limit, Math.min(afterS, MAX_BACKOFF_S));
 }
 
 export class Session {
@@ -60,6 +73,7 @@ export class Session {
     this.silenceS = SILENCE_S;
     this.retryAt = null;
     this.moveAt = null;
+    this.refusedS = 0;
   }
 
   // ---- events
@@ -75,6 +89,7 @@ export class Session {
     this.#setHeartbeat(this.baseS, now);
     this.token = null;
     this.moveAt = null;
+    this.refusedS = 0;
     this.#plan();
     return [...this.rooms.keys()].map((room) => this.#send(this.#join(room)));
   }
@@ -91,7 +106,8 @@ export class Session {
     if (this.state === "ended") return [];
     const rule = ruleFor(code);
     if (rule === ABNORMAL && this.beatS > this.baseS) this.longestS = this.beatS * SHRINK_TO;
-    for (const position of this.rooms.values()) Object.assign(position, { asked: null, pullAt: 0, refusedUntil: 0, pulls: 0, gone: 0 });
+    const fresh = { asked: null, pullAt: 0, refusedUntil: 0, pulls: 0, gone: 0, isIn: false, joinAt: null };
+    for (const position of this.rooms.values()) Object.assign(position, fresh);
     if (code === REVOKED) {
       this.reconnects += 1;
       return this.#revoked(now, uniform);
@@ -103,11 +119,11 @@ export class Session {
     }
     if (now - this.openedAt > STABLE_S) this.attempts = 0;
     this.reconnects += 1;
-    this.#wait(now, uniform, rule.afterS);
+    this.#wait(now, uniform, Math.max(rule.afterS, this.refusedS));
     return [];
   }
 
-  received(raw, now) {
+  received(raw, now, uniform = 1) {
     this.heardAt = now;
     const frame = readFrame(raw);
     if (frame === null) {
@@ -135,7 +151,7 @@ export class Session {
         effects.push({ type: "moved", reason: frame.reason });
         break;
       case "error":
-        this.#refused(frame, effects);
+        this.#refused(frame, now, uniform, effects);
         break;
       case "notice":
       case "left":
@@ -222,6 +238,11 @@ export class Session {
         effects.push({ type: "disconnect", code: GOING_AWAY });
       } else {
         if (now >= this.beatAt) this.#beat(now, effects);
+        for (const [room, position] of this.rooms) {
+          if (position.joinAt === null || now < position.joinAt) continue;
+          position.joinAt = null;
+          effects.push(this.#send(this.#join(room)));
+        }
         this.#pull(now, effects);
       }
     }
@@ -301,6 +322,7 @@ export class Session {
     } else if (this.state === "open") {
       let due = Math.min(this.beatAt, this.heardAt + this.silenceS);
       if (this.moveAt !== null) due = Math.min(due, this.moveAt);
+      for (const { joinAt } of this.rooms.values()) due = Math.min(due, joinAt ?? Infinity);
       if (this.token !== null)
         for (const position of this.rooms.values())
           if (position.missing.length && position.asked === null) due = Math.min(due, position.pullAt);
@@ -310,14 +332,30 @@ export class Session {
     }
   }
 
-  /** Leaves a room that does not take this user; ends where no room is left. */
-  #refused(error, effects) {
+  /** Leaves a room that does not take this user, or joins it again later. */
+  #refused(error, now, uniform, effects) {
     effects.push({ type: "told", what: error });
-    const code = Object.hasOwn(OUT, error.code) ? OUT[error.code] : null;
-    if (code === null || !this.rooms.delete(error.room ?? "")) return;
-    if (this.rooms.size === 0) {
-      this.state = "ended";
-      effects.push({ type: "disconnect", code }, { type: "ended", rule: ruleFor(code) });
+    const room = error.room ?? "";
+    const position = this.rooms.get(room);
+    if (!position) return;
+    const retryAfterS = Math.min(Math.max(error.retry_after_s ?? 0, 0), MAX_BACKOFF_S);
+    if (Object.hasOwn(OUT, error.code)) {
+      this.rooms.delete(room);
+      if (this.rooms.size === 0) {
+        const code = OUT[error.code];
+        this.state = "ended";
+        effects.push({ type: "disconnect", code }, { type: "ended", rule: ruleFor(code) });
+        return;
+      }
+    } else if (FOR_NOW.includes(error.code) || (error.retry_after_s ?? null) !== null) {
+      const joinAt = backOff(now, uniform, JOIN_AGAIN_S, position.refusals, retryAfterS);
+      Object.assign(position, { isIn: false, joinAt, refusals: position.refusals + 1 });
+    } else {
+      return;
+    }
+    if ([...this.rooms.values()].every(({ isIn, joinAt }) => !isIn && joinAt !== null)) {
+      this.refusedS = Math.max(JOIN_AGAIN_S, retryAfterS); // the scheduler may find another gateway
+      effects.push({ type: "disconnect", code: GOING_AWAY });
     }
   }
 
@@ -347,6 +385,7 @@ export class Session {
     const { room } = frame;
     const position = this.rooms.get(room);
     if (!position) return;
+    Object.assign(position, { isIn: true, joinAt: null, refusals: 0 });
     const { epoch = null, seq = null, rseq = null, card = null, resumed = false, pos = "" } = frame;
     effects.push({ type: "entered", room, epoch, seq, rseq, card, resumed });
     if (epoch === null || seq === null || rseq === null || resumed) return;
@@ -462,10 +501,9 @@ export class Session {
     }
   }
 
-  /** Delays the next pull by `afterS` and full jitter, which is as wide: all users of an address may have been told the same. */
+  /** Delays the next pull by `afterS` and full jitter. */
   #backOff(position, now, uniform, afterS) {
-    const limit = Math.min(MAX_BACKOFF_S, PULL_AGAIN_S * 2 ** Math.min(position.pulls, MAX_DOUBLINGS));
-    position.pullAt = now + afterS + uniform * Math.max(limit, Math.min(afterS, MAX_BACKOFF_S));
+    position.pullAt = backOff(now, uniform, PULL_AGAIN_S, position.pulls, afterS);
     position.pulls += 1;
   }
 
