@@ -163,7 +163,7 @@ async def test_an_operator_whose_token_names_rooms_gives_no_command_about_all_ro
     headers = headers_of(Role.OPERATOR, rooms=rooms)
     async with served() as ingress:
         for route in everywhere:
-            given = {} if route.method not in {"GET", "DELETE"} else None
+            given: dict[str, str] | None = {} if route.method not in {"GET", "DELETE"} else None
             path = route.path.format(word="w", id="x", user="u")
             async with ingress.http.request(route.method, path, json=given, headers=headers) as answer:
                 await problem_of(answer, Code.FORBIDDEN)
