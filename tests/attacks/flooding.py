@@ -19,6 +19,8 @@ from typing import Any, Final
 from tests.attacks.pulling import burn
 
 OWN: Final = "127.0.0.66"
+SECOND: Final = "127.0.0.67"  # for bodies: the storm of silent connections uses up the places of the first
+PROXY: Final = "127.0.0.1"
 THROUGH_PROXY: Final = "203.0.113.66"  # the address that the proxy writes for this attacker
 SILENT: Final = 600  # connections to each port
 TRICKLING: Final = 50
@@ -34,9 +36,8 @@ class Flood:
         self.targets = targets
         self.seen: Counter[str] = Counter()
 
-    async def _open(self, port: int, *, own: bool = True) -> Connection:
-        local = (OWN, 0) if own else None
-        return await asyncio.open_connection("127.0.0.1", port, local_addr=local)
+    async def _open(self, port: int, address: str = OWN) -> Connection:
+        return await asyncio.open_connection("127.0.0.1", port, local_addr=(address, 0))
 
     async def _answer(self, connection: Connection) -> str:
         """The status and code of an answer; `closed` where there is none."""
@@ -61,16 +62,16 @@ class Flood:
         async with asyncio.TaskGroup() as tasks:
             for port in self.targets["ports"]:
                 for _ in range(SILENT):
-                    tasks.create_task(self._trickle("silent", port, b"", b"", end_s))
+                    tasks.create_task(self._trickle("silent", port, OWN, b"", b"", end_s))
                 for _ in range(TRICKLING):
-                    tasks.create_task(self._trickle("head", port, b"GET / HTTP/1.1\r\n", b"X: y\r\n", end_s))
+                    tasks.create_task(self._trickle("head", port, OWN, b"GET / HTTP/1.1\r\n", b"X: y\r\n", end_s))
             for _ in range(TRICKLING):
                 body = self._post("Content-Length: 1000\r\n")
-                tasks.create_task(self._trickle("body", self.targets["ingress"], body, b" ", end_s))
+                tasks.create_task(self._trickle("body", self.targets["ingress"], SECOND, body, b" ", end_s))
 
-    async def _trickle(self, what: str, port: int, first: bytes, then: bytes, end_s: float) -> None:
+    async def _trickle(self, what: str, port: int, address: str, first: bytes, then: bytes, end_s: float) -> None:
         try:
-            reader, writer = await self._open(port)
+            reader, writer = await self._open(port, address)
         except OSError:
             self.seen[f"{what} refused"] += 1
             return
@@ -104,7 +105,7 @@ class Flood:
         """
 
         async def one(port: int, request: bytes, body: bytes) -> None:
-            connection = await self._open(port, own=False)
+            connection = await self._open(port, PROXY)
             number = 0
             while time.monotonic() < end_s:
                 number += 1
