@@ -11,8 +11,8 @@ from itertools import islice
 from typing import Final
 
 SILENT_MS: Final = 600_000  # as long as a viewer may be away and then fetch what it missed
-# Each room that is forgotten may raise the floor of epochs by one second (`Rooms`). With at least
-# as long in between, however often rooms come and go, epochs never run ahead of the clock.
+# `VACANT_MS`: each room that is forgotten may raise the floor of epochs by one second (`Rooms`).
+# With at least as long in between, epochs never run ahead of the clock, however often rooms come.
 VACANT_MS: Final = 1000
 
 

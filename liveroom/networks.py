@@ -1,6 +1,6 @@
 """The caller's address behind proxies, and the name of its network. Pure.
 
-Owns the search for the longest prefix, and the trust in `X-Forwarded-For` and `Forwarded`
+Owns the search for the longest prefix, and the trust in the headers X-Forwarded-For and Forwarded
 (RFC 7239): anybody can write these headers, so only the entries that our own proxies added count.
 """
 
@@ -121,7 +121,7 @@ class Callers:
 def plain_address(text: str) -> str:
     """Return an address in its shortest form; any other text stays as it is.
 
-    An IPv4 address that is mapped into IPv6 becomes itself, and a scope (`%eth0`) goes.
+    An IPv4 address that is mapped into IPv6 becomes itself, and a scope ("%eth0") goes.
     """
     parsed = _parsed(text.partition("%")[0])
     return text if parsed is None else str(parsed)
