@@ -137,7 +137,7 @@ def _node(text: str) -> str | None:
 
 
 def _node_of_forwarded(text: str) -> str | None:
-    """Return the address in the parameter `for` of one element of `Forwarded`.
+    """Return the address in the parameter `for` of one element of Forwarded.
 
     The caller splits at every comma. Commas within quotes make no hop of ours: no address has one,
     and an open quote that a viewer sent must not hide what our proxy appended.
