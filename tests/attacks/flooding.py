@@ -60,14 +60,14 @@ class Flood:
     async def slow(self, end_s: float) -> None:
         """Silent connections, heads and bodies that trickle, at every port."""
         async with asyncio.TaskGroup() as tasks:
+            for _ in range(TRICKLING):
+                body = self._post("Content-Length: 1000\r\n")
+                tasks.create_task(self._trickle("body", self.targets["ingress"], SECOND, body, b" ", end_s))
             for port in self.targets["ports"]:
                 for _ in range(SILENT):
                     tasks.create_task(self._trickle("silent", port, OWN, b"", b"", end_s))
                 for _ in range(TRICKLING):
                     tasks.create_task(self._trickle("head", port, OWN, b"GET / HTTP/1.1\r\n", b"X: y\r\n", end_s))
-            for _ in range(TRICKLING):
-                body = self._post("Content-Length: 1000\r\n")
-                tasks.create_task(self._trickle("body", self.targets["ingress"], SECOND, body, b" ", end_s))
 
     async def _trickle(self, what: str, port: int, address: str, first: bytes, then: bytes, end_s: float) -> None:
         try:

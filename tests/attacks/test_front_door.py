@@ -32,7 +32,7 @@ pytestmark = [pytest.mark.kafka, pytest.mark.timeout(150)]
 ROOT = Path(__file__).parent.parent.parent
 ROOM = "hall"
 HEAD_S = 3.0
-ATTACKS = {"slow": HEAD_S + 2, "bombs": 2.0, "forged": 2.0, "ticket": 2.0}
+ATTACKS = {"slow": HEAD_S + 4, "bombs": 2.0, "forged": 2.0, "ticket": 2.0}
 MOST_PENDING = SILENT // 2
 SETTINGS = {
     "PROXIES": json.dumps(["127.0.0.1/32"]),
