@@ -1,7 +1,6 @@
 """`python -m edge`: builds the parts of a gateway, runs them, and ends them in order."""
 
 import asyncio
-import ssl
 from functools import partial
 from typing import Final
 
@@ -11,7 +10,9 @@ answer_version(__name__)
 with explained("edge"):
     import structlog
 
+    from edge import certificates
     from edge.admission import Admission
+    from edge.certificates import Certificates
     from edge.drain import drain
     from edge.fanout import FanOut
     from edge.gateway import Gateway
@@ -21,9 +22,10 @@ with explained("edge"):
     from edge.orders import Orders, follow_orders
     from edge.presence_report import report_presence
     from edge.pulls import Pulls
+    from edge.tls_server import MAX_PENDING, TlsServer
     from edge.upgrade import Upgrades
     from edge.user_connections import UserConnections, follow_connection_orders
-    from liveroom import clock, service, topics
+    from liveroom import clock, metric_catalog, service, topics
     from liveroom.access import SERVICES
     from liveroom.broadcast_log import QueueReader
     from liveroom.connections import allow_connections
@@ -41,18 +43,19 @@ ACCESS: Final = SERVICES["edge"]
 log = structlog.get_logger()
 
 
-def tls_context(settings: EdgeSettings) -> ssl.SSLContext | None:
-    """Return the TLS context of the public port; None where no certificate is set."""
-    if settings.tls_cert_file is None:
-        return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(settings.tls_cert_file, settings.tls_key_file)
-    return context
+def use_certificates(read: Certificates | None, tls: TlsServer | None, runtime: Runtime) -> None:
+    """Use these certificates for connections that come from now on; log where one has expired."""
+    if read is None or tls is None:
+        return
+    tls.use(read.context)
+    runtime.metrics.gauge(metric_catalog.TLS_EXPIRES).set(read.expire_s)
+    if read.expire_s <= clock.unix_s():
+        log.error("certificate_expired", expired_s=round(clock.unix_s() - read.expire_s))
 
 
 async def run(settings: EdgeSettings, runtime: Runtime, kafka: Kafka) -> None:
     """Serve until the process must stop, then drain."""
-    allow_connections(settings.max_connections)
+    allow_connections(settings.max_connections + (MAX_PENDING if settings.tls_cert_file is not None else 0))
     rules = Rules()
     gateway = Gateway(
         settings,
@@ -68,7 +71,11 @@ async def run(settings: EdgeSettings, runtime: Runtime, kafka: Kafka) -> None:
     admission.use(await read_first(settings.read_ticket_keys))
     if settings.honours_hmac_tickets:
         log.warning("hmac_tickets_honoured", then="remove LIVEROOM_TICKET_KEYS once all schedulers sign with Ed25519")
-    tls = await read_first(partial(tls_context, settings))
+    read = await read_first(partial(certificates.load, settings))
+    tls = None
+    if read is not None:
+        tls = TlsServer(read.context, runtime.metrics, settings.handshake_timeout_s, key_of=upgrades.connections.key_of)
+    use_certificates(read, tls, runtime)
     wait = waiting(kafka, runtime, KAFKA)
     await wait.until(partial(ensure_topics, kafka, ACCESS.topics, TOPICS_S))
     producer = Producer(kafka, runtime.metrics, ACCESS.writes)
@@ -81,7 +88,7 @@ async def run(settings: EdgeSettings, runtime: Runtime, kafka: Kafka) -> None:
         runtime.ready(KAFKA)
         pulls = Pulls(kafka, gateway, upgrades, runtime, queue.next_offset)
         async with (
-            serve(upgrades.app, settings.host, settings.port, tls=tls, connections=upgrades.connections) as (_, port),
+            serve(upgrades.app, settings.host, settings.port, accepting=tls, connections=upgrades.connections) as (_, port),
             asyncio.TaskGroup() as tasks,
         ):
             reporter = LoadReporter(gateway, fan_out, runtime, port, lag_records=queue.lag_records)
@@ -93,6 +100,13 @@ async def run(settings: EdgeSettings, runtime: Runtime, kafka: Kafka) -> None:
                 tasks.create_task(follow_revocations(kafka, gateway.revocations, runtime, connections.on_revoked)),
                 tasks.create_task(follow_connection_orders(connection_orders, connections, producer, runtime)),
                 tasks.create_task(watch(settings.ticket_files, settings.read_ticket_keys, admission.use)),
+                tasks.create_task(
+                    watch(
+                        certificates.files_of(settings),
+                        partial(certificates.load, settings),
+                        lambda read: use_certificates(read, tls, runtime),
+                    )
+                ),
                 tasks.create_task(reporter.run(producer)),
                 tasks.create_task(report_presence(gateway, producer)),
                 tasks.create_task(keepalive.run()),

@@ -4,10 +4,11 @@ Theory of operation. A member has no task and no timer. What arrives goes throug
 the gateway (`MemberHost`). What leaves takes one of two ways. While nothing waits for the viewer, a
 frame is written to the file descriptor, past the transport. Once the socket takes less than a whole
 frame, the member is `blocked`: the rest goes to the transport, further frames wait in its
-`SendQueue`, and the transport's `resume_writing` gives it one after the other. With TLS, or where
-the transport has no socket, the descriptor is `NO_FD` and a member stays blocked for life: all its
-frames go through the transport. A closing member sends its close frame, shuts down its side and
-waits for the viewer; the gateway's wheel aborts it when that takes too long.
+`SendQueue`, and the transport's `resume_writing` gives it one after the other. With TLS, `write` is
+the transport's `write_now`, by which OpenSSL writes to the descriptor. Where the transport has no
+socket, the descriptor is `NO_FD` and a member stays blocked for life: all its frames go through the
+transport. A closing member sends its close frame, shuts down its side and waits for the viewer; the
+gateway's wheel aborts it when that takes too long.
 
 Owns the viewer's socket. Refuses whatever breaks RFC 6455, with its close code, and a viewer that
 reads too slowly (4008).
@@ -16,12 +17,14 @@ reads too slowly (4008).
 import asyncio
 import os
 import socket
+from collections.abc import Callable
 from typing import Final, Protocol, cast
 
 from edge.prepared_batch import Form, PreparedBatch
 from edge.receiver import Closing, Fault, Ping, Receiver, Text
 from edge.room import NotSent, Room
 from edge.send_queue import QueuedFrame, SendQueue, SendQueues, Verdict
+from edge.tls_transport import TlsTransport
 from liveroom import clock
 from liveroom.budgets import Caller
 from liveroom.closecodes import TABLE, Close
@@ -36,7 +39,6 @@ MAX_FRAMES_A_TURN: Final = 64
 CLOSE_TIMEOUT_S: Final = 2.0
 NO_FD: Final = -1
 _NOTSENT_LOWAT: Final = getattr(socket, "TCP_NOTSENT_LOWAT", None)
-_write: Final = os.write
 
 
 class MemberHost(Protocol):
@@ -89,6 +91,7 @@ class Member(asyncio.Protocol):
         "transport",
         "user",
         "user_hash",
+        "write",
     )
 
     def __init__(self, host: MemberHost, user: User, pull: str, now_s: float, form: Form, address: str) -> None:
@@ -96,6 +99,7 @@ class Member(asyncio.Protocol):
         self._receiver = Receiver(deflates=form == Form.DEFLATED)
         self.transport: asyncio.Transport | None = None
         self.fd = NO_FD
+        self.write: Callable[[int, bytes], int] = os.write
         self.blocked = True
         self.form = int(form)  # the index of every push: an enum is slower there
         self.user = user.id
@@ -117,7 +121,7 @@ class Member(asyncio.Protocol):
     def take_over(self, transport: asyncio.Transport) -> None:
         """Become the transport's protocol.
 
-        With TLS, and where the transport has no socket, all goes through the transport.
+        Where the transport has no socket, all goes through the transport.
         """
         self.transport = transport
         raw = cast("socket.socket | None", transport.get_extra_info("socket"))
@@ -125,7 +129,9 @@ class Member(asyncio.Protocol):
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)  # or the kernel hides megabytes
             if _NOTSENT_LOWAT is not None:
                 raw.setsockopt(socket.IPPROTO_TCP, _NOTSENT_LOWAT, UNSENT_LOWAT_BYTES)
-            if transport.get_extra_info("sslcontext") is None:
+            if isinstance(transport, TlsTransport):
+                self.fd, self.write = raw.fileno(), transport.write_now
+            elif transport.get_extra_info("sslcontext") is None:
                 self.fd = raw.fileno()
         transport.set_protocol(self)
         transport.set_write_buffer_limits(0)  # `resume_writing` then says that nothing waits any more
@@ -153,7 +159,7 @@ class Member(asyncio.Protocol):
         frame = prepared.frames[self.form] or prepared.make(self.form)
         size = len(frame)
         try:
-            sent = _write(self.fd, frame)
+            sent = self.write(self.fd, frame)
         except BlockingIOError:
             sent = 0
         except OSError:
@@ -179,7 +185,7 @@ class Member(asyncio.Protocol):
             self._queue(QueuedFrame(frame, None, clock.monotonic_s(), is_whole=True))
             return
         try:
-            sent = _write(self.fd, frame)
+            sent = self.write(self.fd, frame)
         except BlockingIOError:
             sent = 0
         except OSError:
@@ -227,7 +233,7 @@ class Member(asyncio.Protocol):
         if transport is None:
             return
         queue = host.queues.get(self)
-        if queue is None:  # with TLS, or behind the answer to the upgrade
+        if queue is None:  # without a descriptor, or behind the answer to the upgrade
             queue = host.queues.open(self, transport.get_write_buffer_size(), frame.at_s)
         verdict = queue.put(frame)
         if not transport.get_write_buffer_size():
@@ -339,6 +345,7 @@ class Member(asyncio.Protocol):
         """Leave everything before the descriptor can belong to another connection."""
         self.blocked = True
         self.fd = NO_FD
+        self.write = os.write  # or the transport and its protocol keep each other
         self.transport = None
         self._host.queues.drop(self)
         self._host.lost(self)

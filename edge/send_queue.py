@@ -51,8 +51,8 @@ class SendQueue:
     """What waits for one slow viewer.
 
     `size`: all its bytes, including the `held` ones that the transport has, since `held_s`.
-    `is_flowing`: frames are being given to the transport; a TLS transport calls `resume_writing`
-    from within `write`.
+    `is_flowing`: frames are being given to the transport. It may call `resume_writing` from within
+    `write`.
     """
 
     __slots__ = ("_all", "_frames", "held", "held_s", "is_flowing", "size")

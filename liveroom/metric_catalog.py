@@ -164,6 +164,11 @@ LIMITED: Final = _counter(
 )
 CLOSES: Final = _counter("edge_closes_total", "Connections that ended, by close code.", "code")
 UPGRADES_REFUSED: Final = _counter("edge_upgrades_refused_total", "Refused upgrades by stable error code.", "code")
+TLS_HANDSHAKES: Final = _counter("edge_tls_handshakes_total", "TLS handshakes that ended, by outcome.", "outcome")
+TLS_PENDING: Final = _gauge("edge_tls_pending_handshakes", "TLS handshakes that are not done.")
+TLS_EXPIRES: Final = _gauge(
+    "edge_tls_certificate_expires_seconds", "Unix time at which the first certificate expires; 0 without TLS."
+)
 DELIVERED_BATCHES: Final = _counter("edge_delivered_batches_total", "Batches pushed, counted once for each viewer.")
 DELIVERED_MESSAGES: Final = _counter("edge_delivered_messages_total", "Messages pushed, counted once for each viewer.")
 SENT_BYTES: Final = _counter("edge_sent_bytes_total", "Bytes handed to the kernel or the transport.")
@@ -284,6 +289,9 @@ EDGE: Final = (
     LIMITED,
     CLOSES,
     UPGRADES_REFUSED,
+    TLS_HANDSHAKES,
+    TLS_PENDING,
+    TLS_EXPIRES,
     DELIVERED_BATCHES,
     DELIVERED_MESSAGES,
     SENT_BYTES,

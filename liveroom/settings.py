@@ -649,9 +649,18 @@ class EdgeSettings(TicketSettings):
         description="Bytes per minute of answers to pulls from one IP address (for IPv6 a /64); 0: no limit.",
     )
     tls_cert_file: Path | None = Field(
-        None, description="Certificate chain, PEM. With it the public port speaks TLS (wss, https)."
+        None,
+        description="Certificate chain, PEM. With it the public port speaks TLS (wss, https). All files of TLS are reloaded "
+        "when they change.",
     )
-    tls_key_file: Path | None = Field(None, description="Private key of the certificate, PEM.")
+    tls_key_file: Path | None = Field(
+        None, description="Private key of the certificate, PEM. Default: in the file of the certificate."
+    )
+    tls_cert_dirs: tuple[Path, ...] = Field(
+        (),
+        description="Folders with further certificates, as a JSON list, each with tls.crt and tls.key. A viewer gets the "
+        "certificate for the name that it asks for (SNI), or else that of tls_cert_file.",
+    )
     ticket_public_keys: str = Field(
         "",
         description="Public keys of entry tickets, a JWK Set with Ed25519 keys as `liveroom keys` makes it. All of them count.",
@@ -694,6 +703,12 @@ class EdgeSettings(TicketSettings):
         if not keys:
             raise ValueError("there is no ticket key")
         return keys
+
+    @model_validator(mode="after")
+    def _a_certificate_for_each_key(self) -> "EdgeSettings":
+        if self.tls_cert_file is None and (self.tls_key_file is not None or self.tls_cert_dirs):
+            raise ValueError("a key or further certificates without tls_cert_file: the public port would not speak TLS")
+        return self
 
     @model_validator(mode="after")
     def _proxy_header_comes_before_tls(self) -> "EdgeSettings":

@@ -10,8 +10,7 @@ import socket
 from collections.abc import Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from ssl import SSLContext
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import orjson
 import structlog
@@ -38,7 +37,6 @@ _ALLOWED_HEADERS: Final = "authorization, content-type, idempotency-key"
 _PREFLIGHT_AGE_S: Final = "600"
 _JSON_HEADERS: Final = CIMultiDict({"Content-Type": "application/json", "Cache-Control": "no-store"})
 _BACKLOG: Final = 4096  # a whole gateway's viewers come back at once
-_TLS_HANDSHAKE_S: Final = 5.0
 
 
 def problem_response(problem: ProblemError) -> web.Response:
@@ -161,6 +159,16 @@ class ListenError(OSError):
     """
 
 
+class Accepting(Protocol):
+    """What accepts connections in place of the event loop."""
+
+    async def start(self, protocol: Callable[[], asyncio.Protocol], listening: Sequence[socket.socket]) -> None:
+        """Accept connections from `listening`, which it closes at the end; `protocol` makes one."""
+
+    def stop(self) -> None:
+        """Accept nobody more, and close connections that have no protocol yet."""
+
+
 @asynccontextmanager
 async def serve(
     app: web.Application,
@@ -168,37 +176,48 @@ async def serve(
     port: int,
     *,
     shutdown_timeout_s: float = 5.0,
-    tls: SSLContext | None = None,
     connections: Connections | None = None,
+    accepting: Accepting | None = None,
 ) -> "AsyncIterator[tuple[web.AppRunner, int]]":
     """Serve `app` while the block runs; yield the runner and the port (port 0: any free one).
 
     `shutdown_timeout_s`: how long open requests may take at the end. `connections`: the bounds on
-    connections; by default those of the default settings, uncounted. Raises ListenError, whose
-    message names the address, where it cannot be bound.
+    connections; by default those of the default settings, uncounted. `accepting`: what accepts
+    connections, by default the event loop. Raises ListenError, whose message names the address,
+    where it cannot be bound.
     """
     bounded = Connections() if connections is None else connections
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=shutdown_timeout_s, handle_signals=False)
     await runner.setup()
     server = runner.server
     assert server is not None  # noqa: S101 - `setup` made it
-    listeners: list[asyncio.Server] = []
-    loop = asyncio.get_running_loop()
-    handshake_s = _TLS_HANDSHAKE_S if tls is not None else None
     try:
         sockets = await _listen(host, port)
-        accept = partial(bounded.accept, server)
-        for listening in sockets:
-            listener = await loop.create_server(
-                accept, sock=listening, backlog=_BACKLOG, ssl=tls, ssl_handshake_timeout=handshake_s
-            )
-            listeners.append(listener)
-        yield runner, int(sockets[0].getsockname()[1])
+        accepts = _Loop() if accepting is None else accepting
+        await accepts.start(partial(bounded.accept, server), sockets)
+        try:
+            yield runner, int(sockets[0].getsockname()[1])
+        finally:
+            accepts.stop()
     finally:
-        for listener in listeners:
-            listener.close()
         await runner.cleanup()
         bounded.close()
+
+
+class _Loop:
+    """The event loop as what accepts connections."""
+
+    def __init__(self) -> None:
+        self._listeners: list[asyncio.Server] = []
+
+    async def start(self, protocol: Callable[[], asyncio.Protocol], listening: Sequence[socket.socket]) -> None:
+        loop = asyncio.get_running_loop()
+        for one in listening:
+            self._listeners.append(await loop.create_server(protocol, sock=one, backlog=_BACKLOG))
+
+    def stop(self) -> None:
+        for listener in self._listeners:
+            listener.close()
 
 
 async def _listen(host: str, port: int) -> list[socket.socket]:

@@ -34,6 +34,7 @@ from edge.hub import SLICE, Delivered, Hub
 from edge.keepalive import KeepAlive
 from edge.spent_tickets import SpentTickets
 from edge.upgrade import Upgrades
+from liveroom.connections import Connections
 from liveroom.kinds import Kind
 from liveroom.moderation import Rules
 from liveroom.records.broadcast import (
@@ -77,8 +78,18 @@ int fan_out(const int *fds, int count, const char *frame, int size) {
 class Rig:
     """A gateway without a queue, beside a bare aiohttp server, in this process."""
 
-    def __init__(self, gateway: Gateway, port: int, bare_port: int, bare: list[web.WebSocketResponse]) -> None:
+    def __init__(
+        self,
+        gateway: Gateway,
+        runner: web.AppRunner,
+        connections: Connections,
+        port: int,
+        bare_port: int,
+        bare: list[web.WebSocketResponse],
+    ) -> None:
         self.gateway = gateway
+        self.runner = runner
+        self.connections = connections
         self.port = port
         self.bare_port = bare_port
         self.bare = bare
@@ -172,11 +183,11 @@ async def serving() -> AsyncIterator[Rig]:
     app = web.Application()
     app.router.add_get("/", upgrade)
     async with (
-        serve(upgrades.app, "127.0.0.1", 0, shutdown_timeout_s=0.2) as (_, port),
+        serve(upgrades.app, "127.0.0.1", 0, shutdown_timeout_s=0.2) as (runner, port),
         serve(app, "127.0.0.1", 0, shutdown_timeout_s=0.2) as (_, bare_port),
     ):
         keeper = asyncio.create_task(KeepAlive(gateway).run())
-        yield Rig(gateway, port, bare_port, bare)
+        yield Rig(gateway, runner, upgrades.connections, port, bare_port, bare)
         keeper.cancel()
 
 
@@ -231,17 +242,17 @@ def timed(work: Callable[[], object], units: int) -> float:
     return (time.thread_time() - began) / units
 
 
-def compiled() -> Callable[[Any, int, bytes, int], int] | None:
-    """Return the loop in C, None without a compiler."""
+def compiled(text: str = C_SOURCE) -> Callable[..., int] | None:
+    """Return the loop `fan_out` of a text in C; None without a compiler."""
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if compiler is None:
         return None
     with tempfile.TemporaryDirectory() as folder:
         source, library = Path(folder) / "loop.c", Path(folder) / "loop.so"
-        source.write_text(C_SOURCE)
+        source.write_text(text)
         if os.spawnlp(os.P_WAIT, compiler, compiler, "-O2", "-shared", "-fPIC", "-o", str(library), str(source)):
             return None
-        function: Callable[[Any, int, bytes, int], int] = ctypes.CDLL(str(library)).fan_out
+        function: Callable[..., int] = ctypes.CDLL(str(library)).fan_out
         return function
 
 

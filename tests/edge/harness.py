@@ -6,22 +6,25 @@ import asyncio
 import contextlib
 import json
 import secrets
+import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosedError
 from websockets.typing import Subprotocol
 
+from edge import certificates
 from edge.admission import Admission
 from edge.fanout import drive
 from edge.gateway import Gateway
 from edge.hub import Delivered, Hub
 from edge.keepalive import KeepAlive
 from edge.orders import Orders
+from edge.tls_server import TlsServer
 from edge.upgrade import Upgrades
 from liveroom import clock
 from liveroom.moderation import Rules
@@ -61,6 +64,7 @@ class Edge:
     orders: Orders
     port: int
     admission: Admission
+    trusting: ssl.SSLContext | None = field(default=None, kw_only=True)
 
     def ticket(self, user: str | User = "u1", *, key_id: str = "k2", **changes: Any) -> str:
         fields: dict[str, Any] = {
@@ -73,11 +77,23 @@ class Edge:
         return sign(Ticket(**fields | changes), SIGNERS[key_id])
 
     def url(self, ticket: str) -> str:
-        return f"ws://127.0.0.1:{self.port}/v1/live?ticket={ticket}"
+        return f"{'wss' if self.trusting else 'ws'}://127.0.0.1:{self.port}/v1/live?ticket={ticket}"
+
+    @property
+    def http(self) -> str:
+        """The gateway's address for requests."""
+        return f"{'https' if self.trusting else 'http'}://127.0.0.1:{self.port}"
+
+    async def open(self, **options: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Return a connection on which nothing has been sent."""
+        return await asyncio.open_connection("127.0.0.1", self.port, ssl=self.trusting, **options)
 
     def connect(self, ticket: str | None = None, **options: Any) -> connect:
         return connect(
-            self.url(self.ticket() if ticket is None else ticket), subprotocols=[Subprotocol(SUBPROTOCOL)], **options
+            self.url(self.ticket() if ticket is None else ticket),
+            subprotocols=[Subprotocol(SUBPROTOCOL)],
+            ssl=self.trusting,
+            **options,
         )
 
     async def notify(self, room: str, user: str, text: bytes) -> Delivered:
@@ -121,40 +137,79 @@ def gateway_of(settings: EdgeSettings, runtime: Runtime) -> tuple[Gateway, Upgra
 
 
 @asynccontextmanager
-async def running(settings: EdgeSettings, *, tls: ssl.SSLContext | None = None) -> AsyncIterator[Edge]:
-    """Serve while the block runs."""
+async def running(settings: EdgeSettings, trusting: ssl.SSLContext | None = None) -> AsyncIterator[Edge]:
+    """Serve while the block runs: over TLS where the settings name a certificate, which viewers
+    with the context `trusting` trust.
+    """
     runtime = Runtime("edge")
     gateway, upgrades, keepalive = gateway_of(settings, runtime)
-    async with serve(upgrades.app, "127.0.0.1", 0, shutdown_timeout_s=0.2, tls=tls, connections=upgrades.connections) as (
+    read = await asyncio.to_thread(certificates.load, settings)
+    tls = None
+    if read is not None:
+        tls = TlsServer(read.context, runtime.metrics, settings.handshake_timeout_s, key_of=upgrades.connections.key_of)
+    async with serve(upgrades.app, "127.0.0.1", 0, shutdown_timeout_s=0.2, accepting=tls, connections=upgrades.connections) as (
         _,
         port,
     ):
         keeper = asyncio.create_task(keepalive.run())
-        yield Edge(gateway, keepalive, Orders(gateway, runtime.chance), port, upgrades._admission)
+        yield Edge(gateway, keepalive, Orders(gateway, runtime.chance), port, upgrades._admission, trusting=trusting)
         keeper.cancel()
         for member in list(gateway.members):
             member.abort()
+
+
+async def secured_by(trusting: ssl.SSLContext, raw: socket.socket) -> ssl.SSLSocket:
+    """Return the connection, which does not block, once its TLS handshake is done."""
+    sock = trusting.wrap_socket(raw, server_hostname="127.0.0.1", do_handshake_on_connect=False)
+    async with asyncio.timeout(5):
+        while True:
+            try:
+                sock.do_handshake()
+            except ssl.SSLWantReadError:
+                await readable(sock)
+            else:
+                return sock
+
+
+async def received(sock: socket.socket, size: int) -> bytes:
+    """Return what comes next on a socket that does not block, plain or TLS."""
+    while True:
+        try:
+            return sock.recv(size)
+        except (BlockingIOError, ssl.SSLWantReadError):
+            await readable(sock)
+
+
+async def readable(sock: socket.socket) -> None:
+    """Wait until bytes come."""
+    loop = asyncio.get_running_loop()
+    come = asyncio.Event()
+    loop.add_reader(sock.fileno(), come.set)
+    try:
+        await come.wait()
+    finally:
+        loop.remove_reader(sock.fileno())
 
 
 def line(seq: int, text: str = "hi") -> bytes:
     return json.dumps({"seq": seq, "kind": "danmaku", "id": f"i{seq}", "user": "u", "at": 1, "data": {"text": text}}).encode()
 
 
-async def ask(socket: ClientConnection, **frame: Any) -> dict[str, Any]:
-    await socket.send(json.dumps(frame))
-    return await next_frame(socket)
+async def ask(viewer: ClientConnection, **frame: Any) -> dict[str, Any]:
+    await viewer.send(json.dumps(frame))
+    return await next_frame(viewer)
 
 
-async def next_frame(socket: ClientConnection) -> dict[str, Any]:
-    text = await asyncio.wait_for(socket.recv(), 5)
+async def next_frame(viewer: ClientConnection) -> dict[str, Any]:
+    text = await asyncio.wait_for(viewer.recv(), 5)
     frame: dict[str, Any] = json.loads(str(text).split("\n")[0])
     return frame
 
 
-async def close_code(socket: ClientConnection) -> int | None:
+async def close_code(viewer: ClientConnection) -> int | None:
     async with asyncio.timeout(5):
         with contextlib.suppress(ConnectionClosedError):
-            async for _ in socket:
+            async for _ in viewer:
                 pass
-        await socket.wait_closed()
-    return socket.close_code
+        await viewer.wait_closed()
+    return viewer.close_code

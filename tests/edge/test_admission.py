@@ -106,6 +106,6 @@ async def test_pages_of_its_own_origin_and_of_named_ones_may_connect(edge: Edge,
 
 
 async def test_a_plain_request_must_upgrade(edge: Edge) -> None:
-    async with aiohttp.ClientSession() as http, http.get(f"http://127.0.0.1:{edge.port}/v1/live") as answer:
+    async with aiohttp.ClientSession() as http, http.get(f"{edge.http}/v1/live", ssl=edge.trusting or True) as answer:
         assert answer.status == 426
         assert (await answer.json(content_type=None))["code"] == "upgrade_required"

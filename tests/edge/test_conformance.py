@@ -54,7 +54,7 @@ class Raw:
     @asynccontextmanager
     async def open(self, behind: bytes = b"") -> AsyncIterator["Raw"]:
         """Shake hands; `behind` is sent in one segment with the request."""
-        self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self._gateway.port)
+        self._reader, self._writer = await self._gateway.open()
         self._writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
             self.protocol.send_request(self.protocol.connect())
@@ -262,7 +262,7 @@ UPGRADE = {
 async def test_the_handshake(edge: Edge, changes: dict[str, str | None], status: int, answered: dict[str, str | None]) -> None:
     headers = {name: value for name, value in (UPGRADE | changes).items() if value is not None}
     head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-    reader, writer = await asyncio.open_connection("127.0.0.1", edge.port)
+    reader, writer = await edge.open()
     writer.write(f"GET /v1/live?ticket={edge.ticket()} HTTP/1.1\r\n{head}\r\n".encode())
     first, *rest = (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)).decode().split("\r\n")
     writer.close()
@@ -273,7 +273,7 @@ async def test_the_handshake(edge: Edge, changes: dict[str, str | None], status:
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "HEAD"])
 async def test_only_get_upgrades(edge: Edge, method: str) -> None:
-    reader, writer = await asyncio.open_connection("127.0.0.1", edge.port)
+    reader, writer = await edge.open()
     head = "".join(f"{name}: {value}\r\n" for name, value in UPGRADE.items())
     writer.write(f"{method} /v1/live?ticket={edge.ticket()} HTTP/1.1\r\nContent-Length: 0\r\n{head}\r\n".encode())
     assert b" 405 " in await asyncio.wait_for(reader.readline(), 5)
@@ -285,7 +285,7 @@ async def test_only_get_upgrades(edge: Edge, method: str) -> None:
     "begun", [b"", b"GET /v1/li", b"GET /v1/live HTTP/1.1\r\nHost: x\r\n"], ids=["nothing", "a line", "a head"]
 )
 async def test_a_handshake_that_does_not_come_ends_the_connection(edge: Edge, begun: bytes) -> None:
-    reader, writer = await asyncio.open_connection("127.0.0.1", edge.port)
+    reader, writer = await edge.open()
     writer.write(begun)
     async with asyncio.timeout(3):
         assert await reader.read() == b""
@@ -329,7 +329,7 @@ async def test_garbage_from_thousands_leaves_nothing_behind_and_disturbs_nobody(
     sizes: list[int] = []
 
     async def one() -> None:
-        reader, writer = await asyncio.open_connection("127.0.0.1", edge.port)
+        reader, writer = await edge.open()
         head = "".join(f"{name}: {value}\r\n" for name, value in UPGRADE.items())
         if chance.random() < 0.9:
             writer.write(f"GET /v1/live?ticket={edge.ticket()} HTTP/1.1\r\n{head}\r\n".encode())

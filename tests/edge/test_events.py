@@ -34,7 +34,8 @@ class Stream:
     def __init__(self, edge: Edge, http: aiohttp.ClientSession, answer: aiohttp.ClientResponse) -> None:
         self.answer = answer
         self._http = http
-        self._url = f"http://127.0.0.1:{edge.port}/v1/events"
+        self._ssl = edge.trusting or True
+        self._url = f"{edge.http}/v1/events"
         self.pull = ""
 
     async def next(self) -> Event | None:
@@ -52,17 +53,22 @@ class Stream:
 
     async def say(self, text: str, token: str | None = None) -> tuple[int, str]:
         headers = {"Authorization": f"Bearer {self.pull if token is None else token}"}
-        async with self._http.post(self._url, data=text, headers=headers) as answer:
+        async with self._http.post(self._url, data=text, headers=headers, ssl=self._ssl) as answer:
             body = await answer.read()
             return answer.status, json.loads(body)["code"] if body else ""
 
 
 @asynccontextmanager
 async def listening(edge: Edge, ticket: str | None = None, **headers: str) -> AsyncIterator[Stream]:
-    url = f"http://127.0.0.1:{edge.port}/v1/events"
+    url = f"{edge.http}/v1/events"
     async with (
         aiohttp.ClientSession() as http,
-        http.get(url, params={"ticket": edge.ticket() if ticket is None else ticket}, headers=headers) as answer,
+        http.get(
+            url,
+            params={"ticket": edge.ticket() if ticket is None else ticket},
+            headers=headers,
+            ssl=edge.trusting or True,
+        ) as answer,
     ):
         stream = Stream(edge, http, answer)
         if answer.status == 200:
@@ -141,7 +147,7 @@ async def test_a_viewer_that_leaves_is_forgotten_and_its_token_is_void(edge: Edg
 async def test_a_request_that_never_ends_is_not_waited_for(edge: Edge) -> None:
     async with listening(edge) as stream:
         await stream.say('{"t":"join","room":"lobby"}')
-        reader, writer = await asyncio.open_connection("127.0.0.1", edge.port)
+        reader, writer = await edge.open()
         head = f"POST /v1/events HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {stream.pull}\r\nContent-Length: 20\r\n\r\n"
         writer.write(head.encode() + b'{"t"')
         async with asyncio.timeout(5):

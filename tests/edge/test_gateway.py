@@ -11,6 +11,7 @@ from liveroom.closecodes import Close, rule_for
 from liveroom.records.broadcast import Anchor, Batch, BatchParts, RoomEntry, RoomFlags, decode_broadcast, encode_batch
 from liveroom.tickets import User
 from liveroom.topics import room_hash
+from tests.edge.conftest import Secured
 from tests.edge.harness import GENERATION, Edge, ask, close_code, line, next_frame, running, settings_of
 
 
@@ -102,8 +103,8 @@ async def test_a_room_that_may_not_be_joined_is_refused_and_the_connection_lives
         assert (await ask(socket, t="join", room="r7"))["t"] == "joined"
 
 
-async def test_a_user_is_refused_further_rooms_over_all_its_connections_and_another_user_is_not() -> None:
-    async with running(settings_of(max_user_rooms=3)) as edge, AsyncExitStack() as stack:
+async def test_a_user_is_refused_further_rooms_over_all_its_connections_and_another_user_is_not(secured: Secured) -> None:
+    async with running(settings_of(max_user_rooms=3, **secured.settings), secured.trusting) as edge, AsyncExitStack() as stack:
         first, second, other = [
             await stack.enter_async_context(edge.connect(edge.ticket(user=User(user)))) for user in ("u1", "u1", "u2")
         ]
@@ -116,8 +117,9 @@ async def test_a_user_is_refused_further_rooms_over_all_its_connections_and_anot
         assert (await ask(other, t="join", room="d"))["t"] == "joined"
 
 
-async def test_beyond_the_cap_of_rooms_only_those_that_are_here_may_be_joined() -> None:
-    async with running(settings_of(max_local_rooms=2)) as edge, edge.connect() as guest, edge.connect() as honest:
+async def test_beyond_the_cap_of_rooms_only_those_that_are_here_may_be_joined(secured: Secured) -> None:
+    settings = settings_of(max_local_rooms=2, **secured.settings)
+    async with running(settings, secured.trusting) as edge, edge.connect() as guest, edge.connect() as honest:
         for socket in (guest, honest):
             await next_frame(socket)
         assert (await ask(guest, t="join", room="x1"))["t"] == "joined"
@@ -129,9 +131,11 @@ async def test_beyond_the_cap_of_rooms_only_those_that_are_here_may_be_joined() 
         assert {room.name for room in edge.gateway.hub.rooms.values()} == {"x1", "show"}
 
 
-async def test_a_viewer_whose_only_room_has_no_place_here_is_closed_soon_and_looks_for_another_gateway() -> None:
-    settings = settings_of(max_local_rooms=1, handshake_timeout_s=2)
-    async with running(settings) as edge, edge.connect() as guest, edge.connect() as honest:
+async def test_a_viewer_whose_only_room_has_no_place_here_is_closed_soon_and_looks_for_another_gateway(
+    secured: Secured,
+) -> None:
+    settings = settings_of(max_local_rooms=1, handshake_timeout_s=2, **secured.settings)
+    async with running(settings, secured.trusting) as edge, edge.connect() as guest, edge.connect() as honest:
         for socket in (guest, honest):
             await next_frame(socket)
         assert (await ask(guest, t="join", room="x"))["t"] == "joined"

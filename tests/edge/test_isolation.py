@@ -8,11 +8,12 @@ import json
 import random
 import secrets
 import socket
+import ssl
 import struct
 from dataclasses import dataclass, field
 
 from edge.member import Member
-from tests.edge.harness import Edge, line
+from tests.edge.harness import Edge, line, secured_by
 from tests.edge.test_receiver import TEXT, frame
 from viewer.frames import FrameReader
 
@@ -34,7 +35,7 @@ class Client:
     head: bytes = b""
 
     def say(self, text: str) -> None:
-        with contextlib.suppress(BlockingIOError, ConnectionError):
+        with contextlib.suppress(BlockingIOError, ConnectionError, ssl.SSLError):
             self.raw.send(frame(TEXT, text.encode()))
 
     def read(self) -> None:
@@ -80,7 +81,7 @@ class Client:
             case 1:
                 self.raw.close()
             case _:
-                self.raw.shutdown(socket.SHUT_WR)
+                socket.socket.shutdown(self.raw, socket.SHUT_WR)  # of TLS the descriptor too, and no `close_notify`
 
 
 async def come(edge: Edge, user: str) -> Client:
@@ -88,6 +89,8 @@ async def come(edge: Edge, user: str) -> Client:
     raw.setblocking(False)
     loop = asyncio.get_running_loop()
     await loop.sock_connect(raw, ("127.0.0.1", edge.port))
+    if edge.trusting is not None:
+        raw = await secured_by(edge.trusting, raw)
     raw.send(
         f"GET /v1/live?ticket={edge.ticket(user)} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()

@@ -17,7 +17,7 @@ from edge.send_queue import QueuedFrame, SendQueues, Verdict
 from liveroom.closecodes import Close
 from liveroom.topics import room_hash
 from liveroom.wire import ReceivedBatch, decode_server_frame
-from tests.edge.harness import Edge, ask, line, next_frame
+from tests.edge.harness import Edge, ask, line, next_frame, received, secured_by
 from tests.edge.test_receiver import CLOSE, TEXT, frame
 from viewer.frames import FrameReader
 
@@ -36,10 +36,9 @@ class Slow:
     code: int | None = None
 
     async def read(self, enough: Callable[[], bool]) -> None:
-        loop = asyncio.get_running_loop()
         async with asyncio.timeout(10):
             while not enough():
-                data = await loop.sock_recv(self.raw, 65_536)
+                data = await received(self.raw, 65_536)
                 if not data:
                     return
                 for opcode, payload in self.reader.feed(data):
@@ -53,21 +52,21 @@ class Slow:
 
 @asynccontextmanager
 async def slow(edge: Edge, user: str = "slow") -> AsyncIterator[Slow]:
-    loop = asyncio.get_running_loop()
     before = set(edge.gateway.members)
-    with socket.socket() as raw:
-        raw.setblocking(False)
-        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        await loop.sock_connect(raw, ("127.0.0.1", edge.port))
+    raw = socket.socket()
+    raw.setblocking(False)
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    await asyncio.get_running_loop().sock_connect(raw, ("127.0.0.1", edge.port))
+    with raw if edge.trusting is None else await secured_by(edge.trusting, raw) as raw:
         head = (
             f"GET /v1/live?ticket={edge.ticket(user)} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
         )
-        await loop.sock_sendall(raw, head.encode() + frame(TEXT, b'{"t":"join","room":"r"}'))
+        raw.sendall(head.encode() + frame(TEXT, b'{"t":"join","room":"r"}'))
         got = b""
         async with asyncio.timeout(5):
             while b"\r\n\r\n" not in got or b'"joined"' not in got:
-                got += await loop.sock_recv(raw, 4096)
+                got += await received(raw, 4096)
         (member,) = set(edge.gateway.members) - before
         viewer = Slow(raw, member)
         viewer.reader.feed(got.partition(b"\r\n\r\n")[2])
@@ -174,7 +173,7 @@ async def test_a_viewer_that_does_not_read_is_ended_and_the_others_go_on(edge: E
     async with edge.connect(compression=None) as reader:
         await next_frame(reader)
         await ask(reader, t="join", room="r")
-        _, writer = await asyncio.open_connection("127.0.0.1", edge.port, limit=1024)
+        _, writer = await edge.open(limit=1024)
         key = "dGhlIHNhbXBsZSBub25jZQ=="
         head = f"GET /v1/live?ticket={edge.ticket('slow')} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         writer.write(f"{head}Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n\r\n".encode())

@@ -1,68 +1,59 @@
-"""The gateway with TLS: the same protocol, by way of the transport.
-
-On uvloop and on asyncio's own loop.
+"""The gateway with TLS, on uvloop and on asyncio's own loop: what TLS adds to what the other tests
+of this folder try plain and over TLS.
 """
 
 import asyncio
+import json
+import resource
 import socket
 import ssl
-from collections.abc import Callable, Coroutine
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
-import trustme
 import uvloop
-from websockets.asyncio.client import ClientConnection, connect
+from structlog.testing import capture_logs
+from websockets.asyncio.client import connect
 
-from edge.__main__ import tls_context
+from edge import tls_server, tls_transport
+from edge.certificates import load
+from edge.tls_server import Outcome, TlsServer
+from edge.tls_transport import TlsTransport
+from liveroom import metric_catalog
 from liveroom.closecodes import Close
-from tests.edge.harness import Edge, ask, close_code, line, next_frame, running, settings_of
+from liveroom.service import Runtime
+from tests.edge.conftest import Secured
+from tests.edge.harness import Edge, ask, close_code, line, next_frame, received, running, secured_by, settings_of
 
 Run = Callable[[Coroutine[Any, Any, None]], None]
 
 
-class Certificate(NamedTuple):
-    """The gateway's certificate, and the authority that viewers trust."""
-
-    settings: dict[str, Any]
-    trusting: ssl.SSLContext
-
-
 @pytest.fixture(params=[asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
-def run(request: pytest.FixtureRequest) -> Run:
+def run(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Run:
+    monkeypatch.setattr("edge.joins.SNAPSHOT_WAIT_S", 0.0)
     chosen: Run = request.param
     return chosen
 
 
-@pytest.fixture
-def certificate(tmp_path: Path) -> Certificate:
-    authority = trustme.CA()
-    made = authority.issue_cert("127.0.0.1")
-    made.private_key_pem.write_to_path(tmp_path / "key.pem")
-    for blob in made.cert_chain_pems:
-        blob.write_to_path(tmp_path / "cert.pem", append=True)
-    trusting = ssl.create_default_context()
-    authority.configure_trust(trusting)
-    return Certificate({"tls_cert_file": tmp_path / "cert.pem", "tls_key_file": tmp_path / "key.pem"}, trusting)
+def gateway(certificate: Secured, **changes: Any) -> Any:
+    return running(settings_of(**certificate.settings, **changes), certificate.trusting)
 
 
-def viewer(edge: Edge, certificate: Certificate, **options: Any) -> connect:
-    return connect(edge.url(edge.ticket()).replace("ws:", "wss:"), ssl=certificate.trusting, **options)
+async def gone(edge: Edge) -> None:
+    async with asyncio.timeout(5):
+        while edge.gateway.members:  # noqa: ASYNC110 - the edge has no such event
+            await asyncio.sleep(0.01)
 
 
-async def in_room(socket_: ClientConnection) -> None:
-    assert (await next_frame(socket_))["t"] == "hello"
-    assert (await ask(socket_, t="join", room="r"))["t"] == "joined"
-
-
-def test_batches_and_the_close_code_arrive(run: Run, certificate: Certificate, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edge.joins.SNAPSHOT_WAIT_S", 0.0)
-
+# ---- members
+def test_batches_and_the_close_code_arrive(run: Run, certificate: Secured) -> None:
     async def scenario() -> None:
-        settings = settings_of(**certificate.settings)
-        async with running(settings, tls=tls_context(settings)) as edge, viewer(edge, certificate) as watching:
-            await in_room(watching)
+        async with gateway(certificate) as edge, edge.connect() as watching:
+            assert (await next_frame(watching))["t"] == "hello"
+            assert (await ask(watching, t="join", room="r"))["t"] == "joined"
+            (member,) = edge.gateway.members
+            assert not member.blocked  # it writes past the transport
             for seq in range(1, 200):
                 await edge.deliver("r", [line(seq, "x" * 1000)], seq)
                 assert (await next_frame(watching))["seq"] == [seq, seq]
@@ -74,20 +65,19 @@ def test_batches_and_the_close_code_arrive(run: Run, certificate: Certificate, m
     run(scenario())
 
 
-def test_a_viewer_that_does_not_read_is_ended(run: Run, certificate: Certificate, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edge.joins.SNAPSHOT_WAIT_S", 0.0)
-
+def test_a_viewer_that_does_not_read_is_ended(run: Run, certificate: Secured) -> None:
     async def scenario() -> None:
-        settings = settings_of(**certificate.settings, slow_unsent_bytes=32_768, max_unsent_bytes=131_072)
-        async with running(settings, tls=tls_context(settings)) as edge:
+        async with gateway(certificate, slow_unsent_bytes=32_768, max_unsent_bytes=131_072) as edge:
             raw = socket.socket()
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             raw.setblocking(False)
             await asyncio.get_running_loop().sock_connect(raw, ("127.0.0.1", edge.port))
-            slow = await viewer(edge, certificate, sock=raw, server_hostname="127.0.0.1", max_queue=1, compression=None)
-            async with viewer(edge, certificate) as watching:
-                await in_room(slow)
-                await in_room(watching)
+            url = edge.url(edge.ticket())
+            slow = await connect(url, ssl=edge.trusting, sock=raw, server_hostname="127.0.0.1", max_queue=1, compression=None)
+            async with edge.connect() as watching:
+                for viewer in (slow, watching):
+                    assert (await next_frame(viewer))["t"] == "hello"
+                    assert (await ask(viewer, t="join", room="r"))["t"] == "joined"
                 slow.transport.pause_reading()
                 seq = 0
                 async with asyncio.timeout(20):
@@ -102,7 +92,514 @@ def test_a_viewer_that_does_not_read_is_ended(run: Run, certificate: Certificate
     run(scenario())
 
 
-async def gone(edge: Edge) -> None:
+# ---- one transport, between a protocol and a client
+class Recording(asyncio.Protocol):
+    """A protocol that keeps what it is given."""
+
+    transport: TlsTransport
+
+    def __init__(self) -> None:
+        self.data = b""
+        self.paused: list[bool] = []
+        self.has_eof = False
+        self.stays_open = False
+        self.lost = asyncio.Event()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, TlsTransport)
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self.data += data
+
+    def eof_received(self) -> bool:
+        self.has_eof = True
+        return self.stays_open
+
+    def pause_writing(self) -> None:
+        self.paused.append(True)
+
+    def resume_writing(self) -> None:
+        self.paused.append(False)
+
+    def connection_lost(self, _: Exception | None) -> None:
+        self.lost.set()
+
+    async def has(self, size: int) -> None:
+        async with asyncio.timeout(5):
+            while len(self.data) < size:  # noqa: ASYNC110 - the tests' protocol needs no such event
+                await asyncio.sleep(0.005)
+
+
+class Listening:
+    """A TLS server whose protocols record. `made`: those of the handshakes that are done."""
+
+    def __init__(self, tls: TlsServer, runtime: Runtime, port: int, made: list[Recording], trusting: ssl.SSLContext) -> None:
+        self.tls = tls
+        self.port = port
+        self.made = made
+        self.trusting = trusting
+        self._runtime = runtime
+
+    def count(self, outcome: Outcome) -> float:
+        return float(self._runtime.metrics.counter(metric_catalog.TLS_HANDSHAKES, outcome.value)._value.get())
+
+    async def raw(self, *, receive_bytes: int = 0) -> socket.socket:
+        """Return a connection that has sent nothing."""
+        raw = socket.socket()
+        if receive_bytes:
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
+        raw.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(raw, ("127.0.0.1", self.port))
+        return raw
+
+    async def client(self, *, receive_bytes: int = 0) -> tuple[ssl.SSLSocket, Recording]:
+        """Return a client whose handshake is done, and the protocol at the other end."""
+        before = len(self.made)
+        client = await secured_by(self.trusting, await self.raw(receive_bytes=receive_bytes))
+        await until(lambda: len(self.made) > before)
+        return client, self.made[-1]
+
+
+async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(5):
-        while edge.gateway.members:  # noqa: ASYNC110 - the edge has no such event
-            await asyncio.sleep(0.01)
+        while not condition():  # noqa: ASYNC110 - what the tests wait for has no such event
+            await asyncio.sleep(0.005)
+
+
+@asynccontextmanager
+async def listening(
+    certificate: Secured,
+    timeout_s: float = 5,
+    max_pending: int = tls_server.MAX_PENDING,
+    max_by_address: int = tls_server.MAX_PENDING_BY_ADDRESS,
+) -> AsyncIterator[Listening]:
+    runtime = Runtime("edge")
+    read = await asyncio.to_thread(load, settings_of(**certificate.settings))
+    assert read is not None
+    assert certificate.trusting is not None
+    tls = TlsServer(read.context, runtime.metrics, timeout_s, max_pending=max_pending, max_by_address=max_by_address)
+    made: list[Recording] = []
+
+    def protocol() -> Recording:
+        made.append(Recording())
+        return made[-1]
+
+    one = socket.create_server(("127.0.0.1", 0), backlog=1024)
+    port = int(one.getsockname()[1])
+    await tls.start(protocol, [one])
+    try:
+        yield Listening(tls, runtime, port, made, certificate.trusting)
+    finally:
+        tls.stop()
+        for protocol_ in made:
+            protocol_.transport.abort()
+        await asyncio.sleep(0)
+
+
+def test_what_came_with_the_end_of_the_handshake_is_read(run: Run, certificate: Secured) -> None:
+    async def scenario() -> None:
+        async with listening(certificate) as here:
+            incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+            client = here.trusting.wrap_bio(incoming, outgoing, server_hostname="127.0.0.1")
+            raw = await here.raw()
+            while True:
+                try:
+                    client.do_handshake()
+                    break
+                except ssl.SSLWantReadError:
+                    if outgoing.pending:
+                        raw.send(outgoing.read())
+                    incoming.write(await received(raw, 65_536))
+            client.write(b"x" * 40_000)
+            raw.send(outgoing.read())  # the client's Finished, and what is behind it
+            await until(lambda: bool(here.made))
+            await here.made[0].has(40_000)
+            raw.close()
+
+    run(scenario())
+
+
+def test_what_openssl_holds_while_reading_pauses_is_read_on_resumption(run: Run, certificate: Secured) -> None:
+    async def scenario() -> None:
+        async with listening(certificate) as here:
+            client, protocol = await here.client()
+            protocol.transport.pause_reading()
+            client.send(b"x" * 10_000)
+            await asyncio.sleep(0.05)
+            assert protocol.data == b""
+            # OpenSSL decrypts a whole record, of which this takes a part: the descriptor is silent
+            part = protocol.transport.get_extra_info("ssl_object").read(100)
+            protocol.transport.resume_reading()
+            await protocol.has(10_000 - len(part))
+            client.close()
+
+    run(scenario())
+
+
+def test_a_turn_that_stops_early_goes_on_by_itself(run: Run, certificate: Secured, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        async with listening(certificate) as here:
+            client, protocol = await here.client()
+            client.send(b"x" * 16_000)
+            await protocol.has(16_000)
+            client.close()
+
+    monkeypatch.setattr(tls_transport, "RECORD_BYTES", 1000)  # a record takes four turns
+    run(scenario())
+
+
+def test_bytes_that_do_not_go_at_once_stay_first_and_count_until_they_are_sent(run: Run, certificate: Secured) -> None:
+    async def scenario() -> None:
+        async with listening(certificate) as here:
+            client, protocol = await here.client(receive_bytes=4096)
+            transport = protocol.transport
+            transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
+            transport.set_write_buffer_limits(0)
+            sent, number = b"", 0
+            while not transport.get_write_buffer_size():
+                number += 1
+                frame = f"{number:06}".encode() * 500
+                taken = transport.write_now(0, frame)
+                sent += frame
+                if taken < len(frame):
+                    transport.write(frame[taken:])
+            assert 0 < transport.get_write_buffer_size() <= len(frame)
+            assert protocol.paused == [True]
+            transport.write(b"behind it")
+            assert transport.get_write_buffer_size() > len("behind it")
+            sent += b"behind it"
+            got = b""
+            while len(got) < len(sent):
+                got += await received(client, 65_536)
+            assert got == sent
+            await until(lambda: protocol.paused == [True, False])
+            assert transport.get_write_buffer_size() == 0
+            client.close()
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("size", [16_384, 16_385, 200_000, 1_000_001])
+def test_a_large_frame_goes_record_by_record(run: Run, certificate: Secured, size: int) -> None:
+    async def scenario() -> None:
+        async with listening(certificate) as here:
+            client, protocol = await here.client(receive_bytes=65_536)
+            frame = bytes(range(256)) * (size // 256) + b"!" * (size % 256)
+            taken = protocol.transport.write_now(0, frame)
+            assert taken % 16_384 == 0 or taken == size
+            if taken < size:
+                protocol.transport.write(frame[taken:])
+            protocol.transport.write(bytearray(b"end"))
+            got = b""
+            while len(got) < size + 3:
+                got += await received(client, 65_536)
+            assert got == frame + b"end"
+            client.close()
+
+    run(scenario())
+
+
+def test_a_key_update_is_answered_while_the_peer_does_not_read(run: Run, certificate: Secured) -> None:
+    """The answer to it is a write that a read must do."""
+
+    async def scenario() -> None:
+        async with listening(certificate) as here:
+            process = await asyncio.create_subprocess_exec(
+                "openssl", "s_client", "-connect", f"127.0.0.1:{here.port}", "-tls1_3",
+                stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
+            )  # fmt: skip
+            assert process.stdin is not None
+            assert process.stdout is not None
+            await until(lambda: bool(here.made))
+            protocol = here.made[0]
+            for turn in range(1, 4):
+                process.stdin.write(b"K\n")  # a KeyUpdate that asks for one
+                await process.stdin.drain()
+                await asyncio.sleep(0.1)
+                process.stdin.write(b"%d\n" % turn)
+                await protocol.has(2 * turn)
+                protocol.transport.write(b"answer %d\n" % turn)
+                async with asyncio.timeout(5):
+                    while b"answer %d" % turn not in await process.stdout.readline():
+                        pass
+            assert protocol.data == b"1\n2\n3\n"
+            process.kill()
+            await process.wait()
+
+    run(scenario())
+
+
+def test_the_end_of_our_side_is_a_close_notify_and_what_comes_is_still_read(run: Run, certificate: Secured) -> None:
+    async def scenario() -> None:
+        async with listening(certificate) as here:
+            client, protocol = await here.client()
+            protocol.stays_open = True
+            protocol.transport.write(b"goodbye")
+            protocol.transport.write_eof()
+            assert await received(client, 100) == b"goodbye"
+            client.suppress_ragged_eofs = False  # type: ignore[attr-defined]  # an end without a close_notify would raise
+            assert await received(client, 100) == b""
+            client.send(b"and to you")
+            await protocol.has(len("and to you"))
+            assert not protocol.lost.is_set()
+            protocol.transport.write(b"not sent: our side has ended")
+            protocol.transport.close()
+            await asyncio.wait_for(protocol.lost.wait(), 5)
+            assert socket.socket.recv(client, 100) == b""
+            client.close()
+
+    run(scenario())
+
+
+def test_an_end_without_close_notify_is_an_end(run: Run, certificate: Secured) -> None:
+    async def scenario() -> None:
+        async with listening(certificate) as here:
+            client, protocol = await here.client()
+            client.send(b"last")
+            socket.socket.shutdown(client, socket.SHUT_WR)
+            await asyncio.wait_for(protocol.lost.wait(), 5)
+            assert (protocol.data, protocol.has_eof) == (b"last", True)
+            client.close()
+
+    run(scenario())
+
+
+def test_nothing_is_taken_or_sent_in_the_clear_after_both_sides_have_ended(run: Run, certificate: Secured) -> None:
+    async def scenario() -> None:
+        async with listening(certificate) as here:
+            client, protocol = await here.client()
+            protocol.stays_open = True
+            with pytest.raises(ssl.SSLWantReadError):
+                client.unwrap()
+            await until(lambda: protocol.has_eof)
+            protocol.transport.write_eof()
+            client.setblocking(True)
+            raw = await asyncio.to_thread(client.unwrap)
+            raw.setblocking(False)
+            raw.send(b"in the clear")
+            with pytest.raises(BrokenPipeError):
+                protocol.transport.write_now(0, b"secret")
+            await asyncio.sleep(0.05)
+            assert protocol.data == b""
+            assert raw.recv(100) == b""
+            raw.close()
+
+    run(scenario())
+
+
+def test_an_answer_that_nobody_reads_does_not_keep_a_closing_connection(
+    run: Run, certificate: Secured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tls_transport, "CLOSE_S", 0.2)
+
+    async def scenario() -> None:
+        async with listening(certificate) as here:
+            client, protocol = await here.client(receive_bytes=4096)
+            protocol.transport.write(b"x" * 10_000_000)
+            protocol.transport.close()
+            assert protocol.transport.is_closing()
+            await asyncio.wait_for(protocol.lost.wait(), 5)
+            client.close()
+
+    run(scenario())
+
+
+def test_a_protocol_that_fails_ends_its_own_connection_only(run: Run, certificate: Secured) -> None:
+    async def scenario() -> None:
+        async with listening(certificate) as here:
+            client, protocol = await here.client()
+            other, others = await here.client()
+            asked: list[dict[str, Any]] = []
+            asyncio.get_running_loop().set_exception_handler(lambda _, context: asked.append(context))
+            protocol.data_received = lambda _: 1 / 0  # type: ignore[method-assign, assignment]
+            client.send(b"x")
+            await asyncio.wait_for(protocol.lost.wait(), 5)
+            assert [type(context["exception"]) for context in asked] == [ZeroDivisionError]
+            other.send(b"fine")
+            await others.has(4)
+            client.close()
+            other.close()
+
+    run(scenario())
+
+
+# ---- handshakes
+def test_a_silent_connection_and_one_that_stops_midway_are_ended_in_time(run: Run, certificate: Secured) -> None:
+    async def scenario() -> None:
+        async with listening(certificate, timeout_s=0.3) as here:
+            silent, halfway = await here.raw(), await here.raw()
+            hello = ssl.MemoryBIO()
+            client = here.trusting.wrap_bio(ssl.MemoryBIO(), hello, server_hostname="127.0.0.1")
+            with pytest.raises(ssl.SSLWantReadError):
+                client.do_handshake()
+            halfway.send(hello.read())
+            assert (await received(halfway, 65_536)) != b""
+            async with asyncio.timeout(5):
+                assert await received(silent, 100) == b""
+                while await received(halfway, 65_536):
+                    pass
+            assert (here.count(Outcome.LATE), here.tls.pending()) == (2, 0)
+            silent.close()
+            halfway.close()
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("bounds", [{"max_pending": 5}, {"max_by_address": 5}], ids=["in all", "by address"])
+def test_silent_connections_lock_nobody_out(run: Run, certificate: Secured, bounds: dict[str, int]) -> None:
+    async def scenario() -> None:
+        async with listening(certificate, **bounds) as here:
+            silent = [await here.raw() for _ in range(20)]
+            await until(lambda: here.count(Outcome.CROWDED_OUT) == 15)
+            assert here.tls.pending() == 5
+            for _ in range(10):
+                client, _ = await here.client()
+                client.close()
+            assert here.count(Outcome.FULL) == 10
+            assert here.tls.pending() < 6
+            for one in silent:
+                one.close()
+            await until(lambda: here.tls.pending() == 0)
+            assert here.count(Outcome.GONE) + here.count(Outcome.CROWDED_OUT) == 20
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("said", [b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\xff\xff", bytes(300)], ids=["http", "cut", "zeros"])
+def test_what_is_not_tls_is_refused_and_counted(run: Run, certificate: Secured, said: bytes) -> None:
+    async def scenario() -> None:
+        async with listening(certificate, timeout_s=0.5) as here:
+            raw = await here.raw()
+            raw.send(said)
+            await until(lambda: here.count(Outcome.FAILED) + here.count(Outcome.LATE) == 1)
+            assert here.tls.pending() == 0
+            raw.close()
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_a_viewer_that_comes_back_resumes(run: Run, certificate: Secured, version: ssl.TLSVersion) -> None:
+    async def scenario() -> None:
+        async with listening(certificate) as here:
+            context = ssl.create_default_context()
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+            context.minimum_version = context.maximum_version = version
+            session: ssl.SSLSession | None = None
+            for turn in range(3):
+                raw = await here.raw()
+                client = context.wrap_socket(raw, do_handshake_on_connect=False, session=session)
+                await done(client)
+                await until(lambda turn=turn: len(here.made) == turn + 1)  # type: ignore[misc]
+                here.made[-1].transport.write(b"x")
+                assert await received(client, 1) == b"x"  # a ticket comes before it
+                session = client.session
+                assert client.session_reused is (turn > 0)
+                assert client.version() == version.name.replace("_", ".")
+                client.close()
+            assert (here.count(Outcome.FULL), here.count(Outcome.RESUMED)) == (1, 2)
+
+    run(scenario())
+
+
+async def done(client: ssl.SSLSocket) -> None:
+    async with asyncio.timeout(5):
+        while True:
+            try:
+                client.do_handshake()
+            except ssl.SSLWantReadError:
+                await asyncio.sleep(0.002)
+            else:
+                return
+
+
+def test_tls_1_1_is_refused(run: Run, certificate: Secured) -> None:
+    async def scenario() -> None:
+        async with listening(certificate) as here:
+            read = await asyncio.to_thread(load, settings_of(**certificate.settings))
+            assert read is not None
+            assert read.context.minimum_version == ssl.TLSVersion.TLSv1_2
+            assert read.context.options & ssl.OP_NO_RENEGOTIATION
+            hello = bytearray(
+                b"\x16\x03\x01\x00\x2f\x01\x00\x00\x2b\x03\x02" + bytes(32) + b"\x00\x00\x04\xc0\x13\x00\x2f\x01\x00"
+            )
+            raw = await here.raw()
+            raw.send(bytes(hello))
+            assert (await received(raw, 100))[:1] == b"\x15"  # an alert
+            await until(lambda: here.count(Outcome.FAILED) == 1)
+            raw.close()
+
+    run(scenario())
+
+
+def test_a_process_without_descriptors_accepts_again_later(
+    run: Run, certificate: Secured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tls_server, "PAUSE_S", 0.1)
+
+    async def scenario() -> None:
+        async with listening(certificate) as here:
+            raw = socket.socket()
+            raw.setblocking(False)
+            soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (raw.fileno() + 1, hard))  # it has the lowest free one
+            try:
+                with capture_logs() as logs:
+                    await asyncio.get_running_loop().sock_connect(raw, ("127.0.0.1", here.port))
+                    await until(lambda: bool(logs))
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            assert [entry["event"] for entry in logs] == ["no_descriptors"]
+            client = await secured_by(here.trusting, raw)
+            client.close()
+
+    run(scenario())
+
+
+def test_a_storm_of_handshakes_leaves_turns_to_others(run: Run, certificate: Secured) -> None:
+    async def scenario() -> None:
+        async with listening(certificate) as here:
+            loop = asyncio.get_running_loop()
+            hellos = []
+            for _ in range(100):
+                hello = ssl.MemoryBIO()
+                client = here.trusting.wrap_bio(ssl.MemoryBIO(), hello, server_hostname="127.0.0.1")
+                with pytest.raises(ssl.SSLWantReadError):
+                    client.do_handshake()
+                hellos.append(hello.read())
+            raws = [await here.raw() for _ in hellos]
+            for raw, hello_ in zip(raws, hellos, strict=True):
+                raw.send(hello_)
+            turns = 0
+            unanswered = set(raws)
+            began = loop.time()
+            while unanswered:
+                await asyncio.sleep(0)
+                turns += 1
+                for raw in list(unanswered):
+                    try:
+                        raw.recv(65_536)
+                    except BlockingIOError:
+                        continue
+                    unanswered.discard(raw)
+            took_s = loop.time() - began
+            assert turns >= took_s / 0.1, "the loop turned between handshakes"
+            for raw in raws:
+                raw.close()
+
+    run(scenario())
+
+
+def test_a_request_over_tls_knows_that_it_is_secure(run: Run, certificate: Secured) -> None:
+    async def scenario() -> None:
+        async with gateway(certificate) as edge:
+            reader, writer = await edge.open()
+            writer.write(b"GET /v1/live HTTP/1.1\r\nHost: x\r\n\r\n")
+            head = await reader.readuntil(b"\r\n\r\n")
+            assert b" 426 " in head.splitlines()[0]
+            size = int(head.lower().partition(b"content-length: ")[2].split()[0])
+            assert json.loads(await reader.readexactly(size))["code"] == "upgrade_required"
+            writer.close()
+
+    run(scenario())

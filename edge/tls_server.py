@@ -1,0 +1,256 @@
+"""The way in over TLS: an accept loop and the handshakes of all connections that are not in yet.
+
+Theory of operation. The listening sockets and all unfinished handshakes are in a selector of their
+own, whose one descriptor the event loop watches. Each turn works for `BUDGET_S` at most: a
+handshake costs about a millisecond, and those who are inside wait for their messages meanwhile.
+Handshakes that can go on come first. New connections are accepted only when no handshake can, so a
+wave of viewers waits in the kernel's queue, and what is pending here waits for its client.
+
+A handshake ends in `timeout_s`. Where too many are pending, of one address or in all, the one that
+has waited longest for its client gives way: to refuse the newest would let a few silent connections
+lock everybody out.
+
+Owns connections until their handshake is done; then a `TlsTransport` and a protocol of the HTTP
+server do. `edge.__main__` starts it through `liveroom.web.serve`.
+"""
+
+import asyncio
+import errno
+import selectors
+import socket
+import ssl
+from collections import deque
+from collections.abc import Callable, Sequence
+from enum import Enum
+from typing import Any, Final
+
+import structlog
+
+from edge.tls_transport import TlsTransport
+from liveroom import clock, metric_catalog
+from liveroom.networks import plain_address, subscriber
+from liveroom.registry import Metrics
+
+BUDGET_S: Final = 0.005
+MAX_PENDING: Final = 2000
+MAX_PENDING_BY_ADDRESS: Final = 1000
+SWEEP_S: Final = 0.25
+PAUSE_S: Final = 1.0  # without accepting, where the process has no descriptors left
+_NO_RESOURCES: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+log = structlog.get_logger()
+
+
+class Outcome(Enum):
+    """How a handshake ended: the label of its metric."""
+
+    FULL = "full"
+    RESUMED = "resumed"
+    FAILED = "failed"  # no TLS, no version or cipher in common, or the client refuses the certificate
+    GONE = "gone"  # the client closed its connection
+    LATE = "late"
+    CROWDED_OUT = "crowded_out"  # too many were pending
+
+
+class _Pending:
+    """A connection whose handshake is not done."""
+
+    __slots__ = ("is_over", "key", "peer", "sock", "until_s", "waits_for")
+
+    def __init__(self, sock: ssl.SSLSocket, peer: Any, key: str | None, until_s: float) -> None:
+        self.sock = sock
+        self.peer = peer
+        self.key = key
+        self.until_s = until_s
+        self.waits_for = 0  # the selector's event; 0: it is not in the selector
+        self.is_over = False
+
+
+class TlsServer:
+    """Accepts TLS connections. `context`: of the connections that come from now on.
+
+    `timeout_s`: how long a handshake may take. `key_of` returns what a peer's address is counted
+    for; None for a proxy of ours. `max_pending`, `max_by_address`: how many may be unfinished in
+    all, and of one such key.
+    """
+
+    def __init__(
+        self,
+        context: ssl.SSLContext,
+        metrics: Metrics,
+        timeout_s: float,
+        *,
+        key_of: Callable[[str], str | None] = subscriber,
+        max_pending: int = MAX_PENDING,
+        max_by_address: int = MAX_PENDING_BY_ADDRESS,
+    ) -> None:
+        self.context = context
+        self._timeout_s = timeout_s
+        self._key_of = key_of
+        self._max_pending = max_pending
+        self._max_by_address = max_by_address
+        self._ended = {outcome: metrics.counter(metric_catalog.TLS_HANDSHAKES, outcome.value) for outcome in Outcome}
+        metrics.follow(metric_catalog.TLS_PENDING, self.pending)
+        self._listening: Sequence[socket.socket] = ()
+        self._pending: dict[_Pending, None] = {}  # oldest first
+        self._by_key: dict[str, dict[_Pending, None]] = {}
+        self._ready: deque[_Pending] = deque()
+
+    def pending(self) -> int:
+        """Return how many handshakes are not done."""
+        return len(self._pending)
+
+    def use(self, context: ssl.SSLContext) -> None:
+        """Use another context, with other certificates, for connections that come from now on."""
+        self.context = context
+
+    async def start(self, protocol: Callable[[], asyncio.Protocol], listening: Sequence[socket.socket]) -> None:
+        """Accept connections from the `listening` sockets, until `stop`. `protocol` makes one."""
+        self._loop = asyncio.get_running_loop()
+        self._protocol = protocol
+        self._selector = selectors.DefaultSelector()
+        self._listening = listening
+        for one in listening:
+            one.settimeout(0)
+        self._listen()
+        self._sweeper: asyncio.TimerHandle | None = None
+        self._resting: asyncio.TimerHandle | None = None
+        self._loop.add_reader(self._selector.fileno(), self._turn)
+
+    def stop(self) -> None:
+        """Close the listening sockets and every connection whose handshake is not done."""
+        self._loop.remove_reader(self._selector.fileno())
+        for timer in (self._sweeper, self._resting):
+            if timer is not None:
+                timer.cancel()
+        for pending in list(self._pending):
+            self._end(pending, Outcome.GONE)
+        for one in self._listening:
+            one.close()
+        self._selector.close()
+
+    # ---- a turn
+    def _turn(self) -> None:
+        """Go on with handshakes and accept connections, for `BUDGET_S` at most."""
+        until_s = clock.monotonic_s() + BUDGET_S
+        ready = self._ready
+        accepting: list[socket.socket] = []
+        if not ready:
+            for key, _ in self._selector.select(0):
+                if key.data is None:
+                    accepting.append(key.fileobj)  # type: ignore[arg-type]  # a listening socket
+                else:
+                    ready.append(key.data)
+        while ready:
+            self._go_on(ready.popleft())
+            if clock.monotonic_s() >= until_s:
+                return
+        while accepting and clock.monotonic_s() < until_s:
+            one = accepting.pop(0)
+            if self._accept(one):
+                accepting.append(one)
+
+    def _accept(self, listening: socket.socket) -> bool:
+        """Accept one connection and begin its handshake; return whether there may be more."""
+        try:
+            raw, peer = listening.accept()
+        except (BlockingIOError, InterruptedError):
+            return False
+        except OSError as error:
+            if error.errno in _NO_RESOURCES:
+                log.error("no_descriptors", error=str(error), then=f"nobody is accepted for {PAUSE_S} s")  # noqa: TRY400
+                self._rest()
+                return False
+            return True  # that connection is gone already
+        self._admit(raw, peer)
+        return True
+
+    def _admit(self, raw: socket.socket, peer: Any) -> None:
+        key = self._key_of(plain_address(str(peer[0])))
+        of_key = self._by_key.get(key) if key is not None else None
+        if of_key is not None and len(of_key) >= self._max_by_address:
+            self._end(next(iter(of_key)), Outcome.CROWDED_OUT)
+        elif len(self._pending) >= self._max_pending:
+            self._end(next(iter(self._pending)), Outcome.CROWDED_OUT)
+        try:
+            raw.settimeout(0)
+            raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock = self.context.wrap_socket(raw, server_side=True, do_handshake_on_connect=False)
+        except OSError:
+            raw.close()
+            self._ended[Outcome.GONE].inc()
+            return
+        pending = _Pending(sock, peer, key, clock.monotonic_s() + self._timeout_s)
+        self._pending[pending] = None
+        if key is not None:
+            self._by_key.setdefault(key, {})[pending] = None
+        if self._sweeper is None:
+            self._sweeper = self._loop.call_later(SWEEP_S, self._sweep)
+        self._go_on(pending)
+
+    def _go_on(self, pending: _Pending) -> None:
+        """Take one step of a handshake."""
+        if pending.is_over:
+            return
+        try:
+            pending.sock.do_handshake()
+        except ssl.SSLWantReadError:
+            self._wait(pending, selectors.EVENT_READ)
+        except ssl.SSLWantWriteError:
+            self._wait(pending, selectors.EVENT_WRITE)
+        except (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError, ConnectionError):
+            self._end(pending, Outcome.GONE)
+        except (OSError, ValueError):  # a name that is no name is a ValueError
+            self._end(pending, Outcome.FAILED)
+        else:
+            self._let_in(pending)
+
+    def _wait(self, pending: _Pending, event: int) -> None:
+        if not pending.waits_for:
+            self._selector.register(pending.sock, event, pending)
+        elif pending.waits_for != event:
+            self._selector.modify(pending.sock, event, pending)
+        pending.waits_for = event
+
+    def _let_in(self, pending: _Pending) -> None:
+        """Give a connection to the HTTP server."""
+        self._forget(pending, Outcome.RESUMED if pending.sock.session_reused else Outcome.FULL)
+        TlsTransport(self._loop, pending.sock, pending.peer, self._protocol()).start()
+
+    # ---- what ends
+    def _end(self, pending: _Pending, outcome: Outcome) -> None:
+        self._forget(pending, outcome)
+        pending.sock.close()
+
+    def _forget(self, pending: _Pending, outcome: Outcome) -> None:
+        pending.is_over = True
+        self._ended[outcome].inc()
+        if pending.waits_for:
+            self._selector.unregister(pending.sock)
+        del self._pending[pending]
+        if pending.key is not None:
+            of_key = self._by_key[pending.key]
+            del of_key[pending]
+            if not of_key:
+                del self._by_key[pending.key]
+
+    def _sweep(self) -> None:
+        """End the handshakes that have taken too long."""
+        now_s = clock.monotonic_s()
+        while self._pending and (oldest := next(iter(self._pending))).until_s <= now_s:
+            self._end(oldest, Outcome.LATE)
+        self._sweeper = self._loop.call_later(SWEEP_S, self._sweep) if self._pending else None
+
+    # ---- without descriptors
+    def _listen(self) -> None:
+        self._resting = None
+        for one in self._listening:
+            self._selector.register(one, selectors.EVENT_READ, None)
+
+    def _rest(self) -> None:
+        """Accept nobody for a while: the listening sockets stay readable, and would be tried in
+        every turn.
+        """
+        if self._resting is None:
+            for one in self._listening:
+                self._selector.unregister(one)
+            self._resting = self._loop.call_later(PAUSE_S, self._listen)
