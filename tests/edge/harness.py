@@ -136,6 +136,12 @@ def gateway_of(settings: EdgeSettings, runtime: Runtime) -> tuple[Gateway, Upgra
     return gateway, upgrades, KeepAlive(gateway)
 
 
+async def tls_of(settings: EdgeSettings, runtime: Runtime) -> TlsServer | None:
+    """Return what accepts connections where the settings name a certificate."""
+    read = await asyncio.to_thread(certificates.load, settings)
+    return TlsServer(read.context, runtime.metrics, settings.handshake_timeout_s) if read is not None else None
+
+
 @asynccontextmanager
 async def running(settings: EdgeSettings, trusting: ssl.SSLContext | None = None) -> AsyncIterator[Edge]:
     """Serve while the block runs: over TLS where the settings name a certificate, which viewers
@@ -143,10 +149,7 @@ async def running(settings: EdgeSettings, trusting: ssl.SSLContext | None = None
     """
     runtime = Runtime("edge")
     gateway, upgrades, keepalive = gateway_of(settings, runtime)
-    read = await asyncio.to_thread(certificates.load, settings)
-    tls = None
-    if read is not None:
-        tls = TlsServer(read.context, runtime.metrics, settings.handshake_timeout_s, key_of=upgrades.connections.key_of)
+    tls = await tls_of(settings, runtime)
     async with serve(upgrades.app, "127.0.0.1", 0, shutdown_timeout_s=0.2, accepting=tls, connections=upgrades.connections) as (
         _,
         port,

@@ -39,6 +39,8 @@ from liveroom.settings import EdgeSettings, KafkaSettings
 from liveroom.topics import BROADCAST, room_hash
 from liveroom.web import serve
 from liveroom.wire import BatchHeader, Message, decode_pulled, encode_message, pack_payload
+from tests.edge.conftest import PLAIN, Secured
+from tests.edge.harness import tls_of
 from tests.log import cut, producing
 
 pytestmark = pytest.mark.kafka
@@ -54,7 +56,7 @@ class Desk:
     runtime: Runtime
     queue: QueueReader
     producer: Producer
-    port: int
+    url: str
     http: aiohttp.ClientSession
     claim: int = 0
     seq: int = 0
@@ -116,7 +118,7 @@ class Desk:
 
     async def ask(self, room: str = "r", token: str = "tok", address: str = "", **query: Any) -> tuple[int, bytes]:
         """Pull; `address`: the one that a proxy reports."""
-        url = f"http://127.0.0.1:{self.port}/v1/rooms/{room}/messages"
+        url = f"{self.url}/v1/rooms/{room}/messages"
         headers = {"Authorization": f"Bearer {token}"} | ({"X-Forwarded-For": address} if address else {})
         async with self.http.get(url, params=query, headers=headers) as answer:
             return answer.status, await answer.read()
@@ -137,9 +139,10 @@ class Desk:
 
 
 @asynccontextmanager
-async def desk(kafka: KafkaSettings, **changes: Any) -> AsyncIterator[Desk]:
-    settings = EdgeSettings(instance="e1", ticket_keys={"k1": "a" * 32}, kafka=kafka, **changes)
+async def desk(kafka: KafkaSettings, secured: Secured = PLAIN, **changes: Any) -> AsyncIterator[Desk]:
+    settings = EdgeSettings(instance="e1", ticket_keys={"k1": "a" * 32}, kafka=kafka, **changes, **secured.settings)
     runtime = Runtime("edge")
+    tls = await tls_of(settings, runtime)
     await ensure_topics(AioKafka(kafka), [BROADCAST])
     gateway = Gateway(settings, Hub(), Rules(), runtime.metrics, 1)
     upgrades = Upgrades(gateway, Admission(gateway, runtime), runtime)
@@ -150,10 +153,11 @@ async def desk(kafka: KafkaSettings, **changes: Any) -> AsyncIterator[Desk]:
         reading = asyncio.create_task(FanOut(gateway, runtime).follow(queue))
         try:
             async with (
-                serve(upgrades.app, "127.0.0.1", 0, shutdown_timeout_s=0.2) as (_, port),
-                aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=200)) as http,
+                serve(upgrades.app, "127.0.0.1", 0, shutdown_timeout_s=0.2, accepting=tls) as (_, port),
+                aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=200, ssl=secured.trusting or True)) as http,
             ):
-                made = Desk(gateway, runtime, queue, producer, port, http)
+                scheme = "https" if secured.trusting else "http"
+                made = Desk(gateway, runtime, queue, producer, f"{scheme}://127.0.0.1:{port}", http)
                 await made.rule()
                 made.let_in()
                 yield made
@@ -169,8 +173,8 @@ def kafka(kafka_settings: KafkaSettings) -> KafkaSettings:
     return kafka_settings.model_copy(update={"partitions": 1})
 
 
-async def test_reliable_messages_behind_a_number_come_in_order_up_to_now(kafka: KafkaSettings) -> None:
-    async with desk(kafka) as here:
+async def test_reliable_messages_behind_a_number_come_in_order_up_to_now(kafka: KafkaSettings, secured: Secured) -> None:
+    async with desk(kafka, secured) as here:
         first = await here.write(Kind.DANMAKU, Kind.GIFT)
         for _ in range(5):
             last = await here.write(Kind.GIFT, Kind.DANMAKU, Kind.GIFT)
@@ -397,7 +401,7 @@ async def test_a_user_has_one_budget_on_all_its_connections_and_the_refusals_nam
 
 async def test_all_users_of_an_address_share_its_budget_and_one_ipv6_subscriber_has_one_address(kafka: KafkaSettings) -> None:
     limits = {"address_pulls_burst": 3, "address_pulls_per_s": 0.01, "proxies": ("127.0.0.0/8",)}
-    async with desk(kafka, **limits) as here:
+    async with desk(kafka, PLAIN, **limits) as here:
         for number in range(5):
             here.let_in(f"tok{number}")
 
