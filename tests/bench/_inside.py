@@ -1,4 +1,4 @@
-"""Viewers that measure how late batches come: `python -m tests.bench._inside PORT PATH COUNT ROOM`.
+"""Viewers that measure how late batches come: `python -m tests.bench._inside PORT KEY_ID COUNT ROOM`.
 
 They are inside over TLS. A line's text is the time of its delivery (`time.monotonic_ns`, which all
 processes share). Prints `ready`, and the delays in milliseconds, one a line, once its standard
@@ -11,7 +11,7 @@ import ssl
 import sys
 import time
 
-from tests.bench.sink import come
+from tests.bench.sink import come, path_of, upgrade
 from viewer.frames import FrameReader
 
 MARK = b'"text":"'
@@ -19,10 +19,11 @@ MARK = b'"text":"'
 
 def main() -> None:
     """Join, read, report."""
-    port, path, count, room = sys.argv[1:]
+    port, key_id, count, room = sys.argv[1:]
+    requests = [upgrade(path_of(key_id, index), deflate=False) for index in range(int(count))]
     epoll = select.epoll()
     here: dict[int, tuple[socket.socket, FrameReader]] = {}
-    for one in come("127.0.0.1", int(port), f"https:{path}", [room], int(count), deflate=False):
+    for one in come("https:127.0.0.1", int(port), requests, [room]):
         here[one.fileno()] = one, FrameReader()
         epoll.register(one.fileno(), select.EPOLLIN)
     print("ready", flush=True)

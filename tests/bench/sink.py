@@ -6,6 +6,7 @@ is for a server without tickets. Prints `ready` when all are in; ends when its s
 A process of its own, so that what it costs is not measured.
 """
 
+import os
 import resource
 import select
 import socket
@@ -39,7 +40,7 @@ def path_of(key_id: str, index: int) -> str:
     if not key_id:
         return "/"
     user = User(f"u{index}", device=f"{index:064}")
-    ticket = Ticket(ENTRY, user, int(time.time() * 1000) + 60_000, f"n{index}", (("e1", 1),))
+    ticket = Ticket(ENTRY, user, int(time.time() * 1000) + 60_000, f"{os.getpid()}.{index}", (("e1", 1),))
     return f"/v1/live?ticket={sign(ticket, SIGNERS[key_id])}"
 
 

@@ -38,6 +38,7 @@ from liveroom.topics import room_hash
 from tests.bench import edge as plain
 from tests.bench.edge import MESSAGES, SMALL_BYTES, Way, batch_of, compared, decoded, line, timed
 from tests.bench.figure import Figure, rounds
+from tests.tickets import OLD, PUBLIC_KEYS
 
 MEMBERS = 1000
 IDLE = 2000
@@ -70,7 +71,7 @@ class Rig:
     @asynccontextmanager
     async def viewers(self, count: int) -> AsyncIterator[None]:
         """So many viewers over TLS while the block runs."""
-        async with process("sink", "127.0.0.1", str(self.port), str(count), f"https:{self.here.path()}", ROOM):
+        async with process("sink", "https:127.0.0.1", str(self.port), str(count), OLD.id, ROOM):
             while len(self.joined()) < count:  # noqa: ASYNC110 - the gateway has no such event
                 await asyncio.sleep(0.05)
             yield
@@ -114,7 +115,7 @@ def context(kind: str) -> ssl.SSLContext:
             made = trustme.CA(key_type=trustme.KeyType.RSA).issue_cert("127.0.0.1", key_type=trustme.KeyType.RSA)
         made.private_key_pem.write_to_path(key)
         cert.write_bytes(b"".join(blob.bytes() for blob in made.cert_chain_pems))
-        read = certificates.load(EdgeSettings(ticket_keys={"k1": plain.KEY}, tls_cert_file=cert, tls_key_file=key))
+        read = certificates.load(EdgeSettings(ticket_public_keys=PUBLIC_KEYS, tls_cert_file=cert, tls_key_file=key))
     assert read is not None
     return read.context
 
@@ -286,7 +287,7 @@ async def storm(rig: Rig) -> AsyncIterator[Figure]:
     calm: list[float] = []
     took: list[float] = []
     for _ in range(rounds(3)):
-        async with process("_inside", str(rig.port), rig.here.path(), str(INSIDE), ROOM) as inside:
+        async with process("_inside", str(rig.port), OLD.id, str(INSIDE), ROOM) as inside:
             while len(rig.joined()) < INSIDE:  # noqa: ASYNC110 - the gateway has no such event
                 await asyncio.sleep(0.05)
             pushing = asyncio.create_task(push_on(rig))
