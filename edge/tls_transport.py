@@ -91,8 +91,10 @@ class TlsTransport(asyncio.Transport):
     def start(self) -> None:
         """Give the protocol its connection and read what came with the end of the handshake."""
         self._protocol.connection_made(self)
-        if not self._is_lost and not self._closes:
-            self.resume_reading()
+        if not (self._is_reading or self._is_lost or self._closes):
+            self._is_reading = True
+            self._loop.add_reader(self._fd, self._on_readable)
+            self._read()
 
     # ---- what a transport tells
     def get_extra_info(self, name: str, default: Any = None) -> Any:

@@ -1,4 +1,6 @@
-"""Viewers that measure how late batches come: `python -m tests.bench._inside PORT KEY_ID COUNT ROOM`.
+"""Viewers that measure how late batches come.
+
+`python -m tests.bench._inside PORT KEY_ID COUNT ROOM`.
 
 They are inside over TLS. A line's text is the time of its delivery (`time.monotonic_ns`, which all
 processes share). Prints `ready`, and the delays in milliseconds, one a line, once its standard

@@ -1,7 +1,11 @@
 """The certificates of a gateway: which one a viewer gets, what is refused, what is read again."""
 
 import asyncio
+import json
+import os
 import ssl
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +25,7 @@ from liveroom.service import Runtime
 from liveroom.settings import EdgeSettings
 from tests.edge.harness import settings_of
 from tests.edge.test_tls import until
+from tests.tickets import PUBLIC_KEYS
 
 
 @pytest.fixture
@@ -128,6 +133,24 @@ def test_what_cannot_be_used_is_named(
     spoil(tmp_path / "c.pem", tmp_path / "k.pem", authority)
     with pytest.raises(CertificateError, match=message):
         certificates.load(used)
+
+
+def test_a_gateway_with_a_wrong_key_does_not_start_and_names_the_file(tmp_path: Path, authority: trustme.CA) -> None:
+    settings(tmp_path, "one.example", authority=authority)
+    _other_key(tmp_path / "c.pem", tmp_path / "k.pem", authority)
+    environment = {
+        "LIVEROOM_TICKET_PUBLIC_KEYS": PUBLIC_KEYS,
+        "LIVEROOM_TLS_CERT_FILE": str(tmp_path / "c.pem"),
+        "LIVEROOM_TLS_KEY_FILE": str(tmp_path / "k.pem"),
+        "LIVEROOM_INTERNAL_PORT": "0",
+        "LIVEROOM_LOG_FORMAT": "json",
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "edge"], env=os.environ | environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    last = json.loads(done.stderr.splitlines()[-1])
+    assert (done.returncode, last["event"]) == (1, "cannot_start")
+    assert last["error"].endswith(f"k.pem is not the private key of the certificate in {tmp_path / 'c.pem'}")
 
 
 def test_a_missing_file_is_named(tmp_path: Path, authority: trustme.CA) -> None:

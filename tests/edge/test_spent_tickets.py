@@ -80,15 +80,15 @@ async def test_one_ticket_opens_two_connections_and_the_third_is_told_to_ask_aga
 
 async def test_events_and_websocket_share_the_uses_of_a_ticket(edge: Edge) -> None:
     one = edge.ticket()
-    url = f"http://127.0.0.1:{edge.port}/v1/events"
+    url = f"{edge.http}/v1/events"
     async with (
         edge.connect(one) as socket,
         aiohttp.ClientSession() as http,
-        http.get(url, params={"ticket": one}) as events,
+        http.get(url, params={"ticket": one}, ssl=edge.trusting or True) as events,
     ):
         assert (await next_frame(socket))["t"] == "hello"
         assert events.status == 200
-        async with http.get(url, params={"ticket": one}) as third:
+        async with http.get(url, params={"ticket": one}, ssl=edge.trusting or True) as third:
             assert (third.status, (await third.json(content_type=None))["code"]) == (401, "ticket_used")
 
 
