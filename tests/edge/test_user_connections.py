@@ -71,7 +71,9 @@ async def test_a_revoked_ticket_opens_no_connection_and_no_event_stream() -> Non
                 pass
         assert refused.value.response.status_code == 401
         for user, status in ((ANN, 401), (User("ann"), 401), (BEN, 200)):
-            async with http.get(f"http://127.0.0.1:{edge.port}/v1/events", params={"ticket": edge.ticket(user)}) as answer:
+            async with http.get(
+                f"{edge.http}/v1/events", params={"ticket": edge.ticket(user)}, ssl=edge.trusting or True
+            ) as answer:
                 assert answer.status == status
                 if status == 401:
                     assert (await answer.json(content_type=None))["code"] == "revoked"
