@@ -197,10 +197,12 @@ class TlsServer:
             self._wait(pending, selectors.EVENT_READ)
         except ssl.SSLWantWriteError:
             self._wait(pending, selectors.EVENT_WRITE)
-        except (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError, ConnectionError):
+        except (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError):
             self._end(pending, Outcome.GONE)
-        except (OSError, ValueError):  # a name that is no name is a ValueError
+        except (ssl.SSLError, ValueError):  # a name that is no name is a ValueError
             self._end(pending, Outcome.FAILED)
+        except OSError:
+            self._end(pending, Outcome.GONE)
         else:
             self._let_in(pending)
 

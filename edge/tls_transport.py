@@ -90,7 +90,10 @@ class TlsTransport(asyncio.Transport):
 
     def start(self) -> None:
         """Give the protocol its connection and read what came with the end of the handshake."""
-        self._protocol.connection_made(self)
+        try:
+            self._protocol.connection_made(self)
+        except Exception as error:  # noqa: BLE001 - a defect of one connection ends that connection
+            self._fail(error, "connection_made")
         if not (self._is_reading or self._is_lost or self._closes):
             self._is_reading = True
             self._loop.add_reader(self._fd, self._on_readable)
@@ -188,7 +191,7 @@ class TlsTransport(asyncio.Transport):
                 continue
             try:
                 self._protocol.data_received(data)
-            except Exception as error:  # noqa: BLE001 - a defect of one connection ends that connection
+            except Exception as error:  # noqa: BLE001 - as in `start`
                 self._fail(error, "data_received")
                 return
             if not self._is_reading:
@@ -208,7 +211,7 @@ class TlsTransport(asyncio.Transport):
             self._loop.remove_reader(self._fd)
         try:
             stays = self._protocol.eof_received()
-        except Exception as error:  # noqa: BLE001 - as in `_read`
+        except Exception as error:  # noqa: BLE001 - as in `start`
             self._fail(error, "eof_received")
             return
         if not stays:

@@ -112,6 +112,10 @@ class Recording(asyncio.Protocol):
         assert isinstance(transport, TlsTransport)
         self.transport = transport
 
+    def fail(self, transport: TlsTransport) -> None:
+        self.transport = transport
+        raise ZeroDivisionError
+
     def data_received(self, data: bytes) -> None:
         self.data += data
 
@@ -515,7 +519,9 @@ def test_an_answer_that_nobody_reads_does_not_keep_a_closing_connection(
     run(scenario())
 
 
-def test_a_protocol_that_fails_ends_its_own_connection_only(run: Run, certificate: Secured) -> None:
+def test_a_protocol_that_fails_ends_its_own_connection_only(
+    run: Run, certificate: Secured, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def scenario() -> None:
         async with listening(certificate) as here:
             client, protocol = await here.client()
@@ -525,7 +531,12 @@ def test_a_protocol_that_fails_ends_its_own_connection_only(run: Run, certificat
             protocol.data_received = lambda _: 1 / 0  # type: ignore[method-assign, assignment]
             client.send(b"x")
             await asyncio.wait_for(protocol.lost.wait(), 5)
-            assert [type(context["exception"]) for context in asked] == [ZeroDivisionError]
+            with monkeypatch.context() as failing:
+                failing.setattr(Recording, "connection_made", lambda protocol, transport: protocol.fail(transport))
+                third, lost = await here.client()
+                await asyncio.wait_for(lost.lost.wait(), 5)
+                third.close()
+            assert [type(context["exception"]) for context in asked] == [ZeroDivisionError] * 2
             other.send(b"fine")
             await others.has(4)
             client.close()
