@@ -150,7 +150,7 @@ class TlsServer:
                 accepting.append(one)
 
     def _accept(self, listening: socket.socket) -> bool:
-        """Accept one connection and begin its handshake; return whether there may be more."""
+        """Accept one connection; return whether there may be more."""
         try:
             raw, peer = listening.accept()
         except (BlockingIOError, InterruptedError):
@@ -185,7 +185,7 @@ class TlsServer:
             self._by_key.setdefault(key, {})[pending] = None
         if self._sweeper is None:
             self._sweeper = self._loop.call_later(SWEEP_S, self._sweep)
-        self._go_on(pending)
+        self._wait(pending, selectors.EVENT_READ)  # the client speaks first, seldom as early as this
 
     def _go_on(self, pending: _Pending) -> None:
         """Take one step of a handshake."""
