@@ -13,7 +13,7 @@ when the descriptor is ready. Five rules keep that right:
 - After a write that could not finish, OpenSSL expects the same bytes again. They stay first, and
   count as unsent, until it takes them.
 - One write is one record at most, or a slow viewer's progress within a large frame is invisible.
-- The end is TLS's `close_notify`, then a shut-down of the socket below. `SSLSocket.shutdown` would
+- The end is TLS's close_notify, then a shut-down of the socket below. `SSLSocket.shutdown` would
   throw TLS away and send what follows in the clear.
 
 Owns the socket. Refuses nothing. `edge.tls_server` creates one for each connection; a member writes
@@ -350,7 +350,7 @@ class TlsTransport(asyncio.Transport):
         self._lose(None)
 
     def _send_end(self) -> None:
-        """Send `close_notify` and shut our side down; lose the connection where it is closing."""
+        """Send close_notify and shut our side down; lose the connection where it is closing."""
         if self._end is not _Ends.SENT:
             try:
                 self._sock.unwrap()

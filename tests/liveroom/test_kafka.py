@@ -19,7 +19,7 @@ from structlog.testing import capture_logs
 from devstack.local_kafka import LocalKafka
 from liveroom import kafka, kafka_port, metric_catalog, topics
 from liveroom.kafka import Producer, TopicReader, Unsent, UnsentError, ensure_compaction_lag, ensure_topics
-from liveroom.kafka_port import AioKafka
+from liveroom.kafka_port import AdminClient, AioKafka
 from liveroom.registry import Metrics
 from liveroom.settings import KafkaSettings
 from liveroom.topics import DEAD_LETTER, MODERATION, UPLINK, Topic
@@ -407,6 +407,16 @@ async def test_a_cancellation_while_a_consumer_is_closed_goes_on_once_it_is_clos
     await consumer.stop()
 
 
+async def shown(admin: AdminClient, name: str, wanted: dict[str, str]) -> dict[str, str]:
+    """Return the settings of a topic, once they are the wanted ones or time is up: a broker shows a
+    change when it has learned of it from the controller.
+    """
+    end = time.monotonic() + DEADLINE_S
+    while (config := await admin.topic_config(name)) != wanted and time.monotonic() < end:  # noqa: ASYNC110 - no broker tells when it has learned of a change
+        await asyncio.sleep(0.05)
+    return config
+
+
 @pytest.mark.parametrize(("before", "after"), [(None, "86400000"), ("1000", "86400000"), ("999999999", "999999999")])
 async def test_a_topic_of_an_earlier_version_gets_its_compaction_lag_and_keeps_its_other_settings(
     kafka_settings: KafkaSettings, before: str | None, after: str
@@ -420,9 +430,12 @@ async def test_a_topic_of_an_earlier_version_gets_its_compaction_lag_and_keeps_i
         config = await admin.topic_config(name)
         assert config[lag] == "86400000"
         others = {key: value for key, value in config.items() if key != lag} | {"segment.ms": "3600000"}
-        await admin.set_topic_config(name, others if before is None else others | {lag: before})
+        earlier = others if before is None else others | {lag: before}
+        await admin.set_topic_config(name, earlier)
+        assert await shown(admin, name, earlier) == earlier
         await ensure_compaction_lag(kafka, MODERATION)
-        assert await admin.topic_config(name) == others | {lag: after}
+        wanted = others | {lag: after}
+        assert await shown(admin, name, wanted) == wanted
     finally:
         await admin.close()
 
