@@ -1,7 +1,8 @@
-"""Withdraws the revocations that nobody needs any more from the topic `revocations`.
+"""Withdraws the revocations that have ended from the topic `revocations`.
 
-Owns the pace. Which ones these are is up to `liveroom.revocations`. Every ingress does it: a second
-withdrawal does no harm, and one that is not acknowledged is due again at the next round.
+Owns the pace. One that a later revocation of the same tokens covers stays until its own end: the
+later one may be lifted. Every ingress does it: a second withdrawal does no harm, and one that is
+not acknowledged is due again at the next round.
 """
 
 from typing import Final
@@ -21,7 +22,7 @@ log = structlog.get_logger()
 
 
 async def withdraw_ended(writer: LogWriter, revocations: Revocations) -> None:
-    """Withdraw revocations for ever, as they become useless."""
+    """Withdraw revocations for ever, as they end."""
     while True:
         await clock.sleep(CHECK_S)
         if revocations.are_read:
@@ -29,14 +30,12 @@ async def withdraw_ended(writer: LogWriter, revocations: Revocations) -> None:
 
 
 async def withdraw_once(writer: LogWriter, revocations: Revocations) -> None:
-    """Withdraw up to `PER_CHECK` useless revocations; stop at the first that is not
-    acknowledged.
-    """
+    """Withdraw up to `PER_CHECK` ended revocations; stop at the first that is not acknowledged."""
     withdrawn = 0
     for number, revocation in enumerate(revocations, 1):
         if number % SLICE == 0:
             await clock.sleep(0)
-        if revocations.get(revocation.id) is not revocation or not revocations.is_useless(revocation, clock.unix_ms()):
+        if revocations.get(revocation.id) is not revocation or clock.unix_ms() < revocation.until_ms:
             continue
         try:
             await writer.put(REVOCATIONS, revocation.id.encode(), None)

@@ -25,7 +25,7 @@ from liveroom.limits import Bucket
 from liveroom.moderation import EVERYWHERE, REMEMBERED_MS
 from liveroom.records.codec import encode_json
 from liveroom.records.revocations import ConnectionOrderKind, Revocation
-from liveroom.revocations import MAX_REVOCATIONS, Revocations
+from liveroom.revocations import MAX_OF_TARGET, MAX_REVOCATIONS, Revocations
 from liveroom.settings import IngressSettings
 from liveroom.tickets import User
 from liveroom.topics import REVOCATIONS
@@ -83,6 +83,8 @@ class RevocationApi:
             if len(self._revocations) >= MAX_REVOCATIONS:
                 detail = f"at most {MAX_REVOCATIONS} revocations; lift some, or revoke all tokens issued before a time"
                 raise ProblemError(Code.LIMIT, detail)
+            if self._revocations.count_of(revocation.user, revocation.device) >= MAX_OF_TARGET:
+                raise ProblemError(Code.LIMIT, f"at most {MAX_OF_TARGET} revocations of the same tokens; lift old ones")
             await write(self._writer, REVOCATIONS, revocation.id.encode(), encode_json(revocation))
             self._revocations.apply(revocation)
         elif _is_repeated(revocation, before, request.body):

@@ -19,6 +19,7 @@ from liveroom.tickets import User
 EVERYBODY: Final = ""
 EVERY_DEVICE: Final = ""
 MAX_REVOCATIONS: Final = 20_000  # a record takes 1 KB at every ingress, gateway, scheduler and autoscaler
+MAX_OF_TARGET: Final = 100  # of them for one user and device: a caller that repeats itself leaves space for others
 _LONG_AGO_S: Final = -(2**63)
 
 
@@ -68,13 +69,9 @@ class Revocations:
         found = [revocation for revocation in self._by_id.values() if now_ms < revocation.until_ms]
         return sorted(found, key=lambda revocation: (revocation.at_ms, revocation.id))
 
-    def is_useless(self, revocation: Revocation, now_ms: int) -> bool:
-        """Return whether nobody needs a revocation of this table at `now_ms` (Unix time).
-
-        It has ended, or a later one revokes the same tokens and more.
-        """
-        newest_s = self._before_s[revocation.user][revocation.device]
-        return revocation.until_ms <= now_ms or revocation.issued_before_s < newest_s
+    def count_of(self, user: str, device: str) -> int:
+        """Return how many revocations of exactly these tokens are here, ended ones included."""
+        return len(self._of.get((user, device), ()))
 
     def __iter__(self) -> Iterator[Revocation]:
         """Iterate over all revocations; the table may change meanwhile."""

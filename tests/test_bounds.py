@@ -168,7 +168,7 @@ def revoked(_: pytest.MonkeyPatch) -> tuple[Any, object]:
             device = chance.choice(["", name])
             table.apply(Revocation(1, name, 1000 * now_s, before_s, until_ms, chance.choice(["", "u", name]), device))
         for each in table:
-            if table.is_useless(each, 1000 * now_s):
+            if each.until_ms <= 1000 * now_s:
                 table.withdraw(each.id)
 
     return act, table

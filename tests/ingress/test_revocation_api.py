@@ -187,17 +187,42 @@ async def test_nothing_is_accepted_until_the_revocations_are_read() -> None:
             assert "revocations are not read" in (await problem_of(answer, Code.NOT_READY))["detail"]
 
 
-async def test_revocations_leave_the_topic_once_nobody_needs_them() -> None:
+async def test_revocations_leave_the_topic_once_they_have_ended() -> None:
     async with served() as ingress:
         now_ms = clock.unix_ms()
         table = ingress.revocations
         table.apply(Revocation(1, "ended", 0, 5, now_ms - 1, "a"))
-        table.apply(Revocation(1, "outdone", 0, 5, 2**50, "b"))
-        table.apply(Revocation(1, "newest", 0, 6, 2**50, "b"))
+        table.apply(Revocation(1, "older", 0, 5, 2**50, "b"))
+        table.apply(Revocation(1, "newer", 0, 6, 2**50, "b"))
         ingress.writer.error = UnsentError(Unsent.TIMEOUT)
         await withdraw_once(ingress.writer, table)
         assert len(table) == 3
         ingress.writer.error = None
         await withdraw_once(ingress.writer, table)
-        assert written(ingress, REVOCATIONS) == [(b"ended", None), (b"outdone", None)]
-        assert [each.id for each in table] == ["newest"]
+        assert written(ingress, REVOCATIONS) == [(b"ended", None)]
+        assert [each.id for each in table] == ["older", "newer"]
+
+
+async def test_a_stolen_token_stays_revoked_when_a_later_revocation_is_lifted() -> None:
+    async with served() as ingress:
+        now_s = int(clock.unix_s())
+        await revoke(ingress, user="u9", id="stolen", issued_before_s=now_s - 1800)
+        await revoke(ingress, user="u9", id="mistake")
+        await withdraw_once(ingress.writer, ingress.revocations)
+        async with ingress.http.delete(f"{URL}/mistake", headers=headers_of(Role.OPERATOR)) as answer:
+            assert answer.status == 202
+        assert ingress.revocations.revokes("u9", "", now_s - 3600)
+        assert not ingress.revocations.revokes("u9", "", now_s)
+
+
+async def test_one_target_takes_a_share_of_the_revocations(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(revocation_api, "MAX_OF_TARGET", 2)
+    async with served() as ingress:
+        first = await revoke(ingress, user="u9", id="r0")
+        await revoke(ingress, user="u9", id="r1")
+        async with ingress.http.post(URL, json={"user": "u9"}, headers=headers_of(Role.SERVICE)) as answer:
+            assert "of the same tokens" in (await problem_of(answer, Code.LIMIT))["detail"]
+        assert await revoke(ingress, user="u9", id="r0") == first
+        await revoke(ingress, user="u9", device="phone")
+        await revoke(ingress, user="u8")
+        assert len(ingress.revocations) == 4

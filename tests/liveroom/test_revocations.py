@@ -71,11 +71,11 @@ def test_nobody_passes_until_the_revocations_are_read() -> None:
     table.check(User("u", issued_s=1000))
 
 
-def test_a_revocation_is_useless_once_it_has_ended_or_a_later_one_says_more() -> None:
-    first, second, other = revocation("a", "u"), revocation("b", "u", before_s=1001), revocation("c", "u", "phone")
-    table = after(first, second, other)
-    assert [table.is_useless(one, NOW_MS - 1) for one in (first, second, other)] == [True, False, False]
-    assert all(table.is_useless(one, NOW_MS) for one in (first, second, other))
+def test_the_revocations_of_the_same_tokens_are_counted_together() -> None:
+    table = after(revocation("a", "u"), revocation("b", "u", before_s=1001), revocation("c", "u", "phone"))
+    assert [table.count_of(*target) for target in (("u", ""), ("u", "phone"), ("v", ""))] == [2, 1, 0]
+    table.withdraw("a")
+    assert table.count_of("u", "") == 1
 
 
 TARGETS = st.tuples(st.sampled_from(["", "u", "v"]), st.sampled_from(["", "phone"]), st.integers(0, 5))
