@@ -2,8 +2,9 @@
 
 Whoever may watch can name any room, and a gateway cannot tell a room that somebody invented from
 one that is about to begin. So a quiet room may be here as long as there is space, and makes space
-where there is none: the emptiest first, and of those the one that has been so for longest. It
-counts for the address of the member that opened it. `edge.hub` owns the rooms and calls it.
+where there is none: the emptiest first, and of those the one that has been so for longest. While
+that one is too new, nothing makes space. A room counts for the address of the member that opened
+it. `edge.hub` owns the rooms and calls it.
 """
 
 from typing import Final
@@ -42,14 +43,15 @@ class _BySize:
         return next(iter(rooms)) if rooms else None
 
     def emptiest(self, now_s: float) -> Room | None:
-        """Return the watched room to evict; None: none is small and old enough."""
-        for size in sorted(self._rooms):  # few: n sizes need n * n / 2 members
-            if size > MAX_EVICTED:
-                break
-            room = next(iter(self._rooms[size]))
-            if size and (room.seq is not None or now_s - room.opened_s >= GRACE_S):
-                return room
-        return None
+        """Return the watched room to evict; None: the emptiest is too full or too new.
+
+        No fuller room goes in its place, or invented rooms that are all new would close the others.
+        """
+        size = min(filter(None, self._rooms), default=None)  # few: n sizes need n * n / 2 members
+        if size is None or size > MAX_EVICTED:
+            return None
+        room = next(iter(self._rooms[size]))
+        return room if room.seq is not None or now_s - room.opened_s >= GRACE_S else None
 
 
 class QuietRooms:
@@ -74,7 +76,7 @@ class QuietRooms:
     def emptiest(self, now_s: float, address: str | None = None) -> Room | None:
         """Return the watched quiet room to evict, of those that count for an address or of all.
 
-        None: each is too full, or so new that its owner may not have answered yet.
+        None: the emptiest is too full, or so new that its owner may not have answered yet.
         """
         rooms = self._all if address is None else self._of_address.get(address)
         return rooms.emptiest(now_s) if rooms is not None else None

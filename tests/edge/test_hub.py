@@ -395,6 +395,20 @@ def test_a_room_whose_owner_may_not_have_answered_yet_makes_no_space() -> None:
     assert first.rooms == {}
 
 
+@pytest.mark.parametrize("by_address", [False, True], ids=["gateway", "address"])
+def test_no_room_that_is_about_to_begin_is_closed_for_invented_ones_that_are_all_new(by_address: bool) -> None:
+    hub = Hub(max_quiet_of_address=20) if by_address else Hub(max_rooms=20)
+    why, address = (Space.ADDRESS, "a") if by_address else (Space.GATEWAY, "b")
+    for number in range(40):
+        join(hub, FakeMember(user_hash=number, address=address), "premiere")
+    for number in range(19):
+        guest = FakeMember(user_hash=100 + number, address=address)
+        assert isinstance(enter(hub, guest, f"x{number}", 100), Room)
+    for number in range(100):
+        assert hub.make_space(f"y{number}", address, 100 + GRACE_S - 1) is why
+    assert evicted(hub.make_space("y", address, 100 + GRACE_S)) == [("x0", 1)]
+
+
 @pytest.mark.parametrize("numbers", [{"seq": 7}, {"seq": 0, "likes": 3}], ids=["numbers", "likes"])
 def test_a_snapshot_shows_that_somebody_was_here_before(numbers: dict[str, int]) -> None:
     hub = Hub(max_rooms=1)
