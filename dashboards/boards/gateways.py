@@ -50,6 +50,48 @@ GATEWAYS: Final = Board(
             ],
         ),
         Row(
+            "What comes in",
+            [
+                Panel(
+                    "HTTP connections",
+                    "Of all services, by port: pending ones have sent no whole head.",
+                    [Query(total(metric_catalog.HTTP_CONNECTIONS, by="job,port,state"), "{{job}} {{port}} {{state}}")],
+                ),
+                Panel(
+                    "HTTP connections ended/s",
+                    "Refused or ended early, by reason.",
+                    [Query(rate(metric_catalog.HTTP_ENDED, by="job,reason") + " > 0 or vector(0)", "{{job}} {{reason}}")],
+                    "ops",
+                ),
+                Panel(
+                    "Requests limited/s",
+                    "Requests and entries that a limit refused, by the limit.",
+                    [
+                        Query(rate(metric_catalog.REQUESTS_LIMITED, by="reason") + " > 0 or vector(0)", "ingress {{reason}}"),
+                        Query(rate(metric_catalog.ENTRIES_LIMITED, by="reason") + " > 0 or vector(0)", "scheduler {{reason}}"),
+                    ],
+                    "ops",
+                ),
+                Panel(
+                    "TLS handshakes/s",
+                    "At gateways, by outcome.",
+                    [Query(rate(metric_catalog.TLS_HANDSHAKES, by="outcome"), "{{outcome}}")],
+                    "ops",
+                ),
+                Panel(
+                    "TLS handshakes under way",
+                    "By gateway.",
+                    [Query(total(metric_catalog.TLS_PENDING, by="instance"), "{{instance}}")],
+                ),
+                Panel(
+                    "Certificates expire in",
+                    "The one that ends first at any gateway with TLS.",
+                    [Query(f"min({name(metric_catalog.TLS_EXPIRES)} > 0) - time()", "first")],
+                    "s",
+                ),
+            ],
+        ),
+        Row(
             "What callers invent",
             [
                 Panel(

