@@ -30,7 +30,7 @@ from liveroom.topics import ROOM_ID, room_hash
 from liveroom.wire import MAX_ROOMS_PER_CONNECTION, Carded, Error, Join, encode_frame
 
 SNAPSHOT_WAIT_S: Final = 1.0
-SPACE_WAIT_S: Final = 1.0  # a gateway or an address that has too many rooms may have one less after that
+SPACE_WAIT_S: Final = 1.0  # a gateway, an address or a user that has too many rooms may have one less after that
 REPEATED_COST: Final = 4.0  # of a join of a room that the connection is in: it may bring the ring again
 REFUSALS: Final = (
     Code.ROOM_INVALID,
@@ -119,7 +119,7 @@ class Joins:
         if len(member.rooms) >= MAX_ROOMS_PER_CONNECTION and not is_repeated:
             return _over(Limit.CONNECTION_ROOMS, Code.TOO_MANY_ROOMS)
         if not self._hub.may_enter(member.user_hash, room, self._max_user_rooms):
-            return _over(Limit.USER_ROOMS, Code.TOO_MANY_ROOMS)
+            return _over(Limit.USER_ROOMS, Code.TOO_MANY_ROOMS, SPACE_WAIT_S)
         space = self._hub.make_space(room, member.address, now_s)
         if isinstance(space, Space):
             return _over(Limit(space.value), Code.FULL if space is Space.GATEWAY else Code.RATE_ADDRESS, SPACE_WAIT_S)

@@ -599,10 +599,10 @@ class EdgeSettings(TicketSettings):
         "gateway; 0: no limit. For a further one the emptiest of them is closed.",
     )
     max_user_rooms: int = Field(
-        32,
+        256,
         ge=1,
-        description="Most different rooms that one user may be in at this gateway, over all its connections. Beyond it a "
-        "join is refused (too_many_rooms).",
+        description="Most different rooms that one user may be in at this gateway, over all its connections: by default 8 "
+        "on each of its 32 connections. Beyond it a join is refused for now (too_many_rooms, with retry_after_s).",
     )
     max_unsent_bytes: int = Field(
         256 * 1024, ge=4096, description="Unsent bytes at which a viewer is closed as too slow (4008)."

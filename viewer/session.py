@@ -45,10 +45,10 @@ pulls. A pull that is refused by a budget, fails, or meets a gateway that lags b
 delayed. `viewer.position` has these rules for one room.
 
 Refusals. A gateway answers a join with an error, or puts the viewer out of a room with one
-(`Told`). Codes in `_OUT` are final: the session leaves the room, and ends where it was the last
-one. Codes in `_FOR_NOW`, and any code with `retry_after_s`, hold for now: the session joins again
-after full jitter, at least `retry_after_s` later. Where no room lets it in, it connects again,
-since the scheduler may find another gateway. Any other code changes nothing.
+(`Told`). Codes in `_FOR_NOW`, and any code with `retry_after_s`, hold for now: the session joins
+again after full jitter, at least `retry_after_s` later. Other codes in `_OUT` are final: the
+session leaves the room, and ends where it was the last one. Where no room lets it in, it connects
+again, since the scheduler may find another gateway. Any other code changes nothing.
 
 Resume. A connection begins with a `join` for each room that carries the viewer's epoch, `seq` and
 `rseq`. A gateway that still has everything since then answers `resumed` and sends it. Otherwise the
@@ -409,14 +409,15 @@ class Session:
         position = self.rooms.get(error.room)
         if position is None:
             return
-        if error.code in _OUT:
+        is_for_now = error.code in _FOR_NOW or error.retry_after_s is not None
+        if error.code in _OUT and not is_for_now:
             del self.rooms[error.room]
             if not self.rooms:
                 code = _OUT[error.code]
                 self.state = State.ENDED
                 effects += [Disconnect(code), Ended(rule_for(code))]
                 return
-        elif error.code in _FOR_NOW or error.retry_after_s is not None:
+        elif is_for_now:
             position.join_refused(now, uniform, error.retry_after_s or 0.0)
         else:
             return

@@ -79,6 +79,36 @@ STREAM = """async (frames) => {
     return [streams, seen.filter((type) => type === "lost" || type === "delivered")];
 }"""
 
+JOIN = """async () => {
+    const { LiveRoom } = await import("/sdk/liveroom.js");
+    const entries = [];
+    const joins = [];
+    let streams = 0;
+    window.fetch = async (url) => {
+        entries.push(new URL(url).searchParams.getAll("room"));
+        if (entries.length === 1) live.join("b");
+        const gateways = [{ id: "e", url: "ws://gateway/v1/live" }];
+        return new Response(JSON.stringify({ gateways, ticket: "t" }));
+    };
+    window.WebSocket = class {
+        static OPEN = 1;
+        readyState = 1;
+        constructor() {
+            streams += 1;
+            setTimeout(() => {
+                if (entries.length === 2) live.join("c");
+                this.onopen?.();
+            });
+        }
+        send(text) { joins.push(JSON.parse(text).room); }
+        close() {}
+    };
+    const live = new LiveRoom({ scheduler: location.origin, rooms: ["a"], transports: ["websocket"] });
+    live.start();
+    while (joins.length < 3) await new Promise((done) => setTimeout(done, 20));
+    return [entries, joins, streams];
+}"""
+
 
 def batch(seq: int) -> str:
     message = encode_message(Message(seq, Kind.DANMAKU, f"d{seq}", "u", 1, data=msgspec.Raw(b'{"text":"hi"}')))
@@ -274,3 +304,13 @@ async def test_a_frame_that_cannot_be_sent_beside_a_stream_ends_it_and_the_page_
         await page.goto(f"{url}/sdk/session.js")
         streams, _ = await stream(page, status, *[503] * 1000)
         assert streams == 2
+
+
+async def test_a_room_that_is_joined_while_the_page_connects_is_in_the_ticket_before_it_is_joined() -> None:
+    async with asyncio.timeout(DEADLINE_S), pages() as url, chromium() as browser:
+        page = await browser.new_page()
+        await page.goto(f"{url}/sdk/session.js")
+        entries, joins, streams = await page.evaluate(JOIN)
+    assert entries == [["a"], ["a", "b"], ["a", "b", "c"]]
+    assert joins == ["a", "b", "c"]
+    assert streams == 2, "none for the entry that was too old when it came"

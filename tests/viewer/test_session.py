@@ -290,3 +290,11 @@ def test_a_refusal_that_a_later_version_makes_for_now_is_tried_again() -> None:
     assert session.rooms["r"].join_at is None, "nobody knows whether it helps"
     refused(session, "odd", at=1, retry_after_s=2)
     assert session.rooms["r"].join_at == 4
+
+
+def test_a_room_too_many_of_the_user_is_joined_again_and_ends_no_session() -> None:
+    session = opened()
+    assert refused(session, "too_many_rooms", retry_after_s=1) == [Disconnect(Close.GOING_AWAY)]
+    session.closed(Close.GOING_AWAY, 1, 0.5)
+    assert session.state is State.WAITING
+    assert session.rooms.keys() == {"r"}

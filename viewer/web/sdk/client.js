@@ -316,9 +316,15 @@ export class LiveRoom {
     let retryAfterS = null;
     let won = null;
     try {
-      const entry = await this.#entry();
-      if (attempt !== this.attempt) return;
-      won = await this.#open(entry, attempt);
+      let rooms;
+      do {
+        won?.connection.drop(); // it cannot join the rooms that came meanwhile
+        won = null;
+        rooms = [...this.session.rooms.keys()];
+        const entry = await this.#entry(rooms);
+        if (attempt !== this.attempt) return;
+        if (this.#covers(rooms)) won = await this.#open(entry, attempt);
+      } while (attempt === this.attempt && !this.#covers(rooms));
     } catch (error) {
       this.refusal = error instanceof Refused ? error : null;
       retryAfterS = this.refusal?.retryAfterS ?? null;
@@ -337,10 +343,14 @@ export class LiveRoom {
     won.started();
   }
 
-  /** Asks the schedulers in random order until one answers. */
-  async #entry() {
-    const rooms = [...this.session.rooms.keys()].map((room) => ["room", room]);
-    const query = new URLSearchParams([...rooms, ["device", this.device]]);
+  /** Returns whether a ticket for these rooms is good for all that the application has joined since. */
+  #covers(rooms) {
+    return [...this.session.rooms.keys()].every((room) => rooms.includes(room));
+  }
+
+  /** Asks the schedulers, in random order until one answers, for an entry to these rooms. */
+  async #entry(rooms) {
+    const query = new URLSearchParams([...rooms.map((room) => ["room", room]), ["device", this.device]]);
     const token = typeof this.token === "function" ? await within(ENTRY_S, this.token()) : this.token;
     const headers = token ? { Authorization: `Bearer ${token}` } : {};
     const urls = this.schedulers.map((url) => [Math.random(), url]).sort().map(([, url]) => url);

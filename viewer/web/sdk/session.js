@@ -339,7 +339,8 @@ export class Session {
     const position = this.rooms.get(room);
     if (!position) return;
     const retryAfterS = Math.min(Math.max(error.retry_after_s ?? 0, 0), MAX_BACKOFF_S);
-    if (Object.hasOwn(OUT, error.code)) {
+    const isForNow = FOR_NOW.includes(error.code) || (error.retry_after_s ?? null) !== null;
+    if (Object.hasOwn(OUT, error.code) && !isForNow) {
       this.rooms.delete(room);
       if (this.rooms.size === 0) {
         const code = OUT[error.code];
@@ -347,7 +348,7 @@ export class Session {
         effects.push({ type: "disconnect", code }, { type: "ended", rule: ruleFor(code) });
         return;
       }
-    } else if (FOR_NOW.includes(error.code) || (error.retry_after_s ?? null) !== null) {
+    } else if (isForNow) {
       const joinAt = backOff(now, uniform, JOIN_AGAIN_S, position.refusals, retryAfterS);
       Object.assign(position, { isIn: false, joinAt, refusals: position.refusals + 1 });
     } else {
