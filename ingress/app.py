@@ -21,6 +21,8 @@ from ingress.permissions import BY_COMMAND, COMMAND_ROUTES, Command, CommandRout
 from ingress.request_limits import RequestLimit, RequestLimits
 from ingress.revocation_api import RevocationApi
 from liveroom import clock, metric_catalog
+from liveroom.authentication import Authentication
+from liveroom.budgets import Rate
 from liveroom.errors import Code, ProblemError
 from liveroom.networks import subscriber
 from liveroom.service import Runtime, callers_of
@@ -57,7 +59,9 @@ class App:
         self._callers = callers_of(settings)
         limited = {limit: metrics.counter(metric_catalog.REQUESTS_LIMITED, limit.value) for limit in RequestLimit}
         self._request_limits = RequestLimits(settings, lambda limit: limited[limit].inc())
-        metrics.follow(metric_catalog.NAMES, self._request_limits.__len__, "requests")
+        failures = Rate(settings.address_failures_per_s, settings.address_failures_burst)
+        self._authentication = Authentication(verifier, failures, limited[RequestLimit.ADDRESS_FAILURES].inc)
+        metrics.follow(metric_catalog.NAMES, lambda: len(self._request_limits) + len(self._authentication), "requests")
         refusals = {code: metrics.counter(metric_catalog.REFUSALS, code.value) for code in Code}
         self._counts = {
             name: {outcome: metrics.counter(metric_catalog.INTERACTIONS, name, outcome.value) for outcome in SendOutcome}
@@ -189,7 +193,7 @@ class App:
         return self._chance.token_hex(ID_BYTES)
 
     async def _openapi(self, request: web.Request) -> web.Response:
-        self._request_limits.take_address(self._address(request), clock.monotonic_s())
+        self._request_limits.take_document(self._address(request), clock.monotonic_s())
         return json_response(self._document)
 
     # ---- senders
@@ -197,11 +201,10 @@ class App:
         return subscriber(self._callers.address(request.remote, request.headers))
 
     def _sender(self, request: web.Request) -> User:
-        """Return the sender by its token, or refuse the request. The address is asked first."""
+        """Return the sender by its token, or refuse the request."""
         address, now_s = self._address(request), clock.monotonic_s()
-        self._request_limits.take_address(address, now_s)
-        user = self._verifier.bearer(request.headers.get("Authorization"), clock.unix_s())
-        self._request_limits.take_user(user, address, now_s)
+        user = self._authentication.user(request.headers.get("Authorization"), address, now_s, clock.unix_s())
+        self._request_limits.take(user, address, now_s)
         return user
 
     # ---- reading

@@ -1,17 +1,18 @@
 """Budgets of requests: how many one user and one address may send, of all kinds together. Pure.
 
 `rate_limits` bounds each kind, once a request is known to be good. These budgets come before, so
-they bound the work on bad requests too: tokens that are forged, bodies that are no JSON. They count
-all connections and tokens. Services have none. `app` takes from the address before it verifies a
-token, and then from the user.
+they bound the work on bad requests too, such as bodies that are no JSON. They count all connections
+and tokens. Services have none. `app` takes from them once it knows the user: what fails before that
+has budgets of its own (`liveroom.authentication`).
 """
 
 from collections.abc import Callable
 from enum import StrEnum
+from typing import Final
 
-from liveroom.errors import Code, ProblemError
+from liveroom.budgets import NO_LIMIT, Caller, Rate, Rates, Scope
+from liveroom.errors import ProblemError
 from liveroom.kinds import Role
-from liveroom.limits import Buckets
 from liveroom.settings import IngressSettings
 from liveroom.tickets import User
 
@@ -21,6 +22,16 @@ class RequestLimit(StrEnum):
 
     USER = "user_requests"
     ADDRESS = "address_requests"
+    ADDRESS_FAILURES = "address_failures"
+    ADDRESS_DOCUMENTS = "address_documents"
+
+
+_DETAILS: Final = {
+    RequestLimit.USER: "too many requests of this user, on all its devices",
+    RequestLimit.ADDRESS: "too many requests from this address",
+    RequestLimit.ADDRESS_DOCUMENTS: "this address asks for the document too often",
+}
+_DOCUMENTS: Final = Rate(5, 50)
 
 
 class RequestLimits:
@@ -28,31 +39,32 @@ class RequestLimits:
 
     def __init__(self, settings: IngressSettings, on_refusal: Callable[[RequestLimit], None]) -> None:
         self._on_refusal = on_refusal
-        self._users = _buckets(settings.user_requests_per_s, settings.user_requests_burst)
-        self._addresses = _buckets(settings.address_requests_per_s, settings.address_requests_burst)
+        self._requests = Rates(
+            user=Rate(settings.user_requests_per_s, settings.user_requests_burst),
+            address=Rate(settings.address_requests_per_s, settings.address_requests_burst),
+        )
+        self._documents = Rates(user=NO_LIMIT, address=_DOCUMENTS)
 
     def __len__(self) -> int:
-        return sum(len(buckets) for buckets in (self._users, self._addresses) if buckets is not None)
+        return len(self._requests) + len(self._documents)
 
-    def take_address(self, address: str, now_s: float) -> None:
-        """Take a request from the budget of its address; raises `ProblemError` (rate_address)."""
-        if self._addresses is not None and (wait_s := self._addresses.take(address, now_s)):
-            self._on_refusal(RequestLimit.ADDRESS)
-            raise ProblemError(Code.RATE_ADDRESS, "too many requests from this address", retry_after_s=wait_s)
+    def take(self, user: User, address: str, now_s: float) -> None:
+        """Take a request from the budgets of its user and its address, or from none.
 
-    def take_user(self, user: User, address: str, now_s: float) -> None:
-        """Take a request, which `take_address` let pass, from the budget of its user.
-
-        Raises `ProblemError` (rate_user). A service has no budget, and its address gets the request
-        back.
+        Raises `ProblemError` (rate_user, rate_address). A service has no budget.
         """
         if user.role is Role.SERVICE:
-            if self._addresses is not None:
-                self._addresses.charge(address, now_s, -1)
-        elif self._users is not None and (wait_s := self._users.take(user.id, now_s)):
-            self._on_refusal(RequestLimit.USER)
-            raise ProblemError(Code.RATE_USER, "too many requests of this user, on all its devices", retry_after_s=wait_s)
+            return
+        if (spent := self._requests.take(Caller("", user.id, address), now_s)) is not None:
+            limit = RequestLimit.USER if spent.scope is Scope.USER else RequestLimit.ADDRESS
+            self._on_refusal(limit)
+            raise ProblemError(spent.code, _DETAILS[limit], retry_after_s=spent.wait_s)
 
+    def take_document(self, address: str, now_s: float) -> None:
+        """Take a reading of the OpenAPI document, for which nobody needs a token.
 
-def _buckets(per_s: float, burst: float) -> Buckets | None:
-    return Buckets(per_s, burst) if per_s else None
+        Raises `ProblemError` (rate_address).
+        """
+        if (spent := self._documents.take(Caller("", "", address), now_s)) is not None:
+            self._on_refusal(RequestLimit.ADDRESS_DOCUMENTS)
+            raise ProblemError(spent.code, _DETAILS[RequestLimit.ADDRESS_DOCUMENTS], retry_after_s=spent.wait_s)

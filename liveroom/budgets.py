@@ -6,8 +6,8 @@ budget is low. An address's budget is high, because a school or a mobile network
 address is that of one subscriber (`liveroom.networks.subscriber`): of IPv6 its /64.
 
 `Rates` bounds how often, `Holdings` how much at once. Both answer with the `Scope` whose budget is
-used up, which is the reason that a service counts and reports. The scheduler (entries) and the
-gateway (connections, joins, pulls) use them.
+used up, which is the reason that a service counts and reports. The ingress
+(requests), the scheduler (entries) and the gateway (connections, joins, pulls) use them.
 """
 
 from collections.abc import Mapping
@@ -36,7 +36,7 @@ CODES: Final[Mapping[Scope, Code]] = {
 class Caller(NamedTuple):
     """The keys under which a request or a frame is counted, in the order of `Scope`.
 
-    `connection`: any name that no other connection has; empty where no budget counts connections.
+    `connection`: any name that no other connection has. An empty key is counted nowhere.
     """
 
     connection: str
@@ -87,7 +87,7 @@ class Rates:
         A cost above a burst waits for a full budget.
         """
         for index, scope, buckets in self._buckets:
-            if wait_s := buckets.wait_s(caller[index], now_s, cost):
+            if caller[index] and (wait_s := buckets.wait_s(caller[index], now_s, cost)):
                 return Spent(scope, wait_s)
         return None
 
@@ -97,7 +97,8 @@ class Rates:
         Such a budget takes so much longer to fill.
         """
         for index, _, buckets in self._buckets:
-            buckets.charge(caller[index], now_s, cost)
+            if caller[index]:
+                buckets.charge(caller[index], now_s, cost)
 
     def take(self, caller: Caller, now_s: float, cost: float = 1.0) -> Spent | None:
         """Take `cost` from all budgets of a caller, or from none: then return the one that lacks
@@ -126,19 +127,21 @@ class Holdings:
     def full(self, caller: Caller) -> Scope | None:
         """Return whose limit is reached; None where the caller may hold one more."""
         for index, scope, most, held in self._limited:
-            if held.get(caller[index], 0) >= most:
+            if caller[index] and held.get(caller[index], 0) >= most:
                 return scope
         return None
 
     def add(self, caller: Caller) -> None:
         """Count one more. The caller of this method removes it once, with the same keys."""
         for index, _, _, held in self._limited:
-            held[caller[index]] = held.get(caller[index], 0) + 1
+            if caller[index]:
+                held[caller[index]] = held.get(caller[index], 0) + 1
 
     def remove(self, caller: Caller) -> None:
         """Count one less."""
         for index, _, _, held in self._limited:
-            key = caller[index]
+            if not (key := caller[index]):
+                continue
             held[key] -= 1
             if not held[key]:
                 del held[key]

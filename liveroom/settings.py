@@ -430,6 +430,14 @@ class IngressSettings(TokenSettings):
         "high, since a school or a mobile network may share an address. Behind a proxy set `proxies`, or all have its address.",
     )
     address_requests_burst: float = Field(5000.0, ge=1, le=1e6, description="Burst of requests from one IP address.")
+    address_failures_per_s: float = Field(
+        100.0,
+        ge=0,
+        le=1e6,
+        description="Average number of requests per second with a bad token from one IP address (for IPv6 a /64); 0: no limit. "
+        "Beyond it, tokens that this process has not verified yet are refused; others pass.",
+    )
+    address_failures_burst: float = Field(1000.0, ge=1, le=1e6, description="Burst of such requests from one IP address.")
     viewers_may_claim_payment: bool = Field(
         default=False,
         description="Whether viewers and hosts may send gifts, and streamers red packets and coupons, by themselves. For "
@@ -750,17 +758,30 @@ class SchedulerSettings(TokenSettings, TicketSettings):
         "their zone. Reloaded when it changes.",
     )
     address_per_s: float = Field(
-        50.0, ge=0, le=1e6, description="Average number of entries per second for one IP address (for IPv6 a /64); 0: no limit."
+        50.0, ge=0, le=1e6, description="Average number of entries with a token per second for one IP address; 0: no limit."
     )
     address_burst: float = Field(500.0, ge=1, le=1e6, description="Burst of entries for one IP address.")
     address_guests_per_s: float = Field(
-        25.0,
+        100.0,
         ge=0,
         le=1e6,
         description="Average number of guests per second that enter from one IP address (for IPv6 a /64); 0: no limit. A guest "
-        "that enters again is a new one.",
+        "that enters again is a new one. Guests count here only, and not as entries with a token.",
     )
-    address_guests_burst: float = Field(300.0, ge=1, le=1e6, description="Burst of guests from one IP address.")
+    address_guests_burst: float = Field(
+        1000.0,
+        ge=1,
+        le=1e6,
+        description="Burst of guests from one IP address. It is high: a school comes back at once when a gateway ends.",
+    )
+    address_failures_per_s: float = Field(
+        100.0,
+        ge=0,
+        le=1e6,
+        description="Average number of requests per second with a bad token from one IP address (for IPv6 a /64); 0: no limit. "
+        "Beyond it, tokens that this process has not verified yet are refused; others pass.",
+    )
+    address_failures_burst: float = Field(1000.0, ge=1, le=1e6, description="Burst of such requests from one IP address.")
     user_entries_per_s: float = Field(
         1.0,
         ge=0,

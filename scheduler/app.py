@@ -14,7 +14,8 @@ import orjson
 from aiohttp import web
 
 from liveroom import clock, metric_catalog, tickets
-from liveroom.budgets import NO_LIMIT, Caller, Rate, Rates
+from liveroom.authentication import Authentication
+from liveroom.budgets import NO_LIMIT, Caller, Rate, Rates, Scope
 from liveroom.chance import Chance
 from liveroom.errors import Code, ProblemError
 from liveroom.kinds import Role
@@ -43,6 +44,7 @@ class EntryLimit(StrEnum):
 
     ADDRESS_ENTRIES = "address_entries"
     ADDRESS_GUESTS = "address_guests"
+    ADDRESS_FAILURES = "address_failures"
     USER_ENTRIES = "user_entries"
 
 
@@ -76,23 +78,23 @@ class App:
         self._verifier = verifier
         self._callers = callers_of(settings)
         self._zones = Networks()
-        self._budgets = {
-            EntryLimit.ADDRESS_ENTRIES: Rates(user=NO_LIMIT, address=Rate(settings.address_per_s, settings.address_burst)),
-            EntryLimit.ADDRESS_GUESTS: Rates(
-                user=NO_LIMIT, address=Rate(settings.address_guests_per_s, settings.address_guests_burst)
-            ),
-            EntryLimit.USER_ENTRIES: Rates(
-                user=Rate(settings.user_entries_per_s, settings.user_entries_burst), address=NO_LIMIT
-            ),
-        }
+        self._entries = Rates(
+            user=Rate(settings.user_entries_per_s, settings.user_entries_burst),
+            address=Rate(settings.address_per_s, settings.address_burst),
+        )
+        self._guests = Rates(user=NO_LIMIT, address=Rate(settings.address_guests_per_s, settings.address_guests_burst))
         self._signers: Sequence[Signer] = ()
         self._chance = runtime.chance
         self._uniform = Chance(runtime.chance.getrandbits(64)).random  # no secret, and drawn some ten times an answer
         self._described: dict[str, tuple[int, bytes]] = {}
         metrics = runtime.metrics
         metrics.follow(metric_catalog.NAMES, verifier.__len__, "tokens")
-        metrics.follow(metric_catalog.NAMES, lambda: sum(map(len, self._budgets.values())), "entries")
         self._limited = {limit: metrics.counter(metric_catalog.ENTRIES_LIMITED, limit.value) for limit in EntryLimit}
+        failures = Rate(settings.address_failures_per_s, settings.address_failures_burst)
+        self._authentication = Authentication(verifier, failures, self._limited[EntryLimit.ADDRESS_FAILURES].inc)
+        metrics.follow(
+            metric_catalog.NAMES, lambda: len(self._entries) + len(self._guests) + len(self._authentication), "entries"
+        )
         self._entered = metrics.counter(metric_catalog.ENTRIES, "entered")
         self._refused = {code: metrics.counter(metric_catalog.ENTRIES, code.value) for code in Code}
         self._seconds = metrics.histogram(metric_catalog.ENTRY_SECONDS)
@@ -119,15 +121,11 @@ class App:
     async def _entry(self, request: web.Request) -> web.Response:
         began_s = clock.monotonic_s()
         address = self._callers.address(request.remote, request.headers)
-        self._take(EntryLimit.ADDRESS_ENTRIES, Caller("", "", subscriber(address)), began_s)
         rooms = tuple(dict.fromkeys(request.query.getall("room", [])))
-        user = self._user(request.headers.get("Authorization"))
-        if user.role is Role.GUEST:
-            self._take(EntryLimit.ADDRESS_GUESTS, Caller("", "", subscriber(address)), began_s)
-        elif user.role not in _UNCOUNTED:
-            self._take(EntryLimit.USER_ENTRIES, Caller("", user.id, ""), began_s)
+        user = self._user(request.headers.get("Authorization"), subscriber(address), began_s)
         _check_rooms(rooms, user)
         user = self._watching(user, rooms, _device(request.query.get("device"), user))
+        self._take(user, subscriber(address), began_s)
         chosen = self._choose(request.query.get("gateway"), user, address, began_s)
         if not chosen:
             raise ProblemError(Code.NO_GATEWAY, retry_after_s=RETRY_AFTER_S)
@@ -145,17 +143,27 @@ class App:
         return json_response(_encode(answer))
 
     # ---- the steps of an entry
-    def _take(self, limit: EntryLimit, caller: Caller, now_s: float) -> None:
-        if spent := self._budgets[limit].take(caller, now_s):
-            self._limited[limit].inc()
-            raise ProblemError(spent.code, _DETAILS[limit], retry_after_s=spent.wait_s)
+    def _take(self, user: User, address: str, now_s: float) -> None:
+        """Take an entry from the budgets that count it, or from none; then raise `ProblemError`.
 
-    def _user(self, authorization: str | None) -> User:
+        Guests have a budget of their own: whoever needs no token takes nothing from those with one.
+        """
+        is_guest = user.role is Role.GUEST
+        counted = "" if user.role in _UNCOUNTED else user.id
+        spent = (self._guests if is_guest else self._entries).take(Caller("", counted, address), now_s)
+        if spent is None:
+            return
+        of_address = EntryLimit.ADDRESS_GUESTS if is_guest else EntryLimit.ADDRESS_ENTRIES
+        limit = EntryLimit.USER_ENTRIES if spent.scope is Scope.USER else of_address
+        self._limited[limit].inc()
+        raise ProblemError(spent.code, _DETAILS[limit], retry_after_s=spent.wait_s)
+
+    def _user(self, authorization: str | None, address: str, now_s: float) -> User:
         if authorization is None:
             if not self._settings.guests:
                 raise ProblemError(Code.TOKEN_MISSING)
             return User(f"guest-{self._chance.token_hex(GUEST_BYTES)}", Role.GUEST, issued_s=int(clock.unix_s()))
-        return self._verifier.bearer(authorization, clock.unix_s())
+        return self._authentication.user(authorization, address, now_s, clock.unix_s())
 
     def _watching(self, user: User, rooms: Sequence[str], device: str) -> User:
         """Return the user as a ticket has it; refuse a guest or a device that is revoked."""
@@ -208,9 +216,11 @@ class App:
     async def _gateways(self, request: web.Request) -> web.Response:
         """Answer operators with all gateways, their standings and reports."""
         address = subscriber(self._callers.address(request.remote, request.headers))
-        self._take(EntryLimit.ADDRESS_ENTRIES, Caller("", "", address), clock.monotonic_s())
-        if self._verifier.bearer(request.headers.get("Authorization"), clock.unix_s()).role is not Role.OPERATOR:
+        now_s = clock.monotonic_s()
+        user = self._authentication.user(request.headers.get("Authorization"), address, now_s, clock.unix_s())
+        if user.role is not Role.OPERATOR:
             raise ProblemError(Code.FORBIDDEN, "only operators may list the gateways")
+        self._take(user, address, now_s)
         described = [
             {
                 "standing": standing.value,

@@ -41,8 +41,10 @@ SETTINGS = {
     "BODY_TIMEOUT_S": str(HEAD_S),
     "ADDRESS_REQUESTS_PER_S": "10",
     "ADDRESS_REQUESTS_BURST": "60",
-    "ADDRESS_PER_S": "10",
-    "ADDRESS_BURST": "60",
+    "ADDRESS_FAILURES_PER_S": "10",
+    "ADDRESS_FAILURES_BURST": "60",
+    "ADDRESS_GUESTS_PER_S": "10",
+    "ADDRESS_GUESTS_BURST": "60",
 }
 MOST_GROWTH_BYTES = 40 * 1024 * 1024
 
@@ -162,8 +164,8 @@ async def test_whoever_occupies_the_ports_keeps_nobody_out(kafka_bootstrap: str)
     for service in services:
         for port in ("public", "internal"):
             assert ended(metrics[service], port) >= {"head_late", "pending_address"}, (service, port)
-    assert by_label(metrics["ingress"], "liveroom_ingress_limited_total").keys() == {'reason="address_requests"'}
-    assert by_label(metrics["scheduler"], "liveroom_scheduler_limited_total").keys() == {'reason="address_entries"'}
+    assert by_label(metrics["ingress"], "liveroom_ingress_limited_total").keys() == {'reason="address_failures"'}
+    assert by_label(metrics["scheduler"], "liveroom_scheduler_limited_total").keys() == {'reason="address_guests"'}
     used = metrics["edge"]['liveroom_edge_upgrades_refused_total{code="ticket_used"}']
     assert used == got["ticket"]["ticket 401 ticket_used"] > 50
     refused = by_label(metrics["ingress"], "liveroom_ingress_refusals_total")

@@ -28,7 +28,7 @@ async def status(ingress: Served, headers: dict[str, str], data: bytes = b'{"tex
 def limited(ingress: Served) -> dict[str, float | None]:
     return {
         reason: ingress.count("liveroom_ingress_limited_total", reason=reason)
-        for reason in ("user_requests", "address_requests")
+        for reason in ("user_requests", "address_requests", "address_failures")
     }
 
 
@@ -42,19 +42,38 @@ async def test_a_user_has_one_budget_over_all_its_connections_tokens_and_address
                     outcomes[answer.status] += 1
         assert outcomes == {202: 10, 429: 10}
         assert await status(ingress, headers_of(user="kind")) == (202, "")
-        assert limited(ingress) == {"user_requests": 10, "address_requests": 0}
+        assert limited(ingress) == {"user_requests": 10, "address_requests": 0, "address_failures": 0}
 
 
-async def test_an_address_has_one_budget_whatever_it_sends() -> None:
-    async with served(**SLOW, **BEHIND, address_requests_burst=20) as ingress:
+async def test_an_address_has_one_budget_for_all_that_its_users_send() -> None:
+    async with served(**SLOW, **BEHIND, address_requests_burst=10) as ingress:
         here = {"X-Forwarded-For": "6.6.6.6, 1.2.3.4"}
         outcomes = Counter[tuple[int, str]]()
         for number in range(15):
-            outcomes[await status(ingress, {"Authorization": f"Bearer forged.{number}.x"} | here)] += 1
             outcomes[await status(ingress, headers_of(user=f"u{number}") | here, b"no json")] += 1
-        assert outcomes == {(401, "token_invalid"): 10, (400, "bad_json"): 10, (429, "rate_address"): 10}
+        assert outcomes == {(400, "bad_json"): 10, (429, "rate_address"): 5}
         assert (await status(ingress, headers_of() | {"X-Forwarded-For": "1.2.3.5"}))[0] == 202
-        assert limited(ingress) == {"user_requests": 0, "address_requests": 10}
+        assert limited(ingress) == {"user_requests": 0, "address_requests": 5, "address_failures": 0}
+
+
+async def test_whoever_fails_to_authenticate_takes_nothing_from_the_users_behind_its_address() -> None:
+    async with served(**SLOW, address_requests_burst=3, address_failures_per_s=0.01, address_failures_burst=10) as ingress:
+        assert await status(ingress, headers_of(user="ann")) == (202, "")
+        outcomes = Counter[tuple[int, str]]()
+        for number in range(15):
+            outcomes[await status(ingress, {"Authorization": f"Bearer forged.{number}.x"})] += 1
+            outcomes[await status(ingress, {})] += 1
+        assert outcomes == {(401, "token_invalid"): 10, (429, "rate_address"): 5, (401, "token_missing"): 15}
+        assert await status(ingress, headers_of(user="ann")) == (202, "")
+        assert await status(ingress, headers_of(user="new")) == (429, "rate_address"), "its token costs a signature"
+        assert limited(ingress) == {"user_requests": 0, "address_requests": 0, "address_failures": 6}
+
+
+async def test_a_user_beyond_its_own_budget_takes_nothing_from_its_address() -> None:
+    async with served(**SLOW, user_requests_burst=2, address_requests_burst=4) as ingress:
+        outcomes = Counter([await status(ingress, headers_of(user="rude")) for _ in range(10)])
+        assert outcomes == {(202, ""): 2, (429, "rate_user"): 8}
+        assert await status(ingress, headers_of(user="kind")) == (202, "")
 
 
 async def test_the_addresses_of_one_64_are_one() -> None:
@@ -72,13 +91,14 @@ async def test_services_have_no_budget_and_use_up_none() -> None:
         assert [(await status(ingress, headers_of()))[0] for _ in range(4)] == [202, 202, 202, 429]
 
 
-async def test_the_document_counts_for_the_address_too() -> None:
-    async with served(**SLOW, address_requests_burst=2) as ingress:
-        outcomes = []
-        for _ in range(3):
+async def test_the_document_has_a_budget_of_its_own_by_address() -> None:
+    async with served(**SLOW, address_requests_burst=1) as ingress:
+        outcomes = set()
+        for _ in range(80):
             async with ingress.http.get("/v1/openapi.json") as answer:
-                outcomes.append(answer.status)
-        assert outcomes == [200, 200, 429]
+                outcomes.add(answer.status)
+        assert outcomes == {200, 429}
+        assert await status(ingress, headers_of()) == (202, "")
 
 
 def test_the_usual_budgets_are_low_for_a_user_and_high_for_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,14 +107,12 @@ def test_the_usual_budgets_are_low_for_a_user_and_high_for_an_address(monkeypatc
     refused: list[RequestLimit] = []
     limits = RequestLimits(settings, refused.append)
     for _ in range(int(settings.user_requests_burst)):
-        limits.take_address("a", 0.0)
-        limits.take_user(User("u"), "a", 0.0)
+        limits.take(User("u"), "a", 0.0)
     with pytest.raises(ProblemError):
-        limits.take_user(User("u"), "a", 0.0)
-    for number in range(4700):
-        limits.take_address("a", 0.0)
-        limits.take_user(User(f"u{number}"), "a", 0.0)
+        limits.take(User("u"), "a", 0.0)
+    for number in range(int(settings.address_requests_burst - settings.user_requests_burst)):
+        limits.take(User(f"u{number}"), "a", 0.0)
     with pytest.raises(ProblemError):
-        limits.take_address("a", 0.0)
-    limits.take_address("b", 0.0)
+        limits.take(User("v"), "a", 0.0)
+    limits.take(User("v"), "b", 0.0)
     assert refused == [RequestLimit.USER, RequestLimit.ADDRESS]

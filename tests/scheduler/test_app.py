@@ -199,12 +199,12 @@ async def test_guests_may_be_turned_away(url: str, placement: Placement) -> None
 @pytest.mark.parametrize("url", [{"proxies": ("127.0.0.0/8",), "address_per_s": 0.001, "address_burst": 2}], indirect=True)
 async def test_an_address_gets_only_so_many_entries(url: str, placement: Placement) -> None:
     placement.update(report(), time.monotonic())
-    for _ in range(2):
-        assert (await get(f"{url}?room=r", {"X-Forwarded-For": "1.2.3.4"}))[0] == 200
-    status, body, headers = await get(f"{url}?room=r", {"X-Forwarded-For": "6.6.6.6, 1.2.3.4"})
+    for name in ("u1", "u2"):
+        assert (await get(f"{url}?room=r", bearer(User(name)) | {"X-Forwarded-For": "1.2.3.4"}))[0] == 200
+    status, body, headers = await get(f"{url}?room=r", bearer(User("u3")) | {"X-Forwarded-For": "6.6.6.6, 1.2.3.4"})
     assert (status, body["code"]) == (429, "rate_address")
     assert 900 < int(headers["Retry-After"]) <= 1000
-    assert (await get(f"{url}?room=r", {"X-Forwarded-For": "1.2.3.5"}))[0] == 200
+    assert (await get(f"{url}?room=r", bearer(User("u3")) | {"X-Forwarded-For": "1.2.3.5"}))[0] == 200
 
 
 def limited(app: App) -> dict[str, float]:
@@ -241,13 +241,25 @@ async def test_an_address_makes_only_so_many_guests_and_its_users_still_enter(pl
         proxies=("127.0.0.0/8",),
         address_guests_per_s=0.001,
         address_guests_burst=2,
+        address_per_s=0.001,
+        address_burst=2,
+        user_entries_per_s=0.001,
+        user_entries_burst=1,
+        address_failures_per_s=0.001,
+        address_failures_burst=2,
     )
     async with served(settings, placement) as (url, app):
         here = {"X-Forwarded-For": "1.2.3.4"}
         assert [(await get(f"{url}?room=r", here))[0] for _ in range(4)] == [200, 200, 429, 429]
-        assert (await get(f"{url}?room=r", here | bearer(User("ann"))))[0] == 200
+        ann, bob, eve = (bearer(User(name)) | here for name in ("ann", "bob", "eve"))
+        assert [(await get(f"{url}?room=r", ann))[0] for _ in range(3)] == [200, 429, 429]
+        assert [(await get(f"{url}?room=", bob))[0] for _ in range(3)] == [404] * 3
+        forged = here | {"Authorization": "Bearer forged"}
+        assert [(await get(f"{url}?room=r", forged))[0] for _ in range(4)] == [401, 401, 429, 429]
+        assert (await get(f"{url}?room=r", bob))[0] == 200, "what others were refused took nothing from the address"
+        assert (await get(f"{url}?room=r", eve))[0] == 429
         assert (await get(f"{url}?room=r", {"X-Forwarded-For": "1.2.3.5"}))[0] == 200
-        assert limited(app) == {"address_guests": 2}
+        assert limited(app) == {"address_guests": 2, "user_entries": 2, "address_failures": 3}
 
 
 @pytest.fixture
