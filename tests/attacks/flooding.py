@@ -1,9 +1,11 @@
-"""An attacker in a process of its own that tries to occupy the HTTP ports of services.
+"""An attacker in a process of its own that tries to occupy what services have for all users: their
+HTTP ports, TLS handshakes, rules of a room.
 
-`python -m tests.attacks.flooding TARGETS` with the ports, tokens and the room as JSON. It obeys
-lines on its standard input: `ATTACK SECONDS` for each attack below, and `burn SECONDS`, which takes
-as much of the processor as the last attack did, without the network. It answers each with what it
-got, as JSON. It comes from an address of its own, or through the proxy where that is the attack.
+`python -m tests.attacks.flooding TARGETS` with the ports, tokens and the room as JSON; each attack
+needs only some of them. It obeys lines on its standard input: `ATTACK SECONDS` for each attack
+below, and `burn SECONDS`, which takes as much of the processor as the last attack did, without the
+network. It answers each with what it got, as JSON. It comes from an address of its own, or through
+the proxy where that is the attack.
 """
 
 import asyncio
@@ -11,6 +13,7 @@ import contextlib
 import gzip
 import json
 import resource
+import ssl
 import sys
 import time
 from collections import Counter
@@ -20,17 +23,25 @@ from tests.attacks.pulling import burn
 
 OWN: Final = "127.0.0.66"
 SECOND: Final = "127.0.0.67"  # for bodies: the storm of silent connections uses up the places of the first
+THIRD: Final = "127.0.0.68"
 PROXY: Final = "127.0.0.1"
 THROUGH_PROXY: Final = "203.0.113.66"  # the address that the proxy writes for this attacker
 SILENT: Final = 600  # connections to each port
 TRICKLING: Final = 50
+HANDSHAKES: Final = 3000  # connections that are open at the same time
+COMES_BACK_S: Final = 3.0  # after a handshake was ended
+HOSTING: Final = 16  # connections with which a host floods each ingress
 BOMB: Final = gzip.compress(bytes(32 * 1024 * 1024))
 
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 class Flood:
-    """The attacks. `targets`: `ports` (all of them), `ingress`, `scheduler`, `token`, `room`."""
+    """The attacks.
+
+    `targets`: `ports` (all of them), `ingress`, `scheduler`, `token`, `room`; `tls`, the port of a
+    gateway; `ingresses`, the ports at which a host floods.
+    """
 
     def __init__(self, targets: dict[str, Any]) -> None:
         self.targets = targets
@@ -140,6 +151,71 @@ class Flood:
                 await asyncio.sleep(0.02)
 
         await asyncio.gather(*(one() for _ in range(20)))
+
+    async def handshakes(self, end_s: float) -> None:
+        """Connections that send nothing, half of a ClientHello, a whole one and nothing more, or no
+        TLS at all; two thirds of them from one address.
+        """
+        out = ssl.MemoryBIO()
+        client = ssl.create_default_context().wrap_bio(ssl.MemoryBIO(), out, server_hostname="127.0.0.1")
+        with contextlib.suppress(ssl.SSLWantReadError):
+            client.do_handshake()
+        hello = out.read()
+        sent = {"silent": b"", "half": hello[: len(hello) // 2], "stopped": hello, "plain": b"GET / HTTP/1.1\r\n\r\n"}
+
+        async def one(number: int) -> None:
+            address = (OWN, SECOND, OWN, OWN, THIRD, OWN)[number % 6]
+            what = list(sent)[number // 6 % 4]
+            while time.monotonic() < end_s:
+                try:
+                    reader, writer = await self._open(self.targets["tls"], address)
+                except OSError:
+                    self.seen[f"{what} refused"] += 1
+                else:
+                    self.seen[f"{what} {await self._until_ended(reader, writer, sent[what], end_s)}"] += 1
+                await asyncio.sleep(max(0.0, min(COMES_BACK_S, end_s - time.monotonic())))
+
+        await asyncio.gather(*(one(number) for number in range(HANDSHAKES)))
+
+    async def _until_ended(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, said: bytes, end_s: float) -> str:
+        """Say something, and nothing more until the other side or the attack ends."""
+        try:
+            async with asyncio.timeout(max(0.0, end_s - time.monotonic())):
+                writer.write(said)
+                while await reader.read(65_536):
+                    pass
+        except TimeoutError:
+            return "open"
+        except ConnectionError:
+            return "ended"
+        finally:
+            writer.close()
+        return "ended"
+
+    async def rules(self, end_s: float) -> None:
+        """A host mutes and bans users that nobody knows, and sets some words, at every ingress."""
+
+        async def one(port: int, name: str) -> None:
+            connection = await self._open(port)
+            number = 0
+            while time.monotonic() < end_s:
+                number += 1
+                for what in ("mutes", "bans") if number % 5 else ("mutes", "bans", "words"):
+                    connection[1].write(self._rule(what, f"{name}-{number}"))
+                    self.seen[f"{what} {await self._answer(connection)}"] += 1
+            connection[1].close()
+
+        began = int(time.monotonic() * 1000)
+        names = [(port, f"x{began}-{port}-{number}") for port in self.targets["ingresses"] for number in range(HOSTING)]
+        await asyncio.gather(*(one(port, name) for port, name in names))
+
+    def _rule(self, what: str, name: str) -> bytes:
+        method, path = ("PUT", f"words/{name}") if what == "words" else ("POST", what)
+        body = json.dumps({"action": "count"} if what == "words" else {"user": name}).encode()
+        return (
+            f"{method} /v1/rooms/{self.targets['room']}/{path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            f"Authorization: Bearer {self.targets['token']}\r\nContent-Length: {len(body)}\r\n\r\n"
+        ).encode() + body
 
 
 def _upgrade(ticket: str) -> bytes:
