@@ -2,7 +2,9 @@
 
 A connection is *pending* until the head of its first request is whole. Until then it has a small
 protocol of ours and costs nothing of aiohttp: no parser, no task, no timer. With the whole head it
-becomes an `HttpConnection`, aiohttp's own with its bounds. Where an answer is complete and the
+becomes an `HttpConnection`, aiohttp's own with its bounds: requests that are sent in advance wait a
+turn of the loop each, and a caller whose requests are refused again and again must connect again.
+Where an answer is complete and the
 request's body is not, the rest of the body is *discarded* unparsed, for a moment, so that its
 sender can read the answer.
 
@@ -19,11 +21,13 @@ import re
 import resource
 from collections.abc import Callable, Coroutine
 from enum import StrEnum
+from http import HTTPStatus
 from itertools import islice
 from typing import Any, Final, Protocol, cast
 
 import structlog
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web_protocol import RequestHandler
 
 from liveroom import clock, metric_catalog
@@ -38,6 +42,7 @@ DISCARD_S: Final = 1.0
 OTHER_FILES: Final = 200  # that a process has open beside its connections
 _GRACE_S: Final = 0.5  # a connection this old has been read at least once, also in a storm
 _TRIES: Final = 32
+MOST_REFUSALS: Final = 10  # answers on one connection, none of them a success
 _AT_ONCE: Final = 256  # connections that one turn of the loop ends: each takes some 5 us
 _MAX_SWEEP_S: Final = 5.0
 _HEAD_END: Final = re.compile(rb"\n\r?\n")
@@ -54,6 +59,7 @@ class End(StrEnum):
     OPEN_ADDRESS = "open_address"
     HEAD_LATE = "head_late"
     HEAD_TOO_LARGE = "head_too_large"
+    MALFORMED = "malformed"
     BODY_CUT = "body_cut"
     UNREAD = "unread"
     PROXY_HEADER = "proxy_header"
@@ -258,7 +264,7 @@ class Connections:
             self._heads_timer = asyncio.get_running_loop().call_later(max(0.0, wait_s), self._end_late)
 
     def _sweep(self) -> None:
-        """End the connections whose callers do not read their answers."""
+        """End the connections whose callers do not read their answers, so many in one turn."""
         self._sweep_timer = None
         now_s = clock.monotonic_s()
         late = []
@@ -269,10 +275,11 @@ class Connections:
                 connection.unread_since_s = now_s
             elif now_s - connection.unread_since_s >= self.settings.unread_timeout_s - self._sweep_s:
                 late.append(connection)
-        for connection in late:
+        for connection in late[:_AT_ONCE]:
             self.end(connection, End.UNREAD)
         if self._open.all:
-            self._sweep_timer = asyncio.get_running_loop().call_later(self._sweep_s, self._sweep)
+            wait_s = 0.0 if len(late) > _AT_ONCE else self._sweep_s
+            self._sweep_timer = asyncio.get_running_loop().call_later(wait_s, self._sweep)
 
 
 class _Pending(asyncio.Protocol):
@@ -321,6 +328,10 @@ class _Pending(asyncio.Protocol):
             if not rest:
                 return
             data, seen = rest, 0
+        if not seen:
+            data = data.lstrip(b"\r\n")  # empty lines before a request are none (RFC 9112, 2.2)
+            if not data:
+                return
         if _HEAD_END.search(data, max(0, seen - 2), MAX_HEAD_BYTES):
             self._become_http(bytes(data))
         elif len(data) >= MAX_HEAD_BYTES:
@@ -360,7 +371,7 @@ class _Pending(asyncio.Protocol):
 class HttpConnection(RequestHandler):
     """A connection of aiohttp. `key`, `raw`: as those of all connections here."""
 
-    __slots__ = ("_connections", "_head_bytes", "_own_peer", "key", "raw", "unread_since_s")
+    __slots__ = ("_connections", "_head_bytes", "_own_peer", "_refusals", "key", "raw", "unread_since_s")
 
     raw: asyncio.Transport
 
@@ -376,6 +387,7 @@ class HttpConnection(RequestHandler):
         self._connections = connections
         self._own_peer = peer
         self._head_bytes = 0
+        self._refusals = 0
         self.key = key
         self.unread_since_s = 0.0
 
@@ -407,8 +419,7 @@ class HttpConnection(RequestHandler):
     def data_received(self, data: bytes) -> None:
         """Take bytes; those of a head that is not whole yet have `head_timeout_s`."""
         super().data_received(data)
-        waiter = self._waiter
-        if waiter is not None and not waiter.done():
+        if self.is_idle or (not self._request_count and self.transport is not None):
             self._head_bytes += len(data)
             self._connections.await_head(self)
             if self._head_bytes > MAX_HEAD_BYTES:
@@ -420,9 +431,44 @@ class HttpConnection(RequestHandler):
     def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> Coroutine[Any, Any, tuple[web.StreamResponse, bool]]:
-        """Send the answer, and discard the rest of a body that nobody wants any more."""
+        """Send the answer; discard the rest of a body that nobody wants any more.
+
+        A next request that is here already waits a turn: handlers that wait for nothing run within
+        one turn otherwise, on Python 3.12 and later, as many as the caller has sent.
+        """
+        if resp.status < HTTPStatus.BAD_REQUEST:
+            self._refusals = 0
+        elif self.key is not None:
+            self._refusals += 1
+            if self._refusals >= MOST_REFUSALS:
+                resp.force_close()
         finishing = super().finish_response(request, resp, start_time)
-        return finishing if request.content.is_eof() else self._discard(request, resp, finishing)
+        if not request.content.is_eof():
+            return self._discard(request, resp, finishing)
+        return self._then_wait(finishing) if self._messages or self._upgraded else finishing
+
+    async def _then_wait(
+        self, finishing: Coroutine[Any, Any, tuple[web.StreamResponse, bool]]
+    ) -> tuple[web.StreamResponse, bool]:
+        finished = await finishing
+        if self._messages:
+            await clock.sleep(0)
+        return finished
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = HTTPStatus.INTERNAL_SERVER_ERROR,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Return the answer to a request that cannot be read, which is counted, or to a failure."""
+        if not isinstance(exc, HttpProcessingError):
+            return super().handle_error(request, status, exc, message)
+        self._connections.count(End.MALFORMED)
+        response = web.Response(status=status, text=message)
+        response.force_close()
+        return response
 
     async def _discard(
         self,

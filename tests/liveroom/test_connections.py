@@ -2,15 +2,16 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from itertools import pairwise
 from typing import Any
 
 import aiohttp
 import pytest
 from aiohttp import web
 
-from liveroom.connections import DISCARD_BYTES, MAX_HEAD_BYTES, Connections, End
+from liveroom.connections import DISCARD_BYTES, MAX_HEAD_BYTES, MOST_REFUSALS, Connections, End
 from liveroom.networks import Callers
 from liveroom.proxy_protocol import SIGNATURE
 from liveroom.registry import Metrics
@@ -22,6 +23,32 @@ HERE = ("127.0.0.0/8",)
 OFFERED = 64 * 1024 * 1024
 
 
+class UnreadTransport(asyncio.Transport):
+    """A transport whose peer does not read."""
+
+    is_aborted = False
+
+    def get_write_buffer_size(self) -> int:
+        return 0 if self.is_aborted else 1
+
+    def abort(self) -> None:
+        self.is_aborted = True
+
+
+class Unread:
+    """A connection whose peer does not read."""
+
+    def __init__(self) -> None:
+        self.key: str | None = "203.0.113.1"
+        self.peer = UnreadTransport()
+        self.raw: asyncio.Transport = self.peer
+        self.unread_since_s = 0.0
+
+    def may_go(self, now_s: float) -> bool:
+        del now_s
+        return False
+
+
 class Port:
     """A served port, its bounds and its metrics."""
 
@@ -29,6 +56,7 @@ class Port:
         self.port = port
         self.connections = connections
         self.hold = hold
+        self.on_request: Callable[[], None] = lambda: None
         self._metrics = metrics
         self.writers: list[asyncio.StreamWriter] = []
 
@@ -65,8 +93,10 @@ class Port:
 async def served(proxies: tuple[str, ...] = (), **settings: Any) -> AsyncIterator[Port]:
     """Serve the caller's address at `/who`, a long text at `/long`, a wait at `/hold` and posts."""
     hold = asyncio.Event()
+    port_of: list[Port] = []
 
     async def who(request: web.Request) -> web.Response:
+        port_of[0].on_request()
         return web.Response(text=f"{request.remote}")
 
     async def long(_: web.Request) -> web.Response:
@@ -89,6 +119,7 @@ async def served(proxies: tuple[str, ...] = (), **settings: Any) -> AsyncIterato
     connections = Connections(http, Callers(proxies), metrics, takes_proxy_header=http.proxy_protocol)
     async with serve(app, "127.0.0.1", 0, shutdown_timeout_s=0.2, connections=connections) as (_, port):
         served = Port(port, connections, metrics, hold)
+        port_of.append(served)
         try:
             yield served
         finally:
@@ -96,7 +127,13 @@ async def served(proxies: tuple[str, ...] = (), **settings: Any) -> AsyncIterato
                 writer.close()
 
 
-@pytest.mark.parametrize("begun", [b"", b"\r\n", b"GE", b"GET / HTTP/1.1\r\nHost: x\r\n", b"\x16\x03\x01"])
+@pytest.mark.parametrize(
+    "begun",
+    [
+        *(b"", b"\r\n", b"\r\n\r\n", b"\r\n\r\nGET / HTTP/1.1\r\n"),
+        *(b"GE", b"GET / HTTP/1.1\r\nHost: x\r\n", b"\x16\x03\x01"),
+    ],
+)
 async def test_a_connection_without_a_whole_head_ends_in_time(begun: bytes) -> None:
     async with served(head_timeout_s=0.2) as port:
         many = [await port.open(begun) for _ in range(20)]
@@ -131,6 +168,76 @@ async def test_a_head_in_pieces_is_answered() -> None:
             await asyncio.sleep(0)
         async with asyncio.timeout(5):
             assert (await reader.read()).endswith(b"127.0.0.1")
+
+
+async def test_empty_lines_before_a_request_are_none() -> None:
+    async with served() as port:
+        reader, writer = await port.open(b"\r\n\r")
+        await asyncio.sleep(0.01)
+        writer.write(b"\n\r\n" + CLOSING)
+        async with asyncio.timeout(5):
+            assert (await reader.read()).endswith(b"127.0.0.1")
+
+
+async def test_requests_that_are_sent_in_advance_wait_a_turn_of_the_loop_each() -> None:
+    turns = 0
+
+    async def turn() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async with served() as port:
+        turning = asyncio.create_task(turn())
+        seen: list[int] = []
+        port.on_request = lambda: seen.append(turns)
+        assert (await port.answer(GET * 200 + CLOSING)).count(b" 200 OK") == 201
+        turning.cancel()
+        assert len(seen) == len(set(seen)) == 201
+
+
+async def test_a_caller_who_is_refused_again_and_again_must_connect_again() -> None:
+    refused, good = GET.replace(b"/who", b"/none"), GET
+    async with served() as port:
+        assert (await port.answer(refused * 50)).count(b" 404 ") == MOST_REFUSALS
+        answer = await port.answer((refused * 5 + good) * 5 + CLOSING)
+        assert (answer.count(b" 404 "), answer.count(b" 200 ")) == (25, 6), "one answer that is none begins the count again"
+    async with served(HERE) as port:
+        assert (await port.answer(refused * 50 + CLOSING)).count(b" 404 ") == 50, "a proxy's connection has many callers"
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        pytest.param(b"GET /who HTTP/1.1\r\nA\x00: b\r\n\r\n", id="header"),
+        pytest.param(b"GET /who HTTP/1.1\r\nHost: a\r\nContent-Length: x\r\n\r\n", id="length"),
+        pytest.param(b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\nHost: a\r\n\r\n", id="long"),
+        pytest.param(b"BAD\r\n\r\n", id="no request"),
+        pytest.param(b"GET http://[::1 HTTP/1.1\r\nHost: a\r\n\r\n", id="address"),
+    ],
+)
+@pytest.mark.parametrize("before", [b"", GET], ids=["first", "second"])
+async def test_a_request_that_cannot_be_read_is_counted_and_logs_nothing(
+    before: bytes, request_: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with served() as port:
+        assert b" 400 " in await port.answer(before + request_)
+        assert port.ended() == {"malformed": 1}
+    assert not caplog.records
+
+
+async def test_of_many_connections_that_do_not_read_each_turn_ends_a_part() -> None:
+    connections = Connections(HttpSettings(unread_timeout_s=0.03))
+    many = [Unread() for _ in range(1000)]
+    for one in many:
+        connections.replace(one, one)
+    ended = []
+    async with asyncio.timeout(5):
+        while connections._open.all:
+            await asyncio.sleep(0)
+            ended.append(sum(one.peer.is_aborted for one in many))
+    assert max(later - earlier for earlier, later in pairwise([0, *ended])) <= 256
 
 
 async def test_the_head_of_a_later_request_has_as_much_time() -> None:
