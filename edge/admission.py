@@ -17,12 +17,14 @@ from edge.spent_tickets import SpentTickets
 from liveroom import clock, metric_catalog, tickets
 from liveroom.budgets import CODES, Caller, Rate, Rates
 from liveroom.errors import Code, ProblemError
-from liveroom.limits import Bucket
+from liveroom.limits import Bucket, Buckets
 from liveroom.networks import subscriber
 from liveroom.service import Runtime, callers_of
 from liveroom.web import is_own_origin, origin_allowed
 
 JOIN_BURST_S: Final = 2.0
+BAD_TICKETS_PER_S: Final = 100.0  # of an address: verifying them takes 1% of the loop
+BAD_TICKETS_BURST: Final = 500.0  # a school whose tickets are of before a restart
 HELD_WAIT_S: Final = 10.0  # until a user or an address that has too many connections may have one less
 
 
@@ -40,6 +42,8 @@ class Admission:
             address=Rate(settings.address_connections_per_s, settings.address_connections_burst),
         )
         runtime.metrics.follow(metric_catalog.NAMES, self._rates.__len__, "connects")
+        self._bad_tickets = Buckets(BAD_TICKETS_PER_S, BAD_TICKETS_BURST)
+        runtime.metrics.follow(metric_catalog.NAMES, self._bad_tickets.__len__, "bad_tickets")
         self._limited = {limit: runtime.metrics.counter(metric_catalog.LIMITED, limit.value) for limit in Limit}
         self._keys: tickets.Keys = {}
         self.spent = SpentTickets()
@@ -64,8 +68,9 @@ class Admission:
 
         The ticket is used from then on, so the caller completes the upgrade. Raises
         `ProblemError`: origin, full, rate_user, rate_address, ticket_invalid, ticket_expired,
-        ticket_used, revoked. Cheap checks come first. Only good tickets are counted, and what one
-        of the limits refuses takes nothing from the others.
+        ticket_used, revoked. Cheap checks come first. Only good tickets count as connections, and
+        what one of the limits refuses takes nothing from the others. Bad ones have a budget of
+        their own: without it forged tickets would make the loop verify as many as come.
         """
         gateway, settings = self._gateway, self._settings
         address = self.address_of(request)
@@ -75,16 +80,27 @@ class Admission:
             raise ProblemError(Code.ORIGIN, origin[:200])
         if len(gateway.members) >= settings.max_connections:
             raise self._refusal(Limit.GATEWAY_CONNECTIONS, Code.FULL, 1)
-        me = (settings.instance, gateway.generation)
-        now_ms = clock.unix_ms()
-        ticket = tickets.verify(request.query.get("ticket", ""), self._keys, tickets.ENTRY, me, now_ms)
-        user = ticket.user
-        if gateway.revocations.revokes(user.id, user.device, user.issued_s):
-            raise ProblemError(Code.REVOKED)
-        self.spent.check(ticket)
+        now_s, now_ms = clock.monotonic_s(), clock.unix_ms()
+        if wait_s := self._bad_tickets.wait_s(address, now_s):
+            raise self._refusal(Limit.ADDRESS_BAD_TICKETS, Code.RATE_ADDRESS, wait_s)
+        try:
+            ticket = self._verify(request.query.get("ticket", ""), now_ms)
+        except ProblemError:
+            self._bad_tickets.charge(address, now_s, 1.0)
+            raise
         self._take(Caller(connection="", user=ticket.user.id, address=address))
         self.spent.spend(ticket, now_ms)
-        return address, user
+        return address, ticket.user
+
+    def _verify(self, text: str, now_ms: int) -> tickets.Ticket:
+        """Return the ticket in `text`; raise `ProblemError` where it opens no connection here."""
+        me = (self._settings.instance, self._gateway.generation)
+        ticket = tickets.verify(text, self._keys, tickets.ENTRY, me, now_ms)
+        user = ticket.user
+        if self._gateway.revocations.revokes(user.id, user.device, user.issued_s):
+            raise ProblemError(Code.REVOKED)
+        self.spent.check(ticket)
+        return ticket
 
     def _take(self, caller: Caller) -> None:
         """Take a connection out of the budgets of a caller and of the gateway; raise `ProblemError`

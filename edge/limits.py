@@ -17,6 +17,7 @@ class Limit(StrEnum):
     USER_CONNECTS = "user_connects"
     ADDRESS_CONNECTS = "address_connects"
     GATEWAY_CONNECTS = "gateway_connects"
+    ADDRESS_BAD_TICKETS = "address_bad_tickets"
     CONNECTION_JOINS = "connection_joins"
     USER_JOINS = "user_joins"
     ADDRESS_JOINS = "address_joins"
@@ -33,6 +34,7 @@ DETAILS: Final = {
     Limit.USER_CONNECTS: "this user connects too often, on all its devices",
     Limit.ADDRESS_CONNECTS: "too many new connections from this address",
     Limit.GATEWAY_CONNECTS: "too many connections arrive at once",
+    Limit.ADDRESS_BAD_TICKETS: "too many tickets from this address are not valid",
     Limit.CONNECTION_JOINS: "this connection joins too often",
     Limit.USER_JOINS: "this user joins too often, on all its devices",
     Limit.ADDRESS_JOINS: "too many joins from this address",

@@ -11,6 +11,7 @@ from http import HTTPStatus
 from typing import Final
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
 from edge import handshake
 from edge.admission import Admission
@@ -24,7 +25,20 @@ from liveroom.service import Runtime, public_connections
 from liveroom.web import cors, origin_allowed, problems
 from liveroom.wire import MAX_CLIENT_FRAME_BYTES, VIEWER_SILENCE_S, Hello, encode_frame
 
+WEBSOCKET_PATH: Final = "/v1/live"
+EVENTS_PATH: Final = "/v1/events"
 PULL_TOKEN_BYTES: Final = 12
+
+
+@web.middleware
+async def close_refused(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Close the connection of an upgrade that is refused: another try costs its caller a new one,
+    and thereby counts for the bounds on connections.
+    """
+    response = await handler(request)
+    if response.status >= HTTPStatus.BAD_REQUEST and request.method == "GET" and request.path in (WEBSOCKET_PATH, EVENTS_PATH):
+        response.force_close()
+    return response
 
 
 class HandedOver(web.StreamResponse):
@@ -68,12 +82,16 @@ class Upgrades:
         self.connections = public_connections(self._settings, runtime, self._settings.handshake_timeout_s)
         self._refused = {code: runtime.metrics.counter(metric_catalog.UPGRADES_REFUSED, code.value) for code in Code}
         self.app = web.Application(
-            middlewares=[cors(gateway.settings.origins), problems(lambda code: self._refused[code].inc())],
+            middlewares=[
+                cors(gateway.settings.origins),
+                close_refused,
+                problems(lambda code: self._refused[code].inc()),
+            ],
             client_max_size=MAX_CLIENT_FRAME_BYTES,
         )
-        self.app.router.add_get("/v1/live", self._live, allow_head=False)
-        self.app.router.add_get("/v1/events", self._events, allow_head=False)
-        self.app.router.add_post("/v1/events", self._frame_of_events)
+        self.app.router.add_get(WEBSOCKET_PATH, self._live, allow_head=False)
+        self.app.router.add_get(EVENTS_PATH, self._events, allow_head=False)
+        self.app.router.add_post(EVENTS_PATH, self._frame_of_events)
 
     def address_of(self, request: web.Request) -> str:
         """Return the address that a request counts for: that of one subscriber."""

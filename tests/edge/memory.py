@@ -165,9 +165,9 @@ class MemoryEdge(Edge):
         assert head.startswith(b"HTTP/1.1 101"), head
         return MemoryViewer(transport)
 
-    async def refusal(self, user: str = "u1", *, address: str = "") -> dict[str, Any] | None:
+    async def refusal(self, user: str = "u1", *, address: str = "", ticket: str = "") -> dict[str, Any] | None:
         """Connect; return the problem with which that was refused, or None where it was not."""
-        transport, head = await self._upgrade(self.ticket(user), "", address)
+        transport, head = await self._upgrade(ticket or self.ticket(user), "", address)
         if head.startswith(b"HTTP/1.1 101"):
             return None
         length = int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0])

@@ -105,6 +105,17 @@ async def test_pages_of_its_own_origin_and_of_named_ones_may_connect(edge: Edge,
         assert (await next_frame(socket))["t"] == "hello"
 
 
+@pytest.mark.parametrize("path", ["/v1/live", "/v1/events"])
+async def test_a_refused_upgrade_ends_its_connection(edge: Edge, path: str) -> None:
+    reader, writer = await edge.open()
+    writer.write(f"GET {path}?ticket=v2.k2.x.y HTTP/1.1\r\nHost: x\r\n\r\n".encode() * 20)
+    async with asyncio.timeout(5):
+        answer = await reader.read()
+    writer.close()
+    assert answer.count(b"HTTP/1.1 4") == 1
+    assert (b"\r\nConnection: close\r\n" in answer) == (path == "/v1/events"), "a 426 names the upgrade there"
+
+
 async def test_a_plain_request_must_upgrade(edge: Edge) -> None:
     async with aiohttp.ClientSession() as http, http.get(f"{edge.http}/v1/live", ssl=edge.trusting or True) as answer:
         assert answer.status == 426

@@ -97,6 +97,32 @@ async def test_an_address_connects_so_often_for_all_its_users(edge: MemoryEdge) 
     assert edge.limited() == {"address_connects": 1}
 
 
+async def test_an_address_has_so_many_bad_tickets_verified_and_others_enter_meanwhile(
+    edge: MemoryEdge, time: ManualClock
+) -> None:
+    verified = 0
+
+    def is_signature(_: bytes, __: bytes) -> bool:
+        nonlocal verified
+        verified += 1
+        return False
+
+    good = edge.admission._keys
+    edge.admission.use(dict.fromkeys(good, is_signature))
+    forger = "203.0.113.1"
+    refused = [await edge.refusal(address=forger) for _ in range(510)]
+    refusals = [problem["code"] for problem in refused if problem]
+    assert refusals == ["ticket_invalid"] * verified + ["rate_address"] * (510 - verified)
+    assert verified == pytest.approx(500, abs=1)
+    assert refused[-1] is not None
+    assert refused[-1]["status"] == 429
+    edge.admission.use(good)
+    assert await codes(edge, ("u1", "203.0.113.2"), ("u2", forger)) == ["", "rate_address"]
+    time.now_s += 1
+    assert await codes(edge, ("u2", forger)) == [""]
+    assert edge.limited() == {"address_bad_tickets": 511 - verified}
+
+
 @pytest.mark.parametrize("edge", [{"max_connections": 1, "max_joins_per_s": 0.5}], indirect=True)
 async def test_what_the_gateway_itself_cannot_take_is_counted_too(edge: MemoryEdge) -> None:
     assert await codes(edge, ("u1", "203.0.113.1"), ("u2", "203.0.113.2")) == ["", "full"]
