@@ -13,7 +13,7 @@ from typing import Final
 from ingress.words import WordLibraries, WordLibrary
 from liveroom import clock
 
-TURN_S: Final = 0.002  # a step adds up to 3 ms
+TURN_S: Final = 0.001  # a step adds up to 3 ms
 
 
 class WordBuilds:
@@ -26,13 +26,17 @@ class WordBuilds:
     async def prepare(self, room: str) -> None:
         """Return once the libraries for a room's texts hold the words that are rules now.
 
-        The caller judges before it waits for anything else.
+        A word that is set meanwhile holds for the next text: under steady changes this one would
+        never be judged. The caller judges before it waits for anything else.
         """
-        for name in self._words.due(room):
-            async with self._turn:
-                rules = self._words.begin_build(name)  # None: it was built while this one waited
-                if rules is not None:
-                    self._words.end_build(name, await _built(WordLibrary.building(rules)))
+        names = self._words.due(room)
+        while names:
+            for name in names:
+                async with self._turn:
+                    rules = self._words.begin_build(name)  # None: it was built while this one waited
+                    if rules is not None:
+                        self._words.end_build(name, await _built(WordLibrary.building(rules)))
+            names = self._words.missing(room)  # one may have been dropped while another was built
 
 
 async def _built(building: Generator[None, None, WordLibrary]) -> WordLibrary:

@@ -30,7 +30,7 @@ MAX_LETTERS: Final = 4_000_000  # of all their words: 125 rooms with the longest
 MAX_WORD_LETTERS: Final = 128  # of the normal form, in which one character can become 15 letters
 MAX_MATCHES: Final = 500
 _SLICE_LETTERS: Final = 32
-_STEP_WORDS: Final = 64  # of a build: under 1 ms, however long they are
+_STEP_CHARS: Final = 512  # of a build: 1 ms for Chinese characters that come for the first time
 _PART_LETTERS: Final = 8_000  # that one search may have: building it takes 1 to 3 ms, and cannot be cut
 MASK: Final = "*"
 _MAX_LETTERS: Final = 65_536
@@ -181,29 +181,35 @@ class WordLibrary:
         Other programs may write rules that cannot be searched for.
         """
         words: dict[str, WordAction] = {}
-        for number, (word, action) in enumerate(rules.items(), 1):
+        chars = 0
+        for word, action in rules.items():
             with suppress(LibraryError):
                 words[check_word(word)] = action
-            if number % _STEP_WORDS == 0:
+            if (chars := chars + len(word) + 1) >= _STEP_CHARS:
+                chars = 0
                 yield
         library = cls({})
         yield from library._build(words)
         return library
 
     def _build(self, words: Mapping[str, WordAction]) -> Iterator[None]:
-        """Fill the library; yields between steps of `_STEP_WORDS` or `_PART_LETTERS`."""
+        """Fill the library; yields between steps of `_STEP_CHARS` or `_PART_LETTERS`."""
         merged: dict[tuple[str, bool, bool], _LibraryWord] = {}
-        for number, (word, action) in enumerate(words.items(), 1):
+        chars = 0
+        for word, action in words.items():
             pattern = normal(word.strip(_INNER))
             is_latin = _LATIN.match(pattern) is not None
             bound = is_latin and not word.startswith(_INNER), is_latin and not word.endswith(_INNER)
             known = merged.get((pattern, *bound))
             if known is None or _SEVERITY.index(action) < _SEVERITY.index(known.action):
                 merged[pattern, *bound] = _LibraryWord(word, action, *bound)
-            if number % _STEP_WORDS == 0:
+            if (chars := chars + len(word) + 1) >= _STEP_CHARS:
+                chars = 0
                 yield
-        for (pattern, *_), entry in merged.items():
+        for number, ((pattern, *_), entry) in enumerate(merged.items(), 1):
             self._entries.setdefault(pattern, []).append(entry)
+            if number % _STEP_CHARS == 0:
+                yield
         self._of_pattern = list(self._entries.values())
         self._longest = max(map(len, self._entries), default=0)
         part: list[str] = []
@@ -273,15 +279,6 @@ def usable(rules: Mapping[str, WordAction]) -> dict[str, WordAction]:
     return words
 
 
-def _exhausted(building: Generator[None, None, WordLibrary]) -> WordLibrary:
-    while True:
-        try:
-            next(building)
-        except StopIteration as done:
-            library: WordLibrary = done.value
-            return library
-
-
 def _verdict(text: str, form: str, libraries: Iterable[WordLibrary]) -> WordVerdict | None:
     """Return the verdict on a text; None: every match is a part of another word."""
     origins = _origins(text)
@@ -328,13 +325,20 @@ class WordLibraries:
         self._files = (files,)
 
     def changed(self, room: str) -> None:
-        """Build the library of this room (or of `EVERYWHERE`) again before its next use."""
+        """Note that the library of this room (or of `EVERYWHERE`) must be built again.
+
+        The next text lets it be built; a text that waits for a build under way does not.
+        """
         if room not in self._rules:
             self._drop(room)
         else:
             self._outdated.add(room)  # also while it is built for the first time
 
     # ---- builds
+    def missing(self, room: str) -> list[str]:
+        """Return the libraries of a room without which its texts cannot be judged at all."""
+        return [name for name in (EVERYWHERE, room) if name in self._rules and name not in self._set] if self._rules else []
+
     def due(self, room: str) -> list[str]:
         """Return the libraries that must be built before a text in this room is judged."""
         return [name for name in (EVERYWHERE, room) if name in self._rules and self._is_due(name)] if self._rules else []
@@ -350,7 +354,10 @@ class WordLibraries:
         return dict(self._rules[name])
 
     def end_build(self, name: str, library: WordLibrary) -> None:
-        """Keep a library that was built from what `begin_build` returned."""
+        """Keep a library that was built from what `begin_build` returned.
+
+        Where words changed meanwhile, it serves until the next text lets them be built.
+        """
         if name not in self._rules:
             return
         is_outdated = name in self._outdated
@@ -359,7 +366,10 @@ class WordLibraries:
             self._outdated.add(name)
         self._set[name] = library
         self._letters += library.letters
-        while len(self._set) > 1 and (len(self._set) > MAX_LIBRARIES or self._letters > MAX_LETTERS):
+        needed = [each for each in (EVERYWHERE, name) if each in self._set]  # by the text that waits for this build
+        for each in needed:
+            self._set.move_to_end(each)
+        while len(self._set) > len(needed) and (len(self._set) > MAX_LIBRARIES or self._letters > MAX_LETTERS):
             self._drop(next(iter(self._set)))
 
     def _drop(self, name: str) -> None:
@@ -372,7 +382,8 @@ class WordLibraries:
     def judge(self, room: str, text: str) -> WordVerdict | None:
         """Return the verdict on a text in this room; None: it has no forbidden word.
 
-        Builds what is due at once; `ingress.word_builds` does so beforehand, beside the loop.
+        Uses the newest libraries that are built, and builds none: that would block the loop. The
+        caller lets `ingress.word_builds` build beforehand. Raises KeyError where one is `missing`.
         """
         libraries = self._files if not self._rules else self._of(room)
         form = text.translate(_LETTERS)
@@ -384,8 +395,6 @@ class WordLibraries:
     def _of(self, room: str) -> tuple[WordLibrary, ...]:
         return *self._files, *(self._library(name) for name in (EVERYWHERE, room) if name in self._rules)
 
-    def _library(self, room: str) -> WordLibrary:
-        if (rules := self.begin_build(room)) is not None:
-            self.end_build(room, _exhausted(WordLibrary.building(rules)))
-        self._set.move_to_end(room)
-        return self._set[room]
+    def _library(self, name: str) -> WordLibrary:
+        self._set.move_to_end(name)
+        return self._set[name]

@@ -23,7 +23,7 @@ from ingress.offences import Offences
 from ingress.permissions import BY_KIND
 from ingress.slow_mode import SlowMode
 from ingress.user_connections import UserConnectionService
-from ingress.words import WordLibraries
+from ingress.words import WordLibraries, WordLibrary
 from liveroom import moderation
 from liveroom.audience import NOBODY, Audience, Viewers
 from liveroom.bad_records import Refusals
@@ -129,7 +129,13 @@ def word_libraries(patch: pytest.MonkeyPatch) -> tuple[Any, object]:
             return {"darn": WordAction.MASK}
 
     table = WordLibraries(EveryRoom())
-    return lambda _, name, __: table.judge(name, "darn"), table._set
+
+    def act(_: int, name: str, __: Random) -> None:
+        for due in table.due(name):
+            table.end_build(due, WordLibrary(table.begin_build(due) or {}))
+        table.judge(name, "darn")
+
+    return act, table._set
 
 
 def commands(patch: pytest.MonkeyPatch) -> tuple[Any, object]:

@@ -16,6 +16,7 @@ from ingress.words import (
     check_word,
     normal,
     read_library,
+    usable,
 )
 from liveroom.records.control import WordAction
 
@@ -39,6 +40,8 @@ def judged(text: str, library: WordLibrary = LIBRARY) -> WordVerdict | None:
 
 
 def action(libraries: WordLibraries, room: str, text: str) -> WordAction | None:
+    for name in libraries.due(room):
+        libraries.end_build(name, WordLibrary(usable(libraries.begin_build(name) or {})))
     verdict = libraries.judge(room, text)
     return verdict and verdict.action
 
