@@ -108,7 +108,8 @@ async def follow_rules(
                 bad.note(change.offset, BadRecordError(BadRecord.UNHANDLED, repr(error)))
             if (on_key := then.get(read)) is not None:
                 on_key(change.key)
-        rules.expire(clock.unix_ms())
+        while rules.expire(clock.unix_ms()):
+            await clock.sleep(0)
         for kind, number in rules.numbers.items():
             numbers[kind].set(number)
         if reader.caught_up:

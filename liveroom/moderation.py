@@ -12,6 +12,7 @@ import heapq
 import sys
 from collections import OrderedDict
 from collections.abc import Collection, Iterator
+from itertools import islice
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -29,8 +30,10 @@ MAX_REMEMBERED: Final = 100_000
 MAX_LIFTED: Final = 10_000  # far more than are lifted while a repeat is on its way
 NEWEST: Final = sys.maxsize  # the version of a rule whose record is written, and not read yet
 NO_MODES: Final = RoomSettings()
-_EXPIRED_AT_ONCE: Final = 1000
-_FEW: Final = 1024
+_EXPIRED_AT_ONCE: Final = 200  # in one turn: 2 ms
+_SWEPT_AT_ONCE: Final = 4  # for each end that comes, so that sweeping them never takes a turn of its own
+_FEW: Final = 512
+_ENDING: Final = frozenset({RuleKind.MUTE, RuleKind.BAN, RuleKind.HOST})
 _NO_HOSTS: Final = frozenset(role.value for role in Role if not is_host(role))
 _USUAL: Final = msgspec.structs.asdict(NO_MODES)
 
@@ -50,10 +53,25 @@ class RuleName(NamedTuple):
 
 
 class _Held(NamedTuple):
-    """A rule in force, and the offset of the record that set it."""
+    """A rule in force, and the offset of the record that set it.
+
+    `end`: the number of its entry among the ends; 0 for none.
+    """
 
     rule: Moderation
     version: int
+    end: int = 0
+
+
+class _End(NamedTuple):
+    """The end of a rule, in a heap. Outdated where the rule is over or was set again.
+
+    `number`: no two have the same, so kinds, which have no order, are never compared.
+    """
+
+    until_ms: int
+    number: int
+    name: RuleName
 
 
 class State(NamedTuple):
@@ -139,7 +157,9 @@ class Rules:
         self._held: dict[RuleKind, dict[str, dict[str, _Held]]] = {kind: {} for kind in RuleKind}
         self._counts = dict.fromkeys(RuleKind, 0)
         self._lifted: OrderedDict[RuleName, int] = OrderedDict()
-        self._ends: list[tuple[int, str, str, str]] = []  # kinds by their value: those of an enum have no order
+        self._ends: list[_End] = []
+        self._unswept: list[_End] = []  # a heap too, even without its last entry
+        self._end_number = 0
         self._done: OrderedDict[tuple[bytes, str], Moderation] = OrderedDict()
 
     @property
@@ -211,6 +231,8 @@ class Rules:
     def _put(self, name: RuleName, held: _Held | None, value: Any) -> None:
         """Keep a rule; None: keep none under this name. `value`: of a mode or a word."""
         kind, room, _ = name
+        if held is not None and kind in _ENDING and held.rule.until_ms != FOR_GOOD:
+            held = self._with_end(name, held)
         rooms = self._held[kind]
         rules = rooms.setdefault(room, {}) if held is not None else rooms.get(room)
         if rules is not None:
@@ -226,8 +248,6 @@ class Rules:
             self._put_mode(room, name.name, value)
         elif kind is RuleKind.WORD:
             self._put_word(room, name.name, value if held is not None else None)
-        elif held is not None and held.rule.until_ms != FOR_GOOD:
-            self._put_end(held.rule.until_ms, name)
 
     def _put_mode(self, room: str, name: str, value: Any) -> None:
         after = msgspec.structs.replace(self.modes.get(room, NO_MODES), **{name: value})
@@ -244,27 +264,42 @@ class Rules:
             if not words:
                 del self.words[room]
 
-    def _put_end(self, until_ms: int, name: RuleName) -> None:
-        heapq.heappush(self._ends, (until_ms, name.kind.value, name.room, name.name))
-        if len(self._ends) > 2 * sum(self._counts.values()) + _FEW:  # a rule that is set again leaves its former end behind
-            self._ends = [
-                (held.rule.until_ms, kind.value, room, each)
-                for kind in (RuleKind.MUTE, RuleKind.BAN, RuleKind.HOST)
-                for room, rules in self._held[kind].items()
-                for each, held in rules.items()
-                if held.rule.until_ms != FOR_GOOD
-            ]
-            heapq.heapify(self._ends)
+    def _with_end(self, name: RuleName, held: _Held) -> _Held:
+        """Return a rule with its entry among the ends.
 
-    def expire(self, now_ms: int) -> None:
-        """Forget rules that have ended, at most `_EXPIRED_AT_ONCE`. Call it at least once a second:
-        ended rules take memory until then.
+        A rule that is set again or lifted leaves its former entry behind, so these are swept.
         """
-        for _ in range(_EXPIRED_AT_ONCE):
-            if not self._ends or self._ends[0][0] > now_ms:
-                break
-            _, kind, room, name = heapq.heappop(self._ends)
-            self._found(RuleKind(kind), room, name, now_ms)
+        self._end_number += 1
+        heapq.heappush(self._ends, _End(held.rule.until_ms, self._end_number, name))
+        if not self._unswept and len(self._ends) > sum(self._counts.values()) + _FEW:
+            self._ends, self._unswept = [], self._ends
+        for _ in range(min(_SWEPT_AT_ONCE, len(self._unswept))):
+            end = self._unswept.pop()
+            if end.number == self._end_number or self._is_of_rule(end):
+                heapq.heappush(self._ends, end)
+        return held._replace(end=self._end_number)
+
+    def _is_of_rule(self, end: _End) -> bool:
+        kind, room, name = end.name
+        held = self._held[kind].get(room, {}).get(name)
+        return held is not None and held.end == end.number
+
+    def expire(self, now_ms: int) -> bool:
+        """Forget rules that have ended; return whether more have, and the caller calls again.
+
+        Call it at least once a second, because ended rules take memory until then. It forgets at
+        most `_EXPIRED_AT_ONCE`, so the caller lets other tasks run in between.
+        """
+        left = _EXPIRED_AT_ONCE
+        for ends in (self._ends, self._unswept):
+            while ends and ends[0].until_ms <= now_ms:
+                if not left:
+                    return True
+                left -= 1
+                end = heapq.heappop(ends)
+                if self._is_of_rule(end):
+                    self._found(*end.name, now_ms)
+        return False
 
     def withdraw(self, key: str, now_ms: int) -> bool:
         """Return whether the rule holds whose records were withdrawn.
@@ -300,14 +335,13 @@ class Rules:
     def may_add(self, kind: RuleKind, room: str, user: str, most: int, now_ms: int) -> bool:
         """Return whether one more mute or ban leaves at most `most` in force in a room.
 
-        A user that is muted or banned already may be so for another time. Forgets ended ones where
-        that makes space.
+        A user that is muted or banned already may be so for another time. Ended ones do not count.
         """
         users = self._held[kind].get(room, {})
-        if len(users) >= most and user not in users:
-            for name in list(users):
-                self._found(kind, room, name, now_ms)
-        return len(users) < most or user in users
+        if len(users) < most or user in users:
+            return True
+        in_force = (name for name, held in users.items() if holds(held.rule, now_ms))
+        return next(islice(in_force, most - 1, None), None) is None
 
     def _remember(self, rule: Moderation) -> None:
         done, name = self._done, (key_of(rule), rule.id)

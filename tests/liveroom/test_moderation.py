@@ -82,6 +82,34 @@ def test_a_rule_that_is_set_again_and_again_leaves_no_trail_of_its_ends() -> Non
     assert len(rules._ends) <= 1100
 
 
+def test_ends_are_swept_a_few_at_a_time_and_none_of_a_rule_in_force_is_lost() -> None:
+    """Each of 5,000 users is muted three times, for a shorter time, lifted, and muted again."""
+    rules, most = Rules(), 0
+    for until_ms in (9000, 5000, 0, 7000):
+        for user in range(5000):
+            before = len(rules._unswept)
+            rules.apply(rule(RuleKind.MUTE, f"u{user}", until_ms=until_ms and NOW_MS + until_ms))
+            assert before == 0 or len(rules._unswept) >= before - 4
+            most = max(most, len(rules._ends) + len(rules._unswept))
+    assert most <= 2 * 5000 + 1024
+    rules.expire(NOW_MS + 6999)
+    assert rules.numbers[RuleKind.MUTE] == 5000
+    turns = 1
+    while rules.expire(NOW_MS + 7000):
+        assert 5000 - rules.numbers[RuleKind.MUTE] <= 200 * turns
+        turns += 1
+    assert turns >= 5000 / 200
+    assert rules.numbers[RuleKind.MUTE] == 0
+
+
+def test_rules_that_have_ended_leave_space_for_others_and_one_more_forgets_none_of_them() -> None:
+    rules = after(*(rule(RuleKind.MUTE, f"u{number}", until_ms=NOW_MS + 5) for number in range(5000)))
+    assert not rules.may_add(RuleKind.MUTE, "r", "x", 5000, NOW_MS + 4)
+    assert rules.may_add(RuleKind.MUTE, "r", "u7", 5000, NOW_MS + 4)
+    assert rules.may_add(RuleKind.MUTE, "r", "x", 1, NOW_MS + 5)
+    assert rules.numbers[RuleKind.MUTE] == 5000, "`expire` does that, a few in each turn"
+
+
 def test_words_of_a_room_and_of_all() -> None:
     rules = after(rule(RuleKind.WORD, "spam", value="mask"), rule(RuleKind.WORD, "spam", EVERYWHERE, value="refuse"))
     assert rules.words == {"r": {"spam": WordAction.MASK}, EVERYWHERE: {"spam": WordAction.REFUSE}}
