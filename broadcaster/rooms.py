@@ -539,14 +539,19 @@ class Rooms:
         """Forget packed rooms above the number that may be kept: the smallest, without viewers.
 
         A room with more than chatter is never one of them: its modes would be lost, and gifts that
-        are sent again would count twice.
+        are sent again would count twice. Nor is one with an id that must be remembered.
         """
         most = self._max_rooms * PACKED_PER_ROOM
         excess = len(self._stored) - len(self._silent) - most
         if excess <= 0 or not self._is_audience_known:
             return
         kept = self._open, self._silent, self._viewers
-        left = (room for name, room in self._stored.items() if room.is_chatter and not any(name in rooms for rooms in kept))
+        seen_ms = self.clock_ms - self._dedupe_ms
+        left = (
+            room
+            for name, room in self._stored.items()
+            if room.is_chatter and room.seen_ms < seen_ms and not any(name in rooms for rooms in kept)
+        )
         for stored in heapq.nsmallest(excess + most // 20, left, key=lambda room: (len(room.data), room.last_ms)):
             self.limited[RoomLimit.FORGOTTEN] += 1
             self._forget(stored.room, self._epoch_of(stored))

@@ -149,8 +149,11 @@ class StoredRoom(msgspec.Struct, array_like=True, gc=False):
     - `last_ms`: Kafka's timestamp of the room's last interaction; 0 where nobody ever spoke.
     - `data`: the room's state.
     - `epoch`: the room's epoch; 0 where only its state has it, as version 0.1 writes it.
-    - `is_chatter`: whether it holds nothing but what any viewer may send: best-effort messages and
-      likes. Only such a room may be forgotten early.
+    - `is_chatter`: whether it holds nothing but what any viewer may bring about: best-effort
+      messages, likes, and ids of notices, such as mutes by the system. Only such a room may be
+      forgotten early.
+    - `seen_ms`: Kafka's timestamp of the newest id in it that may not be forgotten for 10 minutes;
+      0 for none.
     """
 
     room: str
@@ -158,6 +161,7 @@ class StoredRoom(msgspec.Struct, array_like=True, gc=False):
     data: bytes
     epoch: int = 0
     is_chatter: bool = False
+    seen_ms: int = 0
 
 
 class PartitionState(msgspec.Struct):
@@ -188,8 +192,9 @@ _OF_STATE: Final = frozenset(
 
 def encode_room(state: RoomState) -> StoredRoom:
     """Return a room in the form that a snapshot contains."""
-    is_chatter = not (state.rseq or state.seen or state.others) and state.settings == RoomSettings()
-    return StoredRoom(state.room, state.last_ms, zlib.compress(pack_room(state), 1), state.epoch, is_chatter)
+    is_chatter = not (state.rseq or state.others) and state.settings == RoomSettings()
+    seen_ms = state.seen[-1].at_ms if state.seen else 0
+    return StoredRoom(state.room, state.last_ms, zlib.compress(pack_room(state), 1), state.epoch, is_chatter, seen_ms)
 
 
 def pack_room(state: RoomState) -> bytes:

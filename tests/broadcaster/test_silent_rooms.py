@@ -11,7 +11,7 @@ import pytest
 from broadcaster.rooms import AUDIENCE_KNOWN_MS, PACKED_PER_ROOM, RoomLimit, Rooms
 from broadcaster.silent_rooms import SILENT_MS, VACANT_MS
 from liveroom.audience import NOBODY, Viewers
-from liveroom.kinds import Kind
+from liveroom.kinds import Kind, Role
 from liveroom.records.snapshot import decode_state
 from liveroom.topics import room_hash
 from liveroom.wire import Card, decode_card
@@ -249,6 +249,23 @@ def test_no_cap_forgets_what_was_seen_within_ten_minutes_or_what_hosts_and_servi
     tick(rooms)
     assert rooms.balance.duplicate == 1
     assert states(rooms)["quiet"].settings == modes
+
+
+@pytest.mark.parametrize("is_taken_over", [False, True])
+def test_rooms_with_nothing_but_sanctions_are_forgotten_once_ten_minutes_are_over(is_taken_over: bool) -> None:
+    """The system mutes viewers in whatever room they sent refused texts to."""
+    rooms = Rooms(max_rooms=1)
+    known(rooms)
+    for number in range(3 * PACKED_PER_ROOM):
+        sanction = uplink(f"m{number}", Kind.MUTE, room=f"invented-{number}", user="system", role=Role.OPERATOR)
+        rooms.take(sanction, number, T0)
+        tick(rooms)
+    assert len(lasting(rooms)) >= 3 * PACKED_PER_ROOM
+    if is_taken_over:
+        rooms = loaded(snapshot(rooms), max_rooms=1)
+        known(rooms)
+    speak(rooms, "another", at_ms=T0 + 601_000, kind=Kind.DANMAKU)
+    assert len(lasting(rooms)) <= PACKED_PER_ROOM + 1
 
 
 def test_no_room_is_forgotten_before_all_gateways_have_reported_their_viewers() -> None:

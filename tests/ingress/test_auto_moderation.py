@@ -105,3 +105,18 @@ async def test_mutes_by_the_system_leave_half_of_the_space_to_hosts() -> None:
     context = CommandContext("r", User("star", Role.STREAMER), "id")
     await watched.moderation.sanction(Command.MUTE, context, "u", FOR_GOOD)
     assert watched.is_muted("u")
+
+
+async def test_a_user_whose_texts_are_all_refused_leaves_rules_in_few_rooms_only() -> None:
+    watched = Watched()
+    for number in range(200):
+        for now_s in range(10):
+            user = User("eve", Role.VIEWER)
+            watched.auto_moderation.count(f"invented-{number}", user, f"m{number}.{now_s}", REFUSED, now_s)
+    await watched.auto_moderation.close()
+    rules = [value for topic, _, value in watched.writer.written if topic is MODERATION]
+    assert len(rules) == 5
+    for now_s in range(3):
+        watched.count("u", MASKED, now_s)
+    await watched.auto_moderation.close()
+    assert watched.is_muted("u"), "another user has a budget of their own"
