@@ -55,7 +55,9 @@ def use_certificates(read: Certificates | None, tls: TlsServer | None, runtime: 
 
 async def run(settings: EdgeSettings, runtime: Runtime, kafka: Kafka) -> None:
     """Serve until the process must stop, then drain."""
-    allow_connections(settings.max_connections + (MAX_PENDING if settings.tls_cert_file is not None else 0))
+    allow_connections(
+        settings.max_connections + settings.http.max_open + (MAX_PENDING if settings.tls_cert_file is not None else 0)
+    )
     rules = Rules()
     gateway = Gateway(
         settings,

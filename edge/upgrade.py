@@ -79,7 +79,9 @@ class Upgrades:
         self._admission = admission
         self._settings = gateway.settings
         self._chance = runtime.chance
-        self.connections = public_connections(self._settings, runtime, self._settings.handshake_timeout_s)
+        self.connections = public_connections(
+            self._settings, runtime, self._settings.handshake_timeout_s, beside=self._settings.max_connections
+        )
         self._refused = {code: runtime.metrics.counter(metric_catalog.UPGRADES_REFUSED, code.value) for code in Code}
         self.app = web.Application(
             middlewares=[

@@ -130,7 +130,9 @@ class Connections:
     """The connections of one port, named `port` in metrics.
 
     `callers` knows the proxies. `takes_proxy_header`: whether connections begin with a PROXY
-    header. Without `metrics` nothing is counted.
+    header. `beside`: how many connections of other kinds the process may have; where the limit of
+    open files is too low for all, those here have what is left, and an eighth at least. Without
+    `metrics` nothing is counted.
     """
 
     def __init__(
@@ -141,14 +143,16 @@ class Connections:
         port: str = "public",
         *,
         takes_proxy_header: bool = False,
+        beside: int = 0,
     ) -> None:
         self.settings = settings = HttpSettings() if settings is None else settings
         self.callers = Callers() if callers is None else callers
         self.takes_proxy_header = takes_proxy_header
         files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        most_open = (
-            settings.max_open if files == resource.RLIM_INFINITY else min(settings.max_open, max(1, files - OTHER_FILES))
-        )
+        most_open = settings.max_open
+        if files != resource.RLIM_INFINITY:
+            fit = max(1, files - OTHER_FILES)
+            most_open = min(most_open, max(1, fit // 8, fit - beside))
         self._pending = _Table(settings.max_pending, settings.max_pending_per_address, End.PENDING, End.PENDING_ADDRESS)
         self._open = _Table(most_open, settings.max_open_per_address, End.OPEN, End.OPEN_ADDRESS)
         self._sweep_s = min(_MAX_SWEEP_S, settings.unread_timeout_s / 3)

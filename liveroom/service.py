@@ -62,13 +62,16 @@ def callers_of(settings: ServiceSettings) -> Callers:
     return Callers(settings.proxies, settings.forwarded_header)
 
 
-def public_connections(settings: ServiceSettings, runtime: "Runtime", head_timeout_s: float = math.inf) -> Connections:
+def public_connections(
+    settings: ServiceSettings, runtime: "Runtime", head_timeout_s: float = math.inf, *, beside: int = 0
+) -> Connections:
     """Return the bounds on connections of a service's public port.
 
-    `head_timeout_s`: the service's own time for a head, which is used where it is less.
+    `head_timeout_s`: the service's own time for a head, which is used where it is less. `beside`:
+    how many connections of other kinds it may have.
     """
     http = settings.http.model_copy(update={"head_timeout_s": min(settings.http.head_timeout_s, head_timeout_s)})
-    return Connections(http, callers_of(settings), runtime.metrics, takes_proxy_header=http.proxy_protocol)
+    return Connections(http, callers_of(settings), runtime.metrics, takes_proxy_header=http.proxy_protocol, beside=beside)
 
 
 class Runtime:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import resource
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from itertools import pairwise
@@ -298,6 +299,16 @@ async def test_connections_between_requests_give_way_and_those_that_wait_for_an_
         async with asyncio.timeout(5):
             assert all([(await reader.read()).endswith(b"held") for reader, _ in (*asked, *more)])
         assert port.ended() == {bound.removeprefix("max_").replace("_per", ""): 11}
+
+
+def test_what_the_system_has_no_files_for_is_not_accepted() -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1000, before[1]))
+    try:
+        most = [Connections(beside=beside)._open._most for beside in (0, 600, 5000)]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert most == [800, 200, 100]
 
 
 async def test_a_storm_of_honest_connections_in_one_turn_is_answered() -> None:
