@@ -63,7 +63,7 @@ class Bans:
     def _sweep(self, room: Room) -> Iterator[None]:
         """Put out the members whom the room's modes keep out; yields between slices."""
         for number, member in enumerate([*room.members, *room.waiting], 1):
-            why = refusal_by_modes(self._rules.settings(room.name), room.name, member.role, member.ticket_rooms)
+            why = refusal_by_modes(self._rules.settings(room.name), room.name, member.role, member.named_rooms)
             if why is not None and room.hash in member.rooms:
                 self._put_out(member, room, Code.FORBIDDEN, Close.NORMAL, why)
             if number % SLICE == 0:

@@ -79,7 +79,8 @@ class Gateway:
         """Add a member that has taken over its connection."""
         self.members[member] = None
         self.taken_in += 1
-        self.grants.grant(member.pull, PullGrant(member.user, member.role, member.ticket_rooms, member.device, member.issued_s))
+        rooms = member.ticket_rooms, member.named_rooms
+        self.grants.grant(member.pull, PullGrant(member.user, member.role, *rooms, member.device, member.issued_s))
         if isinstance(member, SseConnection):
             self.sse_connections[member.pull] = member
         self.held.add(member.caller)

@@ -88,12 +88,12 @@ class Joins:
         self._bad = metrics.counter(metric_catalog.BAD_RECORDS, topics.BROADCAST.name, BadRecord.UNHANDLED.value)
 
     # ---- who may enter
-    def refusal_by_rules(self, user: str, role: Role, ticket_rooms: Sequence[str], room: str) -> Refused | None:
+    def refusal_by_rules(self, user: str, role: Role, named_rooms: Sequence[str], room: str) -> Refused | None:
         """Return why a user may neither be in a room nor read it; None: the rules let it.
 
-        `ticket_rooms`: the rooms that its ticket names; empty: it names none.
+        `named_rooms`: the rooms that its token names, as far as the ticket states it.
         """
-        why = refusal_by_modes(self._rules.settings(room), room, role, ticket_rooms)
+        why = refusal_by_modes(self._rules.settings(room), room, role, named_rooms)
         if why is not None:
             return Refused(Code.FORBIDDEN, why)
         ban = self._rules.banned(room, user, clock.unix_ms())
@@ -114,7 +114,7 @@ class Joins:
             return Refused(Code.FORBIDDEN)
         if self._rules.settings(room).dissolved:
             return Refused(Code.ROOM_DISSOLVED)
-        if (refused := self.refusal_by_rules(member.user, member.role, member.ticket_rooms, room)) is not None:
+        if (refused := self.refusal_by_rules(member.user, member.role, member.named_rooms, room)) is not None:
             return refused
         if len(member.rooms) >= MAX_ROOMS_PER_CONNECTION and not is_repeated:
             return _over(Limit.CONNECTION_ROOMS, Code.TOO_MANY_ROOMS)

@@ -83,6 +83,7 @@ class Member(asyncio.Protocol):
         "frames",
         "has_joined",
         "issued_s",
+        "named_rooms",
         "pull",
         "received_s",
         "role",
@@ -109,6 +110,7 @@ class Member(asyncio.Protocol):
         self.issued_s = user.issued_s
         self.role = user.role
         self.ticket_rooms = user.rooms or ()  # a ticket that permits no room is refused
+        self.named_rooms = self.ticket_rooms if user.names_rooms else ()
         self.pull = pull
         self.address = address
         self.has_joined = False

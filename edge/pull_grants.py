@@ -19,12 +19,14 @@ MAX_FORMER: Final = 100_000
 class PullGrant(NamedTuple):
     """The identity and the rooms that a pull token stands for.
 
-    `device`, `issued_s`: those of the user's token, as `tickets.User` has them.
+    `ticket_rooms`: the rooms that the ticket permits (empty: every room). `named_rooms`: those that
+    the user's token names. `device`, `issued_s`: those of the token, as `tickets.User` has them.
     """
 
     user: str
     role: Role
     ticket_rooms: tuple[str, ...]
+    named_rooms: tuple[str, ...] = ()
     device: str = ""
     issued_s: int | None = None
 

@@ -125,7 +125,7 @@ class Pulls:
         self._limits.take(grant.user, address, clock.monotonic_s())
         self._check_revoked(grant)
         grant.check(name)
-        refused = self._gateway.joins.refusal_by_rules(grant.user, grant.role, grant.ticket_rooms, name)
+        refused = self._gateway.joins.refusal_by_rules(grant.user, grant.role, grant.named_rooms, name)
         if refused is not None:
             raise ProblemError(refused.code, refused.why)
         query = read_query(request.query, partition_of(name, self._settings.kafka.partitions))

@@ -43,8 +43,8 @@ class Subscriber(Protocol):
     """A viewer's connection, as rooms and the hub see it.
 
     `device_hash`: of the user and its device; 0 where the device is unknown. `address`: of one
-    subscriber (`liveroom.networks.subscriber`). `form`: the value of its `Form`. `ticket_rooms`:
-    the rooms that its ticket names; empty: it names none.
+    subscriber (`liveroom.networks.subscriber`). `form`: the value of its `Form`. `named_rooms`:
+    the rooms of its ticket that the user's token names.
     """
 
     user: str
@@ -52,7 +52,7 @@ class Subscriber(Protocol):
     device_hash: int
     address: str
     role: Role
-    ticket_rooms: tuple[str, ...]
+    named_rooms: tuple[str, ...]
     rooms: "dict[int, Room]"
     form: int
 

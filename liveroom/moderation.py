@@ -119,8 +119,9 @@ def binds(rule: Moderation, role: Role) -> bool:
 def refusal_by_modes(modes: RoomSettings, room: str, role: Role, token_rooms: Collection[str] | None) -> str | None:
     """Return why a room's modes keep out a user who may otherwise be in it; None: they do not.
 
-    `token_rooms`: the rooms that the user's token or ticket names. Without the mode `guests`,
-    guests are refused. With `restricted`, viewers and guests are whose token does not name it.
+    `token_rooms`: the rooms that the user's token names; a ticket's `rooms` are the requested ones.
+    Without the mode `guests`, guests are refused. With `restricted`, viewers and guests are whose
+    token does not name it.
     """
     if modes is NO_MODES or is_host(role) or role is Role.SERVICE:
         return None

@@ -32,11 +32,11 @@ TICKET_TTL_S: Final = 60
 #     220  the user's id, which records limit to 192
 #     400  the name: 64 characters, each 6 as an escape
 #     550  8 rooms of 64 (`wire.MAX_ROOMS_PER_CONNECTION`)
-#     130  role, level, follower, subscriber, time of issue
+#     150  role, level, follower, subscriber, time of issue, `names_rooms`
 #     170  purpose, expiry, nonce, a device's id of 64
 #     850  10 gateways: an id of 64 and a generation of 16 digits each
 #   -----
-#   2,320, so 3,100 characters of base64url; the key's id of 16 and the signature add 107
+#   2,340, so 3,120 characters of base64url; the key's id of 16 and the signature add 107
 #
 # A ticket of MAX_TICKET_CHARS still fits into the request line of /v1/live and /v1/events: aiohttp
 # and most proxies allow 8 KiB.
@@ -51,7 +51,8 @@ class User(msgspec.Struct, frozen=True, omit_defaults=True):
     `rooms`: the only rooms that it permits; empty: none. None: it names no rooms, and `permits`
     decides by the role. `device`: the id of the device that it watches on (empty: unknown).
     `issued_s`: when the token was issued, in Unix time (None: unknown); a guest's is the time of
-    its entry.
+    its entry. `names_rooms`: in a ticket, whose `rooms` are always the rooms that were requested:
+    the token names them. Version 0.1 does not state it.
     """
 
     id: str
@@ -63,6 +64,7 @@ class User(msgspec.Struct, frozen=True, omit_defaults=True):
     subscriber: bool = False
     device: str = ""
     issued_s: int | None = None
+    names_rooms: bool = False
 
     def permits(self, room: str) -> bool:
         """Return whether the user may be in a room.

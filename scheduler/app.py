@@ -166,8 +166,12 @@ class App:
         return self._authentication.user(authorization, address, now_s, clock.unix_s())
 
     def _watching(self, user: User, rooms: Sequence[str], device: str) -> User:
-        """Return the user as a ticket has it; refuse a guest or a device that is revoked."""
-        watching: User = msgspec.structs.replace(user, rooms=tuple(rooms), device=device)
+        """Return the user as a ticket has it; refuse a guest or a device that is revoked.
+
+        A token that names rooms names all of `rooms`: `_check_rooms` has refused any other.
+        """
+        names_rooms = user.rooms is not None
+        watching: User = msgspec.structs.replace(user, rooms=tuple(rooms), device=device, names_rooms=names_rooms)
         self._verifier.check_revoked(watching)
         return watching
 

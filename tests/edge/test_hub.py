@@ -48,7 +48,7 @@ class FakeMember:
     got: list[bytes] = field(default_factory=list)
     user: str = "u"
     role: Role = Role.VIEWER
-    ticket_rooms: tuple[str, ...] = ()
+    named_rooms: tuple[str, ...] = ()
     address: str = "192.0.2.1"
 
     def push(self, prepared: PreparedBatch) -> int:

@@ -32,6 +32,7 @@ from liveroom.kafka_port import AioKafka, Kafka
 from liveroom.kinds import Kind, Role
 from liveroom.moderation import Rules
 from liveroom.records.broadcast import Anchor, BatchParts, Claim, RoomEntry, RoomFlags, encode_batch, encode_claim
+from liveroom.records.control import Moderation, RuleKind
 from liveroom.records.revocations import Revocation
 from liveroom.records.sections import MUST, Section
 from liveroom.service import Runtime
@@ -321,6 +322,9 @@ async def test_a_refused_pull_gets_its_reason(kafka: KafkaSettings) -> None:
 
         assert await code(token="other") == (401, "token_invalid")
         assert await code(token="bound") == (403, "forbidden")
+        restricted = Moderation(1, "mine", 1, RuleKind.MODE, "restricted", value=True)
+        here.gateway.joins._rules.apply(restricted)
+        assert await code(room="mine", token="bound") == (403, "forbidden"), "its token does not name the room"
         here.let_in("gone", "mine")
         here.gateway.revocations.apply(Revocation(1, "r", 0, 5, 5, "gone"))
         assert await code(token="gone", room="mine") == (401, "revoked")
@@ -424,7 +428,7 @@ class _Nobody:
     device_hash = 0
     address = "192.0.2.1"
     role = Role.VIEWER
-    ticket_rooms: tuple[str, ...] = ()
+    named_rooms: tuple[str, ...] = ()
     form = 0
 
     def __init__(self) -> None:

@@ -2,9 +2,9 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any
 
 import pytest
 
@@ -15,15 +15,20 @@ from liveroom.errors import Code
 from liveroom.kinds import Kind, Role
 from liveroom.moderation import EVERYWHERE, Rules
 from liveroom.records.control import Moderation, RuleKind
+from liveroom.settings import SchedulerSettings
 from liveroom.tickets import User
 from liveroom.topics import room_hash
 from liveroom.wire import Notice, encode_frame
+from scheduler.placement import Placement
 from tests.edge.harness import Edge, running, settings_of
 from tests.edge.test_hub import FakeMember
+from tests.scheduler.test_app import TOKEN_KEY, bearer, get, served
+from tests.scheduler.test_placement import report
+from tests.tickets import PRIVATE_KEYS
 
 NAMED, UNNAMED = ("r",), None
 ADMITTED = {
-    # role, rooms of the ticket: in an open room, with guests false, with restricted true
+    # role, rooms of the token: in an open room, with guests false, with restricted true
     (Role.GUEST, UNNAMED): (True, False, False),
     (Role.GUEST, NAMED): (True, False, True),
     (Role.VIEWER, UNNAMED): (True, True, False),
@@ -50,28 +55,62 @@ async def gateway(*rules: Moderation) -> AsyncIterator[Edge]:
         sweeping.cancel()
 
 
-async def first_answer(edge: Edge, user: User) -> dict[str, Any]:
-    """Return what a join of the room is answered with first."""
-    async with edge.connect(edge.ticket(user)) as client:
-        await client.recv()
-        await client.send('{"t":"join","room":"r"}')
-        frame: dict[str, Any] = json.loads(await client.recv())
-        return frame
+@asynccontextmanager
+async def entrance(edge: Edge) -> AsyncIterator[Callable[[User], Awaitable[str]]]:
+    """Serve entries to this gateway; gives a function that returns a ticket for the room."""
+    settings, placement = edge.gateway.settings, Placement(3.0)
+    entries = SchedulerSettings(token_key=TOKEN_KEY, ticket_signing_keys=PRIVATE_KEYS, guests=True)
+    async with served(entries, placement) as (url, _):
+
+        async def ticket(user: User) -> str:
+            placement.update(report(settings.instance, generation=edge.gateway.generation), time.monotonic())
+            has_token = user.role is not Role.GUEST or user.rooms is not None
+            status, body, _ = await get(f"{url}?room=r", bearer(user) if has_token else None)
+            assert status == 200, body
+            return str(body["ticket"])
+
+        yield ticket
 
 
 @pytest.mark.parametrize("number", range(len(MODES)), ids=["open", "guests", "restricted"])
 async def test_a_mode_decides_who_may_join_and_pull(number: int) -> None:
     rule = MODES[number]
-    async with gateway(*([mode(*rule)] if rule else [])) as edge:
-        for (role, rooms), expected in ADMITTED.items():
-            user = User("u", role, rooms=rooms)
-            answer = await first_answer(edge, user)
-            refused = edge.gateway.joins.refusal_by_rules("u", role, rooms or (), "r")
+    async with gateway(*([mode(*rule)] if rule else [])) as edge, entrance(edge) as ticket:
+        for place, ((role, rooms), expected) in enumerate(ADMITTED.items()):
+            async with edge.connect(await ticket(User(f"u{place}", role, rooms=rooms))) as client:
+                grant = edge.gateway.grants.find(json.loads(await client.recv())["pull"])
+                await client.send('{"t":"join","room":"r"}')
+                answer = json.loads(await client.recv())
+                refused = edge.gateway.joins.refusal_by_rules(grant.user, grant.role, grant.named_rooms, "r")
             assert (refused is None) == expected[number], (role, rooms)
             if expected[number]:
                 assert answer["t"] == "joined", (role, rooms)
             else:
                 assert (answer["t"], answer["code"], answer["room"]) == ("error", Code.FORBIDDEN.value, "r")
+
+
+async def test_an_older_scheduler_names_no_rooms_in_its_tickets() -> None:
+    """Its tickets have the rooms that were requested, whatever the token names."""
+    async with gateway(mode("restricted", True)) as edge, edge.connect(edge.ticket(User("u", rooms=NAMED))) as client:
+        await client.recv()
+        await client.send('{"t":"join","room":"r"}')
+        assert json.loads(await client.recv())["code"] == Code.FORBIDDEN.value
+
+
+async def test_a_room_that_becomes_restricted_keeps_those_whose_tokens_name_it() -> None:
+    async with gateway() as edge, entrance(edge) as ticket:
+        out, stays = await ticket(User("out")), await ticket(User("stays", rooms=NAMED))
+        async with edge.connect(out) as leaving, edge.connect(stays) as staying:
+            for client in (leaving, staying):
+                await client.recv()
+                await client.send('{"t":"join","room":"r"}')
+                assert json.loads(await client.recv())["t"] == "joined"
+            rule = mode("restricted", True)
+            edge.gateway.joins._rules.apply(rule)
+            edge.gateway.bans.on_rule(rule)
+            await leaving.wait_closed()
+            assert leaving.close_code == Close.NORMAL
+            assert [member.user for member in edge.gateway.hub.rooms[room_hash("r")].members] == ["stays"]
 
 
 async def test_members_whom_a_new_mode_refuses_are_put_out_and_the_others_stay() -> None:

@@ -107,7 +107,7 @@ class _Reader:
     user_hash = 1
     device_hash = 0
     role = Role.VIEWER
-    ticket_rooms: tuple[str, ...] = ()
+    named_rooms: tuple[str, ...] = ()
     form = 0
     address = "192.0.2.1"
 
