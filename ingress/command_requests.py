@@ -59,16 +59,19 @@ class ClearRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Remove a message of a user, or without `message` all that the user has sent so far.
 
     `message`: its id, with `#index` for one item of a package. Ids are unique for one user only, so
-    the user is always named.
+    name the user too. `message` without `user` is deprecated: it removes every message with that
+    id, and is refused where one of the newest messages with it is by a host of the sender's own
+    rank or above.
     """
 
-    user: NamedUserId
+    user: Annotated[str, named(*NO_USER_PATTERN)] = ""
     message: Annotated[str, msgspec.Meta(pattern=r"^([A-Za-z0-9_.:-]{1,64}(#[0-9]{1,2})?)?\Z")] = ""
     why: Why = ""
     id: ItemId = ""
 
     def __post_init__(self) -> None:
-        check_user_id(self.user, "$.user")
+        if self.user or not self.message:
+            check_user_id(self.user, "$.user")
 
 
 class ModesRequest(RoomChange, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -22,6 +22,7 @@ from ingress.words import usable
 from liveroom import clock
 from liveroom.bodies import Announcement
 from liveroom.errors import Code, ProblemError
+from liveroom.kinds import Role
 from liveroom.moderation import EVERYWHERE, FOR_GOOD, Rules
 from liveroom.records.control import RuleKind
 from liveroom.records.snapshot import RoomChange
@@ -123,8 +124,22 @@ class ModerationApi:
 
     async def _clear(self, request: CommandRequest) -> CommandResult:
         body: ClearRequest = request.body
-        self._check_target(request, body.user)
-        return await self._moderation.clear(_context(request), body.message, body.user)
+        user = body.user or await self._only_sender(request, body.message)
+        if user:
+            self._check_target(request, user)
+        return await self._moderation.clear(_context(request), body.message, user)
+
+    async def _only_sender(self, request: CommandRequest, message: str) -> str:
+        """Return who sent a message, as far as the room's newest messages state it.
+
+        Empty: nobody of whom it is known, or several users. Refuses messages of the sender's equals
+        and betters. Here for the form of the command that version 0.1 has.
+        """
+        senders = await self._statuses.senders(request.room, message)
+        for user, role in senders.items():
+            self._check_target(request, user)
+            permissions.check_target(request.user, request.command, user, None if role == Role.SERVICE else role)
+        return next(iter(senders)) if len(senders) == 1 else ""
 
     async def _set_modes(self, request: CommandRequest) -> CommandResult:
         body: ModesRequest = request.body

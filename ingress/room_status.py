@@ -19,7 +19,7 @@ from liveroom.broadcast_log import LogReader, LogReadError
 from liveroom.errors import Code, ProblemError
 from liveroom.kafka import UnsentError
 from liveroom.kafka_port import Kafka, KafkaError
-from liveroom.kinds import RecordType
+from liveroom.kinds import Kind, RecordType, Role
 from liveroom.moderation import Rules
 from liveroom.records.broadcast import Batch, decode_broadcast, decode_stamp
 from liveroom.records.codec import BadRecord, BadRecordError, encode_json
@@ -59,6 +59,18 @@ class RoomReport(msgspec.Struct, frozen=True):
     bans: int
 
 
+class _Sent(msgspec.Struct, frozen=True):
+    """The part of a message that states who sent it."""
+
+    id: str
+    user: str
+    kind: str
+    role: str = Role.VIEWER
+
+
+_decode_sent: Final = msgspec.json.Decoder(_Sent).decode
+
+
 class UnreadableError(Exception):
     """An owner may have answered, and this ingress cannot read what it wrote."""
 
@@ -91,6 +103,14 @@ class RoomStatusService:
             sum(1 for _ in rules.all_of(RuleKind.MUTE, room, now_ms)),
             sum(1 for _ in rules.all_of(RuleKind.BAN, room, now_ms)),
         )
+
+    async def senders(self, room: str, message: str) -> dict[str, str]:
+        """Return the users among the room's newest messages who sent one with this id, and their
+        roles.
+        """
+        card = await self._card(room)
+        lines = [_decode_sent(line) for line in (*card.messages, *card.reliable)]
+        return {line.user: line.role for line in lines if line.id == message and line.kind != Kind.CLEAR}
 
     def __len__(self) -> int:
         return len(self._cards)

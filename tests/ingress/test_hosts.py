@@ -1,20 +1,23 @@
 """Hosts: known from their first request on, in an order, and silent while banned or muted."""
 
+import asyncio
 import time
 from typing import Any
 
+import msgspec
 import pytest
 from structlog.testing import capture_logs
 
 from ingress.hosts import KNOWN_MS, MAX_HOSTS, HostRecords
 from ingress.permissions import COMMAND_ROUTES, Command, CommandRoute
 from liveroom.errors import Code
-from liveroom.kinds import Role
+from liveroom.kinds import Kind, Role
 from liveroom.moderation import EVERYWHERE, FOR_GOOD, Rules
 from liveroom.records.codec import JsonReader
 from liveroom.records.control import Moderation, RuleKind, record_of, rule_of
 from liveroom.tickets import User
 from liveroom.topics import UPLINK
+from liveroom.wire import Card, Message, encode_message
 from tests.ingress.harness import FakeLogWriter, Served, headers_of, problem_of, served
 
 BODIES: dict[Command, dict[str, Any]] = {
@@ -70,10 +73,50 @@ async def test_a_host_who_is_muted_or_banned_by_a_better_gives_no_command(
                 assert await give(ingress, route, role) is expected, route.command
 
 
-async def test_a_message_is_not_cleared_by_its_id_alone() -> None:
+# Who sent the newest messages with the id, as (user, role): the data of the clear; None: forbidden
+CLEARED_BY_ID_ALONE: dict[tuple[tuple[str, Role], ...], bytes | None] = {
+    (): b'{"id":"m1"}',
+    (("u", Role.VIEWER),): b'{"id":"m1","sender":"u"}',
+    (("u", Role.VIEWER), ("v", Role.GUEST)): b'{"id":"m1"}',
+    (("shop", Role.SERVICE),): b'{"id":"m1","sender":"shop"}',
+    (("host", Role.MODERATOR),): b'{"id":"m1","sender":"host"}',  # its own
+    (("other", Role.MODERATOR),): None,
+    (("u", Role.VIEWER), ("star", Role.STREAMER)): None,
+}
+
+
+@pytest.mark.parametrize("sent", CLEARED_BY_ID_ALONE, ids=str)
+async def test_a_message_is_cleared_by_its_id_alone_unless_a_host_of_the_rank_or_above_sent_it(
+    sent: tuple[tuple[str, Role], ...],
+) -> None:
+    """As version 0.1 knows the command; today's names the user."""
+    expected = CLEARED_BY_ID_ALONE[sent]
+    lines = [
+        encode_message(Message(number, Kind.DANMAKU, "m1", user, 1, role=role)) for number, (user, role) in enumerate(sent, 1)
+    ]
+    lines.append(encode_message(Message(9, Kind.DANMAKU, "other", "best", 1, role=Role.OPERATOR)))
+    lines.append(encode_message(Message(10, Kind.CLEAR, "m1", "best", 1, role=Role.OPERATOR)))
+    card = Card(messages=[msgspec.Raw(line) for line in lines])
+
+    async def read() -> Card:
+        return card
+
+    async with served() as ingress:
+        ingress.parts.statuses._cards["r1"] = time.monotonic(), asyncio.create_task(read())
+        url, headers = "/v1/rooms/r1/clears", headers_of(Role.MODERATOR, user="host")
+        async with ingress.http.post(url, json={"message": "m1"}, headers=headers) as answer:
+            if expected is None:
+                await problem_of(answer, Code.FORBIDDEN)
+            else:
+                assert answer.status == 202
+        written = [value for topic, _, value in ingress.writer.written if topic is UPLINK and value is not None]
+        assert [b'"data":' + expected in value for value in written] == [True] if expected is not None else not written
+
+
+async def test_a_clear_names_a_user_or_a_message() -> None:
     headers = headers_of(Role.MODERATOR)
     async with served() as ingress:
-        async with ingress.http.post("/v1/rooms/r1/clears", json={"message": "m1"}, headers=headers) as answer:
+        async with ingress.http.post("/v1/rooms/r1/clears", json={}, headers=headers) as answer:
             assert "user" in (await problem_of(answer, Code.SCHEMA))["detail"]
         async with ingress.http.post("/v1/rooms/r1/clears", json={"user": "u", "message": "m1"}, headers=headers) as answer:
             assert answer.status == 202

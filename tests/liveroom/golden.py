@@ -275,7 +275,16 @@ CLIENT_FRAMES: Final[dict[str, wire.ClientFrame]] = {
 TICKET: Final = tickets.Ticket(
     tickets.ENTRY,
     tickets.User(
-        "u1", Role.MODERATOR, 7, "Ann", ("room-1",), follower=True, subscriber=True, device="phone-1", issued_s=AT_MS // 1000
+        "u1",
+        Role.MODERATOR,
+        7,
+        "Ann",
+        ("room-1",),
+        follower=True,
+        subscriber=True,
+        device="phone-1",
+        issued_s=AT_MS // 1000,
+        names_rooms=True,
     ),
     AT_MS + 60_000,
     "n0",

@@ -102,14 +102,20 @@ function leave(rule) {
 }
 
 // ---- what a host does
-async function act(method, path, body) {
+/** Does a command. `older`: the body for an ingress that refuses `body` because it is of an earlier version. */
+async function act(method, path, body, older) {
   if (method !== "GET") {
     refuse();
     $("done").textContent = "";
   }
   try {
-    const sent = body && { id: newId(), ...body }; // the same id at every attempt, so it happens once
-    const answer = await person.sender.call(method, `/v1/rooms/${encodeURIComponent(room)}${path}`, sent);
+    const id = newId(); // the same at every attempt, so it happens once
+    const url = `/v1/rooms/${encodeURIComponent(room)}${path}`;
+    const call = (sent) => person.sender.call(method, url, sent && { id, ...sent });
+    const answer = await call(body).catch((error) => {
+      if (!older || error.status !== 422) throw error;
+      return call(older);
+    });
     if (method !== "GET") $("done").textContent = t("host.done");
     return answer;
   } catch (error) {
@@ -118,11 +124,13 @@ async function act(method, path, body) {
   }
 }
 
-function actions({ user, id, kind }) {
+function actions({ user, id, kind, role = "viewer" }) {
   if (kind !== "danmaku" || user === person.user) return [];
+  // Version 0.1 takes no user there, and removes every message with the id: for viewers' messages only.
+  const older = ["viewer", "guest"].includes(role) ? { message: id } : undefined;
   const button = (key, done) => el("button", { type: "button", onclick: done }, t(key));
   return [
-    button("host.delete", () => act("POST", "/clears", { user, message: id })),
+    button("host.delete", () => act("POST", "/clears", { user, message: id }, older)),
     button("host.mute", () => then(act("POST", "/mutes", { user, for_s: MUTE_S }))),
     button("host.kick", () => act("POST", "/kicks", { user })),
     button("host.ban", () => then(act("POST", "/bans", { user }))),
