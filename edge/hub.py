@@ -126,7 +126,7 @@ class Hub:
         if room is not None and not (room.is_quiet and room.is_empty):
             return []
         evicted: list[Evicted] = []
-        if 0 < self._max_quiet_of_address <= self._quiet.of(address):
+        if address and 0 < self._max_quiet_of_address <= self._quiet.of(address):
             own = self._quiet.emptiest(now_s, address)
             if own is None:
                 return Space.ADDRESS

@@ -5,17 +5,19 @@ Owns the search for the longest prefix, and the trust in the headers X-Forwarded
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Final, Protocol
 
 FORWARDED: Final = "forwarded"
 FORWARDED_FOR: Final = "x-forwarded-for"
+NOBODY: Final = ""  # the address of a request that counts for none
 _MOST_HOPS: Final = 16
+_MOST_REPORTED: Final = 1000  # proxies that are reported, each once
 _IPV6_SITE_BITS: Final = 64  # what one subscriber has
 _TOKEN: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # noqa: S105 - of RFC 9110
-_PAIR: Final = re.compile(rf'\s*({_TOKEN})=({_TOKEN}|"[^"\\]*")\s*\Z')
+_PAIR: Final = re.compile(rf'\s*({_TOKEN})=([^\s",;]+|"[^"\\]*")\s*\Z')  # milder than RFC 7239: host=a.b:80
 _NODE: Final = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+))(?::[0-9]{1,5})?\Z")
 
 
@@ -84,11 +86,16 @@ class Callers:
     """Finds the addresses of callers behind proxies.
 
     `proxies`: the networks of our proxies; nobody else is believed. `header`: the one that they
-    write, `x-forwarded-for` or `forwarded`. The other one comes from the caller. Raises
-    NetworksError for a network that cannot be used.
+    write, `x-forwarded-for` or `forwarded`. The other one comes from the caller. `on_silent` is
+    called with the address of each proxy that reports no caller, once. Raises NetworksError for a
+    network that cannot be used.
     """
 
-    def __init__(self, proxies: Iterable[str] = (), header: str = FORWARDED_FOR) -> None:
+    def __init__(
+        self, proxies: Iterable[str] = (), header: str = FORWARDED_FOR, on_silent: Callable[[str], None] | None = None
+    ) -> None:
+        self._on_silent = on_silent
+        self._silent: set[str] = set()
         self._proxies = Networks((network, network) for network in proxies)
         self._header = header
         self._node = _node_of_forwarded if header == FORWARDED else _node
@@ -101,20 +108,28 @@ class Callers:
         """Return the caller's address: that of the peer, or the one that our proxies forward for.
 
         Hops are counted from the right, over all lines of the header, for as long as our proxies
-        report them. A hop that is no address gives the peer's address, and so do headers of a peer
-        that is no proxy of ours.
+        report them; empty ones are ignored. Proxies of ours are no callers: where they report none,
+        or a hop that is no address, the request counts for NOBODY.
         """
         peer = plain_address(remote or "")
         if not self._proxies or not self.trusts(peer):
             return peer
         address = peer
         for hop in reversed(",".join(headers.getall(self._header, [])).rsplit(",", _MOST_HOPS)[-_MOST_HOPS:]):
-            if not self.trusts(address):
-                break
+            if not hop.strip():
+                continue
             if (parsed := self._node(hop)) is None:
-                return peer
+                break
             address = parsed
-        return address
+            if not self.trusts(address):
+                return address
+        self._report(peer)
+        return NOBODY
+
+    def _report(self, proxy: str) -> None:
+        if self._on_silent is not None and proxy not in self._silent and len(self._silent) < _MOST_REPORTED:
+            self._silent.add(proxy)
+            self._on_silent(proxy)
 
 
 @lru_cache(maxsize=16_384)
@@ -156,7 +171,8 @@ def _node_of_forwarded(text: str) -> str | None:
 def subscriber(address: str) -> str:
     """Return the key under which one subscriber's requests are counted.
 
-    That is an IPv4 address, or the /64 network of an IPv6 address; any other text stays as it is.
+    That is an IPv4 address, or the /64 network of an IPv6 address; any other text stays as it is
+    (NOBODY too, which no budget counts).
     """
     parsed = _parsed(address)
     if isinstance(parsed, IPv6Address):

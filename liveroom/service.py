@@ -59,7 +59,11 @@ class StartError(ExplainedError):
 
 def callers_of(settings: ServiceSettings) -> Callers:
     """Return what knows the callers of a service, behind the proxies of its settings."""
-    return Callers(settings.proxies, settings.forwarded_header)
+    return Callers(
+        settings.proxies,
+        settings.forwarded_header,
+        lambda proxy: log.warning("proxy_reports_no_caller", proxy=proxy, header=settings.forwarded_header),
+    )
 
 
 def public_connections(

@@ -200,7 +200,7 @@ class ServiceSettings(BaseSettings):
     proxies: tuple[str, ...] = Field(
         (),
         description="Networks of trusted proxies, as a JSON list. Only these are believed when they report a caller's "
-        "address, and they are no callers: what is counted by address is not counted for them.",
+        "address, and they are no callers: a request for which they report none is not counted by address.",
     )
     forwarded_header: Literal["x-forwarded-for", "forwarded"] = Field(
         "x-forwarded-for",

@@ -30,7 +30,7 @@ from liveroom.errors import ProblemError
 from liveroom.kinds import Role
 from liveroom.moderation import Rules
 from liveroom.nesting import MAX_DEPTH, UNDECODABLE, nests_deeper
-from liveroom.networks import FORWARDED, FORWARDED_FOR, Callers, NetworksError, plain_address, read_networks
+from liveroom.networks import FORWARDED, FORWARDED_FOR, NOBODY, Callers, NetworksError, plain_address, read_networks
 from liveroom.proxy_protocol import MAX_HEADER_BYTES, SIGNATURE, ProxyHeaderError, read_header
 from liveroom.records import broadcast, snapshot
 from liveroom.records.codec import BadRecordError, JsonReader, JsonRecord, encode_json
@@ -258,7 +258,9 @@ def forwarded(data: bytes) -> None:
         headers: CIMultiDict[str] = CIMultiDict()
         for line in data.decode("latin-1").split("\n"):
             headers.add(name, line)
-        ip_address(Callers(["192.0.2.0/24", "10.0.0.0/8"], name).address("192.0.2.1", headers))
+        address = Callers(["192.0.2.0/24", "10.0.0.0/8"], name).address("192.0.2.1", headers)
+        if address != NOBODY:
+            ip_address(address)
 
 
 # ---- who somebody is

@@ -77,3 +77,15 @@ def test_holdings_without_a_limit_count_nothing() -> None:
     holdings.add(caller())
     assert holdings.full(caller()) is None
     assert not holdings._limited
+
+
+def test_an_empty_key_is_counted_nowhere() -> None:
+    rates = Rates(user=Rate(1, 1), address=Rate(1, 1))
+    holdings = Holdings(user=1, address=1)
+    nobody = Caller("", "", "")
+    for _ in range(3):
+        assert rates.take(nobody, 0) is None
+        assert holdings.full(nobody) is None
+        holdings.add(nobody)
+    holdings.remove(nobody)
+    assert len(rates) == 0

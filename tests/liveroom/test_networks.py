@@ -30,8 +30,8 @@ def caller(remote: str | None, *lines: str, header: str = FORWARDED_FOR, proxies
         pytest.param("10.0.0.1", ["6.6.6.6", "1.2.3.4"], "1.2.3.4", id="nor what it put into a line before it"),
         pytest.param("10.0.0.1", ["6.6.6.6", "1.2.3.4, 10.9.9.9"], "1.2.3.4", id="two lines, two proxies of ours"),
         pytest.param("10.0.0.1", ["6.6.6.6, 1.2.3.4, 10.9.9.9"], "1.2.3.4", id="two proxies of ours"),
-        pytest.param("10.0.0.1", ["10.0.0.7"], "10.0.0.7", id="a caller among the proxies"),
-        pytest.param("10.0.0.1", ["1.2.3.4," * 1000 + "10.0.0.7," * 15 + "10.0.0.7"], "10.0.0.7", id="no more than 16 hops"),
+        pytest.param("10.0.0.1", ["10.0.0.7"], "", id="a caller among the proxies"),
+        pytest.param("10.0.0.1", ["1.2.3.4," * 1000 + "10.0.0.7," * 15 + "10.0.0.7"], "", id="no more than 16 hops"),
         pytest.param("10.0.0.1", ["2001:db8::1"], "2001:db8::1", id="IPv6"),
         pytest.param("10.0.0.1", ["1.2.3.4:5678"], "1.2.3.4", id="a port"),
         pytest.param("10.0.0.1", ["[2001:db8::1]:443"], "2001:db8::1", id="IPv6 with a port"),
@@ -42,15 +42,18 @@ def caller(remote: str | None, *lines: str, header: str = FORWARDED_FOR, proxies
         pytest.param("fd00::1", ["1.2.3.4"], "1.2.3.4", id="a proxy with IPv6"),
         pytest.param("::ffff:10.0.0.1", ["1.2.3.4"], "1.2.3.4", id="a proxy with IPv4 in IPv6"),
         pytest.param("::ffff:9.9.9.9", [], "9.9.9.9", id="a peer with IPv4 in IPv6"),
-        pytest.param("10.0.0.1", ["nonsense"], "10.0.0.1", id="no address"),
-        pytest.param("10.0.0.1", [""], "10.0.0.1", id="empty"),
-        pytest.param("10.0.0.1", ["1.2.3.4", ""], "10.0.0.1", id="an empty last line"),
-        pytest.param("10.0.0.1", ["1.2.3.4, nonsense"], "10.0.0.1", id="nonsense next to us"),
-        pytest.param("10.0.0.1", ["1.2.3.4, nonsense, 10.0.0.7"], "10.0.0.1", id="nonsense behind another proxy"),
-        pytest.param("10.0.0.1", ["2001:db8::1%a,b"], "10.0.0.1", id="a scope"),
-        pytest.param("10.0.0.1", ["1.2.3.4:123456"], "10.0.0.1", id="no port"),
-        pytest.param("10.0.0.1", ["[1.2.3.4"], "10.0.0.1", id="half a bracket"),
-        pytest.param("10.0.0.1", ["for=1.2.3.4"], "10.0.0.1", id="the other header's form"),
+        pytest.param("10.0.0.1", ["nonsense"], "", id="no address"),
+        pytest.param("10.0.0.1", [""], "", id="empty"),
+        pytest.param("10.0.0.1", ["1.2.3.4", ""], "1.2.3.4", id="an empty last line"),
+        pytest.param("10.0.0.1", ["1.2.3.4, ,"], "1.2.3.4", id="empty elements"),
+        pytest.param("10.0.0.1", ["unknown"], "", id="unknown"),
+        pytest.param("10.0.0.1", [], "", id="a proxy that names nobody"),
+        pytest.param("10.0.0.1", ["1.2.3.4, nonsense"], "", id="nonsense next to us"),
+        pytest.param("10.0.0.1", ["1.2.3.4, nonsense, 10.0.0.7"], "", id="nonsense behind another proxy"),
+        pytest.param("10.0.0.1", ["2001:db8::1%a,b"], "", id="a scope"),
+        pytest.param("10.0.0.1", ["1.2.3.4:123456"], "", id="no port"),
+        pytest.param("10.0.0.1", ["[1.2.3.4"], "", id="half a bracket"),
+        pytest.param("10.0.0.1", ["for=1.2.3.4"], "", id="the other header's form"),
         pytest.param(None, ["1.2.3.4"], "", id="gone already"),
     ],
 )
@@ -68,13 +71,14 @@ def test_the_caller_behind_proxies(remote: str | None, lines: list[str], expecte
         pytest.param(["for=6.6.6.6, for=1.2.3.4"], "1.2.3.4", id="what the viewer put before it"),
         pytest.param(["for=6.6.6.6", "for=1.2.3.4, for=10.9.9.9"], "1.2.3.4", id="two lines, two proxies of ours"),
         pytest.param(['for=6.6.6.6;host="x, for=1.2.3.4'], "1.2.3.4", id="a quote that the viewer left open"),
-        pytest.param(["for=unknown"], "10.0.0.1", id="unknown"),
-        pytest.param(["for=_hidden"], "10.0.0.1", id="an obfuscated name"),
-        pytest.param(["proto=https"], "10.0.0.1", id="no caller"),
-        pytest.param(["for=1.2.3.4;for=6.6.6.6"], "10.0.0.1", id="two callers"),
-        pytest.param(["for=[2001:db8::1]"], "10.0.0.1", id="brackets outside of quotes"),
-        pytest.param(["1.2.3.4"], "10.0.0.1", id="the other header's form"),
-        pytest.param(['for="1.2.3.4', 'x"'], "10.0.0.1", id="a quote over two lines"),
+        pytest.param(["for=unknown"], "", id="unknown"),
+        pytest.param(["for=_hidden"], "", id="an obfuscated name"),
+        pytest.param(["for=1.2.3.4;host=a.b:80"], "1.2.3.4", id="a host with a port, outside of quotes"),
+        pytest.param(["proto=https"], "", id="no caller"),
+        pytest.param(["for=1.2.3.4;for=6.6.6.6"], "", id="two callers"),
+        pytest.param(["for=[2001:db8::1]"], "2001:db8::1", id="brackets outside of quotes"),
+        pytest.param(["1.2.3.4"], "", id="the other header's form"),
+        pytest.param(['for="1.2.3.4', 'x"'], "", id="a quote over two lines"),
     ],
 )
 def test_the_caller_in_forwarded(lines: list[str], expected: str) -> None:
@@ -93,6 +97,15 @@ def test_whatever_a_viewer_sends_before_it_the_proxys_own_entry_counts(lines: li
     assert caller("10.0.0.1", *lines, own, header=header) == "1.2.3.4"
     joined = ",".join([*lines, own])
     assert caller("10.0.0.1", joined, header=header) == "1.2.3.4"
+
+
+def test_a_proxy_that_reports_no_caller_is_reported_once() -> None:
+    silent: list[str] = []
+    callers = Callers(PROXIES, on_silent=silent.append)
+    for remote in ("10.0.0.1", "10.0.0.2", "10.0.0.1", "203.0.113.9"):
+        callers.address(remote, CIMultiDict())
+    callers.address("10.0.0.3", CIMultiDict({"X-Forwarded-For": "1.2.3.4"}))
+    assert silent == ["10.0.0.1", "10.0.0.2"]
 
 
 def test_without_proxies_nobody_is_believed() -> None:
