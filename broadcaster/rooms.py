@@ -59,7 +59,8 @@ OPEN_MS: Final = 120_000
 ACTIVE_MS: Final = 1000
 MAX_ROOMS: Final = 5_000  # open ones, and silent ones
 PACKED_PER_ROOM: Final = 20  # so many times as many may be packed
-FORGET_STEP: Final = 500
+FORGET_STEP: Final = 500  # rooms at once: their epochs may have to be unpacked
+FORGET_AMONG: Final = 4 * FORGET_STEP
 AUDIENCE_KNOWN_MS: Final = int(1000 * (PRESENCE_INTERVAL_S + GATEWAY_SILENCE_S))  # all gateways have reported by then
 _U32: Final = 0xFFFFFFFF
 
@@ -129,7 +130,7 @@ class Rooms:
     `epoch_floor` is above all epochs given before a loss of history.
 
     At most about `max_rooms` rooms are open: beyond that those without a recent message are packed.
-    At most `PACKED_PER_ROOM` times as many are packed: beyond that the smallest ones are forgotten
+    At most `PACKED_PER_ROOM` times as many are packed: beyond that small ones are forgotten
     before their time, of those that hold nothing but chatter (`StoredRoom.is_chatter`). At most
     `max_rooms` more are silent: nobody ever spoke in them. Beyond that the longest vacant is
     forgotten. Where all have viewers no more is opened until one leaves. Nobody counts as gone
@@ -477,7 +478,8 @@ class Rooms:
             self._changed.pop(name, None)  # who watches is in no snapshot
 
     def forget_silent(self, now_ms: int) -> None:
-        """Forget rooms in which nobody ever spoke and which nobody watches any more.
+        """Forget rooms in which nobody ever spoke and which nobody watches any more; forget packed
+        ones above the number that may be kept.
 
         Others that found no place get one. `now_ms` is the time of a monotonic clock.
         """
@@ -489,6 +491,7 @@ class Rooms:
             return
         for name in self._silent.over(FORGET_STEP):
             self._forget_silent(name)
+        self._forget_smallest()
         if self._refused:
             for name in list(islice(self._refused, self._silent.places(FORGET_STEP))):
                 del self._refused[name]
@@ -536,7 +539,8 @@ class Rooms:
             self._open.pop(name, None)
 
     def _forget_smallest(self) -> None:
-        """Forget packed rooms above the number that may be kept: the smallest, without viewers.
+        """Forget packed rooms above the number that may be kept, without viewers: at most
+        `FORGET_STEP`, the smallest of the next `FORGET_AMONG`.
 
         A room with more than chatter is never one of them: its modes would be lost, and gifts that
         are sent again would count twice. Nor is one with an id that must be remembered.
@@ -547,12 +551,13 @@ class Rooms:
             return
         kept = self._open, self._silent, self._viewers
         seen_ms = self.clock_ms - self._dedupe_ms
-        left = (
-            room
-            for name, room in self._stored.items()
-            if room.is_chatter and room.seen_ms < seen_ms and not any(name in rooms for rooms in kept)
-        )
-        for stored in heapq.nsmallest(excess + most // 20, left, key=lambda room: (len(room.data), room.last_ms)):
+        left: list[StoredRoom] = []
+        for name in list(islice(self._stored, FORGET_AMONG)):
+            room = self._stored[name] = self._stored.pop(name)  # behind the others: the next time it is their turn
+            if room.is_chatter and room.seen_ms < seen_ms and not any(name in rooms for rooms in kept):
+                left.append(room)
+        count = min(excess + most // 20, FORGET_STEP)
+        for stored in heapq.nsmallest(count, left, key=lambda room: (len(room.data), room.last_ms)):
             self.limited[RoomLimit.FORGOTTEN] += 1
             self._forget(stored.room, self._epoch_of(stored))
 
@@ -594,15 +599,17 @@ class Rooms:
         """Return all that outlives this owner. The caller stores everything first (`store`).
 
         Idle rooms without viewers are closed, and forgotten once the log has no message of them
-        left, so that nobody can hold their numbers.
+        left, so that nobody can hold their numbers; at most `FORGET_STEP` at once.
         """
         for name, room in list(self._open.items()):
             if room.clock_ms < self.clock_ms - OPEN_MS and name not in self._viewers and not room.is_waiting:
                 del self._open[name]
-        for name, stored in list(self._stored.items()):
-            is_over = stored.last_ms < self.clock_ms - BROADCAST.retention_ms - IDLE_MS
-            if is_over and not any(name in rooms for rooms in (self._open, self._silent, self._viewers)):
-                self._forget(name, self._epoch_of(stored))
+        before_ms = self.clock_ms - BROADCAST.retention_ms - IDLE_MS
+        kept = self._open, self._silent, self._viewers
+        over = [room for room in self._stored.values() if room.last_ms < before_ms]
+        left = (room for room in over if not any(room.room in rooms for rooms in kept))
+        for stored in islice(left, FORGET_STEP):  # the next snapshot forgets more
+            self._forget(stored.room, self._epoch_of(stored))
         self._forget_smallest()
         balance = msgspec.structs.replace(self.balance)
         return PartitionState(balance, self.clock_ms, list(self._stored.values()), self._others, self._epoch_floor)

@@ -3,16 +3,18 @@ caps.
 """
 
 from collections.abc import Callable
+from itertools import pairwise
 from random import Random
 from typing import Any
 
 import pytest
 
-from broadcaster.rooms import AUDIENCE_KNOWN_MS, PACKED_PER_ROOM, RoomLimit, Rooms
+from broadcaster.rooms import AUDIENCE_KNOWN_MS, FORGET_STEP, PACKED_PER_ROOM, RoomLimit, Rooms
 from broadcaster.silent_rooms import SILENT_MS, VACANT_MS
 from liveroom.audience import NOBODY, Viewers
 from liveroom.kinds import Kind, Role
-from liveroom.records.snapshot import decode_state
+from liveroom.records.balance import Balance
+from liveroom.records.snapshot import PartitionState, RoomState, decode_state, encode_room
 from liveroom.topics import room_hash
 from liveroom.wire import Card, decode_card
 from tests.broadcaster.ticks import T0, Tick, loaded, read, snapshot, states, tick, uplink
@@ -232,6 +234,23 @@ def test_beyond_the_cap_the_smallest_packed_rooms_are_forgotten_and_no_watched_o
     assert rooms.limited[RoomLimit.FORGOTTEN] == 2 * PACKED_PER_ROOM + 2 - len(kept)
     gone = next(name for name in ("r0", "r1", "r2") if name not in kept)
     assert speak(rooms, gone, "b", at_ms=T0 + 90_000).numbers(gone) == [(1, 1)]
+
+
+def test_rooms_above_the_cap_or_past_their_time_are_forgotten_in_steps() -> None:
+    stored = [encode_room(RoomState(f"r{number}", 7, seq=3, last_ms=T0)) for number in range(4 * FORGET_STEP)]
+    rooms = Rooms(PartitionState(Balance(), T0, stored), max_rooms=5)
+    for number in range(3 * FORGET_STEP):
+        rooms.watch(f"r{number}", SOMEBODY)
+    known(rooms)
+    counts = [rooms.limited[RoomLimit.FORGOTTEN]]
+    for number in range(3 * FORGET_STEP):
+        rooms.watch(f"r{number}", NOBODY)
+    while counts[-1] < len(stored) - 5 * PACKED_PER_ROOM:
+        rooms.forget_silent(T0)
+        counts.append(rooms.limited[RoomLimit.FORGOTTEN])
+    assert [after - before for before, after in pairwise(counts)][:2] == [FORGET_STEP] * 2
+    over = Rooms(PartitionState(Balance(), 2 * T0, stored))
+    assert [len(over.snapshot().rooms) for _ in range(5)] == [FORGET_STEP * left for left in (3, 2, 1, 0, 0)]
 
 
 @pytest.mark.parametrize("kind", [Kind.GIFT, Kind.BAN, Kind.ROOM])
