@@ -18,6 +18,10 @@ OBJECTIVE: Final = 0.999
 FAST_BURN: Final = 14.4  # of a 30-day budget, 2% in an hour
 SLOW_BURN: Final = 6.0  # 5% in six hours
 BEHIND_RECORDS: Final = 500
+REFUSED_SHARE: Final = 0.1  # of requests; a single abusive address is seldom as much of all traffic
+ENDED_PER_S: Final = 1  # connections by one reason; probes and strays are fewer
+AT_A_BOUND: Final = "pending|pending_address|open|open_address|proxy_header|proxy_untrusted"  # not those of slow callers
+EXPIRES_S: Final = 7 * 24 * 3600
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +100,22 @@ def alerts(windows: Windows) -> list[Alert]:
 
     def grew(metric: metric_catalog.Metric, matchers: str = "", window: str = w.recent) -> str:
         return f"increase({metric.name}{matchers}[{window}]) > 0"
+
+    def refused_share(refused: metric_catalog.Metric, *all_of: str) -> str:
+        by_address = f'sum(rate({refused.name}{{reason=~"address_.*"}}[{w.recent}]))'
+        requests = " + ".join(f"sum(rate({series}[{w.recent}]))" for series in all_of)
+        return f"{by_address} / ({requests} > 0)"
+
+    shares = {
+        "ingress": refused_share(metric_catalog.REQUESTS_LIMITED, f"{metric_catalog.INGRESS_SECONDS.name}_count"),
+        "scheduler": refused_share(metric_catalog.ENTRIES_LIMITED, metric_catalog.ENTRIES.name),
+        "edge": refused_share(metric_catalog.LIMITED, metric_catalog.JOINS.name, metric_catalog.UPGRADES_REFUSED.name),
+    }
+    over_share = " or ".join(
+        f'label_replace({share} > {REFUSED_SHARE}, "service", "{service}", "", "")' for service, share in shares.items()
+    )
+    no_room = f'sum(rate({metric_catalog.LIMITED.name}{{reason="gateway_rooms"}}[{w.recent}])) > 0'
+    over_cap = f"sum(rate({metric_catalog.ROOMS_LIMITED.name}[{w.recent}])) > 0"
 
     return [
         Alert(
@@ -233,6 +253,35 @@ def alerts(windows: Windows) -> list[Alert]:
             w.blink,
             "page",
             "Interactions are refused because Kafka does not answer",
+        ),
+        Alert(
+            "AddressesRefused",
+            over_share,
+            w.long_hold,
+            "page",
+            "Limits by address refuse a large share of all requests: the addresses may be those of a proxy",
+        ),
+        Alert(
+            "ConnectionsRefused",
+            f'sum by(job,port,reason)(rate({metric_catalog.HTTP_ENDED.name}{{reason=~"{AT_A_BOUND}"}}[{w.recent}]))'
+            f" > {ENDED_PER_S}",
+            w.long_hold,
+            "ticket",
+            "An HTTP port refuses or ends connections at a bound, or for their PROXY header",
+        ),
+        Alert(
+            "TooManyRooms",
+            f"{no_room} or {over_cap}",
+            w.long_hold,
+            "ticket",
+            "Gateways or broadcasters have as many rooms as they may: somebody may be inventing rooms",
+        ),
+        Alert(
+            "CertificateExpires",
+            f"({metric_catalog.TLS_EXPIRES.name} > 0) - time() < {EXPIRES_S}",  # 0: no TLS
+            w.hold,
+            "ticket",
+            "A gateway's certificate expires within 7 days, or has expired",
         ),
         Alert(
             "DeadLetters",

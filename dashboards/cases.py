@@ -12,12 +12,13 @@ SCRAPE: Final = "15s"
 class Case(NamedTuple):
     """Series in promtool's notation (`0+5x10`: 0, 5, ... 50), with a sample each `SCRAPE`.
 
-    The alert is checked after `minutes`.
+    The alert is checked after `minutes`, and fires `alerts` times.
     """
 
     fires: dict[str, str]
     quiet: dict[str, str]
     minutes: int = 10
+    alerts: int = 1
 
 
 def _series(metric: Metric, labels: str = "") -> str:
@@ -87,6 +88,46 @@ CASES: Final[dict[str, Case]] = {
         {_series(metric_catalog.REFUSALS, 'code="queue_unavailable"'): "0+1x2000"},
         {_series(metric_catalog.REFUSALS, 'code="queue_unavailable"'): "7x2000"},
     ),
+    "AddressesRefused": Case(
+        {
+            _series(metric_catalog.REQUESTS_LIMITED, 'reason="address_requests"'): "0+11x2000",
+            f'{metric_catalog.INGRESS_SECONDS.name}_count{{instance="a"}}': "0+100x2000",
+            _series(metric_catalog.ENTRIES_LIMITED, 'reason="address_guests"'): "0+11x2000",
+            _series(metric_catalog.ENTRIES, 'outcome="rate_address"'): "0+100x2000",
+            _series(metric_catalog.LIMITED, 'reason="address_joins"'): "0+11x2000",
+            _series(metric_catalog.JOINS, 'outcome="refused"'): "0+60x2000",
+            _series(metric_catalog.UPGRADES_REFUSED, 'code="rate_address"'): "0+40x2000",
+        },
+        {
+            _series(metric_catalog.REQUESTS_LIMITED, 'reason="address_requests"'): "0+9x2000",
+            _series(metric_catalog.REQUESTS_LIMITED, 'reason="user_requests"'): "0+50x2000",
+            f'{metric_catalog.INGRESS_SECONDS.name}_count{{instance="a"}}': "0+100x2000",
+            _series(metric_catalog.ENTRIES_LIMITED, 'reason="address_guests"'): "0x2000",
+            _series(metric_catalog.ENTRIES, 'outcome="entered"'): "0x2000",
+        },
+        20,
+        3,
+    ),
+    "ConnectionsRefused": Case(
+        {_series(metric_catalog.HTTP_ENDED, 'port="public",reason="open_address"'): "0+20x2000"},
+        {
+            _series(metric_catalog.HTTP_ENDED, 'port="public",reason="open_address"'): "0+10x2000",
+            _series(metric_catalog.HTTP_ENDED, 'port="public",reason="head_late"'): "0+100x2000",
+        },
+        20,
+    ),
+    "TooManyRooms": Case(
+        {_series(metric_catalog.ROOMS_LIMITED, 'reason="silent_refused"'): "0+1x2000"},
+        {
+            _series(metric_catalog.LIMITED, 'reason="user_rooms"'): "0+1x2000",
+            _series(metric_catalog.ROOMS_LIMITED, 'reason="silent_refused"'): "7x2000",
+        },
+        20,
+    ),
+    "CertificateExpires": Case(
+        {_series(metric_catalog.TLS_EXPIRES): "604800x2000"},
+        {_series(metric_catalog.TLS_EXPIRES): "606000x2000", _series(metric_catalog.TLS_EXPIRES, 'pod="b"'): "0x2000"},
+    ),
     "DeadLetters": _counter(metric_catalog.DEAD_LETTERS, 'reason="schema"'),
     "UnreadableRecords": _counter(metric_catalog.BAD_RECORDS, 'topic="gateways",reason="schema"'),
     "CanaryLoss": _counter(metric_catalog.CANARY_LOST, 'gateway="e1"'),
@@ -109,7 +150,7 @@ def rule_tests(rules: str) -> dict[str, Any]:
                         {
                             "expr": f"count(ALERTS{{{firing}}}) or vector(0)",
                             "eval_time": f"{case.minutes}m",
-                            "exp_samples": [{"labels": "{}", "value": int(fires)}],
+                            "exp_samples": [{"labels": "{}", "value": case.alerts if fires else 0}],
                         }
                     ],
                 }
