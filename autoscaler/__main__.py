@@ -21,11 +21,11 @@ with explained("autoscaler"):
     from liveroom import clock, service
     from liveroom.access import SERVICES
     from liveroom.consumers import REVOCATIONS_READ, follow_revocations
-    from liveroom.files import watch
+    from liveroom.files import Watched
     from liveroom.kafka import TOPICS_S, Producer, ensure_topics, waiting, with_kafka
     from liveroom.kafka_port import Kafka
     from liveroom.revocations import Revocations
-    from liveroom.service import Runtime, public_connections, read_first
+    from liveroom.service import Runtime, public_connections
     from liveroom.settings import AutoscalerSettings
     from liveroom.tokens import Verifier
     from liveroom.web import serve
@@ -61,8 +61,10 @@ def make_driver(settings: AutoscalerSettings, runtime: Runtime) -> "LocalDriver 
 async def run(settings: AutoscalerSettings, runtime: Runtime, kafka: Kafka) -> None:
     """Run the autoscaler until it is stopped. Gateways keep running without it."""
     revocations = Revocations()
-    verifier = Verifier(await read_first(settings.read_token_keys), settings.token_leeway_s, settings.token_life_s, revocations)
-    policy = await read_first(partial(read_policy_file, settings))
+    token_keys = Watched([settings.token_keys_file], settings.read_token_keys)
+    policies = Watched([settings.policy_file], partial(read_policy_file, settings))
+    verifier = Verifier(await token_keys.first(), settings.token_leeway_s, settings.token_life_s, revocations)
+    policy = await policies.first()
     wait = waiting(kafka, runtime, KAFKA)
     await wait.until(partial(ensure_topics, kafka, ACCESS.topics, TOPICS_S))
     producer = Producer(kafka, runtime.metrics, ACCESS.writes)
@@ -92,8 +94,8 @@ async def run(settings: AutoscalerSettings, runtime: Runtime, kafka: Kafka) -> N
                     advise(settings, runtime, pool) if settings.driver == "advisory" else rule(settings, kafka, pool)
                 ),
                 tasks.create_task(driver.watch()),
-                tasks.create_task(watch([settings.policy_file], partial(read_policy_file, settings), use)),
-                tasks.create_task(watch([settings.token_keys_file], settings.read_token_keys, verifier.use)),
+                tasks.create_task(policies.watch(use)),
+                tasks.create_task(token_keys.watch(verifier.use)),
             ]
             log.info("listening", port=port, driver=settings.driver)
             runtime.ready(KAFKA)

@@ -30,11 +30,11 @@ with explained("edge"):
     from liveroom.broadcast_log import QueueReader
     from liveroom.connections import allow_connections
     from liveroom.consumers import REVOCATIONS_READ, RULES_READ, follow_revocations, follow_rules
-    from liveroom.files import watch
+    from liveroom.files import Watched
     from liveroom.kafka import TOPICS_S, Producer, TopicReader, ensure_topics, waiting, with_kafka
     from liveroom.kafka_port import Kafka
     from liveroom.moderation import Rules
-    from liveroom.service import Runtime, read_first
+    from liveroom.service import Runtime
     from liveroom.settings import EdgeSettings
     from liveroom.web import serve
 
@@ -70,10 +70,12 @@ async def run(settings: EdgeSettings, runtime: Runtime, kafka: Kafka) -> None:
     upgrades = Upgrades(gateway, admission, runtime)
     keepalive, fan_out = KeepAlive(gateway), FanOut(gateway, runtime)
     orders, connections = Orders(gateway, runtime.chance), UserConnections(gateway)
-    admission.use(await read_first(settings.read_ticket_keys))
+    ticket_keys = Watched(settings.ticket_files, settings.read_ticket_keys)
+    admission.use(await ticket_keys.first())
     if settings.honours_hmac_tickets:
         log.warning("hmac_tickets_honoured", then="remove LIVEROOM_TICKET_KEYS once all schedulers sign with Ed25519")
-    read = await read_first(partial(certificates.load, settings))
+    certificate_files = Watched(certificates.files_of(settings), partial(certificates.load, settings))
+    read = await certificate_files.first()
     tls = None
     if read is not None:
         tls = TlsServer(read.context, runtime.metrics, settings.handshake_timeout_s, key_of=upgrades.connections.key_of)
@@ -101,14 +103,8 @@ async def run(settings: EdgeSettings, runtime: Runtime, kafka: Kafka) -> None:
                 tasks.create_task(gateway.bans.run()),
                 tasks.create_task(follow_revocations(kafka, gateway.revocations, runtime, connections.on_revoked)),
                 tasks.create_task(follow_connection_orders(connection_orders, connections, producer, runtime)),
-                tasks.create_task(watch(settings.ticket_files, settings.read_ticket_keys, admission.use)),
-                tasks.create_task(
-                    watch(
-                        certificates.files_of(settings),
-                        partial(certificates.load, settings),
-                        lambda read: use_certificates(read, tls, runtime),
-                    )
-                ),
+                tasks.create_task(ticket_keys.watch(admission.use)),
+                tasks.create_task(certificate_files.watch(lambda read: use_certificates(read, tls, runtime))),
                 tasks.create_task(reporter.run(producer)),
                 tasks.create_task(report_presence(gateway, producer)),
                 tasks.create_task(keepalive.run()),

@@ -30,7 +30,7 @@ from typing import Any, Final, cast
 RECORD_BYTES: Final = 16_384  # RFC 8446, section 5.1
 READS_A_TURN: Final = 4
 HIGH_BYTES: Final = 64 * 1024
-CLOSE_S: Final = 5.0  # for the last bytes of a connection that is closing
+CLOSE_S: Final = 30.0  # without progress, for the last bytes of a connection that is closing
 _WAITS: Final = (ssl.SSLWantWriteError, ssl.SSLWantReadError)
 
 
@@ -124,7 +124,7 @@ class TlsTransport(asyncio.Transport):
         self._protocol = cast("asyncio.Protocol", protocol)
 
     def get_protocol(self) -> asyncio.BaseProtocol:
-        """Return the protocol."""
+        """Return the protocol. Raises AttributeError once it has lost its connection."""
         return self._protocol
 
     def is_closing(self) -> bool:
@@ -301,6 +301,8 @@ class TlsTransport(asyncio.Transport):
                 self._lose(error)
                 return
             self._size -= sent
+            if self._closes:
+                self._allow_time()
             if sent == len(chunks[0]):
                 chunks.popleft()
             else:
@@ -335,7 +337,9 @@ class TlsTransport(asyncio.Transport):
                 self._send_end()
 
     def close(self) -> None:
-        """Close once what waits is written, or after `CLOSE_S`. Nothing more is read."""
+        """Close once what waits is written, or when nothing of it went for `CLOSE_S`. Nothing more
+        is read.
+        """
         if self._closes or self._is_lost:
             return
         self._closes = True
@@ -343,7 +347,13 @@ class TlsTransport(asyncio.Transport):
         if not self._chunks:
             self._send_end()
         if not self._is_lost:
-            self._deadline = self._loop.call_later(CLOSE_S, self.abort)
+            self._allow_time()
+
+    def _allow_time(self) -> None:
+        """Give what waits on a closing connection `CLOSE_S` from now on."""
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self._deadline = self._loop.call_later(CLOSE_S, self.abort)
 
     def abort(self) -> None:
         """Close at once; what waits is dropped."""
@@ -392,6 +402,7 @@ class TlsTransport(asyncio.Transport):
         self._size = 0
         if self._deadline is not None:
             self._deadline.cancel()
+            self._deadline = None
         self._loop.remove_reader(self._fd)
         self._loop.remove_writer(self._fd)
         self._loop.call_soon(self._report_loss, error)
@@ -401,3 +412,4 @@ class TlsTransport(asyncio.Transport):
             self._protocol.connection_lost(error)
         finally:
             self._sock.close()  # not before: the protocol may hold the descriptor's number
+            del self._protocol  # the two know each other: only the collector would free them

@@ -33,13 +33,13 @@ with explained("ingress"):
     from liveroom import metric_catalog, service
     from liveroom.connections import allow_connections
     from liveroom.consumers import REVOCATIONS_READ, RULES_READ, follow_revocations, follow_rules
-    from liveroom.files import watch
+    from liveroom.files import Watched
     from liveroom.kafka import with_kafka
     from liveroom.kafka_port import Kafka
     from liveroom.moderation import Rules
     from liveroom.records.control import Moderation, RuleKind, WordAction
     from liveroom.revocations import Revocations
-    from liveroom.service import Runtime, public_connections, read_first
+    from liveroom.service import Runtime, public_connections
     from liveroom.settings import IngressSettings
     from liveroom.tokens import Verifier
     from liveroom.web import serve
@@ -150,10 +150,12 @@ async def run(settings: IngressSettings, runtime: Runtime, kafka: Kafka) -> None
     """
     allow_connections(settings.http.max_open)
     revocations = Revocations()
-    verifier = Verifier(await read_first(settings.read_token_keys), settings.token_leeway_s, settings.token_life_s, revocations)
+    token_keys = Watched([settings.token_keys_file], settings.read_token_keys)
+    word_files = Watched(settings.word_files, partial(read_word_files, settings))
+    verifier = Verifier(await token_keys.first(), settings.token_leeway_s, settings.token_life_s, revocations)
     rules, writer = Rules(), KafkaLogWriter(kafka, settings, runtime)
     words = WordLibraries(rules.words)
-    words.use_files(await read_first(partial(read_word_files, settings)))
+    words.use_files(await word_files.first())
     parts = build(settings, runtime, kafka, verifier, rules, words, revocations, writer)
     if settings.viewers_may_claim_payment:
         log.warning("viewers_may_claim_payment", then="nobody checks that gifts, red packets and coupons were paid for")
@@ -178,8 +180,8 @@ async def run(settings: IngressSettings, runtime: Runtime, kafka: Kafka) -> None
             tasks.create_task(_after(writer.connected, parts.connections.follow_reports())),
             tasks.create_task(_after(writer.connected, follow_revocations(kafka, revocations, runtime))),
             tasks.create_task(_after(writer.connected, withdraw_ended(writer, revocations))),
-            tasks.create_task(watch([settings.token_keys_file], settings.read_token_keys, verifier.use)),
-            tasks.create_task(watch(settings.word_files, lambda: read_word_files(settings), words.use_files)),
+            tasks.create_task(token_keys.watch(verifier.use)),
+            tasks.create_task(word_files.watch(words.use_files)),
         ]
         drain_s = settings.ack_timeout_s + _ANSWER_S
         connections = public_connections(settings, runtime)

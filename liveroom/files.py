@@ -7,11 +7,12 @@ and the content that was read before stays in use.
 import asyncio
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, Generic, TypeVar
 
 import structlog
 
 from liveroom import clock
+from liveroom.service import StartError
 
 POLL_S: Final = 1.0
 T = TypeVar("T")
@@ -31,26 +32,46 @@ def _state(paths: Sequence[Path]) -> list[tuple[int, int, int] | None]:
     return found
 
 
-async def watch(files: Sequence[Path | None], read: Callable[[], T], use: Callable[[T], None]) -> None:
-    """Call `read` in a thread whenever one of `files` changes, then `use` with its result.
+class Watched(Generic[T]):
+    """Files that are read at the start and again whenever one of them changes.
 
-    Runs until cancelled. `read` raises OSError or ValueError where a file cannot be used. None
-    among `files` stands for an optional file that is not set.
+    None among `files` stands for an optional file that is not set. `read` reads them all, in a
+    thread; it raises OSError or ValueError where a file cannot be used.
     """
-    paths = [file for file in files if file is not None]
-    if not paths:
-        return
-    seen = await asyncio.to_thread(_state, paths)
-    while True:
-        await clock.sleep(POLL_S)
-        now = await asyncio.to_thread(_state, paths)
-        if now == seen:
-            continue
-        seen = now
-        names = [path.name for path in paths]
+
+    def __init__(self, files: Sequence[Path | None], read: Callable[[], T]) -> None:
+        self._paths = [file for file in files if file is not None]
+        self._read = read
+        self._seen: list[tuple[int, int, int] | None] = []
+
+    async def first(self) -> T:
+        """Read the files for the start of a service; `watch` takes up what changes from here on.
+
+        Raises StartError where they cannot be used.
+        """
+        self._seen = await asyncio.to_thread(_state, self._paths)  # before it reads: a start may take long
         try:
-            use(await asyncio.to_thread(read))
-        except (OSError, ValueError) as error:
-            log.error("file_not_usable", files=names, error=str(error), then="what was read before stays")  # noqa: TRY400
-        else:
-            log.info("files_read", files=names)
+            return await asyncio.to_thread(self._read)
+        except (OSError, ValueError, RecursionError) as error:
+            raise StartError(str(error)) from error
+
+    async def watch(self, use: Callable[[T], None]) -> None:
+        """Call `use` with what is read whenever one of the files has changed since `first`.
+
+        Runs until cancelled.
+        """
+        if not self._paths:
+            return
+        names = [path.name for path in self._paths]
+        while True:
+            await clock.sleep(POLL_S)
+            now = await asyncio.to_thread(_state, self._paths)
+            if now == self._seen:
+                continue
+            self._seen = now
+            try:
+                use(await asyncio.to_thread(self._read))
+            except (OSError, ValueError) as error:
+                log.error("file_not_usable", files=names, error=str(error), then="what was read before stays")  # noqa: TRY400
+            else:
+                log.info("files_read", files=names)

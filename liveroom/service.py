@@ -46,7 +46,6 @@ START_END_S: Final = 1.0
 HELP_COLUMNS: Final = 90
 MOST_REASONS: Final = 50  # that are told of one wait, each of them once
 GC_THRESHOLDS: Final = (20_000, 20, 20)  # records come in thousands and are no cycles: the default looks every 700 of them
-T = TypeVar("T")
 log = structlog.get_logger()
 
 
@@ -187,17 +186,6 @@ class Runtime:
 
 
 Body = Callable[[S, Runtime], Coroutine[Any, Any, None]]
-
-
-async def read_first(read: Callable[[], T]) -> T:
-    """Call `read` in a thread and return its result; for files that a service needs to start.
-
-    Raises StartError where `read` raises OSError, ValueError or RecursionError.
-    """
-    try:
-        return await asyncio.to_thread(read)
-    except (OSError, ValueError, RecursionError) as error:
-        raise StartError(str(error)) from error
 
 
 def main(service: str, settings: type[S], body: Body[S], *conditions: str, argv: Sequence[str] | None = None) -> None:

@@ -14,12 +14,12 @@ with explained("scheduler"):
     from liveroom.access import SERVICES
     from liveroom.connections import allow_connections
     from liveroom.consumers import REVOCATIONS_READ, follow_revocations
-    from liveroom.files import watch
+    from liveroom.files import Watched
     from liveroom.kafka import TOPICS_S, ensure_topics, waiting, with_kafka
     from liveroom.kafka_port import Kafka
     from liveroom.networks import Networks, read_networks
     from liveroom.revocations import Revocations
-    from liveroom.service import Runtime, public_connections, read_first
+    from liveroom.service import Runtime, public_connections
     from liveroom.settings import SchedulerSettings
     from liveroom.tokens import Verifier
     from liveroom.web import serve
@@ -47,19 +47,21 @@ async def run(settings: SchedulerSettings, runtime: Runtime, kafka: Kafka) -> No
     allow_connections(settings.http.max_open)
     placement = Placement(settings.stale_s, settings.replicas)
     revocations = Revocations()
-    verifier = Verifier(await read_first(settings.read_token_keys), settings.token_leeway_s, settings.token_life_s, revocations)
+    token_keys = Watched([settings.token_keys_file], settings.read_token_keys)
+    signers = Watched([settings.ticket_signing_keys_file, settings.ticket_keys_file], settings.read_ticket_signers)
+    zones = Watched([settings.zones_file], partial(read_zones, settings))
+    verifier = Verifier(await token_keys.first(), settings.token_leeway_s, settings.token_life_s, revocations)
     app = App(settings, placement, verifier, runtime)
-    app.use_signers(await read_first(settings.read_ticket_signers))
+    app.use_signers(await signers.first())
     if settings.honours_hmac_tickets:
         log.warning("hmac_tickets_honoured", then="remove LIVEROOM_TICKET_KEYS once all gateways verify Ed25519")
-    ticket_files = [settings.ticket_signing_keys_file, settings.ticket_keys_file]
-    app.use_zones(await read_first(partial(read_zones, settings)))
+    app.use_zones(await zones.first())
     async with asyncio.TaskGroup() as tasks:
         working = [
             tasks.create_task(_follow(kafka, placement, revocations, runtime, app)),
-            tasks.create_task(watch([settings.token_keys_file], settings.read_token_keys, verifier.use)),
-            tasks.create_task(watch(ticket_files, settings.read_ticket_signers, app.use_signers)),
-            tasks.create_task(watch([settings.zones_file], partial(read_zones, settings), app.use_zones)),
+            tasks.create_task(token_keys.watch(verifier.use)),
+            tasks.create_task(signers.watch(app.use_signers)),
+            tasks.create_task(zones.watch(app.use_zones)),
         ]
         connections = public_connections(settings, runtime)
         async with serve(app.web, settings.host, settings.port, connections=connections) as (_, port):

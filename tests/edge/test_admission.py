@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 from websockets.exceptions import InvalidStatus
 
-from liveroom.files import watch
+from liveroom.files import Watched
 from liveroom.settings import EdgeSettings
 from liveroom.ticket_keys import write_private_keys, write_public_keys
 from tests.edge.harness import GENERATION, Edge, next_frame, running, settings_of
@@ -42,7 +42,7 @@ async def test_public_keys_change_without_a_restart(tmp_path: Path) -> None:
     file.write_text(PUBLIC_KEYS)
     settings = EdgeSettings(instance="e1", ticket_public_keys_file=file)
     async with running(settings_of()) as edge:
-        watching = asyncio.create_task(watch(settings.ticket_files, settings.read_ticket_keys, edge.admission.use))
+        watching = asyncio.create_task(Watched(settings.ticket_files, settings.read_ticket_keys).watch(edge.admission.use))
 
         async def admitted(key_id: str) -> bool:
             try:

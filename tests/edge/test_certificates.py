@@ -20,7 +20,7 @@ from edge.__main__ import use_certificates
 from edge.certificates import CERT_NAME, KEY_NAME, CertificateError, Certificates
 from edge.tls_server import TlsServer
 from liveroom import metric_catalog
-from liveroom.files import watch
+from liveroom.files import Watched
 from liveroom.service import Runtime
 from liveroom.settings import EdgeSettings
 from tests.edge.harness import settings_of
@@ -176,10 +176,6 @@ async def test_files_that_change_are_read_again_and_bad_ones_leave_the_old_in_us
     monkeypatch.setattr("liveroom.files.POLL_S", 0.02)
     used = await asyncio.to_thread(lambda: settings(tmp_path, "old.example", authority=authority))
     runtime = Runtime("edge")
-    read = await asyncio.to_thread(certificates.load, used)
-    assert read is not None
-    tls = TlsServer(read.context, runtime.metrics, 5)
-    use_certificates(read, tls, runtime)
     tries = 0
 
     def load() -> Certificates | None:
@@ -187,10 +183,15 @@ async def test_files_that_change_are_read_again_and_bad_ones_leave_the_old_in_us
         tries += 1
         return certificates.load(used)
 
-    watching = asyncio.create_task(watch(certificates.files_of(used), load, lambda now: use_certificates(now, tls, runtime)))
-    await asyncio.sleep(0.05)
+    files = Watched(certificates.files_of(used), load)
+    read = await files.first()
+    assert read is not None
+    tls = TlsServer(read.context, runtime.metrics, 5)
+    use_certificates(read, tls, runtime)
     await asyncio.to_thread(_other_key, tmp_path / "c.pem", tmp_path / "k.pem", authority)
-    await until(lambda: tries > 0)
+    # Only now: a gateway waits for Kafka between the first read and this.
+    watching = asyncio.create_task(files.watch(lambda now: use_certificates(now, tls, runtime)))
+    await until(lambda: tries > 1)
     assert tls.context is read.context
     await asyncio.to_thread(write, authority, tmp_path / "c.pem", tmp_path / "k.pem", "new.example")
     await until(lambda: tls.context is not read.context)

@@ -5,10 +5,12 @@ of this folder try plain and over TLS.
 import _ssl
 import asyncio
 import ctypes
+import gc
 import json
 import resource
 import socket
 import ssl
+import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
@@ -517,6 +519,48 @@ def test_an_answer_that_nobody_reads_does_not_keep_a_closing_connection(
             client.close()
 
     run(scenario())
+
+
+def test_an_answer_that_is_read_slowly_arrives_whole_on_a_closing_connection(
+    run: Run, certificate: Secured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tls_transport, "CLOSE_S", 1.0)
+
+    async def scenario() -> None:
+        async with listening(certificate) as here:
+            client, protocol = await here.client(receive_bytes=4096)
+            protocol.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
+            protocol.transport.write(b"x" * 400_000)
+            protocol.transport.close()
+            got = 0
+            while data := await received(client, 16_384):
+                got += len(data)
+                await asyncio.sleep(0.1)  # a slow line: the whole takes more than twice as long as may pass without progress
+            assert got == 400_000
+            client.close()
+
+    run(scenario())
+
+
+def test_what_a_connection_had_is_free_without_the_collector(run: Run, certificate: Secured) -> None:
+    async def scenario() -> None:
+        async with listening(certificate) as here:
+            client, protocol = await here.client()
+            left = [weakref.ref(protocol), weakref.ref(protocol.transport.get_extra_info("ssl_object"))]
+            lost = protocol.lost
+            here.made.clear()
+            del protocol
+            client.close()
+            await asyncio.wait_for(lost.wait(), 5)
+            await asyncio.sleep(0.01)
+            assert [one() for one in left] == [None, None]
+
+    gc.collect()
+    gc.disable()
+    try:
+        run(scenario())
+    finally:
+        gc.enable()
 
 
 def test_a_protocol_that_fails_ends_its_own_connection_only(

@@ -13,7 +13,7 @@ import pytest
 from aiokafka import AIOKafkaProducer
 
 from devstack.processes import Service
-from liveroom.files import watch
+from liveroom.files import Watched
 from liveroom.kafka import ensure_topics
 from liveroom.kafka_port import AioKafka
 from liveroom.kinds import Role
@@ -299,7 +299,7 @@ async def test_ticket_keys_change_without_a_restart(placement: Placement, tmp_pa
     settings = SchedulerSettings(token_key=TOKEN_KEY, ticket_signing_keys_file=file)
     async with served(settings, placement) as (url, app):
         placement.update(report(), time.monotonic())
-        watching = asyncio.create_task(watch([file], settings.read_ticket_signers, app.use_signers))
+        watching = asyncio.create_task(Watched([file], settings.read_ticket_signers).watch(app.use_signers))
         await asyncio.sleep(0.1)
 
         async def signed_by() -> str:
