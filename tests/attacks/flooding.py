@@ -28,6 +28,7 @@ PROXY: Final = "127.0.0.1"
 THROUGH_PROXY: Final = "203.0.113.66"  # the address that the proxy writes for this attacker
 SILENT: Final = 600  # connections to each port
 TRICKLING: Final = 50
+HELD_S: Final = 5.0  # a connection that is open for longer than this was not ended in time
 HANDSHAKES: Final = 3000  # connections that are open at the same time
 COMES_BACK_S: Final = 3.0  # after a handshake was ended
 HOSTING: Final = 16  # connections with which a host floods each ingress
@@ -86,13 +87,15 @@ class Flood:
         except OSError:
             self.seen[f"{what} refused"] += 1
             return
+        opened_s = time.monotonic()
         reading = asyncio.create_task(self._answer((reader, writer)))
         with contextlib.suppress(ConnectionError):
             writer.write(first)
             while not reading.done() and time.monotonic() < end_s:
                 writer.write(then)
                 await asyncio.wait({reading}, timeout=0.5)
-        self.seen[f"{what} {reading.result() if reading.done() else 'held'}"] += 1
+        open_ = "held" if time.monotonic() - opened_s > HELD_S else "young"
+        self.seen[f"{what} {reading.result() if reading.done() else open_}"] += 1
         reading.cancel()
         writer.close()
 

