@@ -8,8 +8,8 @@ when the descriptor is ready. Five rules keep that right:
   goes on until `SSLWantReadError`. One that stops earlier goes on in the loop's next turn, and
   reading begins by itself after the handshake and after `resume_reading`.
 - A read may have to write first, and a write may have to read first. Either waits for the other
-  readiness then. (A peer that asks for new keys over and over without reading anything makes
-  OpenSSL fail, and loses its connection.)
+  readiness then. One call takes every handshake record that has come, and those that come
+  meanwhile: nothing here bounds how many changes of keys that is (docs/security.md).
 - After a write that could not finish, OpenSSL expects the same bytes again. They stay first, and
   count as unsent, until it takes them.
 - One write is one record at most, or a slow viewer's progress within a large frame is invisible.
