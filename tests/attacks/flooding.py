@@ -205,7 +205,11 @@ class Flood:
                 number += 1
                 for what in ("mutes", "bans") if number % 5 else ("mutes", "bans", "words"):
                     connection[1].write(self._rule(what, f"{name}-{number}"))
-                    self.seen[f"{what} {await self._answer(connection)}"] += 1
+                    answer = await self._answer(connection)
+                    self.seen[f"{what} {answer}"] += 1
+                    if answer == "closed":
+                        connection[1].close()
+                        connection = await self._open(port)
             connection[1].close()
 
         began = int(time.monotonic() * 1000)

@@ -88,7 +88,8 @@ async def test_a_host_that_invents_users_and_words_is_refused_at_the_caps_and_ra
     # The attacker.
     for what, cap in CAPS.items():
         assert got[f"{what} 202"] <= cap + RACES, what
-        assert {name for name in got if name.startswith(what)} <= {f"{what} 202", f"{what} 409 limit", f"{what} 429 rate_user"}
+        refused = {f"{what} 409 limit", f"{what} 429 rate_user", f"{what} closed"}  # an answer may end its connection
+        assert {name for name in got if name.startswith(what)} <= {f"{what} 202"} | refused
     # Who was refused and why, and what is kept.
     for code, answer in (("limit", "409 limit"), ("rate_user", "429 rate_user")):
         counted = sum(each[f'{metric_catalog.REFUSALS.name}{{code="{code}"}}'] for each in metrics)
