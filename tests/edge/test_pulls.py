@@ -325,6 +325,7 @@ async def test_a_refused_pull_gets_its_reason(kafka: KafkaSettings) -> None:
         restricted = Moderation(1, "mine", 1, RuleKind.MODE, "restricted", value=True)
         here.gateway.joins._rules.apply(restricted)
         assert await code(room="mine", token="bound") == (403, "forbidden"), "its token does not name the room"
+        here.gateway.joins._rules.apply(Moderation(1, "mine", 2, RuleKind.MODE, "restricted", value=False))
         here.let_in("gone", "mine")
         here.gateway.revocations.apply(Revocation(1, "r", 0, 5, 5, "gone"))
         assert await code(token="gone", room="mine") == (401, "revoked")
