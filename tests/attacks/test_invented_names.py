@@ -60,7 +60,7 @@ async def test_guests_that_invent_rooms_fill_neither_a_gateway_nor_a_broadcaster
         System(
             kafka_bootstrap, prefix=f"a{secrets.token_hex(4)}.", partitions=1, edges=1, ingresses=1, settings_of=settings
         ) as system,
-        aiohttp.ClientSession() as http,
+        aiohttp.ClientSession(headers={"X-Forwarded-For": "203.0.113.9"}) as http,
         aiohttp.ClientSession(headers={"X-Forwarded-For": "203.0.113.1"}) as elsewhere,
         AsyncExitStack() as stack,
     ):
