@@ -24,6 +24,7 @@ ROOMS_OF_ADDRESS = 15
 CONNECTIONS_OF_ADDRESS = 20
 SHOWS = 20
 HONEST = 3  # viewers of each show
+ATTACKER = "198.51.100.9"
 PAUSE_S = 0.05
 LIMITS = {
     "MAX_LOCAL_ROOMS": str(ROOMS_OF_GATEWAY),
@@ -103,7 +104,7 @@ async def test_no_honest_join_is_refused_while_one_address_connects_and_joins_wi
             ingresses=1,
             settings_of={"edge": LIMITS},
         ) as system,
-        aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as http,
+        aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), headers={"X-Forwarded-For": ATTACKER}) as http,
         AsyncExitStack() as stack,
     ):
         await knows_gateways(system, 1)
