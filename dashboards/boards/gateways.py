@@ -75,7 +75,7 @@ GATEWAYS: Final = Board(
                 Panel(
                     "TLS handshakes/s",
                     "At gateways, by outcome.",
-                    [Query(rate(metric_catalog.TLS_HANDSHAKES, by="outcome"), "{{outcome}}")],
+                    [Query(rate(metric_catalog.TLS_HANDSHAKES, by="outcome") + " or vector(0)", "{{outcome}}")],
                     "ops",
                 ),
                 Panel(
@@ -85,8 +85,8 @@ GATEWAYS: Final = Board(
                 ),
                 Panel(
                     "Certificates expire in",
-                    "The one that ends first at any gateway with TLS.",
-                    [Query(f"min({name(metric_catalog.TLS_EXPIRES)} > 0) - time()", "first")],
+                    "The one that ends first at any gateway; 0: no gateway has TLS.",
+                    [Query(f"min({name(metric_catalog.TLS_EXPIRES)} > 0) - time() or vector(0)", "first")],
                     "s",
                 ),
             ],
