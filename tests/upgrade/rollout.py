@@ -58,6 +58,7 @@ ZERO: Final = (
 )
 # What the next build must have read of its own in a rollout, and what of the last release
 STATES: Final = frozenset({"Batch", "RoomState", "PartitionState"})
+STATES_OF_OWNERS: Final = STATES - {"Batch"}  # not sure in a short rollout: two owners of the next build must follow each other
 OWN: Final = STATES | {"Uplink", "Presence", "LoadReport", "Moderation", "Order", "Ticket"}
 
 
@@ -192,7 +193,8 @@ async def roll(bootstrap: str, seed: int, old: Build, *, short: bool = False) ->
                 await asyncio.sleep(HOLD_S)
         for service in running.system.services:
             await upgrade.check_metrics(service)
-        await asyncio.to_thread(_check_logs, running.system.services)
+        own = OWN - STATES_OF_OWNERS if short else OWN
+        await asyncio.to_thread(_check_logs, running.system.services, own)
         await _check_dead_letters(running)
     system = running.system
     builds = await judge_builds(system.kafka_bootstrap, system.prefix, PARTITIONS)
@@ -387,8 +389,10 @@ def _is_of_client(entry: dict[str, Any]) -> bool:
     return logger.startswith("aiokafka") or (logger == "asyncio" and ("/aiokafka/" in event or "Unclosed AIOKafka" in event))
 
 
-def _check_logs(services: Sequence[Service]) -> None:
+def _check_logs(services: Sequence[Service], wanted: frozenset[str]) -> None:
     """Assert that no service logged an error, and that the next build read what it had written.
+
+    `wanted`: the records of its own that it must have read.
 
     What the Kafka client logs is left out: it calls every lost connection an error.
     """
@@ -407,5 +411,5 @@ def _check_logs(services: Sequence[Service]) -> None:
     assert not errors, "\n".join(errors[:10])
     assert ordered == {service.name for service in services if service.module == "edge"}, "a gateway obeyed no order"
     own, foreign = ({record for record, is_own in read if is_own is wanted} for wanted in (True, False))
-    assert own >= OWN, f"the next build never read its own {OWN - own}"
+    assert own >= wanted, f"the next build never read its own {wanted - own}"
     assert foreign >= STATES, f"the next build never read the last release's {STATES - foreign}"
