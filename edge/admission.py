@@ -88,7 +88,7 @@ class Admission:
         except ProblemError:
             self._bad_tickets.charge(address, now_s, 1.0)
             raise
-        self._take(Caller(connection="", user=ticket.user.id, address=address))
+        self._take(Caller(user=ticket.user.id, address=address))
         self.spent.spend(ticket, now_ms)
         return address, ticket.user
 

@@ -57,7 +57,7 @@ class PullLimits:
 
         A refused pull takes nothing. Raises PullLimitError.
         """
-        caller = _caller(user, address)
+        caller = Caller(user=user, address=address)
         for what, rates in (("pulls", self._pulls), ("bytes", self._bytes)):
             if (spent := rates.spent(caller, now_s)) is not None:
                 raise PullLimitError(PullLimit(f"{spent.scope}_{what}"), spent)
@@ -69,11 +69,7 @@ class PullLimits:
         A budget may fall below nothing by as much as the pulls under way bring; then it takes so
         much longer to fill again.
         """
-        self._bytes.charge(_caller(user, address), now_s, size)
-
-
-def _caller(user: str, address: str) -> Caller:
-    return Caller(connection="", user=user, address=address)
+        self._bytes.charge(Caller(user=user, address=address), now_s, size)
 
 
 def _by_minute(size: int) -> Rate:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from enum import StrEnum
 from typing import Final
 
-from liveroom.budgets import NO_LIMIT, Caller, Rate, Rates, Scope
+from liveroom.budgets import Caller, Rate, Rates, Scope
 from liveroom.errors import ProblemError
 from liveroom.kinds import Role
 from liveroom.settings import IngressSettings
@@ -43,7 +43,7 @@ class RequestLimits:
             user=Rate(settings.user_requests_per_s, settings.user_requests_burst),
             address=Rate(settings.address_requests_per_s, settings.address_requests_burst),
         )
-        self._documents = Rates(user=NO_LIMIT, address=_DOCUMENTS)
+        self._documents = Rates(address=_DOCUMENTS)
 
     def __len__(self) -> int:
         return len(self._requests) + len(self._documents)
@@ -55,7 +55,7 @@ class RequestLimits:
         """
         if user.role is Role.SERVICE:
             return
-        if (spent := self._requests.take(Caller("", user.id, address), now_s)) is not None:
+        if (spent := self._requests.take(Caller(user=user.id, address=address), now_s)) is not None:
             limit = RequestLimit.USER if spent.scope is Scope.USER else RequestLimit.ADDRESS
             self._on_refusal(limit)
             raise ProblemError(spent.code, _DETAILS[limit], retry_after_s=spent.wait_s)
@@ -65,6 +65,6 @@ class RequestLimits:
 
         Raises `ProblemError` (rate_address).
         """
-        if (spent := self._documents.take(Caller("", "", address), now_s)) is not None:
+        if (spent := self._documents.take(Caller(address=address), now_s)) is not None:
             self._on_refusal(RequestLimit.ADDRESS_DOCUMENTS)
             raise ProblemError(spent.code, _DETAILS[RequestLimit.ADDRESS_DOCUMENTS], retry_after_s=spent.wait_s)

@@ -9,7 +9,7 @@ Called by ingress and scheduler.
 from collections.abc import Callable
 from typing import Final
 
-from liveroom.budgets import NO_LIMIT, Caller, Rate, Rates
+from liveroom.budgets import Caller, Rate, Rates
 from liveroom.errors import Code, ProblemError
 from liveroom.tickets import User
 from liveroom.tokens import Verifier
@@ -25,7 +25,7 @@ class Authentication:
 
     def __init__(self, verifier: Verifier, failures: Rate, on_refusal: Callable[[], None]) -> None:
         self._verifier = verifier
-        self._failures = Rates(user=NO_LIMIT, address=failures)
+        self._failures = Rates(address=failures)
         self._on_refusal = on_refusal
 
     def __len__(self) -> int:
@@ -38,7 +38,7 @@ class Authentication:
         `unix_s`: Unix time. Raises `ProblemError`: as `Verifier.bearer`, and rate_address for a
         token that is not known to be valid while the address has used up its failures.
         """
-        caller = Caller("", "", address)
+        caller = Caller(address=address)
         spent = self._failures.spent(caller, now_s) if authorization is not None else None
         if spent is not None and not self._verifier.knows(authorization, unix_s):
             self._on_refusal()

@@ -39,9 +39,9 @@ class Caller(NamedTuple):
     `connection`: any name that no other connection has. An empty key is counted nowhere.
     """
 
-    connection: str
-    user: str
-    address: str
+    connection: str = ""
+    user: str = ""
+    address: str = ""
 
 
 class Rate(NamedTuple):
@@ -72,7 +72,9 @@ class Rates:
     Keeps at most `most` names of each scope. More of them make limits milder (`liveroom.limits`).
     """
 
-    def __init__(self, *, user: Rate, address: Rate, connection: Rate = NO_LIMIT, most: int = MAX_NAMES) -> None:
+    def __init__(
+        self, *, user: Rate = NO_LIMIT, address: Rate = NO_LIMIT, connection: Rate = NO_LIMIT, most: int = MAX_NAMES
+    ) -> None:
         rates = zip(Scope, (connection, user, address), strict=True)
         self._buckets = [
             (index, scope, Buckets(rate.per_s, rate.burst, most)) for index, (scope, rate) in enumerate(rates) if rate.per_s

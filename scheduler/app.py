@@ -15,7 +15,7 @@ from aiohttp import web
 
 from liveroom import clock, metric_catalog, tickets
 from liveroom.authentication import Authentication
-from liveroom.budgets import NO_LIMIT, Caller, Rate, Rates, Scope
+from liveroom.budgets import Caller, Rate, Rates, Scope
 from liveroom.chance import Chance
 from liveroom.errors import Code, ProblemError
 from liveroom.kinds import Role
@@ -82,7 +82,7 @@ class App:
             user=Rate(settings.user_entries_per_s, settings.user_entries_burst),
             address=Rate(settings.address_per_s, settings.address_burst),
         )
-        self._guests = Rates(user=NO_LIMIT, address=Rate(settings.address_guests_per_s, settings.address_guests_burst))
+        self._guests = Rates(address=Rate(settings.address_guests_per_s, settings.address_guests_burst))
         self._signers: Sequence[Signer] = ()
         self._chance = runtime.chance
         self._uniform = Chance(runtime.chance.getrandbits(64)).random  # no secret, and drawn some ten times an answer
@@ -150,7 +150,7 @@ class App:
         """
         is_guest = user.role is Role.GUEST
         counted = "" if user.role in _UNCOUNTED else user.id
-        spent = (self._guests if is_guest else self._entries).take(Caller("", counted, address), now_s)
+        spent = (self._guests if is_guest else self._entries).take(Caller(user=counted, address=address), now_s)
         if spent is None:
             return
         of_address = EntryLimit.ADDRESS_GUESTS if is_guest else EntryLimit.ADDRESS_ENTRIES
