@@ -191,8 +191,7 @@ def _command(route: CommandRoute) -> dict[str, Any]:
     codes = list(_ALWAYS)
     if "{room}" in route.path:
         codes.append(Code.ROOM_INVALID)
-    lifts_word = "{word}" in route.path and route.method == "DELETE"
-    if "{user}" in route.path or "{id}" in route.path or lifts_word:
+    if "{user}" in route.path or route.method == "DELETE":
         codes.append(Code.NOT_FOUND)
     if command in _ABOUT_TOKENS:
         codes.append(Code.QUEUE_UNAVAILABLE)
