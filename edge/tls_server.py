@@ -22,12 +22,14 @@ import ssl
 from collections import deque
 from collections.abc import Callable, Sequence
 from enum import Enum
+from itertools import islice
 from typing import Any, Final
 
 import structlog
 
 from edge.tls_transport import TlsTransport
 from liveroom import clock, metric_catalog
+from liveroom.connection_table import END_AT_ONCE, ConnectionTable
 from liveroom.networks import plain_address, subscriber
 from liveroom.registry import Metrics
 
@@ -86,18 +88,16 @@ class TlsServer:
         self.context = context
         self._timeout_s = timeout_s
         self._key_of = key_of
-        self._max_pending = max_pending
-        self._max_by_address = max_by_address
         self._ended = {outcome: metrics.counter(metric_catalog.TLS_HANDSHAKES, outcome.value) for outcome in Outcome}
         metrics.follow(metric_catalog.TLS_PENDING, self.pending)
         self._listening: Sequence[socket.socket] = ()
-        self._pending: dict[_Pending, None] = {}  # oldest first
-        self._by_key: dict[str, dict[_Pending, None]] = {}
+        crowded = Outcome.CROWDED_OUT
+        self._pending = ConnectionTable[_Pending, Outcome](max_pending, max_by_address, crowded, crowded)
         self._ready: deque[_Pending] = deque()
 
     def pending(self) -> int:
         """Return how many handshakes are not done."""
-        return len(self._pending)
+        return len(self._pending.all)
 
     def use(self, context: ssl.SSLContext) -> None:
         """Use another context, with other certificates, for connections that come from now on."""
@@ -122,7 +122,7 @@ class TlsServer:
         for timer in (self._sweeper, self._resting):
             if timer is not None:
                 timer.cancel()
-        for pending in list(self._pending):
+        for pending in list(self._pending.all):
             self._end(pending, Outcome.GONE)
         for one in self._listening:
             one.close()
@@ -166,11 +166,9 @@ class TlsServer:
 
     def _admit(self, raw: socket.socket, peer: Any) -> None:
         key = self._key_of(plain_address(str(peer[0])))
-        of_key = self._by_key.get(key) if key is not None else None
-        if of_key is not None and len(of_key) >= self._max_by_address:
-            self._end(next(iter(of_key)), Outcome.CROWDED_OUT)
-        elif len(self._pending) >= self._max_pending:
-            self._end(next(iter(self._pending)), Outcome.CROWDED_OUT)
+        while (full := self._pending.full(key)) is not None:
+            outcome, candidates = full
+            self._end(next(iter(candidates)), outcome)
         try:
             raw.settimeout(0)
             raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -180,9 +178,7 @@ class TlsServer:
             self._ended[Outcome.GONE].inc()
             return
         pending = _Pending(sock, peer, key, clock.monotonic_s() + self._timeout_s)
-        self._pending[pending] = None
-        if key is not None:
-            self._by_key.setdefault(key, {})[pending] = None
+        self._pending.add(pending)
         if self._sweeper is None:
             self._sweeper = self._loop.call_later(SWEEP_S, self._sweep)
         self._wait(pending, selectors.EVENT_READ)  # the client speaks first, seldom as early as this
@@ -228,19 +224,21 @@ class TlsServer:
         self._ended[outcome].inc()
         if pending.waits_for:
             self._selector.unregister(pending.sock)
-        del self._pending[pending]
-        if pending.key is not None:
-            of_key = self._by_key[pending.key]
-            del of_key[pending]
-            if not of_key:
-                del self._by_key[pending.key]
+        self._pending.remove(pending)
 
     def _sweep(self) -> None:
-        """End the handshakes that have taken too long."""
-        now_s = clock.monotonic_s()
-        while self._pending and (oldest := next(iter(self._pending))).until_s <= now_s:
-            self._end(oldest, Outcome.LATE)
-        self._sweeper = self._loop.call_later(SWEEP_S, self._sweep) if self._pending else None
+        """End the handshakes that have taken too long, so many in one turn; they are in the order
+        of their age.
+        """
+        self._sweeper = None
+        now_s, wait_s = clock.monotonic_s(), 0.0
+        for pending in list(islice(self._pending.all, END_AT_ONCE)):
+            if pending.until_s > now_s:
+                wait_s = SWEEP_S
+                break
+            self._end(pending, Outcome.LATE)
+        if self._pending.all:
+            self._sweeper = self._loop.call_later(wait_s, self._sweep)
 
     # ---- without descriptors
     def _listen(self) -> None:

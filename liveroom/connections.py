@@ -4,9 +4,8 @@ A connection is *pending* until the head of its first request is whole. Until th
 protocol of ours and costs nothing of aiohttp: no parser, no task, no timer. With the whole head it
 becomes an `HttpConnection`, aiohttp's own with its bounds: requests that are sent in advance wait a
 turn of the loop each, and a caller whose requests are refused again and again must connect again.
-Where an answer is complete and the
-request's body is not, the rest of the body is *discarded* unparsed, for a moment, so that its
-sender can read the answer.
+Where an answer is complete and the request's body is not, the rest of the body is *discarded*
+unparsed, for a moment, so that its sender can read the answer.
 
 Owns how many connections there are, in all and by address, and how long each may take. At a bound
 the connection that waits longest gives way, where one waits: whoever sends its request at once is
@@ -31,6 +30,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web_protocol import RequestHandler
 
 from liveroom import clock, metric_catalog
+from liveroom.connection_table import END_AT_ONCE, ConnectionTable
 from liveroom.networks import Callers, plain_address, subscriber
 from liveroom.proxy_protocol import MAX_HEADER_BYTES, Peer, ProxyHeaderError, read_header
 from liveroom.registry import Metrics
@@ -43,7 +43,6 @@ OTHER_FILES: Final = 200  # that a process has open beside its connections
 _GRACE_S: Final = 0.5  # a connection this old has been read at least once, also in a storm
 _TRIES: Final = 32
 MOST_REFUSALS: Final = 10  # answers on one connection, none of them a success
-_AT_ONCE: Final = 256  # connections that one turn of the loop ends: each takes some 5 us
 _MAX_SWEEP_S: Final = 5.0
 _HEAD_END: Final = re.compile(rb"\n\r?\n")
 _TOO_LARGE: Final = b"HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
@@ -94,38 +93,6 @@ class _Connection(Protocol):
         """Return whether nothing is lost when it ends now."""
 
 
-class _Table:
-    """Connections in the order in which they came, in all and by key, and how many there may be."""
-
-    def __init__(self, most: int, most_per_key: int, end: End, end_of_key: End) -> None:
-        self.all: dict[_Connection, None] = {}
-        self.of: dict[str, dict[_Connection, None]] = {}
-        self._most = most
-        self._most_per_key = most_per_key
-        self._end = end
-        self._end_of_key = end_of_key
-
-    def add(self, connection: _Connection) -> None:
-        self.all[connection] = None
-        if connection.key is not None:
-            self.of.setdefault(connection.key, {})[connection] = None
-
-    def remove(self, connection: _Connection) -> None:
-        self.all.pop(connection, None)
-        of_key = self.of.get(connection.key or "")
-        if of_key is not None and connection in of_key:
-            del of_key[connection]
-            if not of_key:
-                del self.of[connection.key or ""]
-
-    def full(self, key: str | None) -> tuple[End, dict[_Connection, None]] | None:
-        """Return the bound that one more connection would exceed, and those that count for it."""
-        of_key = self.of.get(key) if key is not None else None
-        if of_key is not None and len(of_key) >= self._most_per_key:
-            return self._end_of_key, of_key
-        return (self._end, self.all) if len(self.all) >= self._most else None
-
-
 class Connections:
     """The connections of one port, named `port` in metrics.
 
@@ -153,8 +120,10 @@ class Connections:
         if files != resource.RLIM_INFINITY:
             fit = max(1, files - OTHER_FILES)
             most_open = min(most_open, max(1, fit // 8, fit - beside))
-        self._pending = _Table(settings.max_pending, settings.max_pending_per_address, End.PENDING, End.PENDING_ADDRESS)
-        self._open = _Table(most_open, settings.max_open_per_address, End.OPEN, End.OPEN_ADDRESS)
+        self._pending = ConnectionTable[_Connection, End](
+            settings.max_pending, settings.max_pending_per_address, End.PENDING, End.PENDING_ADDRESS
+        )
+        self._open = ConnectionTable[_Connection, End](most_open, settings.max_open_per_address, End.OPEN, End.OPEN_ADDRESS)
         self._sweep_s = min(_MAX_SWEEP_S, settings.unread_timeout_s / 3)
         self._heads: dict[_Connection, float] = {}
         self._heads_timer: asyncio.TimerHandle | None = None
@@ -235,7 +204,7 @@ class Connections:
         self._heads.pop(connection, None)
 
     # ---- bounds
-    def _make_place(self, table: _Table, key: str | None) -> bool:
+    def _make_place(self, table: "ConnectionTable[_Connection, End]", key: str | None) -> bool:
         """Return whether `table` has place for one more connection of `key`, after the end of
         another one if need be.
         """
@@ -258,7 +227,7 @@ class Connections:
         """End the connections whose head is late; they are in the order of their beginning."""
         self._heads_timer = None
         now_s, wait_s = clock.monotonic_s(), 0.0
-        for connection, since_s in list(islice(self._heads.items(), _AT_ONCE)):
+        for connection, since_s in list(islice(self._heads.items(), END_AT_ONCE)):
             wait_s = since_s + self.settings.head_timeout_s - now_s
             if wait_s > 0:
                 break
@@ -279,10 +248,10 @@ class Connections:
                 connection.unread_since_s = now_s
             elif now_s - connection.unread_since_s >= self.settings.unread_timeout_s - self._sweep_s:
                 late.append(connection)
-        for connection in late[:_AT_ONCE]:
+        for connection in late[:END_AT_ONCE]:
             self.end(connection, End.UNREAD)
         if self._open.all:
-            wait_s = 0.0 if len(late) > _AT_ONCE else self._sweep_s
+            wait_s = 0.0 if len(late) > END_AT_ONCE else self._sweep_s
             self._sweep_timer = asyncio.get_running_loop().call_later(wait_s, self._sweep)
 
 

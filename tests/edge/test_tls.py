@@ -26,6 +26,7 @@ from edge.tls_server import Outcome, TlsServer
 from edge.tls_transport import TlsTransport
 from liveroom import metric_catalog
 from liveroom.closecodes import Close
+from liveroom.connection_table import END_AT_ONCE
 from liveroom.service import Runtime
 from tests.bench.tls import SSL_OFFSET
 from tests.edge.conftest import Secured
@@ -608,6 +609,34 @@ def test_a_silent_connection_and_one_that_stops_midway_are_ended_in_time(run: Ru
             silent.close()
             halfway.close()
 
+    run(scenario())
+
+
+def test_handshakes_that_are_late_together_end_a_few_in_each_turn(
+    run: Run, certificate: Secured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    most_in_a_turn = 0
+    sweep = TlsServer._sweep
+
+    def counted(tls: TlsServer) -> None:
+        nonlocal most_in_a_turn
+        before = tls.pending()
+        sweep(tls)
+        most_in_a_turn = max(most_in_a_turn, before - tls.pending())
+
+    async def scenario() -> None:
+        async with listening(certificate, timeout_s=600) as here:
+            silent = [await here.raw() for _ in range(600)]
+            await until(lambda: here.tls.pending() == 600)
+            for pending in here.tls._pending.all:
+                pending.until_s = 0
+            await until(lambda: here.tls.pending() == 0)
+            assert here.count(Outcome.LATE) == 600
+            assert 0 < most_in_a_turn <= END_AT_ONCE
+            for one in silent:
+                one.close()
+
+    monkeypatch.setattr(TlsServer, "_sweep", counted)
     run(scenario())
 
 
