@@ -9,8 +9,9 @@ endif
 VENV ?= .venv$(if $(ANOTHER),-$(ANOTHER))
 BIN = $(VENV)/bin
 SYSTEM = system
+FAILED = .failures/$(1)$(ANOTHER).json
 
-.PHONY: demo up check beside alone system prepare lint test pythons bare kube faults bench soak starts wheel lock upgrade fuzz clean
+.PHONY: demo up check beside alone system again prepare lint test pythons bare kube faults bench soak starts wheel lock upgrade fuzz clean
 
 $(VENV)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -23,19 +24,24 @@ demo: $(VENV)/.ready  ## the whole system on this machine, with real danmaku:  m
 up: $(VENV)/.ready  ## the services alone
 	$(BIN)/liveroom up $(ARGS)
 
-# Tests of the running system wait most of the time, so the others are run beside them, giving way to them.
+# Tests of the running system wait most of the time, so the others are run beside them, giving way to them. A few that fail so are
+# tried again alone, and named (tests/again.py).
 check: prepare  ## everything CI runs
-	@$(MAKE) --no-print-directory -j2 beside system
+	@rm -f $(call FAILED,alone) $(call FAILED,system)
+	@$(MAKE) --no-print-directory -k -j2 beside system || $(BIN)/python -m tests.again $(call FAILED,alone) $(call FAILED,system)
 
 beside: $(VENV)/.ready
-	@nice -n 15 $(MAKE) --no-print-directory lint alone ARGS= > .beside.log 2>&1 || { cat .beside.log; exit 1; }
+	@nice -n 15 $(MAKE) --no-print-directory -S lint alone ARGS= > .beside.log 2>&1 || { cat .beside.log; exit 1; }
 	@cat .beside.log
 
 alone: $(VENV)/.ready  ## what needs no running system
-	@$(BIN)/python -m pytest -m "not $(SYSTEM) and not slow and not kube" -p no:cacheprovider $(ARGS)
+	@$(BIN)/python -m pytest -p tests.again --failures $(call FAILED,alone) -m "not $(SYSTEM) and not slow and not kube" -p no:cacheprovider $(ARGS)
 
 system: prepare
-	@$(BIN)/python -m pytest -m "$(SYSTEM) and not slow and not kube" $(ARGS)
+	@$(BIN)/python -m pytest -p tests.again --failures $(call FAILED,system) -m "$(SYSTEM) and not slow and not kube" $(ARGS)
+
+again: $(VENV)/.ready  ## the few tests of `make alone` that failed, once more
+	@$(BIN)/python -m tests.again $(call FAILED,alone)
 
 prepare: $(VENV)/.ready  ## finds or brings what the tests drive: Chromium, Prometheus, kubectl, Kafka
 	@$(BIN)/python -m tests.prepare
