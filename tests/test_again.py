@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.again import Failures, reason_against
+
 CHECKOUT = Path(__file__).resolve().parent.parent
 FAILS_ONCE = """
 from pathlib import Path
@@ -20,7 +22,6 @@ def test_once(what):
     assert was_there
 """
 FAILS = "def test_never(): assert False\n"
-PASSES = "def test_always(): pass\n"
 
 
 def run(folder: Path, *arguments: str) -> tuple[int, str]:
@@ -41,29 +42,35 @@ def check(folder: Path, *tests: str) -> tuple[int, str]:
 
 
 def test_tests_that_pass_alone_make_the_check_green_and_are_named(tmp_path: Path) -> None:
-    code, output = check(tmp_path, FAILS_ONCE, PASSES)
+    code, output = check(tmp_path, FAILS_ONCE)
     assert code == 0
     assert "again: UNSTABLE test_0.py::test_once[a b]\nagain: UNSTABLE test_0.py::test_once[c::d]\n" in output
     assert "2 passed" in output
 
 
+def test_a_test_that_fails_twice_leaves_the_check_red_and_nothing_for_the_next_one(tmp_path: Path) -> None:
+    code, output = check(tmp_path, FAILS_ONCE, FAILS)
+    assert (code, "again: FAILED test_1.py::test_never" in output) == (1, True), output
+    assert run(tmp_path, "tests.again", "alone.json") == (1, "again: alone did not come to its end\n")
+
+
+def test_a_run_that_cannot_read_a_test_has_not_come_to_its_end(tmp_path: Path) -> None:
+    assert check(tmp_path, "import nothing_of_this_name\n") == (1, "again: alone did not come to its end\n")
+
+
 @pytest.mark.parametrize(
-    ("tests", "reason"),
+    ("runs", "reason"),
     [
-        ([FAILS, PASSES], "FAILED test_0.py::test_never"),
-        ([FAILS_ONCE, FAILS], "FAILED test_1.py::test_never"),
-        ([FAILS_ONCE, FAILS, FAILS], "4 tests failed, and at most 3 are tried again"),
-        ([PASSES], "what failed was no test"),
-        (["raise KeyboardInterrupt\n", FAILS_ONCE], "alone did not come to its end"),
-        (["import nothing_of_this_name\n", FAILS_ONCE], "alone did not come to its end"),
+        ({"alone": Failures(1, ["a"]), "system": Failures(0, [])}, ""),
+        ({"alone": Failures(1, ["a"]), "system": Failures(1, ["b", "c"])}, ""),
+        (
+            {"alone": Failures(1, ["a", "b"]), "system": Failures(1, ["c", "d"])},
+            "4 tests failed, and at most 3 are tried again",
+        ),
+        ({"alone": Failures(0, []), "system": Failures(0, [])}, "what failed was no test"),
+        ({"alone": None, "system": Failures(1, ["a"])}, "alone did not come to its end"),
+        ({"alone": Failures(1, ["a"]), "system": Failures(2, [])}, "system did not come to its end"),
     ],
 )
-def test_the_check_stays_red(tests: list[str], reason: str, tmp_path: Path) -> None:
-    code, output = check(tmp_path, *tests)
-    assert (code, f"again: {reason}" in output) == (1, True), output
-
-
-def test_what_an_earlier_run_wrote_is_not_taken_twice(tmp_path: Path) -> None:
-    assert check(tmp_path, FAILS_ONCE)[0] == 0
-    code, output = run(tmp_path, "tests.again", "alone.json")
-    assert (code, output) == (1, "again: alone did not come to its end\n")
+def test_what_is_tried_again(runs: dict[str, Failures | None], reason: str) -> None:
+    assert reason_against(runs) == reason
