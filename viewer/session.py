@@ -325,15 +325,25 @@ class Session:
         """Take note that the network came back or the device woke up.
 
         A waiting session retries within `HURRY_S`, unless it waits for a new token. An open one
-        sends a heartbeat and closes the connection if no frame arrives within `PROBE_S`.
+        probes its connection.
         """
-        effects: list[Effect] = []
         if self.state is State.WAITING and self._retry_at is not None and not self._is_revoked:
             self._attempts = 0
             self._retry_at = min(self._retry_at, now + uniform * HURRY_S)
-        elif self.state is State.OPEN:
-            self._heard_at = min(self._heard_at, now - self._silence_s + PROBE_S)
-            self._beat(now, effects)
+            self._plan()
+        return self.probe(now)
+
+    def probe(self, now: float) -> list[Effect]:
+        """Take note that the network may be gone.
+
+        An open session sends a heartbeat and closes the connection if no frame arrives within
+        `PROBE_S`.
+        """
+        if self.state is not State.OPEN:
+            return []
+        effects: list[Effect] = []
+        self._heard_at = min(self._heard_at, now - self._silence_s + PROBE_S)
+        self._beat(now, effects)
         self._plan()
         return effects
 

@@ -218,6 +218,11 @@ BY_HAND = [
          *[call for n in range(12) for call in (["failed", 40 * n, 0.75, 7 if n == 3 else None], ["tick", 40 * n + 39])]),
     case("when the network is back it waits no longer", ["start"], *[["failed", n, 0.9, None] for n in range(8)],
          ["hurry", 9, 0.5], ["tick", 9.5], ["opened", 10], ["hurry", 11, 0.5], ["tick", 16]),
+    case("when the network may be gone, a silent connection ends after the time of a probe", *IN, ["probe", 3],
+         ["tick", 7.9], ["tick", 8], ["closed", 1001, 8, 0.5], ["probe", 8], ["tick", 8.25], ["probe", 9], ["end"],
+         ["probe", 10]),
+    case("when the network may be gone, an answer keeps the connection", *IN, ["probe", 3], ["probe", 4],
+         ["received", '{"t":"hb","at":1}', 7], ["tick", 9]),
     case("what is not of the protocol is counted", *IN,
          *[["received", text, 2] for text in ("", "no", "[]", '{"t":7}', '{"t":"joined"}', '{"t":"hb","at":"x"}',
                                               '{"t":"batch","room":"a","epoch":1,"seq":[1],"rseq":0,"at":1}',
@@ -375,7 +380,7 @@ def cases(draw: st.DrawFn) -> Case:
                 arguments = [now, draw(UNIFORMS), draw(st.sampled_from([None, 3]))]
             case "hurry":
                 arguments = [now, draw(UNIFORMS)]
-            case "tick" | "opened":
+            case "tick" | "opened" | "probe":
                 arguments = [now]
             case "join" | "leave":
                 arguments = [draw(ROOM)]
@@ -396,6 +401,7 @@ CALLS = [
     "pull_failed",
     "pull_refused",
     "hurry",
+    "probe",
     "join",
     "leave",
     "end",

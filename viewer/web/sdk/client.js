@@ -213,6 +213,7 @@ export class LiveRoom {
     const { signal } = this.watched;
     const hurry = () => this.#act(this.session.hurry(clock(), Math.random()));
     window.addEventListener("online", hurry, { signal });
+    window.addEventListener("offline", () => this.#act(this.session.probe(clock())), { signal });
     document.addEventListener(
       "visibilitychange",
       () => {

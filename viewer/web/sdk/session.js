@@ -252,14 +252,20 @@ export class Session {
 
   /** Takes note that the network came back or the device woke up: retries soon, or probes the open connection. */
   hurry(now, uniform) {
-    const effects = [];
     if (this.state === "waiting" && this.retryAt !== null && !this.isRevoked) {
       this.attempts = 0;
       this.retryAt = Math.min(this.retryAt, now + uniform * HURRY_S);
-    } else if (this.state === "open") {
-      this.heardAt = Math.min(this.heardAt, now - this.silenceS + PROBE_S);
-      this.#beat(now, effects);
+      this.#plan();
     }
+    return this.probe(now);
+  }
+
+  /** Takes note that the network may be gone: expects a sign of life on an open connection within `PROBE_S`. */
+  probe(now) {
+    if (this.state !== "open") return [];
+    const effects = [];
+    this.heardAt = Math.min(this.heardAt, now - this.silenceS + PROBE_S);
+    this.#beat(now, effects);
     this.#plan();
     return effects;
   }
