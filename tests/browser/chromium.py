@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from aiohttp import web
-from playwright.async_api import Browser, async_playwright
+from playwright.async_api import Browser, async_playwright, expect
 
 from devstack.page_server import FOLDER, PageState, make_page
 from devstack.programs import CHROMIUM, need
@@ -16,6 +16,7 @@ from liveroom.ports import HOST
 from liveroom.web import serve
 from tests.browser.node import NODE
 
+EXPECT_MS = 20_000  # a page beside other tests waits for the processor
 ARGUMENTS = ("--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu")
 
 
@@ -23,6 +24,7 @@ ARGUMENTS = ("--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu")
 async def chromium(*more: str) -> AsyncIterator[Browser]:
     """Run it while the block runs."""
     os.environ[NODE.variable] = need(NODE)
+    expect.set_options(timeout=EXPECT_MS)
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=need(CHROMIUM), args=[*ARGUMENTS, *more])
         try:

@@ -66,8 +66,8 @@ class Somebody:
         await self.page.fill("#text", text)
         await self.page.press("#text", "Enter")
 
-    async def sees(self, text: str, *, timeout_s: float = 10) -> None:
-        await expect(self.page.locator("#log li", has_text=text).first).to_be_visible(timeout=timeout_s * 1000)
+    async def sees(self, text: str) -> None:
+        await expect(self.page.locator("#log li", has_text=text).first).to_be_visible()
 
     async def is_well(self) -> None:
         """Hold that nothing went wrong within the page."""
@@ -91,7 +91,7 @@ async def somebody(
         if enters:
             await page.fill("#name", name)
             await page.press("#name", "Enter")
-            await expect(page.locator("#status")).to_have_attribute("data-state", "open", timeout=15_000)
+            await expect(page.locator("#status")).to_have_attribute("data-state", "open")
         yield person
     finally:
         await context.close()

@@ -82,7 +82,7 @@ async def test_an_endless_play_can_be_stopped_and_its_last_answers_are_awaited()
     play = asyncio.create_task(player.play(loop(cues(0, 0.01, 0.02), pause_s=0.01)))
     await asyncio.sleep(0.12)
     player.stop()
-    await asyncio.wait_for(play, 2)
+    await asyncio.wait_for(play, 10)
     assert answered == player.tally.sent.total() > 3
 
 

@@ -91,7 +91,7 @@ async def test_the_first_danmaku_and_the_lines_of_one_viewer_are_kept() -> None:
     assert not seen.first_danmaku.is_set()
     assert not seen.last
     seen.on_effect("crowd-0", Delivered("r", 1, message(Kind.DANMAKU)))
-    await asyncio.wait_for(seen.first_danmaku.wait(), 1)
+    await asyncio.wait_for(seen.first_danmaku.wait(), 10)
     assert len(seen.last) == 1
     assert seen.seen == {Kind.GIFT: 1, Kind.DANMAKU: 1}
 
