@@ -21,6 +21,7 @@ from autoscaler.decide import STALE_S, History, Observation, ReportedGateway, de
 from autoscaler.externalscaler import externalscaler_pb2 as messages
 from autoscaler.pool import Pool
 from liveroom import clock, metric_catalog
+from liveroom.addresses import authority
 from liveroom.records.control import GatewayState
 from liveroom.registry import Metrics
 from liveroom.web import ListenError
@@ -160,7 +161,7 @@ async def serve_scaler(ask: Callable[[], Advice], host: str, port: int) -> Async
     }
     server = grpc.aio.server(options=(("grpc.so_reuseport", 0),))
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
-    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    address = authority(host, port)
     try:
         bound = server.add_insecure_port(address)
     except RuntimeError as error:

@@ -14,6 +14,7 @@ from rich.table import Table
 from cli.endpoints import Endpoints, make_user, need_ingress, need_scheduler
 from cli.figures import in_ms
 from liveroom import clock
+from liveroom.addresses import url_of
 from liveroom.kinds import Role
 from liveroom.ports import HOST
 from liveroom.service import Runtime
@@ -41,7 +42,7 @@ async def run_canary(endpoints: Endpoints, *, interval_s: float, duration_s: flo
     runtime, console = Runtime("canary"), Console()
     deadline = clock.monotonic_s() + duration_s if duration_s is not None else None
     async with aiohttp.ClientSession() as http, serve(runtime.internal_app(), HOST, metrics_port) as (_, port):
-        console.print(f"metrics: http://{HOST}:{port}/metrics", highlight=False)
+        console.print(f"metrics: {url_of('http', HOST, port, '/metrics')}", highlight=False)
         canary = Canary(settings, runtime.metrics, http)
         working = asyncio.create_task(canary.run())
         showing = asyncio.create_task(_show(canary, console, deadline))

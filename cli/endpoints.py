@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from devstack.running import Running, RuntimeFolderError, find_running
 from liveroom import clock
+from liveroom.addresses import bases
 from liveroom.errors import ExplainedError
 from liveroom.kinds import Role
 from liveroom.tickets import User
@@ -66,13 +67,14 @@ def find_endpoints(
     """
     if token_key and len(token_key.encode()) < MIN_SECRET_BYTES:
         raise UsageError(f"the token key must be at least {MIN_SECRET_BYTES} bytes")
+    ingress, scheduler, autoscaler = bases(ingress), bases(scheduler), bases(autoscaler)
     running = _newest()
     if running is not None:
         own = {"", running.ingress, running.scheduler, running.autoscaler}
-        if {ingress.rstrip("/"), scheduler.rstrip("/"), autoscaler.rstrip("/")} <= own:
+        if {ingress, scheduler, autoscaler} <= own:
             key = token_key or running.token_key
             return Endpoints(running.ingress, running.scheduler, key, token, running.autoscaler)
-    return Endpoints(ingress.rstrip("/"), scheduler.rstrip("/"), token_key, token, autoscaler.rstrip("/"))
+    return Endpoints(ingress, scheduler, token_key, token, autoscaler)
 
 
 def need_ingress(endpoints: Endpoints) -> str:

@@ -17,6 +17,7 @@ from typing import IO, Final, NamedTuple
 
 from devstack.java import Java
 from devstack.kafka_jars import KAFKA_VERSION
+from liveroom.addresses import url_of
 from liveroom.child_process import spawn_tethered, stop_process
 from liveroom.errors import ExplainedError
 from liveroom.kafka_port import AdminClient, AioKafka
@@ -259,13 +260,14 @@ def admin_of(bootstrap: str) -> AdminClient:
 def server_settings(address: BrokerAddress, cluster: Sequence[BrokerAddress]) -> dict[str, str]:
     """Return one broker's server.properties."""
     replicas = str(min(3, len(cluster)))
+    client = url_of("CLIENT", HOST, address.port)
     in_sync = "2" if len(cluster) >= 3 else "1"  # noqa: PLR2004
     return {
         "process.roles": "broker,controller",
         "node.id": str(address.node_id),
         "controller.quorum.voters": ",".join(f"{node.node_id}@{HOST}:{node.controller_port}" for node in cluster),
-        "listeners": f"CLIENT://{HOST}:{address.port},CONTROLLER://{HOST}:{address.controller_port}",
-        "advertised.listeners": f"CLIENT://{HOST}:{address.port}",
+        "listeners": ",".join((client, url_of("CONTROLLER", HOST, address.controller_port))),
+        "advertised.listeners": client,
         "listener.security.protocol.map": "CLIENT:PLAINTEXT,CONTROLLER:PLAINTEXT",
         "inter.broker.listener.name": "CLIENT",
         "controller.listener.names": "CONTROLLER",

@@ -24,7 +24,7 @@ from liveroom.ports import HOST
 from liveroom.tickets import User
 from liveroom.tokens import sign_user
 from liveroom.topics import ROOM_ID
-from liveroom.web import json_response, problems
+from liveroom.web import is_own_origin, json_response, problems
 
 FOLDER: Final = ROOT / "viewer" / "web"
 TYPES: Final = {".html", ".js", ".css", ".svg", ".txt"}
@@ -137,7 +137,8 @@ async def _own_pages_only(request: web.Request, handler: Handler) -> web.StreamR
     name = request.host.rpartition(":")[0] or request.host
     if name not in {HOST, "localhost"}:
         raise ProblemError(Code.ORIGIN, "the page is served as 127.0.0.1 and localhost only")
-    if request.headers.get("Origin", f"http://{request.host}") != f"http://{request.host}":
+    origin = request.headers.get("Origin")
+    if origin is not None and not is_own_origin(origin, request.host):
         raise ProblemError(Code.ORIGIN)
     return await handler(request)
 

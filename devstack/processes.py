@@ -20,6 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from devstack.builds import THIS, Build
 from liveroom import clock
+from liveroom.addresses import url_of
 from liveroom.child_process import spawn_tethered, stop_process
 from liveroom.errors import ExplainedError
 from liveroom.ports import HOST, free_ports
@@ -99,12 +100,12 @@ class Service:
     @property
     def url(self) -> str:
         """Address of the public port."""
-        return f"http://{HOST}:{self.port}"
+        return url_of("http", HOST, self.port)
 
     @property
     def internal_url(self) -> str:
         """Address of /livez, /readyz and /metrics."""
-        return f"http://{HOST}:{self.internal_port}"
+        return url_of("http", HOST, self.internal_port)
 
     @property
     def log(self) -> Path:

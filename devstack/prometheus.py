@@ -19,6 +19,7 @@ from dashboards.scrape import SERVICES, prometheus, targets
 from devstack.programs import PROMETHEUS, find
 from devstack.system import System
 from liveroom import clock
+from liveroom.addresses import authority, url_of
 from liveroom.child_process import spawn_tethered, stop_process
 from liveroom.errors import ExplainedError
 from liveroom.ports import HOST, free_ports
@@ -50,14 +51,14 @@ async def run_prometheus(system: System, windows: Windows | None = None, every: 
     folder = system.folder / "prometheus"
     await asyncio.to_thread(_prepare, folder, windows or Windows(evaluation=every), every)
     (port,) = free_ports(1)
-    url = f"http://{HOST}:{port}"
+    url = url_of("http", HOST, port)
     with await asyncio.to_thread((folder / "prometheus.log").open, "ab") as file:
         process = await spawn_tethered(
             [
                 program,
                 f"--config.file={folder / 'prometheus.yml'}",
                 f"--storage.tsdb.path={folder / 'data'}",
-                f"--web.listen-address={HOST}:{port}",
+                f"--web.listen-address={authority(HOST, port)}",
                 "--log.level=warn",
             ],
             stdout=file,
@@ -106,7 +107,7 @@ def _addresses(system: System) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {service: [] for service in SERVICES}
     for service in system.services:
         if service.process is not None:
-            found[service.name.rpartition("-")[0]].append(f"{HOST}:{service.internal_port}")
+            found[service.name.rpartition("-")[0]].append(authority(HOST, service.internal_port))
     return found
 
 

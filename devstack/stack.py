@@ -25,6 +25,7 @@ from devstack.processes import ServiceDiedError
 from devstack.running import Running, announced, start_of_this_process_s
 from devstack.system import System
 from liveroom import clock, topics
+from liveroom.addresses import url_of
 from liveroom.chance import Chance
 from liveroom.kafka_port import AioKafka, KafkaError
 from liveroom.ports import HOST
@@ -106,7 +107,7 @@ async def run_stack(
                 partitions=partitions,
                 edges=edges,
                 autoscalers=autoscalers,
-                origins=(f"http://{HOST}:{port}", f"http://localhost:{port}"),
+                origins=(url_of("http", HOST, port), url_of("http", "localhost", port)),
                 settings=({} if external else _LOCAL_SETTINGS) | dict(settings or {}),
                 keep_logs=keep_logs,
                 on_step=steps.print,
@@ -114,7 +115,7 @@ async def run_stack(
             )
             try:
                 async with system:
-                    stack = Stack(system, f"http://{HOST}:{port}", state)
+                    stack = Stack(system, url_of("http", HOST, port), state)
                     state.token_key, state.ingress, state.scheduler = system.token_key, system.ingress_url, system.scheduler_url
                     state.autoscaler = system.autoscalers[0].url if system.autoscalers else None
                     with announced(_running(what, stack, rooms)):

@@ -14,6 +14,7 @@ import structlog
 from edge.fanout import FanOut
 from edge.gateway import Gateway
 from liveroom import clock, metric_catalog, tickets, topics
+from liveroom.addresses import reachable, url_of
 from liveroom.kafka import Producer, UnsentError
 from liveroom.records.codec import encode_json
 from liveroom.records.control import GatewayState, HotRoom, LoadReport
@@ -96,9 +97,9 @@ class LoadReporter:
         self._runtime = runtime
         self._measure_usage = measure_usage or ProcessUsage()
         self._lag_records = lag_records
-        host = settings.host if settings.host != "0.0.0.0" else "127.0.0.1"
+        host = reachable(settings.host)
         scheme = "wss" if settings.tls_cert_file else "ws"
-        self._url = settings.public_url or f"{scheme}://{host}:{port}/v1/live"
+        self._url = settings.public_url or url_of(scheme, host, port, "/v1/live")
         self._host, self._ip, self._port = host, settings.public_ip or host, port
         self._limits = settings.limits
         metrics = runtime.metrics

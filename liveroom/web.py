@@ -18,6 +18,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 from multidict import CIMultiDict
 
+from liveroom.addresses import authority
 from liveroom.connections import Connections
 from liveroom.errors import TABLE, Code, ProblemError
 
@@ -34,6 +35,7 @@ _BY_STATUS: Final = {
     415: Code.UNSUPPORTED_MEDIA_TYPE,
 }
 _ALLOWED_HEADERS: Final = "authorization, content-type, idempotency-key"
+_USUAL_PORT: Final = {"http": ":80", "https": ":443"}
 _PREFLIGHT_AGE_S: Final = "600"
 _JSON_HEADERS: Final = CIMultiDict({"Content-Type": "application/json", "Cache-Control": "no-store"})
 _BACKLOG: Final = 4096  # a whole gateway's viewers come back at once
@@ -147,9 +149,12 @@ def origin_allowed(origin: str, origins: tuple[str, ...]) -> bool:
 def is_own_origin(origin: str, host: str | None) -> bool:
     """Return whether `origin` is the one that a request with the header `Host: host` went to.
 
-    The scheme is not compared: a proxy may have ended TLS.
+    The scheme is not compared: a proxy may have ended TLS. Browsers leave its usual port out of
+    both, and a proxy that makes the header anew may name it.
     """
-    return bool(host) and origin.lower().partition("://")[2] == (host or "").lower()
+    scheme, _, named = origin.lower().partition("://")
+    usual = _USUAL_PORT.get(scheme, "")
+    return bool(host) and named.removesuffix(usual) == (host or "").lower().removesuffix(usual)
 
 
 class ListenError(OSError):
@@ -236,5 +241,5 @@ async def _listen(host: str, port: int) -> list[socket.socket]:
             one.close()
         is_unknown = isinstance(error, socket.gaierror)  # with an errno of its own
         said = os.strerror(error.errno).lower() if error.errno and not is_unknown else error.strerror or str(error)
-        raise ListenError(error.errno, f"cannot listen at {host}:{port}: {said}") from error
+        raise ListenError(error.errno, f"cannot listen at {authority(host, port)}: {said}") from error
     return sockets

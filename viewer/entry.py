@@ -13,6 +13,7 @@ import aiohttp
 import msgspec
 import structlog
 
+from liveroom.addresses import bases
 from liveroom.chance import Chance
 from liveroom.closecodes import Close
 from liveroom.wire import SUBPROTOCOL
@@ -76,7 +77,7 @@ async def ask_entry(
     id, empty where it has none. Raises NoEntryError where the scheduler names no gateway, and
     aiohttp's errors, OSError, TimeoutError or ValueError where none answers.
     """
-    urls = scheduler_url.split(",")
+    urls = bases(scheduler_url).split(",")
     chance.shuffle(urls)
     query = [("room", room) for room in rooms]
     if gateway:
@@ -85,8 +86,8 @@ async def ask_entry(
         query.append(("device", device))
     for url in urls[:-1]:
         with suppress(aiohttp.ClientError, TimeoutError, OSError):
-            return await _ask_one(http, url.strip(), query, token)
-    return await _ask_one(http, urls[-1].strip(), query, token)
+            return await _ask_one(http, url, query, token)
+    return await _ask_one(http, urls[-1], query, token)
 
 
 async def _ask_one(http: aiohttp.ClientSession, url: str, query: list[tuple[str, str]], token: str | None) -> Entry:

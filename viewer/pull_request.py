@@ -5,12 +5,12 @@ Called by `viewer.client` and `viewer.load`.
 
 from http import HTTPStatus
 from typing import Final, NamedTuple
-from urllib.parse import urlsplit
 
 import aiohttp
 import structlog
 
 from liveroom import clock
+from liveroom.addresses import origin_of
 from liveroom.chance import Chance
 from viewer.effects import Effect, Pull
 from viewer.problem import read_retry_after
@@ -37,8 +37,7 @@ async def ask_pull(http: aiohttp.ClientSession, gateway_url: str, pull: Pull) ->
 
     Network errors and refusals are an answer without a body; none is raised.
     """
-    gateway = urlsplit(gateway_url)
-    url = f"{'https' if gateway.scheme == 'wss' else 'http'}://{gateway.netloc}/v1/rooms/{pull.room}/messages"
+    url = f"{origin_of(gateway_url)}/v1/rooms/{pull.room}/messages"
     try:
         async with http.get(
             url,

@@ -9,6 +9,7 @@ import msgspec
 import orjson
 
 from liveroom import clock
+from liveroom.addresses import bases
 from liveroom.chance import Chance, SystemChance
 from viewer.problem import read_problem
 from viewer.tokens import Token, current
@@ -64,7 +65,7 @@ class Sender:
         retries: int = RETRIES,
         chance: Chance | None = None,
     ) -> None:
-        self._url = ingress_url
+        self._url = bases(ingress_url)
         self._token = token
         self._http = http
         self._retries = retries

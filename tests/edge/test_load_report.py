@@ -1,5 +1,7 @@
 """The figures of a gateway's load report."""
 
+import pytest
+
 from edge.fanout import FanOut
 from edge.load_report import MIN_PERIOD_S, LoadReporter, Usage
 from liveroom import clock
@@ -35,3 +37,25 @@ async def test_rates_are_between_two_reports_and_unknown_over_a_time_that_is_too
             report = reporter._measure()
             assert (report.cpu, report.joins_per_s, report.batches_per_s, report.io_per_s) == (None, None, None, None)
             assert report.connections == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "url", "ip"),
+    [
+        pytest.param({"host": "::1"}, "ws://[::1]:8080/v1/live", "::1", id="IPv6"),
+        pytest.param({"host": "::"}, "ws://[::1]:8080/v1/live", "::1", id="all of IPv6"),
+        pytest.param({"host": "0.0.0.0"}, "ws://127.0.0.1:8080/v1/live", "127.0.0.1", id="all of IPv4"),
+        pytest.param(
+            {"host": "::", "public_url": "wss://a.example/v1/live", "public_ip": "2001:db8::7"},
+            "wss://a.example/v1/live",
+            "2001:db8::7",
+            id="named",
+        ),
+    ],
+)
+async def test_a_gateway_announces_an_address_to_which_viewers_can_connect(settings: dict[str, str], url: str, ip: str) -> None:
+    async with in_memory(settings_of(**settings)) as edge:
+        runtime = Runtime("edge")
+        reporter = LoadReporter(edge.gateway, FanOut(edge.gateway, runtime), runtime, 8080, lambda: Usage(0.0, 1, 1, 0.0))
+        report = reporter._measure()
+        assert (report.url, report.ip, report.port) == (url, ip, 8080)

@@ -11,7 +11,7 @@ import structlog
 from aiohttp import web
 
 from liveroom.errors import Code, ProblemError
-from liveroom.web import cors, is_own_origin, json_response, origin_allowed, problems, serve
+from liveroom.web import ListenError, cors, is_own_origin, json_response, origin_allowed, problems, serve
 
 PAGE = "https://a.example"
 
@@ -177,6 +177,10 @@ def test_the_log_says_which_other_pages_may_call(origins: tuple[str, ...], level
         pytest.param("https://a.example", "a.example", True, id="without a port"),
         pytest.param("http://a.example:8010", "A.example:8010", True, id="with a port"),
         pytest.param("http://a.example:8010", "a.example:8001", False, id="another port"),
+        pytest.param("https://a.example", "a.example:443", True, id="the usual port, which a proxy names"),
+        pytest.param("http://[::1]", "[::1]:80", True, id="the usual port of an IPv6 address"),
+        pytest.param("https://a.example:80", "a.example", False, id="the usual port of another scheme"),
+        pytest.param("https://a.example", "a.example:80", False, id="another scheme's usual port"),
         pytest.param("http://a.example.evil", "a.example", False, id="a longer name"),
         pytest.param("null", "a.example", False, id="a page without an origin"),
         pytest.param("null", "", False, id="no names at all"),
@@ -185,6 +189,12 @@ def test_the_log_says_which_other_pages_may_call(origins: tuple[str, ...], level
 )
 def test_the_own_origin_is_that_of_the_host(origin: str, host: str | None, is_own: bool) -> None:
     assert is_own_origin(origin, host) is is_own
+
+
+async def test_an_ipv6_address_that_is_not_of_this_machine_is_named_in_brackets() -> None:
+    with pytest.raises(ListenError, match=r"cannot listen at \[2001:db8::1\]:80: "):
+        async with serve(web.Application(), "2001:db8::1", 80):
+            pass
 
 
 async def test_a_port_that_is_taken_is_named() -> None:

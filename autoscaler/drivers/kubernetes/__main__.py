@@ -17,6 +17,7 @@ from kubernetes.aio import client
 from autoscaler.drivers.kubernetes.addresses import address_of
 from autoscaler.drivers.kubernetes.api import FAILURES, connect, in_words, read
 from liveroom import clock
+from liveroom.addresses import url_host
 
 ATTEMPTS: Final = 10
 
@@ -44,7 +45,7 @@ async def _find_address(node: str, url: str, write: Path) -> int:
             await clock.sleep(min(attempt, 5))
             continue
         ip = ip or await _resolved(host)
-        settings = {"public_url": url.replace("{host}", f"[{host}]" if ":" in host else host), "public_ip": ip, "zone": zone}
+        settings = {"public_url": url.replace("{host}", url_host(host)), "public_ip": ip, "zone": zone}
         text = "".join(f"{name} = {json.dumps(value)}\n" for name, value in settings.items() if value)
         await asyncio.to_thread(write.write_text, text, "utf-8")
         print(text, end="")  # noqa: T201 - the pod's log

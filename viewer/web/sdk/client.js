@@ -178,6 +178,9 @@ class Events {
   }
 }
 
+/** Returns a service's address without the spaces around it and the slashes at its end, so that paths can be appended. */
+const base = (address) => String(address).trim().replace(/\/+$/, "");
+
 const httpOf = (url) => url.replace(/^ws/, "http").replace(/\/v1\/live$/, "");
 
 /**
@@ -190,7 +193,7 @@ const httpOf = (url) => url.replace(/^ws/, "http").replace(/\/v1\/live$/, "");
  */
 export class LiveRoom {
   constructor({ scheduler, rooms, token = null, onEffect = () => {}, onState = () => {}, battery = false, transports, device }) {
-    this.schedulers = [scheduler].flat();
+    this.schedulers = [scheduler].flat().map(base);
     this.session = new Session(rooms, { battery });
     this.token = token;
     this.device = deviceOf(device);
@@ -472,8 +475,7 @@ export class LiveRoom {
     this.pulls.get(room)?.abort();
     const pull = new AbortController();
     this.pulls.set(room, pull);
-    const base = httpOf(this.connection.url);
-    const url = `${base}/v1/rooms/${encodeURIComponent(room)}/messages?${new URLSearchParams(params)}`;
+    const url = `${httpOf(this.connection.url)}/v1/rooms/${encodeURIComponent(room)}/messages?${new URLSearchParams(params)}`;
     let effects;
     try {
       const signal = AbortSignal.any([pull.signal, AbortSignal.timeout(PULL_S * 1000)]);
@@ -496,7 +498,7 @@ export class LiveRoom {
 /** Sends interactions through ingress. Every attempt has the same id, so nothing happens twice. */
 export class Sender {
   constructor({ ingress, token, attempts = 4 }) {
-    this.ingress = ingress;
+    this.ingress = base(ingress);
     this.token = token;
     this.attempts = attempts;
   }

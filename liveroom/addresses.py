@@ -1,0 +1,63 @@
+"""Addresses as URLs name them. Pure.
+
+Owns every URL that is made of a host and a port: an IPv6 address stands in brackets there
+(RFC 3986), and an address that listens everywhere is nowhere to connect to. Every module that
+writes such a URL calls it.
+"""
+
+from collections.abc import Iterable
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Final
+
+_LOOPBACK: Final = {4: "127.0.0.1", 6: "::1"}
+
+
+def reachable(host: str) -> str:
+    """Return where this machine reaches what listens at `host`.
+
+    That is `host` itself, but for the addresses that stand for all addresses (`0.0.0.0`, `::`,
+    however they are written): for these it is the loopback address of the same family.
+    """
+    address = _address(host)
+    return host if address is None or not address.is_unspecified else _LOOPBACK[address.version]
+
+
+def authority(host: str, port: int) -> str:
+    """Return a host and a port as they stand in a URL, in a `Host` header and in messages."""
+    return f"{url_host(host)}:{port}"
+
+
+def url_host(host: str) -> str:
+    """Return a host as it stands in a URL: an IPv6 address in brackets, its zone quoted
+    (RFC 6874).
+    """
+    return f"[{host.replace('%', '%25')}]" if isinstance(_address(host), IPv6Address) else host
+
+
+def url_of(scheme: str, host: str, port: int, path: str = "") -> str:
+    """Return a URL; `path` begins with a slash, or is empty for an origin."""
+    return f"{scheme}://{authority(host, port)}{path}"
+
+
+def origin_of(gateway_url: str) -> str:
+    """Return the base of a gateway's HTTP requests, from the URL of its WebSocket connections."""
+    return gateway_url.replace("ws", "http", 1).removesuffix("/v1/live")
+
+
+def bases(text: str) -> str:
+    """Return a list of services' URLs, separated by commas, to which paths can be appended.
+
+    Spaces around each and slashes at its end are removed.
+    """
+    return ",".join(_stripped(text.split(",")))
+
+
+def _stripped(urls: Iterable[str]) -> Iterable[str]:
+    return (base for url in urls if (base := url.strip().rstrip("/")))
+
+
+def _address(host: str) -> IPv4Address | IPv6Address | None:
+    try:
+        return ip_address(host)
+    except ValueError:
+        return None

@@ -1,0 +1,71 @@
+"""The clients that documents show, run as they stand against what people write."""
+
+import asyncio
+import os
+import re
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from devstack.builds import ROOT
+from liveroom.chance import SystemChance
+from tests.hostile import TEXTS, danmaku, hostile, shown, texts
+
+DEADLINE_S = 60.0  # nothing here takes so long, on whatever machine
+CLIENTS = {
+    ("docs/quickstart.md", "python"): "docs/bot.py, which runs here",
+    ("docs/viewer-protocol.md", "python"): "runs here",
+    ("docs/records.md", "python"): "runs in tests/e2e/test_protocol_document.py",
+    ("docs/sdk.md", "html"): "runs in tests/browser/test_documented_client.py",
+}
+
+
+def block(document: str, language: str) -> str:
+    """Return the only block of a document in a language."""
+    (found,) = re.findall(rf"^```{language}\n(.*?)^```", (ROOT / document).read_text("utf-8"), re.DOTALL | re.MULTILINE)
+    return str(found)
+
+
+@asynccontextmanager
+async def running(program: Path, **environment: str) -> AsyncIterator[asyncio.StreamReader]:
+    """Run a program while the block runs; give what it prints."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, program, env=os.environ | environment, cwd=ROOT, stdout=asyncio.subprocess.PIPE
+    )
+    assert process.stdout is not None
+    try:
+        yield process.stdout
+    finally:
+        process.kill()
+        await process.wait()
+
+
+def test_every_client_of_a_document_is_run_somewhere() -> None:
+    documents = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("deploy/**/*.md")]
+    languages = {
+        (str(document.relative_to(ROOT)), language)
+        for document in documents
+        for language in re.findall(r"^\s*```(\w+)", document.read_text("utf-8"), re.MULTILINE)
+    }
+    assert {one for one in languages if one[1] not in {"sh", "json", "http", "toml", "ini", "nginx", "yaml"}} == set(CLIENTS)
+
+
+async def test_the_client_of_the_protocol_shows_every_hostile_text_once(tmp_path: Path) -> None:
+    client = tmp_path / "client.py"
+    client.write_text(block("docs/viewer-protocol.md", "python"), encoding="utf-8")
+    async with hostile(texts()) as services, asyncio.timeout(DEADLINE_S):
+        wanted = [*map(shown, services.lines), shown(services.end), f"{shown(services.lost)} late"]
+        async with running(client, SCHEDULER=services.url, ROOM="lobby", TOKEN="t") as out:
+            lines = [(await out.readline()).decode().strip() for _ in wanted]
+    assert lines == wanted
+    assert (services.joins, services.pulls) == (1, 1)
+
+
+async def test_the_bot_of_the_quick_start_answers_whatever_was_written_before() -> None:
+    asked = danmaku(len(TEXTS) + 1, "ping")
+    names = {"LIVEROOM_SCHEDULER_URL", "LIVEROOM_INGRESS_URL"}
+    async with hostile([*texts(), asked], "live-1") as services, asyncio.timeout(DEADLINE_S):
+        environment = dict.fromkeys(names, services.url) | {"LIVEROOM_TOKEN": SystemChance().token_hex(8)}
+        async with running(ROOT / "docs" / "bot.py", **environment):
+            assert (await services.sent.get())["text"] == f"pong, {asked.name}"

@@ -1,0 +1,83 @@
+"""URLs of hosts and ports."""
+
+import ast
+from urllib.parse import urlsplit
+
+import pytest
+from yarl import URL
+
+from devstack.builds import ROOT
+from liveroom.addresses import authority, bases, origin_of, reachable, url_host, url_of
+
+PACKAGES = ("autoscaler", "broadcaster", "cli", "devstack", "edge", "ingress", "liveroom", "scheduler", "viewer")
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        pytest.param("127.0.0.1", "ws://127.0.0.1:26265/v1/live", id="IPv4"),
+        pytest.param("0.0.0.0", "ws://127.0.0.1:26265/v1/live", id="all of IPv4"),
+        pytest.param("::1", "ws://[::1]:26265/v1/live", id="IPv6"),
+        pytest.param("::", "ws://[::1]:26265/v1/live", id="all of IPv6"),
+        pytest.param("0:0:0:0:0:0:0:0", "ws://[::1]:26265/v1/live", id="all of IPv6 in another spelling"),
+        pytest.param("2001:db8::7", "ws://[2001:db8::7]:26265/v1/live", id="IPv6 of the world"),
+        pytest.param("::ffff:192.0.2.1", "ws://[::ffff:192.0.2.1]:26265/v1/live", id="IPv4 within IPv6"),
+        pytest.param("fe80::1%eth0", "ws://[fe80::1%25eth0]:26265/v1/live", id="with a zone"),
+        pytest.param("edge-1.example", "ws://edge-1.example:26265/v1/live", id="a name"),
+        pytest.param("localhost", "ws://localhost:26265/v1/live", id="this machine by name"),
+    ],
+)
+def test_a_gateway_is_announced_where_viewers_reach_it(host: str, url: str) -> None:
+    made = url_of("ws", reachable(host), 26265, "/v1/live")
+    assert made == url
+    for port in (urlsplit(made).port, URL(made).port):
+        assert port == 26265
+
+
+def test_hosts_in_messages_and_templates_are_those_of_urls() -> None:
+    assert [authority("::1", 80), authority("a.example", 80)] == ["[::1]:80", "a.example:80"]
+    assert "wss://{host}:8010".replace("{host}", url_host("2001:db8::1")) == "wss://[2001:db8::1]:8010"
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        pytest.param("http://a/", "http://a", id="a slash"),
+        pytest.param("http://a/, http://b:1//", "http://a,http://b:1", id="several"),
+        pytest.param(" http://a/x/ ,", "http://a/x", id="a path, and a comma at the end"),
+        pytest.param("", "", id="none"),
+    ],
+)
+def test_paths_can_be_appended_to_the_urls_of_services(given: str, wanted: str) -> None:
+    assert bases(given) == wanted
+
+
+@pytest.mark.parametrize(
+    ("gateway", "origin"),
+    [
+        pytest.param("ws://[::1]:26265/v1/live", "http://[::1]:26265", id="IPv6"),
+        pytest.param("wss://live.example/v1/live", "https://live.example", id="TLS"),
+        pytest.param("wss://example.org/gateway-ws-1/v1/live", "https://example.org/gateway-ws-1", id="a path of a proxy"),
+    ],
+)
+def test_requests_to_a_gateway_go_where_its_connections_go(gateway: str, origin: str) -> None:
+    assert origin_of(gateway) == origin
+
+
+def makes_a_url(text: ast.JoinedStr) -> bool:
+    """Return whether an f-string puts a host behind a scheme; with `:*` it is a pattern."""
+    parts = [part.value if isinstance(part, ast.Constant) else "" for part in text.values]
+    return any(
+        str(before).endswith("://") and not host and not str(after).startswith(":*")
+        for before, host, after in zip(parts, parts[1:], [*parts[2:], "end"], strict=False)
+    )
+
+
+def test_no_other_module_makes_urls_of_hosts_and_ports() -> None:
+    files = [path for package in PACKAGES for path in (ROOT / package).rglob("*.py") if path.name != "addresses.py"]
+    assert {
+        f"{path.relative_to(ROOT)}:{node.lineno}: {ast.unparse(node)}"
+        for path in files
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.JoinedStr) and makes_a_url(node)
+    } == set()
