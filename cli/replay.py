@@ -16,7 +16,7 @@ import aiohttp
 import msgspec
 from rich.console import Console
 
-from cli.danmaku import Flaw, read_file
+from cli.danmaku import read_file
 from cli.endpoints import Endpoints, need_ingress
 from cli.script import SEEDS, Cue, write
 from liveroom import clock
@@ -29,12 +29,6 @@ PATHS: Final = {Kind.DANMAKU: "danmaku", Kind.GIFT: "gifts", Kind.LIKE: "likes"}
 CONNECTIONS: Final = 100
 MAX_WAITING: Final = 500  # unanswered at once; beyond that the play waits, and reports how late it was
 _REPORT_S: Final = 2.0
-_FLAWS: Final = {
-    Flaw.ATTRIBUTES: "skipped, unreadable attributes",
-    Flaw.MODE: "skipped, scripts or unknown modes",
-    Flaw.EMPTY: "skipped, empty",
-    Flaw.CUT: "cut to 200 characters",
-}
 
 Answer = Accepted | Refused | Unknown
 Send = Callable[[Cue], Awaitable[Answer]]
@@ -125,8 +119,8 @@ async def run_replay(file: Path, room: str, endpoints: Endpoints, *, speed: floa
     console = Console(highlight=False, soft_wrap=True)
     ingress = need_ingress(endpoints)
     found = await asyncio.to_thread(read_file, file)
-    for flaw, count in found.flaws.items():
-        console.print(f"{count:,} danmaku {_FLAWS[flaw]}")
+    for remark in found.remarks():
+        console.print(remark)
     chance = SystemChance()
     seed = seed if seed is not None else chance.randrange(SEEDS)
     cues = write(found.lines, Chance(seed))

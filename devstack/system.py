@@ -20,7 +20,7 @@ from typing import IO, Final, Self
 from devstack.builds import THIS, Build
 from devstack.folders import LOCK, remove_left_behind
 from devstack.processes import STOP_TIMEOUT_S, Death, Service, ServiceDiedError, ServiceError
-from liveroom import clock
+from liveroom import clock, metric_catalog
 from liveroom.chance import Chance, SystemChance
 from liveroom.kinds import Role
 from liveroom.ticket_keys import SEED_BYTES, make_private_key, write_private_keys, write_public_keys
@@ -32,7 +32,10 @@ from liveroom.users import user_id
 # All services of a system start at once, perhaps beside a busy processor. They wait for what
 # passes, so the start does too.
 START_TIMEOUT_S: Final = 150.0
+GATEWAYS_TIMEOUT_S: Final = 10.0
 TICKET_KEY_ID: Final = "k1"
+_OPEN_GATEWAYS: Final = f'{metric_catalog.GATEWAYS_KNOWN.name}{{state="open"}}'
+_LOOK_S: Final = 0.05
 _FOLDER_PREFIX: Final = "liveroom-run-"
 
 
@@ -228,6 +231,18 @@ class System:
         """
         await self._died.wait()
         self.check()
+
+    async def knows_gateways(self, count: int, timeout_s: float = GATEWAYS_TIMEOUT_S) -> None:
+        """Return when every scheduler can send viewers to `count` gateways.
+
+        A gateway that is ready is not yet known: its first load report is still under way. Viewers
+        that ask before all go to the gateways whose reports came first. Raises TimeoutError after
+        `timeout_s` seconds.
+        """
+        async with asyncio.timeout(timeout_s):
+            for scheduler in self.schedulers:
+                while (await scheduler.metrics()).get(_OPEN_GATEWAYS, 0) < count:
+                    await clock.sleep(_LOOK_S)
 
     async def add_edge(self) -> Service:
         """Start one more gateway and return it when it is ready."""

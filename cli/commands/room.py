@@ -18,7 +18,10 @@ from cli.running import run as run_command
 
 
 def replay(
-    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="danmaku file in Bilibili's XML format")],
+    file: Annotated[
+        Path,
+        typer.Argument(exists=True, dir_okay=False, help="danmaku file: Bilibili's XML, its segments in protobuf, or JSON"),
+    ],
     room: Room,
     speed: Annotated[float, typer.Option(min=0.1, max=10_000, help="playback speed, as a multiple of the file's own")] = 1.0,
     seed: Annotated[
@@ -33,6 +36,9 @@ def replay(
 
     Sends every danmaku when it is due, with gifts and likes mixed in, and prints how many were
     accepted, refused (by code) and unknown.
+
+    A line that cannot be used is skipped and counted. The encoding is found out; of a file that is
+    cut off, what came is played.
 
     Exit code 1 if any was not accepted, or the file has none that can be used.
     """

@@ -46,7 +46,7 @@ def demo(
         typer.Option(
             exists=True,
             dir_okay=False,
-            help="danmaku file (Bilibili's XML) to play; default: 1,111 danmaku that come with liveroom",
+            help="danmaku file to play (Bilibili's XML, its segments, JSON); default: 1,111 danmaku that come with liveroom",
         ),
     ] = None,
     duration: Annotated[

@@ -34,6 +34,7 @@ from liveroom.kinds import Kind, Role
 from liveroom.tasks import end_tasks
 from viewer.ledger import Ledger, Verdict
 
+GATEWAYS_TIMEOUT_S: Final = 30.0
 JOIN_TIMEOUT_S: Final = 15.0
 SETTLE_S: Final = 5.0
 ANSWER_TIMEOUT_S: Final = 8.0
@@ -94,6 +95,8 @@ async def run_demo(options: DemoOptions) -> int:
 async def _demo(options: DemoOptions, steps: Steps, ending: _Ending) -> int:
     chance = SystemChance()
     found = await asyncio.to_thread(read_file, options.file or default_file())
+    for remark in found.remarks():
+        steps.print(remark)
     if not found.lines:
         raise DanmakuFileError(f"{options.file} has no danmaku that can be used")
     seed = options.seed if options.seed is not None else chance.randrange(SEEDS)
@@ -101,6 +104,7 @@ async def _demo(options: DemoOptions, steps: Steps, ending: _Ending) -> int:
     async with AsyncExitStack() as context:
         stack = await _start(context, options, steps, chance)
         pool = await _pool_client(context, stack) if options.surge else None
+        await _know_gateways(stack, LEAST if options.surge else options.edges, steps)
         run = _Run(options, stack, found.lines, seed, chance, pool)
         async with run.audience.present():
             outcome = await run.play(steps, ending)
@@ -161,6 +165,14 @@ async def _start(context: AsyncExitStack, options: DemoOptions, steps: Steps, ch
     if options.surge:
         steps.print(f"the autoscaler starts the first {LEAST} gateways")
     return stack
+
+
+async def _know_gateways(stack: Stack, count: int, steps: Steps) -> None:
+    """Wait for the load reports of all gateways, so that the viewers spread over them."""
+    try:
+        await stack.system.knows_gateways(count, GATEWAYS_TIMEOUT_S)
+    except (TimeoutError, aiohttp.ClientError, OSError):
+        steps.print(f"the scheduler does not have the reports of {count} gateways; going on without")
 
 
 async def _pool_client(context: AsyncExitStack, stack: Stack) -> PoolClient:

@@ -6,7 +6,6 @@ cost in hindsight, how long viewers are refused. The entry is measured on the re
 `ROUNDS=2` shortens the entry's part, which takes most of the time.
 """
 
-import asyncio
 import itertools
 import random
 import secrets
@@ -87,9 +86,7 @@ async def _entry() -> AsyncIterator[Figure]:
         bare() as (bare_port, beside),
         _reporting(bootstrap, f"{prefix}{topics.GATEWAYS.name}") as gateways,
     ):
-        async with asyncio.timeout(KNOWN_WITHIN_S):
-            while (await system.scheduler.metrics()).get('liveroom_scheduler_gateways{state="open"}', 0) < GATEWAYS:  # noqa: ASYNC110 - its metrics are all there is to ask
-                await asyncio.sleep(0.2)
+        await system.knows_gateways(GATEWAYS, KNOWN_WITHIN_S)
         scheduler = psutil.Process(system.scheduler.pid)
         users = itertools.count()
         kinds: tuple[tuple[str, Callable[[], str], str], ...] = (

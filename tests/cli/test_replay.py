@@ -118,6 +118,20 @@ async def test_a_file_is_replayed_through_ingress(
     assert (f"accepted {len(ids)}" if code == 0 else f"(muted {len(ids)})") in out
 
 
+async def test_what_is_wrong_with_a_file_is_said_and_the_rest_is_played(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "a.xml"
+    file.write_text(FILE.removesuffix("</i>").replace("line 7<", "line & 7<"), encoding="utf-16")
+    taken: list[tuple[str, str, dict[str, Any]]] = []
+    async with ingress(202, taken) as url:
+        assert await run_replay(file, "r", Endpoints(url, "", KEY, ""), speed=100, seed=4, plain=True) == 0
+    assert {body["text"] for _, _, body in taken} == {f"line {i}" for i in range(30) if i != 7}
+    out = capsys.readouterr().out
+    assert "1 danmaku skipped, broken markup or bytes" in out
+    assert "the file is cut off: only what came before its end is used" in out
+
+
 async def test_a_file_without_a_danmaku_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "a.xml"
     file.write_text('<i><d p="1,7,25,0,0,0,a,1">script</d></i>', encoding="utf-8")

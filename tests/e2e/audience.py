@@ -19,9 +19,7 @@ SETTLE_S = 15.0
 
 async def knows_gateways(system: System, count: int) -> None:
     """Wait until the scheduler has reports of so many gateways."""
-    async with asyncio.timeout(10):
-        while (await system.scheduler.metrics()).get('liveroom_scheduler_gateways{state="open"}', 0) < count:  # noqa: ASYNC110 - its metrics are all there is to ask
-            await asyncio.sleep(0.05)
+    await system.knows_gateways(count)
 
 
 class Place(Protocol):

@@ -19,6 +19,7 @@ from autoscaler.policy import PolicyError, read_policy
 from broadcaster.items import BadBodyError
 from broadcaster.rooms import Rooms
 from cli import danmaku
+from cli.danmaku.lines import MAX_AT_S
 from edge import handshake
 from edge.hub import Hub
 from edge.prepared_batch import PreparedBatch
@@ -26,6 +27,7 @@ from edge.pull_answer import read_query
 from ingress import requests, words
 from ingress.openapi import EXAMPLES
 from liveroom import tokens, users, wire
+from liveroom.bodies import Danmaku
 from liveroom.errors import ProblemError
 from liveroom.kinds import Role
 from liveroom.moderation import Rules
@@ -306,6 +308,17 @@ def networks(data: bytes) -> None:
     found.find("2001:db8::1")
 
 
+def danmaku_file(data: bytes) -> None:
+    """What is played of a file is what an ingress accepts, in order of time."""
+    found = danmaku.parse(data)
+    assert found.lines == sorted(found.lines, key=lambda line: line.at_s)
+    for line in found.lines:
+        assert 0 <= line.at_s <= MAX_AT_S
+        users.check_user_id(line.user)
+        msgspec.json.decode(msgspec.json.encode(line.body), type=Danmaku)
+    assert all(found.remarks())
+
+
 def problem(data: bytes) -> None:
     found = read_problem(429, {"Retry-After": data.decode("latin-1")}, data)
     assert found.retry_after_s is None or 0 <= found.retry_after_s <= MAX_RETRY_AFTER_S
@@ -343,6 +356,8 @@ KEYS: Final = b'{"keys":[{"kty":"oct","kid":"k1","k":"%b"}]}' % base64.urlsafe_b
 WORDS: Final = "mask 坏词 # why\nrefuse b*d\n\0a 坏 词 bad".encode()
 POLICY: Final = b'min = 2\nmax = 9\n[[events]]\nname = "gala"\nat = 2026-11-27T18:00:00Z\nviewers = 5000\n'
 XML: Final = '<?xml version="1.0"?><i><d p="1.5,1,25,16777215,1370000000,0,abc,1">弹幕 &amp; 😀</d></i>'.encode()
+EXPORTS: Final = (b'[{"progress":1500,"content":"hi"}]', b'{"comments":[{"p":"1.5,1,255,a","m":"{}"}]}')
+SEGMENT: Final = bytes.fromhex("0a1b080110dc0b1801201928ffffff0732036162633a06e5bcb9e5b995") * 2
 
 TARGETS: Final[dict[str, Target]] = {
     "uplink": Target(uplink, (BadRecordError, BadBodyError), golden_records("uplink")),
@@ -374,7 +389,8 @@ TARGETS: Final[dict[str, Target]] = {
     "words-file": Target(words_file, (words.LibraryError,), (WORDS,)),
     "networks": Target(networks, (NetworksError,), (b"10.0.0.0/8 east\n2001:db8::/32 west # v6\n",)),
     "policy": Target(read_policy, (PolicyError,), (POLICY,)),
-    "danmaku-file": Target(danmaku.parse, (danmaku.DanmakuFileError,), (XML,)),
+    "danmaku-file": Target(danmaku_file, (danmaku.DanmakuFileError,), (XML, XML.decode().encode("utf-16"), *EXPORTS)),
+    "danmaku-segment": Target(danmaku_file, (danmaku.DanmakuFileError,), (SEGMENT,)),
     "problem": Target(problem, (), (b'{"code":"rate_limited","retry_after_s":2.5}', b"12")),
     "nesting": Target(nesting, (), (b'[{"a":["\\"[",1]}]',)),
 }
