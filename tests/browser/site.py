@@ -79,7 +79,7 @@ class Somebody:
 async def somebody(
     browser: Browser, here: Site, name: str, path: str = "/", *, init: str = "", enters: bool = True, **options: Any
 ) -> AsyncIterator[Somebody]:
-    """Somebody who has entered the room."""
+    """Somebody who has entered the room by name; on the viewers' page they were a guest before."""
     context: BrowserContext = await browser.new_context(
         **{"viewport": {"width": 1280, "height": 800}, "locale": "en-US"} | options
     )
@@ -91,6 +91,7 @@ async def somebody(
         if enters:
             await page.fill("#name", name)
             await page.press("#name", "Enter")
+            await expect(page.locator("#name")).to_be_hidden()
             await expect(page.locator("#status")).to_have_attribute("data-state", "open")
         yield person
     finally:

@@ -299,7 +299,11 @@ async def test_pages_fit_and_are_open_to_all(kafka_bootstrap: str, width: int, s
             async with somebody(browser, here, "Ann", path, enters=False, **options) as ann:
                 page = ann.page
                 if path != "/ops.html":
-                    await _look_at(ann.page, f"{path} entry {width}")
+                    if path == "/":
+                        await page.wait_for_selector('#status[data-state="open"]')
+                        await _look_at(page, f"{path} guest {width}")
+                        await page.click("#leave")
+                    await _look_at(page, f"{path} entry {width}")
                     await page.fill("#name", "Ann")
                     await page.press("#name", "Enter")
                     await page.wait_for_selector('#status[data-state="open"]')

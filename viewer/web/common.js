@@ -47,7 +47,7 @@ export function userElement(id, name = "") {
 
 export const number = (value) => (value === null || value === undefined ? "–" : value.toLocaleString());
 
-/** The person at this page: a name, a role, and tokens from the demo's identity service. */
+/** The person at this page: a name, a role, and tokens from the demo's identity service. Without a name it is a guest. */
 export class Person {
   constructor(config, name, role = "viewer", room = "") {
     this.config = config;
@@ -61,7 +61,15 @@ export class Person {
     this.sender = new Sender({ ingress: config.ingress, token: () => this.token() });
   }
 
+  /** Makes the name known, and keeps it for the next load of the page; throws where that fails. */
+  async introduce() {
+    await this.token();
+    keep("sessionStorage", "name", this.name);
+  }
+
+  /** Returns a token; null for a guest, who needs none. */
   async token() {
+    if (!this.name) return null;
     if (Date.now() < this.untilMs) return this.signed; // wall-clock time, which goes on while a device sleeps
     const body = JSON.stringify({ name: this.name, user: this.user, role: this.role, room: this.room });
     const got = await ask("/demo/token", { method: "POST", headers: { "Content-Type": "application/json" }, body });
@@ -94,52 +102,78 @@ export function config() {
   return ask("/demo/config");
 }
 
-/** Fills in the entry form and calls `enter(person, room)` when it is submitted. `role()` returns the person's role. */
-export async function entrance(enter, role = () => "viewer") {
+/** Returns the demo's addresses; waits while its services start, and says so. */
+async function configOnceReady() {
+  for (;;) {
+    try {
+      const found = await config();
+      $("ended").hidden = true;
+      return found;
+    } catch (error) {
+      if (error.code !== "not_ready") throw error;
+      if ($("ended").hidden) sayEnded(why({ code: error.code })); // once: it is read aloud
+      await new Promise((resolve) => setTimeout(resolve, Math.max(1, error.retryAfterS) * 1000));
+    }
+  }
+}
+
+/**
+ * Fills in the entry form and calls `enter(person, room)` when it is submitted; `atOnce`: also before, if a room is known. A
+ * person without a name is a guest. `role()` returns the person's role.
+ */
+export async function entrance(enter, { role = () => "viewer", atOnce = false } = {}) {
   const asked = new URLSearchParams(location.search);
-  $("name").value = kept("sessionStorage", "name") ?? asked.get("name") ?? "";
+  const form = $("entry");
+  $("name").value = kept("sessionStorage", "name") || asked.get("name") || "";
   $("room").value = asked.get("room") ?? "";
-  $("entry").addEventListener("submit", async (event) => {
+  form.addEventListener("submit", (event) => {
     event.preventDefault();
+    goIn($("name").value.trim());
+  });
+  const goIn = async (name) => {
+    const room = $("room").value;
+    const button = form.querySelector("button");
     refuse();
     $("ended").hidden = true;
-    const room = $("room").value;
-    const button = $("entry").querySelector("button");
-    let person;
     button.disabled = true; // until the request is done: a second click would enter twice
     try {
-      person = new Person(await config(), $("name").value.trim(), role(), room);
-      await person.token();
+      const person = new Person(await config(), name, role(), room);
+      await person.introduce();
+      $("where").textContent = room;
+      form.hidden = true;
+      $("live").hidden = false;
+      enter(person, room);
     } catch {
+      form.hidden = false;
       sayEnded(t("entry.failed"));
-      return;
     } finally {
       button.disabled = false;
     }
-    keep("sessionStorage", "name", person.name);
-    $("where").textContent = room;
-    $("entry").hidden = true;
-    $("live").hidden = false;
-    enter(person, room);
-  });
-  const { rooms } = await config().catch(() => ({ rooms: [] }));
-  $("rooms").replaceChildren(...rooms.map((name) => el("option", { value: name })));
-  if (!$("room").value && rooms.length) [$("room").value] = rooms;
+  };
+  try {
+    const { rooms } = await configOnceReady();
+    $("rooms").replaceChildren(...rooms.map((name) => el("option", { value: name })));
+    $("room").value ||= rooms[0] ?? "";
+  } catch {
+    sayEnded(t("entry.failed"));
+  }
+  if (!atOnce) return;
+  if (form.checkValidity()) await goIn(kept("sessionStorage", "name") ?? "");
+  else form.hidden = false;
 }
 
 /** Watches a room for a person. */
-export function watch(person, room, onEffect) {
+export function watch(person, room, onEffect, onState = showConnection) {
   const { scheduler } = person.config;
   const token = () => person.token();
-  return new LiveRoom({ scheduler: scheduler.split(","), rooms: [room], token, onEffect, onState: showConnection }).start();
+  return new LiveRoom({ scheduler: scheduler.split(","), rooms: [room], token, onEffect, onState }).start();
 }
 
-/** Returns to the entry form and shows the reason, if there is one. */
-export function goOut(rule = null) {
+/** Returns to the entry form and shows the reason, if there is one: the text `key`. */
+export function goOut(rule = null, key = `ended.${rule?.code}`) {
   $("live").hidden = true;
   $("entry").hidden = false;
   if (rule === null) return;
-  const key = `ended.${rule.code}`;
   sayEnded(t(key) === key ? t("ended.other", { reason: rule.reason }) : t(key));
 }
 

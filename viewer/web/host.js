@@ -213,7 +213,7 @@ function announce(event) {
 }
 
 switchable($("language"), () => live && look());
-entrance(enter, () => $("role").value);
+entrance(enter, { role: () => $("role").value });
 $("modes").addEventListener("submit", saveModes);
 $("words").addEventListener("submit", setWord);
 $("announce").addEventListener("submit", announce);

@@ -1,7 +1,8 @@
-// The viewer's page: a room with its stage, chat, gifts and likes; sending, and the reason when sending fails.
+// The viewer's page: a room with its stage, chat, gifts and likes; sending, and the reason when sending fails. It enters the
+// room as a guest at once; a guest that wants to speak is asked for a name.
 
 import { Chat, said } from "./chat.js";
-import { $, el, entrance, goOut, number, refuse, safeLink, watch } from "./common.js";
+import { $, el, entrance, goOut, number, Person, refuse, safeLink, showConnection, watch } from "./common.js";
 import { switchable, t } from "./i18n.js";
 import { Banners, hearts, Stage } from "./stage.js";
 
@@ -19,6 +20,8 @@ let chat = null;
 let stage = null;
 let banners = null;
 let likes = null;
+let introducing = null; // while a guest becomes somebody: one click more must not do it twice
+let refusal = ""; // the code of the room's last refusal
 let taps = 0;
 let combo = { gift: "", count: 0, untilMs: 0 };
 
@@ -140,8 +143,15 @@ function tell(what) {
     line.hidden = what.kind === "unmute" || what.kind === "unban";
     chat.note(line.textContent);
   } else {
+    refusal = what.code;
     refuse(what);
   }
+}
+
+/** Shows the connection; a guest whom the scheduler refuses is asked for a name, for it would be refused again. */
+function onState(told) {
+  showConnection(told);
+  if (told.refused?.code === "token_missing") leave({}, "ended.guests");
 }
 
 // ---- what the person does
@@ -149,6 +159,7 @@ function enter(somebody, where) {
   live?.end();
   person = somebody;
   room = where;
+  refusal = "";
   stage ??= new Stage($("stage"));
   banners ??= new Banners($("banners"));
   chat ??= new Chat($("log"), $("newest"));
@@ -160,20 +171,58 @@ function enter(somebody, where) {
   stage.clear();
   banners.empty();
   $("cards").replaceChildren();
-  $("text").focus();
-  live = watch(person, room, onEffect);
+  $("told").hidden = true;
+  placeName($("say"), person.name !== "");
+  history.replaceState(null, "", `?room=${encodeURIComponent(room)}`); // where one comes back to after a reload
+  live = watch(person, room, onEffect, onState);
 }
 
-function leave(rule = null) {
+/** Puts the field of the name into a form. */
+function placeName(form, isHidden = false) {
+  const label = $("name").closest("label");
+  form.prepend(label);
+  label.hidden = isHidden;
+}
+
+/** Makes a guest somebody with the name that stands in its field, or asks for one. Returns whether the person has a name. */
+function introduced() {
+  introducing ??= introduce().finally(() => (introducing = null));
+  return introducing;
+}
+
+async function introduce() {
+  if (person.name) return true;
+  const somebody = new Person(person.config, $("name").value.trim());
+  if (!somebody.name) {
+    $("told").textContent = t("name.first");
+    $("told").hidden = false;
+    $("name").focus();
+    return false;
+  }
+  try {
+    await somebody.introduce();
+  } catch (error) {
+    refuse(error);
+    return false;
+  }
+  enter(somebody, room);
+  $("text").focus();
+  return true;
+}
+
+/** Leaves the room. `rule`: why, if it was not the person's own wish; `key`: the text that says so. */
+function leave(rule = null, key = undefined) {
   live?.end();
   live = null;
   $("told").hidden = true;
-  goOut(rule);
+  goOut(rule, key ?? (refusal === "forbidden" ? `ended.${person.name ? "forbidden" : "guests"}` : undefined));
+  placeName($("entry"));
   $("name").focus();
 }
 
 async function send(path, body) {
   refuse();
+  if (!(await introduced())) return false;
   try {
     await person.sender.send(room, path, body);
     return true;
@@ -186,7 +235,10 @@ async function send(path, body) {
 async function say(event) {
   event.preventDefault();
   const text = $("text").value.trim();
-  if (!text) return;
+  if (!text) {
+    await introduced();
+    return;
+  }
   $("text").value = "";
   const body = { text, color: Number.parseInt($("color").value.slice(1), 16), mode: $("mode").value };
   if (!(await send("danmaku", body)) && !$("text").value) $("text").value = text; // the text comes back, to be edited or sent again
@@ -211,7 +263,7 @@ function give() {
 }
 
 switchable($("language"));
-entrance(enter);
+entrance(enter, { atOnce: true });
 $("say").addEventListener("submit", say);
 $("like").addEventListener("click", like);
 $("give").addEventListener("click", give);
