@@ -13,6 +13,7 @@ def main() -> None:
     import structlog  # noqa: PLC0415
 
     from cli.commands import app  # noqa: PLC0415
+    from cli.output import finish, prepare  # noqa: PLC0415
     from liveroom.extras import explained  # noqa: PLC0415
 
     # What a command prints is its result; what goes wrong beside it belongs to the other stream.
@@ -20,5 +21,9 @@ def main() -> None:
         wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
+    prepare()
     with explained("liveroom"):
-        app()
+        try:
+            app()
+        finally:
+            finish()

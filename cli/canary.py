@@ -19,6 +19,7 @@ from liveroom.kinds import Role
 from liveroom.ports import HOST
 from liveroom.service import Runtime
 from liveroom.settings import CanarySettings
+from liveroom.tasks import beside
 from liveroom.web import serve
 from viewer.canary import Canary
 from viewer.probe import Standing
@@ -44,16 +45,10 @@ async def run_canary(endpoints: Endpoints, *, interval_s: float, duration_s: flo
     async with aiohttp.ClientSession() as http, serve(runtime.internal_app(), HOST, metrics_port) as (_, port):
         console.print(f"metrics: {url_of('http', HOST, port, '/metrics')}", highlight=False)
         canary = Canary(settings, runtime.metrics, http)
-        working = asyncio.create_task(canary.run())
-        showing = asyncio.create_task(_show(canary, console, deadline))
-        with suppress(asyncio.CancelledError):  # Ctrl-C ends it in order
-            await asyncio.wait({working, showing}, return_when=asyncio.FIRST_COMPLETED)
-        found = canary.seen()
-        for task in (working, showing):
-            task.cancel()
-        await asyncio.wait({working, showing})
-        if not working.cancelled() and (error := working.exception()) is not None:
-            raise error
+        async with beside(canary.run()):
+            with suppress(asyncio.CancelledError):  # Ctrl-C ends it in order
+                await _show(canary, console, deadline)
+            found = canary.seen()
     console.print(_table(found))
     return 0 if any(one.received for one in found) and not any(one.lost or one.disordered for one in found) else 1
 

@@ -1,8 +1,54 @@
-"""Texts of others, as a terminal may print them. Pure."""
+"""What others write, as a terminal may print it: texts, numbers, JSON. Pure."""
 
+import json
+import re
+from typing import Any, Final
 from unicodedata import category
+
+MOST: Final = 2**53 - 1  # the whole numbers that every reader of JSON has exactly
+_ENDS: Final = re.compile("[\x85\u2028\u2029]")  # that some readers take for ends of lines
 
 
 def printable(text: str) -> str:
     """Return `text` with control and format characters replaced: they would move the cursor."""
     return "".join("\N{REPLACEMENT CHARACTER}" if category(character)[0] == "C" else character for character in text)
+
+
+def body_of(data: bytes) -> dict[str, Any]:
+    """Return the body of a message; empty where it is no JSON object.
+
+    Numbers that are too large are infinite, as in browsers.
+    """
+    try:
+        body = json.loads(data, parse_int=lambda digits: float(digits) if len(digits) > len(str(MOST)) else int(digits))
+    except (ValueError, RecursionError):
+        body = None
+    return body if isinstance(body, dict) else {}
+
+
+def text_in(body: dict[str, Any], name: str) -> str:
+    """Return a text of a body; empty where it is missing or something else."""
+    value = body.get(name)
+    return value if isinstance(value, str) else ""
+
+
+def count_in(body: dict[str, Any], name: str) -> int:
+    """Return a count of a body: a whole number from 1 on; 1 where it is missing or something else.
+
+    Services that write the topic `uplink` themselves put anything there.
+    """
+    value = body.get(name)
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return 1
+    return int(value) if 1 <= value <= MOST and value == int(value) else 1  # NaN is not in between
+
+
+def json_line(text: str, encoding: str) -> str:
+    """Return JSON as one line for every reader: what `encoding` lacks, and what some take for the
+    end of a line, is escaped.
+    """
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        return "".join(one if one.isascii() else json.dumps(one)[1:-1] for one in text)
+    return _ENDS.sub(lambda found: json.dumps(found[0])[1:-1], text)

@@ -18,10 +18,12 @@ from rich.console import Console
 
 from cli.danmaku import read_file
 from cli.endpoints import Endpoints, need_ingress
+from cli.printable import printable
 from cli.script import SEEDS, Cue, write
 from liveroom import clock
 from liveroom.chance import Chance, SystemChance
 from liveroom.kinds import Kind
+from liveroom.tasks import beside
 from liveroom.tickets import User
 from viewer.sender import Accepted, Refused, Sender, Unknown
 
@@ -116,7 +118,7 @@ async def send_cue(sender: Sender, room: str, cue: Cue, run: str) -> Answer:
 
 async def run_replay(file: Path, room: str, endpoints: Endpoints, *, speed: float, seed: int | None, plain: bool) -> int:
     """Play a file once and return the exit code: 1 if anything was not accepted."""
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, markup=False, soft_wrap=True)
     ingress = need_ingress(endpoints)
     found = await asyncio.to_thread(read_file, file)
     for remark in found.remarks():
@@ -143,13 +145,10 @@ async def run_replay(file: Path, room: str, endpoints: Endpoints, *, speed: floa
             return await send_cue(sender, room, cue, run)
 
         player = Player(send, speed=speed)
-        reporting = asyncio.create_task(_report(player, len(cues), console))
-        try:
+        async with beside(_report(player, len(cues), console)):
             await player.play(cues)
-        finally:
-            reporting.cancel()
     tally = player.tally
-    console.print(tally.line())
+    console.print(printable(tally.line()))
     if tally.most_late_s > 1:
         console.print(f"up to {tally.most_late_s:.1f} s late: the services or this machine could not keep up with the script")
     return 0 if tally.accepted == tally.sent.total() else 1

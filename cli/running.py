@@ -1,7 +1,8 @@
 """Runs a command and turns its end into an exit code.
 
 0: success. 1: the command ran and found something wrong, as its help defines. 2: a wrong option, or
-something that it needs is missing; one line names it. 130: Ctrl-C.
+something that it needs is missing; one line names it. 130: Ctrl-C. Where nobody reads the output
+any more, a command ends quietly with 1, and `watch` with 0.
 """
 
 import asyncio
@@ -11,6 +12,7 @@ from contextlib import contextmanager
 
 import typer
 
+from cli import output
 from liveroom.errors import ExplainedError
 
 
@@ -23,6 +25,11 @@ def run(work: Coroutine[None, None, int]) -> None:
     except ExplainedError as error:
         print(f"liveroom: {error}", file=sys.stderr)
         code = 2
+    except BaseException as error:
+        if not output.is_end_of_output(error):
+            raise
+        output.drop()
+        code = output.BROKEN
     raise typer.Exit(code)
 
 

@@ -4,6 +4,7 @@ import aiohttp
 import msgspec
 
 from cli.endpoints import Endpoints, UsageError, make_user, need_ingress
+from cli.printable import printable
 from liveroom.bodies import Danmaku
 from liveroom.errors import TABLE, Code
 from viewer.sender import Accepted, Refused, Sender, Unknown
@@ -12,7 +13,11 @@ from viewer.sender import Accepted, Refused, Sender, Unknown
 async def run_send(room: str, text: str, endpoints: Endpoints, *, user: str, name: str) -> int:
     """Send one danmaku and return the exit code: 1 if it was not accepted."""
     try:
+        for given in (text, name):
+            given.encode()
         body = msgspec.convert({"text": text}, Danmaku)
+    except UnicodeEncodeError:
+        raise UsageError("the text is not in the encoding of this terminal") from None
     except msgspec.ValidationError:
         raise UsageError(f"a danmaku has 1 to 200 characters; this one has {len(text)}") from None
     ingress, token = need_ingress(endpoints), endpoints.token_for(make_user(user, name=name))
@@ -23,9 +28,9 @@ async def run_send(room: str, text: str, endpoints: Endpoints, *, user: str, nam
             print(f"accepted: {answer.id}")
             return 0
         case Refused():
-            print(f"refused: {answer.code}{_title(answer.code)}")
+            print(printable(f"refused: {answer.code}{_title(answer.code)}"))
         case Unknown():
-            print(f"unknown, it may have been accepted: {answer.why}")
+            print(printable(f"unknown, it may have been accepted: {answer.why}"))
     return 1
 
 

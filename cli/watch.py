@@ -3,7 +3,6 @@
 import asyncio
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -11,9 +10,11 @@ import aiohttp
 import msgspec
 
 from cli.endpoints import Endpoints, make_user, need_scheduler
-from cli.printable import printable
+from cli.output import drop, reader_watched
+from cli.printable import body_of, count_in, json_line, printable, text_in
 from liveroom.kinds import Kind
 from liveroom.nesting import UNDECODABLE
+from liveroom.tasks import beside
 from liveroom.users import shown_user
 from liveroom.wire import Message
 from viewer.client import Viewer
@@ -21,33 +22,48 @@ from viewer.effects import Counts, Delivered, Effect, Ended, Entered, Lost, Move
 
 
 async def run_watch(room: str, endpoints: Endpoints, *, user: str, as_json: bool, duration_s: float | None) -> int:
-    """Print what a viewer of a room sees; return 1 if the connection ended for good, else 0."""
+    """Print what a viewer of a room sees; return 1 if the connection ended for good, else 0.
+
+    It ends, with 0, where nobody reads the output any more: that reader has what it wanted.
+    """
     # Without a key the viewer is a guest.
     token = endpoints.token_for(make_user(user)) if endpoints.token or endpoints.token_key else None
-    printer = Printer(as_json=as_json)
-    async with aiohttp.ClientSession() as http:
-        viewer = Viewer(
-            need_scheduler(endpoints),
-            [room],
-            http=http,
-            token=token,
-            on_effect=printer.on_effect,
-            on_gone=printer.gone,
-            on_failed=printer.failed,
-        )
-        with suppress(TimeoutError):
-            async with viewer, asyncio.timeout(duration_s):
-                await viewer.until_ended()
-                return 1
-    return 0
+    with reader_watched() as gone:
+        printer = Printer(as_json=as_json, on_broken=gone.set)
+        async with aiohttp.ClientSession() as http:
+            viewer = Viewer(
+                need_scheduler(endpoints),
+                [room],
+                http=http,
+                token=token,
+                on_effect=printer.on_effect,
+                on_gone=printer.gone,
+                on_failed=printer.failed,
+            )
+            async with viewer, beside(viewer.until_ended(), gone.wait()) as (ended, reading):
+                await asyncio.wait((ended, reading), timeout=duration_s, return_when=asyncio.FIRST_COMPLETED)
+                is_over = ended.done() and not reading.done()
+    if gone.is_set():
+        drop()
+    return 1 if is_over else 0
 
 
 class Printer:
-    """Prints a session's effects, a line each."""
+    """Prints a session's effects, a line each.
 
-    def __init__(self, *, as_json: bool, out: Callable[[str], None] = partial(print, flush=True)) -> None:
+    `out` prints a line. `on_broken` is called when nobody reads the lines any more.
+    """
+
+    def __init__(
+        self,
+        *,
+        as_json: bool,
+        out: Callable[[str], None] = partial(print, flush=True),
+        on_broken: Callable[[], None] = lambda: None,
+    ) -> None:
         self._as_json = as_json
         self._out = out
+        self._on_broken = on_broken
         self._error = partial(print, file=sys.stderr, flush=True)
         self._failed = ""
 
@@ -56,7 +72,7 @@ class Printer:
         if isinstance(effect, Ended):
             self._note(f"the connection ended for good: {effect.rule.reason}")
         elif isinstance(effect, Delivered):
-            self._out(msgspec.json.encode(effect.message).decode() if self._as_json else line_of(effect.message))
+            self._print(self._json(effect.message) if self._as_json else line_of(effect.message))
         elif note := _note_of(effect):
             self._note(note)
 
@@ -68,33 +84,47 @@ class Printer:
         """Print, on the error stream, why no gateway was reached; the same reason once."""
         if why != self._failed:
             self._failed = why
-            self._error(f"liveroom: {why}; trying again")
+            self._error(printable(f"liveroom: {why}; trying again"))
 
     def _note(self, text: str) -> None:
         if not self._as_json:
-            self._out(f"-- {text}")
+            self._print(printable(f"-- {text}"))
+
+    def _print(self, line: str) -> None:
+        try:
+            self._out(line)
+        except BrokenPipeError:
+            self._on_broken()
+
+    @staticmethod
+    def _json(message: Message) -> str:
+        return json_line(msgspec.json.encode(message).decode(), sys.stdout.encoding)
 
 
 def line_of(message: Message) -> str:
     """Return a message as a line for people.
 
-    The body is not trusted: it may hold what no decoder reads, and anything where a number should
-    be. Control characters, which would move the cursor, are replaced.
+    The body is not trusted: it may hold what no decoder reads, and anything where a number or a
+    text should be. Control characters, which would move the cursor, are replaced.
     """
-    try:
-        data: dict[str, Any] = msgspec.json.decode(message.data)
-    except UNDECODABLE:
-        data = {"unreadable": bytes(message.data).decode(errors="replace")}
+    data = body_of(bytes(message.data))
     match message.kind:
         case Kind.DANMAKU:
-            what = f": {data.get('text', '')}" + (f" x{message.n}" if message.n > 1 else "")
+            what = f": {text_in(data, 'text')}" + (f" x{message.n}" if message.n > 1 else "")
         case Kind.GIFT:
-            combo = f", combo {data['combo']}" if data.get("combo", 1) != 1 else ""
-            what = f" gives {data.get('count', 1)} {data.get('gift', '')}{combo}"
+            combo = count_in(data, "combo")
+            what = f" gives {count_in(data, 'count')} {text_in(data, 'gift')}" + (f", combo {combo}" if combo > 1 else "")
         case kind:
-            what = f" {kind} {data}"
+            what = f" {kind} {_shown(message.data)}"
     text = f"{message.seq:>6}  {message.name or shown_user(message.user)}{what}"
     return printable(text)
+
+
+def _shown(data: msgspec.Raw) -> Any:
+    try:
+        return msgspec.json.decode(data)
+    except UNDECODABLE:
+        return {"unreadable": bytes(data).decode(errors="replace")}
 
 
 def _note_of(effect: Effect) -> str:

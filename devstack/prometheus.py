@@ -23,6 +23,7 @@ from liveroom.addresses import authority, url_of
 from liveroom.child_process import spawn_tethered, stop_process
 from liveroom.errors import ExplainedError
 from liveroom.ports import HOST, free_ports
+from liveroom.tasks import beside
 
 REFRESH_S: Final = 1.0
 READY_S: Final = 20.0
@@ -64,12 +65,11 @@ async def run_prometheus(system: System, windows: Windows | None = None, every: 
             stdout=file,
             stderr=file,
         )
-    listing = asyncio.create_task(_list_targets(system, folder))
     try:
-        await _ready(url, folder)
-        yield url
+        async with beside(_list_targets(system, folder)):
+            await _ready(url, folder)
+            yield url
     finally:
-        listing.cancel()
         await stop_process(process)
 
 

@@ -69,7 +69,7 @@ async def run(settings: EdgeSettings, runtime: Runtime, kafka: Kafka) -> None:
     admission = Admission(gateway, runtime)
     upgrades = Upgrades(gateway, admission, runtime)
     keepalive, fan_out = KeepAlive(gateway), FanOut(gateway, runtime)
-    orders, connections = Orders(gateway, runtime.chance), UserConnections(gateway)
+    connections = UserConnections(gateway)
     ticket_keys = Watched(settings.ticket_files, settings.read_ticket_keys)
     admission.use(await ticket_keys.first())
     if settings.honours_hmac_tickets:
@@ -96,6 +96,7 @@ async def run(settings: EdgeSettings, runtime: Runtime, kafka: Kafka) -> None:
             asyncio.TaskGroup() as tasks,
         ):
             reporter = LoadReporter(gateway, fan_out, runtime, port, lag_records=queue.lag_records)
+            orders = Orders(gateway, runtime.chance, tasks.create_task)
             working = [
                 tasks.create_task(fan_out.follow(queue)),
                 tasks.create_task(follow_orders(control, orders, runtime)),

@@ -5,6 +5,8 @@ an order names the generation that it is for. Reads `control` from its beginning
 """
 
 import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 import structlog
 
@@ -22,9 +24,19 @@ log = structlog.get_logger()
 
 
 class Orders:
-    """The orders to one gateway."""
+    """The orders to one gateway.
 
-    def __init__(self, gateway: Gateway, chance: Chance) -> None:
+    `start` makes a task of work. The gateway gives that of a group which ends with it: a drain
+    that failed unseen would leave a gateway that takes nobody and moves nobody.
+    """
+
+    def __init__(
+        self,
+        gateway: Gateway,
+        chance: Chance,
+        start: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]] = asyncio.create_task,
+    ) -> None:
+        self._start = start
         self._gateway = gateway
         self._shedding = Shedding(gateway, chance)
         self._moving: asyncio.Task[None] | None = None
@@ -41,11 +53,11 @@ class Orders:
         match order.kind:
             case OrderKind.DRAIN:
                 gateway.draining = True
-                self._moving = asyncio.create_task(drain(gateway))
+                self._moving = self._start(drain(gateway))
             case OrderKind.SHED:
                 gateway.draining = False
                 if order.rate_per_s > 0:
-                    self._moving = asyncio.create_task(self._shedding.shed(order.rate_per_s))
+                    self._moving = self._start(self._shedding.shed(order.rate_per_s))
             case OrderKind.RESUME:
                 gateway.draining = False
 

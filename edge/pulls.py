@@ -32,7 +32,7 @@ from liveroom.errors import Code, ProblemError
 from liveroom.kafka_port import Kafka, KafkaError
 from liveroom.records.codec import BadRecord, BadRecordError
 from liveroom.service import Runtime
-from liveroom.tasks import end_tasks
+from liveroom.tasks import BackgroundTasks, end_tasks
 from liveroom.topics import partition_of, room_hash
 from liveroom.web import json_response
 from liveroom.wire import encode_frame
@@ -79,7 +79,7 @@ class Pulls:
         self._answers: dict[_Question, asyncio.Task[bytes]] = {}
         self._queue = PullQueue()
         self._found: dict[WaitingRange, asyncio.Future[tuple[LogSlice, str]]] = {}
-        self._reading: set[asyncio.Task[None]] = set()
+        self._reading = BackgroundTasks("a read for pulls")
         self._is_closed = False
         self._kept = KeptSlices()
         self._ends: dict[int, tuple[float, int]] = {}
@@ -94,7 +94,7 @@ class Pulls:
     async def close(self) -> None:
         """Cancel the reads that are under way; pulls that wait for them are answered with 503."""
         self._is_closed = True
-        await end_tasks(*self._reading)
+        await self._reading.cancel()
         self._fail(self._queue.waiting, "the gateway stops")
         if self._answers:
             await asyncio.wait(self._answers.values(), timeout=CLOSE_S)
@@ -246,9 +246,7 @@ class Pulls:
     # ---- the log
     def _start_reads(self) -> None:
         while not self._is_closed and (read := self._queue.take()) is not None:
-            task = asyncio.create_task(self._read(read))
-            self._reading.add(task)
-            task.add_done_callback(self._reading.discard)
+            self._reading.start(self._read(read))
 
     async def _read(self, read: LogRead) -> None:
         """Make a read, and hand out what it found."""

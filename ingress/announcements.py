@@ -12,7 +12,6 @@ from typing import Final
 
 import structlog
 
-from ingress.background import BackgroundTasks
 from ingress.log import LogWriter
 from ingress.moderation import CommandContext
 from ingress.permissions import BY_KIND
@@ -28,6 +27,7 @@ from liveroom.kinds import Kind
 from liveroom.records.control import LoadReport, Presence
 from liveroom.service import Runtime
 from liveroom.settings import IngressSettings
+from liveroom.tasks import BackgroundTasks
 from liveroom.topics import UPLINK
 
 ATTEMPTS: Final = 5
@@ -46,7 +46,7 @@ class AnnouncementService:
         self._runtime = runtime
         self._audience = Audience(publishes=False)
         self._is_known = False
-        self._under_way = BackgroundTasks()
+        self._under_way = BackgroundTasks("announcing that a room begins")
 
     def __len__(self) -> int:
         return len(self._audience)

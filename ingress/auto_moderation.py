@@ -11,7 +11,6 @@ from typing import Any, Final
 
 import structlog
 
-from ingress.background import BackgroundTasks
 from ingress.moderation import SYSTEM, CommandContext, ModerationService
 from ingress.offences import Offences
 from ingress.permissions import Command
@@ -24,6 +23,7 @@ from liveroom.moderation import Rules
 from liveroom.records.control import WordAction
 from liveroom.records.snapshot import RoomChange
 from liveroom.settings import IngressSettings
+from liveroom.tasks import BackgroundTasks
 from liveroom.tickets import User
 
 MAX_OF_USER: Final = 5  # commands at once, over all rooms, and one more whenever a mute would end
@@ -41,7 +41,7 @@ class AutoModeration:
         self._by_user = Offences(settings.word_mute_hits, settings.word_window_s)
         self._by_room = Offences(settings.word_media_hits, settings.word_window_s)
         self._commands = Buckets(1 / settings.word_mute_s, MAX_OF_USER)
-        self._under_way = BackgroundTasks()
+        self._under_way = BackgroundTasks("an automatic measure")
 
     def __len__(self) -> int:
         return len(self._by_user) + len(self._by_room) + len(self._commands)

@@ -35,7 +35,7 @@ from liveroom.records.codec import BadRecord
 from liveroom.registry import Metrics
 from liveroom.service import Body, Runtime, StartError
 from liveroom.settings import ServiceSettings
-from liveroom.tasks import end_tasks
+from liveroom.tasks import BackgroundTasks
 from liveroom.topics import COMPACTION_LAG, Topic, partition_of
 from liveroom.waiting import PassingError, Waiting, in_words, passes
 
@@ -228,8 +228,8 @@ class Producer:
         self._inner: ProducerClient | None = None
         self._sent = 0
         self._replacing = asyncio.Lock()
-        self._replacements: set[asyncio.Task[None]] = set()
-        self._closings: set[asyncio.Task[None]] = set()
+        self._replacements = BackgroundTasks("replacing a producer")
+        self._closings = BackgroundTasks("closing a producer")
         self._metrics = metrics
         names = [topic.name for topic in writes]
         self._seconds = {name: metrics.histogram(metric_catalog.PRODUCE_SECONDS, name) for name in names}
@@ -242,13 +242,13 @@ class Producer:
 
     async def stop(self) -> None:
         """Send the records that wait, for at most the request time-out, then close."""
-        if self._replacements:  # a start that is broken off leaks its connection: mostly it is a matter of milliseconds
-            await asyncio.wait(self._replacements, timeout=self._timeout_s)
-        await end_tasks(*self._replacements)
+        # A start that is broken off leaks its connection: mostly it is a matter of milliseconds.
+        await self._replacements.wait(self._timeout_s)
+        await self._replacements.cancel()
         inner, self._inner = self._inner, None
         if inner is not None:
             self._close_soon(inner)
-        await asyncio.gather(*self._closings)
+        await self._closings.wait()
 
     async def _make(self) -> ProducerClient:
         inner = self._kafka.producer(
@@ -385,7 +385,7 @@ class Producer:
         It takes longer than a sender may wait, and must happen even if the sender gives up.
         """
         if not self._replacing.locked():
-            _keep(self._replacements, self._replace(broken, reason))
+            self._replacements.start(self._replace(broken, reason))
 
     async def _replace(self, old: ProducerClient, reason: str) -> None:
         """Put a new producer in the place of `old`.
@@ -407,19 +407,13 @@ class Producer:
 
     def _close_soon(self, inner: ProducerClient) -> None:
         """Close a producer in a task that nobody cancels: a cancelled close would leak."""
-        _keep(self._closings, inner.stop())
+        self._closings.start(inner.stop())
 
 
 def _take_result(ack: "asyncio.Future[RecordAck]") -> None:
     """Take the result of a future that nobody awaits: asyncio logs an error that is not taken."""
     if not ack.cancelled():
         ack.exception()
-
-
-def _keep(tasks: set[asyncio.Task[None]], work: Coroutine[Any, Any, None]) -> None:
-    task = asyncio.create_task(work)
-    tasks.add(task)
-    task.add_done_callback(tasks.discard)
 
 
 async def join_group(consumer: Consumer, kafka: Kafka) -> None:

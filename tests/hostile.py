@@ -43,6 +43,25 @@ NUMBERS: Final = (
     '"x"',
     "NaN",
 )
+COUNTS: Final = {  # what foreign services write for a count, as JSON, and what it means
+    "5": 5,
+    "5.0": 5,
+    "5e0": 5,
+    "9007199254740991": 9_007_199_254_740_991,
+    "null": 1,
+    '"5"': 1,
+    "true": 1,
+    "0": 1,
+    "-3": 1,
+    "0.5": 1,
+    "1e999": 1,
+    "-1e999": 1,
+    "1e308": 1,
+    "123456789012345678901234567890": 1,
+    "9" * 5000: 1,
+    "[5]": 1,
+    '{"count":5}': 1,
+}
 PULLED: Final = {"gift": f"rose{ENDS}", "count": 3}
 
 

@@ -6,16 +6,16 @@ carries out the session's effects. `viewer.sender` sends. Nothing here waits wit
 
 import asyncio
 from collections.abc import Callable, Iterable
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, suppress
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import aiohttp
 
 from liveroom import clock
 from liveroom.chance import Chance, SystemChance
 from liveroom.closecodes import Close
-from liveroom.tasks import end_tasks
+from liveroom.tasks import beside, call_reported, end_tasks, report_failure
 from liveroom.topics import DEVICE_ID
 from viewer.effects import Connect, Disconnect, Effect, Ended, Entered, Pull, Send
 from viewer.entry import NoEntryError, Opened, ask_entry, close, race
@@ -25,6 +25,10 @@ from viewer.tokens import Token, current
 
 DEVICE_BYTES: Final = 12
 _OVER: Final = {aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSING, aiohttp.WSMsgType.CLOSED, aiohttp.WSMsgType.ERROR}
+
+
+class _NoTokenError(Exception):
+    """The application's token function failed, whatever it raised."""
 
 
 class Viewer:
@@ -41,7 +45,9 @@ class Viewer:
     default the system's.
 
     A lost connection raises nothing: the viewer comes back by the session's rules, and where they
-    end the session `ended` says why.
+    end the session `ended` says why. What a callback raises is reported by the event loop's
+    exception handler and ends nothing; where the token function raises, the viewer tries again
+    later. Any other failure is a mistake of ours: it cancels the block, which raises it.
     """
 
     def __init__(
@@ -75,22 +81,25 @@ class Viewer:
         self._socket: aiohttp.ClientWebSocketResponse | None = None
         self._url = ""
         self._pulls: dict[str, asyncio.Task[PullAnswer]] = {}
+        self._running: AbstractAsyncContextManager[list[asyncio.Task[Any]]] | None = None
         self._task: asyncio.Task[None] | None = None
         self._entered: set[str] = set()
         self._in_rooms = asyncio.Event()
 
     async def __aenter__(self) -> Self:
-        self._task = asyncio.create_task(self._run())
+        self._running = beside(self._run())
+        [self._task] = await self._running.__aenter__()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
-        if self._socket is not None:
-            await close(self._socket, Close.NORMAL)
+        try:
+            if self._running is not None:
+                await self._running.__aexit__(kind, error, trace)
+        finally:
+            if self._socket is not None:
+                await close(self._socket, Close.NORMAL)
 
     @property
     def is_open(self) -> bool:
@@ -141,7 +150,7 @@ class Viewer:
                     self._pulls[room] = asyncio.create_task(ask_pull(self._http, self._url, effect))
                 case _:
                     self._note(effect)
-            self._on_effect(effect)
+            call_reported("on_effect of a viewer failed", self._on_effect, effect)
 
     def _note(self, effect: Effect) -> None:
         match effect:
@@ -157,21 +166,33 @@ class Viewer:
     def _received(self, text: bytes) -> list[Effect]:
         return self.session.received(text, clock.monotonic_s(), self._chance.random())
 
+    def _failed(self, why: str) -> None:
+        call_reported("on_failed of a viewer failed", self._on_failed, why)
+
+    def _current_token(self) -> str | None:
+        try:
+            return None if self._token is None else current(self._token)
+        except Exception as error:
+            raise _NoTokenError(str(error) or repr(error)) from error
+
     async def _connect(self) -> None:
         opened: Opened | None = None
         retry_after_s: float | None = None
         code = ""
         try:
-            token = None if self._token is None else current(self._token)
+            token = self._current_token()
             entry = await ask_entry(
                 self._http, self._scheduler_url, self.session.rooms, self._chance, token, self._only, self.device
             )
             opened = await race(self._http, entry)
+        except _NoTokenError as error:
+            report_failure("the token function of a viewer failed", error.__cause__ or error)
+            self._failed(f"no token: {error}")
         except NoEntryError as error:
-            self._on_failed(f"the scheduler refuses: {error.code}")
+            self._failed(f"the scheduler refuses: {error.code}")
             code, retry_after_s = error.code, error.retry_after_s
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            self._on_failed(f"no scheduler or gateway: {str(error) or repr(error)}")
+            self._failed(f"no scheduler or gateway: {str(error) or repr(error)}")
         if opened is None:
             await self._act(self.session.failed(clock.monotonic_s(), self._chance.random(), retry_after_s, code))
             return
@@ -210,5 +231,5 @@ class Viewer:
             pulls, self._pulls = self._pulls, {}
             await end_tasks(receiving, *pulls.values())
         self._socket = None
-        self._on_gone()
+        call_reported("on_gone of a viewer failed", self._on_gone)
         await self._act(self.session.closed(socket.close_code, clock.monotonic_s(), self._chance.random()))

@@ -21,7 +21,7 @@ import orjson
 
 from liveroom import clock
 from liveroom.chance import Chance, SystemChance
-from liveroom.tasks import end_tasks
+from liveroom.tasks import BackgroundTasks, call_reported, end_tasks
 from liveroom.wire import (
     CLOSE,
     PING,
@@ -128,7 +128,7 @@ class Link(asyncio.Protocol):
                 self._close()
             elif isinstance(effect, Pull):
                 self._crowd.pull(self, effect)
-            self._crowd.on_effect(f"crowd-{self.index}", effect)
+            call_reported("on_effect of a crowd failed", self._crowd.on_effect, f"crowd-{self.index}", effect)
 
     def _close(self) -> None:
         if self.transport is not None:
@@ -169,8 +169,8 @@ class Crowd:
         self._reconnects = 0
         self._frames: OrderedDict[bytes, ReceivedBatch] = OrderedDict()
         self._http: aiohttp.ClientSession | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._pulls: set[asyncio.Task[None]] = set()
+        self._tasks = BackgroundTasks("a viewer of the crowd")
+        self._pulls = BackgroundTasks("a pull of the crowd")
         self._beating: asyncio.Task[None] | None = None
         self._stopping = False
         self._turns: dict[int, int] = {}
@@ -186,8 +186,8 @@ class Crowd:
         self._beating = asyncio.create_task(self._beat())
         viewers, self._viewers = self._viewers, 0
         await self.grow(viewers, 1 / self._pause_s)
-        while self._tasks:
-            await asyncio.wait(self._tasks)
+        await self._tasks.wait()
+        self._check()
 
     async def grow(self, viewers: int, joins_per_s: float) -> None:
         """Bring more until there are `viewers`; return when the last one is on its way."""
@@ -224,15 +224,25 @@ class Crowd:
     async def stop(self) -> None:
         """End all connections and tasks."""
         self._stopping = True
-        await end_tasks(*self._tasks, *self._pulls, self._beating)
+        await self._tasks.cancel()
+        await self._pulls.cancel()
+        await end_tasks(self._beating)
         for link in list(self.links):
             if link.transport is not None:
                 link.transport.abort()
         if self._http is not None:
             await self._http.close()
 
+    def _check(self) -> None:
+        """Raise what ended a part of the crowd: what is left of it proves nothing."""
+        if self._beating is not None and self._beating.done() and not self._beating.cancelled():
+            self._beating.result()
+        if (failure := self._tasks.failure or self._pulls.failure) is not None:
+            raise failure
+
     def figures(self) -> Figures:
-        """Return the state of the crowd."""
+        """Return the state of the crowd; raise the failure of a part of it."""
+        self._check()
         p50, p99 = self._tally.delays_ms()
         return Figures(
             wanted=self._viewers,
@@ -259,9 +269,7 @@ class Crowd:
 
     def pull(self, link: Link, pull: Pull) -> None:
         """Carry out a pull at the link's gateway; it cancels the room's pull before it."""
-        task = asyncio.create_task(self._pull(link, pull))
-        self._pulls.add(task)
-        task.add_done_callback(self._pulls.discard)
+        task = self._pulls.start(self._pull(link, pull))
         if before := link.pulls.get(pull.room):
             before.cancel()
         link.pulls[pull.room] = task
@@ -320,9 +328,7 @@ class Crowd:
             self._spawn(index, turn, session, delay_s)
 
     def _spawn(self, index: int, turn: int, session: Session | None, delay_s: float) -> None:
-        task = asyncio.create_task(self._come(index, turn, session, delay_s))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks.start(self._come(index, turn, session, delay_s))
 
     async def _come(self, index: int, turn: int, session: Session | None, delay_s: float) -> None:
         http = self._http

@@ -15,8 +15,8 @@ from liveroom import __version__
 app: Final = typer.Typer(
     name="liveroom",
     help="A live room on the real Kafka: danmaku, gifts and likes to every viewer. Start with: liveroom demo",
-    epilog="Exit codes: 0 success; 1 the command ran and found something wrong, as its help defines; 2 a wrong option,"
-    " or something that it needs is missing, which one line names; 130 Ctrl-C.",
+    epilog="Exit codes: 0 success; 1 the command ran and found something wrong, as its help defines, or nobody reads its"
+    " output; 2 a wrong option, or something that it needs is missing, which one line names; 130 Ctrl-C.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,

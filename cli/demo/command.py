@@ -243,7 +243,7 @@ class _Run:
                 await asyncio.wait(parts, timeout=self._options.duration_s, return_when=asyncio.FIRST_COMPLETED)
         finally:
             await end_tasks(first, ended, showing, *surging)
-        _raise_failure_of(showing, *surging)
+        _raise_failure_of(first, showing, *surging)
         return [line for task in surging if not task.cancelled() for line in task.result()]
 
     def _addresses(self) -> list[str]:

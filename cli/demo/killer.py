@@ -3,7 +3,6 @@
 Owns which gateways are dead on purpose.
 """
 
-import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final
@@ -12,7 +11,7 @@ from devstack.processes import Service, ServiceError
 from devstack.system import START_TIMEOUT_S
 from liveroom import clock
 from liveroom.chance import Chance
-from liveroom.tasks import end_tasks
+from liveroom.tasks import BackgroundTasks
 
 COME_BACK_S: Final = 3.0
 
@@ -24,7 +23,7 @@ class GatewayKiller:
         self._edges = edges
         self._chance = chance
         self._killed_s: dict[str, float] = {}
-        self._revivals: set[asyncio.Task[None]] = set()
+        self._revivals = BackgroundTasks("starting a killed gateway")
 
     def kill(self) -> str | None:
         """Kill a running gateway with SIGKILL and return its name; None where none runs.
@@ -37,9 +36,7 @@ class GatewayKiller:
         edge = self._chance.choice(running)
         edge.kill()
         self._killed_s[edge.name] = clock.monotonic_s()
-        task = asyncio.create_task(self._revive(edge))
-        self._revivals.add(task)
-        task.add_done_callback(self._revivals.discard)
+        self._revivals.start(self._revive(edge))
         return edge.name
 
     def left_s(self, name: str) -> float | None:
@@ -52,7 +49,7 @@ class GatewayKiller:
 
     async def stop(self) -> None:
         """Start nothing more."""
-        await end_tasks(*self._revivals)
+        await self._revivals.cancel()
 
     async def _revive(self, edge: Service) -> None:
         try:

@@ -22,7 +22,7 @@ from cli.loadtest.rig import CHECKING, Rig, run_rig
 from devstack.stack import Steps, until_signalled
 from liveroom import clock
 from liveroom.chance import SystemChance
-from liveroom.tasks import end_tasks
+from liveroom.tasks import beside
 
 AGAIN_FROM: Final = 0.6
 FIRST_JOINS: Final = 50.0
@@ -108,11 +108,8 @@ async def _shown(rig: Rig, steps: Steps) -> AsyncIterator[None]:
                 status.update(rig.status())
                 await clock.sleep(SHOW_S)
 
-        showing = asyncio.create_task(show())
-        try:
+        async with beside(show()):
             yield
-        finally:
-            await end_tasks(showing)
 
 
 async def _ramp(rig: Rig, kind: RampKind, viewers: float, options: LoadOptions, steps: Steps) -> Ramp:

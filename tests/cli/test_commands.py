@@ -28,6 +28,7 @@ from liveroom.settings import KafkaSettings
 from liveroom.topics import partition_of
 from liveroom.users import user_id
 from liveroom.wire import Message
+from tests.hostile import COUNTS
 from tests.tokens import verify_user
 from viewer.effects import Counts, Delivered, Ended, Entered, Hole, Lost, Progress
 from viewer.sender import Accepted, Sender
@@ -141,7 +142,16 @@ def test_an_ingress_that_is_not_there_is_an_unknown_outcome(unused_tcp_port: int
             "     7  Ann: a\N{REPLACEMENT CHARACTER}[2Jb\N{REPLACEMENT CHARACTER}\N{IDEOGRAPHIC SPACE}c",
             id="control characters",
         ),
-        pytest.param(message(Kind.GIFT, b'{"gift":"rose","combo":"x"}'), "     7  Ann gives 1 rose, combo x", id="odd combo"),
+        pytest.param(message(Kind.GIFT, b'{"gift":"rose","combo":"x"}'), "     7  Ann gives 1 rose", id="odd combo"),
+        pytest.param(message(Kind.GIFT, b'{"gift":"rose","combo":null}'), "     7  Ann gives 1 rose", id="no combo"),
+        pytest.param(message(Kind.GIFT, b'{"gift":null,"count":[]}'), "     7  Ann gives 1 ", id="no gift"),
+        pytest.param(message(Kind.GIFT, b"[1]"), "     7  Ann gives 1 ", id="a list for a body"),
+        pytest.param(message(Kind.DANMAKU, b"null"), "     7  Ann: ", id="no body"),
+        pytest.param(message(Kind.DANMAKU, b'{"text":{"a":1e999}}'), "     7  Ann: ", id="no text"),
+        pytest.param(message(Kind.DANMAKU, b'{"text":"a","x":1e999}'), "     7  Ann: a", id="an odd number beside a text"),
+        pytest.param(
+            message(Kind.DANMAKU, b'{"text":"\\ud83d!"}'), "     7  Ann: \N{REPLACEMENT CHARACTER}!", id="half an emoji"
+        ),
         pytest.param(
             message(Kind.CUSTOM, b'{"x":1e999}'), "     7  Ann custom {'unreadable': '{\"x\":1e999}'}", id="no number of JSON"
         ),
@@ -150,6 +160,12 @@ def test_an_ingress_that_is_not_there_is_an_unknown_outcome(unused_tcp_port: int
 )
 def test_a_message_is_a_line(shown: Message, line: str) -> None:
     assert line_of(shown) == line
+
+
+@pytest.mark.parametrize(("written", "count"), COUNTS.items(), ids=lambda value: str(value)[:40])
+def test_a_count_is_a_number_and_nothing_else(written: str, count: int) -> None:
+    gift = message(Kind.GIFT, f'{{"gift":"rose","count":{written},"combo":{written}}}'.encode())
+    assert line_of(gift) == f"     7  Ann gives {count} rose" + (f", combo {count}" if count > 1 else "")
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ push.
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack
+from itertools import count
 
 import aiohttp
 import msgspec
@@ -29,6 +30,7 @@ from liveroom.wire import (
     encode_frame,
     encode_message,
 )
+from tests.hostile import danmaku, hostile
 from viewer.client import Viewer
 from viewer.effects import Delivered, Effect, Lost, Pull, Told
 from viewer.entry import Entry, race
@@ -384,3 +386,103 @@ async def test_a_viewer_waits_as_long_as_the_header_of_a_refused_entry_says(stac
         wake_at = viewer.session.wake_at
         assert wake_at is not None
         assert 5 < wake_at - clock.monotonic_s() <= 20  # without a delay it is below 1 s
+
+
+async def test_callbacks_that_raise_are_reported_and_do_not_stop_a_viewer() -> None:
+    reported: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, told: reported.append(told["message"]))
+    lines = [danmaku(seq, f"line {seq}") for seq in (1, 2, 3)]
+    seqs: list[int] = []
+    has_all = asyncio.Event()
+
+    def raises(effect: Effect) -> None:
+        if isinstance(effect, Delivered):
+            seqs.append(effect.message.seq)
+            if len(seqs) == 5:
+                has_all.set()
+        raise BrokenPipeError("of the application")
+
+    async with (
+        hostile(lines) as services,
+        aiohttp.ClientSession() as http,
+        Viewer(services.url, ["lobby"], http=http, on_effect=raises) as viewer,
+        asyncio.timeout(DEADLINE_S),
+    ):
+        await has_all.wait()
+        assert viewer.is_open
+    assert sorted(seqs) == [1, 2, 3, 4, 5]
+    assert set(reported) == {"on_effect of a viewer failed"}
+
+
+async def test_a_viewer_whose_other_callbacks_and_token_function_raise_comes_into_the_room(
+    stack: AsyncExitStack,
+) -> None:
+    reported: set[str] = set()
+    asyncio.get_running_loop().set_exception_handler(lambda _, told: reported.add(told["message"]))
+    tokens = count()
+
+    def token() -> str:
+        if not reported:
+            raise LookupError("no token yet")
+        return f"token {next(tokens)}"
+
+    def raises(*_: object) -> None:
+        raise KeyError("of the application")
+
+    gateway = Gateway()
+    await start(stack, gateway)
+    url = await scheduler(stack, [gateway.url])
+    async with (
+        aiohttp.ClientSession() as http,
+        Viewer(url, ["r"], http=http, token=token, on_gone=raises, on_failed=raises) as viewer,
+        asyncio.timeout(DEADLINE_S),
+    ):
+        await viewer.joined(DEADLINE_S)
+        while not gateway.open:  # noqa: ASYNC110 - its connections are all there is to see
+            await asyncio.sleep(0.01)
+        await next(iter(gateway.open)).close()
+        while gateway.upgrades < 2 or not viewer.is_open:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    assert reported == {
+        "the token function of a viewer failed",
+        "on_failed of a viewer failed",
+        "on_gone of a viewer failed",
+    }
+
+
+async def test_a_mistake_within_a_viewer_ends_the_block_that_uses_it(
+    stack: AsyncExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> list[Effect]:
+        raise ArithmeticError("a mistake")
+
+    monkeypatch.setattr(Session, "opened", broken)
+    gateway = Gateway()
+    await start(stack, gateway)
+    url = await scheduler(stack, [gateway.url])
+    async with aiohttp.ClientSession() as http:
+        with pytest.raises(ArithmeticError, match="a mistake"):
+            async with Viewer(url, ["r"], http=http), asyncio.timeout(DEADLINE_S):
+                await asyncio.Event().wait()
+        with pytest.raises(ArithmeticError, match="a mistake"):
+            async with Viewer(url, ["r"], http=http) as viewer, asyncio.timeout(DEADLINE_S):
+                await viewer.until_ended()
+
+
+async def test_a_crowd_with_a_broken_part_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    reported: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, told: reported.append(told["message"]))
+
+    async def broken(*_: object) -> None:
+        raise ArithmeticError("a mistake")
+
+    monkeypatch.setattr("viewer.load.ask_entry", broken)
+    crowd = Crowd("http://127.0.0.1:1", ["r"], 1)
+    try:
+        with pytest.raises(ArithmeticError, match="a mistake"):
+            await crowd.start()
+        with pytest.raises(ArithmeticError, match="a mistake"):
+            crowd.figures()
+    finally:
+        await crowd.stop()
+    assert reported == ["a viewer of the crowd failed"]

@@ -1,6 +1,7 @@
 // The chat list: thousands of lines a minute without a hitch. Lines wait for the next frame of the screen, so the
 // page is laid out at most once a frame; of more than anybody could read in one, only the newest are shown and the rest are counted.
 
+import { colourOf, countOf, textOf } from "./bodies.js";
 import { el, shownUser, userElement } from "./common.js";
 import { t } from "./i18n.js";
 
@@ -8,7 +9,7 @@ const MOST_LINES = 1000;
 const MOST_A_FRAME = 24;
 const MOST_WAITING = 240;
 const NEAR_END_PX = 60;
-const WHITE = 0xffffff;
+const WHITE = "#ffffff";
 
 export class Chat {
   /** `log` scrolls and holds an `ol`; `newest` is the button that jumps to its end; `actions(message)` returns a host's buttons. */
@@ -100,7 +101,8 @@ export class Chat {
     line.message = message;
     line.append(userElement(user, message.name), " ", el("span", {}, said(message)));
     if (n > 1) line.append(" ", el("span", { class: "times" }, `×${n}`));
-    if (kind === "danmaku" && Number.isInteger(data.color) && data.color !== WHITE) line.style.borderLeftColor = colour(data.color);
+    const colour = kind === "danmaku" ? colourOf(data.color) : null;
+    if (colour !== null && colour !== WHITE) line.style.borderLeftColor = colour;
     const actions = this.actions(message);
     if (actions.length) line.append(el("span", { class: "actions" }, ...actions));
     if (!this.byUser.has(user)) this.byUser.set(user, new Set());
@@ -141,16 +143,14 @@ export class Chat {
   }
 }
 
-export const colour = (value) => `#${value.toString(16).padStart(6, "0")}`;
-
 /** Returns a message as text. */
 export function said({ kind, data, name, user }) {
   switch (kind) {
     case "danmaku":
     case "announcement":
-      return String(data.text ?? "");
+      return textOf(data.text);
     case "gift":
-      return `${giftName(data.gift)} ×${data.count ?? 1}`;
+      return `${giftName(data.gift)} ×${countOf(data.count)}`;
     case "enter":
       return t("chat.entered", { name: shownUser(user, name) });
     case "leave":
@@ -158,14 +158,14 @@ export function said({ kind, data, name, user }) {
     case "red_packet":
     case "coupon":
     case "goods":
-      return `${t(`card.${kind}`)}: ${data.title ?? data.text ?? ""}`;
+      return `${t(`card.${kind}`)}: ${textOf(data.title) || textOf(data.text)}`;
     default:
       return kind;
   }
 }
 
 export function giftName(gift) {
-  const key = `gift.${gift}`;
+  const key = `gift.${textOf(gift)}`;
   const name = t(key);
-  return name === key ? String(gift) : name;
+  return name === key ? textOf(gift) : name;
 }

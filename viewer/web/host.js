@@ -1,5 +1,6 @@
 // The page of streamers and moderators: incoming gifts, the chat with moderation buttons on each line, the room's rules.
 
+import { countOf, textOf } from "./bodies.js";
 import { Chat, giftName } from "./chat.js";
 import { $, el, entrance, goOut, number, refuse, userElement, watch } from "./common.js";
 import { switchable, t } from "./i18n.js";
@@ -71,22 +72,22 @@ function show(message, late) {
       chat.note(t("modes.changed"));
       break;
     case "announcement":
-      if (message.data.text) chat.add(message, { late });
+      if (textOf(message.data.text)) chat.add(message, { late });
       break;
   }
 }
 
 function addGift({ name, user, data }) {
-  gifts += data.count ?? 1;
+  gifts += countOf(data.count);
   $("giftcount").textContent = number(gifts);
-  const line = el("li", {}, userElement(user, name), ` ${giftName(data.gift)} ×${data.count ?? 1}`);
+  const line = el("li", {}, userElement(user, name), ` ${giftName(data.gift)} ×${countOf(data.count)}`);
   $("gifts").prepend(line);
   while ($("gifts").childElementCount > MOST_GIFTS) $("gifts").lastElementChild.remove();
 }
 
 /** Shows the given modes; the others stay as they are. */
 function showModes(modes) {
-  if (typeof modes.slow_s === "number") $("slow_s").value = told.slow_s = modes.slow_s;
+  if (Number.isFinite(modes.slow_s)) $("slow_s").value = told.slow_s = modes.slow_s;
   for (const name of MODES) if (typeof modes[name] === "boolean") $(name).checked = told[name] = modes[name];
 }
 

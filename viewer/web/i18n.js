@@ -381,7 +381,8 @@ export function t(key, values = {}) {
 /** Returns why something failed, as a sentence for a person. */
 export function why(error) {
   if (!error.code && !error.status) return t("refused.unreachable");
-  const text = REFUSALS[language][error.code] ?? t("refused.other", { code: error.code || error.status });
+  const known = REFUSALS[language];
+  const text = Object.hasOwn(known, error.code) ? known[error.code] : t("refused.other", { code: error.code || error.status });
   return error.retryAfterS >= 1 ? `${text} ${t("refused.wait", { s: Math.ceil(error.retryAfterS) })}` : text;
 }
 

@@ -1,6 +1,7 @@
 // What moves over the stage: danmaku (drawn by the danmaku library on a canvas), gift banners, hearts.
 
-import { colour, giftName } from "./chat.js";
+import { colourOf, countOf, numberOf, textOf } from "./bodies.js";
+import { giftName } from "./chat.js";
 import { el, shownUser } from "./common.js";
 import { t } from "./i18n.js";
 import Danmaku from "./vendor/danmaku.js";
@@ -30,19 +31,21 @@ export class Stage {
 
   /** Shows a message unless too many are moving; the viewer's own always. */
   fly({ data, n }, { own = false } = {}) {
+    const text = textOf(data.text);
+    if (!text) return;
     const now = performance.now();
     this.left = Math.min(this.mostPerS, this.left + ((now - this.refilledAt) / 1000) * this.mostPerS);
     this.refilledAt = now;
     if (!this.isShown || document.hidden || (this.left < 1 && !own)) return;
     this.left = Math.max(0, this.left - 1);
     this.#trim();
-    const size = Math.min(36, Math.max(14, data.size ?? 22));
+    const size = numberOf(data.size, 14, 36, 22);
     this.danmaku.emit({
-      text: n > 1 ? `${data.text} ×${n}` : String(data.text),
-      mode: MODES[data.mode] ?? "rtl",
+      text: n > 1 ? `${text} ×${n}` : text,
+      mode: Object.hasOwn(MODES, textOf(data.mode)) ? MODES[data.mode] : "rtl",
       style: {
         font: `600 ${size}px system-ui, "Noto Sans CJK SC", sans-serif`,
-        fillStyle: Number.isInteger(data.color) ? colour(data.color) : "#fff",
+        fillStyle: colourOf(data.color) ?? "#fff",
         strokeStyle: own ? "#e0457b" : "#0009",
         lineWidth: own ? 3 : 2,
         textBaseline: "bottom",
@@ -82,16 +85,18 @@ export class Banners {
 
   add(message) {
     const { data, user, name } = message;
-    const key = `${user} ${data.gift}`;
-    const count = data.count ?? 1;
+    const gift = textOf(data.gift);
+    const key = `${user} ${gift}`;
+    const count = countOf(data.count);
+    const combo = countOf(data.combo);
     const there = this.shown.get(key) ?? this.waiting.find((banner) => banner.key === key);
     if (there) {
       there.count += count;
-      there.combo = Math.max(there.combo, data.combo ?? 0);
+      there.combo = Math.max(there.combo, combo);
       if (there.node) this.#draw(there);
       return;
     }
-    this.waiting.push({ key, user, name: shownUser(user, name), gift: data.gift, count, combo: data.combo ?? 0, node: null, timer: 0 });
+    this.waiting.push({ key, user, name: shownUser(user, name), gift, count, combo, node: null, timer: 0 });
     if (this.waiting.length > MOST_BANNERS_WAITING) this.waiting.shift(); // the chat shows it all the same
     this.#next();
   }

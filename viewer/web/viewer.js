@@ -1,6 +1,7 @@
 // The viewer's page: a room with its stage, chat, gifts and likes; sending, and the reason when sending fails. It enters the
 // room as a guest at once; a guest that wants to speak is asked for a name.
 
+import { textOf } from "./bodies.js";
 import { Chat, said } from "./chat.js";
 import { $, el, entrance, goOut, number, Person, refuse, safeLink, showConnection, watch } from "./common.js";
 import { switchable, t } from "./i18n.js";
@@ -65,7 +66,8 @@ function showCard(card, isBack) {
   if (isBack || chat.isAny) return;
   const seen = new Map([...(card.reliable ?? []), ...(card.messages ?? [])].map((message) => [message.seq, message]));
   for (const seq of [...seen.keys()].sort((a, b) => a - b)) {
-    const message = { n: 1, data: {}, ...seen.get(seq) };
+    const found = seen.get(seq);
+    const message = { n: 1, ...found, data: found.data ?? {} };
     if (SHOWN.has(message.kind)) chat.add(message, { ofCard: true });
   }
 }
@@ -83,7 +85,7 @@ function show(message, late) {
       break;
     case "announcement":
       announce(data);
-      if (data.text) chat.add(message, { late });
+      if (textOf(data.text)) chat.add(message, { late });
       break;
     case "clear":
       chat.clear(data, message.seq);
@@ -107,7 +109,7 @@ function show(message, late) {
 }
 
 function announce(data) {
-  const text = data && typeof data.text === "string" ? data.text : "";
+  const text = textOf(data?.text);
   const place = $("announcement").querySelector("span");
   const link = data && safeLink(data.link);
   place.replaceChildren(link ? el("a", { href: link, target: "_blank", rel: "noopener noreferrer" }, text) : text);
@@ -126,7 +128,7 @@ function offer({ kind, data }) {
   const link = safeLink(data.link);
   const more = link ? [el("a", { href: link, target: "_blank", rel: "noopener noreferrer" }, t("card.open"))] : [];
   const price = data.price ? [el("span", { class: "price" }, `${(data.price / 100).toFixed(2)} ${data.currency ?? ""}`)] : [];
-  const about = String(data.title ?? data.text ?? "");
+  const about = textOf(data.title) || textOf(data.text);
   const card = el("article", { class: `card ${kind}` }, el("h2", {}, t(`card.${kind}`)), el("p", {}, about), ...price, ...more, close);
   $("cards").append(card);
   while ($("cards").childElementCount > MOST_CARDS) $("cards").firstElementChild.remove();

@@ -67,7 +67,9 @@ function parse(line) {
 }
 
 function messageOf(value) {
-  return object(value) && fits(value, MESSAGE) ? { rseq: 0, name: "", role: "viewer", level: 0, n: 1, data: {}, ...value } : null;
+  if (!object(value) || !fits(value, MESSAGE)) return null;
+  const data = object(value.data) ? value.data : {};
+  return { rseq: 0, name: "", role: "viewer", level: 0, n: 1, ...value, data };
 }
 
 /**
