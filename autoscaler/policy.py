@@ -8,6 +8,8 @@ from typing import Annotated, Final
 
 import msgspec
 
+from liveroom.texts import without_mark
+
 Share = Annotated[float, msgspec.Meta(gt=0, le=1)]
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=86_400)]
 Gateways = Annotated[int, msgspec.Meta(ge=1, le=10_000)]
@@ -89,7 +91,7 @@ _decoder: Final = msgspec.toml.decode
 def read_policy(text: bytes) -> Policy:
     """Return the policy in a TOML file's bytes; raise PolicyError where it cannot be used."""
     try:
-        policy = _decoder(text, type=Policy)
+        policy = _decoder(without_mark(text), type=Policy)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise PolicyError(str(error)) from None
     if policy.min > policy.max:

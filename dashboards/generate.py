@@ -48,10 +48,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m dashboards.generate", description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 if a file is not up to date")
     check = parser.parse_args().check
-    stale = [path for path, text in files().items() if not (HERE / path).is_file() or (HERE / path).read_text() != text]
+    stale = [
+        path
+        for path, text in files().items()
+        if not (HERE / path).is_file() or (HERE / path).read_text(encoding="utf-8") != text
+    ]
     for path in [] if check else stale:
         (HERE / path).parent.mkdir(parents=True, exist_ok=True)
-        (HERE / path).write_text(files()[path])
+        (HERE / path).write_text(files()[path], encoding="utf-8")
     if stale:
         sys.stdout.write(f"{'not up to date' if check else 'wrote'}: {', '.join(stale)}\n")
     sys.exit(1 if check and stale else 0)

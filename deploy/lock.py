@@ -44,7 +44,10 @@ def main() -> None:
         subprocess.run([sys.executable, "-m", "venv", str(tools)], check=True)
         subprocess.run([str(tools / "bin" / "pip"), "install", "--quiet", UV], check=True)
         build = Path(folder) / "build.in"
-        build.write_text("\n".join(tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"]))
+        build.write_text(
+            "\n".join(tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["build-system"]["requires"]),
+            encoding="utf-8",
+        )
         uv, more = str(tools / "bin" / "uv"), ["--upgrade"] if upgrade else []
         extras = [word for extra in EXTRAS for word in ("--extra", extra)]
         for python in PYTHONS:
@@ -57,7 +60,7 @@ def _compile(uv: str, what: list[str], python: str, to: Path) -> None:
     options = ["--generate-hashes", "--no-annotate", "--no-header", "--quiet", "--only-binary", ":all:"]
     target = ["--python-version", python, "--python-platform", "linux", "--output-file", str(to)]
     subprocess.run([uv, "pip", "compile", *what, *options, *target], cwd=ROOT, check=True)
-    to.write_text(HEADER + to.read_text().removeprefix(HEADER))
+    to.write_text(HEADER + to.read_text(encoding="utf-8").removeprefix(HEADER), encoding="utf-8")
     print(f"wrote {to.relative_to(ROOT)}")
 
 

@@ -80,7 +80,15 @@ def _major(program: Path) -> int | None:
     (The `java` of macOS may only print where to download one.)
     """
     try:
-        answer = subprocess.run([program, "-version"], capture_output=True, text=True, timeout=_ASK_TIMEOUT_S, check=False)
+        answer = subprocess.run(
+            [program, "-version"],
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=_ASK_TIMEOUT_S,
+            check=False,
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
     match = _VERSION.search(answer.stderr)

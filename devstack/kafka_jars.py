@@ -305,7 +305,7 @@ def _only_one(path: Path, fetch: _Fetch) -> Iterator[None]:
 
     The kernel frees it when a holder dies.
     """
-    with path.open("a") as file:
+    with path.open("a", encoding="utf-8") as file:
         was_shown = False
         while True:
             try:

@@ -100,6 +100,8 @@ def runs(found: Path) -> str:
             [found, "--version" if found.name != "kubectl" else "help"],
             capture_output=True,
             text=True,
+            encoding="utf-8",
+            errors="replace",
             timeout=_ASK_TIMEOUT_S,
             check=False,
         )
@@ -114,7 +116,9 @@ def _new_enough(program: Program, found: str) -> bool:
         return True
     command = [found, "version", "--client", "-o", "json"]
     try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=_ASK_TIMEOUT_S, check=False)
+        answer = subprocess.run(
+            command, capture_output=True, text=True, encoding="utf-8", errors="replace", timeout=_ASK_TIMEOUT_S, check=False
+        )
         versions = json.loads(answer.stdout)["clientVersion"]
         return (int(versions["major"]), int(versions["minor"].rstrip("+"))) >= program.oldest
     except (OSError, subprocess.TimeoutExpired, ValueError, KeyError):

@@ -80,8 +80,9 @@ def _prepare(folder: Path, windows: Windows, every: str) -> None:
         for service in SERVICES
     }
     # JSON is YAML.
-    (folder / "prometheus.yml").write_text(json.dumps(prometheus(services, str(folder / "rules.yml"), every=every)))
-    (folder / "rules.yml").write_text(json.dumps(rule_file(windows)))
+    config = prometheus(services, str(folder / "rules.yml"), every=every)
+    (folder / "prometheus.yml").write_text(json.dumps(config), encoding="utf-8")
+    (folder / "rules.yml").write_text(json.dumps(rule_file(windows)), encoding="utf-8")
 
 
 async def _ready(url: str, folder: Path) -> None:
@@ -93,7 +94,7 @@ async def _ready(url: str, folder: Path) -> None:
                     if answer.status == HTTPStatus.OK:
                         return
             await clock.sleep(0.1)
-    output = await asyncio.to_thread((folder / "prometheus.log").read_text)
+    output = await asyncio.to_thread((folder / "prometheus.log").read_text, "utf-8", "replace")
     raise PrometheusError(f"Prometheus does not become ready; its log ends: {output[-1000:]}")
 
 
@@ -118,7 +119,7 @@ def _write_targets(found: dict[str, list[str]], pool: Path, folder: Path) -> Non
     for service, addresses in found.items():
         file = folder / f"{service}.targets.json"
         text = json.dumps(targets(addresses, CLUSTER))
-        if not file.exists() or file.read_text() != text:
+        if not file.exists() or file.read_text(encoding="utf-8") != text:
             new = file.with_suffix(".new")
-            new.write_text(text)
+            new.write_text(text, encoding="utf-8")
             new.replace(file)

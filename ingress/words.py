@@ -1,10 +1,13 @@
 """Forbidden words: finds them in spite of the usual tricks, and refuses, masks or counts. Pure.
 
 Owns the libraries (word -> action) and the normal form in which texts and words are compared. That
-form is NFKC and case-folded, turns traditional Chinese into simplified and look-alike letters into
-Latin ones, and drops marks and everything between letters. A word of Latin letters matches a whole
-word only ("ass" is not in "class"); a `*` before or behind it lets it match inside longer words
-too. The search is Aho-Corasick (ahocorasick-rs). Called for every danmaku.
+form is NFKC and case-folded, turns traditional Chinese into simplified, and drops marks and
+everything between letters. A word of Latin letters matches a whole word only ("ass" is not in
+"class"); a `*` before or behind it lets it match inside longer words too. The search is
+Aho-Corasick (ahocorasick-rs). Called for every danmaku.
+
+Some characters have two readings: a letter of another alphabet looks like a Latin one, and `@` is
+an "a" or stands between letters. A text with such characters is searched in each of its forms.
 
 A check takes a bounded time whatever the words and the text are. Words with the same normal form
 are one pattern. A text with more than `MAX_MATCHES` matches is refused; no list of matches grows
@@ -23,6 +26,7 @@ from opencc import OpenCC
 
 from liveroom.moderation import EVERYWHERE
 from liveroom.records.control import WordAction
+from liveroom.texts import is_filler, joined_away
 
 MAX_WORD_CHARS: Final = 64
 MAX_LIBRARIES: Final = 1000  # of rooms
@@ -60,15 +64,34 @@ _SKIPPED: Final = frozenset(
         "Zs",
     }
 )
-# Look-alikes: letters of other alphabets, and signs, that look like Latin ones, after NFKC and
-# case folding.
+# Letters of other alphabets that look like Latin ones: small ones by their folded form, and
+# capitals that look like another Latin letter than their small form does.
 _ALIKE: Final = dict(
     zip(
-        "аеорсухквмнтіјѕһԁԛԝɡɩοαευρτικνχωʏ@$",
-        "aeopcyxkbmhtijshdqwgioaeuptiknxwyas",
+        "аеорсухквмнтіјѕһԁԛԝӏүѵɩɑοαευρτικνχωηγμβօսոհցզᎪᏴᏟᎠᎬᎶᎻᎫᏦᏞᎷᏢᎡᏚᎢᏙᎳᏃ",
+        "aeopcyxkbmhtijshdqwlyviaoaeuptikvxwnyubounhgqabcdeghjklmprstvwz",
         strict=True,
     )
 )
+_CAPITALS: Final = dict(zip("ΝΗΥΜΖ", "nhymz", strict=True))
+_SIGNS: Final = {"@": "a", "$": "s"}
+# Letters in a frame, small capitals, and letters with a stroke or hook have no decomposition.
+_NAMED: Final = re.compile(
+    r"(?:LATIN (?:SMALL|CAPITAL) LETTER (?:SCRIPT |DOTLESS )?|LATIN LETTER SMALL CAPITAL |REGIONAL INDICATOR SYMBOL LETTER "
+    r"|(?:CROSSED )?(?:NEGATIVE )?(?:SQUARED|CIRCLED) (?:LATIN CAPITAL LETTER )?)([A-Z]{1,2}|COOL|FREE|NEW|SOS|VOD)"
+    r"(?: WITH .*)?\Z"
+)
+# All characters with more than one reading, and more: those blocks, signs and letters in a frame.
+_AMBIGUOUS: Final = re.compile(
+    "[@$＠＄﹫﹩\u0370-\u058f\u13a0-\u13f5\u1f00-\u1fff\uab70-\uabbf\U0001d6a8-\U0001d7cb\U0001f100-\U0001f1ff]"
+).search
+_MEANT: Final = "#+%°€£¥"  # signs that belong to a word that begins or ends with them: C#
+_MEANT_FIRST: Final = _MEANT + "."  # .NET
+_MAX_SIGNS: Final = 4
+_HAS_MEANT: Final = re.compile(f"[^\x00-\x7f]|[{re.escape(_MEANT_FIRST)}]").search  # signs can be wide
+_LINE_END: Final = re.compile(r"\r\n?|\n")
+_COMMENT: Final = re.compile(r"\s#")
+_IS_COMMENT: Final = re.compile(r"#(?:\s|\Z)").match
 
 
 class LibraryError(ValueError):
@@ -84,37 +107,67 @@ class WordVerdict(NamedTuple):
 
 
 class _LibraryWord(NamedTuple):
-    """A word, and whether a match must begin and end at the border of a word."""
+    """A word, and what must be beside a match: the border of a word, or signs of this word."""
 
     word: str
     action: WordAction
     is_bound_left: bool
     is_bound_right: bool
+    before: str
+    after: str
 
 
 _SEVERITY: Final = (WordAction.REFUSE, WordAction.MASK, WordAction.COUNT)
 _LATIN: Final = re.compile(r"[a-z0-9]+\Z")
 
-
 _CONVERTER: Final = OpenCC("t2s")  # here, and not at its first use in the loop: it reads files for 15 ms
 
 
 class _Letters(dict[int, str]):
-    """The normal form of each character, for `str.translate`: a letter, nothing, or several."""
+    """The normal form of each character, for `str.translate`: a letter, nothing, or several.
+
+    `looks`: letters count as the Latin ones that they look like. `signs`: signs that look like
+    letters count as these; otherwise they are nothing.
+    """
+
+    def __init__(self, *, looks: bool, signs: bool) -> None:
+        super().__init__()
+        self.looks = looks
+        self._signs = signs
 
     def __missing__(self, code: int) -> str:
-        folded = unicodedata.normalize("NFKD", unicodedata.normalize("NFKC", chr(code)).casefold())
-        letter = "".join(
-            _ALIKE.get(part, part) for part in folded if part in _ALIKE or unicodedata.category(part) not in _SKIPPED
-        )
+        parts = unicodedata.normalize("NFKD", unicodedata.normalize("NFKC", chr(code)))
+        letter = "".join(map(self._letter, parts))
         if not letter.isascii():
             letter = _CONVERTER.convert(letter)
         if len(self) < _MAX_LETTERS:
             self[code] = letter
         return letter
 
+    def _letter(self, part: str) -> str:
+        if self.looks and part in _CAPITALS:
+            return _CAPITALS[part]
+        return "".join(map(self._folded, unicodedata.normalize("NFKD", part.casefold())))
 
-_LETTERS: Final = _Letters()
+    def _folded(self, part: str) -> str:
+        if part in _SIGNS:
+            return _SIGNS[part] if self._signs else ""
+        if self.looks and part in _ALIKE:
+            return _ALIKE[part]
+        category = unicodedata.category(part)
+        if category in {"Ll", "So"} and not part.isascii() and (named := _NAMED.match(unicodedata.name(part, ""))):
+            is_sign = category == "So"
+            return named[1].lower() if self._signs or not is_sign else ""
+        return "" if category in _SKIPPED or is_filler(part) else part
+
+
+_LETTERS: Final = _Letters(looks=True, signs=True)
+_LOOKS: Final = _Letters(looks=True, signs=False)
+_OTHER_READINGS: Final = (_LOOKS, _Letters(looks=False, signs=False))
+_OWN_LETTERS: Final = _Letters(looks=False, signs=True)  # of words: a sign in one is meant
+
+
+_Form = tuple[str, _Letters]  # one reading of a text: its normal form, and the table that made it
 
 
 def normal(text: str) -> str:
@@ -122,23 +175,43 @@ def normal(text: str) -> str:
     return text.translate(_LETTERS)
 
 
-def _origins(text: str) -> list[int]:
-    """Return for each character of the normal form its index in the text."""
-    return [place for place, char in enumerate(text) for _ in _LETTERS[ord(char)]]
+def _forms(text: str) -> list[_Form]:
+    """Return the normal forms of a text, one for each way to read it."""
+    forms = [(text.translate(_LETTERS), _LETTERS)]
+    if _AMBIGUOUS(text):
+        for table in _OTHER_READINGS:
+            letters = text.translate(table)
+            if all(letters != known for known, _ in forms):
+                forms.append((letters, table))
+    return forms
+
+
+def _patterns(word: str) -> set[str]:
+    """Return the normal forms in which a word is searched for: as it looks and as it is."""
+    return {normal(word), word.translate(_OWN_LETTERS)} if _AMBIGUOUS(word) else {normal(word)}
+
+
+def _origins(text: str, table: _Letters) -> list[int]:
+    """Return for each character of a normal form its index in the text."""
+    return [place for place, char in enumerate(text) for _ in table[ord(char)]]
 
 
 def read_library(text: str) -> dict[str, WordAction]:
-    """Return the words of a library file: one `action word` a line, comments after `#`.
+    """Return the words of a library file: one `action word` a line.
 
-    Raises LibraryError with the number of the line that cannot be used.
+    A `#` at the beginning of a line or after white space begins a comment; one within a word, or at
+    the beginning of it, belongs to the word. Raises LibraryError with the number of the line that
+    cannot be used.
     """
     words: dict[str, WordAction] = {}
-    for number, line in enumerate(text.splitlines(), 1):
-        action, _, word = line.partition("#")[0].strip().partition(" ")
-        if not action:
+    for number, line in enumerate(_LINE_END.split(text), 1):
+        action, *more = line.split(maxsplit=1) or [""]
+        if not action or action.startswith("#"):
             continue
+        rest = more[0] if more else ""
+        word = "" if _IS_COMMENT(rest) else _COMMENT.split(rest, maxsplit=1)[0].strip()
         try:
-            words[check_word(word.strip())] = WordAction(action)
+            words[check_word(word)] = WordAction(action)
         except ValueError as error:
             raise LibraryError(f"line {number}: {error}") from None
     return words
@@ -148,10 +221,10 @@ def check_word(word: str) -> str:
     """Return `word` where it can be searched for; otherwise raise LibraryError."""
     if not 1 <= len(word) <= MAX_WORD_CHARS:
         raise LibraryError(f"a word has 1 to {MAX_WORD_CHARS} characters")
-    if not word.isprintable():
+    if not joined_away(word).isprintable():
         raise LibraryError(f"{word!r} has invisible characters")
-    letters = len(normal(word.strip(_INNER)))
-    if not letters:
+    letters = max(map(len, _patterns(word.strip(_INNER))))
+    if not letters or word.strip(_INNER) in _SIGNS:
         raise LibraryError(f"{word!r} has no letter")
     if letters > MAX_WORD_LETTERS:
         raise LibraryError(f"{word!r} has more than {MAX_WORD_LETTERS} letters in its normal form")
@@ -194,15 +267,14 @@ class WordLibrary:
 
     def _build(self, words: Mapping[str, WordAction]) -> Iterator[None]:
         """Fill the library; yields between steps of `_STEP_CHARS` or `_PART_LETTERS`."""
-        merged: dict[tuple[str, bool, bool], _LibraryWord] = {}
+        merged: dict[tuple[str, bool, bool, str, str], _LibraryWord] = {}
         chars = 0
         for word, action in words.items():
-            pattern = normal(word.strip(_INNER))
-            is_latin = _LATIN.match(pattern) is not None
-            bound = is_latin and not word.startswith(_INNER), is_latin and not word.endswith(_INNER)
-            known = merged.get((pattern, *bound))
-            if known is None or _SEVERITY.index(action) < _SEVERITY.index(known.action):
-                merged[pattern, *bound] = _LibraryWord(word, action, *bound)
+            beside = _beside(word)
+            for pattern in _patterns(word.strip(_INNER)):
+                known = merged.get((pattern, *beside))
+                if known is None or _SEVERITY.index(action) < _SEVERITY.index(known.action):
+                    merged[pattern, *beside] = _LibraryWord(word, action, *beside)
             if (chars := chars + len(word) + 1) >= _STEP_CHARS:
                 chars = 0
                 yield
@@ -250,24 +322,78 @@ class WordLibrary:
         return found
 
     def confirm(
-        self, found: tuple[int, int, int], text: str, origins: Sequence[int]
+        self, found: tuple[int, int, int], text: str, origins: Sequence[int], table: _Letters
     ) -> Iterator[tuple[_LibraryWord, int, int]]:
         """Yield the words of a match with their begin and end in `text`.
 
-        A word is left out where the match is a part of another word.
+        A word is left out where the match is a part of another word, or lacks a sign of the word.
         """
         number, start, stop = found
-        begin, end = origins[start], origins[stop - 1] + 1
+        borders = table if table.looks else _LOOKS
+        first, last = origins[start], origins[stop - 1] + 1
+        is_within_left = first > 0 and _is_latin(text[first - 1], borders)
+        is_within_right = last < len(text) and _is_latin(text[last], borders)
+        before: _Signs | None = None
+        after: _Signs | None = None
         for entry in self._of_pattern[number]:
-            if entry.is_bound_left and begin > 0 and _is_latin(text[begin - 1]):
+            begin, end = first, last
+            if entry.before:
+                before = before or _signs(text, first - 1, -1)
+                if not before.signs.startswith(entry.before):
+                    continue
+                begin = before.places[len(entry.before) - 1]
+            elif entry.is_bound_left and is_within_left:
                 continue
-            if entry.is_bound_right and end < len(text) and _is_latin(text[end]):
+            if entry.after:
+                after = after or _signs(text, last, 1)
+                if not after.signs.startswith(entry.after):
+                    continue
+                end = after.places[len(entry.after) - 1] + 1
+            elif entry.is_bound_right and is_within_right:
                 continue
             yield entry, begin, end
 
 
-def _is_latin(char: str) -> bool:
-    return _LATIN.match(_LETTERS[ord(char)]) is not None
+class _Signs(NamedTuple):
+    """Signs beside a match that may belong to a word, the nearest first, with their places."""
+
+    signs: str
+    places: list[int]
+
+
+def _signs(text: str, place: int, step: int) -> _Signs:
+    """Return the signs from `place` in the direction of `step`, past what no font draws."""
+    signs, places = "", []
+    while 0 <= place < len(text) and len(signs) < _MAX_SIGNS:
+        char = unicodedata.normalize("NFKC", text[place])
+        if char in _MEANT_FIRST:
+            signs += char
+            places.append(place)
+        elif not is_filler(char):
+            break
+        place += step
+    return _Signs(signs, places)
+
+
+def _beside(word: str) -> tuple[bool, bool, str, str]:
+    """Return whether matches of a word are bound left and right, and its signs on both sides.
+
+    The signs nearest to the letters come first.
+    """
+    is_latin = _LATIN.match(normal(word.strip(_INNER))) is not None
+    left, right = is_latin and not word.startswith(_INNER), is_latin and not word.endswith(_INNER)
+    if not (left or right) or not _HAS_MEANT(word):
+        return left, right, "", ""
+    kept = unicodedata.normalize("NFKC", word)
+    places = [place for place, char in enumerate(kept) if normal(char)]
+    before, after = kept[: places[0]], kept[places[-1] + 1 :]
+    first = "".join(sign for sign in before[::-1] if sign in _MEANT_FIRST) if left else ""
+    last = "".join(sign for sign in after if sign in _MEANT) if right else ""
+    return left, right, first[:_MAX_SIGNS], last[:_MAX_SIGNS]
+
+
+def _is_latin(char: str, table: _Letters) -> bool:
+    return _LATIN.match(table[ord(char)]) is not None
 
 
 def usable(rules: Mapping[str, WordAction]) -> dict[str, WordAction]:
@@ -279,15 +405,18 @@ def usable(rules: Mapping[str, WordAction]) -> dict[str, WordAction]:
     return words
 
 
-def _verdict(text: str, form: str, libraries: Iterable[WordLibrary]) -> WordVerdict | None:
+def _verdict(text: str, forms: Sequence[_Form], libraries: Iterable[WordLibrary]) -> WordVerdict | None:
     """Return the verdict on a text; None: every match is a part of another word."""
-    origins = _origins(text)
     found: list[tuple[_LibraryWord, int, int]] = []
     left = MAX_MATCHES
-    for library in libraries:
-        matches = library.find(form, left)
-        found += [word for match in matches[:left] for word in library.confirm(match, text, origins)]
-        left -= len(matches)
+    for letters, table in forms:
+        origins = _origins(text, table)
+        for library in libraries:
+            matches = library.find(letters, left)
+            found += [word for match in matches[:left] for word in library.confirm(match, text, origins, table)]
+            left -= len(matches)
+            if left < 0:
+                break
         if left < 0:
             break
     words = tuple(dict.fromkeys(entry.word for entry, _, _ in found))
@@ -386,10 +515,11 @@ class WordLibraries:
         caller lets `ingress.word_builds` build beforehand. Raises KeyError where one is `missing`.
         """
         libraries = self._files if not self._rules else self._of(room)
-        form = text.translate(_LETTERS)
-        for library in libraries:
-            if library.may_match(form):
-                return _verdict(text, form, libraries)
+        forms = _forms(text)
+        for letters, _ in forms:
+            for library in libraries:
+                if library.may_match(letters):
+                    return _verdict(text, forms, libraries)
         return None
 
     def _of(self, room: str) -> tuple[WordLibrary, ...]:

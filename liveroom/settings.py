@@ -34,6 +34,7 @@ from pydantic_settings import (
 from liveroom.networks import Networks
 from liveroom.records.codec import GATEWAY_PATTERN
 from liveroom.records.control import Limits
+from liveroom.texts import without_mark
 from liveroom.ticket_keys import KEY_ID, read_private_keys, read_public_keys
 from liveroom.tickets import Keys, Signer, hmac_keys, hmac_signer
 from liveroom.tokens import LIFE_S, MIN_SECRET_BYTES, Key, read_keys, secret
@@ -264,7 +265,7 @@ def _limits_in(file: Path) -> dict[str, Any]:
     for anything else.
     """
     try:
-        found = json.loads(file.read_bytes())
+        found = json.loads(without_mark(file.read_bytes()))
     except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{LIMITS} names {file}, which cannot be read as JSON: {error}") from None
     if not isinstance(found, dict):
@@ -348,7 +349,7 @@ class TicketSettings(ServiceSettings):
         """Return the HMAC keys by key id, the signing key first."""
         keys: dict[str, SecretStr] = {}
         if self.ticket_keys_file is not None:
-            keys = TypeAdapter(dict[str, SecretStr]).validate_json(self.ticket_keys_file.read_bytes())
+            keys = TypeAdapter(dict[str, SecretStr]).validate_json(without_mark(self.ticket_keys_file.read_bytes()))
             _check_ticket_keys(keys)
         return {name: key.get_secret_value().encode() for name, key in (keys | self.ticket_keys).items()}
 

@@ -16,6 +16,7 @@ import msgspec
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from liveroom.texts import without_mark
 from liveroom.tickets import VERSION, Keys, Signer
 
 KEY_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,16}\Z")  # it stands between a ticket's dots
@@ -102,7 +103,7 @@ def _write(keys: Sequence[_Jwk]) -> str:
 
 def _read(text: bytes | str) -> list[_Jwk]:
     try:
-        keys = msgspec.json.decode(text, type=_JwkSet).keys
+        keys = msgspec.json.decode(without_mark(text) if isinstance(text, bytes) else text, type=_JwkSet).keys
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise TicketKeysError(f"not a JWK Set of Ed25519 keys: {error}") from None
     if not keys:

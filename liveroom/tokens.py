@@ -16,6 +16,7 @@ import msgspec
 from liveroom.errors import Code, ProblemError
 from liveroom.kinds import Role
 from liveroom.revocations import Revocations
+from liveroom.texts import without_mark
 from liveroom.tickets import User
 from liveroom.topics import DEVICE_ID, ROOM_ID
 from liveroom.users import UserIdError, user_id, user_text
@@ -64,7 +65,7 @@ def read_keys(text: bytes) -> list[Key]:
     Raises KeysError for a key of another kind, and for a set without any.
     """
     try:
-        described = msgspec.json.decode(text, type=_KeySet).keys
+        described = msgspec.json.decode(without_mark(text), type=_KeySet).keys
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise KeysError(f"not a JWK Set: {error}") from None
     keys = [_key(each, number) for number, each in enumerate(described) if each.get("use", "sig") == "sig"]

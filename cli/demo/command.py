@@ -145,7 +145,7 @@ async def _start(context: AsyncExitStack, options: DemoOptions, steps: Steps, ch
     settings: dict[str, str] = {}
     if options.surge:
         policy = Path(context.enter_context(TemporaryDirectory())) / "policy.toml"
-        await asyncio.to_thread(policy.write_text, POLICY)
+        await asyncio.to_thread(policy.write_text, POLICY, "utf-8")
         settings = {"POLICY_FILE": str(policy), "MAX_CONNECTIONS": str(plan(options.viewers).max_connections)}
     stack = await context.enter_async_context(
         run_stack(

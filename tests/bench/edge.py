@@ -249,7 +249,7 @@ def compiled(text: str = C_SOURCE) -> Callable[..., int] | None:
         return None
     with tempfile.TemporaryDirectory() as folder:
         source, library = Path(folder) / "loop.c", Path(folder) / "loop.so"
-        source.write_text(text)
+        source.write_text(text, encoding="utf-8")
         if os.spawnlp(os.P_WAIT, compiler, compiler, "-O2", "-shared", "-fPIC", "-o", str(library), str(source)):
             return None
         function: Callable[..., int] = ctypes.CDLL(str(library)).fan_out

@@ -58,7 +58,7 @@ async def measure() -> AsyncIterator[Figure]:
     prefix = f"b{secrets.token_hex(4)}."
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "words.txt"
-        await asyncio.to_thread(file.write_text, "".join(f"refuse {word}\n" for word in _words()))
+        await asyncio.to_thread(file.write_text, "".join(f"refuse {word}\n" for word in _words()), "utf-8")
         settings = {"RATES": GENEROUS, "WORD_FILES": json.dumps([str(file)]), "ROOM_LIMIT_PER_S": str(10**9)}
         async with (
             kafka_cluster() as bootstrap,

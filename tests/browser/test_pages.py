@@ -208,7 +208,7 @@ async def test_a_lost_network_is_said_and_comes_back(kafka_bootstrap: str) -> No
 
 async def test_an_operator_sees_gateways_and_the_pool_and_pauses_it(kafka_bootstrap: str, tmp_path: Path) -> None:
     policy = tmp_path / "policy.toml"
-    policy.write_text("min = 2\nmax = 2\nwarm_up_s = 3\n")
+    policy.write_text("min = 2\nmax = 2\nwarm_up_s = 3\n", encoding="utf-8")
     more = {"autoscalers": 1, "settings": {"POLICY_FILE": str(policy)}}
     async with (
         site(kafka_bootstrap, edges=0, **more) as here,

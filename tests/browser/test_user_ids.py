@@ -55,7 +55,7 @@ async def test_the_table_holds_in_javascript() -> None:
     async with pages() as url, chromium() as browser:
         page = await browser.new_page()
         await page.goto(f"{url}/sdk/session.js")
-        wrong, texts, ids = await page.evaluate(RUN, TABLE.read_text())
+        wrong, texts, ids = await page.evaluate(RUN, TABLE.read_text(encoding="utf-8"))
     assert wrong == []
     assert {*texts, *ids} == {None}
 

@@ -202,3 +202,129 @@ def test_a_word_whose_normal_form_is_endless_is_refused() -> None:
     check_word(WIDE * 8)
     with pytest.raises(LibraryError, match="more than 128 letters"):
         check_word(WIDE * 9)
+
+
+# ---- what stands between letters, and looks like one
+TRICKS = WordLibrary(
+    dict.fromkeys(
+        ["傻帽", "ass", "C#", "C++", ".NET", "#tag", "nazi", "νίκη", "хер", "*fuck*", "naïve", "می‌خواهم"], WordAction.MASK
+    )
+)
+
+
+SIGNS = "@$#&¥€^~+|ー〜・★🅰🇦😀"
+UNSEEN = "\u3164\u115f\u1160\uffa0\u2800\u00ad\u034f\u17b4\u180e\ufe0f\u0301\u0000\x7f\u2028\u3000"
+
+
+@pytest.mark.parametrize("filler", [*SIGNS, *UNSEEN])
+def test_a_word_is_found_through_what_stands_between_its_letters(filler: str) -> None:
+    verdict = judged(f"你是傻{filler}帽吗", TRICKS)
+    assert verdict == WordVerdict(WordAction.MASK, f"你是{'*' * (2 + len(filler))}吗", ("傻帽",))
+    for text in (f"f{filler}u{filler}c{filler}k", f"a{filler}ss") if filler not in "🇦🅰" else ():
+        verdict = judged(text, TRICKS)
+        assert verdict is not None, text
+        assert verdict.text == "*" * len(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        pytest.param("@ss", "ass", id="a sign for a letter"),
+        pytest.param("＠$＄", "ass", id="wide signs for letters"),
+        pytest.param("a@ss", "ass", id="the same sign between letters"),
+        pytest.param("ᴀꜱꜱ", "ass", id="small capitals"),
+        pytest.param("ɴᴀᴢɪ", "nazi", id="all small capitals"),
+        pytest.param("🅰🆂🆂", "ass", id="squares"),
+        pytest.param("🄰🅂🅂", "ass", id="empty squares"),
+        pytest.param("🅐🅢🅢", "ass", id="black circles"),
+        pytest.param("Ⓐⓢⓢ", "ass", id="circles"),
+        pytest.param("🇦🇸🇸", "ass", id="letters of flags"),
+        pytest.param("🅰️s🆂", "ass", id="squares shown as pictures"),
+        pytest.param("ɑss", "ass", id="a letter of phonetics"),
+        pytest.param("ΝΑΖΙ", "nazi", id="Greek capitals"),
+        pytest.param("ΑЅЅ", "ass", id="Greek and Cyrillic"),
+        pytest.param("ᎪᏚᏚ", "ass", id="Cherokee"),
+        pytest.param("f@uсk", "*fuck*", id="a sign between and a look-alike"),
+        pytest.param("ΝΊΚΗ", "νίκη", id="a Greek word in capitals"),
+        pytest.param("νικη", "νίκη", id="a Greek word without accents"),
+        pytest.param("ХЕР", "хер", id="a Cyrillic word in capitals"),
+        pytest.param("xep", "хер", id="a Cyrillic word in Latin letters"),
+        pytest.param("C#", "C#", id="a sign that belongs to the word"),
+        pytest.param("c＃", "C#", id="a wide sign that belongs to the word"),
+        pytest.param("C\u200b#", "C#", id="a sign behind what nobody sees"),
+        pytest.param("C++", "C++", id="two signs that belong to the word"),
+        pytest.param(".net", ".NET", id="a sign before the word"),
+        pytest.param("#tag", "#tag", id="a hash before the word"),
+        pytest.param("naıve", "naïve", id="a letter without its dot"),
+        pytest.param("میخواهم", "می‌خواهم", id="a Persian word without its joiner"),
+    ],
+)
+def test_a_word_is_found_in_each_reading_of_its_letters(text: str, word: str) -> None:
+    assert judged(f"so {text} it is", TRICKS) == WordVerdict(WordAction.MASK, f"so {'*' * len(text)} it is", (word,))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "vitamin C",
+        "vitamin C, B and D",
+        "C or c",
+        "ABC#",
+        "C +1",
+        "a net",
+        "tag #tags",
+        "class",
+        "b@ss",
+        "p@$$word",
+        "gr@ss",
+        "cl🅰ss",
+        "🇧🇷🇦🇸🇸🇪",
+        "херувим",
+        "ссора",
+        "glass, brass",
+        "ann@example.org",
+        "$100",
+    ],
+)
+def test_a_word_is_not_found_where_it_is_not(text: str) -> None:
+    assert judged(text, TRICKS) is None
+
+
+def test_a_hash_within_a_word_belongs_to_it() -> None:
+    text = "# words\nmask C#\nmask F# # a language\nrefuse\tgo #home\n  count #tag\nmask a#b#c\r\nmask d\u2028e#\n"
+    with pytest.raises(LibraryError, match=r"line 7: .* has invisible characters"):
+        read_library(text)
+    assert read_library(text.replace("\u2028", "")) == {
+        "C#": WordAction.MASK,
+        "F#": WordAction.MASK,
+        "go": WordAction.REFUSE,
+        "#tag": WordAction.COUNT,
+        "a#b#c": WordAction.MASK,
+        "de#": WordAction.MASK,
+    }
+
+
+@pytest.mark.parametrize(
+    "line", ["mask # all of it", "mask #", "mask #\tx", "mask @", "mask $", "mask \u3164", "mask \u2800\ufe0f"]
+)
+def test_a_line_without_a_word_is_refused(line: str) -> None:
+    with pytest.raises(LibraryError, match="line 1"):
+        read_library(line)
+
+
+@pytest.mark.parametrize("word", ["می‌خواهم", "क्‍ष", "a\U0001fae8b", "a\U0001faefb"])
+def test_a_word_may_have_joiners_and_characters_newer_than_this_python(word: str) -> None:
+    assert check_word(word) == word
+
+
+@pytest.mark.parametrize("word", ["a\u200bb", "a\u202eb", "a\x00b", "a\ufeffb", "a\U000e0061b", "a\ufffeb"])
+def test_a_word_with_characters_that_nobody_sees_is_refused(word: str) -> None:
+    with pytest.raises(LibraryError, match="invisible"):
+        check_word(word)
+
+
+@pytest.mark.parametrize("text", ["а" * 200, "@$" * 100, "🅰" * 200, "Νa@" * 66])
+def test_texts_with_many_readings_cost_little_more(text: str) -> None:
+    """Compared in the same run with the check of an honest text of the same length."""
+    library = WordLibrary({"*cd*": WordAction.COUNT, "傻帽": WordAction.REFUSE})
+    assert least_s(lambda: judged(text, library)) < 20 * least_s(lambda: judged("ab cd " * 33, library))
