@@ -172,5 +172,6 @@ async def test_pulls_of_one_user_from_many_connections_delay_nobody(kafka_bootst
     medians = {stretch: statistics.median(delays.of[stretch]) for stretch in ("pull", "burn")}
     assert medians["pull"] <= 2 * medians["burn"]
     # Some 45 samples of each: one that another process on the machine delayed must not decide.
-    assert late_s(lags["pull"], 0.9) <= 2 * max(late_s(lags["burn"], 0.9), 0.005)
+    # One bucket more or less is chance: 10 to 25 ms is one.
+    assert late_s(lags["pull"], 0.9) <= 2 * max(late_s(lags["burn"], 0.9), 0.025)
     assert late_s(lags["pull"], 1.0) <= 4 * max(late_s(lags["burn"], 1.0), 0.05), "one block"
