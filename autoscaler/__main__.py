@@ -22,6 +22,7 @@ with explained("autoscaler"):
     from liveroom.access import SERVICES
     from liveroom.consumers import REVOCATIONS_READ, follow_revocations
     from liveroom.files import Watched
+    from liveroom.given_file import read_given_file
     from liveroom.kafka import TOPICS_S, Producer, ensure_topics, waiting, with_kafka
     from liveroom.kafka_port import Kafka
     from liveroom.revocations import Revocations
@@ -41,9 +42,9 @@ log = structlog.get_logger()
 def read_policy_file(settings: AutoscalerSettings) -> Policy:
     """Return the policy in the settings' file, or the default one.
 
-    Raises OSError or PolicyError where the file cannot be used.
+    Raises OSError or GivenFileError where the file cannot be used.
     """
-    return read_policy(settings.policy_file.read_bytes()) if settings.policy_file is not None else USUAL
+    return read_given_file(settings.policy_file, read_policy) if settings.policy_file is not None else USUAL
 
 
 def make_driver(settings: AutoscalerSettings, runtime: Runtime) -> "LocalDriver | KubernetesDriver":

@@ -8,6 +8,7 @@ from typing import Annotated, Final
 
 import msgspec
 
+from liveroom.nesting import UNDECODABLE
 from liveroom.texts import without_mark
 
 Share = Annotated[float, msgspec.Meta(gt=0, le=1)]
@@ -88,11 +89,11 @@ USUAL: Final = Policy()
 _decoder: Final = msgspec.toml.decode
 
 
-def read_policy(text: bytes) -> Policy:
-    """Return the policy in a TOML file's bytes; raise PolicyError where it cannot be used."""
+def read_policy(text: bytes | str) -> Policy:
+    """Return the policy in a TOML file's content; raise PolicyError where it cannot be used."""
     try:
         policy = _decoder(without_mark(text), type=Policy)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except UNDECODABLE as error:
         raise PolicyError(str(error)) from None
     if policy.min > policy.max:
         raise PolicyError(f"min {policy.min} is above max {policy.max}")

@@ -11,10 +11,10 @@ from typing import Final
 
 from liveroom.chance import Chance
 from liveroom.errors import ExplainedError
+from liveroom.given_file import GivenFileError, read_given_file
 from liveroom.ticket_keys import (
     SEED_BYTES,
     PrivateKey,
-    TicketKeysError,
     make_private_key,
     read_private_keys,
     write_private_keys,
@@ -72,9 +72,9 @@ def remove_key(folder: Path, key_id: str) -> str:
 
 def _read(folder: Path) -> list[PrivateKey]:
     try:
-        return read_private_keys((folder / PRIVATE_FILE).read_bytes())
-    except (OSError, TicketKeysError) as error:
-        raise KeyFilesError(f"{folder / PRIVATE_FILE}: {error}") from None
+        return read_given_file(folder / PRIVATE_FILE, read_private_keys)
+    except (OSError, GivenFileError) as error:
+        raise KeyFilesError(str(error)) from None
 
 
 def _find(keys: list[PrivateKey], key_id: str) -> PrivateKey:

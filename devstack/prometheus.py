@@ -114,7 +114,7 @@ def _addresses(system: System) -> dict[str, list[str]]:
 
 def _write_targets(found: dict[str, list[str]], pool: Path, folder: Path) -> None:
     for file in sorted(pool.glob("*.json")):  # gateways that the autoscaler has started
-        with suppress(OSError, ValueError, KeyError):
+        with suppress(OSError, ValueError, LookupError, TypeError, RecursionError):
             found["edge"].append(f"{HOST}:{json.loads(file.read_bytes())['internal_port']}")
     for service, addresses in found.items():
         file = folder / f"{service}.targets.json"

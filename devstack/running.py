@@ -18,6 +18,7 @@ import msgspec
 import psutil
 
 from liveroom.errors import ExplainedError
+from liveroom.nesting import UNDECODABLE
 
 _FORBIDDEN: Final = stat.S_IRWXG | stat.S_IRWXO
 _SAME_START_S: Final = 2.0
@@ -85,7 +86,7 @@ def find_running() -> list[Running]:
     _check(folder)
     found = []
     for path in folder.glob("*.json"):
-        with suppress(OSError, msgspec.DecodeError):
+        with suppress(OSError, *UNDECODABLE):
             running = msgspec.json.decode(path.read_bytes(), type=Running)
             if _lives(running):
                 found.append(running)

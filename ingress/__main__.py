@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Coroutine, Sized
 from functools import partial
-from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from liveroom.extras import answer_version, explained
@@ -30,11 +29,12 @@ with explained("ingress"):
     from ingress.slow_mode import SlowMode
     from ingress.user_connections import UserConnectionService
     from ingress.withdrawals import Withdrawals
-    from ingress.words import LibraryError, WordLibraries, WordLibrary, read_library
+    from ingress.words import WordLibraries, WordLibrary, read_library
     from liveroom import metric_catalog, service
     from liveroom.connections import allow_connections
     from liveroom.consumers import REVOCATIONS_READ, RULES_READ, follow_revocations, follow_rules
-    from liveroom.files import Watched, read_text
+    from liveroom.files import Watched
+    from liveroom.given_file import read_given_file
     from liveroom.kafka import with_kafka
     from liveroom.kafka_port import Kafka
     from liveroom.moderation import Rules
@@ -49,13 +49,6 @@ _ANSWER_S: Final = 0.5  # for the answers after the last acknowledgement
 log = structlog.get_logger()
 
 
-def _read_words(path: Path) -> dict[str, WordAction]:
-    try:
-        return read_library(read_text(path))
-    except LibraryError as error:
-        raise LibraryError(f"{path}: {error}") from None
-
-
 def read_word_files(settings: IngressSettings) -> WordLibrary:
     """Return all word files as one library.
 
@@ -63,7 +56,7 @@ def read_word_files(settings: IngressSettings) -> WordLibrary:
     """
     words: dict[str, WordAction] = {}
     for path in settings.word_files:
-        words |= _read_words(path)
+        words |= read_given_file(path, read_library)
     return WordLibrary(words)
 
 

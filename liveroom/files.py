@@ -13,7 +13,6 @@ import structlog
 
 from liveroom import clock
 from liveroom.service import StartError
-from liveroom.texts import decode_lines
 
 POLL_S: Final = 1.0
 T = TypeVar("T")
@@ -31,17 +30,6 @@ def _state(paths: Sequence[Path]) -> list[tuple[int, int, int] | None]:
         else:
             found.append((about.st_ino, about.st_mtime_ns, about.st_size))
     return found
-
-
-def read_text(path: Path) -> str:
-    """Return the text of a file that a person wrote (`liveroom.texts.decode_lines`).
-
-    Raises OSError, or ValueError where its encoding is another one; both name the file.
-    """
-    try:
-        return decode_lines(path.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
 
 
 class Watched(Generic[T]):
@@ -83,7 +71,7 @@ class Watched(Generic[T]):
             self._seen = now
             try:
                 use(await asyncio.to_thread(self._read))
-            except (OSError, ValueError) as error:
+            except (OSError, ValueError, RecursionError) as error:
                 log.error("file_not_usable", files=names, error=str(error), then="what was read before stays")  # noqa: TRY400
             else:
                 log.info("files_read", files=names)

@@ -18,6 +18,7 @@ _MOST_REPORTED: Final = 1000  # proxies that are reported, each once
 _IPV6_SITE_BITS: Final = 64  # what one subscriber has
 _TOKEN: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # noqa: S105 - of RFC 9110
 _PAIR: Final = re.compile(rf'\s*({_TOKEN})=([^\s",;]+|"[^"\\]*")\s*\Z')  # milder than RFC 7239: host=a.b:80
+_LINE_END: Final = re.compile(r"\r\n?|\n")  # and nothing else that Unicode calls one: a comment may hold it
 _NODE: Final = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+))(?::[0-9]{1,5})?\Z")
 
 
@@ -61,7 +62,7 @@ def read_networks(text: str) -> Networks:
     NetworksError with the number of the line that cannot be used.
     """
     named = []
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(_LINE_END.split(text), 1):
         words = line.partition("#")[0].split()
         if not words:
             continue

@@ -21,7 +21,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, TypeAdapter, model_validator
+import msgspec
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -31,6 +32,8 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from liveroom.given_file import read_given_file
+from liveroom.nesting import UNDECODABLE
 from liveroom.networks import Networks
 from liveroom.records.codec import GATEWAY_PATTERN
 from liveroom.records.control import Limits
@@ -314,9 +317,9 @@ class TokenSettings(ServiceSettings):
     def read_token_keys(self) -> list[Key]:
         """Return the current keys, read from the file if one is set.
 
-        Raises OSError or KeysError if the file cannot be used.
+        Raises OSError or GivenFileError if the file cannot be used.
         """
-        keys = read_keys(self.token_keys_file.read_bytes()) if self.token_keys_file is not None else []
+        keys = read_given_file(self.token_keys_file, read_keys) if self.token_keys_file is not None else []
         if one := self.token_key.get_secret_value():
             keys.append(secret(one.encode()))
         return keys
@@ -349,9 +352,18 @@ class TicketSettings(ServiceSettings):
         """Return the HMAC keys by key id, the signing key first."""
         keys: dict[str, SecretStr] = {}
         if self.ticket_keys_file is not None:
-            keys = TypeAdapter(dict[str, SecretStr]).validate_json(without_mark(self.ticket_keys_file.read_bytes()))
-            _check_ticket_keys(keys)
+            keys = read_given_file(self.ticket_keys_file, _hmac_keys_in)
         return {name: key.get_secret_value().encode() for name, key in (keys | self.ticket_keys).items()}
+
+
+def _hmac_keys_in(text: str) -> dict[str, SecretStr]:
+    """Return the HMAC keys in a file's text; raise ValueError, which shows none of them, if not."""
+    try:
+        keys = {name: SecretStr(key) for name, key in msgspec.json.decode(text, type=dict[str, str]).items()}
+    except UNDECODABLE as error:
+        raise ValueError(f"not JSON with ticket keys by key id: {error}") from None
+    _check_ticket_keys(keys)
+    return keys
 
 
 def _check_ticket_keys(keys: Mapping[str, SecretStr]) -> None:
@@ -706,7 +718,7 @@ class EdgeSettings(TicketSettings):
         """
         keys = dict(hmac_keys(self._read_hmac_keys()))
         if self.ticket_public_keys_file is not None:
-            keys |= read_public_keys(self.ticket_public_keys_file.read_bytes())
+            keys |= read_given_file(self.ticket_public_keys_file, read_public_keys)
         elif self.ticket_public_keys:
             keys |= read_public_keys(self.ticket_public_keys)
         if not keys:
@@ -818,7 +830,7 @@ class SchedulerSettings(TokenSettings, TicketSettings):
         """
         signers: list[Signer] = []
         if self.ticket_signing_keys_file is not None:
-            signers.append(read_private_keys(self.ticket_signing_keys_file.read_bytes())[0].signer())
+            signers.append(read_given_file(self.ticket_signing_keys_file, read_private_keys)[0].signer())
         elif keys := self.ticket_signing_keys.get_secret_value():
             signers.append(read_private_keys(keys)[0].signer())
         signers += [hmac_signer(key_id, key) for key_id, key in list(self._read_hmac_keys().items())[:1]]

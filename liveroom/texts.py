@@ -59,9 +59,9 @@ def visible_or_empty(text: str) -> str:
     return text if is_visible(text) else ""
 
 
-def without_mark(data: bytes) -> bytes:
-    """Return the bytes of a file without the byte order mark of UTF-8, which some editors write."""
-    return data.removeprefix(_UTF_8_MARK)
+def without_mark(data: bytes | str) -> bytes | str:
+    """Return a file's content without the byte order mark of UTF-8, which some editors write."""
+    return data.removeprefix(_UTF_8_MARK) if isinstance(data, bytes) else data.removeprefix("\ufeff")
 
 
 def decode_lines(data: bytes) -> str:
@@ -74,4 +74,5 @@ def decode_lines(data: bytes) -> str:
     try:
         return data.decode(encoding)
     except UnicodeDecodeError as error:
-        raise ValueError(f"not UTF-8: {error.reason} at byte {error.start}") from None
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ValueError(f"not UTF-8: {error.reason} in line {line}, at byte {error.start}") from None

@@ -16,6 +16,7 @@ import msgspec
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from liveroom.nesting import UNDECODABLE
 from liveroom.texts import without_mark
 from liveroom.tickets import VERSION, Keys, Signer
 
@@ -103,8 +104,8 @@ def _write(keys: Sequence[_Jwk]) -> str:
 
 def _read(text: bytes | str) -> list[_Jwk]:
     try:
-        keys = msgspec.json.decode(without_mark(text) if isinstance(text, bytes) else text, type=_JwkSet).keys
-    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        keys = msgspec.json.decode(without_mark(text), type=_JwkSet).keys
+    except UNDECODABLE as error:
         raise TicketKeysError(f"not a JWK Set of Ed25519 keys: {error}") from None
     if not keys:
         raise TicketKeysError("the set holds no ticket key")

@@ -15,6 +15,7 @@ import msgspec
 
 from liveroom.errors import Code, ProblemError
 from liveroom.kinds import Role
+from liveroom.nesting import UNDECODABLE
 from liveroom.revocations import Revocations
 from liveroom.texts import without_mark
 from liveroom.tickets import User
@@ -59,14 +60,14 @@ def secret(key: bytes, key_id: str = ANY) -> Key:
     return Key(key_id, "HS256", key)
 
 
-def read_keys(text: bytes) -> list[Key]:
+def read_keys(text: bytes | str) -> list[Key]:
     """Return the signing keys of a JWK Set: HS256 (`oct`), RS256 (`RSA`) and EdDSA (`OKP`).
 
     Raises KeysError for a key of another kind, and for a set without any.
     """
     try:
         described = msgspec.json.decode(without_mark(text), type=_KeySet).keys
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except UNDECODABLE as error:
         raise KeysError(f"not a JWK Set: {error}") from None
     keys = [_key(each, number) for number, each in enumerate(described) if each.get("use", "sig") == "sig"]
     if not keys:

@@ -14,7 +14,8 @@ with explained("scheduler"):
     from liveroom.access import SERVICES
     from liveroom.connections import allow_connections
     from liveroom.consumers import REVOCATIONS_READ, follow_revocations
-    from liveroom.files import Watched, read_text
+    from liveroom.files import Watched
+    from liveroom.given_file import read_given_file
     from liveroom.kafka import TOPICS_S, ensure_topics, waiting, with_kafka
     from liveroom.kafka_port import Kafka
     from liveroom.networks import Networks, read_networks
@@ -34,9 +35,9 @@ log = structlog.get_logger()
 def read_zones(settings: SchedulerSettings) -> Networks:
     """Return the zones of viewers' networks; without a file there are none.
 
-    Raises OSError or ValueError where the file cannot be used.
+    Raises OSError or GivenFileError where the file cannot be used.
     """
-    return read_networks(read_text(settings.zones_file)) if settings.zones_file is not None else Networks()
+    return read_given_file(settings.zones_file, read_networks) if settings.zones_file is not None else Networks()
 
 
 async def run(settings: SchedulerSettings, runtime: Runtime, kafka: Kafka) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from autoscaler.policy import read_policy
 from ingress.__main__ import read_word_files
-from ingress.words import LibraryError
+from liveroom.given_file import GivenFileError
 from liveroom.settings import IngressSettings, SchedulerSettings
 from liveroom.ticket_keys import make_private_key, read_private_keys, read_public_keys, write_private_keys, write_public_keys
 from liveroom.tokens import read_keys
@@ -117,7 +117,7 @@ def test_a_line_that_cannot_be_used_is_named_with_its_file(tmp_path: Path) -> No
     good, bad = tmp_path / "good.txt", tmp_path / "bad.txt"
     good.write_text("mask darn\n", encoding="utf-8-sig")
     bad.write_text("mask darn\nforbid x\n", encoding="utf-8-sig")
-    with pytest.raises(LibraryError, match=rf"\A{re.escape(str(bad))}: line 2: 'forbid'"):
+    with pytest.raises(GivenFileError, match=rf"\A{re.escape(str(bad))}: line 2: 'forbid'"):
         read_word_files(IngressSettings.model_construct(word_files=(good, bad)))
 
 

@@ -22,6 +22,7 @@ import structlog
 
 from liveroom import clock
 from liveroom.child_process import spawn_outliving
+from liveroom.nesting import UNDECODABLE
 from liveroom.ports import HOST, free_ports, is_free
 
 WATCH_S: Final = 0.2
@@ -258,7 +259,7 @@ def _read(folder: Path) -> dict[str, _Process]:
     for file in sorted(folder.glob("*.json")):
         try:
             known = msgspec.json.decode(file.read_bytes(), type=_Process)
-        except (OSError, msgspec.DecodeError) as error:
+        except (OSError, *UNDECODABLE) as error:
             log.warning("gateway_file_not_usable", file=file.name, error=str(error))
             continue
         found[known.name] = known

@@ -14,10 +14,11 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from autoscaler.policy import Policy, PolicyError, read_policy
+from autoscaler.policy import Policy, read_policy
 from cli.simulate.model import Simulation, SimulationResult, hindsight_hours
 from cli.simulate.scenarios import SCENARIOS, Scenario
 from liveroom import clock
+from liveroom.given_file import GivenFileError, read_given_file
 
 SHOWN: Final = 24
 PANELS: Final = 3
@@ -34,8 +35,8 @@ def simulate(names: list[str], policy_file: Path | None, seed: int, plot: Path |
         scenario = replace(SCENARIOS[name](), seed=seed)
         if policy_file is not None:
             try:
-                policy = read_policy(policy_file.read_bytes())
-            except (OSError, PolicyError) as error:
+                policy = read_given_file(policy_file, read_policy)
+            except (OSError, GivenFileError) as error:
                 print(f"the policy cannot be used: {error}", file=sys.stderr)
                 return 2
             scenario = replace(scenario, policy=_with_events(policy, scenario))
