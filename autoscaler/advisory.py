@@ -89,7 +89,7 @@ class Advisor:
             self._since_s = now_s
         has_all_reports = self._since_s is not None and now_s - self._since_s >= STALE_S
         serving = sum(one.is_known and one.report.state is GatewayState.SERVING for one in gateways)
-        decision = decide(Observation(gateways, serving), self._history, self._pool.policy, clock.unix_s())
+        decision = decide(Observation(gateways, serving), self._history, self._pool.policy, now_s, clock.unix_s())
         self._history = decision.history if has_all_reports else self._history._replace(totals=())
         if self._pool.has_read_orders:
             given = advice(gateways, decision.exact, self._last, self._pool.paused_by)

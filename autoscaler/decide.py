@@ -65,7 +65,7 @@ class Observation(NamedTuple):
 
 
 class History(NamedTuple):
-    """What earlier decisions leave for later ones. All times are Unix seconds.
+    """What earlier decisions leave for later ones. All times are monotonic seconds.
 
     `since_s`: when the first decision was made. `wishes`: (when, how many were needed) within the
     window for shrinking. `totals`: (when, viewers by gateway) of the last seconds. `before_event`:
@@ -117,13 +117,17 @@ class _Need(NamedTuple):
         return math.ceil(self.exact - 1e-9)
 
 
-def decide(seen: Observation, history: History, policy: Policy, now_s: float) -> Decision:
-    """Return the decision. `now_s`: Unix time in seconds, since events have a date."""
+def decide(seen: Observation, history: History, policy: Policy, now_s: float, unix_s: float | None = None) -> Decision:
+    """Return the decision.
+
+    `now_s`: monotonic seconds, in which windows pass whatever the machine's clock does. `unix_s`:
+    Unix time, since events have a date; None: the same as `now_s`.
+    """
     known = [gateway.report for gateway in seen.gateways if gateway.is_known]
     serving = [report for report in known if report.state is GatewayState.SERVING]
     totals = _totals(seen, history, now_s)
     growth = _growth_per_s(totals)
-    need, before_event = _need(known, growth, history, policy, now_s)
+    need, before_event = _need(known, growth, history, policy, now_s if unix_s is None else unix_s)
     wishes = (*((at_s, many) for at_s, many in history.wishes if at_s > now_s - policy.down_window_s), (now_s, need.gateways))
     since_s = now_s if history.since_s is None else history.since_s
     history = history._replace(since_s=since_s, totals=totals, wishes=wishes, before_event=before_event)
@@ -167,7 +171,7 @@ def _emptiest(serving: Sequence[LoadReport], count: int) -> tuple[str, ...]:
 
 
 def _need(
-    known: Sequence[LoadReport], growth_per_s: float, history: History, policy: Policy, now_s: float
+    known: Sequence[LoadReport], growth_per_s: float, history: History, policy: Policy, unix_s: float
 ) -> tuple[_Need, tuple[tuple[str, int], ...]]:
     """Return the need, and how many viewers there were before each event that is under way."""
     targets = policy.targets
@@ -196,9 +200,9 @@ def _need(
     before: dict[str, int] = {}
     for event in policy.events:
         at_s = event.at.timestamp()
-        if at_s - event.lead_s <= now_s <= at_s + event.hold_s:
+        if at_s - event.lead_s <= unix_s <= at_s + event.hold_s:
             # A leader that starts in the middle of an event already counts its crowd.
-            unseen = connections if now_s < at_s else max(0, connections - event.viewers)
+            unseen = connections if unix_s < at_s else max(0, connections - event.viewers)
             before[event.name] = earlier.get(event.name, unseen)
             wanted = before[event.name] + event.viewers
             needs.append(_Need(wanted / room, Reason.EVENT, f"{event.name}: {event.viewers} viewers"))
@@ -246,7 +250,7 @@ def _step_down(seen: Observation, history: History, policy: Policy, now_s: float
         return actual, Reason.DRAINING, f"gateways that drain: {len(seen.gateways) - len(counted)}"
     most = max(policy.min, *(many for _, many in history.wishes))
     if (
-        now_s - (history.since_s or now_s) < policy.down_window_s
+        now_s - (now_s if history.since_s is None else history.since_s) < policy.down_window_s
         or now_s - history.last_down_s < policy.down_window_s
         or now_s - history.last_up_s < policy.down_after_up_s
     ):

@@ -150,7 +150,8 @@ class Pool:
         if not self.is_working:
             self._let_go()
             return
-        decision = decide(Observation(gateways, len(self._driver.running())), self._history, self.policy, clock.unix_s())
+        observation = Observation(gateways, len(self._driver.running()))
+        decision = decide(observation, self._history, self.policy, now_s, clock.unix_s())
         done = may_act and self._driver.can_act and await self._do(decision, now_s)
         self.note(decision, is_done=done)
         if decision.desired != decision.actual and (done or self.noted[-1] is self.last):  # not again every second

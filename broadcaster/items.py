@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 import msgspec
 
 from liveroom.bodies import Clear, Like, Sanction
+from liveroom.far_times import AHEAD_MS
 from liveroom.kinds import CLASS_OF, Class, Kind, is_host
 from liveroom.nesting import UNDECODABLE
 from liveroom.records.broadcast import NoticeEntry
@@ -98,6 +99,24 @@ def clear_of(record: Uplink, user: str) -> Clear:
     It also covers what the user sends until every ingress knows of the ban.
     """
     return Clear(user=user, before_ms=min(record.at_ms + BAN_KNOWN_MS, MAX_MILLIS))
+
+
+def near_clears(record: Uplink, written_ms: int) -> Uplink | None:
+    """Return the record with clears that hide nothing of the future; None: it has no others.
+
+    `written_ms` is Kafka's time of the record. The clock of the host's ingress may be ahead: such a
+    clear would hide what its user sends for as long.
+    """
+    latest_ms = written_ms + AHEAD_MS + BAN_KNOWN_MS
+    items, is_far = [], False
+    for item in record.items:
+        clear = _body(_CHECKED[Kind.CLEAR], item) if item.kind is Kind.CLEAR else None
+        if clear is not None and clear.before_ms > latest_ms:
+            is_far = True
+            items.append(Item(Kind.CLEAR, msgspec.Raw(_encode(msgspec.structs.replace(clear, before_ms=written_ms)))))
+        else:
+            items.append(item)
+    return msgspec.structs.replace(record, items=items) if is_far else None
 
 
 def with_item(record: Uplink, kind: Kind, body: msgspec.Struct) -> Uplink:

@@ -106,6 +106,7 @@ class Partition:
         self._before = metrics.counter(metric_catalog.PACKED_BYTES, "before")
         self._after = metrics.counter(metric_catalog.PACKED_BYTES, "after")
         self._delay = metrics.histogram(metric_catalog.UPLINK_DELAY)
+        self._far_times = metrics.counter(metric_catalog.FAR_TIMES, topics.UPLINK.name)
         self._epoch = metrics.gauge(metric_catalog.EPOCH, str(number))
         self._takeover_s = metrics.histogram(metric_catalog.TAKEOVER_SECONDS)
 
@@ -297,12 +298,17 @@ class Partition:
         self.rooms.forget_silent(int(1000 * now))
 
     def _report_lost_rooms(self) -> None:
-        """Count rooms that the caps forgot. Log and count those that lost their history: a snapshot
-        or a batch was damaged, or they could not be packed.
+        """Count rooms that the caps forgot, and records whose time was far from Kafka's.
+
+        Log and count rooms that lost their history: a snapshot or a batch was damaged, or they
+        could not be packed.
         """
         for reason, rooms in self.rooms.limited.items():
             self._runtime.metrics.counter(metric_catalog.ROOMS_LIMITED, reason.value).inc(rooms)
         self.rooms.limited.clear()
+        if self.rooms.far_times:
+            self._far_times.inc(self.rooms.far_times)
+            self.rooms.far_times = 0
         lost, self.rooms.lost = self.rooms.lost, []
         for name, why in lost[:MAX_LOST_LOGGED]:
             log.error("room_lost", partition=self.number, room=name, why=why, then="it gets a new epoch and numbers")

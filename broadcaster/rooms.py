@@ -21,11 +21,12 @@ from typing import Final, NamedTuple
 import msgspec
 
 from broadcaster.dedupe import BEST_EFFORT_DEDUPE_MS, DEDUPE_MS, RecentIds
-from broadcaster.items import ONE_DANMAKU, Contents, clear_of, notice_of, read_items, with_item
+from broadcaster.items import ONE_DANMAKU, Contents, clear_of, near_clears, notice_of, read_items, with_item
 from broadcaster.room import Part, Room, Unpacked, unpack
 from broadcaster.silent_rooms import SilentRooms
 from liveroom.audience import GATEWAY_SILENCE_S, NOBODY, Viewers
 from liveroom.bodies import Sanction
+from liveroom.far_times import AHEAD_MS, BEHIND_MS
 from liveroom.kinds import Kind
 from liveroom.records.balance import Balance
 from liveroom.records.broadcast import Batch, CardEntry, NoticeEntry, RoomEntry, RoomFlags
@@ -136,6 +137,8 @@ class Rooms:
     forgotten. Where all have viewers no more is opened until one leaves. Nobody counts as gone
     before all gateways have reported. `limited` counts what that did; the caller empties it.
 
+    `far_times` counts records whose own time was too far from Kafka's; the caller sets it to 0.
+
     Whatever is wrong with one room stays in it: it loses its history and begins again, and no other
     room notices.
     """
@@ -160,6 +163,7 @@ class Rooms:
         self._max_rooms = max_rooms
         self.lost: list[LostRoom] = []
         self.limited: Counter[RoomLimit] = Counter()
+        self.far_times = 0
         self._stored: dict[str, StoredRoom] = {room.room: room for room in state.rooms} if state is not None else {}
         self._silent = SilentRooms(max_rooms, (name for name, stored in self._stored.items() if not stored.last_ms))
         self._open: dict[str, Room] = {}
@@ -207,16 +211,24 @@ class Rooms:
     def take(self, record: Uplink, offset: int, at_ms: int) -> None:
         """Take one uplink record, whole. `at_ms` is Kafka's time of it, in Unix milliseconds.
 
+        Where the record's own time is too far from Kafka's, Kafka's is taken, for all to see.
         Raises BadBodyError where its kind does not allow a body, BadRecordError where the room is
         of another partition, both before anything changed. The caller then makes it a dead letter
         and calls `dead_letter`. Must not be called once `is_full`.
         """
+        if not -AHEAD_MS <= at_ms - record.at_ms <= BEHIND_MS:  # `far_times.is_far`, without its call
+            record = msgspec.structs.replace(record, at_ms=at_ms)
+            self.far_times += 1
         name, items = record.room, record.items
         count = len(items)
         # Nearly every record is one danmaku, so nothing is called for it that can be left out.
         is_usual = count == 1 and items[0].kind is Kind.DANMAKU
         contents = ONE_DANMAKU if is_usual else read_items(items)
-        _, numbered, reliable, sanctions, _ = contents
+        _, numbered, reliable, sanctions, clears = contents
+        if clears and (near := near_clears(record, at_ms)) is not None:
+            record, contents = near, read_items(near.items)
+            items = record.items
+            self.far_times += 1
         room = self._open.get(name) or self._taken_in(name, at_ms)
         notices = _notices_of(record, room, sanctions) if sanctions else ()
         if at_ms > self.clock_ms:  # noqa: PLR1730 - a call of max takes as long as the whole line below

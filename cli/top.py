@@ -52,6 +52,14 @@ class GatewayStanding(msgspec.Struct, frozen=True):
     delay_ms: float | None = None
     slow: int | None = None
     hot: tuple[HotRoom, ...] = ()
+    skew_s: float | None = None
+
+    @property
+    def state(self) -> str:
+        """The standing, with the figure that explains it."""
+        if self.standing == "skewed" and self.skew_s is not None:
+            return f"skewed, {self.skew_s:+,.0f} s"
+        return f"stale, {self.age_s:.0f} s" if self.standing == "stale" else self.standing
 
 
 class _Answer(msgspec.Struct, frozen=True):
@@ -123,7 +131,7 @@ def _table_of(gateways: list[GatewayStanding]) -> Table:
         is_well = seen.standing == "open" and (seen.delay_ms or 0) < LATE_MS
         table.add_row(
             seen.gateway,
-            seen.standing if seen.standing != "stale" else f"stale, {seen.age_s:.0f} s",
+            seen.state,
             shown(seen.connections),
             shown(seen.joins_per_s, "{:,.0f}"),
             shown(seen.rooms),

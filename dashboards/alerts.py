@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 
 from dashboards.scrape import SERVICES
 from liveroom import metric_catalog
+from liveroom.far_times import SKEW_S
 
 RUNBOOKS: Final = "https://github.com/liveroom/liveroom/blob/main/docs/runbooks.md"
 RELIABLE_S: Final = "3.0"
@@ -194,6 +195,14 @@ def alerts(windows: Windows) -> list[Alert]:
             w.blink,
             "page",
             "A gateway stopped reporting: its viewers reconnect elsewhere",
+        ),
+        Alert(
+            "ClockSkewed",
+            f"abs({metric_catalog.CLOCK_SKEW.name}) > {SKEW_S:g} "
+            f'or max({metric_catalog.GATEWAYS_KNOWN.name}{{state="skewed"}}) > 0',
+            w.hold,
+            "ticket",
+            "A machine's clock is more than 2 s off: its gateway gets no viewers",
         ),
         Alert(
             "NobodyHasRoom",

@@ -57,6 +57,10 @@ CASES: Final[dict[str, Case]] = {
     "StalledConsumer": _counter(metric_catalog.READER_RESTARTS, 'topic="broadcast",reason="stalled"'),
     "ServiceSilent": Case({'up{instance="a",job="edge"}': "0x2000"}, {'up{instance="a",job="edge"}': "1x2000"}),
     "GatewayLost": _above(metric_catalog.GATEWAYS_KNOWN, "1", "0", 'state="stale"'),
+    "ClockSkewed": Case(
+        {_series(metric_catalog.CLOCK_SKEW): "-90x2000", _series(metric_catalog.GATEWAYS_KNOWN, 'state="skewed"'): "0x2000"},
+        {_series(metric_catalog.CLOCK_SKEW): "1.5x2000", _series(metric_catalog.GATEWAYS_KNOWN, 'state="skewed"'): "0x2000"},
+    ),
     "NobodyHasRoom": Case(
         {_series(metric_catalog.ENTRIES, 'outcome="no_gateway"'): "0+1x2000"},
         {_series(metric_catalog.ENTRIES, 'outcome="no_gateway"'): "7x2000"},

@@ -240,6 +240,7 @@ def _rates() -> str:
 def _metrics() -> str:
     groups = [
         ("every service", metric_catalog.EVERYWHERE),
+        ("every service but the canary", metric_catalog.WITH_KAFKA),
         ("ingress", metric_catalog.INGRESS),
         ("broadcaster", metric_catalog.BROADCASTER),
         ("edge", metric_catalog.EDGE),

@@ -163,7 +163,7 @@ class LoadReporter:
             gateway=settings.instance,
             generation=gateway.generation,
             state=state,
-            at_ms=clock.unix_ms(),
+            at_ms=clock.machine_ms(),  # right or wrong: the scheduler judges by it whether this clock is off
             url=self._url,
             host=self._host,
             ip=self._ip,

@@ -13,6 +13,7 @@ import structlog
 
 from liveroom import clock, metric_catalog, topics
 from liveroom.bad_records import BadRecords
+from liveroom.far_times import near_batch
 from liveroom.fencing import NOBODY, Read, Ruling, Stamped, find_ruling, judging_start, stamp_of, stamped, validate
 from liveroom.kafka import MAX_FETCH_BYTES, TopicReader
 from liveroom.kafka_port import Consumer, Kafka, KafkaError, Record, TopicPartition
@@ -153,7 +154,8 @@ class LogReader:
 class QueueReader:
     """Yields every valid batch to a gateway, from the end of the log on.
 
-    Records of deposed owners are passed over and counted.
+    Records of deposed owners are passed over and counted. Times in a batch that are too far from
+    Kafka's time of its record are replaced by it, and counted.
     """
 
     def __init__(self, kafka: Kafka, metrics: Metrics) -> None:
@@ -165,6 +167,7 @@ class QueueReader:
         self._void = metrics.counter(metric_catalog.VOID_RECORDS)
         self._bad = BadRecords(metrics, topics.BROADCAST)
         self._read_bytes = metrics.counter(metric_catalog.READ_BYTES)
+        self._far = metrics.counter(metric_catalog.FAR_TIMES, topics.BROADCAST.name)
 
     async def start(self) -> None:
         """Connect, and find out who rules each partition.
@@ -250,7 +253,10 @@ class QueueReader:
             return None
         if not isinstance(batch, Batch):
             return None
-        return batch._replace(traces=decode_traces(record.headers)) if record.headers else batch
+        near = near_batch(batch, record.timestamp)
+        if near is not batch:
+            self._far.inc()
+        return near._replace(traces=decode_traces(record.headers)) if record.headers else near
 
 
 class Snapshot(NamedTuple):

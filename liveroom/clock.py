@@ -5,14 +5,21 @@ for what leaves the process: records, tickets, tokens, logs. Code asks these fun
 `time` or `asyncio.sleep`; lint holds it to that. So a test or a simulation sets the time of
 everything that it starts with `running_on`, and two services in one process can have clocks that
 disagree.
+
+A service that uses Kafka runs on a `KafkaClock`. It gives the machine's time, and Kafka's where the
+machine's clock is off by more than `SKEW_S`. So tickets, tokens, rules and delays stay right on a
+machine whose clock is wrong. `machine_ms` and `skew_s` are for code that judges that clock.
 """
 
 import asyncio
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Final, Protocol
+
+from liveroom.far_times import SKEW_S
 
 
 class Clock(Protocol):
@@ -40,6 +47,52 @@ class SystemClock:
     sleep = staticmethod(asyncio.sleep)
 
 
+WINDOW_S: Final = 30.0  # reports and acks come once a second, and one of them that is in time suffices
+
+
+class KafkaClock:
+    """A clock that gives the machine's Unix time, or Kafka's where they differ by over `SKEW_S`.
+
+    Kafka's time becomes known by the brokers' timestamps of records that have just been written
+    (`kafka_is_at`). Each one is at most Kafka's present time, and reaches us late by its way, so
+    the latest of the last `WINDOW_S` counts. They are kept relative to the monotonic clock, so a
+    step of the machine's clock is noticed at once. Until the first one the machine's clock holds.
+    """
+
+    __slots__ = ("_ahead_s", "_before_s", "_latest_s", "_since_s", "machine", "monotonic_s", "sleep")
+
+    def __init__(self, machine: Clock) -> None:
+        self.machine = machine
+        self.monotonic_s = machine.monotonic_s
+        self.sleep = machine.sleep
+        self._ahead_s: float | None = None  # Kafka's time less the monotonic clock's, as the next two
+        self._latest_s = self._before_s = -math.inf
+        self._since_s = -math.inf
+
+    def kafka_is_at(self, at_ms: int) -> None:
+        """Take Kafka's time of a record that was written a moment ago, in Unix milliseconds."""
+        now_s = self.monotonic_s()
+        ahead_s = at_ms / 1000 - now_s
+        if now_s - self._since_s > WINDOW_S:
+            self._before_s, self._latest_s, self._since_s = self._latest_s, ahead_s, now_s
+        elif ahead_s > self._latest_s:
+            self._latest_s = ahead_s
+        self._ahead_s = max(self._latest_s, self._before_s)
+
+    @property
+    def skew_s(self) -> float | None:
+        """The machine's time less Kafka's, in seconds; None: Kafka's is not known yet."""
+        return None if self._ahead_s is None else self.machine.unix_ns() / 1e9 - self.monotonic_s() - self._ahead_s
+
+    def unix_ns(self) -> int:
+        """Return Unix time in nanoseconds."""
+        machine_ns = self.machine.unix_ns()
+        if self._ahead_s is None:
+            return machine_ns
+        skew_s = machine_ns / 1e9 - self.monotonic_s() - self._ahead_s
+        return machine_ns if -SKEW_S <= skew_s <= SKEW_S else machine_ns - int(skew_s * 1e9)
+
+
 SYSTEM: Final[Clock] = SystemClock()
 _running: Final[ContextVar[Clock]] = ContextVar("clock", default=SYSTEM)  # looked up in 15 ns
 _clock: Final = _running.get
@@ -56,6 +109,31 @@ def running_on(clock: Clock) -> Iterator[None]:
         yield
     finally:
         _running.reset(token)
+
+
+def with_kafka() -> KafkaClock:
+    """Return a clock that begins as the current one, for a service that reads Kafka."""
+    return KafkaClock(_clock())
+
+
+def kafka_is_at(at_ms: int) -> None:
+    """Take Kafka's time of a record that was written a moment ago, in Unix milliseconds.
+
+    Nothing happens where the current clock is no `KafkaClock`.
+    """
+    if isinstance(clock := _clock(), KafkaClock):
+        clock.kafka_is_at(at_ms)
+
+
+def skew_s() -> float | None:
+    """Return by how many seconds the machine's clock is ahead of Kafka's; None: unknown."""
+    return clock.skew_s if isinstance(clock := _clock(), KafkaClock) else None
+
+
+def machine_ms() -> int:
+    """Return the machine's Unix time in milliseconds, right or wrong, for those who judge it."""
+    clock = _clock()
+    return (clock.machine if isinstance(clock, KafkaClock) else clock).unix_ns() // 1_000_000
 
 
 def monotonic_s() -> float:

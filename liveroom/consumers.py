@@ -12,6 +12,7 @@ import structlog
 
 from liveroom import clock, metric_catalog, topics
 from liveroom.bad_records import BadRecords
+from liveroom.far_times import near_revocation, near_rule
 from liveroom.kafka import TopicReader
 from liveroom.kafka_port import Kafka
 from liveroom.moderation import Rules
@@ -31,11 +32,13 @@ log = structlog.get_logger()
 class Change(NamedTuple, Generic[R]):
     """A record of a JSON topic. `record` is None where the key's earlier records were withdrawn.
 
-    `is_bad`: there is a record, and it cannot be read.
+    `written_ms`: Kafka's time of it, in Unix milliseconds. `is_bad`: there is a record, and it
+    cannot be read.
     """
 
     offset: int
     key: str
+    written_ms: int
     record: R | None
     is_bad: bool = False
 
@@ -59,11 +62,12 @@ async def changes(
             for record in fetched:
                 key = (record.key or b"").decode(errors="replace")
                 try:
-                    found.append(Change(record.offset, key, None if record.value is None else read(record.value)))
+                    value = None if record.value is None else read(record.value)
+                    found.append(Change(record.offset, key, record.timestamp, value))
                 except BadRecordError as error:
                     bad.note(record.offset, error, partition)
                     if with_bad:
-                        found.append(Change(record.offset, key, None, is_bad=True))
+                        found.append(Change(record.offset, key, record.timestamp, None, is_bad=True))
             yield found
     finally:
         await reader.stop()
@@ -95,12 +99,13 @@ async def follow_rules(
     topic = topics.MODERATION
     reader, bad = TopicReader(kafka, topic, runtime.metrics, from_beginning=True), BadRecords(runtime.metrics, topic)
     numbers = {kind: runtime.metrics.gauge(metric_catalog.RULES, kind.value) for kind in RuleKind}
+    far = runtime.metrics.counter(metric_catalog.FAR_TIMES, topic.name)
     then = {_Read.LOST: on_lost, _Read.WITHDRAWN: on_withdrawn, _Read.BAD: on_bad}
     async for found in changes(reader, topic, Moderation, runtime, with_bad=True):
         for change in found:
             read = _Read.BAD
             try:
-                read = _apply(change, rules, on_rule)
+                read = _apply(change, rules, on_rule, far.inc)
             except BadRecordError as error:
                 bad.note(change.offset, error)
             except Exception as error:  # no rule ends a service: it would end at every start, as long as the log has the rule
@@ -126,13 +131,21 @@ class _Read(Enum):
     BAD = "bad"
 
 
-def _apply(change: Change[Moderation], rules: Rules, on_rule: Callable[[Moderation], None] | None) -> _Read:
-    """Apply a record or a withdrawal, and pass a rule on."""
+def _apply(
+    change: Change[Moderation], rules: Rules, on_rule: Callable[[Moderation], None] | None, on_far: Callable[[], None]
+) -> _Read:
+    """Apply a record or a withdrawal, and pass a rule on.
+
+    Calls `on_far` where the rule comes from the future.
+    """
     if change.is_bad:
         return _Read.BAD
     if change.record is None:
         return _Read.LOST if rules.withdraw(change.key, clock.unix_ms()) else _Read.WITHDRAWN
     rule = rule_of(change.record)
+    if (near := near_rule(rule, change.written_ms)) is not rule:
+        rule = near
+        on_far()
     if not rules.apply(rule, change.offset):
         return _Read.LOST
     if on_rule is not None:
@@ -152,13 +165,16 @@ async def follow_revocations(
     """
     topic = topics.REVOCATIONS
     runtime.metrics.follow(metric_catalog.NAMES, revocations.__len__, topic.name)
+    far = runtime.metrics.counter(metric_catalog.FAR_TIMES, topic.name)
     reader = TopicReader(kafka, topic, runtime.metrics, from_beginning=True)
     async for found in changes(reader, topic, Revocation, runtime):
         for change in found:
             if change.record is None:
                 revocations.withdraw(change.key)
-            else:
-                revocations.apply(change.record)
+                continue
+            if (near := near_revocation(change.record, change.written_ms)) is not change.record:
+                far.inc()
+            revocations.apply(near)
         revoked = [change.record for change in found if change.record is not None]
         if revoked and on_revoked is not None:
             try:

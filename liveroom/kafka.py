@@ -6,6 +6,7 @@ traps of aiokafka 0.14 that the recipes avoid.
 """
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
 from enum import Enum
@@ -16,6 +17,7 @@ import structlog
 
 from liveroom import clock, metric_catalog, topics
 from liveroom.kafka_port import (
+    BROKERS_TIME,
     AdminClient,
     AioKafka,
     Consumer,
@@ -44,6 +46,7 @@ RECYCLE_AFTER: Final = 1 << 30  # records of one partition; the client's sequenc
 FETCH_WAIT_MS: Final = 250
 MAX_FETCH_BYTES: Final = 4 * 1024 * 1024  # of one partition
 STALLED_S: Final = 5.0
+PROMPT_S: Final = 1.0  # an ack that took longer may hold a time of long ago
 START_REQUESTS: Final = (
     4  # time-outs of one request that a producer's start may take: connect, ask for the brokers, get an id, again
 )
@@ -114,11 +117,22 @@ async def probe_brokers(kafka: Kafka) -> None:
 
 
 def with_kafka(run: Callable[[S, Runtime, Kafka], Coroutine[Any, Any, None]]) -> Body[S]:
-    """Return the body of a service that runs on the cluster of its settings.
+    """Return the body of a service that runs on the cluster of its settings, and on a clock that
+    follows Kafka's where the machine's is wrong.
 
-    A simulation calls `run` itself, with a Kafka of its own.
+    A simulation calls `run` itself, with a Kafka and a clock of its own.
     """
-    return lambda settings, runtime: run(settings, runtime, AioKafka(settings.kafka))
+
+    async def body(settings: S, runtime: Runtime) -> None:
+        with clock.running_on(kafka_clock := clock.with_kafka()):
+            runtime.metrics.follow(metric_catalog.CLOCK_SKEW, lambda: _or_nan(kafka_clock.skew_s))
+            await run(settings, runtime, AioKafka(settings.kafka))
+
+    return body
+
+
+def _or_nan(value: float | None) -> float:
+    return math.nan if value is None else value
 
 
 def waiting(kafka: Kafka, runtime: Runtime, name: str) -> Waiting:
@@ -285,13 +299,14 @@ class Producer:
         try:
             async with asyncio.timeout(timeout_s):
                 ack = await self._hand_over(topic, key, value, partition, headers)
-                offset = (await ack).offset  # a wait that is broken off cancels the future alone, not the record
+                written = await ack  # a wait that is broken off cancels the future alone, not the record
         except TimeoutError:
             raise self._unsent(topic, Unsent.TIMEOUT, f"no ack within {timeout_s} s") from None
         except KafkaError as error:
             raise self._broken(topic, error) from error
         self._acked(topic, began, 1)
-        return offset
+        _note_time(written, began)
+        return written.offset
 
     async def send_many(
         self, topic: Topic, records: Sequence[tuple[bytes, bytes]], *, timeout_s: float
@@ -319,6 +334,8 @@ class Producer:
             outcomes += [self._unsent(topic, Unsent.TIMEOUT, "not taken") for _ in records[len(outcomes) :]]
         errors = [self._outcome(topic, outcome, timeout_s) for outcome in outcomes]
         self._acked(topic, began, errors.count(None))
+        if errors and errors[-1] is None and isinstance(last := outcomes[-1], asyncio.Future):
+            _note_time(last.result(), began)
         return errors
 
     async def _hand_over(
@@ -410,6 +427,12 @@ class Producer:
         self._closings.start(inner.stop())
 
 
+def _note_time(written: RecordAck, began_s: float) -> None:
+    """Let the clock know Kafka's time of a record that has just been written."""
+    if written.timestamp_type == BROKERS_TIME and clock.monotonic_s() - began_s <= PROMPT_S:
+        clock.kafka_is_at(written.timestamp)
+
+
 def _take_result(ack: "asyncio.Future[RecordAck]") -> None:
     """Take the result of a future that nobody awaits: asyncio logs an error that is not taken."""
     if not ack.cancelled():
@@ -448,6 +471,7 @@ class TopicReader:
         metrics.exist(metric_catalog.READER_RESTARTS, [topic.name], [STALLED, OUT_OF_RANGE])
         metrics.exist(metric_catalog.BAD_RECORDS, [topic.name], [reason.value for reason in BadRecord])
         self._inner: Consumer | None = None
+        self._has_producers_time = False
         self._ends: dict[TopicPartition, int] = {}
         self.positions: dict[TopicPartition, int] = {}
 
@@ -530,8 +554,24 @@ class TopicReader:
             moved = now
             for tp, records in fetched.items():
                 self.positions[tp] = records[-1].offset + 1
+                self._note_time(tp, records[-1])
                 yield tp.partition, records
             lag.set(sum(behind for behind in self._lags() if behind is not None))
+
+    def _note_time(self, tp: TopicPartition, newest: Record) -> None:
+        """Let the clock know Kafka's time of a load report that has just been written.
+
+        Gateways report once a second, so these tell the time also to services that write nothing.
+        A record of any other topic may have been the newest one for hours.
+        """
+        if newest.timestamp_type != BROKERS_TIME:
+            if not self._has_producers_time:
+                self._has_producers_time = True
+                log.error(
+                    "topic_has_producers_time", topic=self._name, then="set message.timestamp.type=LogAppendTime on this topic"
+                )
+        elif self._topic is topics.GATEWAYS and self._inner is not None and self._inner.highwater(tp) == newest.offset + 1:
+            clock.kafka_is_at(newest.timestamp)
 
     def lag_records(self) -> int | None:
         """Return how many records this reader is behind the end of the log; None: unknown."""

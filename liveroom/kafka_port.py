@@ -37,6 +37,7 @@ from liveroom.tasks import end_tasks
 from liveroom.topics import Topic
 
 __all__ = [
+    "BROKERS_TIME",
     "LASTING_ERRORS",
     "AdminClient",
     "AioKafka",
@@ -61,6 +62,7 @@ __all__ = [
 ]
 
 CLOSE_TIMEOUT_S: Final = 5.0
+BROKERS_TIME: Final = 1  # LogAppendTime, as the protocol numbers it
 log = structlog.get_logger()
 
 if TYPE_CHECKING:
@@ -115,7 +117,11 @@ LASTING_ERRORS: Final[tuple[type[Exception], ...]] = (
 
 
 class Record(Protocol):
-    """One record as a consumer returns it. `timestamp`: the brokers' clock, in milliseconds."""
+    """One record as a consumer returns it. `timestamp`: in Unix ms, by the brokers' clock.
+
+    Where somebody created the topic without `message.timestamp.type=LogAppendTime`, it is by the
+    clock of the producer, and `timestamp_type` is not `BROKERS_TIME`.
+    """
 
     @property
     def topic(self) -> str: ...  # noqa: D102 - named by the field
@@ -125,6 +131,8 @@ class Record(Protocol):
     def offset(self) -> int: ...  # noqa: D102
     @property
     def timestamp(self) -> int: ...  # noqa: D102
+    @property
+    def timestamp_type(self) -> int: ...  # noqa: D102
     @property
     def key(self) -> bytes | None: ...  # noqa: D102
     @property
@@ -141,10 +149,16 @@ class TimedOffset(Protocol):
 
 
 class RecordAck(Protocol):
-    """The acknowledgement of a record: the offset at which all in-sync replicas have it."""
+    """The acknowledgement of a record: the offset at which all in-sync replicas have it, and its
+    timestamp, as of `Record`.
+    """
 
     @property
     def offset(self) -> int: ...  # noqa: D102
+    @property
+    def timestamp(self) -> int: ...  # noqa: D102
+    @property
+    def timestamp_type(self) -> int: ...  # noqa: D102
 
 
 class ConsumerOptions(TypedDict, total=False):

@@ -68,6 +68,13 @@ READER_RESTARTS: Final = _counter(
 )
 BAD_RECORDS: Final = _counter("bad_records_total", "Records that could not be read.", "topic", "reason")
 
+CLOCK_SKEW: Final = _gauge(
+    "clock_skew_seconds", "The machine's clock less Kafka's; NaN until Kafka's is known. Over 2 s Kafka's is taken."
+)
+FAR_TIMES: Final = _counter(
+    "far_times_total", "Times in others' records that were too far from Kafka's time of the record, which was taken.", "topic"
+)
+
 RULES: Final = _gauge("moderation_rules", "Moderation rules in memory; the modes of a room count as one.", "kind")
 
 NAMES: Final = _gauge("names", "Names chosen by callers that a table in memory keeps.", "table")
@@ -243,6 +250,7 @@ EVERYWHERE: Final = (
     MACHINE_PACKETS,
     MACHINE_IO,
 )
+WITH_KAFKA: Final = (CLOCK_SKEW, FAR_TIMES)
 INGRESS: Final = (
     INTERACTIONS,
     REFUSALS,
@@ -327,10 +335,10 @@ AUTOSCALER: Final = (
 CANARY: Final = (CANARY_DELAY, CANARY_LOST, CANARY_SENT, CANARY_DISORDERED)
 
 BY_SERVICE: Final[dict[str, tuple[Metric, ...]]] = {
-    "ingress": EVERYWHERE + INGRESS,
-    "broadcaster": EVERYWHERE + BROADCASTER,
-    "edge": EVERYWHERE + EDGE,
-    "scheduler": EVERYWHERE + SCHEDULER,
-    "autoscaler": EVERYWHERE + AUTOSCALER,
+    "ingress": EVERYWHERE + WITH_KAFKA + INGRESS,
+    "broadcaster": EVERYWHERE + WITH_KAFKA + BROADCASTER,
+    "edge": EVERYWHERE + WITH_KAFKA + EDGE,
+    "scheduler": EVERYWHERE + WITH_KAFKA + SCHEDULER,
+    "autoscaler": EVERYWHERE + WITH_KAFKA + AUTOSCALER,
     "canary": EVERYWHERE + CANARY,
 }

@@ -230,9 +230,10 @@ class App:
                 "standing": standing.value,
                 "weight": round(weight, 3),
                 "age_s": round(age_s, 1),
+                "skew_s": None if skew_s is None else round(skew_s, 1),
                 **msgspec.to_builtins(report),
             }
-            for report, age_s, standing, weight in self._placement.all(clock.monotonic_s())
+            for report, age_s, standing, weight, skew_s in self._placement.all(clock.monotonic_s())
         ]
         return json_response(orjson.dumps({"gateways": described}))
 

@@ -32,5 +32,5 @@ async def follow_load_reports(kafka: Kafka, placement: Placement, runtime: Runti
             if change.record is None:
                 placement.forget(change.key)
             else:
-                placement.update(change.record, now_s)
+                placement.update(change.record, now_s, change.written_ms)
         on_read(now_s)

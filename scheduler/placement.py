@@ -3,7 +3,9 @@
 Owns which gateways may be chosen, and the draw by weight (`weights`). Never chosen is a gateway
 that is stale (judged by when its report came, since its own clock may be off), starting, draining,
 full (no connection left), or that does not know its own number of connections. A viewer whose zone
-is known goes to a gateway there while one has room. Called by `app` and `load_reports`.
+is known goes to a gateway there while one has room. A gateway whose clock is off is chosen only
+while no other one may be: it judges tickets by Kafka's time, so it serves, and better than nobody.
+Called by `app` and `load_reports`.
 """
 
 from bisect import bisect_right
@@ -19,7 +21,10 @@ TRIES_PER_CHOICE: Final = 8
 
 
 class Standing(Enum):
-    """The state of a gateway by which it may or may not be chosen; only OPEN ones are drawn."""
+    """The state of a gateway by which it may or may not be chosen.
+
+    Only OPEN ones are drawn, and SKEWED ones where there is no open one.
+    """
 
     OPEN = "open"
     STALE = "stale"
@@ -27,6 +32,10 @@ class Standing(Enum):
     DRAINING = "draining"
     FULL = "full"
     UNKNOWN = "unknown"
+    SKEWED = "skewed"
+
+
+_TAKING: Final = frozenset({Standing.OPEN, Standing.FULL, Standing.SKEWED})
 
 
 class Choice(NamedTuple):
@@ -37,12 +46,16 @@ class Choice(NamedTuple):
 
 
 class Known(NamedTuple):
-    """A gateway as it is known: its newest report, that report's age, its standing and weight."""
+    """A gateway as it is known: its newest report, that report's age, its standing and weight.
+
+    `skew_s`: by how many seconds its clock is ahead of Kafka's; None: unknown.
+    """
 
     report: LoadReport
     age_s: float
     standing: Standing
     weight: float
+    skew_s: float | None
 
 
 class Placement:
@@ -61,16 +74,22 @@ class Placement:
         self._zones: dict[str, WeightedGateways] = {}
         self._rebuild_at_s = 0.0
 
-    def update(self, report: LoadReport, now_s: float) -> None:
-        """Take a report that came at `now_s`; ignore one of an earlier start of the gateway."""
+    def update(self, report: LoadReport, now_s: float, written_ms: int | None = None) -> None:
+        """Take a report that came at `now_s`; ignore one of an earlier start of the gateway.
+
+        `written_ms`: Kafka's time of its record, in Unix milliseconds; None: unknown. Starts are
+        told apart by the gateway's clock. So a lower generation counts as a new start once the
+        higher one is stale: the clock was ahead then.
+        """
         known = self._gateways.get(report.gateway)
-        if known is None or known.report.generation < report.generation:
-            self._gateways[report.gateway] = GatewayLoad(report, now_s)
-            self._rebuild_at_s = now_s
-        elif known.report.generation == report.generation:
-            if known.report.state is not report.state:
+        if known is not None and known.report.generation == report.generation:
+            before = known.report.state, known.is_skewed
+            known.update(report, now_s, written_ms)
+            if before != (report.state, known.is_skewed):
                 self._rebuild_at_s = now_s
-            known.update(report, now_s)
+        elif known is None or known.report.generation < report.generation or now_s - known.seen_s > self._stale_s:
+            self._gateways[report.gateway] = GatewayLoad(report, now_s, written_ms)
+            self._rebuild_at_s = now_s
 
     def forget(self, gateway: str) -> None:
         """Drop a gateway that withdrew its report."""
@@ -85,7 +104,13 @@ class Placement:
     def all(self, now_s: float) -> list[Known]:
         """Return all gateways with what is known of them, by name."""
         return [
-            Known(gateway.report, now_s - gateway.seen_s, self._standing(gateway, now_s), gateway.weight(self._all.level))
+            Known(
+                gateway.report,
+                now_s - gateway.seen_s,
+                self._standing(gateway, now_s),
+                gateway.weight(self._all.level),
+                gateway.skew_s,
+            )
             for _, gateway in sorted(self._gateways.items())
         ]
 
@@ -103,6 +128,8 @@ class Placement:
             return Standing.STARTING if gateway.report.state is GatewayState.STARTING else Standing.DRAINING
         if gateway.report.connections is None:
             return Standing.UNKNOWN
+        if gateway.is_skewed:
+            return Standing.SKEWED
         return Standing.OPEN if gateway.free > 0 else Standing.FULL
 
     def choose(self, count: int, now_s: float, uniform: Callable[[], float], zone: str | None = None) -> list[Choice]:
@@ -129,7 +156,7 @@ class Placement:
     def only(self, gateway: str, now_s: float) -> list[Choice]:
         """Return this gateway if it takes viewers, full or not: operators may choose theirs."""
         known = self._gateways.get(gateway)
-        if known is None or self._standing(known, now_s) not in {Standing.OPEN, Standing.FULL}:
+        if known is None or self._standing(known, now_s) not in _TAKING:
             return []
         return [Choice(known.report, known.weight(self._all.level))]
 
@@ -166,6 +193,7 @@ class Placement:
             and gateway.report.state is GatewayState.SERVING
             and gateway.report.connections is not None
         ]
+        opened = [gateway for gateway in opened if not gateway.is_skewed] or opened
         zones: dict[str, list[GatewayLoad]] = {}
         for gateway in opened:
             if gateway.report.zone:
@@ -179,7 +207,11 @@ class Placement:
 
         The draw finds none where nearly all room was handed out since the last rebuild.
         """
-        left = [gateway for gateway in self._gateways.values() if self._standing(gateway, now_s) is Standing.OPEN]
+        by_standing: dict[Standing, list[GatewayLoad]] = {}
+        for gateway in self._gateways.values():
+            if gateway.free > 0:
+                by_standing.setdefault(self._standing(gateway, now_s), []).append(gateway)
+        left = by_standing.get(Standing.OPEN) or by_standing.get(Standing.SKEWED) or []
         weights = {gateway: gateway.weight(self._all.level) for gateway in left}
         best = max(left, key=weights.__getitem__, default=None)
         return {best: weights[best]} if best is not None else {}

@@ -10,31 +10,61 @@ nobody while others have room, and nobody is refused because all are busy. Calle
 from itertools import accumulate
 from typing import Final
 
+from liveroom.far_times import SKEW_S
 from liveroom.records.control import LoadReport
 
 BUSY_SHARE: Final = 0.01
 EVEN: Final = 0.05
 BETWEEN_REPORTS_S: Final = 2.0
+SKEWS: Final = 3
 
 
 class GatewayLoad:
-    """A gateway's newest report, and the tickets handed out since that it cannot show yet.
+    """A gateway's newest report, the tickets handed out since that it cannot show yet, and by how
+    much its clock is off.
 
     A ticket counts until the second report after it: the first may have been on its way when the
     ticket was handed out. `free` is the free share of the tightest resource, where viewers on their
     way count as connected. It is kept ready, because draws ask for it far more often than it
     changes.
+
+    `skew_s`: the gateway's time less Kafka's, in seconds; None: unknown. A report that was late on
+    its way shows a clock that is behind, so the highest of the last `SKEWS` counts.
     """
 
-    __slots__ = ("connections", "each", "each_join", "earlier", "free", "handed_out", "headroom", "report", "seen_s", "unused")
+    __slots__ = (
+        "connections",
+        "each",
+        "each_join",
+        "earlier",
+        "free",
+        "handed_out",
+        "headroom",
+        "is_skewed",
+        "report",
+        "seen_s",
+        "skew_s",
+        "skews_ms",
+        "unused",
+    )
 
-    def __init__(self, report: LoadReport, now_s: float) -> None:
+    def __init__(self, report: LoadReport, now_s: float, written_ms: int | None = None) -> None:
         self.handed_out = 0
         self.earlier = 0
-        self.update(report, now_s)
+        self.skews_ms: tuple[int, ...] = ()
+        self.skew_s: float | None = None
+        self.is_skewed = False
+        self.update(report, now_s, written_ms)
 
-    def update(self, report: LoadReport, now_s: float) -> None:
-        """Take a newer report of the same start of the gateway, received at `now_s`."""
+    def update(self, report: LoadReport, now_s: float, written_ms: int | None = None) -> None:
+        """Take a newer report of the same start of the gateway, received at `now_s`.
+
+        `written_ms`: Kafka's time of its record; None: unknown.
+        """
+        if written_ms is not None:
+            self.skews_ms = (*self.skews_ms[1 - SKEWS :], report.at_ms - written_ms)
+            self.skew_s = max(self.skews_ms) / 1000
+            self.is_skewed = abs(self.skew_s) > SKEW_S
         self.report = report
         self.seen_s = now_s
         self.earlier, self.handed_out = self.handed_out, 0

@@ -10,6 +10,7 @@ from typing import NamedTuple, Unpack
 
 from liveroom import clock
 from liveroom.kafka_port import (
+    BROKERS_TIME,
     AdminClient,
     Cluster,
     Consumer,
@@ -39,6 +40,7 @@ class MemoryRecord(NamedTuple):
     key: bytes | None
     value: bytes | None
     headers: Sequence[tuple[str, bytes]] = ()
+    timestamp_type: int = BROKERS_TIME
 
 
 @dataclass

@@ -38,7 +38,7 @@ LOOK_S: Final = 2.0
 SWEEP_S: Final = 0.2
 ANSWER_S: Final = 5.0
 TOKEN_TTL_S: Final = 86_400
-PROBED: Final = frozenset({"open", "full"})
+PROBED: Final = frozenset({"open", "full", "skewed"})
 GIFT: Final = "canary"
 ENTERED: Final = "entered"
 log = structlog.get_logger()
@@ -157,10 +157,10 @@ class Canary:
         """Return an operator's token: the given one, or one that it signs and renews in time."""
         if given := self._settings.token.get_secret_value():
             return given
-        now_s = clock.unix_s()
+        now_s = clock.monotonic_s()  # Unix time may be set back
         if now_s >= self._renew_s:
             key = self._settings.token_key.get_secret_value().encode()
-            self._own_token = sign_user(User(self._settings.user, Role.OPERATOR), key, int(now_s), TOKEN_TTL_S)
+            self._own_token = sign_user(User(self._settings.user, Role.OPERATOR), key, int(clock.unix_s()), TOKEN_TTL_S)
             self._renew_s = now_s + TOKEN_TTL_S / 2
         return self._own_token
 

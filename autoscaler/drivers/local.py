@@ -180,7 +180,7 @@ class LocalDriver:
             await asyncio.to_thread((self._folder / f"{known.name}.json").unlink, missing_ok=True)
         elif known.pid:
             await self._again(known, "it ended unexpectedly")
-        elif now_s >= known.again_s:
+        elif not now_s < known.again_s <= now_s + LONGEST_PAUSE_S:  # beyond that: the clock was set back
             await self._launch(known)
 
     async def _again(self, known: _Process, why: str) -> None:

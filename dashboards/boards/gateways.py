@@ -163,6 +163,17 @@ GATEWAYS: Final = Board(
                     red_above=1.0,
                 ),
                 Panel(
+                    "Clock",
+                    "A machine's clock less Kafka's. A gateway that is off by more than 2 s gets no viewers.",
+                    [Query(name(metric_catalog.CLOCK_SKEW), "{{instance}}")],
+                    unit="s",
+                ),
+                Panel(
+                    "Far times",
+                    "Times in records that were too far from Kafka's time, which was taken.",
+                    [Query(rate(metric_catalog.FAR_TIMES, by="instance,topic"), "{{instance}} {{topic}}")],
+                ),
+                Panel(
                     "Network",
                     "Bytes over all interfaces.",
                     [Query(rate(metric_catalog.MACHINE_BYTES, by="instance,direction"), "{{instance}} {{direction}}")],

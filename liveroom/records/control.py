@@ -79,6 +79,8 @@ class LoadReport(JsonRecord, frozen=True):
     Rates are per second over the last second. `null` means unknown, never zero.
 
     - `generation`: the gateway's start time in milliseconds; a restarted gateway has a new one.
+    - `at_ms`: by the clock of the gateway's machine, right or wrong. Compared with Kafka's time of
+      the record it shows by how much that clock is off.
     - `url`, `host`, `ip`, `port`: where viewers connect.
     - `limits`: what this gateway can carry.
     - `cpu`: busy share of one core.

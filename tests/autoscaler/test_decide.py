@@ -255,3 +255,29 @@ def test_a_policy_is_a_toml_file() -> None:
 def test_a_policy_that_cannot_be_used_says_where(text: bytes, why: str) -> None:
     with pytest.raises(PolicyError, match=why):
         read_policy(text)
+
+
+@pytest.mark.parametrize("step_s", [pytest.param(each, id=f"{each:+.0f} s") for each in (3600.0, -3600.0, -NOW_S, 1e9)])
+def test_windows_pass_whatever_the_machines_clock_does(step_s: float) -> None:
+    """The pool grows again after its window, and shrinks after its own, though Unix time jumped."""
+    policy = Policy(min=2, max=50, up_window_s=15, down_window_s=60, down_after_up_s=120)
+    full, empty = seen(*many(4, connections=9000)), seen(*many(9, connections=100))
+    grown = decide(full, History(), policy, 100.0, NOW_S)
+    assert grown.desired > 4
+    assert decide(full, grown.history, policy, 101.0, NOW_S + 1 + step_s).reason is Reason.WINDOW
+    assert decide(full, grown.history, policy, 116.0, NOW_S + 16 + step_s).desired > 4
+    history = grown.history
+    for second in range(200):
+        shrunk = decide(empty, history, policy, 120.0 + second, NOW_S + second + step_s)
+        if shrunk.desired < 9:
+            break
+        history = shrunk.history
+    assert shrunk.reason is Reason.FEWER
+
+
+def test_an_event_begins_by_the_date_and_not_by_the_windows_clock() -> None:
+    at = datetime(2026, 11, 24, 20, tzinfo=UTC)
+    policy = Policy(min=2, max=50, events=(Event(name="final", at=at, viewers=40_000, lead_s=120, hold_s=600),))
+    reports = seen(*many(2, connections=10))
+    assert decide(reports, History(), policy, 5.0, at.timestamp() - 121).reason is not Reason.EVENT
+    assert decide(reports, History(), policy, 6.0, at.timestamp() - 119).reason is Reason.EVENT

@@ -1228,3 +1228,39 @@ def _reckoned(record: Uplink) -> int:
     rooms = Rooms()
     rooms.take(record, 0, 0)
     return rooms._taken_bytes
+
+
+@pytest.mark.parametrize(
+    ("off_ms", "shown_ms"),
+    [
+        pytest.param(0, T0, id="right"),
+        pytest.param(1900, T0 + 1900, id="a little ahead"),
+        pytest.param(-9000, T0 - 9000, id="it waited for the brokers"),
+        pytest.param(90_000, T0, id="90 s ahead"),
+        pytest.param(-90_000, T0, id="90 s behind"),
+        pytest.param(-T0, T0, id="in 1970"),
+        pytest.param(2**52, T0, id="in the far future"),
+    ],
+)
+def test_the_time_of_a_message_is_bounded_by_kafkas_of_its_record(off_ms: int, shown_ms: int) -> None:
+    rooms, last = after([uplink("a", at_ms=T0 + off_ms)])
+    assert [message.at for message in last.messages()] == [shown_ms]
+    assert last.packed.oldest_ms == shown_ms
+    assert rooms.far_times == (shown_ms != T0 + off_ms)
+
+
+@pytest.mark.parametrize("kind", [pytest.param(kind, id=kind.value) for kind in (CLEAR, BAN)])
+def test_a_clear_by_an_ingress_that_is_ahead_hides_nothing_of_the_future(kind: Kind) -> None:
+    """An hour ahead, it would hide what its user sends for an hour; so at the next owner."""
+    ahead_ms = T0 + 3_600_000
+    body = {"user": "u", "before_ms": ahead_ms} if kind is CLEAR else {"user": "u"}
+    rooms, last = after([uplink("c", item(kind, **body), user="host", at_ms=ahead_ms, role=Role.MODERATOR)])
+    assert all(msgspec.json.decode(each.data)["before_ms"] <= T0 + 4000 for each in last.messages() if each.kind == CLEAR)
+    for owner in (rooms, Rooms(decode_state(snapshot(rooms)))):
+        take(owner, uplink("later", at_ms=T0 + 10_000), at_ms=T0 + 10_000)
+        assert tick(owner).ids() == ["later"], "of ten seconds later"
+
+
+def test_a_like_of_the_future_makes_no_delay() -> None:
+    rooms, last = after([uplink("a", LIKE, at_ms=T0 + 90_000), uplink("b", LIKE, at_ms=T0 - 5)])
+    assert (last.packed.oldest_ms, rooms.far_times) == (T0 - 5, 1)

@@ -18,6 +18,7 @@ from broadcaster.lines import RECENT_MESSAGES
 from broadcaster.rooms import Rooms
 from liveroom.audience import Viewers
 from liveroom.bodies import Clear
+from liveroom.far_times import AHEAD_MS, is_far
 from liveroom.kinds import Kind, Role
 from liveroom.records.balance import Balance
 from liveroom.records.broadcast import RoomFlags
@@ -92,6 +93,8 @@ class Expected:
         self.skipped: dict[str, int] = defaultdict(int)
 
     def take(self, record: Uplink, at_ms: int) -> None:
+        if is_far(record.at_ms, at_ms):
+            record = msgspec.structs.replace(record, at_ms=at_ms)
         kinds = [each.kind for each in record.items]
         self.balance.taken += len(kinds)
         is_reliable = any(kind in RELIABLE for kind in kinds)
@@ -108,16 +111,18 @@ class Expected:
         ):
             self.balance.skipped += len(kinds)
             return
-        self._hide(record)
+        self._hide(record, at_ms)
         self._take(record, kinds, is_reliable=is_reliable)
 
-    def _hide(self, record: Uplink) -> None:
+    def _hide(self, record: Uplink, at_ms: int) -> None:
         for each in record.items:
             if each.kind is Kind.BAN:
                 user, before_ms = msgspec.json.decode(each.data)["user"], record.at_ms + BAN_KNOWN_MS
             elif each.kind is Kind.CLEAR:
                 body = msgspec.json.decode(each.data)
                 user, before_ms = body.get("user", ""), body.get("before_ms", 0)
+                if before_ms > at_ms + AHEAD_MS + BAN_KNOWN_MS:
+                    before_ms = at_ms
             else:
                 continue
             self.hidden[record.room, user] = max(before_ms, self.hidden[record.room, user])

@@ -35,6 +35,8 @@ def test_gateways_rooms_delays_and_the_pool_are_shown() -> None:
     (first,) = [line for line in text.splitlines() if line.lstrip().startswith("e1")]
     assert first.split() == ["e1", "open", "7", "1", "2", "2.50", "99", "25%", "3", "ms", "12", "ms", "1"]
     assert "stale, 9 s" in text
+    assert "skewed, +90 s" in shown([GatewayStanding("e1", "skewed", 0, 0.5, 7, skew_s=90.1)])
+    assert "skewed, -1,800,000,000 s" in shown([GatewayStanding("e1", "skewed", 0, 0.5, 7, skew_s=-1.8e9)])
     assert "pool: PAUSED by auth0|op; 2 gateways, 3 wanted: connections (10 viewers)" in text
 
 

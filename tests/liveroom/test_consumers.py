@@ -30,7 +30,7 @@ async def test_a_rule_that_cannot_be_handled_is_counted_and_passed_over(
     told = [Moderation(1, "r", 1, RuleKind.BAN, name, until_ms=FOR_GOOD) for name in ("poison", "u")]
 
     async def changes(*_: Any, **__: Any) -> AsyncIterator[list[consumers.Change[Moderation]]]:
-        yield [consumers.Change(offset, "", rule) for offset, rule in enumerate(told)]
+        yield [consumers.Change(offset, "", 1, rule) for offset, rule in enumerate(told)]
 
     def on_rule(rule: Moderation) -> None:
         if rule.name == "poison":
@@ -50,6 +50,7 @@ class Fetched(NamedTuple):
     offset: int
     key: bytes | None
     value: bytes | None
+    timestamp: int = 5
 
 
 class Reader:
@@ -80,7 +81,7 @@ async def test_a_change_is_a_record_or_its_withdrawal_and_what_cannot_be_read_is
     reader, runtime = Reader(*FETCHED), Runtime("edge", "kafka")
     following: Any = reader
     found = [change async for change in consumers.changes(following, topics.MODERATION, Moderation, runtime, "kafka")]
-    assert found == [[(7, "a", RULE, False), (9, "c", None, False)]]
+    assert found == [[(7, "a", 5, RULE, False), (9, "c", 5, None, False)]]
     assert runtime.is_ready
     assert reader.is_stopped
     counted = runtime.metrics.counter(metric_catalog.BAD_RECORDS, topics.MODERATION.name, BadRecord.UNDECODABLE.value)

@@ -110,7 +110,7 @@ def test_an_empty_table_keeps_nothing() -> None:
 
 async def test_a_follower_applies_withdraws_and_reports_what_is_new_together(monkeypatch: pytest.MonkeyPatch) -> None:
     one, two = revocation("a", "u"), revocation("b", "v")
-    rounds: list[list[Change[Revocation]]] = [[Change(0, "a", one), Change(1, "b", two)], [Change(2, "a", None)], []]
+    rounds: list[list[Change[Revocation]]] = [[Change(0, "a", 0, one), Change(1, "b", 0, two)], [Change(2, "a", 0, None)], []]
 
     async def changes(*_: Any, **__: Any) -> AsyncIterator[list[Change[Revocation]]]:
         for found in rounds:

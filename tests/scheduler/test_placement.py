@@ -4,6 +4,7 @@ import random
 from collections import Counter
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -46,7 +47,7 @@ def test_only_an_open_gateway_is_chosen(loaded: LoadReport, now_s: float, standi
     assert names(placement, now_s) == ({"e1"} if standing is Standing.OPEN else set())
 
 
-def test_the_clock_of_a_gateway_does_not_matter() -> None:
+def test_the_age_of_a_report_goes_by_when_it_came_not_by_the_gateways_clock() -> None:
     placement = Placement(STALE_S)
     placement.update(report(), 1000.0)  # its own at_ms is 0
     assert names(placement, 1001.0) == {"e1"}
@@ -57,6 +58,93 @@ def test_a_report_of_an_older_start_is_ignored() -> None:
     placement.update(report(generation=2), 0)
     placement.update(report(generation=1, state=GatewayState.DRAINING), 1)
     assert placement.standing("e1", 1) is Standing.OPEN
+
+
+def test_a_gateway_that_was_started_in_the_future_comes_back_with_a_clock_that_is_right() -> None:
+    placement = Placement(STALE_S)
+    placement.update(report(generation=2**52), 0)
+    placement.update(report(generation=1000), STALE_S)
+    assert [known.report.generation for known in placement.all(STALE_S)] == [2**52], "it may still live"
+    placement.update(report(generation=1000), STALE_S + 0.1)
+    assert placement.standing("e1", STALE_S + 0.1) is Standing.OPEN
+    assert [choice.report.generation for choice in placement.only("e1", STALE_S + 0.1)] == [1000]
+
+
+WRITTEN_MS = 1_800_000_000_000
+
+
+def off(gateway: str, off_s: float, **fields: Any) -> LoadReport:
+    return msgspec.structs.replace(report(gateway, **fields), at_ms=max(0, WRITTEN_MS + int(off_s * 1000)))
+
+
+@pytest.mark.parametrize(
+    ("off_s", "standing"),
+    [
+        pytest.param(0.0, Standing.OPEN, id="right"),
+        pytest.param(1.9, Standing.OPEN, id="a little ahead"),
+        pytest.param(-1.9, Standing.OPEN, id="a little behind"),
+        pytest.param(2.1, Standing.SKEWED, id="2.1 s ahead"),
+        pytest.param(-2.1, Standing.SKEWED, id="2.1 s behind"),
+        pytest.param(90.0, Standing.SKEWED, id="90 s ahead"),
+        pytest.param(-90.0, Standing.SKEWED, id="90 s behind"),
+        pytest.param(-WRITTEN_MS / 1000, Standing.SKEWED, id="in 1970"),
+        pytest.param(1e10, Standing.SKEWED, id="in the far future"),
+    ],
+)
+def test_a_gateway_whose_clock_is_off_gets_nobody_while_another_can_take_them(off_s: float, standing: Standing) -> None:
+    placement = Placement(STALE_S)
+    placement.update(off("e1", off_s, connections=0), 0, WRITTEN_MS)
+    placement.update(off("e2", 0, connections=9000), 0, WRITTEN_MS)
+    assert placement.standing("e1", 0) is standing
+    chosen = {name for seed in range(40) for name in names(placement, seed=seed)}
+    assert chosen == ({"e2"} if standing is Standing.SKEWED else {"e1", "e2"})
+    assert placement.standings(0)[Standing.SKEWED] == (standing is Standing.SKEWED)
+
+
+def test_a_skewed_gateway_serves_while_no_other_one_is_open() -> None:
+    placement = Placement(STALE_S)
+    placement.update(off("e1", 90), 0, WRITTEN_MS)
+    assert names(placement) == {"e1"}, "it is alone: better than nobody"
+    placement.update(off("e2", 0, state=GatewayState.STARTING), 1, WRITTEN_MS)
+    assert names(placement, 1) == {"e1"}
+    placement.update(off("e2", 0), 2, WRITTEN_MS)
+    assert names(placement, 2) == {"e2"}
+    placement.update(off("e2", 0, connections=10_000), 3, WRITTEN_MS)
+    assert names(placement, 3) == {"e1"}
+
+
+def test_where_all_clocks_seem_off_it_is_kafkas_and_all_gateways_serve() -> None:
+    placement = Placement(STALE_S)
+    for number in range(4):
+        placement.update(off(f"e{number}", -90), 0, WRITTEN_MS)
+    assert {name for seed in range(40) for name in names(placement, seed=seed)} == {"e0", "e1", "e2", "e3"}
+
+
+def test_a_crowd_that_fills_the_open_gateway_between_two_rebuilds_goes_to_the_skewed_one() -> None:
+    placement = Placement(STALE_S)
+    placement.update(off("e1", 90, limits=Limits(connections=100)), 0, WRITTEN_MS)
+    placement.update(off("e2", 0, limits=Limits(connections=3)), 0, WRITTEN_MS)
+    sent = [placement.choose(1, 0, random.Random(seed).random)[0].report.gateway for seed in range(5)]
+    assert sent == ["e2"] * 3 + ["e1"] * 2
+
+
+def test_one_late_report_makes_no_clock_that_is_behind_and_three_do() -> None:
+    placement = Placement(STALE_S)
+    placement.update(off("e1", 0), 0, WRITTEN_MS)
+    placement.update(off("e1", -5), 1, WRITTEN_MS)
+    placement.update(off("e1", -5), 2, WRITTEN_MS)
+    assert placement.standing("e1", 2) is Standing.OPEN
+    placement.update(off("e1", -5), 3, WRITTEN_MS)
+    assert placement.standing("e1", 3) is Standing.SKEWED
+    placement.update(off("e1", 0), 4, WRITTEN_MS)
+    assert placement.standing("e1", 4) is Standing.OPEN, "a clock that is set right counts at once"
+
+
+def test_an_operator_may_choose_a_skewed_gateway() -> None:
+    placement = Placement(STALE_S)
+    placement.update(off("e1", 90), 0, WRITTEN_MS)
+    assert [choice.report.gateway for choice in placement.only("e1", 0)] == ["e1"]
+    assert [known.skew_s for known in placement.all(0)] == [90.0]
 
 
 def test_a_gateway_that_is_taken_back_is_forgotten() -> None:

@@ -26,7 +26,7 @@ function showGateways(gateways) {
     ...gateways.map((seen) =>
       row(
         seen.gateway,
-        t(`standing.${seen.standing}`),
+        t(`standing.${seen.standing}`, { s: Math.round(seen.skew_s ?? 0) }),
         `${number(seen.connections)} / ${number(seen.limits.connections)}`,
         number(Math.round(seen.weight)),
         share(seen.cpu),

@@ -1,0 +1,184 @@
+"""A machine's clock beside Kafka's: which of both a service goes by."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from liveroom import clock, topics
+from liveroom.clock import WINDOW_S, KafkaClock
+from liveroom.far_times import SKEW_S
+from liveroom.kafka import Producer, TopicReader, ensure_topics
+from liveroom.kafka_port import TopicPartition
+from liveroom.registry import Metrics
+from tests.memory_kafka import MemoryKafka, MemoryRecord
+
+NOW_S = 1_800_000_000.0  # by Kafka, at 0 of the monotonic clock
+YEAR_S = 365 * 24 * 3600
+
+
+class Machine:
+    """A machine whose Unix time is off by `off_s`."""
+
+    def __init__(self, off_s: float = 0.0) -> None:
+        self.off_s = off_s
+        self.at_s = 0.0
+
+    def monotonic_s(self) -> float:
+        return self.at_s
+
+    def unix_ns(self) -> int:
+        return int((NOW_S + self.at_s + self.off_s) * 1e9)
+
+    async def sleep(self, delay_s: float) -> None:
+        self.at_s += delay_s
+
+    @property
+    def kafka_ms(self) -> int:
+        return int((NOW_S + self.at_s) * 1000)
+
+
+def off_s(followed: KafkaClock, machine: Machine) -> float:
+    """By how much the time that a service goes by is off."""
+    return followed.unix_ns() / 1e9 - NOW_S - machine.at_s
+
+
+@pytest.mark.parametrize(
+    ("machine_s", "shown_s"),
+    [
+        pytest.param(0.0, 0.0, id="right"),
+        pytest.param(1.9, 1.9, id="a little ahead: the machine's own clock is smoother"),
+        pytest.param(-1.9, -1.9, id="a little behind"),
+        pytest.param(2.1, 0.0, id="2.1 s ahead"),
+        pytest.param(90.0, 0.0, id="90 s ahead"),
+        pytest.param(-90.0, 0.0, id="90 s behind"),
+        pytest.param(-NOW_S, 0.0, id="in 1970"),
+        pytest.param(70 * YEAR_S, 0.0, id="in the far future"),
+    ],
+)
+def test_kafkas_time_counts_where_the_machines_is_off_by_more_than_2_s(machine_s: float, shown_s: float) -> None:
+    machine = Machine(machine_s)
+    followed = KafkaClock(machine)
+    assert off_s(followed, machine) == pytest.approx(machine_s), "nothing else is known yet"
+    assert followed.skew_s is None
+    followed.kafka_is_at(machine.kafka_ms)
+    assert off_s(followed, machine) == pytest.approx(shown_s, abs=0.01)
+    assert followed.skew_s == pytest.approx(machine_s, abs=0.01)
+
+
+def test_a_step_of_the_clock_is_noticed_at_once_and_so_is_the_step_back() -> None:
+    machine = Machine()
+    followed = KafkaClock(machine)
+    followed.kafka_is_at(machine.kafka_ms)
+    for step_s in (3600.0, 0.0, -3600.0, 0.0, -NOW_S, 1.0):
+        machine.off_s = step_s
+        machine.at_s += 0.3  # no record came meanwhile
+        assert off_s(followed, machine) == pytest.approx(step_s if abs(step_s) < SKEW_S else 0.0, abs=0.01)
+
+
+def test_records_that_come_late_do_not_turn_the_clock_back() -> None:
+    machine = Machine(90)
+    followed = KafkaClock(machine)
+    for second in range(300):
+        machine.at_s = second
+        late_s = 0 if second % 10 == 0 else 8
+        followed.kafka_is_at(machine.kafka_ms - late_s * 1000)
+        assert off_s(followed, machine) == pytest.approx(0, abs=0.01), second
+
+
+def test_a_machine_that_slept_with_its_monotonic_clock_knows_it_by_the_first_record() -> None:
+    machine = Machine()
+    followed = KafkaClock(machine)
+    followed.kafka_is_at(machine.kafka_ms)
+    slept_s = 3600  # the monotonic clock stood still
+    machine.off_s = slept_s
+    followed.kafka_is_at(machine.kafka_ms + slept_s * 1000)
+    assert followed.skew_s == pytest.approx(0, abs=0.01)
+
+
+def test_a_broker_whose_clock_was_set_back_is_followed_within_two_windows() -> None:
+    machine = Machine()
+    followed = KafkaClock(machine)
+    wrong_ms = 90_000
+    for second in range(100):
+        machine.at_s = second
+        followed.kafka_is_at(machine.kafka_ms + wrong_ms)
+    assert followed.skew_s == pytest.approx(-90, abs=0.01)
+    for second in range(100, 101 + int(2 * WINDOW_S) + 2):
+        machine.at_s = second
+        followed.kafka_is_at(machine.kafka_ms)
+    assert followed.skew_s == pytest.approx(0, abs=0.01)
+
+
+def test_the_last_known_time_holds_for_as_long_as_no_record_comes() -> None:
+    machine = Machine(90)
+    followed = KafkaClock(machine)
+    followed.kafka_is_at(machine.kafka_ms)
+    machine.at_s += 3600
+    assert off_s(followed, machine) == pytest.approx(0, abs=0.01)
+    followed.kafka_is_at(machine.kafka_ms - 9000)  # the first ones after the outage are late
+    assert off_s(followed, machine) == pytest.approx(0, abs=0.01)
+
+
+@given(
+    machine_s=st.floats(-1e9, 1e9),
+    late_s=st.lists(st.floats(0, 20), min_size=1, max_size=60),
+)
+def test_no_machine_is_off_by_more_than_2_s_once_a_record_came_in_time(machine_s: float, late_s: list[float]) -> None:
+    machine = Machine(machine_s)
+    followed = KafkaClock(machine)
+    followed.kafka_is_at(machine.kafka_ms)
+    for each in late_s[: int(WINDOW_S)]:
+        machine.at_s += 1
+        followed.kafka_is_at(machine.kafka_ms - int(each * 1000))
+        assert abs(off_s(followed, machine)) <= SKEW_S + 0.01
+
+
+async def test_acks_and_load_reports_show_kafkas_time_and_nothing_else_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    kafka, metrics = MemoryKafka(), Metrics("edge")
+    await ensure_topics(kafka)
+    machine = Machine(90)
+    monkeypatch.setattr("tests.memory_kafka.clock.unix_ms", lambda: machine.kafka_ms)  # the broker's clock
+    with clock.running_on(KafkaClock(machine)):
+        assert clock.skew_s() is None
+        producer = Producer(kafka, metrics)
+        await producer.start()
+        await producer.send(topics.CONTROL, b"{}", key=b"a", timeout_s=5)
+        assert clock.skew_s() == pytest.approx(90, abs=0.01)
+        assert clock.machine_ms() == machine.kafka_ms + 90_000
+        await producer.stop()
+
+    reports, others = TopicPartition("gateways", 0), TopicPartition("control", 0)
+    for tp, topic, knows in ((others, topics.CONTROL, False), (reports, topics.GATEWAYS, True)):
+        with clock.running_on(KafkaClock(machine)):
+            kafka.logs[tp] = []
+            reader = TopicReader(kafka, topic, metrics)
+            await reader.start()
+            kafka.logs[tp].append(MemoryRecord(tp.topic, 0, 0, machine.kafka_ms, b"a", b"{}"))
+            async for _, found in reader.read():
+                if found:
+                    break
+            assert (clock.skew_s() is not None) is knows, topic.name
+            await reader.stop()
+
+
+async def test_the_time_of_a_producer_is_not_kafkas(monkeypatch: pytest.MonkeyPatch) -> None:
+    kafka, metrics = MemoryKafka(), Metrics("edge")
+    await ensure_topics(kafka)
+    machine, tp = Machine(90), TopicPartition("gateways", 0)
+    with clock.running_on(KafkaClock(machine)):
+        reader = TopicReader(kafka, topics.GATEWAYS, metrics)
+        await reader.start()
+        kafka.logs[tp].append(MemoryRecord("gateways", 0, 0, machine.kafka_ms + 500_000, b"a", b"{}", (), 0))
+        async for _, found in reader.read():
+            if found:
+                break
+        assert clock.skew_s() is None
+        await reader.stop()
+
+
+def test_a_clock_without_kafka_is_the_machines() -> None:
+    machine = Machine(90)
+    with clock.running_on(machine):
+        clock.kafka_is_at(1)
+        assert clock.skew_s() is None
+        assert clock.unix_ms() == clock.machine_ms() == machine.kafka_ms + 90_000
