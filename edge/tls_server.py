@@ -8,7 +8,9 @@ wave of viewers waits in the kernel's queue, and what is pending here waits for 
 
 A handshake ends in `timeout_s`. Where too many are pending, of one address or in all, the one that
 has waited longest for its client gives way: to refuse the newest would let a few silent connections
-lock everybody out.
+lock everybody out. A connection on which one call of OpenSSL does not come to its end is ended by
+`edge.tls_guard`. An address with too many of them is refused when it connects, so that no caller
+holds the loop again and again.
 
 Owns connections until their handshake is done; then a `TlsTransport` and a protocol of the HTTP
 server do. `edge.__main__` starts it through `liveroom.web.serve`.
@@ -27,9 +29,11 @@ from typing import Any, Final
 
 import structlog
 
+from edge.tls_guard import HANDSHAKE_S, FloodError, Guard
 from edge.tls_transport import TlsTransport
 from liveroom import clock, metric_catalog
 from liveroom.connection_table import END_AT_ONCE, ConnectionTable
+from liveroom.limits import Buckets
 from liveroom.networks import plain_address, subscriber
 from liveroom.registry import Metrics
 
@@ -37,6 +41,8 @@ BUDGET_S: Final = 0.005
 MAX_PENDING: Final = 2000
 MAX_PENDING_BY_ADDRESS: Final = 1000
 SWEEP_S: Final = 0.25
+FLOODS_PER_S: Final = 1.0  # of an address: each holds the loop for 5 to 60 ms
+FLOODS_BURST: Final = 10.0
 PAUSE_S: Final = 1.0  # without accepting, where the process has no descriptors left
 _NO_RESOURCES: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 log = structlog.get_logger()
@@ -51,6 +57,8 @@ class Outcome(Enum):
     GONE = "gone"  # the client closed its connection
     LATE = "late"
     CROWDED_OUT = "crowded_out"  # too many were pending
+    FLOOD = "flood"  # it kept one call busy for too long
+    REFUSED = "refused"  # too many connections of its address were floods
 
 
 class _Pending:
@@ -90,6 +98,9 @@ class TlsServer:
         self._key_of = key_of
         self._ended = {outcome: metrics.counter(metric_catalog.TLS_HANDSHAKES, outcome.value) for outcome in Outcome}
         metrics.follow(metric_catalog.TLS_PENDING, self.pending)
+        self._flooded = metrics.counter(metric_catalog.TLS_FLOODS)
+        self._floods = Buckets(FLOODS_PER_S, FLOODS_BURST)
+        metrics.follow(metric_catalog.NAMES, self._floods.__len__, "floods")
         self._listening: Sequence[socket.socket] = ()
         crowded = Outcome.CROWDED_OUT
         self._pending = ConnectionTable[_Pending, Outcome](max_pending, max_by_address, crowded, crowded)
@@ -107,6 +118,8 @@ class TlsServer:
         """Accept connections from the `listening` sockets, until `stop`. `protocol` makes one."""
         self._loop = asyncio.get_running_loop()
         self._protocol = protocol
+        self._guard = Guard(self._on_flood)
+        await asyncio.to_thread(self._guard.start)
         self._selector = selectors.DefaultSelector()
         self._listening = listening
         for one in listening:
@@ -118,6 +131,7 @@ class TlsServer:
 
     def stop(self) -> None:
         """Close the listening sockets and every connection whose handshake is not done."""
+        self._guard.stop()
         self._loop.remove_reader(self._selector.fileno())
         for timer in (self._sweeper, self._resting):
             if timer is not None:
@@ -166,6 +180,10 @@ class TlsServer:
 
     def _admit(self, raw: socket.socket, peer: Any) -> None:
         key = self._key_of(plain_address(str(peer[0])))
+        if key is not None and self._floods.wait_s(key, clock.monotonic_s()):
+            raw.close()
+            self._ended[Outcome.REFUSED].inc()
+            return
         while (full := self._pending.full(key)) is not None:
             outcome, candidates = full
             self._end(next(iter(candidates)), outcome)
@@ -188,11 +206,14 @@ class TlsServer:
         if pending.is_over:
             return
         try:
-            pending.sock.do_handshake()
+            self._guard.run(pending.sock, HANDSHAKE_S, pending.sock.do_handshake)
         except ssl.SSLWantReadError:
             self._wait(pending, selectors.EVENT_READ)
         except ssl.SSLWantWriteError:
             self._wait(pending, selectors.EVENT_WRITE)
+        except FloodError:
+            self._on_flood(pending.peer)
+            self._end(pending, Outcome.FLOOD)
         except (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError):
             self._end(pending, Outcome.GONE)
         except (ssl.SSLError, ValueError):  # a name that is no name is a ValueError
@@ -212,9 +233,14 @@ class TlsServer:
     def _let_in(self, pending: _Pending) -> None:
         """Give a connection to the HTTP server."""
         self._forget(pending, Outcome.RESUMED if pending.sock.session_reused else Outcome.FULL)
-        TlsTransport(self._loop, pending.sock, pending.peer, self._protocol()).start()
+        TlsTransport(self._loop, pending.sock, pending.peer, self._protocol(), self._guard).start()
 
     # ---- what ends
+    def _on_flood(self, peer: Any) -> None:
+        self._flooded.inc()
+        if (key := self._key_of(plain_address(str(peer[0])))) is not None:
+            self._floods.charge(key, clock.monotonic_s(), 1.0)
+
     def _end(self, pending: _Pending, outcome: Outcome) -> None:
         self._forget(pending, outcome)
         pending.sock.close()

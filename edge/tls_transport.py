@@ -8,8 +8,7 @@ when the descriptor is ready. Five rules keep that right:
   goes on until `SSLWantReadError`. One that stops earlier goes on in the loop's next turn, and
   reading begins by itself after the handshake and after `resume_reading`.
 - A read may have to write first, and a write may have to read first. Either waits for the other
-  readiness then. One call takes every handshake record that has come, and those that come
-  meanwhile: nothing here bounds how many changes of keys that is (docs/security.md).
+  readiness then. A read that brings nothing may last as long as records come: `Guard` ends it.
 - After a write that could not finish, OpenSSL expects the same bytes again. They stay first, and
   count as unsent, until it takes them.
 - One write is one record at most, or a slow viewer's progress within a large frame is invisible.
@@ -26,6 +25,8 @@ import ssl
 from collections import deque
 from enum import Enum
 from typing import Any, Final, cast
+
+from edge.tls_guard import READ_S, FloodError, Guard
 
 RECORD_BYTES: Final = 16_384  # RFC 8446, section 5.1
 READS_A_TURN: Final = 4
@@ -51,6 +52,7 @@ class TlsTransport(asyncio.Transport):
         "_deadline",
         "_end",
         "_fd",
+        "_guard",
         "_high",
         "_is_deaf",
         "_is_lost",
@@ -67,12 +69,15 @@ class TlsTransport(asyncio.Transport):
         "_write_wants_read",
     )
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, sock: ssl.SSLSocket, peer: object, protocol: asyncio.Protocol) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, sock: ssl.SSLSocket, peer: object, protocol: asyncio.Protocol, guard: Guard
+    ) -> None:
         super().__init__()
         self._loop = loop
         self._sock = sock
         self._fd = sock.fileno()
         self._peer = peer
+        self._guard = guard
         self._protocol: asyncio.Protocol = protocol
         self._chunks: deque[memoryview] | None = None
         self._size = 0
@@ -202,7 +207,7 @@ class TlsTransport(asyncio.Transport):
     def _received(self) -> bytes:
         if self._is_deaf:
             return socket.socket.recv(self._sock, RECORD_BYTES)
-        return self._sock.read(RECORD_BYTES)
+        return self._guard.run(self._sock, READ_S, self._sock.read, RECORD_BYTES)
 
     def _take_end(self) -> None:
         """End after the other side has ended, unless the protocol keeps its own side open."""
@@ -363,12 +368,15 @@ class TlsTransport(asyncio.Transport):
         """Send close_notify and shut our side down; lose the connection where it is closing."""
         if self._end is not _Ends.SENT:
             try:
-                self._sock.unwrap()
+                self._guard.run(self._sock, READ_S, self._sock.unwrap)
                 self._is_deaf = True  # both sides have ended: what still came would be in the clear
             except ssl.SSLWantReadError:
                 pass  # it is sent, and the other side has not sent its own
             except ssl.SSLWantWriteError:
                 self._loop.add_writer(self._fd, self._on_writable)
+                return
+            except FloodError as error:
+                self._lose(error)
                 return
             except (OSError, ValueError):
                 self._is_deaf = True  # OpenSSL reads no more: data came instead of the other side's end
@@ -396,6 +404,8 @@ class TlsTransport(asyncio.Transport):
         """Let go of the descriptor; the protocol learns of it in the loop's next turn."""
         if self._is_lost:
             return
+        if isinstance(error, FloodError):
+            self._guard.on_flood(self._peer)
         self._is_lost = self._closes = True
         self._is_reading = False
         self._chunks = None

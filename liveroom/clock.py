@@ -13,8 +13,9 @@ machine whose clock is wrong. `machine_ms` and `skew_s` are for code that judges
 
 import asyncio
 import math
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Final, Protocol
@@ -159,3 +160,15 @@ def unix_ns() -> int:
 async def sleep(delay_s: float) -> None:
     """Return after `delay_s` seconds; 0 lets every other task that is ready run once."""
     await _clock().sleep(delay_s)
+
+
+def spent_by(thread: int) -> Callable[[], float]:
+    """Return a function that returns how many seconds of processor time a thread has spent.
+
+    `thread`: its identifier; it must be alive at every call. Where the system does not count this
+    for another thread (macOS), the seconds since some moment take its place.
+    """
+    if sys.platform == "darwin":
+        return time.monotonic
+    of_thread = time.pthread_getcpuclockid(thread)
+    return lambda: time.clock_gettime(of_thread)

@@ -173,6 +173,9 @@ CLOSES: Final = _counter("edge_closes_total", "Connections that ended, by close 
 UPGRADES_REFUSED: Final = _counter("edge_upgrades_refused_total", "Refused upgrades by stable error code.", "code")
 TLS_HANDSHAKES: Final = _counter("edge_tls_handshakes_total", "TLS handshakes that ended, by outcome.", "outcome")
 TLS_PENDING: Final = _gauge("edge_tls_pending_handshakes", "TLS handshakes that are not done.")
+TLS_FLOODS: Final = _counter(
+    "edge_tls_floods_total", "TLS connections that were ended because what came on them kept one call busy for too long."
+)
 TLS_EXPIRES: Final = _gauge(
     "edge_tls_certificate_expires_seconds", "Unix time at which the first certificate expires; 0 without TLS."
 )
@@ -299,6 +302,7 @@ EDGE: Final = (
     UPGRADES_REFUSED,
     TLS_HANDSHAKES,
     TLS_PENDING,
+    TLS_FLOODS,
     TLS_EXPIRES,
     DELIVERED_BATCHES,
     DELIVERED_MESSAGES,

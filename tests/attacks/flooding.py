@@ -8,8 +8,10 @@ network. It answers each with what it got, as JSON. It comes from an address of 
 the proxy where that is the attack.
 """
 
+import _ssl
 import asyncio
 import contextlib
+import ctypes
 import gzip
 import json
 import resource
@@ -20,6 +22,7 @@ from collections import Counter
 from typing import Any, Final
 
 from tests.attacks.pulling import burn
+from tests.bench.tls import SSL_OFFSET
 
 OWN: Final = "127.0.0.66"
 SECOND: Final = "127.0.0.67"  # for bodies: the storm of silent connections uses up the places of the first
@@ -31,6 +34,8 @@ TRICKLING: Final = 50
 HELD_S: Final = 5.0  # a connection that is open for longer than this was not ended in time
 HANDSHAKES: Final = 3000  # connections that are open at the same time
 COMES_BACK_S: Final = 3.0  # after a handshake was ended
+CHANGING: Final = 4  # connections that change their keys at the same time
+CHANGES: Final = 5000  # of keys, which come to a gateway at once: OpenSSL works at them for 50 ms
 HOSTING: Final = 16  # connections with which a host floods each ingress
 BOMB: Final = gzip.compress(bytes(32 * 1024 * 1024))
 
@@ -180,6 +185,38 @@ class Flood:
 
         await asyncio.gather(*(one(number) for number in range(HANDSHAKES)))
 
+    async def keys(self, end_s: float) -> None:
+        """Connections that change their TLS keys without end."""
+        await asyncio.gather(*(self._change_keys(end_s) for _ in range(CHANGING)))
+
+    async def _change_keys(self, end_s: float) -> None:
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        while time.monotonic() < end_s:
+            incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+            client = context.wrap_bio(incoming, outgoing, server_hostname="127.0.0.1")
+            reader, writer = await self._open(self.targets["tls"])
+            try:
+                while True:
+                    with contextlib.suppress(ssl.SSLWantReadError):
+                        client.do_handshake()
+                        break
+                    writer.write(outgoing.read())
+                    if not (data := await reader.read(65_536)):
+                        raise ConnectionError  # noqa: TRY301 - refused, which a reset reports too
+                    incoming.write(data)
+                self.seen["keys connected"] += 1
+                while time.monotonic() < end_s and not reader.at_eof():
+                    _change_keys(client, CHANGES)
+                    writer.write(outgoing.read())
+                    await writer.drain()
+                    await asyncio.sleep(0.02)
+                self.seen["keys ended" if reader.at_eof() else "keys open"] += 1
+            except ConnectionError:
+                self.seen["keys ended" if client.version() else "keys refused"] += 1
+            writer.close()
+            await asyncio.sleep(0.05)
+
     async def _until_ended(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, said: bytes, end_s: float) -> str:
         """Say something, and nothing more until the other side or the attack ends."""
         try:
@@ -223,6 +260,15 @@ class Flood:
             f"{method} /v1/rooms/{self.targets['room']}/{path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
             f"Authorization: Bearer {self.targets['token']}\r\nContent-Length: {len(body)}\r\n\r\n"
         ).encode() + body
+
+
+def _change_keys(client: ssl.SSLObject, times: int) -> None:
+    """Change the keys of a client's side (RFC 8446, 4.6.3), for which Python has no function."""
+    connection = ctypes.c_void_p.from_address(id(client._sslobj) + SSL_OFFSET)  # type: ignore[attr-defined]
+    change = ctypes.CDLL(_ssl.__file__).SSL_key_update
+    for _ in range(times):
+        change(connection, 0)
+        client.do_handshake()
 
 
 def _upgrade(ticket: str) -> bytes:

@@ -1,5 +1,5 @@
-"""An attacker leaves thousands of TLS handshakes unfinished at a gateway: viewers inside get their
-messages as before, others come in, and nothing of it stays.
+"""An attacker leaves thousands of TLS handshakes unfinished at a gateway, or changes keys without
+end: viewers inside get their messages as before, others come in, and nothing of it stays.
 
 Attacks take turns with stretches in which the attacker's process takes as much of the processor
 without connecting.
@@ -15,6 +15,7 @@ from asyncio.subprocess import PIPE
 from collections import Counter
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import NamedTuple
 
 import aiohttp
 import psutil
@@ -26,7 +27,7 @@ from devstack.system import System
 from edge.tls_server import MAX_PENDING, MAX_PENDING_BY_ADDRESS
 from liveroom import metric_catalog
 from liveroom.wire import SUBPROTOCOL
-from tests.attacks.flooding import HANDSHAKES
+from tests.attacks.flooding import CHANGING, HANDSHAKES
 from tests.attacks.test_invented_names import seen_metric
 from tests.attacks.test_pulls import ROOM, ROOT, Delays, obey, speak
 from tests.e2e.audience import knows_gateways
@@ -67,7 +68,24 @@ async def watch_pending(gateway: Service, seen_pending: list[float]) -> None:
         await asyncio.sleep(0.5)
 
 
-async def test_unfinished_handshakes_delay_nobody_inside_and_keep_nobody_out(kafka_bootstrap: str, tmp_path: Path) -> None:
+class Attacked(NamedTuple):
+    """What an attack got, and what it did to the gateway."""
+
+    got: Counter[str]
+    metrics: dict[str, float]
+    came: Counter[str]
+    pending: list[float]
+    memory: list[int]
+
+    def outcomes(self) -> dict[str, int]:
+        """Return the handshakes by their outcome."""
+        return {
+            name.removeprefix(ENDED).rstrip('"}'): int(value) for name, value in self.metrics.items() if name.startswith(ENDED)
+        }
+
+
+async def attacked(kafka_bootstrap: str, tmp_path: Path, attack: str) -> Attacked:
+    """Attack a gateway with TLS beside honest users, who must not notice."""
     authority, trusting = trustme.CA(), ssl.create_default_context()
     await asyncio.to_thread(write, authority, tmp_path)
     authority.configure_trust(trusting)
@@ -105,7 +123,7 @@ async def test_unfinished_handshakes_delay_nobody_inside_and_keep_nobody_out(kaf
         got, amid = Counter[str](), list[int]()
         memory = [psutil.Process(gateway.pid).memory_info().rss]
         for _ in range(ROUNDS):
-            for stretch, line in (("pull", f"handshakes {ATTACK_S}\n"), ("burn", f"burn {BURN_S}\n")):
+            for stretch, line in (("pull", f"{attack} {ATTACK_S}\n"), ("burn", f"burn {BURN_S}\n")):
                 before, delays.stretch = came["joined"], stretch
                 got += await obey(attacker, line)
                 delays.stretch = ""
@@ -118,17 +136,26 @@ async def test_unfinished_handshakes_delay_nobody_inside_and_keep_nobody_out(kaf
         metrics = await gateway.metrics()
         attacker.terminate()
         await attacker.wait()
-    outcomes = {name.removeprefix(ENDED).rstrip('"}'): int(value) for name, value in metrics.items() if name.startswith(ENDED)}
     medians = {stretch: statistics.median(delays.of[stretch]) for stretch in ("pull", "burn")}
-    print(dict(got), outcomes, dict(came), max(pending), amid, memory, medians)
-    # Honest users.
+    result = Attacked(got, metrics, came, pending, memory)
+    print(dict(got), result.outcomes(), dict(came), max(pending), amid, memory, medians)
     assert (set(came), set(sent)) == ({"joined"}, {202})
     assert min(amid) >= 5
     assert medians["pull"] <= 2 * medians["burn"]
-    # The attacker.
-    assert sum(got.values()) >= ROUNDS * HANDSHAKES
-    assert MAX_PENDING_BY_ADDRESS / 2 < max(pending) <= MAX_PENDING
-    assert {name for name, value in outcomes.items() if value} >= {"full", "failed", "gone", "late", "crowded_out"}
-    assert outcomes["full"] >= came["joined"]
+    assert result.outcomes()["full"] >= came["joined"]
     assert memory[-1] - memory[0] <= MOST_BYTES
     assert memory[-1] - memory[1] <= MOST_GROWTH_BYTES
+    return result
+
+
+async def test_unfinished_handshakes_delay_nobody_inside_and_keep_nobody_out(kafka_bootstrap: str, tmp_path: Path) -> None:
+    result = await attacked(kafka_bootstrap, tmp_path, "handshakes")
+    assert sum(result.got.values()) >= ROUNDS * HANDSHAKES
+    assert MAX_PENDING_BY_ADDRESS / 2 < max(result.pending) <= MAX_PENDING
+    assert {name for name, count in result.outcomes().items() if count} >= {"full", "failed", "gone", "late", "crowded_out"}
+
+
+async def test_changes_of_keys_delay_nobody_inside_and_keep_nobody_out(kafka_bootstrap: str, tmp_path: Path) -> None:
+    result = await attacked(kafka_bootstrap, tmp_path, "keys")
+    assert result.metrics[metric_catalog.TLS_FLOODS.name] >= CHANGING
+    assert result.got["keys ended"] >= CHANGING

@@ -4,8 +4,10 @@ of this folder try plain and over TLS.
 
 import _ssl
 import asyncio
+import contextlib
 import ctypes
 import gc
+import hmac
 import json
 import resource
 import socket
@@ -13,14 +15,16 @@ import ssl
 import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 import uvloop
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from structlog.testing import capture_logs
 from websockets.asyncio.client import connect
 
-from edge import tls_server, tls_transport
+from edge import tls_guard, tls_server, tls_transport
 from edge.certificates import load
 from edge.tls_server import Outcome, TlsServer
 from edge.tls_transport import TlsTransport
@@ -154,9 +158,14 @@ class Listening:
     def count(self, outcome: Outcome) -> float:
         return float(self._runtime.metrics.counter(metric_catalog.TLS_HANDSHAKES, outcome.value)._value.get())
 
-    async def raw(self, *, receive_bytes: int = 0) -> socket.socket:
+    def floods(self) -> float:
+        return float(self._runtime.metrics.counter(metric_catalog.TLS_FLOODS)._value.get())
+
+    async def raw(self, *, receive_bytes: int = 0, address: str = "") -> socket.socket:
         """Return a connection that has sent nothing."""
         raw = socket.socket()
+        if address:
+            raw.bind((address, 0))
         if receive_bytes:
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
         raw.setblocking(False)
@@ -210,17 +219,10 @@ async def listening(
 def test_what_came_with_the_end_of_the_handshake_is_read(run: Run, certificate: Secured) -> None:
     async def scenario() -> None:
         async with listening(certificate) as here:
-            incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-            client = here.trusting.wrap_bio(incoming, outgoing, server_hostname="127.0.0.1")
+            incoming, outgoing = Heard(), ssl.MemoryBIO()
+            client = here.trusting.wrap_bio(incoming.bio, outgoing, server_hostname="127.0.0.1")
             raw = await here.raw()
-            while True:
-                try:
-                    client.do_handshake()
-                    break
-                except ssl.SSLWantReadError:
-                    if outgoing.pending:
-                        raw.send(outgoing.read())
-                    incoming.write(await received(raw, 65_536))
+            await shake_hands(client, incoming, outgoing, raw)
             client.write(b"x" * 40_000)
             raw.send(outgoing.read())  # the client's Finished, and what is behind it
             await until(lambda: bool(here.made))
@@ -352,6 +354,152 @@ def ask_for_new_keys(client: ssl.SSLSocket) -> None:
     assert library.SSL_get_fd(connection) == client.fileno()
     assert library.SSL_key_update(connection, 1) == 1
     client.do_handshake()
+
+
+# ---- floods
+def changes_of_keys(client: ssl.SSLObject, outgoing: ssl.MemoryBIO, count: int) -> bytes:
+    """Return so many KeyUpdates that ask for none."""
+    connection = ctypes.c_void_p.from_address(id(client._sslobj) + SSL_OFFSET)  # type: ignore[attr-defined]
+    library = ctypes.CDLL(_ssl.__file__)
+    for _ in range(count):
+        assert library.SSL_key_update(connection, 0) == 1
+        client.do_handshake()
+    return outgoing.read()
+
+
+def hello_in_single_bytes(trusting: ssl.SSLContext) -> bytes:
+    """Return a ClientHello of the longest kind, each byte of which is a record."""
+    outgoing = ssl.MemoryBIO()
+    with pytest.raises(ssl.SSLWantReadError):
+        trusting.wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname="127.0.0.1").do_handshake()
+    body = outgoing.read()[9:]
+    size = 131_000
+    message = b"\x01" + size.to_bytes(3, "big") + body + bytes(size - len(body))
+    return b"".join(b"\x16\x03\x01\x00\x01" + message[at : at + 1] for at in range(len(message)))
+
+
+async def shake_hands(client: ssl.SSLObject, incoming: "Heard", outgoing: ssl.MemoryBIO, raw: socket.socket) -> None:
+    """End a client's handshake, whose last message is left in `outgoing`."""
+    while True:
+        try:
+            client.do_handshake()
+        except ssl.SSLWantReadError:
+            if outgoing.pending:
+                raw.send(outgoing.read())
+            incoming.write(await received(raw, 65_536))
+        else:
+            return
+
+
+def send_all(raw: socket.socket, data: bytes) -> None:
+    """Send from a thread, until the other side has enough of it."""
+    raw.setblocking(True)
+    with contextlib.suppress(OSError):
+        raw.sendall(data)
+    with contextlib.suppress(OSError):
+        while raw.recv(65_536):
+            pass
+
+
+def refused_handshakes(master: bytes, client_random: bytes, server_random: bytes, count: int) -> bytes:
+    """Return so many records of TLS 1.2 that each ask for a new handshake (RFC 5246; RFC 5288)."""
+    seed, block, at = b"key expansion" + server_random + client_random, b"", b""
+    while len(block) < 40:
+        at = hmac.digest(master, at or seed, "sha256")
+        block += hmac.digest(master, at + seed, "sha256")
+    cipher, salt = AESGCM(block[:16]), block[32:36]
+    records = []
+    for number in range(1, count + 1):  # the client's Finished was number 0
+        sequence = number.to_bytes(8, "big")
+        hello = cipher.encrypt(salt + sequence, b"\x01\x00\x00\x00", sequence + b"\x16\x03\x03\x00\x04")
+        records.append(b"\x16\x03\x03" + (8 + len(hello)).to_bytes(2, "big") + sequence + hello)
+    return b"".join(records)
+
+
+async def flood_of(kind: str, trusting: ssl.SSLContext, raw: socket.socket, keys: Path) -> bytes:
+    """Begin what a flood needs; return the bytes of it."""
+    if kind == "hello":
+        return hello_in_single_bytes(trusting)
+    incoming, outgoing, context = Heard(), ssl.MemoryBIO(), trusting
+    if kind == "handshakes":
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
+        context.set_ciphers("ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256")
+        context.keylog_filename = str(keys)
+    client = context.wrap_bio(incoming.bio, outgoing, server_hostname="127.0.0.1")
+    await shake_hands(client, incoming, outgoing, raw)
+    if kind == "keys":
+        return await asyncio.to_thread(changes_of_keys, client, outgoing, 60_000)
+    raw.send(outgoing.read())
+    client_random, master = map(bytes.fromhex, (await asyncio.to_thread(keys.read_text)).split()[-2:])
+    return await asyncio.to_thread(refused_handshakes, master, client_random, incoming.data[11:43], 60_000)
+
+
+class Heard:
+    """What a client has received, also as what its TLS reads."""
+
+    def __init__(self) -> None:
+        self.bio = ssl.MemoryBIO()
+        self.data = b""
+
+    def write(self, data: bytes) -> None:
+        self.data += data
+        self.bio.write(data)
+
+
+@pytest.mark.parametrize("kind", ["keys", "handshakes", "hello"])
+def test_records_that_bring_no_data_do_not_keep_the_loop(
+    run: Run, certificate: Secured, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: str
+) -> None:
+    if kind == "hello":  # what OpenSSL takes of it takes 0.1 s
+        monkeypatch.setattr(tls_server, "HANDSHAKE_S", 0.02)
+        monkeypatch.setattr(tls_guard, "POLL_S", 0.002)
+
+    async def scenario() -> None:
+        async with listening(certificate) as here:
+            raw = await here.raw()
+            data = await flood_of(kind, here.trusting, raw, tmp_path / "keys")
+            await asyncio.to_thread(send_all, raw, data)
+            await until(lambda: here.floods() == 1)
+            raw.close()
+            if kind == "hello":
+                assert (here.count(Outcome.FLOOD), here.tls.pending()) == (1, 0)
+            else:
+                await asyncio.wait_for(here.made[0].lost.wait(), 5)
+            other, others = await here.client()
+            other.send(b"fine")
+            await others.has(4)
+            other.close()
+
+    run(scenario())
+
+
+def test_an_address_with_many_floods_is_refused_and_others_are_not(
+    run: Run, certificate: Secured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tls_server, "FLOODS_PER_S", 0.001)
+    monkeypatch.setattr(tls_server, "FLOODS_BURST", 3.0)
+
+    async def scenario() -> None:
+        async with listening(certificate) as here:
+            client, _ = await here.client()
+            for _ in range(3):
+                here.tls._on_flood(("127.0.0.1", 1))
+            refused = await here.raw()
+            async with asyncio.timeout(5):
+                assert await received(refused, 100) == b""
+            assert here.count(Outcome.REFUSED) == 1
+            refused.close()
+            client.send(b"fine")
+            await here.made[0].has(4)
+            before = len(here.made)
+            from_elsewhere = await secured_by(here.trusting, await here.raw(address="127.0.0.9"))
+            await until(lambda: len(here.made) > before)
+            from_elsewhere.close()
+            client.close()
+
+    run(scenario())
 
 
 class Odd:
