@@ -15,16 +15,14 @@ from edge.gateway import Gateway
 from edge.limits import DETAILS, Limit
 from edge.spent_tickets import SpentTickets
 from liveroom import clock, metric_catalog, tickets
-from liveroom.budgets import CODES, Caller, Rate, Rates
+from liveroom.budgets import CODES, Caller, Failures, Rate, Rates
 from liveroom.errors import Code, ProblemError
-from liveroom.limits import Bucket, Buckets
+from liveroom.limits import Bucket
 from liveroom.networks import subscriber
 from liveroom.service import Runtime, callers_of
 from liveroom.web import is_own_origin, origin_allowed
 
 JOIN_BURST_S: Final = 2.0
-BAD_TICKETS_PER_S: Final = 100.0  # of an address: verifying them takes 1% of the loop
-BAD_TICKETS_BURST: Final = 500.0  # a school whose tickets are of before a restart
 HELD_WAIT_S: Final = 10.0  # until a user or an address that has too many connections may have one less
 
 
@@ -42,9 +40,9 @@ class Admission:
             address=Rate(settings.address_connections_per_s, settings.address_connections_burst),
         )
         runtime.metrics.follow(metric_catalog.NAMES, self._rates.__len__, "connects")
-        self._bad_tickets = Buckets(BAD_TICKETS_PER_S, BAD_TICKETS_BURST)
-        runtime.metrics.follow(metric_catalog.NAMES, self._bad_tickets.__len__, "bad_tickets")
         self._limited = {limit: runtime.metrics.counter(metric_catalog.LIMITED, limit.value) for limit in Limit}
+        self._failures = Failures(settings.failures, "tickets", self._limited[Limit.ADDRESS_BAD_TICKETS].inc)
+        runtime.metrics.follow(metric_catalog.NAMES, self._failures.__len__, "bad_tickets")
         self._keys: tickets.Keys = {}
         self.spent = SpentTickets()
         runtime.metrics.follow(metric_catalog.NAMES, lambda: len(self.spent), "tickets")
@@ -81,12 +79,11 @@ class Admission:
         if len(gateway.members) >= settings.max_connections:
             raise self._refusal(Limit.GATEWAY_CONNECTIONS, Code.FULL, 1)
         now_s, now_ms = clock.monotonic_s(), clock.unix_ms()
-        if wait_s := self._bad_tickets.wait_s(address, now_s):
-            raise self._refusal(Limit.ADDRESS_BAD_TICKETS, Code.RATE_ADDRESS, wait_s)
+        self._failures.check(address, now_s)
         try:
             ticket = self._verify(request.query.get("ticket", ""), now_ms)
         except ProblemError:
-            self._bad_tickets.charge(address, now_s, 1.0)
+            self._failures.charge(address, now_s)
             raise
         self._take(Caller(user=ticket.user.id, address=address))
         self.spent.spend(ticket, now_ms)

@@ -34,7 +34,6 @@ DETAILS: Final = {
     Limit.USER_CONNECTS: "this user connects too often, on all its devices",
     Limit.ADDRESS_CONNECTS: "too many new connections from this address",
     Limit.GATEWAY_CONNECTS: "too many connections arrive at once",
-    Limit.ADDRESS_BAD_TICKETS: "too many tickets from this address are not valid",
     Limit.CONNECTION_JOINS: "this connection joins too often",
     Limit.USER_JOINS: "this user joins too often, on all its devices",
     Limit.ADDRESS_JOINS: "too many joins from this address",

@@ -22,7 +22,7 @@ from ingress.request_limits import RequestLimit, RequestLimits
 from ingress.revocation_api import RevocationApi
 from liveroom import clock, metric_catalog
 from liveroom.authentication import Authentication
-from liveroom.budgets import Rate
+from liveroom.budgets import Failures
 from liveroom.errors import Code, ProblemError
 from liveroom.networks import subscriber
 from liveroom.service import Runtime, callers_of
@@ -59,8 +59,8 @@ class App:
         self._callers = callers_of(settings)
         limited = {limit: metrics.counter(metric_catalog.REQUESTS_LIMITED, limit.value) for limit in RequestLimit}
         self._request_limits = RequestLimits(settings, lambda limit: limited[limit].inc())
-        failures = Rate(settings.address_failures_per_s, settings.address_failures_burst)
-        self._authentication = Authentication(verifier, failures, limited[RequestLimit.ADDRESS_FAILURES].inc)
+        failures = Failures(settings.failures, "tokens", limited[RequestLimit.ADDRESS_FAILURES].inc)
+        self._authentication = Authentication(verifier, failures)
         metrics.follow(metric_catalog.NAMES, lambda: len(self._request_limits) + len(self._authentication), "requests")
         refusals = {code: metrics.counter(metric_catalog.REFUSALS, code.value) for code in Code}
         self._counts = {

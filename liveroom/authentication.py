@@ -1,15 +1,13 @@
-"""Bearer tokens of requests, and how many may fail from one address. Pure.
+"""Bearer tokens of requests, of which only so many may fail from one address. Pure.
 
-To verify a signature costs 50 us, so failures have a budget by address. Only they are charged to
-it: while an address has used it up, tokens that were verified before still pass, and the budgets of
-valid requests are untouched. A request without any token costs no work, so it is charged nothing.
-Called by ingress and scheduler.
+While an address has used up its failures, tokens that were verified before still pass, and the
+budgets of valid requests are untouched. A request without any token costs no work, so it is charged
+nothing. Called by ingress and scheduler.
 """
 
-from collections.abc import Callable
 from typing import Final
 
-from liveroom.budgets import Caller, Rate, Rates
+from liveroom.budgets import Failures
 from liveroom.errors import Code, ProblemError
 from liveroom.tickets import User
 from liveroom.tokens import Verifier
@@ -18,15 +16,11 @@ _FREE: Final = frozenset({Code.TOKEN_MISSING, Code.NOT_READY})
 
 
 class Authentication:
-    """Verifies the tokens of requests. `failures`: how many may fail from one address.
+    """Verifies the tokens of requests. `failures`: the budget of bad ones."""
 
-    `on_refusal` is called for each request that is refused unverified.
-    """
-
-    def __init__(self, verifier: Verifier, failures: Rate, on_refusal: Callable[[], None]) -> None:
+    def __init__(self, verifier: Verifier, failures: Failures) -> None:
         self._verifier = verifier
-        self._failures = Rates(address=failures)
-        self._on_refusal = on_refusal
+        self._failures = failures
 
     def __len__(self) -> int:
         return len(self._failures)
@@ -38,14 +32,12 @@ class Authentication:
         `unix_s`: Unix time. Raises `ProblemError`: as `Verifier.bearer`, and rate_address for a
         token that is not known to be valid while the address has used up its failures.
         """
-        caller = Caller(address=address)
-        spent = self._failures.spent(caller, now_s) if authorization is not None else None
-        if spent is not None and not self._verifier.knows(authorization, unix_s):
-            self._on_refusal()
-            raise ProblemError(spent.code, "too many bad tokens from this address", retry_after_s=spent.wait_s)
+        has_failures = authorization is None or not self._failures.used_up(address, now_s)
+        if not has_failures and not self._verifier.knows(authorization, unix_s):
+            self._failures.check(address, now_s)
         try:
             return self._verifier.bearer(authorization, unix_s)
         except ProblemError as problem:
-            if spent is None and problem.code not in _FREE:
-                self._failures.charge(caller, now_s)
+            if has_failures and problem.code not in _FREE:
+                self._failures.charge(address, now_s)
             raise

@@ -6,15 +6,16 @@ budget is low. An address's budget is high, because a school or a mobile network
 address is that of one subscriber (`liveroom.networks.subscriber`): of IPv6 its /64.
 
 `Rates` bounds how often, `Holdings` how much at once. Both answer with the `Scope` whose budget is
-used up, which is the reason that a service counts and reports. The ingress
-(requests), the scheduler (entries) and the gateway (connections, joins, pulls) use them.
+used up, which is the reason that a service counts and reports. `Failures` bounds attempts that
+fail. The ingress (requests, bad tokens), the scheduler (entries, bad tokens) and the gateway
+(connections, joins, pulls, bad tickets) use them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import Final, NamedTuple
 
-from liveroom.errors import Code
+from liveroom.errors import Code, ProblemError
 from liveroom.limits import MAX_NAMES, Buckets
 
 
@@ -110,6 +111,38 @@ class Rates:
         if spent is None:
             self.charge(caller, now_s, cost)
         return spent
+
+
+class Failures:
+    """How many attempts of an address may fail, such as tokens or tickets that are not valid.
+
+    To verify a signature costs 50 to 100 µs, before anybody is known. Only failures are charged to
+    this budget, so it takes nothing from those who do not fail. `what` names the attempts in the
+    texts of refusals. `on_refusal` is called for each refusal.
+    """
+
+    def __init__(self, rate: Rate, what: str, on_refusal: Callable[[], None]) -> None:
+        self._rates = Rates(address=rate)
+        self._what = what
+        self._on_refusal = on_refusal
+
+    def __len__(self) -> int:
+        return len(self._rates)
+
+    def used_up(self, address: str, now_s: float) -> bool:
+        """Return whether the address has no failure left."""
+        return self._rates.spent(Caller(address=address), now_s) is not None
+
+    def check(self, address: str, now_s: float) -> None:
+        """Raise `ProblemError` (rate_address) where the address has no failure left."""
+        if (spent := self._rates.spent(Caller(address=address), now_s)) is not None:
+            self._on_refusal()
+            text = f"too many {self._what} from this address are not valid"
+            raise ProblemError(spent.code, text, retry_after_s=spent.wait_s)
+
+    def charge(self, address: str, now_s: float) -> None:
+        """Count a failure. The caller has checked that there is one left."""
+        self._rates.charge(Caller(address=address), now_s)
 
 
 class Holdings:

@@ -32,6 +32,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from liveroom.budgets import Rate
 from liveroom.given_file import read_given_file
 from liveroom.nesting import UNDECODABLE
 from liveroom.networks import Networks
@@ -373,6 +374,26 @@ def _check_ticket_keys(keys: Mapping[str, SecretStr]) -> None:
         _long_enough(key, f"ticket key {name}")
 
 
+class FailureSettings(ServiceSettings):
+    """How many bad tokens and tickets may come from one address, for the services that check them
+    at a public port.
+    """
+
+    address_failures_per_s: float = Field(
+        100.0,
+        ge=0,
+        le=1e6,
+        description="Average number of requests per second with a bad token or ticket from one IP address (for IPv6 a /64); 0: "
+        "no limit. Beyond it, those that this process has not verified yet are refused; others pass.",
+    )
+    address_failures_burst: float = Field(1000.0, ge=1, le=1e6, description="Burst of such requests from one IP address.")
+
+    @property
+    def failures(self) -> Rate:
+        """The budget of an address."""
+        return Rate(self.address_failures_per_s, self.address_failures_burst)
+
+
 class RateSettings(BaseModel):
     """How fast one kind of interaction may be sent to one ingress; a rate of 0 means no limit."""
 
@@ -396,7 +417,7 @@ USUAL_RATES = {
 OTHER_RATE = RateSettings(user_per_s=5, user_burst=20)
 
 
-class IngressSettings(TokenSettings):
+class IngressSettings(TokenSettings, FailureSettings):
     """Settings of the ingress, which accepts interactions."""
 
     port: int = Field(8001, ge=0, le=65_535, description="Public port.")
@@ -443,14 +464,6 @@ class IngressSettings(TokenSettings):
         "high, since a school or a mobile network may share an address. Behind a proxy set `proxies`, or all have its address.",
     )
     address_requests_burst: float = Field(5000.0, ge=1, le=1e6, description="Burst of requests from one IP address.")
-    address_failures_per_s: float = Field(
-        100.0,
-        ge=0,
-        le=1e6,
-        description="Average number of requests per second with a bad token from one IP address (for IPv6 a /64); 0: no limit. "
-        "Beyond it, tokens that this process has not verified yet are refused; others pass.",
-    )
-    address_failures_burst: float = Field(1000.0, ge=1, le=1e6, description="Burst of such requests from one IP address.")
     viewers_may_claim_payment: bool = Field(
         default=False,
         description="Whether viewers and hosts may send gifts, and streamers red packets and coupons, by themselves. For "
@@ -514,7 +527,7 @@ class BroadcasterSettings(ServiceSettings):
     )
 
 
-class EdgeSettings(TicketSettings):
+class EdgeSettings(TicketSettings, FailureSettings):
     """Settings of the edge, the gateway that viewers connect to."""
 
     port: int = Field(8010, ge=0, le=65_535, description="Public port.")
@@ -750,7 +763,7 @@ class EdgeSettings(TicketSettings):
         )
 
 
-class SchedulerSettings(TokenSettings, TicketSettings):
+class SchedulerSettings(TokenSettings, TicketSettings, FailureSettings):
     """Settings of the scheduler, which assigns viewers to gateways."""
 
     port: int = Field(8002, ge=0, le=65_535, description="Public port.")
@@ -787,14 +800,6 @@ class SchedulerSettings(TokenSettings, TicketSettings):
         le=1e6,
         description="Burst of guests from one IP address. It is high: a school comes back at once when a gateway ends.",
     )
-    address_failures_per_s: float = Field(
-        100.0,
-        ge=0,
-        le=1e6,
-        description="Average number of requests per second with a bad token from one IP address (for IPv6 a /64); 0: no limit. "
-        "Beyond it, tokens that this process has not verified yet are refused; others pass.",
-    )
-    address_failures_burst: float = Field(1000.0, ge=1, le=1e6, description="Burst of such requests from one IP address.")
     user_entries_per_s: float = Field(
         1.0,
         ge=0,

@@ -15,7 +15,7 @@ from aiohttp import web
 
 from liveroom import clock, metric_catalog, tickets
 from liveroom.authentication import Authentication
-from liveroom.budgets import Caller, Rate, Rates, Scope
+from liveroom.budgets import Caller, Failures, Rate, Rates, Scope
 from liveroom.chance import Chance
 from liveroom.errors import Code, ProblemError
 from liveroom.kinds import Role
@@ -90,8 +90,8 @@ class App:
         metrics = runtime.metrics
         metrics.follow(metric_catalog.NAMES, verifier.__len__, "tokens")
         self._limited = {limit: metrics.counter(metric_catalog.ENTRIES_LIMITED, limit.value) for limit in EntryLimit}
-        failures = Rate(settings.address_failures_per_s, settings.address_failures_burst)
-        self._authentication = Authentication(verifier, failures, self._limited[EntryLimit.ADDRESS_FAILURES].inc)
+        failures = Failures(settings.failures, "tokens", self._limited[EntryLimit.ADDRESS_FAILURES].inc)
+        self._authentication = Authentication(verifier, failures)
         metrics.follow(
             metric_catalog.NAMES, lambda: len(self._entries) + len(self._guests) + len(self._authentication), "entries"
         )

@@ -97,6 +97,7 @@ async def test_an_address_connects_so_often_for_all_its_users(edge: MemoryEdge) 
     assert edge.limited() == {"address_connects": 1}
 
 
+@pytest.mark.parametrize("edge", [{"address_failures_burst": 100}], indirect=True)
 async def test_an_address_has_so_many_bad_tickets_verified_and_others_enter_meanwhile(
     edge: MemoryEdge, time: ManualClock
 ) -> None:
@@ -110,17 +111,24 @@ async def test_an_address_has_so_many_bad_tickets_verified_and_others_enter_mean
     good = edge.admission._keys
     edge.admission.use(dict.fromkeys(good, is_signature))
     forger = "203.0.113.1"
-    refused = [await edge.refusal(address=forger) for _ in range(510)]
+    refused = [await edge.refusal(address=forger) for _ in range(110)]
     refusals = [problem["code"] for problem in refused if problem]
-    assert refusals == ["ticket_invalid"] * verified + ["rate_address"] * (510 - verified)
-    assert verified == pytest.approx(500, abs=1)
+    assert refusals == ["ticket_invalid"] * verified + ["rate_address"] * (110 - verified)
+    assert verified == pytest.approx(100, abs=1)
     assert refused[-1] is not None
     assert refused[-1]["status"] == 429
     edge.admission.use(good)
     assert await codes(edge, ("u1", "203.0.113.2"), ("u2", forger)) == ["", "rate_address"]
     time.now_s += 1
     assert await codes(edge, ("u2", forger)) == [""]
-    assert edge.limited() == {"address_bad_tickets": 511 - verified}
+    assert edge.limited() == {"address_bad_tickets": 111 - verified}
+
+
+@pytest.mark.parametrize("edge", [{"address_failures_burst": 2}], indirect=True)
+async def test_bad_tickets_behind_a_proxy_that_reports_no_caller_count_for_nobody(edge: MemoryEdge) -> None:
+    refused = [await edge.refusal(ticket="forged") for _ in range(5)]
+    assert [problem["code"] for problem in refused if problem] == ["ticket_invalid"] * 5
+    assert await codes(edge, ("u1", "")) == [""]
 
 
 @pytest.mark.parametrize("edge", [{"max_connections": 1, "max_joins_per_s": 0.5}], indirect=True)
