@@ -2,8 +2,9 @@
 
 A connection is *pending* until the head of its first request is whole. Until then it has a small
 protocol of ours and costs nothing of aiohttp: no parser, no task, no timer. With the whole head it
-becomes an `HttpConnection`, aiohttp's own with its bounds: requests that are sent in advance wait a
-turn of the loop each, and a caller whose requests are refused again and again must connect again.
+becomes an `HttpConnection`, aiohttp's own with its bounds: requests that are sent in advance wait
+for a later turn of the loop, and of all connections together only a few go on in one turn; a caller
+whose requests are refused again and again must connect again.
 Where an answer is complete and the request's body is not, the rest of the body is *discarded*
 unparsed, for a moment, so that its sender can read the answer.
 
@@ -18,6 +19,7 @@ the bounds by address are not theirs. Counts every connection that it ends by th
 import asyncio
 import re
 import resource
+from collections import deque
 from collections.abc import Callable, Coroutine
 from enum import StrEnum
 from http import HTTPStatus
@@ -43,6 +45,7 @@ OTHER_FILES: Final = 200  # that a process has open beside its connections
 _GRACE_S: Final = 0.5  # a connection this old has been read at least once, also in a storm
 _TRIES: Final = 32
 MOST_REFUSALS: Final = 10  # answers on one connection, none of them a success
+IN_A_TURN: Final = 16  # requests that were sent in advance, of all connections: each takes some 100 us
 _MAX_SWEEP_S: Final = 5.0
 _HEAD_END: Final = re.compile(rb"\n\r?\n")
 _TOO_LARGE: Final = b"HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
@@ -93,6 +96,30 @@ class _Connection(Protocol):
         """Return whether nothing is lost when it ends now."""
 
 
+class _Turns:
+    """The requests that were sent in advance, in the order in which they go on."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    async def next(self) -> None:
+        """Return in a later turn of the loop."""
+        loop = asyncio.get_running_loop()
+        if not self._waiting:
+            loop.call_soon(self._turn, loop)
+        waiter = loop.create_future()
+        self._waiting.append(waiter)
+        await waiter
+
+    def _turn(self, loop: asyncio.AbstractEventLoop) -> None:
+        for _ in range(min(IN_A_TURN, len(self._waiting))):
+            waiter = self._waiting.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+        if self._waiting:
+            loop.call_soon(self._turn, loop)
+
+
 class Connections:
     """The connections of one port, named `port` in metrics.
 
@@ -125,6 +152,7 @@ class Connections:
         )
         self._open = ConnectionTable[_Connection, End](most_open, settings.max_open_per_address, End.OPEN, End.OPEN_ADDRESS)
         self._sweep_s = min(_MAX_SWEEP_S, settings.unread_timeout_s / 3)
+        self.turns = _Turns()
         self._heads: dict[_Connection, float] = {}
         self._heads_timer: asyncio.TimerHandle | None = None
         self._sweep_timer: asyncio.TimerHandle | None = None
@@ -406,8 +434,8 @@ class HttpConnection(RequestHandler):
     ) -> Coroutine[Any, Any, tuple[web.StreamResponse, bool]]:
         """Send the answer; discard the rest of a body that nobody wants any more.
 
-        A next request that is here already waits a turn: handlers that wait for nothing run within
-        one turn otherwise, on Python 3.12 and later, as many as the caller has sent.
+        A next request that is here already waits for a later turn: handlers that wait for nothing
+        run within one turn otherwise, on Python 3.12 and later, as many as the caller has sent.
         """
         if resp.status < HTTPStatus.BAD_REQUEST:
             self._refusals = 0
@@ -425,7 +453,7 @@ class HttpConnection(RequestHandler):
     ) -> tuple[web.StreamResponse, bool]:
         finished = await finishing
         if self._messages:
-            await clock.sleep(0)
+            await self._connections.turns.next()
         return finished
 
     def handle_error(

@@ -51,7 +51,8 @@ def problem_response(problem: ProblemError) -> web.Response:
     if TABLE[problem.code].status == web.HTTPUnauthorized.status_code:
         response.headers["WWW-Authenticate"] = "Bearer"
     if problem.code is Code.UPGRADE_REQUIRED:
-        response.headers.update({"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"})
+        response.headers.update({"Upgrade": "websocket", "Connection": "Upgrade, close", "Sec-WebSocket-Version": "13"})
+        response.force_close()
     return response
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import resource
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from itertools import pairwise
@@ -12,7 +13,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from liveroom.connections import DISCARD_BYTES, MAX_HEAD_BYTES, MOST_REFUSALS, Connections, End
+from liveroom.connections import DISCARD_BYTES, IN_A_TURN, MAX_HEAD_BYTES, MOST_REFUSALS, Connections, End
 from liveroom.networks import Callers
 from liveroom.proxy_protocol import SIGNATURE
 from liveroom.registry import Metrics
@@ -196,6 +197,26 @@ async def test_requests_that_are_sent_in_advance_wait_a_turn_of_the_loop_each() 
         assert (await port.answer(GET * 200 + CLOSING)).count(b" 200 OK") == 201
         turning.cancel()
         assert len(seen) == len(set(seen)) == 201
+
+
+async def test_of_all_connections_a_few_requests_sent_in_advance_are_answered_in_one_turn() -> None:
+    turns, seen = 0, Counter[int]()
+
+    async def turn() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async with served() as port:
+        turning = asyncio.create_task(turn())
+        port.on_request = lambda: seen.update([turns])
+        first = b"POST /post HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n"  # not counted: it waits for none
+        answers = await asyncio.gather(*(port.answer(first + GET * 18 + CLOSING) for _ in range(5 * IN_A_TURN)))
+        turning.cancel()
+    assert [answer.count(b" 200 OK") for answer in answers] == [20] * len(answers)
+    assert sum(seen.values()) == 19 * len(answers)
+    assert max(seen.values()) == IN_A_TURN
 
 
 async def test_a_caller_who_is_refused_again_and_again_must_connect_again() -> None:
