@@ -21,7 +21,10 @@ _ASK_TIMEOUT_S: Final = 20.0  # a browser's first start from a slow disk
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """One program: its commands, its environment variable, its purpose, how to install it."""
+    """One program: its commands, its environment variable, its purpose, how to install it.
+
+    `answers`: the argument to which it answers by ending well, wherever it runs.
+    """
 
     name: str
     commands: tuple[str, ...]
@@ -29,6 +32,7 @@ class Program:
     purpose: str
     install: str
     oldest: tuple[int, int] | None = None
+    answers: str = "--version"
 
 
 CHROMIUM: Final = Program(
@@ -52,8 +56,33 @@ KUBECTL: Final = Program(
     "LIVEROOM_KUBECTL",
     "the tests of the manifests",
     "version 1.30 or newer, from kubernetes.io/docs/tasks/tools or by brew install kubectl",
+    answers="help",
     oldest=(1, 30),  # Debian 12 has 1.20, whose kustomize knows neither `components` nor `envs`
 )
+HAPROXY: Final = Program(
+    "haproxy",
+    ("haproxy", "/usr/sbin/haproxy"),
+    "LIVEROOM_HAPROXY",
+    "the tests behind proxies",
+    "apt install haproxy, dnf install haproxy, apk add haproxy, brew install haproxy",
+    answers="-v",
+)
+NGINX: Final = Program(
+    "nginx",
+    ("nginx", "/usr/sbin/nginx"),
+    "LIVEROOM_NGINX",
+    "the tests behind proxies",
+    "apt install nginx, dnf install nginx, apk add nginx, brew install nginx",
+    answers="-v",
+)
+HITCH: Final = Program(
+    "hitch",
+    ("hitch", "/usr/sbin/hitch"),
+    "LIVEROOM_HITCH",
+    "the tests behind a proxy that ends TLS",
+    "apt install hitch, dnf install hitch, apk add hitch, brew install hitch",
+)
+PROXIES: Final = (HAPROXY, NGINX, HITCH)  # for tests alone
 ALL: Final = (CHROMIUM, PROMETHEUS, PROMTOOL, KUBECTL)
 
 
@@ -93,11 +122,11 @@ def need(program: Program) -> str:
     return str(found)
 
 
-def runs(found: Path) -> str:
-    """Return why a program does not run here; empty where it does."""
+def runs(program: Program, found: Path) -> str:
+    """Return why a program that was found does not run here; empty where it does."""
     try:
         answer = subprocess.run(
-            [found, "--version" if found.name != "kubectl" else "help"],
+            [found, program.answers],
             capture_output=True,
             text=True,
             encoding="utf-8",

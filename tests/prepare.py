@@ -1,11 +1,11 @@
 """Finds or installs what the tests need: `python -m tests.prepare [NAME...]`.
 
 Owns everything that a first run installs, unpacks or downloads beyond Python's packages: Chromium,
-a library for Playwright, Prometheus, kubectl and the jars of Kafka. In this order it takes what is
-there (`devstack.programs`); installs the distribution's package, with root's rights or with sudo
-that needs no password; or unpacks the same package into the user's cache folder. Everything that
-none of these ways provides is listed first, a line each, before anything is downloaded and any test
-runs. The Makefile calls it.
+a library for Playwright, Prometheus, kubectl, proxies and the jars of Kafka. In this order it takes
+what is there (`devstack.programs`); installs the distribution's package, with root's rights or with
+sudo that needs no password; or unpacks the same package into the user's cache folder. Everything
+that none of these ways provides is listed first, a line each, before anything is downloaded and any
+test runs. The Makefile calls it.
 """
 
 import argparse
@@ -24,12 +24,12 @@ from typing import Final
 from rich.console import Console
 
 from devstack.kafka_jars import JarError, ensure_jars
-from devstack.programs import CHROMIUM, KUBECTL, PROMETHEUS, PROMTOOL, Program, cached, find, programs_dir, runs
+from devstack.programs import CHROMIUM, KUBECTL, PROMETHEUS, PROMTOOL, PROXIES, Program, cached, find, programs_dir, runs
 from tests.browser.node import NODE, OWN, WITH_LIBRARY
 
 KUBECTL_WHEEL: Final = Path(__file__).with_name("kubectl.txt")
 WHEEL_MACHINES: Final = {"x86_64", "aarch64"}
-PROGRAMS: Final = {program.name: program for program in (CHROMIUM, NODE, PROMETHEUS, PROMTOOL, KUBECTL)}
+PROGRAMS: Final = {program.name: program for program in (CHROMIUM, NODE, PROMETHEUS, PROMTOOL, KUBECTL, *PROXIES)}
 NAMES: Final = (*PROGRAMS, "kafka")
 # In the package, not below /usr/bin: there Debian has a script that reads its own folders.
 CHROMIUM_PROGRAM: Final = "usr/lib/chromium/chromium"
@@ -87,7 +87,7 @@ def tell(missing: Iterable[tuple[Program, str]]) -> None:
 def lacks(program: Program) -> str:
     """Return why a program cannot be used; nothing: it can."""
     found = find(program)
-    return runs(found) if found else "not found"
+    return runs(program, found) if found else "not found"
 
 
 def can_bring(program: Program) -> bool:
@@ -128,7 +128,12 @@ def provide(program: Program) -> None:
         if not install("libatomic1"):
             root = unpack("libatomic1", alone=True)
             start_from(WITH_LIBRARY, root, OWN)
-    else:  # never installed: Debian's package would start a Prometheus on this machine. It needs libc alone.
+    elif program in PROXIES:  # never installed: Debian's packages would start them
+        root = unpack(*(one.name for one in PROXIES))
+        for one in PROXIES:
+            if (path := root / "usr/sbin" / one.name).exists():  # the machine has the others
+                start_from(cached(one), root, path)
+    else:  # never installed either. It needs libc alone.
         root = unpack("prometheus", alone=True)
         for one in (PROMETHEUS, PROMTOOL):
             start_from(cached(one), root, root / "usr/bin" / one.name)
@@ -152,25 +157,26 @@ def install(package: str) -> bool:
     return False
 
 
-def unpack(package: str, *, alone: bool = False) -> Path:
-    """Unpack a package of the distribution into the cache folder; unless `alone`, with what it
-    needs and the machine lacks.
+def unpack(*packages: str, alone: bool = False) -> Path:
+    """Unpack packages of the distribution into one folder in the cache folder; unless `alone`, with
+    what they need and the machine lacks.
     """
-    folder = programs_dir() / package
+    names = " and ".join(packages)
+    folder = programs_dir() / "-".join(packages)
     shutil.rmtree(folder, ignore_errors=True)
     root, apt = folder / "root", folder / "apt"
     for name in ("lists/partial", "cache/archives/partial"):
         (apt / name).mkdir(parents=True)
     root.mkdir()
-    say(f"unpacking the package {package} into {folder}")
+    say(f"unpacking {names} into {folder}")
     options = [f"Dir::State={apt}", f"Dir::State::lists={apt / 'lists'}", f"Dir::Cache={apt / 'cache'}"]
     options += ["Dir::State::status=/var/lib/dpkg/status", "Debug::NoLocking=true", "APT::Sandbox::User=root"]
     command = ["apt-get", "-q", *(part for option in options for part in ("-o", option))]
     run([*command, "update"])
     archives = apt / "cache" / "archives"
-    fetch = ["download", package] if alone else ["install", "-y", "--download-only", "--no-install-recommends", package]
+    fetch = ["download", *packages] if alone else ["install", "-y", "--download-only", "--no-install-recommends", *packages]
     if not run([*command, *fetch], archives):
-        raise InstallError(f"apt-get cannot download the package {package} (see its output above)")
+        raise InstallError(f"apt-get cannot download {names} (see its output above)")
     for archive in sorted(archives.glob("*.deb")):
         if not run(["dpkg", "-x", str(archive), str(root)]):
             raise InstallError(f"{archive.name} cannot be unpacked")

@@ -20,7 +20,7 @@ def bare_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "bin").mkdir()
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     monkeypatch.setenv("LIVEROOM_CACHE_DIR", str(tmp_path / "cache"))
-    for program in programs.ALL:
+    for program in (*programs.ALL, *programs.PROXIES):
         monkeypatch.delenv(program.variable, raising=False)
 
 
