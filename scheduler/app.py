@@ -251,7 +251,11 @@ def _device(named: str | None, user: User) -> str:
 def _check_rooms(rooms: Sequence[str], user: User) -> None:
     if not rooms or len(rooms) > MAX_ROOMS_PER_CONNECTION:
         raise ProblemError(Code.BAD_REQUEST, f"name 1 to {MAX_ROOMS_PER_CONNECTION} rooms: ?room=...")
-    if not all(ROOM_ID.match(room) for room in rooms):
-        raise ProblemError(Code.ROOM_INVALID)
     for room in rooms:
-        user.check_permits(room)
+        if not ROOM_ID.match(room):
+            raise ProblemError(Code.ROOM_INVALID, room=room)
+    for room in rooms:
+        try:
+            user.check_permits(room)
+        except ProblemError as error:
+            raise ProblemError(error.code, error.detail, room=room) from None

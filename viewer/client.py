@@ -7,6 +7,7 @@ carries out the session's effects. `viewer.sender` sends. Nothing here waits wit
 import asyncio
 from collections.abc import Callable, Iterable
 from contextlib import AbstractAsyncContextManager, suppress
+from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -24,6 +25,8 @@ from viewer.session import Session, State
 from viewer.tokens import Token, current
 
 DEVICE_BYTES: Final = 12
+AWAKE_S: Final = 2.0  # how often to compare the clocks
+SLEPT_S: Final = 2.0  # a wall clock that is ahead by more than before: the device slept, or the clock was set
 _OVER: Final = {aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSING, aiohttp.WSMsgType.CLOSED, aiohttp.WSMsgType.ERROR}
 
 
@@ -45,9 +48,10 @@ class Viewer:
     default the system's.
 
     A lost connection raises nothing: the viewer comes back by the session's rules, and where they
-    end the session `ended` says why. What a callback raises is reported by the event loop's
-    exception handler and ends nothing; where the token function raises, the viewer tries again
-    later. Any other failure is a mistake of ours: it cancels the block, which raises it.
+    end the session `ended` says why. `join` and `leave` may be called at any time; without a room
+    the viewer has no connection. What a callback raises is reported by the event loop's exception
+    handler and ends nothing; where the token function raises, the viewer tries again later. Any
+    other failure is a mistake of ours: it cancels the block, which raises it.
     """
 
     def __init__(
@@ -85,6 +89,9 @@ class Viewer:
         self._task: asyncio.Task[None] | None = None
         self._entered: set[str] = set()
         self._in_rooms = asyncio.Event()
+        self._wished: list[Effect] = []
+        self._woken = asyncio.Event()
+        self._ahead_s = _ahead_s()
 
     async def __aenter__(self) -> Self:
         self._running = beside(self._run())
@@ -106,6 +113,21 @@ class Viewer:
         """Whether the connection is open."""
         return self.session.state is State.OPEN
 
+    def join(self, room: str) -> None:
+        """Join one more room, through a new entry: a ticket names its rooms."""
+        if room not in self.session.rooms:
+            self._wish(self.session.join(room))
+
+    def leave(self, room: str) -> None:
+        """Leave a room."""
+        self._entered.discard(room)
+        self._wish(self.session.leave(room))
+
+    def _wish(self, effects: list[Effect]) -> None:
+        self._see_rooms()
+        self._wished += effects
+        self._woken.set()
+
     async def until_ended(self) -> Ended:
         """Return why the session ended, once it has: no connection follows any more."""
         if self._task is None:
@@ -118,7 +140,7 @@ class Viewer:
 
     async def joined(self, timeout_s: float = 10.0) -> None:
         """Return when every room has been joined once, but for those that refuse the viewer for
-        good; raise TimeoutError after `timeout_s`.
+        good and those that it left; raise TimeoutError after `timeout_s`.
         """
         async with asyncio.timeout(timeout_s):
             await self._in_rooms.wait()
@@ -129,9 +151,27 @@ class Viewer:
             if self.session.state is State.OPEN:
                 await self._receive()
             else:
-                wake_at = self.session.wake_at
-                await clock.sleep(max(0.0, (wake_at or 0.0) - clock.monotonic_s()))
-                await self._act(self.session.tick(clock.monotonic_s()))
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(self._timeout_s()):
+                        await self._woken.wait()
+                await self._go_on()
+
+    def _timeout_s(self) -> float:
+        """Return for how long nothing is due."""
+        wake_at = self.session.wake_at
+        return AWAKE_S if wake_at is None else min(AWAKE_S, max(0.0, wake_at - clock.monotonic_s()))
+
+    async def _go_on(self) -> None:
+        """Do what was wished meanwhile and what is due; notice that the device slept."""
+        self._woken.clear()
+        wished, self._wished = self._wished, []
+        await self._act(wished)
+        before_s, self._ahead_s = self._ahead_s, _ahead_s()
+        slept_s = self._ahead_s - before_s
+        if slept_s > SLEPT_S:
+            await self._act(self.session.hurry(clock.monotonic_s(), self._chance.random(), slept_s))
+        if self.session.wake_at is not None and clock.monotonic_s() >= self.session.wake_at:
+            await self._act(self.session.tick(clock.monotonic_s()))
 
     async def _act(self, effects: list[Effect]) -> None:
         for effect in effects:
@@ -160,14 +200,16 @@ class Viewer:
                 self._entered.add(room)
             case _:
                 pass
+        self._see_rooms()
+
+    def _see_rooms(self) -> None:
         if self.session.rooms and self._entered >= self.session.rooms.keys():  # or the last other one has refused it
             self._in_rooms.set()
+        else:
+            self._in_rooms.clear()
 
     def _received(self, text: bytes) -> list[Effect]:
         return self.session.received(text, clock.monotonic_s(), self._chance.random())
-
-    def _failed(self, why: str) -> None:
-        call_reported("on_failed of a viewer failed", self._on_failed, why)
 
     def _current_token(self) -> str | None:
         try:
@@ -176,28 +218,44 @@ class Viewer:
             raise _NoTokenError(str(error) or repr(error)) from error
 
     async def _connect(self) -> None:
+        """Ask for an entry to the rooms that are wished, and connect; ask again for later ones."""
         opened: Opened | None = None
-        retry_after_s: float | None = None
-        code = ""
+        refusal: NoEntryError | None = None
+        why = ""
+        is_covered = False
         try:
-            token = self._current_token()
-            entry = await ask_entry(
-                self._http, self._scheduler_url, self.session.rooms, self._chance, token, self._only, self.device
-            )
-            opened = await race(self._http, entry)
+            while not is_covered and (rooms := self.session.ask()):
+                token = self._current_token()
+                entry = await ask_entry(self._http, self._scheduler_url, rooms, self._chance, token, self._only, self.device)
+                is_covered = self.session.is_covered
+                if is_covered and self.session.rooms:
+                    opened = await race(self._http, entry)
+                    is_covered = self.session.is_covered
+                if opened is not None and not is_covered:
+                    await close(opened.socket, Close.NORMAL)
+                    opened = None
         except _NoTokenError as error:
             report_failure("the token function of a viewer failed", error.__cause__ or error)
-            self._failed(f"no token: {error}")
+            why = f"no token: {error}"
         except NoEntryError as error:
-            self._failed(f"the scheduler refuses: {error.code}")
-            code, retry_after_s = error.code, error.retry_after_s
+            refusal = error
+            why = f"the scheduler refuses: {error.code}"
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            self._failed(f"no scheduler or gateway: {str(error) or repr(error)}")
-        if opened is None:
-            await self._act(self.session.failed(clock.monotonic_s(), self._chance.random(), retry_after_s, code))
+            why = f"no scheduler or gateway: {str(error) or repr(error)}"
+        now = clock.monotonic_s()
+        if opened is not None:
+            self.gateway, self._url, self._socket = opened
+            await self._act(self.session.opened(now))
             return
-        self.gateway, self._url, self._socket = opened
-        await self._act(self.session.opened(clock.monotonic_s()))
+        uniform = self._chance.random()
+        if refusal is None:
+            effects = self.session.failed(now, uniform)
+        else:  # a function may have another token next time
+            is_final = refusal.is_final and not (refusal.status == HTTPStatus.UNAUTHORIZED and callable(self._token))
+            effects = self.session.failed(now, uniform, refusal.retry_after_s, refusal.code, is_final, refusal.room)
+        if why and self.session.state is not State.ENDED:
+            call_reported("on_failed of a viewer failed", self._on_failed, why)
+        await self._act(effects)
 
     async def _receive(self) -> None:
         """Take frames and answers to pulls until the connection ends.
@@ -208,12 +266,11 @@ class Viewer:
         if socket is None:
             raise RuntimeError("the session is open without a connection")
         receiving = asyncio.create_task(socket.receive())
+        woken = asyncio.create_task(self._woken.wait())
         try:
             while True:
-                wake_at = self.session.wake_at
-                timeout_s = None if wake_at is None else max(0.0, wake_at - clock.monotonic_s())
-                waits = {receiving, *self._pulls.values()}
-                await asyncio.wait(waits, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+                waits = {receiving, woken, *self._pulls.values()}
+                await asyncio.wait(waits, timeout=self._timeout_s(), return_when=asyncio.FIRST_COMPLETED)
                 if receiving.done():
                     message = receiving.result()
                     if message.type in _OVER:
@@ -225,11 +282,18 @@ class Viewer:
                     if self._pulls.get(room) is task:
                         del self._pulls[room]
                         await self._act(take_answer(self.session, room, task.result(), self._chance))
-                if self.session.wake_at is not None and clock.monotonic_s() >= self.session.wake_at:
-                    await self._act(self.session.tick(clock.monotonic_s()))
+                await self._go_on()
+                if woken.done():
+                    woken = asyncio.create_task(self._woken.wait())
         finally:
             pulls, self._pulls = self._pulls, {}
-            await end_tasks(receiving, *pulls.values())
+            await end_tasks(receiving, woken, *pulls.values())
+        self._wished.clear()  # for the connection that has ended
         self._socket = None
         call_reported("on_gone of a viewer failed", self._on_gone)
         await self._act(self.session.closed(socket.close_code, clock.monotonic_s(), self._chance.random()))
+
+
+def _ahead_s() -> float:
+    """Return how far the wall clock is ahead of the monotonic one, which sleep may stop."""
+    return clock.unix_s() - clock.monotonic_s()

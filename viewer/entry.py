@@ -17,7 +17,7 @@ from liveroom.addresses import bases
 from liveroom.chance import Chance
 from liveroom.closecodes import Close
 from liveroom.wire import SUBPROTOCOL
-from viewer.problem import read_problem
+from viewer.problem import is_final, read_problem, read_room
 
 CONNECT_TIMEOUT_S: Final = 5.0
 CLOSE_TIMEOUT_S: Final = 1.0
@@ -30,13 +30,21 @@ class NoEntryError(Exception):
     """The scheduler named no gateway.
 
     `code` is the problem's code; `retry_after_s` is the delay that the scheduler asks for, None
-    where it asks for none.
+    where it asks for none. `status` is the HTTP status, and `room` the room that the refusal names,
+    or empty.
     """
 
-    def __init__(self, code: str, retry_after_s: float | None) -> None:
+    def __init__(self, code: str, retry_after_s: float | None, *, status: int, room: str) -> None:
         super().__init__(code)
         self.code = code
         self.retry_after_s = retry_after_s
+        self.status = status
+        self.room = room
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the same request cannot succeed later."""
+        return is_final(self.status) and self.retry_after_s is None
 
 
 class _Gateway(msgspec.Struct):
@@ -96,7 +104,8 @@ async def _ask_one(http: aiohttp.ClientSession, url: str, query: list[tuple[str,
     async with http.get(f"{url}/v1/entry", params=query, headers=headers, timeout=limit) as answer:
         body = await answer.read()
         if answer.status != HTTPStatus.OK:
-            raise NoEntryError(*read_problem(answer.status, answer.headers, body))
+            code, retry_after_s = read_problem(answer.status, answer.headers, body)
+            raise NoEntryError(code, retry_after_s, status=answer.status, room=read_room(body))
         named = msgspec.json.decode(body, type=_Answer)
         return Entry([gateway.id for gateway in named.gateways], [gateway.url for gateway in named.gateways], named.ticket)
 

@@ -38,6 +38,7 @@ from liveroom.wire import (
 from viewer.effects import Disconnect, Effect, Pull, Send
 from viewer.entry import NoEntryError, ask_entry
 from viewer.frames import FrameReader, masked, upgrade
+from viewer.position import MAX_BACKOFF_S
 from viewer.pull_request import ask_pull, take_answer
 from viewer.session import Session, State
 from viewer.tally import Figures, Tally
@@ -344,11 +345,19 @@ class Crowd:
                 transport, link = await self._connect(entry.urls, index, turn, session)
             except (NoEntryError, aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
                 self.refused += 1
-                delay_s = self._chance.uniform(0.1, 1.0)
-                if session is not None:
-                    retry_after_s = error.retry_after_s if isinstance(error, NoEntryError) else None
-                    session.failed(clock.monotonic_s(), self._chance.random(), retry_after_s)
-                    delay_s = until(session)
+                refusal = error if isinstance(error, NoEntryError) else None
+                if session is None:
+                    if refusal is not None and refusal.is_final:
+                        return
+                    after_s = (refusal.retry_after_s if refusal else None) or 0.0
+                    delay_s = after_s + self._chance.uniform(0.1, max(1.0, min(after_s, MAX_BACKOFF_S)))
+                    continue
+                given = (refusal.retry_after_s, refusal.code, refusal.is_final, refusal.room) if refusal else ()
+                for effect in session.failed(clock.monotonic_s(), self._chance.random(), *given):
+                    self.on_effect(f"crowd-{index}", effect)
+                if session.state is State.ENDED:
+                    return
+                delay_s = until(session)
                 continue
             key = base64.b64encode(self._chance.token_bytes(16)).decode()
             address = urlsplit(link.url)

@@ -7,14 +7,18 @@ the caller hands in. Time is seconds of a monotonic clock; `uniform` is a random
 
 from typing import Final, NamedTuple
 
-from liveroom.wire import Joined, Message, Pulled, ReceivedBatch
+import msgspec
+
+from liveroom.wire import BatchHeader, Card, Joined, Message, Pulled, ReceivedBatch
 from viewer.effects import Counts, Delivered, Effect, Hole, Lost, Progress, Pull, Renumbered
+from viewer.problem import MAX_RETRY_AFTER_S
 
 MAX_BACKOFF_S: Final = 30.0
 PULL_AGAIN_S: Final = 0.5
 JOIN_AGAIN_S: Final = 1.0
 MAX_GONE: Final = 8  # answers in a row by which the log has nothing of the oldest hole any more
 _MAX_DOUBLINGS: Final = 16
+_MAX_BACK_MS: Final = 60_000  # totals that are older by more come from a clock that was set
 
 
 class Missing(NamedTuple):
@@ -29,7 +33,11 @@ class Position:
     """A viewer's numbers in one room.
 
     `is_in`: whether the gateway has let it in, on this connection. `join_at` is when to join again
-    after a refusal, None where no join is due. `refusals` counts those in a row.
+    after a refusal, None where no join is due; `not_before` is the time before which no connection
+    joins, by the last refusal. `refusals` counts those in a row.
+
+    `likes` is the highest total of this epoch, None before the first. `totals_at` is when the
+    newest totals at this position were packed, in milliseconds of Unix time.
 
     `pos` is the gateway's cursor that belongs to the newest numbers. `missing` lists the holes,
     oldest first. `asked` is the number after which the pull under way asks, None while there is
@@ -44,7 +52,9 @@ class Position:
         "gone",
         "is_in",
         "join_at",
+        "likes",
         "missing",
+        "not_before",
         "pos",
         "pull_at",
         "pulls",
@@ -53,6 +63,7 @@ class Position:
         "room",
         "rseq",
         "seq",
+        "totals_at",
     )
 
     def __init__(self, room: str) -> None:
@@ -69,7 +80,10 @@ class Position:
         self.gone = 0
         self.is_in = False
         self.join_at: float | None = None
+        self.not_before = 0.0
         self.refusals = 0
+        self.likes: int | None = None
+        self.totals_at = 0
 
     # ---- what the gateway sends
     def join_refused(self, now: float, uniform: float, retry_after_s: float) -> None:
@@ -77,13 +91,14 @@ class Position:
 
         The next join waits at least `retry_after_s`.
         """
-        self.is_in = False
-        self.join_at = _back_off(now, uniform, JOIN_AGAIN_S, self.refusals, min(max(retry_after_s, 0.0), MAX_BACKOFF_S))
+        after_s = min(max(retry_after_s, 0.0), MAX_RETRY_AFTER_S)
+        self.is_in, self.not_before = False, now + after_s
+        self.join_at = back_off(now, uniform, JOIN_AGAIN_S, self.refusals, after_s)
         self.refusals += 1
 
     def joined(self, frame: Joined, effects: list[Effect]) -> None:
         """Take the numbers that a join was answered with."""
-        self.is_in, self.join_at, self.refusals = True, None, 0
+        self.is_in, self.join_at, self.not_before, self.refusals = True, None, 0.0, 0
         if frame.epoch is None or frame.seq is None or frame.rseq is None or frame.resumed:
             return
         if self.epoch is not None and frame.epoch < self.epoch:
@@ -115,9 +130,34 @@ class Position:
             thinned = max(0, last - max(before, first - 1) - in_order)
             self.seq, self.pos = last, header.pos or self.pos
         effects.append(Progress(self.room, epoch, header.rseq, first=False))
-        if header.likes is not None or header.viewers is not None:
-            effects.append(Counts(self.room, header.likes, header.viewers))
+        if last > before or (first > last == before and not 0 < self.totals_at - header.at <= _MAX_BACK_MS):
+            self._count(header, effects)
         return thinned, duplicates
+
+    def _count(self, header: BatchHeader, effects: list[Effect]) -> None:
+        """Report the totals of a batch behind this position; likes only ever grow."""
+        likes = self._grown(header.likes)
+        if likes is None and header.viewers is None:
+            return
+        self.totals_at = header.at
+        effects.append(Counts(self.room, likes, header.viewers))
+
+    def _grown(self, likes: int | None) -> int | None:
+        """Keep a total of likes; return None where it is below the one that is known."""
+        if likes is None or likes < (self.likes or 0):
+            return None
+        self.likes = likes
+        return likes
+
+    def newer(self, card: Card | None) -> Card | None:
+        """Return a snapshot without likes that are too low; None where it is behind the viewer."""
+        if card is None or self.epoch is None or card.epoch is None:
+            return card
+        if (card.epoch, card.seq or 0) < (self.epoch, self.seq):
+            return None
+        if card.epoch == self.epoch and card.likes is not None and self._grown(card.likes) is None:
+            return msgspec.structs.replace(card, likes=self.likes)
+        return card
 
     def _deliver(self, batch: ReceivedBatch, effects: list[Effect]) -> tuple[int, int]:
         """Deliver what is new; return how many messages came in order and how many twice."""
@@ -142,6 +182,7 @@ class Position:
             self.lose(self.rseq, effects)
             effects.append(Renumbered(self.room, epoch))
         self.epoch, self.seq, self.rseq, self.pos, self.asked = epoch, seq, rseq, "", None
+        self.likes, self.totals_at = None, 0
         effects.append(Progress(self.room, epoch, rseq, first=True))
 
     def _skip(self, to_rseq: int, effects: list[Effect]) -> None:
@@ -209,11 +250,27 @@ class Position:
         self._give_up(now, uniform, effects)
 
     def disconnected(self) -> None:
-        """Forget the pull under way and its history, and a join that is due: the connection has
-        ended.
+        """Forget the pull under way and its history: the connection has ended.
+
+        The delays that refusals asked for go on.
         """
-        self.asked, self.pull_at, self.refused_until, self.pulls, self.gone = None, 0.0, 0.0, 0, 0
-        self.is_in, self.join_at = False, None
+        self.asked, self.pull_at, self.pulls, self.gone = None, self.refused_until, 0, 0
+        self.is_in = False
+
+    def may_join(self, now: float) -> bool:
+        """Return whether a new connection joins the room at once; if so, no other join is due."""
+        if now < self.not_before:
+            return False
+        self.join_at = None
+        return True
+
+    def slept(self, seconds: float) -> None:
+        """Note that time went on for so long while the clock of `now` stood still."""
+        self.not_before -= seconds
+        self.refused_until -= seconds
+        self.pull_at -= seconds
+        if self.join_at is not None:
+            self.join_at -= seconds
 
     def lose(self, to_rseq: int, effects: list[Effect]) -> None:
         """Give up every missing message up to `to_rseq`."""
@@ -251,7 +308,7 @@ class Position:
 
     def _back_off(self, now: float, uniform: float, after_s: float) -> None:
         """Delay the next pull by `after_s` and full jitter."""
-        self.pull_at = _back_off(now, uniform, PULL_AGAIN_S, self.pulls, after_s)
+        self.pull_at = back_off(now, uniform, PULL_AGAIN_S, self.pulls, after_s)
         self.pulls += 1
 
     def _fill(self, rseq: int) -> bool:
@@ -264,7 +321,7 @@ class Position:
         return False
 
 
-def _back_off(now: float, uniform: float, first_s: float, times: int, after_s: float) -> float:
+def back_off(now: float, uniform: float, first_s: float, times: int, after_s: float) -> float:
     """Return when to try again after `times` in vain: after `after_s` and full jitter.
 
     The jitter doubles each time, and is at least as wide as that delay: all users of an address may

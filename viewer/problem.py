@@ -5,11 +5,17 @@ any text at all. So nothing here raises.
 """
 
 from collections.abc import Mapping
-from typing import Final, NamedTuple
+from http import HTTPStatus
+from typing import Any, Final, NamedTuple
 
 import orjson
 
 MAX_RETRY_AFTER_S: Final = 3600.0  # whatever a service or a proxy says
+_PASSING: Final = {
+    HTTPStatus.REQUEST_TIMEOUT,
+    HTTPStatus.TOO_EARLY,
+    HTTPStatus.TOO_MANY_REQUESTS,
+}
 
 
 class Problem(NamedTuple):
@@ -23,23 +29,37 @@ class Problem(NamedTuple):
     retry_after_s: float | None
 
 
+def is_final(status: int) -> bool:
+    """Return whether a request that fails with this HTTP status cannot succeed later."""
+    return HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR and status not in _PASSING
+
+
 def read_problem(status: int, headers: Mapping[str, str], body: bytes) -> Problem:
     """Return what a refusal with this HTTP status says.
 
     The delay is the body's, or else that of the header `Retry-After`: a proxy's refusal has no
     other. `headers` finds names in any case, as aiohttp's do.
     """
-    try:
-        members = orjson.loads(body)
-    except ValueError:
-        members = None
-    if not isinstance(members, dict):
-        members = {}
+    members = _members(body)
     code, wait_s = members.get("code"), members.get("retry_after_s")
     return Problem(
         code if isinstance(code, str) and code else str(status),
         _bounded(wait_s) if isinstance(wait_s, int | float) and not isinstance(wait_s, bool) else read_retry_after(headers),
     )
+
+
+def read_room(body: bytes) -> str:
+    """Return the room that a refusal names, or an empty text."""
+    room = _members(body).get("room")
+    return room if isinstance(room, str) else ""
+
+
+def _members(body: bytes) -> dict[str, Any]:
+    try:
+        members = orjson.loads(body)
+    except ValueError:
+        return {}
+    return members if isinstance(members, dict) else {}
 
 
 def read_retry_after(headers: Mapping[str, str]) -> float | None:

@@ -13,7 +13,7 @@ from liveroom import clock
 from liveroom.addresses import origin_of
 from liveroom.chance import Chance
 from viewer.effects import Effect, Pull
-from viewer.problem import read_retry_after
+from viewer.problem import is_final, read_retry_after
 from viewer.session import Session
 
 PULL_TIMEOUT_S: Final = 5.0
@@ -48,9 +48,7 @@ async def ask_pull(http: aiohttp.ClientSession, gateway_url: str, pull: Pull) ->
             if answer.status == HTTPStatus.OK:
                 return PullAnswer(await answer.read())
             log.debug("pull_refused", room=pull.room, status=answer.status)
-            is_final = HTTPStatus.BAD_REQUEST <= answer.status < HTTPStatus.INTERNAL_SERVER_ERROR
-            is_final = is_final and answer.status not in {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.REQUEST_TIMEOUT}
-            return PullAnswer(None, read_retry_after(answer.headers), is_final)
+            return PullAnswer(None, read_retry_after(answer.headers), is_final(answer.status))
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
         log.debug("pull_failed", room=pull.room, error=repr(error))
     return PullAnswer(None)

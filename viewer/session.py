@@ -13,17 +13,26 @@ in JavaScript, and one table of cases runs through both.
 States::
 
     state       event                                    next state
-    IDLE        start                                    CONNECTING
+    IDLE        start, or a join after it                CONNECTING
     CONNECTING  opened                                   OPEN
     CONNECTING  failed                                   WAITING
     OPEN        closed, and the code allows a return     WAITING
     OPEN        closed, and the code is final            ENDED
     CONNECTING  failed: revoked, and not for the first   ENDED
                 time since the last connection
+    CONNECTING  failed: its last room is refused         ENDED
     OPEN        its last room refuses the viewer         ENDED
     OPEN        every room refuses it for now            WAITING, by `Disconnect`
-    WAITING     tick, once the retry is due              CONNECTING
+    OPEN        join                                     CONNECTING, by `Disconnect`
+    OPEN        leave of its last room                   IDLE, by `Disconnect`
+    WAITING     tick, once the retry is due              CONNECTING, without a room IDLE
     any         end                                      ENDED
+
+Wishes. The application may join and leave rooms in every state. A session without a room rests: it
+has no connection and asks for nothing. A connection is for the rooms that were wished when its
+entry was asked for (`ask`), since a ticket names them: a room that is joined later gets a new
+connection, so that no answer to an older request concerns it. After a `Disconnect` the session
+takes nothing more from that connection.
 
 Numbers. A room numbers its messages within an epoch. `seq` counts all messages. A gateway may leave
 chat out for a slow viewer, so gaps in `seq` are normal and only counted (`thinned`). `rseq` counts
@@ -48,7 +57,9 @@ Refusals. A gateway answers a join with an error, or puts the viewer out of a ro
 (`Told`). Codes in `_FOR_NOW`, and any code with `retry_after_s`, hold for now: the session joins
 again after full jitter, at least `retry_after_s` later. Other codes in `_OUT` are final: the
 session leaves the room, and ends where it was the last one. Where no room lets it in, it connects
-again, since the scheduler may find another gateway. Any other code changes nothing.
+again, since the scheduler may find another gateway. Any other code changes nothing. The scheduler
+may refuse an entry for good (`failed`): that concerns the room that it names, else the newest one
+that was asked for.
 
 Resume. A connection begins with a `join` for each room that carries the viewer's epoch, `seq` and
 `rseq`. A gateway that still has everything since then answers `resumed` and sends it. Otherwise the
@@ -58,10 +69,17 @@ Heartbeats. The session sends one per interval. The gateway sets the interval, a
 which the session takes the connection for dead and closes it. With `battery` the interval grows
 after answered heartbeats and shrinks after a connection that did not survive it.
 
+Totals. Those of a batch at or below the position are passed over, and a snapshot that is behind it
+is left out: they come from a gateway that lags behind. Likes only grow within an epoch.
+
 Backoff. After a loss the session waits a random time between zero and a limit that doubles with
 each attempt, up to `MAX_BACKOFF_S` (full jitter, so that a crowd does not come back at once). The
 close code sets where the limit starts, or that the session ends. A connection that stood for
-`STABLE_S` resets it. Pulls back off in the same way.
+`STABLE_S` resets it. Pulls back off in the same way. A delay that a refusal asks for comes first,
+the jitter on top of it; nothing makes it shorter.
+
+Sleep. The clock of `now` may stand still while the device sleeps. The caller compares it with the
+wall clock and reports the difference (`hurry`).
 
 Revocation. Where the viewer's token was revoked, the session connects once more, for which the
 caller asks its application for a new token. It does so at least `NEW_TOKEN_S` later: a token names
@@ -99,7 +117,8 @@ from liveroom.wire import (
     encode_frame,
 )
 from viewer.effects import Connect, Disconnect, Effect, Ended, Entered, Moved, RoomCard, Send, Told
-from viewer.position import JOIN_AGAIN_S, MAX_BACKOFF_S, Position
+from viewer.position import JOIN_AGAIN_S, Position, back_off
+from viewer.problem import MAX_RETRY_AFTER_S
 
 STABLE_S: Final = 10.0
 HURRY_S: Final = 1.0
@@ -148,6 +167,10 @@ class Session:
         self.reconnects = 0
         self.bad_frames = 0
         self._attempts = 0
+        self._is_started = False
+        self._asked: dict[str, Position] | None = None
+        self._leaving: Close | None = None
+        self._not_before = 0.0
         self._is_revoked = False
         self._opened_at = 0.0
         self._heard_at = 0.0
@@ -160,47 +183,93 @@ class Session:
         self._beat_at = 0.0
         self._silence_s = VIEWER_SILENCE_S
         self._retry_at: float | None = None
-        self._refused_s = 0.0
+        self._is_refused = False
         self._move_at: float | None = None
+
+    @property
+    def is_in(self) -> bool:
+        """Whether the gateway has let the viewer into a room, on this connection."""
+        return any(position.is_in for position in self.rooms.values())
+
+    @property
+    def is_covered(self) -> bool:
+        """Whether the last entry was asked for with all the rooms that are wished now."""
+        asked = self._asked
+        return asked is None or all(asked.get(room) is position for room, position in self.rooms.items())
 
     # ---- events of the connection
     def start(self) -> list[Effect]:
         """Begin to connect. Call it once."""
-        self.state = State.CONNECTING
-        return [Connect()]
+        self._is_started = True
+        return self._connect()
+
+    def ask(self) -> list[str]:
+        """Return the rooms to ask an entry for, and take note that they are asked for.
+
+        Call it before each request. Connect only while `is_covered`; otherwise ask again.
+        """
+        self._asked = dict(self.rooms)
+        return list(self.rooms)
 
     def opened(self, now: float) -> list[Effect]:
         """Take note that the connection is open, and join every room."""
+        if self.state is State.ENDED:
+            return [Disconnect(Close.NORMAL)]
         self.state = State.OPEN
+        self._leaving = None
         self._is_revoked = False
         self._opened_at = self._heard_at = now
         self._set_heartbeat(self._base_s, now)
         self._token = None
         self._move_at = None
-        self._refused_s = 0.0
+        if not self.rooms or not self.is_covered:
+            return self._disconnect(Close.NORMAL)
+        joining = [room for room, position in self.rooms.items() if position.may_join(now)]
         self._plan()
-        return [Send(encode_frame(self._join(room))) for room in self.rooms]
+        return [Send(encode_frame(self._join(room))) for room in joining]
 
-    def failed(self, now: float, uniform: float, retry_after_s: float | None = None, code: str = "") -> list[Effect]:
+    def failed(
+        self,
+        now: float,
+        uniform: float,
+        retry_after_s: float | None = None,
+        code: str = "",
+        is_final: bool = False,
+        room: str = "",
+    ) -> list[Effect]:
         """Take note that no connection could be made.
 
         `retry_after_s`: the delay that the scheduler asked for, None where it asked for none.
-        `code`: the scheduler's refusal, empty where it did not refuse.
+        `code`: the scheduler's refusal, empty where it did not refuse. `is_final`: the same request
+        cannot succeed later. `room`: the room that the refusal names, or empty.
         """
+        if self.state is State.ENDED:
+            return []
         if code == Code.REVOKED.value:
             return self._revoked(now, uniform)
-        self._wait(now, uniform, max(ABNORMAL.after_s, retry_after_s or 0.0))
-        return []
+        effects = self._entry_refused(code, room) if is_final else []
+        if not effects or not isinstance(effects[-1], Ended):
+            self._not_before = now + min(max(retry_after_s or 0.0, 0.0), MAX_RETRY_AFTER_S)
+            self._wait(now, uniform, ABNORMAL.after_s)
+        return effects
 
     def closed(self, code: int | None, now: float, uniform: float) -> list[Effect]:
         """Take note that the connection has ended with this code, or without one (None)."""
         if self.state is State.ENDED:
             return []
+        if self._leaving is not None:
+            code = self._leaving
         rule = rule_for(code)
         if rule is ABNORMAL and self._beat_s > self._base_s:
             self._longest_s = self._beat_s * SHRINK_TO
         for position in self.rooms.values():
             position.disconnected()
+        if now - self._opened_at > STABLE_S:
+            self._attempts = 0
+        if self._leaving is Close.NORMAL or not self.rooms:
+            self._leaving = None
+            return self._connect()
+        self._leaving = None
         if code == Close.REVOKED:
             self.reconnects += 1
             return self._revoked(now, uniform)
@@ -208,10 +277,8 @@ class Session:
             self.state = State.ENDED
             self.wake_at = None
             return [Ended(rule)]
-        if now - self._opened_at > STABLE_S:
-            self._attempts = 0
         self.reconnects += 1
-        self._wait(now, uniform, max(rule.after_s, self._refused_s))
+        self._wait(now, uniform, max(rule.after_s, JOIN_AGAIN_S if self._is_refused else 0.0))
         return []
 
     def received(self, text: bytes, now: float, uniform: float = 1.0) -> list[Effect]:
@@ -230,6 +297,8 @@ class Session:
 
     def received_frame(self, frame: ServerFrame | ReceivedBatch, now: float, uniform: float = 1.0) -> list[Effect]:
         """Take a frame that the caller has decoded, for many viewers of one room at once."""
+        if self.state is not State.OPEN or self._leaving is not None:
+            return []
         self._heard_at = now
         effects: list[Effect] = []
         match frame:
@@ -241,8 +310,7 @@ class Session:
             case Joined():
                 self._joined(frame, effects)
             case Carded():
-                if frame.room in self.rooms:
-                    effects.append(RoomCard(frame.room, frame.card))
+                self._carded(frame, effects)
             case Move():
                 self._move_at = now + frame.delay_s
                 effects.append(Moved(frame.reason))
@@ -303,13 +371,10 @@ class Session:
         """Do what is due: retry, close a dead connection, move, send a heartbeat, join, pull."""
         effects: list[Effect] = []
         if self.state is State.WAITING and self._retry_at is not None and now >= self._retry_at:
-            self.state = State.CONNECTING
-            self._retry_at = None
-            effects.append(Connect())
-        elif self.state is State.OPEN:
+            effects += self._connect()
+        elif self.state is State.OPEN and self._leaving is None:
             if now - self._heard_at >= self._silence_s or (self._move_at is not None and now >= self._move_at):
-                self._move_at = None
-                effects.append(Disconnect(Close.GOING_AWAY))
+                effects += self._disconnect(Close.GOING_AWAY)
             else:
                 if now >= self._beat_at:
                     self._beat(now, effects)
@@ -321,15 +386,21 @@ class Session:
         self._plan()
         return effects
 
-    def hurry(self, now: float, uniform: float) -> list[Effect]:
+    def hurry(self, now: float, uniform: float, slept_s: float = 0.0) -> list[Effect]:
         """Take note that the network came back or the device woke up.
 
-        A waiting session retries within `HURRY_S`, unless it waits for a new token. An open one
-        probes its connection.
+        `slept_s`: for how long the clock of `now` stood still. A waiting session retries within
+        `HURRY_S`, unless it waits for a new token or was asked to wait longer. An open one probes
+        its connection.
         """
-        if self.state is State.WAITING and self._retry_at is not None and not self._is_revoked:
-            self._attempts = 0
-            self._retry_at = min(self._retry_at, now + uniform * HURRY_S)
+        self._not_before -= slept_s
+        for position in self.rooms.values():
+            position.slept(slept_s)
+        if self.state is State.WAITING and self._retry_at is not None:
+            self._retry_at -= slept_s
+            if not self._is_revoked:
+                self._attempts = 0
+                self._retry_at = min(self._retry_at, max(now, self._earliest()) + uniform * HURRY_S)
             self._plan()
         return self.probe(now)
 
@@ -339,7 +410,7 @@ class Session:
         An open session sends a heartbeat and closes the connection if no frame arrives within
         `PROBE_S`.
         """
-        if self.state is not State.OPEN:
+        if self.state is not State.OPEN or self._leaving is not None:
             return []
         effects: list[Effect] = []
         self._heard_at = min(self._heard_at, now - self._silence_s + PROBE_S)
@@ -349,27 +420,84 @@ class Session:
 
     # ---- the viewer's wishes
     def join(self, room: str) -> list[Effect]:
-        """Join one more room, now or with the next connection."""
-        if room in self.rooms:
+        """Join one more room. An open session connects again for it."""
+        if room in self.rooms or self.state is State.ENDED:
             return []
         self.rooms[room] = Position(room)
-        return [Send(encode_frame(self._join(room)))] if self.state is State.OPEN else []
+        if self.state is State.IDLE and self._is_started:
+            return self._connect()
+        if self.state is State.OPEN and self._leaving is None:
+            return self._disconnect(Close.NORMAL)
+        if self.state is State.WAITING and self._is_refused and self._retry_at is not None:
+            self._retry_at = min(self._retry_at, self._not_before)  # the other rooms wait, this one need not
+            self._plan()
+        return []
 
     def leave(self, room: str) -> list[Effect]:
-        """Leave a room."""
-        if self.rooms.pop(room, None) is None or self.state is not State.OPEN:
+        """Leave a room. Without any the session rests until the next `join`."""
+        if self.rooms.pop(room, None) is None or self.state is not State.OPEN or self._leaving is not None:
             return []
+        effects: list[Effect] = [Send(encode_frame(Leave(room)))]
+        effects += self._elsewhere() if self.rooms else self._disconnect(Close.NORMAL)
         self._plan()
-        return [Send(encode_frame(Leave(room)))]
+        return effects
 
     def end(self) -> list[Effect]:
         """End the session for good."""
-        was_open = self.state is State.OPEN
+        was_open = self.state is State.OPEN and self._leaving is None
         self.state = State.ENDED
         self.wake_at = None
         return [Disconnect(Close.NORMAL)] if was_open else []
 
     # ---- the connection
+    def _connect(self) -> list[Effect]:
+        """Connect for the rooms that are wished; rest where there is none."""
+        self.state = State.CONNECTING if self.rooms else State.IDLE
+        self._retry_at = self.wake_at = None
+        self._is_refused = False
+        self.ask()
+        return [Connect()] if self.rooms else []
+
+    def _disconnect(self, code: Close) -> list[Effect]:
+        """Close the connection and take nothing more from it.
+
+        NORMAL: for another wish, so that the next attempt follows at once.
+        """
+        self._leaving = code
+        self.wake_at = None
+        return [Disconnect(code)]
+
+    def _elsewhere(self) -> list[Effect]:
+        """Close a connection whose rooms all refuse the viewer for now."""
+        if not all(not each.is_in and each.join_at is not None for each in self.rooms.values()):
+            return []
+        self._is_refused = True
+        return self._disconnect(Close.GOING_AWAY)
+
+    def _entry_refused(self, code: str, room: str) -> list[Effect]:
+        """Leave the room of a refusal for good: the one that it names, else the newest one.
+
+        That concerns only wishes that are as old as the request; where one of its rooms was left
+        meanwhile, the next request is another one.
+        """
+        all_asked = self._asked or {}
+        asked = [name for name, position in all_asked.items() if self.rooms.get(name) is position]
+        if not room and asked and len(asked) == len(all_asked):
+            room = asked[-1]
+        if room not in asked:
+            return []
+        del self.rooms[room]
+        effects: list[Effect] = [Told(Error(code, room=room))]
+        if not self.rooms:
+            self.state = State.ENDED
+            self.wake_at = None
+            effects.append(Ended(rule_for(_OUT.get(code, Close.NORMAL))))
+        return effects
+
+    def _earliest(self) -> float:
+        """Return the time before which refusals forbid to connect."""
+        return max(self._not_before, min((position.not_before for position in self.rooms.values()), default=0.0))
+
     def _join(self, room: str) -> Join:
         position = self.rooms[room]
         if position.epoch is None:
@@ -389,18 +517,18 @@ class Session:
         return []
 
     def _wait(self, now: float, uniform: float, base_s: float) -> None:
-        """Wait before the next attempt, with full jitter."""
-        limit = min(MAX_BACKOFF_S, max(base_s, 0.1) * 2**self._attempts)
-        self._attempts = min(self._attempts + 1, 16)
+        """Wait before the next attempt: as long as refusals ask for, and full jitter."""
+        after_s = max(0.0, self._earliest() - now)
+        self._retry_at = back_off(now, uniform, max(base_s, 0.1), self._attempts, after_s)
+        self._attempts += 1
         self.state = State.WAITING
-        self._retry_at = now + uniform * limit
         self._plan()
 
     def _plan(self) -> None:
         """Set `wake_at` to the earliest time at which `tick` has something to do."""
         if self.state is State.WAITING:
             self.wake_at = self._retry_at
-        elif self.state is State.OPEN:
+        elif self.state is State.OPEN and self._leaving is None:
             due = min(self._beat_at, self._heard_at + self._silence_s)
             if self._move_at is not None:
                 due = min(due, self._move_at)
@@ -431,9 +559,7 @@ class Session:
             position.join_refused(now, uniform, error.retry_after_s or 0.0)
         else:
             return
-        if all(not each.is_in and each.join_at is not None for each in self.rooms.values()):
-            self._refused_s = max(JOIN_AGAIN_S, min(error.retry_after_s or 0.0, MAX_BACKOFF_S))
-            effects.append(Disconnect(Close.GOING_AWAY))
+        effects += self._elsewhere()
 
     def _set_heartbeat(self, interval_s: float, now: float) -> None:
         self._base_s = self._beat_s = interval_s
@@ -456,8 +582,14 @@ class Session:
     def _joined(self, frame: Joined, effects: list[Effect]) -> None:
         position = self.rooms.get(frame.room)
         if position is not None:
-            effects.append(Entered(frame.room, frame.epoch, frame.seq, frame.rseq, frame.card, frame.resumed))
+            card = position.newer(frame.card)
+            effects.append(Entered(frame.room, frame.epoch, frame.seq, frame.rseq, card, frame.resumed))
             position.joined(frame, effects)
+
+    def _carded(self, frame: Carded, effects: list[Effect]) -> None:
+        position = self.rooms.get(frame.room)
+        if position is not None and (card := position.newer(frame.card)) is not None:
+            effects.append(RoomCard(frame.room, card))
 
     def _batch(self, batch: ReceivedBatch, effects: list[Effect]) -> None:
         position = self.rooms.get(batch.header.room)
@@ -469,7 +601,7 @@ class Session:
 
     def _pull(self, now: float, effects: list[Effect]) -> None:
         """Start the pulls that are due. Before the gateway's `Hello` there is no token for them."""
-        if self.state is State.OPEN and self._token is not None:
+        if self.state is State.OPEN and self._leaving is None and self._token is not None:
             for position in self.rooms.values():
                 if position.missing and position.asked is None:
                     position.pull(self._token, now, effects)

@@ -19,7 +19,7 @@ RUN = """async (cases) => {
     const told = (effect) => {
         switch (effect.type) {
             case "send": return { type: "send", frame: JSON.parse(effect.text) };
-            case "entered": return { ...effect, card: effect.card !== null };
+            case "entered": return { ...effect, card: effect.card && [effect.card.likes ?? null] };
             case "card": return { type: "card", room: effect.room, likes: effect.card.likes ?? null };
             case "delivered": {
                 const { seq, rseq, kind, id, n } = effect.message;
@@ -34,7 +34,7 @@ RUN = """async (cases) => {
         const session = new Session(rooms, { battery });
         const outcome = calls.map(([name, ...given]) => {
             const effects = session[names[name] ?? name](...given);
-            return [effects.map(told), session.state, session.wakeAt];
+            return [effects.map(told), session.state, session.wakeAt, session.isIn, session.isCovered];
         });
         const left = [...session.rooms.keys()].sort();
         outcome.push([session.thinned, session.duplicates, session.reconnects, session.badFrames, left]);

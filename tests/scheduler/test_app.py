@@ -191,6 +191,23 @@ async def test_who_does_not_get_in_is_told_why(
     assert (got, body["code"]) == (status, code)
 
 
+@pytest.mark.parametrize(
+    ("query", "room"),
+    [
+        pytest.param("room=a&room=b%20c&room=d", "b c", id="no room's id"),
+        pytest.param("room=a&room=%ED%A0%80", None, id="bytes that are no text"),
+        pytest.param("room=a&room=b&room=a", "b", id="token of another room"),
+    ],
+)
+async def test_a_refusal_for_one_of_several_rooms_names_it(
+    url: str, placement: Placement, query: str, room: str | None
+) -> None:
+    placement.update(report(), time.monotonic())
+    status, body, _ = await get(f"{url}?{query}", bearer(User("u", rooms=("a",)), ttl_s=9999))
+    assert status in {403, 404}
+    assert room in {None, body["room"]}
+
+
 @pytest.mark.parametrize("url", [{"guests": False}], indirect=True)
 async def test_guests_may_be_turned_away(url: str, placement: Placement) -> None:
     placement.update(report(), time.monotonic())

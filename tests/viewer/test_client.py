@@ -378,14 +378,15 @@ async def test_a_viewer_waits_as_long_as_the_header_of_a_refused_entry_says(stac
     stack.push_async_callback(server.close)
     failed = asyncio.Event()
     url = f"http://127.0.0.1:{server.port}"
-    chance = Chance(1)  # the delay is the limit of a random one
+    chance = Chance(1)  # the random part comes on top
+    began_s = clock.monotonic_s()
     async with Viewer(url, ["r"], http=await client(stack), on_failed=lambda _: failed.set(), chance=chance) as viewer:
         async with asyncio.timeout(DEADLINE_S):
             await failed.wait()
         await comes(lambda: viewer.session.state is State.WAITING)
         wake_at = viewer.session.wake_at
         assert wake_at is not None
-        assert 5 < wake_at - clock.monotonic_s() <= 20  # without a delay it is below 1 s
+        assert wake_at - began_s >= 20
 
 
 async def test_callbacks_that_raise_are_reported_and_do_not_stop_a_viewer() -> None:

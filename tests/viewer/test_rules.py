@@ -285,9 +285,9 @@ PULLED: dict[str, list[Step]] = {
     ],
     "a room that was left is pulled no more": [
         *HOLED,
-        {"at": 3, "leave": "r", "effects": ["leave"]},
+        {"at": 3, "leave": "r", "effects": ["leave", "disconnect 1000"]},
         {"at": 4, "pulled": {"epoch": 5, "rseq": 4}, "messages": [[12, 2]], "effects": []},
-        {"at": 4, "failed": None, "effects": [], "wake": 20},
+        {"at": 4, "failed": None, "effects": []},
     ],
 }
 

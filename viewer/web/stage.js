@@ -13,7 +13,7 @@ const BANNERS = 3;
 const MOST_BANNERS_WAITING = 30;
 const BANNER_MS = 4000;
 const HEARTS = 12;
-const MODES = { scroll: "rtl", reverse: "ltr", top: "top", bottom: "bottom" };
+const MODES = new Map([["scroll", "rtl"], ["reverse", "ltr"], ["top", "top"], ["bottom", "bottom"]]);
 
 export class Stage {
   constructor(place) {
@@ -42,7 +42,7 @@ export class Stage {
     const size = numberOf(data.size, 14, 36, 22);
     this.danmaku.emit({
       text: n > 1 ? `${text} ×${n}` : text,
-      mode: Object.hasOwn(MODES, textOf(data.mode)) ? MODES[data.mode] : "rtl",
+      mode: MODES.get(data.mode) ?? "rtl",
       style: {
         font: `600 ${size}px system-ui, "Noto Sans CJK SC", sans-serif`,
         fillStyle: colourOf(data.color) ?? "#fff",

@@ -11,7 +11,7 @@ const LIKE_WINDOW_MS = 300;
 const COMBO_MS = 3000;
 const MOST_CARDS = 2;
 const CARD_MS = 60_000;
-const NOTICES = Object.fromEntries(["mute", "unmute", "ban", "unban", "kick"].map((kind) => [kind, `notice.${kind}`]));
+const NOTICES = new Map(["mute", "unmute", "ban", "unban", "kick"].map((kind) => [kind, `notice.${kind}`]));
 const SHOWN = new Set(["danmaku", "gift", "announcement", "red_packet", "coupon", "goods"]); // kinds shown from the snapshot
 
 let person = null;
@@ -139,9 +139,9 @@ function tell(what) {
   if (what.t === "left") return;
   const line = $("told");
   if (what.t === "notice") {
-    if (!Object.hasOwn(NOTICES, what.kind)) return; // a later version's
+    if (!NOTICES.has(what.kind)) return; // a later version's
     const reason = what.why ? ` ${t("notice.why", { why: what.why })}` : "";
-    line.textContent = t(NOTICES[what.kind]) + reason;
+    line.textContent = t(NOTICES.get(what.kind)) + reason;
     line.hidden = what.kind === "unmute" || what.kind === "unban";
     chat.note(line.textContent);
   } else {

@@ -16,13 +16,14 @@ const SAID_AGAIN = 3;
 const MOST_RETRY_AFTER_S = 3600; // whatever a service or a proxy says
 const MOST_JITTER_S = 30;
 const EVENTS_FOR_S = 300; // how long to skip WebSocket after only events got through
-const LONGEST_TIMER_MS = 60_000;
+const AWAKE_MS = 2000; // how often to compare the clocks
+const SLEPT_S = 2; // a wall clock that is ahead by more than before: the device slept, or the clock was set
 const NORMAL = 1000;
-const RESTART = 1012;
 const DEVICE_KEY = "liveroom-device";
 const DEVICE = /^[A-Za-z0-9_.:-]{1,64}$/;
 
 const clock = () => performance.now() / 1000;
+const aheadS = () => Date.now() / 1000 - clock(); // grows in sleep, where `clock` stands still on every system but Windows
 const sleep = (seconds) => new Promise((resolve) => setTimeout(resolve, seconds * 1000));
 
 /** Awaits an application's promise, with a time-out. */
@@ -52,6 +53,18 @@ function deviceOf(given) {
   return given;
 }
 
+/** Returns a signal that aborts after `seconds`, or with another one. Browsers of 2021 have neither `timeout` nor `any`. */
+function limit(seconds, other = null) {
+  if (!other && AbortSignal.timeout) return AbortSignal.timeout(seconds * 1000);
+  const limited = new AbortController();
+  const abort = () => limited.abort();
+  if (other?.aborted) abort();
+  other?.addEventListener("abort", abort);
+  if (AbortSignal.timeout) AbortSignal.timeout(seconds * 1000).addEventListener("abort", abort);
+  else setTimeout(abort, seconds * 1000);
+  return limited.signal;
+}
+
 /** A refusal over HTTP: the problem's `code` (RFC 9457), and `retryAfterS` where waiting helps. */
 export class Refused extends Error {
   constructor(status, problem, retryAfterS) {
@@ -59,14 +72,14 @@ export class Refused extends Error {
     this.status = status;
     this.code = problem.code ?? "";
     this.detail = problem.detail ?? "";
+    this.room = typeof problem.room === "string" ? problem.room : "";
     this.retryAfterS = retryAfterS;
   }
 }
 
 /** Requests a URL and returns the answer's JSON; throws `Refused`, or what `fetch` throws. */
 export async function ask(url, { timeoutS = ENTRY_S, signal, ...options } = {}) {
-  const limit = AbortSignal.timeout(timeoutS * 1000);
-  const response = await fetch(url, { ...options, signal: signal ? AbortSignal.any([signal, limit]) : limit });
+  const response = await fetch(url, { ...options, signal: limit(timeoutS, signal) });
   const body = (await response.json().catch(() => null)) ?? {};
   if (response.ok) return body;
   throw new Refused(response.status, body, retryAfter(response, body));
@@ -85,7 +98,7 @@ function pauseFor(retryAfterS, leastS) {
 }
 
 /** Returns whether a request that failed with this status may succeed later. */
-const isPassing = (status) => status === 408 || status === 429 || status >= 500;
+const isPassing = (status) => status === 408 || status === 425 || status === 429 || status >= 500;
 
 /** A connection over WebSocket. `closed(code)` is called once, with null where there was no code. */
 class Socket {
@@ -155,13 +168,13 @@ class Events {
       let retryAfterS = 0;
       try {
         const headers = { Authorization: `Bearer ${this.pull}` };
-        const signal = AbortSignal.timeout(ENTRY_S * 1000);
-        const answer = await fetch(this.address, { method: "POST", headers, body: this.waiting[0], signal });
+        const answer = await fetch(this.address, { method: "POST", headers, body: this.waiting[0], signal: limit(ENTRY_S) });
         retryAfterS = retryAfter(answer);
         if (isPassing(answer.status)) throw new Error(answer.statusText);
       } catch {
-        if (attempt === SAID_AGAIN) this.#end(null);
-        else await sleep(pauseFor(retryAfterS, 0.2 * attempt)); // a kept-alive connection may just have closed; sending twice does no harm
+        const isLast = attempt === SAID_AGAIN;
+        if (!isLast || retryAfterS) await sleep(pauseFor(retryAfterS, 0.2 * attempt)); // sending twice does no harm
+        if (isLast) this.#end(null);
         continue;
       }
       this.waiting.shift(); // where the gateway does not know the stream, the stream ends too
@@ -207,6 +220,7 @@ export class LiveRoom {
     this.attempt = 0;
     this.eventsUntil = 0;
     this.hiddenAt = null;
+    this.aheadS = aheadS();
     this.isOver = false;
     this.refusal = null;
     this.watched = new AbortController();
@@ -214,19 +228,20 @@ export class LiveRoom {
 
   start() {
     const { signal } = this.watched;
-    const hurry = () => this.#act(this.session.hurry(clock(), Math.random()));
+    const hurry = () => this.#goOn(true);
     window.addEventListener("online", hurry, { signal });
     window.addEventListener("offline", () => this.#act(this.session.probe(clock())), { signal });
+    window.addEventListener("pageshow", ({ persisted }) => persisted && hurry(), { signal });
+    document.addEventListener("resume", hurry, { signal }); // the page was frozen
     document.addEventListener(
       "visibilitychange",
       () => {
         if (document.hidden) {
           this.hiddenAt = clock();
         } else if (this.hiddenAt !== null) {
-          const away = clock() - this.hiddenAt; // timers of hidden pages run late, and devices sleep
+          const away = clock() - this.hiddenAt; // timers of hidden pages run late
           this.hiddenAt = null;
-          if (away > this.session.silenceS || this.session.state === "waiting") hurry();
-          else this.#act(this.session.tick(clock()));
+          this.#goOn(away > this.session.silenceS || this.session.state === "waiting");
         }
       },
       { signal },
@@ -237,11 +252,10 @@ export class LiveRoom {
 
   /** Joins one more room through a new entry: a ticket covers only the rooms it was requested for. */
   join(room) {
-    if (this.session.rooms.has(room)) return;
-    this.session.join(room);
-    if (this.session.state === "open") this.#disconnect(RESTART);
+    this.#act(this.session.join(room));
   }
 
+  /** Leaves a room. Without any there is no connection until the next `join`. */
   leave(room) {
     this.#act(this.session.leave(room));
   }
@@ -284,16 +298,26 @@ export class LiveRoom {
     clearTimeout(this.timer);
     const { wakeAt } = this.session;
     if (wakeAt === null) return;
-    const ms = Math.min(LONGEST_TIMER_MS, Math.max(0, (wakeAt - clock()) * 1000));
-    this.timer = setTimeout(() => this.#act(this.session.tick(clock())), ms);
+    const ms = Math.min(AWAKE_MS, Math.max(0, (wakeAt - clock()) * 1000));
+    this.timer = setTimeout(() => this.#goOn(), ms);
   }
 
+  /** Does what is due. `hurries`: the network or the page is back. A device that slept is noticed by its clocks alone. */
+  #goOn(hurries = false) {
+    const before = this.aheadS;
+    this.aheadS = aheadS();
+    const sleptS = this.aheadS - before > SLEPT_S ? this.aheadS - before : 0;
+    const effects = hurries || sleptS ? this.session.hurry(clock(), Math.random(), sleptS) : [];
+    this.#act([...effects, ...this.session.tick(clock())]);
+  }
+
+  /** Tells the application about the connection. One that has let the viewer into no room is not "open" to people. */
   #tell() {
-    const { state, retryAt } = this.session;
+    const { state, retryAt, isIn } = this.session;
     const transport = this.connection?.constructor.kind ?? null;
     const isWaiting = state === "waiting";
     const told = {
-      state,
+      state: state === "open" && !isIn ? "connecting" : state,
       gateway: this.gateway,
       transport,
       retryInS: isWaiting ? Math.max(0, retryAt - clock()) : null,
@@ -310,46 +334,49 @@ export class LiveRoom {
     try {
       listener(told);
     } catch (error) {
-      reportError(error);
+      setTimeout(() => {
+        throw error; // the page's own handlers get it
+      });
     }
   }
 
   // ---- connecting
   async #connect() {
     const attempt = ++this.attempt;
-    let retryAfterS = null;
     let won = null;
     try {
-      let rooms;
       do {
         won?.connection.drop(); // it cannot join the rooms that came meanwhile
         won = null;
-        rooms = [...this.session.rooms.keys()];
+        const rooms = this.session.ask();
+        if (!rooms.length) break;
         const entry = await this.#entry(rooms);
         if (attempt !== this.attempt) return;
-        if (this.#covers(rooms)) won = await this.#open(entry, attempt);
-      } while (attempt === this.attempt && !this.#covers(rooms));
+        if (this.session.isCovered && this.session.rooms.size) won = await this.#open(entry, attempt);
+      } while (attempt === this.attempt && !this.session.isCovered);
+      this.refusal = null;
     } catch (error) {
       this.refusal = error instanceof Refused ? error : null;
-      retryAfterS = this.refusal?.retryAfterS ?? null;
     }
     if (attempt !== this.attempt) {
       won?.connection.drop();
       return;
     }
     if (won === null) {
-      this.#act(this.session.failed(clock(), Math.random(), retryAfterS, this.refusal?.code));
+      this.#act(this.#failed(this.refusal));
       return;
     }
     this.connection = won.connection;
     this.gateway = won.gateway.id;
-    this.refusal = null;
     won.started();
   }
 
-  /** Returns whether a ticket for these rooms is good for all that the application has joined since. */
-  #covers(rooms) {
-    return [...this.session.rooms.keys()].every((room) => rooms.includes(room));
+  #failed(refusal) {
+    if (refusal === null) return this.session.failed(clock(), Math.random());
+    const { status, code, retryAfterS, room } = refusal;
+    const isRenewed = status === 401 && typeof this.token === "function"; // it may have another token next time
+    const isFinal = status >= 400 && !isPassing(status) && !retryAfterS && !isRenewed;
+    return this.session.failed(clock(), Math.random(), retryAfterS, code, isFinal, room);
   }
 
   /** Asks the schedulers, in random order until one answers, for an entry to these rooms. */
@@ -365,7 +392,7 @@ export class LiveRoom {
         if (error instanceof Refused) throw error;
       }
     }
-    return ask(`${urls.at(-1)}/v1/entry?${query}`, { headers });
+    return ask(`${urls[urls.length - 1]}/v1/entry?${query}`, { headers });
   }
 
   async #open(entry, attempt) {
@@ -453,7 +480,7 @@ export class LiveRoom {
     if (connection !== this.connection) return;
     this.#act(this.session.received(text, clock(), Math.random()));
     const { wakeAt } = this.session; // frames that arrive faster than a timer runs would postpone due work for ever
-    if (wakeAt !== null && clock() >= wakeAt) this.#act(this.session.tick(clock()));
+    if (wakeAt !== null && clock() >= wakeAt) this.#goOn();
   }
 
   #closed(connection, code) {
@@ -478,8 +505,7 @@ export class LiveRoom {
     const url = `${httpOf(this.connection.url)}/v1/rooms/${encodeURIComponent(room)}/messages?${new URLSearchParams(params)}`;
     let effects;
     try {
-      const signal = AbortSignal.any([pull.signal, AbortSignal.timeout(PULL_S * 1000)]);
-      const answer = await fetch(url, { headers: { Authorization: `Bearer ${token}` }, signal });
+      const answer = await fetch(url, { headers: { Authorization: `Bearer ${token}` }, signal: limit(PULL_S, pull.signal) });
       const body = await answer.text();
       if (this.pulls.get(room) !== pull) return;
       const waits = Math.min(retryAfter(answer), MOST_RETRY_AFTER_S);

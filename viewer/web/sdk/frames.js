@@ -80,7 +80,7 @@ export function readFrame(raw) {
   const end = raw.indexOf("\n");
   const frame = parse(end < 0 ? raw : raw.slice(0, end));
   if (!object(frame) || !text(frame.t)) return null;
-  if (!Object.hasOwn(FRAMES, frame.t)) return frame;
+  if (!Object.prototype.hasOwnProperty.call(FRAMES, frame.t)) return frame;
   if (!fits(frame, FRAMES[frame.t])) return null;
   if (frame.t !== "batch") return frame;
   const messages = [];

@@ -65,11 +65,12 @@ export type Effect =
   | { type: "ended"; rule: CloseRule };
 
 export interface Connection {
+  /** "open" means that a room has let the viewer in; "idle" that there is no room to watch. */
   state: "idle" | "connecting" | "open" | "waiting" | "ended";
   gateway: string;
   transport: "websocket" | "events" | null;
   retryInS: number | null;
-  /** While waiting: the scheduler's last refusal, such as an expired token. The client retries all the same. */
+  /** While waiting: the scheduler's last refusal, such as a busy service. The client retries all the same. */
   refused: Refused | null;
 }
 
@@ -93,7 +94,9 @@ export interface LiveRoomOptions {
 export class LiveRoom {
   constructor(options: LiveRoomOptions);
   start(): this;
+  /** Joins one more room, through a new entry. May be called at any time, like `leave`; it does nothing after the end. */
   join(room: string): void;
+  /** Leaves a room. Without any room there is no connection until the next `join`. */
   leave(room: string): void;
   end(): void;
 }
@@ -103,6 +106,8 @@ export class Refused extends Error {
   status: number;
   code: string;
   detail: string;
+  /** The room that it concerns, or "" where it names none. */
+  room: string;
   /** The delay that the answer's body or its `Retry-After` asks for, in seconds; 0 where neither does. */
   retryAfterS: number;
 }

@@ -10,6 +10,7 @@ import { readFrame, readPulled } from "./frames.js";
 const HEARTBEAT_S = 20;
 const SILENCE_S = 25;
 const MAX_BACKOFF_S = 30;
+const MAX_RETRY_AFTER_S = 3600; // whatever a service or a proxy asks for
 const STABLE_S = 10;
 const HURRY_S = 1;
 const PROBE_S = 5;
@@ -19,6 +20,7 @@ const PULL_AGAIN_S = 0.5;
 const JOIN_AGAIN_S = 1;
 const MAX_GONE = 8; // answers in a row by which the log has nothing of the oldest hole any more
 const MAX_DOUBLINGS = 16;
+const MAX_BACK_MS = 60_000; // totals that are older by more come from a clock that was set
 const GROW_AFTER = 3; // answered beats
 const GROW_BY = 1.25;
 const GROW_TO = 2.5; // times the gateway's interval: it ends a connection silent for three
@@ -39,9 +41,13 @@ export function ruleFor(code) {
 function newPosition() {
   return {
     epoch: null, seq: 0, rseq: 0, pos: "", missing: [], asked: null, pullAt: 0, refusedUntil: 0, pulls: 0, gone: 0,
-    isIn: false, joinAt: null, refusals: 0,
+    isIn: false, joinAt: null, notBefore: 0, refusals: 0, likes: null, totalsAt: 0,
   };
 }
+
+/** Returns a delay that a refusal asks for, within bounds. */
+const bounded = (retryAfterS) => Math.min(Math.max(retryAfterS ?? 0, 0), MAX_RETRY_AFTER_S);
+const has = (object, name) => Object.prototype.hasOwnProperty.call(object, name); // Object.hasOwn is younger than the oldest browsers
 
 /** When to try again after `times` in vain: after `afterS` and full jitter, which is as wide: a whole address may wait. */
 function backOff(now, uniform, firstS, times, afterS) {
@@ -60,6 +66,10 @@ export class Session {
     this.reconnects = 0;
     this.badFrames = 0;
     this.attempts = 0;
+    this.isStarted = false;
+    this.asked = null;
+    this.leaving = null;
+    this.notBefore = 0;
     this.isRevoked = false;
     this.openedAt = 0;
     this.heardAt = 0;
@@ -73,41 +83,78 @@ export class Session {
     this.silenceS = SILENCE_S;
     this.retryAt = null;
     this.moveAt = null;
-    this.refusedS = 0;
+    this.isRefused = false;
+  }
+
+  /** Whether the gateway has let the viewer into a room, on this connection. */
+  get isIn() {
+    return [...this.rooms.values()].some(({ isIn }) => isIn);
+  }
+
+  /** Whether the last entry was asked for with all the rooms that are wished now. */
+  get isCovered() {
+    return this.asked === null || [...this.rooms].every(([room, position]) => this.asked.get(room) === position);
   }
 
   // ---- events
   start() {
-    this.state = "connecting";
-    return [{ type: "connect" }];
+    this.isStarted = true;
+    return this.#connect();
+  }
+
+  /** Returns the rooms to ask an entry for, before each request. Connect only while `isCovered`; otherwise ask again. */
+  ask() {
+    this.asked = new Map(this.rooms);
+    return [...this.rooms.keys()];
   }
 
   opened(now) {
+    if (this.state === "ended") return [{ type: "disconnect", code: NORMAL }];
     this.state = "open";
+    this.leaving = null;
     this.isRevoked = false;
     this.openedAt = this.heardAt = now;
     this.#setHeartbeat(this.baseS, now);
     this.token = null;
     this.moveAt = null;
-    this.refusedS = 0;
+    if (!this.rooms.size || !this.isCovered) return this.#disconnect(NORMAL);
+    const joining = [];
+    for (const [room, position] of this.rooms) {
+      if (now < position.notBefore) continue;
+      position.joinAt = null;
+      joining.push(this.#send(this.#join(room)));
+    }
     this.#plan();
-    return [...this.rooms.keys()].map((room) => this.#send(this.#join(room)));
+    return joining;
   }
 
-  /** Takes note that no connection could be made. `retryAfterS`, `code`: the delay and the code of the scheduler's refusal. */
-  failed(now, uniform, retryAfterS = null, code = "") {
+  /**
+   * Takes note that no connection could be made. `retryAfterS`, `code`: the delay and the code of the scheduler's refusal.
+   * `isFinal`: the same request cannot succeed later. `room`: the room that the refusal names, or "".
+   */
+  failed(now, uniform, retryAfterS = null, code = "", isFinal = false, room = "") {
+    if (this.state === "ended") return [];
     if (code === "revoked") return this.#revoked(now, uniform);
-    this.#wait(now, uniform, Math.max(ABNORMAL.afterS, retryAfterS ?? 0));
-    return [];
+    const effects = isFinal ? this.#entryRefused(code, room) : [];
+    if (this.state !== "ended") {
+      this.notBefore = now + bounded(retryAfterS);
+      this.#wait(now, uniform, ABNORMAL.afterS);
+    }
+    return effects;
   }
 
   /** Takes note that the connection has ended with this code, or without one (null). */
   closed(code, now, uniform) {
     if (this.state === "ended") return [];
+    const { leaving } = this;
+    this.leaving = null;
+    if (leaving !== null) code = leaving;
     const rule = ruleFor(code);
     if (rule === ABNORMAL && this.beatS > this.baseS) this.longestS = this.beatS * SHRINK_TO;
-    const fresh = { asked: null, pullAt: 0, refusedUntil: 0, pulls: 0, gone: 0, isIn: false, joinAt: null };
-    for (const position of this.rooms.values()) Object.assign(position, fresh);
+    for (const position of this.rooms.values())
+      Object.assign(position, { asked: null, pullAt: position.refusedUntil, pulls: 0, gone: 0, isIn: false });
+    if (now - this.openedAt > STABLE_S) this.attempts = 0;
+    if (leaving === NORMAL || !this.rooms.size) return this.#connect();
     if (code === REVOKED) {
       this.reconnects += 1;
       return this.#revoked(now, uniform);
@@ -117,19 +164,20 @@ export class Session {
       this.wakeAt = null;
       return [{ type: "ended", rule }];
     }
-    if (now - this.openedAt > STABLE_S) this.attempts = 0;
     this.reconnects += 1;
-    this.#wait(now, uniform, Math.max(rule.afterS, this.refusedS));
+    this.#wait(now, uniform, Math.max(rule.afterS, this.isRefused ? JOIN_AGAIN_S : 0));
     return [];
   }
 
   received(raw, now, uniform = 1) {
-    this.heardAt = now;
     const frame = readFrame(raw);
     if (frame === null) {
+      this.heardAt = now;
       this.badFrames += 1;
       return [];
     }
+    if (!this.#listens) return [];
+    this.heardAt = now;
     const effects = [];
     switch (frame.t) {
       case "batch":
@@ -144,7 +192,7 @@ export class Session {
         this.#joined(frame, effects);
         break;
       case "card":
-        if (this.rooms.has(frame.room)) effects.push({ type: "card", room: frame.room, card: frame.card });
+        this.#carded(frame, effects);
         break;
       case "move":
         this.moveAt = now + (frame.delay_s ?? 0);
@@ -229,13 +277,10 @@ export class Session {
   tick(now) {
     const effects = [];
     if (this.state === "waiting" && this.retryAt !== null && now >= this.retryAt) {
-      this.state = "connecting";
-      this.retryAt = null;
-      effects.push({ type: "connect" });
-    } else if (this.state === "open") {
+      effects.push(...this.#connect());
+    } else if (this.#listens) {
       if (now - this.heardAt >= this.silenceS || (this.moveAt !== null && now >= this.moveAt)) {
-        this.moveAt = null;
-        effects.push({ type: "disconnect", code: GOING_AWAY });
+        effects.push(...this.#disconnect(GOING_AWAY));
       } else {
         if (now >= this.beatAt) this.#beat(now, effects);
         for (const [room, position] of this.rooms) {
@@ -250,11 +295,22 @@ export class Session {
     return effects;
   }
 
-  /** Takes note that the network came back or the device woke up: retries soon, or probes the open connection. */
-  hurry(now, uniform) {
-    if (this.state === "waiting" && this.retryAt !== null && !this.isRevoked) {
-      this.attempts = 0;
-      this.retryAt = Math.min(this.retryAt, now + uniform * HURRY_S);
+  /**
+   * Takes note that the network came back or the device woke up: retries soon, or probes the open connection.
+   * `sleptS`: for how long the clock of `now` stood still.
+   */
+  hurry(now, uniform, sleptS = 0) {
+    this.notBefore -= sleptS;
+    for (const position of this.rooms.values()) {
+      for (const name of ["notBefore", "refusedUntil", "pullAt"]) position[name] -= sleptS;
+      if (position.joinAt !== null) position.joinAt -= sleptS;
+    }
+    if (this.state === "waiting" && this.retryAt !== null) {
+      this.retryAt -= sleptS;
+      if (!this.isRevoked) {
+        this.attempts = 0;
+        this.retryAt = Math.min(this.retryAt, Math.max(now, this.#earliest()) + uniform * HURRY_S);
+      }
       this.#plan();
     }
     return this.probe(now);
@@ -262,7 +318,7 @@ export class Session {
 
   /** Takes note that the network may be gone: expects a sign of life on an open connection within `PROBE_S`. */
   probe(now) {
-    if (this.state !== "open") return [];
+    if (!this.#listens) return [];
     const effects = [];
     this.heardAt = Math.min(this.heardAt, now - this.silenceS + PROBE_S);
     this.#beat(now, effects);
@@ -270,26 +326,86 @@ export class Session {
     return effects;
   }
 
+  /** Joins one more room. An open session connects again for it. */
   join(room) {
-    if (this.rooms.has(room)) return [];
+    if (this.rooms.has(room) || this.state === "ended") return [];
     this.rooms.set(room, newPosition());
-    return this.state === "open" ? [this.#send(this.#join(room))] : [];
+    if (this.state === "idle" && this.isStarted) return this.#connect();
+    if (this.#listens) return this.#disconnect(NORMAL);
+    if (this.state === "waiting" && this.isRefused && this.retryAt !== null) {
+      this.retryAt = Math.min(this.retryAt, this.notBefore); // the other rooms wait, this one need not
+      this.#plan();
+    }
+    return [];
   }
 
+  /** Leaves a room. Without any the session rests until the next `join`. */
   leave(room) {
-    if (!this.rooms.delete(room) || this.state !== "open") return [];
+    if (!this.rooms.delete(room) || !this.#listens) return [];
+    const effects = [this.#send({ t: "leave", room })];
+    effects.push(...(this.rooms.size ? this.#elsewhere() : this.#disconnect(NORMAL)));
     this.#plan();
-    return [this.#send({ t: "leave", room })];
+    return effects;
   }
 
   end() {
-    const wasOpen = this.state === "open";
+    const wasOpen = this.#listens;
     this.state = "ended";
     this.wakeAt = null;
     return wasOpen ? [{ type: "disconnect", code: NORMAL }] : [];
   }
 
   // ---- the connection
+  /** Whether the connection is open, and the session has not asked for its end. */
+  get #listens() {
+    return this.state === "open" && this.leaving === null;
+  }
+
+  /** Connects for the rooms that are wished; rests where there is none. */
+  #connect() {
+    this.state = this.rooms.size ? "connecting" : "idle";
+    this.retryAt = this.wakeAt = null;
+    this.isRefused = false;
+    this.ask();
+    return this.rooms.size ? [{ type: "connect" }] : [];
+  }
+
+  /** Closes the connection and takes nothing more from it. NORMAL: for another wish, so that the next attempt follows at once. */
+  #disconnect(code) {
+    this.leaving = code;
+    this.wakeAt = null;
+    return [{ type: "disconnect", code }];
+  }
+
+  /** Closes a connection whose rooms all refuse the viewer for now. */
+  #elsewhere() {
+    if (![...this.rooms.values()].every(({ isIn, joinAt }) => !isIn && joinAt !== null)) return [];
+    this.isRefused = true;
+    return this.#disconnect(GOING_AWAY);
+  }
+
+  /** Leaves the room of a refusal for good: the one that it names, else the newest that was asked for and is wished still. */
+  #entryRefused(code, named) {
+    const asked = [...(this.asked ?? [])].filter(([room, position]) => this.rooms.get(room) === position).map(([room]) => room);
+    const isWhole = asked.length && asked.length === this.asked.size; // otherwise the next request is another one
+    const room = !named && isWhole ? asked[asked.length - 1] : named;
+    if (!asked.includes(room)) return [];
+    this.rooms.delete(room);
+    const effects = [{ type: "told", what: { t: "error", code, room } }];
+    if (!this.rooms.size) {
+      this.state = "ended";
+      this.wakeAt = null;
+      effects.push({ type: "ended", rule: ruleFor(has(OUT, code) ? OUT[code] : NORMAL) });
+    }
+    return effects;
+  }
+
+  /** Returns the time before which refusals forbid to connect. */
+  #earliest() {
+    const rooms = [...this.rooms.values()].map(({ notBefore }) => notBefore);
+    return Math.max(this.notBefore, rooms.length ? Math.min(...rooms) : 0);
+  }
+
   #send(frame) {
     return { type: "send", text: JSON.stringify(frame) };
   }
@@ -313,19 +429,19 @@ export class Session {
     return [];
   }
 
-  /** Waits before the next attempt, with full jitter. */
+  /** Waits before the next attempt: as long as refusals ask for, and full jitter. */
   #wait(now, uniform, baseS) {
-    const limit = Math.min(MAX_BACKOFF_S, Math.max(baseS, 0.1) * 2 ** this.attempts);
-    this.attempts = Math.min(this.attempts + 1, 16);
+    const afterS = Math.max(0, this.#earliest() - now);
+    this.retryAt = backOff(now, uniform, Math.max(baseS, 0.1), this.attempts, afterS);
+    this.attempts += 1;
     this.state = "waiting";
-    this.retryAt = now + uniform * limit;
     this.#plan();
   }
 
   #plan() {
     if (this.state === "waiting") {
       this.wakeAt = this.retryAt;
-    } else if (this.state === "open") {
+    } else if (this.#listens) {
       let due = Math.min(this.beatAt, this.heardAt + this.silenceS);
       if (this.moveAt !== null) due = Math.min(due, this.moveAt);
       for (const { joinAt } of this.rooms.values()) due = Math.min(due, joinAt ?? Infinity);
@@ -344,9 +460,8 @@ export class Session {
     const room = error.room ?? "";
     const position = this.rooms.get(room);
     if (!position) return;
-    const retryAfterS = Math.min(Math.max(error.retry_after_s ?? 0, 0), MAX_BACKOFF_S);
     const isForNow = FOR_NOW.includes(error.code) || (error.retry_after_s ?? null) !== null;
-    if (Object.hasOwn(OUT, error.code) && !isForNow) {
+    if (has(OUT, error.code) && !isForNow) {
       this.rooms.delete(room);
       if (this.rooms.size === 0) {
         const code = OUT[error.code];
@@ -355,15 +470,13 @@ export class Session {
         return;
       }
     } else if (isForNow) {
-      const joinAt = backOff(now, uniform, JOIN_AGAIN_S, position.refusals, retryAfterS);
-      Object.assign(position, { isIn: false, joinAt, refusals: position.refusals + 1 });
+      const afterS = bounded(error.retry_after_s);
+      const joinAt = backOff(now, uniform, JOIN_AGAIN_S, position.refusals, afterS);
+      Object.assign(position, { isIn: false, joinAt, notBefore: now + afterS, refusals: position.refusals + 1 });
     } else {
       return;
     }
-    if ([...this.rooms.values()].every(({ isIn, joinAt }) => !isIn && joinAt !== null)) {
-      this.refusedS = Math.max(JOIN_AGAIN_S, retryAfterS); // the scheduler may find another gateway
-      effects.push({ type: "disconnect", code: GOING_AWAY });
-    }
+    effects.push(...this.#elsewhere());
   }
 
   #setHeartbeat(intervalS, now) {
@@ -392,8 +505,9 @@ export class Session {
     const { room } = frame;
     const position = this.rooms.get(room);
     if (!position) return;
-    Object.assign(position, { isIn: true, joinAt: null, refusals: 0 });
-    const { epoch = null, seq = null, rseq = null, card = null, resumed = false, pos = "" } = frame;
+    Object.assign(position, { isIn: true, joinAt: null, notBefore: 0, refusals: 0 });
+    const { epoch = null, seq = null, rseq = null, resumed = false, pos = "" } = frame;
+    const card = this.#newer(position, frame.card ?? null);
     effects.push({ type: "entered", room, epoch, seq, rseq, card, resumed });
     if (epoch === null || seq === null || rseq === null || resumed) return;
     if (position.epoch !== null && epoch < position.epoch) return; // the gateway is behind
@@ -407,6 +521,37 @@ export class Session {
       position.seq = seq;
       position.pos = pos || position.pos;
     }
+  }
+
+  #carded(frame, effects) {
+    const { room } = frame;
+    const card = this.rooms.has(room) ? this.#newer(this.rooms.get(room), frame.card) : null;
+    if (card !== null) effects.push({ type: "card", room, card });
+  }
+
+  /** Returns a snapshot without likes that are too low; null where it is behind the viewer. */
+  #newer(position, card) {
+    if (card === null || position.epoch === null || (card.epoch ?? null) === null) return card;
+    if (card.epoch < position.epoch || (card.epoch === position.epoch && (card.seq ?? 0) < position.seq)) return null;
+    const { likes = null } = card;
+    if (card.epoch === position.epoch && likes !== null && this.#grown(position, likes) === null)
+      return { ...card, likes: position.likes };
+    return card;
+  }
+
+  /** Keeps a total of likes; returns null where it is below the one that is known. */
+  #grown(position, likes) {
+    if (likes === null || likes < (position.likes ?? 0)) return null;
+    position.likes = likes;
+    return likes;
+  }
+
+  /** Reports the totals of a batch behind this position; likes only ever grow. */
+  #count(room, position, batch, effects) {
+    const likes = this.#grown(position, batch.likes);
+    if (likes === null && batch.viewers === null) return;
+    position.totalsAt = batch.at;
+    effects.push({ type: "counts", room, likes, viewers: batch.viewers });
   }
 
   #batch(batch, effects) {
@@ -427,8 +572,9 @@ export class Session {
       position.pos = pos || position.pos;
     }
     effects.push({ type: "progress", room, epoch, rseq, first: false });
-    if (batch.likes !== null || batch.viewers !== null)
-      effects.push({ type: "counts", room, likes: batch.likes, viewers: batch.viewers });
+    const backMs = position.totalsAt - batch.at;
+    const isNews = first > last && last === before && !(0 < backMs && backMs <= MAX_BACK_MS);
+    if (last > before || isNews) this.#count(room, position, batch, effects);
   }
 
   /** Delivers what is new; returns how many messages came in order. */
@@ -459,7 +605,7 @@ export class Session {
       this.#lose(room, position, position.rseq, effects);
       effects.push({ type: "renumbered", room, epoch });
     }
-    Object.assign(position, { epoch, seq, rseq, pos: "", asked: null });
+    Object.assign(position, { epoch, seq, rseq, pos: "", asked: null, likes: null, totalsAt: 0 });
     effects.push({ type: "progress", room, epoch, rseq, first: true });
   }
 
@@ -475,7 +621,7 @@ export class Session {
   // ---- what is missing
   /** Ask for the oldest hole of each room, one pull at a time; no token: this gateway cannot be asked. */
   #pull(now, effects) {
-    if (this.state !== "open" || this.token === null) return;
+    if (!this.#listens || this.token === null) return;
     for (const [room, position] of this.rooms) {
       if (!position.missing.length || position.asked !== null) continue;
       if (!this.token) {

@@ -1,0 +1,225 @@
+"""Joins and leaves of a viewer in every state of its connection, against services that keep the
+rules of tickets.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+import pytest
+
+from liveroom import clock
+from tests.rooms import DEADLINE_S, Rooms, comes, serving_rooms
+from viewer.client import Viewer
+from viewer.effects import Effect, Ended, Entered, Told
+from viewer.session import State
+
+
+@asynccontextmanager
+async def watching(rooms: Rooms, *wished: str, **more: Any) -> AsyncIterator[tuple[Viewer, list[Effect]]]:
+    """Watch rooms, and collect the effects."""
+    effects: list[Effect] = []
+    async with (
+        aiohttp.ClientSession() as http,
+        Viewer(rooms.url, wished, http=http, on_effect=effects.append, **more) as viewer,
+    ):
+        yield viewer, effects
+
+
+def codes(effects: list[Effect]) -> list[tuple[str, str]]:
+    return [
+        (effect.what.code, effect.what.room) for effect in effects if isinstance(effect, Told) and hasattr(effect.what, "code")
+    ]
+
+
+async def test_a_room_joined_while_the_first_connection_is_made_is_entered() -> None:
+    async with serving_rooms() as rooms:
+        rooms.hold()
+        async with watching(rooms, "a") as (viewer, effects):
+            await comes(lambda: rooms.entries)
+            viewer.join("b")
+            rooms.release()
+            await viewer.joined(DEADLINE_S)
+            assert rooms.entries == [["a"], ["a", "b"]]
+            assert rooms.joins == [["a", "b"]], "no connection for the entry that was too old when it came"
+            assert codes(effects) == []
+            assert viewer.session.is_in
+
+
+async def test_a_room_joined_on_an_open_connection_gets_a_ticket_of_its_own() -> None:
+    async with serving_rooms() as rooms, watching(rooms, "a") as (viewer, effects):
+        await viewer.joined(DEADLINE_S)
+        viewer.join("b")
+        viewer.join("c")
+        await viewer.joined(DEADLINE_S)
+        assert rooms.entries == [["a"], ["a", "b", "c"]]
+        assert rooms.joins == [["a"], ["a", "b", "c"]]
+        assert codes(effects) == []
+
+
+async def test_who_leaves_the_only_room_asks_for_nothing_more_until_the_next_join() -> None:
+    async with serving_rooms() as rooms, watching(rooms, "a") as (viewer, effects):
+        await viewer.joined(DEADLINE_S)
+        viewer.leave("a")
+        await comes(lambda: viewer.session.state is State.IDLE and not rooms.open)
+        assert viewer.session.wake_at is None, "no request is due, ever"
+        assert rooms.left == ["a"]
+        assert rooms.entries == [["a"]]
+        viewer.join("b")
+        await viewer.joined(DEADLINE_S)
+        assert rooms.entries == [["a"], ["b"]]
+        assert not any(isinstance(effect, Ended) for effect in effects)
+
+
+async def test_who_leaves_the_only_room_and_joins_another_one_at_once_is_in_the_other() -> None:
+    async with serving_rooms() as rooms, watching(rooms, "a") as (viewer, effects):
+        await viewer.joined(DEADLINE_S)
+        viewer.leave("a")
+        viewer.join("b")
+        await viewer.joined(DEADLINE_S)
+        assert [effect.room for effect in effects if isinstance(effect, Entered)] == ["a", "b"]
+        assert rooms.entries == [["a"], ["b"]]
+
+
+async def test_without_a_room_nothing_is_asked_for() -> None:
+    async with serving_rooms() as rooms, watching(rooms) as (viewer, _):
+        await comes(lambda: viewer.session.state is State.IDLE)
+        viewer.join("a")
+        viewer.leave("a")
+        viewer.join("b")
+        await viewer.joined(DEADLINE_S)
+        assert [entry for entry in rooms.entries if not entry] == []
+        assert rooms.joins[-1] == ["b"]
+
+
+async def test_the_only_room_is_left_while_the_first_connection_is_made() -> None:
+    async with serving_rooms() as rooms:
+        rooms.hold()
+        async with watching(rooms, "a") as (viewer, _):
+            await comes(lambda: rooms.entries)
+            viewer.leave("a")
+            rooms.release()
+            await comes(lambda: viewer.session.state is State.IDLE)
+            assert (rooms.entries, rooms.joins) == ([["a"]], [])
+
+
+async def test_a_room_left_and_joined_again_on_an_open_connection_is_entered() -> None:
+    async with serving_rooms() as rooms, watching(rooms, "a", "b") as (viewer, effects):
+        await viewer.joined(DEADLINE_S)
+        viewer.leave("b")
+        viewer.join("b")
+        await viewer.joined(DEADLINE_S)
+        assert [effect.room for effect in effects if isinstance(effect, Entered)].count("b") == 2
+        assert codes(effects) == []
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        pytest.param(400, "bad_request", id="a request that is none"),
+        pytest.param(401, "token_expired", id="a token that stays as it is"),
+        pytest.param(403, "forbidden", id="forbidden"),
+        pytest.param(404, "room_invalid", id="no room"),
+        pytest.param(410, "of_a_later_version", id="a code of a later version"),
+    ],
+)
+async def test_an_entry_that_cannot_succeed_is_asked_for_once(status: int, code: str) -> None:
+    async with serving_rooms() as rooms:
+        rooms.refusals.append((status, {}, {"code": code}))
+        async with watching(rooms, "a", token="t") as (viewer, effects):
+            ended = await viewer.until_ended()
+            assert not ended.rule.reconnect
+        assert rooms.entries == [["a"]]
+        assert codes(effects) == [(code, "a")]
+
+
+async def test_a_token_that_may_be_another_one_next_time_is_tried_again() -> None:
+    tokens = iter("abc")
+    async with serving_rooms() as rooms:
+        rooms.refusals.append((401, {}, {"code": "token_expired"}))
+        async with watching(rooms, "a", token=lambda: next(tokens)) as (viewer, _):
+            await viewer.joined(DEADLINE_S)
+        assert rooms.entries == [["a"], ["a"]]
+
+
+async def test_a_refusal_for_good_of_one_room_leaves_the_others() -> None:
+    async with serving_rooms() as rooms:
+        rooms.refusals.append((403, {}, {"code": "forbidden", "room": "a"}))
+        async with watching(rooms, "a", "b") as (viewer, effects):
+            await viewer.joined(DEADLINE_S)
+        assert rooms.entries == [["a", "b"], ["b"]]
+        assert codes(effects) == [("forbidden", "a")]
+
+
+async def test_a_ninth_room_is_left_and_eight_are_watched() -> None:
+    wished = list("abcdefghi")
+    async with serving_rooms() as rooms:
+        rooms.refusals.append((400, {}, {"code": "bad_request"}))
+        async with watching(rooms, *wished) as (viewer, effects):
+            await viewer.joined(DEADLINE_S)
+        assert rooms.entries == [wished, wished[:8]]
+        assert codes(effects) == [("bad_request", "i")]
+
+
+async def test_a_room_joined_while_an_entry_is_refused_for_good_is_entered() -> None:
+    async with serving_rooms() as rooms:
+        rooms.hold()
+        rooms.refusals.append((403, {}, {"code": "forbidden"}))
+        async with watching(rooms, "a") as (viewer, effects):
+            await comes(lambda: rooms.entries)
+            viewer.join("b")
+            rooms.release()
+            await viewer.joined(DEADLINE_S)
+        assert codes(effects) == [("forbidden", "a")]
+        assert rooms.entries == [["a"], ["b"]]
+
+
+async def test_a_refused_entry_is_repeated_no_sooner_than_it_asks_for() -> None:
+    async with serving_rooms() as rooms:
+        rooms.refusals.append((429, {"Retry-After": "30"}, {"code": "rate_address"}))
+        async with watching(rooms, "a") as (viewer, _):
+            began_s = clock.monotonic_s()
+            await comes(lambda: viewer.session.state is State.WAITING)
+            due_s = viewer.session.wake_at
+            assert due_s is not None
+            assert due_s - began_s >= 30
+
+
+class Asleep:
+    """The system's clock, of which the monotonic one stood still for `slept_s`."""
+
+    def __init__(self) -> None:
+        self.slept_s = 0
+        self.monotonic_s = clock.SYSTEM.monotonic_s
+        self.sleep = clock.SYSTEM.sleep
+
+    def unix_ns(self) -> int:
+        return clock.SYSTEM.unix_ns() + self.slept_s * 10**9
+
+
+@pytest.mark.parametrize("is_silent", [False, True], ids=["the connection lives", "the connection is dead"])
+async def test_a_device_that_slept_probes_its_connection(is_silent: bool) -> None:
+    asleep = Asleep()
+    async with serving_rooms() as rooms:
+        with clock.running_on(asleep):
+            async with watching(rooms, "a") as (viewer, _):
+                await viewer.joined(DEADLINE_S)
+                rooms.is_silent = is_silent
+                asleep.slept_s = 600
+                await comes(lambda: rooms.beats)
+                if is_silent:
+                    await comes(lambda: len(rooms.joins) == 2)
+                else:
+                    assert len(rooms.joins) == 1
+
+
+async def test_a_device_that_slept_while_it_waited_waits_no_longer() -> None:
+    asleep = Asleep()
+    async with serving_rooms() as rooms:
+        rooms.refusals.append((429, {"Retry-After": "600"}, {"code": "rate_address"}))
+        with clock.running_on(asleep):
+            async with watching(rooms, "a") as (viewer, _):
+                await comes(lambda: viewer.session.state is State.WAITING)
+                asleep.slept_s = 3600
+                await viewer.joined(DEADLINE_S)
