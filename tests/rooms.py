@@ -13,6 +13,7 @@ from typing import Any
 
 from aiohttp import web
 
+from liveroom import clock
 from liveroom.ports import HOST
 from liveroom.web import serve
 from liveroom.wire import SUBPROTOCOL
@@ -27,6 +28,7 @@ DEADLINE_S = 60.0  # nothing takes so long, on whatever machine
 
 class Rooms:
     """`entries`: the rooms of each entry that was asked for. `joins`: the rooms of each connection.
+    `asked_at`: when each entry was asked for, in seconds of the monotonic clock.
 
     `refusals`: the status, headers and problem of the next entries. `holds`: where it is set, the
     answer to an entry waits until `release` is called. `is_silent`: heartbeats stay unanswered.
@@ -36,6 +38,7 @@ class Rooms:
     def __init__(self) -> None:
         self.port = 0
         self.entries: list[list[str]] = []
+        self.asked_at: list[float] = []
         self.joins: list[list[str]] = []
         self.left: list[str] = []
         self.beats = 0
@@ -76,6 +79,7 @@ class Rooms:
     async def _entry(self, request: web.Request) -> web.Response:
         rooms = request.query.getall("room", [])
         self.entries.append(rooms)
+        self.asked_at.append(clock.monotonic_s())
         await self._goes.wait()
         if self.refusals:
             status, headers, problem = self.refusals.popleft()

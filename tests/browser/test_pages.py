@@ -19,7 +19,8 @@ from liveroom.ports import HOST, free_ports
 from liveroom.tasks import end_tasks
 from liveroom.users import user_id
 from tests.browser.chromium import chromium
-from tests.browser.site import ROOM, Site, site, somebody, until
+from tests.browser.site import LINES, ROOM, Site, site, somebody, until
+from tests.browser.test_wishes import YOUNGER
 from viewer.sender import Accepted, Sender
 from viewer.session import PROBE_S
 
@@ -204,6 +205,60 @@ async def test_a_lost_network_is_said_and_comes_back(kafka_bootstrap: str) -> No
         await ann.page.context.set_offline(offline=False)
         await expect(ann.page.locator("#status")).to_have_text("connected", timeout=SAID_MS)
         assert await until(ann.lines, [sent.id]) == [sent.id]
+
+
+NO_WEBSOCKET = "delete window.WebSocket;"
+
+
+async def test_of_seven_tabs_over_event_streams_only_those_in_the_room_say_that_they_are_connected(
+    kafka_bootstrap: str,
+) -> None:
+    """A browser opens six connections to a host, and a stream takes one for good."""
+    async with site(kafka_bootstrap, edges=1) as here, chromium() as browser, aiohttp.ClientSession() as http:
+        context = await browser.new_context(locale="en-US")
+        await context.add_init_script(NO_WEBSOCKET)
+        tabs = [await context.new_page() for _ in range(7)]
+        for tab in tabs:
+            await tab.goto(here.url)
+        texts = [tab.locator("#status") for tab in tabs]
+
+        async def connected() -> list[int]:
+            found = [await text.text_content() or "" for text in texts]
+            return [number for number, text in enumerate(found) if text.startswith("connected")]
+
+        async with asyncio.timeout(90):
+            while len(await connected()) < 5:  # noqa: ASYNC110
+                await asyncio.sleep(0.2)
+        sender = Sender(here.system.ingress_url, here.system.token("giver"), http)
+        for turn in range(6):
+            before = await connected()
+            outcome = await sender.gift(ROOM, "rose")
+            assert isinstance(outcome, Accepted)
+            async with asyncio.timeout(60):
+                while True:
+                    seen = [outcome.id in await tab.locator("#log ol").evaluate(LINES) for tab in tabs]
+                    still = set(before) & set(await connected())  # another tab may have taken the place of one
+                    if all(seen[number] for number in still):
+                        break
+                    await asyncio.sleep(0.2)
+            assert len(before) < 7, turn
+        await context.close()
+
+
+@pytest.mark.parametrize("path", ["/", "/host.html"])
+async def test_people_chat_in_a_browser_of_2021(kafka_bootstrap: str, path: str) -> None:
+    async with (
+        site(kafka_bootstrap, edges=1) as here,
+        chromium() as browser,
+        somebody(browser, here, "Ann", path, init=YOUNGER) as ann,
+        somebody(browser, here, "Ben", init=YOUNGER) as ben,
+    ):
+        await ben.says("hello Ann")
+        await ann.sees("hello Ann")
+        await ben.page.click("#give")
+        await expect(ann.page.locator("#banners li, #gifts li")).to_contain_text("Ben", timeout=10_000)
+        for one in (ann, ben):
+            await one.is_well()
 
 
 async def test_an_operator_sees_gateways_and_the_pool_and_pauses_it(kafka_bootstrap: str, tmp_path: Path) -> None:

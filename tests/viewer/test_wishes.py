@@ -2,8 +2,14 @@
 rules of tickets.
 """
 
+import asyncio
+import os
+import re
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -13,7 +19,10 @@ from liveroom import clock
 from tests.rooms import DEADLINE_S, Rooms, comes, serving_rooms
 from viewer.client import Viewer
 from viewer.effects import Effect, Ended, Entered, Told
+from viewer.load import Crowd
 from viewer.session import State
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "viewer-protocol.md"
 
 
 @asynccontextmanager
@@ -184,6 +193,81 @@ async def test_a_refused_entry_is_repeated_no_sooner_than_it_asks_for() -> None:
             due_s = viewer.session.wake_at
             assert due_s is not None
             assert due_s - began_s >= 30
+
+
+REFUSED_S = 2
+
+
+async def test_a_viewer_waits_as_long_as_each_service_asks_for() -> None:
+    async with serving_rooms() as rooms:
+        rooms.refusals.append((503, {"Retry-After": str(REFUSED_S)}, {}))
+        rooms.refusals.append((429, {}, {"code": "rate_user", "retry_after_s": REFUSED_S}))
+        async with watching(rooms, "a") as (viewer, _):
+            await viewer.joined(DEADLINE_S)
+        assert all(later_s - before_s >= REFUSED_S for before_s, later_s in pairwise(rooms.asked_at))
+        assert len(rooms.asked_at) == 3
+
+
+async def test_a_viewer_waits_as_long_as_a_room_asks_for() -> None:
+    async with serving_rooms() as rooms:
+        rooms.refused["a"] = {"code": "full", "retry_after_s": REFUSED_S}
+        async with watching(rooms, "a") as (viewer, effects):
+            await comes(lambda: codes(effects))
+            rooms.refused.clear()
+            await viewer.joined(DEADLINE_S)
+        first_s, second_s = rooms.asked_at
+        assert second_s - first_s >= REFUSED_S
+
+
+async def test_viewers_of_a_crowd_wait_as_long_as_the_scheduler_asks_for_and_repeat_nothing_in_vain() -> None:
+    for sample in (1, 1000):  # whole sessions, and connections that only count; the first of either is a session
+        async with serving_rooms() as rooms:
+            rooms.refusals += [(429, {"Retry-After": str(REFUSED_S)}, {"code": "rate_address"})] * 2
+            crowd = Crowd(rooms.url, ["a"], 2, sample=sample)
+            try:
+                async with asyncio.timeout(DEADLINE_S):
+                    await crowd.start()
+                assert len(rooms.asked_at) == 4
+                assert min(rooms.asked_at[2:]) - min(rooms.asked_at) >= REFUSED_S
+            finally:
+                await crowd.stop()
+        async with serving_rooms() as rooms:
+            rooms.refusals += [(403, {}, {"code": "forbidden"})] * 2
+            crowd = Crowd(rooms.url, ["a"], 2, sample=sample)
+            try:
+                async with asyncio.timeout(DEADLINE_S):
+                    await crowd.start()
+                assert len(rooms.entries) == 2
+            finally:
+                await crowd.stop()
+
+
+async def test_the_client_of_the_document_waits_as_long_as_it_is_asked_to_and_repeats_nothing_in_vain(tmp_path: Path) -> None:
+    (program,) = re.findall(r"^```python\n(.*?)^```", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    client = tmp_path / "client.py"
+    client.write_text(program, encoding="utf-8")
+    async with serving_rooms() as rooms:
+        rooms.refusals.append((429, {"Retry-After": str(REFUSED_S)}, {"code": "rate_user"}))
+        rooms.refused["a"] = {"code": "full", "retry_after_s": REFUSED_S}
+        environment = os.environ | {"SCHEDULER": rooms.url, "ROOM": "a", "TOKEN": "t"}
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, str(client), env=environment, stderr=asyncio.subprocess.PIPE
+        )
+        try:
+            await comes(lambda: rooms.joins)
+            rooms.refused.clear()
+            await comes(lambda: len(rooms.joins) == 2 and rooms.open)
+            assert [later_s - before_s >= REFUSED_S for before_s, later_s in pairwise(rooms.asked_at)] == [True, True]
+            rooms.refusals.append((403, {}, {"code": "forbidden"}))
+            await rooms.open[0].close(code=1012)
+            async with asyncio.timeout(DEADLINE_S):
+                _, errors = await process.communicate()
+            assert b"refused for good" in errors
+            assert len(rooms.entries) == 4
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
 
 
 class Asleep:

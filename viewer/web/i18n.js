@@ -384,7 +384,8 @@ export function t(key, values = {}) {
 export function why(error) {
   if (!error.code && !error.status) return t("refused.unreachable");
   const known = REFUSALS[language];
-  const text = Object.prototype.hasOwnProperty.call(known, error.code) ? known[error.code] : t("refused.other", { code: error.code || error.status });
+  const isKnown = Object.prototype.hasOwnProperty.call(known, error.code);
+  const text = isKnown ? known[error.code] : t("refused.other", { code: error.code || error.status });
   return error.retryAfterS >= 1 ? `${text} ${t("refused.wait", { s: Math.ceil(error.retryAfterS) })}` : text;
 }
 
