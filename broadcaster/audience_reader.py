@@ -1,56 +1,130 @@
-"""What gateways report, read for the assigned partitions: how many watch each room, and which
+"""What gateways report, read for the assigned partitions: which users watch each room, and which
 gateways live.
 
-Owns nothing: the sums are those of `liveroom.audience`. A record that cannot be read is counted and
-skipped. Called by `broadcaster.kafka`.
+Owns how far back the reports of a newly assigned partition are read; the sums are those of
+`liveroom.audience`. A record that cannot be read is counted and skipped. Called by
+`broadcaster.kafka`.
 """
 
 from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+import structlog
 
 from broadcaster.assigned import Assigned
 from liveroom import clock, topics
-from liveroom.consumers import records
+from liveroom.audience import Audience
+from liveroom.consumers import changes
 from liveroom.kafka import TopicReader
-from liveroom.kafka_port import Kafka
-from liveroom.records.control import LoadReport, Presence
+from liveroom.kafka_port import Kafka, KafkaError
+from liveroom.records.control import PRESENCE_INTERVAL_S, LoadReport, Presence
 from liveroom.service import Runtime
 from liveroom.topics import partition_of
+
+BACK_MS: Final = int(1000 * PRESENCE_INTERVAL_S) + 15_000  # every gateway has listed its users by then
+SILENCE_CHECK_S: Final = 0.1
+TURN_COST: Final = 5_000  # entries of lists that are gone through in one turn of the loop: 1 to 2 ms
+RECORD_COST: Final = 50
+log = structlog.get_logger()
+
+
+class _Behind(NamedTuple):
+    """An audience that is read again up to an offset."""
+
+    audience: Audience
+    end: int
 
 
 class AudienceReader:
     """Passes on what gateways report.
 
     `assigned` is the caller's own mapping of the partitions that are assigned now, by their
-    numbers.
+    numbers. The audience of one that was assigned just now is behind (`Audience.fall_behind`).
     """
 
     def __init__(self, kafka: Kafka, runtime: Runtime, assigned: Mapping[int, Assigned]) -> None:
         self._kafka = kafka
         self._runtime = runtime
         self._assigned = assigned
+        self._behind: dict[int, _Behind] = {}
+        self._kafka_ms: int | None = None
+        self._cost = 0
 
     async def read_presence(self) -> None:
-        """Pass on the counts of rooms until cancelled."""
-        reader = TopicReader(self._kafka, topics.PRESENCE, self._runtime.metrics)
-        async for found in records(reader, topics.PRESENCE, Presence, self._runtime):
-            for _, presence in found:
-                self._pass_on(presence)
+        """Pass on who is in which room until cancelled.
 
-    def _pass_on(self, presence: Presence) -> None:
-        """Give a count to its partition. A room that became local at a gateway gets its card."""
-        found = self._assigned.get(partition_of(presence.room, self._kafka.settings.partitions))
-        if found is None:
+        A newly assigned partition begins with the reports of the past minute.
+        """
+        reader = TopicReader(self._kafka, topics.PRESENCE, self._runtime.metrics)
+        async for found in changes(reader, topics.PRESENCE, Presence, self._runtime):
+            for change in found:
+                if change.record is not None:
+                    await self._pass_on(change.record)
+            await self._catch_up(reader)
+
+    async def _pass_on(self, presence: Presence) -> None:
+        """Give a report to its partition. A room that became local at a gateway gets its card."""
+        number = partition_of(presence.room, self._kafka.settings.partitions)
+        found = self._assigned.get(number)
+        if found is None or (found.partition.audience.is_behind and number not in self._behind):
             return
         partition = found.partition
-        if partition.audience.update(presence, clock.monotonic_s()):
-            partition.rooms.want_card(presence.room)
+        steps = partition.audience.taking(presence, clock.monotonic_s())
+        while True:
+            try:
+                self._cost += next(steps)
+            except StopIteration as done:
+                if done.value:
+                    partition.rooms.want_card(presence.room)
+                break
+            await self._yield()
         partition.wake()
+        self._cost += RECORD_COST + (len(presence.came) + len(presence.left)) // 4
+        await self._yield()
+
+    async def _yield(self) -> None:
+        """Let others have the loop where this turn has done enough."""
+        if self._cost >= TURN_COST:
+            self._cost = 0
+            await clock.sleep(0)
+
+    async def _catch_up(self, reader: TopicReader) -> None:
+        """Go back in the partitions that were assigned; publish again where all of it was read."""
+        for number, assigned in list(self._assigned.items()):
+            audience, behind = assigned.partition.audience, self._behind.get(number)
+            if not audience.is_behind:
+                continue
+            if behind is None or behind.audience is not audience:
+                try:
+                    now_ms = self._kafka_ms if self._kafka_ms is not None else clock.unix_ms()
+                    end = await reader.go_back(number, now_ms - BACK_MS)
+                except (KafkaError, OSError) as error:
+                    log.warning("presence_unread", partition=number, error=repr(error))
+                    continue
+                behind = self._behind[number] = _Behind(audience, end)
+            if reader.position(number) >= behind.end:
+                del self._behind[number]
+                audience.catch_up()
+                assigned.partition.wake()
 
     async def read_gateways(self) -> None:
-        """Pass on which gateways live until cancelled; counts of those that do not are dropped."""
+        """Pass on which gateways live until cancelled; counts of those that do not are left out."""
         reader = TopicReader(self._kafka, topics.GATEWAYS, self._runtime.metrics)
-        async for found in records(reader, topics.GATEWAYS, LoadReport, self._runtime):
+        async for found in changes(reader, topics.GATEWAYS, LoadReport, self._runtime):
             now_s = clock.monotonic_s()
-            for _, report in found:
+            for change in found:
+                self._kafka_ms = change.written_ms
+                if (report := change.record) is None:
+                    continue
                 for each in self._assigned.values():
-                    each.partition.audience.gateway_reported(report.gateway, report.generation, now_s)
+                    each.partition.audience.gateway_reported(report.gateway, report.generation, change.written_ms, now_s)
+
+    async def watch_silence(self) -> None:
+        """Let partitions notice gateways that fell silent until cancelled."""
+        while True:
+            await clock.sleep(SILENCE_CHECK_S)
+            now_s = clock.monotonic_s()
+            for each in self._assigned.values():
+                each.partition.audience.expire(now_s)
+                if each.partition.audience.has_unpublished:
+                    each.partition.wake()

@@ -93,6 +93,7 @@ class Broadcaster:
             helpers = [
                 self._tasks.create_task(self._audience.read_presence()),
                 self._tasks.create_task(self._audience.read_gateways()),
+                self._tasks.create_task(self._audience.watch_silence()),
                 self._tasks.create_task(self._check()),
             ]
             while not self._runtime.stopping.is_set():
@@ -250,6 +251,7 @@ class Broadcaster:
             partition = Partition(
                 number, self._settings, self._kafka, self._producer, self._runtime, self._on_ruling, self._on_lost
             )
+            partition.audience.fall_behind()
             self._assigned[number] = Assigned(partition, self._tasks.create_task(partition.run(ASSIGNED)))
         log.info("assigned", partitions=sorted(numbers))
 

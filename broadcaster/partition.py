@@ -276,7 +276,7 @@ class Partition:
             self._wake.clear()
             await self._check_lease()
             self._report_lost_rooms()
-            self._watch_audience()
+            await self._watch_audience()
             if self._inbox.next_offset is not None and (self._inbox or self.rooms.has_news):
                 await clock.sleep(max(linger_s, flushed + interval_s - clock.monotonic_s()))
                 flushed = clock.monotonic_s()
@@ -290,11 +290,15 @@ class Partition:
     async def _check_lease(self) -> None:
         await self._log.check(self.log_end)
 
-    def _watch_audience(self) -> None:
+    async def _watch_audience(self) -> None:
         now = clock.monotonic_s()
         self.audience.expire(now)
-        for room, viewers in self.audience.due(now):
-            self.rooms.watch(room, viewers)
+        while True:
+            for room, viewers in self.audience.due(now):
+                self.rooms.watch(room, viewers)
+            if not self.audience.is_counting:
+                break
+            await clock.sleep(0)
         self.rooms.forget_silent(int(1000 * now))
 
     def _report_lost_rooms(self) -> None:

@@ -58,6 +58,7 @@ class Gateway:
         self.joins = Joins(hub, rules, metrics, settings)
         self.bans = Bans(hub, rules)
         self.generation = generation
+        self.was_silent = False
         self.members: dict[Member, None] = {}
         self.sse_connections: dict[str, SseConnection] = {}
         self.queues: SendQueues[Member] = SendQueues(

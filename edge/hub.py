@@ -74,7 +74,8 @@ class _Places(NamedTuple):
 class Hub:
     """The rooms and users of one gateway.
 
-    `changed`: rooms whose audience changed; the reporter takes them out. At most `max_rooms` rooms
+    `changed`: rooms whose audience changed, with the users (hashes) who came (True) or left since
+    the reporter took them out (`take_changes`). At most `max_rooms` rooms
     exist, and `max_quiet_of_address` watched quiet ones for each address (0: no such limit).
     """
 
@@ -83,7 +84,7 @@ class Hub:
         self._max_quiet_of_address = max_quiet_of_address
         self._with_content = 0
         self.rooms: dict[int, Room] = {}
-        self.changed: dict[str, None] = {}
+        self.changed: dict[str, dict[int, bool]] = {}
         self._vacant: dict[Room, None] = {}
         self._quiet = QuietRooms()
         self._by_user: dict[int, Subscriber | _Places] = {}  # most have one connection, which knows its rooms
@@ -143,6 +144,15 @@ class Hub:
         room = self.rooms.get(room_hash(name))
         return room.audience() if room is not None else Audience(0, 0, 0)
 
+    def take_changes(self, name: str) -> dict[int, bool]:
+        """Return the users (hashes) who came into a room (True) or left it since the last call."""
+        return self.changed.pop(name, {})
+
+    def users_of(self, name: str) -> set[int]:
+        """Return the users (hashes) in a room."""
+        room = self.rooms.get(room_hash(name))
+        return room.list_users() if room is not None else set()
+
     def hottest(self, count: int) -> list[tuple[str, int]]:
         """Return the `count` rooms with most connections, as (name, connections)."""
         counted = ((len(room.members) + len(room.waiting), room.name) for room in self.rooms.values())
@@ -173,10 +183,9 @@ class Hub:
             room.opened_s = now_s
         room.waiting[member] = now_s
         member.rooms[hash_] = room
-        self.changed[name] = None
         if room.is_quiet:
             self._quiet.resized(room, room.size - 1)
-        self._count_in(member, hash_)
+        self._count_in(member, room)
         return room
 
     def enter(self, member: Subscriber, room: Room) -> None:
@@ -192,39 +201,55 @@ class Hub:
         room.members.pop(member, None)
         room.waiting.pop(member, None)
         room.owed.pop(member, None)
-        self.changed[room.name] = None
         if room.is_empty:
             room.left_s = now_s
             self._vacant[room] = None
         if room.is_quiet:
             self._quiet.resized(room, room.size + 1)
-        self._count_out(member, room.hash)
+        self._count_out(member, room)
         return True
 
-    def _count_in(self, member: Subscriber, room: int) -> None:
+    def _count_in(self, member: Subscriber, room: Room) -> None:
         """Count a member, which has just come into a room, for its user."""
         places = self._by_user.get(member.user_hash)
+        others = 0
         if places is None or places is member:
             self._by_user[member.user_hash] = member
-            return
-        if not isinstance(places, _Places):
-            places = self._by_user[member.user_hash] = _Places({places: None}, dict.fromkeys(places.rooms, 1))
-        places.connections[member] = None
-        places.rooms[room] = places.rooms.get(room, 0) + 1
+        else:
+            if not isinstance(places, _Places):
+                places = self._by_user[member.user_hash] = _Places({places: None}, dict.fromkeys(places.rooms, 1))
+            others = places.rooms.get(room.hash, 0)
+            places.connections[member] = None
+            places.rooms[room.hash] = others + 1
+        self._note(room, member.user_hash, is_here=True, others=others)
 
-    def _count_out(self, member: Subscriber, room: int) -> None:
+    def _count_out(self, member: Subscriber, room: Room) -> None:
         """Count a member, which has just left a room, no more for its user."""
         places = self._by_user[member.user_hash]
         is_over = not member.rooms
+        others = 0
         if isinstance(places, _Places):
             if is_over:
                 del places.connections[member]
-            places.rooms[room] -= 1
-            if not places.rooms[room]:
-                del places.rooms[room]
+            others = places.rooms[room.hash] = places.rooms[room.hash] - 1
+            if not others:
+                del places.rooms[room.hash]
             is_over = not places.rooms
         if is_over:
             del self._by_user[member.user_hash]
+        self._note(room, member.user_hash, is_here=False, others=others)
+
+    def _note(self, room: Room, user: int, *, is_here: bool, others: int) -> None:
+        """Note that a connection of a user came or left, beside `others` of that user in the room.
+
+        Who comes and leaves again before anybody asks has not changed.
+        """
+        changed = self.changed.setdefault(room.name, {})
+        if others:
+            return
+        room.users += 1 if is_here else -1
+        if changed.pop(user, None) is None:
+            changed[user] = is_here
 
     def drop(self, member: Subscriber, now_s: float) -> None:
         """Take a member out of all its rooms."""

@@ -15,6 +15,7 @@ from edge.fanout import FanOut
 from edge.gateway import Gateway
 from liveroom import clock, metric_catalog, tickets, topics
 from liveroom.addresses import reachable, url_of
+from liveroom.audience import GATEWAY_SILENCE_S
 from liveroom.kafka import Producer, UnsentError
 from liveroom.records.codec import encode_json
 from liveroom.records.control import GatewayState, HotRoom, LoadReport
@@ -114,6 +115,7 @@ class LoadReporter:
         self._vacant = metrics.gauge(metric_catalog.ROOMS_VACANT)
         self._quiet = metrics.gauge(metric_catalog.ROOMS_QUIET)
         self._before = self._totals()
+        self._reported_s = clock.monotonic_s()
 
     async def run(self, producer: Producer) -> None:
         """Report every `report_interval_s`, for ever."""
@@ -133,6 +135,11 @@ class LoadReporter:
             await producer.send(topics.GATEWAYS, encode_json(report), key=report.gateway.encode(), timeout_s=TIMEOUT_S)
         except UnsentError as error:
             log.warning("load_unreported", error=str(error))
+        else:
+            now_s, before_s = clock.monotonic_s(), self._reported_s
+            self._reported_s = now_s
+            if now_s - before_s > GATEWAY_SILENCE_S / 2:
+                self._gateway.was_silent = True
 
     def _totals(self) -> _Totals:
         return _Totals(

@@ -109,10 +109,11 @@ class Room:
     """A room that has viewers here, or had some a moment ago.
 
     `epoch`, `seq`, `rseq`: the newest numbers seen (None: none yet). `members`: those to whom
-    batches are pushed. `waiting`: members that wait to enter, with the time since when. `owed`:
-    members that entered without a snapshot. `base`: the ring holds everything numbered after this
-    (seq, rseq). `ring_from`: it also holds everything in records from this offset on. `left_s`:
-    when the last member left. `has_content`: whether a message came since the room is here.
+    batches are pushed. `waiting`: members that wait to enter, with the time since when. `users`:
+    how many users all these are; the hub counts them. `owed`: members that entered without a
+    snapshot. `base`: the ring holds everything numbered after this (seq, rseq). `ring_from`: it
+    also holds everything in records from this offset on. `left_s`: when the last member left.
+    `has_content`: whether a message came since the room is here.
 
     `is_quiet`: as far as this gateway knows, nobody ever spoke in the room, so somebody may have
     invented it (`edge.quiet_rooms`). `opener`: while it is quiet and watched, the member for whose
@@ -142,6 +143,7 @@ class Room:
         "rseq",
         "seq",
         "snapshot",
+        "users",
         "waiting",
     )
 
@@ -150,6 +152,7 @@ class Room:
         self.hash = hash_
         self.members: dict[Subscriber, None] = {}
         self.waiting: dict[Subscriber, float] = {}
+        self.users = 0
         self.owed: dict[Subscriber, None] = {}
         self.epoch: int | None = None
         self.seq: int | None = None
@@ -182,10 +185,12 @@ class Room:
 
     def audience(self) -> Audience:
         """Return how many are here, those that wait to enter among them."""
-        here = [*self.members, *self.waiting]
-        users = {member.user_hash for member in here}
-        devices = {member.device_hash or id(member) for member in here}
-        return Audience(len(users), len(devices), len(here))
+        devices = {member.device_hash or id(member) for members in (self.members, self.waiting) for member in members}
+        return Audience(self.users, len(devices), self.size)
+
+    def list_users(self) -> set[int]:
+        """Return the users (hashes) who are here, those that wait to enter among them."""
+        return {member.user_hash for members in (self.members, self.waiting) for member in members}
 
     def take(self, prepared: PreparedBatch, epoch: int, pos: str, max_bytes: int) -> bool:
         """Add a batch's part to the ring of at most `max_bytes`; return whether numbers are missing

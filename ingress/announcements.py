@@ -19,7 +19,7 @@ from ingress.requests import Draft, DraftItem, to_record
 from liveroom import clock, topics
 from liveroom.audience import Audience
 from liveroom.bodies import Announcement
-from liveroom.consumers import records
+from liveroom.consumers import changes, records
 from liveroom.errors import Code, ProblemError
 from liveroom.kafka import TopicReader, UnsentError
 from liveroom.kafka_port import Kafka
@@ -84,11 +84,13 @@ class AnnouncementService:
         """
         metrics = self._runtime.metrics
         reader = TopicReader(self._kafka, topics.GATEWAYS, metrics)
-        async for found in records(reader, topics.GATEWAYS, LoadReport, self._runtime):
-            now_s = clock.monotonic_s()
-            for _, report in found:
-                self._audience.gateway_reported(report.gateway, report.generation, now_s)
-            on_reports([report for _, report in found], now_s)
+        async for found in changes(reader, topics.GATEWAYS, LoadReport, self._runtime):
+            now_s, reports = clock.monotonic_s(), list[LoadReport]()
+            for change in found:
+                if (report := change.record) is not None:
+                    self._audience.gateway_reported(report.gateway, report.generation, change.written_ms, now_s)
+                    reports.append(report)
+            on_reports(reports, now_s)
 
     async def _announce(self, rooms: list[str], context: CommandContext, announcement: Announcement) -> None:
         began_s = clock.monotonic_s()

@@ -474,6 +474,7 @@ class TopicReader:
         self._has_producers_time = False
         self._ends: dict[TopicPartition, int] = {}
         self.positions: dict[TopicPartition, int] = {}
+        self._gone_back: set[TopicPartition] = set()
 
     @property
     def caught_up(self) -> bool:
@@ -500,6 +501,26 @@ class TopicReader:
         `name`: the condition of readiness that shows the reason; by default the topic's name.
         """
         await waiting(self._kafka, runtime, name or self._topic.name).until(self.start)
+
+    async def go_back(self, partition: int, at_ms: int) -> int:
+        """Continue a partition at the first record that Kafka took at `at_ms` or later.
+
+        Returns the end of the partition: what comes before it has been written already. Only the
+        task that reads may call it. Raises KafkaError or OSError.
+        """
+        if (inner := self._inner) is None:
+            raise KafkaError("the reader is stopped")
+        tp = TopicPartition(self._name, partition)
+        end = (await inner.end_offsets([tp]))[tp]
+        found = (await inner.offsets_for_times({tp: at_ms})).get(tp)
+        self.positions[tp] = found.offset if found is not None else end
+        self._gone_back.add(tp)
+        inner.seek(tp, self.positions[tp])
+        return end
+
+    def position(self, partition: int) -> int:
+        """Return the offset of the record that comes next in a partition."""
+        return self.positions[TopicPartition(self._name, partition)]
 
     async def stop(self) -> None:
         """Disconnect."""
@@ -532,6 +553,7 @@ class TopicReader:
         lag = self._metrics.gauge(metric_catalog.READER_LAG, self._topic.name)
         moved = clock.monotonic_s()
         while (inner := self._inner) is not None:
+            self._gone_back.clear()
             try:
                 fetched = await inner.getmany(timeout_ms=1000)
             except OffsetOutOfRangeError as error:
@@ -553,6 +575,8 @@ class TopicReader:
                 continue
             moved = now
             for tp, records in fetched.items():
+                if tp in self._gone_back:
+                    continue  # they come again, in their order
                 self.positions[tp] = records[-1].offset + 1
                 self._note_time(tp, records[-1])
                 yield tp.partition, records

@@ -282,11 +282,10 @@ def hub(_: pytest.MonkeyPatch) -> tuple[Any, object]:
         if len(members) > MOST:
             table.drop(members.popleft(), now_s)
         table.forget_vacant(now_s)
-        changed, table.changed = table.changed, {}
-        pace.changed(changed)
+        pace.changed(table.changed)
         for room in pace.due(now_s):
-            if pace.wants(room, table.audience(room), now_s):
-                pace.reported(room, table.audience(room), now_s)
+            if pace.wants(room, table.audience(room), now_s, has_changes=bool(table.take_changes(room))):
+                pace.reported(room, table.audience(room), now_s, is_list=pace.needs_list(room, now_s))
 
     return act, [table, pace]
 

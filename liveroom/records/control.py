@@ -9,14 +9,18 @@ from liveroom.kinds import Role
 from liveroom.records.codec import GATEWAY_PATTERN, Count, GatewayId, Generation, JsonRecord, Millis, RoomId
 
 PRESENCE_INTERVAL_S: Final = 60.0
+MAX_PARTS: Final = 1024  # of a list of users
 _GATEWAY: Final = GATEWAY_PATTERN[0][1:-2]
 
 
 class Presence(JsonRecord, frozen=True):
-    """The number of viewers of one room at one gateway.
+    """The viewers of one room at one gateway: how many, and which users came and left.
 
     A gateway sends it at once when a room gets its first viewer there, on a change at most every
-    2 s, and every `PRESENCE_INTERVAL_S` without a change, so that a new owner soon knows all rooms.
+    1.5 s, and every `PRESENCE_INTERVAL_S` with the list of all users, so that a new owner soon
+    knows all rooms. Users are named by their hashes (`room_hash`), so that one who watches at
+    several gateways counts once. Hashes are packed, 8 bytes each, the lowest byte first; in JSON
+    they are base64.
 
     - `gateway`: the gateway's id, or `ingress/` and the name of an ingress that asks for a `card`.
     - `generation`: the gateway's start time in milliseconds.
@@ -25,6 +29,12 @@ class Presence(JsonRecord, frozen=True):
       without viewers.
     - `devices`: distinct devices of users, at least `users` and at most `connections`: a connection
       that names no device counts as one of its own. `null` means unknown.
+    - `serial`: counts the records of this room and gateway, so that a missing one is noticed.
+      `null` in version 0.1, which names no users: then `users` is added to the sum.
+    - `came`, `left`: the users who came and left since the record before.
+    - `part`, `parts`: `came` is part `part` of `parts` of the list of all users here, which
+      replaces what was known. `parts` is a power of two: each part has an equal range of hashes.
+      0: no list.
     """
 
     room: RoomId
@@ -35,6 +45,16 @@ class Presence(JsonRecord, frozen=True):
     at_ms: Millis
     card: bool = False
     devices: Count | None = None
+    serial: Count | None = None
+    came: bytes = b""
+    left: bytes = b""
+    part: Annotated[int, msgspec.Meta(ge=0, lt=MAX_PARTS)] = 0
+    parts: Annotated[int, msgspec.Meta(ge=0, le=MAX_PARTS)] = 0
+
+    @property
+    def has_users(self) -> bool:
+        """Whether it names users."""
+        return bool(self.came or self.left or self.parts)
 
 
 class GatewayState(Enum):

@@ -37,8 +37,8 @@ async def test_a_count_reaches_the_partition_of_its_room_by_one_look_up_and_asks
     made = [Partition(number, settings, kafka, producer, runtime, lambda *_: None, lambda _: None) for number in range(2)]
     life = asyncio.create_task(asyncio.sleep(0))
     reader = AudienceReader(kafka, runtime, ByNumber({each.number: Assigned(each, life) for each in made}))
-    reader._pass_on(presence(ROOMS[1]))
-    reader._pass_on(presence(ROOMS[2]))
+    await reader._pass_on(presence(ROOMS[1]))
+    await reader._pass_on(presence(ROOMS[2]))
     assert [each.audience.rooms() for each in made] == [[], [ROOMS[1]]], "a partition that is not assigned gets nothing"
     assert [each.rooms.has_news for each in made] == [False, True]
     await life

@@ -125,10 +125,10 @@ async def test_rooms_that_begin_again_after_lost_uplink_publish_who_watches_them
     owner = Owner(Log())
     owner.again(records(1))
     owner.audience.update(Presence(1, "r", "e1", 1, 3, 4, 0), clock.monotonic_s())
-    owner._watch_audience()
+    await owner._watch_audience()
     owner.rooms.pack("0.0", 4_000_000_000_000)  # by a clock that was far ahead
     owner.uplink_lost(0, 5)
-    owner._watch_audience()
+    await owner._watch_audience()
     [(entry, _)] = owner.rooms.pack("0.1", 0).rooms
     assert entry.epoch == 4_000_000_001
 

@@ -71,6 +71,7 @@ from liveroom.records.snapshot import (
 from liveroom.records.uplink import DeadLetter, Item, Uplink
 from liveroom.ticket_keys import SEED_BYTES, make_private_key, read_public_keys, write_public_keys
 from liveroom.topics import room_hash
+from liveroom.user_lists import pack
 
 ROOT: Final = Path(__file__).parents[1] / "data" / "golden"
 NEXT: Final = "next"
@@ -215,6 +216,10 @@ def _mode_of_a_later_version() -> Moderation:
     return record_of(rule)
 
 
+def _presence(**users: Any) -> Presence:
+    return Presence(1, "room-1", "edge-1", AT_MS, 11, 12, AT_MS, devices=11, serial=4, **users)
+
+
 def _user_connection() -> UserConnection:
     return UserConnection(Role.VIEWER, "websocket", ("room-1",), "phone-1", AT_MS // 1000)
 
@@ -230,7 +235,7 @@ ALL: Final = (
     Golden("batch.bin", batch(), broadcast.decode_broadcast(batch()), broadcast.decode_broadcast),
     Golden("snapshot.bin", broadcast.encode_snapshot_chunk(snapshot()), snapshot(), broadcast.decode_broadcast),
     Golden("state.bin", encode_state(state())[0], state(), lambda value: decode_state([value])),
-    _json("presence.json", Presence(1, "room-1", "edge-1", AT_MS, 11, 12, AT_MS, devices=11)),
+    _json("presence.json", _presence(came=pack([5, 2**64 - 1]), left=pack([7]))),
     _json("load-report.json", _load_report()),
     _json("order.json", Order(1, "edge-1", AT_MS, OrderKind.SHED, AT_MS, "hot", 50.0)),
     _json("moderation-mode.json", Moderation(1, "room-1", AT_MS, RuleKind.MODE, "slow_s", "u1", id="m1", value=5.0)),
@@ -244,6 +249,7 @@ ALL: Final = (
     _json("revocation.json", Revocation(1, "r1", AT_MS, AT_MS // 1000, AT_MS + 60_000, "u9", "phone-1", "op", "stolen")),
     _json("connection-order.json", ConnectionOrder(1, "c1", AT_MS, "u9", ConnectionOrderKind.END)),
     _json("connection-report.json", ConnectionReport(1, "c1", "edge-1", AT_MS, AT_MS, 1, (_user_connection(),))),
+    _json("presence-list.json", _presence(came=pack([2**63]), part=1, parts=2)),
 )
 
 
