@@ -83,6 +83,7 @@ class Hostile:
         self.port = 0
         self.room = room
         self.sent: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self.announced: list[str] = []  # what gateways before this one announce for a URL
         self.joins = 0
         self.pulls = 0
         self.lines = list(lines)
@@ -109,7 +110,8 @@ class Hostile:
         return web.Response(headers=CORS)
 
     async def _entry(self, _: web.Request) -> web.Response:
-        gateways = [{"id": "e", "url": url_of("ws", HOST, self.port, "/v1/live")}]
+        urls = [*self.announced, url_of("ws", HOST, self.port, "/v1/live")]
+        gateways = [{"id": f"e{number}", "url": url} for number, url in enumerate(urls)]
         return web.json_response({"gateways": gateways, "ticket": "t"}, headers=CORS)
 
     async def _live(self, request: web.Request) -> web.WebSocketResponse:

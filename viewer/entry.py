@@ -164,7 +164,7 @@ async def _open(http: aiohttp.ClientSession, gateway: str, url: str, ticket: str
                 max_msg_size=MAX_BATCH_BYTES,
                 timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_TIMEOUT_S),
             )
-    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+    except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:  # ValueError: it announces no URL
         log.debug("no_gateway", url=url, error=repr(error))
         return None
     return Opened(gateway, url, socket)

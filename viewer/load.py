@@ -21,7 +21,7 @@ import orjson
 
 from liveroom import clock
 from liveroom.chance import Chance, SystemChance
-from liveroom.tasks import BackgroundTasks, call_reported, end_tasks
+from liveroom.tasks import BackgroundTasks, end_tasks, report_failure
 from liveroom.wire import (
     CLOSE,
     PING,
@@ -129,7 +129,7 @@ class Link(asyncio.Protocol):
                 self._close()
             elif isinstance(effect, Pull):
                 self._crowd.pull(self, effect)
-            call_reported("on_effect of a crowd failed", self._crowd.on_effect, f"crowd-{self.index}", effect)
+            self._crowd.observe(f"crowd-{self.index}", effect)
 
     def _close(self) -> None:
         if self.transport is not None:
@@ -173,6 +173,7 @@ class Crowd:
         self._tasks = BackgroundTasks("a viewer of the crowd")
         self._pulls = BackgroundTasks("a pull of the crowd")
         self._beating: asyncio.Task[None] | None = None
+        self._failure: BaseException | None = None
         self._stopping = False
         self._turns: dict[int, int] = {}
         self._counter = itertools.count()
@@ -238,7 +239,7 @@ class Crowd:
         """Raise what ended a part of the crowd: what is left of it proves nothing."""
         if self._beating is not None and self._beating.done() and not self._beating.cancelled():
             self._beating.result()
-        if (failure := self._tasks.failure or self._pulls.failure) is not None:
+        if (failure := self._failure or self._tasks.failure or self._pulls.failure) is not None:
             raise failure
 
     def figures(self) -> Figures:
@@ -259,6 +260,16 @@ class Crowd:
         )
 
     # ---- called by links
+    def observe(self, viewer: str, effect: Effect) -> None:
+        """Report an effect of a viewer. Where the observer fails, `figures` raises what it
+        raised: what it judges from then on is worth nothing.
+        """
+        try:
+            self.on_effect(viewer, effect)
+        except Exception as error:  # noqa: BLE001 - a protocol would take it for a lost connection
+            self._failure = self._failure or error
+            report_failure("on_effect of a crowd failed", error)
+
     def took(self, link: Link, text: bytes) -> None:
         """Count a frame; a sampled viewer's session takes all of it."""
         self._tally.count(text)
@@ -371,13 +382,13 @@ class Crowd:
         """Connect to the first gateway that answers; raise the last one's failure."""
         failure: Exception = ValueError("no address")
         for url in urls:
-            address = urlsplit(url)
             try:
+                address = urlsplit(url)
                 async with asyncio.timeout(CONNECT_TIMEOUT_S):
                     return await asyncio.get_running_loop().create_connection(
                         partial(Link, self, index, turn, session, url), str(address.hostname), int(address.port or 80)
                     )
-            except (OSError, TimeoutError) as error:
+            except (OSError, TimeoutError, ValueError) as error:  # ValueError: it announces no URL
                 failure = error
         raise failure
 

@@ -140,6 +140,24 @@ async def test_a_command_whose_output_is_closed_does_its_work(tmp_path: Path) ->
         assert await process.wait() == 0
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "cp437"])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        pytest.param(("simulate", "evening"), id="tables"),
+        pytest.param(("watch", "--help"), id="help"),
+        pytest.param(("acls",), id="lines"),
+    ],
+)
+async def test_other_commands_print_whatever_the_terminal_can_show(
+    arguments: tuple[str, ...], encoding: str, tmp_path: Path
+) -> None:
+    async with asyncio.timeout(DEADLINE_S), running(*arguments, tmp_path=tmp_path, encoding=encoding) as process:
+        assert process.stdout is not None
+        assert len((await process.stdout.read()).splitlines()) > 5
+        assert await ended(process) == (0, "")
+
+
 @pytest.mark.parametrize("option", ["text", "--name", "--user"])
 async def test_bytes_that_are_no_text_are_one_line_that_says_so(option: str, tmp_path: Path) -> None:
     odd = os.fsdecode(b"caf\xe9")

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import re
 import sys
 from pathlib import Path
 
@@ -10,16 +9,28 @@ import aiohttp
 import pytest
 
 from devstack.system import System
+from tests.docs.test_clients import block
 from tests.e2e.audience import knows_gateways
 from viewer.sender import Accepted, Sender
 
 pytestmark = pytest.mark.kafka
 JOINED = 'liveroom_edge_joins_total{outcome="joined"}'
-DOCUMENT = Path(__file__).parents[2] / "docs" / "viewer-protocol.md"
+
+
+async def write_as_the_document_does(system: System, folder: Path) -> None:
+    """Run the program of docs/records.md, which writes to the uplink with a plain Kafka client."""
+    text = block("docs/records.md", "python")
+    for documented, ours in (('"127.0.0.1:9092"', f'"{system.kafka_bootstrap}"'), ('"uplink"', f'"{system.prefix}uplink"')):
+        assert documented in text
+        text = text.replace(documented, ours)
+    program = folder / "uplink.py"
+    program.write_text(text, encoding="utf-8")
+    process = await asyncio.create_subprocess_exec(sys.executable, str(program))
+    assert await asyncio.wait_for(process.wait(), 60) == 0
 
 
 async def test_the_client_of_the_document_shows_all_that_comes(kafka_bootstrap: str, tmp_path: Path) -> None:
-    (program,) = re.findall(r"^```python\n(.*?)^```", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    program = block("docs/viewer-protocol.md", "python")
     client = tmp_path / "client.py"
     client.write_text(program, encoding="utf-8")
     async with System(kafka_bootstrap, prefix="document.", partitions=2, edges=1) as system, aiohttp.ClientSession() as http:
@@ -55,6 +66,11 @@ async def test_the_client_of_the_document_shows_all_that_comes(kafka_bootstrap: 
             assert line == '3 gift ann {"gift": "boat"} late'
             assert isinstance(await sender.danmaku("lobby", "back"), Accepted)
             assert await shown() == '4 danmaku ann {"text": "back"}'
+            for seq, text in enumerate((f"a{end}b" for end in "\u2028\u2029\x85"), 5):
+                assert isinstance(await sender.danmaku("lobby", text), Accepted)
+                assert (await shown()).startswith(f"{seq} danmaku ann ")
+            await write_as_the_document_does(system, tmp_path)
+            assert await shown() == '8 gift u42 {"gift": "rose", "count": 3}'
         finally:
             process.kill()
             await process.wait()

@@ -487,3 +487,53 @@ async def test_a_crowd_with_a_broken_part_says_so(monkeypatch: pytest.MonkeyPatc
     finally:
         await crowd.stop()
     assert reported == ["a viewer of the crowd failed"]
+
+
+@pytest.mark.parametrize("announced", ["ws://::1:26265/v1/live", "ws://[::1/v1/live", "", "http://a b/", "ws://a:99999/"])
+async def test_a_gateway_that_announces_no_url_leaves_the_others(announced: str, stack: AsyncExitStack) -> None:
+    gateway = Gateway()
+    await start(stack, gateway)
+    async with aiohttp.ClientSession() as http, asyncio.timeout(DEADLINE_S):
+        won = await race(http, Entry(["odd", "e"], [announced, gateway.url], "t"))
+        assert won is not None
+        assert won.gateway == "e"
+        await won.socket.close()
+    crowd = Crowd(await scheduler(stack, [announced, gateway.url]), ["r"], 1)
+    try:
+        async with asyncio.timeout(DEADLINE_S):
+            await crowd.start()
+            while crowd.figures().joined < 1:  # noqa: ASYNC110 - its figures are all there is to see
+                await asyncio.sleep(0.01)
+        assert crowd.figures().refused == 0
+    finally:
+        await crowd.stop()
+
+
+async def fails_at_last(crowd: Crowd) -> None:
+    """Bring the viewers, and look at the figures until they raise."""
+    await crowd.start()
+    while True:
+        crowd.figures()
+        await asyncio.sleep(0.01)
+
+
+async def test_a_crowd_whose_observer_fails_says_so_and_keeps_its_connections(stack: AsyncExitStack) -> None:
+    reported: set[str] = set()
+    asyncio.get_running_loop().set_exception_handler(lambda _, told: reported.add(told["message"]))
+    gateway = Gateway()
+    await start(stack, gateway)
+
+    def broken(*_: object) -> None:
+        raise ArithmeticError("a mistake")
+
+    crowd = Crowd(await scheduler(stack, [gateway.url]), ["r"], 1, on_effect=broken)
+    try:
+        async with asyncio.timeout(DEADLINE_S):
+            with pytest.raises(ArithmeticError, match="a mistake"):
+                await fails_at_last(crowd)
+            while not crowd.joined:  # noqa: ASYNC110 - its figures raise
+                await asyncio.sleep(0.01)
+        assert gateway.upgrades == 1
+    finally:
+        await crowd.stop()
+    assert reported == {"on_effect of a crowd failed"}

@@ -379,10 +379,21 @@ export class LiveRoom {
     return this.session.failed(clock(), Math.random(), retryAfterS, code, isFinal, room);
   }
 
+  /** Returns the token to send. An error of the application's function is reported; the session tries again later. */
+  async #currentToken() {
+    if (typeof this.token !== "function") return this.token;
+    try {
+      return await within(ENTRY_S, this.token());
+    } catch (error) {
+      reportError(error);
+      throw error;
+    }
+  }
+
   /** Asks the schedulers, in random order until one answers, for an entry to these rooms. */
   async #entry(rooms) {
     const query = new URLSearchParams([...rooms.map((room) => ["room", room]), ["device", this.device]]);
-    const token = typeof this.token === "function" ? await within(ENTRY_S, this.token()) : this.token;
+    const token = await this.#currentToken();
     const headers = token ? { Authorization: `Bearer ${token}` } : {};
     const urls = this.schedulers.map((url) => [Math.random(), url]).sort().map(([, url]) => url);
     for (const url of urls.slice(0, -1)) {
