@@ -78,7 +78,14 @@ async def run(settings: EdgeSettings, runtime: Runtime, kafka: Kafka) -> None:
     read = await certificate_files.first()
     tls = None
     if read is not None:
-        tls = TlsServer(read.context, runtime.metrics, settings.handshake_timeout_s, key_of=upgrades.connections.key_of)
+        tls = TlsServer(
+            read.context,
+            runtime.metrics,
+            settings.handshake_timeout_s,
+            key_of=upgrades.connections.key_of,
+            takes_header=settings.http.proxy_protocol,
+            on_refused=upgrades.connections.count,
+        )
     use_certificates(read, tls, runtime)
     wait = waiting(kafka, runtime, KAFKA)
     await wait.until(partial(ensure_topics, kafka, ACCESS.topics, TOPICS_S))

@@ -12,6 +12,9 @@ lock everybody out. A connection on which one call of OpenSSL does not come to i
 `edge.tls_guard`. An address with too many of them is refused when it connects, so that no caller
 holds the loop again and again.
 
+Where a proxy announces callers, its PROXY header comes in the clear before the handshake. Until it
+is whole the connection counts for nobody, and then for the caller that it names.
+
 Owns connections until their handshake is done; then a `TlsTransport` and a protocol of the HTTP
 server do. `edge.__main__` starts it through `liveroom.web.serve`.
 """
@@ -33,8 +36,10 @@ from edge.tls_guard import HANDSHAKE_S, FloodError, Guard
 from edge.tls_transport import TlsTransport
 from liveroom import clock, metric_catalog
 from liveroom.connection_table import END_AT_ONCE, ConnectionTable
+from liveroom.connections import End
 from liveroom.limits import Buckets
 from liveroom.networks import plain_address, subscriber
+from liveroom.proxy_protocol import MAX_HEADER_BYTES, Peer, ProxyHeaderError, read_header
 from liveroom.registry import Metrics
 
 BUDGET_S: Final = 0.005
@@ -58,29 +63,31 @@ class Outcome(Enum):
     LATE = "late"
     CROWDED_OUT = "crowded_out"  # too many were pending
     FLOOD = "flood"  # it kept one call busy for too long
-    REFUSED = "refused"  # too many connections of its address were floods
+    REFUSED = "refused"  # too many connections of its address were floods, or the PROXY header is none
 
 
 class _Pending:
     """A connection whose handshake is not done."""
 
-    __slots__ = ("is_over", "key", "peer", "sock", "until_s", "waits_for")
+    __slots__ = ("header", "is_over", "key", "peer", "sock", "until_s", "waits_for")
 
-    def __init__(self, sock: ssl.SSLSocket, peer: Any, key: str | None, until_s: float) -> None:
+    def __init__(self, sock: ssl.SSLSocket, peer: Any, key: str | None, until_s: float, header: bytes | None) -> None:
         self.sock = sock
         self.peer = peer
         self.key = key
         self.until_s = until_s
         self.waits_for = 0  # the selector's event; 0: it is not in the selector
         self.is_over = False
+        self.header = header  # what has come of the PROXY header; None: it is whole, or none comes
 
 
 class TlsServer:
     """Accepts TLS connections. `context`: of the connections that come from now on.
 
     `timeout_s`: how long a handshake may take. `key_of` returns what a peer's address is counted
-    for; None for a proxy of ours. `max_pending`, `max_by_address`: how many may be unfinished in
-    all, and of one such key.
+    for; None for a proxy of ours. `takes_header`: whether connections begin with a PROXY header,
+    and only proxies of ours connect. `on_refused` is called for those refused for its sake.
+    `max_pending`, `max_by_address`: how many may be unfinished in all, and of one such key.
     """
 
     def __init__(
@@ -90,12 +97,16 @@ class TlsServer:
         timeout_s: float,
         *,
         key_of: Callable[[str], str | None] = subscriber,
+        takes_header: bool = False,
+        on_refused: Callable[[End], None] = lambda _: None,
         max_pending: int = MAX_PENDING,
         max_by_address: int = MAX_PENDING_BY_ADDRESS,
     ) -> None:
         self.context = context
         self._timeout_s = timeout_s
         self._key_of = key_of
+        self._takes_header = takes_header
+        self._on_refused = on_refused
         self._ended = {outcome: metrics.counter(metric_catalog.TLS_HANDSHAKES, outcome.value) for outcome in Outcome}
         metrics.follow(metric_catalog.TLS_PENDING, self.pending)
         self._flooded = metrics.counter(metric_catalog.TLS_FLOODS)
@@ -180,13 +191,16 @@ class TlsServer:
 
     def _admit(self, raw: socket.socket, peer: Any) -> None:
         key = self._key_of(plain_address(str(peer[0])))
-        if key is not None and self._floods.wait_s(key, clock.monotonic_s()):
+        if self._takes_header and key is not None:
+            raw.close()
+            self._ended[Outcome.REFUSED].inc()
+            self._on_refused(End.PROXY_UNTRUSTED)
+            return
+        if self._is_flooding(key):
             raw.close()
             self._ended[Outcome.REFUSED].inc()
             return
-        while (full := self._pending.full(key)) is not None:
-            outcome, candidates = full
-            self._end(next(iter(candidates)), outcome)
+        self._make_place(key)
         try:
             raw.settimeout(0)
             raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -195,17 +209,29 @@ class TlsServer:
             raw.close()
             self._ended[Outcome.GONE].inc()
             return
-        pending = _Pending(sock, peer, key, clock.monotonic_s() + self._timeout_s)
+        header = b"" if self._takes_header else None
+        pending = _Pending(sock, peer, key, clock.monotonic_s() + self._timeout_s, header)
         self._pending.add(pending)
         if self._sweeper is None:
             self._sweeper = self._loop.call_later(SWEEP_S, self._sweep)
         self._wait(pending, selectors.EVENT_READ)  # the client speaks first, seldom as early as this
+
+    def _make_place(self, key: str | None) -> None:
+        """End whoever waits longest, where one more of this key would be too many."""
+        while (full := self._pending.full(key)) is not None:
+            outcome, candidates = full
+            self._end(next(iter(candidates)), outcome)
+
+    def _is_flooding(self, key: str | None) -> bool:
+        return key is not None and self._floods.wait_s(key, clock.monotonic_s()) > 0
 
     def _go_on(self, pending: _Pending) -> None:
         """Take one step of a handshake."""
         if pending.is_over:
             return
         try:
+            if pending.header is not None and not self._take_header(pending, pending.header):
+                return
             self._guard.run(pending.sock, HANDSHAKE_S, pending.sock.do_handshake)
         except ssl.SSLWantReadError:
             self._wait(pending, selectors.EVENT_READ)
@@ -222,6 +248,47 @@ class TlsServer:
             self._end(pending, Outcome.GONE)
         else:
             self._let_in(pending)
+
+    def _take_header(self, pending: _Pending, begun: bytes) -> bool:
+        """Take the PROXY header, and no byte of what follows it; return whether it is whole.
+
+        Raises OSError.
+        """
+        try:
+            came = socket.socket.recv(pending.sock, MAX_HEADER_BYTES, socket.MSG_PEEK)
+        except BlockingIOError:
+            self._wait(pending, selectors.EVENT_READ)
+            return False
+        if not came:
+            self._end(pending, Outcome.GONE)
+            return False
+        try:
+            header = read_header(begun + came)
+        except ProxyHeaderError:
+            self._on_refused(End.PROXY_HEADER)
+            self._end(pending, Outcome.REFUSED)
+            return False
+        socket.socket.recv(pending.sock, len(came) if header is None else header.size - len(begun))
+        if header is None:
+            pending.header = begun + came
+            self._wait(pending, selectors.EVENT_READ)
+            return False
+        pending.header = None
+        return header.source is None or self._announce(pending, header.source)
+
+    def _announce(self, pending: _Pending, source: Peer) -> bool:
+        """Count a connection for the caller that its proxy names; return whether it may go on."""
+        pending.peer = source
+        key = self._key_of(plain_address(source.address))
+        if self._is_flooding(key):
+            self._end(pending, Outcome.REFUSED)
+            return False
+        self._pending.remove(pending)
+        self._make_place(key)
+        pending.key = key
+        pending.until_s = clock.monotonic_s() + self._timeout_s  # they are in the order of their ends
+        self._pending.add(pending)
+        return True
 
     def _wait(self, pending: _Pending, event: int) -> None:
         if not pending.waits_for:

@@ -80,7 +80,11 @@ class Upgrades:
         self._settings = gateway.settings
         self._chance = runtime.chance
         self.connections = public_connections(
-            self._settings, runtime, self._settings.handshake_timeout_s, beside=self._settings.max_connections
+            self._settings,
+            runtime,
+            self._settings.handshake_timeout_s,
+            beside=self._settings.max_connections,
+            takes_proxy_header=self._settings.http.proxy_protocol and self._settings.tls_cert_file is None,
         )
         self._refused = {code: runtime.metrics.counter(metric_catalog.UPGRADES_REFUSED, code.value) for code in Code}
         self.app = web.Application(

@@ -66,15 +66,22 @@ def callers_of(settings: ServiceSettings) -> Callers:
 
 
 def public_connections(
-    settings: ServiceSettings, runtime: "Runtime", head_timeout_s: float = math.inf, *, beside: int = 0
+    settings: ServiceSettings,
+    runtime: "Runtime",
+    head_timeout_s: float = math.inf,
+    *,
+    beside: int = 0,
+    takes_proxy_header: bool | None = None,
 ) -> Connections:
     """Return the bounds on connections of a service's public port.
 
     `head_timeout_s`: the service's own time for a head, which is used where it is less. `beside`:
-    how many connections of other kinds it may have.
+    how many connections of other kinds it may have. `takes_proxy_header`: whether the PROXY header
+    is read there; by default where the settings say that one comes.
     """
     http = settings.http.model_copy(update={"head_timeout_s": min(settings.http.head_timeout_s, head_timeout_s)})
-    return Connections(http, callers_of(settings), runtime.metrics, takes_proxy_header=http.proxy_protocol, beside=beside)
+    takes = http.proxy_protocol if takes_proxy_header is None else takes_proxy_header
+    return Connections(http, callers_of(settings), runtime.metrics, takes_proxy_header=takes, beside=beside)
 
 
 class Runtime:

@@ -161,7 +161,7 @@ class HttpSettings(BaseModel):
     proxy_protocol: bool = Field(
         default=False,
         description="Whether each connection of the public port begins with a PROXY header (version 1 or 2), which tells the "
-        "caller's address. Only `proxies` may then connect. Not together with TLS of our own.",
+        "caller's address. Only `proxies` may then connect. At a gateway with TLS it comes in the clear, before the handshake.",
     )
 
 
@@ -742,12 +742,6 @@ class EdgeSettings(TicketSettings, FailureSettings):
     def _a_certificate_for_each_key(self) -> "EdgeSettings":
         if self.tls_cert_file is None and (self.tls_key_file is not None or self.tls_cert_dirs):
             raise ValueError("a key or further certificates without tls_cert_file: the public port would not speak TLS")
-        return self
-
-    @model_validator(mode="after")
-    def _proxy_header_comes_before_tls(self) -> "EdgeSettings":
-        if self.http.proxy_protocol and self.tls_cert_file is not None:
-            raise ValueError("http.proxy_protocol and tls_cert_file exclude each other: let the proxy end TLS")
         return self
 
     @property

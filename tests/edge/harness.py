@@ -27,6 +27,7 @@ from edge.orders import Orders
 from edge.tls_server import TlsServer
 from edge.upgrade import Upgrades
 from liveroom import clock
+from liveroom.connections import Connections
 from liveroom.moderation import Rules
 from liveroom.records.broadcast import (
     Anchor,
@@ -136,10 +137,19 @@ def gateway_of(settings: EdgeSettings, runtime: Runtime) -> tuple[Gateway, Upgra
     return gateway, upgrades, KeepAlive(gateway)
 
 
-async def tls_of(settings: EdgeSettings, runtime: Runtime) -> TlsServer | None:
+async def tls_of(settings: EdgeSettings, runtime: Runtime, connections: Connections) -> TlsServer | None:
     """Return what accepts connections where the settings name a certificate."""
     read = await asyncio.to_thread(certificates.load, settings)
-    return TlsServer(read.context, runtime.metrics, settings.handshake_timeout_s) if read is not None else None
+    if read is None:
+        return None
+    return TlsServer(
+        read.context,
+        runtime.metrics,
+        settings.handshake_timeout_s,
+        key_of=connections.key_of,
+        takes_header=settings.http.proxy_protocol,
+        on_refused=connections.count,
+    )
 
 
 @asynccontextmanager
@@ -149,7 +159,7 @@ async def running(settings: EdgeSettings, trusting: ssl.SSLContext | None = None
     """
     runtime = Runtime("edge")
     gateway, upgrades, keepalive = gateway_of(settings, runtime)
-    tls = await tls_of(settings, runtime)
+    tls = await tls_of(settings, runtime, upgrades.connections)
     async with serve(upgrades.app, "127.0.0.1", 0, shutdown_timeout_s=0.2, accepting=tls, connections=upgrades.connections) as (
         _,
         port,

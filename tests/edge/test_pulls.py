@@ -143,10 +143,10 @@ class Desk:
 async def desk(kafka: KafkaSettings, secured: Secured = PLAIN, **changes: Any) -> AsyncIterator[Desk]:
     settings = EdgeSettings(instance="e1", ticket_keys={"k1": "a" * 32}, kafka=kafka, **changes, **secured.settings)
     runtime = Runtime("edge")
-    tls = await tls_of(settings, runtime)
     await ensure_topics(AioKafka(kafka), [BROADCAST])
     gateway = Gateway(settings, Hub(), Rules(), runtime.metrics, 1)
     upgrades = Upgrades(gateway, Admission(gateway, runtime), runtime)
+    tls = await tls_of(settings, runtime, upgrades.connections)
     queue = QueueReader(AioKafka(kafka), runtime.metrics)
     async with producing(kafka, runtime.metrics) as producer:
         await queue.start()

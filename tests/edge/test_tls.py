@@ -31,7 +31,9 @@ from edge.tls_transport import TlsTransport
 from liveroom import metric_catalog
 from liveroom.closecodes import Close
 from liveroom.connection_table import END_AT_ONCE
+from liveroom.proxy_protocol import SIGNATURE
 from liveroom.service import Runtime
+from liveroom.settings import HttpSettings
 from tests.bench.tls import SSL_OFFSET
 from tests.edge.conftest import Secured
 from tests.edge.harness import Edge, ask, close_code, line, next_frame, received, running, secured_by, settings_of
@@ -943,5 +945,118 @@ def test_a_request_over_tls_knows_that_it_is_secure(run: Run, certificate: Secur
             size = int(head.lower().partition(b"content-length: ")[2].split()[0])
             assert json.loads(await reader.readexactly(size))["code"] == "upgrade_required"
             writer.close()
+
+    run(scenario())
+
+
+# ---- behind a proxy that announces its callers
+V1 = b"PROXY TCP4 203.0.113.7 192.168.0.11 56324 443\r\n"
+V2 = SIGNATURE + b"\x21\x11\x00\x0c" + bytes([203, 0, 113, 7, 192, 168, 0, 11]) + b"\xdc\x04\x01\xbb"
+BEHIND = {"http": HttpSettings(proxy_protocol=True), "proxies": ("127.0.0.1/32",)}
+
+
+async def announced(edge: Edge, *pieces: bytes, address: str = "") -> socket.socket:
+    """Return a connection that has sent these bytes, each on its own."""
+    raw = socket.socket()
+    if address:
+        raw.bind((address, 0))
+    raw.setblocking(False)
+    raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    await asyncio.get_running_loop().sock_connect(raw, ("127.0.0.1", edge.port))
+    for piece in pieces:
+        raw.send(piece)
+        await asyncio.sleep(0)
+    return raw
+
+
+async def ended(raw: socket.socket) -> None:
+    """Wait until the other side ends a connection without an answer."""
+    async with asyncio.timeout(5):
+        with contextlib.suppress(ConnectionError):
+            assert await received(raw, 100) == b""
+    raw.close()
+
+
+async def enters(edge: Edge, *pieces: bytes) -> str:
+    """Connect as a viewer behind these bytes; return the address that the gateway counts."""
+    assert edge.trusting is not None
+    raw = await announced(edge, *pieces)
+    url = edge.url(edge.ticket())
+    async with connect(url, ssl=edge.trusting, sock=raw, server_hostname="127.0.0.1") as watching:
+        assert (await next_frame(watching))["t"] == "hello"
+        (member,) = edge.gateway.members
+        address = member.address
+    await gone(edge)
+    return address
+
+
+@pytest.mark.parametrize(
+    ("pieces", "expected"),
+    [
+        pytest.param((V1,), "203.0.113.7", id="v1"),
+        pytest.param((V2,), "203.0.113.7", id="v2"),
+        pytest.param(tuple(V1[at : at + 1] for at in range(len(V1))), "203.0.113.7", id="v1 in single bytes"),
+        pytest.param((V2[:14], V2[14:20], V2[20:]), "203.0.113.7", id="v2 in pieces"),
+        pytest.param((SIGNATURE + b"\x20\x00\x00\x00",), "", id="a proxy's own connection"),
+        pytest.param((b"PROXY UNKNOWN\r\n",), "", id="a caller that the proxy does not know"),
+    ],
+)
+def test_a_proxy_header_before_the_handshake_names_the_caller(
+    run: Run, certificate: Secured, pieces: tuple[bytes, ...], expected: str
+) -> None:
+    async def scenario() -> None:
+        async with gateway(certificate, **BEHIND) as edge:
+            assert await enters(edge, *pieces) == expected
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    "said", [b"", V1[1:], b"PROXY TCP4 1.2.3.4\r\n", b"\x16\x03\x01\x02\x00\x01"], ids=["none", "cut", "short", "tls"]
+)
+def test_without_a_whole_proxy_header_there_is_no_handshake(run: Run, certificate: Secured, said: bytes) -> None:
+    async def scenario() -> None:
+        async with gateway(certificate, **BEHIND, handshake_timeout_s=0.5) as edge:
+            await ended(await announced(edge, said))
+            assert await enters(edge, V1) == "203.0.113.7"
+
+    run(scenario())
+
+
+def test_a_proxy_header_is_believed_from_proxies_only(run: Run, certificate: Secured) -> None:
+    async def scenario() -> None:
+        async with gateway(certificate, **BEHIND) as edge:
+            await ended(await announced(edge, address="127.0.0.9"))
+
+    run(scenario())
+
+
+def test_handshakes_behind_a_proxy_are_bounded_by_the_address_that_it_names(run: Run, certificate: Secured) -> None:
+    async def scenario() -> None:
+        read = await asyncio.to_thread(load, settings_of(**certificate.settings))
+        assert read is not None
+        runtime = Runtime("edge")
+        tls = TlsServer(
+            read.context,
+            runtime.metrics,
+            600,
+            key_of=lambda address: None if address == "127.0.0.1" else address,
+            takes_header=True,
+            max_by_address=3,
+        )
+        one = socket.create_server(("127.0.0.1", 0))
+        await tls.start(Recording, [one])
+        other = V2.replace(bytes([203, 0, 113, 7]), bytes([203, 0, 113, 8]))
+        silent = []
+        for header in [V1] * 5 + [V2] * 5 + [other] * 2 + [b""] * 4:
+            raw = socket.create_connection(one.getsockname())
+            raw.send(header)
+            silent.append(raw)
+        await until(lambda: runtime.metrics.counter(metric_catalog.TLS_HANDSHAKES, "crowded_out")._value.get() == 7)
+        assert {key: len(of_key) for key, of_key in tls._pending.of.items()} == {"203.0.113.7": 3, "203.0.113.8": 2}
+        await until(lambda: tls.pending() == 9)
+        tls.stop()
+        for raw in silent:
+            raw.close()
 
     run(scenario())

@@ -268,13 +268,12 @@ def test_a_list_of_settings_shows_no_secret_and_nothing_of_this_machine() -> Non
     assert rows["LIVEROOM_STALE_S"] == "3.0"
 
 
-def test_a_proxy_header_is_believed_from_trusted_proxies_only_and_not_before_tls_of_our_own() -> None:
+def test_a_proxy_header_is_believed_from_trusted_proxies_only() -> None:
     keys: dict[str, Any] = {"ticket_keys": {"k1": KEY}, "http": HttpSettings(proxy_protocol=True)}
     with pytest.raises(ValidationError, match="set LIVEROOM_PROXIES"):
         EdgeSettings(**keys)
     assert EdgeSettings(**keys, proxies=("10.0.0.0/8",)).http.proxy_protocol
-    with pytest.raises(ValidationError, match="let the proxy end TLS"):
-        EdgeSettings(**keys, proxies=("10.0.0.0/8",), tls_cert_file="cert.pem")
+    assert EdgeSettings(**keys, proxies=("10.0.0.0/8",), tls_cert_file="cert.pem").http.proxy_protocol
 
 
 def test_every_service_refuses_proxies_that_are_no_networks() -> None:
