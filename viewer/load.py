@@ -365,7 +365,7 @@ class Crowd:
                     continue
                 given = (refusal.retry_after_s, refusal.code, refusal.is_final, refusal.room) if refusal else ()
                 for effect in session.failed(clock.monotonic_s(), self._chance.random(), *given):
-                    self.on_effect(f"crowd-{index}", effect)
+                    self.observe(f"crowd-{index}", effect)
                 if session.state is State.ENDED:
                     return
                 delay_s = until(session)

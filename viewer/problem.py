@@ -5,6 +5,8 @@ any text at all. So nothing here raises.
 """
 
 from collections.abc import Mapping
+from datetime import UTC
+from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Any, Final, NamedTuple
 
@@ -65,10 +67,21 @@ def _members(body: bytes) -> dict[str, Any]:
 def read_retry_after(headers: Mapping[str, str]) -> float | None:
     """Return the seconds of the header `Retry-After`, at most `MAX_RETRY_AFTER_S`, or None.
 
-    A date is not worth parsing: it counts as no header.
+    A date counts from that of the header `Date`, and without one as no header.
     """
     text = headers.get("Retry-After", "").strip()
-    return _bounded(float(text)) if text.isascii() and text.isdigit() else None
+    if text.isascii() and text.isdigit():
+        return _bounded(float(text))
+    until_s, now_s = _unix_s(text), _unix_s(headers.get("Date", ""))
+    return None if until_s is None or now_s is None else _bounded(until_s - now_s)
+
+
+def _unix_s(date: str) -> float | None:
+    """Return the Unix time of an HTTP date, None where it is none."""
+    try:
+        return parsedate_to_datetime(date).replace(tzinfo=UTC).timestamp()  # HTTP has no other zone
+    except (ValueError, TypeError, OverflowError):
+        return None
 
 
 def _bounded(seconds: float) -> float:

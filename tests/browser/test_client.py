@@ -247,6 +247,15 @@ async def test_a_refusals_delay_comes_from_the_header_where_the_body_has_none(he
         assert await page.evaluate(ASK) == ["Refused", delay_s]
 
 
+async def test_a_date_of_a_proxy_counts_from_the_answers_own() -> None:
+    headers = {"Retry-After": "Wed, 21 Oct 2026 07:28:30 GMT", "Date": "Wed, 21 Oct 2026 07:28:00 GMT"}
+    async with pages() as url, chromium() as browser:
+        page = await browser.new_page()
+        await page.goto(f"{url}/sdk/session.js")
+        await page.route("**/busy", lambda route: route.fulfill(status=503, headers=headers, body=""))
+        assert await page.evaluate(ASK) == ["Refused", 30]
+
+
 @pytest.mark.parametrize(("header", "least_s", "most_s"), [("20", 20, 40), ("999999999", 3600, 3630)])
 async def test_a_sender_waits_as_long_as_the_header_says_at_most_an_hour(header: str, least_s: int, most_s: int) -> None:
     async with pages() as url, chromium() as browser:

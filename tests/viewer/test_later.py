@@ -14,7 +14,7 @@ from tests.browser.cases import BY_HAND, Case, extended, run
 from tests.later import MESSAGES, later
 from viewer.client import Viewer
 from viewer.effects import Delivered, Effect, Entered, Progress, Told
-from viewer.problem import read_problem
+from viewer.problem import read_problem, read_retry_after
 from viewer.sender import Accepted, Refused, Sender
 
 DEADLINE_S = 30.0
@@ -115,3 +115,18 @@ def test_a_refusals_delay_is_bounded_and_comes_from_the_header_where_the_body_ha
     header: str, body: bytes, delay_s: float | None
 ) -> None:
     assert read_problem(503, CIMultiDict({"retry-after": header}), body).retry_after_s == delay_s
+
+
+@pytest.mark.parametrize(
+    ("until", "now", "delay_s"),
+    [
+        pytest.param("Wed, 21 Oct 2026 07:28:30 GMT", "Wed, 21 Oct 2026 07:28:00 GMT", 30.0, id="later"),
+        pytest.param("Wed, 21 Oct 2026 07:28:00 GMT", "Wed, 21 Oct 2026 07:28:30 GMT", 0.0, id="before now"),
+        pytest.param("Fri, 21 Oct 2050 07:28:00 GMT", "Wed, 21 Oct 2026 07:28:00 GMT", 3600.0, id="years"),
+        pytest.param("Wed, 21 Oct 2026 07:28:00 GMT", "soon", None, id="no date of its own"),
+        pytest.param("Wed, 99 Oct 2026 07:28:00 GMT", "Wed, 21 Oct 2026 07:28:00 GMT", None, id="no day"),
+        pytest.param("soon", "Wed, 21 Oct 2026 07:28:00 GMT", None, id="no date"),
+    ],
+)
+def test_a_date_of_a_proxy_counts_from_the_answers_own(until: str, now: str, delay_s: float | None) -> None:
+    assert read_retry_after(CIMultiDict({"retry-after": until, "date": now})) == delay_s

@@ -53,6 +53,13 @@ function deviceOf(given) {
   return given;
 }
 
+/** Hands an error of the application to the page's own handlers; `reportError` is younger than the oldest browsers. */
+function report(error) {
+  setTimeout(() => {
+    throw error;
+  });
+}
+
 /** Returns a signal that aborts after `seconds`, or with another one. Browsers of 2021 have neither `timeout` nor `any`. */
 function limit(seconds, other = null) {
   if (!other && AbortSignal.timeout) return AbortSignal.timeout(seconds * 1000);
@@ -87,8 +94,10 @@ export async function ask(url, { timeoutS = ENTRY_S, signal, ...options } = {}) 
 
 /** Returns the delay in seconds that a refusal asks for: its body, or else its header; 0 where neither does. */
 function retryAfter(response, { retry_after_s: said } = {}) {
-  const wanted = Number.isFinite(said) ? said : Number.parseInt(response.headers.get("Retry-After"), 10); // a date is NaN
-  return Math.max(wanted || 0, 0);
+  const { headers } = response;
+  const text = headers.get("Retry-After") ?? "";
+  const until = /^\s*\d+\s*$/.test(text) ? Number(text) : (Date.parse(text) - Date.parse(headers.get("Date") ?? "")) / 1000;
+  return Math.max((Number.isFinite(said) ? said : until) || 0, 0); // without the answer's own date, a date is NaN
 }
 
 /** Returns how long to wait before a retry: at least as long as a refusal asks for, with jitter that spreads those told the same. */
@@ -334,9 +343,7 @@ export class LiveRoom {
     try {
       listener(told);
     } catch (error) {
-      setTimeout(() => {
-        throw error; // the page's own handlers get it
-      });
+      report(error);
     }
   }
 
@@ -385,7 +392,7 @@ export class LiveRoom {
     try {
       return await within(ENTRY_S, this.token());
     } catch (error) {
-      reportError(error);
+      report(error);
       throw error;
     }
   }
