@@ -32,7 +32,8 @@ class Rooms:
 
     `refusals`: the status, headers and problem of the next entries. `holds`: where it is set, the
     answer to an entry waits until `release` is called. `is_silent`: heartbeats stay unanswered.
-    `refused`: the error of a join of each of these rooms.
+    `refused`: the error of a join of each of these rooms. `pulled`: the answer to a pull, or
+    `pull_refusal` where it is refused.
     """
 
     def __init__(self) -> None:
@@ -48,6 +49,7 @@ class Rooms:
         self.refused: dict[str, dict[str, Any]] = {}
         self.open: list[web.WebSocketResponse] = []
         self.pulled: dict[str, Any] = {}
+        self.pull_refusal: dict[str, Any] = {}
         self._goes = asyncio.Event()
         self._goes.set()
         self.app = web.Application()
@@ -124,6 +126,8 @@ class Rooms:
 
     async def _pulled(self, _: web.Request) -> web.Response:
         self.pulls += 1
+        if self.pull_refusal:
+            return web.json_response(self.pull_refusal, status=429, headers=CORS)
         return web.json_response(self.pulled, headers=CORS)
 
 

@@ -13,7 +13,7 @@ from liveroom import clock
 from liveroom.addresses import origin_of
 from liveroom.chance import Chance
 from viewer.effects import Effect, Pull
-from viewer.problem import is_final, read_retry_after
+from viewer.problem import is_final, read_problem
 from viewer.session import Session
 
 PULL_TIMEOUT_S: Final = 5.0
@@ -45,10 +45,12 @@ async def ask_pull(http: aiohttp.ClientSession, gateway_url: str, pull: Pull) ->
             headers={"Authorization": f"Bearer {pull.token}"},
             timeout=aiohttp.ClientTimeout(PULL_TIMEOUT_S),
         ) as answer:
+            body = await answer.read()
             if answer.status == HTTPStatus.OK:
-                return PullAnswer(await answer.read())
+                return PullAnswer(body)
             log.debug("pull_refused", room=pull.room, status=answer.status)
-            return PullAnswer(None, read_retry_after(answer.headers), is_final(answer.status))
+            problem = read_problem(answer.status, answer.headers, body)
+            return PullAnswer(None, problem.retry_after_s, is_final(answer.status))
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
         log.debug("pull_failed", room=pull.room, error=repr(error))
     return PullAnswer(None)

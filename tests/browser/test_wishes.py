@@ -203,6 +203,21 @@ async def test_a_refused_entry_is_repeated_no_sooner_than_it_asks_for(problem: d
         assert await page.evaluate("live.session.retryAt >= live.session.notBefore")
 
 
+async def test_a_refused_pull_is_repeated_no_sooner_than_its_body_asks_for() -> None:
+    async with at_page("Math.random = () => 0;") as (page, rooms):
+        rooms.pull_refusal = {"code": "rate_user", "retry_after_s": 600}
+        await watch(page, rooms, "a")
+        await sees(page, "entered a")
+        await rooms.push(*batch(13, 13, 5, (13, 5)))
+        await page.wait_for_function("() => live.session.rooms.get('a').pulls === 1", timeout=1000 * DEADLINE_S)
+        assert await page.evaluate("live.session.rooms.get('a').pullAt - performance.now() / 1000") > 600 - DEADLINE_S
+        await rooms.open[0].close(code=1012)
+        await comes(lambda: len(rooms.joins) == 2)
+        await sees(page, "entered a")
+        assert await page.evaluate("live.session.rooms.get('a').pullAt - performance.now() / 1000") > 600 - 3 * DEADLINE_S
+        assert rooms.pulls == 1
+
+
 async def test_a_connection_in_no_room_is_not_open_to_people() -> None:
     async with at_page() as (page, rooms):
         rooms.refused["a"] = {"code": "odd"}  # nobody knows whether it helps to try again

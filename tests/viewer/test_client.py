@@ -31,6 +31,7 @@ from liveroom.wire import (
     encode_message,
 )
 from tests.hostile import danmaku, hostile
+from tests.rooms import serving_rooms
 from viewer.client import Viewer
 from viewer.effects import Delivered, Effect, Lost, Pull, Told
 from viewer.entry import Entry, race
@@ -235,6 +236,16 @@ async def test_a_viewer_has_joined_when_every_room_but_those_that_refuse_it_for_
         await viewer.joined()
         assert viewer.session.rooms.keys() == {"r"}
     assert Told(Error("too_many_rooms", room="another")) in effects
+
+
+async def test_the_delay_of_a_refused_pull_comes_from_its_body_or_else_from_its_header(stack: AsyncExitStack) -> None:
+    gateway = Gateway(refusals=[(429, "3")])
+    await start(stack, gateway)
+    http, pull = await client(stack), Pull("r", "secret", {"after_rseq": "1"})
+    assert (await ask_pull(http, gateway.url, pull)).retry_after_s == 3
+    async with serving_rooms() as rooms:
+        rooms.pull_refusal = {"code": "rate_user", "retry_after_s": 7.5}
+        assert (await ask_pull(http, f"ws://127.0.0.1:{rooms.port}/v1/live", pull)).retry_after_s == 7.5
 
 
 async def test_only_a_refusal_that_no_waiting_ends_is_final(stack: AsyncExitStack) -> None:

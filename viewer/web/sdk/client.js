@@ -92,6 +92,15 @@ export async function ask(url, { timeoutS = ENTRY_S, signal, ...options } = {}) 
   throw new Refused(response.status, body, retryAfter(response, body));
 }
 
+/** Returns the members of a refusal's body, none where it is not a problem. */
+function problemOf(body) {
+  try {
+    return JSON.parse(body) ?? {};
+  } catch {
+    return {};
+  }
+}
+
 /** Returns the delay in seconds that a refusal asks for: its body, or else its header; 0 where neither does. */
 function retryAfter(response, { retry_after_s: said } = {}) {
   const { headers } = response;
@@ -178,8 +187,10 @@ class Events {
       try {
         const headers = { Authorization: `Bearer ${this.pull}` };
         const answer = await fetch(this.address, { method: "POST", headers, body: this.waiting[0], signal: limit(ENTRY_S) });
-        retryAfterS = retryAfter(answer);
-        if (isPassing(answer.status)) throw new Error(answer.statusText);
+        if (isPassing(answer.status)) {
+          retryAfterS = retryAfter(answer, problemOf(await answer.text()));
+          throw new Error(answer.statusText);
+        }
       } catch {
         const isLast = attempt === SAID_AGAIN;
         if (!isLast || retryAfterS) await sleep(pauseFor(retryAfterS, 0.2 * attempt)); // sending twice does no harm
@@ -526,7 +537,7 @@ export class LiveRoom {
       const answer = await fetch(url, { headers: { Authorization: `Bearer ${token}` }, signal: limit(PULL_S, pull.signal) });
       const body = await answer.text();
       if (this.pulls.get(room) !== pull) return;
-      const waits = Math.min(retryAfter(answer), MOST_RETRY_AFTER_S);
+      const waits = answer.ok ? 0 : Math.min(retryAfter(answer, problemOf(body)), MOST_RETRY_AFTER_S);
       if (answer.ok) effects = () => this.session.pulled(room, body, clock(), Math.random());
       else if (isPassing(answer.status)) effects = () => this.session.pullFailed(room, clock(), Math.random(), waits);
       else effects = () => this.session.pullRefused(room, clock(), Math.random());
