@@ -565,3 +565,40 @@ def test_an_hour_of_invented_rooms_stays_within_the_caps() -> None:
         assert all(len(each.rooms) <= 4 for each in guests)
         hub.changed.clear()
     assert hub.rooms[honest.hash] is honest
+
+
+def test_users_are_counted_once_however_many_of_their_connections_come_and_leave() -> None:
+    hub, ann, ben = Hub(), [FakeMember(user_hash=1) for _ in range(3)], FakeMember(user_hash=2)
+    for member in (*ann, ben):
+        join(hub, member, "r")
+    join(hub, ann[0], "s")
+    assert (hub.audience("r").users, hub.users_of("r"), hub.audience("s").users) == (2, {1, 2}, 1)
+    assert hub.take_changes("r") == {1: True, 2: True}
+    for member in ann[:2]:
+        hub.leave(member, "r", 1)
+    assert (hub.audience("r").users, hub.take_changes("r")) == (2, {})
+    hub.drop(ann[2], 1)
+    assert (hub.audience("r").users, hub.take_changes("r")) == (1, {1: False})
+    assert hub.audience("s").users == 1
+
+
+def test_a_user_who_comes_and_leaves_between_two_reports_has_not_changed() -> None:
+    hub, member = Hub(), FakeMember(user_hash=1)
+    join(hub, member, "r")
+    hub.leave(member, "r", 1)
+    assert hub.changed == {"r": {}}
+    assert hub.take_changes("r") == {}
+    join(hub, member, "r")
+    hub.take_changes("r")
+    hub.leave(member, "r", 1)
+    join(hub, member, "r")
+    assert hub.take_changes("r") == {}
+
+
+def test_members_who_are_put_out_with_their_room_are_reported_as_gone() -> None:
+    hub = Hub(max_rooms=1)
+    join(hub, FakeMember(user_hash=1), "r")
+    hub.take_changes("r")
+    hub.make_space("s", "192.0.2.9", 1000)
+    assert hub.take_changes("r") == {1: False}
+    assert (hub.users_of("r"), hub.audience("r").users) == (set(), 0)
