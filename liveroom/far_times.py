@@ -17,7 +17,7 @@ from liveroom.records.revocations import Revocation
 
 SKEW_S: Final = 2.0  # a clock that is off by more is wrong: NTP holds machines within milliseconds
 AHEAD_MS: Final = int(SKEW_S * 1000)
-BEHIND_MS: Final = 30_000  # no record waits that long for the brokers: an ingress gives up after 10 s
+BEHIND_MS: Final = 30_000  # an ingress waits 10 s for the brokers; what comes later got no 202
 LONGEST_WAIT_MS: Final = 24 * 3_600_000  # of an interaction for a broadcaster: the topic `uplink` keeps it no longer
 
 

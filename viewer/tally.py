@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from liveroom import clock
+from viewer.delays import delay_ms
 
 REMEMBERED_HEADERS: Final = 1024
 DELAY_SAMPLES: Final = 20_000
@@ -57,7 +57,8 @@ class Tally:
         if count is None:
             header = self._decoder.decode(head)
             count = self._headers[head] = text.count(b"\n")
-            self._delays.append(max(0.0, clock.unix_s() * 1000 - header.at))
+            if (delay := delay_ms(header.at)) is not None:
+                self._delays.append(delay)
             if len(self._headers) > REMEMBERED_HEADERS:
                 self._headers.popitem(last=False)
         self.messages += count

@@ -14,6 +14,7 @@ from typing import Final
 from cli.watch import line_of
 from liveroom import clock
 from liveroom.kinds import Kind
+from viewer.delays import delay_ms
 from viewer.effects import Delivered, Effect
 from viewer.ledger import Ledger
 from viewer.load import Crowd
@@ -42,8 +43,8 @@ class Observations:
         if isinstance(effect, Delivered):
             message = effect.message
             self.seen[message.kind] += 1
-            if len(self._delays_ms) < _MAX_SAMPLES:
-                self._delays_ms.append(max(0.0, clock.unix_s() * 1000 - message.at))
+            if len(self._delays_ms) < _MAX_SAMPLES and (delay := delay_ms(message.at)) is not None:
+                self._delays_ms.append(delay)
             if viewer == "crowd-0":
                 self.last.append(f"{effect.room} {line_of(message)}")
             if message.kind == Kind.DANMAKU:

@@ -26,6 +26,7 @@ from devstack.stack import Steps, run_stack
 from liveroom import clock
 from liveroom.chance import Chance
 from liveroom.tasks import end_tasks
+from viewer.delays import delay_ms
 from viewer.effects import Delivered, Effect
 from viewer.ledger import Ledger, Verdict
 from viewer.load import Crowd
@@ -61,8 +62,8 @@ class Rig:
     def observe(self, viewer: str, effect: Effect) -> None:
         """Take an effect of a viewer that checks everything."""
         self._ledger.observe(viewer, effect)
-        if isinstance(effect, Delivered):
-            self._delays_ms.append(clock.unix_s() * 1000 - effect.message.at)
+        if isinstance(effect, Delivered) and (delay := delay_ms(effect.message.at)) is not None:
+            self._delays_ms.append(delay)
 
     def status(self) -> str:
         """Return the live figures, in a line."""

@@ -101,6 +101,15 @@ async def test_a_crashed_gateway_comes_back_later_each_time(folder: Path, monkey
         assert pauses[2] > 0.8, "0.2, 0.4, 0.8 s"
 
 
+async def test_a_crashed_gateway_comes_back_though_the_clock_was_set_back_meanwhile(folder: Path) -> None:
+    """The time of its next start is on disk, by a clock that was ahead."""
+    port, internal_port = free_ports(2)
+    known = {"name": "pool-1", "port": port, "internal_port": internal_port, "crashes": 1, "again_s": 4e9}
+    (folder / "pool-1.json").write_text(json.dumps(known))
+    async with driving(folder) as driver:
+        await until(lambda: driver._processes["pool-1"].pid != 0)
+
+
 async def test_one_that_was_leaving_is_not_started_again(folder: Path) -> None:
     async with driving(folder) as driver:
         await driver.grow(1, "a test")

@@ -147,13 +147,7 @@ async def test_nobody_is_sent_to_gateways_whose_clocks_are_off_and_others_notice
 
 
 @pytest.mark.parametrize(
-    "off_s",
-    [
-        pytest.param(90.0, id="a minute and a half ahead"),
-        pytest.param(-90.0, id="behind"),
-        pytest.param(-60 * YEAR_S, id="in 1970"),
-        pytest.param(70 * YEAR_S, id="in the far future"),
-    ],
+    "off_s", [pytest.param(-60 * YEAR_S, id="it starts in 1970"), pytest.param(70 * YEAR_S, id="it starts in the far future")]
 )
 async def test_a_gateway_that_is_alone_and_skewed_serves(kafka_bootstrap: str, tmp_path: Path, off_s: float) -> None:
     async with (
@@ -169,7 +163,7 @@ async def test_a_gateway_that_is_alone_and_skewed_serves(kafka_bootstrap: str, t
         await settled(lambda: all(audience.seen))
         assert await late_pushes(system.edges[0]) == 0
 
-        for step_s, standing in ((0.0, "open"), (3600.0, "skewed"), (-3600.0, "skewed"), (0.0, "open")):
+        for step_s, standing in ((0.0, "open"), (90.0, "skewed"), (-90.0, "skewed"), (0.0, "open")):
             clocks.set({"edge-1": step_s})
             await stand(system, http, {"edge-1": standing})
             await audience.join(stack, 1)

@@ -57,6 +57,7 @@ export class Person {
     this.key = `user-${role}`;
     this.user = kept("sessionStorage", this.key) ?? "";
     this.signed = "";
+    this.sinceMs = 0;
     this.untilMs = 0;
     this.sender = new Sender({ ingress: config.ingress, token: () => this.token() });
   }
@@ -70,12 +71,14 @@ export class Person {
   /** Returns a token; null for a guest, who needs none. */
   async token() {
     if (!this.name) return null;
-    if (Date.now() < this.untilMs) return this.signed; // wall-clock time, which goes on while a device sleeps
+    const nowMs = Date.now(); // wall-clock time, which goes on while a device sleeps, and may be set back
+    if (this.sinceMs <= nowMs && nowMs < this.untilMs) return this.signed;
     const body = JSON.stringify({ name: this.name, user: this.user, role: this.role, room: this.room });
     const got = await ask("/demo/token", { method: "POST", headers: { "Content-Type": "application/json" }, body });
     this.user = got.user;
     this.signed = got.token;
-    this.untilMs = Date.now() + (got.ttl_s * 1000) / 2;
+    this.sinceMs = Date.now();
+    this.untilMs = this.sinceMs + (got.ttl_s * 1000) / 2;
     keep("sessionStorage", this.key, got.user);
     return this.signed;
   }
