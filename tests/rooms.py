@@ -33,11 +33,13 @@ class Rooms:
     `refusals`: the status, headers and problem of the next entries. `holds`: where it is set, the
     answer to an entry waits until `release` is called. `is_silent`: heartbeats stay unanswered.
     `refused`: the error of a join of each of these rooms. `pulled`: the answer to a pull, or
-    `pull_refusal` where it is refused.
+    `pull_refusal` where it is refused. `public`: the host and port that entries name, if they are
+    not those that the services listen on.
     """
 
     def __init__(self) -> None:
         self.port = 0
+        self.public = ""
         self.entries: list[list[str]] = []
         self.asked_at: list[float] = []
         self.joins: list[list[str]] = []
@@ -88,7 +90,7 @@ class Rooms:
             return web.json_response(problem, status=status, headers=CORS | headers)
         if not rooms:
             return web.json_response({"code": "bad_request"}, status=400, headers=CORS)
-        gateways = [{"id": "e", "url": f"ws://{HOST}:{self.port}/v1/live"}]
+        gateways = [{"id": "e", "url": f"ws://{self.public or f'{HOST}:{self.port}'}/v1/live"}]
         return web.json_response({"gateways": gateways, "ticket": ",".join(rooms)}, headers=CORS)
 
     async def _live(self, request: web.Request) -> web.WebSocketResponse:

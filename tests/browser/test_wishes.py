@@ -9,8 +9,13 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from aiohttp import web
 from playwright.async_api import Page
 
+from devstack.page_server import FOLDER
+from liveroom.ports import HOST
+from liveroom.topics import DEVICE_ID
+from liveroom.web import serve
 from tests.browser.chromium import chromium, pages
 from tests.rooms import DEADLINE_S, Rooms, comes, serving_rooms
 
@@ -323,6 +328,27 @@ async def test_a_browser_of_2021_reports_what_an_application_throws_and_goes_on(
         await sees(page, "got 11")
         await comes(lambda: errors)
         assert await page.evaluate(STATE) == "open"
+
+
+async def test_a_page_that_is_no_secure_context_enters_and_names_a_device() -> None:
+    name = "insecure.test"
+    files = web.Application()
+    files.router.add_static("/", FOLDER)
+    async with (
+        serving_rooms() as rooms,
+        serve(files, HOST, 0, shutdown_timeout_s=0.2) as (_, port),
+        chromium(f"--host-resolver-rules=MAP {name} {HOST}") as browser,
+    ):
+        page = await browser.new_page()
+        await page.goto(f"http://{name}:{port}/sdk/session.js")
+        assert await page.evaluate("[isSecureContext, typeof crypto.randomUUID, typeof crypto.subtle]") == [
+            False,
+            *["undefined"] * 2,
+        ]
+        rooms.public = f"{name}:{rooms.port}"
+        await page.evaluate(WATCH, [f"http://{rooms.public}", ["a"], {}])
+        await sees(page, "entered a")
+        assert DEVICE_ID.match(await page.evaluate("live.device"))
 
 
 async def test_a_pull_that_is_not_answered_is_given_up_in_a_browser_of_2021() -> None:
