@@ -25,6 +25,7 @@ READ_S: Final = 0.005  # a record takes 0.1 ms at most
 HANDSHAKE_S: Final = 0.05  # the signature of a very large RSA key included
 POLL_S: Final = 0.01
 CONFIRM_S: Final = 0.005  # until the second look at a call that may take too long
+LAST_S: Final = 0.001  # until the last look: a garbage collection within the call let nobody look before
 _DRAINED_BYTES: Final = 256 * 1024
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -80,7 +81,7 @@ class Guard:
 
     def _watch(self) -> None:
         pause = threading.Event()  # never set: `wait` sleeps
-        seen, since_s, wait_s = 0, 0.0, POLL_S
+        seen, since_s, wait_s, is_over = 0, 0.0, POLL_S, False
         while not self._is_stopped:
             pause.wait(wait_s)
             wait_s = POLL_S
@@ -89,9 +90,11 @@ class Guard:
                 continue
             spent_s = self._spent_s()
             if call.number != seen:
-                seen, since_s, wait_s = call.number, spent_s, CONFIRM_S
+                seen, since_s, wait_s, is_over = call.number, spent_s, CONFIRM_S, False
             elif spent_s - since_s < call.limit_s:
                 wait_s = CONFIRM_S
+            elif not is_over:
+                wait_s, is_over = LAST_S, True
             else:
                 self._flooded = seen
                 _end(call.sock)
