@@ -66,14 +66,7 @@ class PresenceReports:
         if not is_due and not (with_snapshot and audience.connections):
             return
         is_list = bool(audience.connections) and (pace.needs_list(room, now_s) or len(changes) > PART_USERS)
-        if is_list:
-            parts = in_parts(hub.users_of(room))
-            records = [self._record(room, audience, came=part, part=at, parts=len(parts)) for at, part in enumerate(parts)]
-        else:
-            if len(changes) > PART_USERS:
-                changes = {}  # nobody is left: the owner drops them all
-            came, left = (pack(user for user in changes if changes[user] is is_here) for is_here in (True, False))
-            records = [self._record(room, audience, came=came, left=left)]
+        records = self._listed(room, audience) if is_list else [self._changed(room, audience, changes)]
         if with_snapshot:
             records[-1] = msgspec.structs.replace(records[-1], card=True)
         try:
@@ -87,6 +80,18 @@ class PresenceReports:
             pace.reported(room, audience, now_s, is_list=is_list)
             if not audience.connections:
                 del self._serials[room]
+
+    def _listed(self, room: str, audience: Audience) -> list[Presence]:
+        """Return the list of a room's users."""
+        parts = in_parts(self._gateway.hub.users_of(room))
+        return [self._record(room, audience, came=part, part=at, parts=len(parts)) for at, part in enumerate(parts)]
+
+    def _changed(self, room: str, audience: Audience, changes: dict[int, bool]) -> Presence:
+        """Return a record of who came and left."""
+        if len(changes) > PART_USERS:
+            changes = {}  # nobody is left: the owner drops them all
+        came, left = (pack(user for user in changes if changes[user] is is_here) for is_here in (True, False))
+        return self._record(room, audience, came=came, left=left)
 
     def _record(
         self, room: str, audience: Audience, *, came: bytes, left: bytes = b"", part: int = 0, parts: int = 0

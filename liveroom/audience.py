@@ -182,19 +182,23 @@ class Audience:
         gateway = self._gateway_of(record.gateway, record.generation)
         if gateway is None:
             return False
-        count = self._rooms.get(record.room, {}).get(record.gateway)
-        if count is not None and count.is_after(record):
+        count = self._count_of(record, gateway)
+        if count is None or count.is_after(record):
             return record.card
-        before = count.viewers if count is not None else None
+        before = count.viewers
+        yield from self._take(count, record, now_s)
+        if before != count.viewers or record.has_users:
+            self._note(record.room)
+        is_new = count.viewers.connections > 0 and not before.connections
+        return record.card or (is_new and not self._is_behind)  # the owner before has answered those
+
+    def _count_of(self, record: Presence, gateway: _Gateway) -> _Count | None:
+        """Return a gateway's count of a room; None where there is none and nobody has come."""
+        count = self._rooms.get(record.room, {}).get(record.gateway)
         if count is None and record.connections:
             count = self._rooms.setdefault(record.room, {})[record.gateway] = _Count(record.room, gateway)
             gateway.rooms.add(record.room)
-        if count is not None:
-            yield from self._take(count, record, now_s)
-        if before is None or before != (record.users, record.connections) or record.has_users:
-            self._note(record.room)
-        is_new = record.connections > 0 and before is None and not self._is_behind  # the owner before has answered those
-        return record.card or is_new
+        return count
 
     def _take(self, count: _Count, record: Presence, now_s: float) -> Iterator[int]:
         """Take a gateway's count of one room, and the users that it names."""
@@ -348,30 +352,29 @@ class Audience:
         """
         follows, was_listed = count.follows(record), count.is_listed
         count.serial = record.serial
+        count.is_listed = was_listed and follows
+        if was_listed and not follows:
+            self._reckon(record.room)
         number = count.gateway.number
         if record.serial is None or number is None:
-            count.is_listed = False
-        elif record.parts:
-            lists = self._lists.get(record.room)
-            if lists is None:
-                lists = self._lists[record.room] = UserLists()
-            is_next = record.part == 0 or (follows and record.part == count.next_part)
-            count.next_part = record.part + 1 if is_next else None
-            if was_listed and not follows:
-                count.is_listed = was_listed = False
-                self._reckon(record.room)
-            yield from lists.replace(unpack(record.came), number, record.part, record.parts)
-            if count.next_part == record.parts:
-                count.is_listed, count.next_part = True, None
+            return
+        if record.parts:
+            yield from self._list_part(count, record, number, follows=follows)
         else:
-            count.is_listed, count.next_part = was_listed and follows, None
-            lists = self._lists.get(record.room)
-            if count.is_listed and lists is not None:
-                for user in unpack(record.left):
-                    lists.remove(user, number)
-                for user in unpack(record.came):
-                    lists.add(user, number)
-        if was_listed != count.is_listed:
+            count.next_part = None
+            if count.is_listed and (lists := self._lists.get(record.room)) is not None:
+                lists.change(unpack(record.came), unpack(record.left), number)
+
+    def _list_part(self, count: _Count, record: Presence, number: int, *, follows: bool) -> Iterator[int]:
+        """Take a part of a list."""
+        lists = self._lists.get(record.room)
+        if lists is None:
+            lists = self._lists[record.room] = UserLists()
+        is_next = record.part == 0 or (follows and record.part == count.next_part)
+        count.next_part = record.part + 1 if is_next else None
+        yield from lists.replace(unpack(record.came), number, record.part, record.parts)
+        if count.next_part == record.parts:
+            count.is_listed, count.next_part = True, None
             self._reckon(record.room)
 
     def _reckon(self, room: str) -> None:

@@ -542,7 +542,10 @@ class EdgeSettings(TicketSettings, FailureSettings):
         "", description="Zone of this gateway. The scheduler prefers it for viewers of the same zone (zones_file)."
     )
     report_interval_s: float = Field(
-        1.0, gt=0, description="Seconds between two load reports. Readers treat a gateway as stale after 3 s."
+        1.0,
+        gt=0,
+        description="Seconds between two load reports. Counts of viewers leave out a gateway after 2 s of silence, "
+        "and readers treat it as stale after 3 s.",
     )
     handshake_timeout_s: float = Field(
         5.0, gt=0, description="Seconds for the upgrade request, and again as many for the first join."

@@ -92,6 +92,13 @@ class UserLists:
         bucket.is_dirty = True
         return True
 
+    def change(self, came: Iterable[int], left: Iterable[int], gateway: int) -> None:
+        """Note which users came to a gateway and left it."""
+        for user in left:
+            self.remove(user, gateway)
+        for user in came:
+            self.add(user, gateway)
+
     def replace(self, users: Iterable[int], gateway: int, part: int = 0, parts: int = 1) -> Iterator[int]:
         """Take a part of a gateway's list in place of what is known of it there.
 
