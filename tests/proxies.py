@@ -40,6 +40,18 @@ listen p{port}
   bind {here}
   server s {there}
 """
+HAPROXY_ANNOUNCING: Final = """
+global
+  maxconn 1000
+defaults
+  mode {mode}
+  timeout connect 5s
+  timeout client 30s
+  timeout server 30s
+listen gateways
+  bind {here}{ends}
+  balance roundrobin
+"""
 NGINX_HEAD: Final = """
 daemon off;
 master_process off;
@@ -83,6 +95,26 @@ async def haproxy(ports: Ports, folder: Path, *, tunnel: str = "1h") -> AsyncIte
     )
     config = await _written(folder / "haproxy.cfg", HAPROXY_HEAD.format(tunnel=tunnel) + "".join(parts))
     async with _running(HAPROXY, ["-db", "-f", str(config)], ports, folder):
+        yield
+
+
+@asynccontextmanager
+async def haproxy_announcing(
+    port: int, replicas: Sequence[int], folder: Path, header: str, *, ends: Path | None = None, trusting: Path | None = None
+) -> AsyncIterator[None]:
+    """Run HAProxy in front of replicas, which it sends a PROXY header by the option `header`.
+
+    `ends`: certificate and key with which it ends TLS; it then speaks TLS to the replicas, whose
+    certificates `trusting` signed. By default it passes TLS on as it is.
+    """
+    text = HAPROXY_ANNOUNCING.format(
+        mode="http" if ends else "tcp", here=authority(HOST, port), ends=f" ssl crt {ends}" if ends else ""
+    )
+    secured = f" ssl verify required ca-file {trusting}" if ends else ""
+    for to in replicas:
+        text += f"  server s{to} {authority(HOST, to)} check inter 2s check-send-proxy {header}{secured}\n"
+    config = await _written(folder / "haproxy.cfg", text)
+    async with _running(HAPROXY, ["-db", "-f", str(config)], [port], folder):
         yield
 
 
