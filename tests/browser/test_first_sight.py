@@ -200,3 +200,24 @@ async def test_clicks_in_a_row_make_one_person_of_a_guest(kafka_bootstrap: str) 
         await expect(page.locator("#banners li")).to_contain_text("Ann gives rose")
         assert len(asked) == 1
         await ann.is_well()
+
+
+OVERLAPS = """() => {
+    const places = ["theatre", "log", "say", "leave"].map((id) => document.getElementById(id).getBoundingClientRect());
+    return places.some((place, index) => places.slice(index + 1).some((other) =>
+        place.left < other.right && other.left < place.right && place.top + 1 < other.bottom && other.top + 1 < place.bottom));
+}"""
+
+
+@pytest.mark.parametrize(("width", "height"), [(320, 568), (390, 420), (390, 844), (844, 390), (1280, 800)])
+async def test_nothing_lies_over_the_forms_on_small_and_low_screens(width: int, height: int) -> None:
+    state = PageState("k" * 32, [ROOM], "http://127.0.0.1:9", "http://127.0.0.1:9")
+    async with pages(state) as url, chromium() as browser:
+        page = await browser.new_page(viewport={"width": width, "height": height})
+        await page.goto(url)
+        await expect(page.locator("#say")).to_be_visible()
+        assert not await page.evaluate(OVERLAPS)
+        assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "it scrolls down only"
+        await page.locator("#name").scroll_into_view_if_needed()
+        await page.fill("#name", "Ann")
+        await expect(page.locator("#name")).to_be_in_viewport()
