@@ -9,8 +9,7 @@ from rich.table import Table
 
 from cli.endpoints import Endpoints
 from cli.ingress_client import command, target
-from cli.printable import printable
-from liveroom.users import shown_user
+from cli.printable import printable_user
 
 WIDTH = 160  # in a file or pipe
 
@@ -30,7 +29,7 @@ async def run_connections(endpoints: Endpoints, operator: str, user: str, *, end
     console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
     if found["connections"]:
         console.print(table)
-    print(f"{found['total']} connections of {printable(shown_user(id_))}{' ended' if end else ''}")
+    print(f"{found['total']} connections of {printable_user(id_)}{' ended' if end else ''}")
     if missing := found["missing"]:
         print(f"liveroom: no answer from {', '.join(missing)}", file=sys.stderr)
     return 1 if missing else 0

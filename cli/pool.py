@@ -12,9 +12,8 @@ from cli.choices import PoolAct
 from cli.endpoints import Endpoints, make_user, need_autoscaler
 from cli.figures import shown
 from cli.pool_client import PoolClient, PoolDecision, PoolState
-from cli.printable import printable
+from cli.printable import printable_user
 from liveroom.kinds import Role
-from liveroom.users import shown_user
 
 SHOWN: Final = 12
 
@@ -41,7 +40,7 @@ async def run_pool(act: PoolAct, endpoints: Endpoints, user: str) -> int:
 def _summary(state: PoolState) -> list[str]:
     lines = [f"{state.instance} {'leads' if state.leading else 'follows: another autoscaler leads'}"]
     if state.paused_by:
-        by = printable(shown_user(state.paused_by))
+        by = printable_user(state.paused_by)
         lines.append(f"PAUSED by {by}: no gateway starts or stops until liveroom pool resume")
     if (last := state.last) is not None:
         lines.append(str(last))

@@ -3,15 +3,26 @@
 import json
 import re
 from typing import Any, Final
-from unicodedata import category
+
+from liveroom.money import price_text
+from liveroom.texts import is_visible, isolated, shown
+from liveroom.users import shown_user
 
 MOST: Final = 2**53 - 1  # the whole numbers that every reader of JSON has exactly
 _ENDS: Final = re.compile("[\x85\u2028\u2029]")  # that some readers take for ends of lines
 
 
 def printable(text: str) -> str:
-    """Return `text` with control and format characters replaced: they would move the cursor."""
-    return "".join("\N{REPLACEMENT CHARACTER}" if category(character)[0] == "C" else character for character in text)
+    """Return `text` without what would move the cursor (`liveroom.texts.shown`).
+
+    Pass it the text of others alone: what isolates such a text within a line is replaced too.
+    """
+    return isolated(shown(text))
+
+
+def printable_user(user: str, name: str = "") -> str:
+    """Return how a terminal shows a user: by name, or without one by the text of the user id."""
+    return printable(name) if is_visible(name) else isolated(shown(shown_user(user), joins=False))
 
 
 def body_of(data: bytes) -> dict[str, Any]:
@@ -41,6 +52,31 @@ def count_in(body: dict[str, Any], name: str) -> int:
     if not isinstance(value, int | float) or isinstance(value, bool):
         return 1
     return int(value) if 1 <= value <= MOST and value == int(value) else 1  # NaN is not in between
+
+
+def price_in(body: dict[str, Any]) -> str:
+    """Return the price in a body with its currency; empty where there is none."""
+    price = body.get("price")
+    if not isinstance(price, int) or isinstance(price, bool) or not 0 < price <= MOST:
+        return ""
+    return price_text(price, printable(text_in(body, "currency")))
+
+
+def plain(value: Any) -> str:
+    """Return JSON as `repr` writes it, but with all characters as they are.
+
+    `repr` escapes the joiners of words and emoji, and what is newer than this Python.
+    """
+    match value:
+        case str():
+            escaped = value.replace("\\", r"\\").replace("'", r"\'")
+            return f"'{escaped}'"
+        case dict():
+            return "{" + ", ".join(f"{plain(name)}: {plain(held)}" for name, held in value.items()) + "}"
+        case list():
+            return "[" + ", ".join(map(plain, value)) + "]"
+        case _:
+            return repr(value)
 
 
 def json_line(text: str, encoding: str) -> str:

@@ -11,8 +11,7 @@ from rich.table import Table
 
 from cli.endpoints import Endpoints, UsageError, check_device
 from cli.ingress_client import command, target
-from cli.printable import printable
-from liveroom.users import shown_user
+from cli.printable import printable, printable_user
 
 WIDTH = 160  # in a file or pipe
 
@@ -59,7 +58,7 @@ async def run_list(endpoints: Endpoints, operator: str) -> int:
     for name in ("id", "revokes", "until", "by", "why"):
         table.add_column(name)
     for entry in sorted(entries, key=lambda each: -each["at_ms"]):
-        by, why = printable(shown_user(entry.get("by", ""))), printable(entry.get("why", ""))
+        by, why = printable_user(entry.get("by", "")), printable(entry.get("why", ""))
         table.add_row(entry["id"], _about(entry), _time(entry["until_ms"] / 1000), by, why)
     (Console() if sys.stdout.isatty() else Console(width=WIDTH)).print(table)
     return 0
@@ -67,7 +66,7 @@ async def run_list(endpoints: Endpoints, operator: str) -> int:
 
 def _about(entry: dict[str, Any]) -> str:
     user, device = entry.get("user", ""), entry.get("device", "")
-    whose = printable(shown_user(user)) if user else "everybody"
+    whose = printable_user(user) if user else "everybody"
     return f"tokens of {whose}{f' on {device}' if device else ''} issued before {_time(entry['issued_before_s'])}"
 
 

@@ -21,11 +21,10 @@ from rich.text import Text
 from cli.endpoints import Endpoints, UsageError, make_user, need_scheduler
 from cli.figures import in_ms, shown
 from cli.pool_client import PoolClient, PoolError, PoolState
-from cli.printable import printable
+from cli.printable import printable_user
 from liveroom import clock
 from liveroom.kinds import Role
 from liveroom.records.control import HotRoom
-from liveroom.users import shown_user
 
 REFRESH_S: Final = 1.0
 ROOMS: Final = 8
@@ -116,7 +115,7 @@ def screen(gateways: list[GatewayStanding], pool: PoolState | None) -> Group:
     )
     parts: list[Any] = [Text(head, style="bold"), _table_of(gateways), _hottest(live)]
     if pool is not None and (last := pool.last) is not None:
-        paused = f"PAUSED by {printable(shown_user(pool.paused_by))}; " if pool.paused_by else ""
+        paused = f"PAUSED by {printable_user(pool.paused_by)}; " if pool.paused_by else ""
         parts.append(Text(f"pool: {paused}{last}"))
     return Group(*parts)
 

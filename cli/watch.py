@@ -4,18 +4,17 @@ import asyncio
 import sys
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import aiohttp
 import msgspec
 
 from cli.endpoints import Endpoints, make_user, need_scheduler
 from cli.output import drop, reader_watched
-from cli.printable import body_of, count_in, json_line, printable, text_in
+from cli.printable import body_of, count_in, json_line, plain, price_in, printable, printable_user, text_in
 from liveroom.kinds import Kind
 from liveroom.nesting import UNDECODABLE
 from liveroom.tasks import beside
-from liveroom.users import shown_user
+from liveroom.texts import is_visible
 from liveroom.wire import Message
 from viewer.client import Viewer
 from viewer.effects import Counts, Delivered, Effect, Ended, Entered, Lost, Moved, Renumbered, Told
@@ -70,7 +69,7 @@ class Printer:
     def on_effect(self, effect: Effect) -> None:
         """Print an effect that people can read."""
         if isinstance(effect, Ended):
-            self._note(f"the connection ended for good: {effect.rule.reason}")
+            self._note(f"the connection ended for good: {printable(effect.rule.reason)}")
         elif isinstance(effect, Delivered):
             self._print(self._json(effect.message) if self._as_json else line_of(effect.message))
         elif note := _note_of(effect):
@@ -84,11 +83,11 @@ class Printer:
         """Print, on the error stream, why no gateway was reached; the same reason once."""
         if why != self._failed:
             self._failed = why
-            self._error(printable(f"liveroom: {why}; trying again"))
+            self._error(f"liveroom: {printable(why)}; trying again")
 
     def _note(self, text: str) -> None:
         if not self._as_json:
-            self._print(printable(f"-- {text}"))
+            self._print(f"-- {text}")
 
     def _print(self, line: str) -> None:
         try:
@@ -105,32 +104,37 @@ def line_of(message: Message) -> str:
     """Return a message as a line for people.
 
     The body is not trusted: it may hold what no decoder reads, and anything where a number or a
-    text should be. Control characters, which would move the cursor, are replaced.
+    text should be. Texts of others turn nothing beside them, and move no cursor.
     """
     data = body_of(bytes(message.data))
     match message.kind:
         case Kind.DANMAKU:
-            what = f": {text_in(data, 'text')}" + (f" x{message.n}" if message.n > 1 else "")
+            what = f": {printable(text_in(data, 'text'))}" + (f" x{message.n}" if message.n > 1 else "")
         case Kind.GIFT:
             combo = count_in(data, "combo")
-            what = f" gives {count_in(data, 'count')} {text_in(data, 'gift')}" + (f", combo {combo}" if combo > 1 else "")
+            what = f" gives {count_in(data, 'count')} {printable(text_in(data, 'gift'))}" + (
+                f", combo {combo}" if combo > 1 else ""
+            )
+        case Kind.GOODS if is_visible(text_in(data, "title")):
+            what = f" offers {printable(text_in(data, 'title'))}" + (f" for {price}" if (price := price_in(data)) else "")
+        case Kind.ANNOUNCEMENT if is_visible(text_in(data, "text")):
+            what = f" announces: {printable(text_in(data, 'text'))}"
         case kind:
-            what = f" {kind} {_shown(message.data)}"
-    text = f"{message.seq:>6}  {message.name or shown_user(message.user)}{what}"
-    return printable(text)
+            what = f" {printable(kind)} {printable(_shown(message.data))}"
+    return f"{message.seq:>6}  {printable_user(message.user, message.name)}{what}"
 
 
-def _shown(data: msgspec.Raw) -> Any:
+def _shown(data: msgspec.Raw) -> str:
     try:
-        return msgspec.json.decode(data)
+        return plain(msgspec.json.decode(data))
     except UNDECODABLE:
-        return {"unreadable": bytes(data).decode(errors="replace")}
+        return plain({"unreadable": bytes(data).decode(errors="replace")})
 
 
 def _note_of(effect: Effect) -> str:
     match effect:
         case Entered():
-            return f"in room {effect.room}"
+            return f"in room {printable(effect.room)}"
         case Counts(likes=int(likes)):
             return f"{likes:,} likes"
         case Lost():
@@ -138,8 +142,8 @@ def _note_of(effect: Effect) -> str:
         case Renumbered():
             return "the room's history begins again"
         case Told(what=what):
-            return f"{msgspec.json.encode(what).decode()}"
+            return printable(msgspec.json.encode(what).decode())
         case Moved():
-            return f"the gateway asks to move: {effect.reason}"
+            return f"the gateway asks to move: {printable(effect.reason)}"
         case _:
             return ""

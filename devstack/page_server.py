@@ -21,6 +21,7 @@ from liveroom.errors import Code, ProblemError
 from liveroom.kinds import HOSTS_OF_ROOMS, Role
 from liveroom.nesting import UNDECODABLE
 from liveroom.ports import HOST
+from liveroom.texts import is_visible
 from liveroom.tickets import User
 from liveroom.tokens import sign_user
 from liveroom.topics import ROOM_ID
@@ -82,7 +83,7 @@ def make_page(state: PageState, chance: Chance | None = None) -> web.Application
             raise ProblemError(Code.NOT_READY, retry_after_s=RETRY_AFTER_S)
         asked = await _asked(request)
         name = " ".join(asked.name.split())[:_MAX_NAME_CHARS]
-        if not name:
+        if not is_visible(name):
             raise ProblemError(Code.SCHEMA, "a name is needed - at `$.name`")
         user = _user(asked, name, source)
         state.issued += 1

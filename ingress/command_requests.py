@@ -19,6 +19,7 @@ from liveroom.records.codec import NO_USER_PATTERN, ItemId, named
 from liveroom.records.control import WordAction
 from liveroom.records.revocations import NoDeviceOrId, Seconds
 from liveroom.records.snapshot import RoomChange
+from liveroom.texts import visible_or_empty
 from liveroom.tickets import User
 from liveroom.topics import INTERACTION_ID
 from liveroom.users import UserIdError, check_user_id
@@ -125,6 +126,9 @@ class AnnounceRequest(Announcement, frozen=True, forbid_unknown_fields=True, kw_
     why: Why = ""
     id: ItemId = ""
 
+    def __post_init__(self) -> None:
+        requests.check_visible(self)
+
 
 REQUESTS: Final[dict[Command, type[msgspec.Struct]]] = {
     Command.MUTE: SanctionRequest,
@@ -168,7 +172,7 @@ class CommandRequest:
         self.query = query
         self.body: Any = requests.decode(_DECODERS[command], body or b"{}") if command in _DECODERS else None
         self.id = requests.choose_id(getattr(self.body, "id", ""), header_id, new_id)
-        self.why: str = getattr(self.body, "why", "")
+        self.why = visible_or_empty(getattr(self.body, "why", ""))
         self._path = path
 
     def target(self) -> str:

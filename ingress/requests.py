@@ -7,7 +7,7 @@ bodies of commands with `decode`.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple, TypeVar, Union
 
 import msgspec
@@ -19,6 +19,7 @@ from liveroom.kinds import Kind, Role
 from liveroom.nesting import MAX_DEPTH, UNDECODABLE, nests_deeper
 from liveroom.records.codec import BadRecordError, ItemId, Name
 from liveroom.records.uplink import MAX_PACKAGE_ITEMS, Item, Uplink, encode_uplink
+from liveroom.texts import is_visible, visible_or_empty
 from liveroom.tickets import User
 from liveroom.topics import INTERACTION_ID
 from liveroom.users import check_user_id
@@ -69,17 +70,35 @@ class _Parsed(NamedTuple):
     package: str = ""
 
 
+_READ_BY_PEOPLE: Final = ("text", "title", "gift", "badge")
 _encode: Final = msgspec.json.Encoder().encode
 # `check_user_id` names the path within a body, and msgspec then adds where in a package that is.
 _two_paths: Final = re.compile(r" - at `\$([^`]*)` - at `\$([^`]*)`\Z")
 _TOO_DEEP: Final = f"`data` nests deeper than {MAX_DEPTH} levels"
 
 
+def check_visible(body: msgspec.Struct) -> None:
+    """Raise ValueError where a text that people read is not empty and yet shows nothing."""
+    for name in _READ_BY_PEOPLE:
+        text = getattr(body, name, "")
+        if text and not is_visible(text):
+            raise ValueError(f"Expected a text that shows something - at `$.{name}`")
+
+
 def _strict(of: type[msgspec.Struct]) -> type[msgspec.Struct]:
-    """Return the type of a body in requests: it refuses a field that it does not have, which is
-    most likely misspelt.
+    """Return the type of a body in requests.
+
+    It refuses a field that it does not have, which is most likely misspelt, and a text that shows
+    nothing. Readers of records take both.
     """
-    namespace = {"__doc__": of.__doc__}
+    check_ids: Callable[[msgspec.Struct], None] | None = getattr(of, "__post_init__", None)
+
+    def check(body: msgspec.Struct) -> None:
+        if check_ids is not None:
+            check_ids(body)
+        check_visible(body)
+
+    namespace = {"__doc__": of.__doc__, "__post_init__": check}
     return msgspec.defstruct(
         of.__name__, [], bases=(of,), namespace=namespace, frozen=True, omit_defaults=True, forbid_unknown_fields=True
     )
@@ -294,5 +313,5 @@ def parse_bulk_item(raw: msgspec.Raw, service: User, new_id: str) -> Draft:
     if item.role not in _USERS or not 0 <= item.level <= _MAX_LEVEL:
         raise ProblemError(Code.SCHEMA, "role must be a user's, level 0 to 255")
     check_room(item.room, service)
-    user = User(item.user, item.role, item.level, item.name, (item.room,))
+    user = User(item.user, item.role, item.level, visible_or_empty(item.name), (item.room,))
     return Draft(item.room, item.id or new_id, user, (DraftItem(interaction, _decode(_body_decoders[item.kind], item.data)),))

@@ -17,6 +17,7 @@ from liveroom import clock, metric_catalog
 from liveroom.errors import Code, ProblemError
 from liveroom.registry import Metrics
 from liveroom.settings import IngressSettings
+from liveroom.texts import is_visible
 
 FAILURES: Final = 5
 OPEN_S: Final = 10.0
@@ -150,8 +151,8 @@ class Reviewer:
 
 def _parse(body: bytes) -> ReviewAnswer:
     answer = _decoder.decode(body)
-    if answer.action is ReviewDecision.CHANGE and not 1 <= len(answer.text) <= _MAX_TEXT:
-        raise ValueError(f"a changed text of {len(answer.text)} characters")
+    if answer.action is ReviewDecision.CHANGE and not (len(answer.text) <= _MAX_TEXT and is_visible(answer.text)):
+        raise ValueError(f"a changed text of {len(answer.text)} characters, or one that shows nothing")
     return answer
 
 

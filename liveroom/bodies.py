@@ -112,7 +112,8 @@ class Coupon(msgspec.Struct, frozen=True, omit_defaults=True):
 class Goods(msgspec.Struct, frozen=True, omit_defaults=True):
     """Something for sale, shown as a card.
 
-    - `price`: in the smallest unit of `currency`.
+    - `price`: in the smallest unit of `currency`, whose digits ISO 4217 names: 1200 is 12.00 USD,
+      1200 JPY or 1.200 KWD.
     - `image`, `link`: https URLs.
     """
 

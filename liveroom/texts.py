@@ -16,6 +16,11 @@ BLANKS: Final = (
 )
 NONCHARACTERS: Final = "\ufdd0-\ufdef" + "".join(chr(plane << 16 | 0xFFFE) + chr(plane << 16 | 0xFFFF) for plane in range(17))
 JOINERS: Final = "\u200c\u200d"  # words of Persian and Indic scripts need them, and emoji of several people
+_KEPT: Final = JOINERS + "\u200e\u200f\u061c"  # and marks of direction: they turn nothing but signs beside them
+# A flag of a region: a black flag, what it stands for in tags, and the tag that ends it.
+_FLAGS: Final = re.compile("(\U0001f3f4[\U000e0030-\U000e0039\U000e0061-\U000e007a]{1,8}\U000e007f)").split
+# Blocks of scripts from right to left, and marks of that direction.
+_TURNS: Final = re.compile("[\u0590-\u08ff\u200f\ufb1d-\ufdff\ufe70-\ufefe\U00010800-\U00010fff\U0001e800-\U0001efff]").search
 # Format characters with ink: they stand under or around the digits that follow.
 _INKED: Final = frozenset("\u0600\u0601\u0602\u0603\u0604\u0605\u06dd\u070f\u0890\u0891\u08e2\U000110bd\U000110cd")
 _OBVIOUS: Final = re.compile(r"[!-~\u4e00-\u9fff\u3041-\u3096]").search
@@ -57,6 +62,39 @@ def is_visible(text: str) -> bool:
 def visible_or_empty(text: str) -> str:
     """Return a text, or the empty text in place of one that shows nothing."""
     return text if is_visible(text) else ""
+
+
+def shown(text: str, *, joins: bool = True) -> str:
+    """Return a text of others as a terminal or a page may show it among texts of its own.
+
+    Controls, and format characters that turn the direction or that nobody sees, are replaced.
+    Joiners, marks of direction and the tags of flags stay, for words and emoji need them; `joins`
+    False replaces these too. A character that is newer than this Python stays.
+    """
+    if text.isprintable():
+        return text
+    parts = _FLAGS(text) if joins else [text]
+    for place in range(0, len(parts), 2):  # between them are flags
+        parts[place] = "".join(char if _is_shown(char, joins=joins) else "\N{REPLACEMENT CHARACTER}" for char in parts[place])
+    return "".join(parts)
+
+
+def _is_shown(char: str, *, joins: bool) -> bool:
+    if char.isprintable() or char in _INKED:
+        return True
+    if joins and char in _KEPT:
+        return True
+    category = unicodedata.category(char)
+    return category == "Zs" or (category == "Cn" and not _BLANK(char))
+
+
+def isolated(text: str) -> str:
+    """Return a text so that its direction does not turn what stands beside it.
+
+    The text must be as `shown` returns it. Where nothing in it is written from right to left it is
+    returned as it is.
+    """
+    return f"\N{FIRST STRONG ISOLATE}{text}\N{POP DIRECTIONAL ISOLATE}" if _TURNS(text) else text
 
 
 def without_mark(data: bytes | str) -> bytes | str:

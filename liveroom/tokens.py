@@ -17,7 +17,7 @@ from liveroom.errors import Code, ProblemError
 from liveroom.kinds import Role
 from liveroom.nesting import UNDECODABLE
 from liveroom.revocations import Revocations
-from liveroom.texts import without_mark
+from liveroom.texts import visible_or_empty, without_mark
 from liveroom.tickets import User
 from liveroom.topics import DEVICE_ID, ROOM_ID
 from liveroom.users import UserIdError, user_id, user_text
@@ -266,7 +266,7 @@ def user_of(claims: Mapping[str, Any]) -> User:
     permitted = None if rooms is None else tuple(rooms)
     follower, subscriber = claims.get("follower") is True, claims.get("subscriber") is True
     issued_s = int(claims["iat"]) if "iat" in claims else None
-    return User(user, role, level, name, permitted, follower, subscriber, _device_of(claims), issued_s)
+    return User(user, role, level, visible_or_empty(name), permitted, follower, subscriber, _device_of(claims), issued_s)
 
 
 def _are_rooms(rooms: Any) -> bool:

@@ -68,6 +68,14 @@ class _Place:
         self.rseq = max(self.rseq, rseq)
 
 
+class _Numbered(NamedTuple):
+    """The number of a user's message, under an id that other users may have chosen too."""
+
+    user: str
+    epoch: int
+    seq: int
+
+
 class _Room:
     """A room: the newest number that any viewer knows of, and its likes."""
 
@@ -85,22 +93,28 @@ class Ledger:
 
     def __init__(self, window_ids: int = WINDOW_IDS) -> None:
         self._window = window_ids
-        self._numbers: OrderedDict[tuple[str, str], tuple[int, int]] = OrderedDict()
-        self._awaited: dict[tuple[str, str], float] = {}
+        self._numbers: OrderedDict[tuple[str, str], tuple[_Numbered, ...]] = OrderedDict()
+        self._awaited: dict[tuple[str, str, str], float] = {}
         self._rooms: dict[str, _Room] = {}
         self._places: dict[tuple[str, str], _Place] = {}
         self._accepted = self._refused = self._unknown = 0
         self._delivered = self._pulled = self._lost = self._doubled = self._disordered = self._renumbered = 0
 
     # ---- senders
-    def accepted(self, room: str, id_: str, now_s: float, *, reliable: bool, likes: int = 0, items: int = 1) -> None:
-        """Take note of an accepted interaction; `items` is the number in a package."""
+    def accepted(
+        self, room: str, id_: str, now_s: float, *, reliable: bool, user: str = "", likes: int = 0, items: int = 1
+    ) -> None:
+        """Take note of an accepted interaction; `items` is the number in a package.
+
+        `user`: the sender's id, since ids are unique for one user only. A caller whose ids are
+        unique in the room may leave it out.
+        """
         self._accepted += items
         self._room(room).likes_accepted += likes
         if reliable and not likes:
             for item in [id_] if items == 1 else [f"{id_}#{index}" for index in range(items)]:
-                if (room, item) not in self._numbers:
-                    self._awaited[room, item] = now_s
+                if not any(user in {"", known.user} for known in self._numbers.get((room, item), ())):
+                    self._awaited[room, user, item] = now_s
 
     def refused(self) -> None:
         """Take note of a refused interaction."""
@@ -188,17 +202,20 @@ class Ledger:
             place.missing.difference_update(range(effect.after_rseq + 1, effect.to_rseq + 1))
 
     def _number(self, effect: Delivered) -> None:
-        """Check that an id has one number for all viewers."""
-        key = (effect.room, effect.message.id)
-        numbers = (effect.epoch, effect.message.seq)
-        known = self._numbers.get(key)
-        if known is None:
-            self._numbers[key] = numbers
-            self._awaited.pop(key, None)
-            if len(self._numbers) > self._window:
-                self._numbers.popitem(last=False)
-        elif known != numbers:
+        """Check that an id of a user has one number for all viewers."""
+        room, message = effect.room, effect.message
+        numbered = _Numbered(message.user, effect.epoch, message.seq)
+        known = self._numbers.get((room, message.id), ())
+        if numbered in known:
+            return
+        if any(one.user == message.user for one in known):
             self._doubled += 1
+            return
+        self._numbers[room, message.id] = (*known, numbered)
+        self._awaited.pop((room, message.user, message.id), None)
+        self._awaited.pop((room, "", message.id), None)
+        if len(self._numbers) > self._window:
+            self._numbers.popitem(last=False)
 
     def _deliver(self, viewer: str, effect: Delivered) -> None:
         message = effect.message

@@ -17,6 +17,7 @@ from liveroom import clock, metric_catalog
 from liveroom.bodies import Like
 from liveroom.chance import Chance
 from liveroom.kinds import CLASS_OF, Class, Kind
+from liveroom.users import user_id
 from viewer.ledger import Ledger
 from viewer.sender import Accepted, Refused, Sender, Unknown
 
@@ -94,7 +95,7 @@ class Senders:
         match answer:
             case Accepted(id=id_):
                 reliable = CLASS_OF[cue.kind] is Class.RELIABLE and is_checked
-                self._ledger.accepted(room, id_, clock.monotonic_s(), reliable=reliable, likes=likes)
+                self._ledger.accepted(room, id_, clock.monotonic_s(), reliable=reliable, user=user_id(cue.user), likes=likes)
             case Refused():
                 self._ledger.refused()
             case Unknown():

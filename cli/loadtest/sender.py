@@ -92,4 +92,5 @@ class LoadSender:
                 continue
             self.accepted += 1
             if item["room"] in self._checked:
-                self._ledger.accepted(str(item["room"]), str(item["id"]), now_s, reliable=item["kind"] == Kind.GIFT.value)
+                is_reliable = item["kind"] == Kind.GIFT.value
+                self._ledger.accepted(str(item["room"]), str(item["id"]), now_s, reliable=is_reliable, user=str(item["user"]))

@@ -164,3 +164,45 @@ def test_ids_are_kept_for_a_window_only() -> None:
         ledger.observe("v", gift(number, number))
     assert len(ledger._numbers) == 100
     assert ledger.verdict(0).is_clean
+
+
+def of(user: str, seq: int, rseq: int, id_: str) -> Delivered:
+    return Delivered("r", EPOCH, Message(seq, "gift", id_, user, 0, rseq=rseq))
+
+
+def test_users_who_choose_the_same_id_have_a_gift_each() -> None:
+    ledger = Ledger()
+    for user in ("ann", "ben", "cy"):
+        ledger.accepted("r", "1", 0.0, reliable=True, user=user)
+    for effect in [*start(), of("ann", 1, 1, "1"), told(1), of("ben", 2, 2, "1"), told(2)]:
+        ledger.observe("v", effect)
+    assert ledger.verdict(0).doubled == 0
+    assert ledger.verdict(0, settled=True).late == 1, "the third one's did not come"
+    ledger.observe("v", of("cy", 3, 3, "1"))
+    assert ledger.verdict(0, settled=True).is_clean
+
+
+def test_the_same_id_of_one_user_under_two_numbers_is_a_double_beside_another_users() -> None:
+    ledger = Ledger()
+    for effect in [*start(), of("ann", 1, 1, "1"), of("ben", 2, 2, "1"), of("ann", 3, 3, "1"), told(3)]:
+        ledger.observe("v", effect)
+    assert ledger.verdict(0).doubled == 1
+
+
+def test_a_gift_that_arrives_before_its_acceptance_is_known_is_not_awaited_of_its_user_alone() -> None:
+    ledger = Ledger()
+    for effect in [*start(), of("ann", 1, 1, "1"), told(1)]:
+        ledger.observe("v", effect)
+    ledger.accepted("r", "1", 0.0, reliable=True, user="ann")
+    assert ledger.verdict(0, settled=True).is_clean
+    ledger.accepted("r", "1", 0.0, reliable=True, user="ben")
+    assert ledger.verdict(0, settled=True).late == 1
+
+
+def test_items_of_packages_with_one_id_are_due_of_each_user() -> None:
+    ledger = Ledger()
+    for user in ("ann", "ben"):
+        ledger.accepted("r", "p", 0.0, reliable=True, user=user, items=2)
+    for effect in [*start(), of("ann", 1, 1, "p#0"), of("ann", 2, 2, "p#1"), of("ben", 3, 3, "p#0"), told(3)]:
+        ledger.observe("v", effect)
+    assert ledger.verdict(0, settled=True).late == 1

@@ -3,13 +3,16 @@
 
 import { colourOf, countOf, textOf } from "./bodies.js";
 import { el, shownUser, userElement } from "./common.js";
-import { t } from "./i18n.js";
+import { parts, t } from "./i18n.js";
+import { foreign, isVisible } from "./texts.js";
 
 const MOST_LINES = 1000;
 const MOST_A_FRAME = 24;
 const MOST_WAITING = 240;
 const NEAR_END_PX = 60;
 const WHITE = "#ffffff";
+const SPOKEN = new Set(["danmaku", "announcement"]);
+const GIFTS = new Set(["rose", "heart", "rocket", "castle"]); // the pages have names for them
 
 export class Chat {
   /** `log` scrolls and holds an `ol`; `newest` is the button that jumps to its end; `actions(message)` returns a host's buttons. */
@@ -24,6 +27,7 @@ export class Chat {
     this.frame = 0;
     this.follows = true;
     this.top = 0;
+    this.history = 0;
     this.byUser = new Map();
     this.ofCard = new Set();
     log.addEventListener("scroll", () => this.#look(), { passive: true });
@@ -33,25 +37,33 @@ export class Chat {
 
   /** Adds a message at the end, or at its place if it is late. One of the room's snapshot may be delivered again. */
   add(message, { late = false, ofCard = false } = {}) {
+    if (SPOKEN.has(message.kind) && !isVisible(textOf(message.data?.text))) return; // a line with nothing to see
     const key = `${message.user} ${message.id}`; // two users may choose the same id
     if (ofCard) this.ofCard.add(key);
     else if (this.ofCard.delete(key)) return;
-    if (late) this.#insert(message);
-    else this.#queue({ message });
+    if (late) this.#insert({ message, history: this.history });
+    else this.#queue({ message, history: this.history });
   }
 
-  note(text) {
-    this.#queue({ text });
+  /** Adds a line of the page itself: texts and elements. */
+  note(...children) {
+    this.#queue({ children });
   }
 
-  /** Removes what a `clear` covers: one message of `sender`, or all earlier ones of a user. */
-  clear({ id, sender, user }, seq) {
-    const isNamed = (message) => id && message.id === id && (!sender || message.user === sender);
-    const isTaken = (message) => message && message.seq < seq && (isNamed(message) || (user && message.user === user));
-    this.waiting = this.waiting.filter(({ message }) => !isTaken(message));
-    const who = user || sender;
+  /** Removes what a `clear` covers of what came before it. */
+  clear(clear, seq) {
+    const isTaken = (entry) => entry.message && this.#isBefore(entry, seq) && takes(clear, entry.message);
+    this.waiting = this.waiting.filter((entry) => !isTaken(entry));
+    const who = clear.user || clear.sender;
     const lines = who ? [...(this.byUser.get(who) ?? [])] : [...this.list.children];
-    for (const line of lines) if (isTaken(line.message)) this.#remove(line);
+    for (const line of lines) if (isTaken(line)) this.#remove(line);
+  }
+
+  /** Begins another history: its numbers start over, and what is shown is older than all of it. */
+  renumbered() {
+    this.history += 1;
+    this.ofCard.clear();
+    this.note(t("chat.renumbered"));
   }
 
   /** Whether any line is shown or waiting. */
@@ -94,12 +106,13 @@ export class Chat {
     this.#ask();
   }
 
-  #line({ message, text }) {
-    if (!message) return el("li", { class: "note" }, text);
+  #line({ message, children, history }) {
+    if (!message) return el("li", { class: "note" }, ...children);
     const { data, user, kind, n } = message;
     const line = el("li", { class: `${kind}${user === this.me ? " own" : ""}` });
     line.message = message;
-    line.append(userElement(user, message.name), " ", el("span", {}, said(message)));
+    line.history = history;
+    line.append(userElement(user, message.name), " ", el("span", { dir: "auto" }, ...saidParts(message)));
     if (n > 1) line.append(" ", el("span", { class: "times" }, `×${n}`));
     const colour = kind === "danmaku" ? colourOf(data.color) : null;
     if (colour !== null && colour !== WHITE) line.style.borderLeftColor = colour;
@@ -110,10 +123,14 @@ export class Chat {
     return line;
   }
 
-  #insert(message) {
+  #isBefore({ message, history }, seq) {
+    return history < this.history || message.seq < seq;
+  }
+
+  #insert(entry) {
     let next = this.list.lastElementChild;
-    while (next && !(next.message && next.message.seq < message.seq)) next = next.previousElementSibling;
-    const line = this.#line({ message });
+    while (next && !(next.message && this.#isBefore(next, entry.message.seq))) next = next.previousElementSibling;
+    const line = this.#line(entry);
     if (next) next.after(line);
     else this.list.prepend(line);
   }
@@ -143,29 +160,40 @@ export class Chat {
   }
 }
 
-/** Returns a message as text. */
-export function said({ kind, data, name, user }) {
+/** Returns a message as texts and elements: what others wrote turns nothing beside it. */
+export function saidParts({ kind, data, name, user }) {
   switch (kind) {
     case "danmaku":
     case "announcement":
-      return textOf(data.text);
+      return [foreign(textOf(data.text))];
     case "gift":
-      return `${giftName(data.gift)} ×${countOf(data.count)}`;
+      return gift(data);
     case "enter":
-      return t("chat.entered", { name: shownUser(user, name) });
+      return parts("chat.entered", { name: shownUser(user, name) });
     case "leave":
-      return t("chat.left", { name: shownUser(user, name) });
+      return parts("chat.left", { name: shownUser(user, name) });
     case "red_packet":
     case "coupon":
     case "goods":
-      return `${t(`card.${kind}`)}: ${textOf(data.title) || textOf(data.text)}`;
+      return [t(`card.${kind}`), ": ", foreign(textOf(data.title) || textOf(data.text))];
     default:
-      return kind;
+      return [foreign(kind)];
   }
 }
 
+/** Returns a message as text alone. */
+export const said = (message) => el("span", {}, ...saidParts(message)).textContent;
+
 export function giftName(gift) {
-  const key = `gift.${textOf(gift)}`;
-  const name = t(key);
-  return name === key ? textOf(gift) : name;
+  const id = textOf(gift);
+  return GIFTS.has(id) ? t(`gift.${id}`) : id;
+}
+
+/** Returns the gift of a message and how many of it, as text and elements. */
+export const gift = (data) => [foreign(giftName(data.gift)), ` ×${countOf(data.count)}`];
+
+/** Returns whether a `clear` covers a message that came before it: ids are unique for one user only. */
+export function takes({ id, sender, user }, message) {
+  if (user && message.user === user) return true;
+  return Boolean(id) && message.id === id && (!sender || message.user === sender);
 }

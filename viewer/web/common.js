@@ -1,6 +1,7 @@
 // Shared by the three pages: elements made of text only, the entry form, the demo's addresses and tokens, the connection's state.
 
 import { keep, kept, t, why } from "./i18n.js";
+import { foreign, isVisible, shown } from "./texts.js";
 import { ask, LiveRoom, Sender, userText } from "./sdk/liveroom.js";
 
 export const $ = (id) => document.getElementById(id);
@@ -32,9 +33,9 @@ export function safeLink(text) {
  * characters, which are invisible or turn the text around them, are replaced; a name keeps the joiners that words and emoji need.
  */
 export function shownUser(id, name = "") {
-  if (name) return name.replace(/(?![\u200c\u200d])\p{C}/gu, "\ufffd");
+  if (isVisible(name)) return shown(name);
   try {
-    return userText(id).replace(/\p{C}/gu, "\ufffd");
+    return shown(userText(id), { joins: false });
   } catch {
     return id;
   }
@@ -42,7 +43,10 @@ export function shownUser(id, name = "") {
 
 /** Makes the element that shows a user. Its title is the user id: users who look alike differ there. */
 export function userElement(id, name = "") {
-  return el("b", { class: "user", title: id }, shownUser(id, name));
+  const made = foreign(shownUser(id, name), "b");
+  made.className = "user";
+  made.title = id;
+  return made;
 }
 
 export const number = (value) => (value === null || value === undefined ? "–" : value.toLocaleString());

@@ -1,10 +1,11 @@
 // The page of streamers and moderators: incoming gifts, the chat with moderation buttons on each line, the room's rules.
 
 import { countOf, textOf } from "./bodies.js";
-import { Chat, giftName } from "./chat.js";
+import { Chat, gift, takes } from "./chat.js";
 import { $, el, entrance, goOut, number, refuse, userElement, watch } from "./common.js";
 import { switchable, t } from "./i18n.js";
 import { newId } from "./sdk/liveroom.js";
+import { foreign, shown } from "./texts.js";
 
 const MUTE_S = 600;
 const LOOK_MS = 5000;
@@ -44,6 +45,9 @@ function onEffect(effect) {
     case "lost":
       chat.note(t("chat.lost", { n: effect.toRseq - effect.afterRseq }));
       break;
+    case "renumbered":
+      chat.renumbered();
+      break;
     case "ended":
       leave(effect.rule);
       break;
@@ -66,21 +70,23 @@ function show(message, late) {
       break;
     case "clear":
       chat.clear(message.data, message.seq);
+      for (const line of [...$("gifts").children]) if (takes(message.data, line.message)) line.remove();
       break;
     case "room":
       showModes(message.data);
       chat.note(t("modes.changed"));
       break;
     case "announcement":
-      if (textOf(message.data.text)) chat.add(message, { late });
+      chat.add(message, { late });
       break;
   }
 }
 
-function addGift({ name, user, data }) {
+function addGift({ id, name, user, data }) {
   gifts += countOf(data.count);
   $("giftcount").textContent = number(gifts);
-  const line = el("li", {}, userElement(user, name), ` ${giftName(data.gift)} ×${countOf(data.count)}`);
+  const line = el("li", {}, userElement(user, name), " ", ...gift(data));
+  line.message = { id, user };
   $("gifts").prepend(line);
   while ($("gifts").childElementCount > MOST_GIFTS) $("gifts").lastElementChild.remove();
 }
@@ -151,12 +157,12 @@ async function look() {
   const lift = (path) => el("button", { type: "button", onclick: () => then(act("DELETE", path)) }, t("host.lift"));
   const held = (list, key, path) =>
     list.users.map(({ user, why }) =>
-      el("li", {}, userElement(user), ` ${t(key)} ${why ?? ""} `, lift(`/${path}/${encodeURIComponent(user)}`)),
+      el("li", {}, userElement(user), ` ${t(key)} `, foreign(textOf(why)), " ", lift(`/${path}/${encodeURIComponent(user)}`)),
     );
   const people = [...held(mutes, "host.muted", "mutes"), ...held(bans, "host.banned", "bans")];
   $("people").replaceChildren(...(people.length ? people : [el("li", { class: "note" }, t("host.none"))]));
   const lines = Object.entries(words.words).map(([word, action]) =>
-    el("li", {}, el("b", {}, word), ` ${t(`host.${action}`)} `, lift(`/words/${encodeURIComponent(word)}`)),
+    el("li", {}, foreign(shown(word), "b"), ` ${t(`host.${action}`)} `, lift(`/words/${encodeURIComponent(word)}`)),
   );
   $("wordlist").replaceChildren(...(lines.length ? lines : [el("li", { class: "note" }, t("host.none"))]));
 }

@@ -1,6 +1,8 @@
 // The texts of the pages in English and Chinese, and the text that a person sees for each refusal code (docs/errors.md).
 // tests/browser/test_words.py checks that both languages have every text and that no code is missing.
 
+import { foreign, isolated } from "./texts.js";
+
 export const TEXTS = {
   en: {
     "title.viewer": "Live room",
@@ -375,9 +377,16 @@ function pick() {
   return navigator.language.toLowerCase().startsWith("zh") ? "zh" : "en";
 }
 
+/** Returns a text of the pages with its values filled in; those that are texts turn nothing beside them. */
 export function t(key, values = {}) {
   const text = TEXTS[language][key] ?? key;
-  return text.replace(/\{(\w+)\}/g, (_, name) => String(values[name] ?? ""));
+  return text.replace(/\{(\w+)\}/g, (_, name) => isolated(String(values[name] ?? "")));
+}
+
+/** Returns the same as text and elements, where there may be elements. */
+export function parts(key, values) {
+  const split = TEXTS[language][key].split(/\{(\w+)\}/);
+  return split.map((part, place) => (place % 2 ? foreign(String(values[part] ?? "")) : part)).filter((part) => part !== "");
 }
 
 /** Returns why something failed, as a sentence for a person. */

@@ -1,8 +1,9 @@
 // The operator's page: gateways with their load and weight, the rooms with most viewers, the pool and its decisions.
 
 import { $, config, el, number, Person, refuse, shownUser } from "./common.js";
-import { switchable, t } from "./i18n.js";
+import { parts, switchable, t } from "./i18n.js";
 import { ask } from "./sdk/liveroom.js";
+import { foreign } from "./texts.js";
 
 const LOOK_MS = 2000;
 const HOT = 10;
@@ -16,7 +17,7 @@ async function get(url, options = {}) {
 }
 
 function row(...cells) {
-  return el("tr", {}, ...cells.map((cell) => el("td", {}, String(cell))));
+  return el("tr", {}, ...cells.map((cell) => foreign(String(cell), "td")));
 }
 
 function showGateways(gateways) {
@@ -44,8 +45,8 @@ function showGateways(gateways) {
 
 function showPool(pool, decisions) {
   const { last, paused_by: by } = pool;
-  const state = last ? t("ops.steady", { ...last }) : "";
-  $("pool").textContent = by ? `${state}, ${t("ops.paused", { by: shownUser(by) })}` : state;
+  const state = last ? parts("ops.steady", last) : [];
+  $("pool").replaceChildren(...state, ...(by ? [", ", ...parts("ops.paused", { by: shownUser(by) })] : []));
   $("pause").hidden = Boolean(by);
   $("resume").hidden = !by;
   const time = (ms) => new Date(ms).toLocaleTimeString();

@@ -1,9 +1,10 @@
 // What moves over the stage: danmaku (drawn by the danmaku library on a canvas), gift banners, hearts.
 
 import { colourOf, countOf, numberOf, textOf } from "./bodies.js";
-import { giftName } from "./chat.js";
+import { giftName, takes } from "./chat.js";
 import { el, shownUser } from "./common.js";
-import { t } from "./i18n.js";
+import { parts } from "./i18n.js";
+import { isolated, isVisible } from "./texts.js";
 import Danmaku from "./vendor/danmaku.js";
 
 const LANE_PX = 34;
@@ -11,6 +12,7 @@ const LANE_S = 1.4; // before a lane takes the next one: more would be unreadabl
 const MOST_FLOWN = 200;
 const BANNERS = 3;
 const MOST_BANNERS_WAITING = 30;
+const MOST_OF_BANNER = 100; // gifts that can be taken away one by one
 const BANNER_MS = 4000;
 const HEARTS = 12;
 const MODES = new Map([["scroll", "rtl"], ["reverse", "ltr"], ["top", "top"], ["bottom", "bottom"]]);
@@ -32,7 +34,7 @@ export class Stage {
   /** Shows a message unless too many are moving; the viewer's own always. */
   fly({ data, n }, { own = false } = {}) {
     const text = textOf(data.text);
-    if (!text) return;
+    if (!isVisible(text)) return;
     const now = performance.now();
     this.left = Math.min(this.mostPerS, this.left + ((now - this.refilledAt) / 1000) * this.mostPerS);
     this.refilledAt = now;
@@ -41,7 +43,7 @@ export class Stage {
     this.#trim();
     const size = numberOf(data.size, 14, 36, 22);
     this.danmaku.emit({
-      text: n > 1 ? `${text} ×${n}` : text,
+      text: n > 1 ? `${isolated(text)} ×${n}` : isolated(text),
       mode: MODES.get(data.mode) ?? "rtl",
       style: {
         font: `600 ${size}px system-ui, "Noto Sans CJK SC", sans-serif`,
@@ -75,6 +77,12 @@ export class Stage {
   }
 }
 
+/** Makes the two oldest gifts of a banner one, which only goes with all of its user. */
+function join(gifts) {
+  const [first, { user, count, combo }] = gifts;
+  gifts.splice(0, 2, { id: "", user, count: first.count + count, combo: Math.max(first.combo, combo) });
+}
+
 /** Gift banners: a few at once; repeated gifts of one person add up. */
 export class Banners {
   constructor(place) {
@@ -87,23 +95,29 @@ export class Banners {
     const { data, user, name } = message;
     const gift = textOf(data.gift);
     const key = `${user} ${gift}`;
-    const count = countOf(data.count);
-    const combo = countOf(data.combo);
+    const given = { id: message.id, user, count: countOf(data.count), combo: countOf(data.combo) };
     const there = this.shown.get(key) ?? this.waiting.find((banner) => banner.key === key);
     if (there) {
-      there.count += count;
-      there.combo = Math.max(there.combo, combo);
+      there.gifts.push(given);
+      if (there.gifts.length > MOST_OF_BANNER) join(there.gifts);
       if (there.node) this.#draw(there);
       return;
     }
-    this.waiting.push({ key, user, name: shownUser(user, name), gift, count, combo, node: null, timer: 0 });
+    this.waiting.push({ key, user, name: shownUser(user, name), gift, gifts: [given], node: null, timer: 0 });
     if (this.waiting.length > MOST_BANNERS_WAITING) this.waiting.shift(); // the chat shows it all the same
     this.#next();
   }
 
-  clear(user) {
-    this.waiting = this.waiting.filter((banner) => banner.user !== user);
-    for (const banner of [...this.shown.values()]) if (banner.user === user) this.#end(banner);
+  /** Takes away the gifts that a `clear` covers; a banner goes with its last one. */
+  clear(clear) {
+    for (const banner of [...this.waiting, ...this.shown.values()]) {
+      const left = banner.gifts.filter((each) => !takes(clear, each));
+      if (left.length === banner.gifts.length) continue;
+      banner.gifts = left;
+      if (banner.node && left.length) this.#draw(banner);
+    }
+    this.waiting = this.waiting.filter(({ gifts }) => gifts.length > 0);
+    for (const banner of [...this.shown.values()]) if (!banner.gifts.length) this.#end(banner);
   }
 
   empty() {
@@ -122,9 +136,10 @@ export class Banners {
   }
 
   #draw(banner) {
-    const times = el("strong", {}, `×${banner.count}`);
-    const combo = banner.combo > 1 ? [" ", el("em", {}, `combo ${banner.combo}`)] : [];
-    banner.node.replaceChildren(t("gift.gives", { name: banner.name, gift: giftName(banner.gift) }), " ", times, ...combo);
+    const times = el("strong", {}, `×${banner.gifts.reduce((sum, { count }) => sum + count, 0)}`);
+    const most = Math.max(...banner.gifts.map(({ combo }) => combo));
+    const combo = most > 1 ? [" ", el("em", {}, `combo ${most}`)] : [];
+    banner.node.replaceChildren(...parts("gift.gives", { name: banner.name, gift: giftName(banner.gift) }), " ", times, ...combo);
     clearTimeout(banner.timer);
     banner.timer = setTimeout(() => this.#end(banner), BANNER_MS);
   }

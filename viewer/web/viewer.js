@@ -2,10 +2,12 @@
 // room as a guest at once; a guest that wants to speak is asked for a name.
 
 import { textOf } from "./bodies.js";
-import { Chat, said } from "./chat.js";
+import { Chat, saidParts, takes } from "./chat.js";
 import { $, el, entrance, goOut, number, Person, refuse, safeLink, showConnection, watch } from "./common.js";
-import { switchable, t } from "./i18n.js";
+import { parts, switchable, t } from "./i18n.js";
+import { priceText } from "./money.js";
 import { Banners, hearts, Stage } from "./stage.js";
+import { foreign, isVisible } from "./texts.js";
 
 const LIKE_WINDOW_MS = 300;
 const COMBO_MS = 3000;
@@ -21,6 +23,7 @@ let chat = null;
 let stage = null;
 let banners = null;
 let likes = null;
+let announced = null; // the message that the announcement stands in
 let introducing = null; // while a guest becomes somebody: one click more must not do it twice
 let refusal = ""; // the code of the room's last refusal
 let taps = 0;
@@ -47,7 +50,7 @@ function onEffect(effect) {
       chat.note(t("chat.lost", { n: effect.toRseq - effect.afterRseq }));
       break;
     case "renumbered":
-      chat.note(t("chat.renumbered"));
+      chat.renumbered();
       break;
     case "told":
       tell(effect.what);
@@ -62,7 +65,7 @@ function onEffect(effect) {
 function showCard(card, isBack) {
   if (card.likes !== undefined && card.likes !== null) showLikes(card.likes, true);
   if (card.users !== undefined && card.users !== null) $("viewers").textContent = number(card.users);
-  announce(card.announcement?.data ?? null);
+  announce(card.announcement ?? null);
   if (isBack || chat.isAny) return;
   const seen = new Map([...(card.reliable ?? []), ...(card.messages ?? [])].map((message) => [message.seq, message]));
   for (const seq of [...seen.keys()].sort((a, b) => a - b)) {
@@ -84,13 +87,15 @@ function show(message, late) {
       banners.add(message);
       break;
     case "announcement":
-      announce(data);
-      if (textOf(data.text)) chat.add(message, { late });
+      announce(message);
+      chat.add(message, { late });
       break;
     case "clear":
       chat.clear(data, message.seq);
       stage.clear();
-      if (data.user) banners.clear(data.user);
+      banners.clear(data);
+      for (const card of [...$("cards").children]) if (takes(data, card.message)) card.remove();
+      if (announced && takes(data, announced)) announce(null);
       break;
     case "room":
       chat.note(t("modes.changed"));
@@ -103,17 +108,19 @@ function show(message, late) {
       break;
     case "enter":
     case "leave":
-      chat.note(said(message));
+      chat.note(...saidParts(message));
       break;
   }
 }
 
-function announce(data) {
-  const text = textOf(data?.text);
+function announce(message) {
+  announced = message;
+  const text = textOf(message?.data?.text);
+  const data = message?.data;
   const place = $("announcement").querySelector("span");
   const link = data && safeLink(data.link);
-  place.replaceChildren(link ? el("a", { href: link, target: "_blank", rel: "noopener noreferrer" }, text) : text);
-  $("announcement").hidden = !text;
+  place.replaceChildren(link ? el("a", { href: link, target: "_blank", rel: "noopener noreferrer" }, foreign(text)) : foreign(text));
+  $("announcement").hidden = !isVisible(text);
 }
 
 function showLikes(total, isQuiet = false) {
@@ -123,13 +130,16 @@ function showLikes(total, isQuiet = false) {
 }
 
 /** A red packet, coupon or goods card; it goes when closed or after a minute. */
-function offer({ kind, data }) {
+function offer(message) {
+  const { kind, data } = message;
   const close = el("button", { type: "button", onclick: () => card.remove() }, t("card.close"));
   const link = safeLink(data.link);
   const more = link ? [el("a", { href: link, target: "_blank", rel: "noopener noreferrer" }, t("card.open"))] : [];
-  const price = data.price ? [el("span", { class: "price" }, `${(data.price / 100).toFixed(2)} ${data.currency ?? ""}`)] : [];
+  const text = priceText(data.price, textOf(data.currency));
+  const price = text ? [el("span", { class: "price", dir: "auto" }, text)] : [];
   const about = textOf(data.title) || textOf(data.text);
-  const card = el("article", { class: `card ${kind}` }, el("h2", {}, t(`card.${kind}`)), el("p", {}, about), ...price, ...more, close);
+  const card = el("article", { class: `card ${kind}` }, el("h2", {}, t(`card.${kind}`)), el("p", {}, foreign(about)), ...price, ...more, close);
+  card.message = message;
   $("cards").append(card);
   while ($("cards").childElementCount > MOST_CARDS) $("cards").firstElementChild.remove();
   setTimeout(() => card.remove(), CARD_MS);
@@ -140,10 +150,10 @@ function tell(what) {
   const line = $("told");
   if (what.t === "notice") {
     if (!NOTICES.has(what.kind)) return; // a later version's
-    const reason = what.why ? ` ${t("notice.why", { why: what.why })}` : "";
-    line.textContent = t(NOTICES.get(what.kind)) + reason;
+    const reason = () => (isVisible(textOf(what.why)) ? [" ", ...parts("notice.why", { why: what.why })] : []);
+    line.replaceChildren(t(NOTICES.get(what.kind)), ...reason());
     line.hidden = what.kind === "unmute" || what.kind === "unban";
-    chat.note(line.textContent);
+    chat.note(t(NOTICES.get(what.kind)), ...reason());
   } else {
     refusal = what.code;
     refuse(what);
@@ -237,7 +247,7 @@ async function send(path, body) {
 async function say(event) {
   event.preventDefault();
   const text = $("text").value.trim();
-  if (!text) {
+  if (!isVisible(text)) {
     await introduced();
     return;
   }
