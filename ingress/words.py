@@ -64,8 +64,7 @@ _SKIPPED: Final = frozenset(
         "Zs",
     }
 )
-# Letters of other alphabets that look like Latin ones: small ones by their folded form, and
-# capitals that look like another Latin letter than their small form does.
+# Letters of other alphabets that look like Latin ones are alike, by their folded form.
 _ALIKE: Final = dict(
     zip(
         "аеорсухквмнтіјѕһԁԛԝӏүѵɩɑοαευρτικνχωηγμβօսոհցզᎪᏴᏟᎠᎬᎶᎻᎫᏦᏞᎷᏢᎡᏚᎢᏙᎳᏃ",
@@ -73,6 +72,7 @@ _ALIKE: Final = dict(
         strict=True,
     )
 )
+# Capitals look like other Latin letters than their small forms.
 _CAPITALS: Final = dict(zip("ΝΗΥΜΖ", "nhymz", strict=True))
 _SIGNS: Final = {"@": "a", "$": "s"}
 # Letters in a frame, small capitals, and letters with a stroke or hook have no decomposition.
@@ -81,7 +81,7 @@ _NAMED: Final = re.compile(
     r"|(?:CROSSED )?(?:NEGATIVE )?(?:SQUARED|CIRCLED) (?:LATIN CAPITAL LETTER )?)([A-Z]{1,2}|COOL|FREE|NEW|SOS|VOD)"
     r"(?: WITH .*)?\Z"
 )
-# All characters with more than one reading, and more: those blocks, signs and letters in a frame.
+# Ambiguous: all characters with more than one reading, and more: those blocks, signs and letters in a frame.
 _AMBIGUOUS: Final = re.compile(
     "[@$＠＄﹫﹩\u0370-\u058f\u13a0-\u13f5\u1f00-\u1fff\uab70-\uabbf\U0001d6a8-\U0001d7cb\U0001f100-\U0001f1ff]"
 ).search

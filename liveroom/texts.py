@@ -8,7 +8,7 @@ import re
 import unicodedata
 from typing import Final
 
-# Default_Ignorable_Code_Point of Unicode, and characters that have a glyph without any ink.
+# Blanks: what Unicode names Default Ignorable, and characters that have a glyph without ink.
 BLANKS: Final = (
     "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u2800\u3164"
     "\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffc\U00013441\U00013442\U00016fe4\U0001bca0-\U0001bca3"
@@ -19,9 +19,9 @@ JOINERS: Final = "\u200c\u200d"  # words of Persian and Indic scripts need them,
 _KEPT: Final = JOINERS + "\u200e\u200f\u061c"  # and marks of direction: they turn nothing but signs beside them
 # A flag of a region: a black flag, what it stands for in tags, and the tag that ends it.
 _FLAGS: Final = re.compile("(\U0001f3f4[\U000e0030-\U000e0039\U000e0061-\U000e007a]{1,8}\U000e007f)").split
-# Blocks of scripts from right to left, and marks of that direction.
+# Turns: blocks of scripts from right to left, and marks of that direction.
 _TURNS: Final = re.compile("[\u0590-\u08ff\u200f\ufb1d-\ufdff\ufe70-\ufefe\U00010800-\U00010fff\U0001e800-\U0001efff]").search
-# Format characters with ink: they stand under or around the digits that follow.
+# Inked: format characters that a font draws; they stand under or around the digits that follow.
 _INKED: Final = frozenset("\u0600\u0601\u0602\u0603\u0604\u0605\u06dd\u070f\u0890\u0891\u08e2\U000110bd\U000110cd")
 _OBVIOUS: Final = re.compile(r"[!-~\u4e00-\u9fff\u3041-\u3096]").search
 _BLANK: Final = re.compile(f"[{BLANKS}{NONCHARACTERS}]").match
