@@ -81,7 +81,7 @@ _NAMED: Final = re.compile(
     r"|(?:CROSSED )?(?:NEGATIVE )?(?:SQUARED|CIRCLED) (?:LATIN CAPITAL LETTER )?)([A-Z]{1,2}|COOL|FREE|NEW|SOS|VOD)"
     r"(?: WITH .*)?\Z"
 )
-# Ambiguous: all characters with more than one reading, and more: those blocks, signs and letters in a frame.
+# Ambiguous: all characters with more than one reading, and more: whole blocks, framed letters.
 _AMBIGUOUS: Final = re.compile(
     "[@$＠＄﹫﹩\u0370-\u058f\u13a0-\u13f5\u1f00-\u1fff\uab70-\uabbf\U0001d6a8-\U0001d7cb\U0001f100-\U0001f1ff]"
 ).search
