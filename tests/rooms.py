@@ -27,8 +27,8 @@ DEADLINE_S = 60.0  # nothing takes so long, on whatever machine
 
 
 class Rooms:
-    """`entries`: the rooms of each entry that was asked for. `joins`: the rooms of each connection.
-    `asked_at`: when each entry was asked for, in seconds of the monotonic clock.
+    """`entries`: the rooms of each entry that was asked for, and `asked_at` when, in seconds of the
+    monotonic clock. `joins`: the rooms of each connection. `entered`: the rooms that were let in.
 
     `refusals`: the status, headers and problem of the next entries. `holds`: where it is set, the
     answer to an entry waits until `release` is called. `is_silent`: heartbeats stay unanswered.
@@ -43,6 +43,7 @@ class Rooms:
         self.entries: list[list[str]] = []
         self.asked_at: list[float] = []
         self.joins: list[list[str]] = []
+        self.entered: list[str] = []
         self.left: list[str] = []
         self.beats = 0
         self.pulls = 0
@@ -112,6 +113,7 @@ class Rooms:
                         if room in self.refused:
                             await socket.send_json({"t": "error", "room": room, **self.refused[room]})
                         elif room in permitted:
+                            self.entered.append(room)
                             await socket.send_json({"t": "joined", "room": room, "epoch": 1, "seq": 10, "rseq": 2, "pos": "1"})
                         else:
                             await socket.send_json({"t": "error", "code": "forbidden", "room": room})
