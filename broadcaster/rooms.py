@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from itertools import islice
+from operator import attrgetter
 from typing import Final, NamedTuple
 
 import msgspec
@@ -49,6 +50,7 @@ from liveroom.topics import BROADCAST, room_hash
 #
 # So MAX_TAKEN_BYTES leaves 26,000 for the head. A user id needs no escape (`liveroom.users`).
 # tests/broadcaster/test_rooms.py builds such batches.
+_DATA: Final = attrgetter("data")
 MAX_TAKEN_BYTES: Final = 448 * 1024
 LINE_BYTES: Final = 208  # at most what a message's line has beside its data and its sender's texts: names of fields, numbers
 ESCAPED_BYTES: Final = 6  # at most what a character takes in JSON
@@ -223,12 +225,10 @@ class Rooms:
         count = len(items)
         # Nearly every record is one danmaku, so nothing is called for it that can be left out.
         is_usual = count == 1 and items[0].kind is Kind.DANMAKU
-        contents = ONE_DANMAKU if is_usual else read_items(items)
-        _, numbered, reliable, sanctions, clears = contents
-        if clears and (near := near_clears(record, at_ms)) is not None:
-            record, contents = near, read_items(near.items)
-            items = record.items
-            self.far_times += 1
+        contents = ONE_DANMAKU
+        if not is_usual:
+            record, contents = self._read(record, at_ms)
+        _, numbered, reliable, sanctions, _ = contents
         room = self._open.get(name) or self._taken_in(name, at_ms)
         notices = _notices_of(record, room, sanctions) if sanctions else ()
         if at_ms > self.clock_ms:  # noqa: PLR1730 - a call of max takes as long as the whole line below
@@ -259,9 +259,17 @@ class Rooms:
         if is_usual:
             self._taken_bytes += line + len(items[0].data)
         else:
-            self._taken_bytes += (count + 2 * len(sanctions)) * line + sum([len(item.data) for item in items])
+            self._taken_bytes += (count + 2 * len(sanctions)) * line + sum(map(len, map(_DATA, record.items)))
             room.notices = (*room.notices, *notices)
             self._take_effects(room, record, offset, contents)
+
+    def _read(self, record: Uplink, at_ms: int) -> tuple[Uplink, Contents]:
+        """Return a record, with no clear that hides what is still to come, and its contents."""
+        contents = read_items(record.items)
+        if contents.clears and (near := near_clears(record, at_ms)) is not None:
+            self.far_times += 1
+            return near, read_items(near.items)
+        return record, contents
 
     def _is_duplicate(self, room: Room, record: Uplink, contents: Contents, at_ms: int) -> bool:
         """Remember a record's id; return whether it was met before."""

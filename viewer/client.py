@@ -218,22 +218,12 @@ class Viewer:
             raise _NoTokenError(str(error) or repr(error)) from error
 
     async def _connect(self) -> None:
-        """Ask for an entry to the rooms that are wished, and connect; ask again for later ones."""
+        """Connect to a gateway, or pass on why there is none."""
         opened: Opened | None = None
         refusal: NoEntryError | None = None
         why = ""
-        is_covered = False
         try:
-            while not is_covered and (rooms := self.session.ask()):
-                token = self._current_token()
-                entry = await ask_entry(self._http, self._scheduler_url, rooms, self._chance, token, self._only, self.device)
-                is_covered = self.session.is_covered
-                if is_covered and self.session.rooms:
-                    opened = await race(self._http, entry)
-                    is_covered = self.session.is_covered
-                if opened is not None and not is_covered:
-                    await close(opened.socket, Close.NORMAL)
-                    opened = None
+            opened = await self._reach()
         except _NoTokenError as error:
             report_failure("the token function of a viewer failed", error.__cause__ or error)
             why = f"no token: {error}"
@@ -256,6 +246,26 @@ class Viewer:
         if why and self.session.state is not State.ENDED:
             call_reported("on_failed of a viewer failed", self._on_failed, why)
         await self._act(effects)
+
+    async def _reach(self) -> Opened | None:
+        """Ask for an entry to the rooms that are wished, and connect; ask again for later ones.
+
+        Returns None where no room is wished any more, or no gateway was reached.
+        """
+        while rooms := self.session.ask():
+            token = self._current_token()
+            entry = await ask_entry(self._http, self._scheduler_url, rooms, self._chance, token, self._only, self.device)
+            is_covered = self.session.is_covered
+            if not is_covered:
+                continue
+            if not self.session.rooms:
+                return None
+            opened = await race(self._http, entry)
+            if self.session.is_covered:
+                return opened
+            if opened is not None:
+                await close(opened.socket, Close.NORMAL)
+        return None
 
     async def _receive(self) -> None:
         """Take frames and answers to pulls until the connection ends.

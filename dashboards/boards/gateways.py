@@ -74,8 +74,11 @@ GATEWAYS: Final = Board(
                 ),
                 Panel(
                     "TLS handshakes/s",
-                    "At gateways, by outcome.",
-                    [Query(rate(metric_catalog.TLS_HANDSHAKES, by="outcome") + " or vector(0)", "{{outcome}}")],
+                    "At gateways, by outcome; and connections ended for floods of records that bring nothing.",
+                    [
+                        Query(rate(metric_catalog.TLS_HANDSHAKES, by="outcome") + " or vector(0)", "{{outcome}}"),
+                        Query(rate(metric_catalog.TLS_FLOODS) + " or vector(0)", "floods ended"),
+                    ],
                     "ops",
                 ),
                 Panel(
