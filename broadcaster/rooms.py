@@ -50,8 +50,8 @@ from liveroom.topics import BROADCAST, room_hash
 #
 # So MAX_TAKEN_BYTES leaves 26,000 for the head. A user id needs no escape (`liveroom.users`).
 # tests/broadcaster/test_rooms.py builds such batches.
-_DATA: Final = attrgetter("data")
 MAX_TAKEN_BYTES: Final = 448 * 1024
+_DATA: Final = attrgetter("data")
 LINE_BYTES: Final = 208  # at most what a message's line has beside its data and its sender's texts: names of fields, numbers
 ESCAPED_BYTES: Final = 6  # at most what a character takes in JSON
 ROOM_BYTES: Final = 400  # at most a room's directory entry and header
