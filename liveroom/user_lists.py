@@ -12,7 +12,8 @@ Called by `liveroom.audience`.
 import sys
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Generator, Iterable, Iterator
+from itertools import islice
 from typing import Final
 
 HASH_BYTES: Final = 8
@@ -197,11 +198,27 @@ def unpack(packed: bytes) -> "array[int]":
 
 def in_parts(users: Collection[int]) -> list[bytes]:
     """Return a whole list of users, packed, in as many parts as records need."""
+    steps = parting(users)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as done:
+            return list(done.value)
+
+
+def parting(users: Collection[int]) -> Generator[int, None, list[bytes]]:
+    """Return what `in_parts` does, in steps: yields after each how many users it went through.
+
+    `users` must not change meanwhile.
+    """
     parts = 1
     while len(users) > PART_USERS * parts:
         parts *= 2
     shift = _HASH_BITS - parts.bit_length() + 1
     found: list[array[int]] = [array("Q") for _ in range(parts)]
-    for user in users:
-        found[user >> shift].append(user)
+    rest = iter(users)
+    while piece := list(islice(rest, PART_USERS)):
+        for user in piece:
+            found[user >> shift].append(user)
+        yield len(piece)
     return [pack(part) for part in found]

@@ -20,6 +20,7 @@ from liveroom.audience import GATEWAY_SILENCE_S, SILENCE_S, Audience, Viewers
 from liveroom.kafka import Unsent, UnsentError
 from liveroom.records.codec import JsonReader
 from liveroom.records.control import PRESENCE_INTERVAL_S, Presence
+from liveroom.settings import KafkaSettings
 from liveroom.topics import Topic, room_hash
 from tests.edge.test_hub import FakeMember, join
 from tests.manual_clock import ManualClock
@@ -148,7 +149,7 @@ class Gateway:
     is_paused: bool = False
 
     def __post_init__(self) -> None:
-        self.settings = SimpleNamespace(instance=self.name)
+        self.settings = SimpleNamespace(instance=self.name, kafka=KafkaSettings())
         self.joins = SimpleNamespace(snapshots_wanted={})
         self.next_report_s = self.pool.now_s + self.pool.chance.random() * REPORT_S
         self.reported_s = self.pool.now_s
@@ -167,6 +168,7 @@ class Gateway:
             at_ms = int(1000 * (pool.now_s + pool.kafka_ahead_s))
             pool.owner.gateway_reported(self.name, self.generation, at_ms, pool.now_s)
         await self.reports.send_due()
+        await self.reports.answered()
 
     async def send(self, _: Topic, value: bytes, *, key: bytes, timeout_s: float) -> None:
         """Write a record as the producer does; the pool's chance decides what becomes of it."""

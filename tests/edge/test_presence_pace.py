@@ -1,6 +1,8 @@
 """When a gateway reports how many watch a room."""
 
-from edge.presence_pace import MIN_INTERVAL_S, Pace
+from collections import Counter
+
+from edge.presence_pace import CHANGED_AT_ONCE, MIN_INTERVAL_S, Pace
 from edge.room import Audience
 from liveroom.records.control import PRESENCE_INTERVAL_S
 
@@ -106,6 +108,32 @@ def test_a_gateway_that_was_silent_lists_all_its_rooms_again() -> None:
     pace = Pace()
     for room in ("r", "s"):
         pace.reported(room, Audience(1, 1, 1), 0, is_list=True)
-    pace.list_again(12)
+    pace.list_again()
     assert list(pace.due(12)) == ["r", "s"]
     assert pace.needs_list("s", 12)
+
+
+def test_the_lists_that_a_gateway_repeats_after_a_silence_do_not_fall_due_together_again() -> None:
+    pace, rooms, due_s = Pace(), [f"r{number}" for number in range(300)], dict[str, float]()
+    for room in rooms:
+        pace.reported(room, Audience(1, 1, 1), 0, is_list=True)
+    pace.list_again()
+    assert pace.due(10) == rooms
+    for room in rooms:
+        pace.reported(room, Audience(1, 1, 1), 10, is_list=True)
+    for second in range(10, 71):
+        due_s |= dict.fromkeys(pace.due(second), second)
+    assert set(due_s) == set(rooms)
+    assert max(Counter(due_s.values()).values()) <= len(rooms) / 20
+    assert min(due_s.values()) >= 10 + PRESENCE_INTERVAL_S / 2
+
+
+def test_rooms_that_many_viewers_enter_at_once_are_taken_in_one_part_after_the_other() -> None:
+    pace, rooms = Pace(), [f"r{number}" for number in range(2 * CHANGED_AT_ONCE)]
+    found: list[str] = []
+    for _ in range(2):
+        pace.changed(rooms)
+        due = pace.due(1)
+        assert len(due) == CHANGED_AT_ONCE
+        found += due
+    assert found == rooms
