@@ -31,13 +31,16 @@ check: prepare  ## everything CI runs
 	@$(MAKE) --no-print-directory -k -j2 beside system || $(BIN)/python -m tests.again $(call FAILED,alone) $(call FAILED,system)
 
 beside: $(VENV)/.ready
-	@nice -n 15 $(MAKE) --no-print-directory -S lint alone ARGS= > .beside.log 2>&1 || { cat .beside.log; exit 1; }
+	@{ nice -n 15 $(MAKE) --no-print-directory lint && nice -n 15 $(MAKE) --no-print-directory alone ARGS=; } > .beside.log 2>&1 \
+	  || { cat .beside.log; exit 1; }
 	@cat .beside.log
 
 alone: $(VENV)/.ready  ## what needs no running system
+	@rm -f $(call FAILED,alone)
 	@$(BIN)/python -m pytest -p tests.again --failures $(call FAILED,alone) -m "not $(SYSTEM) and not slow and not kube" -p no:cacheprovider $(ARGS)
 
 system: prepare
+	@rm -f $(call FAILED,system)
 	@$(BIN)/python -m pytest -p tests.again --failures $(call FAILED,system) -m "$(SYSTEM) and not slow and not kube" $(ARGS)
 
 again: $(VENV)/.ready  ## the few tests of `make alone` that failed, once more

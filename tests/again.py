@@ -30,8 +30,10 @@ class _Writer:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._failed: dict[str, None] = {}  # a test can fail and its clean-up too
+        self._tried: set[str] = set()
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self._tried.add(report.nodeid)
         if report.failed:
             self._failed[report.nodeid] = None
 
@@ -39,7 +41,9 @@ class _Writer:
         if report.failed:
             self._failed[report.nodeid] = None
 
-    def pytest_sessionfinish(self, exitstatus: int) -> None:
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        if self._tried != {item.nodeid for item in session.items}:
+            return  # with -x or --maxfail it stopped before the others
         self._path.parent.mkdir(exist_ok=True)
         self._path.write_bytes(msgspec.json.encode(Failures(int(exitstatus), list(self._failed))))
 

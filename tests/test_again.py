@@ -31,13 +31,14 @@ def run(folder: Path, *arguments: str) -> tuple[int, str]:
     return ended.returncode, ended.stdout + ended.stderr
 
 
-def check(folder: Path, *tests: str) -> tuple[int, str]:
+def check(folder: Path, *tests: str, stops: bool = False) -> tuple[int, str]:
     """Run tests, each text a file, as a check does; return the exit code and the output of the
-    second run.
+    second run. `stops`: at the first failure.
     """
     for number, text in enumerate(tests):
         (folder / f"test_{number}.py").write_text(text)
-    run(folder, "pytest", "-p", "tests.again", "--failures", "alone.json", "-p", "no:cacheprovider")
+    options = ["-x"] if stops else []
+    run(folder, "pytest", "-p", "tests.again", "--failures", "alone.json", "-p", "no:cacheprovider", *options)
     return run(folder, "tests.again", "alone.json")
 
 
@@ -56,6 +57,10 @@ def test_a_test_that_fails_twice_leaves_the_check_red_and_nothing_for_the_next_o
 
 def test_a_run_that_cannot_read_a_test_has_not_come_to_its_end(tmp_path: Path) -> None:
     assert check(tmp_path, "import nothing_of_this_name\n") == (1, "again: alone did not come to its end\n")
+
+
+def test_a_run_that_stops_at_a_failure_has_not_come_to_its_end(tmp_path: Path) -> None:
+    assert check(tmp_path, FAILS_ONCE, FAILS, stops=True) == (1, "again: alone did not come to its end\n")
 
 
 @pytest.mark.parametrize(
