@@ -20,10 +20,12 @@ from liveroom.kafka import Producer, UnsentError
 from liveroom.records.codec import encode_json
 from liveroom.records.control import GatewayState, HotRoom, LoadReport
 from liveroom.service import Runtime
+from liveroom.tasks import BackgroundTasks
 
 TIMEOUT_S: Final = 2.0
 MIN_PERIOD_S: Final = 0.5
 HOT_ROOMS: Final = 5
+MOST_UNDER_WAY: Final = 4
 log = structlog.get_logger()
 
 
@@ -74,6 +76,25 @@ class _Totals(NamedTuple):
     sent_bytes: float
 
 
+class _Moment(NamedTuple):
+    """A moment by the monotonic clock and by the machine's own.
+
+    The monotonic clock stands still while a machine is suspended; the other one may be set back.
+    """
+
+    monotonic_s: float
+    machine_s: float
+
+    @classmethod
+    def now(cls) -> "_Moment":
+        """Return the present moment."""
+        return cls(clock.monotonic_s(), clock.machine_ms() / 1000)
+
+    def since(self, before: "_Moment") -> float:
+        """Return how many seconds have passed since a moment before."""
+        return max(self.monotonic_s - before.monotonic_s, self.machine_s - before.machine_s)
+
+
 class LoadReporter:
     """Measures and reports the load of one gateway.
 
@@ -115,13 +136,25 @@ class LoadReporter:
         self._vacant = metrics.gauge(metric_catalog.ROOMS_VACANT)
         self._quiet = metrics.gauge(metric_catalog.ROOMS_QUIET)
         self._before = self._totals()
-        self._reported_s = clock.monotonic_s()
+        self._reported = _Moment.now()
 
     async def run(self, producer: Producer) -> None:
-        """Report every `report_interval_s`, for ever."""
-        while True:
-            await self.report(producer)
-            await clock.sleep(self._settings.report_interval_s)
+        """Report every `report_interval_s`, for ever, however long the acknowledgements take.
+
+        A report is left out where `MOST_UNDER_WAY` are not acknowledged yet.
+        """
+        sending, due_s = BackgroundTasks("reporting the load"), clock.monotonic_s()
+        try:
+            while True:
+                if sending.failure is not None:
+                    raise sending.failure
+                if len(sending) < MOST_UNDER_WAY:
+                    sending.start(self.report(producer))
+                now_s = clock.monotonic_s()
+                due_s = max(due_s + self._settings.report_interval_s, now_s)
+                await clock.sleep(due_s - now_s)
+        finally:
+            await sending.cancel()
 
     async def report(self, producer: Producer) -> None:
         """Send one report now."""
@@ -136,9 +169,8 @@ class LoadReporter:
         except UnsentError as error:
             log.warning("load_unreported", error=str(error))
         else:
-            now_s, before_s = clock.monotonic_s(), self._reported_s
-            self._reported_s = now_s
-            if now_s - before_s > GATEWAY_SILENCE_S / 2:
+            before, self._reported = self._reported, _Moment.now()
+            if self._reported.since(before) > GATEWAY_SILENCE_S / 2:
                 self._gateway.was_silent = True
 
     def _totals(self) -> _Totals:

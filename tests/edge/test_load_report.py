@@ -1,12 +1,20 @@
-"""The figures of a gateway's load report."""
+"""The figures of a gateway's load report, and when it goes."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
 from edge.fanout import FanOut
-from edge.load_report import MIN_PERIOD_S, LoadReporter, Usage
+from edge.gateway import Gateway
+from edge.load_report import MIN_PERIOD_S, MOST_UNDER_WAY, LoadReporter, Usage
 from liveroom import clock
 from liveroom.records.control import LoadReport
 from liveroom.service import Runtime
+from liveroom.tasks import end_tasks
+from liveroom.topics import Topic
 from tests.edge.harness import line, settings_of
 from tests.edge.memory import in_memory
 from tests.manual_clock import ManualClock
@@ -59,3 +67,87 @@ async def test_a_gateway_announces_an_address_to_which_viewers_can_connect(setti
         reporter = LoadReporter(edge.gateway, FanOut(edge.gateway, runtime), runtime, 8080, lambda: Usage(0.0, 1, 1, 0.0))
         report = reporter._measure()
         assert (report.url, report.ip, report.port) == (url, ip, 8080)
+
+
+class SlowKafka:
+    """Acknowledges each record after `ack_s`; notes when it got them, and the most under way."""
+
+    def __init__(self, ack_s: float) -> None:
+        self.ack_s = ack_s
+        self.got_s: list[float] = []
+        self.under_way = self.most_under_way = 0
+
+    async def send(self, _: Topic, value: bytes, *, key: bytes, timeout_s: float) -> None:
+        assert value
+        assert key
+        assert timeout_s
+        self.got_s.append(clock.monotonic_s())
+        self.under_way += 1
+        self.most_under_way = max(self.most_under_way, self.under_way)
+        await clock.sleep(self.ack_s)
+        self.under_way -= 1
+
+
+class TwoClocks(ManualClock):
+    """A machine's monotonic clock, ahead by `paused_s`, and its own, ahead by `jump_s`."""
+
+    paused_s = jump_s = 0.0
+
+    def monotonic_s(self) -> float:
+        return self.now_s + self.paused_s
+
+    def unix_ns(self) -> int:
+        return int((self.now_s + self.jump_s) * 1e9)
+
+
+@asynccontextmanager
+async def reporting(kafka: SlowKafka) -> AsyncIterator[Gateway]:
+    """Let a gateway report its load to this Kafka."""
+    async with in_memory(settings_of()) as edge:
+        runtime = Runtime("edge")
+        reporter = LoadReporter(edge.gateway, FanOut(edge.gateway, runtime), runtime, 8080, lambda: Usage(0.0, 1, 1, 0.0))
+        producer: Any = kafka
+        running = asyncio.create_task(reporter.run(producer))
+        try:
+            yield edge.gateway
+        finally:
+            await end_tasks(running)
+
+
+@pytest.mark.parametrize("ack_s", [0.0, 0.3, 1.1, 1.9])
+async def test_reports_go_once_a_second_however_long_their_acknowledgements_take(ack_s: float) -> None:
+    time, kafka = ManualClock(1000), SlowKafka(ack_s)
+    with clock.running_on(time):
+        async with reporting(kafka) as gateway:
+            await time.advance(20.5)
+            assert kafka.got_s == [1000.0 + second for second in range(21)]
+            assert not gateway.was_silent
+
+
+async def test_reports_that_nobody_acknowledges_do_not_pile_up() -> None:
+    time, kafka = ManualClock(1000), SlowKafka(3600)
+    with clock.running_on(time):
+        async with reporting(kafka):
+            await time.advance(60)
+    assert kafka.most_under_way == MOST_UNDER_WAY
+
+
+@pytest.mark.parametrize(
+    ("paused_s", "jump_s", "was_silent"),
+    [
+        pytest.param(0.0, 30.0, True, id="the machine was suspended: its monotonic clock stood still"),
+        pytest.param(30.0, 30.0, True, id="the process stood still"),
+        pytest.param(30.0, 0.0, True, id="the process stood still, and the machine's clock was set back"),
+        pytest.param(0.0, -30.0, False, id="the machine's clock was set back"),
+        pytest.param(0.0, 0.0, False, id="nothing happened"),
+    ],
+)
+async def test_a_gateway_notices_that_it_was_silent(paused_s: float, jump_s: float, *, was_silent: bool) -> None:
+    time, kafka = TwoClocks(1000), SlowKafka(0)
+    with clock.running_on(time):
+        async with reporting(kafka) as gateway:
+            await time.advance(5)
+            assert not gateway.was_silent
+            time.paused_s, time.jump_s = paused_s, jump_s
+            await time.advance(1.5)
+            assert gateway.was_silent is was_silent
