@@ -6,8 +6,10 @@ Owns how far back the reports of a newly assigned partition are read; the sums a
 `broadcaster.kafka`.
 """
 
+import asyncio
 from collections.abc import Mapping
-from typing import Final, NamedTuple
+from dataclasses import dataclass
+from typing import Final
 
 import structlog
 
@@ -15,24 +17,32 @@ from broadcaster.assigned import Assigned
 from liveroom import clock, topics
 from liveroom.audience import Audience
 from liveroom.consumers import changes
-from liveroom.kafka import TopicReader
+from liveroom.kafka import Place, TopicReader
 from liveroom.kafka_port import Kafka, KafkaError
 from liveroom.records.control import PRESENCE_INTERVAL_S, LoadReport, Presence
 from liveroom.service import Runtime
+from liveroom.tasks import beside
 from liveroom.topics import partition_of
 
 BACK_MS: Final = int(1000 * PRESENCE_INTERVAL_S) + 15_000  # every gateway has listed its users by then
 SILENCE_CHECK_S: Final = 0.1
+SEARCH_S: Final = 0.1
+RETRY_S: Final = 1.0
 TURN_COST: Final = 5_000  # entries of lists that are gone through in one turn of the loop: 1 to 2 ms
 RECORD_COST: Final = 50
 log = structlog.get_logger()
 
 
-class _Behind(NamedTuple):
-    """An audience that is read again up to an offset."""
+@dataclass(slots=True)
+class _Behind:
+    """An audience that is read again from a place on.
+
+    `place`: None while it is searched for. `is_read`: the reader has gone back to it.
+    """
 
     audience: Audience
-    end: int
+    place: Place | None = None
+    is_read: bool = False
 
 
 class AudienceReader:
@@ -53,22 +63,26 @@ class AudienceReader:
     async def read_presence(self) -> None:
         """Pass on who is in which room until cancelled.
 
-        A newly assigned partition begins with the reports of the past minute.
+        A newly assigned partition begins with the reports of the past minute. The others are read
+        on while its place is searched for, which takes long where it has no leader.
         """
         reader = TopicReader(self._kafka, topics.PRESENCE, self._runtime.metrics)
-        async for found in changes(reader, topics.PRESENCE, Presence, self._runtime):
-            for change in found:
-                if change.record is not None:
-                    await self._pass_on(change.record)
-            await self._catch_up(reader)
+        async with beside(self._search(reader)):
+            async for found in changes(reader, topics.PRESENCE, Presence, self._runtime):
+                for change in found:
+                    if change.record is not None:
+                        await self._pass_on(change.record)
+                self._catch_up(reader)
 
     async def _pass_on(self, presence: Presence) -> None:
         """Give a report to its partition. A room that became local at a gateway gets its card."""
         number = partition_of(presence.room, self._kafka.settings.partitions)
         found = self._assigned.get(number)
-        if found is None or (found.partition.audience.is_behind and number not in self._behind):
+        if found is None:
             return
         partition = found.partition
+        if partition.audience.is_behind and not self._is_read_again(number, partition.audience):
+            return  # it comes again
         steps = partition.audience.taking(presence, clock.monotonic_s())
         while True:
             try:
@@ -88,23 +102,48 @@ class AudienceReader:
             self._cost = 0
             await clock.sleep(0)
 
-    async def _catch_up(self, reader: TopicReader) -> None:
-        """Go back in the partitions that were assigned; publish again where all of it was read."""
-        for number, assigned in list(self._assigned.items()):
-            audience, behind = assigned.partition.audience, self._behind.get(number)
-            if not audience.is_behind:
-                continue
-            if behind is None or behind.audience is not audience:
-                try:
-                    now_ms = self._kafka_ms if self._kafka_ms is not None else clock.unix_ms()
-                    end = await reader.go_back(number, now_ms - BACK_MS)
-                except (KafkaError, OSError) as error:
-                    log.warning("presence_unread", partition=number, error=repr(error))
-                    continue
-                behind = self._behind[number] = _Behind(audience, end)
-            if reader.position(number) >= behind.end:
+    async def _search(self, reader: TopicReader) -> None:
+        """Search for the places of assigned partitions, each by itself, until cancelled."""
+        async with asyncio.TaskGroup() as searches:
+            while True:
+                for number, assigned in list(self._assigned.items()):
+                    audience, behind = assigned.partition.audience, self._behind.get(number)
+                    if audience.is_behind and (behind is None or behind.audience is not audience):
+                        behind = self._behind[number] = _Behind(audience)
+                        searches.create_task(self._find(reader, number, behind))
+                await clock.sleep(SEARCH_S)
+
+    async def _find(self, reader: TopicReader, number: int, behind: _Behind) -> None:
+        """Find a partition's place, however often that fails, for as long as it is assigned."""
+        while (assigned := self._assigned.get(number)) is not None and assigned.partition.audience is behind.audience:
+            now_ms = self._kafka_ms if self._kafka_ms is not None else clock.unix_ms()
+            try:
+                behind.place = await reader.place_at(number, now_ms - BACK_MS)
+            except (KafkaError, OSError) as error:
+                log.warning("presence_unread", partition=number, error=repr(error))
+                await clock.sleep(RETRY_S)
+            else:
+                return
+
+    def _is_read_again(self, number: int, audience: Audience) -> bool:
+        behind = self._behind.get(number)
+        return behind is not None and behind.audience is audience and behind.is_read
+
+    def _catch_up(self, reader: TopicReader) -> None:
+        """Go back to the places that were found; publish again where all of it was read."""
+        for number, behind in list(self._behind.items()):
+            assigned = self._assigned.get(number)
+            if assigned is None or assigned.partition.audience is not behind.audience:
                 del self._behind[number]
-                audience.catch_up()
+                continue
+            if behind.place is None:
+                continue
+            if not behind.is_read:
+                behind.is_read = True
+                reader.go_back(number, behind.place)
+            if reader.position(number) >= behind.place.end:
+                del self._behind[number]
+                behind.audience.catch_up()
                 assigned.partition.wake()
 
     async def read_gateways(self) -> None:

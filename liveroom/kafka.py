@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Itera
 from contextlib import suppress
 from enum import Enum
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import structlog
 
@@ -455,6 +455,13 @@ async def join_group(consumer: Consumer, kafka: Kafka) -> None:
     joining.result()
 
 
+class Place(NamedTuple):
+    """A place in a partition, and its end: what comes before that had been written already."""
+
+    offset: int
+    end: int
+
+
 class TopicReader:
     """Reads all partitions of a topic without a group, and continues after restarts of brokers.
 
@@ -502,21 +509,25 @@ class TopicReader:
         """
         await waiting(self._kafka, runtime, name or self._topic.name).until(self.start)
 
-    async def go_back(self, partition: int, at_ms: int) -> int:
-        """Continue a partition at the first record that Kafka took at `at_ms` or later.
+    async def place_at(self, partition: int, at_ms: int) -> Place:
+        """Return where a partition continues if it is read from `at_ms` on (Unix milliseconds).
 
-        Returns the end of the partition: what comes before it has been written already. Only the
-        task that reads may call it. Raises KafkaError or OSError.
+        Any task may call it, also while this reader reads. Raises KafkaError or OSError.
         """
         if (inner := self._inner) is None:
             raise KafkaError("the reader is stopped")
         tp = TopicPartition(self._name, partition)
         end = (await inner.end_offsets([tp]))[tp]
         found = (await inner.offsets_for_times({tp: at_ms})).get(tp)
-        self.positions[tp] = found.offset if found is not None else end
+        return Place(found.offset if found is not None else end, end)
+
+    def go_back(self, partition: int, place: Place) -> None:
+        """Continue a partition at a place of it. Only the task that reads may call this."""
+        tp = TopicPartition(self._name, partition)
+        self.positions[tp] = place.offset
         self._gone_back.add(tp)
-        inner.seek(tp, self.positions[tp])
-        return end
+        if self._inner is not None:
+            self._inner.seek(tp, place.offset)
 
     def position(self, partition: int) -> int:
         """Return the offset of the record that comes next in a partition."""

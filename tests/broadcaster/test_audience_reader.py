@@ -1,9 +1,10 @@
 """What gateways report reaches the partitions that are assigned, without Kafka."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import NoReturn
+from dataclasses import dataclass, field
+from typing import NoReturn, Unpack
 
 from broadcaster.assigned import Assigned
 from broadcaster.audience_reader import AudienceReader
@@ -11,6 +12,7 @@ from broadcaster.partition import Partition
 from liveroom import clock, topics
 from liveroom.audience import Audience, Viewers
 from liveroom.kafka import Producer, ensure_topics
+from liveroom.kafka_port import Consumer, ConsumerOptions, KafkaTimeoutError, TopicPartition
 from liveroom.records.codec import encode_json
 from liveroom.records.control import GatewayState, LoadReport, Presence
 from liveroom.service import Runtime
@@ -18,7 +20,7 @@ from liveroom.settings import BroadcasterSettings, KafkaSettings
 from liveroom.tasks import end_tasks
 from liveroom.topics import partition_of
 from liveroom.user_lists import pack
-from tests.memory_kafka import MemoryKafka
+from tests.memory_kafka import MemoryConsumer, MemoryKafka
 
 SETTINGS = KafkaSettings(partitions=3)
 ROOMS = {partition_of(name, 3): name for name in map(str, range(100))}
@@ -54,8 +56,8 @@ async def test_a_count_reaches_the_partition_of_its_room_by_one_look_up_and_asks
 class Pool:
     """Gateways that list users in one room, and a partition that is assigned to a broadcaster."""
 
-    def __init__(self) -> None:
-        self.kafka, self.runtime = MemoryKafka(SETTINGS), Runtime("broadcaster")
+    def __init__(self, kafka: MemoryKafka | None = None) -> None:
+        self.kafka, self.runtime = kafka or MemoryKafka(SETTINGS), Runtime("broadcaster")
         self.producer = Producer(self.kafka, self.runtime.metrics)
         self.assigned: dict[int, Assigned] = {}
         self.reader = AudienceReader(self.kafka, self.runtime, self.assigned)
@@ -73,11 +75,11 @@ class Pool:
             report = LoadReport(1, gateway, 1, GatewayState.SERVING, 0, "ws://g", "g", "g", 1)
             await self.producer.send(topics.GATEWAYS, encode_json(report), key=gateway.encode(), timeout_s=1)
 
-    def assign(self, life: asyncio.Task[None]) -> Audience:
+    def assign(self, life: asyncio.Task[None], number: int = 1) -> Audience:
         settings = BroadcasterSettings(kafka=SETTINGS)
-        made = Partition(1, settings, self.kafka, self.producer, self.runtime, lambda *_: None, lambda _: None)
+        made = Partition(number, settings, self.kafka, self.producer, self.runtime, lambda *_: None, lambda _: None)
         made.audience.fall_behind()
-        self.assigned[1] = Assigned(made, life)
+        self.assigned[number] = Assigned(made, life)
         return made.audience
 
     @asynccontextmanager
@@ -94,6 +96,30 @@ class Pool:
         finally:
             await end_tasks(*working)
             await self.producer.stop()
+
+
+@dataclass
+class LeaderlessKafka(MemoryKafka):
+    """Nobody answers for partition 0 of presence until `is_led`; a request fails after that."""
+
+    is_led: asyncio.Event = field(default_factory=asyncio.Event)
+    asked: int = 0
+
+    def consumer(self, *_: str, **__: Unpack[ConsumerOptions]) -> Consumer:
+        return LeaderlessConsumer(self)
+
+
+class LeaderlessConsumer(MemoryConsumer):
+    def __init__(self, kafka: LeaderlessKafka) -> None:
+        super().__init__(kafka.logs)
+        self._kafka = kafka
+
+    async def end_offsets(self, partitions: Sequence[TopicPartition], /) -> dict[TopicPartition, int]:
+        if list(partitions) == [TopicPartition(self._kafka.topic_name(topics.PRESENCE), 0)] and not self._kafka.is_led.is_set():
+            self._kafka.asked += 1
+            await self._kafka.is_led.wait()
+            raise KafkaTimeoutError("no leader")
+        return await super().end_offsets(partitions)
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -165,3 +191,36 @@ async def test_a_partition_without_reports_is_published_at_once() -> None:
         await pool.report("a", {1 << 20})
         found = await published(audience)
         assert found == [(ROOMS[1], Viewers(1, 1))]
+
+
+async def test_reports_are_read_while_a_newly_assigned_partition_has_no_leader_and_that_one_is_read_later() -> None:
+    kafka = LeaderlessKafka(SETTINGS)
+    pool = Pool(kafka)
+    async with pool.reading() as life:
+        led = pool.assign(life)
+        await pool.live("a")
+        await until(lambda: not led.is_behind)
+        leaderless = pool.assign(life, 0)
+        await until(lambda: kafka.asked == 1)
+        for number in range(1, 4):
+            await pool.report("a", {user << 20 for user in range(number)})
+            await until(lambda: led.of(ROOMS[1]).users == number)  # noqa: B023 - it is called before the next one
+        another = pool.assign(life, 2)
+        await until(lambda: not another.is_behind)
+        assert leaderless.is_behind
+        kafka.is_led.set()
+        await until(lambda: not leaderless.is_behind)
+
+
+async def test_the_place_of_a_partition_that_is_taken_away_is_searched_for_no_more() -> None:
+    kafka = LeaderlessKafka(SETTINGS)
+    pool = Pool(kafka)
+    async with pool.reading() as life:
+        leaderless = pool.assign(life, 0)
+        await until(lambda: kafka.asked == 1)
+        del pool.assigned[0]
+        kafka.is_led.set()
+        led = pool.assign(life)
+        await until(lambda: not led.is_behind)
+        assert leaderless.is_behind
+        assert not pool.reader._behind
