@@ -30,6 +30,7 @@ SEARCH_S: Final = 0.1
 RETRY_S: Final = 1.0
 TURN_COST: Final = 5_000  # entries of lists that are gone through in one turn of the loop: 1 to 2 ms
 RECORD_COST: Final = 50
+LIVE_COST: Final = 5  # of a report for one partition
 log = structlog.get_logger()
 
 
@@ -150,20 +151,22 @@ class AudienceReader:
         """Pass on which gateways live until cancelled; counts of those that do not are left out."""
         reader = TopicReader(self._kafka, topics.GATEWAYS, self._runtime.metrics)
         async for found in changes(reader, topics.GATEWAYS, LoadReport, self._runtime):
-            now_s = clock.monotonic_s()
             for change in found:
+                await self._yield()
+                now_s = clock.monotonic_s()
                 self._kafka_ms = change.written_ms
                 if (report := change.record) is None:
                     continue
                 for each in self._assigned.values():
                     each.partition.audience.gateway_reported(report.gateway, report.generation, change.written_ms, now_s)
+                self._cost += LIVE_COST * len(self._assigned)
 
     async def watch_silence(self) -> None:
         """Let partitions notice gateways that fell silent until cancelled."""
         while True:
             await clock.sleep(SILENCE_CHECK_S)
-            now_s = clock.monotonic_s()
-            for each in self._assigned.values():
-                each.partition.audience.expire(now_s)
+            for each in list(self._assigned.values()):
+                each.partition.audience.expire(clock.monotonic_s())
+                await clock.sleep(0)
                 if each.partition.audience.has_unpublished:
                     each.partition.wake()

@@ -22,9 +22,13 @@ SILENCE_S: Final = 2.0  # with one report a second; what follows takes less than
 STEP_S: Final = 1.0
 AHEAD_S: Final = 0.7  # at most 1 s old reports and this are below SILENCE_S: where all are silent, nobody is
 GATEWAY_SILENCE_S: Final = 10.0
+LONG_S: Final = GATEWAY_SILENCE_S / 2
 UNREPORTED_S: Final = 2.5 * PRESENCE_INTERVAL_S
-OLD_AT_ONCE: Final = 1000
+EMPTIED_S: Final = 10.0  # a report comes so late at most: twice the time that its gateway waits, and more
+MAX_EMPTIED: Final = 10_000
+OLD_AT_ONCE: Final = 500
 AT_ONCE: Final = 10_000  # entries of lists that one call goes through: 1 to 2 ms
+ROOM_COST: Final = 20  # entries that take as long as one room
 
 
 class Viewers(NamedTuple):
@@ -38,33 +42,41 @@ NOBODY: Final = Viewers(0, 0)
 
 
 class PoolClock:
-    """The time by which a gateway is silent: Kafka's, of the newest report of any gateway.
+    """The time by which a gateway is silent: it advances as gateways report, and no faster.
 
-    It stands still while all are silent: then Kafka, its reader or the whole pool stands still, and
-    who watches is not known. After that, and after a jump of the brokers' clocks, it goes on from
-    where it stood: between two reports it advances by at most `STEP_S`. Until the next report comes
-    it follows the caller's clock, for at most `AHEAD_S`.
+    Each report advances it by what passed since the report before of the same gateway, by Kafka's
+    time of both, but by at most `STEP_S`. So it is as slow as the pool where Kafka is slow, it does
+    not depend on how the clocks of brokers or gateways differ, and it stands still while all are
+    silent: then Kafka, its reader or the whole pool stands still, and who watches is not known.
+    Until the next report comes it follows the caller's clock, for at most `AHEAD_S`.
     """
 
     def __init__(self) -> None:
-        self._at_ms: int | None = None
-        self._read_s = 0.0
+        self._read_s: float | None = None
         self._s = 0.0
+        self._now_s = 0.0
 
     @property
     def reported_s(self) -> float:
         """The time of the newest report in seconds."""
         return self._s
 
-    def report(self, at_ms: int, now_s: float) -> None:
-        """Note a report that Kafka took at `at_ms` and that was read at `now_s`."""
-        if self._at_ms is not None:
-            self._s += min(max(0.0, (at_ms - self._at_ms) / 1000), STEP_S)
-        self._at_ms, self._read_s = at_ms, now_s
+    def report(self, before_s: float, passed_s: float, now_s: float) -> None:
+        """Note a report that was read at `now_s`.
+
+        `before_s`: this clock's time of the report before of the same gateway. `passed_s`: what
+        passed since that one; 0 for the first. More than `LONG_S` says nothing about the pool: the
+        gateway was away, or a clock jumped.
+        """
+        if 0 < passed_s <= LONG_S:
+            self._s = max(self._s, before_s + min(passed_s, STEP_S))
+        self._read_s = now_s
 
     def now(self, now_s: float) -> float:
-        """Return the time in seconds."""
-        return self._s if self._at_ms is None else self._s + min(max(0.0, now_s - self._read_s), AHEAD_S)
+        """Return the time in seconds; it never goes back."""
+        ahead_s = 0.0 if self._read_s is None else min(max(0.0, now_s - self._read_s), AHEAD_S)
+        self._now_s = max(self._now_s, self._s + ahead_s)
+        return self._now_s
 
 
 class _Count:
@@ -97,20 +109,31 @@ class _Count:
 
 
 class _Gateway:
-    """One gateway: its start generation, when it last reported, and the rooms it counts in.
+    """One start of a gateway: its generation, when it last reported, and the rooms it counts in.
 
-    `number`: in the lists of users; None where all are taken.
+    `number`: in the lists of users; None where all are taken. `at_ms`: Kafka's time of its last
+    report; None before the first. `is_current`: it is the start of this gateway that counts.
+    `reported_s`: when it last reported, by the pool's clock; `newest_s`: what that showed then for
+    the newest report.
     """
 
-    __slots__ = ("generation", "is_silent", "name", "number", "reported_s", "rooms")
+    __slots__ = ("at_ms", "generation", "is_current", "is_silent", "name", "newest_s", "number", "reported_s", "rooms")
 
     def __init__(self, name: str, generation: int, number: int | None, reported_s: float) -> None:
         self.name = name
         self.generation = generation
         self.number = number
         self.reported_s = reported_s
+        self.newest_s = 0.0
+        self.at_ms: int | None = None
+        self.is_current = False
         self.is_silent = False
         self.rooms: set[str] = set()
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether its viewers count."""
+        return self.is_current and not self.is_silent
 
 
 class Audience:
@@ -122,14 +145,17 @@ class Audience:
     def __init__(self, *, publishes: bool = True) -> None:
         self._publishes = publishes
         self._clock = PoolClock()
-        self._rooms: dict[str, dict[str, _Count]] = {}
+        self._rooms: dict[str, dict[_Gateway, _Count]] = {}
         self._lists: dict[str, UserLists] = {}
-        self._gateways: dict[str, _Gateway] = {}  # in the order of their last reports
+        self._gateways: dict[str, _Gateway] = {}  # that are current, in the order of their last reports
+        self._earlier: dict[str, _Gateway] = {}  # with a lower generation than that, so late, or from a clock set back
         self._by_age: dict[_Count, None] = {}  # likewise
         self._numbers: list[int] = []  # that are free again
         self._next_number = 0
         self._sweeps: deque[Iterator[int]] = deque()
-        self._unpublished: dict[str, None] = {}
+        self._to_sweep: set[str] = set()
+        self._emptied: dict[tuple[_Gateway, str], tuple[float, int]] = {}  # when, and by which serial
+        self._unpublished: dict[str, bool] = {}  # whether at once
         self._published: dict[str, tuple[float, Viewers]] = {}
         self._published_empty: dict[str, float] = {}
         self._is_behind = False
@@ -141,7 +167,7 @@ class Audience:
 
     def rooms(self) -> list[str]:
         """Return the rooms that somebody watches."""
-        return list(self._rooms)
+        return [room for room, counts in self._rooms.items() if any(gateway.is_current for gateway in counts)]
 
     # ---- a take-over
     def fall_behind(self) -> None:
@@ -179,9 +205,9 @@ class Audience:
         """
         if record.gateway not in self._gateways and not record.connections:
             return record.card
-        gateway = self._gateway_of(record.gateway, record.generation)
+        gateway = self._gateway_of(record.gateway, record.generation, now_s)
         if gateway is None:
-            return False
+            return record.card
         count = self._count_of(record, gateway)
         if count is None or count.is_after(record):
             return record.card
@@ -189,14 +215,21 @@ class Audience:
         yield from self._take(count, record, now_s)
         if before != count.viewers or record.has_users:
             self._note(record.room)
-        is_new = count.viewers.connections > 0 and not before.connections
+        is_new = gateway.is_current and count.viewers.connections > 0 and not before.connections
         return record.card or (is_new and not self._is_behind)  # the owner before has answered those
 
     def _count_of(self, record: Presence, gateway: _Gateway) -> _Count | None:
-        """Return a gateway's count of a room; None where there is none and nobody has come."""
-        count = self._rooms.get(record.room, {}).get(record.gateway)
+        """Return a gateway's count of a room.
+
+        None where there is none, and either nobody has come or the record is late: the room emptied
+        there after it.
+        """
+        count = self._rooms.get(record.room, {}).get(gateway)
         if count is None and record.connections:
-            count = self._rooms.setdefault(record.room, {})[record.gateway] = _Count(record.room, gateway)
+            _, emptied = self._emptied.get((gateway, record.room), (0.0, -1))
+            if record.serial is not None and record.serial <= emptied:
+                return None
+            count = self._rooms.setdefault(record.room, {})[gateway] = _Count(record.room, gateway)
             gateway.rooms.add(record.room)
         return count
 
@@ -207,29 +240,48 @@ class Audience:
         count.reported_s = self._clock.now(now_s)
         if self._publishes:
             yield from self._list(count, record)
-        if self._rooms.get(count.room, {}).get(count.gateway.name) is not count:
+        if self._rooms.get(count.room, {}).get(count.gateway) is not count:
+            self._want_sweep(count)
             return  # its gateway was forgotten meanwhile
         if record.connections:
             self._by_age[count] = None
         else:
             self._leave(count)
+            self._remember_emptied(count, now_s)
+
+    def _remember_emptied(self, count: _Count, now_s: float) -> None:
+        """Note the last record of a room that emptied, so that late ones are told apart."""
+        key = count.gateway, count.room
+        self._emptied.pop(key, None)
+        if self._publishes and count.serial is not None:
+            self._emptied[key] = now_s, count.serial
+        if len(self._emptied) > MAX_EMPTIED:
+            del self._emptied[next(iter(self._emptied))]
 
     def gateway_reported(self, name: str, generation: int, at_ms: int, now_s: float) -> None:
         """Note that a gateway is alive, by a report that Kafka took at `at_ms`.
 
-        Counts of an earlier generation of it are dropped.
+        Counts of an earlier generation of it are dropped. Starts are told apart by the gateway's
+        clock. So a lower generation counts as a new start once the higher one is silent: the clock
+        was ahead then.
         """
-        self._clock.report(at_ms, now_s)
-        gateway = self._gateway_of(name, generation)
+        gateway = self._gateway_of(name, generation, now_s)
         if gateway is None:
             return
+        self._clock.now(now_s)  # which does not go back: the time until this report counts for it
+        passed_s = 0.0 if gateway.at_ms is None else (at_ms - gateway.at_ms) / 1000
+        self._clock.report(gateway.newest_s, passed_s, now_s)
+        gateway.at_ms, gateway.newest_s, gateway.reported_s = at_ms, self._clock.reported_s, self._clock.now(now_s)
+        if not gateway.is_current:
+            if gateway.reported_s - self._gateways[name].reported_s <= SILENCE_S:
+                return
+            self._make_current(gateway)
         del self._gateways[name]
         self._gateways[name] = gateway
-        gateway.reported_s = self._clock.reported_s
         self._doubtful.discard(name)
         if gateway.is_silent:
             gateway.is_silent = False
-            self._reckon_all(gateway)
+            self._note_all(gateway)
 
     def expire(self, now_s: float) -> None:
         """Leave out silent gateways and drop their counts later; forget rooms that were published
@@ -243,6 +295,11 @@ class Audience:
             if not gateway.is_silent:
                 self._silence(gateway)
             if silent_s > GATEWAY_SILENCE_S:
+                del self._gateways[gateway.name]
+                self._forget(gateway)
+        for gateway in list(self._earlier.values()):
+            if pool_s - gateway.reported_s > GATEWAY_SILENCE_S:
+                del self._earlier[gateway.name]
                 self._forget(gateway)
         for count in list(islice(self._by_age, OLD_AT_ONCE)):
             if pool_s - count.reported_s <= UNREPORTED_S:
@@ -250,7 +307,15 @@ class Audience:
             self._leave(count)
             self._note(count.room)
         self._sweep()
-        for room, at_s in list(self._published_empty.items()):
+        self._forget_empty(now_s)
+
+    def _forget_empty(self, now_s: float) -> None:
+        """Forget rooms that emptied long ago, and those that were published as empty."""
+        for key, (at_s, _) in list(islice(self._emptied.items(), OLD_AT_ONCE)):
+            if now_s - at_s <= EMPTIED_S:
+                break
+            del self._emptied[key]
+        for room, at_s in list(islice(self._published_empty.items(), OLD_AT_ONCE)):
             if now_s - at_s < PUBLISH_INTERVAL_S:
                 break
             del self._published_empty[room], self._published[room]
@@ -259,10 +324,7 @@ class Audience:
         """Leave out a gateway. Too many are shown in its rooms: they may be published at once."""
         gateway.is_silent = True
         self._doubtful.discard(gateway.name)
-        self._reckon_all(gateway)
-        for room in gateway.rooms:
-            if (published := self._published.get(room)) is not None:
-                self._published[room] = float("-inf"), published[1]
+        self._note_all(gateway, at_once=True)
 
     # ---- out
     def due(self, now_s: float) -> Iterator[tuple[str, Viewers]]:
@@ -275,38 +337,51 @@ class Audience:
         if self._is_behind or self._doubtful:
             return
         left = AT_ONCE
-        for room in list(self._unpublished):
+        for room, at_once in list(self._unpublished.items()):
             at_s, published = self._published.get(room, (float("-inf"), NOBODY))
-            lists = self._lists.get(room)
-            listed: int | None = 0
-            if lists is not None:
-                if now_s - at_s < PUBLISH_INTERVAL_S:
-                    continue
-                at_most, left = left, left - lists.uncounted
-                listed = lists.count(at_most) if at_most > 0 else None
+            may_publish = at_once or now_s - at_s >= PUBLISH_INTERVAL_S
+            if room in self._lists and not may_publish:
+                continue
+            listed, cost = self._listed(room, left)
+            left -= cost
             if listed is None:
                 self._is_counting = True
                 break
             viewers = self._sum(room, listed)
-            if viewers != published and now_s - at_s < PUBLISH_INTERVAL_S:
+            if viewers != published and not may_publish:
                 continue
             del self._unpublished[room]
-            if lists is not None and lists.uncounted:
-                self._unpublished[room] = None  # behind the others
-            if viewers == published:
-                continue
-            self._published[room] = now_s, viewers
-            if room in self._rooms:
-                self._published_empty.pop(room, None)
-            else:
-                self._published_empty[room] = now_s
-            yield room, viewers
+            if room in self._lists and self._lists[room].uncounted:
+                self._unpublished[room] = False  # behind the others
+            if viewers != published:
+                self._set_published(room, viewers, now_s)
+                yield room, viewers
+
+    def _listed(self, room: str, at_most: int) -> tuple[int | None, int]:
+        """Return how many users lists have of a room, and what that cost.
+
+        None where that costs more than `at_most`; the next call goes on.
+        """
+        if at_most <= 0:
+            return None, 0
+        if (lists := self._lists.get(room)) is None:
+            return 0, ROOM_COST
+        self._reckon(room, lists)
+        cost = ROOM_COST + lists.uncounted
+        return lists.count(at_most), cost
+
+    def _set_published(self, room: str, viewers: Viewers, now_s: float) -> None:
+        self._published[room] = now_s, viewers
+        if room in self._rooms:
+            self._published_empty.pop(room, None)
+        else:
+            self._published_empty[room] = now_s
 
     def publish_all_again(self) -> None:
         """Publish all sums again: after a take-over the rooms do not know them."""
         self._published.clear()
         self._published_empty.clear()
-        self._unpublished.update(dict.fromkeys(self._rooms))
+        self._unpublished.update(dict.fromkeys(self._rooms, False))
 
     @property
     def has_unpublished(self) -> bool:
@@ -321,11 +396,14 @@ class Audience:
     def of(self, room: str) -> Viewers:
         """Return the sums over all gateways for a room."""
         lists = self._lists.get(room)
-        return self._sum(room, (lists.count() or 0) if lists is not None else 0)
+        if lists is None:
+            return self._sum(room, 0)
+        self._reckon(room, lists)
+        return self._sum(room, lists.count() or 0)
 
     def _sum(self, room: str, listed: int) -> Viewers:
         """Return the sums for a room of which lists have so many users."""
-        counts = [count for count in self._rooms.get(room, {}).values() if not count.gateway.is_silent]
+        counts = [count for count in self._rooms.get(room, {}).values() if count.gateway.is_counted]
         unlisted = sum(count.viewers.users for count in counts if not count.is_listed)
         return Viewers(listed + unlisted, sum(count.viewers.connections for count in counts))
 
@@ -336,7 +414,7 @@ class Audience:
         """
         devices = 0
         for count in self._rooms.get(room, {}).values():
-            if count.gateway.is_silent:
+            if not count.gateway.is_counted:
                 continue
             if count.devices is None:
                 return None
@@ -350,11 +428,9 @@ class Audience:
         A list is whole once all its parts have come, one behind the other, and as long as no record
         is missing after it.
         """
-        follows, was_listed = count.follows(record), count.is_listed
+        follows = count.follows(record)
         count.serial = record.serial
-        count.is_listed = was_listed and follows
-        if was_listed and not follows:
-            self._reckon(record.room)
+        count.is_listed = count.is_listed and follows
         number = count.gateway.number
         if record.serial is None or number is None:
             return
@@ -375,27 +451,15 @@ class Audience:
         yield from lists.replace(unpack(record.came), number, record.part, record.parts)
         if count.next_part == record.parts:
             count.is_listed, count.next_part = True, None
-            self._reckon(record.room)
 
-    def _reckon(self, room: str) -> None:
+    def _reckon(self, room: str, lists: UserLists) -> None:
         """Let a room's lists count the users of those gateways that report and have whole lists."""
-        lists = self._lists.get(room)
-        if lists is None:
-            return
         counts = self._rooms.get(room, {}).values()
-        if not counts:
-            del self._lists[room]
-            return
-        counted = {count.gateway.number for count in counts if count.is_listed and not count.gateway.is_silent}
+        counted = {count.gateway.number for count in counts if count.is_listed and count.gateway.is_counted}
         lists.count_only(number for number in counted if number is not None)
 
-    def _reckon_all(self, gateway: _Gateway) -> None:
-        for room in gateway.rooms:
-            self._reckon(room)
-            self._note(room)
-
     def _sweep(self) -> None:
-        """Go on taking entries of gateways that left out of lists."""
+        """Go on dropping the counts and the entries of gateways that left."""
         left = AT_ONCE
         while self._sweeps and left > 0:
             cost = next(self._sweeps[0], None)
@@ -403,13 +467,23 @@ class Audience:
                 self._sweeps.popleft()
             left -= cost or 1
 
-    def _sweeping(self, room: str, lists: UserLists, number: int) -> Iterator[int]:
-        """Take a gateway's entries out of a room's lists, unless it has come back."""
-        for cost in lists.replace((), number):
-            yield cost
-            counts = self._rooms.get(room, {}).values()
-            if self._lists.get(room) is not lists or any(count.gateway.number == number for count in counts):
-                return
+    def _dropping(self, gateway: _Gateway) -> Iterator[int]:
+        """Drop the counts of a gateway that was forgotten, and after the sweeps give its number to
+        another one.
+        """
+        while gateway.rooms:
+            room = gateway.rooms.pop()
+            self._leave(self._rooms[room][gateway])
+            self._note(room)
+            yield ROOM_COST
+        if gateway.number is not None:
+            self._sweeps.append(self._freeing(gateway.number))
+
+    def _sweeping(self, room: str) -> Iterator[int]:
+        """Take the entries of gateways that left a room out of its lists."""
+        self._to_sweep.discard(room)  # one that leaves from now on needs a sweep of its own
+        if (lists := self._lists.get(room)) is not None:
+            yield from lists.keep(lambda: {gateway.number for gateway in self._rooms.get(room, {})})
 
     def _freeing(self, number: int) -> Iterator[int]:
         """Give a gateway's number to another one, behind the sweeps of its rooms."""
@@ -417,19 +491,40 @@ class Audience:
         yield 1
 
     # ---- the gateways
-    def _gateway_of(self, name: str, generation: int) -> _Gateway | None:
-        """Return the gateway; None where `generation` is earlier than the one that is known."""
-        gateway = self._gateways.get(name)
-        if gateway is not None and generation < gateway.generation:
-            return None
-        if gateway is not None and generation > gateway.generation:
-            self._forget(gateway)
-            gateway = None
-        if gateway is None:
-            gateway = self._gateways[name] = _Gateway(name, generation, self._number(), self._clock.reported_s)
-            if self._is_behind:
-                self._doubtful.add(name)
-        return gateway
+    def _gateway_of(self, name: str, generation: int, now_s: float) -> _Gateway | None:
+        """Return the start of a gateway; None where two later ones are known.
+
+        A start that is earlier than the current one does not count until it is made current.
+        """
+        current, earlier = self._gateways.get(name), self._earlier.get(name)
+        if current is not None and current.generation == generation:
+            return current
+        if earlier is None or earlier.generation != generation:
+            is_older = earlier is not None and generation < earlier.generation
+            if current is not None and generation < current.generation and is_older:
+                return None
+            start = _Gateway(name, generation, self._number(), self._clock.now(now_s))
+        else:
+            start = earlier
+        if current is None or generation > current.generation:
+            self._make_current(start)
+        elif start is not earlier:
+            if earlier is not None:
+                self._forget(earlier)
+            self._earlier[name] = start
+        return start
+
+    def _make_current(self, start: _Gateway) -> None:
+        """Let a start of a gateway count, in place of another one."""
+        if self._earlier.get(start.name) is start:
+            del self._earlier[start.name]
+        if (before := self._gateways.pop(start.name, None)) is not None:
+            self._forget(before)
+        start.is_current = True
+        self._gateways[start.name] = start
+        self._note_all(start)
+        if self._is_behind:
+            self._doubtful.add(start.name)
 
     def _number(self) -> int | None:
         """Return a number for a new gateway."""
@@ -443,20 +538,28 @@ class Audience:
         return self._next_number - 1
 
     def _forget(self, gateway: _Gateway) -> None:
-        del self._gateways[gateway.name]
-        self._doubtful.discard(gateway.name)
-        for room in list(gateway.rooms):
-            self._leave(self._rooms[room][gateway.name])
-            self._note(room)
-        if gateway.number is not None:
-            self._sweeps.append(self._freeing(gateway.number))
+        """Let a start of a gateway count no more; its counts are dropped in pieces (`_sweep`)."""
+        if gateway.is_current:
+            gateway.is_current = False
+            self._doubtful.discard(gateway.name)
+            self._note_all(gateway)
+        self._sweeps.append(self._dropping(gateway))
+
+    def _note_all(self, gateway: _Gateway, *, at_once: bool = False) -> None:
+        """Note that the sums of a gateway's rooms changed; 20,000 of them take 2 ms."""
+        if not self._publishes:
+            return
+        if at_once:
+            self._unpublished |= dict.fromkeys(gateway.rooms, True)
+        else:
+            self._unpublished = dict.fromkeys(gateway.rooms, False) | self._unpublished
 
     def _note(self, room: str) -> None:
         """Note that a room's sums changed, unless it is empty and nobody heard of it."""
         if not self._publishes:
             return
         if room in self._rooms or room in self._published:
-            self._unpublished[room] = None
+            self._unpublished.setdefault(room, False)
         else:
             self._unpublished.pop(room, None)
 
@@ -468,10 +571,16 @@ class Audience:
         self._by_age.pop(count, None)
         gateway, room = count.gateway, count.room
         gateway.rooms.discard(room)
-        by_gateway = self._rooms.get(room, {})
-        by_gateway.pop(gateway.name, None)
+        by_gateway = self._rooms[room]
+        del by_gateway[gateway]
         if not by_gateway:
-            self._rooms.pop(room, None)
-        self._reckon(room)
-        if (lists := self._lists.get(room)) is not None and gateway.number is not None:
-            self._sweeps.append(self._sweeping(room, lists, gateway.number))
+            del self._rooms[room]
+            self._lists.pop(room, None)
+        self._want_sweep(count)
+
+    def _want_sweep(self, count: _Count) -> None:
+        """Sweep a room that has entries of gateways that left, once for all of them."""
+        lists, number = self._lists.get(count.room), count.gateway.number
+        if lists is not None and number is not None and lists.size(number) and count.room not in self._to_sweep:
+            self._to_sweep.add(count.room)
+            self._sweeps.append(self._sweeping(count.room))

@@ -544,8 +544,9 @@ class EdgeSettings(TicketSettings, FailureSettings):
     report_interval_s: float = Field(
         1.0,
         gt=0,
-        description="Seconds between two load reports. Counts of viewers leave out a gateway after 2 s of silence, "
-        "and readers treat it as stale after 3 s.",
+        le=1.5,
+        description="Seconds between two load reports. Counts of viewers leave out a gateway that is silent for 2 s "
+        "while others report, and readers treat it as stale after 3 s.",
     )
     handshake_timeout_s: float = Field(
         5.0, gt=0, description="Seconds for the upgrade request, and again as many for the first join."

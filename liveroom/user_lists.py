@@ -12,7 +12,8 @@ Called by `liveroom.audience`.
 import sys
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Collection, Generator, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator
 from itertools import islice
 from typing import Final
 
@@ -48,12 +49,13 @@ class UserLists:
     None counts before `count_only`.
     """
 
-    __slots__ = ("_buckets", "_counted", "_cursor")
+    __slots__ = ("_buckets", "_counted", "_cursor", "_sizes")
 
     def __init__(self) -> None:
         self._buckets = [_Bucket(0, array("Q"))]
         self._cursor = 0
         self._counted: frozenset[int] = frozenset()
+        self._sizes: dict[int, int] = {}  # entries of each gateway
 
     def __len__(self) -> int:
         return sum(len(bucket.entries) for bucket in self._buckets)
@@ -66,6 +68,15 @@ class UserLists:
             for bucket in self._buckets:
                 bucket.is_dirty = True
 
+    def size(self, gateway: int) -> int:
+        """Return how many users are listed at a gateway."""
+        return self._sizes.get(gateway, 0)
+
+    def _resize(self, gateway: int, by: int) -> None:
+        size = self._sizes[gateway] = self._sizes.get(gateway, 0) + by
+        if not size:
+            del self._sizes[gateway]
+
     def add(self, user: int, gateway: int) -> bool:
         """Note that a user (a hash) is at a gateway; return whether that is new."""
         entry = user & _USER | gateway
@@ -77,6 +88,7 @@ class UserLists:
             return False
         entries.insert(place, entry)
         bucket.is_dirty = True
+        self._resize(gateway, 1)
         if len(entries) > 2 * _BUCKET:
             self._split(at)
         return True
@@ -91,6 +103,7 @@ class UserLists:
             return False
         del entries[place]
         bucket.is_dirty = True
+        self._resize(gateway, -1)
         return True
 
     def change(self, came: Iterable[int], left: Iterable[int], gateway: int) -> None:
@@ -130,8 +143,31 @@ class UserLists:
         if after != before:
             entries[low:high] = after
             bucket.is_dirty = True
+            self._resize(gateway, len(after) - len(before))
             if len(entries) > 2 * _BUCKET:
                 self._split(at)
+
+    def keep(self, gateways: Callable[[], Collection[int | None]]) -> Iterator[int]:
+        """Take out the entries of all other gateways.
+
+        `gateways` returns those that are kept; it is called before each bucket, since others may
+        come meanwhile. Yields like `replace`, and ends as soon as no entries are left to take out.
+        """
+        start, end = 0, 1 << _HASH_BITS
+        while start < end:
+            kept = gateways()
+            if all(gateway in kept for gateway in self._sizes):
+                return
+            at = self._at(start)  # the buckets may be others after a yield
+            entries = self._buckets[at].entries
+            gone = Counter(entry & _GATEWAY for entry in entries if entry & _GATEWAY not in kept)
+            for gateway, size in gone.items():
+                self._resize(gateway, -size)
+            if gone:
+                self._buckets[at].entries = array("Q", [entry for entry in entries if entry & _GATEWAY in kept])
+                self._buckets[at].is_dirty = True
+            start = self._buckets[at + 1].start if at + 1 < len(self._buckets) else end
+            yield len(entries) + 1
 
     def count(self, at_most: int | None = None) -> int | None:
         """Return how many distinct users there are at the gateways that count (`count_only`).

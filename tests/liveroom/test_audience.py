@@ -1,14 +1,17 @@
 """The audience: who watches which room, by the gateways' word, and how often its owner tells it."""
 
 from collections.abc import Iterable
+from random import Random
 from typing import NamedTuple
 
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from liveroom.audience import NOBODY, PUBLISH_INTERVAL_S, Audience, Viewers
+from liveroom.audience import AT_ONCE, NOBODY, PUBLISH_INTERVAL_S, ROOM_COST, Audience, Viewers
 from liveroom.records.control import Presence
+from liveroom.user_lists import pack
 
 
 def presence(
@@ -103,17 +106,98 @@ def test_the_load_report_of_a_restarted_gateway_voids_its_old_counts() -> None:
     assert told(audience, 2) == {"r": NOBODY}
 
 
-def test_what_an_earlier_start_of_a_gateway_said_is_not_heard() -> None:
+def test_an_earlier_start_of_a_gateway_counts_for_nothing_while_the_later_one_reports() -> None:
     audience = Audience()
     audience.update(presence("a", 1, generation=2), 0)
     assert not audience.update(presence("a", 9, room="other", generation=1), 5)
-    for second in range(13):
-        audience.gateway_reported("a", 1, 1000 * second, second)
-        audience.gateway_reported("b", 1, 1000 * second, second)
-        if second == 9:
-            assert audience.rooms() == ["r"]
+    for second in range(30):
+        for generation in (1, 2):
+            audience.gateway_reported("a", generation, 1000 * second, second)
         audience.expire(second)
-    assert audience.rooms() == [], "nor does it keep the gateway alive"
+        assert audience.rooms() == ["r"]
+        assert audience.of("other") == NOBODY
+
+
+def test_a_late_report_of_an_earlier_start_is_forgotten() -> None:
+    audience = Audience()
+    for second in range(20):
+        audience.gateway_reported("a", 2, 1000 * second, second)
+        if second == 3:
+            audience.update(presence("a", 1, generation=2), second)
+            audience.update(presence("a", 9, room="other", generation=1), second)
+        audience.expire(second)
+    assert audience.rooms() == ["r"]
+    assert len(audience) == 1
+
+
+def test_a_lower_generation_counts_once_the_higher_one_is_silent_and_lost_no_report_until_then() -> None:
+    audience = Audience()
+    audience.update(presence("a", 5, generation=2), 0)
+    audience.update(presence("b", 1), 0)
+    for name, generation in (("a", 2), ("b", 1)):
+        audience.gateway_reported(name, generation, 0, 0)
+    audience.update(presence("a", 3, generation=1), 0.5)
+    assert audience.update(msgspec.structs.replace(presence("a", 3, generation=1), card=True), 0.5), "it gets its card"
+    shown = list[int]()
+    for second in range(1, 5):
+        audience.gateway_reported("b", 1, 1000 * second, second)
+        audience.gateway_reported("a", 1, 1000 * second, second)
+        audience.expire(second)
+        shown.append(audience.of("r").users)
+    assert shown == [6, 6, 4, 4], "the viewers of both starts are never added"
+
+
+def test_nobody_falls_silent_where_kafka_takes_all_reports_slowly_or_gateways_report_seldom() -> None:
+    for gateways, period_s, taken_s in ((10, 2.1, 1.1), (10, 2.5, 1.5), (2, 2.5, 0.0), (3, 3.0, 0.0), (5, 4.5, 0.0)):
+        audience, names = Audience(), [f"g{number}" for number in range(gateways)]
+        due = {name: period_s * number / gateways for number, name in enumerate(names)}
+        for name in names:
+            audience.gateway_reported(name, 1, 0, 0)
+            audience.update(presence(name, 1), 0)
+        for step in range(600):
+            now_s = step / 20
+            for name in names:
+                if now_s >= due[name]:
+                    audience.gateway_reported(name, 1, int(1000 * now_s), now_s + taken_s)
+                    due[name] += period_s
+            audience.expire(now_s + taken_s)
+            assert audience.of("r") == Viewers(gateways, gateways), (gateways, period_s, now_s)
+
+
+@pytest.mark.parametrize("gateways", [2, 3, 10])
+def test_nobody_falls_silent_where_kafka_takes_reports_slowly_and_unevenly(gateways: int) -> None:
+    chance, audience, names = Random(gateways), Audience(), [f"g{number}" for number in range(gateways)]
+    due = {name: chance.random() for name in names}
+    for name in names:
+        audience.update(presence(name, 1), 0)
+    for step in range(2000):
+        now_s = step / 20
+        for name in names:
+            if now_s >= due[name]:
+                audience.gateway_reported(name, 1, int(1000 * now_s), now_s)
+                due[name] = now_s + max(1.0, chance.uniform(0.8, 1.3))
+        audience.expire(now_s)
+        assert audience.of("r") == Viewers(gateways, gateways), now_s
+
+
+@pytest.mark.parametrize("off_s", [0.1, 0.3, 1.5, 90.0])
+@pytest.mark.parametrize("gateways", [2, 3, 50])
+def test_clocks_of_gateways_that_differ_make_nobody_silent_and_hide_no_silence(gateways: int, off_s: float) -> None:
+    chance, audience, names = Random(gateways), Audience(), [f"g{number}" for number in range(gateways)]
+    due = {name: chance.random() for name in names}
+    off = {name: chance.uniform(-off_s, off_s) for name in names}
+    for name in names:
+        audience.update(presence(name, 1), 0)
+    died = max(names, key=off.__getitem__)
+    for step in range(1000):
+        now_s = step / 50
+        for name in names:
+            if now_s >= due[name] and (name != died or now_s < 15):
+                audience.gateway_reported(name, 1, int(1000 * (1000 + now_s + off[name])), now_s)
+                due[name] += 1
+        audience.expire(now_s)
+        if now_s <= 15 or now_s > 18:
+            assert audience.of("r").users == gateways - (now_s > 18)
 
 
 def test_a_silent_gateway_counts_for_nothing_and_the_others_stay() -> None:
@@ -121,6 +205,7 @@ def test_a_silent_gateway_counts_for_nothing_and_the_others_stay() -> None:
     audience.update(presence("a", 5), 0)
     audience.update(presence("b", 1), 0)
     audience.gateway_reported("a", 1, 0, 0)
+    audience.gateway_reported("b", 1, 0, 0)
     assert told(audience, 0) == {"r": Viewers(6, 6)}
     for second in (1, 2):
         audience.gateway_reported("b", 1, 1000 * second, second)
@@ -136,6 +221,73 @@ def test_a_silent_gateway_counts_for_nothing_and_the_others_stay() -> None:
         audience.gateway_reported("b", 1, 1000 * second, second)
         audience.expire(second)
     assert audience.update(presence("a", 5), 14), "it needs its card when it is back after long"
+
+
+def listed(gateway: str, users: set[int], serial: int, room: str = "r") -> Presence:
+    record = presence(gateway, len(users), room=room)
+    return msgspec.structs.replace(record, serial=serial, came=pack(sorted(users)), parts=1)
+
+
+def emptied(gateway: str, users: set[int], serial: int, room: str = "r") -> Presence:
+    return msgspec.structs.replace(presence(gateway, 0, room=room), serial=serial, left=pack(sorted(users)))
+
+
+@pytest.mark.parametrize("late_s", [0.0, 1.0, 4.0, 9.0])
+def test_a_report_that_comes_after_the_one_that_emptied_its_room_changes_nothing(late_s: float) -> None:
+    audience = Audience()
+    late = listed("a", {1 << 20, 2 << 20}, 4)
+    for record in (late, emptied("a", {1 << 20, 2 << 20}, 5)):
+        audience.update(record, 0)
+    audience.expire(late_s)
+    assert not audience.update(late, late_s)
+    assert audience.rooms() == []
+    audience.update(listed("a", {3 << 20}, 6), late_s)
+    assert audience.of("r") == Viewers(1, 1), "somebody came again"
+
+
+def test_a_user_who_comes_and_leaves_at_many_gateways_makes_nobody_sweep_a_big_room() -> None:
+    audience, me = Audience(), 5 << 20
+    audience.update(listed("big", {number << 30 for number in range(2000)}, 1), 0)
+    for serial in range(1, 20, 2):
+        for number in range(50):
+            audience.update(listed(f"g{number}", {me}, serial), serial)
+            audience.update(emptied(f"g{number}", {me}, serial + 1), serial)
+    assert not audience._sweeps
+
+
+def test_gateways_that_end_at_once_are_swept_from_a_room_together() -> None:
+    audience = Audience()
+    audience.update(listed("big", {number << 30 for number in range(5000)}, 1), 0)
+    for number in range(50):
+        audience.update(listed(f"g{number}", {number << 20}, 1), 0)
+    for number in range(50):
+        audience.gateway_reported(f"g{number}", 2, 0, 0)
+    while audience._sweeps:
+        assert len(audience._sweeps) <= 101, "what each drops, one sweep, and their numbers"
+        audience.expire(0)
+    assert audience.of("r") == Viewers(5000, 5000)
+    assert len(audience._lists["r"]) == 5000
+
+
+def test_a_gateway_of_20_000_rooms_is_dropped_in_pieces() -> None:
+    audience, rooms = Audience(), [f"r{number}" for number in range(20_000)]
+    for room in rooms:
+        audience.update(presence("a", 1, room=room), 0)
+        audience.update(presence("b", 1, room=room), 0)
+    steps, shown = 0, set[str]()
+    audience.gateway_reported("a", 2, 0, 0)
+    while len(shown) < len(rooms):
+        found = told(audience, 10)
+        assert len(found) <= AT_ONCE / ROOM_COST
+        assert set(found.values()) <= {Viewers(1, 1)}, "what is not dropped yet does not count"
+        shown |= set(found)
+    while audience._sweeps:
+        before = sum(map(len, audience._rooms.values()))
+        audience.expire(10)
+        steps += 1
+        assert before - sum(map(len, audience._rooms.values())) <= AT_ONCE / ROOM_COST
+    assert steps >= len(rooms) * ROOM_COST / AT_ONCE
+    assert sum(map(len, audience._rooms.values())) == len(rooms)
 
 
 def test_a_sum_is_told_once_and_the_next_one_not_within_the_second() -> None:
