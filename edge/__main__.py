@@ -18,7 +18,7 @@ with explained("edge"):
     from edge.gateway import Gateway
     from edge.hub import Hub
     from edge.keepalive import KeepAlive
-    from edge.load_report import LoadReporter
+    from edge.load_report import LoadReporter, begin_generation
     from edge.orders import Orders, follow_orders
     from edge.presence_report import report_presence
     from edge.pulls import Pulls
@@ -95,6 +95,7 @@ async def run(settings: EdgeSettings, runtime: Runtime, kafka: Kafka) -> None:
     connection_orders = TopicReader(kafka, topics.CONNECTION_ORDERS, runtime.metrics)
     try:
         await wait.until(producer.start)
+        await begin_generation(gateway, producer)
         await wait.until(queue.start)
         runtime.ready(KAFKA)
         pulls = Pulls(kafka, gateway, upgrades, runtime, queue.next_offset)

@@ -47,7 +47,8 @@ WHEEL_SLOTS: Final = 64
 class Gateway:
     """The members of one gateway. It hosts them (`edge.member.MemberHost`).
 
-    `generation`: when it started, in milliseconds of Unix time; tickets and orders name it.
+    `generation`: when it started, in milliseconds of Unix time; tickets and orders name it. It is
+    set again once Kafka's time is known (`edge.load_report.begin_generation`).
     `wheel`: when each member is checked next. `held`: the connections of each user and address.
     `taken_in`, `leaves`: members so far. `draining`: it admits nobody more.
     """

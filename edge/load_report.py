@@ -229,3 +229,17 @@ class LoadReporter:
             hot=tuple(HotRoom(name, connections) for name, connections in gateway.hub.hottest(HOT_ROOMS)),
             ticket_version=tickets.VERSION if settings.verifies_signed_tickets else tickets.HMAC_VERSION,
         )
+
+
+async def begin_generation(gateway: Gateway, producer: Producer) -> None:
+    """Withdraw the report of an earlier start, and make Kafka's present time the generation.
+
+    The acknowledgement gives that time before anything names the generation. With the machine's, a
+    clock that was ahead and is right again would make this start look like an earlier one. Where no
+    acknowledgement comes in time, the machine's holds. Call it before the first report.
+    """
+    try:
+        await producer.send(topics.GATEWAYS, None, key=gateway.settings.instance.encode(), timeout_s=TIMEOUT_S)
+    except UnsentError as error:
+        log.warning("load_unreported", error=str(error))
+    gateway.generation = clock.unix_ms()

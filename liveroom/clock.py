@@ -49,18 +49,34 @@ class SystemClock:
 
 
 WINDOW_S: Final = 30.0  # reports and acks come once a second, and one of them that is in time suffices
+SET_BACK_S: Final = 3.0  # records that are later than a window for as long are in time by another clock
 
 
 class KafkaClock:
     """A clock that gives the machine's Unix time, or Kafka's where they differ by over `SKEW_S`.
 
-    Kafka's time becomes known by the brokers' timestamps of records that have just been written
-    (`kafka_is_at`). Each one is at most Kafka's present time, and reaches us late by its way, so
-    the latest of the last `WINDOW_S` counts. They are kept relative to the monotonic clock, so a
-    step of the machine's clock is noticed at once. Until the first one the machine's clock holds.
+    Kafka's time is that of one broker for all services, the leader of `gateways`. Were it any
+    broker that a service happens to write to, services would disagree where one is wrong, and
+    refuse each other's tickets. It becomes known by the timestamps of load reports that have just
+    been written (`kafka_is_at`).
+
+    Each one is at most Kafka's present time, and reaches us late by its way, so the latest of the
+    last `WINDOW_S` counts. Only where all are earlier by more than that for `SET_BACK_S` was the
+    clock set back, or has the topic another leader; then services follow at the same time. The
+    times are kept relative to the monotonic clock, so a step of the machine's clock is noticed at
+    once. Until the first one the machine's clock holds.
     """
 
-    __slots__ = ("_ahead_s", "_before_s", "_latest_s", "_since_s", "machine", "monotonic_s", "sleep")
+    __slots__ = (
+        "_ahead_s",
+        "_before_s",
+        "_latest_s",
+        "_set_back_s",
+        "_since_s",
+        "machine",
+        "monotonic_s",
+        "sleep",
+    )
 
     def __init__(self, machine: Clock) -> None:
         self.machine = machine
@@ -69,11 +85,19 @@ class KafkaClock:
         self._ahead_s: float | None = None  # Kafka's time less the monotonic clock's, as the next two
         self._latest_s = self._before_s = -math.inf
         self._since_s = -math.inf
+        self._set_back_s: float | None = None  # since when every record was earlier by over a window
 
     def kafka_is_at(self, at_ms: int) -> None:
-        """Take Kafka's time of a record that was written a moment ago, in Unix milliseconds."""
+        """Take Kafka's time, in Unix ms, of a load report that was written a moment ago."""
         now_s = self.monotonic_s()
         ahead_s = at_ms / 1000 - now_s
+        if self._ahead_s is None or ahead_s >= self._ahead_s - WINDOW_S:
+            self._set_back_s = None
+        elif self._set_back_s is None:
+            self._set_back_s = now_s
+        elif now_s - self._set_back_s >= SET_BACK_S:
+            self._latest_s = self._before_s = -math.inf
+            self._set_back_s = None
         if now_s - self._since_s > WINDOW_S:
             self._before_s, self._latest_s, self._since_s = self._latest_s, ahead_s, now_s
         elif ahead_s > self._latest_s:
@@ -118,7 +142,7 @@ def with_kafka() -> KafkaClock:
 
 
 def kafka_is_at(at_ms: int) -> None:
-    """Take Kafka's time of a record that was written a moment ago, in Unix milliseconds.
+    """Take Kafka's time of a load report that was written a moment ago, in Unix milliseconds.
 
     Nothing happens where the current clock is no `KafkaClock`.
     """

@@ -305,7 +305,8 @@ class Producer:
         except KafkaError as error:
             raise self._broken(topic, error) from error
         self._acked(topic, began, 1)
-        _note_time(written, began)
+        if topic is topics.GATEWAYS:
+            _note_time(written, began)
         return written.offset
 
     async def send_many(
@@ -334,8 +335,6 @@ class Producer:
             outcomes += [self._unsent(topic, Unsent.TIMEOUT, "not taken") for _ in records[len(outcomes) :]]
         errors = [self._outcome(topic, outcome, timeout_s) for outcome in outcomes]
         self._acked(topic, began, errors.count(None))
-        if errors and errors[-1] is None and isinstance(last := outcomes[-1], asyncio.Future):
-            _note_time(last.result(), began)
         return errors
 
     async def _hand_over(
@@ -428,7 +427,10 @@ class Producer:
 
 
 def _note_time(written: RecordAck, began_s: float) -> None:
-    """Let the clock know Kafka's time of a record that has just been written."""
+    """Let the clock know Kafka's time of a load report that has just been written.
+
+    Other topics have other leaders, and a broker whose clock is wrong may be one of them.
+    """
     if written.timestamp_type == BROKERS_TIME and clock.monotonic_s() - began_s <= PROMPT_S:
         clock.kafka_is_at(written.timestamp)
 
@@ -596,8 +598,8 @@ class TopicReader:
     def _note_time(self, tp: TopicPartition, newest: Record) -> None:
         """Let the clock know Kafka's time of a load report that has just been written.
 
-        Gateways report once a second, so these tell the time also to services that write nothing.
-        A record of any other topic may have been the newest one for hours.
+        Gateways report once a second, and every other service reads that. A record of any other
+        topic may have been the newest one for hours, or have a leader whose clock is wrong.
         """
         if newest.timestamp_type != BROKERS_TIME:
             if not self._has_producers_time:

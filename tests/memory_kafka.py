@@ -4,7 +4,7 @@ It keeps records and gives them again; it has no groups, no faults and no time.
 """
 
 import asyncio
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Unpack
 
@@ -45,11 +45,15 @@ class MemoryRecord(NamedTuple):
 
 @dataclass
 class MemoryKafka(Kafka):
-    """Hand it in where an `AioKafka` is handed in."""
+    """Hand it in where an `AioKafka` is handed in.
+
+    `at_ms`: returns the time, in Unix ms, of the broker that leads a partition of a topic.
+    """
 
     settings: KafkaSettings = field(default_factory=KafkaSettings)
     logs: dict[TopicPartition, list[Record]] = field(default_factory=dict)
     configs: dict[str, dict[str, str]] = field(default_factory=dict)
+    at_ms: Callable[[str, int], int] = lambda *_: clock.unix_ms()
 
     def consumer(self, *topics: str, **options: Unpack[ConsumerOptions]) -> Consumer:
         assert not topics
@@ -57,7 +61,7 @@ class MemoryKafka(Kafka):
         return MemoryConsumer(self.logs)
 
     def producer(self, **_: int) -> ProducerClient:
-        return MemoryProducer(self.logs)
+        return MemoryProducer(self.logs, self.at_ms)
 
     def admin(self, **_: float | None) -> AdminClient:
         return MemoryAdmin(self.logs, self.configs)
@@ -70,8 +74,9 @@ class MemoryKafka(Kafka):
 
 
 class MemoryProducer:
-    def __init__(self, logs: dict[TopicPartition, list[Record]]) -> None:
+    def __init__(self, logs: dict[TopicPartition, list[Record]], at_ms: Callable[[str, int], int]) -> None:
         self._logs = logs
+        self._at_ms = at_ms
 
     async def start(self) -> None: ...
 
@@ -86,8 +91,9 @@ class MemoryProducer:
         partition: int | None,
         headers: Sequence[tuple[str, bytes]],
     ) -> "asyncio.Future[RecordAck]":
-        log = self._logs[TopicPartition(topic, partition or 0)]
-        record = MemoryRecord(topic, partition or 0, len(log), clock.unix_ms(), key, value, headers)
+        partition = partition or 0
+        log = self._logs[TopicPartition(topic, partition)]
+        record = MemoryRecord(topic, partition, len(log), self._at_ms(topic, partition), key, value, headers)
         log.append(record)
         ack: asyncio.Future[RecordAck] = asyncio.get_running_loop().create_future()
         ack.set_result(record)

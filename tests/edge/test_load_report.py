@@ -9,15 +9,20 @@ import pytest
 
 from edge.fanout import FanOut
 from edge.gateway import Gateway
-from edge.load_report import MIN_PERIOD_S, MOST_UNDER_WAY, LoadReporter, Usage
-from liveroom import clock
+from edge.load_report import MIN_PERIOD_S, MOST_UNDER_WAY, LoadReporter, Usage, begin_generation
+from liveroom import clock, topics
+from liveroom.clock import KafkaClock
+from liveroom.kafka import Producer, ensure_topics
+from liveroom.kafka_port import TopicPartition
 from liveroom.records.control import LoadReport
+from liveroom.registry import Metrics
 from liveroom.service import Runtime
 from liveroom.tasks import end_tasks
 from liveroom.topics import Topic
 from tests.edge.harness import line, settings_of
 from tests.edge.memory import in_memory
 from tests.manual_clock import ManualClock
+from tests.memory_kafka import MemoryKafka
 
 
 async def test_rates_are_between_two_reports_and_unknown_over_a_time_that_is_too_short() -> None:
@@ -151,3 +156,28 @@ async def test_a_gateway_notices_that_it_was_silent(paused_s: float, jump_s: flo
             time.paused_s, time.jump_s = paused_s, jump_s
             await time.advance(1.5)
             assert gateway.was_silent is was_silent
+
+
+@pytest.mark.parametrize(
+    "off_s", [pytest.param(3600, id="ahead"), pytest.param(-3600, id="behind"), pytest.param(0, id="right")]
+)
+async def test_a_start_has_kafkas_time_as_its_generation_and_withdraws_the_report_of_the_one_before(off_s: int) -> None:
+    brokers, followed = ManualClock(), KafkaClock(ManualClock(1_000_000 + off_s))
+    kafka, metrics = MemoryKafka(at_ms=lambda *_: brokers.unix_ns() // 1_000_000), Metrics("edge")
+    await ensure_topics(kafka, [topics.GATEWAYS])
+    with clock.running_on(followed):
+        async with in_memory(settings_of()) as edge:
+            producer = Producer(kafka, metrics)
+            await producer.start()
+            await begin_generation(edge.gateway, producer)
+            assert edge.gateway.generation == brokers.unix_ns() // 1_000_000
+            (written,) = kafka.logs[TopicPartition("gateways", 0)]
+            assert (written.key, written.value) == (b"e1", None)
+            await producer.stop()
+
+
+async def test_a_start_without_an_answer_of_kafka_has_the_machines_time_as_its_generation() -> None:
+    with clock.running_on(KafkaClock(ManualClock())):
+        async with in_memory(settings_of()) as edge:
+            await begin_generation(edge.gateway, Producer(MemoryKafka(), Metrics("edge")))  # it is not connected
+            assert edge.gateway.generation == clock.machine_ms()

@@ -133,7 +133,7 @@ def test_no_machine_is_off_by_more_than_2_s_once_a_record_came_in_time(machine_s
         assert abs(off_s(followed, machine)) <= SKEW_S + 0.01
 
 
-async def test_acks_and_load_reports_show_kafkas_time_and_nothing_else_does(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_load_reports_and_their_acks_show_kafkas_time_and_nothing_else_does(monkeypatch: pytest.MonkeyPatch) -> None:
     kafka, metrics = MemoryKafka(), Metrics("edge")
     await ensure_topics(kafka)
     machine = Machine(90)
@@ -142,7 +142,11 @@ async def test_acks_and_load_reports_show_kafkas_time_and_nothing_else_does(monk
         assert clock.skew_s() is None
         producer = Producer(kafka, metrics)
         await producer.start()
-        await producer.send(topics.CONTROL, b"{}", key=b"a", timeout_s=5)
+        for topic in set(topics.ALL) - {topics.GATEWAYS}:
+            await producer.send(topic, b"{}", key=b"a", partition=0, timeout_s=5)
+        assert await producer.send_many(topics.PRESENCE, [(b"a", b"{}"), (b"b", b"{}")], timeout_s=5) == [None, None]
+        assert clock.skew_s() is None
+        await producer.send(topics.GATEWAYS, b"{}", key=b"a", timeout_s=5)
         assert clock.skew_s() == pytest.approx(90, abs=0.01)
         assert clock.machine_ms() == machine.kafka_ms + 90_000
         await producer.stop()
@@ -159,6 +163,95 @@ async def test_acks_and_load_reports_show_kafkas_time_and_nothing_else_does(monk
                     break
             assert (clock.skew_s() is not None) is knows, topic.name
             await reader.stop()
+
+
+class Brokers(MemoryKafka):
+    """A cluster of three brokers, whose clocks are off by `offs_s`.
+
+    The topic `gateways` has the leader `leader`; partitions of others have any of the three.
+    """
+
+    def __init__(self, machine: Machine, offs_s: tuple[float, float, float]) -> None:
+        super().__init__(at_ms=self._leads_at_ms)
+        self.machine, self.offs_s, self.leader = machine, offs_s, 0
+
+    def _leads_at_ms(self, topic: str, partition: int) -> int:
+        leader = self.leader if topic == topics.GATEWAYS.name else partition % 3
+        return self.machine.kafka_ms + int(self.offs_s[leader] * 1000)
+
+
+class Pool:
+    """A gateway, which writes its report and presence, and a scheduler, which reads the reports."""
+
+    def __init__(self, brokers: Brokers, gateway_s: float = 0.0) -> None:
+        metrics, self._machine = Metrics("edge"), brokers.machine
+        self.gateway_machine = Machine(gateway_s)
+        self.gateway, self.scheduler = KafkaClock(self.gateway_machine), KafkaClock(self._machine)
+        self._producer, self._reader = Producer(brokers, metrics), TopicReader(brokers, topics.GATEWAYS, metrics)
+        self._reads = self._reader.read()
+
+    async def start(self) -> None:
+        with clock.running_on(self.gateway):
+            await self._producer.start()
+        with clock.running_on(self.scheduler):
+            await self._reader.start()
+
+    async def pass_s(self, seconds: int) -> None:
+        """Let seconds pass; in each the gateway reports once."""
+        rooms = [(f"room-{number}".encode(), b"{}") for number in range(16)]
+        for _ in range(seconds):
+            self._machine.at_s = self.gateway_machine.at_s = round(self._machine.at_s) + 1
+            with clock.running_on(self.gateway):
+                await self._producer.send(topics.GATEWAYS, b"{}", key=b"a", timeout_s=5)
+                assert set(await self._producer.send_many(topics.PRESENCE, rooms, timeout_s=5)) == {None}
+            with clock.running_on(self.scheduler):
+                assert (await anext(self._reads))[1]
+
+    def off_s(self) -> tuple[float, float]:
+        """By how much the times are off that the gateway and the scheduler go by."""
+        return round(off_s(self.gateway, self.gateway_machine), 1), round(off_s(self.scheduler, self._machine), 1)
+
+
+@pytest.mark.parametrize("wrong_s", [90.0, -90.0, 3600.0, 20.0])
+@pytest.mark.parametrize("gateway_s", [0.0, 600.0, -600.0])
+async def test_a_wrong_clock_of_a_broker_that_does_not_lead_gateways_sets_no_service_wrong(
+    wrong_s: float, gateway_s: float
+) -> None:
+    brokers = Brokers(Machine(), (0.0, wrong_s, 0.0))
+    await ensure_topics(brokers)
+    pool = Pool(brokers, gateway_s)
+    await pool.start()
+    for _ in range(40):
+        await pool.pass_s(2)
+        assert pool.off_s() == (0.0, 0.0)
+    assert pool.gateway.skew_s == pytest.approx(gateway_s, abs=0.1), "the one machine that is wrong is noticed"
+    assert pool.scheduler.skew_s == pytest.approx(0, abs=0.1)
+
+
+@pytest.mark.parametrize("wrong_s", [90.0, -90.0])
+async def test_all_services_go_together_by_a_wrong_clock_of_the_leader_and_leave_it_together(wrong_s: float) -> None:
+    brokers = Brokers(Machine(), (0.0, wrong_s, 0.0))
+    await ensure_topics(brokers)
+    pool = Pool(brokers)
+    await pool.start()
+    await pool.pass_s(40)
+    for leader, expected_s in ((1, wrong_s), (2, 0.0), (1, wrong_s), (0, 0.0)):
+        brokers.leader = leader
+        await pool.pass_s(5)
+        assert pool.off_s() == (expected_s, expected_s)
+        await pool.pass_s(50)
+        assert pool.off_s() == (expected_s, expected_s)
+        assert pool.gateway.skew_s == pytest.approx(-expected_s, abs=0.1), "and every service reports it"
+
+
+def test_records_that_waited_longer_than_a_window_do_not_turn_the_clock_back_when_others_are_in_time() -> None:
+    machine = Machine(90)
+    followed = KafkaClock(machine)
+    followed.kafka_is_at(machine.kafka_ms)
+    for second in range(200):
+        machine.at_s = second
+        followed.kafka_is_at(machine.kafka_ms - (0 if second % 3 == 0 else 60_000))
+        assert off_s(followed, machine) == pytest.approx(0, abs=0.01), second
 
 
 async def test_the_time_of_a_producer_is_not_kafkas(monkeypatch: pytest.MonkeyPatch) -> None:
