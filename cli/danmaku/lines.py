@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 
 from liveroom.bodies import Danmaku, Mode
 from liveroom.errors import ExplainedError
+from liveroom.texts import is_visible
 
 MAX_TEXT_CHARS: Final = 200
 MAX_LINES: Final = 500_000
@@ -41,7 +42,7 @@ FLAWS: Final = {
     Flaw.BROKEN: "skipped, broken markup or bytes",
     Flaw.ATTRIBUTES: "skipped, unreadable attributes",
     Flaw.MODE: "skipped, scripts or unknown modes",
-    Flaw.EMPTY: "skipped, empty",
+    Flaw.EMPTY: "skipped, empty or invisible",
     Flaw.CUT: f"cut to {MAX_TEXT_CHARS} characters",
 }
 
@@ -100,10 +101,10 @@ class Lines:
             self.skip(Flaw.ATTRIBUTES)
         elif mode not in MODES:
             self.skip(Flaw.MODE)
-        elif not words:
-            self.skip(Flaw.EMPTY)
         elif _is_broken(words):
             self.skip(Flaw.BROKEN)
+        elif not is_visible(words[:MAX_TEXT_CHARS]):
+            self.skip(Flaw.EMPTY)
         else:
             self._count()
             if len(words) > MAX_TEXT_CHARS:

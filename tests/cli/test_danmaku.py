@@ -73,6 +73,9 @@ def test_a_line_is_read(p: str, line: Line) -> None:
         pytest.param(one(f"1,1,{'9' * 5000},0,0,0,a,1"), Flaw.ATTRIBUTES, id="a number too long for Python"),
         pytest.param(one("1,7,25,0,0,0,a,1"), Flaw.MODE, id="a script"),
         pytest.param(one("1,1,25,0,0,0,a,1", " \n\t "), Flaw.EMPTY, id="nothing but space"),
+        pytest.param(one("1,1,25,0,0,0,a,1", "\u3164"), Flaw.EMPTY, id="a filler"),
+        pytest.param(one("1,1,25,0,0,0,a,1", "\u200b \u2800"), Flaw.EMPTY, id="nothing that a font draws"),
+        pytest.param(one("1,1,25,0,0,0,a,1", "\u3164" * 200 + "a"), Flaw.EMPTY, id="a letter behind the cut"),
     ],
 )
 def test_a_line_that_cannot_be_used_is_skipped_and_counted(content: bytes, flaw: Flaw) -> None:
@@ -341,14 +344,45 @@ def test_an_export_in_json_is_read(text: str, encoding: str) -> None:
         pytest.param('{"progress":1,"mode":null,"content":"x"}', Flaw.ATTRIBUTES, id="no mode"),
         pytest.param('{"progress":1,"color":1e300,"mode":8,"content":"x"}', Flaw.MODE, id="a script of a huge colour"),
         pytest.param('{"p":"1,1","m":"x"}', Flaw.ATTRIBUTES, id="too few fields"),
-        pytest.param('{"progress":1,"content":' + "[" * 5000 + '"content"', None, id="arrays within arrays"),
+        pytest.param('{"progress":1,"content":' + "[" * 5000 + '"content"', Flaw.BROKEN, id="arrays within arrays"),
+        pytest.param('{"progress":1,"content":"li"ne","mode":1}', Flaw.BROKEN, id="a quotation mark too many"),
+        pytest.param('{"progress":1,"content":"line,"mode":1}', Flaw.BROKEN, id="a quotation mark too few"),
+        pytest.param('{"progress":1,"content":"line\\","mode":1}', Flaw.BROKEN, id="a backslash before the quotation mark"),
+        pytest.param('{"progress":1,"content":"li\nne","mode":1}', Flaw.BROKEN, id="a raw line break"),
+        pytest.param('{"progress":1,"content":"line"', Flaw.BROKEN, id="no closing brace"),
+        pytest.param('"progress":1,"content":"line"}', Flaw.BROKEN, id="no opening brace"),
+        pytest.param('{"x":{"a":1},"progress":1,"content":"li"ne"}', Flaw.BROKEN, id="a bad quotation mark behind an object"),
+        pytest.param('{"progress":1,"content":5}', Flaw.ATTRIBUTES, id="a text that is a number"),
+        pytest.param('{"m":"x","p":5}', Flaw.ATTRIBUTES, id="fields that are a number"),
     ],
 )
-def test_one_bad_danmaku_of_json_costs_itself_only(bad: str, flaw: Flaw | None) -> None:
+@pytest.mark.parametrize("between", ["\n", ","])
+def test_one_bad_danmaku_of_json_costs_itself_only_and_is_counted(bad: str, flaw: Flaw, between: str) -> None:
     lines = ['{"progress":1000,"content":"first"}', bad, '{"progress":2000,"content":"last"}']
-    found = parse("\n".join(lines).encode())
+    found = parse(f"[{between.join(lines)}]".encode())
     assert [line.body.text for line in found.lines] == ["first", "last"]
-    assert found.flaws == ({flaw: 1} if flaw else {})
+    assert found.flaws == {flaw: 1}
+    assert not found.is_cut_off
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        pytest.param('{"progress":1500,"content":"hi","x":{"a":1}}', id="an object behind the text"),
+        pytest.param('{"x":{"a":{"b":[{}, {"c":"{"}]}},"progress":1500,"content":"hi"}', id="objects before the text"),
+        pytest.param('{"m":"hi","x":{"content":"no","progress":1},"p":"1.5,1,16777215,"}', id="an object like a danmaku"),
+    ],
+)
+def test_a_danmaku_in_json_that_holds_objects_is_read(line: str) -> None:
+    for text in (line, f"[{line}]", f'{{"data":{{"elems":[{line}]}}}}', f'[{line},{{"content":"li"ne","mode":7}}]'):
+        assert parse(text.encode()).lines == [Line(1.5, user_of(""), Danmaku("hi"))]
+
+
+def test_a_danmaku_in_json_without_a_time_is_one_of_the_beginning() -> None:
+    for bare in ('{"content":"hi"}', '{"content":"hi","mode":1,"x":{}}'):
+        found = parse(f'[{bare},{{"progress":1000,"content":"last"}}]'.encode())
+        assert [(line.at_s, line.body.text) for line in found.lines] == [(0, "hi"), (1, "last")]
+        assert not found.flaws
 
 
 def test_json_that_is_cut_off_is_read_up_to_its_end() -> None:
@@ -365,6 +399,8 @@ def test_json_that_is_cut_off_is_read_up_to_its_end() -> None:
         pytest.param(b"<i>" + b"&" * 2_000_000, id="ampersands"),
         pytest.param(b"{" + b'"\\"{' * 400_000, id="quotation marks"),
         pytest.param(b'{"' * 500_000, id="strings that do not end"),
+        pytest.param(b'{"content":' * 300_000, id="objects that do not end"),
+        pytest.param(b'{"a":[{},' * 300_000 + b'"', id="arrays that do not end"),
         pytest.param(b"\xff" * 2_000_000, id="bytes that are no text"),
         pytest.param(b"\n\x00" * 1_000_000, id="empty danmaku of a segment"),
         pytest.param(b"<" + b"a" * 4_000_000 + b"\xff", id="a name without end"),
