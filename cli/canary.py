@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from cli.consoles import plain_console
 from cli.endpoints import Endpoints, make_user, need_ingress, need_scheduler
 from cli.figures import in_ms
 from liveroom import clock
@@ -40,10 +41,10 @@ async def run_canary(endpoints: Endpoints, *, interval_s: float, duration_s: flo
         token=SecretStr(endpoints.token_for(make_user("canary", Role.OPERATOR.value), TOKEN_TTL_S)),
         interval_s=interval_s,
     )
-    runtime, console = Runtime("canary"), Console()
+    runtime, console = Runtime("canary"), plain_console()
     deadline = clock.monotonic_s() + duration_s if duration_s is not None else None
     async with aiohttp.ClientSession() as http, serve(runtime.internal_app(), HOST, metrics_port) as (_, port):
-        console.print(f"metrics: {url_of('http', HOST, port, '/metrics')}", highlight=False)
+        console.print(f"metrics: {url_of('http', HOST, port, '/metrics')}")
         canary = Canary(settings, runtime.metrics, http)
         async with beside(canary.run()):
             with suppress(asyncio.CancelledError):  # Ctrl-C ends it in order
@@ -63,7 +64,7 @@ async def _show(canary: Canary, console: Console, deadline: float | None) -> Non
     while deadline is None or clock.monotonic_s() < deadline:
         left_s = LINE_S if deadline is None else max(0.0, min(LINE_S, deadline - clock.monotonic_s()))
         await clock.sleep(left_s)
-        console.print("; ".join(_line(one) for one in canary.seen()) or "no gateway yet", soft_wrap=True, highlight=False)
+        console.print("; ".join(_line(one) for one in canary.seen()) or "no gateway yet", soft_wrap=True)
 
 
 def _line(one: Standing) -> str:

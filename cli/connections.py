@@ -4,12 +4,12 @@ import sys
 from urllib.parse import quote
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
+from cli.consoles import plain_console
 from cli.endpoints import Endpoints
 from cli.ingress_client import command, target
-from cli.printable import printable_user
+from cli.printable import printable, printable_user
 
 WIDTH = 160  # in a file or pipe
 
@@ -25,8 +25,9 @@ async def run_connections(endpoints: Endpoints, operator: str, user: str, *, end
     for name in ("gateway", "transport", "device", "role", "rooms"):
         table.add_column(name)
     for each in found["connections"]:
-        table.add_row(each["gateway"], each["transport"], each.get("device", ""), each["role"], ", ".join(each["rooms"]))
-    console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
+        cells = each["gateway"], each["transport"], each.get("device", ""), each["role"], ", ".join(each["rooms"])
+        table.add_row(*map(printable, cells))
+    console = plain_console(piped_width=WIDTH)
     if found["connections"]:
         console.print(table)
     print(f"{found['total']} connections of {printable_user(id_)}{' ended' if end else ''}")

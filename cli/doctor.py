@@ -20,9 +20,9 @@ from typing import Final, NamedTuple
 
 import aiohttp
 import psutil
-from rich.console import Console
 
 from cli import topics as topics_command
+from cli.consoles import plain_console
 from cli.endpoints import find_kafka
 from devstack.folders import cache_dir
 from devstack.java import NoJavaError, find_java
@@ -282,13 +282,13 @@ _STYLES: Final = {Level.OK: "green", Level.WARN: "yellow", Level.FAIL: "red"}
 
 async def show_health(kafka: str, prefix: str | None) -> int:
     """Print all findings and return the exit code: 1 if one of them is a failure."""
-    console = Console(highlight=False)
+    console = plain_console()
     findings = await examine(find_kafka(kafka, prefix))
     for finding in findings:
         console.print(f"{finding.level.value:<5}", style=_STYLES[finding.level], end="")
-        console.print(f"{finding.about}: {finding.found}", markup=False, soft_wrap=True)
+        console.print(f"{finding.about}: {finding.found}", soft_wrap=True)
         if finding.todo:
-            console.print(f"     -> {finding.todo}", markup=False, soft_wrap=True)
+            console.print(f"     -> {finding.todo}", soft_wrap=True)
     worst = {finding.level for finding in findings}
     if Level.FAIL in worst:
         console.print("Mend the lines with fail first.")

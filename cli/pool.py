@@ -5,10 +5,10 @@ from typing import Final
 
 import aiohttp
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from cli.choices import PoolAct
+from cli.consoles import plain_console
 from cli.endpoints import Endpoints, make_user, need_autoscaler
 from cli.figures import shown
 from cli.pool_client import PoolClient, PoolDecision, PoolState
@@ -22,7 +22,7 @@ async def run_pool(act: PoolAct, endpoints: Endpoints, user: str) -> int:
     """Do `act` and print the pool; return the exit code."""
     url = need_autoscaler(endpoints)
     token = endpoints.token_for(make_user(user, Role.OPERATOR.value))
-    console = Console()
+    console = plain_console()
     async with aiohttp.ClientSession() as http:
         client = PoolClient(http, url, token)
         if act is PoolAct.DECISIONS:
@@ -30,7 +30,7 @@ async def run_pool(act: PoolAct, endpoints: Endpoints, user: str) -> int:
             return 0
         state = await {PoolAct.SHOW: client.state, PoolAct.PAUSE: client.pause, PoolAct.RESUME: client.resume}[act]()
         for line in _summary(state):
-            console.print(line, markup=False, highlight=False)
+            console.print(line)
         console.print(_gateways(state))
         if act is PoolAct.SHOW and state.leading:
             console.print(_decisions((await client.decisions())[:SHOWN]))

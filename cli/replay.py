@@ -16,6 +16,7 @@ import aiohttp
 import msgspec
 from rich.console import Console
 
+from cli.consoles import plain_console
 from cli.danmaku import read_file
 from cli.endpoints import Endpoints, need_ingress
 from cli.printable import printable
@@ -118,7 +119,7 @@ async def send_cue(sender: Sender, room: str, cue: Cue, run: str) -> Answer:
 
 async def run_replay(file: Path, room: str, endpoints: Endpoints, *, speed: float, seed: int | None, plain: bool) -> int:
     """Play a file once and return the exit code: 1 if anything was not accepted."""
-    console = Console(highlight=False, markup=False, soft_wrap=True)
+    console = plain_console(soft_wrap=True)
     ingress = need_ingress(endpoints)
     found = await asyncio.to_thread(read_file, file)
     for remark in found.remarks():

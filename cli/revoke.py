@@ -1,14 +1,13 @@
 """`liveroom revoke`: revokes tokens, lists the revocations in force, or lifts one."""
 
-import sys
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote, urlencode
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
+from cli.consoles import plain_console
 from cli.endpoints import Endpoints, UsageError, check_device
 from cli.ingress_client import command, target
 from cli.printable import printable, printable_user
@@ -59,15 +58,15 @@ async def run_list(endpoints: Endpoints, operator: str) -> int:
         table.add_column(name)
     for entry in sorted(entries, key=lambda each: -each["at_ms"]):
         by, why = printable_user(entry.get("by", "")), printable(entry.get("why", ""))
-        table.add_row(entry["id"], _about(entry), _time(entry["until_ms"] / 1000), by, why)
-    (Console() if sys.stdout.isatty() else Console(width=WIDTH)).print(table)
+        table.add_row(printable(entry["id"]), _about(entry), _time(entry["until_ms"] / 1000), by, why)
+    plain_console(piped_width=WIDTH).print(table)
     return 0
 
 
 def _about(entry: dict[str, Any]) -> str:
     user, device = entry.get("user", ""), entry.get("device", "")
     whose = printable_user(user) if user else "everybody"
-    return f"tokens of {whose}{f' on {device}' if device else ''} issued before {_time(entry['issued_before_s'])}"
+    return f"tokens of {whose}{f' on {printable(device)}' if device else ''} issued before {_time(entry['issued_before_s'])}"
 
 
 def _time(at_s: float) -> str:

@@ -4,7 +4,6 @@ It asks the scheduler (`/v1/gateways`) and, where there is one, the autoscaler, 
 needs no access to Kafka or to internal ports.
 """
 
-import sys
 from collections import Counter
 from contextlib import suppress
 from http import HTTPStatus
@@ -13,11 +12,12 @@ from typing import Any, Final
 import aiohttp
 import msgspec
 from rich import box
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from cli.consoles import plain_console
 from cli.endpoints import Endpoints, UsageError, make_user, need_scheduler
 from cli.figures import in_ms, shown
 from cli.pool_client import PoolClient, PoolError, PoolState
@@ -69,7 +69,7 @@ async def run_top(endpoints: Endpoints, user: str, *, once: bool, duration_s: fl
     """Show the system until Ctrl-C, for `duration_s`, or `once`; return the exit code."""
     url = need_scheduler(endpoints).partition(",")[0]
     token = endpoints.token_for(make_user(user, Role.OPERATOR.value))
-    console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
+    console = plain_console(piped_width=WIDTH)
     deadline = clock.monotonic_s() + duration_s if duration_s is not None else None
     async with aiohttp.ClientSession() as http:
         client = PoolClient(http, endpoints.autoscaler, token) if endpoints.autoscaler else None

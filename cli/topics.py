@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
+from cli.consoles import plain_console
 from cli.endpoints import UsageError, find_kafka
 from cli.figures import shown
 from liveroom import clock, topics
@@ -164,9 +164,7 @@ async def show_topics(kafka: str, prefix: str | None, partitions: int | None) ->
         found = await survey(AioKafka(settings))
     except (KafkaError, OSError, TimeoutError, LogReadError) as error:
         raise UsageError(f"Kafka at {settings.bootstrap} does not answer: {error!r}") from None
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = _WIDTH
+    console = plain_console(piped_width=_WIDTH)
     console.print(topics_table(found, settings))
     console.print(partitions_table(found, clock.unix_ms()))
     return 0

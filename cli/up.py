@@ -9,6 +9,7 @@ from typing import Final
 
 from rich.console import Console
 
+from cli.consoles import plain_console
 from devstack.prometheus import find_prometheus, run_prometheus
 from devstack.stack import INTERRUPTED, Stack, Steps, curl_line, run_stack, until_signalled
 from liveroom.chance import SystemChance
@@ -33,7 +34,7 @@ class UpOptions:
 
 async def run_up(options: UpOptions) -> int:
     """Run until a signal and return the exit code: 1 if a process died."""
-    code = await until_signalled(_up(options, Console()))
+    code = await until_signalled(_up(options, plain_console()))
     return 0 if code == INTERRUPTED else code  # a signal is the usual end
 
 
@@ -90,4 +91,4 @@ def _show(stack: Stack, console: Console, prometheus: str) -> None:
         "Ctrl-C ends.",
     ]
     for line in lines:
-        console.print(line, highlight=False, soft_wrap=True, markup=False)
+        console.print(line, soft_wrap=True)

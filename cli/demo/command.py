@@ -17,6 +17,7 @@ import aiohttp
 from rich.console import Console
 from rich.live import Live
 
+from cli.consoles import plain_console
 from cli.danmaku import DanmakuFileError, Line, default_file, read_file
 from cli.demo.audience import DemoAudience
 from cli.demo.keys import keys
@@ -88,7 +89,7 @@ async def run_demo(options: DemoOptions) -> int:
         ending.asked.set()
         return ending.is_playing.is_set()
 
-    code = await until_signalled(_demo(options, Steps(Console(highlight=False)), ending), ask_to_end)
+    code = await until_signalled(_demo(options, Steps(plain_console()), ending), ask_to_end)
     return 0 if code == INTERRUPTED and options.duration_s is None else code
 
 
@@ -120,11 +121,11 @@ async def _demo(options: DemoOptions, steps: Steps, ending: _Ending) -> int:
 
 def _print_outcome(console: Console, verdict: Verdict, wrong: Sequence[str], logs: Path | None) -> None:
     """Print how the run ended. `logs`: the folder of the logs if they are kept."""
-    console.print(str(verdict), markup=False)
+    console.print(str(verdict))
     for line in wrong:
-        console.print(f"FAILED: {line}", markup=False)
+        console.print(f"FAILED: {line}")
     if logs is not None:
-        console.print(f"logs: {logs}", markup=False)
+        console.print(f"logs: {logs}")
 
 
 def _exit_code(options: DemoOptions, outcome: _Outcome, wrong: Sequence[str], deaths: Sequence[str]) -> int:
@@ -206,7 +207,7 @@ class _Run:
         steps.print(f"{self.audience.most_joined:,} of {wanted:,} viewers joined" + ("" if everybody else "; going on without"))
         rooms, lines = self._stack.page.rooms, self._addresses()
         for line in (*lines, "send by hand:", curl_line(self._stack, rooms[0]), ""):
-            steps.console.print(line, markup=False, soft_wrap=True)
+            steps.console.print(line, soft_wrap=True)
         if self._options.open_page:
             await asyncio.to_thread(webbrowser.open, f"{self._stack.page_url}?room={rooms[0]}")
         sending = asyncio.create_task(self.senders.play(rooms, self._seed, self._options.speed))
@@ -307,4 +308,4 @@ async def _show_lines(monitor: Monitor, console: Console) -> None:
         screen = await monitor.read()
         if clock.monotonic_s() >= due_s:
             due_s += LINE_S
-            console.print(status_line(screen), markup=False, soft_wrap=True)
+            console.print(status_line(screen), soft_wrap=True)

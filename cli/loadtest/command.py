@@ -11,9 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from rich.console import Console
-
 from cli.choices import RampKind
+from cli.consoles import plain_console
 from cli.loadtest.cores import most_viewers
 from cli.loadtest.knee import Found, Inconclusive, Knee, Measures, Objectives, Ramp, Trust, find_knee, settle
 from cli.loadtest.load import GatewayLoad, LoadError
@@ -55,7 +54,7 @@ async def run_loadtest(options: LoadOptions) -> int:
 
     It is 1 if a ramp found no knee, or if a viewer that checks everything found an error.
     """
-    console = Console()
+    console = plain_console()
 
     async def run() -> int:
         for file in (options.limits_file, options.report_file):

@@ -11,10 +11,10 @@ from typing import Final
 
 import msgspec
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from autoscaler.policy import Policy, read_policy
+from cli.consoles import plain_console
 from cli.simulate.model import Simulation, SimulationResult, hindsight_hours
 from cli.simulate.scenarios import SCENARIOS, Scenario
 from liveroom import clock
@@ -30,7 +30,7 @@ def simulate(names: list[str], policy_file: Path | None, seed: int, plot: Path |
     if unknown:
         print(f"unknown scenario {', '.join(unknown)}; there are: {', '.join(SCENARIOS)}", file=sys.stderr)
         return 2
-    console = Console()
+    console = plain_console()
     for name in names or list(SCENARIOS):
         scenario = replace(SCENARIOS[name](), seed=seed)
         if policy_file is not None:
