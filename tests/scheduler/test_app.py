@@ -107,7 +107,7 @@ async def test_the_longest_ticket_of_all_is_one_that_gateways_take(url: str, pla
     for number in range(10):
         placement.update(report(f"{number:064}", generation=2**53), time.monotonic())
     rooms = [f"{number}" * 64 for number in range(MAX_ROOMS_PER_CONNECTION)]
-    name = "\x01" * 64
+    name = "a" + "\x01" * 63
     longest = User(user_id("\N{PARTY POPPER}" * 32), Role.MODERATOR, 255, name, tuple(rooms), follower=True, subscriber=True)
     status, body, _ = await get(f"{url}?room={'&room='.join(rooms)}&device={'d' * 64}", bearer(longest))
     assert status == 200
