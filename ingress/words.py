@@ -1,13 +1,15 @@
 """Forbidden words: finds them in spite of the usual tricks, and refuses, masks or counts. Pure.
 
 Owns the libraries (word -> action) and the normal form in which texts and words are compared. That
-form is NFKC and case-folded, turns traditional Chinese into simplified, and drops marks and
-everything between letters. A word of Latin letters matches a whole word only ("ass" is not in
-"class"); a `*` before or behind it lets it match inside longer words too. The search is
-Aho-Corasick (ahocorasick-rs). Called for every danmaku.
+form is NFKD and case-folded, turns traditional Chinese into simplified, and drops everything
+between letters, and marks but those that make another letter or syllable in their script. A word of
+Latin letters matches a whole word only ("ass" is not in "class"); a `*` before or behind it lets it
+match inside longer words too. No match begins or ends within a syllable. The search is Aho-Corasick
+(ahocorasick-rs). Called for every danmaku.
 
 Some characters have two readings: a letter of another alphabet looks like a Latin one, and `@` is
-an "a" or stands between letters. A text with such characters is searched in each of its forms.
+an "a" or stands between letters, as one in a frame does. A text with such characters is searched in
+each of its forms.
 
 A check takes a bounded time whatever the words and the text are. Words with the same normal form
 are one pattern. A text with more than `MAX_MATCHES` matches is refused; no list of matches grows
@@ -46,8 +48,6 @@ _SKIPPED: Final = frozenset(
         "Cn",
         "Co",
         "Lm",
-        "Mn",
-        "Me",
         "Pc",
         "Pd",
         "Pe",
@@ -81,9 +81,23 @@ _NAMED: Final = re.compile(
     r"|(?:CROSSED )?(?:NEGATIVE )?(?:SQUARED|CIRCLED) (?:LATIN CAPITAL LETTER )?)([A-Z]{1,2}|COOL|FREE|NEW|SOS|VOD)"
     r"(?: WITH .*)?\Z"
 )
-# Ambiguous: all characters with more than one reading, and more: whole blocks, framed letters.
+# Framed: blocks of letters, digits and syllables in circles, squares and brackets.
+_FRAMES: Final = "\u2460-\u24ff\u2776-\u2793\u3200-\u33ff\U0001f100-\U0001f2ff"
+_FRAMED: Final = re.compile(f"[{_FRAMES}]").match
+# Kept: blocks of scripts in which a mark makes another syllable. Everywhere else marks are dropped.
+_KEPT: Final = (
+    "\u0780-\u07ff\u0900-\u109f\u135d-\u135f\u1700-\u17ff\u1900-\u1aaf\u1b00-\u1c4f\u3099-\u309c\u309e\u30fe"
+    "\ua800-\uaaff\uabc0-\uabff\uff9e\uff9f\U00010a00-\U00010a5f\U00011000-\U00011fff"
+)
+_HAS_KEPT: Final = re.compile(f"[{_KEPT}]").search
+_STRAY: Final = "\u200b"  # in place of a mark that stands on no letter of its script
+_KANA_MARKS: Final = "\u3099\u309a"
+_KANA: Final = frozenset({"HIRAGANA", "KATAKANA"})
+_JAMO_BEHIND: Final = re.compile("[\u1160-\u11ff]").match  # the vowels and finals of syllables
+_JAMO_ALONE: Final = re.compile("[\u3131-\u318e\uffa1-\uffdc]").match  # they belong to no syllable
+# Ambiguous: all characters with more than one reading, and more: whole blocks, kept marks.
 _AMBIGUOUS: Final = re.compile(
-    "[@$＠＄﹫﹩\u0370-\u058f\u13a0-\u13f5\u1f00-\u1fff\uab70-\uabbf\U0001d6a8-\U0001d7cb\U0001f100-\U0001f1ff]"
+    f"[@$＠＄﹫﹩\u0370-\u058f\u13a0-\u13f5\u1f00-\u1fff\uab70-\uabbf\U0001d6a8-\U0001d7cb{_FRAMES}{_KEPT}]"
 ).search
 _MEANT: Final = "#+%°€£¥"  # signs that belong to a word that begins or ends with them: C#
 _MEANT_FIRST: Final = _MEANT + "."  # .NET
@@ -127,7 +141,7 @@ class _Letters(dict[int, str]):
     """The normal form of each character, for `str.translate`: a letter, nothing, or several.
 
     `looks`: letters count as the Latin ones that they look like. `signs`: signs that look like
-    letters count as these; otherwise they are nothing.
+    letters count as these; otherwise they are nothing, and neither is what stands in a frame.
     """
 
     def __init__(self, *, looks: bool, signs: bool) -> None:
@@ -136,7 +150,8 @@ class _Letters(dict[int, str]):
         self._signs = signs
 
     def __missing__(self, code: int) -> str:
-        parts = unicodedata.normalize("NFKD", unicodedata.normalize("NFKC", chr(code)))
+        is_sign = _FRAMED(chr(code)) is not None and not self._signs
+        parts = "" if is_sign else unicodedata.normalize("NFKD", unicodedata.normalize("NFKC", chr(code)))
         letter = "".join(map(self._letter, parts))
         if not letter.isascii():
             letter = _CONVERTER.convert(letter)
@@ -156,8 +171,9 @@ class _Letters(dict[int, str]):
             return _ALIKE[part]
         category = unicodedata.category(part)
         if category in {"Ll", "So"} and not part.isascii() and (named := _NAMED.match(unicodedata.name(part, ""))):
-            is_sign = category == "So"
-            return named[1].lower() if self._signs or not is_sign else ""
+            return named[1].lower()
+        if category[0] == "M" and not _HAS_KEPT(part):
+            return ""
         return "" if category in _SKIPPED or is_filler(part) else part
 
 
@@ -172,23 +188,64 @@ _Form = tuple[str, _Letters]  # one reading of a text: its normal form, and the 
 
 def normal(text: str) -> str:
     """Return the normal form of a text."""
-    return text.translate(_LETTERS)
+    return _without_strays(text).translate(_LETTERS)
 
 
 def _forms(text: str) -> list[_Form]:
     """Return the normal forms of a text, one for each way to read it."""
+    if not _AMBIGUOUS(text):
+        return [(text.translate(_LETTERS), _LETTERS)]
+    text = _without_strays(text)
     forms = [(text.translate(_LETTERS), _LETTERS)]
-    if _AMBIGUOUS(text):
-        for table in _OTHER_READINGS:
-            letters = text.translate(table)
-            if all(letters != known for known, _ in forms):
-                forms.append((letters, table))
+    for table in _OTHER_READINGS:
+        letters = text.translate(table)
+        if all(letters != known for known, _ in forms):
+            forms.append((letters, table))
     return forms
+
+
+def _without_strays(text: str) -> str:
+    """Return a text in which marks on no letter of their script are something that nobody sees.
+
+    Every character keeps its place.
+    """
+    if not _HAS_KEPT(text):
+        return text
+    kept, base = list(text), ""
+    for place, char in enumerate(text):
+        letter = _LETTERS[ord(char)]
+        if not letter:
+            continue
+        if not _is_mark(letter[0]):
+            base = letter.rstrip(_KANA_MARKS)[-1]
+        elif not base or not _is_of_script(letter[0], base):
+            kept[place] = _STRAY
+    return "".join(kept)
+
+
+def _is_mark(letter: str) -> bool:
+    return unicodedata.category(letter)[0] == "M"
+
+
+def _is_of_script(mark: str, base: str) -> bool:
+    """Return whether a mark and a letter have names that begin with the same script."""
+    script = unicodedata.name(base, "").partition(" ")[0]
+    return script in _KANA if mark in _KANA_MARKS else unicodedata.name(mark, "").startswith(script + " ")
+
+
+def _is_within_syllable(form: str, places: Iterable[int], text: str, origins: Sequence[int]) -> bool:
+    """Return whether one of the letters at these places of a form continues the syllable before."""
+    for place in places:
+        if 0 < place < len(form) and (_is_mark(form[place]) or _JAMO_BEHIND(form[place])):
+            between = origins[place] - origins[place - 1]
+            if between == 0 or (between == 1 and not _JAMO_ALONE(text[origins[place]])):
+                return True
+    return False
 
 
 def _patterns(word: str) -> set[str]:
     """Return the normal forms in which a word is searched for: as it looks and as it is."""
-    return {normal(word), word.translate(_OWN_LETTERS)} if _AMBIGUOUS(word) else {normal(word)}
+    return {normal(word), _without_strays(word).translate(_OWN_LETTERS)} if _AMBIGUOUS(word) else {normal(word)}
 
 
 def _origins(text: str, table: _Letters) -> list[int]:
@@ -322,17 +379,21 @@ class WordLibrary:
         return found
 
     def confirm(
-        self, found: tuple[int, int, int], text: str, origins: Sequence[int], table: _Letters
+        self, found: tuple[int, int, int], text: str, origins: Sequence[int], form: _Form
     ) -> Iterator[tuple[_LibraryWord, int, int]]:
         """Yield the words of a match with their begin and end in `text`.
 
-        A word is left out where the match is a part of another word, or lacks a sign of the word.
+        A word is left out where the match is a part of another word or cuts a syllable, or lacks a
+        sign of the word.
         """
         number, start, stop = found
+        letters, table = form
+        if _is_within_syllable(letters, (start, stop), text, origins):
+            return
         borders = table if table.looks else _LOOKS
         first, last = origins[start], origins[stop - 1] + 1
-        is_within_left = first > 0 and _is_latin(text[first - 1], borders)
-        is_within_right = last < len(text) and _is_latin(text[last], borders)
+        is_within_left = _is_latin(text, first - 1, borders)
+        is_within_right = _is_latin(text, last, borders)
         before: _Signs | None = None
         after: _Signs | None = None
         for entry in self._of_pattern[number]:
@@ -392,8 +453,8 @@ def _beside(word: str) -> tuple[bool, bool, str, str]:
     return left, right, first[:_MAX_SIGNS], last[:_MAX_SIGNS]
 
 
-def _is_latin(char: str, table: _Letters) -> bool:
-    return _LATIN.match(table[ord(char)]) is not None
+def _is_latin(text: str, place: int, table: _Letters) -> bool:
+    return 0 <= place < len(text) and _LATIN.match(table[ord(text[place])]) is not None
 
 
 def usable(rules: Mapping[str, WordAction]) -> dict[str, WordAction]:
@@ -409,11 +470,13 @@ def _verdict(text: str, forms: Sequence[_Form], libraries: Iterable[WordLibrary]
     """Return the verdict on a text; None: every match is a part of another word."""
     found: list[tuple[_LibraryWord, int, int]] = []
     left = MAX_MATCHES
-    for letters, table in forms:
-        origins = _origins(text, table)
+    read = _without_strays(text)
+    for form in forms:
+        letters, table = form
+        origins = _origins(read, table)
         for library in libraries:
             matches = library.find(letters, left)
-            found += [word for match in matches[:left] for word in library.confirm(match, text, origins, table)]
+            found += [word for match in matches[:left] for word in library.confirm(match, read, origins, form)]
             left -= len(matches)
             if left < 0:
                 break

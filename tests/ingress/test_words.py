@@ -1,6 +1,7 @@
 """Words: found in spite of the usual tricks, and not where they are not."""
 
 import time
+import unicodedata
 from collections.abc import Callable
 
 import pytest
@@ -288,6 +289,67 @@ def test_a_word_is_found_in_each_reading_of_its_letters(text: str, word: str) ->
 )
 def test_a_word_is_not_found_where_it_is_not(text: str) -> None:
     assert judged(text, TRICKS) is None
+
+
+# ---- scripts in which a mark or a final makes another syllable
+SCRIPTS = WordLibrary(
+    dict.fromkeys(["보지", "자지", "ㅅㅂ", "ㅗ", "หี", "ばか", "はか", "バカ", "चूत", "傻帽", "أحمق", "café"], WordAction.MASK)
+)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("보직", id="a Korean final behind the word"),
+        pytest.param("자진해서", id="a Korean final within a text"),
+        pytest.param(unicodedata.normalize("NFD", "보직 자진해서"), id="Korean in its parts"),
+        pytest.param("ㅅ발", id="a Korean syllable behind an initial"),
+        pytest.param("보자", id="a vowel within Korean syllables"),
+        pytest.param("หมา ห้อง หิว", id="a Thai consonant with other vowels"),
+        pytest.param("หี้", id="a Thai tone behind the word"),
+        pytest.param("ばが はがき ぱか", id="Japanese with other marks"),
+        pytest.param(unicodedata.normalize("NFD", "ばが"), id="Japanese in its parts"),
+        pytest.param("ﾊｶ ﾊﾟｶ ﾊﾞｶﾞ", id="Japanese of half width with other marks"),
+        pytest.param("चूती चत", id="Devanagari with other vowels"),
+    ],
+)
+def test_a_word_is_not_found_in_other_syllables(text: str) -> None:
+    assert judged(text, SCRIPTS) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        pytest.param("보지ㅠㅠ", "**ㅠㅠ", id="letters of Korean that stand alone behind the word"),
+        pytest.param("아 보 지!", "아 ***!", id="Korean with a space"),
+        pytest.param(unicodedata.normalize("NFD", "보지"), "****", id="Korean in its parts"),
+        pytest.param("ㅂㅗㅈㅣ", "****", id="Korean letter by letter"),
+        pytest.param("ㅗㅗ", "**", id="a vowel that stands alone"),
+        pytest.param("ห.ี", "***", id="Thai with a sign within"),
+        pytest.param("ばか", "**", id="Japanese"),
+        pytest.param("は゛か", "***", id="Japanese with a mark of its own width"),
+        pytest.param(unicodedata.normalize("NFD", "ばか"), "***", id="Japanese in its parts"),
+        pytest.param("ﾊﾞ･ｶ", "****", id="Japanese of half width"),
+        pytest.param("墓ははか", "墓は**", id="Japanese without marks"),
+        pytest.param("चू\u200dत", "****", id="Devanagari with a joiner"),
+        pytest.param("أَحْمَق", "*******", id="Arabic with vowels"),
+        pytest.param("cafe\u0301 cafe", "****\u0301 ****", id="accents"),
+    ],
+)
+def test_a_word_of_any_script_is_found_in_its_syllables(text: str, masked: str) -> None:
+    verdict = judged(text, SCRIPTS)
+    assert verdict is not None
+    assert verdict.text == masked
+
+
+@pytest.mark.parametrize("filler", [*"\u302e\u0d82\u0e35\u094d\u3099゛ﾞゞ\u1b44🄰Ⓢ①⑴❶㋡🅱🈚", "\u0e35\u0e49", "\u0d82\u302e"])
+def test_marks_of_another_script_and_what_stands_in_a_frame_pass_nothing_between_letters(filler: str) -> None:
+    for text in (f"傻{filler}帽", f"傻帽{filler}"):
+        verdict = judged(text, SCRIPTS)
+        assert verdict is not None, ascii(text)
+        assert verdict.text.startswith("**")
+    verdict = judged(f"f{filler}uck", TRICKS)
+    assert verdict == WordVerdict(WordAction.MASK, "*" * (3 + len(filler)) + "*", ("*fuck*",))
 
 
 def test_a_hash_within_a_word_belongs_to_it() -> None:
