@@ -69,7 +69,8 @@ READER_RESTARTS: Final = _counter(
 BAD_RECORDS: Final = _counter("bad_records_total", "Records that could not be read.", "topic", "reason")
 
 CLOCK_SKEW: Final = _gauge(
-    "clock_skew_seconds", "The machine's clock less Kafka's; NaN until Kafka's is known. Over 2 s Kafka's is taken."
+    "clock_skew_seconds",
+    "The machine's clock less that of the leader of `gateways`; NaN until that is known. Over 2 s the leader's is taken.",
 )
 FAR_TIMES: Final = _counter(
     "far_times_total", "Times in others' records that were too far from Kafka's time of the record, which was taken.", "topic"
