@@ -28,7 +28,7 @@ EMPTIED_S: Final = 10.0  # a report comes so late at most: twice the time that i
 MAX_EMPTIED: Final = 10_000
 OLD_AT_ONCE: Final = 500
 AT_ONCE: Final = 10_000  # entries of lists that one call goes through: 1 to 2 ms
-ROOM_COST: Final = 20  # entries that take as long as one room
+ROOM_COST: Final = 40  # entries that take as long as one room
 
 
 class Viewers(NamedTuple):
@@ -539,10 +539,11 @@ class Audience:
 
     def _forget(self, gateway: _Gateway) -> None:
         """Let a start of a gateway count no more; its counts are dropped in pieces (`_sweep`)."""
+        if gateway.is_counted:
+            self._note_all(gateway)
         if gateway.is_current:
             gateway.is_current = False
             self._doubtful.discard(gateway.name)
-            self._note_all(gateway)
         self._sweeps.append(self._dropping(gateway))
 
     def _note_all(self, gateway: _Gateway, *, at_once: bool = False) -> None:

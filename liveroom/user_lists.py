@@ -20,6 +20,8 @@ from typing import Final
 HASH_BYTES: Final = 8
 MAX_GATEWAYS: Final = 4096  # numbers of gateways: 12 bits
 PART_USERS: Final = 2048  # in one part of a list: its record has about 22 KB
+FEW: Final = 100
+ADD_COST: Final = 20  # entries that are gone through as fast as one is added
 _HASH_BITS: Final = 64
 _GATEWAY: Final = MAX_GATEWAYS - 1
 _GATEWAY_BITS: Final = 12
@@ -122,6 +124,11 @@ class UserLists:
         width = (1 << _HASH_BITS) // parts
         first, end = part * width, (part + 1) * width
         coming = sorted({user & _USER | gateway for user in users if first <= user < end})
+        if not self.size(gateway) and len(coming) <= FEW:  # nothing to replace: the other entries need no look
+            for entry in coming:
+                self.add(entry, gateway)
+            yield len(coming) * ADD_COST
+            return
         taken, start = 0, first
         while start < end:
             at = self._at(start)  # the buckets may be others after a yield

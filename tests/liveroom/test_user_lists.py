@@ -99,6 +99,28 @@ def test_a_list_in_parts_replaces_what_was_known_part_by_part() -> None:
     assert lists.count() == 2
 
 
+def test_the_first_list_of_a_gateway_with_one_user_goes_through_no_others() -> None:
+    lists = UserLists()
+    filled(lists, {number << 40 for number in range(20_000)}, 1)
+    assert sum(lists.replace([7 << 40, 7 << 20], 2)) < 100
+    assert (lists.size(1), lists.size(2)) == (20_000, 2)
+    lists.count_only([1, 2])
+    assert lists.count() == 20_001
+    filled(lists, {9 << 40}, 2)
+    assert lists.size(2) == 1, "the next one replaces it"
+    assert lists.count() == 20_000
+
+
+def test_what_gateways_that_left_had_is_taken_out_in_one_go_and_no_more_than_that() -> None:
+    lists = UserLists()
+    for gateway in range(5):
+        filled(lists, {number << 40 | gateway << 20 for number in range(3000)}, gateway)
+    assert len(list(lists.keep(lambda: {0, 3}))) > 1, "in pieces"
+    assert [lists.size(gateway) for gateway in range(5)] == [3000, 0, 0, 3000, 0]
+    assert len(lists) == 6000
+    assert list(lists.keep(lambda: {0, 3})) == [], "nothing is left to take out"
+
+
 def test_one_user_at_all_gateways_stays_in_one_bucket() -> None:
     lists = UserLists()
     for gateway in range(4096):
