@@ -13,7 +13,7 @@ def main() -> None:
     import structlog  # noqa: PLC0415
 
     from cli.commands import app  # noqa: PLC0415
-    from cli.output import finish, prepare  # noqa: PLC0415
+    from cli.output import OutputError, explain, finish, prepare  # noqa: PLC0415
     from liveroom.extras import explained  # noqa: PLC0415
 
     # What a command prints is its result; what goes wrong beside it belongs to the other stream.
@@ -25,5 +25,7 @@ def main() -> None:
     with explained("liveroom"):
         try:
             app()
+        except OutputError as error:  # of the help, which is printed outside of commands
+            sys.exit(explain(error))
         finally:
             finish()

@@ -1,12 +1,11 @@
 """Runs a command and turns its end into an exit code.
 
 0: success. 1: the command ran and found something wrong, as its help defines. 2: a wrong option, or
-something that it needs is missing; one line names it. 130: Ctrl-C. Where nobody reads the output
-any more, a command ends quietly with 1, and `watch` with 0.
+something that it needs is missing, or its output cannot be written; one line names it. 130: Ctrl-C.
+Where nobody reads the output any more, a command ends quietly with 1, and `watch` with 0.
 """
 
 import asyncio
-import sys
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 
@@ -23,9 +22,10 @@ def run(work: Coroutine[None, None, int]) -> None:
     except KeyboardInterrupt:
         code = 130
     except ExplainedError as error:
-        print(f"liveroom: {error}", file=sys.stderr)
-        code = 2
+        code = output.explain(error)
     except BaseException as error:
+        if (failure := output.failure_in(error)) is not None:
+            raise typer.Exit(output.explain(failure)) from None
         if not output.is_end_of_output(error):
             raise
         output.drop()
@@ -39,5 +39,4 @@ def explained_exit() -> Iterator[None]:
     try:
         yield
     except ExplainedError as error:
-        print(f"liveroom: {error}", file=sys.stderr)
-        raise typer.Exit(2) from None
+        raise typer.Exit(output.explain(error)) from None

@@ -9,7 +9,7 @@ import aiohttp
 import msgspec
 
 from cli.endpoints import Endpoints, make_user, need_scheduler
-from cli.output import drop, reader_watched
+from cli.output import OutputError, drop, reader_watched
 from cli.printable import body_of, count_in, json_line, plain, price_in, printable, printable_user, text_in
 from liveroom.kinds import Kind
 from liveroom.nesting import UNDECODABLE
@@ -23,7 +23,8 @@ from viewer.effects import Counts, Delivered, Effect, Ended, Entered, Lost, Move
 async def run_watch(room: str, endpoints: Endpoints, *, user: str, as_json: bool, duration_s: float | None) -> int:
     """Print what a viewer of a room sees; return 1 if the connection ended for good, else 0.
 
-    It ends, with 0, where nobody reads the output any more: that reader has what it wanted.
+    It ends, with 0, where nobody reads the output any more: that reader has what it wanted. Raises
+    OutputError where the output cannot be written for another reason.
     """
     # Without a key the viewer is a guest.
     token = endpoints.token_for(make_user(user)) if endpoints.token or endpoints.token_key else None
@@ -42,6 +43,8 @@ async def run_watch(room: str, endpoints: Endpoints, *, user: str, as_json: bool
             async with viewer, beside(viewer.until_ended(), gone.wait()) as (ended, reading):
                 await asyncio.wait((ended, reading), timeout=duration_s, return_when=asyncio.FIRST_COMPLETED)
                 is_over = ended.done() and not reading.done()
+    if printer.failure is not None:
+        raise printer.failure
     if gone.is_set():
         drop()
     return 1 if is_over else 0
@@ -50,7 +53,8 @@ async def run_watch(room: str, endpoints: Endpoints, *, user: str, as_json: bool
 class Printer:
     """Prints a session's effects, a line each.
 
-    `out` prints a line. `on_broken` is called when nobody reads the lines any more.
+    `out` prints a line. `on_broken` is called when nobody reads the lines any more, or when they
+    cannot be written: then `failure` is why.
     """
 
     def __init__(
@@ -65,6 +69,7 @@ class Printer:
         self._on_broken = on_broken
         self._error = partial(print, file=sys.stderr, flush=True)
         self._failed = ""
+        self.failure: OutputError | None = None
 
     def on_effect(self, effect: Effect) -> None:
         """Print an effect that people can read."""
@@ -93,6 +98,9 @@ class Printer:
         try:
             self._out(line)
         except BrokenPipeError:
+            self._on_broken()
+        except OutputError as error:
+            self.failure = error
             self._on_broken()
 
     @staticmethod

@@ -4,9 +4,10 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
@@ -126,6 +127,42 @@ async def test_other_commands_end_quietly_without_a_reader(arguments: tuple[str,
         close(process.stdout)
         code, errors = await ended(process)
         assert (code, errors) == (1, "")
+
+
+@pytest.fixture
+def full() -> Iterator[BinaryIO]:
+    """Give a file to which nothing can be written."""
+    with Path("/dev/full").open("wb") as file:
+        yield file
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        pytest.param(("watch", "lobby", "--json"), id="watch in JSON"),
+        pytest.param(("acls",), id="what is printed at the end"),
+        pytest.param(("--help",), id="help"),
+        pytest.param(("token", "--user", "a", "--token-key", "k" * 40), id="one line"),
+    ],
+)
+async def test_an_output_that_cannot_be_written_ends_a_command_with_one_line(
+    arguments: tuple[str, ...], unbuffered: str, tmp_path: Path, full: BinaryIO
+) -> None:
+    async with hostile([danmaku(1, "hi")]) as services, asyncio.timeout(DEADLINE_S):
+        services_of = {"LIVEROOM_SCHEDULER_URL": services.url, "LIVEROOM_RUNTIME_DIR": str(tmp_path)}
+        environment = os.environ | services_of | {"PYTHONUNBUFFERED": unbuffered}
+        process = await asyncio.create_subprocess_exec(
+            *LIVEROOM, *arguments, env=environment, cwd=ROOT, stdout=full, stderr=asyncio.subprocess.PIPE
+        )
+        assert await ended(process) == (2, "liveroom: standard output cannot be written: No space left on device\n")
+
+
+async def test_a_command_whose_errors_cannot_be_written_prints_its_result(tmp_path: Path, full: BinaryIO) -> None:
+    async with asyncio.timeout(DEADLINE_S), running("acls", tmp_path=tmp_path, errors=full.fileno()) as process:
+        assert process.stdout is not None
+        assert len((await process.stdout.read()).splitlines()) > 5
+        assert await process.wait() == 0
 
 
 async def test_a_command_whose_output_is_closed_does_its_work(tmp_path: Path) -> None:
