@@ -16,7 +16,10 @@ BLANKS: Final = (
 )
 NONCHARACTERS: Final = "\ufdd0-\ufdef" + "".join(chr(plane << 16 | 0xFFFE) + chr(plane << 16 | 0xFFFF) for plane in range(17))
 JOINERS: Final = "\u200c\u200d"  # words of Persian and Indic scripts need them, and emoji of several people
-_KEPT: Final = JOINERS + "\u200e\u200f\u061c"  # and marks of direction: they turn nothing but signs beside them
+# Kept: joiners, marks of direction (they turn nothing but signs beside them), and what stands in
+# words or between them: the space of no width of Khmer, Thai and Burmese, the separator of
+# Mongolian, the soft hyphen and the word joiner.
+_KEPT: Final = JOINERS + "\u200e\u200f\u061c" + "\u200b\u180e\u00ad\u2060"
 # A flag of a region: a black flag, what it stands for in tags, and the tag that ends it.
 _FLAGS: Final = re.compile("(\U0001f3f4[\U000e0030-\U000e0039\U000e0061-\U000e007a]{1,8}\U000e007f)").split
 # Turns: blocks of scripts from right to left, and marks of that direction.
@@ -68,8 +71,8 @@ def shown(text: str, *, joins: bool = True) -> str:
     """Return a text of others as a terminal or a page may show it among texts of its own.
 
     Controls, and format characters that turn the direction or that nobody sees, are replaced.
-    Joiners, marks of direction and the tags of flags stay, for words and emoji need them; `joins`
-    False replaces these too. A character that is newer than this Python stays.
+    Joiners, breaks within words, marks of direction and the tags of flags stay, for words and emoji
+    need them; `joins` False replaces these too. A character that is newer than this Python stays.
     """
     if text.isprintable():
         return text

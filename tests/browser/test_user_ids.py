@@ -38,7 +38,8 @@ SHOWN: list[tuple[str, str, str]] = [
     ("\u202eanna", "", "\ufffdanna"),
     ("anna\u00ad", "", "anna\ufffd"),
     ("a\u200db", "", "a\ufffdb"),
-    ("anna", "An\u200bna\u202e", "An\ufffdna\ufffd"),
+    ("anna", "An\u200bna\u202e", "An\u200bna\ufffd"),
+    ("anna", "\u0e2a\u0e21\u200b\u0e0a\u0e32\u0e22", "\u0e2a\u0e21\u200b\u0e0a\u0e32\u0e22"),  # a Thai name
     ("anna", JOINED, JOINED),
 ]
 SHOW = """async (rows) => {

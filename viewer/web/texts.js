@@ -7,8 +7,8 @@ const INKED = "\u0600-\u0605\u06dd\u070f\u0890\u0891\u08e2\u{110bd}\u{110cd}"; /
 const VISIBLE = new RegExp(`[^${NOTHING}${NO_INK}]|[${INKED}]`, "u");
 const REPLACED = "[\\p{Cc}\\p{Cf}\\p{Cs}\\p{Co}\\p{Zl}\\p{Zp}\\p{Noncharacter_Code_Point}]|(?=\\p{Cn})\\p{Default_Ignorable_Code_Point}";
 const FLAG = "\u{1f3f4}[\u{e0030}-\u{e0039}\u{e0061}-\u{e007a}]{1,8}\u{e007f}"; // of a region, in tags
-// The first group stays: flags, joiners and marks of direction, for words and emoji need them.
-const SHOWN = new RegExp(`(${FLAG}|[\u200c-\u200f\u061c${INKED}])|${REPLACED}`, "gu");
+// The first group stays: flags, joiners, breaks within words and marks of direction, for words and emoji need them.
+const SHOWN = new RegExp(`(${FLAG}|[\u200b-\u200f\u061c\u180e\u00ad\u2060${INKED}])|${REPLACED}`, "gu");
 const SHOWN_UNJOINED = new RegExp(`([${INKED}])|${REPLACED}`, "gu");
 const TURNS = /[\u0590-\u08ff\u200f\u202a-\u202e\u2066-\u2069\ufb1d-\ufdff\ufe70-\ufefe\u{10800}-\u{10fff}\u{1e800}-\u{1efff}]/u;
 const OPEN = /[\u2066-\u2068]/u; // what begins an isolated run
