@@ -15,8 +15,7 @@ from typing import Any, Final
 
 from cli.danmaku.lines import USUAL_SIZE, DanmakuFile, DanmakuFileError, Flaw, Lines
 
-# Within a string a quotation mark has a backslash before it.
-_BEGIN: Final = re.compile(r'\{\s*+"\w[\w.-]{0,63}"\s*+:')
+_BEGIN: Final = re.compile(r'\{\s*+"\w[\w.-]{0,63}"\s*+:')  # within a string a quotation mark has a backslash before it
 _MARKS: Final = ('"content"', '"m"')
 _OF_A_SEGMENT: Final = {"progress", "mode", "fontsize", "color", "midHash"}
 _MOST_WITHIN: Final = 16  # objects within one danmaku, itself too; a bound on the time that a broken file takes
