@@ -204,8 +204,10 @@ function introduced() {
 
 async function introduce() {
   if (person.name) return true;
+  if (live === null) return false; // the room was left since the click
+  const entered = live;
   const somebody = new Person(person.config, $("name").value.trim());
-  if (!somebody.name) {
+  if (!isVisible(somebody.name)) {
     $("told").textContent = t("name.first");
     $("told").hidden = false;
     $("name").focus();
@@ -214,9 +216,10 @@ async function introduce() {
   try {
     await somebody.introduce();
   } catch (error) {
-    refuse(error);
+    if (live === entered) refuse(error);
     return false;
   }
+  if (live !== entered) return false; // the person left meanwhile, or was removed
   enter(somebody, room);
   $("text").focus();
   return true;
