@@ -8,6 +8,7 @@ it.
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from devstack.running import Running, RuntimeFolderError, find_running
 from liveroom import clock
@@ -63,11 +64,14 @@ def find_endpoints(
     """Return the given endpoints; what is not given comes from a running system of this user.
 
     That system's key is used for its own addresses only: a token that is sent to another ingress
-    would be valid at this one too. Raises UsageError for a key that is too short.
+    would be valid at this one too. Raises UsageError for a key that is too short, and
+    for an address that is no URL of HTTP.
     """
     if token_key and len(token_key.encode()) < MIN_SECRET_BYTES:
         raise UsageError(f"the token key must be at least {MIN_SECRET_BYTES} bytes")
     ingress, scheduler, autoscaler = bases(ingress), bases(scheduler), bases(autoscaler)
+    for url in f"{ingress},{scheduler},{autoscaler}".split(","):
+        _check_url(url)
     running = _newest()
     if running is not None:
         own = {"", running.ingress, running.scheduler, running.autoscaler}
@@ -75,6 +79,16 @@ def find_endpoints(
             key = token_key or running.token_key
             return Endpoints(running.ingress, running.scheduler, key, token, running.autoscaler)
     return Endpoints(ingress, scheduler, token_key, token, autoscaler)
+
+
+def _check_url(url: str) -> None:
+    try:
+        found = urlsplit(url)
+        is_usable = found.scheme in {"http", "https"} and bool(found.hostname) and found.port != 0
+    except ValueError:
+        is_usable = False
+    if url and not is_usable:
+        raise UsageError(f"{url!r} is no URL of a service: it begins with http:// or https:// and names a host")
 
 
 def need_ingress(endpoints: Endpoints) -> str:

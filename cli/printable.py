@@ -57,9 +57,9 @@ def count_in(body: dict[str, Any], name: str) -> int:
 def price_in(body: dict[str, Any]) -> str:
     """Return the price in a body with its currency; empty where there is none."""
     price = body.get("price")
-    if not isinstance(price, int) or isinstance(price, bool) or not 0 < price <= MOST:
+    if not isinstance(price, int | float) or isinstance(price, bool) or not 0 < price <= MOST or price != int(price):
         return ""
-    return price_text(price, printable(text_in(body, "currency")))
+    return price_text(int(price), printable(text_in(body, "currency")))
 
 
 def plain(value: Any) -> str:

@@ -33,7 +33,13 @@ _COMPRESSED: Final = {
     b"\x78\xda": "zlib",
 }
 _OTHERS: Final = {
-    "[script info]": "a subtitle file (ASS)",
+    **dict.fromkeys(("[script info]", "[v4+ styles]", "[v4 styles]", "[events]"), "a subtitle file (ASS)"),
+    **dict.fromkeys(("[ti:", "[ar:", "[al:", "[by:", "[offset:"), "a file of lyrics (LRC)"),
+    **{
+        f"[{digit}{rest}": "a file of lyrics (LRC)"
+        for digit in range(10)
+        for rest in (":", *(f"{unit}:" for unit in range(10)))
+    },
     "webvtt": "a subtitle file (WebVTT)",
     "1\n00:": "a subtitle file (SRT)",
     "1\r\n00:": "a subtitle file (SRT)",

@@ -60,7 +60,7 @@ def _read_each(text: str, begins: list[int]) -> DanmakuFile:
         except (expat.ExpatError, ValueError):
             if lines.seen == seen:
                 lines.skip(Flaw.BROKEN)
-    return lines.file(is_cut_off=not text.rstrip().endswith(_ROOT_END))
+    return lines.file(is_cut_off=_ROOT_END not in text[begins[-1] :])
 
 
 def _parse(text: str, reader: "_Reader") -> None:

@@ -109,6 +109,9 @@ def test_other_elements_and_nested_ones_are_passed_over() -> None:
         pytest.param(b"<i>" * 200_000, "nest deeper", id="elements within elements"),
         pytest.param(b"<packet><chat vpos='1'>hi</chat></packet>", "Niconico", id="another site's"),
         pytest.param("[Script Info]\r\nTitle: x".encode("utf-16"), r"subtitle file \(ASS\)", id="subtitles"),
+        pytest.param(b"[V4+ Styles]\nFormat: Name", r"subtitle file \(ASS\)", id="subtitles without a head"),
+        pytest.param(b"[00:01.00]hi", r"lyrics \(LRC\)", id="lyrics"),
+        pytest.param(b"[ti:x]\n[00:01.00]hi", r"lyrics \(LRC\)", id="lyrics with a title"),
         pytest.param(b"1\n00:00:01,000 --> 00:00:02,000\nhi", r"subtitle file \(SRT\)", id="other subtitles"),
         pytest.param(b"WEBVTT\n\n", r"subtitle file \(WebVTT\)", id="subtitles of the web"),
         pytest.param(gzip.compress(REAL.read_bytes()), r"compressed \(gzip\); unpack", id="gzip"),
@@ -157,6 +160,11 @@ def test_one_bad_line_of_xml_costs_one_line_and_is_counted(line: str, encoding: 
     assert found.flaws == {Flaw.BROKEN: 1}
     assert not found.is_cut_off
     assert found.remarks() == ["1 danmaku skipped, broken markup or bytes"]
+
+
+def test_what_follows_the_last_tag_does_not_make_a_file_cut_off() -> None:
+    found = parse((THREE.format('<d p="2,1,25,0,0,0,a,2">a & b</d>') + "\n<!-- made by x -->").encode())
+    assert (found.flaws, found.is_cut_off) == ({Flaw.BROKEN: 1}, False)
 
 
 def test_a_bad_byte_costs_its_line_and_does_not_turn_the_others_into_another_encoding() -> None:

@@ -70,6 +70,11 @@ def test_a_price_is_printed_with_the_digits_of_its_currency(price: int, currency
     assert line_of(message(Kind.GOODS, body)) == f"     7  Ann offers Tea{text}"
 
 
+def test_a_whole_price_with_a_decimal_point_is_the_same_price() -> None:
+    body = {"title": "Tea", "price": 1200.0, "currency": "CNY"}
+    assert line_of(message(Kind.GOODS, body)) == "     7  Ann offers Tea for 12.00 CNY"
+
+
 @pytest.mark.parametrize("price", [0, -1, True, "5", None, 1.5, [1], 2**60])
 def test_what_is_no_price_is_not_printed(price: Any) -> None:
     assert line_of(message(Kind.GOODS, {"title": "Tea", "price": price, "currency": "JPY"})) == "     7  Ann offers Tea"
