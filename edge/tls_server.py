@@ -9,7 +9,8 @@ wave of viewers waits in the kernel's queue, and what is pending here waits for 
 A handshake ends in `timeout_s`. Where too many are pending, of one address or in all, the one that
 has waited longest for its client gives way: to refuse the newest would let a few silent connections
 lock everybody out. A connection on which one call of OpenSSL does not come to its end is ended by
-`edge.tls_guard`. An address with too many of them is refused when it connects, so that no caller
+`edge.tls_guard`, and so is one whose calls waste too much in sum. An address with too many of them
+is refused when it connects, and its open connections may waste next to nothing, so that no caller
 holds the loop again and again.
 
 Where a proxy announces callers, its PROXY header comes in the clear before the handshake. Until it
@@ -32,7 +33,7 @@ from typing import Any, Final
 
 import structlog
 
-from edge.tls_guard import HANDSHAKE_S, FloodError, Guard
+from edge.tls_guard import FREE_S, HANDSHAKE_S, Account, FloodError, Guard
 from edge.tls_transport import TlsTransport
 from liveroom import clock, metric_catalog
 from liveroom.connection_table import END_AT_ONCE, ConnectionTable
@@ -47,7 +48,9 @@ MAX_PENDING: Final = 2000
 MAX_PENDING_BY_ADDRESS: Final = 1000
 SWEEP_S: Final = 0.25
 FLOODS_PER_S: Final = 1.0  # of an address: each holds the loop for 5 to 60 ms
+FLOOD_S: Final = 0.05  # so much wasted processor time counts as one
 FLOODS_BURST: Final = 10.0
+SIGNATURE_S: Final = 0.025  # of the step that has the whole first message: a signature is no waste
 PAUSE_S: Final = 1.0  # without accepting, where the process has no descriptors left
 _NO_RESOURCES: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 log = structlog.get_logger()
@@ -69,10 +72,11 @@ class Outcome(Enum):
 class _Pending:
     """A connection whose handshake is not done."""
 
-    __slots__ = ("header", "is_over", "key", "peer", "sock", "until_s", "waits_for")
+    __slots__ = ("account", "header", "is_over", "key", "peer", "sock", "until_s", "waits_for")
 
     def __init__(self, sock: ssl.SSLSocket, peer: Any, key: str | None, until_s: float, header: bytes | None) -> None:
         self.sock = sock
+        self.account = Account(HANDSHAKE_S)
         self.peer = peer
         self.key = key
         self.until_s = until_s
@@ -129,7 +133,7 @@ class TlsServer:
         """Accept connections from the `listening` sockets, until `stop`. `protocol` makes one."""
         self._loop = asyncio.get_running_loop()
         self._protocol = protocol
-        self._guard = Guard(self._on_flood)
+        self._guard = Guard(self._on_flood, self._on_waste, self._loop.call_soon)
         await asyncio.to_thread(self._guard.start)
         self._selector = selectors.DefaultSelector()
         self._listening = listening
@@ -232,7 +236,7 @@ class TlsServer:
         try:
             if pending.header is not None and not self._take_header(pending, pending.header):
                 return
-            self._guard.run(pending.sock, HANDSHAKE_S, pending.sock.do_handshake)
+            self._shake(pending)
         except ssl.SSLWantReadError:
             self._wait(pending, selectors.EVENT_READ)
         except ssl.SSLWantWriteError:
@@ -248,6 +252,13 @@ class TlsServer:
             self._end(pending, Outcome.GONE)
         else:
             self._let_in(pending)
+
+    def _shake(self, pending: _Pending) -> None:
+        """Let OpenSSL go on with a handshake. Raises what it raises, and `FloodError`."""
+        try:
+            self._guard.run(pending.sock, HANDSHAKE_S, pending.sock.do_handshake)
+        finally:  # there is a cipher once the first message is whole
+            self._guard.settle(pending.account, pending.peer, FREE_S if pending.sock.cipher() is None else SIGNATURE_S)
 
     def _take_header(self, pending: _Pending, begun: bytes) -> bool:
         """Take the PROXY header, and no byte of what follows it; return whether it is whole.
@@ -305,8 +316,21 @@ class TlsServer:
     # ---- what ends
     def _on_flood(self, peer: Any) -> None:
         self._flooded.inc()
-        if (key := self._key_of(plain_address(str(peer[0])))) is not None:
-            self._floods.charge(key, clock.monotonic_s(), 1.0)
+        self._charge(peer, 1.0)
+
+    def _on_waste(self, peer: Any, wasted_s: float) -> bool:
+        """Count wasted processor time; return whether the address has used up its floods."""
+        return self._charge(peer, wasted_s / FLOOD_S)
+
+    def _charge(self, peer: Any, floods: float) -> bool:
+        """Charge the address of a peer; return whether it has used up its floods."""
+        key = self._key_of(plain_address(str(peer[0])))
+        if key is None:
+            return False
+        now_s = clock.monotonic_s()
+        if self._floods.wait_s(key, now_s) < FLOODS_BURST / FLOODS_PER_S:  # debt has an end: others share the address
+            self._floods.charge(key, now_s, floods)
+        return self._is_flooding(key)
 
     def _end(self, pending: _Pending, outcome: Outcome) -> None:
         self._forget(pending, outcome)

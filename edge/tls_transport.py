@@ -8,7 +8,8 @@ when the descriptor is ready. Five rules keep that right:
   goes on until `SSLWantReadError`. One that stops earlier goes on in the loop's next turn, and
   reading begins by itself after the handshake and after `resume_reading`.
 - A read may have to write first, and a write may have to read first. Either waits for the other
-  readiness then. A read that brings nothing may last as long as records come: `Guard` ends it.
+  readiness then. A read that brings nothing may last as long as records come: `Guard` ends it,
+  and the reads of all connections together have a part of each turn.
 - After a write that could not finish, OpenSSL expects the same bytes again. They stay first, and
   count as unsent, until it takes them.
 - One write is one record at most, or a slow viewer's progress within a large frame is invisible.
@@ -26,7 +27,7 @@ from collections import deque
 from enum import Enum
 from typing import Any, Final, cast
 
-from edge.tls_guard import READ_S, FloodError, Guard
+from edge.tls_guard import READ_S, WASTE_S, Account, FloodError, Guard
 
 RECORD_BYTES: Final = 16_384  # RFC 8446, section 5.1
 READS_A_TURN: Final = 4
@@ -47,6 +48,7 @@ class TlsTransport(asyncio.Transport):
     """One TLS connection. `sock`: its handshake is done, and it does not block."""
 
     __slots__ = (
+        "_account",
         "_chunks",
         "_closes",
         "_deadline",
@@ -78,6 +80,7 @@ class TlsTransport(asyncio.Transport):
         self._fd = sock.fileno()
         self._peer = peer
         self._guard = guard
+        self._account = Account(WASTE_S)
         self._protocol: asyncio.Protocol = protocol
         self._chunks: deque[memoryview] | None = None
         self._size = 0
@@ -161,6 +164,11 @@ class TlsTransport(asyncio.Transport):
             self._turn_is_due = True
             self._loop.call_soon(self._read_on)
 
+    def _wait_for_turn(self) -> None:
+        if not self._turn_is_due:
+            self._turn_is_due = True
+            self._guard.wait(self._read_on)
+
     def _read_on(self) -> None:
         self._turn_is_due = False
         if self._is_reading:
@@ -178,6 +186,9 @@ class TlsTransport(asyncio.Transport):
     def _read(self) -> None:
         """Hand the protocol what comes, until nothing more does or its turn is over."""
         for _ in range(READS_A_TURN):
+            if not self._guard.has_turn():
+                self._wait_for_turn()
+                return
             try:
                 data = self._received()
             except (ssl.SSLWantReadError, BlockingIOError):
@@ -192,22 +203,23 @@ class TlsTransport(asyncio.Transport):
             if not data:
                 self._take_end()
                 return
-            if self._is_deaf:
-                continue
-            try:
-                self._protocol.data_received(data)
-            except Exception as error:  # noqa: BLE001 - as in `start`
-                self._fail(error, "data_received")
-                return
+            if not self._is_deaf:
+                self._give(data)
             if not self._is_reading:
                 return
         if self._is_deaf or self._sock.pending():
             self._read_soon()
 
+    def _give(self, data: bytes) -> None:
+        try:
+            self._protocol.data_received(data)
+        except Exception as error:  # noqa: BLE001 - as in `start`
+            self._fail(error, "data_received")
+
     def _received(self) -> bytes:
         if self._is_deaf:
             return socket.socket.recv(self._sock, RECORD_BYTES)
-        return self._guard.run(self._sock, READ_S, self._sock.read, RECORD_BYTES)
+        return self._guard.read(self._sock, self._account, self._peer, self._sock.read, RECORD_BYTES)
 
     def _take_end(self) -> None:
         """End after the other side has ended, unless the protocol keeps its own side open."""

@@ -12,6 +12,7 @@ import json
 import resource
 import socket
 import ssl
+import threading
 import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -26,9 +27,10 @@ from websockets.asyncio.client import connect
 
 from edge import tls_guard, tls_server, tls_transport
 from edge.certificates import load
+from edge.tls_guard import FloodError
 from edge.tls_server import Outcome, TlsServer
 from edge.tls_transport import TlsTransport
-from liveroom import metric_catalog
+from liveroom import clock, metric_catalog
 from liveroom.closecodes import Close
 from liveroom.connection_table import END_AT_ONCE
 from liveroom.proxy_protocol import SIGNATURE
@@ -142,7 +144,7 @@ class Recording(asyncio.Protocol):
         self.lost.set()
 
     async def has(self, size: int) -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while len(self.data) < size:  # noqa: ASYNC110 - the tests' protocol needs no such event
                 await asyncio.sleep(0.005)
 
@@ -183,7 +185,7 @@ class Listening:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not condition():  # noqa: ASYNC110 - what the tests wait for has no such event
             await asyncio.sleep(0.005)
 
@@ -454,9 +456,8 @@ class Heard:
 def test_records_that_bring_no_data_do_not_keep_the_loop(
     run: Run, certificate: Secured, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: str
 ) -> None:
-    if kind == "hello":  # what OpenSSL takes of it takes 0.1 s
-        monkeypatch.setattr(tls_server, "HANDSHAKE_S", 0.02)
-        monkeypatch.setattr(tls_guard, "POLL_S", 0.002)
+    if kind == "hello":  # what OpenSSL takes of it takes 0.1 s, in however many calls
+        monkeypatch.setattr(tls_server, "HANDSHAKE_S", 0.005)
 
     async def scenario() -> None:
         async with listening(certificate) as here:
@@ -502,6 +503,238 @@ def test_an_address_with_many_floods_is_refused_and_others_are_not(
             client.close()
 
     run(scenario())
+
+
+class Wasteful:
+    """A client that changes its keys many times before each byte of data."""
+
+    def __init__(self, trusting: ssl.SSLContext, raw: socket.socket) -> None:
+        self._trusting = trusting
+        self._raw = raw
+        self._incoming = Heard()
+        self._outgoing = ssl.MemoryBIO()
+
+    async def enter(self) -> None:
+        self._client = self._trusting.wrap_bio(self._incoming.bio, self._outgoing, server_hostname="127.0.0.1")
+        await shake_hands(self._client, self._incoming, self._outgoing, self._raw)
+        self._raw.send(self._outgoing.read())
+
+    async def waste_until_ended(self, protocol: Recording) -> None:
+        for turn in range(1, 2000):
+            changes = changes_of_keys(self._client, self._outgoing, 200)
+            self._client.write(b"x")
+            with contextlib.suppress(OSError):
+                self._raw.send(changes + self._outgoing.read())
+            await until(lambda turn=turn: len(protocol.data) >= turn or protocol.lost.is_set())  # type: ignore[misc]
+            if protocol.lost.is_set():
+                break
+        assert protocol.lost.is_set()
+        self._raw.close()
+
+
+def test_what_short_calls_waste_adds_up_on_a_connection(
+    run: Run, certificate: Secured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tls_transport, "WASTE_S", 0.01)
+    monkeypatch.setattr(tls_guard, "POLL_S", 60.0)  # no call is too long by itself
+
+    async def scenario() -> None:
+        async with listening(certificate) as here:
+            wasteful = Wasteful(here.trusting, await here.raw())
+            await wasteful.enter()
+            await until(lambda: bool(here.made))
+            await wasteful.waste_until_ended(here.made[0])
+            assert here.floods() == 1
+            other, others = await here.client()
+            other.send(b"fine")
+            await others.has(4)
+            other.close()
+
+    run(scenario())
+
+
+def test_an_address_that_has_used_up_its_floods_loses_the_connections_that_waste_more(
+    run: Run, certificate: Secured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tls_server, "FLOODS_PER_S", 0.001)
+    monkeypatch.setattr(tls_server, "FLOODS_BURST", 3.0)
+    monkeypatch.setattr(tls_transport, "WASTE_S", 1000.0)
+    monkeypatch.setattr(tls_guard, "POLL_S", 60.0)
+
+    async def scenario() -> None:
+        async with listening(certificate) as here:
+            honest, protocol = await here.client()
+            wasteful = Wasteful(here.trusting, await here.raw())
+            await wasteful.enter()
+            await until(lambda: len(here.made) == 2)
+            for _ in range(3):
+                here.tls._on_flood(("127.0.0.1", 1))
+            await wasteful.waste_until_ended(here.made[1])
+            assert here.floods() == 4
+            honest.send(b"fine")
+            await protocol.has(4)
+            honest.close()
+
+    run(scenario())
+
+
+def test_what_connections_waste_counts_for_their_address(
+    run: Run, certificate: Secured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tls_server, "FLOODS_PER_S", 0.001)
+    monkeypatch.setattr(tls_server, "FLOODS_BURST", 2.0)
+    monkeypatch.setattr(tls_server, "FLOOD_S", 0.005)
+    monkeypatch.setattr(tls_transport, "WASTE_S", 1000.0)
+    monkeypatch.setattr(tls_guard, "POLL_S", 60.0)
+
+    async def scenario() -> None:
+        async with listening(certificate) as here:
+            wasteful = Wasteful(here.trusting, await here.raw())
+            await wasteful.enter()
+            await until(lambda: bool(here.made))
+            await wasteful.waste_until_ended(here.made[0])
+            refused = await here.raw()
+            async with asyncio.timeout(30):
+                assert await received(refused, 100) == b""
+            assert here.count(Outcome.REFUSED) == 1
+            refused.close()
+            before = len(here.made)
+            from_elsewhere = await secured_by(here.trusting, await here.raw(address="127.0.0.9"))
+            await until(lambda: len(here.made) > before)
+            from_elsewhere.close()
+
+    run(scenario())
+
+
+def test_a_first_message_in_single_bytes_adds_up_however_it_is_paced(
+    run: Run, certificate: Secured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tls_server, "HANDSHAKE_S", 0.005)
+    monkeypatch.setattr(tls_guard, "POLL_S", 60.0)
+
+    async def scenario() -> None:
+        async with listening(certificate, timeout_s=60) as here:
+            raw = await here.raw()
+            data = hello_in_single_bytes(here.trusting)
+            for at in range(0, len(data), 6000):
+                with contextlib.suppress(OSError):
+                    await asyncio.get_running_loop().sock_sendall(raw, data[at : at + 6000])
+                if here.floods():
+                    break
+            await until(lambda: here.floods() == 1)
+            assert (here.count(Outcome.FLOOD), here.tls.pending()) == (1, 0)
+            raw.close()
+
+    run(scenario())
+
+
+def test_keys_that_change_now_and_then_and_large_records_are_no_flood(run: Run, certificate: Secured) -> None:
+    async def scenario() -> None:
+        async with listening(certificate) as here:
+            client, protocol = await here.client()
+            for turn in range(1, 101):
+                ask_for_new_keys(client)
+                client.send(b"x" * 16_384)
+                await protocol.has(16_384 * turn)
+            assert here.floods() == 0
+            client.close()
+
+    run(scenario())
+
+
+def test_reads_of_many_connections_that_take_long_share_a_turn(
+    run: Run, certificate: Secured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        async with listening(certificate) as here:
+            loop = asyncio.get_running_loop()
+            turn, reads = 0, list[int]()
+
+            def count_turns() -> None:
+                nonlocal turn
+                turn += 1
+                if len(reads) < 20:
+                    loop.call_soon(count_turns)
+
+            clients = [(await here.client())[0] for _ in range(20)]
+            for protocol in here.made:
+                protocol.data_received = lambda _: reads.append(turn)  # type: ignore[method-assign, assignment]
+            monkeypatch.setattr(tls_guard, "FREE_S", 0.0)
+            monkeypatch.setattr(tls_guard, "TURN_S", 1e-9)  # every read is a long one
+            monkeypatch.setattr(tls_guard.Guard, "settle", lambda *_: None)
+            for client in clients:
+                client.send(b"x")
+            count_turns()
+            await until(lambda: len(reads) == 20)
+            assert max(reads.count(one) for one in reads) <= 2  # what counts turns is before or behind a read
+            for client in clients:
+                client.close()
+
+    run(scenario())
+
+
+def test_the_debt_of_an_address_is_bounded(run: Run, certificate: Secured) -> None:
+    async def scenario() -> None:
+        async with listening(certificate) as here:
+            for _ in range(1000):
+                here.tls._on_flood(("127.0.0.1", 1))
+            wait_s = here.tls._floods.wait_s("127.0.0.1", clock.monotonic_s())
+            assert 0 < wait_s <= (tls_server.FLOODS_BURST + 1) / tls_server.FLOODS_PER_S
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("goes_on", [True, False], ids=["works", "waits"])
+def test_a_long_call_is_ended_only_while_it_spends_processor_time(*, goes_on: bool) -> None:
+    one, other = socket.socketpair()
+    guard = tls_guard.Guard(lambda _: None, lambda _, __: False, lambda _: None)
+    spent_s, looks = 0.0, 0
+    caller = threading.get_ident()
+
+    def spent() -> float:
+        nonlocal spent_s, looks
+        if threading.get_ident() != caller:
+            looks += 1
+            if looks == 2 or (goes_on and looks > 2):  # a garbage collection lets nobody look until it is over
+                spent_s += 1.0
+        return spent_s
+
+    def call() -> None:
+        ended_or_many = threading.Event()
+        while looks < 10 and guard._flooded == 0:
+            ended_or_many.wait(0.001)
+
+    guard._spent_s = spent
+    guard.start()
+    try:
+        with pytest.raises(FloodError) if goes_on else contextlib.nullcontext():
+            guard.run(one, tls_guard.READ_S, call)  # type: ignore[arg-type]  # it shuts any socket down
+    finally:
+        guard.stop()
+        one.close()
+        other.close()
+
+
+def test_a_garbage_collection_within_a_call_is_no_waste() -> None:
+    wasted: list[float] = []
+    one, other = socket.socketpair()
+
+    def on_waste(_: object, wasted_s: float) -> bool:
+        wasted.append(wasted_s)
+        return False
+
+    guard = tls_guard.Guard(lambda _: None, on_waste, lambda _: None)
+    guard.start()
+    kept = [[[]] for _ in range(300_000)]  # type: ignore[var-annotated]
+    try:
+        guard.read(one, tls_guard.Account(1000.0), None, gc.collect)  # type: ignore[arg-type]
+        assert guard._collected_s > 0
+        assert sum(wasted) < guard._collected_s / 2
+    finally:
+        guard.stop()
+        del kept
+        one.close()
+        other.close()
 
 
 class Odd:
@@ -1018,6 +1251,7 @@ def test_without_a_whole_proxy_header_there_is_no_handshake(run: Run, certificat
     async def scenario() -> None:
         async with gateway(certificate, **BEHIND, handshake_timeout_s=0.5) as edge:
             await ended(await announced(edge, said))
+        async with gateway(certificate, **BEHIND) as edge:
             assert await enters(edge, V1) == "203.0.113.7"
 
     run(scenario())
@@ -1053,7 +1287,8 @@ def test_handshakes_behind_a_proxy_are_bounded_by_the_address_that_it_names(run:
             raw.send(header)
             silent.append(raw)
         await until(lambda: runtime.metrics.counter(metric_catalog.TLS_HANDSHAKES, "crowded_out")._value.get() == 7)
-        assert {key: len(of_key) for key, of_key in tls._pending.of.items()} == {"203.0.113.7": 3, "203.0.113.8": 2}
+        expected = {"203.0.113.7": 3, "203.0.113.8": 2}
+        await until(lambda: {key: len(of_key) for key, of_key in tls._pending.of.items()} == expected)
         await until(lambda: tls.pending() == 9)
         tls.stop()
         for raw in silent:
