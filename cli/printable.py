@@ -9,7 +9,8 @@ from liveroom.texts import is_visible, isolated, shown
 from liveroom.users import shown_user
 
 MOST: Final = 2**53 - 1  # the whole numbers that every reader of JSON has exactly
-_ENDS: Final = re.compile("[\x85\u2028\u2029]")  # that some readers take for ends of lines
+# What some readers take for the end of a line, and what moves a cursor or turns texts.
+_ESCAPED: Final = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
 def printable(text: str) -> str:
@@ -80,11 +81,12 @@ def plain(value: Any) -> str:
 
 
 def json_line(text: str, encoding: str) -> str:
-    """Return JSON as one line for every reader: what `encoding` lacks, and what some take for the
-    end of a line, is escaped.
+    """Return JSON as one line for every reader and terminal.
+
+    What `encoding` lacks, ends of lines, controls and what turns the direction are escaped.
     """
     try:
         text.encode(encoding)
     except UnicodeEncodeError:
         return "".join(one if one.isascii() else json.dumps(one)[1:-1] for one in text)
-    return _ENDS.sub(lambda found: json.dumps(found[0])[1:-1], text)
+    return _ESCAPED.sub(lambda found: json.dumps(found[0])[1:-1], text)

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from cli.printable import plain, printable, printable_user
+from cli.printable import json_line, plain, printable, printable_user
 from cli.watch import line_of
 from liveroom.kinds import Kind
 from liveroom.users import user_id
@@ -68,6 +68,13 @@ def test_a_user_whose_name_shows_nothing_is_printed_by_the_text_of_the_id(name: 
 def test_a_price_is_printed_with_the_digits_of_its_currency(price: int, currency: str, text: str) -> None:
     body = {"goods": "g", "title": "Tea", "price": price, "currency": currency}
     assert line_of(message(Kind.GOODS, body)) == f"     7  Ann offers Tea{text}"
+
+
+@pytest.mark.parametrize("control", list("\x7f\x85\x9b\u061c\u200f\u2028\u202e\u2066\u2069"))
+def test_json_on_a_terminal_has_no_controls_and_says_the_same(control: str) -> None:
+    line = json_line(json.dumps([f"a{control}b"], ensure_ascii=False), "utf-8")
+    assert control not in line
+    assert json.loads(line) == [f"a{control}b"]
 
 
 def test_a_whole_price_with_a_decimal_point_is_the_same_price() -> None:
