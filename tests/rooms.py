@@ -30,8 +30,9 @@ class Rooms:
     """`entries`: the rooms of each entry that was asked for, and `asked_at` when, in seconds of the
     monotonic clock. `joins`: the rooms of each connection. `entered`: the rooms that were let in.
 
-    `refusals`: the status, headers and problem of the next entries. `holds`: where it is set, the
-    answer to an entry waits until `release` is called. `is_silent`: heartbeats stay unanswered.
+    `refusals`: the status, headers and problem, or a proxy's page, of the next entries. `holds`:
+    where it is set, the answer to an entry waits until `release` is called. `is_silent`: heartbeats
+    stay unanswered.
     `refused`: the error of a join of each of these rooms. `pulled`: the answer to a pull, or
     `pull_refusal` where it is refused. `public`: the host and port that entries name, if they are
     not those that the services listen on.
@@ -48,7 +49,7 @@ class Rooms:
         self.beats = 0
         self.pulls = 0
         self.is_silent = False
-        self.refusals: deque[tuple[int, dict[str, str], dict[str, Any]]] = deque()
+        self.refusals: deque[tuple[int, dict[str, str], dict[str, Any] | str]] = deque()
         self.refused: dict[str, dict[str, Any]] = {}
         self.open: list[web.WebSocketResponse] = []
         self.pulled: dict[str, Any] = {}
@@ -88,6 +89,8 @@ class Rooms:
         await self._goes.wait()
         if self.refusals:
             status, headers, problem = self.refusals.popleft()
+            if isinstance(problem, str):
+                return web.Response(text=problem, status=status, content_type="text/html", headers=CORS | headers)
             return web.json_response(problem, status=status, headers=CORS | headers)
         if not rooms:
             return web.json_response({"code": "bad_request"}, status=400, headers=CORS)

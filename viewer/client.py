@@ -162,16 +162,22 @@ class Viewer:
         return AWAKE_S if wake_at is None else min(AWAKE_S, max(0.0, wake_at - clock.monotonic_s()))
 
     async def _go_on(self) -> None:
-        """Do what was wished meanwhile and what is due; notice that the device slept."""
+        """Do what was wished meanwhile and what is due."""
         self._woken.clear()
         wished, self._wished = self._wished, []
         await self._act(wished)
-        before_s, self._ahead_s = self._ahead_s, _ahead_s()
-        slept_s = self._ahead_s - before_s
-        if slept_s > SLEPT_S:
-            await self._act(self.session.hurry(clock.monotonic_s(), self._chance.random(), slept_s))
+        await self._act(self._slept())
         if self.session.wake_at is not None and clock.monotonic_s() >= self.session.wake_at:
             await self._act(self.session.tick(clock.monotonic_s()))
+
+    def _slept(self) -> list[Effect]:
+        """Notice that the device slept, and return the effects.
+
+        Call it before each event that may set a delay: one that begins after the sleep is whole.
+        """
+        before_s, self._ahead_s = self._ahead_s, _ahead_s()
+        slept_s = self._ahead_s - before_s
+        return self.session.hurry(clock.monotonic_s(), self._chance.random(), slept_s) if slept_s > SLEPT_S else []
 
     async def _act(self, effects: list[Effect]) -> None:
         for effect in effects:
@@ -209,7 +215,7 @@ class Viewer:
             self._in_rooms.clear()
 
     def _received(self, text: bytes) -> list[Effect]:
-        return self.session.received(text, clock.monotonic_s(), self._chance.random())
+        return self._slept() + self.session.received(text, clock.monotonic_s(), self._chance.random())
 
     def _current_token(self) -> str | None:
         try:
@@ -232,17 +238,18 @@ class Viewer:
             why = f"the scheduler refuses: {error.code}"
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             why = f"no scheduler or gateway: {str(error) or repr(error)}"
+        effects = self._slept()
         now = clock.monotonic_s()
         if opened is not None:
             self.gateway, self._url, self._socket = opened
-            await self._act(self.session.opened(now))
+            await self._act(effects + self.session.opened(now))
             return
         uniform = self._chance.random()
         if refusal is None:
-            effects = self.session.failed(now, uniform)
+            effects += self.session.failed(now, uniform)
         else:  # a function may have another token next time
             is_final = refusal.is_final and not (refusal.status == HTTPStatus.UNAUTHORIZED and callable(self._token))
-            effects = self.session.failed(now, uniform, refusal.retry_after_s, refusal.code, is_final, refusal.room)
+            effects += self.session.failed(now, uniform, refusal.retry_after_s, refusal.code, is_final, refusal.room)
         if why and self.session.state is not State.ENDED:
             call_reported("on_failed of a viewer failed", self._on_failed, why)
         await self._act(effects)
@@ -291,7 +298,7 @@ class Viewer:
                 for room, task in [(room, task) for room, task in self._pulls.items() if task.done()]:
                     if self._pulls.get(room) is task:
                         del self._pulls[room]
-                        await self._act(take_answer(self.session, room, task.result(), self._chance))
+                        await self._act(self._slept() + take_answer(self.session, room, task.result(), self._chance))
                 await self._go_on()
                 if woken.done():
                     woken = asyncio.create_task(self._woken.wait())
@@ -300,8 +307,10 @@ class Viewer:
             await end_tasks(receiving, woken, *pulls.values())
         self._wished.clear()  # for the connection that has ended
         self._socket = None
-        call_reported("on_gone of a viewer failed", self._on_gone)
-        await self._act(self.session.closed(socket.close_code, clock.monotonic_s(), self._chance.random()))
+        effects = self._slept()
+        effects += self.session.closed(socket.close_code, clock.monotonic_s(), self._chance.random())
+        call_reported("on_gone of a viewer failed", self._on_gone)  # its wishes are for the next connection
+        await self._act(effects)
 
 
 def _ahead_s() -> float:

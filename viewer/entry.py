@@ -17,7 +17,7 @@ from liveroom.addresses import bases
 from liveroom.chance import Chance
 from liveroom.closecodes import Close
 from liveroom.wire import SUBPROTOCOL
-from viewer.problem import is_final, read_problem, read_room
+from viewer.problem import Problem, is_final, read_problem, read_room
 
 CONNECT_TIMEOUT_S: Final = 5.0
 CLOSE_TIMEOUT_S: Final = 1.0
@@ -30,21 +30,25 @@ class NoEntryError(Exception):
     """The scheduler named no gateway.
 
     `code` is the problem's code; `retry_after_s` is the delay that the scheduler asks for, None
-    where it asks for none. `status` is the HTTP status, and `room` the room that the refusal names,
-    or empty.
+    where it asks for none. `is_ours`: a scheduler refuses, not a proxy before it. `status` is the
+    HTTP status, and `room` the room that the refusal names, or empty.
     """
 
-    def __init__(self, code: str, retry_after_s: float | None, *, status: int, room: str) -> None:
-        super().__init__(code)
-        self.code = code
-        self.retry_after_s = retry_after_s
+    def __init__(self, problem: Problem, *, status: int, room: str) -> None:
+        super().__init__(problem.code)
+        self.code = problem.code
+        self.retry_after_s = problem.retry_after_s
+        self.is_ours = problem.is_ours
         self.status = status
         self.room = room
 
     @property
     def is_final(self) -> bool:
-        """Whether the same request cannot succeed later."""
-        return is_final(self.status) and self.retry_after_s is None
+        """Whether the same request cannot succeed later.
+
+        A proxy's refusal says nothing of that: it may have no scheduler yet, or be a login page.
+        """
+        return self.is_ours and is_final(self.status) and self.retry_after_s is None
 
 
 class _Gateway(msgspec.Struct):
@@ -81,9 +85,10 @@ async def ask_entry(
     """Ask the scheduler where to connect.
 
     `scheduler_url` may list several, separated by commas: they are asked in random order until one
-    answers. `gateway` asks for this one alone, which operators may. `device` is the viewer's device
-    id, empty where it has none. Raises NoEntryError where the scheduler names no gateway, and
-    aiohttp's errors, OSError, TimeoutError or ValueError where none answers.
+    answers itself, not a proxy before it. `gateway` asks for this one alone, which operators may.
+    `device` is the viewer's device id, empty where it has none. Raises NoEntryError where the
+    scheduler, or else a proxy, names no gateway, and aiohttp's errors, OSError, TimeoutError or
+    ValueError where none answers.
     """
     urls = bases(scheduler_url).split(",")
     chance.shuffle(urls)
@@ -92,10 +97,22 @@ async def ask_entry(
         query.append(("gateway", gateway))
     if device:
         query.append(("device", device))
-    for url in urls[:-1]:
-        with suppress(aiohttp.ClientError, TimeoutError, OSError):
+    failures: list[Exception] = []
+    for url in urls:
+        try:
             return await _ask_one(http, url, query, token)
-    return await _ask_one(http, urls[-1], query, token)
+        except NoEntryError as error:
+            if error.is_ours:
+                raise
+            failures.append(error)
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:  # ValueError: a page with status 200
+            failures.append(error)
+    raise max(failures, key=_delay_s)
+
+
+def _delay_s(error: Exception) -> float:
+    """Return the delay that a failure asks for; below 0 where it is no refusal."""
+    return (error.retry_after_s or 0.0) if isinstance(error, NoEntryError) else -1.0
 
 
 async def _ask_one(http: aiohttp.ClientSession, url: str, query: list[tuple[str, str]], token: str | None) -> Entry:
@@ -104,8 +121,8 @@ async def _ask_one(http: aiohttp.ClientSession, url: str, query: list[tuple[str,
     async with http.get(f"{url}/v1/entry", params=query, headers=headers, timeout=limit) as answer:
         body = await answer.read()
         if answer.status != HTTPStatus.OK:
-            code, retry_after_s = read_problem(answer.status, answer.headers, body)
-            raise NoEntryError(code, retry_after_s, status=answer.status, room=read_room(body))
+            problem = read_problem(answer.status, answer.headers, body)
+            raise NoEntryError(problem, status=answer.status, room=read_room(body))
         named = msgspec.json.decode(body, type=_Answer)
         return Entry([gateway.id for gateway in named.gateways], [gateway.url for gateway in named.gateways], named.ticket)
 

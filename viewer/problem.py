@@ -4,6 +4,7 @@ A newer service may answer with codes and members that this version does not kno
 any text at all. So nothing here raises.
 """
 
+import re
 from collections.abc import Mapping
 from datetime import UTC
 from email.utils import parsedate_to_datetime
@@ -13,6 +14,7 @@ from typing import Any, Final, NamedTuple
 import orjson
 
 MAX_RETRY_AFTER_S: Final = 3600.0  # whatever a service or a proxy says
+_CODE: Final = re.compile("[a-z][a-z0-9_]*")
 _PASSING: Final = {
     HTTPStatus.REQUEST_TIMEOUT,
     HTTPStatus.TOO_EARLY,
@@ -30,6 +32,11 @@ class Problem(NamedTuple):
     code: str
     retry_after_s: float | None
 
+    @property
+    def is_ours(self) -> bool:
+        """Whether one of our services refuses: the page or the JSON of a proxy has no such code."""
+        return _CODE.fullmatch(self.code) is not None
+
 
 def is_final(status: int) -> bool:
     """Return whether a request that fails with this HTTP status cannot succeed later."""
@@ -40,13 +47,15 @@ def read_problem(status: int, headers: Mapping[str, str], body: bytes) -> Proble
     """Return what a refusal with this HTTP status says.
 
     The delay is the body's, or else that of the header `Retry-After`: a proxy's refusal has no
-    other. `headers` finds names in any case, as aiohttp's do.
+    other, and a body may ask for none. `headers` finds names in any case, as aiohttp's do.
     """
     members = _members(body)
     code, wait_s = members.get("code"), members.get("retry_after_s")
+    body_s = _bounded(wait_s) if isinstance(wait_s, int | float) and not isinstance(wait_s, bool) else None
+    header_s = read_retry_after(headers)
     return Problem(
         code if isinstance(code, str) and code else str(status),
-        _bounded(wait_s) if isinstance(wait_s, int | float) and not isinstance(wait_s, bool) else read_retry_after(headers),
+        body_s if body_s or header_s is None else header_s,
     )
 
 

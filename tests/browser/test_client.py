@@ -235,7 +235,8 @@ async def test_a_device_that_no_scheduler_takes_is_refused_at_once() -> None:
         pytest.param("3", '{"retry_after_s":"soon"}', 3, id="another type"),
         pytest.param("86400", "", 86_400, id="a day"),
         pytest.param("2", '{"retry_after_s":1e400}', 2, id="for ever"),
-        pytest.param("2", '{"retry_after_s":-5}', 0, id="before now"),
+        pytest.param("2", '{"retry_after_s":-5}', 2, id="before now"),
+        pytest.param("30", '{"retry_after_s":0}', 30, id="a body at once before a header"),
         pytest.param("Wed, 21 Oct 2026 07:28:00 GMT", "null", 0, id="a date"),
     ],
 )

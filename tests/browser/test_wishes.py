@@ -180,6 +180,33 @@ async def test_an_entry_that_cannot_succeed_is_asked_for_once(status: int, code:
         assert rooms.entries == [["a"]]
 
 
+@pytest.mark.parametrize(
+    ("status", "proxy"),
+    [
+        (404, "<html>default backend</html>"),
+        (200, "<html>log in</html>"),
+        (403, {"code": "AccessDenied"}),
+        (404, {"code": 404}),
+    ],
+)
+async def test_a_refusal_of_a_proxy_ends_nothing(status: int, proxy: str | dict[str, Any]) -> None:
+    async with at_page() as (page, rooms):
+        rooms.refusals.append((status, {}, proxy))
+        await watch(page, rooms, "a")
+        await sees(page, "entered a")
+        assert rooms.entries == [["a"], ["a"]]
+        assert await page.evaluate("seen") == ["entered a"]
+
+
+async def test_beside_a_proxy_that_refuses_the_next_scheduler_is_asked_at_once() -> None:
+    async with at_page("Math.random = () => { window.chance = 1 - (window.chance ?? 1); return chance; };") as (page, rooms):
+        rooms.refusals += [(404, {}, "<html>default backend</html>"), (403, {}, {"code": "forbidden", "room": "a"})]
+        await page.evaluate(WATCH, [[rooms.url, rooms.url + "/"], ["a", "b"], {}])
+        await sees(page, "told forbidden a", "entered b")
+        assert rooms.entries == [["a", "b"], ["a", "b"], ["b"]]
+        assert [state for state, _ in await page.evaluate("states")].count("waiting") == 1
+
+
 async def test_a_token_function_is_asked_again() -> None:
     async with at_page() as (page, rooms):
         rooms.refusals.append((401, {}, {"code": "token_expired"}))
@@ -248,6 +275,19 @@ async def test_a_device_that_slept_probes_its_connection(is_silent: bool) -> Non
             await comes(lambda: len(rooms.joins) == 2)
         else:
             assert len(rooms.joins) == 1
+
+
+async def test_a_device_that_slept_before_it_was_refused_waits_as_long_as_the_refusal_asks_for() -> None:
+    async with at_page(SLEEP) as (page, rooms):
+        rooms.hold()
+        rooms.refusals.append((503, {"Retry-After": "600"}, {"code": "no_gateway"}))
+        await watch(page, rooms, "a")
+        await comes(lambda: rooms.entries)
+        await page.evaluate("window.sleptMs = 3600_000")
+        rooms.release()
+        await is_in_state(page, "waiting")
+        await page.evaluate("window.dispatchEvent(new Event('online'))")  # it looks at the clocks
+        assert await page.evaluate("live.session.retryAt - performance.now() / 1000") > 600 - 3 * DEADLINE_S
 
 
 async def test_a_device_that_slept_while_it_waited_waits_no_longer() -> None:

@@ -16,6 +16,7 @@ import aiohttp
 import pytest
 
 from liveroom import clock
+from liveroom.chance import Chance
 from tests.rooms import DEADLINE_S, Rooms, comes, serving_rooms
 from viewer.client import Viewer
 from viewer.effects import Effect, Ended, Entered, Told
@@ -141,6 +142,53 @@ async def test_an_entry_that_cannot_succeed_is_asked_for_once(status: int, code:
             assert not ended.rule.reconnect
         assert rooms.entries == [["a"]]
         assert codes(effects) == [(code, "a")]
+
+
+PROXIES = [
+    pytest.param(404, "<html>default backend - 404</html>", id="a default backend"),
+    pytest.param(403, "<html>blocked</html>", id="a firewall"),
+    pytest.param(200, "<html>log in first</html>", id="a captive portal"),
+    pytest.param(404, {"kind": "Status", "code": 404}, id="JSON with a number for a code"),
+    pytest.param(403, {"code": "AccessDenied"}, id="JSON with a code of another kind"),
+    pytest.param(401, {"message": "Unauthorized"}, id="JSON without a code"),
+    pytest.param(400, "", id="nothing"),
+]
+
+
+@pytest.mark.parametrize(("status", "page"), PROXIES)
+async def test_a_refusal_of_a_proxy_ends_no_viewer(status: int, page: str | dict[str, Any]) -> None:
+    async with serving_rooms() as rooms:
+        rooms.refusals.append((status, {}, page))
+        async with watching(rooms, "a") as (viewer, effects):
+            await viewer.joined(DEADLINE_S)
+        assert rooms.entries == [["a"], ["a"]]
+        assert codes(effects) == []
+
+
+@pytest.mark.parametrize(("status", "page"), PROXIES)
+async def test_beside_a_proxy_that_refuses_the_next_scheduler_is_asked_at_once(status: int, page: str | dict[str, Any]) -> None:
+    async with serving_rooms() as rooms, serving_rooms() as proxy, aiohttp.ClientSession() as http:
+        failed: list[str] = []
+        proxy.refusals += [(status, {}, page)] * 100
+        for seed in range(100):
+            one = Chance(seed)
+            urls = f"{rooms.url},{proxy.url}"
+            async with Viewer(urls, ["a"], http=http, chance=one, on_failed=failed.append) as viewer:
+                await viewer.joined(DEADLINE_S)
+            if proxy.entries:
+                break
+        assert proxy.entries
+        assert failed == []
+
+
+async def test_where_no_scheduler_answers_itself_the_longest_delay_counts(unused_tcp_port: int) -> None:
+    async with serving_rooms() as rooms, aiohttp.ClientSession() as http:
+        rooms.refusals.append((503, {"Retry-After": "30"}, "<html>busy</html>"))
+        began_s = clock.monotonic_s()
+        async with Viewer(f"{rooms.url},http://127.0.0.1:{unused_tcp_port}", ["a"], http=http) as viewer:
+            await comes(lambda: viewer.session.state is State.WAITING)
+            assert viewer.session.wake_at is not None
+            assert viewer.session.wake_at - began_s >= 30
 
 
 async def test_a_token_that_may_be_another_one_next_time_is_tried_again() -> None:
@@ -307,3 +355,39 @@ async def test_a_device_that_slept_while_it_waited_waits_no_longer() -> None:
                 await comes(lambda: viewer.session.state is State.WAITING)
                 asleep.slept_s = 3600
                 await viewer.joined(DEADLINE_S)
+
+
+async def test_a_device_that_slept_before_it_was_refused_waits_as_long_as_the_refusal_asks_for() -> None:
+    asleep = Asleep()
+    async with serving_rooms() as rooms:
+        rooms.hold()
+        rooms.refusals.append((503, {"Retry-After": "600"}, {"code": "no_gateway"}))
+        with clock.running_on(asleep):
+            async with watching(rooms, "a") as (viewer, _):
+                await comes(lambda: rooms.entries)
+                asleep.slept_s = 3600
+                rooms.release()
+                await comes(lambda: viewer.session.state is State.WAITING)
+                viewer.join("b")  # it looks at the clocks
+                await comes(lambda: not viewer._woken.is_set())
+                assert viewer.session.wake_at is not None
+                assert viewer.session.wake_at - clock.monotonic_s() > 600 - DEADLINE_S
+
+
+@pytest.mark.parametrize(("code", "entries"), [(1001, [["a"], ["a", "b"]]), (4003, [["a"]])], ids=["a move", "a ban"])
+async def test_a_room_joined_as_the_connection_goes_is_in_the_next_entry(code: int, entries: list[list[str]]) -> None:
+    def gone() -> None:
+        times.append(1)
+        viewer.join("b")
+
+    times: list[int] = []
+    async with serving_rooms() as rooms, watching(rooms, "a", on_gone=gone) as (viewer, _):
+        await viewer.joined(DEADLINE_S)
+        await rooms.open[0].close(code=code)
+        if code == 4003:
+            assert (await viewer.until_ended()).rule.code == code
+        else:
+            await comes(lambda: rooms.entered == ["a", "a", "b"])
+            assert viewer.is_open
+        assert rooms.entries == entries
+        assert times == [1]

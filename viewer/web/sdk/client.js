@@ -19,6 +19,7 @@ const EVENTS_FOR_S = 300; // how long to skip WebSocket after only events got th
 const AWAKE_MS = 2000; // how often to compare the clocks
 const SLEPT_S = 2; // a wall clock that is ahead by more than before: the device slept, or the clock was set
 const NORMAL = 1000;
+const CODE = /^[a-z][a-z0-9_]*$/;
 const DEVICE_KEY = "liveroom-device";
 const DEVICE = /^[A-Za-z0-9_.:-]{1,64}$/;
 
@@ -77,10 +78,12 @@ export class Refused extends Error {
   constructor(status, problem, retryAfterS) {
     super(problem.title ?? `HTTP ${status}`);
     this.status = status;
-    this.code = problem.code ?? "";
+    this.code = typeof problem.code === "string" ? problem.code : "";
     this.detail = problem.detail ?? "";
     this.room = typeof problem.room === "string" ? problem.room : "";
-    this.retryAfterS = retryAfterS;
+    this.retryAfterS = retryAfterS ?? 0;
+    this.isOurs = CODE.test(this.code); // the page or the JSON of a proxy has no such code
+    this.isFinal = this.isOurs && status >= 400 && !isPassing(status) && retryAfterS === null; // it cannot succeed later
   }
 }
 
@@ -101,12 +104,13 @@ function problemOf(body) {
   }
 }
 
-/** Returns the delay in seconds that a refusal asks for: its body, or else its header; 0 where neither does. */
+/** Returns the delay in seconds that a refusal asks for: its body, or else its header; null where neither does. */
 function retryAfter(response, { retry_after_s: said } = {}) {
   const { headers } = response;
   const text = headers.get("Retry-After") ?? "";
   const until = /^\s*\d+\s*$/.test(text) ? Number(text) : (Date.parse(text) - Date.parse(headers.get("Date") ?? "")) / 1000;
-  return Math.max((Number.isFinite(said) ? said : until) || 0, 0); // without the answer's own date, a date is NaN
+  const [bodyS, headerS] = [said, until].map((delay) => (Number.isFinite(delay) ? Math.max(delay, 0) : null)); // a date may be NaN
+  return bodyS || (headerS ?? bodyS); // a body may ask for none
 }
 
 /** Returns how long to wait before a retry: at least as long as a refusal asks for, with jitter that spreads those told the same. */
@@ -188,7 +192,7 @@ class Events {
         const headers = { Authorization: `Bearer ${this.pull}` };
         const answer = await fetch(this.address, { method: "POST", headers, body: this.waiting[0], signal: limit(ENTRY_S) });
         if (isPassing(answer.status)) {
-          retryAfterS = retryAfter(answer, problemOf(await answer.text()));
+          retryAfterS = retryAfter(answer, problemOf(await answer.text())) ?? 0;
           throw new Error(answer.statusText);
         }
       } catch {
@@ -322,13 +326,20 @@ export class LiveRoom {
     this.timer = setTimeout(() => this.#goOn(), ms);
   }
 
-  /** Does what is due. `hurries`: the network or the page is back. A device that slept is noticed by its clocks alone. */
+  /** Does what is due. `hurries`: the network or the page is back. */
   #goOn(hurries = false) {
+    this.#act([...this.#slept(hurries), ...this.session.tick(clock())]);
+  }
+
+  /**
+   * Notices a sleep by the clocks alone, and returns the effects. Called before each event that may set a delay: one that
+   * begins after the sleep is whole.
+   */
+  #slept(hurries = false) {
     const before = this.aheadS;
     this.aheadS = aheadS();
     const sleptS = this.aheadS - before > SLEPT_S ? this.aheadS - before : 0;
-    const effects = hurries || sleptS ? this.session.hurry(clock(), Math.random(), sleptS) : [];
-    this.#act([...effects, ...this.session.tick(clock())]);
+    return hurries || sleptS ? this.session.hurry(clock(), Math.random(), sleptS) : [];
   }
 
   /** Tells the application about the connection. One that has let the viewer into no room is not "open" to people. */
@@ -381,7 +392,7 @@ export class LiveRoom {
       return;
     }
     if (won === null) {
-      this.#act(this.#failed(this.refusal));
+      this.#act([...this.#slept(), ...this.#failed(this.refusal)]);
       return;
     }
     this.connection = won.connection;
@@ -391,10 +402,9 @@ export class LiveRoom {
 
   #failed(refusal) {
     if (refusal === null) return this.session.failed(clock(), Math.random());
-    const { status, code, retryAfterS, room } = refusal;
+    const { status, code, retryAfterS, isFinal, room } = refusal;
     const isRenewed = status === 401 && typeof this.token === "function"; // it may have another token next time
-    const isFinal = status >= 400 && !isPassing(status) && !retryAfterS && !isRenewed;
-    return this.session.failed(clock(), Math.random(), retryAfterS, code, isFinal, room);
+    return this.session.failed(clock(), Math.random(), retryAfterS, code, isFinal && !isRenewed, room);
   }
 
   /** Returns the token to send. An error of the application's function is reported; the session tries again later. */
@@ -408,20 +418,24 @@ export class LiveRoom {
     }
   }
 
-  /** Asks the schedulers, in random order until one answers, for an entry to these rooms. */
+  /** Asks the schedulers, in random order until one answers itself (not a proxy before it), for an entry to these rooms. */
   async #entry(rooms) {
     const query = new URLSearchParams([...rooms.map((room) => ["room", room]), ["device", this.device]]);
     const token = await this.#currentToken();
     const headers = token ? { Authorization: `Bearer ${token}` } : {};
     const urls = this.schedulers.map((url) => [Math.random(), url]).sort().map(([, url]) => url);
-    for (const url of urls.slice(0, -1)) {
+    let failure = null;
+    for (const url of urls) {
       try {
-        return await ask(`${url}/v1/entry?${query}`, { headers });
+        const entry = await ask(`${url}/v1/entry?${query}`, { headers });
+        if (Array.isArray(entry.gateways)) return entry;
+        throw new TypeError("no entry"); // a page with status 200
       } catch (error) {
-        if (error instanceof Refused) throw error;
+        if (error.isOurs) throw error;
+        if (failure === null || (error.retryAfterS ?? -1) > (failure.retryAfterS ?? -1)) failure = error;
       }
     }
-    return ask(`${urls[urls.length - 1]}/v1/entry?${query}`, { headers });
+    throw failure;
   }
 
   async #open(entry, attempt) {
@@ -476,7 +490,7 @@ export class LiveRoom {
               connection,
               started: () => {
                 isOurs = true;
-                this.#act(this.session.opened(clock()));
+                this.#act([...this.#slept(), ...this.session.opened(clock())]);
                 for (const text of early.splice(0)) this.#received(connection, text);
                 if (gone !== undefined) this.#closed(connection, gone);
               },
@@ -507,7 +521,7 @@ export class LiveRoom {
 
   #received(connection, text) {
     if (connection !== this.connection) return;
-    this.#act(this.session.received(text, clock(), Math.random()));
+    this.#act([...this.#slept(), ...this.session.received(text, clock(), Math.random())]);
     const { wakeAt } = this.session; // frames that arrive faster than a timer runs would postpone due work for ever
     if (wakeAt !== null && clock() >= wakeAt) this.#goOn();
   }
@@ -522,7 +536,7 @@ export class LiveRoom {
     this.connection = null;
     for (const pull of this.pulls.values()) pull.abort();
     this.pulls.clear();
-    this.#act(this.session.closed(code, clock(), Math.random()));
+    this.#act([...this.#slept(), ...this.session.closed(code, clock(), Math.random())]);
   }
 
   // ---- pulls
@@ -537,7 +551,7 @@ export class LiveRoom {
       const answer = await fetch(url, { headers: { Authorization: `Bearer ${token}` }, signal: limit(PULL_S, pull.signal) });
       const body = await answer.text();
       if (this.pulls.get(room) !== pull) return;
-      const waits = answer.ok ? 0 : Math.min(retryAfter(answer, problemOf(body)), MOST_RETRY_AFTER_S);
+      const waits = answer.ok ? 0 : Math.min(retryAfter(answer, problemOf(body)) ?? 0, MOST_RETRY_AFTER_S);
       if (answer.ok) effects = () => this.session.pulled(room, body, clock(), Math.random());
       else if (isPassing(answer.status)) effects = () => this.session.pullFailed(room, clock(), Math.random(), waits);
       else effects = () => this.session.pullRefused(room, clock(), Math.random());
@@ -546,7 +560,7 @@ export class LiveRoom {
       effects = () => this.session.pullFailed(room, clock(), Math.random());
     }
     this.pulls.delete(room);
-    this.#act(effects());
+    this.#act([...this.#slept(), ...effects()]);
   }
 }
 
