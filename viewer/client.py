@@ -209,7 +209,8 @@ class Viewer:
         self._see_rooms()
 
     def _see_rooms(self) -> None:
-        if self.session.rooms and self._entered >= self.session.rooms.keys():  # or the last other one has refused it
+        is_over = self.session.state is State.ENDED
+        if not is_over and self._entered >= self.session.rooms.keys():  # or the last other one was left, or refused it
             self._in_rooms.set()
         else:
             self._in_rooms.clear()

@@ -41,7 +41,10 @@ class Refused(NamedTuple):
 
 
 class Unknown(NamedTuple):
-    """No answer, or 503 until the last retry. It may still be delivered. `why` is for people."""
+    """No answer, or 5xx or 408 until the last retry.
+
+    It may still be delivered. `why` is for people.
+    """
 
     id: str
     why: str
@@ -90,7 +93,7 @@ class Sender:
     async def send(self, room: str, collection: str, body: dict[str, Any], *, retries: int | None = None) -> Outcome:
         """Post one interaction to `/v1/rooms/{room}/{collection}`.
 
-        After 503 or silence it retries under the same id, no sooner than the answer asks for.
+        After 5xx, 408 or silence it retries under the same id, no sooner than the answer asks for.
         `retries` replaces the sender's own number. Raises nothing for network errors.
         """
         body = {"id": self._chance.token_hex(12)} | body
@@ -115,7 +118,8 @@ class Sender:
                 if answer.status == HTTPStatus.ACCEPTED:
                     return Accepted(id_, msgspec.json.decode(reply, type=_Reply).at_ms), 0.0
                 code, wait_s = read_problem(answer.status, answer.headers, reply)
-                if answer.status == HTTPStatus.SERVICE_UNAVAILABLE:  # with any code: it may have been written
+                if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR or answer.status == HTTPStatus.REQUEST_TIMEOUT:
+                    # with any code, and a proxy's too: it may have been written
                     return Unknown(id_, code), RETRY_S if wait_s is None else wait_s
                 return Refused(id_, code), 0.0
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:

@@ -268,6 +268,16 @@ async def test_a_sender_waits_as_long_as_the_header_says_at_most_an_hour(header:
         assert least_s <= delay_s <= most_s
 
 
+@pytest.mark.parametrize("status", [408, 502])
+async def test_a_sender_repeats_what_may_have_been_written(status: int) -> None:
+    async with pages() as url, chromium() as browser:
+        page = await browser.new_page()
+        await page.goto(f"{url}/sdk/session.js")
+        answers = [{"status": status, "body": ""}, {"status": 202, "body": "{}"}]
+        await page.route("**/danmaku", lambda route: route.fulfill(**answers.pop(0)))
+        assert len(await page.evaluate(SEND)) == 1
+
+
 async def stream(page: Page, post: int, *pulls: int) -> tuple[int, list[str]]:
     """Watch over events, where each POST is answered with a status, and pulls with these and then
     the message that is missing; return how many streams were opened, and what became of messages.

@@ -85,6 +85,17 @@ async def test_what_is_unknown_to_the_last_retry_stays_unknown() -> None:
     assert len(delays_s) == 1
 
 
+@pytest.mark.parametrize("status", [408, 500, 502, 504])
+async def test_what_may_have_been_written_is_sent_again_under_the_same_id(status: int) -> None:
+    ingress = Ingress((status, {}), ACCEPTED)
+    outcome, delays_s = await give(ingress)
+    assert outcome == Accepted(ingress.ids[0], 7)
+    assert ingress.ids == [ingress.ids[0]] * 2
+    assert len(delays_s) == 1
+    outcome, _ = await give(Ingress((status, {})), retries=0)
+    assert isinstance(outcome, Unknown)
+
+
 async def test_a_refusal_is_final() -> None:
     ingress = Ingress((403, {"code": "muted"}))
     assert await give(ingress) == (Refused(ingress.ids[0], "muted"), [])

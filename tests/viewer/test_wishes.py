@@ -82,6 +82,13 @@ async def test_who_leaves_the_only_room_asks_for_nothing_more_until_the_next_joi
         assert not any(isinstance(effect, Ended) for effect in effects)
 
 
+async def test_who_leaves_the_only_room_waits_for_no_room() -> None:
+    async with serving_rooms() as rooms, watching(rooms, "a") as (viewer, _):
+        await viewer.joined(DEADLINE_S)
+        viewer.leave("a")
+        await viewer.joined(DEADLINE_S)
+
+
 async def test_who_leaves_the_only_room_and_joins_another_one_at_once_is_in_the_other() -> None:
     async with serving_rooms() as rooms, watching(rooms, "a") as (viewer, effects):
         await viewer.joined(DEADLINE_S)

@@ -577,7 +577,7 @@ export class Sender {
     return this.call("POST", `/v1/rooms/${encodeURIComponent(room)}/${path}`, { id: newId(), ...body });
   }
 
-  /** Calls ingress; retries after 5xx and silence, up to the number of attempts. */
+  /** Calls ingress; retries after 5xx, 408 and silence, up to the number of attempts. */
   async call(method, path, body) {
     for (let attempt = 1; ; attempt += 1) {
       const token = typeof this.token === "function" ? await this.token() : this.token;
@@ -586,8 +586,8 @@ export class Sender {
         const sent = body === undefined ? undefined : JSON.stringify(body);
         return await ask(`${this.ingress}${path}`, { method, headers, body: sent, timeoutS: 8 });
       } catch (error) {
-        const isPassing = !(error instanceof Refused) || error.status >= 500;
-        if (!isPassing || attempt >= this.attempts) throw error;
+        const isUnknown = !(error instanceof Refused) || error.status >= 500 || error.status === 408; // it may have been written
+        if (!isUnknown || attempt >= this.attempts) throw error;
         await sleep(pauseFor(error.retryAfterS ?? 0, 0.5 * attempt));
       }
     }
