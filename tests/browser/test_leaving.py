@@ -1,4 +1,4 @@
-"""The viewers' page when the room is left while a guest's name is being made known."""
+"""The names of the viewers' page: one that shows nothing, and one that is made known too late."""
 
 import asyncio
 
@@ -39,3 +39,24 @@ async def test_who_leaves_while_the_name_is_made_known_stays_out_of_the_room() -
             await page.click("#entry button")  # whoever wants in again gets in
             await page.wait_for_selector(OPEN)
             assert len(rooms.entries) == 2
+
+
+async def test_a_name_that_shows_nothing_is_refused_with_the_reason() -> None:
+    async with (
+        asyncio.timeout(3 * DEADLINE_S),
+        serving_rooms() as rooms,
+        pages(PageState("k" * 32, ["lobby"], rooms.url, rooms.url)) as url,
+        chromium() as browser,
+    ):
+        page = await browser.new_page(locale="en-US")
+        await page.goto(url)
+        await page.wait_for_selector(OPEN)
+        await page.click("#leave")
+        await page.fill("#name", "\u3164")
+        await page.click("#entry button")
+        await expect(page.locator("#ended")).to_have_text("This name shows nothing. Choose one that others can see.")
+        await expect(page.locator("#entry")).to_be_visible()
+        await page.fill("#name", "Ann")
+        await page.click("#entry button")
+        await page.wait_for_selector(OPEN)
+        await expect(page.locator("#ended")).to_be_hidden()

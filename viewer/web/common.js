@@ -142,6 +142,11 @@ export async function entrance(enter, { role = () => "viewer", atOnce = false } 
     const button = form.querySelector("button");
     refuse();
     $("ended").hidden = true;
+    if (name && !isVisible(name)) {
+      form.hidden = false;
+      sayEnded(t("name.invisible"));
+      return;
+    }
     button.disabled = true; // until the request is done: a second click would enter twice
     try {
       const person = new Person(await config(), name, role(), room);
