@@ -18,6 +18,7 @@ SEND_TIMEOUT_S: Final = 5.0
 RETRIES: Final = 5
 RETRY_S: Final = 1.0
 MAX_JITTER_S: Final = 30.0
+MAX_PAUSE_S: Final = 30.0  # nobody expects what was sent to appear later than that
 
 
 class Accepted(NamedTuple):
@@ -94,14 +95,15 @@ class Sender:
         """Post one interaction to `/v1/rooms/{room}/{collection}`.
 
         After 5xx, 408 or silence it retries under the same id, no sooner than the answer asks for.
-        `retries` replaces the sender's own number. Raises nothing for network errors.
+        It does not retry where that is later than `MAX_PAUSE_S`. `retries` replaces the sender's
+        own number. Raises nothing for network errors.
         """
         body = {"id": self._chance.token_hex(12)} | body
         id_: str = body["id"]
         left = self._retries if retries is None else retries
         while True:
             outcome, retry_after_s = await self._post(room, collection, id_, orjson.dumps(body))
-            if not isinstance(outcome, Unknown) or left == 0:
+            if not isinstance(outcome, Unknown) or left == 0 or retry_after_s > MAX_PAUSE_S:
                 return outcome
             left -= 1
             await clock.sleep(retry_after_s + self._chance.random() * min(retry_after_s, MAX_JITTER_S))

@@ -19,7 +19,7 @@ from liveroom.chance import Chance
 from liveroom.clock import SystemClock, running_on
 from viewer.sender import Accepted, Outcome, Refused, Sender, Unknown
 
-BUSY = (503, {"code": "queue_unavailable", "retry_after_s": 60})
+BUSY = (503, {"code": "queue_unavailable", "retry_after_s": 20})
 ACCEPTED = (202, {"at_ms": 7})
 
 
@@ -68,7 +68,7 @@ async def test_a_busy_ingress_is_asked_again_under_the_same_id_after_the_delay_t
     assert outcome == Accepted(ingress.ids[0], 7)
     assert ingress.ids == [ingress.ids[0]] * 3
     assert len(delays_s) == 2
-    assert all(60 <= delay_s <= 90 for delay_s in delays_s)
+    assert all(20 <= delay_s <= 40 for delay_s in delays_s)
     assert time.monotonic() - began_s < 30, "the clock is the test's"
 
 
@@ -77,6 +77,12 @@ async def test_a_delay_that_only_the_header_names_is_waited_too() -> None:
     assert isinstance(outcome, Accepted)
     assert len(delays_s) == 1
     assert 20 <= delays_s[0] <= 40
+
+
+async def test_a_delay_of_an_hour_is_not_waited() -> None:
+    outcome, delays_s = await give(Ingress((503, {}), headers={"Retry-After": "3600"}))
+    assert isinstance(outcome, Unknown)
+    assert delays_s == []
 
 
 async def test_what_is_unknown_to_the_last_retry_stays_unknown() -> None:

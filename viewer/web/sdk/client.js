@@ -15,6 +15,7 @@ const ENTRY_S = 5;
 const SAID_AGAIN = 3;
 const MOST_RETRY_AFTER_S = 3600; // whatever a service or a proxy says
 const MOST_JITTER_S = 30;
+const MOST_PAUSE_S = 30; // of a sender: nobody expects what was sent to appear later than that
 const EVENTS_FOR_S = 300; // how long to skip WebSocket after only events got through
 const AWAKE_MS = 2000; // how often to compare the clocks
 const SLEPT_S = 2; // a wall clock that is ahead by more than before: the device slept, or the clock was set
@@ -577,7 +578,7 @@ export class Sender {
     return this.call("POST", `/v1/rooms/${encodeURIComponent(room)}/${path}`, { id: newId(), ...body });
   }
 
-  /** Calls ingress; retries after 5xx, 408 and silence, up to the number of attempts. */
+  /** Calls ingress; retries after 5xx, 408 and silence, up to the number of attempts; a delay of more than 30 s is the caller's. */
   async call(method, path, body) {
     for (let attempt = 1; ; attempt += 1) {
       const token = typeof this.token === "function" ? await this.token() : this.token;
@@ -587,7 +588,7 @@ export class Sender {
         return await ask(`${this.ingress}${path}`, { method, headers, body: sent, timeoutS: 8 });
       } catch (error) {
         const isUnknown = !(error instanceof Refused) || error.status >= 500 || error.status === 408; // it may have been written
-        if (!isUnknown || attempt >= this.attempts) throw error;
+        if (!isUnknown || attempt >= this.attempts || error.retryAfterS > MOST_PAUSE_S) throw error;
         await sleep(pauseFor(error.retryAfterS ?? 0, 0.5 * attempt));
       }
     }
