@@ -105,14 +105,15 @@ async def haproxy_announcing(
     """Run HAProxy in front of replicas, which it sends a PROXY header by the option `header`.
 
     `ends`: certificate and key with which it ends TLS; it then speaks TLS to the replicas, whose
-    certificates `trusting` signed. By default it passes TLS on as it is.
+    certificates `trusting` signed. By default it passes TLS on as it is. It does without no
+    replica, however many of its checks come late.
     """
     text = HAPROXY_ANNOUNCING.format(
         mode="http" if ends else "tcp", here=authority(HOST, port), ends=f" ssl crt {ends}" if ends else ""
     )
     secured = f" ssl verify required ca-file {trusting}" if ends else ""
     for to in replicas:
-        text += f"  server s{to} {authority(HOST, to)} check inter 2s check-send-proxy {header}{secured}\n"
+        text += f"  server s{to} {authority(HOST, to)} check inter 2s fall 1000 check-send-proxy {header}{secured}\n"
     config = await _written(folder / "haproxy.cfg", text)
     async with _running(HAPROXY, ["-db", "-f", str(config)], [port], folder):
         yield

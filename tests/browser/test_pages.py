@@ -130,8 +130,11 @@ async def test_a_gateway_goes_and_both_pages_go_on_with_nothing_missing(kafka_bo
                 sent.append(outcome.id)
                 await asyncio.sleep(0.1)
 
+        async def flows() -> bool:
+            return len(await ann.lines()) >= 10 and len(await ben.lines()) >= 10
+
         giving = asyncio.create_task(give())
-        await asyncio.sleep(2)
+        assert await until(flows, wanted=True, timeout_s=60)
         name = await ann.page.get_attribute("#status", "title")
         dead = next(edge for edge in here.system.edges if edge.name == name)
         dead.kill(how)

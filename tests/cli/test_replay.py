@@ -35,9 +35,9 @@ async def test_cues_are_sent_when_due_the_first_at_once() -> None:
         at.append(clock() - began_s)
         return Accepted(cue.id, 0)
 
-    await Player(send, speed=10).play(cues(100, 100, 102))
-    assert at[1] < 0.15
-    assert 0.18 < at[2] < 0.6
+    await Player(send, speed=1000).play(cues(1_000_000, 1_000_000, 1_000_200))
+    assert at[1] < 60, "the first is not waited for, which would take 1,000 s"
+    assert 0.18 < at[2] < 60, "200 s of the script, at 1,000 times its speed"
 
 
 async def test_every_answer_is_awaited_and_counted() -> None:

@@ -230,13 +230,17 @@ async def test_keys_are_read_again_when_their_file_changes(kafka_settings: Kafka
         assert [await status(signed(old, "k1")), await status(signed(new, "k2"))] == [202, 401]
         assert await status(headers_of()) == 202, "the secret beside the file"
         publish(k1=old, k2=new)
-        await until(lambda: _equals(status, signed(new, "k2"), 202))
+        await until(lambda: _equals(status, signed(new, "k2"), 202), 60)
         assert await status(signed(old, "k1")) == 202
         file.write_text("not a key set")
-        await asyncio.sleep(2.5)
+
+        async def is_refused() -> bool:
+            return any(line["event"] == "file_not_usable" for line in ingress.log)
+
+        await until(is_refused, 60)
         assert await status(signed(new, "k2")) == 202, "what was read before stays"
         publish(k2=new)
-        await until(lambda: _equals(status, signed(old, "k1"), 401))
+        await until(lambda: _equals(status, signed(old, "k1"), 401), 60)
         ingress.process.terminate()
         await ingress.ended()
         assert [line["event"] for line in ingress.log if line["event"] in {"files_read", "file_not_usable"}] == [

@@ -144,6 +144,13 @@ def test_the_service_and_the_simulator_name_the_policy(tmp_path: Path, capsys: p
     assert f"{file}: min 2 is above max 1" in capsys.readouterr().err
 
 
+def change(file: Path, text: str) -> None:
+    """Put a text in a file's place, all at once."""
+    new = file.with_suffix(".new")
+    new.write_text(text, encoding="utf-8")
+    new.replace(file)
+
+
 async def test_a_changed_file_that_nests_too_deep_leaves_what_was_read_before_and_the_watch_goes_on(tmp_path: Path) -> None:
     file = tmp_path / "policy.toml"
     file.write_text("min = 2\n", encoding="utf-8")
@@ -153,12 +160,12 @@ async def test_a_changed_file_that_nests_too_deep_leaves_what_was_read_before_an
     used: asyncio.Queue[Policy] = asyncio.Queue()
     with structlog.testing.capture_logs() as logs:
         watching = asyncio.create_task(watched.watch(used.put_nowait))
-        file.write_text("min = " + "[" * 5000, encoding="utf-8")
+        change(file, "min = " + "[" * 5000)
         async with asyncio.timeout(60):
             while not logs and not watching.done():  # noqa: ASYNC110 - the log is all there is to look at
                 await asyncio.sleep(0.05)
         assert [each["event"] for each in logs] == ["file_not_usable"]
-        file.write_text("min = 14\n", encoding="utf-8")
+        change(file, "min = 14\n")
         async with asyncio.timeout(60):
             assert (await used.get()).min == 14
         await end_tasks(watching)
