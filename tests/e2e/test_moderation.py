@@ -181,6 +181,7 @@ async def test_a_request_with_an_id_that_was_done_is_answered_again_and_does_not
         await lists(stage, "rooms/lobby/mutes", "users", 0)
         assert (await stage.call("POST", "rooms/lobby/mutes", body, ingress=1)) == first
         assert (await stage.say("lobby", "rude", ingress=1)).status == 202, "it does not mute again"
+        await seen(lambda: len(screen.notices) >= 2, 60)
         assert [notice.kind for notice in screen.notices] == [Kind.MUTE, Kind.UNMUTE]
 
 
