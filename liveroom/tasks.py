@@ -6,12 +6,23 @@ it, unless the application has set one of its own.
 """
 
 import asyncio
+import inspect
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+
+class CancelledWorkError(Exception):
+    """A work ended cancelled although nobody cancelled it: what it waited for was."""
+
+
+def is_cancelled() -> bool:
+    """Return whether somebody has cancelled the task that runs now."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 async def end_tasks(*tasks: asyncio.Task[Any] | None) -> None:
@@ -27,11 +38,12 @@ async def beside(*works: Coroutine[Any, Any, Any]) -> AsyncIterator[list[asyncio
     """Run works while the block runs; give their tasks, and cancel them at the block's end.
 
     A work that fails cancels the block and the other works, and its error is raised. A work may
-    end early without one.
+    end early without one. One that ends cancelled while nobody cancelled it fails with
+    CancelledWorkError: a task group alone would pass over it.
     """
     try:
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(work) for work in works]
+            tasks = [group.create_task(_unless_cancelled(work)) for work in works]
             try:
                 yield tasks
             finally:
@@ -42,6 +54,18 @@ async def beside(*works: Coroutine[Any, Any, Any]) -> AsyncIterator[list[asyncio
         if any(other is not first for other in others):  # the block may raise what a work ended with
             raise
         raise first  # noqa: B904 - the group says nothing more
+    finally:
+        for work in works:
+            work.close()  # one that was cancelled before it began
+
+
+async def _unless_cancelled(work: Coroutine[Any, Any, T]) -> T:
+    try:
+        return await work
+    except asyncio.CancelledError as error:
+        if is_cancelled():
+            raise
+        raise CancelledWorkError(f"{getattr(work, '__qualname__', work)} ended cancelled, and nobody cancelled it") from error
 
 
 def report_failure(about: str, error: BaseException) -> None:
@@ -50,11 +74,25 @@ def report_failure(about: str, error: BaseException) -> None:
 
 
 def call_reported(about: str, callback: Callable[P, object], *given: P.args, **more: P.kwargs) -> None:
-    """Call what an application gave: an error that it raises is reported, and ends nothing here."""
+    """Call what an application gave: an error that it raises is reported, and ends nothing here.
+
+    So is an `async def`, of which nothing would run.
+    """
     try:
-        callback(*given, **more)
+        refuse_coroutine(callback(*given, **more))
+    except asyncio.CancelledError as error:  # of a future of the application's
+        if is_cancelled():
+            raise
+        report_failure(about, error)
     except Exception as error:  # noqa: BLE001 - whatever it is, it is the application's
         report_failure(about, error)
+
+
+def refuse_coroutine(returned: object) -> None:
+    """Raise TypeError where a function that must be a plain one has returned a coroutine."""
+    if inspect.iscoroutine(returned):
+        returned.close()
+        raise TypeError(f"{returned.__qualname__} is `async def`; it must be a plain function, and may start a task")
 
 
 class BackgroundTasks:
@@ -84,7 +122,12 @@ class BackgroundTasks:
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
+        error: BaseException | None
+        if not task.cancelled():
+            error = task.exception()
+        else:
+            error = None if task.cancelling() else CancelledWorkError("it ended cancelled, and nobody cancelled it")
+        if error is not None:
             self.failure = self.failure or error
             report_failure(f"{self._about} failed", error)
 

@@ -1,11 +1,12 @@
 """Tasks that run beside something else, and what becomes of their failures."""
 
 import asyncio
+import inspect
 from typing import Any
 
 import pytest
 
-from liveroom.tasks import BackgroundTasks, beside, call_reported
+from liveroom.tasks import BackgroundTasks, CancelledWorkError, beside, call_reported
 
 
 class OwnError(Exception):
@@ -134,3 +135,52 @@ async def test_what_a_callback_raises_is_reported() -> None:
 
     call_reported("a callback failed", broken, 5, more="times")
     assert [(each["message"], str(each["exception"])) for each in found] == [("a callback failed", "5 times")]
+
+
+def cancelled() -> "asyncio.Future[None]":
+    """Return a future of somebody else, who has cancelled it."""
+    future = asyncio.get_running_loop().create_future()
+    future.cancel()
+    return future
+
+
+async def waits_for_what_is_cancelled() -> None:
+    await cancelled()
+
+
+async def test_a_work_that_ends_cancelled_though_nobody_cancelled_it_ends_the_block() -> None:
+    async def waits() -> None:
+        async with asyncio.timeout(30), beside(waits_for_what_is_cancelled()):
+            await asyncio.Event().wait()
+
+    with pytest.raises(CancelledWorkError, match="waits_for_what_is_cancelled"):
+        await waits()
+
+
+async def test_a_work_that_is_cancelled_before_it_begins_leaves_nothing() -> None:
+    work = fails()
+    async with beside(work):
+        pass
+    assert inspect.getcoroutinestate(work) == inspect.CORO_CLOSED
+
+
+async def test_a_task_in_the_background_that_ends_cancelled_by_itself_is_reported() -> None:
+    found, tasks = reports(), BackgroundTasks("painting")
+    tasks.start(waits_for_what_is_cancelled())
+    await tasks.wait()
+    assert [each["message"] for each in found] == ["painting failed"]
+    assert isinstance(tasks.failure, CancelledWorkError)
+
+
+async def test_a_callback_whose_own_future_was_cancelled_is_reported_and_ends_nothing() -> None:
+    found = reports()
+    call_reported("a callback failed", cancelled().result)
+    assert [type(each["exception"]) for each in found] == [asyncio.CancelledError]
+
+
+async def test_a_callback_that_never_runs_because_it_is_async_is_reported() -> None:
+    found = reports()
+    call_reported("a callback failed", fails)
+    assert [str(each["exception"]) for each in found] == [
+        "fails is `async def`; it must be a plain function, and may start a task"
+    ]

@@ -466,6 +466,29 @@ async def test_a_viewer_whose_other_callbacks_and_token_function_raise_comes_int
     }
 
 
+async def test_a_viewer_whose_application_cancelled_its_own_futures_comes_into_the_room(stack: AsyncExitStack) -> None:
+    reported: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, told: reported.append(told["message"]))
+    refreshed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    refreshed.cancel()
+    gateway = Gateway()
+    await start(stack, gateway)
+    url = await scheduler(stack, [gateway.url])
+
+    def token() -> str:
+        return "another token" if "the token function of a viewer failed" in reported else refreshed.result()
+
+    def on_effect(_: Effect) -> None:
+        refreshed.result()
+
+    async with (
+        aiohttp.ClientSession() as http,
+        Viewer(url, ["r"], http=http, token=token, on_effect=on_effect) as viewer,
+    ):
+        await viewer.joined(DEADLINE_S)
+    assert set(reported) == {"the token function of a viewer failed", "on_effect of a viewer failed"}
+
+
 async def test_a_mistake_within_a_viewer_ends_the_block_that_uses_it(
     stack: AsyncExitStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
