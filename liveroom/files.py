@@ -1,7 +1,8 @@
 """Files that a service reads again when they change: key sets, word libraries, policies.
 
-Owns the polling, once a second and in a thread. When a changed file cannot be used, that is logged
-and the content that was read before stays in use.
+Owns the polling, once a second and in a thread. A file that is being written is left alone until
+two looks in a row find it the same. When a changed file cannot be used, that is logged and the
+content that was read before stays in use.
 """
 
 import asyncio
@@ -32,6 +33,12 @@ def _state(paths: Sequence[Path]) -> list[tuple[int, int, int] | None]:
     return found
 
 
+def _result(found: T | BaseException) -> T:
+    if isinstance(found, BaseException):
+        raise found
+    return found
+
+
 class Watched(Generic[T]):
     """Files that are read at the start and again whenever one of them changes.
 
@@ -58,19 +65,24 @@ class Watched(Generic[T]):
     async def watch(self, use: Callable[[T], None]) -> None:
         """Call `use` with what is read whenever one of the files has changed since `first`.
 
-        Runs until cancelled.
+        What is read counts only if the files stayed as they are from one look to the next and while
+        they were read: a half-written file may well be a valid one. Runs until cancelled.
         """
         if not self._paths:
             return
         names = [path.name for path in self._paths]
+        now = self._seen
         while True:
             await clock.sleep(POLL_S)
-            now = await asyncio.to_thread(_state, self._paths)
-            if now == self._seen:
+            before, now = now, await asyncio.to_thread(_state, self._paths)
+            if now == self._seen or now != before:
+                continue
+            [found] = await asyncio.gather(asyncio.to_thread(self._read), return_exceptions=True)
+            if await asyncio.to_thread(_state, self._paths) != now:
                 continue
             self._seen = now
             try:
-                use(await asyncio.to_thread(self._read))
+                use(_result(found))
             except (OSError, ValueError, RecursionError) as error:
                 log.error("file_not_usable", files=names, error=str(error), then="what was read before stays")  # noqa: TRY400
             else:
