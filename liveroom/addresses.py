@@ -7,7 +7,9 @@ writes such a URL calls it.
 
 from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from socket import inet_aton
 from typing import Final
+from urllib.parse import urlsplit
 
 _LOOPBACK: Final = {4: "127.0.0.1", 6: "::1"}
 
@@ -15,10 +17,15 @@ _LOOPBACK: Final = {4: "127.0.0.1", 6: "::1"}
 def reachable(host: str) -> str:
     """Return where this machine reaches what listens at `host`.
 
-    That is `host` itself, but for the addresses that stand for all addresses (`0.0.0.0`, `::`,
-    however they are written): for these it is the loopback address of the same family.
+    That is `host` itself, but for the addresses that stand for all addresses (`0.0.0.0`, `0`, `::`,
+    however they are written): for these it is the loopback address of the same family, and that of
+    IPv4 for the empty host.
     """
+    if not host or _is_any_of_ipv4(host):
+        return _LOOPBACK[4]
     address = _address(host)
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped
     return host if address is None or not address.is_unspecified else _LOOPBACK[address.version]
 
 
@@ -41,7 +48,9 @@ def url_of(scheme: str, host: str, port: int, path: str = "") -> str:
 
 def origin_of(gateway_url: str) -> str:
     """Return the base of a gateway's HTTP requests, from the URL of its WebSocket connections."""
-    return gateway_url.replace("ws", "http", 1).removesuffix("/v1/live")
+    parts = urlsplit(gateway_url)
+    scheme = {"ws": "http", "wss": "https"}.get(parts.scheme, parts.scheme)
+    return f"{scheme}://{parts.netloc}{parts.path.rstrip('/').removesuffix('/v1/live')}"
 
 
 def bases(text: str) -> str:
@@ -54,6 +63,13 @@ def bases(text: str) -> str:
 
 def _stripped(urls: Iterable[str]) -> Iterable[str]:
     return (base for url in urls if (base := url.strip().rstrip("/")))
+
+
+def _is_any_of_ipv4(host: str) -> bool:
+    try:
+        return not any(inet_aton(host))
+    except OSError:
+        return False
 
 
 def _address(host: str) -> IPv4Address | IPv6Address | None:

@@ -368,10 +368,10 @@ def _hmac_keys_in(text: str) -> dict[str, SecretStr]:
 
 
 def _check_ticket_keys(keys: Mapping[str, SecretStr]) -> None:
-    for name, key in keys.items():
+    for number, (name, key) in enumerate(keys.items(), 1):  # by number: where the two are swapped, the id is the key
         if not KEY_ID.match(name):
-            raise ValueError(f"ticket key id {name!r} is not 1 to 16 of A-Z a-z 0-9 _ -")
-        _long_enough(key, f"ticket key {name}")
+            raise ValueError(f"the id of ticket key number {number} is not 1 to 16 of A-Z a-z 0-9 _ -")
+        _long_enough(key, f"ticket key number {number}")
 
 
 class FailureSettings(ServiceSettings):
@@ -384,7 +384,8 @@ class FailureSettings(ServiceSettings):
         ge=0,
         le=1e6,
         description="Average number of requests per second with a bad token or ticket from one IP address (for IPv6 a /64); 0: "
-        "no limit. Beyond it, those that this process has not verified yet are refused; others pass.",
+        "no limit. Beyond it, an ingress and a scheduler refuse the tokens that they have not verified yet, and a gateway "
+        "refuses all tickets of that address, good ones too, until fewer bad ones come.",
     )
     address_failures_burst: float = Field(1000.0, ge=1, le=1e6, description="Burst of such requests from one IP address.")
 

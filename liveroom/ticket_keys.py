@@ -120,7 +120,7 @@ def _read(text: bytes | str) -> list[_Jwk]:
 
 def _check_id(key_id: str) -> None:
     if not KEY_ID.match(key_id):
-        raise TicketKeysError(f"ticket key id {key_id!r} is not 1 to 16 of A-Z a-z 0-9 _ -")
+        raise TicketKeysError("a ticket key id is not 1 to 16 of A-Z a-z 0-9 _ -")
 
 
 def _private(jwk: _Jwk) -> PrivateKey:

@@ -17,6 +17,9 @@ PACKAGES = ("autoscaler", "broadcaster", "cli", "devstack", "edge", "ingress", "
     [
         pytest.param("127.0.0.1", "ws://127.0.0.1:26265/v1/live", id="IPv4"),
         pytest.param("0.0.0.0", "ws://127.0.0.1:26265/v1/live", id="all of IPv4"),
+        pytest.param("0", "ws://127.0.0.1:26265/v1/live", id="all of IPv4 in another spelling"),
+        pytest.param("::ffff:0.0.0.0", "ws://127.0.0.1:26265/v1/live", id="all of IPv4 within IPv6"),
+        pytest.param("", "ws://127.0.0.1:26265/v1/live", id="everywhere"),
         pytest.param("::1", "ws://[::1]:26265/v1/live", id="IPv6"),
         pytest.param("::", "ws://[::1]:26265/v1/live", id="all of IPv6"),
         pytest.param("0:0:0:0:0:0:0:0", "ws://[::1]:26265/v1/live", id="all of IPv6 in another spelling"),
@@ -56,6 +59,8 @@ def test_paths_can_be_appended_to_the_urls_of_services(given: str, wanted: str) 
     ("gateway", "origin"),
     [
         pytest.param("ws://[::1]:26265/v1/live", "http://[::1]:26265", id="IPv6"),
+        pytest.param("https://news.example/v1/live", "https://news.example", id="ws within the name"),
+        pytest.param("WSS://live.example/v1/live/", "https://live.example", id="capitals, and a slash"),
         pytest.param("wss://live.example/v1/live", "https://live.example", id="TLS"),
         pytest.param("wss://example.org/gateway-ws-1/v1/live", "https://example.org/gateway-ws-1", id="a path of a proxy"),
     ],

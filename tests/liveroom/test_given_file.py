@@ -103,6 +103,7 @@ def test_a_bad_line_is_one_line_with_the_file_and_the_place(
     [
         pytest.param(json.dumps({"k1": [SECRET]}).encode(), id="a list in a key's place"),
         pytest.param(f'{{"k1": "{SECRET}",}}'.encode(), id="a comma too many"),
+        pytest.param(json.dumps({SECRET: "k1"}).encode(), id="a key and its id swapped"),
         pytest.param(json.dumps({"a key id that is too long": SECRET}).encode(), id="a bad key id"),
         pytest.param(json.dumps({"k1": SECRET[:8]}).encode(), id="a short key"),
         pytest.param(b"[" * 200_000, id="arrays within arrays"),
