@@ -129,10 +129,8 @@ def provide(program: Program) -> None:
             root = unpack("libatomic1", alone=True)
             start_from(WITH_LIBRARY, root, OWN)
     elif program in PROXIES:  # never installed: Debian's packages would start them
-        root = unpack(*(one.name for one in PROXIES))
-        for one in PROXIES:
-            if (path := root / "usr/sbin" / one.name).exists():  # the machine has the others
-                start_from(cached(one), root, path)
+        root = unpack(program.name)  # each by itself: a distribution may lack one of them
+        start_from(cached(program), root, root / "usr/sbin" / program.name)
     else:  # never installed either. It needs libc alone.
         root = unpack("prometheus", alone=True)
         for one in (PROMETHEUS, PROMTOOL):
@@ -221,16 +219,16 @@ def run(command: list[str], folder: Path | None = None) -> bool:
     """Run a command that must not wait for answers; a line of its output a second is the progress
     shown, and every error.
     """
-    process = subprocess.Popen(
-        command, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    assert process.stdout is not None
     next_s = 0.0
-    for line in process.stdout:
-        if line.startswith(("E:", "W:", "Err:", "ERROR:", "dpkg:")) or (time.monotonic() > next_s and line.strip()):
-            print(f"  {line.strip()[:120]}", flush=True)
-            next_s = time.monotonic() + 1
-    return process.wait() == 0
+    with subprocess.Popen(
+        command, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith(("E:", "W:", "Err:", "ERROR:", "dpkg:")) or (time.monotonic() > next_s and line.strip()):
+                print(f"  {line.strip()[:120]}", flush=True)
+                next_s = time.monotonic() + 1
+    return process.returncode == 0
 
 
 if __name__ == "__main__":

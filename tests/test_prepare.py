@@ -97,3 +97,16 @@ def test_an_unpacked_program_is_started_with_the_libraries_that_were_unpacked_wi
     told = subprocess.run([cached(CHROMIUM), "--flag"], capture_output=True, text=True, check=True, env=environment)
     assert told.stdout.split() == [str(root / "usr/lib/private"), str(root / "fonts.conf"), "--flag"]
     assert f"<dir>{root}/usr/share/fonts</dir>" in (root / "fonts.conf").read_text()
+
+
+def test_a_proxy_that_the_distribution_lacks_keeps_none_of_the_others_away(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put(tmp_path / "bin" / "apt-get", 'case "$*" in *update*) ;; *hitch*) exit 100 ;; *) : > one.deb ;; esac')
+    unpacked = 'for name in haproxy nginx hitch; do echo "#!/bin/sh" > "$3/usr/sbin/$name"; done'
+    put(tmp_path / "bin" / "dpkg", f'/bin/mkdir -p "$3/usr/sbin"; {unpacked}; /bin/chmod +x "$3"/usr/sbin/*')
+    assert prepare.main(["hitch", "haproxy", "nginx"]) == 1
+    assert [find(program) is not None for program in programs.PROXIES] == [
+        program.name != "hitch" for program in programs.PROXIES
+    ]
+    assert "no hitch" in capsys.readouterr().err
