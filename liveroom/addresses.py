@@ -53,6 +53,17 @@ def origin_of(gateway_url: str) -> str:
     return f"{scheme}://{parts.netloc}{parts.path.rstrip('/').removesuffix('/v1/live')}"
 
 
+def check_gateway_url(url: str) -> str:
+    """Return the URL of a gateway, or an empty one.
+
+    Raises ValueError where no WebSocket connection with a ticket can be made to it.
+    """
+    parts = urlsplit(url)
+    if url and (parts.scheme not in {"ws", "wss"} or not parts.hostname or parts.query or parts.fragment):
+        raise ValueError("a gateway's URL is ws:// or wss:// with a host and no query, as in wss://name/v1/live")
+    return url
+
+
 def bases(text: str) -> str:
     """Return a list of services' URLs, separated by commas, to which paths can be appended.
 

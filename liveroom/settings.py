@@ -32,6 +32,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from liveroom.addresses import check_gateway_url
 from liveroom.budgets import Rate
 from liveroom.given_file import read_given_file
 from liveroom.nesting import UNDECODABLE
@@ -533,7 +534,7 @@ class EdgeSettings(TicketSettings, FailureSettings):
 
     port: int = Field(8010, ge=0, le=65_535, description="Public port.")
     internal_port: int = Field(9010, ge=0, le=65_535, description="Internal port: /livez, /readyz, /metrics, /debug.")
-    public_url: str = Field(
+    public_url: Annotated[str, AfterValidator(check_gateway_url)] = Field(
         "", description="URL that browsers connect to, wss://name/v1/live. Default: ws://host:port/v1/live."
     )
     public_ip: str = Field(

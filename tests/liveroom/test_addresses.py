@@ -7,7 +7,8 @@ import pytest
 from yarl import URL
 
 from devstack.builds import ROOT
-from liveroom.addresses import authority, bases, origin_of, reachable, url_host, url_of
+from liveroom.addresses import authority, bases, check_gateway_url, origin_of, reachable, url_host, url_of
+from liveroom.settings import EdgeSettings
 
 PACKAGES = ("autoscaler", "broadcaster", "cli", "devstack", "edge", "ingress", "liveroom", "scheduler", "viewer")
 
@@ -67,6 +68,13 @@ def test_paths_can_be_appended_to_the_urls_of_services(given: str, wanted: str) 
 )
 def test_requests_to_a_gateway_go_where_its_connections_go(gateway: str, origin: str) -> None:
     assert origin_of(gateway) == origin
+
+
+@pytest.mark.parametrize("url", ["https://a.example/v1/live", "a.example", "wss:///v1/live", "wss://a/v1/live?z=1"])
+def test_a_gateway_does_not_start_with_a_url_to_which_nobody_connects(url: str) -> None:
+    with pytest.raises(ValueError, match=r"ws:// or wss://"):
+        EdgeSettings(public_url=url)
+    assert check_gateway_url("WSS://a.example/v1/live") == "WSS://a.example/v1/live"
 
 
 def makes_a_url(text: ast.JoinedStr) -> bool:
