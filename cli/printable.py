@@ -9,7 +9,7 @@ from liveroom.texts import is_visible, isolated, shown
 from liveroom.users import shown_user
 
 MOST: Final = 2**53 - 1  # the whole numbers that every reader of JSON has exactly
-# What some readers take for the end of a line, and what moves a cursor or turns texts.
+# `_ESCAPED`: what some readers take for the end of a line, and what moves a cursor or turns texts.
 _ESCAPED: Final = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
