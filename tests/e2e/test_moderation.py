@@ -24,6 +24,7 @@ from tests.e2e.harness import Screen, Stage, seen, staged
 from tests.log import read_all
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(240)]
+PROMISED_S = 1.0  # until a rule holds everywhere
 
 
 SETS = {  # a lift, and the command that sets what it lifts
@@ -80,7 +81,9 @@ async def test_a_mute_is_told_on_all_devices_holds_everywhere_and_ends(kafka_boo
         other = await stage.watch("lobby", "other")
         muted = await stage.call("POST", "rooms/lobby/mutes", {"user": "rude", "for_s": 4, "why": "spam", "id": "m1"})
         assert muted.status == 202
+        told_s = time.monotonic()
         await seen(lambda: all(device.notices for device in devices))
+        assert time.monotonic() - told_s < PROMISED_S
         for device in devices:
             (notice,) = device.notices
             assert (notice.kind, notice.why, notice.id) == (Kind.MUTE, "spam", "m1")
@@ -110,7 +113,7 @@ async def test_a_mute_is_told_on_all_devices_holds_everywhere_and_ends(kafka_boo
                 await asyncio.sleep(0.05)
 
 
-async def test_a_ban_is_effective_everywhere_under_load_and_clears_what_was_on_its_way(kafka_bootstrap: str) -> None:
+async def test_a_ban_is_effective_everywhere_within_1_s_under_load_and_clears_what_was_on_its_way(kafka_bootstrap: str) -> None:
     async with staged(kafka_bootstrap) as stage:
         screens = [await stage.watch("lobby", f"v{number}") for number in range(6)]
         devices = [await stage.watch("lobby", "rude") for _ in range(4)]
@@ -157,6 +160,8 @@ async def test_a_ban_is_effective_everywhere_under_load_and_clears_what_was_on_i
         await seen(lambda: all(len(screen.messages) > 1000 for screen in screens), 60)
         ended.set()
         await asyncio.gather(*tasks)
+        assert max(last_accepted_s) - banned_s < PROMISED_S
+        assert max(device.ended_s for device in devices) - banned_s < PROMISED_S
         for device in devices:
             assert device.notices[-1].kind == Kind.BAN
         assert min(refused) > 100, "nothing was accepted again"
