@@ -36,8 +36,9 @@ class Position:
     after a refusal, None where no join is due; `not_before` is the time before which no connection
     joins, by the last refusal. `refusals` counts those in a row.
 
-    `likes` is the highest total of this epoch, None before the first. `totals_at` is when the
-    newest totals at this position were packed, in milliseconds of Unix time.
+    `likes` is the highest total of the epoch `likes_epoch`, which is None before the first one.
+    `totals_at` is when the newest totals at this position were packed, in milliseconds of Unix
+    time.
 
     `pos` is the gateway's cursor that belongs to the newest numbers. `missing` lists the holes,
     oldest first. `asked` is the number after which the pull under way asks, None while there is
@@ -53,6 +54,7 @@ class Position:
         "is_in",
         "join_at",
         "likes",
+        "likes_epoch",
         "missing",
         "not_before",
         "pos",
@@ -82,7 +84,8 @@ class Position:
         self.join_at: float | None = None
         self.not_before = 0.0
         self.refusals = 0
-        self.likes: int | None = None
+        self.likes = 0
+        self.likes_epoch: int | None = None
         self.totals_at = 0
 
     # ---- what the gateway sends
@@ -136,26 +139,26 @@ class Position:
 
     def _count(self, header: BatchHeader, effects: list[Effect]) -> None:
         """Report the totals of a batch behind this position; likes only ever grow."""
-        likes = self._grown(header.likes)
+        likes = self._grown(header.epoch, header.likes)
         if likes is None and header.viewers is None:
             return
         self.totals_at = header.at
         effects.append(Counts(self.room, likes, header.viewers))
 
-    def _grown(self, likes: int | None) -> int | None:
-        """Keep a total of likes; return None where it is below the one that is known."""
-        if likes is None or likes < (self.likes or 0):
+    def _grown(self, epoch: int, likes: int | None) -> int | None:
+        """Keep a total of likes; return None where a higher one of its epoch is known."""
+        if likes is None or (epoch == self.likes_epoch and likes < self.likes):
             return None
-        self.likes = likes
+        self.likes_epoch, self.likes = epoch, likes
         return likes
 
     def newer(self, card: Card | None) -> Card | None:
         """Return a snapshot without likes that are too low; None where it is behind the viewer."""
-        if card is None or self.epoch is None or card.epoch is None:
+        if card is None or card.epoch is None:
             return card
-        if (card.epoch, card.seq or 0) < (self.epoch, self.seq):
+        if self.epoch is not None and (card.epoch, card.seq or 0) < (self.epoch, self.seq):
             return None
-        if card.epoch == self.epoch and card.likes is not None and self._grown(card.likes) is None:
+        if card.likes is not None and self._grown(card.epoch, card.likes) is None:
             return msgspec.structs.replace(card, likes=self.likes)
         return card
 
@@ -182,7 +185,7 @@ class Position:
             self.lose(self.rseq, effects)
             effects.append(Renumbered(self.room, epoch))
         self.epoch, self.seq, self.rseq, self.pos, self.asked = epoch, seq, rseq, "", None
-        self.likes, self.totals_at = None, 0
+        self.totals_at = 0
         effects.append(Progress(self.room, epoch, rseq, first=True))
 
     def _skip(self, to_rseq: int, effects: list[Effect]) -> None:

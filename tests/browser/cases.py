@@ -282,6 +282,15 @@ WISHES = [
          ["received", json.dumps({"t": "card", "room": "a", "card": {"epoch": 1, "seq": 9, "likes": 90}}), 25],
          ["received", json.dumps({"t": "card", "room": "a", "card": {"epoch": 1, "seq": 12, "likes": 130}}), 26],
          ["received", batch(13, 12, 2, likes=125), 27]),
+    case("likes of the first snapshot do not go back", *OPEN,
+         ["received", joined(epoch=1, seq=10, rseq=2, pos="1", card={"epoch": 1, "seq": 10, "likes": 120}), 1], *AGAIN,
+         ["received", joined(epoch=1, seq=10, rseq=2, resumed=True), 23],
+         ["received", batch(11, 10, 2, likes=100, viewers=[1, 1]), 24], ["received", batch(11, 10, 2, likes=121), 25]),
+    case("likes of a later epoch's snapshot do not go back when its batches come", *IN,
+         ["received", batch(11, 10, 2, likes=99), 2],
+         ["received", json.dumps({"t": "card", "room": "a", "card": {"epoch": 2, "seq": 3, "likes": 7}}), 3],
+         ["received", batch(4, 3, 0, epoch=2, likes=5, viewers=[1, 1]), 4],
+         ["received", batch(4, 3, 0, epoch=2, likes=8), 5]),
 ]  # fmt: skip
 BY_HAND = [
     *WISHES,

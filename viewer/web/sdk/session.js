@@ -41,7 +41,7 @@ export function ruleFor(code) {
 function newPosition() {
   return {
     epoch: null, seq: 0, rseq: 0, pos: "", missing: [], asked: null, pullAt: 0, refusedUntil: 0, pulls: 0, gone: 0,
-    isIn: false, joinAt: null, notBefore: 0, refusals: 0, likes: null, totalsAt: 0,
+    isIn: false, joinAt: null, notBefore: 0, refusals: 0, likes: 0, likesEpoch: null, totalsAt: 0,
   };
 }
 
@@ -531,24 +531,24 @@ export class Session {
 
   /** Returns a snapshot without likes that are too low; null where it is behind the viewer. */
   #newer(position, card) {
-    if (card === null || position.epoch === null || (card.epoch ?? null) === null) return card;
-    if (card.epoch < position.epoch || (card.epoch === position.epoch && (card.seq ?? 0) < position.seq)) return null;
+    if (card === null || (card.epoch ?? null) === null) return card;
+    const isBehind = card.epoch < position.epoch || (card.epoch === position.epoch && (card.seq ?? 0) < position.seq);
+    if (position.epoch !== null && isBehind) return null;
     const { likes = null } = card;
-    if (card.epoch === position.epoch && likes !== null && this.#grown(position, likes) === null)
-      return { ...card, likes: position.likes };
+    if (likes !== null && this.#grown(position, card.epoch, likes) === null) return { ...card, likes: position.likes };
     return card;
   }
 
-  /** Keeps a total of likes; returns null where it is below the one that is known. */
-  #grown(position, likes) {
-    if (likes === null || likes < (position.likes ?? 0)) return null;
-    position.likes = likes;
+  /** Keeps a total of likes; returns null where a higher one of its epoch is known. */
+  #grown(position, epoch, likes) {
+    if (likes === null || (epoch === position.likesEpoch && likes < position.likes)) return null;
+    Object.assign(position, { likes, likesEpoch: epoch });
     return likes;
   }
 
   /** Reports the totals of a batch behind this position; likes only ever grow. */
   #count(room, position, batch, effects) {
-    const likes = this.#grown(position, batch.likes);
+    const likes = this.#grown(position, batch.epoch, batch.likes);
     if (likes === null && batch.viewers === null) return;
     position.totalsAt = batch.at;
     effects.push({ type: "counts", room, likes, viewers: batch.viewers });
@@ -605,7 +605,7 @@ export class Session {
       this.#lose(room, position, position.rseq, effects);
       effects.push({ type: "renumbered", room, epoch });
     }
-    Object.assign(position, { epoch, seq, rseq, pos: "", asked: null, likes: null, totalsAt: 0 });
+    Object.assign(position, { epoch, seq, rseq, pos: "", asked: null, totalsAt: 0 });
     effects.push({ type: "progress", room, epoch, rseq, first: true });
   }
 
