@@ -1,4 +1,4 @@
-"""Addresses as URLs name them. Pure.
+"""Addresses as URLs name them.
 
 Owns every URL that is made of a host and a port: an IPv6 address stands in brackets there
 (RFC 3986), and an address that listens everywhere is nowhere to connect to. Every module that
