@@ -121,7 +121,7 @@ async def run(settings: EdgeSettings, runtime: Runtime, kafka: Kafka) -> None:
             log.info("listening", host=settings.host, port=port)
             runtime.ready("listening")
             await runtime.stopping.wait()
-            orders.stop()
+            orders.end()
             gateway.draining = True
             await reporter.report(producer)
             await drain(gateway)

@@ -40,14 +40,15 @@ class Orders:
         self._gateway = gateway
         self._shedding = Shedding(gateway, chance)
         self._moving: asyncio.Task[None] | None = None
+        self._is_over = False
 
     def obey(self, order: Order) -> None:
         """Carry out an order of the pool. A later order replaces an earlier one."""
         gateway = self._gateway
-        if (order.gateway, order.generation) != (gateway.settings.instance, gateway.generation):
+        if self._is_over or (order.gateway, order.generation) != (gateway.settings.instance, gateway.generation):
             return
         log.info("ordered", kind=order.kind.value, reason=order.reason, rate_per_s=order.rate_per_s)
-        self.stop()
+        self._stop()
         if order.kind is not OrderKind.SHED:
             self._shedding.forget()
         match order.kind:
@@ -61,7 +62,12 @@ class Orders:
             case OrderKind.RESUME:
                 gateway.draining = False
 
-    def stop(self) -> None:
+    def end(self) -> None:
+        """Obey no more orders: the gateway ends, and drains by itself."""
+        self._is_over = True
+        self._stop()
+
+    def _stop(self) -> None:
         """Ask no more viewers to move; those who were asked may still go."""
         if self._moving is not None:
             self._moving.cancel()

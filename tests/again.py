@@ -96,9 +96,13 @@ def main(arguments: list[str]) -> int:
         return 1
     tests = [test for run in runs.values() if run is not None for test in run.tests]
     print(f"again: {len(tests)} of the tests failed, and now run once more, alone", flush=True)
-    code = subprocess.run([sys.executable, "-m", "pytest", "-m", "", *tests], check=False).returncode
+    file = Path(arguments[0]).with_name("again.json")
+    command = [sys.executable, "-m", "pytest", "-p", "tests.again", "--failures", str(file), "-m", "", *tests]
+    code = subprocess.run(command, check=False).returncode
+    ended = take(file)
     for test in tests:
-        print(f"again: {'UNSTABLE' if code == 0 else 'FAILED'} {test}", flush=True)
+        has_failed = ended is None or test in ended.tests
+        print(f"again: {'FAILED' if has_failed else 'UNSTABLE'} {test}", flush=True)
     return int(code != 0)
 
 

@@ -52,6 +52,7 @@ def test_tests_that_pass_alone_make_the_check_green_and_are_named(tmp_path: Path
 def test_a_test_that_fails_twice_leaves_the_check_red_and_nothing_for_the_next_one(tmp_path: Path) -> None:
     code, output = check(tmp_path, FAILS_ONCE, FAILS)
     assert (code, "again: FAILED test_1.py::test_never" in output) == (1, True), output
+    assert "again: UNSTABLE test_0.py::test_once[a b]" in output
     assert run(tmp_path, "tests.again", "alone.json") == (1, "again: alone did not come to its end\n")
 
 
