@@ -23,12 +23,12 @@ from liveroom.records.control import PRESENCE_INTERVAL_S, LoadReport, Presence
 from liveroom.service import Runtime
 from liveroom.tasks import beside
 from liveroom.topics import partition_of
+from liveroom.turns import TurnBudget
 
 BACK_MS: Final = int(1000 * PRESENCE_INTERVAL_S) + 15_000  # every gateway has listed its users by then
 SILENCE_CHECK_S: Final = 0.1
 SEARCH_S: Final = 0.1
 RETRY_S: Final = 1.0
-TURN_COST: Final = 5_000  # entries of lists that are gone through in one turn of the loop: 1 to 2 ms
 RECORD_COST: Final = 50
 LIVE_COST: Final = 5  # of a report for one partition
 log = structlog.get_logger()
@@ -59,7 +59,7 @@ class AudienceReader:
         self._assigned = assigned
         self._behind: dict[int, _Behind] = {}
         self._kafka_ms: int | None = None
-        self._cost = 0
+        self._turns = TurnBudget()
 
     async def read_presence(self) -> None:
         """Pass on who is in which room until cancelled.
@@ -84,24 +84,10 @@ class AudienceReader:
         partition = found.partition
         if partition.audience.is_behind and not self._is_read_again(number, partition.audience):
             return  # it comes again
-        steps = partition.audience.taking(presence, clock.monotonic_s())
-        while True:
-            try:
-                self._cost += next(steps)
-            except StopIteration as done:
-                if done.value:
-                    partition.rooms.want_card(presence.room)
-                break
-            await self._yield()
+        if await self._turns.run(partition.audience.taking(presence, clock.monotonic_s())):
+            partition.rooms.want_card(presence.room)
         partition.wake()
-        self._cost += RECORD_COST + (len(presence.came) + len(presence.left)) // 4
-        await self._yield()
-
-    async def _yield(self) -> None:
-        """Let others have the loop where this turn has done enough."""
-        if self._cost >= TURN_COST:
-            self._cost = 0
-            await clock.sleep(0)
+        await self._turns.spend(RECORD_COST + (len(presence.came) + len(presence.left)) // 4)
 
     async def _search(self, reader: TopicReader) -> None:
         """Search for the places of assigned partitions, each by itself, until cancelled."""
@@ -152,14 +138,13 @@ class AudienceReader:
         reader = TopicReader(self._kafka, topics.GATEWAYS, self._runtime.metrics)
         async for found in changes(reader, topics.GATEWAYS, LoadReport, self._runtime):
             for change in found:
-                await self._yield()
                 now_s = clock.monotonic_s()
                 self._kafka_ms = change.written_ms
                 if (report := change.record) is None:
                     continue
                 for each in self._assigned.values():
                     each.partition.audience.gateway_reported(report.gateway, report.generation, change.written_ms, now_s)
-                self._cost += LIVE_COST * len(self._assigned)
+                await self._turns.spend(LIVE_COST * len(self._assigned))
 
     async def watch_silence(self) -> None:
         """Let partitions notice gateways that fell silent until cancelled."""

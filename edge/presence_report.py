@@ -20,12 +20,12 @@ from liveroom.records.codec import encode_json
 from liveroom.records.control import Presence
 from liveroom.tasks import BackgroundTasks
 from liveroom.topics import partition_of
+from liveroom.turns import TurnBudget
 from liveroom.user_lists import PART_USERS, pack, parting
 
 CHECK_S: Final = 0.05
 TIMEOUT_S: Final = 2.0
 LANE_ROOMS: Final = 100
-TURN_COST: Final = 5000  # users that are gone through in one turn of the loop: 1 to 2 ms
 ROOM_COST: Final = 50
 QUEUE_COST: Final = 5
 log = structlog.get_logger()
@@ -83,7 +83,7 @@ class PresenceReports:
         self._cards: set[str] = set()
         self._serials: dict[str, int] = {}
         self._sent = 0
-        self._cost = 0
+        self._turns = TurnBudget()
         self._sending = BackgroundTasks("reporting an audience")
 
     async def send_due(self) -> None:
@@ -113,18 +113,11 @@ class PresenceReports:
 
     async def _queue(self, rooms: Iterable[str]) -> None:
         for room in rooms:
-            await self._spend(QUEUE_COST)
+            await self._turns.spend(QUEUE_COST)
             number = partition_of(room, self._partitions)
             if (lane := self._lanes.get(number)) is None:
                 lane = self._lanes[number] = _Lane()
             lane.due[room] = None
-
-    async def _spend(self, cost: int) -> None:
-        """Let others have the loop where this turn has done enough."""
-        self._cost += cost
-        if self._cost >= TURN_COST:
-            self._cost = 0
-            await clock.sleep(0)
 
     async def _report(self, room: str, lane: _Lane) -> None:
         """Begin the report of a room, if it needs one."""
@@ -133,9 +126,9 @@ class PresenceReports:
         is_list = pace.needs_list(room, now_s) or len(changes) > PART_USERS
         if is_list:
             users = hub.users_of(room)
-            await self._spend(len(users))
+            await self._turns.spend(len(users))
         audience = hub.audience(room)  # a later change follows in a record of its own
-        await self._spend(ROOM_COST + audience.connections)
+        await self._turns.spend(ROOM_COST + audience.connections)
         with_card = room in self._cards
         self._cards.discard(room)
         is_due = pace.wants(room, audience, now_s, has_changes=bool(changes))
@@ -170,13 +163,7 @@ class PresenceReports:
 
     async def _listed(self, room: str, audience: Audience, users: set[int]) -> list[Presence]:
         """Return the list of a room's users."""
-        steps = parting(users)
-        while True:
-            try:
-                await self._spend(next(steps))
-            except StopIteration as done:
-                parts: list[bytes] = done.value
-                break
+        parts = await self._turns.run(parting(users))
         return [self._record(room, audience, came=part, part=at, parts=len(parts)) for at, part in enumerate(parts)]
 
     def _changed(self, room: str, audience: Audience, changes: dict[int, bool]) -> Presence:

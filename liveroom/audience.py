@@ -15,6 +15,7 @@ from itertools import islice
 from typing import Final, NamedTuple
 
 from liveroom.records.control import PRESENCE_INTERVAL_S, Presence
+from liveroom.turns import run_at_once
 from liveroom.user_lists import MAX_GATEWAYS, UserLists, unpack
 
 PUBLISH_INTERVAL_S: Final = 1.0
@@ -189,12 +190,7 @@ class Audience:
     # ---- in
     def update(self, record: Presence, now_s: float) -> bool:
         """Take a gateway's count of one room at once; see `taking`."""
-        steps = self.taking(record, now_s)
-        while True:
-            try:
-                next(steps)
-            except StopIteration as done:
-                return bool(done.value)
+        return run_at_once(self.taking(record, now_s))
 
     def taking(self, record: Presence, now_s: float) -> Generator[int, None, bool]:
         """Take a gateway's count of one room; return whether the gateway needs a room snapshot.

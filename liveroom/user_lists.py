@@ -239,20 +239,10 @@ def unpack(packed: bytes) -> "array[int]":
     return users
 
 
-def in_parts(users: Collection[int]) -> list[bytes]:
-    """Return a whole list of users, packed, in as many parts as records need."""
-    steps = parting(users)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as done:
-            return list(done.value)
-
-
 def parting(users: Collection[int]) -> Generator[int, None, list[bytes]]:
-    """Return what `in_parts` does, in steps: yields after each how many users it went through.
+    """Return a whole list of users, packed, in as many parts as records need.
 
-    `users` must not change meanwhile.
+    Yields after each step how many users it went through. `users` must not change meanwhile.
     """
     parts = 1
     while len(users) > PART_USERS * parts:

@@ -151,7 +151,7 @@ def is_own_origin(origin: str, host: str | None) -> bool:
     """Return whether `origin` is the one that a request with the header `Host: host` went to.
 
     The scheme is not compared: a proxy may have ended TLS. Browsers leave its usual port out of
-    both, and a proxy that makes the header anew may name it.
+    both, and a proxy that writes the header again may name it.
     """
     scheme, _, named = origin.lower().partition("://")
     usual = _USUAL_PORT.get(scheme, "")

@@ -12,7 +12,8 @@ from typing import Final
 
 from liveroom.audience import Audience
 from liveroom.records.control import Presence
-from liveroom.user_lists import in_parts, pack
+from liveroom.turns import run_at_once
+from liveroom.user_lists import pack, parting
 from tests.bench.figure import Figure, rounds
 
 USERS: Final = 100_000
@@ -48,7 +49,7 @@ class _Owner:
         self.audience.update(record, 0)
 
     def list_again(self, gateway: int) -> None:
-        parts = in_parts(self._at[gateway])
+        parts = run_at_once(parting(self._at[gateway]))
         for number, part in enumerate(parts):
             self._take(gateway, came=part, part=number, parts=len(parts))
 

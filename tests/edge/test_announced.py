@@ -1,5 +1,5 @@
 """Gateways with TLS of their own behind HAProxy, which announces its callers by the PROXY protocol:
-TLS is passed on, or ended and begun anew.
+TLS is passed on, or ended and begun again.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ def write(authority: trustme.CA, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("header", ["send-proxy", "send-proxy-v2"])
-@pytest.mark.parametrize("ends_tls", [False, True], ids=["passed on", "ended and begun anew"])
+@pytest.mark.parametrize("ends_tls", [False, True], ids=["passed on", "ended and begun again"])
 async def test_replicas_behind_a_proxy_count_the_callers_that_it_announces(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, header: str, *, ends_tls: bool
 ) -> None:

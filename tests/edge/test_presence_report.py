@@ -10,13 +10,14 @@ import pytest
 
 from edge.hub import Hub
 from edge.presence_pace import AGAIN_AT_ONCE, MIN_INTERVAL_S
-from edge.presence_report import LANE_ROOMS, TURN_COST, PresenceReports
+from edge.presence_report import LANE_ROOMS, PresenceReports
 from liveroom import clock
 from liveroom.kafka import Unsent, UnsentError
 from liveroom.records.codec import JsonReader
 from liveroom.records.control import Presence
 from liveroom.settings import KafkaSettings
 from liveroom.topics import Topic, partition_of, room_hash
+from liveroom.turns import TURN_COST
 from tests.edge.test_hub import FakeMember, join
 from tests.manual_clock import ManualClock
 

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from liveroom.records.control import MAX_PARTS
-from liveroom.user_lists import PART_USERS, UserLists, in_parts, pack, unpack
+from liveroom.turns import run_at_once
+from liveroom.user_lists import PART_USERS, UserLists, pack, parting, unpack
 
 SHIFT = 44  # users that differ in their lower bits too, and often meet
 USERS = st.integers(0, 40).map(lambda number: number << SHIFT | number << 12)
@@ -135,7 +136,7 @@ def test_one_user_at_all_gateways_stays_in_one_bucket() -> None:
 def test_a_whole_list_goes_in_parts_below_the_size_of_a_record(count: int) -> None:
     chance = Random(count)
     users = {chance.getrandbits(64) for _ in range(count)}
-    parts = in_parts(users)
+    parts = run_at_once(parting(users))
     assert len(parts) & (len(parts) - 1) == 0
     assert max(map(len, parts)) <= 1.2 * 8 * PART_USERS
     width = (1 << 64) // len(parts)
