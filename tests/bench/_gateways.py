@@ -9,6 +9,7 @@ import asyncio
 import sys
 import time
 
+import msgspec
 from aiokafka import AIOKafkaProducer
 
 from liveroom.records.codec import encode_json
@@ -40,18 +41,25 @@ def reports(count: int) -> list[LoadReport]:
     ]
 
 
+def _now(report: LoadReport) -> bytes:
+    """Return a report of this moment: one of another time comes from a gateway whose clock is off,
+    and such a gateway gets no viewers.
+    """
+    return encode_json(msgspec.structs.replace(report, at_ms=time.time_ns() // 1_000_000))
+
+
 async def main(bootstrap: str, topic: str, count: int) -> None:
     """Report for ever, evenly.
 
     One that gets no ack ends this process: nobody would hear of these gateways any more.
     """
-    records = [(report.gateway.encode(), encode_json(report)) for report in reports(count)]
-    groups = [records[start : start + AT_ONCE] for start in range(0, count, AT_ONCE)]
+    all_of_them = reports(count)
+    groups = [all_of_them[start : start + AT_ONCE] for start in range(0, count, AT_ONCE)]
     began, number = time.monotonic(), 0
     async with AIOKafkaProducer(bootstrap_servers=bootstrap, linger_ms=20) as producer:
         while True:
-            acks = [await producer.send(topic, value, key=key) for key, value in groups[number % len(groups)]]
-            await asyncio.gather(*acks)
+            group = groups[number % len(groups)]
+            await asyncio.gather(*[await producer.send(topic, _now(report), key=report.gateway.encode()) for report in group])
             number += 1
             await asyncio.sleep(max(0.0, began + number / len(groups) - time.monotonic()))
 
