@@ -11,7 +11,7 @@ BIN = $(VENV)/bin
 SYSTEM = system
 FAILED = .failures/$(1)$(ANOTHER).json
 
-.PHONY: demo up check beside alone system again prepare lint test pythons bare kube faults bench soak starts wheel lock upgrade fuzz clean
+.PHONY: demo up check beside alone pages system again prepare lint test pythons bare kube faults bench soak starts wheel lock upgrade fuzz clean
 
 $(VENV)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -24,24 +24,29 @@ demo: $(VENV)/.ready  ## the whole system on this machine, with real danmaku:  m
 up: $(VENV)/.ready  ## the services alone
 	$(BIN)/liveroom up $(ARGS)
 
-# Tests of the running system wait most of the time, so the others are run beside them, giving way to them. A few that fail so are
-# tried again alone, and named (tests/again.py).
+# Tests of the running system wait most of the time, so the others are run beside them, giving way to them; then those of the pages.
+# A few that fail so are tried again alone, and named (tests/again.py).
+RUNS = $(call FAILED,alone) $(call FAILED,pages) $(call FAILED,system)
 check: prepare  ## everything CI runs
-	@rm -f $(call FAILED,alone) $(call FAILED,system)
-	@$(MAKE) --no-print-directory -k -j2 beside system || $(BIN)/python -m tests.again $(call FAILED,alone) $(call FAILED,system)
+	@rm -f $(RUNS)
+	@$(MAKE) --no-print-directory -k -j2 beside system || $(BIN)/python -m tests.again $(RUNS)
 
 beside: $(VENV)/.ready
-	@{ nice -n 15 $(MAKE) --no-print-directory lint && nice -n 15 $(MAKE) --no-print-directory alone ARGS=; } > .beside.log 2>&1 \
-	  || { cat .beside.log; exit 1; }
+	@( nice -n 15 $(MAKE) --no-print-directory lint && { nice -n 15 $(MAKE) --no-print-directory alone ARGS=; alone=$$?; \
+	  $(MAKE) --no-print-directory pages ARGS= && exit $$alone; } ) > .beside.log 2>&1 || { cat .beside.log; exit 1; }
 	@cat .beside.log
 
 alone: $(VENV)/.ready  ## what needs no running system
 	@rm -f $(call FAILED,alone)
 	@$(BIN)/python -m pytest -p tests.again --failures $(call FAILED,alone) -m "not $(SYSTEM) and not slow and not kube" -p no:cacheprovider $(ARGS)
 
+pages: prepare  ## the pages and the JavaScript SDK, in Chromium
+	@rm -f $(call FAILED,pages)
+	@$(BIN)/python -m pytest -p tests.again --failures $(call FAILED,pages) -m "$(SYSTEM) and page and not slow and not kube" -p no:cacheprovider $(ARGS)
+
 system: prepare
 	@rm -f $(call FAILED,system)
-	@$(BIN)/python -m pytest -p tests.again --failures $(call FAILED,system) -m "$(SYSTEM) and not slow and not kube" $(ARGS)
+	@$(BIN)/python -m pytest -p tests.again --failures $(call FAILED,system) -m "$(SYSTEM) and not page and not slow and not kube" $(ARGS)
 
 again: $(VENV)/.ready  ## the few tests of `make alone` that failed, once more
 	@$(BIN)/python -m tests.again $(call FAILED,alone)

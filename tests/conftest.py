@@ -49,6 +49,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         folder = item.path.relative_to(Path(__file__).parent).parts[0]
         if folder in RUNNING or SYSTEM & set(getattr(item, "fixturenames", ())) or item.get_closest_marker("kafka"):
             item.add_marker("system")
+        if folder == "browser":
+            item.add_marker("page")
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
