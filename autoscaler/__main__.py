@@ -72,7 +72,9 @@ async def run(settings: AutoscalerSettings, runtime: Runtime, kafka: Kafka) -> N
     await wait.until(producer.start)
     driver = make_driver(settings, runtime)
     send = partial(send_order, producer)
-    pool = Pool(policy, driver, send, runtime.metrics, empty_s=settings.empty_s, dry_run=settings.dry_run)
+    pool = Pool(
+        policy, driver, send, runtime.metrics, empty_s=settings.empty_s, dry_run=settings.dry_run, instance=settings.instance
+    )
 
     def use(policy: Policy) -> None:
         pool.policy = policy

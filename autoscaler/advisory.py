@@ -92,14 +92,14 @@ class Advisor:
         decision = decide(Observation(gateways, serving), self._history, self._pool.policy, now_s, clock.unix_s())
         self._history = decision.history if has_all_reports else self._history._replace(totals=())
         if self._pool.has_read_orders:
-            given = advice(gateways, decision.exact, self._last, self._pool.paused_by)
+            given = advice(gateways, decision.exact, self._last, self._pool.by_hand.paused_by)
             if given.demand is not None and not has_all_reports:
                 given = Advice(None, "not all gateways have reported yet")
             self.advice = given
             self._last = self._last if self.advice.demand is None else self.advice.demand
         self._pool.note(decision, is_done=False)
         self._actual.set(known)
-        self._paused.set(bool(self._pool.paused_by))
+        self._paused.set(bool(self._pool.by_hand.paused_by))
         self._min.set(self._pool.policy.min)
         self._max.set(self._pool.policy.max)
         self._demand.set(self._last or 0)  # what was known last stays: Prometheus has no errors

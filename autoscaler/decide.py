@@ -39,6 +39,7 @@ class Reason(Enum):
     UNKNOWN = "unknown"
     DRAINING = "draining"
     FEWER = "fewer"
+    OPERATOR = "operator"
     PAUSED = "paused"
 
 
@@ -58,10 +59,14 @@ class Observation(NamedTuple):
     """What the decision is based on.
 
     `running`: how many gateways the driver has started and does not drain, whether warm or not.
+    `least`: how many an operator wants at least. `asked`: which of those that run an operator wants
+    drained; others take their place.
     """
 
     gateways: Sequence[ReportedGateway]
     running: int
+    least: int = 0
+    asked: tuple[str, ...] = ()
 
 
 class History(NamedTuple):
@@ -91,7 +96,8 @@ class Decision(NamedTuple):
     """What should happen to the pool.
 
     `needed`: how many gateways the load needs, before limits and windows. `exact`: the same, not
-    rounded. `drain`: which gateways to drain, the emptiest first.
+    rounded. `drain`: which gateways to drain: those that an operator asked for, then the emptiest.
+    They are among the `actual` ones; where fewer than `desired` stay, others start.
     """
 
     desired: int
@@ -133,12 +139,13 @@ def decide(seen: Observation, history: History, policy: Policy, now_s: float, un
     history = history._replace(since_s=since_s, totals=totals, wishes=wishes, before_event=before_event)
     desired, reason, detail = _step(seen, need, history, policy, now_s)
     actual = seen.running
-    drain: tuple[str, ...] = ()
+    drain = _drained(seen.asked, serving, actual - desired)
     if desired > actual:
         history = history._replace(last_up_s=now_s)
     elif desired < actual:
         history = history._replace(last_down_s=now_s)
-        drain = _emptiest(serving, actual - desired)
+    elif drain:
+        reason, detail = Reason.OPERATOR, "others take the place of what an operator drains"
     shed = _shed([report for report in serving if report.gateway not in drain], policy)
     return Decision(desired, actual, need.gateways, need.exact, reason, detail, drain, shed, history)
 
@@ -164,10 +171,13 @@ def _growth_per_s(totals: _Totals) -> float:
     return (sum(totals[-1][1].values()) - sum(first.values())) / max(now_s - since_s, TREND_S)
 
 
-def _emptiest(serving: Sequence[LoadReport], count: int) -> tuple[str, ...]:
-    """Return the `count` gateways with the fewest viewers, the emptiest first."""
-    emptiest = sorted(serving, key=lambda report: (report.connections or 0, report.gateway))
-    return tuple(report.gateway for report in emptiest[:count])
+def _drained(asked: tuple[str, ...], serving: Sequence[LoadReport], fewer: int) -> tuple[str, ...]:
+    """Return which gateways drain where there should be `fewer`: those that an operator asked for,
+    then those with the fewest viewers, the emptiest first.
+    """
+    others = [report for report in serving if report.gateway not in asked]
+    emptiest = sorted(others, key=lambda report: (report.connections or 0, report.gateway))
+    return (*asked, *(report.gateway for report in emptiest[: max(0, fewer - len(asked))]))
 
 
 def _need(
@@ -221,9 +231,10 @@ def _resource(known: Sequence[LoadReport], name: str, reason: Reason, target: fl
 def _step(seen: Observation, need: _Need, history: History, policy: Policy, now_s: float) -> tuple[int, Reason, str]:
     """Return how many there should be after this decision, and why."""
     actual = seen.running
-    wanted = min(max(need.gateways, policy.min), policy.max)
-    if actual < policy.min:
-        return policy.min, Reason.MINIMUM, f"{actual} run"
+    least = min(max(policy.min, seen.least), policy.max)
+    wanted = min(max(need.gateways, least), policy.max)
+    if actual < least:
+        return least, Reason.OPERATOR if least > policy.min else Reason.MINIMUM, f"{actual} run"
     if actual > policy.max:
         return policy.max, Reason.MAXIMUM, f"{actual} run"
     if wanted > actual:
@@ -237,10 +248,10 @@ def _step(seen: Observation, need: _Need, history: History, policy: Policy, now_
         return actual, Reason.MAXIMUM, need.detail
     if wanted == actual:
         return actual, Reason.STEADY, need.detail
-    return _step_down(seen, history, policy, now_s)
+    return _step_down(seen, history, policy, least, now_s)
 
 
-def _step_down(seen: Observation, history: History, policy: Policy, now_s: float) -> tuple[int, Reason, str]:
+def _step_down(seen: Observation, history: History, policy: Policy, least: int, now_s: float) -> tuple[int, Reason, str]:
     actual = seen.running
     counted = [gateway for gateway in seen.gateways if gateway.report.state is not GatewayState.DRAINING]
     unknown = sum(not gateway.is_known for gateway in counted) + max(0, actual - len(counted))
@@ -248,7 +259,7 @@ def _step_down(seen: Observation, history: History, policy: Policy, now_s: float
         return actual, Reason.UNKNOWN, f"gateways that do not report: {unknown}"
     if len(counted) < len(seen.gateways):
         return actual, Reason.DRAINING, f"gateways that drain: {len(seen.gateways) - len(counted)}"
-    most = max(policy.min, *(many for _, many in history.wishes))
+    most = max(least, *(many for _, many in history.wishes))
     if (
         now_s - (now_s if history.since_s is None else history.since_s) < policy.down_window_s
         or now_s - history.last_down_s < policy.down_window_s
@@ -257,8 +268,8 @@ def _step_down(seen: Observation, history: History, policy: Policy, now_s: float
         return actual, Reason.WINDOW, f"{most} would do"
     if most >= actual * (1 - policy.tolerance):
         return actual, Reason.WITHIN_TOLERANCE, f"{most} would do"
-    least = actual - max(1, math.floor(actual * policy.step_down))
-    return max(most, least), Reason.FEWER, f"{most} would do for {policy.down_window_s:.0f} s"
+    one_step = actual - max(1, math.floor(actual * policy.step_down))
+    return max(most, one_step), Reason.FEWER, f"{most} would do for {policy.down_window_s:.0f} s"
 
 
 def _shed(serving: Sequence[LoadReport], policy: Policy) -> tuple[Shed, ...]:

@@ -81,11 +81,23 @@ async def follow_orders(kafka: Kafka, pool: Pool, runtime: Runtime) -> None:
 
 
 async def send_order(producer: Producer, order: Order) -> bool:
-    """Write an order into the log; return whether it was written. The next tick tries again."""
+    """Write an order into the log; return whether it was written. The next tick tries again.
+
+    What the leader tells of its decisions is not logged: `decided` is, where something changes.
+    """
     try:
         await producer.send(topics.CONTROL, encode_json(order), key=order.gateway.encode(), timeout_s=ORDER_TIMEOUT_S)
     except UnsentError as error:
         log.warning("order_unsent", gateway=order.gateway, kind=order.kind.value, error=str(error))
         return False
-    log.info("ordered", gateway=order.gateway, kind=order.kind.value, reason=order.reason, rate_per_s=order.rate_per_s)
+    if order.decided is None:
+        log.info(
+            "ordered",
+            gateway=order.gateway,
+            kind=order.kind.value,
+            reason=order.reason,
+            rate_per_s=order.rate_per_s,
+            by=order.by,
+            least=order.least,
+        )
     return True

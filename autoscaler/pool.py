@@ -2,26 +2,29 @@
 
 Owns what is known of the gateways, the last decisions, and the order of a scale-in: a gateway gets
 the order to drain, and the driver stops it once it is empty or its time is over. The pool changes
-nothing while it does not lead, is paused, or runs dry. Called by `__main__`.
+nothing while it does not lead, is paused, or runs dry. The leader tells the other autoscalers what
+it decides, so that each of them can answer operators. Called by `__main__`.
 """
 
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from enum import Enum
-from typing import Final, NamedTuple, Protocol
+from typing import Final, Protocol
 
 import structlog
 
+from autoscaler.by_hand import ByHand
 from autoscaler.decide import Decision, History, Observation, Reason, ReportedGateway, decide
 from autoscaler.policy import Policy
 from liveroom import clock, metric_catalog
-from liveroom.records.control import GatewayState, LoadReport, Order, OrderKind
+from liveroom.records.control import DECISION, Decided, GatewayState, LoadReport, Order, OrderKind
 from liveroom.registry import Metrics
 
 FORGET_S: Final = 30.0
 KEPT: Final = 600
-POOL: Final = "*"  # addresses orders to the pool itself; no gateway can have this id
 SHED_AGAIN_S: Final = 10.0
+TELL_AGAIN_S: Final = 30.0
+TELL_REASON_S: Final = 10.0  # a reason may change every second, and every gateway reads what is told
 log = structlog.get_logger()
 
 
@@ -69,19 +72,15 @@ class Driver(Protocol):
         """Stop a gateway that is empty, or that took too long to drain."""
 
 
-class NotedDecision(NamedTuple):
-    """A decision, when it was made, and whether it was carried out."""
-
-    at_ms: int
-    decision: Decision
-    is_done: bool
-
-
 class Pool:
     """The gateways, and the decisions about them.
 
     `send` writes an order into the log and returns whether it was written. A gateway that drains
-    is stopped after `empty_s` seconds at the latest. `dry_run`: decide, and do nothing.
+    is stopped after `empty_s` seconds at the latest. `dry_run`: decide, and do nothing. `instance`:
+    the name of this autoscaler.
+
+    `last` is its own last decision, None while it does not work; `heard` is the last one that
+    another autoscaler told. `noted` has the last ones, whoever made them.
     """
 
     def __init__(
@@ -93,14 +92,18 @@ class Pool:
         *,
         empty_s: float,
         dry_run: bool,
+        instance: str,
     ) -> None:
+        self.instance = instance
         self.policy = policy
         self.is_leading = False
         self.is_working = False
         self.has_read_orders = False  # until then a pause may be in force that was not read yet
-        self.paused_by = ""
-        self.last: NotedDecision | None = None
-        self.noted: deque[NotedDecision] = deque(maxlen=KEPT)  # each differs from the one before
+        self.by_hand = ByHand()
+        self.last: Decided | None = None
+        self.heard: Decided | None = None
+        self.noted: deque[Decided] = deque(maxlen=KEPT)  # each differs from the one before
+        self._told: tuple[Decided, float] | None = None
         self._driver = driver
         self._send = send
         self._empty_s = empty_s
@@ -124,9 +127,12 @@ class Pool:
             self._seen[report.gateway] = report, now_s
 
     def apply_order(self, order: Order) -> None:
-        """Apply an operator's order to the pool; orders to gateways are ignored."""
-        if order.gateway == POOL:
-            self.paused_by = order.reason if order.kind is OrderKind.PAUSE else ""
+        """Apply an order of the log: what operators want, and what another leader decided."""
+        self.by_hand.apply(order)
+        decided = order.decided
+        if decided is not None and not (self._told is not None and decided.instance == self.instance):
+            self.heard = decided
+            self._keep(decided)
 
     def gateways(self, now_s: float) -> list[ReportedGateway]:
         """Return the reports of the last 30 s, without those of gateways that are gone."""
@@ -138,23 +144,24 @@ class Pool:
 
     async def tick(self, now_s: float) -> None:
         """Decide, and act on it. `now_s`: monotonic seconds, by the clock of `take_report`."""
-        may_act = not self._dry_run and not self.paused_by
+        may_act = not self._dry_run and not self.by_hand.paused_by
         has_pool = self.is_leading and self.has_read_orders and await self._driver.take(may_act=may_act)
         self.is_working = has_pool and self.is_leading  # another may have begun to lead while the driver read
         self._leading.set(self.is_working and not self._dry_run)
         self._min.set(self.policy.min)
         self._max.set(self.policy.max)
-        self._paused.set(bool(self.paused_by))
+        self._paused.set(bool(self.by_hand.paused_by))
         gateways = self.gateways(now_s)
         self._actual.set(sum(gateway.is_known for gateway in gateways))
         if not self.is_working:
             self._let_go()
             return
-        observation = Observation(gateways, len(self._driver.running()))
-        decision = decide(observation, self._history, self.policy, now_s, clock.unix_s())
+        decision = decide(self._observed(gateways), self._history, self.policy, now_s, clock.unix_s())
         done = may_act and self._driver.can_act and await self._do(decision, now_s)
         self.note(decision, is_done=done)
-        if decision.desired != decision.actual and (done or self.noted[-1] is self.last):  # not again every second
+        await self._tell(now_s)
+        is_change = decision.desired != decision.actual or bool(decision.drain)
+        if is_change and (done or self.noted[-1] is self.last):  # not again every second
             self._metrics.counter(metric_catalog.DECISIONS, decision.reason.value).inc()
             log.info(
                 "decided",
@@ -170,35 +177,67 @@ class Pool:
             else decision.history._replace(last_up_s=self._history.last_up_s, last_down_s=self._history.last_down_s)
         )
 
+    def _observed(self, gateways: Sequence[ReportedGateway]) -> Observation:
+        """Return what a decision is based on: gateways, and what operators ordered by hand."""
+        floor, running = self.by_hand.floor(clock.unix_ms()), self._driver.running()
+        asked = self.by_hand.drains(running, self._generation_of)
+        return Observation(gateways, len(running), floor.least if floor is not None else 0, asked)
+
     def _let_go(self) -> None:
         """Release the gateways, and forget what only the pool that works may act on."""
         self._driver.release()
-        self._history, self._leaving, self._shedding, self.last = History(), {}, {}, None
+        self._history, self._leaving, self._shedding, self.last, self._told = History(), {}, {}, None, None
         for gauge in (self._desired, self._needed, self._demand):
             gauge.set(0)
 
     def note(self, decision: Decision, *, is_done: bool) -> None:
         """Keep a decision for operators, and set the gauges."""
-        self.last = NotedDecision(clock.unix_ms(), decision, is_done)
-        self._desired.set(decision.desired)
-        self._needed.set(decision.needed)
-        self._demand.set(decision.exact)
-        last = self.noted[-1].decision if self.noted else None
-        if last is None or (last.desired, last.actual, last.reason) != (decision.desired, decision.actual, decision.reason):
-            self.noted.append(self.last)
+        desired, actual, needed, exact, reason, detail, drain, _, _ = decision
+        self.last = Decided(clock.unix_ms(), self.instance, desired, actual, needed, reason.value, detail, drain, is_done)
+        self._desired.set(desired)
+        self._needed.set(needed)
+        self._demand.set(exact)
+        self._keep(self.last)
+
+    def _keep(self, decided: Decided) -> None:
+        last = self.noted[-1] if self.noted else None
+        if last is None or (last.desired, last.actual, last.reason) != (decided.desired, decided.actual, decided.reason):
+            self.noted.append(decided)
+
+    async def _tell(self, now_s: float) -> None:
+        """Tell the other autoscalers the last decision: each new size, and that we lead."""
+        last = self.last
+        if last is None or self._dry_run:
+            return
+        if self._told is not None:
+            told, at_s = self._told
+            again_s = TELL_AGAIN_S if told.reason == last.reason else TELL_REASON_S
+            if (told.desired, told.actual, told.drain) == (last.desired, last.actual, last.drain) and now_s - at_s < again_s:
+                return
+        if await self._send(Order(Order.VERSION, DECISION, 0, OrderKind.RESUME, last.at_ms, "", decided=last)):
+            self._told = last, now_s
+
+    def _generation_of(self, name: str) -> int | None:
+        """Return when a gateway started, as its last report says; None: it is not known."""
+        seen = self._seen.get(name)
+        return seen[0].generation if seen is not None else None
 
     async def _do(self, decision: Decision, now_s: float) -> bool:
         """Carry a decision out; return whether the driver did its part."""
-        done = True
+        done, left = True, 0
         why = f"{decision.reason.value}: {decision.detail}"
-        if decision.desired > decision.actual:
-            done = await self._driver.grow(decision.desired - decision.actual, why)
         for name in decision.drain:
-            if not (self.is_leading and await self._driver.leave(name, why)):
+            by_hand = self.by_hand.why(name)
+            if not (self.is_leading and await self._driver.leave(name, by_hand or why)):
                 done = False
                 break  # the others would fail for the same reason
+            left += 1
             self._leaving[name] = now_s
-            await self._order(name, OrderKind.DRAIN, decision.detail)
+            if not by_hand:  # else it has the order already, and a second one would begin its drain anew
+                await self._order(name, OrderKind.DRAIN, decision.detail)
+        missing = decision.desired - (decision.actual - left)
+        if missing > 0:
+            done = await self._driver.grow(missing, why) and done
         self._leaving = {name: self._leaving.get(name, now_s) for name in self._driver.leaving()}
         for name, since_s in self._leaving.items():
             await self._see_out(name, since_s, now_s)

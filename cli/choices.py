@@ -15,6 +15,8 @@ class PoolAct(StrEnum):
     PAUSE = "pause"
     RESUME = "resume"
     DECISIONS = "decisions"
+    DRAIN = "drain"
+    ADD = "add"
 
 
 class RampKind(StrEnum):

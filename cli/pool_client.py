@@ -6,7 +6,9 @@ from typing import Final
 import aiohttp
 import msgspec
 
+from cli.printable import printable
 from liveroom.errors import ExplainedError
+from liveroom.nesting import UNDECODABLE
 
 TIMEOUT_S: Final = 5.0
 
@@ -43,14 +45,29 @@ class PoolGateway(msgspec.Struct, frozen=True):
     loop_lag_ms: float | None
 
 
+class PoolFloor(msgspec.Struct, frozen=True):
+    """How many gateways there are at least until `until_ms`, and the operator who wants that."""
+
+    least: int
+    until_ms: int
+    by: str
+
+
 class PoolState(msgspec.Struct, frozen=True):
-    """The pool. `paused_by`: the operator who paused it, empty while nobody has."""
+    """The pool. `paused_by`: the operator who paused it, empty while nobody has.
+
+    `instance`: the autoscaler that answered. `leader`: the one that leads, empty where none is
+    known; `heard_s`: how long ago it decided what is `last`.
+    """
 
     instance: str
     leading: bool
     paused_by: str
     last: PoolDecision | None
     gateways: list[PoolGateway]
+    leader: str = ""
+    heard_s: float | None = None
+    floor: PoolFloor | None = None
 
     @property
     def serving(self) -> list[PoolGateway]:
@@ -60,6 +77,22 @@ class PoolState(msgspec.Struct, frozen=True):
 
 class _Decisions(msgspec.Struct, frozen=True):
     decisions: list[PoolDecision]
+
+
+class _Problem(msgspec.Struct, frozen=True):
+    """What is shown of a refusal."""
+
+    code: str
+    title: str
+    detail: str = ""
+
+
+def _why(status: int, body: bytes) -> str:
+    try:
+        problem = msgspec.json.decode(body, type=_Problem)
+    except UNDECODABLE:
+        return printable(f"{status} {body[:300].decode(errors='replace')}")
+    return printable(f"{problem.code}, {problem.detail or problem.title}")
 
 
 class PoolClient:
@@ -89,13 +122,21 @@ class PoolClient:
         """Resume the pool and return it."""
         return msgspec.json.decode(await self._ask("POST", "pool/resume"), type=PoolState)
 
-    async def _ask(self, method: str, path: str) -> bytes:
+    async def drain(self, gateway: str, why: str) -> PoolState:
+        """Drain a gateway and return the pool."""
+        return msgspec.json.decode(await self._ask("POST", "pool/drain", {"gateway": gateway, "why": why}), type=PoolState)
+
+    async def add(self, count: int, for_s: int) -> PoolState:
+        """Add gateways that stay for `for_s` seconds at least, and return the pool."""
+        return msgspec.json.decode(await self._ask("POST", "pool/add", {"count": count, "for_s": for_s}), type=PoolState)
+
+    async def _ask(self, method: str, path: str, given: dict[str, object] | None = None) -> bytes:
         try:
             url, limit = f"{self._url}/v1/{path}", aiohttp.ClientTimeout(total=TIMEOUT_S)
-            async with self._http.request(method, url, headers=self._headers, timeout=limit) as answer:
+            async with self._http.request(method, url, headers=self._headers, timeout=limit, json=given) as answer:
                 body = await answer.read()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise PoolError(f"the autoscaler at {self._url} does not answer: {error}") from None
         if answer.status != HTTPStatus.OK:
-            raise PoolError(f"the autoscaler refuses: {answer.status} {body[:300].decode(errors='replace')}")
+            raise PoolError(f"the autoscaler refuses: {_why(answer.status, body)}")
         return body

@@ -70,7 +70,12 @@ GATEWAYS: Final = Topic(
     "gateways", "gateway id", "load reports, one per second and gateway", 10 * _MINUTE_MS, 1, compacted=True
 )
 CONTROL: Final = Topic(
-    "control", "gateway id", "orders to a gateway, or with the key * to the whole pool", -1, 1, compacted=True
+    "control",
+    "gateway id",
+    "orders to a gateway, or with the key * to the whole pool; the leader's decisions",
+    -1,
+    1,
+    compacted=True,
 )
 DEAD_LETTER: Final = Topic("dead-letter", "that of the uplink record", "uplink records that cannot be used", 7 * 24 * _HOUR_MS)
 AUDIT: Final = Topic("audit", "room", "who moderated what, and why", 90 * 24 * _HOUR_MS)

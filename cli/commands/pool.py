@@ -139,24 +139,41 @@ def top(
 
 
 def pool(
-    act: Annotated[PoolAct, typer.Argument(metavar="[show|pause|resume|decisions]", help="default: show")] = PoolAct.SHOW,
+    act: Annotated[
+        PoolAct, typer.Argument(metavar="[show|decisions|pause|resume|drain|add]", help="default: show")
+    ] = PoolAct.SHOW,
+    what: Annotated[
+        str, typer.Argument(metavar="[GATEWAY|N]", help="the gateway to drain, or how many to add; default: add 1")
+    ] = "",
+    lasting: Annotated[
+        str, typer.Option("--for", metavar="TIME", help="add: how long they stay at least: 30m, 2h; default: 1h")
+    ] = "",
+    until: Annotated[str, typer.Option(metavar="TIME", help="add: until when they stay at least: 2026-11-24T23:00+08:00")] = "",
+    why: Annotated[str, typer.Option(help="drain: the reason, for the logs")] = "",
     user: Annotated[
-        str, typer.Option(metavar="TEXT", help="operator, as an identity service names it; a pause shows the user id")
+        str, typer.Option(metavar="TEXT", help="operator, as an identity service names it; orders show the user id")
     ] = "operator",
     autoscaler: Autoscaler = "",
     token_key: TokenKey = "",
     token: Token = "",
 ) -> None:
-    """Show, pause or resume the pool of gateways.
+    """Show the pool of gateways; pause or resume it, drain a gateway, add some.
 
     While the pool is paused, the autoscaler still decides and shows its decisions, but starts,
-    drains and stops no gateway. It still restarts a gateway that crashed. A pause holds for every
-    autoscaler that leads, until somebody resumes the pool.
+    drains and stops no gateway. It still restarts a gateway that crashed.
+
+    drain: the gateway takes nobody more and moves its viewers; the pool starts another one in its
+    place and stops it once it is empty. add: so many more gateways start at once, and the pool does
+    not shrink below that until the time is over; add 0 ends it.
+
+    Any autoscaler answers, and takes an order for the one that leads. Orders hold for every
+    autoscaler that leads later.
     """
     from cli.endpoints import find_endpoints  # noqa: PLC0415
-    from cli.pool import run_pool  # noqa: PLC0415 - see the package
+    from cli.pool import PoolOrder, run_pool  # noqa: PLC0415 - see the package
 
     async def run() -> int:
-        return await run_pool(act, find_endpoints(autoscaler=autoscaler, token_key=token_key, token=token), user)
+        order = PoolOrder(act, what, lasting, until, why)
+        return await run_pool(order, find_endpoints(autoscaler=autoscaler, token_key=token_key, token=token), user)
 
     run_command(run())

@@ -157,12 +157,43 @@ class OrderKind(Enum):
     PAUSE = "pause"
 
 
-class Order(JsonRecord, frozen=True):
-    """An order to one gateway, or to the pool.
+class Decided(msgspec.Struct, frozen=True):
+    """A decision about the size of the pool, as its leader tells the other autoscalers.
 
-    - `gateway`: the gateway's id, or `*` for the pool; then `reason` names the operator.
+    - `instance`: the autoscaler that decided, at `at_ms`.
+    - `desired`, `actual`, `needed`: how many gateways there should be, there are, and the load
+      needs.
+    - `reason`, `detail`: why; `detail` is for people.
+    - `drain`: the gateways that it drains.
+    - `done`: whether it was carried out.
+    """
+
+    at_ms: Millis
+    instance: str
+    desired: Count
+    actual: Count
+    needed: Count
+    reason: str
+    detail: str
+    drain: tuple[str, ...]
+    done: bool
+
+
+FLOOR: Final = "-floor"
+DECISION: Final = "-decision"
+
+
+class Order(JsonRecord, frozen=True, omit_defaults=True):
+    """An order to one gateway or to the pool, or what its leader tells the other autoscalers.
+
+    - `gateway`: the gateway's id, or `*` for the pool; then `reason` names the operator. The ids
+      -floor and -decision are of no gateway: their records have `least` or `decided`, and the kind
+      `resume`, which says nothing there.
     - `generation`: the gateway's start time; the order is void for any other generation.
     - `rate_per_s`: for `shed`, how many viewers per second move.
+    - `by`: the operator who gave the order by hand; empty where the pool gave it.
+    - `least`, `until_ms`: until then the pool has at least so many gateways.
+    - `decided`: the leader's decision.
     """
 
     gateway: Annotated[str, msgspec.Meta(pattern=rf"^({_GATEWAY}|\*)\Z")]
@@ -171,6 +202,10 @@ class Order(JsonRecord, frozen=True):
     at_ms: Millis
     reason: str
     rate_per_s: Annotated[float, msgspec.Meta(ge=0, le=1e6)] = 0.0
+    by: str = ""
+    least: Count = 0
+    until_ms: Millis = 0
+    decided: Decided | None = None
 
 
 class RuleKind(Enum):

@@ -16,10 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autoscaler.advisory import SERVICE, Advice, Advisor, advice, serve_scaler
+from autoscaler.by_hand import POOL
 from autoscaler.decide import STALE_S, History, Observation, ReportedGateway, decide
 from autoscaler.externalscaler import externalscaler_pb2 as messages
 from autoscaler.policy import Policy
-from autoscaler.pool import FORGET_S, POOL, Pool
+from autoscaler.pool import FORGET_S, Pool
 from liveroom import metric_catalog
 from liveroom.ports import HOST, free_ports
 from liveroom.records.control import GatewayState, Limits, LoadReport, Order, OrderKind
@@ -175,7 +176,7 @@ def quiet_pool() -> Pool:
     async def send(_: Order) -> bool:
         raise AssertionError("it orders nothing")
 
-    pool = Pool(Policy(), Names(), send, Metrics("autoscaler"), empty_s=30, dry_run=False)
+    pool = Pool(Policy(), Names(), send, Metrics("autoscaler"), empty_s=30, dry_run=False, instance="a1")
     pool.has_read_orders = True
     return pool
 
@@ -208,7 +209,7 @@ async def test_the_advisor_says_what_the_reports_say_and_holds_what_it_knew() ->
     async def send(_: Order) -> bool:
         raise AssertionError("it orders nothing")
 
-    pool = Pool(Policy(), driver, send, metrics, empty_s=30, dry_run=False)
+    pool = Pool(Policy(), driver, send, metrics, empty_s=30, dry_run=False, instance="a1")
     advisor = Advisor(pool, metrics)
     gauge = metrics.gauge(metric_catalog.POOL_DEMAND)
     pool.take_report(report("a", 70), 0.0)
@@ -235,5 +236,5 @@ async def test_the_advisor_says_what_the_reports_say_and_holds_what_it_knew() ->
     shown = (metric_catalog.POOL_ACTUAL, metric_catalog.POOL_MIN, metric_catalog.POOL_MAX, metric_catalog.POOL_PAUSED)
     assert [metrics.gauge(one)._value.get() for one in shown] == [1, Policy().min, Policy().max, 1]
     assert pool.last is not None
-    assert not pool.last.is_done
+    assert not pool.last.done
     assert driver.names == []

@@ -73,13 +73,13 @@ class Pool:
             while sum((await self.serving()).values()) != viewers:  # noqa: ASYNC110 - it is asked over HTTP
                 await asyncio.sleep(0.3)
 
-    async def command(self, act: str, name: str = "pool") -> str:
+    async def command(self, *words: str, name: str = "pool", autoscaler: int = 0, code: int = 0) -> str:
         """Run a command as an operator does; return what it prints."""
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-c",
             "from cli.commands import app; app()",
-            *(name, act, "--user", "op", "--autoscaler", self.system.autoscalers[0].url),
+            *(name, *words, "--user", "op", "--autoscaler", self.system.autoscalers[autoscaler].url),
             stdout=PIPE,
             stderr=STDOUT,
             cwd=ROOT,
@@ -91,7 +91,7 @@ class Pool:
             },
         )
         output = (await process.communicate())[0].decode()
-        assert process.returncode == 0, output
+        assert process.returncode == code, output
         return output
 
     def processes(self) -> list[psutil.Process]:
@@ -226,6 +226,43 @@ async def test_operators_pause_it_and_nobody_else(kafka_bootstrap: str, tmp_path
         assert all(name in shown for name in ("autoscaler-1 leads", "pool-4", "serving", "minimum"))
         assert "minimum" in await pool.command("decisions")
         assert "4 of 4 gateways report" in await pool.command("--once", name="top")
+
+
+async def test_operators_drain_a_gateway_and_add_some_by_any_autoscaler(kafka_bootstrap: str, tmp_path: Path) -> None:
+    async with pooled(kafka_bootstrap, tmp_path, autoscalers=2) as pool, AsyncExitStack() as stay:
+        states = [await pool.ask(autoscaler=number) for number in (0, 1)]
+        other = next(number for number, state in enumerate(states) if not state["leading"])
+        leader = f"autoscaler-{2 - other}"
+        audience = Audience(pool.system, "lobby", pool.http, Ledger())
+        await audience.join(stay, 8)
+        sender = Sender(pool.system.ingress_url, pool.system.token("ann"), pool.http)
+        for number in range(10):
+            assert isinstance(await sender.gift("lobby", f"rose{number}"), Accepted)
+
+        assert "no gateway of this name" in await pool.command("drain", "pool-9", autoscaler=other, code=2)
+        before = set(await pool.serving())
+        shown = await pool.command("drain", "pool-1", "--why", "its canary loses gifts", autoscaler=other)
+        assert f"{leader} leads" in shown
+        async with asyncio.timeout(60):
+            while len(now := await pool.serving(other)) != 2 or "pool-1" in now or sum(now.values()) != 8:  # noqa: ASYNC110 - it is asked over HTTP
+                await asyncio.sleep(0.3)
+        assert len(set(now) - before) == 1, "another one took its place"
+        async with asyncio.timeout(30):
+            while len(pool.processes()) > 2:  # noqa: ASYNC110 - processes are looked at
+                await asyncio.sleep(0.2)
+        for number in range(10, 20):
+            assert isinstance(await sender.gift("lobby", f"rose{number}"), Accepted)
+        await settled(lambda: all(len(seen) >= 20 for seen in audience.seen))
+        for seen in audience.seen:
+            assert sorted(delivered.message.rseq for delivered in seen) == list(range(1, 21)), "no hole, nothing twice"
+
+        assert "max is 6" in await pool.command("add", "9", autoscaler=other, code=2)
+        assert "at least 4 gateways until" in await pool.command("add", "2", "--for", "10m", autoscaler=other)
+        await pool.until(4, 4, autoscaler=other)
+        shown = await pool.command(autoscaler=other)
+        assert all(word in shown for word in (f"{leader} leads; ", "by op", "operator", "drains pool-1")), shown
+        assert "at least" not in await pool.command("add", "0", autoscaler=other)
+        await pool.until(2, 2, autoscaler=other)
 
 
 @pytest.mark.usefixtures("grpc_channels")

@@ -38,7 +38,9 @@ from liveroom.records.broadcast import (
 )
 from liveroom.records.codec import JsonReader
 from liveroom.records.control import (
+    DECISION,
     Audit,
+    Decided,
     GatewayState,
     Limits,
     LoadReport,
@@ -216,6 +218,11 @@ def _mode_of_a_later_version() -> Moderation:
     return record_of(rule)
 
 
+def _decision() -> Order:
+    decided = Decided(AT_MS, "autoscaler-1", 4, 2, 3, "operator", "2 run", ("edge-1",), done=True)
+    return Order(1, DECISION, 0, OrderKind.RESUME, AT_MS, "", by="op", least=4, until_ms=AT_MS, decided=decided)
+
+
 def _presence(**users: Any) -> Presence:
     return Presence(1, "room-1", "edge-1", AT_MS, 11, 12, AT_MS, devices=11, serial=4, **users)
 
@@ -250,6 +257,7 @@ ALL: Final = (
     _json("connection-order.json", ConnectionOrder(1, "c1", AT_MS, "u9", ConnectionOrderKind.END)),
     _json("connection-report.json", ConnectionReport(1, "c1", "edge-1", AT_MS, AT_MS, 1, (_user_connection(),))),
     _json("presence-list.json", _presence(came=pack([2**63]), part=1, parts=2)),
+    _json("order-decision.json", _decision()),
 )
 
 
