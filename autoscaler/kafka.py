@@ -12,12 +12,13 @@ import structlog
 from autoscaler.pool import Pool
 from liveroom import clock, topics
 from liveroom.consumers import records
+from liveroom.errors import in_words
 from liveroom.kafka import Producer, TopicReader, UnsentError, join_group
 from liveroom.kafka_port import Kafka, KafkaError
 from liveroom.records.codec import encode_json
 from liveroom.records.control import LoadReport, Order
 from liveroom.service import Runtime, StartError
-from liveroom.waiting import PassingError, in_words, passes
+from liveroom.waiting import PassingError, passes
 
 GROUP: Final = "autoscaler"
 DRY_GROUP: Final = "autoscaler-dry-run"  # a dry run never takes the lead from an instance that acts

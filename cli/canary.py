@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.table import Table
 
 from cli.consoles import plain_console
-from cli.endpoints import Endpoints, make_user, need_ingress, need_scheduler
+from cli.endpoints import Endpoints, UsageError, make_user, need_ingress, need_scheduler
 from cli.figures import in_ms
 from liveroom import clock
 from liveroom.addresses import url_of
@@ -33,7 +33,8 @@ TOKEN_TTL_S: Final = 7 * 86_400
 async def run_canary(endpoints: Endpoints, *, interval_s: float, duration_s: float | None, metrics_port: int) -> int:
     """Run until Ctrl-C, or for `duration_s`, and return the exit code.
 
-    It is 1 if a gift was lost or came out of order, or if none came.
+    It is 1 if a gift was lost or came out of order, or if none came. Raises UsageError where no
+    scheduler answers.
     """
     settings = CanarySettings(
         ingress_url=need_ingress(endpoints),
@@ -46,12 +47,18 @@ async def run_canary(endpoints: Endpoints, *, interval_s: float, duration_s: flo
     async with aiohttp.ClientSession() as http, serve(runtime.internal_app(), HOST, metrics_port) as (_, port):
         console.print(f"metrics: {url_of('http', HOST, port, '/metrics')}")
         canary = Canary(settings, runtime.metrics, http)
-        async with beside(canary.run()):
+        async with beside(canary.run(lambda: _need_gateways(canary))):
             with suppress(asyncio.CancelledError):  # Ctrl-C ends it in order
                 await _show(canary, console, deadline)
             found = canary.seen()
     console.print(_table(found))
     return 0 if any(one.received for one in found) and not any(one.lost or one.disordered for one in found) else 1
+
+
+def _need_gateways(canary: Canary) -> None:
+    """Raise UsageError where the first request for the gateways had no answer."""
+    if not canary.knows_gateways:
+        raise UsageError(f"no gateways to watch: {canary.waits_for}")
 
 
 async def _show(canary: Canary, console: Console, deadline: float | None) -> None:

@@ -7,9 +7,11 @@ import aiohttp
 import orjson
 
 from cli.endpoints import Endpoints, UsageError, make_user, need_ingress
-from liveroom.errors import ExplainedError
+from cli.refusals import words_of
+from liveroom.errors import ExplainedError, in_words
 from liveroom.kinds import Role
 from liveroom.users import USER_ID, UserIdError, user_id
+from viewer.problem import read_problem
 
 TIMEOUT_S: Final = 10.0
 
@@ -50,13 +52,13 @@ async def command(
         ):
             text = await answer.read()
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
-        raise CommandError(f"the ingress does not answer at {url}: {str(error) or repr(error)}") from None
+        raise CommandError(f"the ingress does not answer at {url}: {in_words(error)}") from None
+    if answer.status >= HTTPStatus.BAD_REQUEST:
+        raise CommandError(f"the ingress refuses: {words_of(read_problem(answer.status, answer.headers, text))}")
     try:
         found = orjson.loads(text)
     except ValueError:
         found = None
-    if answer.status >= HTTPStatus.BAD_REQUEST or not isinstance(found, dict):
-        refusal = found if isinstance(found, dict) else {}
-        detail = refusal.get("detail") or refusal.get("title") or text[:300].decode(errors="replace")
-        raise CommandError(f"the ingress refuses: {answer.status} {refusal.get('code', '')} ({detail})")
+    if not isinstance(found, dict):
+        raise CommandError(f"no ingress answers at {url}, but another service: its answer is no JSON object")
     return found

@@ -1,16 +1,17 @@
 """A client of the autoscaler's HTTP API, for `liveroom pool`, `top` and `demo --surge`."""
 
 from http import HTTPStatus
-from typing import Final
+from typing import Final, TypeVar
 
 import aiohttp
 import msgspec
 
-from cli.printable import printable
-from liveroom.errors import ExplainedError
-from liveroom.nesting import UNDECODABLE
+from cli.refusals import words_of
+from liveroom.errors import ExplainedError, in_words
+from viewer.problem import read_problem
 
 TIMEOUT_S: Final = 5.0
+T = TypeVar("T")
 
 
 class PoolError(ExplainedError):
@@ -79,22 +80,6 @@ class _Decisions(msgspec.Struct, frozen=True):
     decisions: list[PoolDecision]
 
 
-class _Problem(msgspec.Struct, frozen=True):
-    """What is shown of a refusal."""
-
-    code: str
-    title: str
-    detail: str = ""
-
-
-def _why(status: int, body: bytes) -> str:
-    try:
-        problem = msgspec.json.decode(body, type=_Problem)
-    except UNDECODABLE:
-        return printable(f"{status} {body[:300].decode(errors='replace')}")
-    return printable(f"{problem.code}, {problem.detail or problem.title}")
-
-
 class PoolClient:
     """Talks to the autoscaler at `url` with an operator's token.
 
@@ -108,35 +93,38 @@ class PoolClient:
 
     async def state(self) -> PoolState:
         """Return the pool."""
-        return msgspec.json.decode(await self._ask("GET", "pool"), type=PoolState)
+        return await self._ask(PoolState, "GET", "pool")
 
     async def decisions(self) -> list[PoolDecision]:
         """Return the last decisions, the newest first."""
-        return msgspec.json.decode(await self._ask("GET", "decisions"), type=_Decisions).decisions
+        return (await self._ask(_Decisions, "GET", "decisions")).decisions
 
     async def pause(self) -> PoolState:
         """Pause the pool and return it."""
-        return msgspec.json.decode(await self._ask("POST", "pool/pause"), type=PoolState)
+        return await self._ask(PoolState, "POST", "pool/pause")
 
     async def resume(self) -> PoolState:
         """Resume the pool and return it."""
-        return msgspec.json.decode(await self._ask("POST", "pool/resume"), type=PoolState)
+        return await self._ask(PoolState, "POST", "pool/resume")
 
     async def drain(self, gateway: str, why: str) -> PoolState:
         """Drain a gateway and return the pool."""
-        return msgspec.json.decode(await self._ask("POST", "pool/drain", {"gateway": gateway, "why": why}), type=PoolState)
+        return await self._ask(PoolState, "POST", "pool/drain", {"gateway": gateway, "why": why})
 
     async def add(self, count: int, for_s: int) -> PoolState:
         """Add gateways that stay for `for_s` seconds at least, and return the pool."""
-        return msgspec.json.decode(await self._ask("POST", "pool/add", {"count": count, "for_s": for_s}), type=PoolState)
+        return await self._ask(PoolState, "POST", "pool/add", {"count": count, "for_s": for_s})
 
-    async def _ask(self, method: str, path: str, given: dict[str, object] | None = None) -> bytes:
+    async def _ask(self, kind: type[T], method: str, path: str, given: dict[str, object] | None = None) -> T:
         try:
             url, limit = f"{self._url}/v1/{path}", aiohttp.ClientTimeout(total=TIMEOUT_S)
             async with self._http.request(method, url, headers=self._headers, timeout=limit, json=given) as answer:
                 body = await answer.read()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise PoolError(f"the autoscaler at {self._url} does not answer: {error}") from None
+            raise PoolError(f"the autoscaler at {self._url} does not answer: {in_words(error)}") from None
         if answer.status != HTTPStatus.OK:
-            raise PoolError(f"the autoscaler refuses: {_why(answer.status, body)}")
-        return body
+            raise PoolError(f"the autoscaler refuses: {words_of(read_problem(answer.status, answer.headers, body))}")
+        try:
+            return msgspec.json.decode(body, type=kind)
+        except msgspec.DecodeError:
+            raise PoolError(f"no autoscaler answers at {self._url}, but another service") from None

@@ -7,8 +7,8 @@ from typing import Any, Final
 from liveroom.money import price_text
 from liveroom.texts import is_visible, isolated, shown
 from liveroom.users import shown_user
+from liveroom.wire import MAX_EXACT
 
-MOST: Final = 2**53 - 1  # the whole numbers that every reader of JSON has exactly
 # `_ESCAPED`: what some readers take for the end of a line, and what moves a cursor or turns texts.
 _ESCAPED: Final = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
@@ -26,18 +26,6 @@ def printable_user(user: str, name: str = "") -> str:
     return printable(name) if is_visible(name) else isolated(shown(shown_user(user), joins=False))
 
 
-def body_of(data: bytes) -> dict[str, Any]:
-    """Return the body of a message; empty where it is no JSON object.
-
-    Numbers that are too large are infinite, as in browsers.
-    """
-    try:
-        body = json.loads(data, parse_int=lambda digits: float(digits) if len(digits) > len(str(MOST)) else int(digits))
-    except (ValueError, RecursionError):
-        body = None
-    return body if isinstance(body, dict) else {}
-
-
 def text_in(body: dict[str, Any], name: str) -> str:
     """Return a text of a body; empty where it is missing or something else."""
     value = body.get(name)
@@ -52,13 +40,13 @@ def count_in(body: dict[str, Any], name: str) -> int:
     value = body.get(name)
     if not isinstance(value, int | float) or isinstance(value, bool):
         return 1
-    return int(value) if 1 <= value <= MOST and value == int(value) else 1  # NaN is not in between
+    return int(value) if 1 <= value <= MAX_EXACT and value == int(value) else 1  # NaN is not in between
 
 
 def price_in(body: dict[str, Any]) -> str:
     """Return the price in a body with its currency; empty where there is none."""
     price = body.get("price")
-    if not isinstance(price, int | float) or isinstance(price, bool) or not 0 < price <= MOST or price != int(price):
+    if not isinstance(price, int | float) or isinstance(price, bool) or not 0 < price <= MAX_EXACT or price != int(price):
         return ""
     return price_text(int(price), printable(text_in(body, "currency")))
 

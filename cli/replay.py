@@ -5,10 +5,12 @@ most 500 may wait for theirs. The demo plays through the same `Player`, round af
 """
 
 import asyncio
+import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from pathlib import Path
 from typing import Final
 
@@ -18,15 +20,17 @@ from rich.console import Console
 
 from cli.consoles import plain_console
 from cli.danmaku import read_file
-from cli.endpoints import Endpoints, need_ingress
+from cli.endpoints import Endpoints, UsageError, need_ingress
 from cli.printable import printable
+from cli.refusals import words_of
 from cli.script import SEEDS, Cue, write
 from liveroom import clock
 from liveroom.chance import Chance, SystemChance
 from liveroom.kinds import Kind
 from liveroom.tasks import beside
 from liveroom.tickets import User
-from viewer.sender import Accepted, Refused, Sender, Unknown
+from viewer.problem import NO_ANSWER, ServiceError
+from viewer.sender import Accepted, Refused, Sender, Unknown, check
 
 PATHS: Final = {Kind.DANMAKU: "danmaku", Kind.GIFT: "gifts", Kind.LIKE: "likes"}
 CONNECTIONS: Final = 100
@@ -54,8 +58,8 @@ class Tally:
                 self.accepted += 1
             case Refused(code=code):
                 self.refused[code] += 1
-            case Unknown(why=why):
-                self.unknown[why] += 1
+            case Unknown(code=code):
+                self.unknown[code] += 1
 
     def line(self) -> str:
         """Return the counts in one line."""
@@ -118,7 +122,10 @@ async def send_cue(sender: Sender, room: str, cue: Cue, run: str) -> Answer:
 
 
 async def run_replay(file: Path, room: str, endpoints: Endpoints, *, speed: float, seed: int | None, plain: bool) -> int:
-    """Play a file once and return the exit code: 1 if anything was not accepted."""
+    """Play a file once and return the exit code: 1 if anything was not accepted.
+
+    Raises UsageError where no ingress answers before anything is accepted.
+    """
     console = plain_console(soft_wrap=True)
     ingress = need_ingress(endpoints)
     found = await asyncio.to_thread(read_file, file)
@@ -136,6 +143,7 @@ async def run_replay(file: Path, room: str, endpoints: Endpoints, *, speed: floa
     console.print(f"sending {len(cues):,} interactions over {length_s:.0f} s into room {room}, seed {seed}")
     run = chance.token_hex(4)
     senders: dict[str, Sender] = {}
+    vain: list[Answer] = []
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=CONNECTIONS)) as http:
 
         async def send(cue: Cue) -> Answer:
@@ -143,7 +151,11 @@ async def run_replay(file: Path, room: str, endpoints: Endpoints, *, speed: floa
             if sender is None:
                 token = endpoints.token_for(User(cue.user, name=cue.user), ttl_s=int(length_s) + 3600)
                 sender = senders[cue.user] = Sender(ingress, token, http)
-            return await send_cue(sender, room, cue, run)
+            answer = await send_cue(sender, room, cue, run)
+            if not player.tally.accepted and is_hopeless(answer):
+                vain.append(answer)
+                player.stop()
+            return answer
 
         player = Player(send, speed=speed)
         async with beside(_report(player, len(cues), console)):
@@ -152,7 +164,31 @@ async def run_replay(file: Path, room: str, endpoints: Endpoints, *, speed: floa
     console.print(printable(tally.line()))
     if tally.most_late_s > 1:
         console.print(f"up to {tally.most_late_s:.1f} s late: the services or this machine could not keep up with the script")
+    if vain:
+        return _told(vain[0], ingress)
     return 0 if tally.accepted == tally.sent.total() else 1
+
+
+def is_hopeless(answer: Answer) -> bool:
+    """Return whether the same answer awaits every other cue: of no ingress, or for the token."""
+    match answer:
+        case Unknown(code=code):
+            return code == NO_ANSWER
+        case Refused(code=code, status=status):
+            return status == HTTPStatus.UNAUTHORIZED or code == str(status)  # what has no code is no ingress
+        case _:
+            return False
+
+
+def _told(answer: Answer, ingress: str) -> int:
+    """Say on the error stream why the play was given up; return the exit code."""
+    try:
+        check(answer)
+    except ServiceError as error:
+        if error.code == NO_ANSWER:
+            raise UsageError(f"no ingress at {ingress}: {words_of(error)}") from None
+        print(f"liveroom: refused: {words_of(error)}", file=sys.stderr)
+    return 1
 
 
 async def _report(player: Player, total: int, console: Console) -> None:

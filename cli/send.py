@@ -4,10 +4,10 @@ import aiohttp
 import msgspec
 
 from cli.endpoints import Endpoints, UsageError, make_user, need_ingress
-from cli.printable import printable
+from cli.refusals import words_of
 from liveroom.bodies import Danmaku
-from liveroom.errors import TABLE, Code
-from viewer.sender import Accepted, Refused, Sender, Unknown
+from viewer.problem import ServiceError
+from viewer.sender import Refused, Sender, check
 
 
 async def run_send(room: str, text: str, endpoints: Endpoints, *, user: str, name: str) -> int:
@@ -23,19 +23,9 @@ async def run_send(room: str, text: str, endpoints: Endpoints, *, user: str, nam
     ingress, token = need_ingress(endpoints), endpoints.token_for(make_user(user, name=name))
     async with aiohttp.ClientSession() as http:
         answer = await Sender(ingress, token, http).send(room, "danmaku", msgspec.to_builtins(body))
-    match answer:
-        case Accepted():
-            print(f"accepted: {answer.id}")
-            return 0
-        case Refused():
-            print(printable(f"refused: {answer.code}{_title(answer.code)}"))
-        case Unknown():
-            print(printable(f"unknown, it may have been accepted: {answer.why}"))
-    return 1
-
-
-def _title(code: str) -> str:
     try:
-        return f" ({TABLE[Code(code)].title})"
-    except ValueError:
-        return ""
+        print(f"accepted: {check(answer).id}")
+    except ServiceError as error:
+        print(f"{'refused' if isinstance(answer, Refused) else 'unknown, it may have been accepted'}: {words_of(error)}")
+        return 1
+    return 0

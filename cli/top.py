@@ -22,9 +22,12 @@ from cli.endpoints import Endpoints, UsageError, make_user, need_scheduler
 from cli.figures import in_ms, shown
 from cli.pool_client import PoolClient, PoolError, PoolState
 from cli.printable import printable_user
+from cli.refusals import words_of
 from liveroom import clock
+from liveroom.errors import in_words
 from liveroom.kinds import Role
 from liveroom.records.control import HotRoom
+from viewer.problem import read_problem
 
 REFRESH_S: Final = 1.0
 ROOMS: Final = 8
@@ -93,10 +96,13 @@ async def _gateways(http: aiohttp.ClientSession, url: str, token: str) -> list[G
         async with http.get(f"{url}/v1/gateways", headers=headers, timeout=limit) as answer:
             body = await answer.read()
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
-        raise UsageError(f"the scheduler at {url} does not answer: {error}") from None
+        raise UsageError(f"the scheduler at {url} does not answer: {in_words(error)}") from None
     if answer.status != HTTPStatus.OK:
-        raise UsageError(f"the scheduler refuses: {answer.status} {body[:300].decode(errors='replace')}")
-    return msgspec.json.decode(body, type=_Answer).gateways
+        raise UsageError(f"the scheduler refuses: {words_of(read_problem(answer.status, answer.headers, body))}")
+    try:
+        return msgspec.json.decode(body, type=_Answer).gateways
+    except msgspec.DecodeError:
+        raise UsageError(f"no scheduler answers at {url}, but another service") from None
 
 
 async def _pool(client: PoolClient | None) -> PoolState | None:

@@ -8,28 +8,41 @@ from functools import partial
 import aiohttp
 import msgspec
 
-from cli.endpoints import Endpoints, make_user, need_scheduler
+from cli.endpoints import Endpoints, UsageError, make_user, need_scheduler
 from cli.output import OutputError, drop, reader_watched
-from cli.printable import body_of, count_in, json_line, plain, price_in, printable, printable_user, text_in
+from cli.printable import count_in, json_line, plain, price_in, printable, printable_user, text_in
+from cli.refusals import words_of
 from liveroom.kinds import Kind
 from liveroom.nesting import UNDECODABLE
 from liveroom.tasks import beside
 from liveroom.texts import is_visible
-from liveroom.wire import Message
+from liveroom.wire import Error, Message
 from viewer.client import Viewer
 from viewer.effects import Counts, Delivered, Effect, Ended, Entered, Lost, Moved, Renumbered, Told
+from viewer.problem import ServiceError
 
 
 async def run_watch(room: str, endpoints: Endpoints, *, user: str, as_json: bool, duration_s: float | None) -> int:
-    """Print what a viewer of a room sees; return 1 if the connection ended for good, else 0.
+    """Print what a viewer of a room sees; return the exit code.
 
-    It ends, with 0, where nobody reads the output any more: that reader has what it wanted. Raises
-    OutputError where the output cannot be written for another reason.
+    It is 1 where the connection ended for good, or the viewer was in the room at no time, and 0
+    where nobody reads the output any more: that reader has what it wanted. Raises OutputError where
+    the output cannot be written for another reason, and UsageError where no service answers at
+    first.
     """
     # Without a key the viewer is a guest.
     token = endpoints.token_for(make_user(user)) if endpoints.token or endpoints.token_key else None
     with reader_watched() as gone:
+        nobody = asyncio.Event()
         printer = Printer(as_json=as_json, on_broken=gone.set)
+
+        def failed(why: str) -> None:
+            error = viewer.error
+            if error is not None and not error.is_ours and not printer.has_entered:
+                nobody.set()  # a wrong address, say: it would ask there for ever
+            else:
+                printer.failed(why)
+
         async with aiohttp.ClientSession() as http:
             viewer = Viewer(
                 need_scheduler(endpoints),
@@ -38,16 +51,22 @@ async def run_watch(room: str, endpoints: Endpoints, *, user: str, as_json: bool
                 token=token,
                 on_effect=printer.on_effect,
                 on_gone=printer.gone,
-                on_failed=printer.failed,
+                on_failed=failed,
             )
-            async with viewer, beside(viewer.until_ended(), gone.wait()) as (ended, reading):
-                await asyncio.wait((ended, reading), timeout=duration_s, return_when=asyncio.FIRST_COMPLETED)
-                is_over = ended.done() and not reading.done()
+            async with viewer, beside(viewer.until_ended(), gone.wait(), nobody.wait()) as works:
+                await asyncio.wait(works, timeout=duration_s, return_when=asyncio.FIRST_COMPLETED)
+                error = viewer.error
     if printer.failure is not None:
         raise printer.failure
     if gone.is_set():
         drop()
-    return 1 if is_over else 0
+        return 0
+    if nobody.is_set() and error is not None:
+        raise UsageError(f"no scheduler or gateway at {endpoints.scheduler}: {words_of(error)}")
+    if viewer.ended is None and printer.has_entered:
+        return 0
+    print(f"liveroom: {words_of(error) if error is not None else 'the viewer was never in the room'}", file=sys.stderr)
+    return 1
 
 
 class Printer:
@@ -70,9 +89,11 @@ class Printer:
         self._error = partial(print, file=sys.stderr, flush=True)
         self._failed = ""
         self.failure: OutputError | None = None
+        self.has_entered = False
 
     def on_effect(self, effect: Effect) -> None:
         """Print an effect that people can read."""
+        self.has_entered = self.has_entered or isinstance(effect, Entered)
         if isinstance(effect, Ended):
             self._note(f"the connection ended for good: {printable(effect.rule.reason)}")
         elif isinstance(effect, Delivered):
@@ -114,7 +135,7 @@ def line_of(message: Message) -> str:
     The body is not trusted: it may hold what no decoder reads, and anything where a number or a
     text should be. Texts of others turn nothing beside them, and move no cursor.
     """
-    data = body_of(bytes(message.data))
+    data = message.body
     match message.kind:
         case Kind.DANMAKU:
             what = f": {printable(text_in(data, 'text'))}" + (f" x{message.n}" if message.n > 1 else "")
@@ -149,6 +170,9 @@ def _note_of(effect: Effect) -> str:
             return f"{effect.to_rseq - effect.after_rseq} gifts or notices were missed"
         case Renumbered():
             return "the room's history begins again"
+        case Told(what=Error(code, detail, _, retry_after_s, until_ms)):
+            said = ServiceError(code, detail, retry_after_s=retry_after_s, until_ms=until_ms)
+            return f"refused: {words_of(said)}"
         case Told(what=what):
             return printable(msgspec.json.encode(what).decode())
         case Moved():

@@ -2,22 +2,28 @@ import asyncio
 import os
 
 import aiohttp
-import msgspec
 from viewer.client import Viewer
 from viewer.effects import Delivered, Effect
-from viewer.sender import Sender
+from viewer.sender import Refused, Sender
 
 
 async def main(room: str, scheduler: str, ingress: str, token: str) -> None:
     async with asyncio.TaskGroup() as tasks, aiohttp.ClientSession() as http:
-        sender = Sender(ingress, token, http)
+        sender = Sender(ingress, token, http, patience_s=10)
 
-        def answer(effect: Effect) -> None:
-            if isinstance(effect, Delivered) and msgspec.json.decode(effect.message.data).get("text") == "ping":
-                tasks.create_task(sender.danmaku(room, f"pong, {effect.message.name}"))
+        async def answer(name: str) -> None:
+            outcome = await sender.danmaku(room, f"pong, {name}")
+            if isinstance(outcome, Refused):
+                print("not sent:", outcome.code, outcome.detail, flush=True)
 
-        async with Viewer(scheduler, [room], http=http, on_effect=answer) as viewer:
+        def on_effect(effect: Effect) -> None:
+            match effect:
+                case Delivered(message=message) if message.kind == "danmaku" and message.body.get("text") == "ping":
+                    tasks.create_task(answer(message.name))
+
+        async with Viewer(scheduler, [room], http=http, token=token, on_effect=on_effect) as viewer:
             await viewer.until_ended()
+        print("ended:", viewer.error, flush=True)
 
 
 SETTINGS = ("LIVEROOM_SCHEDULER_URL", "LIVEROOM_INGRESS_URL", "LIVEROOM_TOKEN")

@@ -46,7 +46,7 @@ class Bans:
         for member in self._hub.connections_of(room_hash(rule.name)):
             if hash_ in member.rooms and binds(rule, member.role):
                 member.send(notice_of(Kind.BAN, rule))
-                self._put_out(member, member.rooms[hash_], Code.BANNED, Close.BANNED)
+                self._put_out(member, member.rooms[hash_], Code.BANNED, Close.BANNED, rule.why, rule.until_ms)
 
     async def run(self) -> None:
         """Put out the members whom the modes of their rooms keep out, for ever."""
@@ -82,8 +82,8 @@ class Bans:
             if number % SLICE == 0:
                 yield
 
-    def _put_out(self, member: Subscriber, room: Room, code: Code, close: Close, detail: str = "") -> None:
+    def _put_out(self, member: Subscriber, room: Room, code: Code, close: Close, detail: str = "", until_ms: int = 0) -> None:
         self._hub.leave(member, room.name, clock.monotonic_s())
-        member.send(encode_frame(Error(code.value, detail, room.name)))
+        member.send(encode_frame(Error(code.value, detail, room.name, until_ms=until_ms)))
         if not member.rooms:
             member.close(close)

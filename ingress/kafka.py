@@ -14,12 +14,13 @@ import structlog
 
 from liveroom import clock
 from liveroom.access import SERVICES
+from liveroom.errors import in_words
 from liveroom.kafka import TOPICS_S, Producer, Unsent, UnsentError, ensure_compaction_lag, ensure_topics, probe_brokers, waiting
 from liveroom.kafka_port import Kafka, KafkaError
 from liveroom.service import Runtime, StartError
 from liveroom.settings import IngressSettings
 from liveroom.topics import MODERATION, UPLINK, Topic, partition_of
-from liveroom.waiting import PassingError, in_words
+from liveroom.waiting import PassingError
 
 READY: Final = "kafka"
 ACCESS: Final = SERVICES["ingress"]

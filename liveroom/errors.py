@@ -148,3 +148,11 @@ class ProblemError(Exception):
         if self.retry_after_s is not None:
             document["retry_after_s"] = round(self.retry_after_s, 3)
         return document | self.extra
+
+
+def in_words(error: BaseException) -> str:
+    """Return one line that says what went wrong."""
+    if isinstance(error, BaseExceptionGroup):
+        return "; ".join(dict.fromkeys(map(in_words, error.exceptions)))
+    text = " ".join(str(error).split())
+    return text or ("no answer in time" if isinstance(error, TimeoutError) else type(error).__name__)

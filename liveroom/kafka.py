@@ -16,6 +16,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 import structlog
 
 from liveroom import clock, metric_catalog, topics
+from liveroom.errors import in_words
 from liveroom.kafka_port import (
     BROKERS_TIME,
     AdminClient,
@@ -39,7 +40,7 @@ from liveroom.service import Body, Runtime, StartError
 from liveroom.settings import ServiceSettings
 from liveroom.tasks import BackgroundTasks
 from liveroom.topics import COMPACTION_LAG, Topic, partition_of
-from liveroom.waiting import PassingError, Waiting, in_words, passes
+from liveroom.waiting import PassingError, Waiting, passes
 
 MAX_REQUEST_BYTES: Final = 1_000_000  # the broker's message.max.bytes is 1,048,588
 RECYCLE_AFTER: Final = 1 << 30  # records of one partition; the client's sequence wraps wrongly at 2**31

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final, TypeVar
 
 from liveroom import clock
+from liveroom.errors import in_words
 from liveroom.kafka_port import LASTING_ERRORS, KafkaError
 from liveroom.service import Runtime, StartError
 from liveroom.web import ListenError
@@ -43,14 +44,6 @@ def passes(error: BaseException) -> bool:
             return not isinstance(error, _LASTING_HERE)
         case _:
             return isinstance(error, PassingError)
-
-
-def in_words(error: BaseException) -> str:
-    """Return one line that says what went wrong."""
-    if isinstance(error, BaseExceptionGroup):
-        return "; ".join(dict.fromkeys(map(in_words, error.exceptions)))
-    text = " ".join(str(error).split())
-    return text or ("no answer in time" if isinstance(error, TimeoutError) else type(error).__name__)
 
 
 class Waiting:

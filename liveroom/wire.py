@@ -10,10 +10,11 @@ between the two parts. So the whole payload, and its first part alone, are both 
 `permessage-deflate` without the last four bytes of the flush (RFC 7692, 7.2.1).
 """
 
+import json
 import zlib
 from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import suppress
-from typing import Final, Literal, NamedTuple, TypeVar, get_args
+from typing import Any, Final, Literal, NamedTuple, TypeVar, get_args
 
 import msgspec
 
@@ -27,6 +28,7 @@ MAX_CLIENT_FRAME_BYTES: Final = 4096
 HEARTBEAT_S: Final = 20.0
 VIEWER_SILENCE_S: Final = 25.0
 MAX_ROOMS_PER_CONNECTION: Final = 8
+MAX_EXACT: Final = 2**53 - 1  # the whole numbers that every reader of JSON has exactly
 _MAX_TYPE_CHARS: Final = 64
 MAX_TEXT_BYTES: Final = 16 * 1024 * 1024  # of an inflated payload
 PIECE_BYTES: Final = 32 * 1024  # inflating and splitting it takes a third of a millisecond
@@ -67,6 +69,22 @@ class Card(msgspec.Struct, frozen=True, omit_defaults=True):
     messages: list[msgspec.Raw] = []
     reliable: list[msgspec.Raw] = []
     tombstones: list[msgspec.Raw] = []
+
+    @property
+    def modes(self) -> dict[str, Any]:
+        """`settings` as Python's values; empty where they are unknown."""
+        return _object(self.settings)
+
+    @property
+    def announced(self) -> "Message | None":
+        """The announcement that stands, None where there is none."""
+        return next(_readable([self.announcement]), None)
+
+    @property
+    def history(self) -> "list[Message]":
+        """The last messages, `messages` and `reliable`, in order of `seq`."""
+        found = {message.seq: message for message in _readable([*self.reliable, *self.messages])}
+        return [found[seq] for seq in sorted(found)]
 
 
 class Joined(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t", tag="joined"):
@@ -137,6 +155,15 @@ class Message(msgspec.Struct, frozen=True, omit_defaults=True):
     n: int = 1
     package: str = ""
     data: msgspec.Raw = msgspec.Raw(b"{}")
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """`data` as Python's values; empty where it is no JSON object.
+
+        It is parsed at each call, so that whoever only passes messages on pays nothing. Numbers
+        that are too large are infinite, as in browsers.
+        """
+        return _object(self.data)
 
 
 class MessageHead(msgspec.Struct, frozen=True, gc=False):
@@ -299,6 +326,23 @@ def _messages(lines: Iterable[bytes | msgspec.Raw]) -> list[Message]:
         return [_message_decoder.decode(line) for line in lines]
     except UNDECODABLE as error:
         raise BadFrameError(str(error)) from None
+
+
+def _object(data: msgspec.Raw) -> dict[str, Any]:
+    """Return a JSON object; an empty one where `data` is none."""
+    most = len(str(MAX_EXACT))
+    try:
+        found = json.loads(bytes(data), parse_int=lambda digits: float(digits) if len(digits) > most else int(digits))
+    except (ValueError, RecursionError):
+        found = None
+    return found if isinstance(found, dict) else {}
+
+
+def _readable(lines: Iterable[msgspec.Raw]) -> "Iterator[Message]":
+    """Yield the messages of the lines that are some."""
+    for line in lines:
+        with suppress(*UNDECODABLE):
+            yield _message_decoder.decode(line)
 
 
 def decode_client_frame(text: bytes | str) -> ClientFrame:

@@ -154,11 +154,11 @@ def test_a_command_that_needs_an_extra_says_which(command: str, extra: str, base
     assert done.stderr.endswith(f"is not installed. Run: pip install 'liveroom[{extra}]'\n")
 
 
-def test_the_quick_start_shows_the_bot_as_it_is() -> None:
-    assert f"```python\n{BOT.read_text()}```" in (ROOT / "docs" / "quickstart.md").read_text()
+def test_the_page_on_the_client_shows_the_bot_as_it_is() -> None:
+    assert f"```python\n{BOT.read_text()}```" in (ROOT / "docs" / "python-client.md").read_text()
 
 
-async def test_the_bot_of_the_quick_start_answers_with_the_base_install(kafka_bootstrap: str, base_install: Path) -> None:
+async def test_the_bot_of_the_page_answers_with_the_base_install(kafka_bootstrap: str, base_install: Path) -> None:
     answered = asyncio.Event()
 
     def on_effect(effect: Effect) -> None:

@@ -23,15 +23,17 @@ with explained("canary"):
 
     from liveroom import clock, metric_catalog, service
     from liveroom.chance import Chance, SystemChance
+    from liveroom.errors import in_words
     from liveroom.kinds import Role
     from liveroom.registry import Metrics
     from liveroom.service import Runtime, StartError
     from liveroom.settings import CanarySettings
+    from liveroom.texts import shown
     from liveroom.tickets import User
     from liveroom.tokens import sign_user
-    from liveroom.waiting import in_words
     from viewer.client import Viewer
     from viewer.probe import KEPT, Probe, Standing
+    from viewer.problem import read_problem
     from viewer.sender import Accepted, Sender
 
 LOOK_S: Final = 2.0
@@ -47,7 +49,8 @@ log = structlog.get_logger()
 class Canary:
     """A probe at every gateway, and the sender of the gifts.
 
-    `http` is the caller's. `chance` is for ids and jitter, by default the system's.
+    `knows_gateways`: a scheduler has answered. `http` is the caller's. `chance` is for ids and
+    jitter, by default the system's.
     """
 
     def __init__(
@@ -65,7 +68,7 @@ class Canary:
         }
         self._stays: dict[str, AsyncExitStack] = {}
         self._former: deque[Probe] = deque(maxlen=KEPT)
-        self._knows_gateways = self._is_hidden = False
+        self.knows_gateways = self._is_hidden = False
         self._failing: dict[str, str] = {}  # by address: why its last request failed
 
     async def run(self, on_look: Callable[[], None] = lambda: None) -> None:
@@ -78,7 +81,7 @@ class Canary:
             while True:
                 await self._look()
                 on_look()
-                if self._knows_gateways:
+                if self.knows_gateways:
                     break
                 await clock.sleep(LOOK_S)
             async with asyncio.TaskGroup() as tasks:
@@ -111,7 +114,7 @@ class Canary:
         answered = await self._ask("GET", url)
         if answered is None:
             return  # no scheduler answers: keep the probes
-        self._knows_gateways = True
+        self.knows_gateways = True
         wanted = {each["gateway"] for each in answered["gateways"] if each["standing"] in PROBED}
         for gateway in self.probes.keys() - wanted:
             await self._leave(gateway)
@@ -180,8 +183,8 @@ class Canary:
                     answered: dict[str, Any] = orjson.loads(text)
                     self._failing.pop(url, None)
                     return answered
-                why = f"{answer.status}: {text[:200].decode(errors='replace')}"
-                if not self._knows_gateways and answer.status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
+                why = f"{answer.status}: {shown(str(read_problem(answer.status, answer.headers, text)))}"
+                if not self.knows_gateways and answer.status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
                     raise StartError(f"{url} does not take the token: {why}")
         except (aiohttp.ClientError, OSError, ValueError) as error:
             why = in_words(error)

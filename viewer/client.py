@@ -16,10 +16,12 @@ import aiohttp
 from liveroom import clock
 from liveroom.chance import Chance, SystemChance
 from liveroom.closecodes import Close
+from liveroom.errors import in_words
 from liveroom.tasks import beside, call_reported, end_tasks, report_failure
 from liveroom.topics import DEVICE_ID
 from viewer.effects import Connect, Disconnect, Effect, Ended, Entered, Pull, Send
-from viewer.entry import NoEntryError, Opened, ask_entry, close, race
+from viewer.entry import Opened, ask_entry, close, error_of, race
+from viewer.problem import NO_ANSWER, NO_TOKEN, ServiceError
 from viewer.pull_request import PullAnswer, ask_pull, take_answer
 from viewer.session import Session, State
 from viewer.tokens import Token, current
@@ -30,12 +32,8 @@ SLEPT_S: Final = 2.0  # a wall clock that is ahead by more than before: the devi
 _OVER: Final = {aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSING, aiohttp.WSMsgType.CLOSED, aiohttp.WSMsgType.ERROR}
 
 
-class _NoTokenError(Exception):
-    """The application's token function failed, whatever it raised."""
-
-
 class Viewer:
-    """One viewer in one or more rooms, for as long as the block runs.
+    """One viewer in one or more rooms, for as long as the block runs: see docs/python-client.md.
 
     `scheduler_url` may list several schedulers, separated by commas. `http` is the caller's and
     must outlive the block. Without a `token` the viewer is a guest. `on_effect` gets every effect
@@ -48,7 +46,9 @@ class Viewer:
     default the system's.
 
     A lost connection raises nothing: the viewer comes back by the session's rules, and where they
-    end the session `ended` says why. `join` and `leave` may be called at any time; without a room
+    end the session `ended` says why. `error` is why the last attempt reached no gateway, or why the
+    session ended; None while there is nothing wrong. A block after another one begins anew, with
+    the rooms that are wished then. `join` and `leave` may be called at any time; without a room
     the viewer has no connection. What a callback raises is reported by the event loop's exception
     handler and ends nothing; where the token function raises, the viewer tries again later. Any
     other failure is a mistake of ours: it cancels the block, which raises it.
@@ -73,6 +73,8 @@ class Viewer:
         self.session = Session(rooms)
         self.gateway = ""
         self.ended: Ended | None = None
+        self.error: ServiceError | None = None
+        self._wanted = dict.fromkeys(self.session.rooms)
         self._scheduler_url = scheduler_url
         self._only = gateway
         self._http = http
@@ -88,12 +90,16 @@ class Viewer:
         self._running: AbstractAsyncContextManager[list[asyncio.Task[Any]]] | None = None
         self._task: asyncio.Task[None] | None = None
         self._entered: set[str] = set()
-        self._in_rooms = asyncio.Event()
+        self._settled = asyncio.Event()
         self._wished: list[Effect] = []
         self._woken = asyncio.Event()
         self._ahead_s = _ahead_s()
 
     async def __aenter__(self) -> Self:
+        if self._running is not None:
+            raise RuntimeError("the viewer has been entered")
+        if self._task is not None:
+            self._begin_anew()
         self._running = beside(self._run())
         [self._task] = await self._running.__aenter__()
         return self
@@ -101,12 +107,24 @@ class Viewer:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        running, self._running = self._running, None
         try:
-            if self._running is not None:
-                await self._running.__aexit__(kind, error, trace)
+            if running is not None:
+                await running.__aexit__(kind, error, trace)
         finally:
             if self._socket is not None:
                 await close(self._socket, Close.NORMAL)
+
+    def _begin_anew(self) -> None:
+        """Forget the block before this one."""
+        self.session = Session(self._wanted)
+        self.gateway, self.ended, self.error = "", None, None
+        self._socket = None
+        self._entered.clear()
+        self._settled.clear()
+        self._wished.clear()
+        self._woken.clear()
+        self._ahead_s = _ahead_s()
 
     @property
     def is_open(self) -> bool:
@@ -115,11 +133,13 @@ class Viewer:
 
     def join(self, room: str) -> None:
         """Join one more room, through a new entry: a ticket names its rooms."""
+        self._wanted[room] = None
         if room not in self.session.rooms:
             self._wish(self.session.join(room))
 
     def leave(self, room: str) -> None:
         """Leave a room."""
+        self._wanted.pop(room, None)
         self._entered.discard(room)
         self._wish(self.session.leave(room))
 
@@ -140,10 +160,18 @@ class Viewer:
 
     async def joined(self, timeout_s: float = 10.0) -> None:
         """Return when every room has been joined once, but for those that refuse the viewer for
-        good and those that it left; raise TimeoutError after `timeout_s`.
+        good and those that it left.
+
+        Raises ServiceError where the session has ended, and TimeoutError after `timeout_s`, which
+        says why there is no connection.
         """
-        async with asyncio.timeout(timeout_s):
-            await self._in_rooms.wait()
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._settled.wait()
+        except TimeoutError:
+            raise TimeoutError(f"not in every room within {timeout_s:g} s: {self.error or 'no answer yet'}") from None
+        if self.ended is not None:
+            raise self._reason(self.ended)
 
     async def _run(self) -> None:
         await self._act(self.session.start())
@@ -202,6 +230,7 @@ class Viewer:
         match effect:
             case Ended():
                 self.ended = effect
+                self.error = self._reason(effect)
             case Entered(room):
                 self._entered.add(room)
             case _:
@@ -210,10 +239,20 @@ class Viewer:
 
     def _see_rooms(self) -> None:
         is_over = self.session.state is State.ENDED
-        if not is_over and self._entered >= self.session.rooms.keys():  # or the last other one was left, or refused it
-            self._in_rooms.set()
+        is_in = not is_over and self._entered >= self.session.rooms.keys()  # or the last other one was left, or refused it
+        if is_in or self.ended is not None:
+            self._settled.set()
         else:
-            self._in_rooms.clear()
+            self._settled.clear()
+
+    def _reason(self, ended: Ended) -> ServiceError:
+        """Return why the session ended: the scheduler's refusal, a gateway's, or its close code."""
+        said = ended.refusal
+        if said is None:
+            return ServiceError(ended.rule.code.name.lower(), ended.rule.reason)
+        if self.error is not None and self.error.code == said.code:
+            return self.error
+        return ServiceError(said.code, said.detail, retry_after_s=said.retry_after_s, until_ms=said.until_ms, room=said.room)
 
     def _received(self, text: bytes) -> list[Effect]:
         return self._slept() + self.session.received(text, clock.monotonic_s(), self._chance.random())
@@ -222,43 +261,48 @@ class Viewer:
         try:
             return None if self._token is None else current(self._token)
         except Exception as error:
-            raise _NoTokenError(str(error) or repr(error)) from error
+            raise ServiceError(NO_TOKEN, in_words(error)) from error
 
     async def _connect(self) -> None:
         """Connect to a gateway, or pass on why there is none."""
         opened: Opened | None = None
-        refusal: NoEntryError | None = None
-        why = ""
         try:
             opened = await self._reach()
-        except _NoTokenError as error:
-            report_failure("the token function of a viewer failed", error.__cause__ or error)
-            why = f"no token: {error}"
-        except NoEntryError as error:
-            refusal = error
-            why = f"the scheduler refuses: {error.code}"
+            self.error = None
+        except ServiceError as error:
+            self.error = error
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            why = f"no scheduler or gateway: {str(error) or repr(error)}"
+            self.error = ServiceError(NO_ANSWER, in_words(error))
         effects = self._slept()
         now = clock.monotonic_s()
         if opened is not None:
             self.gateway, self._url, self._socket = opened
             await self._act(effects + self.session.opened(now))
             return
-        uniform = self._chance.random()
-        if refusal is None:
-            effects += self.session.failed(now, uniform)
-        else:  # a function may have another token next time
-            is_final = refusal.is_final and not (refusal.status == HTTPStatus.UNAUTHORIZED and callable(self._token))
-            effects += self.session.failed(now, uniform, refusal.retry_after_s, refusal.code, is_final, refusal.room)
+        effects += self._failed(self.error, now)
+        await self._act(effects)
+
+    def _failed(self, error: ServiceError | None, now: float) -> list[Effect]:
+        """Pass on that no gateway was reached, and tell the application why; return the effects."""
+        frame, is_final, why = None, False, ""
+        if error is not None and error.code == NO_TOKEN:
+            report_failure("the token function of a viewer failed", error.__cause__ or error)
+            why = f"no token: {error.detail}"
+        elif error is not None and error.status:  # a function may have another token next time
+            is_final = error.is_final and not (error.status == HTTPStatus.UNAUTHORIZED and callable(self._token))
+            frame = error_of(error)
+            why = f"the scheduler refuses: {error}"
+        elif error is not None:
+            why = f"no scheduler or gateway: {error.detail}"
+        effects = self.session.failed(now, self._chance.random(), frame, is_final)
         if why and self.session.state is not State.ENDED:
             call_reported("on_failed of a viewer failed", self._on_failed, why)
-        await self._act(effects)
+        return effects
 
     async def _reach(self) -> Opened | None:
         """Ask for an entry to the rooms that are wished, and connect; ask again for later ones.
 
-        Returns None where no room is wished any more, or no gateway was reached.
+        Returns None where no room is wished any more.
         """
         while rooms := self.session.ask():
             token = self._current_token()
@@ -269,6 +313,8 @@ class Viewer:
             if not self.session.rooms:
                 return None
             opened = await race(self._http, entry)
+            if self.session.is_covered and opened is None:
+                raise ServiceError(NO_ANSWER, f"no gateway answers at {', '.join(entry.urls)}")
             if self.session.is_covered:
                 return opened
             if opened is not None:

@@ -136,9 +136,13 @@ class Moved(NamedTuple):
 
 
 class Ended(NamedTuple):
-    """The session is over; `rule` says why."""
+    """The session is over; `rule` says why.
+
+    `refusal`: what a service said about it, None where it said nothing.
+    """
 
     rule: CloseRule
+    refusal: Error | None = None
 
 
 Effect = (

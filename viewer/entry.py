@@ -16,39 +16,14 @@ import structlog
 from liveroom.addresses import bases
 from liveroom.chance import Chance
 from liveroom.closecodes import Close
-from liveroom.wire import SUBPROTOCOL
-from viewer.problem import Problem, is_final, read_problem, read_room
+from liveroom.wire import SUBPROTOCOL, Error
+from viewer.problem import ServiceError, read_problem
 
 CONNECT_TIMEOUT_S: Final = 5.0
 CLOSE_TIMEOUT_S: Final = 1.0
 STAGGER_S: Final = 0.25
 MAX_BATCH_BYTES: Final = 16 * 1024 * 1024
 log = structlog.get_logger()
-
-
-class NoEntryError(Exception):
-    """The scheduler named no gateway.
-
-    `code` is the problem's code; `retry_after_s` is the delay that the scheduler asks for, None
-    where it asks for none. `is_ours`: a scheduler refuses, not a proxy before it. `status` is the
-    HTTP status, and `room` the room that the refusal names, or empty.
-    """
-
-    def __init__(self, problem: Problem, *, status: int, room: str) -> None:
-        super().__init__(problem.code)
-        self.code = problem.code
-        self.retry_after_s = problem.retry_after_s
-        self.is_ours = problem.is_ours
-        self.status = status
-        self.room = room
-
-    @property
-    def is_final(self) -> bool:
-        """Whether the same request cannot succeed later.
-
-        A proxy's refusal says nothing of that: it may have no scheduler yet, or be a login page.
-        """
-        return self.is_ours and is_final(self.status) and self.retry_after_s is None
 
 
 class _Gateway(msgspec.Struct):
@@ -86,7 +61,7 @@ async def ask_entry(
 
     `scheduler_url` may list several, separated by commas: they are asked in random order until one
     answers itself, not a proxy before it. `gateway` asks for this one alone, which operators may.
-    `device` is the viewer's device id, empty where it has none. Raises NoEntryError where the
+    `device` is the viewer's device id, empty where it has none. Raises ServiceError where the
     scheduler, or else a proxy, names no gateway, and aiohttp's errors, OSError, TimeoutError or
     ValueError where none answers.
     """
@@ -101,7 +76,7 @@ async def ask_entry(
     for url in urls:
         try:
             return await _ask_one(http, url, query, token)
-        except NoEntryError as error:
+        except ServiceError as error:
             if error.is_ours:
                 raise
             failures.append(error)
@@ -112,7 +87,7 @@ async def ask_entry(
 
 def _delay_s(error: Exception) -> float:
     """Return the delay that a failure asks for; below 0 where it is no refusal."""
-    return (error.retry_after_s or 0.0) if isinstance(error, NoEntryError) else -1.0
+    return (error.retry_after_s or 0.0) if isinstance(error, ServiceError) else -1.0
 
 
 async def _ask_one(http: aiohttp.ClientSession, url: str, query: list[tuple[str, str]], token: str | None) -> Entry:
@@ -121,10 +96,14 @@ async def _ask_one(http: aiohttp.ClientSession, url: str, query: list[tuple[str,
     async with http.get(f"{url}/v1/entry", params=query, headers=headers, timeout=limit) as answer:
         body = await answer.read()
         if answer.status != HTTPStatus.OK:
-            problem = read_problem(answer.status, answer.headers, body)
-            raise NoEntryError(problem, status=answer.status, room=read_room(body))
+            raise read_problem(answer.status, answer.headers, body)
         named = msgspec.json.decode(body, type=_Answer)
         return Entry([gateway.id for gateway in named.gateways], [gateway.url for gateway in named.gateways], named.ticket)
+
+
+def error_of(refusal: ServiceError) -> Error:
+    """Return a scheduler's refusal as a gateway would tell it."""
+    return Error(refusal.code, refusal.detail, refusal.room, refusal.retry_after_s, refusal.until_ms)
 
 
 class Opened(NamedTuple):

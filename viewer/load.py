@@ -36,9 +36,10 @@ from liveroom.wire import (
     encode_frame,
 )
 from viewer.effects import Disconnect, Effect, Pull, Send
-from viewer.entry import NoEntryError, ask_entry
+from viewer.entry import ask_entry, error_of
 from viewer.frames import FrameReader, masked, upgrade
 from viewer.position import MAX_BACKOFF_S
+from viewer.problem import ServiceError
 from viewer.pull_request import ask_pull, take_answer
 from viewer.session import Session, State
 from viewer.tally import Figures, Tally
@@ -354,17 +355,17 @@ class Crowd:
             try:
                 entry = await ask_entry(http, self._scheduler_url, [self.room_of(index)], self._chance)
                 transport, link = await self._connect(entry.urls, index, turn, session)
-            except (NoEntryError, aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            except (ServiceError, aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
                 self.refused += 1
-                refusal = error if isinstance(error, NoEntryError) else None
+                refusal = error if isinstance(error, ServiceError) else None
                 if session is None:
                     if refusal is not None and refusal.is_final:
                         return
                     after_s = (refusal.retry_after_s if refusal else None) or 0.0
                     delay_s = after_s + self._chance.uniform(0.1, max(1.0, min(after_s, MAX_BACKOFF_S)))
                     continue
-                given = (refusal.retry_after_s, refusal.code, refusal.is_final, refusal.room) if refusal else ()
-                for effect in session.failed(clock.monotonic_s(), self._chance.random(), *given):
+                frame, is_final = (error_of(refusal), refusal.is_final) if refusal else (None, False)
+                for effect in session.failed(clock.monotonic_s(), self._chance.random(), frame, is_final):
                     self.observe(f"crowd-{index}", effect)
                 if session.state is State.ENDED:
                     return

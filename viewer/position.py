@@ -32,9 +32,10 @@ class Missing(NamedTuple):
 class Position:
     """A viewer's numbers in one room.
 
-    `is_in`: whether the gateway has let it in, on this connection. `join_at` is when to join again
-    after a refusal, None where no join is due; `not_before` is the time before which no connection
-    joins, by the last refusal. `refusals` counts those in a row.
+    `is_in`: whether the gateway has let it in, on this connection. `is_aside`: the next entries are
+    asked for without this room, to find out which one of several is refused. `join_at` is when to
+    join again after a refusal, None where no join is due; `not_before` is the time before which no
+    connection joins, by the last refusal. `refusals` counts those in a row.
 
     `likes` is the highest total of the epoch `likes_epoch`, which is None before the first one.
     `totals_at` is when the newest totals at this position were packed, in milliseconds of Unix
@@ -51,6 +52,7 @@ class Position:
         "asked",
         "epoch",
         "gone",
+        "is_aside",
         "is_in",
         "join_at",
         "likes",
@@ -80,7 +82,7 @@ class Position:
         self.refused_until = 0.0
         self.pulls = 0
         self.gone = 0
-        self.is_in = False
+        self.is_in = self.is_aside = False
         self.join_at: float | None = None
         self.not_before = 0.0
         self.refusals = 0

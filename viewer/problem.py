@@ -9,11 +9,16 @@ from collections.abc import Mapping
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import orjson
 
+from liveroom.wire import MAX_EXACT
+
 MAX_RETRY_AFTER_S: Final = 3600.0  # whatever a service or a proxy says
+NO_CODE: Final = "the answer has no code: a proxy, or another service"
+NO_ANSWER: Final = "no_answer"
+NO_TOKEN: Final = "no_token"  # noqa: S105 - a code, no secret
 _CODE: Final = re.compile("[a-z][a-z0-9_]*")
 _PASSING: Final = {
     HTTPStatus.REQUEST_TIMEOUT,
@@ -22,20 +27,47 @@ _PASSING: Final = {
 }
 
 
-class Problem(NamedTuple):
-    """A refusal. `code`: the problem's, or the HTTP status where it has none.
+class ServiceError(Exception):
+    """A service refuses, or does not answer: the one error of clients.
 
-    `retry_after_s`: the delay that it asks for, at most `MAX_RETRY_AFTER_S`; None where it asks for
-    none.
+    `code`: that of docs/errors.md; the HTTP status where the answer has none, as a proxy's; or
+    `no_answer` or `no_token`. `status`: the HTTP status; 0: no answer came, or the refusal came on
+    an open connection. `detail`: more about it, for people. `retry_after_s`: how many seconds it
+    asks to wait, at most an hour; None where it asks for nothing. `until_ms`: when a mute or ban
+    ends, in milliseconds of Unix time; -1: never; 0: it is neither. `room`: the room that it names,
+    or empty.
     """
 
-    code: str
-    retry_after_s: float | None
+    def __init__(
+        self,
+        code: str,
+        detail: str = "",
+        *,
+        status: int = 0,
+        retry_after_s: float | None = None,
+        until_ms: int = 0,
+        room: str = "",
+    ) -> None:
+        super().__init__(f"{code}: {detail}" if detail else code)
+        self.code = code
+        self.detail = detail
+        self.status = status
+        self.retry_after_s = retry_after_s
+        self.until_ms = until_ms
+        self.room = room
 
     @property
     def is_ours(self) -> bool:
         """Whether one of our services refuses: the page or the JSON of a proxy has no such code."""
-        return _CODE.fullmatch(self.code) is not None
+        return self.status > 0 and _CODE.fullmatch(self.code) is not None
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the same request cannot succeed later.
+
+        A proxy's refusal says nothing of that: it may have no service yet, or be a login page.
+        """
+        return self.is_ours and is_final(self.status) and self.retry_after_s is None
 
 
 def is_final(status: int) -> bool:
@@ -43,26 +75,33 @@ def is_final(status: int) -> bool:
     return HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR and status not in _PASSING
 
 
-def read_problem(status: int, headers: Mapping[str, str], body: bytes) -> Problem:
+def read_problem(status: int, headers: Mapping[str, str], body: bytes) -> ServiceError:
     """Return what a refusal with this HTTP status says.
 
     The delay is the body's, or else that of the header `Retry-After`: a proxy's refusal has no
     other, and a body may ask for none. `headers` finds names in any case, as aiohttp's do.
     """
     members = _members(body)
-    code, wait_s = members.get("code"), members.get("retry_after_s")
-    body_s = _bounded(wait_s) if isinstance(wait_s, int | float) and not isinstance(wait_s, bool) else None
+    wait_s, until_ms = _number(members.get("retry_after_s")), _number(members.get("until_ms"))
+    body_s = None if wait_s is None else _bounded(wait_s)
     header_s = read_retry_after(headers)
-    return Problem(
-        code if isinstance(code, str) and code else str(status),
-        body_s if body_s or header_s is None else header_s,
+    code = _text(members.get("code"))
+    return ServiceError(
+        code or str(status),
+        _text(members.get("detail")) or _text(members.get("title")) or ("" if code else NO_CODE),
+        status=status,
+        retry_after_s=body_s if body_s or header_s is None else header_s,
+        until_ms=int(min(max(until_ms or 0, -1), MAX_EXACT)),
+        room=_text(members.get("room")),
     )
 
 
-def read_room(body: bytes) -> str:
-    """Return the room that a refusal names, or an empty text."""
-    room = _members(body).get("room")
-    return room if isinstance(room, str) else ""
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _number(value: Any) -> float | None:
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 def _members(body: bytes) -> dict[str, Any]:

@@ -11,12 +11,14 @@ import orjson
 from liveroom import clock
 from liveroom.addresses import bases
 from liveroom.chance import Chance, SystemChance
-from viewer.problem import read_problem
+from liveroom.errors import in_words
+from viewer.problem import NO_ANSWER, ServiceError, read_problem
 from viewer.tokens import Token, current
 
 SEND_TIMEOUT_S: Final = 5.0
 RETRIES: Final = 5
 RETRY_S: Final = 1.0
+MIN_PAUSE_S: Final = 0.1  # after a refusal for the rate, so that patience ends
 MAX_JITTER_S: Final = 30.0
 MAX_PAUSE_S: Final = 30.0  # nobody expects what was sent to appear later than that
 
@@ -35,30 +37,57 @@ class _Reply(msgspec.Struct):
 
 
 class Refused(NamedTuple):
-    """Ingress refused it; `code` is the problem's."""
+    """Ingress refused it, and nothing was written.
+
+    `code` is the problem's, `detail` more about it for people, `status` the HTTP status;
+    `retry_after_s` how many seconds it asks to wait, None where it asks for nothing; `until_ms`
+    when a mute or ban ends, in milliseconds of Unix time, -1 where it never does, 0 where it is
+    neither.
+    """
 
     id: str
     code: str
+    detail: str = ""
+    status: int = 0
+    retry_after_s: float | None = None
+    until_ms: int = 0
 
 
 class Unknown(NamedTuple):
     """No answer, or 5xx or 408 until the last retry.
 
-    It may still be delivered. `why` is for people.
+    It may still be delivered. `why` is for people. `code` is the problem's, or `no_answer`;
+    `status` and `retry_after_s` are those of the last answer.
     """
 
     id: str
     why: str
+    code: str = NO_ANSWER
+    status: int = 0
+    retry_after_s: float | None = None
 
 
 Outcome = Accepted | Refused | Unknown
+
+
+def check(outcome: Outcome) -> Accepted:
+    """Return an outcome that is accepted; raise ServiceError for any other."""
+    match outcome:
+        case Accepted():
+            return outcome
+        case Refused(_, code, detail, status, retry_after_s, until_ms):
+            raise ServiceError(code, detail, status=status, retry_after_s=retry_after_s, until_ms=until_ms)
+        case Unknown(_, why, code, status, retry_after_s):
+            raise ServiceError(code, why, status=status, retry_after_s=retry_after_s)
 
 
 class Sender:
     """Sends interactions of one user.
 
     After an unknown outcome it retries under the same id, up to `retries` times, so a gift happens
-    once. `http` is the caller's. `chance` is for ids and jitter, by default the system's.
+    once. What is refused for its rate (429) it sends again when the answer permits it, as long as
+    it waits no more than `patience_s` in all, by default not at all. `http` is the caller's.
+    `chance` is for ids and jitter, by default the system's.
     """
 
     def __init__(
@@ -68,11 +97,13 @@ class Sender:
         http: aiohttp.ClientSession,
         retries: int = RETRIES,
         chance: Chance | None = None,
+        patience_s: float = 0.0,
     ) -> None:
         self._url = bases(ingress_url)
         self._token = token
         self._http = http
         self._retries = retries
+        self._patience_s = patience_s
         self._chance = chance if chance is not None else SystemChance()
 
     async def danmaku(self, room: str, text: str, **fields: Any) -> Outcome:
@@ -96,17 +127,21 @@ class Sender:
 
         After 5xx, 408 or silence it retries under the same id, no sooner than the answer asks for.
         It does not retry where that is later than `MAX_PAUSE_S`. `retries` replaces the sender's
-        own number. Raises nothing for network errors.
+        own number. Raises nothing for refusals and network errors: `check` does.
         """
         body = {"id": self._chance.token_hex(12)} | body
         id_: str = body["id"]
-        left = self._retries if retries is None else retries
+        left, patience_s = self._retries if retries is None else retries, self._patience_s
         while True:
-            outcome, retry_after_s = await self._post(room, collection, id_, orjson.dumps(body))
-            if not isinstance(outcome, Unknown) or left == 0 or retry_after_s > MAX_PAUSE_S:
-                return outcome
-            left -= 1
-            await clock.sleep(retry_after_s + self._chance.random() * min(retry_after_s, MAX_JITTER_S))
+            outcome, pause_s = await self._post(room, collection, id_, orjson.dumps(body))
+            match outcome:
+                case Unknown() if left > 0 and pause_s <= MAX_PAUSE_S:
+                    left -= 1
+                case Refused(status=HTTPStatus.TOO_MANY_REQUESTS) if pause_s <= patience_s:
+                    patience_s -= pause_s
+                case _:
+                    return outcome
+            await clock.sleep(pause_s + self._chance.random() * min(pause_s, MAX_JITTER_S))
 
     async def _post(self, room: str, collection: str, id_: str, body: bytes) -> tuple[Outcome, float]:
         try:
@@ -119,10 +154,12 @@ class Sender:
                 reply = await answer.read()
                 if answer.status == HTTPStatus.ACCEPTED:
                     return Accepted(id_, msgspec.json.decode(reply, type=_Reply).at_ms), 0.0
-                code, wait_s = read_problem(answer.status, answer.headers, reply)
+                error = read_problem(answer.status, answer.headers, reply)
+                wait_s = RETRY_S if error.retry_after_s is None else error.retry_after_s
                 if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR or answer.status == HTTPStatus.REQUEST_TIMEOUT:
                     # with any code, and a proxy's too: it may have been written
-                    return Unknown(id_, code), RETRY_S if wait_s is None else wait_s
-                return Refused(id_, code), 0.0
+                    return Unknown(id_, str(error), error.code, error.status, error.retry_after_s), wait_s
+                told = (error.code, error.detail, error.status, error.retry_after_s, error.until_ms)
+                return Refused(id_, *told), max(wait_s, MIN_PAUSE_S)
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            return Unknown(id_, repr(error)), 0.5
+            return Unknown(id_, in_words(error)), 0.5

@@ -25,11 +25,16 @@ States::
     OPEN        every room refuses it for now            WAITING, by `Disconnect`
     OPEN        join                                     CONNECTING, by `Disconnect`
     OPEN        leave of its last room                   IDLE, by `Disconnect`
-    WAITING     tick, once the retry is due              CONNECTING, without a room IDLE
+    CONNECTING, leave of its last room                   IDLE
+    WAITING
+    IDLE        join                                     CONNECTING, before a retry is due WAITING
+    WAITING     tick, once the retry is due              CONNECTING
     any         end                                      ENDED
 
 Wishes. The application may join and leave rooms in every state. A session without a room rests: it
-has no connection and asks for nothing. A connection is for the rooms that were wished when its
+has no connection and asks for nothing. An attempt that is under way as the last room is left goes
+on to its end, for a room that may come meanwhile; a delay that is set goes on too, so that leaving
+and joining makes no attempt sooner. A connection is for the rooms that were wished when its
 entry was asked for (`ask`), since a ticket names them: a room that is joined later gets a new
 connection, so that no answer to an older request concerns it. After a `Disconnect` the session
 takes nothing more from that connection.
@@ -57,9 +62,14 @@ Refusals. A gateway answers a join with an error, or puts the viewer out of a ro
 (`Told`). Codes in `_FOR_NOW`, and any code with `retry_after_s`, hold for now: the session joins
 again after full jitter, at least `retry_after_s` later. Other codes in `_OUT` are final: the
 session leaves the room, and ends where it was the last one. Where no room lets it in, it connects
-again, since the scheduler may find another gateway. Any other code changes nothing. The scheduler
-may refuse an entry for good (`failed`): that concerns the room that it names, else the newest one
-that was asked for.
+again, since the scheduler may find another gateway. Any other code changes nothing.
+
+The scheduler may refuse an entry for good (`failed`): that concerns the room that it names. A code
+in `_OF_USER` concerns the user, and so all rooms that were asked for. Any other refusal without a
+name (of version 0.1, or for too many rooms) may concern each of them. So the session sets the
+newest one aside and asks without it. Once a smaller entry opens a connection, the room that was set
+aside last is the refused one, and the others are asked for again. A single room that is refused
+is the refused one.
 
 Resume. A connection begins with a `join` for each room that carries the viewer's epoch, `seq` and
 `rseq`. A gateway that still has everything since then answers `resumed` and sends it. Otherwise the
@@ -92,7 +102,9 @@ from collections.abc import Iterable
 from enum import Enum
 from typing import Final
 
-from liveroom.closecodes import ABNORMAL, Close, rule_for
+import msgspec
+
+from liveroom.closecodes import ABNORMAL, Close, CloseRule, rule_for
 from liveroom.errors import Code
 from liveroom.wire import (
     HEARTBEAT_S,
@@ -137,6 +149,7 @@ _OUT: Final = {
     Code.ROOM_INVALID.value: Close.NORMAL,
     Code.TOO_MANY_ROOMS.value: Close.NORMAL,
 }
+_OF_USER: Final = {Code.TOKEN_MISSING.value, Code.TOKEN_INVALID.value, Code.TOKEN_EXPIRED.value}
 _FOR_NOW: Final = {Code.FULL.value, Code.RATE_USER.value, Code.RATE_ADDRESS.value}
 
 
@@ -168,6 +181,8 @@ class Session:
         self.bad_frames = 0
         self._attempts = 0
         self._is_started = False
+        self._is_attempting = False
+        self._suspect: Error | None = None
         self._asked: dict[str, Position] | None = None
         self._leaving: Close | None = None
         self._not_before = 0.0
@@ -195,7 +210,7 @@ class Session:
     def is_covered(self) -> bool:
         """Whether the last entry was asked for with all the rooms that are wished now."""
         asked = self._asked
-        return asked is None or all(asked.get(room) is position for room, position in self.rooms.items())
+        return asked is None or all(asked.get(room) is position for room, position in self._askable().items())
 
     # ---- events of the connection
     def start(self) -> list[Effect]:
@@ -208,8 +223,8 @@ class Session:
 
         Call it before each request. Connect only while `is_covered`; otherwise ask again.
         """
-        self._asked = dict(self.rooms)
-        return list(self.rooms)
+        self._asked = self._askable()
+        return list(self._asked)
 
     def opened(self, now: float) -> list[Effect]:
         """Take note that the connection is open, and join every room."""
@@ -217,39 +232,33 @@ class Session:
             return [Disconnect(Close.NORMAL)]
         self.state = State.OPEN
         self._leaving = None
-        self._is_revoked = False
+        self._is_attempting = self._is_revoked = False
         self._opened_at = self._heard_at = now
         self._set_heartbeat(self._base_s, now)
         self._token = None
         self._move_at = None
+        effects = self._convict()
         if not self.rooms or not self.is_covered:
-            return self._disconnect(Close.NORMAL)
+            return effects + self._disconnect(Close.NORMAL)
         joining = [room for room, position in self.rooms.items() if position.may_join(now)]
         self._plan()
-        return [Send(encode_frame(self._join(room))) for room in joining]
+        return effects + [Send(encode_frame(self._join(room))) for room in joining]
 
-    def failed(
-        self,
-        now: float,
-        uniform: float,
-        retry_after_s: float | None = None,
-        code: str = "",
-        is_final: bool = False,
-        room: str = "",
-    ) -> list[Effect]:
+    def failed(self, now: float, uniform: float, refusal: Error | None = None, is_final: bool = False) -> list[Effect]:
         """Take note that no connection could be made.
 
-        `retry_after_s`: the delay that the scheduler asked for, None where it asked for none.
-        `code`: the scheduler's refusal, empty where it did not refuse. `is_final`: the same request
-        cannot succeed later. `room`: the room that the refusal names, or empty.
+        `refusal`: the scheduler's answer, as a gateway would tell it; None where none came.
+        `is_final`: the same request cannot succeed later.
         """
         if self.state is State.ENDED:
             return []
-        if code == Code.REVOKED.value:
-            return self._revoked(now, uniform)
-        effects = self._entry_refused(code, room) if is_final else []
+        self._is_attempting = False
+        if refusal is not None and refusal.code == Code.REVOKED.value:
+            return self._revoked(now, uniform, refusal)
+        effects = self._entry_refused(refusal) if refusal is not None and is_final else []
         if not effects or not isinstance(effects[-1], Ended):
-            self._not_before = now + min(max(retry_after_s or 0.0, 0.0), MAX_RETRY_AFTER_S)
+            after_s = (refusal.retry_after_s if refusal is not None else None) or 0.0
+            self._not_before = now + min(max(after_s, 0.0), MAX_RETRY_AFTER_S)
             self._wait(now, uniform, ABNORMAL.after_s)
         return effects
 
@@ -274,9 +283,7 @@ class Session:
             self.reconnects += 1
             return self._revoked(now, uniform)
         if not rule.reconnect:
-            self.state = State.ENDED
-            self.wake_at = None
-            return [Ended(rule)]
+            return [self._ended(rule)]
         self.reconnects += 1
         self._wait(now, uniform, max(rule.after_s, JOIN_AGAIN_S if self._is_refused else 0.0))
         return []
@@ -396,7 +403,7 @@ class Session:
         self._not_before -= slept_s
         for position in self.rooms.values():
             position.slept(slept_s)
-        if self.state is State.WAITING and self._retry_at is not None:
+        if self._retry_at is not None:
             self._retry_at -= slept_s
             if not self._is_revoked:
                 self._attempts = 0
@@ -425,7 +432,13 @@ class Session:
             return []
         self.rooms[room] = Position(room)
         if self.state is State.IDLE and self._is_started:
-            return self._connect()
+            if self._is_attempting:
+                self.state = State.CONNECTING  # it asks again, since this room is not covered
+            elif self._retry_at is None:
+                return self._connect()
+            else:
+                self.state = State.WAITING
+                self._plan()
         if self.state is State.OPEN and self._leaving is None:
             return self._disconnect(Close.NORMAL)
         if self.state is State.WAITING and self._is_refused and self._retry_at is not None:
@@ -435,7 +448,13 @@ class Session:
 
     def leave(self, room: str) -> list[Effect]:
         """Leave a room. Without any the session rests until the next `join`."""
-        if self.rooms.pop(room, None) is None or self.state is not State.OPEN or self._leaving is not None:
+        if self.rooms.pop(room, None) is None:
+            return []
+        self._acquit()  # nobody knows any more whom the refusal concerned
+        if self.state in {State.CONNECTING, State.WAITING} and not self.rooms:
+            self.state = State.IDLE
+            self._plan()
+        if self.state is not State.OPEN or self._leaving is not None:
             return []
         effects: list[Effect] = [Send(encode_frame(Leave(room)))]
         effects += self._elsewhere() if self.rooms else self._disconnect(Close.NORMAL)
@@ -453,6 +472,7 @@ class Session:
     def _connect(self) -> list[Effect]:
         """Connect for the rooms that are wished; rest where there is none."""
         self.state = State.CONNECTING if self.rooms else State.IDLE
+        self._is_attempting = bool(self.rooms)
         self._retry_at = self.wake_at = None
         self._is_refused = False
         self.ask()
@@ -474,29 +494,61 @@ class Session:
         self._is_refused = True
         return self._disconnect(Close.GOING_AWAY)
 
-    def _entry_refused(self, code: str, room: str) -> list[Effect]:
-        """Leave the room of a refusal for good: the one that it names, else the newest one.
+    def _entry_refused(self, refusal: Error) -> list[Effect]:
+        """Leave the rooms that a refusal for good concerns, or set the newest one aside.
 
-        That concerns only wishes that are as old as the request; where one of its rooms was left
+        It concerns only wishes that are as old as the request; where one of its rooms was left
         meanwhile, the next request is another one.
         """
         all_asked = self._asked or {}
-        asked = [name for name, position in all_asked.items() if self.rooms.get(name) is position]
-        if not room and asked and len(asked) == len(all_asked):
-            room = asked[-1]
-        if room not in asked:
+        refused = [name for name, position in all_asked.items() if self.rooms.get(name) is position]
+        if refusal.room:
+            refused = [refusal.room] if refusal.room in refused else []
+        elif len(refused) < len(all_asked):
+            refused = []
+        elif len(refused) > 1 and refusal.code not in _OF_USER:
+            self._suspect = msgspec.structs.replace(refusal, room=refused[-1])
+            self.rooms[refused[-1]].is_aside = True
             return []
-        del self.rooms[room]
-        effects: list[Effect] = [Told(Error(code, room=room))]
-        if not self.rooms:
-            self.state = State.ENDED
-            self.wake_at = None
-            effects.append(Ended(rule_for(_OUT.get(code, Close.NORMAL))))
+        effects: list[Effect] = []
+        for room in refused:
+            del self.rooms[room]
+            refusal = msgspec.structs.replace(refusal, room=room)
+            effects.append(Told(refusal))
+        if not self._askable():
+            self._acquit()
+        if effects and not self.rooms:
+            effects.append(self._ended(rule_for(_OUT.get(refusal.code, Close.NORMAL)), refusal))
         return effects
+
+    def _askable(self) -> dict[str, Position]:
+        """Return the rooms that are not set aside."""
+        return {room: position for room, position in self.rooms.items() if not position.is_aside}
+
+    def _convict(self) -> list[Effect]:
+        """Leave the room without which an entry opens a connection, and take back the others."""
+        suspect = self._suspect
+        self._acquit()
+        if suspect is None:
+            return []
+        del self.rooms[suspect.room]
+        return [Told(suspect)]
+
+    def _acquit(self) -> None:
+        """Take back the rooms that are set aside."""
+        self._suspect = None
+        for position in self.rooms.values():
+            position.is_aside = False
+
+    def _ended(self, rule: CloseRule, refusal: Error | None = None) -> Ended:
+        """End the session for good, and return the effect that says so."""
+        self.state = State.ENDED
+        self.wake_at = None
+        return Ended(rule, refusal)
 
     def _earliest(self) -> float:
         """Return the time before which refusals forbid to connect."""
-        return max(self._not_before, min((position.not_before for position in self.rooms.values()), default=0.0))
+        return max(self._not_before, min((position.not_before for position in self._askable().values()), default=0.0))
 
     def _join(self, room: str) -> Join:
         position = self.rooms[room]
@@ -504,24 +556,24 @@ class Session:
             return Join(room)
         return Join(room, position.epoch, position.seq, position.rseq)
 
-    def _revoked(self, now: float, uniform: float) -> list[Effect]:
+    def _revoked(self, now: float, uniform: float, refusal: Error | None = None) -> list[Effect]:
         """Connect once more, with a new token; end where that is revoked too."""
         if self._is_revoked:
-            self.state = State.ENDED
-            self.wake_at = None
-            return [Ended(rule_for(Close.REVOKED))]
+            return [self._ended(rule_for(Close.REVOKED), refusal)]
         self._is_revoked = True
-        self.state = State.WAITING
-        self._retry_at = now + NEW_TOKEN_S + uniform * NEW_TOKEN_SPREAD_S
-        self._plan()
+        self._retry(now + NEW_TOKEN_S + uniform * NEW_TOKEN_SPREAD_S)
         return []
 
     def _wait(self, now: float, uniform: float, base_s: float) -> None:
         """Wait before the next attempt: as long as refusals ask for, and full jitter."""
         after_s = max(0.0, self._earliest() - now)
-        self._retry_at = back_off(now, uniform, max(base_s, 0.1), self._attempts, after_s)
+        self._retry(back_off(now, uniform, max(base_s, 0.1), self._attempts, after_s))
         self._attempts += 1
-        self.state = State.WAITING
+
+    def _retry(self, at: float) -> None:
+        """Make the next attempt at `at`, once there is a room."""
+        self._retry_at = at
+        self.state = State.WAITING if self.rooms else State.IDLE
         self._plan()
 
     def _plan(self) -> None:
@@ -552,8 +604,7 @@ class Session:
             del self.rooms[error.room]
             if not self.rooms:
                 code = _OUT[error.code]
-                self.state = State.ENDED
-                effects += [Disconnect(code), Ended(rule_for(code))]
+                effects += [Disconnect(code), self._ended(rule_for(code), error)]
                 return
         elif is_for_now:
             position.join_refused(now, uniform, error.retry_after_s or 0.0)

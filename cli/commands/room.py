@@ -40,6 +40,8 @@ def replay(
     A line that cannot be used is skipped and counted. The encoding is found out; of a file that is
     cut off, what came is played.
 
+    It ends at once where the token is refused, or no ingress answers, before anything is accepted.
+
     Exit code 1 if any was not accepted, or the file has none that can be used.
     """
     from cli.endpoints import check_room, find_endpoints  # noqa: PLC0415
@@ -66,7 +68,8 @@ def watch(
     Joins the room through the scheduler and runs until Ctrl-C. Without a key or token you watch as
     a guest.
 
-    Exit code 1 if the gateway closed the connection for good.
+    Exit code 1 if a service refused you or closed the connection for good, or you were in the room
+    at no time; 2 if no service answered at first. A connection that is lost later is made again.
     """
     from cli.endpoints import check_room, find_endpoints  # noqa: PLC0415
     from cli.watch import run_watch  # noqa: PLC0415 - see the package

@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 from liveroom.closecodes import TABLE
+from liveroom.wire import Error, Left, Notice
 from viewer.effects import (
     Connect,
     Counts,
@@ -49,6 +50,8 @@ def run(case: Case) -> list[Any]:
         if name in {"received", "pulled"}:
             index = 0 if name == "received" else 1
             arguments[index] = arguments[index].encode()
+        if name == "failed" and arguments[2:] and arguments[2] is not None:
+            arguments[2] = Error(**arguments[2])
         effects = getattr(session, name)(*arguments)
         given = effects if name == "ask" else [told(effect) for effect in effects]
         outcome.append([given, session.state.value, session.wake_at, session.is_in, session.is_covered])
@@ -85,11 +88,16 @@ def told(effect: Effect) -> dict[str, Any]:  # noqa: C901, PLR0912 - a table
         case Renumbered():
             return {"type": "renumbered", **effect._asdict()}
         case Told(what):
-            return {"type": "told", "what": type(what).__name__.lower(), "room": what.room}
+            return {"type": "told", "what": type(what).__name__.lower(), "room": what.room, "said": said(what)}
         case Moved(reason):
             return {"type": "moved", "reason": reason}
-        case Ended(rule):
-            return {"type": "ended", "code": int(rule.code), "reason": rule.reason}
+        case Ended(rule, refusal):
+            return {"type": "ended", "code": int(rule.code), "reason": rule.reason, "said": refusal and said(refusal)}
+
+
+def said(what: Notice | Error | Left) -> list[Any] | None:
+    """Return what an error says; None for other frames."""
+    return [what.code, what.room, what.detail, what.until_ms] if isinstance(what, Error) else None
 
 
 # ---- frames
@@ -118,6 +126,16 @@ def batch(first: int, last: int, rseq: int, *messages: dict[str, Any], room: str
 
 def pulled(rseq: int, *messages: dict[str, Any], epoch: int = 1, **more: Any) -> str:
     return json.dumps({"room": "a", "epoch": epoch, "seq": 0, "rseq": rseq, "messages": list(messages), **more})
+
+
+def refused(now: float, uniform: float, code: str, **more: Any) -> list[Any]:
+    """The scheduler refuses an entry for good."""
+    return ["failed", now, uniform, {"code": code} | more, True]
+
+
+def delayed(now: float, uniform: float, retry_after_s: float | None = None, code: str = "no_gateway") -> list[Any]:
+    """The scheduler refuses an entry for now."""
+    return ["failed", now, uniform, {"code": code} | ({} if retry_after_s is None else {"retry_after_s": retry_after_s})]
 
 
 def case(name: str, *calls: Any, rooms: list[str] | None = None, battery: bool = False) -> Case:
@@ -160,8 +178,18 @@ WISHES = [
          ["tick", 3], ["opened", 4]),
     case("its only room is left while it connects: the connection ends at once", ["start"], ["leave", "a"], ["opened", 1],
          ["closed", 1000, 1, 0.5], ["tick", 99], ["join", "b"], ["opened", 100]),
+    case("its only room is left while it connects, and another is joined before the answer: nothing is asked for twice",
+         ["start"], ["leave", "a"], ["tick", 1], ["join", "b"], ["ask"], ["opened", 2]),
+    case("its only room is left while it connects, and another is joined after the refusal: its delay holds", ["start"],
+         ["leave", "a"], delayed(1, 0.5, 30), ["hurry", 2, 0.5], ["join", "b"], ["tick", 30], ["tick", 47], ["opened", 48]),
+    case("its only room is left while it connects, and the entry is revoked: a room that comes waits for the new token",
+         ["start"], ["leave", "a"], delayed(1, 0.5, code="revoked"), ["join", "b"], ["tick", 4], ["tick", 5], ["opened", 5]),
+    case("its only room is left while it waits for a new token", *IN, ["closed", 4013, 2, 0.5], ["leave", "a"],
+         ["hurry", 3, 0.5], ["join", "b"], ["tick", 5], ["tick", 6], delayed(7, 0.5, code="revoked")),
+    case("leaving and joining while it waits makes no attempt sooner", ["start"], *[["failed", n, 0.9] for n in range(6)],
+         *[["leave", "a"], ["join", "a"]] * 3, ["tick", 6], ["tick", 32]),
     case("its only room is left while it connects in vain: nothing more is asked for", ["start"], ["leave", "a"],
-         ["failed", 1, 0.5, 3, "no_gateway"], ["tick", 4], ["tick", 9], ["tick", 99]),
+         delayed(1, 0.5, 3, "no_gateway"), ["tick", 4], ["tick", 9], ["tick", 99]),
     case("its only room, refused for now, is left while it waits", *OPEN,
          ["received", error("full", retry_after_s=900), 1, 0.5],
          ["closed", 1001, 1, 0.5], ["leave", "a"], ["tick", 2000], ["join", "b"], ["opened", 2001]),
@@ -212,30 +240,53 @@ WISHES = [
          ["failed", 2, 0.5],
          ["opened", 3], ["closed", None, 4, 0.5], ["tick", 99]),
     # the entry
-    case("an entry that is refused for good ends the session", ["start"], ["failed", 0, 0.5, None, "forbidden", True],
+    case("an entry that is refused for good ends the session", ["start"], refused(0, 0.5, "forbidden"),
          ["tick", 99]),
     case("an entry that is refused for good for a code of a later version ends the session too", ["start"],
-         ["failed", 0, 0.5, None, "toString", True], ["tick", 99]),
+         refused(0, 0.5, "toString"), ["tick", 99]),
     case("an entry that is refused for good for one room goes on for the others", ["start"],
-         ["failed", 0, 0.5, None, "room_invalid", True, "a"], ["tick", 1], ["opened", 2], rooms=ROOMS),
-    case("an entry that is refused for good without a name concerns the newest room", ["start"],
-         ["failed", 0, 0.5, None, "bad_request", True], ["tick", 1], ["failed", 2, 0.5, None, "bad_request", True], ["tick", 9],
+         refused(0, 0.5, "room_invalid", room="a"), ["tick", 1], ["opened", 2], rooms=ROOMS),
+    case("where a refusal names no room, the newest one is set aside until a smaller entry opens", ["start"],
+         refused(0, 0.5, "bad_request", detail="name fewer"), ["tick", 1], ["opened", 2], ["received", joined(), 2],
          rooms=ROOMS),
+    case("where a refusal names no room, the oldest one is found too, and costs no newer one", ["start"],
+         *[call for n in range(3) for call in (refused(9 * n, 0.5, "forbidden"), ["tick", 9 * n + 8])], ["opened", 30],
+         rooms=["a", "b", "c"]),
+    case("two of four rooms are refused without a name, one after the other", ["start"],
+         *[call for n in range(3) for call in (refused(9 * n, 0.5, "forbidden"), ["tick", 9 * n + 8])], ["opened", 28],
+         ["closed", 1000, 28, 0.5], refused(30, 0.5, "forbidden"), ["tick", 39], ["opened", 40], rooms=["a", "b", "c", "d"]),
+    case("while a room is set aside, failures that pass change nothing of it", ["start"], refused(0, 0.5, "forbidden"),
+         ["tick", 1], delayed(2, 0.5, 3), ["hurry", 2, 0.5], ["tick", 9], ["opened", 10], rooms=ROOMS),
+    case("while a room is set aside, another one that is joined is asked for", ["start"], refused(0, 0.5, "forbidden"),
+         ["join", "c"], ["tick", 1], ["opened", 2], rooms=ROOMS),
+    case("while a room is set aside, it is left", ["start"], refused(0, 0.5, "forbidden"), ["leave", "b"], ["tick", 1],
+         ["opened", 2], rooms=ROOMS),
+    case("while a room is set aside, another one is left: nobody knows whom the refusal concerned", ["start"],
+         refused(0, 0.5, "forbidden"), ["leave", "a"], ["tick", 1], ["opened", 2], rooms=[*ROOMS, "c"]),
+    case("while a room is set aside, the only other one is left", ["start"], refused(0, 0.5, "forbidden"), ["tick", 1],
+         ["leave", "a"], ["ask"], ["opened", 2], rooms=ROOMS),
+    case("while a room is set aside, another one is refused by its name", ["start"], refused(0, 0.5, "forbidden"), ["tick", 1],
+         refused(2, 0.5, "forbidden", room="a"), ["tick", 9], ["opened", 10], rooms=ROOMS),
+    case("a refusal of the token concerns all rooms that were asked for", ["start"], ["join", "c"],
+         refused(0, 0.5, "token_expired", detail="long ago"), ["tick", 1], ["opened", 2], rooms=ROOMS),
+    case("a refusal of the token ends the session at once", ["start"], refused(0, 0.5, "token_invalid"), rooms=ROOMS),
+    case("a ban at the entry says why and until when", ["start"],
+         refused(0, 0.5, "banned", room="a", detail="spam", until_ms=9)),
     case("a room that was joined after an entry was asked for is not refused by the answer", ["start"], ["join", "b"],
-         ["failed", 0, 0.5, None, "forbidden", True], ["tick", 1], ["opened", 2]),
+         refused(0, 0.5, "forbidden"), ["tick", 1], ["opened", 2]),
     case("a room that was joined again after an entry was asked for is not refused by the answer", ["start"], ["leave", "a"],
-         ["join", "a"], ["failed", 0, 0.5, None, "forbidden", True, "a"], ["tick", 1], ["opened", 2]),
+         ["join", "a"], refused(0, 0.5, "forbidden", room="a"), ["tick", 1], ["opened", 2]),
     case("where a room was left meanwhile, nobody knows whom a refusal without a name concerned", ["start"], ["leave", "b"],
-         ["failed", 0, 0.5, None, "forbidden", True], ["tick", 1], ["failed", 2, 0.5, None, "forbidden", True], rooms=ROOMS),
+         refused(0, 0.5, "forbidden"), ["tick", 1], refused(2, 0.5, "forbidden"), rooms=ROOMS),
     case("joined after an entry was revoked: the new token is asked for in its time", ["start"],
-         ["failed", 0, 0.5, None, "revoked"],
+         delayed(0, 0.5, code="revoked"),
          ["join", "b"], ["leave", "a"], ["tick", 1], ["tick", 3.5], ["opened", 4]),
     # delays that refusals ask for
     *(case(f"a refused entry waits at least as long as it is told, with chance {uniform}", ["start"],
            *[call for n, told in enumerate((30, 0.2, 3600, 90_000, -5)) for call in
-             (["failed", 10_000 * n, uniform, told, "rate_address"],
+             (delayed(10_000 * n, uniform, told, "rate_address"),
          ["tick", 10_000 * n + 9000])]) for uniform in (0, 0.5, 0.875)),
-    case("a network that is back does not shorten the delay of a refusal", ["start"], ["failed", 0, 0.5, 30, "rate_user"],
+    case("a network that is back does not shorten the delay of a refusal", ["start"], delayed(0, 0.5, 30, "rate_user"),
          ["hurry", 10, 0.5], ["tick", 29], ["tick", 30.5]),
     case("a network that is back does not shorten the delay of a room's refusal", *OPEN,
          ["received", error("full", retry_after_s=30), 1, 0.5], ["closed", 1001, 1, 0.5], ["hurry", 10, 0], ["tick", 30],
@@ -248,10 +299,10 @@ WISHES = [
          ["closed", 1001, 7, 0]),
     case("woken, an open connection that answers stays", *IN, ["hurry", 2, 0.5, 600], ["received", '{"t":"hb","at":1}', 3],
          ["tick", 8]),
-    case("woken, a waiting session retries soon", ["start"], ["failed", 0, 0.875, None], ["failed", 1, 0.875, None],
+    case("woken, a waiting session retries soon", ["start"], ["failed", 0, 0.875], ["failed", 1, 0.875],
          ["hurry", 1, 0.5, 60], ["tick", 1.5]),
-    case("the delay of a refusal goes on in sleep", ["start"], ["failed", 0, 0.5, 30], ["hurry", 1, 0.5, 10], ["tick", 19.5],
-         ["tick", 20.5], ["failed", 21, 0.5, 30], ["hurry", 22, 0.5, 3600], ["tick", 22.5]),
+    case("the delay of a refusal goes on in sleep", ["start"], delayed(0, 0.5, 30), ["hurry", 1, 0.5, 10], ["tick", 19.5],
+         ["tick", 20.5], delayed(21, 0.5, 30), ["hurry", 22, 0.5, 3600], ["tick", 22.5]),
     case("the delay of a room's refusal goes on in sleep", *OPEN, ["received", joined("b"), 0],
          ["received", error("full", retry_after_s=60), 1, 0.5], ["hurry", 2, 0, 40], ["received", '{"t":"hb","at":1}', 3],
          ["received", '{"t":"hb","at":1}', 50], ["tick", 51.5], rooms=ROOMS),
@@ -382,8 +433,8 @@ BY_HAND = [
          ["received", '{"t":"card","room":"a","card":{"likes":7}}', 2], ["received", '{"t":"card","room":"x","card":{}}', 3]),
     case("notices are told", *IN, ["received", '{"t":"notice","room":"a","kind":"mute","id":"m","at":1,"until_ms":5}', 2]),
     case("failures wait longer and longer, at least what was asked", ["start"],
-         *[call for n in range(12) for call in (["failed", 40 * n, 0.75, 7 if n == 3 else None], ["tick", 40 * n + 39])]),
-    case("when the network is back it waits no longer", ["start"], *[["failed", n, 0.9, None] for n in range(8)],
+         *[call for n in range(12) for call in (delayed(40 * n, 0.75, 7 if n == 3 else None), ["tick", 40 * n + 39])]),
+    case("when the network is back it waits no longer", ["start"], *[["failed", n, 0.9] for n in range(8)],
          ["hurry", 9, 0.5], ["tick", 9.5], ["opened", 10], ["hurry", 11, 0.5], ["tick", 16]),
     case("when the network may be gone, a silent connection ends after the time of a probe", *IN, ["probe", 3],
          ["tick", 7.9], ["tick", 8], ["closed", 1001, 8, 0.5], ["probe", 8], ["tick", 8.25], ["probe", 9], ["end"],
@@ -397,10 +448,10 @@ BY_HAND = [
          ["received", batch(20, 20, 9), 3], ["pulled", "a", "no", 4, 0.5]),
     *(case(f"closed with {code}", *IN, ["closed", code, 30, 0.5], ["tick", 90]) for code in (*TABLE, 1011, 3999, 4777, 4999)),
     case("revoked, it asks for a new token once, and ends where that is revoked too", *IN, ["closed", 4013, 30, 0.5],
-         ["hurry", 31, 0], ["tick", 33.5], ["failed", 34, 0.5, None, "no_gateway"], ["tick", 60],
-         ["failed", 61, 0.5, None, "revoked"], ["tick", 90]),
+         ["hurry", 31, 0], ["tick", 33.5], delayed(34, 0.5, code="no_gateway"), ["tick", 60],
+         delayed(61, 0.5, code="revoked"), ["tick", 90]),
     case("revoked at its entry, it comes back with a new token, and may be revoked again", ["start"],
-         ["failed", 0, 0, None, "revoked"], ["tick", 1], *OPEN[1:], ["closed", 4013, 30, 0], ["tick", 31],
+         delayed(0, 0, code="revoked"), ["tick", 1], *OPEN[1:], ["closed", 4013, 30, 0], ["tick", 31],
          ["opened", 32], ["closed", 4013, 33, 1]),
     case("frames of types that it does not know are passed over", *OPEN,
          *[["received", text, 1] for text in ('{"t":"poll"}', '{"t":"toString"}', '{"t":"__proto__"}', '{"t":""}',
@@ -463,7 +514,17 @@ def _with_more(known: Any) -> Any:
 NUMBERS = st.integers(0, 12)
 UNIFORMS = st.integers(0, 7).map(lambda eighths: eighths / 8)
 ROOM = st.sampled_from(ROOMS)
-REFUSALS = st.sampled_from([("", False, ""), ("full", False, ""), ("forbidden", True, "b"), ("x", True, "")])
+REFUSALS = st.sampled_from(
+    [
+        (None, False),
+        *(({"code": "full"} | more, False) for more in ({}, {"retry_after_s": 3}, {"retry_after_s": 90})),
+        ({"code": "forbidden", "room": "b", "detail": "no"}, True),
+        ({"code": "x"}, True),
+        ({"code": "bad_request"}, True),
+        ({"code": "token_expired"}, True),
+        ({"code": "revoked"}, True),
+    ]
+)
 EPOCHS = st.integers(1, 3)
 POS = st.sampled_from(["", "1", "2", "3"])
 
@@ -545,10 +606,8 @@ def cases(draw: st.DrawFn) -> Case:
             case "closed":
                 arguments = [draw(st.sampled_from([None, 1001, 1012, 4008, 4009, 1000])), now, draw(UNIFORMS)]
             case "failed":
-                code, is_final, room = draw(
-                    st.sampled_from([("", False, ""), ("full", False, ""), ("forbidden", True, "b"), ("x", True, "")])
-                )
-                arguments = [now, draw(UNIFORMS), draw(st.sampled_from([None, 3, 90])), code, is_final, room]
+                refusal, is_final = draw(REFUSALS)
+                arguments = [now, draw(UNIFORMS), refusal, is_final]
             case "hurry":
                 arguments = [now, draw(UNIFORMS), draw(st.sampled_from([0, 0, 8, 600]))]
             case "tick" | "opened" | "probe":

@@ -16,6 +16,8 @@ LIVE = 400
 RUN = """async (cases) => {
     const { Session } = await import("/sdk/session.js");
     const names = { pull_failed: "pullFailed", pull_refused: "pullRefused" };
+    const said = ({ t, code, room = "", detail = "", until_ms = 0 }) => (t === "error" ? [code, room, detail, until_ms] : null);
+    const closed = ({ code, reason }) => ({ code, reason });
     const told = (effect) => {
         switch (effect.type) {
             case "send": return { type: "send", frame: JSON.parse(effect.text) };
@@ -25,8 +27,9 @@ RUN = """async (cases) => {
                 const { seq, rseq, kind, id, n } = effect.message;
                 return { ...effect, message: [seq, rseq, kind, id, n] };
             }
-            case "told": return { type: "told", what: effect.what.t, room: effect.what.room ?? "" };
-            case "ended": return { type: "ended", code: effect.rule.code, reason: effect.rule.reason };
+            case "told": return { type: "told", what: effect.what.t, room: effect.what.room ?? "", said: said(effect.what) };
+            case "ended":
+                return { type: "ended", ...closed(effect.rule), said: effect.refusal && said(effect.refusal) };
             default: return effect;
         }
     };

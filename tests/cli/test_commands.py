@@ -1,16 +1,20 @@
 """The small commands, and the help of every command."""
 
 import asyncio
+import re
 import secrets
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import aiohttp
 import msgspec
 import pytest
+from aiohttp import web
 from rich.table import Table
 from typer.testing import CliRunner
 
@@ -27,6 +31,7 @@ from liveroom.kinds import Kind
 from liveroom.settings import KafkaSettings
 from liveroom.topics import partition_of
 from liveroom.users import user_id
+from liveroom.web import serve
 from liveroom.wire import Message
 from tests.hostile import COUNTS
 from tests.tokens import verify_user
@@ -127,7 +132,63 @@ def test_an_ingress_that_is_not_there_is_an_unknown_outcome(unused_tcp_port: int
     url = f"http://127.0.0.1:{unused_tcp_port}"
     result = CliRunner().invoke(app, ["send", "r", "hi", "--ingress", url, "--token-key", KEY])
     assert result.exit_code == 1
-    assert result.output.startswith("unknown, it may have been accepted: ")
+    assert result.output.startswith("unknown, it may have been accepted: no answer: Cannot connect")
+
+
+@asynccontextmanager
+async def answering(status: int, body: str, kind: str = "application/json") -> AsyncIterator[str]:
+    """Give the address of a service that answers everything with this."""
+
+    async def answer(_: web.Request) -> web.Response:
+        return web.Response(status=status, text=body, content_type=kind)
+
+    service = web.Application()
+    service.router.add_route("*", "/{any:.*}", answer)
+    async with serve(service, "127.0.0.1", 0, shutdown_timeout_s=0.2) as (_, port):
+        yield f"http://127.0.0.1:{port}"
+
+
+LINES = '<i><d p="0,1,25,0,0,0,a,1">first</d><d p="3600,1,25,0,0,0,b,2">an hour later</d></i>'
+ASKED = {  # the services that a command asks, and what else it needs
+    "send": (["ingress"], ["r", "hi"]),
+    "watch": (["scheduler"], ["r"]),
+    "replay": (["ingress"], ["FILE", "--room", "r"]),
+    "connections": (["ingress"], ["a"]),
+    "revoke": (["ingress"], ["a"]),
+    "top": (["scheduler"], ["--once"]),
+    "pool": (["autoscaler"], []),
+    "canary": (["ingress", "scheduler"], []),
+}
+EXPIRED = '{"code":"token_expired","title":"The token has expired","detail":"exp was an hour ago"}'
+PROBLEM, PAGE = "application/problem+json", "text/html"
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind", "words"),
+    [
+        pytest.param(401, EXPIRED, PROBLEM, "token_expired.*exp was an hour ago", id="token"),
+        pytest.param(401, '{"code":"later","detail":"a\\u202eb"}', PROBLEM, "later", id="a later code"),
+        pytest.param(404, "<html>nothing here</html>", PAGE, "404.*another service", id="a web server"),
+        pytest.param(200, "<html>log in first</html>", PAGE, "", id="a login page"),
+    ],
+)
+@pytest.mark.parametrize("command", ASKED)
+async def test_what_a_service_refuses_is_said_in_words_and_ends_a_command(
+    command: str, status: int, body: str, kind: str, words: str, tmp_path: Path
+) -> None:
+    script = tmp_path / "a.xml"
+    script.write_text(LINES, encoding="utf-8")
+    services, needs = ASKED[command]
+    async with answering(status, body, kind) as url:
+        options = [option for service in services for option in (f"--{service}", url)]
+        arguments = [command, *(str(script) if need == "FILE" else need for need in needs), *options, "--token", "secret"]
+        done = await asyncio.wait_for(asyncio.to_thread(CliRunner().invoke, app, arguments), 60)
+    assert done.exit_code in {1, 2}, (done.output, done.exception)
+    assert isinstance(done.exception, SystemExit), done.exception
+    assert re.search(words, done.output), done.output
+    assert "secret" not in done.output
+    assert "\u202e" not in done.output
+    assert "<html>" not in done.output
 
 
 @pytest.mark.parametrize(
@@ -187,11 +248,11 @@ def test_a_token_is_for_the_text_that_the_identity_service_knows() -> None:
     assert verify_user(result.output.strip(), KEY.encode()).id == "~YXV0aDB8MQ"
 
 
-def test_a_watch_without_a_scheduler_says_so_once_and_prints_nothing_else(unused_tcp_port: int) -> None:
+def test_a_watch_without_a_scheduler_ends_with_one_line(unused_tcp_port: int) -> None:
     url = f"http://127.0.0.1:{unused_tcp_port}"
-    result = CliRunner().invoke(app, ["watch", "r", "--json", "--scheduler", url, "--duration", "1.5"])
-    assert (result.exit_code, result.stdout) == (0, "")
-    assert result.stderr.startswith("liveroom: no scheduler or gateway: ")
+    result = CliRunner().invoke(app, ["watch", "r", "--json", "--scheduler", url])
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith(f"liveroom: no scheduler or gateway at {url}: no answer: Cannot connect")
     assert result.stderr.count("\n") == 1
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from devstack.builds import ROOT
 from tests.hostile import TEXTS, danmaku, hostile, texts
+from tests.rooms import serving_rooms
 
 DEADLINE_S = 60.0  # nothing here takes so long, on whatever machine
 LIVEROOM = (sys.executable, "-c", "from cli import main; main()")
@@ -101,17 +102,35 @@ async def test_a_watch_ends_quietly_when_its_reader_has_what_it_wanted(lines: in
         assert await ended(process) == (0, "")
 
 
-async def test_a_watch_ends_whose_errors_go_to_the_same_reader(unused_tcp_port: int, tmp_path: Path) -> None:
-    url = f"http://127.0.0.1:{unused_tcp_port}"
-    arguments = ("watch", "lobby", "--scheduler", url)
-    async with (
-        asyncio.timeout(DEADLINE_S),
-        running(*arguments, tmp_path=tmp_path, errors=asyncio.subprocess.STDOUT) as process,
-    ):
-        (first,) = await lines_of(process, 1)
-        assert first.startswith(b"liveroom: no scheduler or gateway")
-        close(process.stdout)
-        assert await ended(process) == (0, "")
+async def test_a_watch_ends_whose_errors_go_to_the_same_reader(tmp_path: Path) -> None:
+    async with serving_rooms() as rooms, asyncio.timeout(DEADLINE_S):
+        rooms.refusals += [(503, {}, {"code": "no_gateway"})] * 100
+        arguments = ("watch", "lobby", "--scheduler", rooms.url)
+        async with running(*arguments, tmp_path=tmp_path, errors=asyncio.subprocess.STDOUT) as process:
+            (first,) = await lines_of(process, 1)
+            assert first == b"liveroom: the scheduler refuses: no_gateway; trying again\n"
+            close(process.stdout)
+            assert await ended(process) == (0, "")
+
+
+async def test_a_watch_that_no_gateway_takes_in_its_time_says_why(tmp_path: Path) -> None:
+    async with serving_rooms() as rooms, asyncio.timeout(DEADLINE_S):
+        rooms.refusals += [(503, {}, {"code": "no_gateway"})] * 100
+        arguments = ("watch", "lobby", "--scheduler", rooms.url, "--duration", "1")
+        async with running(*arguments, tmp_path=tmp_path) as process:
+            code, errors = await ended(process)
+    assert code == 1
+    assert errors.splitlines()[-1].startswith("liveroom: no_gateway (No gateway has capacity")
+
+
+async def test_a_watch_in_json_says_on_the_error_stream_why_it_ends(tmp_path: Path) -> None:
+    async with serving_rooms() as rooms, asyncio.timeout(DEADLINE_S):
+        rooms.refused["lobby"] = {"code": "banned", "detail": "spam", "until_ms": 1_700_000_000_000}
+        async with running("watch", "lobby", "--json", "--scheduler", rooms.url, tmp_path=tmp_path) as process:
+            said = await ended(process)
+    assert said[0] == 1
+    assert said[1].startswith("liveroom: banned (You are banned from this room; ")
+    assert said[1].endswith(", until 2023-11-14 22:13:20 UTC\n")
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ async def test_cues_are_sent_when_due_the_first_at_once() -> None:
 
 
 async def test_every_answer_is_awaited_and_counted() -> None:
-    answers: list[Answer] = [Accepted("d0", 1), Refused("d1", "muted"), Unknown("d2", "queue_unavailable")]
+    answers: list[Answer] = [Accepted("d0", 1), Refused("d1", "muted"), Unknown("d2", "busy", "queue_unavailable")]
 
     async def send(cue: Cue) -> Answer:
         await asyncio.sleep(0.01)

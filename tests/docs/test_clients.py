@@ -14,7 +14,7 @@ from tests.hostile import TEXTS, danmaku, hostile, shown, texts
 
 DEADLINE_S = 60.0  # nothing here takes so long, on whatever machine
 CLIENTS = {
-    ("docs/quickstart.md", "python"): "docs/bot.py, which runs here",
+    ("docs/python-client.md", "python"): "docs/bot.py runs here, all of it in tests/e2e/test_python_client.py",
     ("docs/viewer-protocol.md", "python"): "runs here",
     ("docs/records.md", "python"): "runs in tests/e2e/test_protocol_document.py",
     ("docs/sdk.md", "html"): "runs in tests/browser/test_documented_client.py",
@@ -23,8 +23,14 @@ CLIENTS = {
 
 def block(document: str, language: str) -> str:
     """Return the only block of a document in a language."""
-    (found,) = re.findall(rf"^```{language}\n(.*?)^```", (ROOT / document).read_text("utf-8"), re.DOTALL | re.MULTILINE)
-    return str(found)
+    (found,) = blocks(document, language)
+    return found
+
+
+def blocks(document: str, language: str) -> list[str]:
+    """Return the blocks of a document in a language."""
+    found = re.findall(rf"^```{language}\n(.*?)^```", (ROOT / document).read_text("utf-8"), re.DOTALL | re.MULTILINE)
+    return list(map(str, found))
 
 
 @asynccontextmanager
@@ -62,7 +68,7 @@ async def test_the_client_of_the_protocol_shows_every_hostile_text_once(tmp_path
     assert (services.joins, services.pulls) == (1, 1)
 
 
-async def test_the_bot_of_the_quick_start_answers_whatever_was_written_before() -> None:
+async def test_the_bot_of_the_page_answers_whatever_was_written_before() -> None:
     asked = danmaku(len(TEXTS) + 1, "ping")
     names = {"LIVEROOM_SCHEDULER_URL", "LIVEROOM_INGRESS_URL"}
     async with hostile([*texts(), asked], "live-1") as services, asyncio.timeout(DEADLINE_S):

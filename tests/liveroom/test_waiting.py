@@ -14,11 +14,12 @@ from aiokafka import errors as kafka
 from structlog.testing import capture_logs
 
 from liveroom.broadcast_log import LogReadError
+from liveroom.errors import in_words
 from liveroom.kafka import TopicsError, probe_brokers
 from liveroom.kafka_port import AioKafka
 from liveroom.service import Runtime, StartError
 from liveroom.settings import KafkaSettings
-from liveroom.waiting import PassingError, Waiting, in_words, passes
+from liveroom.waiting import PassingError, Waiting, passes
 from liveroom.web import ListenError
 
 

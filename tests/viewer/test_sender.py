@@ -17,7 +17,8 @@ from aiohttp.test_utils import TestServer
 
 from liveroom.chance import Chance
 from liveroom.clock import SystemClock, running_on
-from viewer.sender import Accepted, Outcome, Refused, Sender, Unknown
+from viewer.problem import ServiceError
+from viewer.sender import Accepted, Outcome, Refused, Sender, Unknown, check
 
 BUSY = (503, {"code": "queue_unavailable", "retry_after_s": 20})
 ACCEPTED = (202, {"at_ms": 7})
@@ -48,11 +49,11 @@ class Ingress:
         return web.Response(status=status, body=msgspec.json.encode(body), headers=self.headers)
 
     @asynccontextmanager
-    async def sender(self, retries: int = 5, seed: int = 1) -> AsyncIterator[Sender]:
+    async def sender(self, retries: int = 5, seed: int = 1, patience_s: float = 0) -> AsyncIterator[Sender]:
         app = web.Application()
         app.router.add_post("/v1/rooms/{room}/{collection}", self.post)
         async with TestServer(app) as server, aiohttp.ClientSession() as http:
-            yield Sender(f"http://127.0.0.1:{server.port}", "token", http, retries, Chance(seed))
+            yield Sender(f"http://127.0.0.1:{server.port}", "token", http, retries, Chance(seed), patience_s)
 
 
 async def give(ingress: Ingress, retries: int = 5, seed: int = 1) -> tuple[Outcome, list[float]]:
@@ -104,7 +105,60 @@ async def test_what_may_have_been_written_is_sent_again_under_the_same_id(status
 
 async def test_a_refusal_is_final() -> None:
     ingress = Ingress((403, {"code": "muted"}))
-    assert await give(ingress) == (Refused(ingress.ids[0], "muted"), [])
+    assert await give(ingress) == (Refused(ingress.ids[0], "muted", status=403), [])
+
+
+async def test_a_refusal_says_all_that_the_ingress_said() -> None:
+    ingress = Ingress((403, {"code": "muted", "detail": "spam", "retry_after_s": 2.5, "until_ms": 9}))
+    outcome, _ = await give(ingress)
+    assert outcome == Refused(ingress.ids[0], "muted", "spam", 403, 2.5, 9)
+    with pytest.raises(ServiceError, match=r"^muted: spam$") as raised:
+        check(outcome)
+    told = raised.value
+    assert (told.code, told.detail, told.status, told.retry_after_s, told.until_ms) == ("muted", "spam", 403, 2.5, 9)
+
+
+async def test_what_is_unknown_is_raised_as_the_same_class() -> None:
+    outcome, _ = await give(Ingress(BUSY), retries=0)
+    with pytest.raises(ServiceError) as raised:
+        check(outcome)
+    assert (raised.value.code, raised.value.status, raised.value.retry_after_s) == ("queue_unavailable", 503, 20)
+
+
+async def test_nobody_who_answers_is_an_unknown_outcome_in_words(unused_tcp_port: int) -> None:
+    async with aiohttp.ClientSession() as http:
+        outcome = await Sender(f"http://127.0.0.1:{unused_tcp_port}", "token", http).danmaku("r", "hi")
+    assert isinstance(outcome, Unknown)
+    assert outcome.why.startswith("Cannot connect to host 127.0.0.1")
+    with pytest.raises(ServiceError, match=r"^no_answer: Cannot connect"):
+        check(outcome)
+
+
+FAST = (429, {"code": "rate_user", "retry_after_s": 2})
+
+
+@pytest.mark.parametrize(
+    ("patience_s", "answers", "waits"),
+    [
+        pytest.param(0, [FAST], 0, id="none"),
+        pytest.param(1.9, [FAST], 0, id="less than the delay"),
+        pytest.param(2, [FAST, ACCEPTED], 1, id="as long as the delay"),
+        pytest.param(5, [FAST, FAST, FAST], 2, id="until it is used up"),
+        pytest.param(5, [FAST, (429, {"code": "slow_mode", "retry_after_s": 0}), ACCEPTED], 2, id="at once"),
+        pytest.param(60, [(403, {"code": "muted", "retry_after_s": 2})], 0, id="no rate"),
+    ],
+)
+async def test_a_sender_with_patience_sends_again_what_was_refused_for_its_rate(
+    patience_s: float, answers: list[tuple[int, dict[str, Any]]], waits: int
+) -> None:
+    ingress, slept = Ingress(*answers), Slept()
+    async with ingress.sender(patience_s=patience_s) as sender:
+        with running_on(slept):
+            outcome = await sender.danmaku("r", "hi")
+    assert isinstance(outcome, Accepted) is (answers[-1] is ACCEPTED)
+    assert len(slept.delays_s) == waits
+    assert len(set(ingress.ids)) == 1, "the same id: nothing happens twice"
+    assert ingress.answers == []
 
 
 @pytest.mark.parametrize(("seeds", "same"), [((1, 1), True), ((1, 2), False)])

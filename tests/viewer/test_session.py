@@ -135,7 +135,7 @@ def test_a_new_token_is_asked_for_once_in_a_later_second_than_the_revocation(uni
     assert session.wake_at is not None
     assert 6 <= session.wake_at <= 11
     assert session.tick(session.wake_at) == [Connect()]
-    assert session.failed(12, uniform, None, Code.REVOKED.value) == [Ended(TABLE[Close.REVOKED])]
+    assert session.failed(12, uniform, Error(Code.REVOKED.value)) == [Ended(TABLE[Close.REVOKED], Error(Code.REVOKED.value))]
     assert session.state is State.ENDED
 
 

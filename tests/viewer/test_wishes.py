@@ -296,18 +296,28 @@ async def test_viewers_of_a_crowd_wait_as_long_as_the_scheduler_asks_for_and_rep
                 await crowd.stop()
 
 
-async def test_the_client_of_the_document_waits_as_long_as_it_is_asked_to_and_repeats_nothing_in_vain(tmp_path: Path) -> None:
+@asynccontextmanager
+async def documented(rooms: Rooms, folder: Path) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Run the client of the document in the room `a`."""
     (program,) = re.findall(r"^```python\n(.*?)^```", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
-    client = tmp_path / "client.py"
+    client = folder / "client.py"
     client.write_text(program, encoding="utf-8")
+    environment = os.environ | {"SCHEDULER": rooms.url, "ROOM": "a", "TOKEN": "t"}
+    process = await asyncio.create_subprocess_exec(sys.executable, str(client), env=environment, stderr=asyncio.subprocess.PIPE)
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+async def test_the_client_of_the_document_waits_as_long_as_it_is_asked_to_and_repeats_nothing_in_vain(tmp_path: Path) -> None:
     async with serving_rooms() as rooms:
         rooms.refusals.append((429, {"Retry-After": str(REFUSED_S)}, {"code": "rate_user"}))
+        rooms.refusals.append((403, {}, {"code": "banned", "retry_after_s": REFUSED_S}))
         rooms.refused["a"] = {"code": "full", "retry_after_s": REFUSED_S}
-        environment = os.environ | {"SCHEDULER": rooms.url, "ROOM": "a", "TOKEN": "t"}
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, str(client), env=environment, stderr=asyncio.subprocess.PIPE
-        )
-        try:
+        async with documented(rooms, tmp_path) as process:
             await comes(lambda: rooms.joins and rooms.joins[0])
             rooms.refused.clear()
             await comes(lambda: rooms.entered)
@@ -317,12 +327,19 @@ async def test_the_client_of_the_document_waits_as_long_as_it_is_asked_to_and_re
             await rooms.open[0].close(code=1012)
             async with asyncio.timeout(DEADLINE_S):
                 _, errors = await process.communicate()
-            assert b"refused for good" in errors
+            assert b"refused for good: forbidden" in errors
             assert len(rooms.entries) == asked + 1
-        finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
+
+
+@pytest.mark.parametrize(("status", "page"), PROXIES)
+async def test_a_refusal_of_a_proxy_ends_no_client_of_the_document(
+    status: int, page: str | dict[str, Any], tmp_path: Path
+) -> None:
+    async with serving_rooms() as rooms:
+        rooms.refusals.append((status, {}, page))
+        async with documented(rooms, tmp_path):
+            await comes(lambda: rooms.entered)
+        assert len(rooms.entries) == 2
 
 
 class Asleep:

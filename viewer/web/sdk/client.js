@@ -82,6 +82,7 @@ export class Refused extends Error {
     this.code = typeof problem.code === "string" ? problem.code : "";
     this.detail = problem.detail ?? "";
     this.room = typeof problem.room === "string" ? problem.room : "";
+    this.untilMs = Number.isFinite(problem.until_ms) ? problem.until_ms : 0; // of a mute or ban; -1: without an end
     this.retryAfterS = retryAfterS ?? 0;
     this.isOurs = CODE.test(this.code); // the page or the JSON of a proxy has no such code
     this.isFinal = this.isOurs && status >= 400 && !isPassing(status) && retryAfterS === null; // it cannot succeed later
@@ -403,9 +404,10 @@ export class LiveRoom {
 
   #failed(refusal) {
     if (refusal === null) return this.session.failed(clock(), Math.random());
-    const { status, code, retryAfterS, isFinal, room } = refusal;
+    const { status, code, detail, room, retryAfterS, untilMs, isFinal } = refusal;
     const isRenewed = status === 401 && typeof this.token === "function"; // it may have another token next time
-    return this.session.failed(clock(), Math.random(), retryAfterS, code, isFinal && !isRenewed, room);
+    const told = { code, detail, room, ...(retryAfterS ? { retry_after_s: retryAfterS } : {}), ...(untilMs ? { until_ms: untilMs } : {}) };
+    return this.session.failed(clock(), Math.random(), told, isFinal && !isRenewed);
   }
 
   /** Returns the token to send. An error of the application's function is reported; the session tries again later. */

@@ -31,6 +31,7 @@ const REVOKED = 4013;
 const OUT = {
   banned: 4003, kicked: 4012, room_dissolved: 4004, forbidden: NORMAL, room_invalid: NORMAL, too_many_rooms: NORMAL,
 };
+const OF_USER = ["token_missing", "token_invalid", "token_expired"];
 const FOR_NOW = ["full", "rate_user", "rate_address"];
 
 /** Returns what a client does after a connection that ended with `code`, or without one (null). */
@@ -41,7 +42,7 @@ export function ruleFor(code) {
 function newPosition() {
   return {
     epoch: null, seq: 0, rseq: 0, pos: "", missing: [], asked: null, pullAt: 0, refusedUntil: 0, pulls: 0, gone: 0,
-    isIn: false, joinAt: null, notBefore: 0, refusals: 0, likes: 0, likesEpoch: null, totalsAt: 0,
+    isIn: false, isAside: false, joinAt: null, notBefore: 0, refusals: 0, likes: 0, likesEpoch: null, totalsAt: 0,
   };
 }
 
@@ -67,6 +68,8 @@ export class Session {
     this.badFrames = 0;
     this.attempts = 0;
     this.isStarted = false;
+    this.isAttempting = false;
+    this.suspect = null;
     this.asked = null;
     this.leaving = null;
     this.notBefore = 0;
@@ -93,7 +96,7 @@ export class Session {
 
   /** Whether the last entry was asked for with all the rooms that are wished now. */
   get isCovered() {
-    return this.asked === null || [...this.rooms].every(([room, position]) => this.asked.get(room) === position);
+    return this.asked === null || [...this.#askable()].every(([room, position]) => this.asked.get(room) === position);
   }
 
   // ---- events
@@ -104,40 +107,41 @@ export class Session {
 
   /** Returns the rooms to ask an entry for, before each request. Connect only while `isCovered`; otherwise ask again. */
   ask() {
-    this.asked = new Map(this.rooms);
-    return [...this.rooms.keys()];
+    this.asked = this.#askable();
+    return [...this.asked.keys()];
   }
 
   opened(now) {
     if (this.state === "ended") return [{ type: "disconnect", code: NORMAL }];
     this.state = "open";
     this.leaving = null;
-    this.isRevoked = false;
+    this.isAttempting = this.isRevoked = false;
     this.openedAt = this.heardAt = now;
     this.#setHeartbeat(this.baseS, now);
     this.token = null;
     this.moveAt = null;
-    if (!this.rooms.size || !this.isCovered) return this.#disconnect(NORMAL);
-    const joining = [];
+    const effects = this.#convict();
+    if (!this.rooms.size || !this.isCovered) return [...effects, ...this.#disconnect(NORMAL)];
     for (const [room, position] of this.rooms) {
       if (now < position.notBefore) continue;
       position.joinAt = null;
-      joining.push(this.#send(this.#join(room)));
+      effects.push(this.#send(this.#join(room)));
     }
     this.#plan();
-    return joining;
+    return effects;
   }
 
   /**
-   * Takes note that no connection could be made. `retryAfterS`, `code`: the delay and the code of the scheduler's refusal.
-   * `isFinal`: the same request cannot succeed later. `room`: the room that the refusal names, or "".
+   * Takes note that no connection could be made. `refusal`: the scheduler's answer, as a gateway would tell it in an error frame;
+   * null where none came. `isFinal`: the same request cannot succeed later.
    */
-  failed(now, uniform, retryAfterS = null, code = "", isFinal = false, room = "") {
+  failed(now, uniform, refusal = null, isFinal = false) {
     if (this.state === "ended") return [];
-    if (code === "revoked") return this.#revoked(now, uniform);
-    const effects = isFinal ? this.#entryRefused(code, room) : [];
+    this.isAttempting = false;
+    if (refusal?.code === "revoked") return this.#revoked(now, uniform, refusal);
+    const effects = refusal !== null && isFinal ? this.#entryRefused(refusal) : [];
     if (this.state !== "ended") {
-      this.notBefore = now + bounded(retryAfterS);
+      this.notBefore = now + bounded(refusal?.retry_after_s);
       this.#wait(now, uniform, ABNORMAL.afterS);
     }
     return effects;
@@ -159,11 +163,7 @@ export class Session {
       this.reconnects += 1;
       return this.#revoked(now, uniform);
     }
-    if (!rule.reconnect) {
-      this.state = "ended";
-      this.wakeAt = null;
-      return [{ type: "ended", rule }];
-    }
+    if (!rule.reconnect) return [this.#ended(rule)];
     this.reconnects += 1;
     this.#wait(now, uniform, Math.max(rule.afterS, this.isRefused ? JOIN_AGAIN_S : 0));
     return [];
@@ -305,7 +305,7 @@ export class Session {
       for (const name of ["notBefore", "refusedUntil", "pullAt"]) position[name] -= sleptS;
       if (position.joinAt !== null) position.joinAt -= sleptS;
     }
-    if (this.state === "waiting" && this.retryAt !== null) {
+    if (this.retryAt !== null) {
       this.retryAt -= sleptS;
       if (!this.isRevoked) {
         this.attempts = 0;
@@ -330,7 +330,16 @@ export class Session {
   join(room) {
     if (this.rooms.has(room) || this.state === "ended") return [];
     this.rooms.set(room, newPosition());
-    if (this.state === "idle" && this.isStarted) return this.#connect();
+    if (this.state === "idle" && this.isStarted) {
+      if (this.isAttempting) {
+        this.state = "connecting"; // it asks again, since this room is not covered
+      } else if (this.retryAt === null) {
+        return this.#connect();
+      } else {
+        this.state = "waiting";
+        this.#plan();
+      }
+    }
     if (this.#listens) return this.#disconnect(NORMAL);
     if (this.state === "waiting" && this.isRefused && this.retryAt !== null) {
       this.retryAt = Math.min(this.retryAt, this.notBefore); // the other rooms wait, this one need not
@@ -341,7 +350,13 @@ export class Session {
 
   /** Leaves a room. Without any the session rests until the next `join`. */
   leave(room) {
-    if (!this.rooms.delete(room) || !this.#listens) return [];
+    if (!this.rooms.delete(room)) return [];
+    this.#acquit(); // nobody knows any more whom the refusal concerned
+    if ((this.state === "connecting" || this.state === "waiting") && !this.rooms.size) {
+      this.state = "idle";
+      this.#plan();
+    }
+    if (!this.#listens) return [];
     const effects = [this.#send({ t: "leave", room })];
     effects.push(...(this.rooms.size ? this.#elsewhere() : this.#disconnect(NORMAL)));
     this.#plan();
@@ -364,6 +379,7 @@ export class Session {
   /** Connects for the rooms that are wished; rests where there is none. */
   #connect() {
     this.state = this.rooms.size ? "connecting" : "idle";
+    this.isAttempting = this.rooms.size > 0;
     this.retryAt = this.wakeAt = null;
     this.isRefused = false;
     this.ask();
@@ -384,25 +400,58 @@ export class Session {
     return this.#disconnect(GOING_AWAY);
   }
 
-  /** Leaves the room of a refusal for good: the one that it names, else the newest that was asked for and is wished still. */
-  #entryRefused(code, named) {
-    const asked = [...(this.asked ?? [])].filter(([room, position]) => this.rooms.get(room) === position).map(([room]) => room);
-    const isWhole = asked.length && asked.length === this.asked.size; // otherwise the next request is another one
-    const room = !named && isWhole ? asked[asked.length - 1] : named;
-    if (!asked.includes(room)) return [];
-    this.rooms.delete(room);
-    const effects = [{ type: "told", what: { t: "error", code, room } }];
-    if (!this.rooms.size) {
-      this.state = "ended";
-      this.wakeAt = null;
-      effects.push({ type: "ended", rule: ruleFor(has(OUT, code) ? OUT[code] : NORMAL) });
+  /** Leaves the rooms that a refusal for good concerns, or sets the newest one aside. Wishes that came later are not concerned. */
+  #entryRefused(refusal) {
+    const asked = this.asked ?? new Map();
+    let refused = [...asked].filter(([room, position]) => this.rooms.get(room) === position).map(([room]) => room);
+    if (refusal.room) {
+      refused = refused.filter((room) => room === refusal.room);
+    } else if (refused.length < asked.size) {
+      refused = []; // the next request is another one
+    } else if (refused.length > 1 && !OF_USER.includes(refusal.code)) {
+      const room = refused[refused.length - 1];
+      this.suspect = { ...refusal, t: "error", room };
+      this.rooms.get(room).isAside = true;
+      return [];
     }
+    const effects = refused.map((room) => ({ type: "told", what: { ...refusal, t: "error", room } }));
+    for (const room of refused) this.rooms.delete(room);
+    if (!this.#askable().size) this.#acquit();
+    if (effects.length && !this.rooms.size)
+      effects.push(this.#ended(ruleFor(has(OUT, refusal.code) ? OUT[refusal.code] : NORMAL), effects[effects.length - 1].what));
     return effects;
+  }
+
+  /** Returns the rooms that are not set aside. */
+  #askable() {
+    return new Map([...this.rooms].filter(([, { isAside }]) => !isAside));
+  }
+
+  /** Leaves the room without which an entry opens a connection, and takes back the others. */
+  #convict() {
+    const { suspect } = this;
+    this.#acquit();
+    if (suspect === null) return [];
+    this.rooms.delete(suspect.room);
+    return [{ type: "told", what: suspect }];
+  }
+
+  /** Takes back the rooms that are set aside. */
+  #acquit() {
+    this.suspect = null;
+    for (const position of this.rooms.values()) position.isAside = false;
+  }
+
+  /** Ends the session for good, and returns the effect that says so. */
+  #ended(rule, refusal = null) {
+    this.state = "ended";
+    this.wakeAt = null;
+    return { type: "ended", rule, refusal };
   }
 
   /** Returns the time before which refusals forbid to connect. */
   #earliest() {
-    const rooms = [...this.rooms.values()].map(({ notBefore }) => notBefore);
+    const rooms = [...this.#askable().values()].map(({ notBefore }) => notBefore);
     return Math.max(this.notBefore, rooms.length ? Math.min(...rooms) : 0);
   }
 
@@ -416,25 +465,24 @@ export class Session {
   }
 
   /** Connects once more, with a new token; ends where that is revoked too. */
-  #revoked(now, uniform) {
-    if (this.isRevoked) {
-      this.state = "ended";
-      this.wakeAt = null;
-      return [{ type: "ended", rule: ruleFor(REVOKED) }];
-    }
+  #revoked(now, uniform, refusal = null) {
+    if (this.isRevoked) return [this.#ended(ruleFor(REVOKED), refusal && { ...refusal, t: "error" })];
     this.isRevoked = true;
-    this.state = "waiting";
-    this.retryAt = now + NEW_TOKEN_S + uniform * NEW_TOKEN_SPREAD_S;
-    this.#plan();
+    this.#retry(now + NEW_TOKEN_S + uniform * NEW_TOKEN_SPREAD_S);
     return [];
   }
 
   /** Waits before the next attempt: as long as refusals ask for, and full jitter. */
   #wait(now, uniform, baseS) {
     const afterS = Math.max(0, this.#earliest() - now);
-    this.retryAt = backOff(now, uniform, Math.max(baseS, 0.1), this.attempts, afterS);
+    this.#retry(backOff(now, uniform, Math.max(baseS, 0.1), this.attempts, afterS));
     this.attempts += 1;
-    this.state = "waiting";
+  }
+
+  /** Makes the next attempt at `at`, once there is a room. */
+  #retry(at) {
+    this.retryAt = at;
+    this.state = this.rooms.size ? "waiting" : "idle";
     this.#plan();
   }
 
@@ -465,8 +513,7 @@ export class Session {
       this.rooms.delete(room);
       if (this.rooms.size === 0) {
         const code = OUT[error.code];
-        this.state = "ended";
-        effects.push({ type: "disconnect", code }, { type: "ended", rule: ruleFor(code) });
+        effects.push({ type: "disconnect", code }, this.#ended(ruleFor(code), error));
         return;
       }
     } else if (isForNow) {
