@@ -85,6 +85,7 @@ async def run(settings: AutoscalerSettings, runtime: Runtime, kafka: Kafka) -> N
                 App(settings, verifier, pool, send).web,
                 settings.host,
                 settings.port,
+                loopback=settings.loopback,
                 connections=public_connections(settings, runtime),
             ) as (_, port),
             asyncio.TaskGroup() as tasks,

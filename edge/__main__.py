@@ -100,7 +100,14 @@ async def run(settings: EdgeSettings, runtime: Runtime, kafka: Kafka) -> None:
         runtime.ready(KAFKA)
         pulls = Pulls(kafka, gateway, upgrades, runtime, queue.next_offset)
         async with (
-            serve(upgrades.app, settings.host, settings.port, accepting=tls, connections=upgrades.connections) as (_, port),
+            serve(
+                upgrades.app,
+                settings.host,
+                settings.port,
+                loopback=settings.loopback,
+                accepting=tls,
+                connections=upgrades.connections,
+            ) as (_, port),
             asyncio.TaskGroup() as tasks,
         ):
             reporter = LoadReporter(gateway, fan_out, runtime, port, lag_records=queue.lag_records)

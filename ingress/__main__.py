@@ -186,10 +186,14 @@ async def run(settings: IngressSettings, runtime: Runtime, kafka: Kafka) -> None
         ]
         drain_s = settings.ack_timeout_s + _ANSWER_S
         connections = public_connections(settings, runtime)
-        async with serve(parts.app.web, settings.host, settings.port, shutdown_timeout_s=drain_s, connections=connections) as (
-            _,
-            port,
-        ):
+        async with serve(
+            parts.app.web,
+            settings.host,
+            settings.port,
+            loopback=settings.loopback,
+            shutdown_timeout_s=drain_s,
+            connections=connections,
+        ) as (_, port):
             log.info("listening", port=port)
             await runtime.stopping.wait()
             log.info("stopping", waiting=writer.waiting)

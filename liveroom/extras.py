@@ -29,6 +29,7 @@ EXTRA_OF: Final = {
     "prometheus_client": "server",
     "pydantic": "server",
     "pydantic_settings": "server",
+    "yaml": "kubernetes",
 }
 EXIT_CODE: Final = 2  # as for settings that are not usable
 

@@ -92,6 +92,8 @@ async def probe_brokers(kafka: Kafka) -> None:
     where it does. A client of aiokafka 0.14 logs at each attempt why it cannot connect, but raises
     no more than that it cannot; this function raises the reason.
     """
+    if lacking := kafka.settings.lacking:
+        raise StartError(lacking)
     try:
         addresses = kafka.addresses()
     except ValueError as error:

@@ -204,7 +204,7 @@ def main(service: str, settings: type[S], body: Body[S], *conditions: str, argv:
     try:
         parsed = settings()
     except (ValidationError, FileNotFoundError, ValueError, RecursionError) as error:
-        sys.stderr.write(f"{service}: settings are not usable\n{_in_words(error)}\n")
+        sys.stderr.write(f"{service}: settings are not usable\n{in_words(error)}\n")
         sys.exit(2)
     configure_logging(parsed, service)
     chance = SystemChance()
@@ -255,6 +255,7 @@ async def _guarded(
             runtime.internal_app(settings.debug_key.get_secret_value()),
             settings.internal_host,
             settings.internal_port,
+            loopback=settings.loopback,
             connections=Connections(settings.http, callers_of(settings), runtime.metrics, "internal"),
         ) as (_, port):
             log.info("started", internal_port=port, version=__version__)
@@ -296,13 +297,15 @@ def _parse_arguments(service: str, settings: type[ServiceSettings], argv: Sequen
     parser.parse_args(argv)
 
 
-def _in_words(error: Exception) -> str:
+def in_words(error: Exception) -> str:
+    """Return why settings cannot be used: a line for each reason, without their values."""
     if not isinstance(error, ValidationError):
         return f"  {error}"
     lines = []
     for item in error.errors():
         name = "LIVEROOM_" + "__".join(str(part).upper() for part in item["loc"])
-        lines.append(f"  {name}: {item['msg']}" if item["loc"] else f"  {item['msg']}")
+        said = item["msg"].removeprefix("Value error, ")
+        lines.append(f"  {name}: {said}" if item["loc"] else f"  {said}")
     return "\n".join(lines)
 
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
 import msgspec
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -47,10 +47,15 @@ from liveroom.topics import DEFAULT_PARTITIONS
 from liveroom.users import user_id
 
 LIMITS = "LIVEROOM_LIMITS"
+SOURCES: Final = ("LIVEROOM_CONFIG", LIMITS, "LIVEROOM_SECRETS")  # name files with settings, and are none
 _LIMIT_NAMES = {"max_connections", "max_joins_per_s", "max_cpu", "max_loop_lag_ms", "max_bytes_per_s", "max_packets_per_s"}
 _usual = Limits()
 LEAST: Final = 0.001  # of a limit: others divide by it
 _NO_NAME = re.compile(r"[^A-Za-z0-9_.-]")  # what a host name may have and the name of a process may not
+
+
+# An overlay can set a value that its base sets back to none, and cannot take it out.
+_OR_NONE: Final = BeforeValidator(lambda given: given or None)
 
 
 class KafkaSettings(BaseModel):
@@ -113,11 +118,24 @@ class KafkaSettings(BaseModel):
     )
     username: str = Field("", description="SASL user.")
     password: SecretStr = Field(SecretStr(""), description="SASL password.")
-    ca_file: Path | None = Field(
-        None, description="Certificate authority that signs the brokers' certificates, PEM. Default: the system's authorities."
+    ca_file: Annotated[Path | None, _OR_NONE] = Field(
+        None,
+        description="Certificate authority that signs the brokers' certificates, PEM. Empty: the system's authorities.",
     )
-    cert_file: Path | None = Field(None, description="Client certificate for mutual TLS, PEM.")
-    key_file: Path | None = Field(None, description="Private key of the client certificate, PEM.")
+    cert_file: Annotated[Path | None, _OR_NONE] = Field(None, description="Client certificate for mutual TLS, PEM.")
+    key_file: Annotated[Path | None, _OR_NONE] = Field(None, description="Private key of the client certificate, PEM.")
+
+    @property
+    def lacking(self) -> str:
+        """What a connection lacks, in words; empty where it lacks nothing.
+
+        No rule of the settings: the canary is told the protocol and connects to no broker.
+        """
+        if self.security.startswith("SASL"):
+            given = {"USERNAME": self.username, "PASSWORD": self.password.get_secret_value()}
+            if empty := [f"LIVEROOM_KAFKA__{name}" for name, value in given.items() if not value]:
+                return f"{self.security} needs a user and a password: {' and '.join(empty)} must not be empty"
+        return ""
 
 
 class HttpSettings(BaseModel):
@@ -182,6 +200,11 @@ class ServiceSettings(BaseSettings):
         "127.0.0.1", description="Address that the internal port listens on. It must never be reachable from outside."
     )
     internal_port: int = Field(0, ge=0, le=65_535, description="Internal port: /livez, /readyz, /metrics, /debug.")
+    loopback: bool = Field(
+        default=False,
+        description="Whether both ports listen at 127.0.0.1 too. For a pod that listens at its own address: `kubectl "
+        "port-forward` connects from inside the pod.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe level that is logged.")
     log_format: Literal["auto", "json", "console"] = Field(
         "auto", description="Form of log lines. auto: coloured text on a terminal, JSON elsewhere."

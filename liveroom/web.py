@@ -38,6 +38,7 @@ _ALLOWED_HEADERS: Final = "authorization, content-type, idempotency-key"
 _USUAL_PORT: Final = {"http": ":80", "https": ":443"}
 _PREFLIGHT_AGE_S: Final = "600"
 _JSON_HEADERS: Final = CIMultiDict({"Content-Type": "application/json", "Cache-Control": "no-store"})
+_LOOPBACK: Final = "127.0.0.1"
 _BACKLOG: Final = 4096  # a whole gateway's viewers come back at once
 
 
@@ -181,12 +182,14 @@ async def serve(
     host: str,
     port: int,
     *,
+    loopback: bool = False,
     shutdown_timeout_s: float = 5.0,
     connections: Connections | None = None,
     accepting: Accepting | None = None,
 ) -> "AsyncIterator[tuple[web.AppRunner, int]]":
     """Serve `app` while the block runs; yield the runner and the port (port 0: any free one).
 
+    `loopback`: whether to listen at 127.0.0.1 too.
     `shutdown_timeout_s`: how long open requests may take at the end. `connections`: the bounds on
     connections; by default those of the default settings, uncounted. `accepting`: what accepts
     connections, by default the event loop. Raises ListenError, whose message names the address,
@@ -198,7 +201,7 @@ async def serve(
     server = runner.server
     assert server is not None  # noqa: S101 - `setup` made it
     try:
-        sockets = await _listen(host, port)
+        sockets = await _listen(host, port, loopback=loopback)
         accepts = _Loop() if accepting is None else accepting
         await accepts.start(partial(bounded.accept, server), sockets)
         try:
@@ -226,8 +229,8 @@ class _Loop:
             listener.close()
 
 
-async def _listen(host: str, port: int) -> list[socket.socket]:
-    """Listen at every address of `host`.
+async def _listen(host: str, port: int, *, loopback: bool) -> list[socket.socket]:
+    """Listen at every address of `host` and, with `loopback`, at 127.0.0.1.
 
     Not by the event loop: uvloop does not report that another process took the port between
     binding and listening.
@@ -237,6 +240,8 @@ async def _listen(host: str, port: int) -> list[socket.socket]:
         found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         for family, *_, address in dict.fromkeys(found):
             sockets.append(socket.create_server((str(address[0]), port), family=family, backlog=_BACKLOG))
+        if loopback and not {one.getsockname()[0] for one in sockets} & {"0.0.0.0", _LOOPBACK}:
+            sockets.append(socket.create_server((_LOOPBACK, int(sockets[0].getsockname()[1])), backlog=_BACKLOG))
     except OSError as error:
         for one in sockets:
             one.close()

@@ -65,7 +65,10 @@ async def run(settings: SchedulerSettings, runtime: Runtime, kafka: Kafka) -> No
             tasks.create_task(zones.watch(app.use_zones)),
         ]
         connections = public_connections(settings, runtime)
-        async with serve(app.web, settings.host, settings.port, connections=connections) as (_, port):
+        async with serve(app.web, settings.host, settings.port, loopback=settings.loopback, connections=connections) as (
+            _,
+            port,
+        ):
             log.info("listening", host=settings.host, port=port)
             await runtime.stopping.wait()
         for task in working:

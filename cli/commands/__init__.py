@@ -55,6 +55,7 @@ for command in (
     system.topics,
     system.keys,
     system.acls,
+    system.manifests,
     pool.top,
     pool.pool,
     pool.simulate,

@@ -1,6 +1,6 @@
 """Commands that run a system on this machine, check it, or make its keys and rights.
 
-They are demo, up, doctor, topics, keys and acls.
+They are demo, up, doctor, topics, keys, acls and manifests.
 """
 
 from pathlib import Path
@@ -227,3 +227,24 @@ def acls(
 
     for line in commands(prefix, user_prefix):
         print(line)
+
+
+def manifests(
+    files: Annotated[
+        list[str] | None, typer.Argument(metavar="[FILE]...", help="YAML of manifests and Secrets; - or none: standard input")
+    ] = None,
+) -> None:
+    """Check manifests and Secrets before they are applied.
+
+    Reads what `kubectl kustomize` renders and what `kubectl get secret --output yaml` prints, and
+    gives each service its settings, files and Secrets as its pod would. What is missing, malformed
+    or misspelt is one line, with the Secret and the key. Connects to nothing, and prints no value
+    of a Secret.
+
+    Exit code 1 if a service would not start.
+    """
+    with explained("liveroom", "kubernetes"):
+        from cli.manifests import STDIN, show_problems  # noqa: PLC0415 - see the package
+
+    with explained_exit():
+        raise typer.Exit(show_problems(files or [STDIN]))

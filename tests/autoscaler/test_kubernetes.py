@@ -2,7 +2,8 @@
 which address a node has. `make kube` tests the rest.
 """
 
-from typing import Any
+import re
+from typing import Any, Final
 
 import pytest
 from kubernetes.aio.client.exceptions import ApiException
@@ -121,7 +122,56 @@ def node(*addresses: tuple[str, str], **metadata: Any) -> dict[str, Any]:
     ],
 )
 def test_where_a_node_is_reached(found: dict[str, Any], told: tuple[str, str, str]) -> None:
-    assert address_of(found) == told
+    assert address_of(found) == (*told, False)
+
+
+OUTSIDE: Final = (("InternalIP", "10.0.0.1"), ("ExternalIP", "203.0.113.7"))
+EAST: Final = {"topology.kubernetes.io/zone": "east"}
+
+
+@pytest.mark.parametrize(
+    ("rule", "found", "host", "ip"),
+    [
+        pytest.param("{node}.edge.example.com", node(*OUTSIDE), "n.edge.example.com", "203.0.113.7", id="its name"),
+        pytest.param(
+            "{node}.edge.example.com",
+            node(("InternalIP", "10.0.0.1"), name="ip-10-0-0-1.eu.internal"),
+            "ip-10-0-0-1-eu-internal.edge.example.com",
+            "",
+            id="a name of several labels, and no outer address",
+        ),
+        pytest.param("{ip}.edge.example.com", node(*OUTSIDE), "203-0-113-7.edge.example.com", "203.0.113.7", id="its address"),
+        pytest.param(
+            "{ip}.edge.example.com",
+            node(("ExternalIP", "2001:db8::7")),
+            "2001-db8--7.edge.example.com",
+            "2001:db8::7",
+            id="of IPv6",
+        ),
+        pytest.param("{node}.{zone}.a.example", node(*OUTSIDE, labels=EAST), "n.east.a.example", "203.0.113.7", id="its zone"),
+    ],
+)
+def test_a_rule_names_nodes_that_nobody_annotated(rule: str, found: dict[str, Any], host: str, ip: str) -> None:
+    made = address_of(found, rule)
+    assert (made.host, made.ip, made.by_rule) == (host, ip, True)
+
+
+def test_an_annotation_goes_before_the_rule() -> None:
+    found = node(*OUTSIDE, annotations={"liveroom.dev/address": "e1.example.com"})
+    assert address_of(found, "{node}.edge.example.com") == ("e1.example.com", "", "", False)
+
+
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [
+        pytest.param("{ip}.a.example", "node n has no ip for the rule", id="no outer address"),
+        pytest.param("{zone}.a.example", "node n has no zone for the rule", id="no zone"),
+        pytest.param("{name}.a.example", "may have {node}, {ip} and {zone}, not name", id="another place"),
+    ],
+)
+def test_a_rule_that_a_node_cannot_meet_is_an_error(rule: str, said: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(said)):
+        address_of(node(("InternalIP", "10.0.0.1")), rule)
 
 
 def test_a_node_without_an_address_is_an_error() -> None:

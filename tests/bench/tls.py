@@ -123,7 +123,7 @@ def context(kind: str) -> ssl.SSLContext:
 @asynccontextmanager
 async def listening(tls: TlsServer, protocol: Callable[[], asyncio.Protocol]) -> AsyncIterator[int]:
     """Accept TLS connections while the block runs; gives the port."""
-    sockets = await web._listen("127.0.0.1", 0)
+    sockets = await web._listen("127.0.0.1", 0, loopback=False)
     await tls.start(protocol, sockets)
     try:
         yield sockets[0].getsockname()[1]

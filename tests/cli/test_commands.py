@@ -55,6 +55,7 @@ COMMANDS = (
     "topics",
     "keys",
     "acls",
+    "manifests",
     "revoke",
     "connections",
 )

@@ -7,6 +7,8 @@ import json
 import os
 import re
 import subprocess
+import tempfile
+import textwrap
 import tomllib
 from collections.abc import Iterator
 from functools import cache
@@ -16,6 +18,7 @@ from typing import Any, Final
 import pytest
 import yaml
 
+from autoscaler.drivers.kubernetes.addresses import check_rule
 from autoscaler.policy import read_policy
 from dashboards.alerts import Windows, alerts, rule_file
 from dashboards.boards import ALL as BOARDS
@@ -24,6 +27,7 @@ from devstack.programs import KUBECTL, need
 from liveroom.access import SERVICES, user_of
 from liveroom.networks import read_networks
 from liveroom.settings import (
+    SOURCES,
     AutoscalerSettings,
     BroadcasterSettings,
     CanarySettings,
@@ -33,13 +37,16 @@ from liveroom.settings import (
     ServiceSettings,
     fields,
 )
+from tests.deploy.own import PAGE, write_overlay
 from tests.tickets import PRIVATE_KEYS, PUBLIC_KEYS
 
 Object = dict[str, Any]
 
 ROOT: Final = Path(__file__).parents[2]
 DEPLOY: Final = ROOT / "deploy"
-OVERLAYS: Final = ("demo", "production", "production-keda")
+OWN: Final = "own"  # that of deploy/README.md
+WHOLE: Final = "whole"  # the same with KEDA and every component
+OVERLAYS: Final = ("demo", "production", "production-keda", OWN)
 SETTINGS: Final[dict[str, type[ServiceSettings]]] = {
     "ingress": IngressSettings,
     "broadcaster": BroadcasterSettings,
@@ -48,7 +55,6 @@ SETTINGS: Final[dict[str, type[ServiceSettings]]] = {
     "autoscaler": AutoscalerSettings,
     "canary": CanarySettings,
 }
-SOURCES: Final = {"LIVEROOM_CONFIG", "LIVEROOM_LIMITS", "LIVEROOM_SECRETS"}  # where settings are, themselves none
 OF_NO_NAMESPACE: Final = {"Namespace", "ClusterRole", "ClusterRoleBinding", "PriorityClass"}
 VOLUMES: Final = {"configMap", "emptyDir", "projected", "secret"}  # of those that `restricted` allows
 NAME: Final = "app.kubernetes.io/name"
@@ -73,22 +79,35 @@ SECRETS: Final = {
     },
 }
 SECRETS["production-keda"] = SECRETS["production"]
-
+SECRETS[OWN] = {key: text for key, text in SECRETS["production"].items() if key != "liveroom_kafka__bootstrap"}
+KAFKA: Final = {"demo": "kafka:9092", OWN: "kafka-1.example.org:9093,kafka-2.example.org:9093"}
 OURS: Final = {"matchLabels": {"app.kubernetes.io/part-of": "liveroom"}}
 each_overlay = pytest.mark.parametrize("overlay", OVERLAYS)
 each_service = pytest.mark.parametrize("service", SETTINGS)
 
 
-@cache
-def build(folder: str) -> tuple[Object, ...]:
-    """What kustomize makes of a folder below deploy/. Needs kubectl, and no cluster."""
-    done = subprocess.run([need(KUBECTL), "kustomize", str(DEPLOY / folder)], capture_output=True, text=True, check=False)
+def render(folder: Path) -> tuple[Object, ...]:
+    """What kustomize makes of a folder. Needs kubectl, and no cluster."""
+    done = subprocess.run([need(KUBECTL), "kustomize", str(folder)], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     return tuple(yaml.safe_load_all(done.stdout))
 
 
+@cache
+def build(overlay: str) -> tuple[Object, ...]:
+    """An overlay below deploy/, or one of one's own on top."""
+    if overlay not in {OWN, WHOLE}:
+        return render(DEPLOY / "overlays" / overlay)
+    with tempfile.TemporaryDirectory() as folder:
+        if overlay == OWN:
+            write_overlay(Path(folder))
+        else:
+            write_overlay(Path(folder), "production-keda", ["kafka-usernames", "review"])
+        return render(Path(folder))
+
+
 def objects(overlay: str, kind: str) -> list[Object]:
-    return [found for found in build(f"overlays/{overlay}") if found["kind"] == kind]
+    return [found for found in build(overlay) if found["kind"] == kind]
 
 
 def one(overlay: str, kind: str, name: str) -> Object:
@@ -113,7 +132,12 @@ def environment(overlay: str, service: str) -> dict[str, str]:
     for source in container(overlay, service)["envFrom"]:
         told |= one(overlay, "ConfigMap", source["configMapRef"]["name"])["data"]
     for entry in container(overlay, service)["env"]:
-        told[entry["name"]] = entry["value"] if "value" in entry else entry["valueFrom"]["fieldRef"]["fieldPath"]
+        source = entry.get("valueFrom", {})
+        if "configMapKeyRef" in source:
+            found = one(overlay, "ConfigMap", source["configMapKeyRef"]["name"])["data"]
+            told[entry["name"]] = found[source["configMapKeyRef"]["key"]]
+        else:
+            told[entry["name"]] = entry["value"] if "value" in entry else source["fieldRef"]["fieldPath"]
     return told
 
 
@@ -128,12 +152,15 @@ def mounted(overlay: str, service: str) -> dict[str, str]:
 
 
 def selected(overlay: str, selector: Object) -> set[str]:
-    """The services whose pods have these labels."""
-    return {
-        made["metadata"]["name"]
-        for made in objects(overlay, "Deployment")
-        if selector.get("matchLabels", {}).items() <= made["spec"]["template"]["metadata"]["labels"].items()
-    }
+    """The services whose pods a selector is about."""
+    found = set()
+    for made in objects(overlay, "Deployment"):
+        labels = made["spec"]["template"]["metadata"]["labels"]
+        others = [each for each in selector.get("matchExpressions", ()) if labels[each["key"]] in each["values"]]
+        assert all(each["operator"] == "NotIn" for each in selector.get("matchExpressions", ()))
+        if selector.get("matchLabels", {}).items() <= labels.items() and not others:
+            found.add(made["metadata"]["name"])
+    return found
 
 
 @pytest.fixture(autouse=True)
@@ -147,7 +174,7 @@ def _nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_overlay_has_all_services_in_one_namespace(overlay: str) -> None:
     assert {made["metadata"]["name"] for made in objects(overlay, "Deployment")} == set(SETTINGS)
     (namespace,) = (made["metadata"]["name"] for made in objects(overlay, "Namespace"))
-    inside = [made for made in build(f"overlays/{overlay}") if made["kind"] not in OF_NO_NAMESPACE]
+    inside = [made for made in build(overlay) if made["kind"] not in OF_NO_NAMESPACE]
     assert {made["metadata"]["namespace"] for made in inside} == {namespace}
     for binding in (*objects(overlay, "RoleBinding"), *objects(overlay, "ClusterRoleBinding")):
         assert {subject["namespace"] for subject in binding["subjects"]} == {namespace}
@@ -207,7 +234,7 @@ def test_all_pods_are_of_one_image_with_a_tag(overlay: str) -> None:
     assert re.fullmatch(r"[a-z./]+(:\d+\.\d+\.\d+|@sha256:[0-9a-f]{64})", image), "a bare or moving tag"
 
 
-@pytest.mark.parametrize("overlay", ["production", "production-keda"])
+@pytest.mark.parametrize("overlay", ["production", "production-keda", OWN])
 def test_production_has_the_policy_that_refuses_images_whose_tag_may_move(overlay: str) -> None:
     policy = one(overlay, "ValidatingAdmissionPolicy", "liveroom-images")
     (namespace,) = objects(overlay, "Namespace")
@@ -287,7 +314,7 @@ def test_who_is_reached_by_a_service_waits_until_it_is_out_of_it(overlay: str, s
 @each_overlay
 @each_service
 def test_what_a_service_is_told_are_settings(overlay: str, service: str) -> None:
-    known = {name for name, _, _ in fields(SETTINGS[service])} | SOURCES
+    known = {name for name, _, _ in fields(SETTINGS[service])}.union(SOURCES)
     of_all = {name for model in SETTINGS.values() for name, _, _ in fields(model)}
     own = {entry["name"] for entry in container(overlay, service)["env"]}
     assert own <= known
@@ -322,8 +349,10 @@ def test_a_service_understands_what_it_is_told(
     settings = SETTINGS[service]()
 
     assert (settings.instance, settings.host, settings.internal_host) == ("metadata.name", "10.0.0.7", "10.0.0.7")
+    assert settings.loopback, "for kubectl port-forward"
     if service != "canary":
-        assert settings.kafka.bootstrap == SECRETS[overlay].get("liveroom_kafka__bootstrap", "kafka:9092")
+        assert settings.kafka.bootstrap == SECRETS[overlay].get("liveroom_kafka__bootstrap") or KAFKA[overlay]
+        assert not settings.kafka.lacking
         assert (settings.kafka.security == "SASL_SSL") is bool(settings.kafka.password.get_secret_value())
         assert settings.kafka.username == user_of(service)
         assert settings.kafka.password.get_secret_value() == SECRETS[overlay].get(f"kafka-{service}-password", "")
@@ -491,6 +520,129 @@ def test_from_outside_only_public_ports_can_be_reached(overlay: str) -> None:
     assert internal == [(set(SETTINGS), monitoring)]
 
 
+def _peers(overlay: str, peers: list[Object] | None) -> str:
+    """Who a rule is about, as the page calls them."""
+    if peers is None:
+        return "anywhere"
+    (peer,) = peers
+    if "podSelector" in peer:
+        return _services(overlay, peer["podSelector"]) if peer["podSelector"] else "pods of the namespace"
+    ((label, value),) = peer["namespaceSelector"]["matchLabels"].items()
+    return f"namespace `{value}`" if label == "kubernetes.io/metadata.name" else f"namespaces with `{label}={value}`"
+
+
+def _services(overlay: str, selector: Object) -> str:
+    found = selected(overlay, selector)
+    if missing := set(SETTINGS) - found:
+        return found.pop() if len(found) == 1 else f"every service but {', '.join(sorted(missing))}"
+    return "every service"
+
+
+def _port(port: Object) -> str:
+    shown = f"{port['port']} to {port['endPort']}" if "endPort" in port else str(port["port"])
+    return f"{shown}/{port['protocol']}" if "protocol" in port else shown
+
+
+def allowed(overlay: str) -> set[tuple[str, str, str]]:
+    """Who may reach whom at which ports, by the network policies of an overlay."""
+    found = set()
+    for made in objects(overlay, "NetworkPolicy"):
+        spec = made["spec"]
+        about = _services(overlay, spec["podSelector"])
+        for way, key in (("ingress", "from"), ("egress", "to")):
+            for rule in spec.get(way, ()):
+                ends = [_peers(overlay, rule.get(key)), about]
+                ports = ", ".join(map(_port, rule["ports"])) if "ports" in rule else "all"
+                found.add((*(ends if way == "ingress" else reversed(ends)), ports))
+    return found
+
+
+def rows(title: str) -> list[list[str]]:
+    """The rows of the first table below a title of the page."""
+    table = PAGE.read_text().partition(f"# {title}\n")[2].partition("\n\n|")[2].partition("\n\n")[0]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
+
+
+def test_the_page_says_what_the_policies_let_through_and_nothing_else() -> None:
+    said = {(source, target, ports_): part for source, target, ports_, part in rows("What the policies let through")}
+    assert allowed(WHOLE) == said.keys()
+    assert allowed("production") == {each for each, part in said.items() if not part}, "each component is named"
+
+
+def test_every_key_of_a_secret_stands_in_the_table_and_is_mounted_by_whom_it_says() -> None:
+    said: dict[tuple[str, str], set[str]] = {}
+    for secret, keys, mounted_by, *_ in rows("Secrets"):
+        for key in re.findall(r"`([^`]+)`", keys):
+            services = {key.split("-")[1]} if mounted_by == "that service" else set(mounted_by.split(", "))
+            said[secret.strip("`"), key] = services
+    found: dict[tuple[str, str], set[str]] = {}
+    for service in SETTINGS:
+        for key in mounted(WHOLE, service):
+            found.setdefault(("liveroom", key), set()).add(service)
+        for volume in pod(WHOLE, service)["volumes"]:
+            if (secret := volume.get("secret", {})) and secret["secretName"] != "liveroom":
+                found |= {(secret["secretName"], key): {service} for key in ("tls.crt", "tls.key")}
+            assert secret.get("optional", True), "no pod waits for a Secret: its service says what it lacks"
+    for made in objects(WHOLE, "Ingress"):
+        component = {"liveroom": "web", "liveroom-operators": "operators"}[made["metadata"]["name"]]
+        for entry in made["spec"]["tls"]:
+            found |= {
+                (entry["secretName"], key): {f"the Ingress of `components/{component}`"} for key in ("tls.crt", "tls.key")
+            }
+    assert found == said
+
+
+# ---- an overlay of one's own
+def test_an_own_overlay_adds_what_is_ones_own_and_nothing_of_the_examples_stays() -> None:
+    text = yaml.safe_dump_all(build(OWN))
+    assert re.findall(r"\S*example\.com\S*", text) == []
+    assert {rule["host"] for made in objects(OWN, "Ingress") for rule in made["spec"]["rules"]} == {
+        "send.example.org",
+        "entry.example.org",
+        "ops.example.org",
+    }
+    for made in objects(OWN, "Ingress"):
+        assert {host for entry in made["spec"]["tls"] for host in entry["hosts"]} == {
+            rule["host"] for rule in made["spec"]["rules"]
+        }
+    assert "hosts" not in {made["metadata"]["name"] for made in objects(OWN, "ConfigMap")}
+    (address,) = pod(OWN, "edge")["initContainers"]
+    told = one(OWN, "ConfigMap", address["envFrom"][0]["configMapRef"]["name"])["data"]
+    assert check_rule(told["LIVEROOM_ADDRESS_RULE"]) == "{node}.edge.example.org"
+
+
+def test_an_ingress_leads_to_ports_of_services() -> None:
+    for made in objects(OWN, "Ingress"):
+        for rule in made["spec"]["rules"]:
+            for path in rule["http"]["paths"]:
+                target = path["backend"]["service"]
+                assert target["port"]["name"] in {port["name"] for port in one(OWN, "Service", target["name"])["spec"]["ports"]}
+
+
+def test_the_patch_of_the_page_opens_the_ports_of_another_kafka(tmp_path: Path) -> None:
+    (shown,) = re.findall(r"```yaml\n( +patches:\n.*?)```", PAGE.read_text(), re.DOTALL)
+    write_overlay(tmp_path, **yaml.safe_load(textwrap.dedent(shown)))
+    (policy,) = (made for made in render(tmp_path) if (made["kind"], made["metadata"]["name"]) == ("NetworkPolicy", "kafka"))
+    assert policy["spec"]["egress"] == [{"to": [{"ipBlock": {"cidr": "10.8.0.0/16"}}], "ports": [{"port": 28365}]}]
+
+
+def test_an_own_overlay_may_have_another_namespace(tmp_path: Path) -> None:
+    write_overlay(tmp_path)
+    made = yaml.safe_load((tmp_path / "kustomization.yaml").read_text())
+    made["namespace"] = "live-b"
+    made["configMapGenerator"] = [each | {"namespace": "liveroom"} for each in made["configMapGenerator"]]
+    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(made))
+    inside = [each for each in render(tmp_path) if each["kind"] not in OF_NO_NAMESPACE]
+    assert {each["metadata"]["namespace"] for each in inside} == {"live-b"}
+
+
+@each_service
+def test_names_of_kafka_users_come_from_the_secret_where_kafka_chooses_them(service: str) -> None:
+    assert "LIVEROOM_KAFKA__USERNAME" not in environment(WHOLE, service)
+    if service != "canary":
+        assert mounted(WHOLE, service)[f"kafka-{service}-username"] == "liveroom_kafka__username"
+
+
 @each_overlay
 def test_a_service_leads_to_pods_and_gateways_have_none(overlay: str) -> None:
     led_to = set()
@@ -518,24 +670,20 @@ def test_evictions_leave_somebody_of_each_service_that_has_several(overlay: str)
 
 # ---- monitoring
 def test_the_rules_on_kubernetes_are_the_rules() -> None:
-    (rule,) = objects("production", "PrometheusRule")
+    (rule,) = objects(OWN, "PrometheusRule")
     assert rule["spec"] == rule_file(Windows())
 
 
 def test_every_dashboard_is_where_grafana_finds_it() -> None:
-    found = [
-        made
-        for made in objects("production", "ConfigMap")
-        if made["metadata"].get("labels", {}).get("grafana_dashboard") == "1"
-    ]
+    found = [made for made in objects(OWN, "ConfigMap") if made["metadata"].get("labels", {}).get("grafana_dashboard") == "1"]
     assert {made["metadata"]["name"]: json.loads(*made["data"].values()) for made in found} == {
         board.uid: json.loads(json.dumps(board.json())) for board in BOARDS
     }
 
 
 def test_all_pods_are_scraped_and_get_the_labels_that_dashboards_choose_by() -> None:
-    (monitor,) = objects("production", "PodMonitor")
-    assert selected("production", monitor["spec"]["selector"]) == set(SETTINGS)
+    (monitor,) = objects(OWN, "PodMonitor")
+    assert selected(OWN, monitor["spec"]["selector"]) == set(SETTINGS)
     (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
     assert all(endpoint["port"] in ports("production", service) for service in SETTINGS)
     assert monitor["spec"]["jobLabel"] == NAME

@@ -41,6 +41,8 @@ FOREIGN: Final = {
     "externalTrafficPolicy": "a field of a Kubernetes Service",
     "resourceVersion": "a field of every Kubernetes object",
     "autoscaling.keda.sh/paused": "an annotation of a KEDA ScaledObject",
+    "CLUSTER-cluster-ca-cert": "a Secret of Strimzi",
+    "$ConnectionString": "the user name of Azure Event Hubs",
     "ignoreNullValues": "a field of KEDA's Prometheus trigger",
     "--property": "an option of Kafka's console tools",
     "--formatter-property": "an option of Kafka's console tools",

@@ -328,6 +328,7 @@ class Nodes:
             found[entry["name"]] = _VARIABLE.sub(
                 lambda match: found.get(match[1], match[0]), await self._value(run, space, entry)
             )
+        found.pop("LIVEROOM_LOOPBACK", None)  # the pods share the 127.0.0.1 of this machine
         return found
 
     async def _value(self, run: Run, space: str, entry: Object) -> str:

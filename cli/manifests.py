@@ -1,0 +1,302 @@
+"""`liveroom manifests`: checks manifests and Secrets before they are applied.
+
+Owns the reading of what kustomize renders and kubectl prints, and the environment and files that a
+pod would get of it, in a temporary folder. Each service's own settings then judge: what is missing,
+malformed or misspelt is one line, with the Secret and the key. Connects to nothing, and shows no
+value of a Secret.
+"""
+
+import base64
+import binascii
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from difflib import get_close_matches
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import yaml
+from pydantic import ValidationError
+
+from autoscaler.policy import read_policy
+from edge.certificates import load
+from liveroom.errors import ExplainedError
+from liveroom.given_file import read_given_file
+from liveroom.kafka_port import AioKafka
+from liveroom.networks import read_networks
+from liveroom.service import in_words
+from liveroom.settings import (
+    SOURCES,
+    AutoscalerSettings,
+    BroadcasterSettings,
+    CanarySettings,
+    EdgeSettings,
+    IngressSettings,
+    SchedulerSettings,
+    ServiceSettings,
+    TokenSettings,
+    fields,
+)
+
+Object = dict[str, Any]
+
+MODELS: Final[Mapping[str, type[ServiceSettings]]] = {
+    "ingress": IngressSettings,
+    "broadcaster": BroadcasterSettings,
+    "edge": EdgeSettings,
+    "scheduler": SchedulerSettings,
+    "autoscaler": AutoscalerSettings,
+    "viewer.canary": CanarySettings,
+}
+STDIN: Final = "-"
+MAX_BYTES: Final = 64 * 1024 * 1024
+_LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # dashboards are long
+_VARIABLE: Final = re.compile(r"\$\(([A-Za-z_][A-Za-z0-9_]*)\)")
+_SETTING: Final = re.compile(r"LIVEROOM_[A-Z0-9_]+")
+# What is known of a pod only once it runs, and what a gateway's init container writes.
+_FIELDS: Final = {"status.podIP": "10.0.0.7", "metadata.name": "pod", "metadata.namespace": "namespace"}
+_ADDRESS: Final = 'public_url = "wss://node.example.com:8010/v1/live"\npublic_ip = "203.0.113.7"\n'
+
+
+class ManifestsError(ExplainedError):
+    """The input cannot be read; the message says why."""
+
+
+class Given(NamedTuple):
+    """What the input holds, by kind and name."""
+
+    deployments: Mapping[str, Object]
+    configs: Mapping[str, Mapping[str, bytes]]
+    secrets: Mapping[str, Mapping[str, bytes]]
+
+
+def read_objects(text: str) -> Given:
+    """Return the objects of a YAML text: documents, and lists of them as kubectl prints them.
+
+    Raises ManifestsError where it is no such text, or names two namespaces.
+    """
+    try:
+        objects = list(_flat(yaml.load_all(text, _LOADER)))
+        found: dict[str, dict[str, Object]] = {"Deployment": {}, "ConfigMap": {}, "Secret": {}}
+        for each in objects:
+            if (kind := each.get("kind")) in found:
+                found[kind][each["metadata"]["name"]] = each
+        return Given(
+            found["Deployment"],
+            {name: _data(each) for name, each in found["ConfigMap"].items()},
+            {name: _data(each) for name, each in found["Secret"].items()},
+        )
+    except (yaml.YAMLError, AttributeError, KeyError, TypeError, binascii.Error) as error:
+        raise ManifestsError(f"the input is not what kubectl prints as YAML: {' '.join(str(error).split())[:200]}") from None
+
+
+def _flat(objects: Iterable[Any]) -> Iterator[Object]:
+    for each in objects:
+        if each is not None:
+            yield from _flat(each["items"]) if str(each.get("kind", "")).endswith("List") else (each,)
+
+
+def _data(made: Object) -> dict[str, bytes]:
+    data = {key: text.encode() for key, text in (made.get("stringData") or {}).items()}
+    for key, text in (made.get("data") or {}).items():
+        data[key] = base64.b64decode(text, validate=True) if made["kind"] == "Secret" else text.encode()
+    return data | {key: base64.b64decode(text) for key, text in (made.get("binaryData") or {}).items()}
+
+
+def check(given: Given) -> list[str]:
+    """Return a line for each thing that is wrong, with the Deployments that it is about."""
+    found: dict[str, dict[str, None]] = {}
+    for name, deployment in given.deployments.items():
+        for container in deployment["spec"]["template"]["spec"]["containers"]:
+            model = MODELS.get((container.get("command") or [""])[-1])
+            if model is not None:
+                with tempfile.TemporaryDirectory(prefix="liveroom-") as folder:
+                    for problem in _Pod(deployment, container, model, given, Path(folder)).problems():
+                        found.setdefault(problem, {})[name] = None
+    return [f"{', '.join(names)}: {problem}" for problem, names in found.items()]
+
+
+class _Pod:
+    """One Deployment's pod, as its service would find it."""
+
+    def __init__(self, deployment: Object, container: Object, model: type[ServiceSettings], given: Given, folder: Path) -> None:
+        self._replicas = deployment["spec"].get("replicas")
+        self._volumes = {each["name"]: each for each in deployment["spec"]["template"]["spec"].get("volumes", ())}
+        self._container = container
+        self._model = model
+        self._given = given
+        self._folder = folder
+        self._keys: dict[str, str] = {}  # of Secrets, in words, by the path in the pod
+        self._found: list[str] = []
+
+    def problems(self) -> list[str]:
+        """Return what keeps the service from starting, a line for each thing."""
+        environment = self._environment()
+        self._make_volumes()
+        for unknown in sorted(name for name in environment if name.startswith("LIVEROOM_") and name not in _known()):
+            near = get_close_matches(unknown, _known(), 1)
+            self._say(f"{unknown} is no setting" + (f"; is it {near[0]}?" if near else ""))
+        with _environment({name: self._placed(value) for name, value in environment.items()}):
+            settings = self._try(self._model)
+        if settings is not None:
+            self._check_kafka(settings)
+            self._check_files(settings)
+            if isinstance(settings, SchedulerSettings) and settings.replicas != self._replicas:
+                self._say(f"LIVEROOM_REPLICAS is {settings.replicas}, and there are {self._replicas} replicas")
+        return self._found
+
+    def _say(self, what: str) -> None:
+        """Add a problem, with the keys of Secrets that could cure it."""
+        files = [f"/{name.lower()}" for name in _SETTING.findall(what)]
+        keys = [key for path, key in self._keys.items() if path in what or path.endswith(tuple(files))]
+        hint = f" -> {'; '.join(keys)}" if keys else ""
+        self._found.append(" ".join(what.split()) + hint)
+
+    def _environment(self) -> dict[str, str]:
+        told: dict[str, str] = {}
+        for source in self._container.get("envFrom", ()):
+            for kind, known in (("configMapRef", self._given.configs), ("secretRef", self._given.secrets)):
+                if reference := source.get(kind):
+                    data = self._look_up(reference, kind.removesuffix("Ref"), known)
+                    told |= {key: value.decode() for key, value in data.items()}
+        for entry in self._container.get("env", ()):
+            value = self._value(entry)
+            if value is not None:
+                told[entry["name"]] = _VARIABLE.sub(lambda found: told.get(found[1], found[0]), value)
+        return told
+
+    def _value(self, entry: Object) -> str | None:
+        source = entry.get("valueFrom") or {}
+        if "fieldRef" in source:
+            return _FIELDS.get(source["fieldRef"]["fieldPath"], "field")
+        for kind, known in (("configMapKeyRef", self._given.configs), ("secretKeyRef", self._given.secrets)):
+            if reference := source.get(kind):
+                data = self._look_up(reference, kind.removesuffix("KeyRef"), known)
+                if reference["key"] in data:
+                    return data[reference["key"]].decode()
+                if data and not reference.get("optional"):
+                    self._say(f"{entry['name']}: {reference['name']} has no key {reference['key']}")
+                return None
+        return str(entry.get("value", ""))
+
+    def _look_up(self, reference: Object, kind: str, known: Mapping[str, Mapping[str, bytes]]) -> Mapping[str, bytes]:
+        name = str(reference.get("name") or reference.get("secretName"))
+        if name not in known and not reference.get("optional"):
+            self._say(f"there is no {'Secret' if kind == 'secret' else 'ConfigMap'} {name}")
+        return known.get(name, {})
+
+    def _make_volumes(self) -> None:
+        for mount in self._container.get("volumeMounts", ()):
+            volume, place = self._volumes[mount["name"]], self._place(mount["mountPath"])
+            place.mkdir(parents=True)
+            for kind, known in (("configMap", self._given.configs), ("secret", self._given.secrets)):
+                if source := volume.get(kind):
+                    data = self._look_up(source, kind, known)
+                    items = source.get("items") or [{"key": key, "path": key} for key in data or ("tls.crt", "tls.key")]
+                    for item in items:
+                        if kind == "secret":
+                            words = f"Secret {source['secretName']}, key {item['key']}"
+                            self._keys[f"{mount['mountPath']}/{item['path']}"] = words
+                        if item["key"] in data:
+                            (place / item["path"]).write_bytes(data[item["key"]])
+            if "emptyDir" in volume and self._model is EdgeSettings:
+                (place / "edge.toml").write_text(_ADDRESS)
+
+    def _place(self, path: str) -> Path:
+        return self._folder / path.lstrip("/")
+
+    def _placed(self, value: str) -> str:
+        """Return a value with the paths that the pod has replaced by those of the folder."""
+        for mount in self._container.get("volumeMounts", ()):
+            value = value.replace(mount["mountPath"], str(self._place(mount["mountPath"])))
+        return value
+
+    def _try(self, read: Callable[[], Any]) -> Any:
+        """Return what `read` returns; None where it fails, which is a problem for each reason."""
+        try:
+            return read()
+        except FileNotFoundError as error:
+            self._say(f"{str(error.filename or error).replace(str(self._folder), '')} is missing")
+        except (ValidationError, ValueError, OSError, RecursionError) as error:
+            for line in in_words(error).splitlines():
+                self._say(line.replace(str(self._folder), ""))
+        return None
+
+    def _check_kafka(self, settings: ServiceSettings) -> None:
+        if isinstance(settings, CanarySettings):
+            return
+        if "bootstrap" not in settings.kafka.model_fields_set:
+            self._say("LIVEROOM_KAFKA__BOOTSTRAP is not set: there is no address of Kafka")
+        if lacking := settings.kafka.lacking:
+            self._say(lacking)
+        files = {name: getattr(settings.kafka, name) for name in ("ca_file", "cert_file", "key_file")}
+        absent = [name for name, file in files.items() if file is not None and not file.is_file()]
+        for name in absent:  # the error of OpenSSL does not name the file
+            path = str(files[name]).replace(str(self._folder), "")
+            self._say(f"{path} of kafka.{name} is missing")
+        if not absent:
+            self._try(AioKafka(settings.kafka).addresses)
+
+    def _check_files(self, settings: ServiceSettings) -> None:
+        """Read what the service would read at its start."""
+        if isinstance(settings, TokenSettings):
+            self._try(settings.read_token_keys)
+        if isinstance(settings, EdgeSettings):
+            self._try(settings.read_ticket_keys)
+            self._try(partial(load, settings))
+        if isinstance(settings, SchedulerSettings):
+            self._try(settings.read_ticket_signers)
+            if settings.zones_file is not None:
+                self._try(partial(read_given_file, settings.zones_file, read_networks))
+        if isinstance(settings, AutoscalerSettings) and settings.policy_file is not None:
+            self._try(partial(lambda file: read_policy(file.read_bytes()), settings.policy_file))
+
+
+def _known() -> list[str]:
+    return [*SOURCES, *{name for model in MODELS.values() for name, _, _ in fields(model)}]
+
+
+@contextmanager
+def _environment(told: Mapping[str, str]) -> Iterator[None]:
+    """Have the pod's environment and nothing of this process's own, while the block runs."""
+    own = dict(os.environ)
+    for name in own:
+        if name.startswith("LIVEROOM_") or name == "KAFKA_BOOTSTRAP":
+            del os.environ[name]
+    os.environ.update(told)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(own)
+
+
+def show_problems(files: Sequence[str]) -> int:
+    """Check files, or standard input, print a line for each problem, and return the exit code."""
+    text = "\n---\n".join(_read(file) for file in files)
+    given = read_objects(text)
+    problems = check(given)
+    if not given.secrets:
+        print("the input has no Secret: add them with kubectl get secret --output yaml", file=sys.stderr)
+    for problem in problems:
+        print(problem)
+    if not given.deployments:
+        raise ManifestsError("the input has no Deployment: pipe in what kubectl kustomize prints")
+    if not problems:
+        print(f"{len(given.deployments)} deployments: every service understands what it is given")
+    return 1 if problems else 0
+
+
+def _read(file: str) -> str:
+    try:
+        with sys.stdin.buffer if file == STDIN else Path(file).open("rb") as opened:
+            content = opened.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            raise ManifestsError(f"{file} is larger than {MAX_BYTES // 1024 // 1024} MiB")
+        return content.decode()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ManifestsError(f"{file} cannot be read: {error}") from None

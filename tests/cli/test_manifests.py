@@ -1,0 +1,236 @@
+"""`liveroom manifests`: each thing that would keep a service from starting is one line."""
+
+import base64
+import re
+import subprocess
+from collections.abc import Callable
+from functools import cache, partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Final
+
+import pytest
+import trustme
+import yaml
+from typer.testing import CliRunner
+
+from cli.commands import app
+from cli.manifests import Given, ManifestsError, check, read_objects
+from devstack.programs import KUBECTL, need
+from liveroom.access import SERVICES
+from tests.deploy.own import write_overlay
+from tests.tickets import PRIVATE_KEYS, PUBLIC_KEYS
+
+KEY_SET: Final = '{"keys": [{"kty": "oct", "kid": "k1", "k": "a2tra2tra2tra2tra2tra2tra2tra2tra2tra2tra2s"}]}'
+HUSH: Final = "hush-hush"
+Objects = list[dict[str, Any]]
+Change = Callable[[Objects], None]
+
+
+@cache
+def rendered() -> str:
+    with TemporaryDirectory() as folder:
+        write_overlay(Path(folder))
+        command = [need(KUBECTL), "kustomize", folder]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+@cache
+def secrets() -> str:
+    authority = trustme.CA()
+    certificate = authority.issue_cert("*.edge.example.org")
+    texts = {f"kafka-{service}-password": HUSH for service in SERVICES} | {
+        "kafka-ca.crt": authority.cert_pem.bytes().decode(),
+        "token_keys.json": KEY_SET,
+        "ticket_signing_keys.json": PRIVATE_KEYS,
+        "ticket_public_keys.json": PUBLIC_KEYS,
+        "liveroom_token": HUSH,
+    }
+    tls = {"tls.crt": certificate.cert_chain_pems[0].bytes().decode(), "tls.key": certificate.private_key_pem.bytes().decode()}
+    items = [
+        {"kind": "Secret", "metadata": {"name": name}, "data": {key: encoded(text) for key, text in data.items()}}
+        for name, data in (("liveroom", texts), ("liveroom-edge-tls", tls))
+    ]
+    return yaml.safe_dump({"kind": "List", "items": items})
+
+
+def encoded(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
+
+
+def problems(change: Change = lambda _: None) -> list[str]:
+    """What is said of the overlay of the page and its Secrets after a change."""
+    objects: Objects = [*yaml.safe_load_all(needed()), *yaml.safe_load(secrets())["items"]]
+    change(objects)
+    return check(read_objects(yaml.safe_dump_all(objects)))
+
+
+@cache
+def needed() -> str:
+    """What is rendered and read; dashboards take seconds."""
+    kinds = ("Deployment", "ConfigMap")
+    return "---\n".join(
+        each
+        for each in rendered().split("---\n")
+        if "grafana_dashboard" not in each and re.search(r"^kind: (\w+)$", each, re.MULTILINE)[1] in kinds  # type: ignore[index]
+    )
+
+
+def named(objects: Objects, kind: str, name: str) -> dict[str, Any]:
+    (found,) = (each for each in objects if each["kind"] == kind and each["metadata"]["name"] == name)
+    return found
+
+
+def lacks(key: str, objects: Objects) -> None:
+    del named(objects, "Secret", "liveroom")["data"][key]
+
+
+def holds(key: str, text: str, objects: Objects) -> None:
+    named(objects, "Secret", "liveroom")["data"][key] = encoded(text)
+
+
+def tells(name: str, value: str | None, objects: Objects) -> None:
+    data = next(each["data"] for each in objects if each["kind"] == "ConfigMap" and "LIVEROOM_ORIGINS" in each["data"])
+    data.pop(name, None) if value is None else data.update({name: value})
+
+
+def forgets(kind: str, name: str, objects: Objects) -> None:
+    objects.remove(named(objects, kind, name))
+
+
+def has_replicas(count: int, objects: Objects) -> None:
+    named(objects, "Deployment", "scheduler")["spec"]["replicas"] = count
+
+
+@pytest.fixture(autouse=True)
+def _two_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIVEROOM_TOKEN_KEY", "of the one who checks, and of no pod")
+
+
+def test_what_is_whole_has_no_problem() -> None:
+    assert problems() == []
+
+
+ALL: Final = "autoscaler, broadcaster, edge, ingress, scheduler"
+
+
+@pytest.mark.parametrize(
+    ("change", "who", "said", "key"),
+    [
+        pytest.param(partial(lacks, "kafka-ca.crt"), ALL, "is missing", "kafka-ca.crt", id="no authority"),
+        pytest.param(partial(holds, "kafka-ca.crt", "x"), ALL, "", "", id="an authority that is none"),
+        pytest.param(
+            partial(lacks, "kafka-edge-password"),
+            "edge",
+            "LIVEROOM_KAFKA__PASSWORD must not be empty",
+            "kafka-edge-password",
+            id="no password",
+        ),
+        pytest.param(partial(lacks, "liveroom_token"), "canary", "an operator's token", "liveroom_token", id="no token"),
+        pytest.param(
+            partial(lacks, "token_keys.json"),
+            "autoscaler, ingress, scheduler",
+            "is missing",
+            "token_keys.json",
+            id="no JWK Set",
+        ),
+        pytest.param(
+            partial(holds, "token_keys.json", f'{{"{HUSH}": [}}'),
+            "autoscaler, ingress, scheduler",
+            "token_keys.json: ",
+            "token_keys.json",
+            id="a JWK Set that is none",
+        ),
+        pytest.param(
+            partial(holds, "ticket_public_keys.json", "{}"),
+            "edge",
+            "ticket_public_keys.json: ",
+            "ticket_public_keys.json",
+            id="no keys",
+        ),
+        pytest.param(
+            partial(lacks, "ticket_signing_keys.json"),
+            "scheduler",
+            "is missing",
+            "ticket_signing_keys.json",
+            id="no private keys",
+        ),
+        pytest.param(
+            partial(holds, "liveroom_debug_key", "short"),
+            f"{ALL.replace('broadcaster', 'broadcaster, canary')}",
+            "debug_key must be at least 32",
+            "",
+            id="a short key",
+        ),
+        pytest.param(
+            partial(forgets, "Secret", "liveroom-edge-tls"), "edge", "tls.crt is missing", "tls.crt", id="no certificate"
+        ),
+        pytest.param(
+            partial(tells, "LIVEROOM_KAFKA__BOOTSTRAP", None),
+            ALL,
+            "there is no address of Kafka",
+            "liveroom_kafka__bootstrap",
+            id="no address of Kafka",
+        ),
+        pytest.param(
+            partial(tells, "LIVEROOM_ORIGIN", "[]"),
+            ALL.replace("broadcaster", "broadcaster, canary"),
+            "LIVEROOM_ORIGIN is no setting; is it LIVEROOM_ORIGINS?",
+            "",
+            id="a misspelt setting",
+        ),
+        pytest.param(
+            partial(tells, "LIVEROOM_ORIGINS", "https://live.example.org"),
+            ALL.replace("broadcaster", "broadcaster, canary"),
+            "origins",
+            "",
+            id="a list that is none",
+        ),
+        pytest.param(
+            partial(has_replicas, 5), "scheduler", "LIVEROOM_REPLICAS is 3, and there are 5 replicas", "", id="replicas"
+        ),
+        pytest.param(
+            partial(forgets, "ConfigMap", "autoscaler-policy"),
+            "autoscaler",
+            "there is no ConfigMap autoscaler-policy",
+            "",
+            id="no policy",
+        ),
+    ],
+)
+def test_what_lacks_or_is_malformed_is_told_with_its_key(change: Change, who: str, said: str, key: str) -> None:
+    line, *more = problems(change)
+    assert line.startswith(f"{who}: ")
+    assert said in line
+    assert not key or key in line.partition(" -> ")[2]
+    assert HUSH not in " ".join([line, *more])
+    assert more == [] or "policy" in " ".join(more), more
+
+
+def test_the_command_reads_files_and_standard_input(tmp_path: Path) -> None:
+    (tmp_path / "secrets.yaml").write_text(secrets())
+    run = partial(CliRunner().invoke, app)
+    good = run(["manifests", "-", str(tmp_path / "secrets.yaml")], input=rendered())
+    assert (good.exit_code, good.stdout) == (0, "6 deployments: every service understands what it is given\n")
+    without = run(["manifests"], input=rendered())
+    assert without.exit_code == 1
+    assert "the input has no Secret" in without.stderr
+    assert all(" -> Secret liveroom" in line for line in without.stdout.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        pytest.param("a: [", "is not what kubectl prints", id="no YAML"),
+        pytest.param("- 1\n- 2\n", "is not what kubectl prints", id="a list of numbers"),
+        pytest.param("kind: Secret\n", "is not what kubectl prints", id="no name"),
+        pytest.param("kind: Secret\nmetadata: {name: a}\ndata: {b: '*'}\n", "is not what kubectl prints", id="no base64"),
+    ],
+)
+def test_what_kubectl_does_not_print_is_refused(text: str, said: str) -> None:
+    with pytest.raises(ManifestsError, match=said):
+        read_objects(text)
+
+
+def test_what_is_of_others_is_passed_over() -> None:
+    assert read_objects("kind: Service\n---\n") == Given({}, {}, {})
