@@ -66,7 +66,12 @@ async def test_a_wrong_password_ends_every_service_with_one_line(locked: LockedK
     said = f"no connection to the broker at {locked.locked}: [Error 58] SaslAuthenticationFailed"
     await asyncio.gather(*(ends_with(service(module, tmp_path, locked.locked, wrong), said) for module in MODULES))
     right = {name.lower(): value for name, value in names.items()} | {"password": "right"}
-    await probe_brokers(AioKafka(KafkaSettings(bootstrap=locked.locked, **right)))
+    kafka = AioKafka(KafkaSettings(bootstrap=locked.locked, **right))
+    await probe_brokers(kafka)
+    await ensure_topics(kafka)
+    without = wrong | {"LIVEROOM_KAFKA__PASSWORD": ""}
+    said = "SASL_PLAINTEXT needs a user and a password: LIVEROOM_KAFKA__PASSWORD must not be empty"
+    await asyncio.gather(*(ends_with(service(module, tmp_path, locked.locked, without), said) for module in MODULES))
 
 
 async def test_topics_with_other_partitions_end_services_that_use_them(kafka_settings: KafkaSettings, tmp_path: Path) -> None:

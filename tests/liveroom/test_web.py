@@ -1,5 +1,6 @@
 """HTTP manners: every refusal is a problem, and pages of allowed origins can read it."""
 
+import asyncio
 import json
 import socket
 from collections.abc import AsyncIterator, Iterator
@@ -221,3 +222,28 @@ async def test_a_port_that_goes_to_another_between_bind_and_listen_is_named(monk
     with pytest.raises(OSError, match=r"127\.0\.0\.1:\d+: address already in use"):
         async with serve(web.Application(), "127.0.0.1", 0):
             pass
+
+
+async def connected(address: str, port: int) -> bool:
+    try:
+        _, writer = await asyncio.open_connection(address, port)
+    except ConnectionRefusedError:
+        return False
+    writer.close()
+    await writer.wait_closed()
+    return True
+
+
+@pytest.mark.parametrize(
+    ("host", "loopback", "at_loopback"),
+    [
+        pytest.param("127.0.0.2", True, True, id="beside another address"),
+        pytest.param("127.0.0.2", False, False, id="where nobody asked for it"),
+        pytest.param("127.0.0.1", True, True, id="the loopback address alone"),
+        pytest.param("0.0.0.0", True, True, id="all addresses"),
+    ],
+)
+async def test_a_port_listens_at_the_loopback_address_too_where_it_should(host: str, loopback: bool, at_loopback: bool) -> None:
+    async with serve(web.Application(), host, 0, loopback=loopback) as (_, port):
+        assert await connected("127.0.0.1" if host == "0.0.0.0" else host, port)
+        assert await connected("127.0.0.1", port) is at_loopback
