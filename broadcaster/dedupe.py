@@ -2,13 +2,14 @@
 
 A record whose user and id were met within the window is a duplicate: `broadcaster.rooms` counts it
 and drops it whole. Ids of reliable records and of sanctions are remembered for each room, for
-`DEDUPE_MS` and across owners (`SeenIds`). Other ids are remembered briefly and only here, which is
+`DEDUPE_MS` and across owners (`SeenIds`), with a digest of the content: so a second interaction
+under an old id is told from a repetition. Other ids are remembered briefly and only here, which is
 enough for a sender that tries again after a 503 (`RecentIds`). Time is Kafka's, never the wall
 clock. Called by `broadcaster.rooms` and `broadcaster.room`.
 """
 
 from collections import deque
-from typing import Final
+from typing import Final, NamedTuple
 
 DEDUPE_MS: Final = 600_000
 MAX_SEEN: Final = 600_000  # of one room: 1,000 reliable interactions a second
@@ -16,36 +17,45 @@ MAX_RECENT: Final = 1_000_000  # of one partition: 100,000 interactions a second
 BEST_EFFORT_DEDUPE_MS: Final = 10_000
 
 
+class Met(NamedTuple):
+    """When an id was first met, and the digest of what it named (`items.Contents`)."""
+
+    at_ms: int
+    digest: int
+
+
 class SeenIds:
     """The ids of the last `window_ms` milliseconds, as keys that can be listed for a snapshot."""
 
-    __slots__ = ("_at", "_order", "_window_ms")
+    __slots__ = ("_met", "_order", "_window_ms")
 
-    def __init__(self, window_ms: int, seen: dict[str, int]) -> None:
+    def __init__(self, window_ms: int, seen: dict[str, Met]) -> None:
         self._window_ms = window_ms
-        self._at = seen
-        self._order: deque[tuple[str, int]] | None = None  # made when needed: most rooms see no gift
+        self._met = seen
+        self._order: deque[str] | None = None  # made when needed: most rooms see no gift
 
     def __len__(self) -> int:
-        return len(self._at)
+        return len(self._met)
 
-    def meet(self, key: str, now_ms: int) -> bool:
-        """Remember `key`; return whether it was met within the window before."""
-        order, since = self._order, now_ms - self._window_ms
+    def meet(self, key: str, now_ms: int, digest: int) -> int | None:
+        """Remember `key` with the digest of its content.
+
+        Return the digest with which it was met within the window before; None: it was not.
+        """
+        met, order, since = self._met, self._order, now_ms - self._window_ms
         if order is None:
-            order = self._order = deque(self._at.items())
-        while order and (order[0][1] <= since or len(order) >= MAX_SEEN):
-            old, _ = order.popleft()
-            self._at.pop(old, None)
-        if key in self._at:
-            return True
-        self._at[key] = now_ms
-        order.append((key, now_ms))
-        return False
+            order = self._order = deque(met)
+        while order and (met[order[0]].at_ms <= since or len(order) >= MAX_SEEN):
+            del met[order.popleft()]
+        if (before := met.get(key)) is not None:
+            return before.digest
+        met[key] = Met(now_ms, digest)
+        order.append(key)
+        return None
 
-    def since(self, at_ms: int) -> list[tuple[str, int]]:
-        """Return (key, when) of all ids met after `at_ms`, oldest first."""
-        return [(key, at) for key, at in self._at.items() if at > at_ms]
+    def since(self, at_ms: int) -> list[tuple[str, Met]]:
+        """Return all ids met after `at_ms`, oldest first."""
+        return [(key, met) for key, met in self._met.items() if met.at_ms > at_ms]
 
 
 class RecentIds:

@@ -1,22 +1,24 @@
 """What an uplink record holds: its items by class, their bodies checked, and what a sanction makes.
 Pure.
 
-Owns the reading of the bodies that the broadcaster acts on (likes, clears, modes, sanctions); all
-others pass unread. Refuses a body that its kind does not allow (`BadBodyError`). Called by
-`broadcaster.rooms`.
+Owns the reading of bodies. Refuses one that is not of its kind (`BadBodyError`): viewers and other
+readers may rely on `liveroom.bodies`. A field that a body does not have passes, and so does a mode
+of danmaku that only a later version knows; `custom`, `dissolve` and `reopen` are not read. Called
+by `broadcaster.rooms`.
 """
 
 from collections.abc import Sequence
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Annotated, Any, Final, NamedTuple
+from zlib import crc32
 
 import msgspec
 
-from liveroom.bodies import Clear, Like, Sanction
+from liveroom.bodies import BODY_OF, Clear, Danmaku, Mode, Sanction
 from liveroom.far_times import AHEAD_MS
 from liveroom.kinds import CLASS_OF, Class, Kind, is_host
 from liveroom.nesting import UNDECODABLE
 from liveroom.records.broadcast import NoticeEntry
-from liveroom.records.codec import MAX_MILLIS
+from liveroom.records.codec import MAX_MILLIS, UserId
 from liveroom.records.snapshot import RoomChange
 from liveroom.records.uplink import Item, Uplink
 from liveroom.topics import room_hash
@@ -27,15 +29,24 @@ BAN_KNOWN_MS: Final = 2000  # until every ingress knows of a ban, twice over
 NUMBERED: Final = frozenset(kind for kind, belongs in CLASS_OF.items() if belongs in {Class.RELIABLE, Class.BEST_EFFORT})
 RELIABLE: Final = frozenset(kind for kind, belongs in CLASS_OF.items() if belongs is Class.RELIABLE)
 
-T = TypeVar("T")
-
-_like_decoder: Final = msgspec.json.Decoder(Like)
-_sanction_decoder: Final = msgspec.json.Decoder(Sanction)
 _encode: Final = msgspec.json.Encoder().encode
-_CHECKED: Final[dict[Kind, msgspec.json.Decoder[Any]]] = {
-    Kind.CLEAR: msgspec.json.Decoder(Clear),
-    Kind.ROOM: msgspec.json.Decoder(RoomChange),
+_Danmaku: Final = msgspec.defstruct(
+    "Danmaku",
+    [("mode", str, Mode.SCROLL.value), ("mention", Annotated[list[UserId], msgspec.Meta(max_length=10)], [])],
+    bases=(Danmaku,),
+    frozen=True,
+    omit_defaults=True,
+)
+_DECODERS: Final[dict[Kind, msgspec.json.Decoder[Any]]] = {
+    kind: msgspec.json.Decoder(of)
+    for kind, of in (
+        {kind: of for kind, of in BODY_OF.items() if kind is not Kind.CUSTOM}
+        | {Kind.DANMAKU: _Danmaku, Kind.CLEAR: Clear, Kind.ROOM: RoomChange}
+        | {kind: Sanction for kind, belongs in CLASS_OF.items() if belongs is Class.NOTICE}
+    ).items()
 }
+_decode_danmaku: Final = _DECODERS[Kind.DANMAKU].decode
+_COMMANDS: Final = frozenset(Kind) - BODY_OF.keys()
 
 
 class BadBodyError(ValueError):
@@ -43,8 +54,13 @@ class BadBodyError(ValueError):
 
 
 class Contents(NamedTuple):
-    """What a record's items are: the sum of likes, how many items take a number and how many of
-    those are reliable, the sanctions, and the clears of whole users.
+    """What a record's items are.
+
+    - `likes`: their sum.
+    - `numbered`, `reliable`: how many items take a number, and how many of those are reliable.
+    - `sanctions`: the mutes, bans and kicks.
+    - `clears`: the clears of whole users.
+    - `digest`: of a record with something reliable, the same for the same content (`digest_of`).
     """
 
     likes: int
@@ -52,34 +68,68 @@ class Contents(NamedTuple):
     reliable: int
     sanctions: Sequence[tuple[Kind, Sanction]]
     clears: Sequence[Clear]
+    digest: int = 0
 
 
 ONE_DANMAKU: Final = Contents(0, 1, 0, (), ())
 
 
+def check_danmaku(item: Item) -> None:
+    """Raise BadBodyError unless the body is that of a danmaku."""
+    try:
+        _decode_danmaku(item.data)
+    except UNDECODABLE as error:
+        raise BadBodyError(f"danmaku: {error}") from None
+
+
 def read_items(items: Sequence[Item]) -> Contents:
-    """Return what the items of a record are, or raise `BadBodyError`."""
+    """Return what the items of a record are, or raise BadBodyError."""
     likes = numbered = reliable = 0
     sanctions: list[tuple[Kind, Sanction]] = []
     clears: list[Clear] = []
-    for item in items:
+    bodies = [_body(item) for item in items]
+    for item, body in zip(items, bodies, strict=True):
         kind = item.kind
         if kind in NUMBERED:
             numbered += 1
             if kind in RELIABLE:
                 reliable += 1
-                if (decoder := _CHECKED.get(kind)) is not None:
-                    body = _body(decoder, item)
-                    if kind is Kind.CLEAR and body.user:
-                        clears.append(body)
+                if kind is Kind.CLEAR and body.user:
+                    clears.append(body)
         elif kind is Kind.LIKE:
-            likes += _body(_like_decoder, item).count
+            likes += body.count
         else:
-            sanctions.append((kind, _body(_sanction_decoder, item)))
-    return Contents(likes, numbered, reliable, sanctions, clears)
+            sanctions.append((kind, body))
+    return Contents(likes, numbered, reliable, sanctions, clears, digest_of(items, bodies) if reliable else 0)
 
 
-def _body(decoder: msgspec.json.Decoder[T], item: Item) -> T:
+def digest_of(items: Sequence[Item], bodies: Sequence[Any]) -> int:
+    """Return 32 bits that differ where the items of two records do; 0: nothing is known of it.
+
+    Bodies differ by the values of their fields, however they were written. Nothing is known of a
+    record with a host's command: the ingress gives it other times when it is sent again.
+    """
+    digest = 0
+    for item, body in zip(items, bodies, strict=True):
+        if item.kind in _COMMANDS:
+            return 0
+        digest = crc32(item.data if body is None else _encode(body), crc32(item.kind.encode(), digest))
+    return digest
+
+
+def digest_of_message(kind: str, data: bytes) -> int:
+    """Return the digest of a record that made this message alone; 0: nothing is known of it."""
+    try:
+        item = Item(Kind(kind), msgspec.Raw(data))
+        return digest_of([item], [_body(item)])
+    except ValueError:  # an earlier version took it unread, or a later one knows more
+        return 0
+
+
+def _body(item: Item) -> Any:
+    """Return the body of an item, None where it is not read; raise BadBodyError."""
+    if (decoder := _DECODERS.get(item.kind)) is None:
+        return None
     try:
         return decoder.decode(item.data)
     except UNDECODABLE as error:
@@ -110,7 +160,7 @@ def near_clears(record: Uplink, written_ms: int) -> Uplink | None:
     latest_ms = written_ms + AHEAD_MS + BAN_KNOWN_MS
     items, is_far = [], False
     for item in record.items:
-        clear = _body(_CHECKED[Kind.CLEAR], item) if item.kind is Kind.CLEAR else None
+        clear = _body(item) if item.kind is Kind.CLEAR else None
         if clear is not None and clear.before_ms > latest_ms:
             is_far = True
             items.append(Item(Kind.CLEAR, msgspec.Raw(_encode(msgspec.structs.replace(clear, before_ms=written_ms)))))

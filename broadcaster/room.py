@@ -11,8 +11,8 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from broadcaster.dedupe import RecentIds, SeenIds
-from broadcaster.items import NUMBERED, RELIABLE
+from broadcaster.dedupe import Met, RecentIds, SeenIds
+from broadcaster.items import NUMBERED, RELIABLE, digest_of_message
 from broadcaster.lines import (
     RECENT_MESSAGES,
     Line,
@@ -115,7 +115,7 @@ class Room:
         self.state = state
         self.hash = room_hash(state.room)
         self.clock_ms = state.last_ms
-        self.seen = SeenIds(dedupe_ms, {f"{seen.user} {seen.id}": seen.at_ms for seen in state.seen})
+        self.seen = SeenIds(dedupe_ms, {f"{seen.user} {seen.id}": Met(seen.at_ms, seen.digest) for seen in state.seen})
         self.recent = state.recent[-RECENT_MESSAGES:]
         self.recent_reliable = state.recent_reliable[-RECENT_MESSAGES:]
         self.viewers: Viewers | None = None
@@ -378,7 +378,7 @@ class Room:
     def frozen(self, dedupe_ms: int) -> RoomState:
         """Return the state as a snapshot holds it."""
         self.state.last_ms = self.clock_ms
-        seen = [Seen(*_split(key), at) for key, at in self.seen.since(self.clock_ms - dedupe_ms)]
+        seen = [Seen(*_split(key), *met) for key, met in self.seen.since(self.clock_ms - dedupe_ms)]
         recent, recent_reliable = newest(self.recent), newest(self.recent_reliable)
         return msgspec.structs.replace(self.state, seen=seen, recent=recent, recent_reliable=recent_reliable)
 
@@ -402,7 +402,8 @@ class Room:
             state.seq = head.seq
             if head.rseq:
                 state.rseq = head.rseq
-                self.seen.meet(f"{head.user} {head.id.partition('#')[0]}", clock_ms)
+                id_, is_of_many, _ = head.id.partition("#")
+                self.seen.meet(f"{head.user} {id_}", clock_ms, 0 if is_of_many else digest_of_message(head.kind, data))
                 with suppress(msgspec.ValidationError):  # a later version allows values that this one does not
                     self._reflect(head.kind, data, line)
                 remember(self.recent_reliable, line)

@@ -22,7 +22,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from broadcaster.dedupe import BEST_EFFORT_DEDUPE_MS, DEDUPE_MS, RecentIds
-from broadcaster.items import ONE_DANMAKU, Contents, clear_of, near_clears, notice_of, read_items, with_item
+from broadcaster.items import ONE_DANMAKU, Contents, check_danmaku, clear_of, near_clears, notice_of, read_items, with_item
 from broadcaster.room import Part, Room, Unpacked, unpack
 from broadcaster.silent_rooms import SilentRooms
 from liveroom.audience import GATEWAY_SILENCE_S, NOBODY, Viewers
@@ -215,8 +215,9 @@ class Rooms:
 
         Where the record's own time is too far from Kafka's, Kafka's is taken, for all to see.
         Raises BadBodyError where its kind does not allow a body, BadRecordError where the room is
-        of another partition, both before anything changed. The caller then makes it a dead letter
-        and calls `dead_letter`. Must not be called once `is_full`.
+        of another partition or the id named another interaction before, all before anything
+        changed. The caller then makes it a dead letter and calls `dead_letter`. Must not be called
+        once `is_full`.
         """
         if not -AHEAD_MS <= at_ms - record.at_ms <= BEHIND_MS:  # `far_times.is_far`, without its call
             record = msgspec.structs.replace(record, at_ms=at_ms)
@@ -226,21 +227,24 @@ class Rooms:
         # Nearly every record is one danmaku, so nothing is called for it that can be left out.
         is_usual = count == 1 and items[0].kind is Kind.DANMAKU
         contents = ONE_DANMAKU
-        if not is_usual:
+        if is_usual:
+            check_danmaku(items[0])
+        else:
             record, contents = self._read(record, at_ms)
-        _, numbered, reliable, sanctions, _ = contents
+        _, numbered, reliable, sanctions, _, _ = contents
         room = self._open.get(name) or self._taken_in(name, at_ms)
         notices = _notices_of(record, room, sanctions) if sanctions else ()
+        is_duplicate = (
+            self._recent.meet(name, record.user, record.id, at_ms)
+            if is_usual
+            else self._is_duplicate(room, record, contents, at_ms)
+        )
         if at_ms > self.clock_ms:  # noqa: PLR1730 - a call of max takes as long as the whole line below
             self.clock_ms = at_ms
         room.clock_ms = at_ms
         coming = self._coming
         coming.taken += count
-        if (
-            self._recent.meet(name, record.user, record.id, at_ms)
-            if is_usual
-            else self._is_duplicate(room, record, contents, at_ms)
-        ):
+        if is_duplicate:
             coming.duplicate += count
             self._changed[name] = None
             return
@@ -272,9 +276,15 @@ class Rooms:
         return record, contents
 
     def _is_duplicate(self, room: Room, record: Uplink, contents: Contents, at_ms: int) -> bool:
-        """Remember a record's id; return whether it was met before."""
+        """Remember a record's id; return whether it was met before.
+
+        Raises BadRecordError where it was met with another content.
+        """
         if contents.reliable or contents.sanctions:
-            return room.seen.meet(f"{record.user} {record.id}", at_ms)
+            before, digest = room.seen.meet(f"{record.user} {record.id}", at_ms, contents.digest), contents.digest
+            if before and digest and before != digest:
+                raise BadRecordError(BadRecord.ID_REUSED, f"{record.user} sent {record.id} before, with another content")
+            return before is not None
         return self._recent.meet(record.room, record.user, record.id, at_ms)
 
     def _take_effects(self, room: Room, record: Uplink, offset: int, contents: Contents) -> None:

@@ -1,8 +1,8 @@
 """The body of each kind of interaction: the `data` of uplink items and of messages. Pure.
 
-The ingress checks requests against these, and refuses a field that they do not have. Readers of
-records pass over such a field: a newer ingress may have written it. External producers of `uplink`
-should keep to these bodies (docs/records.md).
+The ingress checks requests against these, and refuses a field that they do not have. The
+broadcaster checks records of `uplink` against them (`broadcaster.items`), and passes over such a
+field: a newer service may have written it.
 """
 
 from enum import Enum
@@ -47,7 +47,8 @@ class Danmaku(msgspec.Struct, frozen=True, omit_defaults=True):
     reply: Annotated[str, msgspec.Meta(max_length=80)] = ""
     mention: Annotated[list[NamedUserId], msgspec.Meta(max_length=10)] = []
 
-    def __post_init__(self) -> None:
+    def check_ids(self) -> None:
+        """Raise UserIdError where a mention is no user id; the message names the right one."""
         for place, user in enumerate(self.mention):
             check_user_id(user, f"$.mention[{place}]")
 

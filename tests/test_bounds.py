@@ -193,7 +193,7 @@ def user_connections(_: pytest.MonkeyPatch) -> tuple[Any, object]:
 def seen_ids(patch: pytest.MonkeyPatch) -> tuple[Any, object]:
     patch.setattr(dedupe, "MAX_SEEN", MOST)
     table = SeenIds(HOUR_S * 1000, {})
-    return lambda now_s, name, _: table.meet(name, 1000 * now_s), table
+    return lambda now_s, name, _: table.meet(name, 1000 * now_s, 1), table
 
 
 def recent_ids(patch: pytest.MonkeyPatch) -> tuple[Any, object]:

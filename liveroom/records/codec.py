@@ -23,6 +23,7 @@ class BadRecord(Enum):
     """Why a record cannot be used; a metric label, a dead-letter header and a log field.
 
     UNKNOWN: its kind, mode or action is none that this version knows; a newer service wrote it.
+    ID_REUSED: its id named another interaction of the same user in the same room shortly before.
     """
 
     UNDECODABLE = "undecodable"
@@ -36,6 +37,7 @@ class BadRecord(Enum):
     WRONG_PARTITION = "wrong_partition"
     UNHANDLED = "unhandled"
     UNKNOWN_SECTION = "unknown_section"
+    ID_REUSED = "id_reused"
 
     @property
     def is_foreign(self) -> bool:

@@ -21,7 +21,7 @@ from liveroom.records.sections import Section, SectionType, decode_sections, enc
 
 MAX_STATE_BYTES: Final = 512 * 1024 * 1024  # a partition's state unpacked; zlib can pack 1 GB of nothing into 1 MB
 # MAX_ROOM_BYTES bounds one room of a snapshot, inflated. Ten minutes of 1,000 reliable interactions
-# a second are 600,000 ids of at most 270 bytes (192 of the user, 64 of the interaction): 162 MB.
+# a second are 600,000 ids of at most 275 bytes (192 of the user, 64 of the interaction): 165 MB.
 MAX_ROOM_BYTES: Final = 192 * 1024 * 1024
 
 
@@ -101,11 +101,15 @@ _USUAL: Final = msgspec.structs.asdict(RoomSettings())  # the very objects, or t
 
 
 class Seen(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """The id of a reliable interaction of the last 10 minutes."""
+    """The id of a reliable interaction of the last 10 minutes.
+
+    `digest`: CRC-32 of its content; 0: not known, as in the snapshots of version 0.1.
+    """
 
     user: str
     id: str
     at_ms: int
+    digest: int = 0
 
 
 class RoomFields(msgspec.Struct, array_like=True):

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broadcaster.dedupe import RecentIds, SeenIds
+from broadcaster.dedupe import Met, RecentIds, SeenIds
 
 WINDOW_MS = 10
 
@@ -16,7 +16,7 @@ def test_ids_kept_as_hashes_are_met_again_exactly_when_ids_kept_as_texts_are(ste
     now_ms = 100
     for room, user, id_, passed_ms in steps:  # Kafka's time may go back
         now_ms += passed_ms
-        assert recent.meet(room, user, id_, now_ms) == seen.meet(f"{room} {user} {id_}", now_ms)
+        assert recent.meet(room, user, id_, now_ms) == (seen.meet(f"{room} {user} {id_}", now_ms, 1) is not None)
 
 
 def test_ids_are_forgotten_with_the_window() -> None:
@@ -27,7 +27,8 @@ def test_ids_are_forgotten_with_the_window() -> None:
 
 
 def test_ids_of_a_snapshot_are_met_again_and_forgotten_in_their_turn() -> None:
-    seen = SeenIds(WINDOW_MS, {"u 1": 5, "u 2": 8})
-    assert seen.meet("u 1", 10)
-    assert not seen.meet("u 1", 15)
-    assert seen.since(6) == [("u 2", 8), ("u 1", 15)]
+    seen = SeenIds(WINDOW_MS, {"u 1": Met(5, 7), "u 2": Met(8, 0)})
+    assert seen.meet("u 1", 10, 9) == 7
+    assert seen.meet("u 2", 10, 9) == 0
+    assert seen.meet("u 1", 15, 9) is None
+    assert seen.since(6) == [("u 2", Met(8, 0)), ("u 1", Met(15, 9))]

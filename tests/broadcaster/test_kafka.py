@@ -26,12 +26,13 @@ from liveroom.records import broadcast
 from liveroom.records.broadcast import Anchor, Batch, BatchParts, Claim, RoomEntry, decode_broadcast, encode_batch, encode_claim
 from liveroom.records.codec import BadRecord
 from liveroom.records.sections import MUST, Section
-from liveroom.records.uplink import Item, Uplink, encode_uplink
+from liveroom.records.uplink import Uplink, encode_uplink
 from liveroom.registry import Metrics
 from liveroom.service import Runtime
 from liveroom.settings import BroadcasterSettings, KafkaSettings
 from liveroom.topics import BROADCAST, UPLINK, partition_of, room_hash
 from liveroom.wire import BatchHeader, ReceivedBatch, pack_payload, payload_text
+from tests.broadcaster.ticks import item
 from tests.e2e.audience import settled
 from tests.log import cut, producing, read_all, received
 
@@ -74,7 +75,7 @@ ROOMS = [next(name for name in map(str, range(100)) if partition_of(name, 2) == 
 
 async def send(producer: Producer, count: int, partition: int = 0) -> None:
     for _ in range(count):
-        record = Uplink(1, ROOMS[partition], secrets.token_hex(8), "u", 1, [Item(Kind.GIFT)])
+        record = Uplink(1, ROOMS[partition], secrets.token_hex(8), "u", 1, [item(Kind.GIFT)])
         key = record.room.encode()
         await producer.send(UPLINK, encode_uplink(record), key=key, partition=partition, timeout_s=5)
 
@@ -383,7 +384,7 @@ async def test_a_record_whose_batch_cannot_be_made_is_found_and_put_aside_and_wh
         monkeypatch.setattr(partition, "_encode", fail)
         key = ROOMS[0].encode()
         ids = ["a", "b", "poison", "c", "d"]
-        records = [(key, encode_uplink(Uplink(1, ROOMS[0], id_, "u", 1, [Item(Kind.GIFT)]))) for id_ in ids]
+        records = [(key, encode_uplink(Uplink(1, ROOMS[0], id_, "u", 1, [item(Kind.GIFT)]))) for id_ in ids]
         await bench._producer.send_many(UPLINK, records, timeout_s=5)
         batches = await bench.got(5)
         letters = bench.runtime.metrics.counter(metric_catalog.DEAD_LETTERS, BadRecord.UNHANDLED.value)

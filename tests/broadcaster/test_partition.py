@@ -15,9 +15,10 @@ from liveroom.fencing import Ruling
 from liveroom.kafka_port import AioKafka
 from liveroom.kinds import Kind
 from liveroom.records.control import Presence
-from liveroom.records.uplink import Item, Uplink, encode_uplink
+from liveroom.records.uplink import Uplink, encode_uplink
 from liveroom.service import Runtime
 from liveroom.settings import BroadcasterSettings, KafkaSettings
+from tests.broadcaster.ticks import item
 
 NOTHING = -1
 
@@ -76,7 +77,7 @@ class Owner(Partition):
 
 
 def records(count: int) -> list[ConsumerRecord]:
-    values = [encode_uplink(Uplink(1, "r", str(offset), "u", 1, [Item(Kind.GIFT)])) for offset in range(count)]
+    values = [encode_uplink(Uplink(1, "r", str(offset), "u", 1, [item(Kind.GIFT)])) for offset in range(count)]
     return [
         ConsumerRecord("uplink", 0, offset, 1_000, 1, b"r", value, None, 1, len(value), ())
         for offset, value in enumerate(values)
@@ -101,7 +102,7 @@ async def test_only_what_was_in_the_batch_that_failed_is_taken_one_by_one() -> N
 
 async def test_dead_letters_are_written_a_megabyte_at_a_time_and_quote_little() -> None:
     owner = Owner(Log())
-    value = encode_uplink(Uplink(1, "r", "i", "u", 1, [Item(Kind.DANMAKU)]))[:-1] + b',"role":"%b"}' % (b"x" * 60_000)
+    value = encode_uplink(Uplink(1, "r", "i", "u", 1, [item(Kind.DANMAKU)]))[:-1] + b',"role":"%b"}' % (b"x" * 60_000)
     made = [ConsumerRecord("uplink", 0, offset, 1_000, 1, b"r", value, None, 1, len(value), ()) for offset in range(40)]
     owner.again(made)
     letters = []

@@ -188,6 +188,78 @@ def test_only_the_same_id_of_the_same_user_in_the_same_room_is_a_duplicate(
     assert tick(rooms).ids(other.room) == [other.id]
 
 
+ROSES = b'{"gift":"rose","count":3}'
+
+
+def gift_of(id_: str, body: bytes, *others: Kind) -> Uplink:
+    return uplink(id_, Item(GIFT, msgspec.Raw(body)), *others, name="Ann")
+
+
+@pytest.mark.parametrize("rebuild", REBUILT)
+@pytest.mark.parametrize(
+    ("body", "is_same"),
+    [
+        pytest.param(b'{ "count": 3, "gift": "rose", "combo": 0 }', True, id="written otherwise"),
+        pytest.param(b'{"gift":"rose","count":3,"later":1}', True, id="with a field of a later version"),
+        pytest.param(b'{"gift":"rose","count":4}', False, id="another count"),
+        pytest.param(b'{"gift":"boat","count":3}', False, id="another gift"),
+    ],
+)
+def test_another_gift_under_an_old_id_is_told_from_a_repetition(
+    rebuild: Callable[[Rooms, bytes], Rooms], body: bytes, is_same: bool
+) -> None:
+    old, first = after([gift_of("a", ROSES)])
+    rooms = rebuild(old, first.value)
+    if is_same:
+        take(rooms, gift_of("a", body))
+        assert rooms._coming.duplicate == 1
+        return
+    with pytest.raises(BadRecordError, match="u sent a before") as refused:
+        take(rooms, gift_of("a", body))
+    assert refused.value.reason is BadRecord.ID_REUSED
+    assert rooms._coming == rooms.balance, "nothing of it was taken"
+    take(rooms, gift_of("a", ROSES), gift_of("b", body))
+    assert tick(rooms).ids() == ["b"], "the first one stands"
+    assert rooms.balance == Balance(taken=3, numbered=2, duplicate=1)
+
+
+@pytest.mark.parametrize(
+    "rebuild", [pytest.param(not_at_all, id="by the same owner"), pytest.param(by_snapshot, id="a snapshot")]
+)
+@pytest.mark.parametrize("other", [pytest.param((), id="less"), pytest.param((LIKE, DANMAKU), id="another order")])
+def test_another_package_under_an_old_id_is_told_from_a_repetition(
+    rebuild: Callable[[Rooms, bytes], Rooms], other: tuple[Kind, ...]
+) -> None:
+    old, first = after([gift_of("a", ROSES, DANMAKU, LIKE)])
+    rooms = rebuild(old, first.value)
+    with pytest.raises(BadRecordError, match="another content"):
+        take(rooms, gift_of("a", ROSES, *other))
+    take(rooms, gift_of("a", ROSES, DANMAKU, LIKE))
+    assert rooms._coming.duplicate == 3
+
+
+@pytest.mark.parametrize("kind", [pytest.param(kind, id=kind.value) for kind in (CLEAR, MUTE, BAN, Kind.ROOM)])
+@pytest.mark.parametrize("rebuild", REBUILT)
+def test_a_command_of_a_host_is_told_by_its_id_alone(kind: Kind, rebuild: Callable[[Rooms, bytes], Rooms]) -> None:
+    """The ingress gives it other times when it is sent again."""
+    once, again = ({"slow_s": 1}, {"slow_s": 2}) if kind is Kind.ROOM else ({"user": "troll"}, {"user": "troll2"})
+    old, first = after([uplink("a", item(kind, **once))])
+    rooms = rebuild(old, first.value)
+    take(rooms, uplink("a", item(kind, **again)))
+    assert rooms._coming.dead_lettered == 0
+
+
+def test_an_id_of_a_version_that_remembered_no_content_is_told_by_itself() -> None:
+    old, _ = after([gift_of("a", ROSES)])
+    room = states(old)["r"]
+    room.seen = [msgspec.structs.replace(seen, digest=0) for seen in room.seen]
+    state = decode_state(snapshot(old))
+    state.rooms = [encode_room(room)]
+    rooms = Rooms(state)
+    take(rooms, gift_of("a", b'{"gift":"boat"}'))
+    assert rooms._coming.duplicate == 1
+
+
 def test_a_duplicate_does_not_prolong_the_time_that_its_id_is_kept() -> None:
     rooms, _ = after([uplink("a", GIFT)])
     take(rooms, uplink("a", GIFT), at_ms=T0 + DEDUPE_MS // 2)
@@ -302,7 +374,7 @@ def test_what_is_more_than_one_voice_of_many_is_not_folded(apart: dict[str, Any]
 
 def test_other_kinds_of_one_body_are_not_folded() -> None:
     rooms = with_settings(fold_identical=True)
-    take(rooms, *(uplink(kind.value, item(kind, text="666")) for kind in (DANMAKU, Kind.ENTER, Kind.CUSTOM, GIFT)))
+    take(rooms, *(uplink(kind.value, item(kind, text="666", gift="rose")) for kind in (DANMAKU, Kind.ENTER, Kind.CUSTOM, GIFT)))
     assert tick(rooms).ids() == ["danmaku", "enter", "custom", "gift"]
 
 
@@ -542,7 +614,7 @@ def crowded(*more: Uplink, cleared: str = "i" * 80) -> Rooms:
             uplink("s", item(Kind.ROOM, allow=[LONG_USER] * 200)),
             uplink("n", item(Kind.ANNOUNCEMENT, text="\N{PARTY POPPER}" * 500, link=link), **longest),
             *(uplink(f"{number}" * 30, item(DANMAKU, text="x" * 100), **longest) for number in range(30)),
-            *(uplink(f"{number}" * 30, item(GIFT, gift="x" * 100), **longest) for number in range(30)),
+            *(uplink(f"{number}" * 30, item(GIFT, gift="x" * 64, to="x" * 36), **longest) for number in range(30)),
             *more,
         ]
     )
@@ -560,7 +632,7 @@ def test_a_card_of_the_longest_user_ids_and_of_bodies_as_documented_is_whole() -
 
 
 def test_a_card_that_would_be_too_large_comes_without_its_messages() -> None:
-    shown = card(crowded(uplink("m", item(Kind.ANNOUNCEMENT, text="x" * 64_000)), cleared="\x01" * 80))
+    shown = card(crowded(uplink("m", item(Kind.ANNOUNCEMENT, text="x", later="x" * 64_000)), cleared="\x01" * 80))
     assert (shown.messages, shown.reliable, shown.tombstones) == ([], [], [])
     assert len(shown.announcement) > 64_000
     assert len(shown.settings) > 200 * MAX_USER_ID_CHARS
@@ -578,8 +650,8 @@ def test_the_last_messages_of_a_room_are_kept_by_number_and_by_size() -> None:
     assert len(state.recent) == len(state.recent_reliable) == RECENT_MESSAGES
     assert b'"d29"' in state.recent[-1]
     assert b'"g10"' in state.recent_reliable[0]
-    take(rooms, *(uplink(f"e{number}", item(DANMAKU, text="x" * 5_000)) for number in range(5)))
-    take(rooms, uplink("huge", item(DANMAKU, text="x" * RECENT_BYTES)))
+    take(rooms, *(uplink(f"e{number}", item(DANMAKU, text="x", later="x" * 5_000)) for number in range(5)))
+    take(rooms, uplink("huge", item(DANMAKU, text="x", later="x" * RECENT_BYTES)))
     tick(rooms)
     kept = states(rooms)["r"].recent
     assert [msgspec.json.decode(line)["id"] for line in kept] == ["e2", "e3", "e4"]
@@ -599,6 +671,23 @@ def test_viewer_sums_are_told_once_and_take_no_number() -> None:
 
 # ---- bodies that are not of their kind
 BAD = [
+    pytest.param(Kind.DANMAKU, b"{}", id="a danmaku without a text"),
+    pytest.param(Kind.DANMAKU, b'{"text":""}', id="an empty danmaku"),
+    pytest.param(Kind.DANMAKU, b'{"text":"%b"}' % (b"x" * 201), id="a long danmaku"),
+    pytest.param(Kind.DANMAKU, b'{"text":"x","color":-1}', id="a colour below 0"),
+    pytest.param(Kind.DANMAKU, b'{"text":"x","mention":["a b"]}', id="a mention of nobody"),
+    pytest.param(Kind.GIFT, b"{}", id="a gift of nothing"),
+    pytest.param(Kind.GIFT, b'{"gift":""}', id="a gift without a name"),
+    pytest.param(Kind.GIFT, b'{"gift":5}', id="a gift that is a number"),
+    pytest.param(Kind.GIFT, b'{"gift":"rose","count":0}', id="no gifts"),
+    pytest.param(Kind.GIFT, b'{"gift":"rose","count":"3"}', id="a count as text"),
+    pytest.param(Kind.RED_PACKET, b"{}", id="a red packet without an id"),
+    pytest.param(Kind.COUPON, b'{"coupon":"c","ends_ms":-1}', id="a coupon that ended before 1970"),
+    pytest.param(Kind.GOODS, b'{"goods":"g"}', id="goods without a title"),
+    pytest.param(Kind.GOODS, b'{"goods":"g","title":"t","link":"javascript:x"}', id="goods with a link that is none"),
+    pytest.param(Kind.ANNOUNCEMENT, b"{}", id="an announcement without a text"),
+    pytest.param(Kind.ENTER, b'{"badge":"%b"}' % (b"x" * 65), id="a long badge"),
+    pytest.param(Kind.LEAVE, b'{"text":null}', id="a text that is null"),
     pytest.param(Kind.LIKE, b'{"count":0}', id="no likes"),
     pytest.param(Kind.LIKE, b'{"count":1001}', id="too many likes"),
     pytest.param(Kind.CLEAR, b'{"id":5}', id="a clear of a number"),
@@ -617,12 +706,15 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize("place", [0, 1, 2])
+@pytest.mark.parametrize(
+    ("others", "place"),
+    [pytest.param((), 0, id="alone"), *(pytest.param((GIFT, LIKE), place, id=f"{place} of a package") for place in range(3))],
+)
 @pytest.mark.parametrize(("kind", "body"), BAD)
-def test_a_bad_body_is_refused_before_anything_changed(kind: Kind, body: bytes, place: int) -> None:
+def test_a_bad_body_is_refused_before_anything_changed(kind: Kind, body: bytes, others: tuple[Kind, ...], place: int) -> None:
     rooms, _ = after([uplink("a", GIFT)])
     before = snapshot(rooms)
-    items = [item(GIFT), item(LIKE)]
+    items = [*map(item, others)]
     items.insert(place, Item(kind, msgspec.Raw(body)))
     for room in ("r", "new"):
         with pytest.raises(BadBodyError, match=kind.value):
@@ -635,6 +727,19 @@ def test_a_bad_body_is_refused_before_anything_changed(kind: Kind, body: bytes, 
     take(rooms, uplink("bad", GIFT))
     assert tick(rooms).ids() == ["bad"], "its id was not met"
     assert rooms.balance == Balance(taken=3, numbered=2, dead_lettered=1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        pytest.param(Kind.CUSTOM, b'{"type":5}', id="custom"),
+        pytest.param(Kind.DISSOLVE, b'{"why":5}', id="dissolve"),
+        pytest.param(Kind.DANMAKU, b'{"text":"x","mode":"a mode of later"}', id="a mode of a later version"),
+    ],
+)
+def test_what_is_not_read_passes_as_it_is(kind: Kind, body: bytes) -> None:
+    _, got = after([uplink("a", Item(kind, msgspec.Raw(body)))])
+    assert [bytes(message.data) for message in got.messages()] == [body]
 
 
 NEWER = {"later": {"x": [1, None]}, "a_mode_of_later": True, "dissolved": True}  # nor is a room dissolved by its modes
@@ -766,7 +871,7 @@ def test_a_mode_with_a_value_that_a_later_version_allows_costs_no_room_its_histo
 
     with monkeypatch.context() as patch:
         patch.setattr(broadcaster.room, "_change_decoder", Later())
-        patch.setitem(broadcaster.items._CHECKED, Kind.ROOM, Later())
+        patch.setitem(broadcaster.items._DECODERS, Kind.ROOM, Later())
         _, got = after([uplink("a", GIFT), uplink("m", item(Kind.ROOM, **body))])
     again = Rooms()
     again.apply(got.batch)
@@ -1145,15 +1250,15 @@ def many_rooms(number: int) -> Uplink:
 
 
 def empty_items(number: int) -> Uplink:
-    return widest(number, *[Item(Kind.ANNOUNCEMENT)] * MAX_PACKAGE_ITEMS)
+    return widest(number, *[Item(Kind.REOPEN)] * MAX_PACKAGE_ITEMS)
 
 
 def one_body(number: int) -> Uplink:
-    return widest(number, item(GIFT, gift="x" * (MAX_UPLINK_BYTES - 1_100)))
+    return widest(number, item(GIFT, gift="x", later="x" * (MAX_UPLINK_BYTES - 1_112)))
 
 
 def bodies(number: int) -> Uplink:
-    return widest(number, *[item(DANMAKU, text="x" * 950)] * MAX_PACKAGE_ITEMS)
+    return widest(number, *[item(DANMAKU, text="x", later="x" * 938)] * MAX_PACKAGE_ITEMS)
 
 
 def bans(number: int) -> Uplink:
@@ -1175,7 +1280,7 @@ def nothing_deflates(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def short_names(number: int) -> Uplink:
-    return uplink(f"{number}", *[Item(Kind.ANNOUNCEMENT)] * MAX_PACKAGE_ITEMS, role=Role.MODERATOR, level=255, at_ms=2**53)
+    return uplink(f"{number}", *[Item(Kind.REOPEN)] * MAX_PACKAGE_ITEMS, role=Role.MODERATOR, level=255, at_ms=2**53)
 
 
 def short_kicks(number: int) -> Uplink:
@@ -1198,7 +1303,7 @@ def test_no_batch_is_larger_than_what_was_reckoned_and_than_a_record_may_be(
     carded = [f"c{name}" for name in range(5)] if extra_bytes else []
     watched = ["W" * 57 + f"{name:07}" for name in range(WATCHED)] if extra_bytes else []
     for name in carded:
-        take(rooms, widest(next(numbers), item(Kind.ANNOUNCEMENT, text="x" * 60_000), room=name))
+        take(rooms, widest(next(numbers), item(Kind.ANNOUNCEMENT, text="x", later="x" * 60_000), room=name))
     for name in carded[-1:]:
         take(rooms, widest(next(numbers), item(Kind.ROOM, allow=[LONG_USER] * 200), room=name))
     tick(rooms)

@@ -17,11 +17,12 @@ from broadcaster.items import BAN_KNOWN_MS, NUMBERED, RELIABLE, BadBodyError
 from broadcaster.lines import RECENT_MESSAGES
 from broadcaster.rooms import Rooms
 from liveroom.audience import Viewers
-from liveroom.bodies import Clear
+from liveroom.bodies import BODY_OF, Clear
 from liveroom.far_times import AHEAD_MS, is_far
 from liveroom.kinds import Kind, Role
 from liveroom.records.balance import Balance
 from liveroom.records.broadcast import RoomFlags
+from liveroom.records.codec import BadRecordError
 from liveroom.records.snapshot import RoomChange, RoomSettings, RoomState
 from liveroom.records.uplink import Item, Uplink
 from liveroom.wire import Message
@@ -71,11 +72,23 @@ def package_of(name: Name) -> Name:
     return user, id_.partition("#")[0]
 
 
+Key = tuple[str, str, str]
+
+
+def content_of(record: Uplink) -> list[Any] | None:
+    """What tells a record from another one under its id; None: nothing but the id does."""
+    kinds = {each.kind for each in record.items}
+    if not kinds & RELIABLE or kinds - BODY_OF.keys():
+        return None
+    return [(each.kind, msgspec.json.decode(each.data)) for each in record.items]
+
+
 class Expected:
     """What the next batch must hold, and what was delivered and may be met again."""
 
     def __init__(self) -> None:
         self.balance = Balance()
+        self.contents: dict[Key, list[Any]] = {}
         self.lasting: dict[tuple[str, str, str], int] = {}
         self.brief: dict[tuple[str, str, str], int] = {}
         self.reliable: dict[str, list[Name]] = defaultdict(list)
@@ -92,6 +105,19 @@ class Expected:
         self.best_effort_total: dict[str, int] = defaultdict(int)
         self.skipped: dict[str, int] = defaultdict(int)
 
+    def is_reused(self, record: Uplink, at_ms: int) -> bool:
+        """Whether the record's id named another content within 10 minutes."""
+        key = record.room, record.user, record.id
+        before, content = self.contents.get(key), content_of(record)
+        is_known = before is not None and content is not None and at_ms - self.lasting[key] < DEDUPE_MS
+        return is_known and before != content
+
+    def forget_packages(self, kept: set[Key]) -> None:
+        """Forget the contents of packages that are only in batches, where their items are apart."""
+        for key, content in list(self.contents.items()):
+            if len(content) > 1 and key not in kept:
+                del self.contents[key]
+
     def take(self, record: Uplink, at_ms: int) -> None:
         if is_far(record.at_ms, at_ms):
             record = msgspec.structs.replace(record, at_ms=at_ms)
@@ -105,6 +131,10 @@ class Expected:
             self.balance.duplicate += len(kinds)
             return
         met[key] = at_ms
+        if lasts:
+            self.contents.pop(key, None)
+            if (content := content_of(record)) is not None:
+                self.contents[key] = content
         if (
             all(kind in NUMBERED and kind not in RELIABLE for kind in kinds)
             and record.at_ms < self.hidden[record.room, record.user]
@@ -264,6 +294,7 @@ class Owner(RuleBasedStateMachine):
         self.offset = 0
         self.snapshot: list[bytes] | None = None
         self.log: list[bytes] = []
+        self.in_snapshot: set[Key] = set()
         self.told: dict[tuple[str, str, str], int] = {}
         self.taken: list[tuple[Uplink, int, int]] = []
 
@@ -316,6 +347,7 @@ class Owner(RuleBasedStateMachine):
     def a_snapshot_is_written(self, reloads: bool) -> None:
         self._write()
         self.snapshot, self.log, self.told = snapshot(self.rooms), [], {}
+        self.in_snapshot = set(self.expected.contents)
         if reloads:
             self.rooms = self._next_owner()
             self.expected.brief.clear()
@@ -333,6 +365,7 @@ class Owner(RuleBasedStateMachine):
     @rule()
     def the_owner_dies(self) -> None:
         self.rooms = self._next_owner()
+        self.written.forget_packages(self.in_snapshot)
         self.expected = copy.deepcopy(self.written)
         self.expected.brief = dict(self.told)
         again, self.taken = self.taken, []
@@ -341,8 +374,15 @@ class Owner(RuleBasedStateMachine):
 
     def _take(self, record: Uplink, offset: int, at_ms: int) -> None:
         self.offset = max(self.offset, offset + 1)
-        self.rooms.take(record, offset, at_ms)
-        self.expected.take(record, at_ms)
+        if self.expected.is_reused(record, at_ms):
+            with pytest.raises(BadRecordError, match="id_reused"):
+                self.rooms.take(record, offset, at_ms)
+            self.rooms.dead_letter()
+            self.expected.balance.taken += 1
+            self.expected.balance.dead_lettered += 1
+        else:
+            self.rooms.take(record, offset, at_ms)
+            self.expected.take(record, at_ms)
         self.taken.append((record, offset, at_ms))
         assert self.rooms.balance == self.written.balance, "that of the last batch"
 

@@ -30,6 +30,10 @@ BODIES: dict[Kind, dict[str, Any]] = {
     Kind.DANMAKU: {"text": "hi"},
     Kind.GIFT: {"gift": "rose"},
     Kind.LIKE: {"count": 2},
+    Kind.RED_PACKET: {"packet": "p-1"},
+    Kind.COUPON: {"coupon": "c-1"},
+    Kind.GOODS: {"goods": "g-1", "title": "Tea"},
+    Kind.ANNOUNCEMENT: {"text": "hi"},
     Kind.CLEAR: {"user": "troll"},
     **{kind: {"user": "troll", "why": "spam"} for kind in SANCTIONS},
 }

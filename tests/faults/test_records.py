@@ -26,7 +26,12 @@ POISON: dict[str, list[tuple[bytes | None, str]]] = {
     "undecodable": [(b"\xff\x00 not JSON", ROOMS[0]), (None, ROOMS[1])],
     "too_deep": [(b'{"x":' + b"[" * 9000, ROOMS[0])],
     "version": [(record(v=2), ROOMS[0])],
-    "schema": [(b"{}", ROOMS[0]), (record(items=[Item(Kind.LIKE, msgspec.Raw(b'{"count":-1}'))]), ROOMS[0])],
+    "schema": [
+        (b"{}", ROOMS[0]),
+        (record(items=[Item(Kind.LIKE, msgspec.Raw(b'{"count":-1}'))]), ROOMS[0]),
+        (record(items=[Item(Kind.GIFT, msgspec.Raw(b'{"gift":""}'))]), ROOMS[0]),
+        (record(items=[Item(Kind.GIFT, msgspec.Raw(b'""'))]), ROOMS[0]),
+    ],
     "unknown": [(record().replace(b'"danmaku"', b'"vote"'), ROOMS[0])],
     "wrong_key": [(record(), ROOMS[1])],
     "too_large": [(record(items=[Item(Kind.CUSTOM, msgspec.Raw(b'{"x":"%s"}' % (b"x" * 70_000)))]), ROOMS[0])],
