@@ -9,7 +9,6 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-import msgspec
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
@@ -120,7 +119,7 @@ class App:
         if user.role not in BY_COMMAND[Command.BULK].roles:
             raise ProblemError(Code.FORBIDDEN, f"the role {user.role.value} may not publish in bulk")
         new_id, began_s = self._new_id(), clock.monotonic_s()
-        drafts = [_drafted(raw, user, f"{new_id}.{number}") for number, raw in enumerate(requests.read_bulk(body))]
+        drafts = requests.parse_bulk(body, user, new_id)
         good = [draft for draft in drafts if isinstance(draft, requests.Draft)]
         outcomes = iter(await self._admission.admit_many(good))
         results: list[responses.BulkResult] = []
@@ -237,13 +236,6 @@ class App:
             raise ProblemError(Code.BODY_LATE) from None
         except (HttpProcessingError, web.RequestPayloadError) as error:
             raise ProblemError(Code.BAD_REQUEST, str(error)) from None
-
-
-def _drafted(raw: msgspec.Raw, service: User, new_id: str) -> requests.Draft | ProblemError:
-    try:
-        return requests.parse_bulk_item(raw, service, new_id)
-    except ProblemError as problem:
-        return problem
 
 
 def _changed_text(draft: requests.Draft, written: requests.Draft) -> str:

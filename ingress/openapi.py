@@ -270,7 +270,9 @@ def document() -> dict[str, Any]:
         "maxItems": requests.MAX_BULK_ITEMS,
         "items": {"$ref": _REF.format(name="BulkItem")},
     }
-    schemas["PackageRequest"]["properties"]["items"] |= {"minItems": 1, "maxItems": MAX_PACKAGE_ITEMS}
+    for name in ("PackageRequest", "BulkItem"):
+        schemas[name]["properties"]["items"] |= {"minItems": 1, "maxItems": MAX_PACKAGE_ITEMS}
+    schemas["BulkItem"]["oneOf"] = [{"required": ["kind", "data"]}, {"required": ["package", "items"]}]
     schemas["Problem"] = _PROBLEM
     return {
         "openapi": "3.1.0",

@@ -91,7 +91,7 @@ def _strict(of: type[msgspec.Struct]) -> type[msgspec.Struct]:
     It refuses a field that it does not have, which is most likely misspelt, and a text that shows
     nothing. Readers of records take both.
     """
-    check_ids: Callable[[msgspec.Struct], None] | None = getattr(of, "__post_init__", None)
+    check_ids: Callable[[msgspec.Struct], None] | None = getattr(of, "check_ids", None)
 
     def check(body: msgspec.Struct) -> None:
         if check_ids is not None:
@@ -148,6 +148,7 @@ _ITEM_TYPES: Final = {
     ): interaction
     for interaction in INTERACTIONS
 }
+_PackageItem: Final = Union[tuple(_ITEM_TYPES)]  # type: ignore[misc] # noqa: UP007 - a tuple made here
 
 
 class PackageRoute:
@@ -157,7 +158,7 @@ class PackageRoute:
     path = "packages"
     request = msgspec.defstruct(
         "PackageRequest",
-        [("package", ItemId), ("items", list[Union[tuple(_ITEM_TYPES)]]), ("id", ItemId, "")],  # type: ignore[misc] # noqa: UP007
+        [("package", ItemId), ("items", list[_PackageItem]), ("id", ItemId, "")],  # type: ignore[valid-type]
         frozen=True,
         forbid_unknown_fields=True,
     )
@@ -168,11 +169,16 @@ class PackageRoute:
     def read(self, body: bytes) -> _Parsed:
         """Return the content of `body`; every item is checked like a single one."""
         sent = decode(self._decoder, body, MAX_DEPTH + PACKAGE_LEVELS)
-        if not sent.items:
-            raise ProblemError(Code.SCHEMA, "a package has at least one item - at `$.items`")
-        if len(sent.items) > MAX_PACKAGE_ITEMS:
-            raise ProblemError(Code.PACKAGE_TOO_LARGE, f"{len(sent.items)} items, at most {MAX_PACKAGE_ITEMS}")
-        return _Parsed(sent.id, [DraftItem(_ITEM_TYPES[type(item)], item.data) for item in sent.items], sent.package)
+        return _Parsed(sent.id, _package_items(sent.items), sent.package)
+
+
+def _package_items(items: Sequence[Any]) -> list[DraftItem]:
+    """Return the items of a package, or refuse their number."""
+    if not items:
+        raise ProblemError(Code.SCHEMA, "a package has at least one item - at `$.items`")
+    if len(items) > MAX_PACKAGE_ITEMS:
+        raise ProblemError(Code.PACKAGE_TOO_LARGE, f"{len(items)} items, at most {MAX_PACKAGE_ITEMS}")
+    return [DraftItem(_ITEM_TYPES[type(item)], item.data) for item in items]
 
 
 SendRoute = InteractionRoute | PackageRoute
@@ -262,12 +268,18 @@ def _decode(decoder: msgspec.json.Decoder[T], body: bytes | msgspec.Raw) -> T:
 
 # ---- bulk requests of services
 class BulkItem(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One interaction of a user, published by a service. `data`: the body of its kind."""
+    """What a service publishes for a user: an interaction, or a package.
+
+    An interaction has a `kind` and `data`, the body of that kind. A package has its own name,
+    `package`, and `items`, each with a `kind` and `data`.
+    """
 
     room: str
     user: NamedUserId
-    kind: Kind
-    data: msgspec.Raw
+    kind: Kind | msgspec.UnsetType = msgspec.UNSET
+    data: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    package: ItemId = ""
+    items: list[_PackageItem] | msgspec.UnsetType = msgspec.UNSET  # type: ignore[valid-type]
     id: ItemId = ""
     name: Name = ""
     role: Role = Role.VIEWER
@@ -278,7 +290,7 @@ class BulkItem(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class BulkRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Many interactions, of any rooms and users."""
+    """Many interactions and packages, of any rooms and users."""
 
     items: list[msgspec.Raw]
 
@@ -300,18 +312,55 @@ def read_bulk(body: bytes) -> list[msgspec.Raw]:
     return items
 
 
+def parse_bulk(body: bytes, service: User, new_id: str) -> list[Draft | ProblemError]:
+    """Return, in order, the draft of each item of a bulk request or its refusal.
+
+    `new_id`: the ids of items without one begin with it. Refuses a request as a whole that has too
+    many items, those of packages included.
+    """
+    drafts: list[Draft | ProblemError] = []
+    count = 0
+    for number, raw in enumerate(read_bulk(body)):
+        try:
+            draft = parse_bulk_item(raw, service, f"{new_id}.{number}")
+        except ProblemError as problem:
+            drafts.append(problem)
+            continue
+        drafts.append(draft)
+        count += len(draft.items)
+    if count > MAX_BULK_ITEMS:
+        raise ProblemError(Code.TOO_LARGE, f"{count} items with those of packages, at most {MAX_BULK_ITEMS}")
+    return drafts
+
+
 def parse_bulk_item(raw: msgspec.Raw, service: User, new_id: str) -> Draft:
     """Return the draft of one item of a bulk request, or refuse it.
 
-    The service vouches for the user, so its own permissions apply. They are checked before `data`
-    is decoded.
+    The service vouches for the user, so its own permissions apply.
     """
-    item = decode(_bulk_item_decoder, bytes(raw), MAX_DEPTH + 1)
-    interaction = BY_KIND.get(item.kind)
-    if interaction is None or Role.SERVICE not in interaction.roles:
-        raise ProblemError(Code.FORBIDDEN, f"the role service may not send {item.kind.value}")
+    item = decode(_bulk_item_decoder, bytes(raw), MAX_DEPTH + PACKAGE_LEVELS)
     if item.role not in _USERS or not 0 <= item.level <= _MAX_LEVEL:
         raise ProblemError(Code.SCHEMA, "role must be a user's, level 0 to 255")
     check_room(item.room, service)
     user = User(item.user, item.role, item.level, visible_or_empty(item.name), (item.room,))
-    return Draft(item.room, item.id or new_id, user, (DraftItem(interaction, _decode(_body_decoders[item.kind], item.data)),))
+    return Draft(item.room, item.id or new_id, user, _bulk_items(item), item.package)
+
+
+def _bulk_items(item: BulkItem) -> Sequence[DraftItem]:
+    """Return the one interaction of a bulk item, or those of its package, or refuse it."""
+    if item.kind is not msgspec.UNSET and item.data is not msgspec.UNSET and not item.package and item.items is msgspec.UNSET:
+        interaction = BY_KIND.get(item.kind)
+        if interaction is None or Role.SERVICE not in interaction.roles:
+            raise _not_of_services(item.kind)
+        return (DraftItem(interaction, decode(_body_decoders[item.kind], bytes(item.data))),)
+    if item.items is msgspec.UNSET or not item.package or (item.kind, item.data) != (msgspec.UNSET, msgspec.UNSET):
+        raise ProblemError(Code.SCHEMA, "an item has `kind` and `data`, or `package` and `items`")
+    items = _package_items(item.items)
+    for each in items:
+        if Role.SERVICE not in each.interaction.roles:
+            raise _not_of_services(each.interaction.kind)
+    return items
+
+
+def _not_of_services(kind: Kind) -> ProblemError:
+    return ProblemError(Code.FORBIDDEN, f"the role service may not send {kind.value}")

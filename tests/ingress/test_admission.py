@@ -102,6 +102,71 @@ async def test_what_was_not_written_does_not_count_in_slow_mode() -> None:
         assert (await post(ingress, DANMAKU, {"text": "x"}))[1]["code"] == "slow_mode"
 
 
+def package_of(*items: Any, **more: Any) -> dict[str, Any]:
+    """A package for a user, in a bulk request."""
+    return {"room": "r1", "user": "ann", "id": "order-1", "package": "party", "items": list(items)} | more
+
+
+GIFT_ITEM = {"kind": "gift", "data": {"gift": "rose", "count": 3}}
+TEXT_ITEM = {"kind": "danmaku", "data": {"text": "party!"}}
+
+
+async def test_a_service_publishes_a_package_of_a_user_which_stays_whole() -> None:
+    async with served(viewers_may_claim_payment=False) as ingress:
+        items = [package_of(GIFT_ITEM, TEXT_ITEM), {"room": "r1", "user": "bob", **TEXT_ITEM}]
+        status, body = await post(ingress, "/v1/interactions", {"items": items}, role=Role.SERVICE)
+        assert (status, body["accepted"], body["items"][0]) == (200, 2, {"id": "order-1"})
+        record = ingress.writer.taken[0]
+        assert (record.user, record.role, record.package, record.id) == ("ann", Role.VIEWER, "party", "order-1")
+        assert [item.kind.value for item in record.items] == ["gift", "danmaku"]
+        assert ingress.count("liveroom_ingress_interactions_total", kind="package", outcome="accepted") == 1
+
+
+@pytest.mark.parametrize(
+    ("item", "code", "detail"),
+    [
+        pytest.param(package_of(GIFT_ITEM, {"kind": "gift", "data": {"gift": ""}}), "schema", "$.items[1].data.gift", id="bad"),
+        pytest.param(package_of(), "schema", "at least one item", id="empty"),
+        pytest.param(package_of(*[TEXT_ITEM] * 65), "package_too_large", "65 items", id="of too many"),
+        pytest.param(package_of(TEXT_ITEM, package=""), "schema", "$.package", id="of an empty name"),
+        pytest.param({"room": "r1", "user": "ann", "items": [TEXT_ITEM]}, "schema", "`kind` and `data`, or", id="no name"),
+        pytest.param({"room": "r1", "user": "ann", "package": "p"}, "schema", "`kind` and `data`, or", id="no items"),
+        pytest.param({"room": "r1", "user": "ann", "kind": "gift"}, "schema", "`kind` and `data`, or", id="no data"),
+        pytest.param({"room": "r1", "user": "ann"}, "schema", "`kind` and `data`, or", id="nothing"),
+        pytest.param(package_of(TEXT_ITEM, **GIFT_ITEM), "schema", "`kind` and `data`, or", id="both"),
+        pytest.param(
+            package_of(TEXT_ITEM, {"kind": "announcement", "data": {"text": "x"}}), "forbidden", "announcement", id="forbidden"
+        ),
+    ],
+)
+async def test_a_package_of_a_user_that_is_none_is_refused_whole_and_alone(item: Any, code: str, detail: str) -> None:
+    async with served() as ingress:
+        good = {"room": "r1", "user": "bob", **TEXT_ITEM}
+        _, body = await post(ingress, "/v1/interactions", {"items": [item, good]}, role=Role.SERVICE)
+        assert (body["accepted"], body["items"][0]["code"]) == (1, code)
+        assert detail in body["items"][0]["detail"]
+        assert [record.user for record in ingress.writer.taken] == ["bob"]
+
+
+async def test_items_of_packages_count_towards_those_of_a_bulk_request() -> None:
+    async with served() as ingress:
+        many = [package_of(*[TEXT_ITEM] * 64, id=f"order-{number}") for number in range(16)]
+        status, body = await post(ingress, "/v1/interactions", {"items": many}, role=Role.SERVICE)
+        assert (status, body["code"]) == (413, "too_large")
+        assert "1024 items" in body["detail"]
+        status, body = await post(ingress, "/v1/interactions", {"items": many[:15]}, role=Role.SERVICE)
+        assert (status, body["accepted"]) == (200, 15)
+
+
+async def test_a_mode_that_forbids_one_item_refuses_a_package_of_a_user_whole() -> None:
+    async with served() as ingress:
+        ingress.rules.apply(Moderation(1, "r1", 1, RuleKind.MODE, "no_media", value=True))
+        items = [package_of(TEXT_ITEM, {"kind": "custom", "data": {"type": "sticker"}})]
+        _, body = await post(ingress, "/v1/interactions", {"items": items}, role=Role.SERVICE)
+        assert body["items"][0]["code"] == "no_media"
+        assert ingress.writer.taken == []
+
+
 async def test_of_many_only_the_bad_ones_are_refused_whatever_the_log_says() -> None:
     rest = {"room": "r1", "user": "u", "kind": "custom"}
     items = [rest | {"data": {"type": "t", "body": "x" * size}} for size in (1, 3000, 2)]
