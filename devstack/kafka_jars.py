@@ -74,10 +74,17 @@ class Jar:
 
 @dataclass(frozen=True, slots=True)
 class JarLock:
-    """The content of the lock file."""
+    """The content of a lock file.
+
+    - `title`, `folder`: what the jars are, for messages, and the name of their folder in the cache.
+    - `instead`: what else a user can do who cannot download them.
+    """
 
     coordinates: str
     jars: tuple[Jar, ...]
+    title: str = f"Apache Kafka {KAFKA_VERSION}"
+    folder: str = f"kafka-{KAFKA_VERSION}"
+    instead: str = ", or set KAFKA_BOOTSTRAP to a Kafka of your own"
 
     @property
     def size_bytes(self) -> int:
@@ -123,7 +130,7 @@ def ensure_jars(
     Blocks: call it in a thread. Raises JarError where a jar is not available.
     """
     lock = lock or read_lock()
-    folder = (cache or cache_dir()) / f"kafka-{KAFKA_VERSION}"
+    folder = (cache or cache_dir()) / lock.folder
     paths = [folder / jar.file for jar in lock.jars]
     if _checked(folder, lock):
         return paths
@@ -135,7 +142,7 @@ def ensure_jars(
         console=console or Console(stderr=True),
     )
     folder.mkdir(parents=True, exist_ok=True)
-    with _only_one(folder / ".lock", fetch):
+    with _only_one(folder / ".lock", fetch, lock):
         if not _checked(folder, lock):  # another launch may just have done it
             fetch.all_of(lock)
             (folder / _CHECKED).write_text(lock.digest, encoding="ascii")
@@ -179,7 +186,7 @@ class _Fetch:
         base_url = self.repository or _jgo("jgo").MAVEN_CENTRAL_URL
         try:
             with (
-                self._shown(len(missing), total_bytes) as advance,
+                self._shown(lock, len(missing), total_bytes) as advance,
                 ThreadPoolExecutor(_PARALLEL, thread_name_prefix="jar") as pool,
             ):
                 downloads = [pool.submit(self._download, base_url.rstrip("/"), jar, advance) for jar in missing]
@@ -197,10 +204,10 @@ class _Fetch:
         """Return the error that names which jars are missing and the ways to get them."""
         still = [jar for jar in lock.jars if not (self.folder / jar.file).exists()]
         return JarError(
-            f"Apache Kafka {KAFKA_VERSION} cannot be downloaded: {len(still)} of {len(lock.jars)} jars are missing"
+            f"{lock.title} cannot be downloaded: {len(still)} of {len(lock.jars)} jars are missing"
             f" ({sum(jar.size_bytes for jar in still) / _MB:.1f} MB; the first is {still[0].file}): {error}\n"
             f"Try again with a network (finished downloads are kept in {self.folder}), name a mirror of Maven Central in"
-            " LIVEROOM_MAVEN_URL, or set KAFKA_BOOTSTRAP to a Kafka of your own."
+            f" LIVEROOM_MAVEN_URL{lock.instead}."
         )
 
     def _have(self, jar: Jar) -> bool:
@@ -258,9 +265,9 @@ class _Fetch:
                 raise error
 
     @contextmanager
-    def _shown(self, jar_count: int, total_bytes: int) -> Iterator[Callable[[int], None]]:
+    def _shown(self, lock: JarLock, jar_count: int, total_bytes: int) -> Iterator[Callable[[int], None]]:
         """Show the progress: a bar on a terminal, else one line per quarter."""
-        about = f"Apache Kafka {KAFKA_VERSION}, {jar_count} jars, once"
+        about = f"{lock.title}, {jar_count} jars, once"
         if self.console.is_terminal:
             columns = (
                 TextColumn("{task.description}"),
@@ -300,7 +307,7 @@ class _Lines:
 
 
 @contextmanager
-def _only_one(path: Path, fetch: _Fetch) -> Iterator[None]:
+def _only_one(path: Path, fetch: _Fetch, lock: JarLock) -> Iterator[None]:
     """Hold the folder's lock; wait while another launch has it.
 
     The kernel frees it when a holder dies.
@@ -313,7 +320,7 @@ def _only_one(path: Path, fetch: _Fetch) -> Iterator[None]:
                 break
             except BlockingIOError:
                 if not was_shown:
-                    fetch.console.print("Another launch is downloading Apache Kafka; waiting for it", highlight=False)
+                    fetch.console.print(f"Another launch is downloading {lock.title}; waiting for it", highlight=False)
                     was_shown = True
                 if fetch.cancelled.wait(0.1):
                     raise _Cancelled from None

@@ -26,6 +26,7 @@ sys.path.insert(0, str(FOLDER.parent))
 from autoscaler import policy  # noqa: E402
 from ingress import openapi, permissions  # noqa: E402
 from liveroom import access, bodies, closecodes, errors, kinds, metric_catalog, settings, topics, wire  # noqa: E402
+from liveroom.dead_letter_reasons import DEAD_LETTER_REASONS  # noqa: E402
 from liveroom.records import balance, broadcast, codec, control, revocations, sections, snapshot, uplink  # noqa: E402
 
 _BLOCK: Final = re.compile(r"(<!-- generated: (?P<name>[a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -327,12 +328,26 @@ def _acts() -> str:
     return _table(("call (below `/v1`)", "action", "roles"), rows)
 
 
+def _sample(name: str, language: str) -> str:
+    return f"```{language}\n{(FOLDER / 'uplink' / name).read_text(encoding='utf-8')}```\n"
+
+
+def _dead_letter_reasons() -> str:
+    rows = ((f"`{reason.value}`", each.meaning, each.remedy) for reason, each in DEAD_LETTER_REASONS.items())
+    return _table(("code", "what is wrong", "what to do"), rows)
+
+
 BLOCKS: Final[dict[str, Callable[[], str]]] = {
     "topics": _topics,
     "access": _access,
     "kinds": _kinds,
     "roles": lambda: _values(kinds.Role),
     "bad-record-reasons": lambda: _values(codec.BadRecord),
+    "uplink-aiokafka": lambda: _sample("gift_aiokafka.py", "python"),
+    "uplink-kafka-python": lambda: _sample("gift_kafka_python.py", "python"),
+    "uplink-confluent": lambda: _sample("gift_confluent.py", "python"),
+    "uplink-java": lambda: _sample("Gift.java", "java"),
+    "dead-letter-reasons": _dead_letter_reasons,
     "uplink-fields": lambda: _structs(uplink.Uplink, uplink.Item),
     "bodies": lambda: _structs(*dict.fromkeys(bodies.BODY_OF.values()), bodies.Clear, bodies.Sanction),
     "broadcast-layouts": _layouts,

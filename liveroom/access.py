@@ -1,12 +1,14 @@
 """What each service reads and writes in Kafka: the one table of topics, groups and rights. Pure.
 
 Owns the table, and the access rules (ACLs) that follow from it. Services create and check the
-topics of their own row and no others. `liveroom acls` prints the rules as commands, docs/kafka.md
-shows the table, and tests/e2e/test_access.py runs every service with its own user on a Kafka that
-allows it these rules and nothing else.
+topics of their own row and no others. Programs of others that write to the uplink have rules of
+their own (`writer_rules`). `liveroom acls` prints the rules as commands, docs/kafka.md shows the
+table, and tests/e2e/test_access.py runs every service with its own user on a Kafka that allows it
+these rules and nothing else.
 """
 
-from collections.abc import Iterator, Mapping
+import shlex
+from collections.abc import Iterable, Iterator, Mapping
 from enum import Enum
 from typing import Final, NamedTuple
 
@@ -109,14 +111,24 @@ def rules(prefix: str = "", user_prefix: str = USER_PREFIX) -> Iterator[Rule]:
             yield Rule(user, (Operation.READ,), (), prefix + group)
 
 
-def commands(prefix: str = "", user_prefix: str = USER_PREFIX) -> Iterator[str]:
+def writer_rules(users: Iterable[str], prefix: str = "") -> Iterator[Rule]:
+    """Yield the access rule of each of these Kafka users, who write to the uplink and do nothing
+    else.
+
+    That suffices for an idempotent producer, since Kafka 3.0. `prefix`: that of the topic.
+    """
+    for user in users:
+        yield Rule(user, (Operation.WRITE, Operation.DESCRIBE), (prefix + UPLINK.name,))
+
+
+def commands(rules: Iterable[Rule]) -> Iterator[str]:
     """Yield a shell command of Kafka's own tools for each rule.
 
     They expect the brokers in `$KAFKA`, and the settings of an administrator in
     `admin.properties`.
     """
-    for rule in rules(prefix, user_prefix):
-        words = [f"--allow-principal User:{rule.user}"]
+    for rule in rules:
+        words = [f"--allow-principal {shlex.quote(f'User:{rule.user}')}"]  # a user of mutual TLS has spaces in its name
         words += [f"--operation {operation.value}" for operation in rule.operations]
         words += [f"--topic {topic}" for topic in rule.topics] or [f"--group {rule.group}"]
         yield f'kafka-acls.sh --bootstrap-server "$KAFKA" --command-config admin.properties --add {" ".join(words)}'

@@ -1,11 +1,11 @@
 """Finds or installs what the tests need: `python -m tests.prepare [NAME...]`.
 
 Owns everything that a first run installs, unpacks or downloads beyond Python's packages: Chromium,
-a library for Playwright, Prometheus, kubectl, proxies and the jars of Kafka. In this order it takes
-what is there (`devstack.programs`); installs the distribution's package, with root's rights or with
-sudo that needs no password; or unpacks the same package into the user's cache folder. Everything
-that none of these ways provides is listed first, a line each, before anything is downloaded and any
-test runs. The Makefile calls it.
+a library for Playwright, Prometheus, kubectl, proxies, the jars of Kafka and a compiler of Java. In
+this order it takes what is there (`devstack.programs`); installs the distribution's package, with
+root's rights or with sudo that needs no password; or unpacks the same package into the user's cache
+folder. Everything that none of these ways provides is listed first, a line each, before anything is
+downloaded and any test runs. The Makefile calls it.
 """
 
 import argparse
@@ -23,14 +23,16 @@ from typing import Final
 
 from rich.console import Console
 
-from devstack.kafka_jars import JarError, ensure_jars
+from devstack.kafka_jars import JarError, JarLock, ensure_jars, read_lock
 from devstack.programs import CHROMIUM, KUBECTL, PROMETHEUS, PROMTOOL, PROXIES, Program, cached, find, programs_dir, runs
+from tests import ecj
 from tests.browser.node import NODE, OWN, WITH_LIBRARY
 
 KUBECTL_WHEEL: Final = Path(__file__).with_name("kubectl.txt")
 WHEEL_MACHINES: Final = {"x86_64", "aarch64"}
 PROGRAMS: Final = {program.name: program for program in (CHROMIUM, NODE, PROMETHEUS, PROMTOOL, KUBECTL, *PROXIES)}
-NAMES: Final = (*PROGRAMS, "kafka")
+JARS: Final = {"kafka": read_lock(), "ecj": ecj.LOCK}
+NAMES: Final = (*PROGRAMS, *JARS)
 # In the package, not below /usr/bin: there Debian has a script that reads its own folders.
 CHROMIUM_PROGRAM: Final = "usr/lib/chromium/chromium"
 
@@ -67,13 +69,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if why:
                 failed[program] = why
     tell(failed.items())
-    if not failed and "kafka" in names:
-        try:
-            ensure_jars(console=Console(stderr=True))
-        except JarError as error:
-            say(str(error))
-            return 1
-    return 1 if failed else 0
+    return 1 if failed or not all(bring_jars(JARS[name]) for name in names if name in JARS) else 0
+
+
+def bring_jars(lock: JarLock) -> bool:
+    """Download what is missing of a lock; say what failed."""
+    try:
+        ensure_jars(lock=lock, console=Console(stderr=True))
+    except JarError as error:
+        say(str(error))
+        return False
+    return True
 
 
 def tell(missing: Iterable[tuple[Program, str]]) -> None:

@@ -216,16 +216,24 @@ def keys(
 def acls(
     prefix: Annotated[str, typer.Option(metavar="TEXT", help="prefix of the topics' and groups' names")] = "",
     user_prefix: Annotated[str, typer.Option(metavar="TEXT", help="prefix of the Kafka users' names")] = "liveroom-",
+    writer: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="USER",
+            help="print the rules of this Kafka user alone, who writes to the uplink; may be given several times",
+        ),
+    ] = None,
 ) -> None:
     """Print the access rules of Kafka, as commands of Kafka's tools.
 
     Each service has a Kafka user of its own, which may do what the service does and nothing else.
-    The commands expect the brokers in $KAFKA and an administrator's settings in admin.properties.
-    They connect to nothing by themselves: liveroom acls | sh
+    So has each service of yours that writes to the uplink (--writer). The commands expect the
+    brokers in $KAFKA and an administrator's settings in admin.properties. They connect to nothing
+    by themselves: liveroom acls | sh
     """
-    from liveroom.access import commands  # noqa: PLC0415 - see the package
+    from liveroom.access import commands, rules, writer_rules  # noqa: PLC0415 - see the package
 
-    for line in commands(prefix, user_prefix):
+    for line in commands(writer_rules(writer, prefix) if writer else rules(prefix, user_prefix)):
         print(line)
 
 

@@ -16,7 +16,8 @@ DEADLINE_S = 60.0  # nothing here takes so long, on whatever machine
 CLIENTS = {
     ("docs/python-client.md", "python"): "docs/bot.py runs here, all of it in tests/e2e/test_python_client.py",
     ("docs/viewer-protocol.md", "python"): "runs here",
-    ("docs/records.md", "python"): "runs in tests/e2e/test_protocol_document.py",
+    ("docs/uplink.md", "python"): "docs/uplink/*.py, which run in tests/e2e/test_access.py",
+    ("docs/uplink.md", "java"): "docs/uplink/Gift.java, which runs in tests/e2e/test_access.py",
     ("docs/sdk.md", "html"): "runs in tests/browser/test_documented_client.py",
 }
 

@@ -1,5 +1,6 @@
 """Every service with its own Kafka user, on a Kafka that allows each what the table says and
 nothing else: all of them work, and whoever has one user's password can do no more than its service.
+So do services of others that write to the uplink: the programs of docs/uplink.md.
 """
 
 import asyncio
@@ -9,10 +10,12 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
+from zlib import crc32
 
 import aiohttp
+import msgspec
 import pytest
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import GroupAuthorizationFailedError, TopicAuthorizationFailedError, for_code
 from pydantic import SecretStr
@@ -20,10 +23,14 @@ from pydantic import SecretStr
 from cli.topics import survey
 from devstack.system import System
 from liveroom import topics
-from liveroom.access import OPERATOR, SERVICES, USERS, rules, user_of
+from liveroom.access import OPERATOR, SERVICES, USERS, Access, rules, user_of, writer_rules
 from liveroom.kafka_port import AioKafka
 from liveroom.kinds import Role
+from liveroom.records.codec import JsonReader
+from liveroom.records.uplink import DeadLetter
 from liveroom.settings import KafkaSettings
+from liveroom.topics import partition_of
+from tests.e2e import uplink_writers
 from tests.e2e.audience import knows_gateways
 from tests.e2e.harness import Screen, Stage, seen
 from tests.locked_kafka import SCRAM_WITH_RULES, LockedKafka, allow
@@ -34,7 +41,8 @@ pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300)]
 PREFIX: Final = "a."
 PARTITIONS: Final = 2
 COUNTS: Final = {topic.name: topic.partitions or PARTITIONS for topic in topics.ALL}
-PASSWORDS: Final = {name: secrets.token_hex(16) for name in USERS}
+WRITER: Final = "gifts"
+PASSWORDS: Final = {name: secrets.token_hex(16) for name in (*USERS, WRITER)}
 POLICY: Final = "min = 1\nmax = 1\n"
 
 
@@ -46,7 +54,7 @@ def credentials(name: str) -> dict[str, str]:
 @pytest.fixture
 async def kafka() -> AsyncIterator[LockedKafka]:
     async with LockedKafka(SCRAM_WITH_RULES, {user_of(name): password for name, password in PASSWORDS.items()}) as kafka:
-        await allow(kafka.bootstrap, rules(PREFIX))
+        await allow(kafka.bootstrap, [*rules(PREFIX), *writer_rules([user_of(WRITER)], PREFIX)])
         yield kafka
 
 
@@ -99,12 +107,52 @@ async def test_every_service_works_with_its_own_rights(kafka: LockedKafka, tmp_p
         async with stage.http.post(f"{stage.system.autoscalers[0].url}/v1/pool/pause", headers=headers) as answer:
             assert answer.status == 200
         await write(kafka, "uplink", b"nonsense")
+        await others_write(kafka, stage, tmp_path / "classes")
         async with asyncio.timeout(20):
             for topic in topics.ALL:  # whatever a service writes is there
                 while not await read_all(kafka.bootstrap, PREFIX + topic.name, range(COUNTS[topic.name])):  # noqa: ASYNC110 - others write it
                     await asyncio.sleep(0.2)
     for log in (tmp_path / "run").rglob("*.log"):
         assert "AuthorizationFailed" not in await asyncio.to_thread(log.read_text), log.name
+
+
+async def others_write(kafka: LockedKafka, stage: Stage, classes: Path) -> None:
+    """Every program of docs/uplink.md shows a gift, in the partition of its room."""
+    room = next(room for room in map("room-{}".format, range(99)) if crc32(room.encode()) % 2 != partition_of(room, 2))
+    screen = await stage.watch(room, "ann")
+    environment = {
+        "KAFKA_BOOTSTRAP": kafka.locked,
+        "KAFKA_USERNAME": user_of(WRITER),
+        "KAFKA_PASSWORD": PASSWORDS[WRITER],
+        "KAFKA_SECURITY": "SASL_PLAINTEXT",
+        "UPLINK": f"{PREFIX}uplink",
+    }
+    commands = await asyncio.to_thread(uplink_writers.commands, classes)
+    assert len(commands) == 4
+
+    async def give(name: str, gift: str = "rose") -> int:
+        return await uplink_writers.written(commands[name], room, "u42", f"order-{name}", gift, "3", environment=environment)
+
+    assert set(await asyncio.gather(*map(give, commands))) == {partition_of(room, PARTITIONS)}
+    await give("gift_confluent")
+    await give("gift_confluent", "boat")
+    await give("gift_confluent")
+    await seen(lambda: len(screen.messages) == len(commands))
+    shown = {(message.id, message.user, bytes(message.data)) for message in screen.messages.values()}
+    assert {(id_, user, msgspec.json.encode(json.loads(data))) for id_, user, data in shown} == {
+        (f"order-{name}", "u42", b'{"gift":"rose","count":3}') for name in commands
+    }
+    letters: list[tuple[str, str]] = []
+    async with asyncio.timeout(20):
+        while len(letters) < 2:
+            records = await read_all(kafka.bootstrap, f"{PREFIX}dead-letter", range(PARTITIONS))
+            letters = sorted((letter.reason, letter.detail) for letter in map(read_letter, records))
+    assert letters[0] == ("id_reused", "u42 sent order-gift_confluent before, with another content")
+    assert [reason for reason, _ in letters] == ["id_reused", "undecodable"]
+
+
+def read_letter(record: ConsumerRecord) -> DeadLetter:
+    return JsonReader(DeadLetter).read(record.value)
 
 
 async def write(kafka: LockedKafka, topic: str, value: bytes) -> None:
@@ -182,8 +230,8 @@ async def may_join(kafka: LockedKafka, name: str, group: str) -> bool:
 
 async def test_each_user_may_do_what_the_table_says_and_nothing_else(kafka: LockedKafka) -> None:
     await makes_topics(kafka)
-    for name in USERS:
-        await check_rights(kafka, name)
+    for name, access in {**USERS, WRITER: Access(reads=(), writes=(topics.UPLINK,), creates=False)}.items():
+        await check_rights(kafka, name, access)
     settings = KafkaSettings(
         bootstrap=kafka.locked,
         prefix=PREFIX,
@@ -196,8 +244,8 @@ async def test_each_user_may_do_what_the_table_says_and_nothing_else(kafka: Lock
     assert found.extents.keys() == COUNTS.keys(), "an operator sees all topics with `liveroom topics`"
 
 
-async def check_rights(kafka: LockedKafka, name: str) -> None:
-    every, access = [topic.name for topic in topics.ALL], USERS[name]
+async def check_rights(kafka: LockedKafka, name: str, access: Access) -> None:
+    every = [topic.name for topic in topics.ALL]
     seen = [topic for topic in every if topic not in await hidden(kafka, name)]
     assert seen == [topic.name for topic in access.topics], name
     assert {topic for topic in seen if await may_write(kafka, name, topic)} == {topic.name for topic in access.writes}, name

@@ -19,18 +19,6 @@ WAIT_S = 60.0
 JOINED = 'liveroom_edge_joins_total{outcome="joined"}'
 
 
-async def write_as_the_document_does(system: System, folder: Path) -> None:
-    """Run the program of docs/records.md, which writes to the uplink with a plain Kafka client."""
-    text = block("docs/records.md", "python")
-    for documented, ours in (('"127.0.0.1:9092"', f'"{system.kafka_bootstrap}"'), ('"uplink"', f'"{system.prefix}uplink"')):
-        assert documented in text
-        text = text.replace(documented, ours)
-    program = folder / "uplink.py"
-    program.write_text(text, encoding="utf-8")
-    process = await asyncio.create_subprocess_exec(sys.executable, str(program))
-    assert await asyncio.wait_for(process.wait(), WAIT_S) == 0
-
-
 async def test_the_client_of_the_document_shows_all_that_comes(kafka_bootstrap: str, tmp_path: Path) -> None:
     program = block("docs/viewer-protocol.md", "python")
     client = tmp_path / "client.py"
@@ -73,8 +61,6 @@ async def test_the_client_of_the_document_shows_all_that_comes(kafka_bootstrap: 
             for seq, text in enumerate((f"a{end}b" for end in "\u2028\u2029\x85"), 5):
                 assert isinstance(await sender.danmaku("lobby", text), Accepted)
                 assert (await shown()).startswith(f"{seq} danmaku ann ")
-            await write_as_the_document_does(system, tmp_path)
-            assert await shown() == '8 gift u42 {"gift": "rose", "count": 3}'
         finally:
             process.kill()
             await process.wait()

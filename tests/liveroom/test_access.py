@@ -1,7 +1,7 @@
 """The table of rights: who may what, and the commands that follow from it."""
 
 from liveroom import topics
-from liveroom.access import OPERATOR, SERVICES, USERS, Operation, commands, rules
+from liveroom.access import OPERATOR, SERVICES, USERS, Operation, Rule, commands, rules, writer_rules
 
 
 def may(operation: Operation) -> dict[str, set[str]]:
@@ -66,7 +66,7 @@ def test_a_rule_is_about_topics_or_a_group_of_the_prefix() -> None:
 
 
 def test_a_command_of_kafka_s_tools_gives_one_rule() -> None:
-    made = list(commands("b.", "lr-"))
+    made = list(commands(rules("b.", "lr-")))
     assert len(made) == len(list(rules()))
     assert (
         'kafka-acls.sh --bootstrap-server "$KAFKA" --command-config admin.properties --add --allow-principal User:lr-scheduler '
@@ -74,3 +74,12 @@ def test_a_command_of_kafka_s_tools_gives_one_rule() -> None:
     ) in made
     assert any(line.endswith("--allow-principal User:lr-broadcaster --operation Read --group b.broadcaster") for line in made)
     assert {name for name in USERS if any(f"User:lr-{name} " in line for line in made)} == set(USERS)
+
+
+def test_a_writer_of_the_uplink_may_write_it_and_nothing_else() -> None:
+    made = list(writer_rules(["gifts", "CN=danmaku bot"], "b."))
+    operations = (Operation.WRITE, Operation.DESCRIBE)
+    assert made == [Rule(user, operations, ("b.uplink",)) for user in ("gifts", "CN=danmaku bot")]
+    plain, quoted = commands(made)
+    assert plain.endswith("--allow-principal User:gifts --operation Write --operation Describe --topic b.uplink")
+    assert "--allow-principal 'User:CN=danmaku bot' " in quoted
