@@ -123,20 +123,21 @@ IDENTITY = """async () => {
     const chat = new Chat($("log"), $("newest"));
     const add = (seq, user, id, more = {}) =>
         chat.add({ seq, user, id, name: "", kind: "danmaku", n: 1, data: { text: `${user} ${id}` } }, more);
+    const clear = (seq, data) => chat.dated({ seq, kind: "clear", data });
     const drawn = async (count) => { while (chat.waiting.length || chat.list.childElementCount !== count) await frame(); };
     const lines = () => [...chat.list.children].map((line) => line.querySelector("span")?.textContent ?? line.textContent);
     const found = {};
     for (const [place, user] of ["ann", "ben", "cy"].entries()) add(place + 1, user, "1");
     await drawn(3);
-    chat.clear({ id: "1", sender: "ben" }, 4);
+    chat.clear(clear(4, { id: "1", sender: "ben" }));
     found.named = lines();
     for (const [place, user] of ["ann", "ben", "cy"].entries()) add(place + 5, user, "2");
-    chat.clear({ id: "2", sender: "ann" }, 8); // they wait for the next frame
+    chat.clear(clear(8, { id: "2", sender: "ann" })); // they wait for the next frame
     await drawn(4);
     found.waiting = lines();
-    chat.clear({ user: "cy" }, 9);
+    chat.clear(clear(9, { user: "cy" }));
     found.user = lines();
-    chat.clear({ id: "1" }, 9); // of version 0.1: it names no sender
+    chat.clear(clear(9, { id: "1" })); // of version 0.1: it names no sender
     found.old = lines();
     chat.empty();
     add(1, "ann", "3", { ofCard: true });
@@ -154,28 +155,33 @@ IDENTITY = """async () => {
     await drawn(4);
     add(2, "cy", "5", { late: true });
     found.late = lines();
-    chat.clear({ user: "ann" }, 4);
+    chat.clear(clear(4, { user: "ann" }));
     found.renumbered = lines();
     add(5, "ben", "6");
     await drawn(4);
-    chat.clear({ user: "ben" }, 5);
+    chat.clear(clear(5, { user: "ben" }));
     found.after = lines();
 
     const banners = new Banners($("banners"));
-    const give = (user, id, count, combo) => banners.add({ user, id, name: user, data: { gift: "rose", count, combo } });
+    let seq = 10;
+    const give = (user, id, count, combo) =>
+        banners.add(chat.dated({ seq: (seq += 1), user, id, name: user, data: { gift: "rose", count, combo } }));
+    const since = (data) => banners.clear(clear(seq + 1, data));
     const shown = () => [...$("banners").children].map((line) => line.textContent);
     give("ann", "1", 1, 1);
     give("ben", "1", 2, 1);
     give("ann", "2", 5, 2);
     found.banners = shown();
-    banners.clear({ id: "1", sender: "ann" });
+    since({ id: "1", sender: "ann" });
     found.oneGift = shown();
-    banners.clear({ id: "2", sender: "ann" });
+    since({ id: "2", sender: "ann" });
     found.lastGift = shown();
     for (let number = 0; number < 250; number += 1) give("ben", `m${number}`, 1, number);
-    banners.clear({ id: "m249", sender: "ben" });
+    since({ id: "m249", sender: "ben" });
     found.many = shown();
-    banners.clear({ user: "ben" });
+    banners.clear(clear(seq - 1, { user: "ben" })); // it comes late: what was sent after it stays
+    found.later = shown();
+    since({ user: "ben" });
     found.all = shown();
     found.takes = [
         [{ id: "1", sender: "ann" }, { id: "1", user: "ann" }],
@@ -183,7 +189,13 @@ IDENTITY = """async () => {
         [{ id: "1" }, { id: "1", user: "ben" }],
         [{ user: "ann" }, { id: "9", user: "ann" }],
         [{ id: "", sender: "ann", user: "" }, { id: "", user: "ann" }],
-    ].map(([clear, message]) => takes(clear, message));
+    ].map(([data, message]) => takes(clear(5, data), chat.dated({ seq: 4, ...message })));
+    found.takesOfAnother = [
+        [{ seq: 5, history: 0 }, { seq: 6, history: 0 }], // it was sent after the clear
+        [{ seq: 5, history: 0 }, { seq: 5, history: 0 }],
+        [{ seq: 5, history: 1 }, { seq: 6, history: 0 }], // of the room's history before
+        [{ seq: 5, history: 0 }, { seq: 4, history: 1 }],
+    ].map(([clear, message]) => takes({ ...clear, data: { user: "ann" } }, { ...message, user: "ann", id: "1" }));
     return found;
 }"""
 
@@ -206,6 +218,8 @@ async def test_users_who_choose_the_same_id_are_told_apart_wherever_a_message_is
             "oneGift": ["ann gives rose ×5 combo 2", "ben gives rose ×2"],
             "lastGift": ["ben gives rose ×2"],
             "many": ["ben gives rose ×251 combo 248"],
+            "later": ["ben gives rose ×1 combo 248"],
             "all": [],
             "takes": [True, False, True, True, False],
+            "takesOfAnother": [False, False, True, False],
         }

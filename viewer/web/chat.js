@@ -41,8 +41,9 @@ export class Chat {
     const key = `${message.user} ${message.id}`; // two users may choose the same id
     if (ofCard) this.ofCard.add(key);
     else if (this.ofCard.delete(key)) return;
-    if (late) this.#insert({ message, history: this.history });
-    else this.#queue({ message, history: this.history });
+    const entry = { message: this.dated(message) };
+    if (late) this.#insert(entry);
+    else this.#queue(entry);
   }
 
   /** Adds a line of the page itself: texts and elements. */
@@ -50,11 +51,17 @@ export class Chat {
     this.#queue({ children });
   }
 
-  /** Removes what a `clear` covers of what came before it. */
-  clear(clear, seq) {
-    const isTaken = (entry) => entry.message && this.#isBefore(entry, seq) && takes(clear, entry.message);
+  /** Notes on a message to which of the room's histories it belongs, and returns it: `takes` compares that. */
+  dated(message) {
+    message.history = this.history;
+    return message;
+  }
+
+  /** Removes what a message of the kind `clear` covers of what came before it. */
+  clear(clear) {
+    const isTaken = (entry) => entry.message && takes(this.dated(clear), entry.message);
     this.waiting = this.waiting.filter((entry) => !isTaken(entry));
-    const who = clear.user || clear.sender;
+    const who = clear.data.user || clear.data.sender;
     const lines = who ? [...(this.byUser.get(who) ?? [])] : [...this.list.children];
     for (const line of lines) if (isTaken(line)) this.#remove(line);
   }
@@ -106,12 +113,11 @@ export class Chat {
     this.#ask();
   }
 
-  #line({ message, children, history }) {
+  #line({ message, children }) {
     if (!message) return el("li", { class: "note" }, ...children);
     const { data, user, kind, n } = message;
     const line = el("li", { class: `${kind}${user === this.me ? " own" : ""}` });
     line.message = message;
-    line.history = history;
     line.append(userElement(user, message.name), " ", el("span", { dir: "auto" }, ...saidParts(message)));
     if (n > 1) line.append(" ", el("span", { class: "times" }, `×${n}`));
     const colour = kind === "danmaku" ? colourOf(data.color) : null;
@@ -123,13 +129,9 @@ export class Chat {
     return line;
   }
 
-  #isBefore({ message, history }, seq) {
-    return history < this.history || message.seq < seq;
-  }
-
   #insert(entry) {
     let next = this.list.lastElementChild;
-    while (next && !(next.message && this.#isBefore(next, entry.message.seq))) next = next.previousElementSibling;
+    while (next && !(next.message && isBefore(next.message, entry.message))) next = next.previousElementSibling;
     const line = this.#line(entry);
     if (next) next.after(line);
     else this.list.prepend(line);
@@ -192,8 +194,14 @@ export function giftName(gift) {
 /** Returns the gift of a message and how many of it, as text and elements. */
 export const gift = (data) => [foreign(giftName(data.gift)), ` ×${countOf(data.count)}`];
 
-/** Returns whether a `clear` covers a message that came before it: ids are unique for one user only. */
-export function takes({ id, sender, user }, message) {
+function isBefore(message, other) {
+  return message.history < other.history || (message.history === other.history && message.seq < other.seq);
+}
+
+/** Returns whether a `clear` takes a message away: one that came before it. Ids are unique for one user only. Both are `dated`. */
+export function takes(clear, message) {
+  const { id, sender, user } = clear.data;
+  if (!isBefore(message, clear)) return false;
   if (user && message.user === user) return true;
   return Boolean(id) && message.id === id && (!sender || message.user === sender);
 }

@@ -69,8 +69,8 @@ function show(message, late) {
       addGift(message);
       break;
     case "clear":
-      chat.clear(message.data, message.seq);
-      for (const line of [...$("gifts").children]) if (takes(message.data, line.message)) line.remove();
+      chat.clear(message);
+      for (const line of [...$("gifts").children]) if (takes(message, line.message)) line.remove();
       break;
     case "room":
       showModes(message.data);
@@ -82,11 +82,12 @@ function show(message, late) {
   }
 }
 
-function addGift({ id, name, user, data }) {
+function addGift(message) {
+  const { name, user, data } = chat.dated(message);
   gifts += countOf(data.count);
   $("giftcount").textContent = number(gifts);
   const line = el("li", {}, userElement(user, name), " ", ...gift(data));
-  line.message = { id, user };
+  line.message = message;
   $("gifts").prepend(line);
   while ($("gifts").childElementCount > MOST_GIFTS) $("gifts").lastElementChild.remove();
 }

@@ -79,8 +79,8 @@ export class Stage {
 
 /** Makes the two oldest gifts of a banner one, which only goes with all of its user. */
 function join(gifts) {
-  const [first, { user, count, combo }] = gifts;
-  gifts.splice(0, 2, { id: "", user, count: first.count + count, combo: Math.max(first.combo, combo) });
+  const [first, second] = gifts;
+  gifts.splice(0, 2, { ...second, id: "", count: first.count + second.count, combo: Math.max(first.combo, second.combo) });
 }
 
 /** Gift banners: a few at once; repeated gifts of one person add up. */
@@ -95,7 +95,8 @@ export class Banners {
     const { data, user, name } = message;
     const gift = textOf(data.gift);
     const key = `${user} ${gift}`;
-    const given = { id: message.id, user, count: countOf(data.count), combo: countOf(data.combo) };
+    const { id, seq, history } = message;
+    const given = { id, user, seq, history, count: countOf(data.count), combo: countOf(data.combo) };
     const there = this.shown.get(key) ?? this.waiting.find((banner) => banner.key === key);
     if (there) {
       there.gifts.push(given);
@@ -108,7 +109,7 @@ export class Banners {
     this.#next();
   }
 
-  /** Takes away the gifts that a `clear` covers; a banner goes with its last one. */
+  /** Takes away the gifts that a message of the kind `clear` covers; a banner goes with its last one. */
   clear(clear) {
     for (const banner of [...this.waiting, ...this.shown.values()]) {
       const left = banner.gifts.filter((each) => !takes(clear, each));

@@ -91,11 +91,11 @@ function show(message, late) {
       chat.add(message, { late });
       break;
     case "clear":
-      chat.clear(data, message.seq);
+      chat.clear(message);
       stage.clear();
-      banners.clear(data);
-      for (const card of [...$("cards").children]) if (takes(data, card.message)) card.remove();
-      if (announced && takes(data, announced)) announce(null);
+      banners.clear(message);
+      for (const card of [...$("cards").children]) if (takes(message, card.message)) card.remove();
+      if (announced && takes(message, announced)) announce(null);
       break;
     case "room":
       chat.note(t("modes.changed"));
@@ -114,7 +114,7 @@ function show(message, late) {
 }
 
 function announce(message) {
-  announced = message;
+  announced = message && chat.dated(message);
   const text = textOf(message?.data?.text);
   const data = message?.data;
   const place = $("announcement").querySelector("span");
@@ -136,8 +136,8 @@ function offer(message) {
   const link = safeLink(data.link);
   const more = link ? [el("a", { href: link, target: "_blank", rel: "noopener noreferrer" }, t("card.open"))] : [];
   const text = priceText(data.price, textOf(data.currency));
-  const price = text ? [el("span", { class: "price", dir: "auto" }, text)] : [];
-  const about = textOf(data.title) || textOf(data.text);
+  const price = text ? [el("span", { class: "price" }, foreign(text))] : [];
+  const about = [data.title, data.text].map(textOf).find(isVisible) ?? "";
   const card = el("article", { class: `card ${kind}` }, el("h2", {}, t(`card.${kind}`)), el("p", {}, foreign(about)), ...price, ...more, close);
   card.message = message;
   $("cards").append(card);
