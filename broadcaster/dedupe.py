@@ -17,7 +17,7 @@ MAX_RECENT: Final = 1_000_000  # of one partition: 100,000 interactions a second
 BEST_EFFORT_DEDUPE_MS: Final = 10_000
 
 
-class Met(NamedTuple):
+class MetId(NamedTuple):
     """When an id was first met, and the digest of what it named (`items.Contents`)."""
 
     at_ms: int
@@ -29,7 +29,7 @@ class SeenIds:
 
     __slots__ = ("_met", "_order", "_window_ms")
 
-    def __init__(self, window_ms: int, seen: dict[str, Met]) -> None:
+    def __init__(self, window_ms: int, seen: dict[str, MetId]) -> None:
         self._window_ms = window_ms
         self._met = seen
         self._order: deque[str] | None = None  # made when needed: most rooms see no gift
@@ -49,11 +49,11 @@ class SeenIds:
             del met[order.popleft()]
         if (before := met.get(key)) is not None:
             return before.digest
-        met[key] = Met(now_ms, digest)
+        met[key] = MetId(now_ms, digest)
         order.append(key)
         return None
 
-    def since(self, at_ms: int) -> list[tuple[str, Met]]:
+    def since(self, at_ms: int) -> list[tuple[str, MetId]]:
         """Return all ids met after `at_ms`, oldest first."""
         return [(key, met) for key, met in self._met.items() if met.at_ms > at_ms]
 

@@ -148,7 +148,7 @@ _ITEM_TYPES: Final = {
     ): interaction
     for interaction in INTERACTIONS
 }
-_PackageItem: Final = Union[tuple(_ITEM_TYPES)]  # type: ignore[misc] # noqa: UP007 - a tuple made here
+_PackageItem: Final = Union[tuple(_ITEM_TYPES)]  # noqa: UP007 - a tuple made here
 
 
 class PackageRoute:

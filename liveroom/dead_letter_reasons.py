@@ -1,7 +1,7 @@
 """Why a record of `uplink` becomes a dead letter, and what its producer then does. Pure.
 
-Owns the one table of it, `DEAD_LETTER_REASONS`: docs/uplink.md shows it, and `liveroom
-dead-letters` prints from it. A letter names its reason by the code, the value of a `BadRecord`.
+Owns the one table of it, `DEAD_LETTER_REASONS`: docs/uplink.md shows it, and so does whoever prints
+dead letters. A letter names its reason by the code, the value of a `BadRecord`.
 """
 
 from collections.abc import Mapping

@@ -162,7 +162,7 @@ def room() -> RoomState:
         settings=RoomSettings(slow_s=2.5, muted_all=True, allow=["u1"], limit_per_s=500),
         announcement=b'{"seq":1}',
         tombstones=[Tombstone(5, 3, ["a0"], "u9")],
-        seen=[Seen("u1", "a1", AT_MS)],
+        seen=[Seen("u1", "a1", AT_MS, 7)],
         recent=[b'{"seq":6}'],
         recent_reliable=[b'{"seq":4}'],
         last_ms=AT_MS,
