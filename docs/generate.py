@@ -24,6 +24,7 @@ FOLDER: Final = Path(__file__).resolve().parent
 sys.path.insert(0, str(FOLDER.parent))
 
 from autoscaler import policy  # noqa: E402
+from docs import javascript  # noqa: E402
 from ingress import openapi, permissions  # noqa: E402
 from liveroom import access, bodies, closecodes, errors, kinds, metric_catalog, settings, topics, wire  # noqa: E402
 from liveroom.dead_letter_reasons import DEAD_LETTER_REASONS  # noqa: E402
@@ -472,24 +473,17 @@ SCHEMAS: Final[dict[str, Callable[[], str]]] = {
 }
 
 
-def _js_closes() -> str:
-    """Return the table of close codes for the JavaScript SDK."""
-
-    def rule(each: closecodes.CloseRule) -> str:
-        about = {"code": int(each.code), "reason": each.reason, "reconnect": each.reconnect, "afterS": each.after_s}
-        return "{ " + ", ".join(f"{name}: {json.dumps(value)}" for name, value in about.items()) + " }"
-
-    rows = "".join(f"  {code}: {rule(each)},\n" for code, each in closecodes.TABLE.items())
-    return (
-        "// What a client does when a connection ended. Made from liveroom/closecodes.py by docs/generate.py.\n"
-        f"export const CLOSES = {{\n{rows}}};\nexport const ABNORMAL = {rule(closecodes.ABNORMAL)};\n"
-    )
-
-
 def wanted() -> dict[Path, str]:
     """Return the right content of every file that is generated or has a generated part."""
     files = {FOLDER / "schemas" / name: made() for name, made in SCHEMAS.items()}
-    files[FOLDER.parent / "viewer" / "web" / "sdk" / "closecodes.js"] = _js_closes()
+    sdk = FOLDER.parent / "viewer" / "web" / "sdk"
+    files |= {
+        sdk / "closecodes.js": javascript.close_codes(),
+        sdk / "bodies.js": javascript.body_defaults(),
+        sdk / "bodies.d.ts": javascript.body_types(),
+        sdk / "package.json": javascript.package(sdk / "package.json"),
+        sdk / "LICENSE": (FOLDER.parent / "LICENSE").read_text(encoding="utf-8"),
+    }
     files[FOLDER / "openapi.json"] = openapi.encoded().decode() + "\n"
     used: set[str] = set()
 

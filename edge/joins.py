@@ -48,8 +48,8 @@ log = structlog.get_logger()
 class Refused(NamedTuple):
     """Why a user is refused: the code, and the reason in words.
 
-    `until_ms`: when the ban ends (0: never, or no ban). `limit`: the limit that refuses it; None:
-    it is no matter of limits. `wait_s`: after so long the same join may succeed (None: nobody
+    `until_ms`: when the ban ends (-1: never; 0: it is no ban). `limit`: the limit that refuses it;
+    None: it is no matter of limits. `wait_s`: after so long the same join may succeed (None: nobody
     knows).
     """
 

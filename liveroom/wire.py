@@ -210,7 +210,8 @@ class Error(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t", tag=
     room_dissolved, full).
 
     `code` is stable. `retry_after_s`: after so long the same join may succeed (None: nobody knows).
-    `until_ms`: when the ban ends, in milliseconds of Unix time (0: never, or no ban).
+    `until_ms`: when the ban ends, in milliseconds of Unix time (-1: never; 0: it is no ban).
+    `detail` is then the reason that the host gave.
     """
 
     code: str

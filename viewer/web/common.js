@@ -72,9 +72,9 @@ export class Person {
     keep("sessionStorage", "name", this.name);
   }
 
-  /** Returns a token; null for a guest, who needs none. */
+  /** Returns a token; nothing for a guest, who has none. */
   async token() {
-    if (!this.name) return null;
+    if (!this.name) return "";
     const nowMs = Date.now(); // wall-clock time, which goes on while a device sleeps, and may be set back
     if (this.sinceMs <= nowMs && nowMs < this.untilMs) return this.signed;
     const body = JSON.stringify({ name: this.name, user: this.user, role: this.role, room: this.room });
@@ -177,16 +177,17 @@ export async function entrance(enter, { role = () => "viewer", atOnce = false } 
 /** Watches a room for a person. */
 export function watch(person, room, onEffect, onState = showConnection) {
   const { scheduler } = person.config;
-  const token = () => person.token();
+  const token = person.name ? () => person.token() : null; // a guest has none
   return new LiveRoom({ scheduler: scheduler.split(","), rooms: [room], token, onEffect, onState }).start();
 }
 
-/** Returns to the entry form and shows the reason, if there is one: the text `key`. */
-export function goOut(rule = null, key = `ended.${rule?.code}`) {
+/** Returns to the entry form and shows the reason, if there is one: the text `key`, or a ban with its end and its reason. */
+export function goOut(rule = null, key = `ended.${rule?.code}`, refused = null) {
   $("live").hidden = true;
   $("entry").hidden = false;
   if (rule === null) return;
-  sayEnded(t(key) === key ? t("ended.other", { reason: rule.reason }) : t(key));
+  if (refused?.code === "banned") sayEnded(why(refused));
+  else sayEnded(t(key) === key ? t("ended.other", { reason: rule.reason }) : t(key));
 }
 
 function sayEnded(text) {

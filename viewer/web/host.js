@@ -49,15 +49,15 @@ function onEffect(effect) {
       chat.renumbered();
       break;
     case "ended":
-      leave(effect.rule);
+      leave(effect.rule, effect.refusal);
       break;
   }
 }
 
 function showCard(card) {
-  if (card.likes !== undefined && card.likes !== null) $("likes").textContent = number(card.likes);
-  if (card.users !== undefined && card.users !== null) $("viewers").textContent = number(card.users);
-  if (card.settings) showModes({ ...NO_MODES, ...card.settings }); // a mode that the snapshot leaves out is off
+  if (card.likes !== null) $("likes").textContent = number(card.likes);
+  if (card.users !== null) $("viewers").textContent = number(card.users);
+  if (card.settings !== null) showModes(card.settings);
 }
 
 function show(message, late) {
@@ -98,11 +98,11 @@ function showModes(modes) {
   for (const name of MODES) if (typeof modes[name] === "boolean") $(name).checked = told[name] = modes[name];
 }
 
-function leave(rule) {
+function leave(rule, refused) {
   live?.end();
   live = null;
   clearInterval(looking);
-  goOut(rule);
+  goOut(rule, undefined, refused);
   if (rule.code === CLOSED && person.role === "streamer") {
     $("live").hidden = false; // everyone is removed, but the host can reopen the room from here
     $("entry").hidden = true;

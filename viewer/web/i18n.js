@@ -1,7 +1,7 @@
 // The texts of the pages in English and Chinese, and the text that a person sees for each refusal code (docs/errors.md).
 // tests/browser/test_words.py checks that both languages have every text and that no code is missing.
 
-import { foreign, isolated } from "./texts.js";
+import { foreign, isolated, isVisible } from "./texts.js";
 
 export const TEXTS = {
   en: {
@@ -80,6 +80,8 @@ export const TEXTS = {
     "notice.unban": "You are no longer banned.",
     "notice.kick": "You were removed from this room.",
     "notice.why": "Reason: {why}",
+    "until": "It ends at {time}.",
+    "until.never": "It has no set end.",
     "modes.changed": "The room's rules have changed",
     "host.gifts": "Gifts",
     "host.people": "Muted and banned",
@@ -224,6 +226,8 @@ export const TEXTS = {
     "notice.unban": "你的封禁已解除。",
     "notice.kick": "你已被移出直播间。",
     "notice.why": "原因：{why}",
+    "until": "{time} 解除。",
+    "until.never": "不会自动解除。",
     "modes.changed": "直播间规则已更新",
     "host.gifts": "礼物",
     "host.people": "禁言与封禁名单",
@@ -391,12 +395,28 @@ export function parts(key, values) {
   return split.map((part, place) => (place % 2 ? foreign(String(values[part] ?? "")) : part)).filter((part) => part !== "");
 }
 
-/** Returns why something failed, as a sentence for a person. */
+const SILENT = new Set(["network", "timeout", "bad_answer"]); // the SDK's codes where no service of ours answered
+const SANCTIONS = new Set(["banned", "muted"]);
+
+/** Returns when a mute or ban ends, as one sentence for a person; none where that is unknown. `untilMs` -1: never. */
+export function ends(untilMs) {
+  if (untilMs === -1) return [t("until.never")];
+  if (!(untilMs > 0)) return [];
+  const time = new Date(untilMs).toLocaleString(language === "zh" ? "zh-CN" : "en", { dateStyle: "medium", timeStyle: "short" });
+  return [t("until", { time })];
+}
+
+/** Returns why something failed, in sentences for a person. `error`: of a call of the SDK, or a room's refusal. */
 export function why(error) {
-  if (!error.code && !error.status) return t("refused.unreachable");
+  if (error.code === "token_failed" && error.cause?.code) return why(error.cause);
+  if ((!error.code && !error.status) || SILENT.has(error.code)) return t("refused.unreachable");
   const known = REFUSALS[language];
   const isKnown = Object.prototype.hasOwnProperty.call(known, error.code);
-  const text = isKnown ? known[error.code] : t("refused.other", { code: error.code || error.status });
+  const text = isKnown ? known[error.code] : t("refused.other", { code: error.status && error.code === "http_error" ? error.status : error.code });
+  if (SANCTIONS.has(error.code)) {
+    const reason = isVisible(error.detail ?? "") ? [t("notice.why", { why: error.detail })] : [];
+    return [text, ...ends(error.untilMs ?? error.until_ms), ...reason].join(" ");
+  }
   return error.retryAfterS >= 1 ? `${text} ${t("refused.wait", { s: Math.ceil(error.retryAfterS) })}` : text;
 }
 

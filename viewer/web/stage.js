@@ -7,6 +7,8 @@ import { parts } from "./i18n.js";
 import { isolated, isVisible } from "./texts.js";
 import Danmaku from "./vendor/danmaku.js";
 
+const USUAL_SIZE = 25; // of the system's danmaku, in its pixels
+const SCALE = 0.88; // the stage is smaller than a screen
 const LANE_PX = 34;
 const LANE_S = 1.4; // before a lane takes the next one: more would be unreadable
 const MOST_FLOWN = 200;
@@ -41,7 +43,7 @@ export class Stage {
     if (!this.isShown || document.hidden || (this.left < 1 && !own)) return;
     this.left = Math.max(0, this.left - 1);
     this.#trim();
-    const size = numberOf(data.size, 14, 36, 22);
+    const size = Math.round(numberOf(data.size, 16, 41, USUAL_SIZE) * SCALE);
     this.danmaku.emit({
       text: n > 1 ? `${isolated(text)} ×${n}` : isolated(text),
       mode: MODES.get(data.mode) ?? "rtl",

@@ -4,7 +4,7 @@
 import { textOf } from "./bodies.js";
 import { Chat, saidParts, takes } from "./chat.js";
 import { $, el, entrance, goOut, number, Person, refuse, safeLink, showConnection, watch } from "./common.js";
-import { parts, switchable, t } from "./i18n.js";
+import { ends, parts, switchable, t } from "./i18n.js";
 import { priceText } from "./money.js";
 import { Banners, hearts, Stage } from "./stage.js";
 import { foreign, isVisible } from "./texts.js";
@@ -56,21 +56,20 @@ function onEffect(effect) {
       tell(effect.what);
       break;
     case "ended":
-      leave(effect.rule);
+      leave(effect.rule, undefined, effect.refusal);
       break;
   }
 }
 
 /** Shows the snapshot of an entered room; after a reconnect only its totals are new. */
 function showCard(card, isBack) {
-  if (card.likes !== undefined && card.likes !== null) showLikes(card.likes, true);
-  if (card.users !== undefined && card.users !== null) $("viewers").textContent = number(card.users);
-  announce(card.announcement ?? null);
+  if (card.likes !== null) showLikes(card.likes, true);
+  if (card.users !== null) $("viewers").textContent = number(card.users);
+  announce(card.announcement);
   if (isBack || chat.isAny) return;
-  const seen = new Map([...(card.reliable ?? []), ...(card.messages ?? [])].map((message) => [message.seq, message]));
+  const seen = new Map([...card.reliable, ...card.messages].map((message) => [message.seq, message]));
   for (const seq of [...seen.keys()].sort((a, b) => a - b)) {
-    const found = seen.get(seq);
-    const message = { n: 1, ...found, data: found.data ?? {} };
+    const message = seen.get(seq);
     if (SHOWN.has(message.kind)) chat.add(message, { ofCard: true });
   }
 }
@@ -150,10 +149,11 @@ function tell(what) {
   const line = $("told");
   if (what.t === "notice") {
     if (!NOTICES.has(what.kind)) return; // a later version's
-    const reason = () => (isVisible(textOf(what.why)) ? [" ", ...parts("notice.why", { why: what.why })] : []);
-    line.replaceChildren(t(NOTICES.get(what.kind)), ...reason());
+    const said = () => [t(NOTICES.get(what.kind)), ...ends(what.until_ms).map((text) => ` ${text}`), ...reason()];
+    const reason = () => (isVisible(what.why) ? [" ", ...parts("notice.why", { why: what.why })] : []);
+    line.replaceChildren(...said());
     line.hidden = what.kind === "unmute" || what.kind === "unban";
-    chat.note(t(NOTICES.get(what.kind)), ...reason());
+    chat.note(...said());
   } else {
     refusal = what.code;
     refuse(what);
@@ -225,12 +225,12 @@ async function introduce() {
   return true;
 }
 
-/** Leaves the room. `rule`: why, if it was not the person's own wish; `key`: the text that says so. */
-function leave(rule = null, key = undefined) {
+/** Leaves the room. `rule`: why, if it was not the person's own wish; `key`: the text that says so; `refused`: the room's refusal. */
+function leave(rule = null, key = undefined, refused = null) {
   live?.end();
   live = null;
   $("told").hidden = true;
-  goOut(rule, key ?? (refusal === "forbidden" ? `ended.${person.name ? "forbidden" : "guests"}` : undefined));
+  goOut(rule, key ?? (refusal === "forbidden" ? `ended.${person.name ? "forbidden" : "guests"}` : undefined), refused);
   placeName($("entry"));
   $("name").focus();
 }

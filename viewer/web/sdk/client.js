@@ -5,6 +5,7 @@
 // everything that happens, in order. No dependencies, no build: `import { LiveRoom } from "./sdk/liveroom.js"`.
 
 import { readFrame } from "./frames.js";
+import { ask, currentToken, isPassing, limit, LiveRoomError, problemOf, Refused, retryAfter, unconnected } from "./requests.js";
 import { Session } from "./session.js";
 
 const SUBPROTOCOL = "liveroom.v1.json";
@@ -20,7 +21,6 @@ const EVENTS_FOR_S = 300; // how long to skip WebSocket after only events got th
 const AWAKE_MS = 2000; // how often to compare the clocks
 const SLEPT_S = 2; // a wall clock that is ahead by more than before: the device slept, or the clock was set
 const NORMAL = 1000;
-const CODE = /^[a-z][a-z0-9_]*$/;
 const DEVICE_KEY = "liveroom-device";
 const DEVICE = /^[A-Za-z0-9_.:-]{1,64}$/;
 
@@ -62,67 +62,11 @@ function report(error) {
   });
 }
 
-/** Returns a signal that aborts after `seconds`, or with another one. Browsers of 2021 have neither `timeout` nor `any`. */
-function limit(seconds, other = null) {
-  if (!other && AbortSignal.timeout) return AbortSignal.timeout(seconds * 1000);
-  const limited = new AbortController();
-  const abort = () => limited.abort();
-  if (other?.aborted) abort();
-  other?.addEventListener("abort", abort);
-  if (AbortSignal.timeout) AbortSignal.timeout(seconds * 1000).addEventListener("abort", abort);
-  else setTimeout(abort, seconds * 1000);
-  return limited.signal;
-}
-
-/** A refusal over HTTP: the problem's `code` (RFC 9457), and `retryAfterS` where waiting helps. */
-export class Refused extends Error {
-  constructor(status, problem, retryAfterS) {
-    super(problem.title ?? `HTTP ${status}`);
-    this.status = status;
-    this.code = typeof problem.code === "string" ? problem.code : "";
-    this.detail = problem.detail ?? "";
-    this.room = typeof problem.room === "string" ? problem.room : "";
-    this.untilMs = Number.isFinite(problem.until_ms) ? problem.until_ms : 0; // of a mute or ban; -1: without an end
-    this.retryAfterS = retryAfterS ?? 0;
-    this.isOurs = CODE.test(this.code); // the page or the JSON of a proxy has no such code
-    this.isFinal = this.isOurs && status >= 400 && !isPassing(status) && retryAfterS === null; // it cannot succeed later
-  }
-}
-
-/** Requests a URL and returns the answer's JSON; throws `Refused`, or what `fetch` throws. */
-export async function ask(url, { timeoutS = ENTRY_S, signal, ...options } = {}) {
-  const response = await fetch(url, { ...options, signal: limit(timeoutS, signal) });
-  const body = (await response.json().catch(() => null)) ?? {};
-  if (response.ok) return body;
-  throw new Refused(response.status, body, retryAfter(response, body));
-}
-
-/** Returns the members of a refusal's body, none where it is not a problem. */
-function problemOf(body) {
-  try {
-    return JSON.parse(body) ?? {};
-  } catch {
-    return {};
-  }
-}
-
-/** Returns the delay in seconds that a refusal asks for: its body, or else its header; null where neither does. */
-function retryAfter(response, { retry_after_s: said } = {}) {
-  const { headers } = response;
-  const text = headers.get("Retry-After") ?? "";
-  const until = /^\s*\d+\s*$/.test(text) ? Number(text) : (Date.parse(text) - Date.parse(headers.get("Date") ?? "")) / 1000;
-  const [bodyS, headerS] = [said, until].map((delay) => (Number.isFinite(delay) ? Math.max(delay, 0) : null)); // a date may be NaN
-  return bodyS || (headerS ?? bodyS); // a body may ask for none
-}
-
 /** Returns how long to wait before a retry: at least as long as a refusal asks for, with jitter that spreads those told the same. */
 function pauseFor(retryAfterS, leastS) {
   const waits = Math.max(Math.min(retryAfterS, MOST_RETRY_AFTER_S), leastS);
   return waits + Math.random() * Math.min(waits, MOST_JITTER_S);
 }
-
-/** Returns whether a request that failed with this status may succeed later. */
-const isPassing = (status) => status === 408 || status === 425 || status === 429 || status >= 500;
 
 /** A connection over WebSocket. `closed(code)` is called once, with null where there was no code. */
 class Socket {
@@ -217,6 +161,9 @@ class Events {
   }
 }
 
+/** Returns the delay that a failure asks for; below 0 where it is no refusal. */
+const delayOf = (failure) => (failure instanceof Refused ? failure.retryAfterS : -1);
+
 /** Returns a service's address without the spaces around it and the slashes at its end, so that paths can be appended. */
 const base = (address) => String(address).trim().replace(/\/+$/, "");
 
@@ -224,7 +171,8 @@ const httpOf = (url) => url.replace(/^ws/, "http").replace(/\/v1\/live$/, "");
 
 /**
  * Rooms, live.
- * - `scheduler`: its address, or several; `rooms`: ids; `token`: a user token, or a function that gets one (maybe async).
+ * - `scheduler`: its address, or several; `rooms`: ids; `token`: a user token, or a function that gets one (maybe async);
+ *   without it the viewer is a guest.
  * - `device`: the id of the user's device; without it, or empty, one that this browser keeps (`deviceId`). Throws RangeError
  *   or TypeError where it is no device id.
  * - `onEffect(effect)`: what happens (see liveroom.d.ts). `onState({state, gateway, transport, retryInS})`: the connection.
@@ -233,7 +181,9 @@ const httpOf = (url) => url.replace(/^ws/, "http").replace(/\/v1\/live$/, "");
 export class LiveRoom {
   constructor({ scheduler, rooms, token = null, onEffect = () => {}, onState = () => {}, battery = false, transports, device }) {
     this.schedulers = [scheduler].flat().map(base);
-    this.session = new Session(rooms, { battery });
+    this.rooms = new Set(rooms);
+    this.battery = battery;
+    this.session = new Session(this.rooms, { battery });
     this.token = token;
     this.device = deviceOf(device);
     this.onEffect = onEffect;
@@ -248,11 +198,14 @@ export class LiveRoom {
     this.hiddenAt = null;
     this.aheadS = aheadS();
     this.isOver = false;
-    this.refusal = null;
+    this.failure = null;
     this.watched = new AbortController();
   }
 
+  /** Begins to watch, or begins anew after the end: with the rooms that are wished then. Does nothing while it watches. */
   start() {
+    if (this.session.state === "ended") this.#renew();
+    else if (this.session.isStarted) return this;
     const { signal } = this.watched;
     const hurry = () => this.#goOn(true);
     window.addEventListener("online", hurry, { signal });
@@ -276,17 +229,31 @@ export class LiveRoom {
     return this;
   }
 
-  /** Joins one more room through a new entry: a ticket covers only the rooms it was requested for. */
+  #renew() {
+    this.watched.abort();
+    this.attempt += 1; // whatever is still under way is of the session before
+    this.session = new Session(this.rooms, { battery: this.battery });
+    this.watched = new AbortController();
+    this.aheadS = aheadS();
+    this.hiddenAt = null;
+    this.isOver = false;
+    this.failure = null;
+    this.told = "";
+  }
+
+  /** Joins one more room through a new entry: a ticket covers only the rooms it was requested for. After the end: at the next start. */
   join(room) {
+    this.rooms.add(room);
     this.#act(this.session.join(room));
   }
 
   /** Leaves a room. Without any there is no connection until the next `join`. */
   leave(room) {
+    this.rooms.delete(room);
     this.#act(this.session.leave(room));
   }
 
-  /** Ends for good. */
+  /** Ends until the next start. */
   end() {
     this.watched.abort();
     this.attempt += 1;
@@ -311,6 +278,10 @@ export class LiveRoom {
           break;
         case "pull":
           this.#pull(effect);
+          break;
+        case "ended":
+          this.watched.abort(); // before the application is told: it may start anew at once
+          this.#tellApp(this.onEffect, effect);
           break;
         default:
           this.#tellApp(this.onEffect, effect);
@@ -354,9 +325,10 @@ export class LiveRoom {
       gateway: this.gateway,
       transport,
       retryInS: isWaiting ? Math.max(0, retryAt - clock()) : null,
-      refused: isWaiting ? this.refusal : null,
+      failure: isWaiting ? this.failure : null,
+      refused: isWaiting && this.failure instanceof Refused ? this.failure : null,
     };
-    const key = `${told.state} ${told.gateway} ${told.transport} ${told.refused?.code}`;
+    const key = `${told.state} ${told.gateway} ${told.transport} ${told.failure?.code}`;
     if (key === this.told) return;
     this.told = key;
     this.#tellApp(this.onState, told);
@@ -375,6 +347,7 @@ export class LiveRoom {
   async #connect() {
     const attempt = ++this.attempt;
     let won = null;
+    let failure = null;
     try {
       do {
         won?.connection.drop(); // it cannot join the rooms that came meanwhile
@@ -383,18 +356,20 @@ export class LiveRoom {
         if (!rooms.length) break;
         const entry = await this.#entry(rooms);
         if (attempt !== this.attempt) return;
-        if (this.session.isCovered && this.session.rooms.size) won = await this.#open(entry, attempt);
+        if (!this.session.isCovered || !this.session.rooms.size) continue;
+        won = await this.#open(entry, attempt);
+        failure = won === null ? unconnected(entry.gateways.map(({ url }) => url)) : null;
       } while (attempt === this.attempt && !this.session.isCovered);
-      this.refusal = null;
     } catch (error) {
-      this.refusal = error instanceof Refused ? error : null;
+      failure = error;
     }
     if (attempt !== this.attempt) {
       won?.connection.drop();
       return;
     }
+    this.failure = failure;
     if (won === null) {
-      this.#act([...this.#slept(), ...this.#failed(this.refusal)]);
+      this.#act([...this.#slept(), ...this.#failed(failure)]);
       return;
     }
     this.connection = won.connection;
@@ -402,21 +377,21 @@ export class LiveRoom {
     won.started();
   }
 
-  #failed(refusal) {
-    if (refusal === null) return this.session.failed(clock(), Math.random());
-    const { status, code, detail, room, retryAfterS, untilMs, isFinal } = refusal;
+  #failed(failure) {
+    if (!(failure instanceof Refused)) return this.session.failed(clock(), Math.random());
+    const { status, code, detail, room, retryAfterS, untilMs, isFinal } = failure;
     const isRenewed = status === 401 && typeof this.token === "function"; // it may have another token next time
-    const told = { code, detail, room, ...(retryAfterS ? { retry_after_s: retryAfterS } : {}), ...(untilMs ? { until_ms: untilMs } : {}) };
+    const told = { code, detail, room, retry_after_s: retryAfterS || null, until_ms: untilMs };
     return this.session.failed(clock(), Math.random(), told, isFinal && !isRenewed);
   }
 
-  /** Returns the token to send. An error of the application's function is reported; the session tries again later. */
-  async #currentToken() {
-    if (typeof this.token !== "function") return this.token;
+  /** Returns the headers that say who asks: nobody, for a guest. An error of the application's function is reported too. */
+  async #headers() {
+    if (this.token === null || this.token === undefined) return {};
     try {
-      return await within(ENTRY_S, this.token());
+      return { Authorization: `Bearer ${await currentToken(this.token, (given) => within(ENTRY_S, given))}` };
     } catch (error) {
-      report(error);
+      if (error.code === "token_failed") report(error.cause);
       throw error;
     }
   }
@@ -424,18 +399,17 @@ export class LiveRoom {
   /** Asks the schedulers, in random order until one answers itself (not a proxy before it), for an entry to these rooms. */
   async #entry(rooms) {
     const query = new URLSearchParams([...rooms.map((room) => ["room", room]), ["device", this.device]]);
-    const token = await this.#currentToken();
-    const headers = token ? { Authorization: `Bearer ${token}` } : {};
+    const headers = await this.#headers();
     const urls = this.schedulers.map((url) => [Math.random(), url]).sort().map(([, url]) => url);
     let failure = null;
     for (const url of urls) {
       try {
         const entry = await ask(`${url}/v1/entry?${query}`, { headers });
         if (Array.isArray(entry.gateways)) return entry;
-        throw new TypeError("no entry"); // a page with status 200
+        throw new LiveRoomError("bad_answer", `${url} names no gateways`, { status: 200 });
       } catch (error) {
         if (error.isOurs) throw error;
-        if (failure === null || (error.retryAfterS ?? -1) > (failure.retryAfterS ?? -1)) failure = error;
+        if (failure === null || delayOf(error) > delayOf(failure)) failure = error;
       }
     }
     throw failure;
@@ -575,25 +549,41 @@ export class Sender {
     this.attempts = attempts;
   }
 
-  /** Sends to a room: `path` is danmaku, gifts, likes, ...; throws `Refused`, or an Error where no service answers. */
-  send(room, path, body) {
-    return this.call("POST", `/v1/rooms/${encodeURIComponent(room)}/${path}`, { id: newId(), ...body });
+  /**
+   * Sends to a room: `path` is danmaku, gifts, likes, packages, ... Returns what was accepted, with the `text` as viewers see it
+   * where words were masked. Throws `LiveRoomError`.
+   */
+  async send(room, path, body = {}) {
+    const sent = { ...body, id: body.id ?? newId() };
+    const name = written(() => encodeURIComponent(room), "room_invalid");
+    const answer = await this.call("POST", `/v1/rooms/${name}/${path}`, sent);
+    if (typeof answer.id === "string" && Number.isFinite(answer.at_ms)) return { room, kind: "", text: "", ...answer };
+    throw new LiveRoomError("bad_answer", `${this.ingress} does not say what it accepted`, { status: 202 });
   }
 
   /** Calls ingress; retries after 5xx, 408 and silence, up to the number of attempts; a delay of more than 30 s is the caller's. */
   async call(method, path, body) {
+    const sent = body === undefined ? undefined : written(() => JSON.stringify(body), "bad_json");
+    const type = sent === undefined ? {} : { "Content-Type": "application/json" };
     for (let attempt = 1; ; attempt += 1) {
-      const token = typeof this.token === "function" ? await this.token() : this.token;
-      const headers = { Authorization: `Bearer ${token}`, ...(body === undefined ? {} : { "Content-Type": "application/json" }) };
+      const headers = { Authorization: `Bearer ${await currentToken(this.token)}`, ...type };
       try {
-        const sent = body === undefined ? undefined : JSON.stringify(body);
         return await ask(`${this.ingress}${path}`, { method, headers, body: sent, timeoutS: 8 });
       } catch (error) {
         const isUnknown = !(error instanceof Refused) || error.status >= 500 || error.status === 408; // it may have been written
         if (!isUnknown || attempt >= this.attempts || error.retryAfterS > MOST_PAUSE_S) throw error;
-        await sleep(pauseFor(error.retryAfterS ?? 0, 0.5 * attempt));
+        await sleep(pauseFor(error.retryAfterS, 0.5 * attempt));
       }
     }
+  }
+}
+
+/** Returns what is made, or throws a `LiveRoomError` with this code where that cannot be written. */
+function written(make, code) {
+  try {
+    return make();
+  } catch (error) {
+    throw new LiveRoomError(code, error.message, { cause: error });
   }
 }
 

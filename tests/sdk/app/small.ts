@@ -1,0 +1,3 @@
+import { userText } from "liveroom";
+
+console.log(userText("ann"));
