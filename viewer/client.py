@@ -209,6 +209,8 @@ class Viewer:
 
     async def _act(self, effects: list[Effect]) -> None:
         for effect in effects:
+            self._note(effect)
+            call_reported("on_effect of a viewer failed", self._on_effect, effect)
             match effect:
                 case Connect():
                     await self._connect()
@@ -222,9 +224,6 @@ class Viewer:
                 case Pull(room):
                     await end_tasks(self._pulls.pop(room, None))
                     self._pulls[room] = asyncio.create_task(ask_pull(self._http, self._url, effect))
-                case _:
-                    self._note(effect)
-            call_reported("on_effect of a viewer failed", self._on_effect, effect)
 
     def _note(self, effect: Effect) -> None:
         match effect:

@@ -4,6 +4,7 @@ is read or refused.
 
 import contextlib
 import json
+import math
 import zlib
 from collections.abc import Callable, Sequence
 from random import Random
@@ -301,6 +302,38 @@ def test_a_message_in_full_comes_back_as_it_was() -> None:
     full = Message(1, Kind.GIFT, "a", "u", 5, 1, "Ann", Role.STREAMER, 9, 3, "p", msgspec.Raw(b'{"gift":"rose"}'))
     text = b"\n".join((HEAD, encode_message(full)))
     assert decode_server_frame(text) == ReceivedBatch(HEADER, [full])
+
+
+@pytest.mark.parametrize(
+    ("data", "body"),
+    [
+        pytest.param(b'{"text":"hi","x":[1,null]}', {"text": "hi", "x": [1, None]}, id="an object"),
+        pytest.param(b'{"text":"\xe5\xbc\xb9\\ud83d"}', {"text": "弹\ud83d"}, id="half an emoji"),
+        pytest.param(b'{"text":"a","x":1e999}', {"text": "a", "x": math.inf}, id="too large a number"),
+        pytest.param(b'{"x":' + b"9" * 5000 + b"}", {"x": math.inf}, id="too many digits"),
+        pytest.param(b"[1]", {}, id="a list"),
+        pytest.param(b"null", {}, id="null"),
+        pytest.param(b'{"a":', {}, id="cut"),
+        pytest.param(b"[" * 100_000, {}, id="a deep one"),
+    ],
+)
+def test_a_body_is_an_object_whatever_was_written(data: bytes, body: dict[str, Any]) -> None:
+    assert Message(1, "gift", "a", "u", 5, data=msgspec.Raw(data)).body == body
+
+
+def test_a_card_shows_the_room_as_it_was() -> None:
+    lines = {seq: msgspec.Raw(encode_message(message(seq))) for seq in (3, 1, 2)}
+    card = Card(
+        settings=msgspec.Raw(b'{"slow_s":5}'),
+        announcement=lines[3],
+        messages=[lines[1], lines[2]],
+        reliable=[lines[3], lines[2]],
+    )
+    assert [one.seq for one in card.history] == [1, 2, 3]
+    assert card.modes == {"slow_s": 5}
+    assert card.announced == message(3)
+    assert (Card().history, Card().modes, Card().announced) == ([], {}, None)
+    assert Card(messages=[msgspec.Raw(b'{"later":1}'), lines[1]]).history == [message(1)]
 
 
 @pytest.mark.parametrize("decode", [decode_client_frame, decode_server_frame])
