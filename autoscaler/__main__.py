@@ -20,6 +20,7 @@ with explained("autoscaler"):
     from autoscaler.pool import Pool
     from liveroom import clock, service
     from liveroom.access import SERVICES
+    from liveroom.cluster_health import follow_cluster_health
     from liveroom.consumers import REVOCATIONS_READ, follow_revocations
     from liveroom.files import Watched
     from liveroom.given_file import read_given_file
@@ -97,6 +98,7 @@ async def run(settings: AutoscalerSettings, runtime: Runtime, kafka: Kafka) -> N
                 tasks.create_task(
                     advise(settings, runtime, pool) if settings.driver == "advisory" else rule(settings, kafka, pool)
                 ),
+                tasks.create_task(follow_cluster_health(kafka, ACCESS.topics, runtime.metrics)),
                 tasks.create_task(driver.watch()),
                 tasks.create_task(policies.watch(use)),
                 tasks.create_task(token_keys.watch(verifier.use)),

@@ -11,6 +11,7 @@ with explained("broadcaster"):
     from broadcaster.kafka import READY, Broadcaster
     from liveroom import service
     from liveroom.access import SERVICES
+    from liveroom.cluster_health import follow_cluster_health
     from liveroom.kafka import TOPICS_S, Producer, ensure_topics, waiting, with_kafka
     from liveroom.kafka_port import Kafka
     from liveroom.service import Runtime
@@ -29,7 +30,9 @@ async def run(settings: BroadcasterSettings, runtime: Runtime, kafka: Kafka) -> 
     runtime.ready(KAFKA)
     try:
         async with asyncio.TaskGroup() as tasks:
+            watching = tasks.create_task(follow_cluster_health(kafka, ACCESS.topics, runtime.metrics))
             await Broadcaster(settings, kafka, producer, runtime, tasks).run()
+            watching.cancel()
     finally:
         await producer.stop()
 

@@ -8,8 +8,9 @@ over from the log with a new owner and epoch. Called by `broadcaster.kafka`.
 """
 
 import asyncio
+import math
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import structlog
 
@@ -24,6 +25,7 @@ from broadcaster.traces import BatchTraces
 from liveroom import clock, metric_catalog, topics
 from liveroom.audience import Audience
 from liveroom.broadcast_log import LogReader, LogReadError, LogVersionError
+from liveroom.far_times import BEHIND_MS
 from liveroom.kafka import Producer, Unsent, UnsentError
 from liveroom.kafka_port import Kafka, KafkaError, Record
 from liveroom.records.balance import Balance
@@ -54,9 +56,21 @@ RETRY_MAX_S: Final = 5.0  # a gift is never later than 10 s
 STEADY_S: Final = 30.0
 IDLE_S: Final = 1.0
 MAX_LOST_LOGGED: Final = 10  # lost rooms of one batch that are logged one by one
+LATE_MS: Final = 3_000  # what comes later after its own time burns the error budget of the reliable messages
+LATE_LOGGED_S: Final = 10.0
 MAX_LETTERS: Final = 200  # of one batch: they are held in memory until they are written
 MAX_LETTERS_BYTES: Final = 1024 * 1024  # so much is written well within the time-out of each
 log = structlog.get_logger()
+
+
+class LateRecord(NamedTuple):
+    """How long after its own time a record came into `uplink`, and which service wrote it."""
+
+    ms: int
+    via: str
+
+
+NOT_LATE: Final = LateRecord(0, "")
 
 
 class Partition:
@@ -106,6 +120,9 @@ class Partition:
         self._before = metrics.counter(metric_catalog.PACKED_BYTES, "before")
         self._after = metrics.counter(metric_catalog.PACKED_BYTES, "after")
         self._delay = metrics.histogram(metric_catalog.UPLINK_DELAY)
+        self._age = metrics.histogram(metric_catalog.UPLINK_AGE)
+        self._late = NOT_LATE
+        self._late_logged_s = -math.inf
         self._far_times = metrics.counter(metric_catalog.FAR_TIMES, topics.UPLINK.name)
         self._epoch = metrics.gauge(metric_catalog.EPOCH, str(number))
         self._takeover_s = metrics.histogram(metric_catalog.TAKEOVER_SECONDS)
@@ -320,6 +337,16 @@ class Partition:
             self._runtime.metrics.counter(metric_catalog.HISTORY_LOST, Lost.ROOM.value).inc(len(lost))
             log.error("history_lost", partition=self.number, what=Lost.ROOM.value, rooms=len(lost))
 
+    def _report_late(self) -> None:
+        """Report by how much the records of a batch came after their own times, and now and then
+        which program wrote the latest one.
+        """
+        late, self._late = self._late, NOT_LATE
+        self._age.observe(late.ms / 1000)
+        if late.ms >= LATE_MS and clock.monotonic_s() - self._late_logged_s > LATE_LOGGED_S:
+            self._late_logged_s = clock.monotonic_s()
+            log.warning("sender_late", partition=self.number, via=late.via, late_s=late.ms / 1000)
+
     async def _flush(self) -> None:
         """Write what was handed in, in as many batches as it takes: one batch is one step."""
         while True:
@@ -342,6 +369,7 @@ class Partition:
             self._after.inc(packed.packed_bytes)
             if packed.oldest_ms:
                 self._delay.observe(max(0, clock.unix_ms() - packed.oldest_ms) / 1000)
+                self._report_late()
             if not self._inbox:
                 return
 
@@ -391,6 +419,9 @@ class Partition:
                 if len(letters) >= MAX_LETTERS or letters_bytes >= MAX_LETTERS_BYTES:
                     break
             else:
+                # where Kafka's time is taken in the place of one that is too far, nothing is late
+                if self._late.ms < (late_ms := record.timestamp - uplink.at_ms) <= BEHIND_MS:
+                    self._late = LateRecord(late_ms, uplink.via)
                 if traces.is_on:
                     traces.sample(uplink)
                 if rooms.is_full:

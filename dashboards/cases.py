@@ -21,15 +21,15 @@ class Case(NamedTuple):
     alerts: int = 1
 
 
-def _series(metric: Metric, labels: str = "") -> str:
+def _series(metric: Metric, labels: str = "", end: str = "") -> str:
     inside = ",".join(filter(None, ('instance="a"', 'job="j"', 'cluster="c"', labels)))
-    return f"{metric.name}{{{inside}}}"
+    return f"{metric.name}{end}{{{inside}}}"
 
 
 def _delays(limit: str, late: str, all_: str) -> dict[str, str]:
     """Return the series of all pushes, and of those within a limit."""
-    name = metric_catalog.FANOUT_DELAY.name
-    return {f'{name}_bucket{{instance="a",le="{limit}"}}': late, f'{name}_count{{instance="a"}}': all_}
+    name = metric_catalog.FANOUT_DELAY
+    return {_series(name, f'le="{limit}"', "_bucket"): late, _series(name, end="_count"): all_}
 
 
 def _counter(metric: Metric, labels: str) -> Case:
@@ -40,7 +40,8 @@ def _above(metric: Metric, over: str, under: str, labels: str = "") -> Case:
     return Case({_series(metric, labels): f"{over}x2000"}, {_series(metric, labels): f"{under}x2000"})
 
 
-_LAG: Final = metric_catalog.LOOP_LAG.name
+_LAG: Final = metric_catalog.LOOP_LAG
+_REQUESTS: Final = _series(metric_catalog.INGRESS_SECONDS, end="_count")
 
 CASES: Final[dict[str, Case]] = {
     "ReliableLateFast": Case(_delays("3.0", "0+50x2000", "0+100x2000"), _delays("3.0", "0+100x2000", "0+100x2000"), 80),
@@ -54,8 +55,13 @@ CASES: Final[dict[str, Case]] = {
     "HistoryLost": _counter(metric_catalog.HISTORY_LOST, 'reason="room"'),
     "QueueReaderBehind": _above(metric_catalog.READER_LAG, "501", "500", 'topic="broadcast"'),
     "UplinkBehind": _above(metric_catalog.UPLINK_LAG, "501", "500", 'partition="3"'),
+    "KafkaPartitionsOffline": _above(metric_catalog.KAFKA_OFFLINE, "1", "0", 'topic="uplink"'),
+    "KafkaUnderReplicated": _above(metric_catalog.KAFKA_UNDER_REPLICATED, "16", "0", 'topic="uplink"'),
+    "KafkaBrokersAway": _above(metric_catalog.KAFKA_BROKERS_AWAY, "1", "0"),
     "StalledConsumer": _counter(metric_catalog.READER_RESTARTS, 'topic="broadcast",reason="stalled"'),
-    "ServiceSilent": Case({'up{instance="a",job="edge"}': "0x2000"}, {'up{instance="a",job="edge"}': "1x2000"}),
+    "ServiceSilent": Case(
+        {'up{instance="a",job="edge",cluster="c"}': "0x2000"}, {'up{instance="a",job="edge",cluster="c"}': "1x2000"}
+    ),
     "GatewayLost": _above(metric_catalog.GATEWAYS_KNOWN, "1", "0", 'state="stale"'),
     "ClockSkewed": Case(
         {_series(metric_catalog.CLOCK_SKEW): "-90x2000", _series(metric_catalog.GATEWAYS_KNOWN, 'state="skewed"'): "0x2000"},
@@ -81,11 +87,11 @@ CASES: Final[dict[str, Case]] = {
     "WrongPodsWent": _counter(metric_catalog.POOL_WRONG_PODS, ""),
     "LoopLag": Case(
         {
-            f'{_LAG}_bucket{{instance="a",le="0.2"}}': "0+10x2000",
-            f'{_LAG}_bucket{{instance="a",le="0.5"}}': "0+100x2000",
-            f'{_LAG}_bucket{{instance="a",le="+Inf"}}': "0+100x2000",
+            _series(_LAG, 'le="0.2"', "_bucket"): "0+10x2000",
+            _series(_LAG, 'le="0.5"', "_bucket"): "0+100x2000",
+            _series(_LAG, 'le="+Inf"', "_bucket"): "0+100x2000",
         },
-        {f'{_LAG}_bucket{{instance="a",le="0.01"}}': "0+100x2000", f'{_LAG}_bucket{{instance="a",le="+Inf"}}': "0+100x2000"},
+        {_series(_LAG, 'le="0.01"', "_bucket"): "0+100x2000", _series(_LAG, 'le="+Inf"', "_bucket"): "0+100x2000"},
     ),
     "UnacknowledgedRecords": _counter(metric_catalog.PRODUCE_ERRORS, 'topic="uplink",reason="timeout"'),
     "IngressRefusesForKafka": Case(
@@ -95,7 +101,7 @@ CASES: Final[dict[str, Case]] = {
     "AddressesRefused": Case(
         {
             _series(metric_catalog.REQUESTS_LIMITED, 'reason="address_requests"'): "0+11x2000",
-            f'{metric_catalog.INGRESS_SECONDS.name}_count{{instance="a"}}': "0+100x2000",
+            _REQUESTS: "0+100x2000",
             _series(metric_catalog.ENTRIES_LIMITED, 'reason="address_guests"'): "0+11x2000",
             _series(metric_catalog.ENTRIES, 'outcome="rate_address"'): "0+100x2000",
             _series(metric_catalog.LIMITED, 'reason="address_joins"'): "0+11x2000",
@@ -105,7 +111,7 @@ CASES: Final[dict[str, Case]] = {
         {
             _series(metric_catalog.REQUESTS_LIMITED, 'reason="address_requests"'): "0+9x2000",
             _series(metric_catalog.REQUESTS_LIMITED, 'reason="user_requests"'): "0+50x2000",
-            f'{metric_catalog.INGRESS_SECONDS.name}_count{{instance="a"}}': "0+100x2000",
+            _REQUESTS: "0+100x2000",
             _series(metric_catalog.ENTRIES_LIMITED, 'reason="address_guests"'): "0x2000",
             _series(metric_catalog.ENTRIES, 'outcome="entered"'): "0x2000",
         },
@@ -143,7 +149,8 @@ def rule_tests(rules: str) -> dict[str, Any]:
     known = {alert.name: alert for alert in alerts(Windows())}
     tests = []
     for name, case in CASES.items():
-        firing = f'alertname="{name}",alertstate="firing",severity="{known[name].severity}"'
+        kept = "".join(f',{label}!=""' for label in ("cluster", *known[name].labels))
+        firing = f'alertname="{name}",alertstate="firing",severity="{known[name].severity}"{kept}'
         for series, fires in ((case.fires, True), (case.quiet, False)):
             tests.append(
                 {

@@ -1,5 +1,5 @@
-"""Rules and dashboards as Kubernetes objects, for the Prometheus operator and Grafana's sidecar.
-Pure.
+"""Rules, dashboards and the scrape configuration as Kubernetes objects: for a Prometheus with its
+operator or without, and for Grafana's sidecar. Pure.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,15 +18,17 @@ def rule_object(rules: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def kustomization(resources: Sequence[str], dashboards: Mapping[str, str]) -> dict[str, Any]:
-    """Return a kustomization.yaml: `resources`, and a ConfigMap for each dashboard (name -> file).
+def kustomization(
+    resources: Sequence[str] = (), configs: Mapping[str, Sequence[str]] | None = None, labels: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """Return a kustomization.yaml: `resources`, and ConfigMaps of files, by name, with `labels`.
 
     It lies beside the files, since kustomize reads none outside the folder of a kustomization.
     """
-    return {
-        "apiVersion": "kustomize.config.k8s.io/v1beta1",
-        "kind": "Kustomization",
-        "resources": list(resources),
-        "configMapGenerator": [{"name": name, "files": [file]} for name, file in dashboards.items()],
-        "generatorOptions": {"disableNameSuffixHash": True, "labels": dict(DASHBOARD)},
-    }
+    made: dict[str, Any] = {"apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization"}
+    if resources:
+        made["resources"] = list(resources)
+    if configs:
+        made["configMapGenerator"] = [{"name": name, "files": list(files)} for name, files in configs.items()]
+        made["generatorOptions"] = {"disableNameSuffixHash": True} | ({"labels": dict(labels)} if labels else {})
+    return made

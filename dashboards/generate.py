@@ -1,7 +1,8 @@
-"""Writes the dashboards, rules and examples: `python -m dashboards.generate`.
+"""Writes the dashboards, rules and scrape configurations: `python -m dashboards.generate`.
 
 Owns the files in `dashboards/grafana` and `dashboards/prometheus`, and `kustomization.yaml`; do not
-edit them by hand. `--check` writes nothing and lists what is not up to date.
+edit them by hand. `--check` writes nothing and lists what is not up to date. With `--runbooks` and
+`--folder` it writes files for a place of your own, whose alerts link to your copy of the runbooks.
 """
 
 import argparse
@@ -12,28 +13,33 @@ from typing import Any, Final
 
 import yaml
 
-from dashboards.alerts import Windows, rule_file
+from dashboards.alerts import RUNBOOKS, Windows, rule_file
 from dashboards.boards import ALL
 from dashboards.cases import rule_tests
-from dashboards.cluster import kustomization, rule_object
-from dashboards.scrape import SERVICES, alertmanager, prometheus, targets
+from dashboards.cluster import DASHBOARD, kustomization, rule_object
+from dashboards.scrape import SERVICES, alertmanager, pods, prometheus, targets
 
 HERE: Final = Path(__file__).parent
 RULE_OBJECT: Final = "prometheus/prometheusrule.yaml"
+NAMESPACE: Final = "liveroom"  # of deploy/overlays/production
 NOTE: Final = "# Made by: python -m dashboards.generate\n"
 
 
-def files() -> dict[str, str]:
-    """Return every file's text by its path below this folder."""
+def files(runbooks: str = RUNBOOKS) -> dict[str, str]:
+    """Return every file's text by its path below this folder. `runbooks`: as of `rule_file`."""
     services = {service: {"static_configs": targets([f"127.0.0.1:{port}"], "example")} for service, port in SERVICES.items()}
-    boards = {board.uid: f"grafana/{board.uid}.json" for board in ALL}
+    rules = rule_file(Windows(), runbooks)
+    boards = {board.uid: [f"{board.uid}.json"] for board in ALL}
     return {
-        **{boards[board.uid]: json.dumps(board.json(), indent=2) + "\n" for board in ALL},
-        "kustomization.yaml": as_yaml(kustomization([RULE_OBJECT], boards)),
-        "prometheus/rules.yml": as_yaml(rule_file(Windows())),
-        RULE_OBJECT: as_yaml(rule_object(rule_file(Windows()))),
+        **{f"grafana/{board.uid}.json": json.dumps(board.json(), indent=2) + "\n" for board in ALL},
+        "grafana/kustomization.yaml": as_yaml(kustomization(configs=boards, labels=DASHBOARD)),
+        "kustomization.yaml": as_yaml(kustomization(["grafana", RULE_OBJECT])),
+        "prometheus/rules.yml": as_yaml(rules),
+        RULE_OBJECT: as_yaml(rule_object(rules)),
         "prometheus/rules_test.yml": as_yaml(rule_tests("rules.yml")),
         "prometheus/prometheus.yml": as_yaml(prometheus(services, "rules.yml", managers=["127.0.0.1:9093"])),
+        "prometheus/pods.yml": as_yaml(pods(NAMESPACE)),
+        "prometheus/kustomization.yaml": as_yaml(kustomization(configs={"liveroom-prometheus": ["pods.yml", "rules.yml"]})),
         "prometheus/alertmanager.yml": as_yaml(alertmanager()),
     }
 
@@ -47,18 +53,20 @@ def main() -> None:
     """Write what is not up to date, or check it; exit with 1 where a check fails."""
     parser = argparse.ArgumentParser(prog="python -m dashboards.generate", description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 if a file is not up to date")
-    check = parser.parse_args().check
-    stale = [
-        path
-        for path, text in files().items()
-        if not (HERE / path).is_file() or (HERE / path).read_text(encoding="utf-8") != text
-    ]
-    for path in [] if check else stale:
-        (HERE / path).parent.mkdir(parents=True, exist_ok=True)
-        (HERE / path).write_text(files()[path], encoding="utf-8")
+    parser.add_argument(
+        "--runbooks", metavar="URL", default=RUNBOOKS, help="address of the page of runbooks; default: %(default)s"
+    )
+    parser.add_argument("--folder", metavar="FOLDER", type=Path, default=HERE, help="where to write; default: this package")
+    options = parser.parse_args()
+    wanted = {options.folder / path: text for path, text in files(options.runbooks).items()}
+    stale = [path for path, text in wanted.items() if not path.is_file() or path.read_text(encoding="utf-8") != text]
+    for path in [] if options.check else stale:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(wanted[path], encoding="utf-8")
     if stale:
-        sys.stdout.write(f"{'not up to date' if check else 'wrote'}: {', '.join(stale)}\n")
-    sys.exit(1 if check and stale else 0)
+        names = ", ".join(str(path.relative_to(options.folder)) for path in stale)
+        sys.stdout.write(f"{'not up to date' if options.check else 'wrote'}: {names}\n")
+    sys.exit(1 if options.check and stale else 0)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from liveroom.metric_catalog import Metric, Shape
 # Every target has the labels `job` (the service), `instance` and `cluster`:
 # dashboards/prometheus/prometheus.yml sets them.
 SHOWN: Final = 'cluster=~"$cluster",instance=~"$instance"'
+LATE_WINDOW: Final = "5m"  # as of the alert GiftDelay
 RATE: Final = "$__rate_interval"
 
 
@@ -36,6 +37,15 @@ def total(metric: Metric, *matchers: str, by: str = "") -> str:
 def quantile(share: float, metric: Metric, *matchers: str, by: str = "") -> str:
     """Return a quantile of a histogram."""
     return f"histogram_quantile({share}, {buckets(metric, *matchers, by=by)})"
+
+
+def later(metric: Metric, *, by: str) -> str:
+    """Return how many observations of a histogram were above 10 s within 5 minutes, by a label."""
+    if metric.shape is not Shape.HISTOGRAM:
+        raise ValueError(f"{metric.name} is no histogram")
+    counted = f"sum by({by})(increase({metric.name}_count{{{SHOWN}}}[{LATE_WINDOW}]))"
+    in_time = f'sum by({by})(increase({metric.name}_bucket{{{SHOWN},le="10.0"}}[{LATE_WINDOW}]))'
+    return f"{counted} - {in_time}"
 
 
 def buckets(metric: Metric, *matchers: str, by: str = "") -> str:

@@ -25,6 +25,36 @@ def prometheus(
     return made
 
 
+def pods(namespace: str) -> dict[str, Any]:
+    """Return what a Prometheus without its operator includes in its configuration.
+
+    It finds the pods of a namespace by itself, and names them like the PodMonitor of
+    deploy/components/monitoring.
+    """
+    labels = "__meta_kubernetes_pod_label_app_kubernetes_io_"
+
+    def of(source: str, **rule: str) -> dict[str, Any]:
+        return {"source_labels": [source], **rule}
+
+    return {
+        "scrape_configs": [
+            {
+                "job_name": "liveroom",
+                "scrape_interval": EVERY,
+                "kubernetes_sd_configs": [{"role": "pod", "namespaces": {"names": [namespace]}}],
+                "relabel_configs": [
+                    of(f"{labels}part_of", regex="liveroom", action="keep"),
+                    of("__meta_kubernetes_pod_container_port_name", regex="internal", action="keep"),
+                    of("__meta_kubernetes_pod_phase", regex="Failed|Succeeded", action="drop"),
+                    of(f"{labels}name", target_label="job"),
+                    of("__meta_kubernetes_pod_name", target_label="instance"),
+                    of("__meta_kubernetes_namespace", target_label="cluster"),
+                ],
+            }
+        ]
+    }
+
+
 def targets(addresses: Sequence[str], cluster: str) -> list[dict[str, Any]]:
     """Return targets for static and file discovery."""
     return [{"targets": list(addresses), "labels": {"cluster": cluster}}]
@@ -33,8 +63,8 @@ def targets(addresses: Sequence[str], cluster: str) -> list[dict[str, Any]]:
 def alertmanager() -> dict[str, Any]:
     """Return an example of alertmanager.yml.
 
-    It sends pages at once and groups tickets. A partition without an owner hides the alerts that
-    follow from it.
+    It sends pages at once and groups tickets. A partition without an owner or a leader, and a
+    broker that is away, hide the alerts that follow from them.
     """
     return {
         "route": {
@@ -53,6 +83,16 @@ def alertmanager() -> dict[str, Any]:
                 "source_matchers": ['alertname="PartitionWithoutOwner"'],
                 "target_matchers": ['alertname=~"UplinkBehind|ReliableLate.*"'],
                 "equal": ["cluster"],
-            }
+            },
+            {
+                "source_matchers": ['alertname="KafkaPartitionsOffline"'],
+                "target_matchers": ['alertname=~"IngressRefusesForKafka|UnacknowledgedRecords"'],
+                "equal": ["cluster"],
+            },
+            {
+                "source_matchers": ['alertname="KafkaBrokersAway"'],
+                "target_matchers": ['alertname="KafkaUnderReplicated"'],
+                "equal": ["cluster"],
+            },
         ],
     }

@@ -48,9 +48,19 @@ async def run_prometheus(system: System, windows: Windows | None = None, every: 
 
     `windows` are the alerts'; None: the usual ones. Raises PrometheusError.
     """
-    program = find_prometheus()
     folder = system.folder / "prometheus"
     await asyncio.to_thread(_prepare, folder, windows or Windows(evaluation=every), every)
+    async with prometheus_in(folder) as url, beside(_list_targets(system, folder)):
+        yield url
+
+
+@asynccontextmanager
+async def prometheus_in(folder: Path) -> AsyncIterator[str]:
+    """Run a Prometheus with the `prometheus.yml` of a folder while the block runs; yield its URL.
+
+    Its data and its log are in that folder too. Raises PrometheusError.
+    """
+    program = find_prometheus()
     (port,) = free_ports(1)
     url = url_of("http", HOST, port)
     with await asyncio.to_thread((folder / "prometheus.log").open, "ab") as file:
@@ -66,9 +76,8 @@ async def run_prometheus(system: System, windows: Windows | None = None, every: 
             stderr=file,
         )
     try:
-        async with beside(_list_targets(system, folder)):
-            await _ready(url, folder)
-            yield url
+        await _ready(url, folder)
+        yield url
     finally:
         await stop_process(process)
 

@@ -243,6 +243,7 @@ def _metrics() -> str:
     groups = [
         ("every service", metric_catalog.EVERYWHERE),
         ("every service but the canary", metric_catalog.WITH_KAFKA),
+        ("ingress, broadcaster and autoscaler", metric_catalog.CLUSTER_HEALTH),
         ("ingress", metric_catalog.INGRESS),
         ("broadcaster", metric_catalog.BROADCASTER),
         ("edge", metric_catalog.EDGE),

@@ -17,7 +17,7 @@ with explained("ingress"):
     from ingress.auto_moderation import AutoModeration
     from ingress.ended_revocations import withdraw_ended
     from ingress.hosts import HostRecords
-    from ingress.kafka import READY, KafkaLogWriter
+    from ingress.kafka import ACCESS, READY, KafkaLogWriter
     from ingress.log import LogWriter
     from ingress.moderation import ModerationService
     from ingress.moderation_api import ModerationApi
@@ -31,6 +31,7 @@ with explained("ingress"):
     from ingress.withdrawals import Withdrawals
     from ingress.words import WordLibraries, WordLibrary, read_library
     from liveroom import metric_catalog, service
+    from liveroom.cluster_health import follow_cluster_health
     from liveroom.connections import allow_connections
     from liveroom.consumers import REVOCATIONS_READ, RULES_READ, follow_revocations, follow_rules
     from liveroom.files import Watched
@@ -181,6 +182,7 @@ async def run(settings: IngressSettings, runtime: Runtime, kafka: Kafka) -> None
             tasks.create_task(_after(writer.connected, parts.connections.follow_reports())),
             tasks.create_task(_after(writer.connected, follow_revocations(kafka, revocations, runtime))),
             tasks.create_task(_after(writer.connected, withdraw_ended(writer, revocations))),
+            tasks.create_task(_after(writer.connected, follow_cluster_health(kafka, ACCESS.topics, runtime.metrics))),
             tasks.create_task(token_keys.watch(verifier.use)),
             tasks.create_task(word_files.watch(words.use_files)),
         ]

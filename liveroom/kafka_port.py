@@ -281,11 +281,14 @@ class NewTopic:
 
 @dataclass(frozen=True, slots=True)
 class PartitionReplicas:
-    """One partition of a topic: how many replicas it has, and how many are in sync."""
+    """One partition of a topic: the brokers that have a replica, those whose replica is in sync,
+    and the leader. `leader` None: there is none, so it can be neither read nor written.
+    """
 
     partition: int
-    replicas: int
-    in_sync: int
+    leader: int | None
+    replicas: frozenset[int]
+    in_sync: frozenset[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,10 +305,13 @@ class TopicDescription:
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """The brokers of a cluster, by id; `controller` None: the broker that was asked knows none."""
+    """The brokers of a cluster, by id, and the topics that were asked for, all as one broker knows
+    them at one moment. `controller` None: that broker knows none.
+    """
 
     brokers: frozenset[int]
     controller: int | None
+    topics: Sequence[TopicDescription] = ()
 
 
 class AdminClient(Protocol):
@@ -335,8 +341,8 @@ class AdminClient(Protocol):
     async def set_topic_config(self, name: str, config: Mapping[str, str], /) -> None:
         """Replace all settings that a topic has of its own."""
 
-    async def describe_cluster(self) -> Cluster:
-        """Return the brokers."""
+    async def describe_cluster(self, names: Sequence[str] = (), /) -> Cluster:
+        """Return the brokers, and these topics. It makes no topic."""
 
 
 class Kafka(ABC):
@@ -552,14 +558,7 @@ class _Admin:
         await self._inner.delete_topics(list(names))
 
     async def describe_topics(self, names: Sequence[str] | None = None, /) -> Sequence[TopicDescription]:
-        return [
-            TopicDescription(
-                entry["topic"],
-                [PartitionReplicas(each["partition"], len(each["replicas"]), len(each["isr"])) for each in entry["partitions"]],
-                is_forbidden=errors.for_code(entry["error_code"]) is TopicAuthorizationFailedError,
-            )
-            for entry in await self._inner.describe_topics(None if names is None else list(names))
-        ]
+        return _described(await self._inner.describe_topics(None if names is None else list(names)))
 
     async def topic_config(self, name: str, /) -> dict[str, str]:
         resource = ConfigResource(ConfigResourceType.TOPIC, name)
@@ -578,10 +577,33 @@ class _Admin:
                 if code:
                     raise errors.for_code(code)(message)
 
-    async def describe_cluster(self) -> Cluster:
-        cluster = await self._inner.describe_cluster()
+    async def describe_cluster(self, names: Sequence[str] = (), /) -> Cluster:
+        # aiokafka's own call asks for all topics of the cluster; those of others may be thousands.
+        request = MetadataRequest(list(names), allow_auto_topic_creation=False)
+        cluster = (await self._inner._send_request(request)).to_object()  # noqa: SLF001
         controller = cluster["controller_id"]
         return Cluster(
             frozenset(broker["node_id"] for broker in cluster["brokers"]),
             None if controller is None or controller < 0 else controller,
+            _described(cluster["topics"]),
         )
+
+
+def _described(topics: Iterable[Mapping[str, Any]]) -> list[TopicDescription]:
+    """Return topics as aiokafka's answers hold them."""
+    return [
+        TopicDescription(
+            entry["topic"],
+            [
+                PartitionReplicas(
+                    each["partition"],
+                    None if each["leader"] < 0 else each["leader"],
+                    frozenset(each["replicas"]),
+                    frozenset(each["isr"]),
+                )
+                for each in entry["partitions"]
+            ],
+            is_forbidden=errors.for_code(entry["error_code"]) is TopicAuthorizationFailedError,
+        )
+        for entry in topics
+    ]

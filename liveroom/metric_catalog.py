@@ -76,6 +76,18 @@ FAR_TIMES: Final = _counter(
     "far_times_total", "Times in others' records that were too far from Kafka's time of the record, which was taken.", "topic"
 )
 
+# Kafka itself, as the services of `liveroom.cluster_health` see it.
+KAFKA_BROKERS: Final = _gauge("kafka_brokers", "Brokers in the cluster; NaN while that is not known.")
+KAFKA_BROKERS_AWAY: Final = _gauge(
+    "kafka_brokers_away", "Brokers that have replicas of this service's topics and are not in the cluster; NaN: not known."
+)
+KAFKA_UNDER_REPLICATED: Final = _gauge(
+    "kafka_under_replicated_partitions", "Partitions of a topic with a replica that is not in sync; NaN: not known.", "topic"
+)
+KAFKA_OFFLINE: Final = _gauge(
+    "kafka_offline_partitions", "Partitions of a topic that no broker leads; NaN: not known.", "topic"
+)
+
 RULES: Final = _gauge("moderation_rules", "Moderation rules in memory; the modes of a room count as one.", "kind")
 
 NAMES: Final = _gauge("names", "Names chosen by callers that a table in memory keeps.", "table")
@@ -143,6 +155,10 @@ PACKED_BYTES: Final = _counter("broadcaster_packed_bytes_total", "Payload bytes 
 SNAPSHOTS: Final = _counter("broadcaster_snapshots_total", "Complete snapshots that were written.")
 UPLINK_DELAY: Final = _histogram(
     "broadcaster_uplink_delay_seconds", "Time from an interaction's acceptance until it is packed."
+)
+UPLINK_AGE: Final = _histogram(
+    "broadcaster_uplink_age_seconds",
+    "Time from an interaction's own time until Kafka's time of its record, of the latest one in each batch.",
 )
 BALANCE_OFF: Final = _gauge("broadcaster_balance_off", "Items taken minus items accounted for; anything but 0 is a defect.")
 UPLINK_LAG: Final = _gauge("broadcaster_uplink_lag_records", "Uplink records not yet taken, by partition.", "partition")
@@ -255,6 +271,7 @@ EVERYWHERE: Final = (
     MACHINE_IO,
 )
 WITH_KAFKA: Final = (CLOCK_SKEW, FAR_TIMES)
+CLUSTER_HEALTH: Final = (KAFKA_BROKERS, KAFKA_BROKERS_AWAY, KAFKA_UNDER_REPLICATED, KAFKA_OFFLINE)
 INGRESS: Final = (
     INTERACTIONS,
     REFUSALS,
@@ -283,6 +300,7 @@ BROADCASTER: Final = (
     PACKED_BYTES,
     SNAPSHOTS,
     UPLINK_DELAY,
+    UPLINK_AGE,
     BALANCE_OFF,
     UPLINK_LAG,
     EPOCH,
@@ -340,10 +358,10 @@ AUTOSCALER: Final = (
 CANARY: Final = (CANARY_DELAY, CANARY_LOST, CANARY_SENT, CANARY_DISORDERED)
 
 BY_SERVICE: Final[dict[str, tuple[Metric, ...]]] = {
-    "ingress": EVERYWHERE + WITH_KAFKA + INGRESS,
-    "broadcaster": EVERYWHERE + WITH_KAFKA + BROADCASTER,
+    "ingress": EVERYWHERE + WITH_KAFKA + CLUSTER_HEALTH + INGRESS,
+    "broadcaster": EVERYWHERE + WITH_KAFKA + CLUSTER_HEALTH + BROADCASTER,
     "edge": EVERYWHERE + WITH_KAFKA + EDGE,
     "scheduler": EVERYWHERE + WITH_KAFKA + SCHEDULER,
-    "autoscaler": EVERYWHERE + WITH_KAFKA + AUTOSCALER,
+    "autoscaler": EVERYWHERE + WITH_KAFKA + CLUSTER_HEALTH + AUTOSCALER,
     "canary": EVERYWHERE + CANARY,
 }

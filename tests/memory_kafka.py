@@ -190,7 +190,9 @@ class MemoryAdmin:
         wanted = sorted(await self.list_topics()) if names is None else names
         return [
             TopicDescription(
-                name, [PartitionReplicas(tp.partition, 1, 1) for tp in self._logs if tp.topic == name], is_forbidden=False
+                name,
+                [PartitionReplicas(tp.partition, 1, frozenset({1}), frozenset({1})) for tp in self._logs if tp.topic == name],
+                is_forbidden=False,
             )
             for name in wanted
         ]
@@ -201,5 +203,5 @@ class MemoryAdmin:
     async def set_topic_config(self, name: str, config: Mapping[str, str], /) -> None:
         self._configs[name] = dict(config)
 
-    async def describe_cluster(self) -> Cluster:
-        return Cluster(frozenset({1}), 1)
+    async def describe_cluster(self, names: Sequence[str] = (), /) -> Cluster:
+        return Cluster(frozenset({1}), 1, await self.describe_topics(names))

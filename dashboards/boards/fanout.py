@@ -3,7 +3,7 @@
 from typing import Final
 
 from dashboards.board import Board, Panel, Query, Row
-from dashboards.queries import buckets, quantile, rate, total
+from dashboards.queries import buckets, later, quantile, rate, total
 from liveroom import metric_catalog
 
 FANOUT: Final = Board(
@@ -34,6 +34,22 @@ FANOUT: Final = Board(
                     "s",
                     width=12,
                     height=9,
+                ),
+            ],
+        ),
+        Row(
+            "Later than 10 s",
+            [
+                Panel(
+                    "Late, by stage",
+                    "What took more than 10 s up to each stage: the first one that shows it is where the time went.",
+                    [
+                        Query(later(metric_catalog.UPLINK_AGE, by="instance"), "before Kafka had it, {{instance}}"),
+                        Query(later(metric_catalog.UPLINK_DELAY, by="instance"), "until packed, {{instance}}"),
+                        Query(later(metric_catalog.QUEUE_DELAY, by="instance"), "from the queue to {{instance}}"),
+                        Query(later(metric_catalog.FANOUT_DELAY, by="instance"), "in all, at {{instance}}"),
+                    ],
+                    width=24,
                 ),
             ],
         ),

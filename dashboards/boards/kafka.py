@@ -10,7 +10,7 @@ from liveroom import metric_catalog
 KAFKA: Final = Board(
     "liveroom-kafka",
     "liveroom / Kafka",
-    "The owner of each partition, the lag of each reader, and failures at the brokers.",
+    "The owner of each partition, the health of the brokers, the lag of each reader, and what fails at them.",
     [
         Row(
             "The queue",
@@ -50,6 +50,31 @@ KAFKA: Final = Board(
                     "Records written to the queue.",
                     [Query(rate(metric_catalog.SNAPSHOTS), "snapshots"), Query(rate(metric_catalog.BATCHES), "batches")],
                     "ops",
+                ),
+            ],
+        ),
+        Row(
+            "The brokers",
+            [
+                Panel(
+                    "Brokers",
+                    "Brokers in the cluster, and those that have our data and are not in it.",
+                    [
+                        Query(f"max({name(metric_catalog.KAFKA_BROKERS)})", "in the cluster"),
+                        Query(f"max({name(metric_catalog.KAFKA_BROKERS_AWAY)})", "away"),
+                    ],
+                ),
+                Panel(
+                    "Partitions that lack a replica",
+                    "Partitions with a replica that is not in sync, by topic.",
+                    [Query(f"max by(topic)({name(metric_catalog.KAFKA_UNDER_REPLICATED)})", "{{topic}}")],
+                    red_above=0.5,
+                ),
+                Panel(
+                    "Partitions without a leader",
+                    "Partitions that can be neither read nor written, by topic.",
+                    [Query(f"max by(topic)({name(metric_catalog.KAFKA_OFFLINE)})", "{{topic}}")],
+                    red_above=0.5,
                 ),
             ],
         ),

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from aiokafka import ConsumerRecord
+from structlog.testing import capture_logs
 
 from broadcaster.dead_letters import MAX_DETAIL_CHARS
 from broadcaster.ownership import Lease
@@ -77,11 +78,25 @@ class Owner(Partition):
 
 
 def records(count: int) -> list[ConsumerRecord]:
-    values = [encode_uplink(Uplink(1, "r", str(offset), "u", 1, [item(Kind.GIFT)])) for offset in range(count)]
-    return [
-        ConsumerRecord("uplink", 0, offset, 1_000, 1, b"r", value, None, 1, len(value), ())
-        for offset, value in enumerate(values)
+    return [record(offset, 1_000, 1) for offset in range(count)]
+
+
+def record(offset: int, written_ms: int, at_ms: int, via: str = "") -> ConsumerRecord:
+    value = encode_uplink(Uplink(1, "r", str(offset), "u", at_ms, [item(Kind.GIFT)], via=via))
+    return ConsumerRecord("uplink", 0, offset, written_ms, 1, b"r", value, None, 1, len(value), ())
+
+
+async def test_who_wrote_a_record_long_after_its_own_time_is_told_and_how_long() -> None:
+    owner, now = Owner(Log()), 1_700_000_000_000
+    with capture_logs() as told:
+        late = [record(0, now, now), record(1, now, now - 12_000, "shop"), record(2, now, now - 90_000, "of another time")]
+        await owner.work(late)
+    assert [line for line in told if line["event"] == "sender_late"] == [
+        {"event": "sender_late", "log_level": "warning", "partition": 0, "via": "shop", "late_s": 12.0}
     ]
+    age = owner._runtime.metrics.registry.get_sample_value
+    name = metric_catalog.UPLINK_AGE.name
+    assert (age(f"{name}_bucket", {"le": "10.0"}), age(f"{name}_count"), age(f"{name}_sum")) == (0, 1, 12)
 
 
 async def test_only_what_was_in_the_batch_that_failed_is_taken_one_by_one() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from dashboards import show
 from dashboards.alerts import RUNBOOKS, Windows, alerts, records
 from dashboards.board import WIDTH, Board
 from dashboards.boards import ALL
@@ -118,3 +119,22 @@ def test_promtool_takes_the_rules_and_each_alert_fires_and_is_quiet() -> None:
     ):
         done = subprocess.run([promtool, *arguments], cwd=folder, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_an_alert_says_its_value_by_labels_that_it_keeps() -> None:
+    for alert in alerts(Windows()):
+        named = set(re.findall(r"\$labels\.(\w+)", alert.value))
+        assert named <= {*alert.labels, *(["instance"] if alert.name == "ClockSkewed" else [])}, alert.name
+        assert "$value" in alert.value or alert.name in {"ServiceSilent", "AutoscalerPaused", "StalledConsumer"}, alert.name
+
+
+def test_a_panel_is_shown_without_grafana(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["show", "late, by stage"])
+    assert show.main() == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("What took more than 10 s")
+    assert 'liveroom_broadcaster_uplink_age_seconds_count{cluster=~".*",instance=~".*"}[5m]' in shown
+    assert "$" not in shown
+    monkeypatch.setattr("sys.argv", ["show", "nothing"])
+    assert show.main() == 1
+    assert "Late, by stage" in capsys.readouterr().err

@@ -17,7 +17,10 @@ from devstack import local_kafka
 from devstack.broker import Broker, BrokerAddress, Launch, LocalKafkaError, server_settings
 from devstack.java import find_java
 from devstack.local_kafka import LocalKafka, kafka_cluster
+from liveroom.cluster_health import ClusterHealth, TopicHealth, health_of
+from liveroom.kafka_port import AioKafka
 from liveroom.ports import free_ports
+from liveroom.settings import KafkaSettings
 from tests.ended import has_ended
 from tests.locked_kafka import SCRAM_WITH_RULES
 
@@ -41,11 +44,11 @@ def pid_of(kafka: LocalKafka, index: int = 0) -> int:
     return pid
 
 
-async def make_topic(bootstrap: str, name: str, replicas: int = 1) -> None:
+async def make_topic(bootstrap: str, name: str, replicas: int = 1, partitions: int = 1) -> None:
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
     await admin.start()
     try:
-        await admin.create_topics([NewTopic(name, 1, replicas)])
+        await admin.create_topics([NewTopic(name, partitions, replicas)])
     finally:
         await admin.close()
 
@@ -187,6 +190,17 @@ async def test_kafka_bootstrap_is_used_as_it_stands_and_nothing_is_started(monke
         assert bootstrap == "kafka.example:9092"
 
 
+async def health(kafka: LocalKafka) -> ClusterHealth:
+    """What a service makes of the brokers' answer about two topics."""
+    living = ",".join(each.bootstrap for each, process in zip(kafka.addresses, kafka.processes, strict=True) if process)
+    admin = AioKafka(KafkaSettings(bootstrap=living)).admin()
+    await admin.start()
+    try:
+        return health_of(await admin.describe_cluster(["safe", "alone"]))
+    finally:
+        await admin.close()
+
+
 async def leader_of(kafka: LocalKafka, topic: str) -> int:
     """Return which broker leads, as LocalKafka counts them."""
     admin = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap)
@@ -203,11 +217,17 @@ async def leader_of(kafka: LocalKafka, topic: str) -> int:
 async def test_three_brokers_survive_the_loss_of_the_one_that_leads_dead_or_stopped() -> None:
     async with LocalKafka(brokers=3) as kafka:
         await make_topic(kafka.bootstrap, "safe", replicas=3)
+        await make_topic(kafka.bootstrap, "alone", partitions=3)
+        assert (await health(kafka)).topics == {"safe": TopicHealth(0, 0), "alone": TopicHealth(0, 0)}
         await produce(kafka.bootstrap, "safe", [b"before"])
         leader = await leader_of(kafka, "safe")
         await kafka.kill_broker(leader)
         assert kafka.processes[leader] is None
         await produce(kafka.bootstrap, "safe", [b"one is dead"])
+        while not (found := await health(kafka)).away:  # noqa: ASYNC110 - the brokers are asked
+            await asyncio.sleep(0.1)
+        assert (found.brokers, found.away) == (2, frozenset({kafka.addresses[leader].node_id}))
+        assert found.topics == {"safe": TopicHealth(1, 0), "alone": TopicHealth(1, 1)}
         await kafka.start_broker(leader)
         await kafka.in_sync()
         leader = await leader_of(kafka, "safe")

@@ -112,6 +112,12 @@ async def test_every_service_works_with_its_own_rights(kafka: LockedKafka, tmp_p
             for topic in topics.ALL:  # whatever a service writes is there
                 while not await read_all(kafka.bootstrap, PREFIX + topic.name, range(COUNTS[topic.name])):  # noqa: ASYNC110 - others write it
                     await asyncio.sleep(0.2)
+        lacking = {"liveroom_kafka_under_replicated_partitions", "liveroom_kafka_offline_partitions"}
+        asked = [await service.metrics() for service in stage.system.services if service.name.split("-")[0] != "edge"]
+        told = {name: value for metrics in asked for name, value in metrics.items() if name.split("{")[0] in lacking}
+        assert told == {f'{name}{{topic="{topic.name}"}}': 0 for name in lacking for topic in topics.ALL}, (
+            "each asks about its own"
+        )
     for log in (tmp_path / "run").rglob("*.log"):
         assert "AuthorizationFailed" not in await asyncio.to_thread(log.read_text), log.name
 
