@@ -8,11 +8,10 @@ it.
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from devstack.running import Running, RuntimeFolderError, find_running
 from liveroom import clock
-from liveroom.addresses import bases
+from liveroom.addresses import bases, check_service_urls
 from liveroom.errors import ExplainedError
 from liveroom.kinds import Role
 from liveroom.tickets import User
@@ -70,8 +69,7 @@ def find_endpoints(
     if token_key and len(token_key.encode()) < MIN_SECRET_BYTES:
         raise UsageError(f"the token key must be at least {MIN_SECRET_BYTES} bytes")
     ingress, scheduler, autoscaler = bases(ingress), bases(scheduler), bases(autoscaler)
-    for url in f"{ingress},{scheduler},{autoscaler}".split(","):
-        _check_url(url)
+    _check_urls(f"{ingress},{scheduler},{autoscaler}")
     running = _newest()
     if running is not None:
         own = {"", running.ingress, running.scheduler, running.autoscaler}
@@ -81,14 +79,11 @@ def find_endpoints(
     return Endpoints(ingress, scheduler, token_key, token, autoscaler)
 
 
-def _check_url(url: str) -> None:
+def _check_urls(urls: str) -> None:
     try:
-        found = urlsplit(url)
-        is_usable = found.scheme in {"http", "https"} and bool(found.hostname) and found.port != 0
-    except ValueError:
-        is_usable = False
-    if url and not is_usable:
-        raise UsageError(f"{url!r} is no URL of a service: it begins with http:// or https:// and names a host")
+        check_service_urls(urls)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
 
 
 def need_ingress(endpoints: Endpoints) -> str:
@@ -119,9 +114,12 @@ def find_kafka(bootstrap: str = "", prefix: str | None = None, partitions: int |
 
     None: there is none of these.
     """
-    from liveroom.settings import KafkaSettings, ServiceSettings  # noqa: PLC0415 - clients have no settings of services
+    from pydantic import ValidationError  # noqa: PLC0415 - clients have no settings of services
 
-    settings = ServiceSettings().kafka
+    from liveroom.setting_sources import read_settings  # noqa: PLC0415
+    from liveroom.settings import KafkaSettings, ServiceSettings  # noqa: PLC0415
+
+    settings = read_settings(ServiceSettings).kafka
     changes: dict[str, object] = {"prefix": prefix, "partitions": partitions}
     if bootstrap:
         changes["bootstrap"] = bootstrap
@@ -130,9 +128,13 @@ def find_kafka(bootstrap: str = "", prefix: str | None = None, partitions: int |
         if running is None:
             return None
         changes = {"bootstrap": running.kafka, "prefix": running.prefix, "partitions": running.partitions}
-    return KafkaSettings.model_validate(
-        settings.model_dump() | {name: value for name, value in changes.items() if value is not None}
-    )
+    try:
+        return KafkaSettings.model_validate(
+            settings.model_dump() | {name: value for name, value in changes.items() if value is not None}
+        )
+    except ValidationError as error:
+        problem = error.errors()[0]
+        raise UsageError(f"{problem['loc'][0]}: {problem['msg'].removeprefix('Value error, ')}") from None
 
 
 def check_room(room: str) -> str:

@@ -14,13 +14,11 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import yaml
-from pydantic import ValidationError
 
 from autoscaler.policy import read_policy
 from edge.certificates import load
@@ -28,29 +26,21 @@ from liveroom.errors import ExplainedError
 from liveroom.given_file import read_given_file
 from liveroom.kafka_port import AioKafka
 from liveroom.networks import read_networks
-from liveroom.service import in_words
+from liveroom.setting_sources import UnusableSettingsError, read_settings, unknown
 from liveroom.settings import (
-    SOURCES,
+    SERVICES,
     AutoscalerSettings,
-    BroadcasterSettings,
     CanarySettings,
     EdgeSettings,
-    IngressSettings,
     SchedulerSettings,
     ServiceSettings,
     TokenSettings,
-    fields,
 )
 
 Object = dict[str, Any]
 
 MODELS: Final[Mapping[str, type[ServiceSettings]]] = {
-    "ingress": IngressSettings,
-    "broadcaster": BroadcasterSettings,
-    "edge": EdgeSettings,
-    "scheduler": SchedulerSettings,
-    "autoscaler": AutoscalerSettings,
-    "viewer.canary": CanarySettings,
+    "viewer.canary" if name == "canary" else name: model for name, model in SERVICES.items()
 }
 STDIN: Final = "-"
 MAX_BYTES: Final = 64 * 1024 * 1024
@@ -137,11 +127,11 @@ class _Pod:
         """Return what keeps the service from starting, a line for each thing."""
         environment = self._environment()
         self._make_volumes()
-        for unknown in sorted(name for name in environment if name.startswith("LIVEROOM_") and name not in _known()):
-            near = get_close_matches(unknown, _known(), 1)
-            self._say(f"{unknown} is no setting" + (f"; is it {near[0]}?" if near else ""))
         with _environment({name: self._placed(value) for name, value in environment.items()}):
-            settings = self._try(self._model)
+            settings = self._try(partial(read_settings, self._model))
+            names = [] if settings is None else unknown(self._model)  # a failure names them itself
+        for name in names:
+            self._say(str(name).replace(str(self._folder), ""))
         if settings is not None:
             self._check_kafka(settings)
             self._check_files(settings)
@@ -221,8 +211,8 @@ class _Pod:
             return read()
         except FileNotFoundError as error:
             self._say(f"{str(error.filename or error).replace(str(self._folder), '')} is missing")
-        except (ValidationError, ValueError, OSError, RecursionError) as error:
-            for line in in_words(error).splitlines():
+        except (UnusableSettingsError, ValueError, OSError, RecursionError) as error:
+            for line in str(error).splitlines():
                 self._say(line.replace(str(self._folder), ""))
         return None
 
@@ -254,10 +244,6 @@ class _Pod:
                 self._try(partial(read_given_file, settings.zones_file, read_networks))
         if isinstance(settings, AutoscalerSettings) and settings.policy_file is not None:
             self._try(partial(lambda file: read_policy(file.read_bytes()), settings.policy_file))
-
-
-def _known() -> list[str]:
-    return [*SOURCES, *{name for model in MODELS.values() for name, _, _ in fields(model)}]
 
 
 @contextmanager

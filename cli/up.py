@@ -12,7 +12,9 @@ from rich.console import Console
 from cli.consoles import plain_console
 from devstack.prometheus import find_prometheus, run_prometheus
 from devstack.stack import INTERRUPTED, Stack, Steps, curl_line, run_stack, until_signalled
+from devstack.wishes import Options
 from liveroom.chance import SystemChance
+from liveroom.topics import DEFAULT_PARTITIONS
 
 ROOM: Final = "lobby"
 
@@ -22,11 +24,11 @@ class UpOptions:
     """The command's options; `liveroom up --help` describes them."""
 
     edges: int
-    partitions: int
     data: Path | None
-    prefix: str
     page_port: int
     keep_logs: bool
+    first_port: int
+    wanted: Options
     policy: Path | None = None
     with_prometheus: bool = False
     open_page: bool = False
@@ -65,9 +67,10 @@ def _stack(options: UpOptions, steps: Steps) -> AbstractAsyncContextManager[Stac
         edges=options.edges if options.policy is None else 0,
         autoscalers=int(options.policy is not None),
         settings={} if options.policy is None else {"POLICY_FILE": str(options.policy.absolute())},
-        partitions=options.partitions,
+        partitions=DEFAULT_PARTITIONS,
         data=options.data,
-        prefix=options.prefix,
+        options=options.wanted,
+        first_port=options.first_port,
         page_port=options.page_port,
         keep_logs=options.keep_logs,
     )
@@ -85,7 +88,8 @@ def _show(stack: Stack, console: Console, prometheus: str) -> None:
         f"Kafka      {system.kafka_bootstrap}",
         f"logs       {system.folder}",
         "",
-        "In another terminal:  liveroom watch lobby   and   liveroom send lobby hello",
+        'In another terminal:  eval "$(liveroom up --env)"   for the addresses and the key, as variables,',
+        "liveroom watch lobby   and   liveroom send lobby hello",
         curl_line(stack, ROOM),
         "",
         "Ctrl-C ends.",

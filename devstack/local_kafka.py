@@ -47,7 +47,7 @@ class LocalKafka:
     brokers finds its data there again. None: a temporary folder that is removed at the end.
     `settings` go into every broker's server.properties and override ours. `heap_mb` limits each
     broker's heap, in MiB. `cache` and `repository` are `ensure_jars`'. `chance` draws a new
-    cluster's id; None: the system's.
+    cluster's id; None: the system's. `port` is the first broker's; 0: any free one.
     """
 
     def __init__(
@@ -60,12 +60,14 @@ class LocalKafka:
         cache: Path | None = None,
         repository: str | None = None,
         chance: Chance | None = None,
+        port: int = 0,
     ) -> None:
         if brokers < 1:
             raise ValueError("a cluster has at least one broker")
         self.bootstrap = ""
         self._given_dir = data_dir
         self._broker_count = brokers
+        self._port = port
         self._settings = dict(settings or {})
         self._heap_mb = heap_mb
         self._cache = cache
@@ -231,6 +233,7 @@ class LocalKafka:
     def _lay_out(self, folder: Path, launch: Launch) -> list[Broker]:
         """Choose ports and write every broker's settings."""
         ports = free_ports(2 * self._broker_count)
+        ports[0] = self._port or ports[0]
         brokers = [
             Broker(BrokerAddress(i + 1, ports[2 * i], ports[2 * i + 1]), folder / f"broker-{i + 1}", launch)
             for i in range(self._broker_count)

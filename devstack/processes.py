@@ -72,7 +72,8 @@ class Service:
     After its end `start()` starts it again on the same ports. `name` is its instance name and its
     log's. `module` is what `python -m MODULE` runs, with the code of `build`, which may be another
     one at each start; tests give any program as `command` instead. `environment` is added to this
-    process's own. `url` and `internal_url` have no slash at the end.
+    process's own. `keeps_ports`: where its ports are taken it does not start. `url` and
+    `internal_url` have no slash at the end.
     """
 
     name: str
@@ -84,6 +85,7 @@ class Service:
     build: Build = THIS
     port: int = 0
     internal_port: int = 0
+    keeps_ports: bool = False
     pass_fds: Sequence[int] = ()
     process: Process | None = None
     _asked: bool = field(default=False, init=False)
@@ -171,17 +173,18 @@ class Service:
     async def start_ready(self, timeout_s: float = READY_TIMEOUT_S, on_wait: Callable[[str], None] = lambda _: None) -> None:
         """Start the process and wait until it is ready.
 
-        On a first start it takes other ports where another process has just bound ours. Raises
+        On a first start it takes other ports where another process has just bound ours, unless it
+        `keeps_ports`. Raises
         ServiceError as `ready` does.
         """
-        first = self.process is None
+        may_move = self.process is None and not self.keeps_ports
         for attempt in range(1, _PORT_ATTEMPTS + 1):
             await self.start()
             self._asked = True  # `ready` raises for an end before it was ready
             try:
                 await self.ready(timeout_s, on_wait)
             except ServiceError as error:
-                if not first or attempt == _PORT_ATTEMPTS or self.running or _PORT_TAKEN not in str(error):
+                if not may_move or attempt == _PORT_ATTEMPTS or self.running or _PORT_TAKEN not in str(error):
                     raise
                 self.take_ports()
             else:

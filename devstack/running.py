@@ -25,7 +25,12 @@ _SAME_START_S: Final = 2.0
 
 
 class Running(msgspec.Struct, frozen=True):
-    """One running system. `started_s` is its process's start: process ids are reused."""
+    """One running system. `started_s` is its process's start: process ids are reused.
+
+    `edge` is the public address of the first gateway that it started itself; empty: an autoscaler
+    starts them. `internal` are the internal addresses by the names of the processes. `owns_kafka`:
+    its Kafka ends with it.
+    """
 
     what: str
     pid: int
@@ -41,6 +46,9 @@ class Running(msgspec.Struct, frozen=True):
     logs: str
     autoscaler: str = ""
     debug_key: str = ""
+    edge: str = ""
+    internal: dict[str, str] = {}
+    owns_kafka: bool = False
 
 
 class RuntimeFolderError(ExplainedError):

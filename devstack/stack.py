@@ -19,23 +19,35 @@ from typing import Final
 
 from rich.console import Console
 
-from devstack.local_kafka import kafka_cluster
+from devstack.local_kafka import LocalKafka
 from devstack.page_server import PageState, make_page
 from devstack.processes import ServiceDiedError
 from devstack.running import Running, announced, start_of_this_process_s
-from devstack.system import System
+from devstack.system import USUAL_FIRST_PORT, System
+from devstack.wishes import Options, Wishes, read_wishes
 from liveroom import clock, topics
-from liveroom.addresses import url_of
+from liveroom.addresses import authority, url_of
 from liveroom.chance import Chance
+from liveroom.errors import ExplainedError
 from liveroom.kafka_port import AioKafka, KafkaError
-from liveroom.ports import HOST
-from liveroom.settings import KafkaSettings
+from liveroom.ports import HOST, is_free
+from liveroom.setting_sources import read_settings
+from liveroom.settings import ServiceSettings
 from liveroom.web import serve
 
 INTERRUPTED: Final = 130
+NO_OPTIONS: Final = Options()
 # The local Kafka lowers the least session to 3 s, so that a dead broadcaster's partitions move
 # sooner.
 _LOCAL_SETTINGS: Final = {"KAFKA__SESSION_TIMEOUT_S": "3"}
+
+
+_SERVICES: Final = ("ingress", "broadcaster", "edge", "scheduler")  # that every system has
+_KAFKA_PORT: Final = 9092
+
+
+class PortsTakenError(ExplainedError):
+    """Ports that a system is to have are taken; the message names them."""
 
 
 class Steps:
@@ -77,55 +89,99 @@ async def run_stack(
     partitions: int,
     page_port: int,
     data: Path | None = None,
-    prefix: str = "",
     throwaway: bool = False,
     keep_logs: bool = False,
     autoscalers: int = 0,
     settings: Mapping[str, str] | None = None,
+    options: Options = NO_OPTIONS,
+    first_port: int = 0,
 ) -> AsyncIterator[Stack]:
     """Run Kafka, services and page while the block runs.
 
     `what` is the command's name, for the announcement to other commands, and `rooms` are those that
-    the page offers. `data` is the folder of Kafka's data; None: a temporary one. `throwaway`: on a
-    Kafka that is not ours, use topics of this run's own and remove them at the end. `settings` go
-    to every service, by their names in the environment without LIVEROOM_. Raises ExplainedError
-    where something does not start.
+    the page offers. `partitions` is how many there are where the user's settings do not say. `data`
+    is the folder of Kafka's data; None: a temporary one. `throwaway`: on a Kafka that is not ours,
+    use topics of this run's own and remove them at the end. `settings` go to every service, by
+    their names in the environment without LIVEROOM_. `options` go with the settings of the user
+    (`devstack.wishes`). `first_port`: the processes and Kafka get the ports that they have by
+    default, moved by as much as it differs from 8000; 0: any free ones. Raises ExplainedError where
+    something does not start, or the user's settings cannot be used here.
     """
     raise_file_limit()
-    external = bool(os.environ.get("KAFKA_BOOTSTRAP", "").strip())
-    if throwaway and external:
-        prefix = f"{prefix or 'liveroom'}-{chance.token_hex(4)}."
+    own = settings or {}
+    services = [*_SERVICES, *(["autoscaler"] if autoscalers else [])]
+    wishes = read_wishes(options, services, own, partitions)
+    for remark in wishes.remarks:
+        steps.print(remark)
+    external = bool(wishes.bootstrap)
     port = _page_port(page_port)
+    kafka_port = first_port and first_port + _KAFKA_PORT - USUAL_FIRST_PORT
+    prefix = f"{wishes.prefix or 'liveroom'}-{chance.token_hex(4)}." if throwaway and external else wishes.prefix
+    system = System(
+        wishes.bootstrap or authority(HOST, kafka_port or _KAFKA_PORT),
+        prefix=prefix,
+        partitions=wishes.partitions,
+        edges=edges,
+        autoscalers=autoscalers,
+        origins=(url_of("http", HOST, port), url_of("http", "localhost", port), *wishes.origins),
+        settings=_local_settings(wishes) | dict(own) | dict(wishes.settings),
+        keep_logs=keep_logs,
+        on_step=steps.print,
+        chance=chance,
+        token_key=wishes.token_key,
+        debug_key=wishes.debug_key,
+        first_port=first_port,
+        taken=wishes.taken,
+    )
+    system.check_settings()
+    _check_ports(system, kafka_port, first_port, external)
     state = PageState("", list(rooms))
     async with serve(make_page(state, chance), HOST, port, shutdown_timeout_s=1.0):
-        steps.print("using the Kafka of KAFKA_BOOTSTRAP" if external else "starting Kafka (the first run downloads 43 MB)")
-        async with kafka_cluster(data, chance=chance) as bootstrap:
+        steps.print(f"using the Kafka at {wishes.bootstrap}" if external else "starting Kafka (the first run downloads 43 MB)")
+        async with _kafka(wishes.bootstrap, data, chance, kafka_port) as bootstrap:
             steps.print("starting the services" if external else f"Kafka answers at {bootstrap}; starting the services")
-            system = System(
-                bootstrap,
-                prefix=prefix,
-                partitions=partitions,
-                edges=edges,
-                autoscalers=autoscalers,
-                origins=(url_of("http", HOST, port), url_of("http", "localhost", port)),
-                settings=({} if external else _LOCAL_SETTINGS) | dict(settings or {}),
-                keep_logs=keep_logs,
-                on_step=steps.print,
-                chance=chance,
-            )
+            system.kafka_bootstrap = bootstrap
             try:
                 async with system:
                     stack = Stack(system, url_of("http", HOST, port), state)
                     state.token_key, state.ingress, state.scheduler = system.token_key, system.ingress_url, system.scheduler_url
                     state.autoscaler = system.autoscalers[0].url if system.autoscalers else None
-                    with announced(_running(what, stack, rooms)):
+                    with announced(_running(what, stack, rooms, owns_kafka=not external)):
                         yield stack
             finally:
                 if throwaway and external:
                     await remove_topics(bootstrap, prefix)
 
 
-def _running(what: str, stack: Stack, rooms: Sequence[str]) -> Running:
+@asynccontextmanager
+async def _kafka(own: str, data: Path | None, chance: Chance, port: int) -> AsyncIterator[str]:
+    """Yield the address of the user's own Kafka, else of one that runs as long as the block."""
+    if own:
+        yield own
+    else:
+        async with LocalKafka(data, chance=chance, port=port) as kafka:
+            yield kafka.bootstrap
+
+
+def _local_settings(wishes: Wishes) -> dict[str, str]:
+    """Return the settings that suit a Kafka that we start."""
+    return {name: value for name, value in _LOCAL_SETTINGS.items() if not wishes.bootstrap and name not in wishes.taken}
+
+
+def _check_ports(system: System, kafka_port: int, first: int, external: bool) -> None:
+    """Raise PortsTakenError where others listen at some of the ports that the system is to have."""
+    named = {port: name for name, ports in system.ports().items() for port in ports}
+    if kafka_port and not external:
+        named[kafka_port] = "Kafka"
+    taken = [f"{port} ({named[port]})" for port in sorted(named) if not is_free(port)]
+    if taken:
+        raise PortsTakenError(
+            f"these ports are taken, perhaps by another `liveroom up`: {', '.join(taken)}; choose others by"
+            f" --ports {first + 100}, or any free ones by --ports 0"
+        )
+
+
+def _running(what: str, stack: Stack, rooms: Sequence[str], *, owns_kafka: bool) -> Running:
     system = stack.system
     return Running(
         what=what,
@@ -142,6 +198,9 @@ def _running(what: str, stack: Stack, rooms: Sequence[str]) -> Running:
         rooms=list(rooms),
         logs=str(system.folder),
         debug_key=system.debug_key,
+        edge=system.edges[0].url if system.edges else "",
+        internal={service.name: service.internal_url for service in system.services},
+        owns_kafka=owns_kafka,
     )
 
 
@@ -177,7 +236,8 @@ def _page_port(wanted: int) -> int:
 
 async def remove_topics(bootstrap: str, prefix: str) -> None:
     """Remove the topics of one prefix; where that fails, print that they stay."""
-    admin = AioKafka(KafkaSettings(bootstrap=bootstrap, prefix=prefix)).admin()
+    settings = read_settings(ServiceSettings).kafka.model_copy(update={"bootstrap": bootstrap, "prefix": prefix})
+    admin = AioKafka(settings).admin()
     try:
         await admin.start()
         existing = set(await admin.list_topics())

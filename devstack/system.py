@@ -11,7 +11,7 @@ import json
 import shutil
 import socket
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -23,6 +23,8 @@ from devstack.processes import STOP_TIMEOUT_S, Death, Service, ServiceDiedError,
 from liveroom import clock, metric_catalog
 from liveroom.chance import Chance, SystemChance
 from liveroom.kinds import Role
+from liveroom.setting_sources import read_settings
+from liveroom.settings import SERVICES
 from liveroom.ticket_keys import SEED_BYTES, make_private_key, write_private_keys, write_public_keys
 from liveroom.tickets import User
 from liveroom.tokens import sign_user
@@ -37,6 +39,22 @@ TICKET_KEY_ID: Final = "k1"
 _OPEN_GATEWAYS: Final = f'{metric_catalog.GATEWAYS_KNOWN.name}{{state="open"}}'
 _LOOK_S: Final = 0.05
 _FOLDER_PREFIX: Final = "liveroom-run-"
+USUAL_FIRST_PORT: Final = 8000  # the public ports that services have by default are those after it
+# What suits a system on one machine, unless its user says otherwise.
+ONE_MACHINE: Final[Mapping[str, str]] = {
+    "DRAIN_S": "1",  # 20 s are for the public; the demo and the tests end soon
+    "VIEWERS_MAY_CLAIM_PAYMENT": "true",  # no payment service stands beside the demo and the tests
+    "ADDRESS_PER_S": "0",  # all viewers of this machine have one address
+    "ADDRESS_GUESTS_PER_S": "0",
+    "ADDRESS_REQUESTS_PER_S": "0",
+    "ADDRESS_PULLS_PER_S": "0",
+    "ADDRESS_PULL_BYTES_PER_MIN": "0",
+    "ADDRESS_CONNECTIONS_PER_S": "0",
+    "ADDRESS_JOINS_PER_S": "0",
+    "MAX_PER_ADDRESS": "0",
+    "MAX_ADDRESS_QUIET_ROOMS": "0",
+    "LOG_FORMAT": "json",
+}
 
 
 class System:
@@ -49,6 +67,11 @@ class System:
     the prefix LIVEROOM_: `{"edge": {"MAX_CONNECTIONS": "10"}}`. `on_step` is called with a line for
     each step of the start. `chance` draws the keys; None: the system's. `build` is the code that
     the services run; an upgrade changes that of each service (`Service.build`).
+
+    `token_key` and `debug_key`: keys that are given; empty: made here. `first_port`: the processes
+    get the ports that services have by default, moved by as much as it differs from 8000; 0: any
+    free ones. `taken`: the settings, without LIVEROOM_, that come from the environment and the
+    files of this process, in place of what suits a single machine.
 
     The end of the block raises ServiceDiedError if a process ended by itself.
     """
@@ -73,13 +96,19 @@ class System:
         on_step: Callable[[str], None] | None = None,
         chance: Chance | None = None,
         build: Build = THIS,
+        token_key: str = "",
+        debug_key: str = "",
+        first_port: int = 0,
+        taken: Collection[str] = (),
     ) -> None:
         self.kafka_bootstrap = kafka_bootstrap
         self.prefix = prefix
         self.partitions = partitions
         chance = chance or SystemChance()
-        self.token_key = chance.token_hex(32)
-        self.debug_key = chance.token_hex(32)
+        self.token_key = token_key or chance.token_hex(32)
+        self.debug_key = debug_key or chance.token_hex(32)
+        self._first_port = first_port
+        self._taken = frozenset(taken)
         ticket_keys = [make_private_key(TICKET_KEY_ID, chance.token_bytes(SEED_BYTES))]
         self.ticket_signing_keys = write_private_keys(ticket_keys)
         self._ticket_public_keys = write_public_keys(ticket_keys)
@@ -256,7 +285,29 @@ class System:
         await self._start(self.broadcasters[-1])
         return self.broadcasters[-1]
 
+    def ports(self) -> dict[str, Sequence[int]]:
+        """Return the ports of each process by its name, where they are not any free ones."""
+        if not self._first_port:
+            return {}
+        names = [(module, number + 1) for module, count in self._counts.items() for number in range(count)]
+        return {f"{module}-{number}": self._ports_of(module, number) for module, number in names}
+
+    def _ports_of(self, module: str, number: int) -> tuple[int, int]:
+        """Return the public and the internal port of a process, with the ports fixed."""
+        defaults = SERVICES[module].model_fields
+        moved = self._first_port - USUAL_FIRST_PORT + number - 1
+        internal = int(defaults["internal_port"].default) + moved
+        public = int(defaults["port"].default)
+        return (public + moved if public else internal), internal  # a broadcaster has no public port
+
+    def check_settings(self) -> None:
+        """Raise UnusableSettingsError where a service would not take its settings."""
+        for module, count in self._counts.items():
+            if count:
+                read_settings(SERVICES[module], self._settings_for(module))
+
     def _service(self, module: str, number: int) -> Service:
+        port, internal_port = self._ports_of(module, number) if self._first_port else (0, 0)
         taken = {port for service in self.services for port in (service.port, service.internal_port)}
         while True:
             service = Service(
@@ -266,8 +317,11 @@ class System:
                 self._settings_for(module),
                 on_death=self._note,
                 build=self._build,
+                port=port,
+                internal_port=internal_port,
+                keeps_ports=bool(self._first_port),
             )
-            if not taken & {service.port, service.internal_port}:
+            if service.keeps_ports or not taken & {service.port, service.internal_port}:
                 return service
 
     def _autoscaler(self, number: int) -> Service:
@@ -294,20 +348,9 @@ class System:
             "TOKEN_KEY": self.token_key,
             "DEBUG_KEY": self.debug_key,
             "ORIGINS": json.dumps(self._origins),
-            "DRAIN_S": "1",  # 20 s are for the public; the demo and the tests end soon
             "REPLICAS": str(self._counts["scheduler"]),
-            "VIEWERS_MAY_CLAIM_PAYMENT": "true",  # no payment service stands beside the demo and the tests
-            "ADDRESS_PER_S": "0",  # all viewers of this machine have one address
-            "ADDRESS_GUESTS_PER_S": "0",
-            "ADDRESS_REQUESTS_PER_S": "0",
-            "ADDRESS_PULLS_PER_S": "0",
-            "ADDRESS_PULL_BYTES_PER_MIN": "0",
-            "ADDRESS_CONNECTIONS_PER_S": "0",
-            "ADDRESS_JOINS_PER_S": "0",
-            "MAX_PER_ADDRESS": "0",
-            "MAX_ADDRESS_QUIET_ROOMS": "0",
-            "LOG_FORMAT": "json",
         }
+        ours |= {name: value for name, value in ONE_MACHINE.items() if name not in self._taken}
         if module == "scheduler":
             ours["TICKET_SIGNING_KEYS"] = self.ticket_signing_keys
         elif module in {"edge", "autoscaler"}:  # which starts gateways with its own environment

@@ -26,7 +26,7 @@ sys.path.insert(0, str(FOLDER.parent))
 from autoscaler import policy  # noqa: E402
 from docs import javascript  # noqa: E402
 from ingress import openapi, permissions  # noqa: E402
-from liveroom import access, bodies, closecodes, errors, kinds, metric_catalog, settings, topics, wire  # noqa: E402
+from liveroom import access, bodies, closecodes, errors, kinds, metric_catalog, settings, topics, variables, wire  # noqa: E402
 from liveroom.dead_letter_reasons import DEAD_LETTER_REASONS  # noqa: E402
 from liveroom.records import balance, broadcast, codec, control, revocations, sections, snapshot, uplink  # noqa: E402
 
@@ -205,14 +205,7 @@ def _settings() -> str:
     common = {row[0] for row in settings.fields(settings.ServiceSettings)}
     shared = [row for row in settings.fields(settings.ServiceSettings) if not row[0].endswith("_PORT")]
     parts.append(("every service", shared))
-    for service, model in (
-        ("ingress", settings.IngressSettings),
-        ("broadcaster", settings.BroadcasterSettings),
-        ("edge", settings.EdgeSettings),
-        ("scheduler", settings.SchedulerSettings),
-        ("autoscaler", settings.AutoscalerSettings),
-        ("canary", settings.CanarySettings),
-    ):
+    for service, model in settings.SERVICES.items():
         own = [row for row in settings.fields(model) if row[0] not in common or row[0].endswith("_PORT")]
         parts.append((service, own))
     texts = []
@@ -220,6 +213,11 @@ def _settings() -> str:
         cells = [(f"`{name}`", _code(default), about) for name, default, about in rows]
         texts.append(f"### {title}\n{_table(('variable', 'default', 'meaning'), cells)}")
     return "\n".join(texts)
+
+
+def _variables() -> str:
+    kinds = (variables.SOURCES, variables.CLIENTS, variables.EXPORTED, variables.MACHINE)
+    return _table(("variable", "meaning"), ((f"`{name}`", about) for kind in kinds for name, about in kind.items()))
 
 
 def _code(default: str) -> str:
@@ -397,6 +395,7 @@ BLOCKS: Final[dict[str, Callable[[], str]]] = {
     "close-codes": _close_codes,
     "errors": _errors,
     "settings": _settings,
+    "variables": _variables,
     "rates": _rates,
     "policy": lambda: _structs(policy.Policy, policy.Targets, policy.Event),
     "metrics": _metrics,

@@ -44,6 +44,7 @@ with explained("ingress"):
     from liveroom.service import Runtime, public_connections
     from liveroom.settings import IngressSettings
     from liveroom.tokens import Verifier
+    from liveroom.variables import nearest
     from liveroom.web import serve
 
 _ANSWER_S: Final = 0.5  # for the answers after the last acknowledgement
@@ -94,7 +95,10 @@ def build(
     Nothing runs yet.
     """
     metrics = runtime.metrics
-    limits, slow_mode = RateLimits(rates_of(settings)), SlowMode(rules)
+    rates = rates_of(settings)
+    for name in sorted(settings.rates.keys() - rates):
+        log.warning("unknown_setting", name=f"LIVEROOM_RATES, {name}", file=None, nearest=nearest(name, rates) or None)
+    limits, slow_mode = RateLimits(rates), SlowMode(rules)
     moderation = ModerationService(writer, rules, metrics)
     auto_moderation = AutoModeration(settings, rules, moderation)
     reviewer = Reviewer(settings, metrics)

@@ -23,7 +23,6 @@ import prometheus_client as prometheus
 import structlog
 from aiohttp import web
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
-from pydantic import ValidationError
 
 from liveroom import __version__, clock, metric_catalog
 from liveroom.chance import Chance, SystemChance
@@ -34,6 +33,7 @@ from liveroom.extras import explained, remedy
 from liveroom.machine import Machine
 from liveroom.networks import Callers
 from liveroom.registry import Metrics
+from liveroom.setting_sources import UnusableSettingsError, read_settings, unknown
 from liveroom.settings import ServiceSettings, fields
 from liveroom.web import ListenError, serve
 
@@ -202,11 +202,13 @@ def main(service: str, settings: type[S], body: Body[S], *conditions: str, argv:
     """
     _parse_arguments(service, settings, argv)
     try:
-        parsed = settings()
-    except (ValidationError, FileNotFoundError, ValueError, RecursionError) as error:
-        sys.stderr.write(f"{service}: settings are not usable\n{in_words(error)}\n")
+        parsed = read_settings(settings)
+    except UnusableSettingsError as error:
+        sys.stderr.write(f"{service}: settings are not usable\n{textwrap.indent(str(error), '  ')}\n")
         sys.exit(2)
     configure_logging(parsed, service)
+    for one in unknown(settings):
+        log.warning("unknown_setting", name=one.name, file=one.file or None, nearest=one.nearest or None)
     chance = SystemChance()
     with explained(service):
         tracing = _tracing(service, parsed, chance)
@@ -288,25 +290,14 @@ def _parse_arguments(service: str, settings: type[ServiceSettings], argv: Sequen
     ]
     parser = argparse.ArgumentParser(
         prog=f"python -m {service}",
-        description=f"The {service} service of liveroom. Its settings come from the environment, or from the\n"
-        "TOML file that LIVEROOM_CONFIG names. They are listed below with their defaults.",
+        description=f"The {service} service of liveroom. Its settings come from the environment, from the\n"
+        "TOML file that LIVEROOM_CONFIG names, or from the folder that LIVEROOM_SECRETS names, one file\n"
+        "each. They are listed below with their defaults. Lists and maps are written as JSON.",
         epilog="\n".join(rows),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"liveroom {__version__}", help="print the version and exit")
     parser.parse_args(argv)
-
-
-def in_words(error: Exception) -> str:
-    """Return why settings cannot be used: a line for each reason, without their values."""
-    if not isinstance(error, ValidationError):
-        return f"  {error}"
-    lines = []
-    for item in error.errors():
-        name = "LIVEROOM_" + "__".join(str(part).upper() for part in item["loc"])
-        said = item["msg"].removeprefix("Value error, ")
-        lines.append(f"  {name}: {said}" if item["loc"] else f"  {said}")
-    return "\n".join(lines)
 
 
 def _leaves(error: BaseException) -> list[BaseException]:

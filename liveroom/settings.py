@@ -10,7 +10,9 @@ A value comes from the first of these sources that has it:
 5. the default. `KAFKA_BOOTSTRAP` is the default of `kafka.bootstrap`.
 
 The description of a field states its unit and, where it is not obvious, why the default is what it
-is. `python -m ingress --help` prints the descriptions, and docs/settings.md is made from them.
+is; a value with a structure has an example (`examples`), by which its format is told. `python -m
+ingress --help` prints both, and docs/settings.md is made from them. `liveroom.setting_sources`
+reads the settings for a process and says what is wrong with them.
 """
 
 import json
@@ -23,16 +25,19 @@ from typing import Annotated, Any, Final, Literal, Self
 
 import msgspec
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
+from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
+    EnvSettingsSource,
     InitSettingsSource,
     NestedSecretsSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
+    SettingsError,
     TomlConfigSettingsSource,
 )
 
-from liveroom.addresses import check_gateway_url
+from liveroom.addresses import check_brokers, check_gateway_url, check_origin, check_service_url, check_service_urls
 from liveroom.budgets import Rate
 from liveroom.given_file import read_given_file
 from liveroom.nesting import UNDECODABLE
@@ -45,17 +50,43 @@ from liveroom.tickets import Keys, Signer, hmac_keys, hmac_signer
 from liveroom.tokens import LIFE_S, MIN_SECRET_BYTES, Key, read_keys, secret
 from liveroom.topics import DEFAULT_PARTITIONS
 from liveroom.users import user_id
+from liveroom.variables import CONFIG, LIMITS, PREFIX, SECRETS
 
-LIMITS = "LIVEROOM_LIMITS"
-SOURCES: Final = ("LIVEROOM_CONFIG", LIMITS, "LIVEROOM_SECRETS")  # name files with settings, and are none
 _LIMIT_NAMES = {"max_connections", "max_joins_per_s", "max_cpu", "max_loop_lag_ms", "max_bytes_per_s", "max_packets_per_s"}
 _usual = Limits()
 LEAST: Final = 0.001  # of a limit: others divide by it
+_JSON_PLACE = re.compile(r": line \d+ column \d+ \(char (\d+)\)")
 _NO_NAME = re.compile(r"[^A-Za-z0-9_.-]")  # what a host name may have and the name of a process may not
 
 
 # An overlay can set a value that its base sets back to none, and cannot take it out.
 _OR_NONE: Final = BeforeValidator(lambda given: given or None)
+
+
+def _no_key_or_long(key: SecretStr) -> SecretStr:
+    if key.get_secret_value() and len(key.get_secret_value().encode()) < MIN_SECRET_BYTES:
+        raise ValueError(f"must be at least {MIN_SECRET_BYTES} bytes (try: openssl rand -hex 32)")
+    return key
+
+
+def _network(text: str) -> str:
+    Networks([(text, "")])
+    return text
+
+
+def _public_ticket_keys(text: str) -> str:
+    if text:
+        read_public_keys(text)
+    return text
+
+
+def _private_ticket_keys(keys: SecretStr) -> SecretStr:
+    if keys.get_secret_value():
+        read_private_keys(keys.get_secret_value())
+    return keys
+
+
+_Key = Annotated[SecretStr, AfterValidator(_no_key_or_long)]
 
 
 class KafkaSettings(BaseModel):
@@ -65,11 +96,14 @@ class KafkaSettings(BaseModel):
     must arrive whatever fails.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(
+        frozen=True, extra="ignore", hide_input_in_errors=True
+    )  # a later version's setting ends no service
 
-    bootstrap: str = Field(
+    bootstrap: Annotated[str, AfterValidator(check_brokers)] = Field(
         default_factory=lambda: os.environ.get("KAFKA_BOOTSTRAP", "127.0.0.1:9092"),
         description="Brokers to start from: host:port, several separated by commas.",
+        examples=["kafka-0:9092,kafka-1:9092"],
     )
     prefix: str = Field(
         "",
@@ -145,7 +179,7 @@ class HttpSettings(BaseModel):
     connection has become a viewer's.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)  # as for KafkaSettings
 
     head_timeout_s: float = Field(
         5.0, gt=0, description="Seconds within which the head of a request must arrive; slower connections are closed."
@@ -187,7 +221,9 @@ class HttpSettings(BaseModel):
 class ServiceSettings(BaseSettings):
     """Settings that every service has."""
 
-    model_config = SettingsConfigDict(env_prefix="LIVEROOM_", env_nested_delimiter="__", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_nested_delimiter="__", frozen=True, extra="ignore", hide_input_in_errors=True
+    )
 
     instance: str = Field(
         default_factory=lambda: f"{_NO_NAME.sub('-', socket.gethostname())[:40]}-{os.getpid()}",
@@ -209,7 +245,7 @@ class ServiceSettings(BaseSettings):
     log_format: Literal["auto", "json", "console"] = Field(
         "auto", description="Form of log lines. auto: coloured text on a terminal, JSON elsewhere."
     )
-    debug_key: SecretStr = Field(
+    debug_key: _Key = Field(
         SecretStr(""),
         description="Bearer token for /debug on the internal port, at least 32 bytes and a key of its own. Empty: /debug does "
         "not exist.",
@@ -221,15 +257,18 @@ class ServiceSettings(BaseSettings):
         description="Share of interactions that are traced with OpenTelemetry, 0 to 1. Set it alike for all "
         "services; needs liveroom[tracing].",
     )
-    origins: tuple[str, ...] = Field(
+    origins: tuple[Annotated[str, AfterValidator(check_origin)], ...] = Field(
         (),
-        description="Origins whose pages may call the service (CORS) and connect, beside pages of the "
-        "service's own origin, as a JSON list; '*' allows every origin.",
+        description="Origins whose pages may call the service (CORS) and connect, beside pages of the service's own "
+        "origin; '*' allows every origin. An origin is written as browsers send it: scheme, host and port in lower case, "
+        "without a path, a slash at the end, or the scheme's own port.",
+        examples=[["https://live.example.org", "http://localhost:5173"]],
     )
-    proxies: tuple[str, ...] = Field(
+    proxies: tuple[Annotated[str, AfterValidator(_network)], ...] = Field(
         (),
-        description="Networks of trusted proxies, as a JSON list. Only these are believed when they report a caller's "
+        description="Networks of trusted proxies. Only these are believed when they report a caller's "
         "address, and they are no callers: a request for which they report none is not counted by address.",
+        examples=[["10.0.0.0/8", "fd00::/8"]],
     )
     forwarded_header: Literal["x-forwarded-for", "forwarded"] = Field(
         "x-forwarded-for",
@@ -240,16 +279,9 @@ class ServiceSettings(BaseSettings):
     kafka: KafkaSettings = Field(default_factory=KafkaSettings, description="The Kafka cluster.")
 
     @model_validator(mode="after")
-    def _proxies_are_networks(self) -> Self:
-        Networks((network, "") for network in self.proxies)
+    def _proxy_header_of_proxies(self) -> Self:
         if self.http.proxy_protocol and not self.proxies:
-            raise ValueError("http.proxy_protocol is believed from trusted proxies only: set LIVEROOM_PROXIES")
-        return self
-
-    @model_validator(mode="after")
-    def _long_debug_key(self) -> Self:
-        if self.debug_key.get_secret_value():
-            _long_enough(self.debug_key, "debug_key")
+            raise ValueError("LIVEROOM_HTTP__PROXY_PROTOCOL is believed from trusted proxies only: set LIVEROOM_PROXIES")
         return self
 
     @classmethod
@@ -261,16 +293,51 @@ class ServiceSettings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        del dotenv_settings, file_secret_settings
-        sources: list[PydanticBaseSettingsSource] = [init_settings, env_settings]
-        if config := _file_named_by("LIVEROOM_CONFIG"):
-            sources.append(TomlConfigSettingsSource(settings_cls, config))
+        del env_settings, dotenv_settings, file_secret_settings
+        sources: list[PydanticBaseSettingsSource] = [init_settings, Environment(settings_cls)]
+        if config := _file_named_by(CONFIG):
+            sources.append(_toml(settings_cls, config))
         if issubclass(settings_cls, EdgeSettings) and (limits := _file_named_by(LIMITS)):
             sources.append(InitSettingsSource(settings_cls, _limits_in(limits)))
-        if folder := os.environ.get("LIVEROOM_SECRETS"):
-            source = NestedSecretsSettingsSource(settings_cls, folder, secrets_dir_missing="error")  # type: ignore[arg-type]
-            sources.append(source)
+        if folder := os.environ.get(SECRETS):
+            sources.append(_secrets(settings_cls, folder))
         return tuple(sources)
+
+
+class _Decoding(EnvSettingsSource):
+    """Decodes values with a structure; what is not JSON is refused with the place and without the
+    text.
+    """
+
+    def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
+        try:
+            return super().decode_complex_value(field_name, field, value)
+        except RecursionError:
+            raise ValueError("it nests too deep") from None
+        except ValueError as error:
+            raise ValueError(_JSON_PLACE.sub(r" at character \1", str(error))) from None
+
+
+class Environment(_Decoding):
+    """Settings from the environment."""
+
+
+class Secrets(_Decoding, NestedSecretsSettingsSource):
+    """Settings from the folder of secrets."""
+
+
+def _toml(settings_cls: type[BaseSettings], file: Path) -> TomlConfigSettingsSource:
+    try:
+        return TomlConfigSettingsSource(settings_cls, file)
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"{CONFIG} names {file}, which cannot be read as TOML: {error}") from None
+
+
+def _secrets(settings_cls: type[BaseSettings], folder: str) -> Secrets:
+    try:
+        return Secrets(settings_cls, folder, secrets_dir_missing="error")  # type: ignore[arg-type]
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"{SECRETS} names {folder}, which is no folder of secrets: {error}") from None
 
 
 def _file_named_by(variable: str) -> Path | None:
@@ -304,15 +371,10 @@ def _limits_in(file: Path) -> dict[str, Any]:
     return found
 
 
-def _long_enough(key: SecretStr, name: str) -> None:
-    if len(key.get_secret_value().encode()) < MIN_SECRET_BYTES:
-        raise ValueError(f"{name} must be at least {MIN_SECRET_BYTES} bytes (try: openssl rand -hex 32)")
-
-
 class TokenSettings(ServiceSettings):
     """Keys of user tokens, for the services that check them."""
 
-    token_key: SecretStr = Field(
+    token_key: _Key = Field(
         SecretStr(""), description="HS256 key of user tokens, shared with the identity service; at least 32 bytes."
     )
     token_keys_file: Path | None = Field(
@@ -333,9 +395,7 @@ class TokenSettings(ServiceSettings):
 
     @model_validator(mode="after")
     def _keys(self) -> "TokenSettings":
-        if self.token_key.get_secret_value():
-            _long_enough(self.token_key, "token_key")
-        elif self.token_keys_file is None:
+        if not self.token_key.get_secret_value() and self.token_keys_file is None:
             raise ValueError("a key of user tokens is required: set LIVEROOM_TOKEN_KEY or LIVEROOM_TOKEN_KEYS_FILE")
         return self
 
@@ -350,23 +410,28 @@ class TokenSettings(ServiceSettings):
         return keys
 
 
+def _check_ticket_keys(keys: dict[str, SecretStr]) -> dict[str, SecretStr]:
+    for number, (name, key) in enumerate(keys.items(), 1):  # by number: where the two are swapped, the id is the key
+        if not KEY_ID.match(name):
+            raise ValueError(f"the id of ticket key number {number} is not 1 to 16 of A-Z a-z 0-9 _ -")
+        if len(key.get_secret_value().encode()) < MIN_SECRET_BYTES:
+            raise ValueError(f"ticket key number {number} must be at least {MIN_SECRET_BYTES} bytes")
+    return keys
+
+
 class TicketSettings(ServiceSettings):
     """HMAC keys of entry tickets, for scheduler and edge during an upgrade from liveroom 0.1."""
 
-    ticket_keys: dict[str, SecretStr] = Field(
+    ticket_keys: Annotated[dict[str, SecretStr], AfterValidator(_check_ticket_keys)] = Field(
         {},
-        description='Deprecated: HMAC keys of entry tickets by key id, as JSON: {"k1": "..."}, as liveroom 0.1 has them. '
-        "Set them only while an upgrade from there goes on: a service that has them honours such tickets, and logs "
+        description="Deprecated: HMAC keys of entry tickets by key id, as liveroom 0.1 has them. Set them only while an "
+        "upgrade from there goes on: a service that has them honours such tickets, and logs "
         "hmac_tickets_honoured.",
+        examples=[{"k1": "a random text of at least 32 bytes"}],
     )
     ticket_keys_file: Path | None = Field(
         None, description="Deprecated: file with the same JSON, beside ticket_keys or instead of it. Reloaded when it changes."
     )
-
-    @model_validator(mode="after")
-    def _long_keys(self) -> Self:
-        _check_ticket_keys(self.ticket_keys)
-        return self
 
     @property
     def honours_hmac_tickets(self) -> bool:
@@ -387,15 +452,7 @@ def _hmac_keys_in(text: str) -> dict[str, SecretStr]:
         keys = {name: SecretStr(key) for name, key in msgspec.json.decode(text, type=dict[str, str]).items()}
     except UNDECODABLE as error:
         raise ValueError(f"not JSON with ticket keys by key id: {error}") from None
-    _check_ticket_keys(keys)
-    return keys
-
-
-def _check_ticket_keys(keys: Mapping[str, SecretStr]) -> None:
-    for number, (name, key) in enumerate(keys.items(), 1):  # by number: where the two are swapped, the id is the key
-        if not KEY_ID.match(name):
-            raise ValueError(f"the id of ticket key number {number} is not 1 to 16 of A-Z a-z 0-9 _ -")
-        _long_enough(key, f"ticket key number {number}")
+    return _check_ticket_keys(keys)
 
 
 class FailureSettings(ServiceSettings):
@@ -422,7 +479,7 @@ class FailureSettings(ServiceSettings):
 class RateSettings(BaseModel):
     """How fast one kind of interaction may be sent to one ingress; a rate of 0 means no limit."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     user_per_s: float = Field(1.0, ge=0, le=1e6, description="Average rate of one user, per second.")
     user_burst: float = Field(5.0, ge=1, le=1e6, description="Burst of one user.")
@@ -470,8 +527,9 @@ class IngressSettings(TokenSettings, FailureSettings):
     )
     rates: dict[str, RateSettings] = Field(
         {},
-        description='Rates that differ from the defaults, as JSON: {"danmaku": {"user_per_s": 1, "user_burst": 3}}. '
-        "Names are kinds, `package` and `act` (commands of hosts and operators).",
+        description="Rates that differ from the defaults, by name. Names are kinds, `package` and `act` (commands of hosts "
+        "and operators).",
+        examples=[{"danmaku": {"user_per_s": 1, "user_burst": 3}}],
     )
     user_requests_per_s: float = Field(
         50.0,
@@ -495,7 +553,7 @@ class IngressSettings(TokenSettings, FailureSettings):
         "demos: nobody then checks that they were paid for. Otherwise only services and operators may.",
     )
     word_files: tuple[Path, ...] = Field(
-        (), description="Word libraries, as a JSON list of files. Reloaded when a file changes."
+        (), description="Word libraries. Reloaded when a file changes.", examples=[["/etc/liveroom/words.txt"]]
     )
     word_mute_hits: int = Field(5, ge=0, description="Number of texts with listed words after which a user is muted; 0: never.")
     word_media_hits: int = Field(
@@ -503,7 +561,9 @@ class IngressSettings(TokenSettings, FailureSettings):
     )
     word_window_s: float = Field(300.0, gt=0, description="Seconds within which such texts are counted together.")
     word_mute_s: int = Field(600, ge=1, description="Seconds that such a mute lasts.")
-    review_url: str = Field("", description="HTTP review hook that is called for every danmaku. Empty: no review.")
+    review_url: Annotated[str, AfterValidator(check_service_url)] = Field(
+        "", description="HTTP review hook that is called for every danmaku. Empty: no review."
+    )
     review_timeout_s: float = Field(0.2, gt=0, le=2, description="Seconds to wait for the review hook's answer.")
     review_fallback: Literal["allow", "refuse"] = Field(
         "allow", description="What happens to a danmaku when the review hook gives no usable answer."
@@ -721,10 +781,11 @@ class EdgeSettings(TicketSettings, FailureSettings):
     )
     tls_cert_dirs: tuple[Path, ...] = Field(
         (),
-        description="Folders with further certificates, as a JSON list, each with tls.crt and tls.key. A viewer gets the "
-        "certificate for the name that it asks for (SNI), or else that of tls_cert_file.",
+        description="Folders with further certificates, each with tls.crt and tls.key. A viewer gets the certificate for the "
+        "name that it asks for (SNI), or else that of tls_cert_file.",
+        examples=[["/tls/live.example.org"]],
     )
-    ticket_public_keys: str = Field(
+    ticket_public_keys: Annotated[str, AfterValidator(_public_ticket_keys)] = Field(
         "",
         description="Public keys of entry tickets, a JWK Set with Ed25519 keys as `liveroom keys` makes it. All of them count.",
     )
@@ -735,8 +796,6 @@ class EdgeSettings(TicketSettings, FailureSettings):
 
     @model_validator(mode="after")
     def _some_key(self) -> Self:
-        if self.ticket_public_keys:
-            read_public_keys(self.ticket_public_keys)
         if not self.verifies_signed_tickets and not self.honours_hmac_tickets:
             raise ValueError(
                 "a public key of tickets is required: set LIVEROOM_TICKET_PUBLIC_KEYS or LIVEROOM_TICKET_PUBLIC_KEYS_FILE"
@@ -770,7 +829,9 @@ class EdgeSettings(TicketSettings, FailureSettings):
     @model_validator(mode="after")
     def _a_certificate_for_each_key(self) -> "EdgeSettings":
         if self.tls_cert_file is None and (self.tls_key_file is not None or self.tls_cert_dirs):
-            raise ValueError("a key or further certificates without tls_cert_file: the public port would not speak TLS")
+            raise ValueError(
+                "LIVEROOM_TLS_KEY_FILE and LIVEROOM_TLS_CERT_DIRS need LIVEROOM_TLS_CERT_FILE, without which there is no TLS"
+            )
         return self
 
     @property
@@ -831,7 +892,7 @@ class SchedulerSettings(TokenSettings, TicketSettings, FailureSettings):
         "operators have none.",
     )
     user_entries_burst: float = Field(30.0, ge=1, le=1e6, description="Burst of entries for one user.")
-    ticket_signing_keys: SecretStr = Field(
+    ticket_signing_keys: Annotated[SecretStr, AfterValidator(_private_ticket_keys)] = Field(
         SecretStr(""),
         description="Private keys of entry tickets, a JWK Set with Ed25519 keys as `liveroom keys` makes it. The first one "
         "signs.",
@@ -843,9 +904,8 @@ class SchedulerSettings(TokenSettings, TicketSettings, FailureSettings):
 
     @model_validator(mode="after")
     def _some_key(self) -> Self:
-        if keys := self.ticket_signing_keys.get_secret_value():
-            read_private_keys(keys)
-        elif self.ticket_signing_keys_file is None and not self.honours_hmac_tickets:
+        has_signing_keys = bool(self.ticket_signing_keys.get_secret_value()) or self.ticket_signing_keys_file is not None
+        if not has_signing_keys and not self.honours_hmac_tickets:
             raise ValueError(
                 "a private key of tickets is required: set LIVEROOM_TICKET_SIGNING_KEYS or LIVEROOM_TICKET_SIGNING_KEYS_FILE"
             )
@@ -899,8 +959,8 @@ class AutoscalerSettings(TokenSettings):
     local_folder: Path = Field(Path("pool"), description="Folder of the local driver: a log and a state file for each gateway.")
     local_settings: dict[str, str] = Field(
         {},
-        description="Environment variables for the gateways, as JSON, on top of the autoscaler's own: "
-        '{"LIVEROOM_MAX_CONNECTIONS": "500"}.',
+        description="Environment variables for the gateways, on top of the autoscaler's own.",
+        examples=[{"LIVEROOM_MAX_CONNECTIONS": "500"}],
     )
     local_nice: int | None = Field(
         None,
@@ -925,10 +985,16 @@ class CanarySettings(ServiceSettings):
     """Settings of the canary, a viewer at every gateway that checks that messages arrive."""
 
     internal_port: int = Field(9005, ge=0, le=65_535, description="Internal port: /livez, /readyz, /metrics, /debug.")
-    ingress_url: str = Field("http://127.0.0.1:8001", description="Ingress to send to.")
-    scheduler_url: str = Field("http://127.0.0.1:8002", description="Scheduler to ask; several are separated by commas.")
+    ingress_url: Annotated[str, AfterValidator(check_service_url)] = Field(
+        "http://127.0.0.1:8001", description="Ingress to send to."
+    )
+    scheduler_url: Annotated[str, AfterValidator(check_service_urls)] = Field(
+        "http://127.0.0.1:8002",
+        description="Scheduler to ask; several are separated by commas.",
+        examples=["https://entry-1.example.org,https://entry-2.example.org"],
+    )
     token: SecretStr = Field(SecretStr(""), description="User token of an operator.")
-    token_key: SecretStr = Field(
+    token_key: _Key = Field(
         SecretStr(""), description="HS256 key with which the canary signs its own operator's token, when token is empty."
     )
     user: Annotated[str, AfterValidator(user_id)] = Field(
@@ -940,14 +1006,22 @@ class CanarySettings(ServiceSettings):
 
     @model_validator(mode="after")
     def _some_token(self) -> "CanarySettings":
-        if not self.token.get_secret_value():
-            if not self.token_key.get_secret_value():
-                raise ValueError("an operator's token is required: set LIVEROOM_TOKEN, or LIVEROOM_TOKEN_KEY to sign one")
-            _long_enough(self.token_key, "token_key")
+        if not self.token.get_secret_value() and not self.token_key.get_secret_value():
+            raise ValueError("an operator's token is required: set LIVEROOM_TOKEN, or LIVEROOM_TOKEN_KEY to sign one")
         return self
 
 
-def fields(model: type[BaseModel], prefix: str = "LIVEROOM_") -> Iterator[tuple[str, str, str]]:
+SERVICES: Final[Mapping[str, type[ServiceSettings]]] = {
+    "ingress": IngressSettings,
+    "broadcaster": BroadcasterSettings,
+    "edge": EdgeSettings,
+    "scheduler": SchedulerSettings,
+    "autoscaler": AutoscalerSettings,
+    "canary": CanarySettings,
+}
+
+
+def fields(model: type[BaseModel], prefix: str = PREFIX) -> Iterator[tuple[str, str, str]]:
     """Yield (environment variable, default, description) of every setting, nested ones included."""
     for name, field in model.model_fields.items():
         inner = field.annotation
@@ -957,7 +1031,15 @@ def fields(model: type[BaseModel], prefix: str = "LIVEROOM_") -> Iterator[tuple[
         shown = (
             "(required)" if field.is_required() else "(computed at start)" if field.default_factory else _written(field.default)
         )
-        yield f"{prefix}{name.upper()}", shown, field.description or ""
+        yield f"{prefix}{name.upper()}", shown, " ".join(filter(None, (field.description, format_of(field))))
+
+
+def format_of(field: FieldInfo) -> str:
+    """Return how a setting with a structure is written, as a sentence; empty for a plain value."""
+    if not field.examples:
+        return ""
+    example = field.examples[0]
+    return f"Such as: {example}" if isinstance(example, str) else f"Written as JSON, such as: {json.dumps(example)}"
 
 
 def _written(default: Any) -> str:

@@ -10,6 +10,7 @@ from typing import Annotated, Final
 import typer
 
 from cli.commands import pool, room, system, user
+from cli.unknown import tell_unknown
 from liveroom import __version__
 
 app: Final = typer.Typer(
@@ -39,6 +40,7 @@ def _main(
 ) -> None:
     """Run a live room on the real Kafka: danmaku, gifts and likes to every viewer."""
     del version
+    tell_unknown()
 
 
 for command in (

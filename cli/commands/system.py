@@ -102,12 +102,58 @@ def demo(
 
 def up(
     edges: Edges = 2,
-    partitions: Partitions = 16,
+    partitions: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=1024, help="partitions of the topics that hold rooms; default: LIVEROOM_KAFKA__PARTITIONS, else 16"
+        ),
+    ] = None,
     data: Annotated[
         Path | None,
         typer.Option(file_okay=False, help="keep Kafka's data in this folder, for the next start; default: a temporary folder"),
     ] = None,
-    prefix: Annotated[str, typer.Option(metavar="TEXT", help="prefix of the topics' names")] = "",
+    prefix: Prefix = None,
+    origin: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ORIGIN",
+            help="let pages of this origin enter, connect and send, as in http://localhost:5173; repeatable, beside"
+            " LIVEROOM_ORIGINS",
+        ),
+    ] = None,
+    token_key: Annotated[
+        str,
+        typer.Option(
+            metavar="KEY",
+            help="HS256 key of user tokens, at least 32 bytes, as your identity service has it; default: LIVEROOM_TOKEN_KEY,"
+            " which other users of this machine do not see, else a new one",
+        ),
+    ] = "",
+    token_keys_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="JWK Set with the keys of your identity service; user tokens that the pages and commands sign count too",
+        ),
+    ] = None,
+    ports: Annotated[
+        int,
+        typer.Option(
+            metavar="FIRST",
+            min=0,
+            max=60_000,
+            help="ports by the same rule at each start: ingress FIRST+1, scheduler +2, autoscaler +3, gateways from +10,"
+            " internal ports 1000 above these, Kafka +1092; 0: any free ones",
+        ),
+    ] = 8000,
+    show_env: Annotated[
+        bool,
+        typer.Option(
+            "--env",
+            help="start nothing: print the addresses and the key of your running up or demo as exports of a shell, for"
+            ' eval "$(liveroom up --env)"',
+        ),
+    ] = False,
     policy: Annotated[
         Path | None,
         typer.Option(
@@ -133,19 +179,29 @@ def up(
     find the running system by themselves. The first run downloads Kafka (43 MB).
     KAFKA_BOOTSTRAP=host:port uses that cluster instead.
 
+    The services take every LIVEROOM_ setting, from the environment and the files. Where one
+    contradicts what this command sets, it says so and starts nothing.
+
     Exit code 1 if a process died.
     """
+    if show_env:
+        from cli.exports import show_exports  # noqa: PLC0415 - see the package
+
+        with explained_exit():
+            show_exports()
+        return
     with explained("liveroom", "demo"):
         from cli.up import UpOptions, run_up  # noqa: PLC0415 - see the package
+        from devstack.wishes import Options  # noqa: PLC0415
 
     options = UpOptions(
         edges=edges,
-        partitions=partitions,
         data=data,
-        prefix=prefix,
         page_port=page_port,
         open_page=open_page,
         keep_logs=keep_logs,
+        first_port=ports,
+        wanted=Options(prefix, partitions, origin or (), token_key, token_keys_file),
         policy=policy,
         with_prometheus=with_prometheus,
     )

@@ -158,8 +158,8 @@ ALL: Final = "autoscaler, broadcaster, edge, ingress, scheduler"
         pytest.param(
             partial(holds, "liveroom_debug_key", "short"),
             f"{ALL.replace('broadcaster', 'broadcaster, canary')}",
-            "debug_key must be at least 32",
-            "",
+            "liveroom_debug_key: must be at least 32",
+            "liveroom_debug_key",
             id="a short key",
         ),
         pytest.param(
@@ -175,14 +175,14 @@ ALL: Final = "autoscaler, broadcaster, edge, ingress, scheduler"
         pytest.param(
             partial(tells, "LIVEROOM_ORIGIN", "[]"),
             ALL.replace("broadcaster", "broadcaster, canary"),
-            "LIVEROOM_ORIGIN is no setting; is it LIVEROOM_ORIGINS?",
+            "LIVEROOM_ORIGIN is no setting of this version; is it LIVEROOM_ORIGINS?",
             "",
             id="a misspelt setting",
         ),
         pytest.param(
             partial(tells, "LIVEROOM_ORIGINS", "https://live.example.org"),
             ALL.replace("broadcaster", "broadcaster, canary"),
-            "origins",
+            "LIVEROOM_ORIGINS: Expecting value at character 0. Written as JSON",
             "",
             id="a list that is none",
         ),

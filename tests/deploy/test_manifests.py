@@ -27,7 +27,6 @@ from devstack.programs import KUBECTL, need
 from liveroom.access import SERVICES, user_of
 from liveroom.networks import read_networks
 from liveroom.settings import (
-    SOURCES,
     AutoscalerSettings,
     BroadcasterSettings,
     CanarySettings,
@@ -37,6 +36,7 @@ from liveroom.settings import (
     ServiceSettings,
     fields,
 )
+from liveroom.variables import SOURCES
 from tests.deploy.own import PAGE, write_overlay
 from tests.tickets import PRIVATE_KEYS, PUBLIC_KEYS
 

@@ -55,14 +55,6 @@ FOREIGN: Final = {
     "kafka.Murmur2Balancer": "a class of kafka-go",
     "sarama.NewCustomHashPartitioner": "a function of Sarama",
 }
-_SETTINGS: Final = (
-    settings.IngressSettings,
-    settings.BroadcasterSettings,
-    settings.EdgeSettings,
-    settings.SchedulerSettings,
-    settings.AutoscalerSettings,
-    settings.CanarySettings,
-)
 _SAMPLES: Final = "tests.docs.test_names"  # its texts name what is not there
 _OTHER_TEXTS: Final = frozenset(
     {"js", "ts", "html", "css", "yaml", "yml", "toml", "json", "env", "properties", "proto", "txt", ""}
@@ -334,7 +326,7 @@ def _defined(modules: Iterable[Module], project: dict[str, Any]) -> Iterator[str
             yield from module.top
             yield from (member for members in module.members.values() for member in members)
             yield from (text for text in module.texts if re.fullmatch(r"[\w.:/+-]+", text))
-    yield from (row[0] for model in _SETTINGS for row in settings.fields(model))
+    yield from (row[0] for model in settings.SERVICES.values() for row in settings.fields(model))
     metrics = (each for each in vars(metric_catalog).values() if isinstance(each, metric_catalog.Metric))
     yield from (name for metric in metrics for name in (metric.name, *metric.labels))
     needed = (project["dependencies"], *project["optional-dependencies"].values())

@@ -1,13 +1,14 @@
 """URLs of hosts and ports."""
 
 import ast
+import re
 from urllib.parse import urlsplit
 
 import pytest
 from yarl import URL
 
 from devstack.builds import ROOT
-from liveroom.addresses import authority, bases, check_gateway_url, origin_of, reachable, url_host, url_of
+from liveroom.addresses import authority, bases, check_gateway_url, check_origin, origin_of, reachable, url_host, url_of
 from liveroom.settings import EdgeSettings
 
 PACKAGES = ("autoscaler", "broadcaster", "cli", "devstack", "edge", "ingress", "liveroom", "scheduler", "viewer")
@@ -94,3 +95,34 @@ def test_no_other_module_makes_urls_of_hosts_and_ports() -> None:
         for node in ast.walk(ast.parse(path.read_text("utf-8")))
         if isinstance(node, ast.JoinedStr) and makes_a_url(node)
     } == set()
+
+
+@pytest.mark.parametrize(
+    "origin", ["*", "null", "http://x", "https://a.example:8443", "http://[::1]:8080", "capacitor://localhost", "file://"]
+)
+def test_an_origin_as_browsers_send_it_is_taken(origin: str) -> None:
+    assert check_origin(origin) == origin
+
+
+@pytest.mark.parametrize(
+    ("origin", "why"),
+    [
+        ("http://x/", "'http://x/' ends in a slash: browsers send 'http://x', so write that"),
+        ("http://x:5173/app", "has a path: browsers send 'http://x:5173'"),
+        ("http://x?a", "has a path: browsers send 'http://x'"),
+        ("x.example", "has no scheme: write 'https://x.example' or 'http://x.example'"),
+        ("localhost:5173", "has no scheme: write 'https://localhost:5173'"),
+        ("HTTP://x", "has upper-case letters: browsers send 'http://x'"),
+        ("http://X", "has upper-case letters: browsers send 'http://x'"),
+        ("http://x:80", "names the port that http has anyway: browsers send 'http://x'"),
+        ("https://x:443", "names the port that https has anyway: browsers send 'https://x'"),
+        ("http://me@x", "has a user: browsers send 'http://x'"),
+        ("https://bücher.example", "browsers send 'https://xn--bcher-kva.example'"),
+        ("https://*.example.org", "names no host"),
+        ("https://", "names no host"),
+        ("http://x:port", "is no origin"),
+    ],
+)
+def test_an_origin_that_no_browser_sends_is_refused_with_the_reason(origin: str, why: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(why)):
+        check_origin(origin)

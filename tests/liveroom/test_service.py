@@ -64,9 +64,13 @@ class Running:
 
 
 @contextlib.contextmanager
-def running(does: str) -> Iterator[Running]:
+def running(does: str, **more: str) -> Iterator[Running]:
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.liveroom.tiny"], cwd=ROOT, env=environment(does), stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "tests.liveroom.tiny"],
+        cwd=ROOT,
+        env=environment(does, **more),
+        stderr=subprocess.PIPE,
+        text=True,
     )
     with process:
         try:
@@ -175,7 +179,11 @@ def test_a_file_of_keys_that_is_not_there_ends_a_service_with_1_and_one_line(mod
         ),
         pytest.param({"LIVEROOM_CONFIG": "/nowhere"}, "LIVEROOM_CONFIG names /nowhere, which is not a file", id="no file"),
         pytest.param({"LIVEROOM_SECRETS": "/nowhere"}, "does not exist", id="no folder of secrets"),
-        pytest.param({"LIVEROOM_ORIGINS": "[broken"}, "origins", id="not JSON"),
+        pytest.param(
+            {"LIVEROOM_ORIGINS": "[broken"},
+            'LIVEROOM_ORIGINS: Expecting value at character 1. Written as JSON, such as: ["https://live.example.org',
+            id="not JSON",
+        ),
     ],
 )
 def test_bad_settings_end_a_service_with_2_and_words(more: dict[str, str], said: str) -> None:
@@ -184,6 +192,16 @@ def test_bad_settings_end_a_service_with_2_and_words(more: dict[str, str], said:
     assert done.stderr.startswith("edge: settings are not usable\n")
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_service_names_a_setting_that_nobody_knows_and_goes_on() -> None:
+    with running("wait", LIVEROOM_KAFKA__PARTITION="3", LIVEROOM_OF_TOMORROW="hush") as service:
+        found = [line for line in service.log if line["event"] == "unknown_setting"]
+    assert [(line["name"], line["nearest"], line["level"]) for line in found] == [
+        ("LIVEROOM_KAFKA__PARTITION", "LIVEROOM_KAFKA__PARTITIONS", "warning"),
+        ("LIVEROOM_OF_TOMORROW", None, "warning"),
+    ]
+    assert "hush" not in json.dumps(service.log)
 
 
 def test_help_lists_every_setting_with_its_default() -> None:
