@@ -2,16 +2,20 @@
 which address a node has. `make kube` tests the rest.
 """
 
+import asyncio
 import re
 from typing import Any, Final
 
 import pytest
 from kubernetes.aio.client.exceptions import ApiException
 
+from autoscaler.drivers.kubernetes.__main__ import resolve
 from autoscaler.drivers.kubernetes.addresses import address_of
 from autoscaler.drivers.kubernetes.api import failure_of
 from autoscaler.drivers.kubernetes.pods import COST, LEAVING, Condition, Meta, Pod, PodSpec, PodStatus, why_not
 from autoscaler.pool import Failure
+from liveroom import clock
+from tests.manual_clock import ManualClock
 
 
 def pod(name: str, *, ready: bool = True, phase: str = "Running", cost: str = "0", node: str = "n", version: str = "1") -> Pod:
@@ -177,3 +181,30 @@ def test_a_rule_that_a_node_cannot_meet_is_an_error(rule: str, said: str) -> Non
 def test_a_node_without_an_address_is_an_error() -> None:
     with pytest.raises(ValueError, match="node n has no address"):
         address_of(node())
+
+
+class Hurried(ManualClock):
+    """A clock on which whoever sleeps has slept at once."""
+
+    async def sleep(self, delay_s: float) -> None:
+        self.now_s += delay_s
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize(
+    ("host", "patience_s", "ip"),
+    [
+        pytest.param("127.0.0.1", 0, "127.0.0.1", id="an address"),
+        pytest.param("a..b", 0, "", id="no name, and nobody waits"),
+        pytest.param("a..b", 60, "", id="no name after a minute"),
+    ],
+)
+async def test_a_name_is_waited_for_no_longer_than_it_may_take(
+    host: str, patience_s: float, ip: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hurried = Hurried()
+    with clock.running_on(hurried):
+        began_s = hurried.now_s
+        assert await resolve(host, patience_s) == ip
+        assert hurried.now_s - began_s == (0 if ip else patience_s)
+    assert (f"{host} does not resolve" in capsys.readouterr().err) is not bool(ip)

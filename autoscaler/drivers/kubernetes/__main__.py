@@ -23,7 +23,7 @@ ATTEMPTS: Final = 10
 RECORD_S: Final = 120.0  # until the record of a new node is in the DNS: whatever writes it looks about once a minute
 
 
-async def _resolved(host: str, patience_s: float = 0) -> str:
+async def resolve(host: str, patience_s: float = 0) -> str:
     """Return the IP of a host name; empty where it does not resolve for so long."""
     end = clock.monotonic_s() + patience_s
     while True:
@@ -31,7 +31,7 @@ async def _resolved(host: str, patience_s: float = 0) -> str:
             async with asyncio.timeout(5):
                 found = await asyncio.get_running_loop().getaddrinfo(host, None)
             return str(found[0][4][0])
-        except OSError as error:  # TimeoutError too
+        except (OSError, UnicodeError) as error:  # TimeoutError too, and a name that can be none
             if clock.monotonic_s() >= end:
                 print(f"{host} does not resolve: {in_words(error)}", file=sys.stderr)  # noqa: T201 - the pod's log
                 return ""
@@ -57,7 +57,7 @@ async def _find_address(node: str, url: str, rule: str, write: Path) -> int:
             continue
         host, ip = address.host, address.ip
         if address.by_rule or not ip:
-            resolved = await _resolved(host, RECORD_S if address.by_rule else 0)
+            resolved = await resolve(host, RECORD_S if address.by_rule else 0)
             ip = ip or resolved or host
         settings = {"public_url": url.replace("{host}", url_host(host)), "public_ip": ip, "zone": address.zone}
         text = "".join(f"{name} = {json.dumps(value)}\n" for name, value in settings.items() if value)
