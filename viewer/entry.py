@@ -16,8 +16,9 @@ import structlog
 from liveroom.addresses import bases
 from liveroom.chance import Chance
 from liveroom.closecodes import Close
+from liveroom.nesting import UNDECODABLE
 from liveroom.wire import SUBPROTOCOL, Error
-from viewer.problem import ServiceError, read_problem
+from viewer.problem import NO_CODE, ServiceError, read_problem
 
 CONNECT_TIMEOUT_S: Final = 5.0
 CLOSE_TIMEOUT_S: Final = 1.0
@@ -80,7 +81,7 @@ async def ask_entry(
             if error.is_ours:
                 raise
             failures.append(error)
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:  # ValueError: a page with status 200
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:  # ValueError: what is no URL
             failures.append(error)
     raise max(failures, key=_delay_s)
 
@@ -97,7 +98,10 @@ async def _ask_one(http: aiohttp.ClientSession, url: str, query: list[tuple[str,
         body = await answer.read()
         if answer.status != HTTPStatus.OK:
             raise read_problem(answer.status, answer.headers, body)
-        named = msgspec.json.decode(body, type=_Answer)
+        try:
+            named = msgspec.json.decode(body, type=_Answer)
+        except UNDECODABLE:  # a page with status 200
+            raise ServiceError(str(answer.status), NO_CODE, status=answer.status) from None
         return Entry([gateway.id for gateway in named.gateways], [gateway.url for gateway in named.gateways], named.ticket)
 
 

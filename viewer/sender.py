@@ -24,16 +24,21 @@ MAX_PAUSE_S: Final = 30.0  # nobody expects what was sent to appear later than t
 
 
 class Accepted(NamedTuple):
-    """Ingress accepted it (202): it will be delivered. `at_ms` is Unix time."""
+    """Ingress accepted it (202): it will be delivered. `at_ms` is Unix time.
+
+    `text`: the text as viewers get it, where words of it were masked; else empty.
+    """
 
     id: str
     at_ms: int
+    text: str = ""
 
 
 class _Reply(msgspec.Struct):
     """What a sender needs of a 202."""
 
     at_ms: int
+    text: str = ""
 
 
 class Refused(NamedTuple):
@@ -153,13 +158,14 @@ class Sender:
             ) as answer:
                 reply = await answer.read()
                 if answer.status == HTTPStatus.ACCEPTED:
-                    return Accepted(id_, msgspec.json.decode(reply, type=_Reply).at_ms), 0.0
+                    told = msgspec.json.decode(reply, type=_Reply)
+                    return Accepted(id_, told.at_ms, told.text), 0.0
                 error = read_problem(answer.status, answer.headers, reply)
                 wait_s = RETRY_S if error.retry_after_s is None else error.retry_after_s
                 if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR or answer.status == HTTPStatus.REQUEST_TIMEOUT:
                     # with any code, and a proxy's too: it may have been written
                     return Unknown(id_, str(error), error.code, error.status, error.retry_after_s), wait_s
-                told = (error.code, error.detail, error.status, error.retry_after_s, error.until_ms)
-                return Refused(id_, *told), max(wait_s, MIN_PAUSE_S)
+                refused = Refused(id_, error.code, error.detail, error.status, error.retry_after_s, error.until_ms)
+                return refused, max(wait_s, MIN_PAUSE_S)
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             return Unknown(id_, in_words(error)), 0.5

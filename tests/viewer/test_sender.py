@@ -73,6 +73,12 @@ async def test_a_busy_ingress_is_asked_again_under_the_same_id_after_the_delay_t
     assert time.monotonic() - began_s < 30, "the clock is the test's"
 
 
+async def test_a_text_of_which_words_were_masked_is_told() -> None:
+    ingress = Ingress((202, {"at_ms": 7, "text": "a ****"}))
+    outcome, _ = await give(ingress)
+    assert outcome == Accepted(ingress.ids[0], 7, "a ****")
+
+
 async def test_a_delay_that_only_the_header_names_is_waited_too() -> None:
     outcome, delays_s = await give(Ingress((503, {}), ACCEPTED, headers={"Retry-After": "20"}))
     assert isinstance(outcome, Accepted)
