@@ -83,7 +83,7 @@ async def run(settings: AutoscalerSettings, runtime: Runtime, kafka: Kafka) -> N
     try:
         async with (
             serve(
-                App(settings, verifier, pool, send).web,
+                App(settings, verifier, pool, send, runtime).web,
                 settings.host,
                 settings.port,
                 loopback=settings.loopback,

@@ -19,10 +19,11 @@ from liveroom.errors import Code, ProblemError
 from liveroom.kinds import Role
 from liveroom.nesting import UNDECODABLE
 from liveroom.records.control import FLOOR, Decided, GatewayState, Order, OrderKind
+from liveroom.service import Runtime
 from liveroom.settings import AutoscalerSettings
 from liveroom.tickets import User
 from liveroom.tokens import Verifier
-from liveroom.web import cors, json_response, problems
+from liveroom.web import USER, cors, json_response, problems, request_ids
 
 RETRY_AFTER_S: Final = 1.0
 _encode = msgspec.json.Encoder().encode
@@ -50,13 +51,21 @@ class App:
     """All routes of the public port."""
 
     def __init__(
-        self, settings: AutoscalerSettings, verifier: Verifier, pool: Pool, send: Callable[[Order], Awaitable[bool]]
+        self,
+        settings: AutoscalerSettings,
+        verifier: Verifier,
+        pool: Pool,
+        send: Callable[[Order], Awaitable[bool]],
+        runtime: Runtime,
     ) -> None:
         self._send = send
         self._verifier = verifier
         self._pool = pool
         self._only_advises = settings.driver == "advisory"
-        self.web = web.Application(middlewares=[cors(settings.origins), problems()], client_max_size=4096)
+        self.web = web.Application(
+            middlewares=[request_ids(runtime.chance), cors(settings.origins), problems(refusals=runtime.refusals)],
+            client_max_size=4096,
+        )
         router = self.web.router
         router.add_get("/v1/pool", self._state)
         router.add_get("/v1/decisions", self._decisions)
@@ -67,6 +76,7 @@ class App:
 
     def _operator(self, request: web.Request) -> User:
         user = self._verifier.bearer(request.headers.get("Authorization"), clock.unix_s())
+        request[USER] = user.id
         if user.role is not Role.OPERATOR:
             raise ProblemError(Code.FORBIDDEN, "for operators only")
         return user

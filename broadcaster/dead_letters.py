@@ -11,7 +11,7 @@ import structlog
 from broadcaster.items import BadBodyError
 from broadcaster.rooms import Unfit
 from liveroom import clock, metric_catalog, topics
-from liveroom.bad_records import Refusals
+from liveroom.bad_records import Refusals, without_content
 from liveroom.kafka import Producer
 from liveroom.kafka_port import Record
 from liveroom.records.codec import BadRecord, BadRecordError, encode_json
@@ -71,9 +71,9 @@ class DeadLetters:
 
         After a take-over a record may get a second one: the offset in it says that it is the same.
         """
-        if self._refusals.is_logged(BadRecord(letter.reason), letter.detail):
-            log.warning(
-                "dead_letter", partition=letter.partition, offset=letter.offset, reason=letter.reason, detail=letter.detail
-            )
+        reason = BadRecord(letter.reason)
+        if self._refusals.is_logged(reason, letter.detail):
+            detail = without_content(reason, letter.detail)
+            log.warning("dead_letter", partition=letter.partition, offset=letter.offset, reason=letter.reason, detail=detail)
         await self._producer.send(topics.DEAD_LETTER, encode_json(letter), timeout_s=SEND_TIMEOUT_S)
         self._metrics.counter(metric_catalog.DEAD_LETTERS, letter.reason).inc()

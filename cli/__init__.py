@@ -1,5 +1,5 @@
 """The command line: `liveroom demo | up | doctor | replay | watch | send | token | revoke |
-connections | simulate | loadtest | canary | top | pool | topics | keys | acls`.
+connections | why | simulate | loadtest | canary | top | pool | topics | keys | acls`.
 
 It imports nothing at the top, so that `liveroom --help` is quick.
 """

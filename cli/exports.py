@@ -24,6 +24,7 @@ def exports_of(running: Running) -> dict[str, str]:
         "LIVEROOM_PAGE_URL": running.page,
         "LIVEROOM_TOKEN_KEY": running.token_key,
         "LIVEROOM_DEBUG_KEY": running.debug_key,
+        "LIVEROOM_LOG_KEY": running.log_key,
         **{f"LIVEROOM_{name.upper()}_INTERNAL_URL": running.internal.get(f"{name}-1", "") for name in _SERVICES},
         "KAFKA_BOOTSTRAP": running.kafka,
         "LIVEROOM_KAFKA__PREFIX": running.prefix,

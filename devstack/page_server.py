@@ -25,7 +25,7 @@ from liveroom.texts import is_visible
 from liveroom.tickets import User
 from liveroom.tokens import sign_user
 from liveroom.topics import ROOM_ID
-from liveroom.web import is_own_origin, json_response, problems
+from liveroom.web import is_own_origin, json_response, problems, request_ids
 
 FOLDER: Final = ROOT / "viewer" / "web"
 TYPES: Final = {".html", ".js", ".css", ".svg", ".txt"}
@@ -69,8 +69,9 @@ class _TokenRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def make_page(state: PageState, chance: Chance | None = None) -> web.Application:
     """Return the app that serves the pages. `chance` draws user ids; None: the system's."""
-    app = web.Application(middlewares=[_headers, problems(), _own_pages_only], client_max_size=_MAX_BODY_BYTES)
     source = chance or SystemChance()
+    layers = [request_ids(source), _headers, problems(), _own_pages_only]
+    app = web.Application(middlewares=layers, client_max_size=_MAX_BODY_BYTES)
 
     async def config(_: web.Request) -> web.Response:
         if state.ingress is None or state.scheduler is None:

@@ -1,8 +1,9 @@
 """The running systems of this user: how `liveroom send` and others find `liveroom demo` and `up`.
 
 Owns a file for each running system in the user's runtime folder, readable by that user alone: the
-addresses of the services, the key that signs tokens, and the key of /debug. The next reader removes
-the file of a process that is gone (kill -9). A folder that somebody else could write to is refused.
+addresses of the services, the key that signs tokens, and the keys of /debug and of users in logs.
+The next reader removes the file of a process that is gone (kill -9). A folder that somebody else
+could write to is refused.
 """
 
 import os
@@ -49,6 +50,7 @@ class Running(msgspec.Struct, frozen=True):
     edge: str = ""
     internal: dict[str, str] = {}
     owns_kafka: bool = False
+    log_key: str = ""
 
 
 class RuntimeFolderError(ExplainedError):

@@ -130,6 +130,7 @@ async def run_stack(
         chance=chance,
         token_key=wishes.token_key,
         debug_key=wishes.debug_key,
+        log_key=wishes.log_key,
         first_port=first_port,
         taken=wishes.taken,
     )
@@ -201,6 +202,7 @@ def _running(what: str, stack: Stack, rooms: Sequence[str], *, owns_kafka: bool)
         edge=system.edges[0].url if system.edges else "",
         internal={service.name: service.internal_url for service in system.services},
         owns_kafka=owns_kafka,
+        log_key=system.log_key,
     )
 
 

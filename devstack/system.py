@@ -68,9 +68,9 @@ class System:
     each step of the start. `chance` draws the keys; None: the system's. `build` is the code that
     the services run; an upgrade changes that of each service (`Service.build`).
 
-    `token_key` and `debug_key`: keys that are given; empty: made here. `first_port`: the processes
-    get the ports that services have by default, moved by as much as it differs from 8000; 0: any
-    free ones. `taken`: the settings, without LIVEROOM_, that come from the environment and the
+    `token_key`, `debug_key` and `log_key`: keys that are given; empty: made here. `first_port`: the
+    processes get the ports that services have by default, moved by as much as it differs from 8000;
+    0: any free ones. `taken`: the settings, without LIVEROOM_, that come from the environment and the
     files of this process, in place of what suits a single machine.
 
     The end of the block raises ServiceDiedError if a process ended by itself.
@@ -98,6 +98,7 @@ class System:
         build: Build = THIS,
         token_key: str = "",
         debug_key: str = "",
+        log_key: str = "",
         first_port: int = 0,
         taken: Collection[str] = (),
     ) -> None:
@@ -107,6 +108,7 @@ class System:
         chance = chance or SystemChance()
         self.token_key = token_key or chance.token_hex(32)
         self.debug_key = debug_key or chance.token_hex(32)
+        self.log_key = log_key or chance.token_hex(32)
         self._first_port = first_port
         self._taken = frozenset(taken)
         ticket_keys = [make_private_key(TICKET_KEY_ID, chance.token_bytes(SEED_BYTES))]
@@ -347,6 +349,7 @@ class System:
             "KAFKA__PARTITIONS": str(self.partitions),
             "TOKEN_KEY": self.token_key,
             "DEBUG_KEY": self.debug_key,
+            "LOG_KEY": self.log_key,
             "ORIGINS": json.dumps(self._origins),
             "REPLICAS": str(self._counts["scheduler"]),
         }

@@ -90,6 +90,7 @@ class Wishes:
     origins: tuple[str, ...]
     token_key: str
     debug_key: str
+    log_key: str
     settings: Mapping[str, str]
     taken: frozenset[str]
     remarks: Sequence[str]
@@ -126,6 +127,7 @@ def read_wishes(options: Options, services: Collection[str], own: Mapping[str, s
         origins=tuple(dict.fromkeys([*options.origins, *_listed(found, "ORIGINS")])),
         token_key=settings.pop("TOKEN_KEY", _text(found, "TOKEN_KEY")),
         debug_key=_text(found, "DEBUG_KEY"),
+        log_key=_text(found, "LOG_KEY"),
         settings=settings,
         taken=frozenset(found),
         remarks=remarks,

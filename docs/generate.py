@@ -25,8 +25,21 @@ sys.path.insert(0, str(FOLDER.parent))
 
 from autoscaler import policy  # noqa: E402
 from docs import javascript  # noqa: E402
+from docs.log_calls import LogCall, log_calls  # noqa: E402
 from ingress import openapi, permissions  # noqa: E402
-from liveroom import access, bodies, closecodes, errors, kinds, metric_catalog, settings, topics, variables, wire  # noqa: E402
+from liveroom import (  # noqa: E402
+    access,
+    bodies,
+    closecodes,
+    errors,
+    kinds,
+    log_catalog,
+    metric_catalog,
+    settings,
+    topics,
+    variables,
+    wire,
+)
 from liveroom.dead_letter_reasons import DEAD_LETTER_REASONS  # noqa: E402
 from liveroom.records import balance, broadcast, codec, control, revocations, sections, snapshot, uplink  # noqa: E402
 
@@ -256,6 +269,37 @@ def _metrics() -> str:
     return "\n".join(parts)
 
 
+LOGGING: Final = ("liveroom", "ingress", "broadcaster", "edge", "scheduler", "autoscaler", "viewer")
+
+
+def _log_events() -> str:
+    calls: dict[str, list[LogCall]] = {}
+    for call in log_calls(FOLDER.parent, LOGGING):
+        calls.setdefault(call.event or "", []).append(call)
+
+    def row(name: str, event: log_catalog.Event) -> tuple[object, ...]:
+        made = calls[name]
+        fields = dict.fromkeys(field for call in made for field in call.fields or ())
+        packages = dict.fromkeys(_LOGS_AS.get(call.package, call.package) for call in made)
+        levels = dict.fromkeys("error" if call.level == "exception" else call.level for call in made)
+        named = ", ".join(f"`{field}`" for field in fields)
+        return f"`{name}`", ", ".join(levels), ", ".join(packages), named, event.about, event.todo
+
+    head = ("event", "level", "logged by", "fields", "meaning", "what to do")
+    return "\n".join(
+        f"### {group.title}\n{_table(head, (row(name, event) for name, event in group.events.items()))}"
+        for group in log_catalog.GROUPS
+    )
+
+
+_LOGS_AS: Final = {"liveroom": "all that have it", "viewer": "canary"}
+
+
+def _log_codes() -> str:
+    rows = [(f"`{code.value}`", refusal.title, log_catalog.TODO[code]) for code, refusal in errors.TABLE.items()]
+    return _table(("code", "meaning", "what to look at"), rows)
+
+
 def _layouts() -> str:
     def fields(layout: str, names: tuple[str, ...], size: int) -> str:
         widths = {"Q": "unsigned 64", "q": "signed 64", "I": "unsigned 32", "H": "unsigned 16", "B": "unsigned 8"}
@@ -399,6 +443,8 @@ BLOCKS: Final[dict[str, Callable[[], str]]] = {
     "rates": _rates,
     "policy": lambda: _structs(policy.Policy, policy.Targets, policy.Event),
     "metrics": _metrics,
+    "log-events": _log_events,
+    "log-codes": _log_codes,
 }
 
 

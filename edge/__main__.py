@@ -65,6 +65,7 @@ async def run(settings: EdgeSettings, runtime: Runtime, kafka: Kafka) -> None:
         rules,
         runtime.metrics,
         generation=clock.unix_ms(),
+        refusals=runtime.refusals,
     )
     admission = Admission(gateway, runtime)
     upgrades = Upgrades(gateway, admission, runtime)

@@ -7,6 +7,7 @@ was revoked, the user or the address has too many connections or makes them too 
 calls it.
 """
 
+import re
 from typing import Final
 
 from aiohttp import web
@@ -20,8 +21,9 @@ from liveroom.errors import Code, ProblemError
 from liveroom.limits import Bucket
 from liveroom.networks import subscriber
 from liveroom.service import Runtime, callers_of
-from liveroom.web import is_own_origin, origin_allowed
+from liveroom.web import USER, is_own_origin, origin_allowed
 
+_IS_ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://[A-Za-z0-9.:\[\]-]{1,200}\Z").match
 JOIN_BURST_S: Final = 2.0
 HELD_WAIT_S: Final = 10.0  # until a user or an address that has too many connections may have one less
 
@@ -75,7 +77,7 @@ class Admission:
         origin = request.headers.get("Origin")
         is_foreign = origin is not None and not is_own_origin(origin, request.headers.get("Host"))
         if origin is not None and is_foreign and not origin_allowed(origin, settings.origins):
-            raise ProblemError(Code.ORIGIN, origin[:200])
+            raise ProblemError(Code.ORIGIN, origin if _IS_ORIGIN(origin) else "")
         if len(gateway.members) >= settings.max_connections:
             raise self._refusal(Limit.GATEWAY_CONNECTIONS, Code.FULL, 1)
         now_s, now_ms = clock.monotonic_s(), clock.unix_ms()
@@ -85,6 +87,7 @@ class Admission:
         except ProblemError:
             self._failures.charge(address, now_s)
             raise
+        request[USER] = ticket.user.id
         self._take(Caller(user=ticket.user.id, address=address))
         self.spent.spend(ticket, now_ms)
         return address, ticket.user
@@ -95,7 +98,7 @@ class Admission:
         ticket = tickets.verify(text, self._keys, tickets.ENTRY, me, now_ms)
         user = ticket.user
         if self._gateway.revocations.revokes(user.id, user.device, user.issued_s):
-            raise ProblemError(Code.REVOKED)
+            raise ProblemError(Code.REVOKED).of(user.id)
         self.spent.check(ticket)
         return ticket
 

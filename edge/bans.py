@@ -17,6 +17,7 @@ from liveroom.errors import Code
 from liveroom.kinds import Kind
 from liveroom.moderation import Rules, binds, holds, refusal_by_modes
 from liveroom.records.control import LATER_MODES, Moderation, RuleKind
+from liveroom.refusals import RefusalLog
 from liveroom.topics import room_hash
 from liveroom.wire import Error, Notice, encode_frame
 
@@ -29,9 +30,10 @@ def notice_of(kind: Kind, rule: Moderation) -> bytes:
 class Bans:
     """Puts members out of the rooms of a hub: after a ban, a kick, or a change of `rules`."""
 
-    def __init__(self, hub: Hub, rules: Rules) -> None:
+    def __init__(self, hub: Hub, rules: Rules, refusals: RefusalLog) -> None:
         self._hub = hub
         self._rules = rules
+        self._refusals = refusals
         self._closed: dict[str, None] = {}
         self._has_closed = asyncio.Event()
 
@@ -84,6 +86,7 @@ class Bans:
 
     def _put_out(self, member: Subscriber, room: Room, code: Code, close: Close, detail: str = "", until_ms: int = 0) -> None:
         self._hub.leave(member, room.name, clock.monotonic_s())
-        member.send(encode_frame(Error(code.value, detail, room.name, until_ms=until_ms)))
+        self._refusals.put_out(code, member.request_id, room=room.name, user=member.user)
+        member.send(encode_frame(Error(code.value, detail, room.name, until_ms=until_ms, request_id=member.request_id)))
         if not member.rooms:
             member.close(close)

@@ -24,9 +24,11 @@ from liveroom.budgets import Holdings
 from liveroom.closecodes import TABLE, Close
 from liveroom.errors import Code
 from liveroom.moderation import Rules
+from liveroom.refusals import RefusalLog
 from liveroom.registry import Metrics
 from liveroom.revocations import Revocations
 from liveroom.settings import EdgeSettings
+from liveroom.topics import valid_room
 from liveroom.wire import (
     BadFrameError,
     Beat,
@@ -49,15 +51,25 @@ class Gateway:
 
     `generation`: when it started, in milliseconds of Unix time; tickets and orders name it. It is
     set again once Kafka's time is known (`edge.load_report.begin_generation`).
-    `wheel`: when each member is checked next. `held`: the connections of each user and address.
+    `refusals`: the log of them, by default one that names no users. `wheel`: when each member is
+    checked next. `held`: the connections of each user and address.
     `taken_in`, `leaves`: members so far. `draining`: it admits nobody more.
     """
 
-    def __init__(self, settings: EdgeSettings, hub: Hub, rules: Rules, metrics: Metrics, generation: int) -> None:
+    def __init__(
+        self,
+        settings: EdgeSettings,
+        hub: Hub,
+        rules: Rules,
+        metrics: Metrics,
+        generation: int,
+        refusals: RefusalLog | None = None,
+    ) -> None:
         self.settings = settings
         self.hub = hub
-        self.joins = Joins(hub, rules, metrics, settings)
-        self.bans = Bans(hub, rules)
+        self._refusals = refusals = refusals if refusals is not None else RefusalLog()
+        self.joins = Joins(hub, rules, metrics, settings, refusals)
+        self.bans = Bans(hub, rules, refusals)
         self.generation = generation
         self.was_silent = False
         self.members: dict[Member, None] = {}
@@ -100,7 +112,7 @@ class Gateway:
         try:
             frame = decode_client_frame(text)
         except UnknownFrameError as error:
-            member.send(encode_frame(Error(Code.UNKNOWN_FRAME.value, detail=str(error))))
+            self._refuse(member, Code.UNKNOWN_FRAME, "unknown", detail=str(error))
             return
         except BadFrameError:
             member.close(Close.BAD_FRAME)
@@ -112,9 +124,19 @@ class Gateway:
                 if self.hub.leave(member, frame.room, clock.monotonic_s()):
                     member.send(encode_frame(Left(frame.room)))
                 else:
-                    member.send(encode_frame(Error(Code.NOT_IN_ROOM.value, room=frame.room[:64])))
+                    self._refuse(member, Code.NOT_IN_ROOM, "leave", room=frame.room[:64])
             case Heartbeat():
                 member.send(encode_frame(Beat(clock.unix_ms())))
+
+    def _refuse(self, member: Member, code: Code, frame: str, *, detail: str = "", room: str = "") -> None:
+        """Send a member the refusal of a frame that is no join, and log it."""
+        self._refusals.refused(code, frame, member.request_id, room=valid_room(room), user=member.user)
+        member.send(encode_frame(Error(code.value, detail, room, request_id=member.request_id)))
+
+    def closes(self, member: Member, code: Close, reason: str) -> None:
+        """Log that the gateway ends a member's connection."""
+        rooms = [room.name for room in member.rooms.values()]
+        self._refusals.closed(code, reason, member.request_id, rooms=rooms, user=member.user)
 
     def ending(self, member: Member) -> None:
         """Take a member that is ending out of its rooms.

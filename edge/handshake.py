@@ -33,8 +33,8 @@ class Handshake(NamedTuple):
     deflates: bool
 
 
-def accept(headers: Headers) -> Handshake:
-    """Return the answer to an upgrade.
+def accept(headers: Headers, more: str = "") -> Handshake:
+    """Return the answer to an upgrade; `more` are further lines of its head.
 
     Raises `ProblemError`: upgrade_required, bad_request.
     """
@@ -54,7 +54,7 @@ def accept(headers: Headers) -> Handshake:
     deflate = accept_deflate(", ".join(headers.getall("Sec-WebSocket-Extensions", [])) or None)
     if deflate is not None:
         answer += f"Sec-WebSocket-Extensions: {deflate}\r\n"
-    return Handshake(f"{answer}\r\n".encode(), deflate is not None)
+    return Handshake(f"{answer}{more}\r\n".encode(), deflate is not None)
 
 
 def _items(values: Iterable[str]) -> list[str]:

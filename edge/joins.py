@@ -20,13 +20,14 @@ from edge.prepared_batch import PreparedBatch
 from edge.room import Position, Room, Subscriber
 from liveroom import clock, metric_catalog, topics
 from liveroom.budgets import Rate, Rates
-from liveroom.errors import Code
+from liveroom.errors import OWN_WORDS, Code
 from liveroom.kinds import Kind, Role
 from liveroom.moderation import Rules, binds, refusal_by_modes
 from liveroom.records.codec import BadRecord
+from liveroom.refusals import RefusalLog
 from liveroom.registry import Metrics
 from liveroom.settings import EdgeSettings
-from liveroom.topics import ROOM_ID, room_hash
+from liveroom.topics import ROOM_ID, room_hash, valid_room
 from liveroom.wire import MAX_ROOMS_PER_CONNECTION, Carded, Error, Join, encode_frame
 
 SNAPSHOT_WAIT_S: Final = 1.0
@@ -59,6 +60,11 @@ class Refused(NamedTuple):
     limit: Limit | None = None
     wait_s: float | None = None
 
+    @property
+    def detail(self) -> str | None:
+        """The reason as the log may show it: not a host's, which is a text for the user alone."""
+        return self.why or None if self.code in OWN_WORDS else None
+
 
 class Joins:
     """The joins of one gateway.
@@ -67,11 +73,12 @@ class Joins:
     owners must be asked for a snapshot; whoever asks takes them out.
     """
 
-    def __init__(self, hub: Hub, rules: Rules, metrics: Metrics, settings: EdgeSettings) -> None:
+    def __init__(self, hub: Hub, rules: Rules, metrics: Metrics, settings: EdgeSettings, refusals: RefusalLog) -> None:
         self.arrived = 0
         self.snapshots_wanted: dict[str, None] = {}
         self._hub = hub
         self._rules = rules
+        self._refusal_log = refusals
         self._max_user_rooms = settings.max_user_rooms
         self._rates = Rates(
             connection=Rate(settings.connection_joins_per_s, settings.connection_joins_burst),
@@ -130,9 +137,10 @@ class Joins:
     def _put_out(self, evicted: Evicted) -> None:
         """Report to the members of a room that it made space for another one."""
         self._evicted["quiet" if evicted.members else "vacant"].inc()
-        text = _error(evicted.room.name, _over(Limit.GATEWAY_ROOMS, Code.FULL, SPACE_WAIT_S))
+        refused = _over(Limit.GATEWAY_ROOMS, Code.FULL, SPACE_WAIT_S)
         for member in evicted.members:
-            member.send(text)
+            self._refusal_log.put_out(refused.code, member.request_id, room=evicted.room.name, user=member.user)
+            member.send(_error(evicted.room.name, refused, member))
 
     # ---- entering
     def join(self, member: Member, frame: Join) -> None:
@@ -144,7 +152,10 @@ class Joins:
             self._refused[refusal.code].inc()
             if refusal.limit is not None:
                 self._limited[refusal.limit].inc()
-            member.send(_error(frame.room, refusal))
+            self._refusal_log.refused(
+                refusal.code, "join", member.request_id, room=valid_room(frame.room), user=member.user, detail=refusal.detail
+            )
+            member.send(_error(frame.room, refusal, member))
             return
         self._joined["repeated" if room_hash(frame.room) in member.rooms else "joined"].inc()
         room = self._hub.add_pending(member, frame.room, now_s)
@@ -220,7 +231,9 @@ def _over(limit: Limit, code: Code, wait_s: float | None = None) -> Refused:
     return Refused(code, DETAILS[limit], limit=limit, wait_s=wait_s)
 
 
-def _error(room: str, refused: Refused) -> bytes:
+def _error(room: str, refused: Refused, member: Subscriber) -> bytes:
     """Return the frame that refuses a join, or that puts a member out of a room."""
     wait_s = round(refused.wait_s, 3) if refused.wait_s is not None else None
-    return encode_frame(Error(refused.code.value, refused.why, room[:64], retry_after_s=wait_s, until_ms=refused.until_ms))
+    return encode_frame(
+        Error(refused.code.value, refused.why, room[:64], wait_s, refused.until_ms, request_id=member.request_id)
+    )

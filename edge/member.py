@@ -49,6 +49,9 @@ class MemberHost(Protocol):
     def received(self, member: "Member", text: bytes) -> None:
         """Do what a whole text message asks."""
 
+    def closes(self, member: "Member", code: Close, reason: str) -> None:
+        """Take note that a member is about to be closed, with this code and reason."""
+
     def ending(self, member: "Member") -> None:
         """Take a member that is closing out of everything but the list of members."""
 
@@ -66,7 +69,8 @@ class Member(asyncio.Protocol):
     `form`: the value of its `Form`. `blocked`: nothing may be written to the descriptor.
     `close_code`: 0 until it is closing; `closing_s`: since when. `received_s`: when the viewer last
     sent something. `frames`: what it sent since its last check. `has_joined`: whether it was ever
-    in a room. `issued_s`: when its token was issued (Unix time; None: unknown).
+    in a room. `issued_s`: when its token was issued (Unix time; None: unknown). `request_id`: that
+    of the request that was upgraded.
     """
 
     __slots__ = (
@@ -86,6 +90,7 @@ class Member(asyncio.Protocol):
         "named_rooms",
         "pull",
         "received_s",
+        "request_id",
         "role",
         "rooms",
         "ticket_rooms",
@@ -95,7 +100,9 @@ class Member(asyncio.Protocol):
         "write",
     )
 
-    def __init__(self, host: MemberHost, user: User, pull: str, now_s: float, form: Form, address: str) -> None:
+    def __init__(
+        self, host: MemberHost, user: User, pull: str, now_s: float, form: Form, address: str, request_id: str
+    ) -> None:
         self._host = host
         self._receiver = Receiver(deflates=form == Form.DEFLATED)
         self.transport: asyncio.Transport | None = None
@@ -113,6 +120,7 @@ class Member(asyncio.Protocol):
         self.named_rooms = self.ticket_rooms if user.names_rooms else ()
         self.pull = pull
         self.address = address
+        self.request_id = request_id
         self.has_joined = False
         self.rooms: dict[int, Room] = {}
         self.received_s = now_s
@@ -305,7 +313,9 @@ class Member(asyncio.Protocol):
     def close(self, code: Close, reason: str = "") -> None:
         """Close with a code and a reason (empty: that of the code). What waits is dropped."""
         if self.transport is not None and not self.close_code:
-            self._end(code, self._goodbye(code, reason or TABLE[code].reason))
+            reason = reason or TABLE[code].reason
+            self._host.closes(self, code, reason)
+            self._end(code, self._goodbye(code, reason))
 
     def _goodbye(self, code: Close, reason: str) -> bytes:
         return close_frame(code, reason)

@@ -34,7 +34,7 @@ from liveroom.records.codec import BadRecord, BadRecordError
 from liveroom.service import Runtime
 from liveroom.tasks import BackgroundTasks, end_tasks
 from liveroom.topics import partition_of, room_hash
-from liveroom.web import json_response
+from liveroom.web import REQUEST_ID, USER, json_response
 from liveroom.wire import encode_frame
 
 TIMEOUT_S: Final = 4.0
@@ -110,7 +110,7 @@ class Pulls:
             raise
         except (KafkaError, LogReadError, TimeoutError) as error:
             self._counts["failed"].inc()
-            log.warning("pull_failed", error=repr(error))
+            log.warning("pull_failed", error=repr(error), request_id=request[REQUEST_ID])
             raise ProblemError(Code.QUEUE_UNAVAILABLE, "the log did not answer in time", retry_after_s=1) from None
 
     def _refuse(self, reason: str) -> None:
@@ -121,6 +121,7 @@ class Pulls:
         """Return the answer to a pull, or raise `ProblemError` where it is refused."""
         name = request.match_info["room"]
         grant = self._gateway.grants.find(bearer(request))
+        request[USER] = grant.user
         address = self._upgrades.address_of(request)
         self._limits.take(grant.user, address, clock.monotonic_s())
         self._check_revoked(grant)

@@ -44,7 +44,7 @@ class Subscriber(Protocol):
 
     `device_hash`: of the user and its device; 0 where the device is unknown. `address`: of one
     subscriber (`liveroom.networks.subscriber`). `form`: the value of its `Form`. `named_rooms`:
-    the rooms of its ticket that the user's token names.
+    the rooms of its ticket that the user's token names. `request_id`: its name in the log.
     """
 
     user: str
@@ -55,6 +55,7 @@ class Subscriber(Protocol):
     named_rooms: tuple[str, ...]
     rooms: "dict[int, Room]"
     form: int
+    request_id: str
 
     def push(self, prepared: PreparedBatch) -> int:
         """Send a batch, or its reliable part to a slow viewer.

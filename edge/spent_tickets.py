@@ -32,7 +32,7 @@ class SpentTickets:
     def check(self, ticket: Ticket) -> None:
         """Raise `ProblemError` (ticket_used) where a ticket has no use left."""
         if self._used.get(ticket.nonce, (0, 0))[0] >= self._uses:
-            raise ProblemError(Code.TICKET_USED)
+            raise ProblemError(Code.TICKET_USED).of(ticket.user.id)
 
     def spend(self, ticket: Ticket, now_ms: int) -> None:
         """Count a use of a ticket at `now_ms`, a Unix time in milliseconds."""

@@ -16,8 +16,8 @@ class SseConnection(Member):
 
     __slots__ = ()
 
-    def __init__(self, host: MemberHost, user: User, pull: str, now_s: float, address: str) -> None:
-        super().__init__(host, user, pull, now_s, Form.EVENTS, address)
+    def __init__(self, host: MemberHost, user: User, pull: str, now_s: float, address: str, request_id: str) -> None:
+        super().__init__(host, user, pull, now_s, Form.EVENTS, address, request_id)
 
     def framed(self, text: bytes) -> bytes:
         """Return a text as one event."""

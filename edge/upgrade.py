@@ -22,7 +22,7 @@ from edge.sse_connection import SseConnection
 from liveroom import clock, metric_catalog
 from liveroom.errors import Code, ProblemError
 from liveroom.service import Runtime, public_connections
-from liveroom.web import cors, origin_allowed, problems
+from liveroom.web import REQUEST_ID, REQUEST_ID_HEADER, cors, origin_allowed, problems, request_ids
 from liveroom.wire import MAX_CLIENT_FRAME_BYTES, VIEWER_SILENCE_S, Hello, encode_frame
 
 WEBSOCKET_PATH: Final = "/v1/live"
@@ -89,9 +89,10 @@ class Upgrades:
         self._refused = {code: runtime.metrics.counter(metric_catalog.UPGRADES_REFUSED, code.value) for code in Code}
         self.app = web.Application(
             middlewares=[
+                request_ids(runtime.chance),
                 cors(gateway.settings.origins),
                 close_refused,
-                problems(lambda code: self._refused[code].inc()),
+                problems(lambda code: self._refused[code].inc(), runtime.refusals),
             ],
             client_max_size=MAX_CLIENT_FRAME_BYTES,
         )
@@ -109,11 +110,11 @@ class Upgrades:
         if _is_gone(request):
             return HandedOver()
         self._admission.check_open()
-        accepted = handshake.accept(request.headers)
+        accepted = handshake.accept(request.headers, _id_line(request))
         address, user = self._admission.admit(request)
         form = Form.DEFLATED if accepted.deflates else Form.PLAIN
         pull = self._chance.token_urlsafe(PULL_TOKEN_BYTES)
-        member = Member(self._gateway, user, pull, clock.monotonic_s(), form, address)
+        member = Member(self._gateway, user, pull, clock.monotonic_s(), form, address, request[REQUEST_ID])
         return self._hand_over(request, member, accepted.answer)
 
     async def _events(self, request: web.Request) -> web.StreamResponse:
@@ -123,8 +124,8 @@ class Upgrades:
         self._admission.check_open()
         address, user = self._admission.admit(request)
         pull = self._chance.token_urlsafe(PULL_TOKEN_BYTES)
-        member = SseConnection(self._gateway, user, pull, clock.monotonic_s(), address)
-        return self._hand_over(request, member, _event_stream(self._readable_by(request)))
+        member = SseConnection(self._gateway, user, pull, clock.monotonic_s(), address, request[REQUEST_ID])
+        return self._hand_over(request, member, _event_stream(self._readable_by(request), _id_line(request)))
 
     async def _frame_of_events(self, request: web.Request) -> web.StreamResponse:
         """Take a frame from a viewer that receives its own frames as events."""
@@ -165,6 +166,7 @@ class Upgrades:
             silence_s=VIEWER_SILENCE_S,
             user=member.user,
             pull=member.pull,
+            request_id=member.request_id,
         )
         member.send_raw(answer + member.framed(encode_frame(hello)))
         if behind.data:
@@ -187,10 +189,17 @@ def _no_stream() -> ProblemError:
     return ProblemError(Code.TOKEN_INVALID, "the token is the `pull` of a hello that came as an event, while that stream lasts")
 
 
-def _event_stream(origin: str | None) -> bytes:
-    """Return the head of an answer that never ends. `origin`: of the page that may read it."""
+def _id_line(request: web.Request) -> str:
+    """Return the line of an answer's head that has the request's id."""
+    return f"{REQUEST_ID_HEADER}: {request[REQUEST_ID]}\r\n"
+
+
+def _event_stream(origin: str | None, more: str) -> bytes:
+    """Return the head of an answer that never ends. `origin`: of the page that may read it. `more`:
+    further lines.
+    """
     allow = f"Access-Control-Allow-Origin: {origin}\r\nVary: Origin\r\n" if origin else ""
     return (
         "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-store\r\nX-Accel-Buffering: no\r\n"
-        f"Connection: close\r\n{allow}\r\n"
+        f"Connection: close\r\n{allow}{more}\r\n"
     ).encode()

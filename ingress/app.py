@@ -28,7 +28,7 @@ from liveroom.service import Runtime, callers_of
 from liveroom.settings import IngressSettings
 from liveroom.tickets import User
 from liveroom.tokens import Verifier
-from liveroom.web import cors, json_response, problems
+from liveroom.web import USER, cors, json_response, log_refusal, problems, request_ids
 
 ID_BYTES: Final = 8
 _BODILESS: Final = frozenset({"GET", "DELETE"})
@@ -67,8 +67,13 @@ class App:
             for name in (route.name for route in requests.SEND_ROUTES)
         }
         self._refusals = refusals
+        self._refusal_log = runtime.refusals
         self.web = web.Application(
-            middlewares=[cors(settings.origins), problems(lambda code: refusals[code].inc())],
+            middlewares=[
+                request_ids(runtime.chance),
+                cors(settings.origins),
+                problems(lambda code: refusals[code].inc(), runtime.refusals),
+            ],
             client_max_size=settings.max_body_bytes,
         )
         router = self.web.router
@@ -125,14 +130,17 @@ class App:
         results: list[responses.BulkResult] = []
         for draft in drafts:
             if isinstance(draft, ProblemError):
-                results.append(self._refused(draft))
+                results.append(self._refused(request, draft))
                 continue
             written = next(outcomes)
             outcome = outcome_of(written) if isinstance(written, ProblemError) else SendOutcome.ACCEPTED
             if outcome is SendOutcome.ACCEPTED:
                 self._trace(draft, began_s)
             self._counts[draft.name][outcome].inc()
-            results.append(self._refused(written) if isinstance(written, ProblemError) else responses.BulkResult(draft.id))
+            if isinstance(written, ProblemError):
+                results.append(self._refused(request, written, draft))
+            else:
+                results.append(responses.BulkResult(draft.id))
         accepted = sum(not result.code for result in results)
         return json_response(responses.encode(responses.BulkAnswer(accepted, results)))
 
@@ -144,8 +152,13 @@ class App:
         began_ns = now_ns - int((clock.monotonic_s() - began_s) * 1e9)
         self._tracing.begin(trace, "ingress accept", began_ns, now_ns, kind=draft.name, room=draft.room, id=draft.id)
 
-    def _refused(self, problem: ProblemError) -> responses.BulkResult:
+    def _refused(
+        self, request: web.Request, problem: ProblemError, draft: requests.Draft | None = None
+    ) -> responses.BulkResult:
+        """Count and log the refusal of one item, and return its result."""
         self._refusals[problem.code].inc()
+        room, user = (draft.room, draft.user.id) if draft is not None else (None, None)
+        log_refusal(self._refusal_log, request, problem, room, user)
         return responses.BulkResult(code=problem.code.value, detail=problem.detail, retry_after_s=problem.retry_after_s)
 
     # ---- commands
@@ -203,6 +216,7 @@ class App:
         """Return the sender by its token, or refuse the request."""
         address, now_s = self._address(request), clock.monotonic_s()
         user = self._authentication.user(request.headers.get("Authorization"), address, now_s, clock.unix_s())
+        request[USER] = user.id
         self._request_limits.take(user, address, now_s)
         return user
 

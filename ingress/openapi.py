@@ -141,6 +141,8 @@ def _responses(good: str, schema: type[msgspec.Struct], codes: Iterable[Code]) -
         }
         if status in {429, 503}:
             answers[str(status)]["headers"] = {"Retry-After": {"description": "seconds", "schema": {"type": "integer"}}}
+    for answer in answers.values():
+        answer.setdefault("headers", {})["X-Request-Id"] = {"$ref": "#/components/headers/RequestId"}
     return answers
 
 
@@ -241,6 +243,7 @@ _PROBLEM: Final = {
         "status": {"type": "integer"},
         "code": {"type": "string", "enum": [code.value for code in Code]},
         "detail": {"type": "string"},
+        "request_id": {"type": "string", "description": "the request's name in the log, as in X-Request-Id"},
         "retry_after_s": {"type": "number", "description": "when a retry may succeed"},
         "until_ms": {"type": "integer", "description": "of mutes and bans; -1: without an end"},
     },
@@ -285,6 +288,7 @@ def document() -> dict[str, Any]:
         "paths": paths,
         "components": {
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}},
+            "headers": {"RequestId": {"description": "the request's name in the log", "schema": {"type": "string"}}},
             "schemas": _portable(schemas),
         },
     }

@@ -16,8 +16,22 @@ from liveroom.topics import Topic
 
 _MOST_REMEMBERED: Final = 20  # anybody may write any number or name to `uplink`
 _PATH: Final = re.compile(r" - at `[^`]*`?\Z")  # how msgspec ends its message; a detail that was cut lacks the last mark
+_QUOTED: Final = re.compile(r"'[^']*'?|\"[^\"]*\"?")  # the last mark may have been cut off
+_USER: Final = re.compile(r"'\.\.\.' is not a user id(?:[;:][^`]*)?")  # of `liveroom.users.why_not`, which goes on with ids
 _INDEX: Final = re.compile(r"\[\d+(\]|\Z)")
 log = structlog.get_logger()
+
+
+def without_content(reason: BadRecord, detail: str) -> str:
+    """Return a detail as a log may show it: without what it quotes of the record.
+
+    What this version does not know is named, since the name is the reason.
+    """
+    if reason.is_foreign or reason is BadRecord.UNKNOWN:
+        return detail
+    if reason is BadRecord.UNHANDLED:
+        return ""
+    return _USER.sub("not a user id", _QUOTED.sub("'...'", detail))
 
 
 class Refusals:
@@ -65,4 +79,5 @@ class BadRecords:
         """Count the record at `offset`, and log why it cannot be used. `partition`: if known."""
         self._metrics.counter(metric_catalog.BAD_RECORDS, self._topic.name, error.reason.value).inc()
         if self._refusals.is_logged(error.reason, error.detail):
-            log.error("bad_record", topic=self._topic.name, partition=partition, offset=offset, error=str(error))
+            why = f"{error.reason.value}: {without_content(error.reason, error.detail)}"
+            log.error("bad_record", topic=self._topic.name, partition=partition, offset=offset, error=why)

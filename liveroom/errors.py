@@ -5,7 +5,7 @@ body, and the base of the errors that a program shows as one line. Pure.
 """
 
 from enum import Enum
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Self
 
 
 class ExplainedError(Exception):
@@ -119,12 +119,38 @@ TABLE: Final[dict[Code, Refusal]] = {
 }
 
 
+# The codes whose details are words of this system alone, which a log may show. Other details may
+# quote what they refuse: a text, a user, a host's reason.
+OWN_WORDS: Final = frozenset(
+    {
+        Code.TOKEN_INVALID,
+        Code.TICKET_INVALID,
+        Code.FORBIDDEN,
+        Code.RATE_USER,
+        Code.RATE_ROOM,
+        Code.RATE_ADDRESS,
+        Code.TOO_LARGE,
+        Code.QUEUE_UNAVAILABLE,
+        Code.NOT_READY,
+        Code.FULL,
+        Code.ORIGIN,
+        Code.UPGRADE_REQUIRED,
+        Code.TOO_MANY_ROOMS,
+        Code.LIMIT,
+    }
+)
+
+
 class ProblemError(Exception):
     """A refusal, raised where it is found and turned into a response at the top.
 
     `detail` explains this one case to people. `retry_after_s` is how many seconds to wait before
     trying again; None if waiting does not help. `extra` are further members of the document.
+    `user`: the id of the user whom it refuses, for the log alone, where the caller does not know it
+    otherwise.
     """
+
+    user: str | None = None
 
     def __init__(self, code: Code, detail: str = "", retry_after_s: float | None = None, **extra: Any) -> None:
         super().__init__(f"{code.value}: {detail or TABLE[code].title}")
@@ -137,6 +163,11 @@ class ProblemError(Exception):
     def status(self) -> int:
         """The HTTP status of the code."""
         return TABLE[self.code].status
+
+    def of(self, user: str) -> Self:
+        """Return this refusal as one of the user with this id."""
+        self.user = user
+        return self
 
     def body(self) -> dict[str, Any]:
         """Return the problem document (RFC 9457) with our `code`."""

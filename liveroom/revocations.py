@@ -99,4 +99,4 @@ class Revocations:
         if not self.are_read:
             raise ProblemError(Code.NOT_READY, "revocations are not read yet", retry_after_s=1)
         if self.revokes(user.id, user.device, user.issued_s):
-            raise ProblemError(Code.REVOKED)
+            raise ProblemError(Code.REVOKED).of(user.id)

@@ -32,10 +32,12 @@ from liveroom.errors import ExplainedError
 from liveroom.extras import explained, remedy
 from liveroom.machine import Machine
 from liveroom.networks import Callers
+from liveroom.refusals import RefusalLog
 from liveroom.registry import Metrics
 from liveroom.setting_sources import UnusableSettingsError, read_settings, unknown
 from liveroom.settings import ServiceSettings, fields
-from liveroom.web import ListenError, serve
+from liveroom.tracebacks import named, traceback_of, write_traceback
+from liveroom.web import ListenError, request_ids, serve
 
 if TYPE_CHECKING:
     from liveroom.tracing import Tracing
@@ -88,12 +90,16 @@ class Runtime:
     """What a process gives its service: metrics, chance, readiness, and the request to stop.
 
     `conditions`: the service is ready once each of them holds. `chance`: a seeded source for tests
-    and simulations; by default the system's.
+    and simulations; by default the system's. `refusals`: the log of them; by default one that names
+    no users.
     """
 
-    def __init__(self, service: str, *conditions: str, chance: Chance | None = None) -> None:
+    def __init__(
+        self, service: str, *conditions: str, chance: Chance | None = None, refusals: RefusalLog | None = None
+    ) -> None:
         self.service = service
         self.chance = chance if chance is not None else SystemChance()
+        self.refusals = refusals if refusals is not None else RefusalLog()
         self.metrics = Metrics(service)
         self._machine = Machine(self.metrics)
         self.stopping = asyncio.Event()
@@ -136,7 +142,7 @@ class Runtime:
 
     def internal_app(self, debug_key: str = "") -> web.Application:
         """Return the app of the internal port. `debug_key`: the bearer key for /debug."""
-        app = web.Application()
+        app = web.Application(middlewares=[request_ids(self.chance)])
         Debug(debug_key).add_to(app)
         app.router.add_get("/livez", self._livez)
         app.router.add_get("/readyz", self._readyz)
@@ -159,7 +165,9 @@ class Runtime:
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def watch_loop(self) -> None:
-        """Measure until cancelled how late the loop runs; record the pauses that `watch_gc` saw."""
+        """Until cancelled, measure how late the loop runs, record the pauses that `watch_gc` saw,
+        and log how many refusals were not logged.
+        """
         lag = self.metrics.histogram(metric_catalog.LOOP_LAG)
         pause = self.metrics.histogram(metric_catalog.GC_PAUSE)
         loop = asyncio.get_running_loop()
@@ -171,6 +179,7 @@ class Runtime:
             self.loop_lag_s += (late - self.loop_lag_s) * 0.3
             while self._pauses_s:
                 pause.observe(self._pauses_s.popleft())
+            self.refusals.tell()
 
     def watch_gc(self) -> None:
         """Collect garbage less often, and measure each collection.
@@ -221,7 +230,7 @@ def main(service: str, settings: type[S], body: Body[S], *conditions: str, argv:
             elif text := remedy(leaf):
                 log.critical("cannot_start", error=text)
             else:
-                log.critical("service_failed", error=str(leaf) or repr(leaf), exc_info=leaf)
+                log.critical("service_failed", error=named(leaf), exc_info=leaf)
         sys.exit(1)
 
 
@@ -245,9 +254,11 @@ def _tracing(service: str, settings: ServiceSettings, chance: Chance) -> "Tracin
 async def _guarded(
     service: str, settings: S, body: Body[S], conditions: Sequence[str], chance: Chance, tracing: "Tracing | None"
 ) -> None:
-    runtime = Runtime(service, *conditions, chance=chance)
+    refusals = RefusalLog(settings.log_key.get_secret_value().encode(), settings.log_refusals_per_s)
+    runtime = Runtime(service, *conditions, chance=chance, refusals=refusals)
     runtime.tracing = tracing
     loop = asyncio.get_running_loop()
+    loop.set_exception_handler(_log_failure)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, runtime.stopping.set)
     runtime.watch_gc()
@@ -272,6 +283,11 @@ async def _guarded(
         if tracing is not None:
             await asyncio.to_thread(tracing.close)
     log.info("stopped")
+
+
+def _log_failure(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Log what failed where nobody waited for it; asyncio's own line quotes the error."""
+    log.error("task_failed", what=context.get("message", ""), exc_info=context.get("exception"))
 
 
 async def _end_start(runtime: Runtime, working: asyncio.Task[None]) -> None:
@@ -319,17 +335,13 @@ def configure_logging(settings: ServiceSettings, service: str) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     renderer: Any = (
-        structlog.processors.JSONRenderer()
-        if as_json
-        else structlog.dev.ConsoleRenderer(
-            exception_formatter=structlog.dev.plain_traceback  # no values of variables: tokens and texts are among them
-        )
+        structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer(exception_formatter=write_traceback)
     )
     formatter = structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
         processors=[
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-            *([structlog.processors.format_exc_info] if as_json else []),
+            *([structlog.processors.ExceptionRenderer(lambda failure: traceback_of(failure[1]))] if as_json else []),
             renderer,
         ],
     )

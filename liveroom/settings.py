@@ -44,6 +44,7 @@ from liveroom.nesting import UNDECODABLE
 from liveroom.networks import Networks
 from liveroom.records.codec import GATEWAY_PATTERN
 from liveroom.records.control import Limits
+from liveroom.refusals import USUAL_PER_S
 from liveroom.texts import without_mark
 from liveroom.ticket_keys import KEY_ID, read_private_keys, read_public_keys
 from liveroom.tickets import Keys, Signer, hmac_keys, hmac_signer
@@ -244,6 +245,17 @@ class ServiceSettings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe level that is logged.")
     log_format: Literal["auto", "json", "console"] = Field(
         "auto", description="Form of log lines. auto: coloured text on a terminal, JSON elsewhere."
+    )
+    log_key: _Key = Field(
+        SecretStr(""),
+        description="Key of the hashes by which log lines name users, at least 32 bytes and a key of its own. Set it alike for "
+        "all services, so that one can follow a user (`liveroom why --user`). Empty: log lines name no users.",
+    )
+    log_refusals_per_s: int = Field(
+        USUAL_PER_S,
+        ge=0,
+        le=1000,
+        description="Most log lines per second for refusals of one code; 0: none. What is left out is counted.",
     )
     debug_key: _Key = Field(
         SecretStr(""),

@@ -171,7 +171,7 @@ def verify(text: str, keys: Keys, purpose: str, gateway: tuple[str, int], now_ms
     if ticket.purpose != purpose:
         raise ProblemError(Code.TICKET_INVALID, f"the ticket is for {ticket.purpose}")
     if now_ms >= ticket.expires_ms:
-        raise ProblemError(Code.TICKET_EXPIRED)
+        raise ProblemError(Code.TICKET_EXPIRED).of(ticket.user.id)
     if ticket.user.rooms == ():
         raise ProblemError(Code.TICKET_INVALID, "the ticket permits no room")
     if gateway not in ticket.gateways:

@@ -8,6 +8,7 @@ autoscaler.
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
 import jwt
@@ -34,6 +35,7 @@ ANY: Final = ""
 _ALGORITHMS: Final = {"oct": "HS256", "RSA": "RS256", "OKP": "EdDSA"}
 _MAX_NAME_CHARS: Final = 64
 _MAX_LEVEL: Final = 255
+_QUOTED: Final = re.compile(r":.*|(?<=extension) '.*(?= is missing)", re.DOTALL)  # in a message of the library
 _SURROGATE: Final = re.compile("[\\ud800-\\udfff]")  # alone in a text, it has no UTF-8 form and fits no record
 
 
@@ -88,8 +90,8 @@ def _key(described: Mapping[str, Any], number: int) -> Key:
         raise KeysError(f"key {name} is a private key: verifying tokens needs the public key only")
     try:
         key = jwt.PyJWK(dict(described), algorithm=algorithm).key
-    except (jwt.PyJWTError, ValueError, TypeError, KeyError) as error:
-        raise KeysError(f"key {name}: {error}") from None
+    except (jwt.PyJWTError, ValueError, TypeError, KeyError):
+        raise KeysError(f"key {name}: its values are not those of a key for {algorithm}") from None
     if algorithm == "HS256" and len(key) < MIN_SECRET_BYTES:
         raise KeysError(f"key {name} must be at least {MIN_SECRET_BYTES} bytes")
     if algorithm == "RS256" and key.key_size < MIN_RSA_BITS:
@@ -169,8 +171,13 @@ class Verifier:
         if len(token) > MAX_TOKEN_CHARS:
             raise ProblemError(Code.TOKEN_INVALID, f"longer than {MAX_TOKEN_CHARS} characters")
         claims = self._claims(token)
-        _check_times(claims, now_s, self._leeway_s)
-        self._check_life(claims, now_s)
+        try:
+            _check_times(claims, now_s, self._leeway_s)
+            self._check_life(claims, now_s)
+        except ProblemError as problem:
+            with suppress(UserIdError):
+                problem.user = user_id(str(claims["sub"]))
+            raise
         user = user_of(claims)
         if len(self._known) >= self._sweep_at:
             self._sweep(now_s)
@@ -204,7 +211,7 @@ class Verifier:
                     except (jwt.InvalidSignatureError, jwt.InvalidAlgorithmError):
                         continue
         except (jwt.InvalidTokenError, UnicodeError, RecursionError) as error:
-            raise ProblemError(Code.TOKEN_INVALID, str(error)[:200]) from None
+            raise ProblemError(Code.TOKEN_INVALID, _in_own_words(error)) from None
         raise ProblemError(Code.TOKEN_INVALID, "no configured key has signed it")
 
     def _decode(self, token: str, key: Key) -> dict[str, Any]:
@@ -217,6 +224,13 @@ class Verifier:
             options={"require": ["exp", "sub", "aud"], "verify_exp": False, "verify_nbf": False, "verify_iat": False},
         )
         return claims
+
+
+def _in_own_words(error: Exception) -> str:
+    """Return what is wrong with a token, without what the library quotes of it."""
+    if not isinstance(error, jwt.InvalidTokenError):
+        return "the head cannot be read"
+    return _QUOTED.sub("", str(error))
 
 
 def _token_of(authorization: str | None) -> str:

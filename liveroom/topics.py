@@ -127,6 +127,11 @@ def partition_of(room: str, partitions: int) -> int:
     return (murmur2(room.encode()) & 0x7FFFFFFF) % partitions
 
 
+def valid_room(text: object) -> str | None:
+    """Return a room id, as a log may show it; None for anything else, which may be any text."""
+    return text if isinstance(text, str) and ROOM_ID.match(text) else None
+
+
 def room_hash(room: str) -> int:
     """Return the 64-bit hash by which a BATCH directory names a room or a user.
 

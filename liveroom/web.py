@@ -1,13 +1,14 @@
-"""HTTP that all services share: problem documents (RFC 9457) for every error, CORS, and a server on
-one port.
+"""HTTP that all services share: an id for every request, problem documents (RFC 9457) for every
+error, CORS, and a server on one port.
 
 Called by the services' `app` modules. It refuses only what aiohttp refuses, as problems.
 """
 
 import asyncio
 import os
+import re
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
@@ -15,12 +16,16 @@ from typing import TYPE_CHECKING, Final, Protocol
 import orjson
 import structlog
 from aiohttp import web
+from aiohttp.hdrs import METH_ALL
 from aiohttp.typedefs import Handler, Middleware
 from multidict import CIMultiDict
 
 from liveroom.addresses import authority
+from liveroom.chance import Chance
 from liveroom.connections import Connections
-from liveroom.errors import TABLE, Code, ProblemError
+from liveroom.errors import OWN_WORDS, TABLE, Code, ProblemError
+from liveroom.refusals import RefusalLog
+from liveroom.topics import valid_room
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -34,7 +39,13 @@ _BY_STATUS: Final = {
     413: Code.TOO_LARGE,
     415: Code.UNSUPPORTED_MEDIA_TYPE,
 }
-_ALLOWED_HEADERS: Final = "authorization, content-type, idempotency-key"
+REQUEST_ID_HEADER: Final = "X-Request-Id"
+REQUEST_ID: Final = web.RequestKey("request_id", str)
+USER: Final = web.RequestKey("user", str)
+_ID_BYTES: Final = 8
+_IS_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}\Z").match  # without a dot: no token, no ticket and no address is one
+_TRACE: Final = re.compile(r"[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(?:-|\Z)").match
+_ALLOWED_HEADERS: Final = "authorization, content-type, idempotency-key, traceparent, x-request-id"
 _USUAL_PORT: Final = {"http": ":80", "https": ":443"}
 _PREFLIGHT_AGE_S: Final = "600"
 _JSON_HEADERS: Final = CIMultiDict({"Content-Type": "application/json", "Cache-Control": "no-store"})
@@ -42,11 +53,41 @@ _LOOPBACK: Final = "127.0.0.1"
 _BACKLOG: Final = 4096  # a whole gateway's viewers come back at once
 
 
-def problem_response(problem: ProblemError) -> web.Response:
+def request_ids(chance: Chance) -> Middleware:
+    """Return the middleware that gives each request its id; it must be the first one.
+
+    The id is that of the caller or a proxy (`X-Request-Id`, or the trace of a W3C `traceparent`)
+    where that is well-formed, else a new one. The request has it under `REQUEST_ID`, the answer in
+    the header `X-Request-Id`.
+    """
+
+    @web.middleware
+    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+        id_ = given_id(request.headers) or chance.token_hex(_ID_BYTES)
+        request[REQUEST_ID] = id_
+        response = await handler(request)
+        if not response.prepared:
+            response.headers[REQUEST_ID_HEADER] = id_
+        return response
+
+    return middleware
+
+
+def given_id(headers: Mapping[str, str]) -> str:
+    """Return the id that a request brings, or an empty text."""
+    given = headers.get(REQUEST_ID_HEADER)
+    if given is not None and _IS_ID(given):
+        return given
+    trace = _TRACE(headers.get("traceparent", ""))
+    return trace[1] if trace is not None else ""
+
+
+def problem_response(problem: ProblemError, request_id: str = "") -> web.Response:
     """Return the response for a refusal, with `Retry-After` in whole seconds where waiting
     helps.
     """
-    response = web.Response(status=problem.status, body=orjson.dumps(problem.body()), content_type="application/problem+json")
+    body = problem.body() | ({"request_id": request_id} if request_id else {})
+    response = web.Response(status=problem.status, body=orjson.dumps(body), content_type="application/problem+json")
     if problem.retry_after_s is not None:
         response.headers["Retry-After"] = str(max(1, -int(-problem.retry_after_s // 1)))
     if TABLE[problem.code].status == web.HTTPUnauthorized.status_code:
@@ -62,42 +103,73 @@ def json_response(body: bytes, status: int = 200) -> web.Response:
     return web.Response(status=status, body=body, headers=_JSON_HEADERS.copy())
 
 
-def problems(
-    on_refusal: Callable[[Code], None] | None = None,
-) -> Middleware:
+def problems(on_refusal: Callable[[Code], None] | None = None, refusals: RefusalLog | None = None) -> Middleware:
     """Return the middleware that turns refusals and failures into problems.
 
-    `on_refusal` is called with the code of each.
+    `on_refusal` is called with the code of each. `refusals`: the log of them. Handlers put the id
+    of the user that they know under `USER`.
     """
 
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
-        allow: str | None = None
         try:
             if "Content-Encoding" in request.headers:
                 _check_encoding(request.headers.getall("Content-Encoding"))
             return await handler(request)
-        except ProblemError as error:
-            problem = error
-        except web.HTTPException as error:
-            if error.status < web.HTTPBadRequest.status_code:
-                raise
-            other = Code.INTERNAL if error.status >= web.HTTPInternalServerError.status_code else Code.BAD_REQUEST
-            problem = ProblemError(_BY_STATUS.get(error.status, other), error.reason)
-            allow = error.headers.get("Allow")  # a 405 must say it (RFC 9110, 15.5.6)
         except ConnectionError:
             raise
-        except Exception:
-            log.exception("request_failed", path=request.path, method=request.method)
-            problem = ProblemError(Code.INTERNAL)
+        except Exception as error:
+            problem = _problem_of(error, request)
+            if problem is None:
+                raise
+            allow = error.headers.get("Allow") if isinstance(error, web.HTTPException) else None
         if on_refusal is not None:
             on_refusal(problem.code)
-        response = problem_response(problem)
-        if allow is not None:
+        if refusals is not None:
+            log_refusal(refusals, request, problem)
+        response = problem_response(problem, request.get(REQUEST_ID, ""))
+        if allow is not None:  # a 405 must say it (RFC 9110, 15.5.6)
             response.headers["Allow"] = allow
         return response
 
     return middleware
+
+
+def _problem_of(error: Exception, request: web.Request) -> ProblemError | None:
+    """Return the refusal that an error stands for, and log a failure; None: it is no refusal."""
+    match error:
+        case ProblemError():
+            return error
+        case web.HTTPException():
+            if error.status < web.HTTPBadRequest.status_code:
+                return None
+            other = Code.INTERNAL if error.status >= web.HTTPInternalServerError.status_code else Code.BAD_REQUEST
+            return ProblemError(_BY_STATUS.get(error.status, other), error.reason)
+        case _:
+            log.error("request_failed", route=route_of(request), request_id=request.get(REQUEST_ID, ""), exc_info=error)
+            return ProblemError(Code.INTERNAL)
+
+
+def route_of(request: web.Request) -> str:
+    """Return the method and the template of the path: a path itself may hold a user's id."""
+    resource = request.match_info.route.resource
+    method = request.method if request.method in METH_ALL else "another method"
+    return f"{method} {resource.canonical}" if resource is not None else f"{method} at no route"
+
+
+def log_refusal(
+    refusals: RefusalLog, request: web.Request, problem: ProblemError, room: str | None = None, user: str | None = None
+) -> None:
+    """Log that a request, or a part of one, was refused; `room`, `user`: of that part."""
+    named = (room, request.match_info.get("room"), problem.extra.get("room"), request.query.get("room"))
+    refusals.refused(
+        problem.code,
+        route_of(request),
+        request.get(REQUEST_ID, ""),
+        room=next((each for each in named if valid_room(each)), None),
+        user=user or problem.user or request.get(USER),
+        detail=problem.detail if problem.detail and problem.code in OWN_WORDS else None,
+    )
 
 
 def _check_encoding(encodings: Sequence[str]) -> None:
@@ -136,7 +208,7 @@ def cors(origins: tuple[str, ...]) -> Middleware:
             response = await handler(request)
         if not response.prepared:
             response.headers["Access-Control-Allow-Origin"] = origin
-            response.headers["Access-Control-Expose-Headers"] = "Retry-After"
+            response.headers["Access-Control-Expose-Headers"] = f"Retry-After, {REQUEST_ID_HEADER}"
             response.headers.add("Vary", "Origin")
         return response
 

@@ -44,7 +44,8 @@ class Hello(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t", tag=
 
     `gateway`, `generation`: who serves it. `heartbeat_s`: how often to send a heartbeat.
     `silence_s`: after so long without a frame the viewer connects again. `pull`: the token for
-    pulls.
+    pulls. `request_id`: the id of the connection in the gateway's log; a viewer that reports a
+    failure names it.
     """
 
     gateway: str
@@ -53,6 +54,7 @@ class Hello(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t", tag=
     silence_s: float
     user: str
     pull: str = ""
+    request_id: str = ""
 
 
 class Card(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -211,7 +213,7 @@ class Error(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t", tag=
 
     `code` is stable. `retry_after_s`: after so long the same join may succeed (None: nobody knows).
     `until_ms`: when the ban ends, in milliseconds of Unix time (-1: never; 0: it is no ban).
-    `detail` is then the reason that the host gave.
+    `detail` is then the reason that the host gave. `request_id`: that of `hello`.
     """
 
     code: str
@@ -219,6 +221,7 @@ class Error(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t", tag=
     room: str = ""
     retry_after_s: float | None = None
     until_ms: int = 0
+    request_id: str = ""
 
 
 class Left(msgspec.Struct, frozen=True, tag_field="t", tag="left"):

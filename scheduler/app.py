@@ -26,7 +26,7 @@ from liveroom.settings import SchedulerSettings
 from liveroom.tickets import TICKET_TTL_S, Signer, Ticket, User
 from liveroom.tokens import Verifier
 from liveroom.topics import DEVICE_ID, ROOM_ID
-from liveroom.web import cors, json_response, problems
+from liveroom.web import USER, cors, json_response, problems, request_ids
 from liveroom.wire import MAX_ROOMS_PER_CONNECTION
 from scheduler.placement import Choice, Placement, Standing
 
@@ -100,7 +100,12 @@ class App:
         self._seconds = metrics.histogram(metric_catalog.ENTRY_SECONDS)
         self._standings = {standing: metrics.gauge(metric_catalog.GATEWAYS_KNOWN, standing.value) for standing in Standing}
         self.web = web.Application(
-            middlewares=[cors(settings.origins), problems(lambda code: self._refused[code].inc())], client_max_size=1024
+            middlewares=[
+                request_ids(runtime.chance),
+                cors(settings.origins),
+                problems(lambda code: self._refused[code].inc(), runtime.refusals),
+            ],
+            client_max_size=1024,
         )
         self.web.router.add_get("/v1/entry", self._entry)
         self.web.router.add_get("/v1/gateways", self._gateways)
@@ -123,6 +128,7 @@ class App:
         address = self._callers.address(request.remote, request.headers)
         rooms = tuple(dict.fromkeys(request.query.getall("room", [])))
         user = self._user(request.headers.get("Authorization"), subscriber(address), began_s)
+        request[USER] = user.id
         _check_rooms(rooms, user)
         user = self._watching(user, rooms, _device(request.query.get("device"), user))
         self._take(user, subscriber(address), began_s)
@@ -222,6 +228,7 @@ class App:
         address = subscriber(self._callers.address(request.remote, request.headers))
         now_s = clock.monotonic_s()
         user = self._authentication.user(request.headers.get("Authorization"), address, now_s, clock.unix_s())
+        request[USER] = user.id
         if user.role is not Role.OPERATOR:
             raise ProblemError(Code.FORBIDDEN, "only operators may list the gateways")
         self._take(user, address, now_s)

@@ -251,7 +251,14 @@ class Viewer:
             return ServiceError(ended.rule.code.name.lower(), ended.rule.reason)
         if self.error is not None and self.error.code == said.code:
             return self.error
-        return ServiceError(said.code, said.detail, retry_after_s=said.retry_after_s, until_ms=said.until_ms, room=said.room)
+        return ServiceError(
+            said.code,
+            said.detail,
+            retry_after_s=said.retry_after_s,
+            until_ms=said.until_ms,
+            room=said.room,
+            request_id=said.request_id,
+        )
 
     def _received(self, text: bytes) -> list[Effect]:
         return self._slept() + self.session.received(text, clock.monotonic_s(), self._chance.random())

@@ -20,6 +20,7 @@ NO_CODE: Final = "the answer has no code: a proxy, or another service"
 NO_ANSWER: Final = "no_answer"
 NO_TOKEN: Final = "no_token"  # noqa: S105 - a code, no secret
 _CODE: Final = re.compile("[a-z][a-z0-9_]*")
+_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9_.:=-]{1,128}")
 _PASSING: Final = {
     HTTPStatus.REQUEST_TIMEOUT,
     HTTPStatus.TOO_EARLY,
@@ -35,7 +36,7 @@ class ServiceError(Exception):
     an open connection. `detail`: more about it, for people. `retry_after_s`: how many seconds it
     asks to wait, at most an hour; None where it asks for nothing. `until_ms`: when a mute or ban
     ends, in milliseconds of Unix time; -1: never; 0: it is neither. `room`: the room that it names,
-    or empty.
+    or empty. `request_id`: its name in the service's log (`liveroom why`); empty: unknown.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class ServiceError(Exception):
         retry_after_s: float | None = None,
         until_ms: int = 0,
         room: str = "",
+        request_id: str = "",
     ) -> None:
         super().__init__(f"{code}: {detail}" if detail else code)
         self.code = code
@@ -55,6 +57,7 @@ class ServiceError(Exception):
         self.retry_after_s = retry_after_s
         self.until_ms = until_ms
         self.room = room
+        self.request_id = request_id
 
     @property
     def is_ours(self) -> bool:
@@ -93,7 +96,14 @@ def read_problem(status: int, headers: Mapping[str, str], body: bytes) -> Servic
         retry_after_s=body_s if body_s or header_s is None else header_s,
         until_ms=int(min(max(until_ms or 0, -1), MAX_EXACT)),
         room=_text(members.get("room")),
+        request_id=_request_id(members, headers),
     )
+
+
+def _request_id(members: Mapping[str, Any], headers: Mapping[str, str]) -> str:
+    """Return the id of a request, by the refusal's body or else by its header."""
+    given = (members.get("request_id"), headers.get("X-Request-Id"))
+    return next((each for each in given if isinstance(each, str) and _REQUEST_ID.fullmatch(each)), "")
 
 
 def _text(value: Any) -> str:

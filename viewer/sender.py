@@ -47,7 +47,7 @@ class Refused(NamedTuple):
     `code` is the problem's, `detail` more about it for people, `status` the HTTP status;
     `retry_after_s` how many seconds it asks to wait, None where it asks for nothing; `until_ms`
     when a mute or ban ends, in milliseconds of Unix time, -1 where it never does, 0 where it is
-    neither.
+    neither. `request_id` is its name in the ingress's log (`liveroom why`); empty: unknown.
     """
 
     id: str
@@ -56,13 +56,14 @@ class Refused(NamedTuple):
     status: int = 0
     retry_after_s: float | None = None
     until_ms: int = 0
+    request_id: str = ""
 
 
 class Unknown(NamedTuple):
     """No answer, or 5xx or 408 until the last retry.
 
     It may still be delivered. `why` is for people. `code` is the problem's, or `no_answer`;
-    `status` and `retry_after_s` are those of the last answer.
+    `status`, `retry_after_s` and `request_id` are those of the last answer.
     """
 
     id: str
@@ -70,6 +71,7 @@ class Unknown(NamedTuple):
     code: str = NO_ANSWER
     status: int = 0
     retry_after_s: float | None = None
+    request_id: str = ""
 
 
 Outcome = Accepted | Refused | Unknown
@@ -80,10 +82,10 @@ def check(outcome: Outcome) -> Accepted:
     match outcome:
         case Accepted():
             return outcome
-        case Refused(_, code, detail, status, retry_after_s, until_ms):
-            raise ServiceError(code, detail, status=status, retry_after_s=retry_after_s, until_ms=until_ms)
-        case Unknown(_, why, code, status, retry_after_s):
-            raise ServiceError(code, why, status=status, retry_after_s=retry_after_s)
+        case Refused(_, code, detail, status, wait_s, until_ms, id_):
+            raise ServiceError(code, detail, status=status, retry_after_s=wait_s, until_ms=until_ms, request_id=id_)
+        case Unknown(_, why, code, status, wait_s, id_):
+            raise ServiceError(code, why, status=status, retry_after_s=wait_s, request_id=id_)
 
 
 class Sender:
@@ -164,8 +166,8 @@ class Sender:
                 wait_s = RETRY_S if error.retry_after_s is None else error.retry_after_s
                 if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR or answer.status == HTTPStatus.REQUEST_TIMEOUT:
                     # with any code, and a proxy's too: it may have been written
-                    return Unknown(id_, str(error), error.code, error.status, error.retry_after_s), wait_s
-                refused = Refused(id_, error.code, error.detail, error.status, error.retry_after_s, error.until_ms)
-                return refused, max(wait_s, MIN_PAUSE_S)
+                    return Unknown(id_, str(error), error.code, error.status, error.retry_after_s, error.request_id), wait_s
+                told = (error.code, error.detail, error.status, error.retry_after_s, error.until_ms, error.request_id)
+                return Refused(id_, *told), max(wait_s, MIN_PAUSE_S)
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             return Unknown(id_, in_words(error)), 0.5

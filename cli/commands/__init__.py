@@ -54,6 +54,7 @@ for command in (
     room.canary,
     user.revoke,
     user.connections,
+    user.why,
     system.topics,
     system.keys,
     system.acls,

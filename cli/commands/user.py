@@ -1,10 +1,11 @@
-"""Commands about a user of a running system: revoke, connections."""
+"""Commands about a user of a running system: revoke, connections, why."""
 
 from typing import Annotated
 
 import typer
 
 from cli.options import Ingress, Token, TokenKey
+from cli.running import explained_exit
 from cli.running import run as run_command
 
 Operator = Annotated[str, typer.Option(metavar="TEXT", help="operator, as an identity service names it")]
@@ -67,3 +68,37 @@ def connections(
         return await run_connections(endpoints, operator, user, end=end)
 
     run_command(run())
+
+
+def why(
+    request_id: Annotated[
+        str,
+        typer.Argument(metavar="[REQUEST_ID]", help="a request's id: `request_id` of a refusal, `X-Request-Id` of an answer"),
+    ] = "",
+    log: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FILE", help="a log, - for standard input; may be repeated; default: your running demo's or up's"),
+    ] = None,
+    user: Annotated[
+        str, typer.Option(metavar="USER", help="all lines about this user, as an identity service names it, or a user id")
+    ] = "",
+    log_key: Annotated[
+        str,
+        typer.Option(
+            envvar="LIVEROOM_LOG_KEY",
+            metavar="KEY",
+            help="the services' key of users in logs; default: your running demo's or up's",
+        ),
+    ] = "",
+) -> None:
+    """Tell by the logs why a request was refused, or what happened to a user.
+
+    Prints each log line with that id or user, what its event and code mean, and what to do.
+
+    Exit code 1 if no line has it.
+    """
+    from cli.why import run_why  # noqa: PLC0415 - see the package
+
+    with explained_exit():
+        code = run_why(request_id, user, log_key, log or [])
+    raise typer.Exit(code)

@@ -29,7 +29,7 @@ GATEWAYS: Final = Board(
                 ),
                 Panel(
                     "Handshakes refused/s",
-                    "Connections that ended, by close code.",
+                    "Upgrades and pulls that were refused, by error code.",
                     [Query(rate(metric_catalog.UPGRADES_REFUSED, by="code") + " > 0 or vector(0)", "{{code}}")],
                     "ops",
                 ),

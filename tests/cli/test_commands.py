@@ -58,6 +58,7 @@ COMMANDS = (
     "manifests",
     "revoke",
     "connections",
+    "why",
 )
 
 

@@ -50,6 +50,7 @@ class FakeMember:
     role: Role = Role.VIEWER
     named_rooms: tuple[str, ...] = ()
     address: str = "192.0.2.1"
+    request_id: str = "i"
 
     def push(self, prepared: PreparedBatch) -> int:
         frame = prepared.reliable(self.form) if self.slow else prepared.make(self.form)

@@ -198,9 +198,10 @@ async def test_a_ban_is_reported_with_its_end_and_its_reason(edge: MemoryEdge, t
         Moderation(1, "r", 1, RuleKind.BAN, "rude", id="b1", until_ms=until_ms, why="spam", by_role=Role.STREAMER)
     )
     viewer = await edge.viewer("rude")
-    viewer.frames()
+    (hello,) = viewer.frames()
     viewer.say(t="join", room="r")
-    assert viewer.frames() == [{"t": "error", "code": "banned", "detail": "spam", "room": "r", "until_ms": until_ms}]
+    ban = {"t": "error", "code": "banned", "detail": "spam", "room": "r", "until_ms": until_ms}
+    assert viewer.frames() == [ban | {"request_id": hello["request_id"]}]
     time.now_s += 61
     assert joining(edge, viewer, "r") == ["joined"]
 
@@ -209,6 +210,7 @@ async def test_a_ban_is_reported_with_its_end_and_its_reason(edge: MemoryEdge, t
 @pytest.mark.parametrize("edge", [{"max_local_rooms": 8}], indirect=True)
 async def test_a_viewer_comes_into_a_real_room_whatever_guests_invent(edge: MemoryEdge, time: ManualClock) -> None:
     guest = await edge.viewer(User("guest", Role.GUEST), address="203.0.113.1")
+    (id_,) = (member.request_id for member in edge.gateway.members)
     honest = await edge.viewer("honest", address="203.0.113.2")
     assert joining(edge, guest, *(f"x{number}" for number in range(8))) == ["joined"] * 8
     time.now_s += GRACE_S
@@ -223,6 +225,7 @@ async def test_a_viewer_comes_into_a_real_room_whatever_guests_invent(edge: Memo
                 "detail": DETAILS[Limit.GATEWAY_ROOMS],
                 "room": f"x{number}",
                 "retry_after_s": 1.0,
+                "request_id": id_,
             }
         ]
         guest.say(t="leave", room=f"x{number}")

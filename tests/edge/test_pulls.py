@@ -431,6 +431,7 @@ class _Nobody:
     role = Role.VIEWER
     named_rooms: tuple[str, ...] = ()
     form = 0
+    request_id = "i"
 
     def __init__(self) -> None:
         self.rooms: dict[int, Any] = {}

@@ -15,6 +15,7 @@ from liveroom.errors import Code
 from liveroom.kinds import Kind, Role
 from liveroom.moderation import EVERYWHERE, Rules
 from liveroom.records.control import Moderation, RuleKind
+from liveroom.refusals import RefusalLog
 from liveroom.settings import SchedulerSettings
 from liveroom.tickets import User
 from liveroom.topics import room_hash
@@ -143,7 +144,7 @@ def test_a_large_room_is_swept_in_slices() -> None:
     for number in range(3 * SLICE):
         hub.add_pending(Leaving(user_hash=number, role=Role.GUEST), "r", 0.0)
     rules.apply(mode("guests", False))
-    bans, room = Bans(hub, rules), hub.rooms[room_hash("r")]
+    bans, room = Bans(hub, rules, RefusalLog()), hub.rooms[room_hash("r")]
     assert len(list(bans._sweep(room))) == 3
     assert room.is_empty
 
@@ -185,5 +186,5 @@ async def test_a_sanction_reaches_a_host_who_only_watches_from_a_better_alone(ki
 
 def test_a_rule_for_all_rooms_is_no_mode_of_a_room() -> None:
     hub, rules = Hub(), Rules()
-    Bans(hub, rules).on_rule(mode("guests", False, EVERYWHERE))
+    Bans(hub, rules, RefusalLog()).on_rule(mode("guests", False, EVERYWHERE))
     assert not hub.rooms

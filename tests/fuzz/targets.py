@@ -112,6 +112,7 @@ class _Reader:
     named_rooms: tuple[str, ...] = ()
     form = 0
     address = "192.0.2.1"
+    request_id = "i"
 
     def __init__(self) -> None:
         self.rooms: dict[int, Any] = {}

@@ -130,7 +130,8 @@ def test_log_lines_are_json_with_service_instance_level_and_time() -> None:
 
 
 @pytest.mark.parametrize(
-    ("does", "said"), [pytest.param("fail", 'broke "here"', id="itself"), pytest.param("group", "deep inside", id="in a task")]
+    ("does", "said"),
+    [pytest.param("fail", "RuntimeError", id="itself"), pytest.param("group", "OSError: deep inside", id="in a task")],
 )
 def test_a_failure_ends_a_service_with_1_and_one_line_that_says_why(does: str, said: str) -> None:
     done = run(does)
@@ -138,7 +139,8 @@ def test_a_failure_ends_a_service_with_1_and_one_line_that_says_why(does: str, s
     failures = [line for line in lines if line["level"] == "critical"]
     assert (done.returncode, len(failures), done.stdout) == (1, 1, "")
     assert (failures[0]["event"], failures[0]["error"]) == ("service_failed", said)
-    assert "Traceback" in failures[0]["exception"]
+    assert failures[0]["exception"].startswith("Traceback")
+    assert failures[0]["exception"].endswith(f"\n{said}")
 
 
 @pytest.mark.parametrize("form", ["json", "console"])
