@@ -9,7 +9,6 @@ from typing import Final
 
 import structlog
 
-from autoscaler.by_hand import POOL
 from autoscaler.pool import Pool
 from liveroom import clock, topics
 from liveroom.consumers import records
@@ -93,13 +92,13 @@ async def send_order(producer: Producer, order: Order) -> bool:
         log.warning("order_unsent", gateway=order.gateway, kind=order.kind.value, error=str(error))
         return False
     if order.decided is None:
-        reason = order.reason if order.gateway != POOL else None  # of an order about the pool: the id of an operator
         log.info(
             "ordered",
             gateway=order.gateway,
             kind=order.kind.value,
-            reason=reason,
+            reason=order.reason,
             rate_per_s=order.rate_per_s,
+            by=order.by,
             least=order.least,
         )
     return True
