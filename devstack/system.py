@@ -70,8 +70,8 @@ class System:
 
     `token_key`, `debug_key` and `log_key`: keys that are given; empty: made here. `first_port`: the
     processes get the ports that services have by default, moved by as much as it differs from 8000;
-    0: any free ones. `taken`: the settings, without LIVEROOM_, that come from the environment and the
-    files of this process, in place of what suits a single machine.
+    0: any free ones. `taken`: the settings, without LIVEROOM_, that come from the environment and
+    the files of this process, in place of what suits a single machine.
 
     The end of the block raises ServiceDiedError if a process ended by itself.
     """

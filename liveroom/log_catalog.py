@@ -50,6 +50,10 @@ GROUPS: Final = (
             "task_failed": Event("A task or a connection failed where nobody waited for it; the service goes on.", _KEEP),
             "stopping": Event("The ingress takes nothing new and waits for the last acknowledgements (`waiting`)."),
             "stopped": Event("The service has ended in order."),
+            "unknown_setting": Event(
+                "A setting that no service of this version has; it is passed over.",
+                "Is it misspelt (`nearest`)? One of a later version does no harm.",
+            ),
             "few_files": Event(
                 "The system allows fewer open files than the settings need; so many `connections` fit.",
                 "Raise the limit of open files (`ulimit -n`), or lower the limits of connections.",
@@ -112,6 +116,11 @@ GROUPS: Final = (
             "consumer_closed_in_error": Event("A client that reads ended with an error; nothing waits for it any more."),
             "reader_restarted": Event("A reader hung while its topic grew, or failed, and goes on where it was.", _BROKERS),
             "reader_not_opened": Event("A reader could not begin again; it is tried again.", "Look at the brokers."),
+            "brokers_away": Event(
+                "So many brokers of the cluster do not answer (`brokers` of `in_cluster` do).",
+                "[Runbook](runbooks.md#kafkabrokersaway).",
+            ),
+            "cluster_not_described": Event("The health of the cluster could not be asked; it is asked again.", _BROKERS),
             "records_missed": Event(
                 "Kafka no longer has records that were still to be read; reading goes on at `found`.",
                 "Check the topic's retention and the brokers' disks.",
@@ -189,6 +198,10 @@ GROUPS: Final = (
             "unsettled": Event("At its end the broadcaster could not write all it had; the next owner reads it from the log."),
             "not_looked": Event("The second's look at the partitions failed; it is tried again.", _BROKERS),
             "presence_unread": Event("Counts of viewers could not be read; none are published until they are.", _BROKERS),
+            "sender_late": Event(
+                "A program (`via`) wrote a record to `uplink` so long after the record's own time.",
+                "See that program: its clock is wrong, or it writes late.",
+            ),
             "dead_letter": Event(
                 "A record of `uplink` cannot be used and is a dead letter now.",
                 "Find its writer: the letter has topic, partition and offset ([runbook](runbooks.md#deadletters)).",

@@ -65,7 +65,8 @@ def test_every_exported_name_is_known_to_services_and_commands() -> None:
     with announced(running()):
         result = CliRunner().invoke(app, ["up", "--env"])
     names = {line.split()[1].partition("=")[0] for line in result.stdout.splitlines()}
-    settings = {"LIVEROOM_DEBUG_KEY", "LIVEROOM_KAFKA__PREFIX", "LIVEROOM_KAFKA__PARTITIONS", "KAFKA_BOOTSTRAP"}
+    settings = {"LIVEROOM_DEBUG_KEY", "LIVEROOM_LOG_KEY", "LIVEROOM_KAFKA__PREFIX", "LIVEROOM_KAFKA__PARTITIONS"}
+    settings.add("KAFKA_BOOTSTRAP")
     assert names - settings <= BESIDE_SETTINGS
 
 

@@ -25,7 +25,7 @@ def wishes(options: Options | None = None, **own: str) -> Wishes:
 
 
 def test_who_wants_nothing_gets_what_the_command_has() -> None:
-    assert wishes() == Wishes("", "", 16, (), "", "", {}, frozenset(), [])
+    assert wishes() == Wishes("", "", 16, (), "", "", "", {}, frozenset(), [])
 
 
 def test_settings_and_options_are_taken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
