@@ -117,7 +117,7 @@ GROUPS: Final = (
             "reader_restarted": Event("A reader hung while its topic grew, or failed, and goes on where it was.", _BROKERS),
             "reader_not_opened": Event("A reader could not begin again; it is tried again.", "Look at the brokers."),
             "brokers_away": Event(
-                "So many brokers of the cluster do not answer (`brokers` of `in_cluster` do).",
+                "Other brokers are away than before: `brokers`; none: all answer again.",
                 "[Runbook](runbooks.md#kafkabrokersaway).",
             ),
             "cluster_not_described": Event("The health of the cluster could not be asked; it is asked again.", _BROKERS),
