@@ -5,7 +5,8 @@ name), and what any module defines: modules, classes, functions, fields, and tex
 constants (enum values, error codes, events, settings). A local name of another module vouches for
 nothing. A document may name what any module defines, and words of the files that are not Python.
 Paths, commands, options, HTTP routes, metrics and dotted names are looked up as what they are.
-Literal values (numbers, JSON, quoted text, patterns) are not names.
+Literal values (numbers, JSON, quoted text, patterns) are not names. Code blocks are looked at by
+`references`.
 
 What a docstring says of its callers is held to the code: a module that is named after "Called by",
 or before "calls it", imports this one, or calls a method that no other module of the package has.
@@ -62,7 +63,7 @@ _OTHER_TEXTS: Final = frozenset(
 _NO_WORDS: Final = ("tests/data/", "viewer/web/vendor/", "docs/", ".")
 
 _SPAN: Final = re.compile(r"(?<!`)`([^`\n]+(?:\n[^`\n]+)?)`(?!`)")
-_FENCE: Final = re.compile(r"^ *```(?P<language>\w*)\n(?P<body>.*?)^ *```", re.MULTILINE | re.DOTALL)
+_FENCE: Final = re.compile(r"^ *```.*?^ *```", re.MULTILINE | re.DOTALL)
 _ROUTE: Final = re.compile(r"(?P<verb>(?:GET|POST|PUT|PATCH|DELETE) )?(?P<path>/[\w./{}*-]*)(?:\?.*)?")
 _METRIC: Final = re.compile(r"liveroom_\w+\{(.*)\}")
 _NAME: Final = re.compile(r"\.?[A-Za-z_$][\w$]*(?:[.:-][\w$]+)*")
@@ -103,7 +104,6 @@ class Vocabulary:
         """
         prose = text
         if where is None:
-            yield from self._problems_in_blocks(text)
             prose = _FENCE.sub(lambda found: "\n" * found[0].count("\n"), text)
         for found in _SPAN.finditer(prose):
             span = " ".join(found[1].split())
@@ -131,14 +131,6 @@ class Vocabulary:
         if "/" in span:
             return self._is_path(span, where)
         return self._is_name(span, where)
-
-    def _problems_in_blocks(self, text: str) -> Iterator[tuple[int, str]]:
-        for block in _FENCE.finditer(text):
-            for number, line in enumerate(block["body"].splitlines(), start=text.count("\n", 0, block.start()) + 2):
-                command = line.partition("#")[0].strip().removeprefix(".venv/bin/")
-                is_command = block["language"] == "sh" and command.startswith(("make ", "liveroom "))
-                if is_command and not self._is_command(command):
-                    yield number, command
 
     def _is_name(self, span: str, where: Module | None) -> bool:
         if (labels := _METRIC.fullmatch(span)) and not set(re.findall(r"(\w+)(?:=|,|$)", labels[1])) <= self.defined:

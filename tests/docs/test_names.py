@@ -147,7 +147,6 @@ def test_a_service_that_the_table_left_out_is_found() -> None:
         pytest.param("`liveroom[everything]`", id="an extra"),
         pytest.param("`GET /v1/people`", id="a route"),
         pytest.param("`asyncio.slumber`", id="a library's name"),
-        pytest.param("```sh\nmake demo\nliveroom talk live-1   # speaks\n```\n", id="a command in a block"),
     ],
 )
 def test_what_is_not_there_is_found_in_a_document(vocabulary: names.Vocabulary, text: str) -> None:

@@ -113,19 +113,3 @@ def test_the_batch_of_the_viewer_protocol_is_one() -> None:
     seqs = [message.seq for message in batch.messages]
     assert seqs == list(range(batch.header.seq[0], batch.header.seq[1] + 1))
     assert max(message.rseq for message in batch.messages) == batch.header.rseq
-
-
-def anchors(document: Path) -> set[str]:
-    """What a link may name behind `#`: the headings, as GitHub writes them."""
-    headings = re.findall(r"^#+ (.*)$", document.read_text(encoding="utf-8"), re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
-
-
-def test_links_between_documents_lead_somewhere() -> None:
-    broken = []
-    for path in [*ROOT.glob("*.md"), *DOCS.rglob("*.md"), *(ROOT / "deploy").rglob("*.md")]:
-        for target, anchor in re.findall(r"\]\(([^)#]*)(?:#([^)]*))?\)", path.read_text(encoding="utf-8")):
-            file = path.parent / target if target else path
-            if "://" not in target and not (file.exists() and (not anchor or anchor in anchors(file))):
-                broken.append(f"{path.name}: {target}#{anchor}")
-    assert broken == []
