@@ -20,8 +20,10 @@ from typing import Any, Final, NamedTuple
 
 import yaml
 
+from autoscaler.drivers.kubernetes.addresses import ZONE, address_of
 from autoscaler.policy import read_policy
 from edge.certificates import load
+from liveroom import clock
 from liveroom.errors import ExplainedError
 from liveroom.given_file import read_given_file
 from liveroom.kafka_port import AioKafka
@@ -50,6 +52,11 @@ _SETTING: Final = re.compile(r"LIVEROOM_[A-Z0-9_]+")
 # What is known of a pod only once it runs, and what a gateway's init container writes.
 _FIELDS: Final = {"status.podIP": "10.0.0.7", "metadata.name": "pod", "metadata.namespace": "namespace"}
 _ADDRESS: Final = 'public_url = "wss://node.example.com:8010/v1/live"\npublic_ip = "203.0.113.7"\n'
+_CERTIFICATE: Final = "the gateways' certificate"
+_NODE: Final = {
+    "metadata": {"name": "node", "labels": {ZONE: "zone"}},
+    "status": {"addresses": [{"type": "ExternalIP", "address": "203.0.113.7"}]},
+}
 
 
 class ManifestsError(ExplainedError):
@@ -101,12 +108,15 @@ def check(given: Given) -> list[str]:
     """Return a line for each thing that is wrong, with the Deployments that it is about."""
     found: dict[str, dict[str, None]] = {}
     for name, deployment in given.deployments.items():
-        for container in deployment["spec"]["template"]["spec"]["containers"]:
-            model = MODELS.get((container.get("command") or [""])[-1])
-            if model is not None:
-                with tempfile.TemporaryDirectory(prefix="liveroom-") as folder:
-                    for problem in _Pod(deployment, container, model, given, Path(folder)).problems():
-                        found.setdefault(problem, {})[name] = None
+        try:
+            for container in deployment["spec"]["template"]["spec"]["containers"]:
+                model = MODELS.get((container.get("command") or [""])[-1])
+                if model is not None:
+                    with tempfile.TemporaryDirectory(prefix="liveroom-") as folder:
+                        for problem in _Pod(deployment, container, model, given, Path(folder)).problems():
+                            found.setdefault(problem, {})[name] = None
+        except (AttributeError, KeyError, TypeError) as error:
+            raise ManifestsError(f"the Deployment {name} is not one that Kubernetes would take: {error!r}") from None
     return [f"{', '.join(names)}: {problem}" for problem, names in found.items()]
 
 
@@ -115,7 +125,9 @@ class _Pod:
 
     def __init__(self, deployment: Object, container: Object, model: type[ServiceSettings], given: Given, folder: Path) -> None:
         self._replicas = deployment["spec"].get("replicas")
-        self._volumes = {each["name"]: each for each in deployment["spec"]["template"]["spec"].get("volumes", ())}
+        pod = deployment["spec"]["template"]["spec"]
+        self._volumes = {each["name"]: each for each in pod.get("volumes", ())}
+        self._before = pod.get("initContainers", ())
         self._container = container
         self._model = model
         self._given = given
@@ -125,7 +137,7 @@ class _Pod:
 
     def problems(self) -> list[str]:
         """Return what keeps the service from starting, a line for each thing."""
-        environment = self._environment()
+        environment = self._environment(self._container)
         self._make_volumes()
         with _environment({name: self._placed(value) for name, value in environment.items()}):
             settings = self._try(partial(read_settings, self._model))
@@ -146,14 +158,14 @@ class _Pod:
         hint = f" -> {'; '.join(keys)}" if keys else ""
         self._found.append(" ".join(what.split()) + hint)
 
-    def _environment(self) -> dict[str, str]:
+    def _environment(self, container: Object) -> dict[str, str]:
         told: dict[str, str] = {}
-        for source in self._container.get("envFrom", ()):
+        for source in container.get("envFrom", ()):
             for kind, known in (("configMapRef", self._given.configs), ("secretRef", self._given.secrets)):
                 if reference := source.get(kind):
                     data = self._look_up(reference, kind.removesuffix("Ref"), known)
                     told |= {key: value.decode() for key, value in data.items()}
-        for entry in self._container.get("env", ()):
+        for entry in container.get("env", ()):
             value = self._value(entry)
             if value is not None:
                 told[entry["name"]] = _VARIABLE.sub(lambda found: told.get(found[1], found[0]), value)
@@ -161,6 +173,8 @@ class _Pod:
 
     def _value(self, entry: Object) -> str | None:
         source = entry.get("valueFrom") or {}
+        if source and entry.get("value"):
+            self._say(f"{entry['name']} has a value and takes one from elsewhere; the API server refuses both")
         if "fieldRef" in source:
             return _FIELDS.get(source["fieldRef"]["fieldPath"], "field")
         for kind, known in (("configMapKeyRef", self._given.configs), ("secretKeyRef", self._given.secrets)):
@@ -192,11 +206,13 @@ class _Pod:
                             words = f"Secret {source['secretName']}, key {item['key']}"
                             self._keys[f"{mount['mountPath']}/{item['path']}"] = words
                         if item["key"] in data:
-                            (place / item["path"]).write_bytes(data[item["key"]])
+                            self._place(f"{mount['mountPath']}/{item['path']}").write_bytes(data[item["key"]])
             if "emptyDir" in volume and self._model is EdgeSettings:
                 (place / "edge.toml").write_text(_ADDRESS)
 
     def _place(self, path: str) -> Path:
+        if ".." in Path(path).parts:
+            raise ManifestsError(f"{path} is no path that Kubernetes would take")
         return self._folder / path.lstrip("/")
 
     def _placed(self, value: str) -> str:
@@ -237,13 +253,25 @@ class _Pod:
             self._try(settings.read_token_keys)
         if isinstance(settings, EdgeSettings):
             self._try(settings.read_ticket_keys)
-            self._try(partial(load, settings))
+            self._check_certificate(settings)
         if isinstance(settings, SchedulerSettings):
             self._try(settings.read_ticket_signers)
             if settings.zones_file is not None:
                 self._try(partial(read_given_file, settings.zones_file, read_networks))
         if isinstance(settings, AutoscalerSettings) and settings.policy_file is not None:
             self._try(partial(lambda file: read_policy(file.read_bytes()), settings.policy_file))
+
+    def _check_certificate(self, settings: EdgeSettings) -> None:
+        """Check that viewers of a new node's gateway could trust it."""
+        read = self._try(partial(load, settings))
+        rule = "".join(self._environment(each).get("LIVEROOM_ADDRESS_RULE", "") for each in self._before)
+        address = self._try(partial(address_of, _NODE, rule)) if rule else None
+        if read is None:
+            return
+        if read.expire_s < clock.unix_ms() / 1000:
+            self._say(f"{_CERTIFICATE} has expired")
+        if address is not None and not read.covers(address.host):
+            self._say(f"{_CERTIFICATE} is for {', '.join(sorted(read.names))}; LIVEROOM_ADDRESS_RULE makes {address.host}")
 
 
 @contextmanager

@@ -26,10 +26,18 @@ class CertificateError(ValueError):
 
 
 class Certificates(NamedTuple):
-    """What was read. `expire_s`: when the first of the certificates expires, in Unix time."""
+    """What was read. `expire_s`: when the first of the certificates expires, in Unix time.
+
+    `names`: those that the certificates are for, in lower case.
+    """
 
     context: ssl.SSLContext
     expire_s: float
+    names: frozenset[str] = frozenset()
+
+    def covers(self, host: str) -> bool:
+        """Return whether viewers that connect to a host get a certificate for it."""
+        return not self.names.isdisjoint(_names_for(host))
 
 
 def files_of(settings: EdgeSettings) -> list[Path]:
@@ -49,7 +57,8 @@ def load(settings: EdgeSettings) -> Certificates | None:
     default = read[0][0]
     if len(read) > 1:
         default.sni_callback = _Chooser(default, _by_name((context, about.names) for context, about in read))
-    return Certificates(default, min(about.expires.timestamp() for _, about in read))
+    names = frozenset(name for _, about in read for name in about.names)
+    return Certificates(default, min(about.expires.timestamp() for _, about in read), names)
 
 
 class _About(NamedTuple):
@@ -107,6 +116,12 @@ def _first_of(cert: Path) -> _About:
     return _About([name.lower() for name in extension.value.get_values_for_type(x509.DNSName)], expires)
 
 
+def _names_for(host: str) -> tuple[str, str]:
+    """Return the names of a certificate for a host: its own, and the wildcard that covers it."""
+    lowered = host.lower()
+    return lowered, f"*.{lowered.partition('.')[2]}"
+
+
 def _by_name(read: Iterable[tuple[ssl.SSLContext, list[str]]]) -> dict[str, ssl.SSLContext]:
     """Return the context of each name; of two certificates with one name, the first."""
     found: dict[str, ssl.SSLContext] = {}
@@ -127,7 +142,6 @@ class _Chooser:
         """Give a connection the context for a name; one without a known name keeps the default."""
         if name is None:
             return
-        lowered = name.lower()
-        context = self._by_name.get(lowered) or self._by_name.get(f"*.{lowered.partition('.')[2]}")
+        context = next(filter(None, map(self._by_name.get, _names_for(name))), None)
         if context is not None and context is not self._default:
             sock.context = context

@@ -98,6 +98,15 @@ def forgets(kind: str, name: str, objects: Objects) -> None:
     objects.remove(named(objects, kind, name))
 
 
+def rules(rule: str, objects: Objects) -> None:
+    next(each for each in objects if "LIVEROOM_ADDRESS_RULE" in each.get("data", ()))["data"]["LIVEROOM_ADDRESS_RULE"] = rule
+
+
+def says_twice(name: str, value: str, objects: Objects) -> None:
+    (container,) = named(objects, "Deployment", "scheduler")["spec"]["template"]["spec"]["containers"]
+    next(each for each in container["env"] if each["name"] == name)["value"] = value
+
+
 def has_replicas(count: int, objects: Objects) -> None:
     named(objects, "Deployment", "scheduler")["spec"]["replicas"] = count
 
@@ -234,3 +243,19 @@ def test_what_kubectl_does_not_print_is_refused(text: str, said: str) -> None:
 
 def test_what_is_of_others_is_passed_over() -> None:
     assert read_objects("kind: Service\n---\n") == Given({}, {}, {})
+
+
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        pytest.param({"mountPath": "/../../outside"}, "no path that Kubernetes would take", id="a mount outside"),
+        pytest.param({"name": "no such volume"}, "not one that Kubernetes would take", id="no such volume"),
+    ],
+)
+def test_a_pod_that_kubernetes_would_not_take_is_refused(place: dict[str, str], said: str) -> None:
+    def change(objects: Objects) -> None:
+        (container,) = named(objects, "Deployment", "edge")["spec"]["template"]["spec"]["containers"]
+        container["volumeMounts"][0].update(place)
+
+    with pytest.raises(ManifestsError, match=said):
+        problems(change)

@@ -592,6 +592,38 @@ def test_every_key_of_a_secret_stands_in_the_table_and_is_mounted_by_whom_it_say
     assert found == said
 
 
+def documents() -> str:
+    return "".join(path.read_text() for path in (*(ROOT / "docs").glob("*.md"), PAGE))
+
+
+def test_commands_of_the_pages_in_a_pod_reach_only_whom_its_pod_may_reach() -> None:
+    asked = set(re.findall(r"exec (?:-it )?deploy/(\w+) -- .*http://(\w+):(\d+)", documents()))
+    assert {source for source, _, _ in asked} >= {"autoscaler", "canary"}
+    assert asked <= allowed("production")
+
+
+def test_commands_of_the_pages_forward_ports_that_are_there() -> None:
+    asked = re.findall(r"port-forward (service|deploy)/(\w+) (\d+)", documents())
+    assert {kind for kind, _, _ in asked} == {"service", "deploy"}
+    for kind, name, port in asked:
+        led_to = (
+            {each["port"] for each in one("production", "Service", name)["spec"]["ports"]}
+            if kind == "service"
+            else set(ports("production", name).values())
+        )
+        assert int(port) in led_to
+
+
+def test_gateways_run_on_nodes_with_the_label_and_the_taint_of_the_page() -> None:
+    ((label, label_value, taint, taint_value, effect),) = re.findall(
+        r"label (\S+)=(\S+) +taint (\S+)=(\S+):(\w+)", PAGE.read_text()
+    )
+    spec = pod(OWN, "edge")
+    assert spec["nodeSelector"] == {label: label_value}
+    tolerated = [each for each in spec["tolerations"] if each["key"] == taint and each["effect"] == effect]
+    assert [each.get("value", taint_value) for each in tolerated] == [taint_value]
+
+
 # ---- an overlay of one's own
 def test_an_own_overlay_adds_what_is_ones_own_and_nothing_of_the_examples_stays() -> None:
     text = yaml.safe_dump_all(build(OWN))

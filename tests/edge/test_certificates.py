@@ -161,7 +161,7 @@ def test_a_missing_file_is_named(tmp_path: Path, authority: trustme.CA) -> None:
 
 @pytest.mark.parametrize("changes", [{"tls_key_file": "k.pem"}, {"tls_cert_dirs": ("two",)}], ids=["key", "folders"])
 def test_settings_that_would_leave_the_port_without_tls_are_refused(changes: dict[str, Any]) -> None:
-    with pytest.raises(ValidationError, match="would not speak TLS"):
+    with pytest.raises(ValidationError, match="without which there is no TLS"):
         settings_of(**changes)
 
 
