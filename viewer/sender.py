@@ -160,8 +160,8 @@ class Sender:
             ) as answer:
                 reply = await answer.read()
                 if answer.status == HTTPStatus.ACCEPTED:
-                    told = msgspec.json.decode(reply, type=_Reply)
-                    return Accepted(id_, told.at_ms, told.text), 0.0
+                    accepted = msgspec.json.decode(reply, type=_Reply)
+                    return Accepted(id_, accepted.at_ms, accepted.text), 0.0
                 error = read_problem(answer.status, answer.headers, reply)
                 wait_s = RETRY_S if error.retry_after_s is None else error.retry_after_s
                 if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR or answer.status == HTTPStatus.REQUEST_TIMEOUT:
