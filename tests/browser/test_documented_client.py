@@ -23,14 +23,14 @@ DEADLINE_S = 60.0  # nothing here takes so long, on whatever machine
 
 
 @asynccontextmanager
-async def beside(html: str) -> AsyncIterator[str]:
+async def beside(html: str, token: str = "token") -> AsyncIterator[str]:
     """Serve a page beside the SDK and an identity service; give its address."""
 
     async def show(_: web.Request) -> web.Response:
         return web.Response(text=html, content_type="text/html")
 
     async def identify(_: web.Request) -> web.Response:
-        return web.Response(text="token")
+        return web.Response(text=token)
 
     app = web.Application()
     app.router.add_get("/page.html", show)
