@@ -16,12 +16,12 @@ def main() -> None:
     from cli.output import OutputError, explain, finish, prepare  # noqa: PLC0415
     from liveroom.extras import explained  # noqa: PLC0415
 
+    prepare()
     # What a command prints is its result; what goes wrong beside it belongs to the other stream.
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
-    prepare()
     with explained("liveroom"):
         try:
             app()

@@ -133,6 +133,17 @@ async def test_a_watch_in_json_says_on_the_error_stream_why_it_ends(tmp_path: Pa
     assert said[1].endswith(", until 2023-11-14 22:13:20 UTC\n")
 
 
+async def test_what_a_command_logs_goes_to_the_error_stream(unused_tcp_port: int, tmp_path: Path) -> None:
+    url = f"http://127.0.0.1:{unused_tcp_port}"
+    arguments = ("canary", "--ingress", url, "--scheduler", url, "--token", "t")
+    async with asyncio.timeout(DEADLINE_S), running(*arguments, tmp_path=tmp_path) as process:
+        code, errors = await ended(process)
+    logged, *_, said = errors.splitlines()
+    assert code == 2
+    assert "no_answer" in logged
+    assert said.startswith(f"liveroom: no gateways to watch: {url}/v1/gateways: Cannot connect")
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
