@@ -8,7 +8,9 @@ from viewer.problem import NO_ANSWER, ServiceError
 
 
 def words_of(error: ServiceError) -> str:
-    """Return what a service said: the code, its meaning, the detail, and how long it holds."""
+    """Return what a service said: the code, its meaning, the detail, how long it holds, and the id
+    of the request.
+    """
     if error.code == NO_ANSWER:
         return f"no answer: {printable(error.detail)}"
     title = _title(error.code)
@@ -16,7 +18,8 @@ def words_of(error: ServiceError) -> str:
     said = "; ".join(printable(part) for part in parts if part)
     until = f", until {_time(error.until_ms)}" if error.until_ms > 0 else ", without an end" if error.until_ms else ""
     again = f", again in {error.retry_after_s:,.0f} s" if error.retry_after_s and not until else ""
-    return f"{printable(error.code)}{f' ({said})' if said else ''}{until}{again}"
+    request = f", request {printable(error.request_id)}" if error.request_id else ""
+    return f"{printable(error.code)}{f' ({said})' if said else ''}{until}{again}{request}"
 
 
 def _time(at_ms: int) -> str:

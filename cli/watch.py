@@ -19,7 +19,7 @@ from liveroom.texts import is_visible
 from liveroom.wire import Error, Message
 from viewer.client import Viewer
 from viewer.effects import Counts, Delivered, Effect, Ended, Entered, Lost, Moved, Renumbered, Told
-from viewer.problem import ServiceError
+from viewer.problem import of_frame
 
 
 async def run_watch(room: str, endpoints: Endpoints, *, user: str, as_json: bool, duration_s: float | None) -> int:
@@ -170,9 +170,8 @@ def _note_of(effect: Effect) -> str:
             return f"{effect.to_rseq - effect.after_rseq} gifts or notices were missed"
         case Renumbered():
             return "the room's history begins again"
-        case Told(what=Error(code, detail, _, retry_after_s, until_ms)):
-            said = ServiceError(code, detail, retry_after_s=retry_after_s, until_ms=until_ms)
-            return f"refused: {words_of(said)}"
+        case Told(what=Error() as said):
+            return f"refused: {words_of(of_frame(said))}"
         case Told(what=what):
             return printable(msgspec.json.encode(what).decode())
         case Moved():

@@ -20,8 +20,8 @@ from liveroom.errors import in_words
 from liveroom.tasks import beside, call_reported, end_tasks, report_failure
 from liveroom.topics import DEVICE_ID
 from viewer.effects import Connect, Disconnect, Effect, Ended, Entered, Pull, Send
-from viewer.entry import Opened, ask_entry, close, error_of, race
-from viewer.problem import NO_ANSWER, NO_TOKEN, ServiceError
+from viewer.entry import Opened, ask_entry, close, race
+from viewer.problem import NO_ANSWER, NO_TOKEN, ServiceError, as_frame, of_frame
 from viewer.pull_request import PullAnswer, ask_pull, take_answer
 from viewer.session import Session, State
 from viewer.tokens import Token, current
@@ -251,14 +251,7 @@ class Viewer:
             return ServiceError(ended.rule.code.name.lower(), ended.rule.reason)
         if self.error is not None and self.error.code == said.code:
             return self.error
-        return ServiceError(
-            said.code,
-            said.detail,
-            retry_after_s=said.retry_after_s,
-            until_ms=said.until_ms,
-            room=said.room,
-            request_id=said.request_id,
-        )
+        return of_frame(said)
 
     def _received(self, text: bytes) -> list[Effect]:
         return self._slept() + self.session.received(text, clock.monotonic_s(), self._chance.random())
@@ -296,7 +289,7 @@ class Viewer:
             why = f"no token: {error.detail}"
         elif error is not None and error.status:  # a function may have another token next time
             is_final = error.is_final and not (error.status == HTTPStatus.UNAUTHORIZED and callable(self._token))
-            frame = error_of(error)
+            frame = as_frame(error)
             why = f"the scheduler refuses: {error}"
         elif error is not None:
             why = f"no scheduler or gateway: {error.detail}"

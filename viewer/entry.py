@@ -17,7 +17,7 @@ from liveroom.addresses import bases
 from liveroom.chance import Chance
 from liveroom.closecodes import Close
 from liveroom.nesting import UNDECODABLE
-from liveroom.wire import SUBPROTOCOL, Error
+from liveroom.wire import SUBPROTOCOL
 from viewer.problem import NO_CODE, ServiceError, read_problem
 
 CONNECT_TIMEOUT_S: Final = 5.0
@@ -103,11 +103,6 @@ async def _ask_one(http: aiohttp.ClientSession, url: str, query: list[tuple[str,
         except UNDECODABLE:  # a page with status 200
             raise ServiceError(str(answer.status), NO_CODE, status=answer.status) from None
         return Entry([gateway.id for gateway in named.gateways], [gateway.url for gateway in named.gateways], named.ticket)
-
-
-def error_of(refusal: ServiceError) -> Error:
-    """Return a scheduler's refusal as a gateway would tell it."""
-    return Error(refusal.code, refusal.detail, refusal.room, refusal.retry_after_s, refusal.until_ms)
 
 
 class Opened(NamedTuple):

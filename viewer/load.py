@@ -36,10 +36,10 @@ from liveroom.wire import (
     encode_frame,
 )
 from viewer.effects import Disconnect, Effect, Pull, Send
-from viewer.entry import ask_entry, error_of
+from viewer.entry import ask_entry
 from viewer.frames import FrameReader, masked, upgrade
 from viewer.position import MAX_BACKOFF_S
-from viewer.problem import ServiceError
+from viewer.problem import ServiceError, as_frame
 from viewer.pull_request import ask_pull, take_answer
 from viewer.session import Session, State
 from viewer.tally import Figures, Tally
@@ -364,7 +364,7 @@ class Crowd:
                     after_s = (refusal.retry_after_s if refusal else None) or 0.0
                     delay_s = after_s + self._chance.uniform(0.1, max(1.0, min(after_s, MAX_BACKOFF_S)))
                     continue
-                frame, is_final = (error_of(refusal), refusal.is_final) if refusal else (None, False)
+                frame, is_final = (as_frame(refusal), refusal.is_final) if refusal else (None, False)
                 for effect in session.failed(clock.monotonic_s(), self._chance.random(), frame, is_final):
                     self.observe(f"crowd-{index}", effect)
                 if session.state is State.ENDED:

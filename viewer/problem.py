@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import orjson
 
-from liveroom.wire import MAX_EXACT
+from liveroom.wire import MAX_EXACT, Error
 
 MAX_RETRY_AFTER_S: Final = 3600.0  # whatever a service or a proxy says
 NO_CODE: Final = "the answer has no code: a proxy, or another service"
@@ -71,6 +71,23 @@ class ServiceError(Exception):
         A proxy's refusal says nothing of that: it may have no service yet, or be a login page.
         """
         return self.is_ours and is_final(self.status) and self.retry_after_s is None
+
+
+def as_frame(error: ServiceError) -> Error:
+    """Return a scheduler's refusal as a gateway would tell it."""
+    return Error(error.code, error.detail, error.room, error.retry_after_s, error.until_ms, error.request_id)
+
+
+def of_frame(said: Error) -> ServiceError:
+    """Return what a gateway told as an error."""
+    return ServiceError(
+        said.code,
+        said.detail,
+        retry_after_s=said.retry_after_s,
+        until_ms=said.until_ms,
+        room=said.room,
+        request_id=said.request_id,
+    )
 
 
 def is_final(status: int) -> bool:

@@ -167,7 +167,7 @@ class Sender:
                 if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR or answer.status == HTTPStatus.REQUEST_TIMEOUT:
                     # with any code, and a proxy's too: it may have been written
                     return Unknown(id_, str(error), error.code, error.status, error.retry_after_s, error.request_id), wait_s
-                told = (error.code, error.detail, error.status, error.retry_after_s, error.until_ms, error.request_id)
-                return Refused(id_, *told), max(wait_s, MIN_PAUSE_S)
+                said = (error.code, error.detail, error.status, error.retry_after_s, error.until_ms, error.request_id)
+                return Refused(id_, *said), max(wait_s, MIN_PAUSE_S)
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             return Unknown(id_, in_words(error)), 0.5
