@@ -203,7 +203,7 @@ def _default_ports() -> dict[int, str]:
 
 
 def check_ports(wanted: dict[int, str]) -> Finding:
-    """Check the default ports of services started by hand; demo and up choose free ones."""
+    """Check the default ports of `up` and of services started by hand; the demo takes free ones."""
     taken: list[str] = []
     for port, about in wanted.items():
         with socket.socket() as probe:
@@ -217,7 +217,10 @@ def check_ports(wanted: dict[int, str]) -> Finding:
                     )
                 taken.append(f"{port} of {about}")
     if taken:
-        todo = "demo and up choose free ports; for services started by hand set LIVEROOM_PORT and LIVEROOM_INTERNAL_PORT"
+        todo = (
+            "unless your own up has them: up takes others by --ports, and services started by hand by LIVEROOM_PORT and"
+            " LIVEROOM_INTERNAL_PORT; the demo chooses free ones"
+        )
         return Finding(Level.WARN, "Ports", f"taken: {', '.join(taken)}", todo)
     return Finding(Level.OK, "Ports", f"free: {', '.join(map(str, wanted))}")
 

@@ -271,3 +271,22 @@ def test_a_start_that_waits_says_for_what_and_ends_at_once_when_told_to(module: 
         finally:
             process.kill()
     assert sum(line["event"] == "waiting" for line in service.log) == 1, service.log
+
+
+def test_a_rate_of_a_kind_that_is_none_is_named_with_the_nearest_kind() -> None:
+    environment = os.environ | {
+        "LIVEROOM_RATES": json.dumps({"danmku": {"user_per_s": 1}}),
+        "LIVEROOM_TOKEN_KEY": "a" * 32,
+        "LIVEROOM_KAFKA__BOOTSTRAP": "127.0.0.1:1",
+        "LIVEROOM_PORT": "0",
+        "LIVEROOM_INTERNAL_PORT": "0",
+        "LIVEROOM_LOG_FORMAT": "json",
+        "PYTHONPATH": str(ROOT),
+    }
+    with subprocess.Popen([sys.executable, "-m", "ingress"], env=environment, stderr=subprocess.PIPE, text=True) as process:
+        service = Running(process)
+        try:
+            found = service.until("unknown_setting")
+        finally:
+            process.kill()
+    assert (found["name"], found["nearest"]) == ("LIVEROOM_RATES, danmku", "danmaku")
