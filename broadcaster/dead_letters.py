@@ -75,5 +75,5 @@ class DeadLetters:
         if self._refusals.is_logged(reason, letter.detail):
             detail = without_content(reason, letter.detail)
             log.warning("dead_letter", partition=letter.partition, offset=letter.offset, reason=letter.reason, detail=detail)
-        await self._producer.send(topics.DEAD_LETTER, encode_json(letter), timeout_s=SEND_TIMEOUT_S)
+        await self._producer.send(topics.DEAD_LETTER, encode_json(letter), key=letter.key or None, timeout_s=SEND_TIMEOUT_S)
         self._metrics.counter(metric_catalog.DEAD_LETTERS, letter.reason).inc()

@@ -19,6 +19,13 @@ class PoolAct(StrEnum):
     ADD = "add"
 
 
+class LetterAct(StrEnum):
+    """The actions of `liveroom dead-letters`."""
+
+    SHOW = "show"
+    SEND_AGAIN = "send-again"
+
+
 class RampKind(StrEnum):
     """What a ramp of `liveroom loadtest` raises.
 

@@ -69,8 +69,9 @@ SERVICES: Final[Mapping[str, Access]] = {
         reads=(GATEWAYS, CONTROL, REVOCATIONS), writes=(CONTROL,), groups=("autoscaler", "autoscaler-dry-run")
     ),
 }
-# Operators read, with `liveroom topics`, and back up with Kafka's own tools.
-USERS: Final[Mapping[str, Access]] = {**SERVICES, OPERATOR: Access(reads=ALL, writes=(), creates=False)}
+# Operators read, with `liveroom topics`, and back up with Kafka's own tools; `liveroom dead-letters
+# send-again` writes records again, and marks their letters.
+USERS: Final[Mapping[str, Access]] = {**SERVICES, OPERATOR: Access(reads=ALL, writes=(UPLINK, DEAD_LETTER), creates=False)}
 
 
 class Operation(Enum):

@@ -9,7 +9,7 @@ from typing import Annotated, Final
 
 import typer
 
-from cli.commands import pool, room, system, user
+from cli.commands import pool, records, room, system, user
 from cli.unknown import tell_unknown
 from liveroom import __version__
 
@@ -56,6 +56,7 @@ for command in (
     user.connections,
     user.why,
     system.topics,
+    records.dead_letters,
     system.keys,
     system.acls,
     system.manifests,

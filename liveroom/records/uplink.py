@@ -162,13 +162,17 @@ def _one_line(data: msgspec.Raw) -> msgspec.Raw:
     return msgspec.Raw(msgspec.json.format(bytes(data), indent=-1))
 
 
+SENT_AGAIN: Final = "sent_again"
+
+
 class DeadLetter(JsonRecord, frozen=True):
-    """An uplink record that could not be used.
+    """An uplink record that could not be used, or the mark that it was sent again.
 
     - `topic`, `partition`, `offset`: where the record is.
-    - `reason`, `detail`: why it cannot be used; `detail` is for people.
-    - `at_ms`: when it was put aside.
-    - `key`, `value`: its bytes in base64, at most 1 KiB and 64 KiB of them.
+    - `reason`, `detail`: why it cannot be used; `detail` is for people. The reason `sent_again` is
+      that of a mark: an operator sent the record of that place again, with `liveroom dead-letters`.
+    - `at_ms`: when it was put aside, or sent again.
+    - `key`, `value`: its bytes in base64, at most 1 KiB and 64 KiB of them; empty in a mark.
     """
 
     topic: str

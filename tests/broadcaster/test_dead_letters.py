@@ -19,8 +19,8 @@ class Sent:
     def __init__(self) -> None:
         self.letters: list[DeadLetter] = []
 
-    async def send(self, topic: Topic, value: bytes, *, timeout_s: float) -> None:
-        assert topic is topics.DEAD_LETTER
+    async def send(self, topic: Topic, value: bytes, *, key: bytes, timeout_s: float) -> None:
+        assert (topic, key) == (topics.DEAD_LETTER, b"r"), "the key of the record"
         assert timeout_s > 0
         self.letters.append(JsonReader(DeadLetter).read(value))
 

@@ -59,6 +59,7 @@ COMMANDS = (
     "revoke",
     "connections",
     "why",
+    "dead-letters",
 )
 
 
@@ -81,7 +82,8 @@ def test_every_command_has_help(command: str) -> None:
 
 
 def test_the_commands_are_these() -> None:
-    assert {command.callback.__name__ for command in app.registered_commands if command.callback} == set(COMMANDS)
+    names = {command.callback.__name__ for command in app.registered_commands if command.callback}
+    assert {name.replace("_", "-") for name in names} == set(COMMANDS)
 
 
 def test_the_help_is_quick_to_import() -> None:
@@ -107,6 +109,14 @@ def test_a_token_is_printed() -> None:
         pytest.param(["send", "r", "hi", "--ingress", "http://x"], "--token-key", id="no key"),
         pytest.param(["watch", "r"], "no scheduler", id="no scheduler"),
         pytest.param(["topics"], "no Kafka", id="no Kafka"),
+        pytest.param(["dead-letters"], "no Kafka", id="no Kafka with dead letters"),
+        pytest.param(["dead-letters", "--code", "scheme"], "no code of a dead letter: undecodable", id="no code"),
+        pytest.param(["dead-letters", "--since", "soon"], "'soon' is no time", id="no time"),
+        pytest.param(["dead-letters", "--yes"], "has no --yes", id="an option of another act"),
+        pytest.param(["pool", "drain"], "which gateway?", id="a drain of nothing"),
+        pytest.param(["pool", "add", "many"], "no number of gateways", id="no number"),
+        pytest.param(["pool", "add", "--for", "1h", "--until", "2h"], "exclude each other", id="two ends"),
+        pytest.param(["pool", "pause", "edge-1"], "no such argument", id="a pause of one"),
         pytest.param(
             ["token", "--user", "m", "--role", "moderator", "--token-key", KEY], "needs --room", id="a host of no room"
         ),
