@@ -46,7 +46,7 @@ _DECODERS: Final[dict[Kind, msgspec.json.Decoder[Any]]] = {
     ).items()
 }
 _decode_danmaku: Final = _DECODERS[Kind.DANMAKU].decode
-_COMMANDS: Final = frozenset(Kind) - BODY_OF.keys()
+_DIGESTS: Final = {kind: crc32(kind.encode()) for kind in BODY_OF}  # of kinds that no command of a host has
 
 
 class BadBodyError(ValueError):
@@ -87,9 +87,10 @@ def read_items(items: Sequence[Item]) -> Contents:
     likes = numbered = reliable = 0
     sanctions: list[tuple[Kind, Sanction]] = []
     clears: list[Clear] = []
-    bodies = [_body(item) for item in items]
-    for item, body in zip(items, bodies, strict=True):
-        kind = item.kind
+    bodies: list[Any] = []
+    for item in items:
+        kind, body = item.kind, _body(item)
+        bodies.append(body)
         if kind in NUMBERED:
             numbered += 1
             if kind in RELIABLE:
@@ -111,9 +112,9 @@ def digest_of(items: Sequence[Item], bodies: Sequence[Any]) -> int:
     """
     digest = 0
     for item, body in zip(items, bodies, strict=True):
-        if item.kind in _COMMANDS:
+        if (of_kind := _DIGESTS.get(item.kind)) is None:
             return 0
-        digest = crc32(item.data if body is None else _encode(body), crc32(item.kind.encode(), digest))
+        digest = crc32(item.data if body is None else _encode(body), digest ^ of_kind)
     return digest
 
 

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from broadcaster.dedupe import MetId, RecentIds, SeenIds
+from broadcaster.dedupe import RecentIds, SeenIds
 from broadcaster.items import NUMBERED, RELIABLE, digest_of_message
 from broadcaster.lines import (
     RECENT_MESSAGES,
@@ -115,7 +115,7 @@ class Room:
         self.state = state
         self.hash = room_hash(state.room)
         self.clock_ms = state.last_ms
-        self.seen = SeenIds(dedupe_ms, {f"{seen.user} {seen.id}": MetId(seen.at_ms, seen.digest) for seen in state.seen})
+        self.seen = SeenIds(dedupe_ms, {f"{seen.user} {seen.id}": (seen.at_ms, seen.digest) for seen in state.seen})
         self.recent = state.recent[-RECENT_MESSAGES:]
         self.recent_reliable = state.recent_reliable[-RECENT_MESSAGES:]
         self.viewers: Viewers | None = None

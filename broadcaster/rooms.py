@@ -283,7 +283,7 @@ class Rooms:
         if contents.reliable or contents.sanctions:
             before, digest = room.seen.meet(f"{record.user} {record.id}", at_ms, contents.digest), contents.digest
             if before and digest and before != digest:
-                raise BadRecordError(BadRecord.ID_REUSED, f"{record.user} sent {record.id} before, with another content")
+                raise BadRecordError(BadRecord.ID_REUSED, f"'{record.user}' sent '{record.id}' before, with another content")
             return before is not None
         return self._recent.meet(record.room, record.user, record.id, at_ms)
 

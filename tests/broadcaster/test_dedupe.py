@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broadcaster.dedupe import MetId, RecentIds, SeenIds
+from broadcaster.dedupe import RecentIds, SeenIds
 
 WINDOW_MS = 10
 
@@ -27,8 +27,8 @@ def test_ids_are_forgotten_with_the_window() -> None:
 
 
 def test_ids_of_a_snapshot_are_met_again_and_forgotten_in_their_turn() -> None:
-    seen = SeenIds(WINDOW_MS, {"u 1": MetId(5, 7), "u 2": MetId(8, 0)})
+    seen = SeenIds(WINDOW_MS, {"u 1": (5, 7), "u 2": (8, 0)})
     assert seen.meet("u 1", 10, 9) == 7
     assert seen.meet("u 2", 10, 9) == 0
     assert seen.meet("u 1", 15, 9) is None
-    assert seen.since(6) == [("u 2", MetId(8, 0)), ("u 1", MetId(15, 9))]
+    assert seen.since(6) == [("u 2", (8, 0)), ("u 1", (15, 9))]

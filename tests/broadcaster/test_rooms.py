@@ -17,6 +17,7 @@ from broadcaster.lines import RECENT_BYTES, RECENT_MESSAGES
 from broadcaster.room import MAX_CARD_BYTES, MAX_TOMBSTONES, Room
 from broadcaster.rooms import EXTRA_BYTES, IDLE_MS, MAX_ALLOWANCES, MAX_TAKEN_BYTES, OPEN_MS, Rooms
 from liveroom.audience import Viewers
+from liveroom.bad_records import without_content
 from liveroom.kinds import CLASS_OF, Class, Kind, Role
 from liveroom.records.balance import Balance, encode_balance
 from liveroom.records.broadcast import MAX_ALLOWANCE, MAX_BROADCAST_BYTES, Batch, RoomFlags
@@ -214,9 +215,10 @@ def test_another_gift_under_an_old_id_is_told_from_a_repetition(
         take(rooms, gift_of("a", body))
         assert rooms._coming.duplicate == 1
         return
-    with pytest.raises(BadRecordError, match="u sent a before") as refused:
+    with pytest.raises(BadRecordError, match="'u' sent 'a' before") as refused:
         take(rooms, gift_of("a", body))
     assert refused.value.reason is BadRecord.ID_REUSED
+    assert without_content(refused.value.reason, refused.value.detail) == "'...' sent '...' before, with another content"
     assert rooms._coming == rooms.balance, "nothing of it was taken"
     take(rooms, gift_of("a", ROSES), gift_of("b", body))
     assert tick(rooms).ids() == ["b"], "the first one stands"

@@ -100,6 +100,14 @@ def test_a_token_is_printed() -> None:
     assert (user.id, user.role.value, user.rooms, user.device) == ("ann", "moderator", ("a", "b"), "phone-1")
 
 
+def test_the_rules_of_writers_are_printed_alone_and_those_of_the_services_without_them() -> None:
+    writers = CliRunner().invoke(app, ["acls", "--writer", "gifts", "--writer", "bot", "--prefix", "b."]).output.splitlines()
+    assert [line.partition("--add ")[2] for line in writers] == [
+        f"--allow-principal User:{user} --operation Write --operation Describe --topic b.uplink" for user in ("gifts", "bot")
+    ]
+    assert "User:liveroom-ingress " in CliRunner().invoke(app, ["acls"]).output
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -33,7 +33,24 @@ from tests.docs import names
 # What code blocks run beside our own programs: whose it is, or what it is.
 TOOLS: Final = frozenset(
     {
-        *("alias", "cd", "cp", "echo", "export", "for", "do", "done", "cat", "printf", "mkdir", "tr", "grep", "sh", "source"),
+        *(
+            "alias",
+            "cd",
+            "cp",
+            "echo",
+            "eval",
+            "export",
+            "for",
+            "do",
+            "done",
+            "cat",
+            "printf",
+            "mkdir",
+            "tr",
+            "grep",
+            "sh",
+            "source",
+        ),
         *("curl", "git", "openssl", "pip", "npm", "npx", "node", "apt", "sudo", "podman", "docker", "kubectl", "nice"),
         *("kafka-acls.sh", "kafka-configs.sh", "kafka-topics.sh", "kafka-console-consumer.sh", "kafka-console-producer.sh"),
         *("java", "javac", "promtool", "prometheus", "helm", "kcat", "kubectl-debug", "dig", "chmod", "rm", "jq"),

@@ -153,7 +153,7 @@ async def others_write(kafka: LockedKafka, stage: Stage, classes: Path) -> None:
         while len(letters) < 2:
             records = await read_all(kafka.bootstrap, f"{PREFIX}dead-letter", range(PARTITIONS))
             letters = sorted((letter.reason, letter.detail) for letter in map(read_letter, records))
-    assert letters[0] == ("id_reused", "u42 sent order-gift_confluent before, with another content")
+    assert letters[0] == ("id_reused", "'u42' sent 'order-gift_confluent' before, with another content")
     assert [reason for reason, _ in letters] == ["id_reused", "undecodable"]
 
 

@@ -13,12 +13,14 @@ from liveroom.records.snapshot import decode_room, decode_state
 from tests.broadcaster.ticks import T0, loaded, snapshot, tick, uplink
 from tests.upgrade.tagged import build_of, last_release
 
-# An owner of the last release takes the state over, and writes it again.
+# An owner of the last release takes the state over, reads every room, and writes it again.
 OWNER: Final = """
 import base64, json, sys
 from broadcaster.rooms import Rooms
-from liveroom.records.snapshot import decode_state, encode_state
+from liveroom.records.snapshot import decode_room, decode_state, encode_state
 chunks = [base64.b64decode(chunk) for chunk in json.load(sys.stdin)]
+for stored in decode_state(chunks).rooms:
+    decode_room(stored)
 rooms = Rooms(decode_state(chunks))
 while not rooms.store(10):
     pass
