@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from liveroom.settings import KafkaSettings
 
 TOKEN_TTL_S = 3600
+_OPTIONS = {"bootstrap": "kafka (KAFKA_BOOTSTRAP)"}
 
 
 class UsageError(ExplainedError):
@@ -67,9 +68,10 @@ def find_endpoints(
     for an address that is no URL of HTTP.
     """
     if token_key and len(token_key.encode()) < MIN_SECRET_BYTES:
-        raise UsageError(f"the token key must be at least {MIN_SECRET_BYTES} bytes")
+        raise UsageError(f"--token-key (LIVEROOM_TOKEN_KEY) must be at least {MIN_SECRET_BYTES} bytes")
     ingress, scheduler, autoscaler = bases(ingress), bases(scheduler), bases(autoscaler)
-    _check_urls(f"{ingress},{scheduler},{autoscaler}")
+    for name, urls in (("ingress", ingress), ("scheduler", scheduler), ("autoscaler", autoscaler)):
+        _check_urls(name, urls)
     running = _newest()
     if running is not None:
         own = {"", running.ingress, running.scheduler, running.autoscaler}
@@ -79,11 +81,11 @@ def find_endpoints(
     return Endpoints(ingress, scheduler, token_key, token, autoscaler)
 
 
-def _check_urls(urls: str) -> None:
+def _check_urls(service: str, urls: str) -> None:
     try:
         check_service_urls(urls)
     except ValueError as error:
-        raise UsageError(str(error)) from None
+        raise UsageError(f"--{service} (LIVEROOM_{service.upper()}_URL): {error}") from None
 
 
 def need_ingress(endpoints: Endpoints) -> str:
@@ -134,7 +136,8 @@ def find_kafka(bootstrap: str = "", prefix: str | None = None, partitions: int |
         )
     except ValidationError as error:
         problem = error.errors()[0]
-        raise UsageError(f"{problem['loc'][0]}: {problem['msg'].removeprefix('Value error, ')}") from None
+        name = str(problem["loc"][0])
+        raise UsageError(f"--{_OPTIONS.get(name, name)}: {problem['msg'].removeprefix('Value error, ')}") from None
 
 
 def check_room(room: str) -> str:

@@ -19,11 +19,12 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import InitSettingsSource, PydanticBaseSettingsSource, SettingsError, TomlConfigSettingsSource
 
 from liveroom.errors import ExplainedError
-from liveroom.settings import SERVICES, Secrets, ServiceSettings, fields, format_of
+from liveroom.settings import SERVICES, KafkaSettings, Secrets, ServiceSettings, fields, format_of
 from liveroom.variables import BESIDE_SETTINGS, CONFIG, LIMITS, PREFIX, SECRETS, nearest, set_variables
 
 S = TypeVar("S", bound=ServiceSettings)
 _NESTED: Final = "__"
+_BOOTSTRAP: Final = "LIVEROOM_KAFKA__BOOTSTRAP"
 _FIELD: Final = re.compile(r'field "(\w+)" from source "(\w+)"')
 
 
@@ -213,7 +214,8 @@ def _in_words(model: type[ServiceSettings], error: Exception) -> list[str]:
     """Return a line for each problem: where the value stands, what is wrong, what is expected."""
     if isinstance(error, ValidationError):
         places = given(model)
-        return [_problem(model, item["loc"], item["msg"], places) for item in error.errors(include_input=False)]
+        above = ("kafka",) if error.title == KafkaSettings.__name__ else ()  # the failure of its default
+        return [_problem(model, (*above, *item["loc"]), item["msg"], places) for item in error.errors(include_input=False)]
     if isinstance(error, SettingsError) and (named := _FIELD.search(str(error))):
         name, source = named.groups()
         where = f"{os.environ.get(SECRETS)}/{_variable([name]).lower()}" if source == Secrets.__name__ else _variable([name])
@@ -236,6 +238,8 @@ def _problem(model: type[BaseModel], place: tuple[int | str, ...], text: str, pl
     where = _variable(path)
     if (known := places.get(where)) is not None:
         where = known.where
+    elif where == _BOOTSTRAP:
+        where = "KAFKA_BOOTSTRAP"  # whose value is the default
     if not _holds_secrets(field.annotation):  # whose names may be the secrets, where the two are swapped
         where += "".join(f", number {part + 1}" if isinstance(part, int) else f", {part}" for part in rest)
     is_told = not rest or get_origin(field.annotation) is dict  # of a list that is one, the item's own words do

@@ -102,7 +102,8 @@ class KafkaSettings(BaseModel):
     )  # a later version's setting ends no service
 
     bootstrap: Annotated[str, AfterValidator(check_brokers)] = Field(
-        default_factory=lambda: os.environ.get("KAFKA_BOOTSTRAP", "127.0.0.1:9092"),
+        default_factory=lambda: os.environ.get("KAFKA_BOOTSTRAP") or "127.0.0.1:9092",
+        validate_default=True,
         description="Brokers to start from: host:port, several separated by commas.",
         examples=["kafka-0:9092,kafka-1:9092"],
     )

@@ -55,6 +55,14 @@ def said(model: type[ServiceSettings]) -> list[str]:
             "LIVEROOM_KAFKA__BOOTSTRAP: 'kafka:port' is no address of a broker: write host:port",
             id="a list with commas",
         ),
+        pytest.param(
+            {"KAFKA_BOOTSTRAP": "kafka:port"}, "KAFKA_BOOTSTRAP: 'kafka:port' is no address of a broker", id="a default"
+        ),
+        pytest.param(
+            {"KAFKA_BOOTSTRAP": "kafka:port", "LIVEROOM_KAFKA__PREFIX": "a."},
+            "KAFKA_BOOTSTRAP: 'kafka:port' is no address of a broker",
+            id="a default beside a setting",
+        ),
         pytest.param({"LIVEROOM_ORIGINS": "http://x"}, "LIVEROOM_ORIGINS: Expecting value at character 0. ", id="no JSON"),
         pytest.param(
             {"LIVEROOM_ORIGINS": '{"a": 1}'},
