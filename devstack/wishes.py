@@ -15,8 +15,8 @@ from liveroom.addresses import check_origin
 from liveroom.errors import ExplainedError
 from liveroom.given_file import read_given_file
 from liveroom.ports import HOST
-from liveroom.setting_sources import Given, given
-from liveroom.settings import SERVICES
+from liveroom.setting_sources import Given, given, read_settings
+from liveroom.settings import SERVICES, ServiceSettings
 from liveroom.tokens import MIN_SECRET_BYTES, read_keys
 from liveroom.variables import CLIENTS, PREFIX, UP_KAFKA, set_variables
 
@@ -101,14 +101,15 @@ def read_wishes(options: Options, services: Collection[str], own: Mapping[str, s
 
     `own`: settings that the command makes itself, which a remark names where the user set them too.
     `partitions`: how many there are where nobody says. Raises WishesError where the user's settings
-    contradict the command or its options.
+    contradict the command or its options, and UnusableSettingsError for those that cannot be read.
     """
     remarks = _forget_an_earlier_up()
     found: dict[str, Given] = {}
     for service in services:
         found |= {name.removeprefix(PREFIX): one for name, one in given(SERVICES[service]).items() if one.value != ""}
-    bootstrap = _text(found, "KAFKA__BOOTSTRAP") or os.environ.get("KAFKA_BOOTSTRAP", "").strip()
-    wrong = list(_contradictions(found, _OURS if bootstrap else {**_OURS, **_OF_OWN_KAFKA}))
+    common = read_settings(ServiceSettings)
+    has_kafka = "KAFKA__BOOTSTRAP" in found or bool(os.environ.get("KAFKA_BOOTSTRAP"))
+    wrong = list(_contradictions(found, _OURS if has_kafka else {**_OURS, **_OF_OWN_KAFKA}))
     settings = _settings_of(options)
     wrong += [
         f"{found[name].where} and {option} say different things: leave one out"
@@ -120,14 +121,16 @@ def read_wishes(options: Options, services: Collection[str], own: Mapping[str, s
         raise WishesError("\n".join(wrong))
     remarks += [f"{found[name].where} is not used: this command sets it" for name in sorted(own.keys() & found)]
     remarks += _unused(services)
+    if "KAFKA__PARTITIONS" in found:
+        partitions = common.kafka.partitions
     return Wishes(
-        bootstrap=bootstrap,
-        prefix=settings.pop("KAFKA__PREFIX", _text(found, "KAFKA__PREFIX")),
-        partitions=int(settings.pop("KAFKA__PARTITIONS", _text(found, "KAFKA__PARTITIONS") or partitions)),
-        origins=tuple(dict.fromkeys([*options.origins, *_listed(found, "ORIGINS")])),
+        bootstrap=common.kafka.bootstrap if has_kafka else "",
+        prefix=settings.pop("KAFKA__PREFIX", common.kafka.prefix),
+        partitions=int(settings.pop("KAFKA__PARTITIONS", partitions)),
+        origins=tuple(dict.fromkeys([*options.origins, *common.origins])),
         token_key=settings.pop("TOKEN_KEY", _text(found, "TOKEN_KEY")),
-        debug_key=_text(found, "DEBUG_KEY"),
-        log_key=_text(found, "LOG_KEY"),
+        debug_key=common.debug_key.get_secret_value(),
+        log_key=common.log_key.get_secret_value(),
         settings=settings,
         taken=frozenset(found),
         remarks=remarks,
@@ -194,12 +197,6 @@ def _unused(services: Collection[str]) -> list[str]:
 
 def _names(service: str) -> set[str]:
     return {f"{PREFIX}{name.upper()}" for name in SERVICES[service].model_fields}
-
-
-def _listed(found: Mapping[str, Given], name: str) -> Sequence[str]:
-    """Return a list that was set; none for another value, which the services refuse."""
-    value = found[name].value if name in found else ()
-    return value if isinstance(value, list) else ()
 
 
 def _text(found: Mapping[str, Given], name: str) -> str:

@@ -97,7 +97,7 @@ async def test_a_record_comes_back_through_a_group_whose_session_is_three_second
     assert not folder.exists()
 
 
-async def test_a_given_folder_keeps_the_data_over_restarts_and_serves_one_cluster_at_a_time(
+async def test_a_given_folder_keeps_the_data_over_restarts_at_any_port_and_serves_one_cluster_at_a_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(local_kafka, "_FOLDER_TIMEOUT_S", 0.2)
@@ -107,7 +107,9 @@ async def test_a_given_folder_keeps_the_data_over_restarts_and_serves_one_cluste
         await produce(kafka.bootstrap, "kept", [b"one"])
         with pytest.raises(LocalKafkaError, match="is in use by another local Kafka"):
             await LocalKafka(folder).start()
-    async with LocalKafka(folder) as kafka:
+    (port,) = free_ports(1)
+    async with LocalKafka(folder, port=port) as kafka:
+        assert kafka.bootstrap == f"127.0.0.1:{port}"
         assert await everything(kafka.bootstrap, "kept", 1) == [b"one"]
     with pytest.raises(LocalKafkaError, match="holds the data of 1 brokers, so it cannot serve 3"):
         await LocalKafka(folder, brokers=3).start()

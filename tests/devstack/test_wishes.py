@@ -125,6 +125,27 @@ def test_the_kafka_of_an_earlier_system_is_forgotten_and_one_of_one_s_own_is_not
         assert (found.bootstrap, bool(found.remarks)) == (("", True) if forgotten else (kafka, False))
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("LIVEROOM_ORIGINS", '"http://x"'),
+        ("LIVEROOM_ORIGINS", '["http://x/"]'),
+        ("LIVEROOM_ORIGINS", "http://x"),
+        ("LIVEROOM_KAFKA__PARTITIONS", "many"),
+        ("LIVEROOM_KAFKA__PREFIX", "a b"),
+        ("LIVEROOM_KAFKA__BOOTSTRAP", "kafka:port"),
+        ("KAFKA_BOOTSTRAP", "kafka:port"),
+        ("LIVEROOM_DEBUG_KEY", "short"),
+    ],
+)
+def test_what_a_system_joins_with_its_own_settings_is_refused_as_it_was_set(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(UnusableSettingsError, match=rf"^{name}(, number 1)?: "):
+        wishes()
+
+
 def test_a_value_that_a_service_would_refuse_is_refused_before_anything_starts(monkeypatch: pytest.MonkeyPatch) -> None:
     System("127.0.0.1:1", autoscalers=1, canaries=1).check_settings()
     monkeypatch.setenv("LIVEROOM_FLUSH_INTERVAL_MS", "soon")
