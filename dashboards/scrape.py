@@ -55,9 +55,9 @@ def pods(namespace: str) -> dict[str, Any]:
     }
 
 
-def targets(addresses: Sequence[str], cluster: str) -> list[dict[str, Any]]:
-    """Return targets for static and file discovery."""
-    return [{"targets": list(addresses), "labels": {"cluster": cluster}}]
+def targets(addresses: Sequence[str], cluster: str, **labels: str) -> list[dict[str, Any]]:
+    """Return targets for static and file discovery. `labels`: more of them, such as `instance`."""
+    return [{"targets": list(addresses), "labels": {"cluster": cluster, **labels}}]
 
 
 def alertmanager() -> dict[str, Any]:

@@ -113,21 +113,23 @@ async def _list_targets(system: System, folder: Path) -> None:
         await clock.sleep(REFRESH_S)
 
 
-def _addresses(system: System) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {service: [] for service in SERVICES}
+def _addresses(system: System) -> dict[str, dict[str, str]]:
+    """Return the internal addresses by service and process, whose names are those of their logs."""
+    found: dict[str, dict[str, str]] = {service: {} for service in SERVICES}
     for service in system.services:
         if service.process is not None:
-            found[service.name.rpartition("-")[0]].append(authority(HOST, service.internal_port))
+            found[service.name.rpartition("-")[0]][service.name] = authority(HOST, service.internal_port)
     return found
 
 
-def _write_targets(found: dict[str, list[str]], pool: Path, folder: Path) -> None:
+def _write_targets(found: dict[str, dict[str, str]], pool: Path, folder: Path) -> None:
     for file in sorted(pool.glob("*.json")):  # gateways that the autoscaler has started
         with suppress(OSError, ValueError, LookupError, TypeError, RecursionError):
-            found["edge"].append(f"{HOST}:{json.loads(file.read_bytes())['internal_port']}")
+            found["edge"][file.stem] = f"{HOST}:{json.loads(file.read_bytes())['internal_port']}"
     for service, addresses in found.items():
         file = folder / f"{service}.targets.json"
-        text = json.dumps(targets(addresses, CLUSTER))
+        made = [target for name, address in addresses.items() for target in targets([address], CLUSTER, instance=name)]
+        text = json.dumps(made)
         if not file.exists() or file.read_text(encoding="utf-8") != text:
             new = file.with_suffix(".new")
             new.write_text(text, encoding="utf-8")

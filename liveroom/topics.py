@@ -65,7 +65,9 @@ MODERATION: Final = Topic(
     # so that an ingress finds a rule that a withdrawal hit (`ingress.ended_rules`)
     compaction_lag_ms=24 * _HOUR_MS,
 )
-PRESENCE: Final = Topic("presence", "room", "number of viewers of a room at one gateway", 10 * _MINUTE_MS)
+PRESENCE: Final = Topic(
+    "presence", "room", "viewers of a room at one gateway: their number, and who came and left, by hashes", 10 * _MINUTE_MS
+)
 GATEWAYS: Final = Topic(
     "gateways", "gateway id", "load reports, one per second and gateway", 10 * _MINUTE_MS, 1, compacted=True
 )

@@ -44,6 +44,7 @@ FANOUT: Final = Board(
                     "Late, by stage",
                     "What took more than 10 s up to each stage: the first one that shows it is where the time went.",
                     [
+                        Query(later(metric_catalog.LOOP_LAG, by="instance"), "stood still, {{instance}}"),
                         Query(later(metric_catalog.UPLINK_AGE, by="instance"), "before Kafka had it, {{instance}}"),
                         Query(later(metric_catalog.UPLINK_DELAY, by="instance"), "until packed, {{instance}}"),
                         Query(later(metric_catalog.QUEUE_DELAY, by="instance"), "from the queue to {{instance}}"),
