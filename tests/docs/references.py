@@ -132,8 +132,9 @@ class References:
         for block in _FENCE.finditer(text):
             if block["language"] == "sh":
                 place = block.start("body")
+                variables: dict[str, str] = {}
                 for line in block["body"].replace("\\\n", "  ").splitlines(keepends=True):
-                    yield from ((place, why) for why in self.line_problems(line))
+                    yield from ((place, why) for why in self.line_problems(_filled(line, variables)))
                     place += len(line)
         prose = _FENCE.sub(lambda found: " " * len(found[0]), text)
         for found in re.finditer(r"(?<!`)`((?:liveroom|make|python -m) [^`]+)`(?!`)", prose):
@@ -143,15 +144,22 @@ class References:
         """Yield what is wrong with the commands of a line of a shell."""
         for inner in re.findall(r"\$\(([^()]+)\)", line):
             yield from self.line_problems(inner)
+        if function := re.match(r"\s*(\w+)\(\) *\{", line):  # of curl, as an alias
+            self.aliases.add(function[1])
+            line = line[function.end() :]
         try:
             words = shlex.split(re.sub(r"\$\([^()]*\)", "VALUE", line), comments=True)
         except ValueError:  # a text over several lines
             return
         command: list[str] = []
+        is_file = False  # what follows is a file's name
         for word in [*words, ";"]:
-            if word in {"|", "&&", "||", ";", "&", "--"}:
+            if word in {"|", "&&", "||", ";", "&", "--", ">", ">>", "<"}:
+                is_file = word in {">", ">>", "<"}
                 yield from self._command_problems(command)
                 command = []
+            elif is_file:
+                is_file = False
             else:
                 command.append(word.removesuffix(";"))
 
@@ -236,6 +244,14 @@ class References:
             if wanted.match(plain) if path.endswith("/") else _matches(path, route):
                 return True
         return path.count("/") == 1 and len(path) <= 1
+
+
+def _filled(line: str, variables: dict[str, str]) -> str:
+    """Return a line with variables of the lines before it filled in; note the one that it sets."""
+    line = re.sub(r"\$\{?(\w+)\}?", lambda found: variables.get(found[1], found[0]), line)
+    if found := re.fullmatch(r"\s*(\w+)=([^\s(\"']+)\s*", line):
+        variables[found[1]] = found[2]
+    return line
 
 
 def _matches(path: str, route: str) -> bool:

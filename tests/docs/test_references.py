@@ -74,6 +74,10 @@ def test_what_dashboards_and_alerts_refer_to_is_there(known: references.Referenc
         pytest.param("send it to /v1/people", id="a route in prose"),
         pytest.param("```sh\ncurl -X PUT localhost:8001/v1/rooms/lobby/danmaku -d '{}'\n```\n", id="the method of curl"),
         pytest.param("```sh\ncurl localhost:8001/v1/rooms/lobby/people -d '{}'\n```\n", id="the route of curl"),
+        pytest.param(
+            '```sh\nROOM=$URL/v1/rooms/show\ncall() { curl -i "$@"; }\ncall "$ROOM/people" -d "{}"\n```\n',
+            id="a route by a function and a variable",
+        ),
         pytest.param("`liveroom pool dance`", id="an argument of a command"),
         pytest.param("```sh\nmake demo\nliveroom talk live-1   # speaks\n```\n", id="a command in a block"),
         pytest.param("```sh\nTOKEN=$(liveroom token --people 5)\n```\n", id="a command inside another"),
