@@ -76,7 +76,7 @@ async def test_people_chat_give_and_moderate(kafka_bootstrap: str) -> None:
         await expect(ann.page.locator("#told")).to_contain_text("You are muted")
         await boss.page.locator("#log li", has_text="hello Ben").get_by_role("button", name="Ban").click()
         await expect(ben.page.locator("#log li", has_text="hello Ben")).to_have_count(0)
-        await expect(ann.page.locator("#ended")).to_have_text("You are banned from this room.")
+        await expect(ann.page.locator("#ended")).to_have_text("You are banned from this room. It has no set end.")
         await expect(boss.page.locator("#people")).to_contain_text("banned")
         await expect(ben.page.locator("#log li", has_text="你好 Ann")).to_have_count(1)
         for one in (ann, ben, boss):

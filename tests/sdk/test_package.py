@@ -4,7 +4,6 @@ the real tool.
 
 import asyncio
 import json
-import shutil
 import tarfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,34 +15,15 @@ from aiohttp import web
 from playwright.async_api import Error, expect
 
 from devstack.builds import ROOT
-from devstack.page_server import FOLDER
 from liveroom import __version__
 from liveroom.ports import HOST
 from liveroom.web import serve
 from tests.browser.chromium import chromium
 from tests.hostile import hostile, texts
-from tests.sdk.tools import run
+from tests.sdk.tools import SDK, STRICT, run
 
-SDK: Final = FOLDER / "sdk"
 DEADLINE_S: Final = 60.0  # nothing here takes so long, on whatever machine
 PLAIN: Final = "<!doctype html><title>{}</title><ol></ol>"
-
-
-@pytest.fixture(scope="module")
-def tarball(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The package, as `npm pack` makes it."""
-    folder = tmp_path_factory.mktemp("packed")
-    [packed] = json.loads(run(SDK, "npm", "pack", "--json", "--pack-destination", str(folder)))
-    return folder / str(packed["filename"])
-
-
-@pytest.fixture(scope="module")
-def app(tarball: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An application that has the package installed."""
-    folder = tmp_path_factory.mktemp("app") / "app"
-    shutil.copytree(Path(__file__).parent / "app", folder)
-    run(folder, "npm", "install", "--offline", "--no-audit", "--no-fund", str(tarball))
-    return folder
 
 
 def test_the_package_has_the_module_its_types_and_its_licence_at_this_version(tarball: Path) -> None:
@@ -62,9 +42,7 @@ def test_the_package_has_the_module_its_types_and_its_licence_at_this_version(ta
 
 @pytest.mark.parametrize(("resolution", "module"), [("bundler", "esnext"), ("nodenext", "nodenext")])
 def test_typescript_tells_what_kinds_hold_and_finds_what_is_misspelt(app: Path, resolution: str, module: str) -> None:
-    strict = ["--strict", "--exactOptionalPropertyTypes", "--noUncheckedIndexedAccess", "--verbatimModuleSyntax"]
-    options = [*strict, "--noEmit", "--target", "es2022", "--module", module, "--moduleResolution", resolution]
-    run(app, "tsc", *options, "types.ts", "page.ts")
+    run(app, "tsc", *STRICT, "--module", module, "--moduleResolution", resolution, "types.ts", "page.ts")
 
 
 def test_a_bundle_holds_only_what_the_application_uses(app: Path) -> None:

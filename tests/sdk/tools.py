@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 from typing import Final
 
+from devstack.page_server import FOLDER
 from devstack.programs import Program, need, programs_dir
 
 NPM: Final = Program(
@@ -17,6 +18,11 @@ NPM: Final = Program(
     "LIVEROOM_NPM",
     "the tests of the JavaScript SDK as a package",
     "npm of Node.js 22 or newer, from nodejs.org",
+)
+SDK: Final = FOLDER / "sdk"
+STRICT: Final = (
+    *("--strict", "--exactOptionalPropertyTypes", "--noUncheckedIndexedAccess", "--verbatimModuleSyntax"),
+    *("--noEmit", "--target", "es2022"),
 )
 LOCK: Final = Path(__file__).parent / "tools" / "package-lock.json"
 

@@ -89,7 +89,7 @@ export class Person {
 }
 
 /** Shows the connection in the page's status line. */
-export function showConnection({ state, transport, gateway, refused }) {
+function showConnection({ state, transport, gateway, refused }) {
   const key = state === "open" && transport === "events" ? "events" : state === "waiting" && !navigator.onLine ? "offline" : state;
   const status = $("status");
   status.dataset.state = state;
@@ -175,10 +175,10 @@ export async function entrance(enter, { role = () => "viewer", atOnce = false } 
 }
 
 /** Watches a room for a person. */
-export function watch(person, room, onEffect, onState = showConnection) {
+export function watch(person, room, onEffect) {
   const { scheduler } = person.config;
   const token = person.name ? () => person.token() : null; // a guest has none
-  return new LiveRoom({ scheduler: scheduler.split(","), rooms: [room], token, onEffect, onState }).start();
+  return new LiveRoom({ scheduler: scheduler.split(","), rooms: [room], token, onEffect, onState: showConnection }).start();
 }
 
 /** Returns to the entry form and shows the reason, if there is one: the text `key`, or a ban with its end and its reason. */

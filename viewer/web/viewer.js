@@ -3,7 +3,7 @@
 
 import { textOf } from "./bodies.js";
 import { Chat, saidParts, takes } from "./chat.js";
-import { $, el, entrance, goOut, number, Person, refuse, safeLink, showConnection, watch } from "./common.js";
+import { $, el, entrance, goOut, number, Person, refuse, safeLink, watch } from "./common.js";
 import { ends, parts, switchable, t } from "./i18n.js";
 import { priceText } from "./money.js";
 import { Banners, hearts, Stage } from "./stage.js";
@@ -25,7 +25,6 @@ let banners = null;
 let likes = null;
 let announced = null; // the message that the announcement stands in
 let introducing = null; // while a guest becomes somebody: one click more must not do it twice
-let refusal = ""; // the code of the room's last refusal
 let taps = 0;
 let combo = { gift: "", count: 0, untilMs: 0 };
 
@@ -56,7 +55,7 @@ function onEffect(effect) {
       tell(effect.what);
       break;
     case "ended":
-      leave(effect.rule, undefined, effect.refusal);
+      leave(effect.rule, effect.refusal);
       break;
   }
 }
@@ -155,15 +154,8 @@ function tell(what) {
     line.hidden = what.kind === "unmute" || what.kind === "unban";
     chat.note(...said());
   } else {
-    refusal = what.code;
     refuse(what);
   }
-}
-
-/** Shows the connection; a guest whom the scheduler refuses is asked for a name, for it would be refused again. */
-function onState(told) {
-  showConnection(told);
-  if (told.refused?.code === "token_missing") leave({}, "ended.guests");
 }
 
 // ---- what the person does
@@ -171,7 +163,6 @@ function enter(somebody, where) {
   live?.end();
   person = somebody;
   room = where;
-  refusal = "";
   stage ??= new Stage($("stage"));
   banners ??= new Banners($("banners"));
   chat ??= new Chat($("log"), $("newest"));
@@ -186,7 +177,7 @@ function enter(somebody, where) {
   $("told").hidden = true;
   placeName($("say"), person.name !== "");
   history.replaceState(null, "", `?room=${encodeURIComponent(room)}`); // where one comes back to after a reload
-  live = watch(person, room, onEffect, onState);
+  live = watch(person, room, onEffect);
 }
 
 /** Puts the field of the name into a form. */
@@ -225,12 +216,14 @@ async function introduce() {
   return true;
 }
 
-/** Leaves the room. `rule`: why, if it was not the person's own wish; `key`: the text that says so; `refused`: the room's refusal. */
-function leave(rule = null, key = undefined, refused = null) {
+/** Leaves the room. `rule`: why, if it was not the person's own wish; `refused`: the refusal of the room or of the scheduler. */
+function leave(rule = null, refused = null) {
   live?.end();
   live = null;
   $("told").hidden = true;
-  goOut(rule, key ?? (refusal === "forbidden" ? `ended.${person.name ? "forbidden" : "guests"}` : undefined), refused);
+  const code = refused?.code;
+  const isForName = code === "token_missing" || (code === "forbidden" && !person.name);
+  goOut(rule, isForName ? "ended.guests" : code === "forbidden" ? "ended.forbidden" : undefined, refused);
   placeName($("entry"));
   $("name").focus();
 }

@@ -379,9 +379,9 @@ export class LiveRoom {
 
   #failed(failure) {
     if (!(failure instanceof Refused)) return this.session.failed(clock(), Math.random());
-    const { status, code, detail, room, retryAfterS, untilMs, isFinal } = failure;
+    const { status, code, detail, room, retryAfterS, untilMs, requestId, isFinal } = failure;
     const isRenewed = status === 401 && typeof this.token === "function"; // it may have another token next time
-    const told = { code, detail, room, retry_after_s: retryAfterS || null, until_ms: untilMs };
+    const told = { code, detail, room, retry_after_s: retryAfterS || null, until_ms: untilMs, request_id: requestId };
     return this.session.failed(clock(), Math.random(), told, isFinal && !isRenewed);
   }
 

@@ -30,7 +30,7 @@ const card = (value) => object(value) && fits(value, CARD);
 const FRAMES = {
   hello: {
     needed: { gateway: text, generation: whole, heartbeat_s: number, silence_s: number, user: text },
-    more: { pull: [text, ""] },
+    more: { pull: [text, ""], request_id: [text, ""] },
   },
   joined: {
     needed: { room: text },
@@ -50,7 +50,9 @@ const FRAMES = {
   hb: { needed: { at: whole }, more: {} },
   error: {
     needed: { code: text },
-    more: { detail: [text, ""], room: [text, ""], retry_after_s: [orNull(number), null], until_ms: [whole, 0] },
+    more: {
+      detail: [text, ""], room: [text, ""], retry_after_s: [orNull(number), null], until_ms: [whole, 0], request_id: [text, ""],
+    },
   },
 };
 const MESSAGE = {

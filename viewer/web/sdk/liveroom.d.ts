@@ -88,6 +88,8 @@ export interface RefusedFrame {
   room: string;
   retry_after_s: number | null;
   until_ms: number;
+  /** The id under which the service logged it, or "". */
+  request_id: string;
 }
 
 /** A frame for this user alone; `t` is its type. */
