@@ -11,14 +11,30 @@ import pytest
 import structlog
 from aiohttp import web
 
+from liveroom.chance import Chance
 from liveroom.errors import Code, ProblemError
-from liveroom.web import ListenError, cors, is_own_origin, json_response, origin_allowed, problems, serve
+from liveroom.refusals import RefusalLog, user_mark
+from liveroom.web import (
+    USER,
+    ListenError,
+    cors,
+    is_own_origin,
+    json_response,
+    origin_allowed,
+    problems,
+    request_ids,
+    serve,
+)
 
 PAGE = "https://a.example"
+KEY = b"k" * 32
 
 
 async def _post(request: web.Request) -> web.Response:
     match request.match_info["does"]:
+        case "known":
+            request[USER] = "ann"
+            raise ProblemError(Code.MUTED, "for a reason of the host's", room="lobby")
         case "refuse":
             raise ProblemError(Code.SLOW_MODE, "wait", 1.2, slow_s=5)
         case "unauthenticated":
@@ -50,7 +66,8 @@ def refused() -> list[Code]:
 @pytest.fixture
 async def client(refused: list[Code]) -> AsyncIterator[aiohttp.ClientSession]:
     """A client of a small app on a real port; only `/do/{does}` exists, and takes POST alone."""
-    app = web.Application(middlewares=[cors((PAGE,)), problems(refused.append)], client_max_size=1000)
+    layers = [request_ids(Chance(1)), cors((PAGE,)), problems(refused.append, RefusalLog(KEY))]
+    app = web.Application(middlewares=layers, client_max_size=1000)
     app.router.add_post("/do/{does}", _post)
     async with serve(app, "127.0.0.1", 0) as (_, port), aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session:
         yield session
@@ -104,9 +121,8 @@ async def test_a_wrong_method_names_the_right_ones(client: aiohttp.ClientSession
 async def test_a_failure_tells_nothing_of_its_inside_but_to_the_log(client: aiohttp.ClientSession, logged: list[Any]) -> None:
     async with client.post("/do/fail") as answer:
         assert "hush" not in await answer.text()
-    assert [(event["event"], event["route"], repr(event["exc_info"])) for event in logged[1:]] == [
-        ("request_failed", "POST /do/{does}", "RuntimeError('hush: a secret')")
-    ]
+    (failed,) = (event for event in logged if event["event"] == "request_failed")
+    assert (failed["route"], repr(failed["exc_info"])) == ("POST /do/{does}", "RuntimeError('hush: a secret')")
 
 
 async def test_what_is_no_refusal_passes_as_it_is(client: aiohttp.ClientSession, refused: list[Code]) -> None:
@@ -247,3 +263,77 @@ async def test_a_port_listens_at_the_loopback_address_too_where_it_should(host: 
     async with serve(web.Application(), host, 0, loopback=loopback) as (_, port):
         assert await connected("127.0.0.1" if host == "0.0.0.0" else host, port)
         assert await connected("127.0.0.1", port) is at_loopback
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        pytest.param("POST", "/do/read", id="an answer"),
+        pytest.param("POST", "/do/refuse", id="a refusal"),
+        pytest.param("POST", "/do/fail", id="a failure"),
+        pytest.param("GET", "/elsewhere", id="no route"),
+        pytest.param("OPTIONS", "/do/read", id="a preflight"),
+    ],
+)
+async def test_every_answer_has_an_id_of_its_own(client: aiohttp.ClientSession, method: str, path: str) -> None:
+    asked = {"Origin": PAGE, "Access-Control-Request-Method": "POST"}
+    ids = []
+    for _ in range(2):
+        async with client.request(method, path, headers=asked) as answer:
+            ids.append(answer.headers["X-Request-Id"])
+            if answer.content_type == "application/problem+json":
+                assert (await problem_of(answer))["request_id"] == ids[-1]
+    assert ids[0] != ids[1]
+    assert all(len(id_) == 16 for id_ in ids)
+
+
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+
+
+@pytest.mark.parametrize(
+    ("headers", "taken"),
+    [
+        pytest.param({"X-Request-Id": "0a-B_9"}, "0a-B_9", id="a well-formed one"),
+        pytest.param({"X-Request-Id": "i" * 64}, "i" * 64, id="the longest"),
+        pytest.param({"traceparent": f"00-{TRACE}-00f067aa0ba902b7-01"}, TRACE, id="a trace"),
+        pytest.param({"traceparent": f"cc-{TRACE}-00f067aa0ba902b7-01-more"}, TRACE, id="a trace of a later version"),
+        pytest.param({"X-Request-Id": "mine", "traceparent": f"00-{TRACE}-00f067aa0ba902b7-01"}, "mine", id="both"),
+        pytest.param({"X-Request-Id": "a.b"}, None, id="what may be a token or an address"),
+        pytest.param({"X-Request-Id": "i" * 65}, None, id="too long"),
+        pytest.param({"X-Request-Id": ""}, None, id="none"),
+        pytest.param({"traceparent": f"00-{'0' * 32}-00f067aa0ba902b7-01"}, None, id="no trace"),
+        pytest.param({"traceparent": TRACE}, None, id="half a trace"),
+    ],
+)
+async def test_an_id_that_comes_with_a_request_stays_if_it_is_well_formed(
+    client: aiohttp.ClientSession, headers: dict[str, str], taken: str | None
+) -> None:
+    async with client.post("/do/refuse", headers=headers) as answer:
+        id_ = answer.headers["X-Request-Id"]
+        assert (await problem_of(answer))["request_id"] == id_
+    assert (id_ == taken) if taken is not None else (len(id_) == 16)
+
+
+async def test_a_refusal_is_logged_with_its_id_and_the_mark_of_its_user_and_no_word_of_others(
+    client: aiohttp.ClientSession, logged: list[Any]
+) -> None:
+    async with client.post("/do/known", headers={"X-Request-Id": "i1"}):
+        pass
+    (line,) = (event for event in logged if event["event"] == "refused")
+    assert line == {
+        "event": "refused",
+        "log_level": "info",
+        "code": "muted",
+        "route": "POST /do/{does}",
+        "room": "lobby",
+        "user": user_mark(KEY, "ann"),
+        "request_id": "i1",
+        "detail": None,
+    }
+
+
+async def test_a_path_or_method_that_is_none_is_not_quoted(client: aiohttp.ClientSession, logged: list[Any]) -> None:
+    async with client.request("PROPFIND", "/marked?room=no+room"):
+        pass
+    (line,) = (event for event in logged if event["event"] == "refused")
+    assert (line["route"], line["room"]) == ("another method at no route", None)
