@@ -1,13 +1,19 @@
-"""`liveroom keys`: makes and rotates the keys of entry tickets, in a folder.
+"""`liveroom keys`: makes and rotates the keys of entry tickets, in a folder; makes one of tokens.
 
-Owns the two files of the folder: the private keys for the scheduler, and the public ones for the
+Owns the two files of tickets: the private keys for the scheduler, and the public ones for the
 gateways. Both are written again as wholes, the private one for its owner's eyes only. Refuses to
-replace keys that are there, and to remove the last one.
+replace keys that are there, and to remove the last one. A key of user tokens belongs to an identity
+service; one can be made here for a trial, or for a service that has none yet.
 """
 
 import os
 from pathlib import Path
 from typing import Final
+
+import msgspec
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from jwt.algorithms import RSAAlgorithm
 
 from liveroom.chance import Chance
 from liveroom.errors import ExplainedError
@@ -23,6 +29,10 @@ from liveroom.ticket_keys import (
 
 PRIVATE_FILE: Final = "ticket_signing_keys.json"
 PUBLIC_FILE: Final = "ticket_public_keys.json"
+USERS_PRIVATE_FILE: Final = "token_signing_key.pem"
+USERS_PUBLIC_FILE: Final = "token_keys.json"
+USERS_KEY_ID: Final = "token-1"
+_RSA_BITS: Final = 2048
 
 
 class KeyFilesError(ExplainedError):
@@ -68,6 +78,24 @@ def remove_key(folder: Path, key_id: str) -> str:
         raise KeyFilesError(f"{key_id} signs; put another key first")
     _write(folder, [key for key in keys if key != gone])
     return f"removed {key_id}"
+
+
+def make_token_key(folder: Path) -> str:
+    """Make a folder with a key of user tokens, and return a line for the caller.
+
+    Raises KeyFilesError where there is one already: tokens that it signed would be refused.
+    """
+    file = folder / USERS_PRIVATE_FILE
+    if file.exists():
+        raise KeyFilesError(f"{file} is there already; for another key, use another folder, and put both keys in one JWK Set")
+    folder.mkdir(parents=True, exist_ok=True)
+    key = rsa.generate_private_key(public_exponent=65_537, key_size=_RSA_BITS)
+    private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    public = RSAAlgorithm.to_jwk(key.public_key(), as_dict=True)
+    described = {"kty": public["kty"], "kid": USERS_KEY_ID, "alg": "RS256", "use": "sig", "n": public["n"], "e": public["e"]}
+    _replace(folder / USERS_PUBLIC_FILE, msgspec.json.format(msgspec.json.encode({"keys": [described]})).decode() + "\n", 0o644)
+    _replace(file, private.decode(), 0o600)
+    return f"wrote {file} for the service that signs user tokens, and {folder / USERS_PUBLIC_FILE} for LIVEROOM_TOKEN_KEYS_FILE"
 
 
 def _read(folder: Path) -> list[PrivateKey]:

