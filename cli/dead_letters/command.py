@@ -14,7 +14,7 @@ import typer
 from broadcaster.items import BadBodyError
 from cli.choices import LetterAct
 from cli.dead_letters.letters import UNREADABLE, Letter, Place, Wanted, checked, contents_of, json_of, line_of, why_not_again
-from cli.dead_letters.topic import DeadLetterTopic, Kept, UnsentError, reading, sending
+from cli.dead_letters.topic import DeadLetterTopic, Kept, reading, sending
 from cli.endpoints import UsageError
 from cli.ingress_client import target
 from cli.output import drop, reader_watched
@@ -22,6 +22,7 @@ from cli.printable import printable
 from cli.times import moment_s
 from liveroom import clock
 from liveroom.dead_letter_reasons import DEAD_LETTER_REASONS
+from liveroom.kafka import UnsentError
 from liveroom.kafka_port import Kafka
 from liveroom.nesting import UNDECODABLE
 from liveroom.records.codec import BadRecordError

@@ -15,7 +15,7 @@ from cli.dead_letters.letters import Letter, Place, read
 from cli.endpoints import UsageError, find_kafka
 from cli.topics import read_cluster
 from liveroom import clock
-from liveroom.kafka import Producer, UnsentError
+from liveroom.kafka import Producer
 from liveroom.kafka_port import AioKafka, Consumer, Kafka, KafkaError, OffsetOutOfRangeError, TopicPartition
 from liveroom.records.codec import encode_json
 from liveroom.records.uplink import SENT_AGAIN, DeadLetter
@@ -172,6 +172,3 @@ async def sending(kafka: Kafka) -> AsyncIterator[Sending]:
         yield Sending(kafka, producer)
     finally:
         await producer.stop()
-
-
-__all__ = ["DeadLetterTopic", "Kept", "Sending", "UnsentError", "reading", "sending"]

@@ -148,10 +148,13 @@ class Cluster:
     def token(self, user: str, role: Role = Role.VIEWER) -> str:
         return sign_user(User(user, role), self.token_key.encode(), int(time.time()))
 
-    async def pool(self, http: aiohttp.ClientSession, name: str) -> dict[str, Any]:
-        """What an autoscaler says of the pool."""
+    async def pool(
+        self, http: aiohttp.ClientSession, name: str, order: str = "", given: dict[str, object] | None = None
+    ) -> dict[str, Any]:
+        """What an autoscaler says of the pool, once it has taken an order if there is one."""
         headers = {"Authorization": f"Bearer {self.token('op', Role.OPERATOR)}"}
-        async with http.get(f"http://{self.nodes.named(name).address}:8003/v1/pool", headers=headers) as answer:
+        url = f"http://{self.nodes.named(name).address}:8003/v1/pool{f'/{order}' if order else ''}"
+        async with http.request("POST" if order else "GET", url, headers=headers, json=given) as answer:
             found: dict[str, Any] = await answer.json()
             return found
 

@@ -217,6 +217,27 @@ async def test_of_two_autoscalers_one_leads_and_the_other_takes_over(cluster: Cl
             assert await cluster.leader(http) in pods
 
 
+async def test_the_pod_that_an_operator_drains_goes_and_another_one_takes_its_place(cluster: Cluster) -> None:
+    async with show(cluster) as running:
+        before = set(await cluster.ready("edge", 2))
+        leader = await cluster.leader(running.http)
+        (other,) = {pod["metadata"]["name"] for pod in await cluster.pods("autoscaler")} - {leader}
+        asked = min(before)
+        told = await cluster.pool(running.http, other, "drain", {"gateway": asked, "why": "a test"})
+        assert told["leader"] == leader, told
+        async with asyncio.timeout(120):
+            while len(now := set(await cluster.serving())) != 2 or asked in now or await cluster.replicas() != 2:  # noqa: ASYNC110 - it is asked over HTTP
+                await asyncio.sleep(0.2)
+        assert len(now & before) == 1
+        most = await cluster.pool(running.http, other, "add", {"count": 1, "for_s": 60})
+        assert most["floor"]["least"] == 3, most
+        await cluster.ready("edge", 3)
+        await cluster.pool(running.http, other, "add", {"count": 0})
+        await cluster.ready("edge", 2)
+    events = await cluster.must("get", "events", "--output", "custom-columns=R:.reason,M:.message", "--no-headers")
+    assert "WrongPodsRemoved" not in events
+
+
 async def test_gateways_tell_viewers_their_nodes_address_and_zone(cluster: Cluster) -> None:
     for name in await cluster.ready("edge", 2):
         run = cluster.nodes.named(name)
