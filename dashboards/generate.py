@@ -1,8 +1,9 @@
 """Writes the dashboards, rules and scrape configurations: `python -m dashboards.generate`.
 
 Owns the files in `dashboards/grafana` and `dashboards/prometheus`, and `kustomization.yaml`; do not
-edit them by hand. `--check` writes nothing and lists what is not up to date. With `--runbooks` and
-`--folder` it writes files for a place of your own, whose alerts link to your copy of the runbooks.
+edit them by hand. `--check` writes nothing and lists what is not up to date. With `--folder` it
+writes files for a place of your own: `--runbooks` is where their alerts link to, `--namespace` has
+the pods.
 """
 
 import argparse
@@ -25,8 +26,12 @@ NAMESPACE: Final = "liveroom"  # of deploy/overlays/production
 NOTE: Final = "# Made by: python -m dashboards.generate\n"
 
 
-def files(runbooks: str = RUNBOOKS) -> dict[str, str]:
-    """Return every file's text by its path below this folder. `runbooks`: as of `rule_file`."""
+def files(runbooks: str = RUNBOOKS, namespace: str = NAMESPACE) -> dict[str, str]:
+    """Return every file's text by its path below this folder.
+
+    `runbooks`: as of `rule_file`; `namespace`: of the pods that a Prometheus without its operator
+    finds.
+    """
     services = {service: {"static_configs": targets([f"127.0.0.1:{port}"], "example")} for service, port in SERVICES.items()}
     rules = rule_file(Windows(), runbooks)
     boards = {board.uid: [f"{board.uid}.json"] for board in ALL}
@@ -38,7 +43,7 @@ def files(runbooks: str = RUNBOOKS) -> dict[str, str]:
         RULE_OBJECT: as_yaml(rule_object(rules)),
         "prometheus/rules_test.yml": as_yaml(rule_tests("rules.yml")),
         "prometheus/prometheus.yml": as_yaml(prometheus(services, "rules.yml", managers=["127.0.0.1:9093"])),
-        "prometheus/pods.yml": as_yaml(pods(NAMESPACE)),
+        "prometheus/pods.yml": as_yaml(pods(namespace)),
         "prometheus/kustomization.yaml": as_yaml(kustomization(configs={"liveroom-prometheus": ["pods.yml", "rules.yml"]})),
         "prometheus/alertmanager.yml": as_yaml(alertmanager()),
     }
@@ -57,8 +62,9 @@ def main() -> None:
         "--runbooks", metavar="URL", default=RUNBOOKS, help="address of the page of runbooks; default: %(default)s"
     )
     parser.add_argument("--folder", metavar="FOLDER", type=Path, default=HERE, help="where to write; default: this package")
+    parser.add_argument("--namespace", metavar="NAME", default=NAMESPACE, help="whose pods are scraped; default: %(default)s")
     options = parser.parse_args()
-    wanted = {options.folder / path: text for path, text in files(options.runbooks).items()}
+    wanted = {options.folder / path: text for path, text in files(options.runbooks, options.namespace).items()}
     stale = [path for path, text in wanted.items() if not path.is_file() or path.read_text(encoding="utf-8") != text]
     for path in [] if options.check else stale:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -99,7 +99,9 @@ def test_an_overlay_lets_a_prometheus_without_the_operator_list_the_pods(tmp_pat
 def test_an_overlay_has_the_rules_that_link_to_runbooks_of_one_s_own(tmp_path: Path) -> None:
     address = "https://wiki.example.com/liveroom/runbooks"
     command = [sys.executable, "-m", "dashboards.generate", "--runbooks", address, "--folder", str(tmp_path / "monitoring")]
-    subprocess.run(command, check=True, capture_output=True, cwd=HERE.parent)
+    subprocess.run([*command, "--namespace", "show"], check=True, capture_output=True, cwd=HERE.parent)
+    (job,) = yaml.safe_load((tmp_path / "monitoring" / "prometheus" / "pods.yml").read_text())["scrape_configs"]
+    assert job["kubernetes_sd_configs"][0]["namespaces"]["names"] == ["show"]
     monitoring = os.path.relpath(DEPLOY / "components" / "monitoring", tmp_path)
     found = built(tmp_path, components=[monitoring], patches=[{"path": "monitoring/prometheus/prometheusrule.yaml"}])
     (rules,) = (made for made in found if made["kind"] == "PrometheusRule")
