@@ -51,7 +51,7 @@ system: prepare
 again: $(VENV)/.ready  ## the few tests of `make alone` that failed, once more
 	@$(BIN)/python -m tests.again $(call FAILED,alone)
 
-prepare: $(VENV)/.ready  ## finds or brings what the tests drive: Chromium, Prometheus, kubectl, proxies, Kafka
+prepare: $(VENV)/.ready  ## finds or brings what the tests drive: Chromium, Prometheus, kubectl, proxies, Kafka, a compiler of Java
 	@$(BIN)/python -m tests.prepare
 
 lint: $(VENV)/.ready
