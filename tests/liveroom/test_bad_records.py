@@ -8,6 +8,7 @@ from structlog.testing import capture_logs
 
 from liveroom import metric_catalog
 from liveroom.bad_records import BadRecords, Refusals
+from liveroom.dead_letter_reasons import DEAD_LETTER_REASONS
 from liveroom.records.codec import BadRecord, BadRecordError
 from liveroom.records.uplink import decode_uplink
 from liveroom.registry import Metrics
@@ -68,3 +69,9 @@ def test_records_that_are_not_logged_are_counted() -> None:
             bad.note(position, unknown(position), 7)
     assert [(line["topic"], line["partition"], line["offset"]) for line in logs] == [("uplink", 7, 0)]
     assert metrics.counter(metric_catalog.BAD_RECORDS, UPLINK.name, BadRecord.UNKNOWN.value)._value.get() == 30
+
+
+def test_every_code_of_a_dead_letter_has_its_meaning_and_its_remedy() -> None:
+    binary = {BadRecord.TRUNCATED, BadRecord.UNKNOWN_SECTION}
+    assert set(BadRecord) - DEAD_LETTER_REASONS.keys() == binary, "records of uplink are JSON"
+    assert all(each.meaning and each.remedy for each in DEAD_LETTER_REASONS.values())
