@@ -142,17 +142,12 @@ class Reviewer:
                 answer = _parse(await _read(response))
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError, RecursionError) as error:
             if self._breaker.failed(clock.monotonic_s()):
-                log.warning("review_off", error=_in_words(error), for_s=OPEN_S, fallback=self._fallback.value)
+                log.warning("review_off", error=named(error), for_s=OPEN_S, fallback=self._fallback.value)
             return None
         finally:
             self._asking -= 1
         self._breaker.answered()
         return answer
-
-
-def _in_words(error: BaseException) -> str:
-    """Return what failed, without the address, which may hold a password, and without texts."""
-    return f"HTTP {error.status}" if isinstance(error, aiohttp.ClientResponseError) else named(error)
 
 
 def _parse(body: bytes) -> ReviewAnswer:

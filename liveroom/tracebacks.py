@@ -15,8 +15,14 @@ _OWN: Final = (OSError, ExplainedError)
 
 
 def named(error: BaseException) -> str:
-    """Return the type of an error, with its message where that quotes nothing."""
+    """Return the type of an error, with its message where that quotes nothing.
+
+    Of an answer that a client of HTTP refuses the status is told: its message has the whole URL,
+    with a ticket or a password in it.
+    """
     text = " ".join(str(error).split()) if isinstance(error, _OWN) else ""
+    if isinstance(status := getattr(error, "status", None), int):
+        text = f"HTTP {status}"
     return f"{type(error).__qualname__}: {text}" if text else type(error).__qualname__
 
 

@@ -17,6 +17,7 @@ from liveroom.addresses import bases
 from liveroom.chance import Chance
 from liveroom.closecodes import Close
 from liveroom.nesting import UNDECODABLE
+from liveroom.tracebacks import named
 from liveroom.wire import SUBPROTOCOL
 from viewer.problem import NO_CODE, ServiceError, read_problem
 
@@ -99,10 +100,10 @@ async def _ask_one(http: aiohttp.ClientSession, url: str, query: list[tuple[str,
         if answer.status != HTTPStatus.OK:
             raise read_problem(answer.status, answer.headers, body)
         try:
-            named = msgspec.json.decode(body, type=_Answer)
+            found = msgspec.json.decode(body, type=_Answer)
         except UNDECODABLE:  # a page with status 200
             raise ServiceError(str(answer.status), NO_CODE, status=answer.status) from None
-        return Entry([gateway.id for gateway in named.gateways], [gateway.url for gateway in named.gateways], named.ticket)
+        return Entry([gateway.id for gateway in found.gateways], [gateway.url for gateway in found.gateways], found.ticket)
 
 
 class Opened(NamedTuple):
@@ -160,7 +161,7 @@ async def _open(http: aiohttp.ClientSession, gateway: str, url: str, ticket: str
                 timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_TIMEOUT_S),
             )
     except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:  # ValueError: it announces no URL
-        log.debug("no_gateway", url=url, error=repr(error))
+        log.debug("no_gateway", url=url, error=named(error))
         return None
     return Opened(gateway, url, socket)
 

@@ -12,6 +12,7 @@ import structlog
 from liveroom import clock
 from liveroom.addresses import origin_of
 from liveroom.chance import Chance
+from liveroom.tracebacks import named
 from viewer.effects import Effect, Pull
 from viewer.problem import is_final, read_problem
 from viewer.session import Session
@@ -52,7 +53,7 @@ async def ask_pull(http: aiohttp.ClientSession, gateway_url: str, pull: Pull) ->
             problem = read_problem(answer.status, answer.headers, body)
             return PullAnswer(None, problem.retry_after_s, is_final(answer.status))
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
-        log.debug("pull_failed", room=pull.room, error=repr(error))
+        log.debug("pull_failed", room=pull.room, error=named(error))
     return PullAnswer(None)
 
 

@@ -46,6 +46,13 @@ def test_an_error_that_is_its_own_context_ends() -> None:
     assert traceback_of(error).count("ValueError") == 2
 
 
+def test_an_answer_that_a_client_refuses_is_told_by_its_status_and_not_by_its_url() -> None:
+    class RefusedError(Exception):
+        status = 403
+
+    assert named(RefusedError(f"url='ws://e/v1/live?ticket={MARK}'")).endswith("RefusedError: HTTP 403")
+
+
 def test_errors_that_explain_themselves_keep_their_words() -> None:
     assert named(ExplainedError("name a room")) == "ExplainedError: name a room"
     assert named(ValueError(MARK)) == "ValueError"
