@@ -22,12 +22,12 @@ from pydantic import SecretStr
 
 from cli.topics import survey
 from devstack.system import System
-from liveroom import topics
+from liveroom import clock, topics
 from liveroom.access import OPERATOR, SERVICES, USERS, Access, rules, user_of, writer_rules
 from liveroom.kafka_port import AioKafka
-from liveroom.kinds import Role
+from liveroom.kinds import Kind, Role
 from liveroom.records.codec import JsonReader
-from liveroom.records.uplink import DeadLetter
+from liveroom.records.uplink import DeadLetter, Item, Uplink, encode_uplink
 from liveroom.settings import KafkaSettings
 from liveroom.topics import partition_of
 from tests.e2e import uplink_writers
@@ -148,6 +148,11 @@ async def others_write(kafka: LockedKafka, stage: Stage, classes: Path) -> None:
     assert {(id_, user, msgspec.json.encode(json.loads(data))) for id_, user, data in shown} == {
         (f"order-{name}", "u42", b'{"gift":"rose","count":3}') for name in commands
     }
+    for compression in uplink_writers.COMPRESSIONS:
+        gift = Item(Kind.GIFT, msgspec.Raw(b'{"gift":"rose","later":"%b"}' % (b"x" * 2_000)))
+        value = encode_uplink(Uplink(Uplink.VERSION, room, compression, "u42", clock.unix_ms(), [gift]))
+        await asyncio.to_thread(uplink_writers.write_compressed, value, room, environment, compression)
+    await seen(lambda: {*uplink_writers.COMPRESSIONS} <= {message.id for message in screen.messages.values()})
     letters: list[tuple[str, str]] = []
     async with asyncio.timeout(20):
         while len(letters) < 2:

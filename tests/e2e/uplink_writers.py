@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from confluent_kafka import Producer
+
 from devstack.builds import ROOT
 from devstack.java import find_java
 from devstack.kafka_jars import ensure_jars
@@ -15,6 +17,7 @@ from tests.ecj import compile_java
 
 PROGRAMS: Final = ROOT / "docs" / "uplink"
 DEADLINE_S: Final = 90.0  # nothing here takes so long, on whatever machine
+COMPRESSIONS: Final = ("gzip", "snappy", "lz4", "zstd")
 _WRITTEN: Final = re.compile(r"written to partition (\d+) at offset \d+\n")
 
 
@@ -41,3 +44,19 @@ async def written(command: Sequence[str], *arguments: str, environment: Mapping[
     said = _WRITTEN.fullmatch(out.decode())
     assert said, (process.returncode, out.decode(), errors.decode())
     return int(said[1])
+
+
+def write_compressed(value: bytes, room: str, environment: Mapping[str, str], compression: str) -> None:
+    """Write one record with librdkafka, which has all of Kafka's compressions."""
+    settings: dict[str, str | int | float | bool] = {
+        "bootstrap.servers": environment["KAFKA_BOOTSTRAP"],
+        "security.protocol": environment["KAFKA_SECURITY"],
+        "sasl.mechanism": "SCRAM-SHA-512",
+        "sasl.username": environment["KAFKA_USERNAME"],
+        "sasl.password": environment["KAFKA_PASSWORD"],
+        "partitioner": "murmur2_random",
+        "compression.type": compression,
+    }
+    producer = Producer(settings)
+    producer.produce(environment["UPLINK"], value, key=room.encode())
+    assert producer.flush(DEADLINE_S) == 0
