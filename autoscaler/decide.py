@@ -145,7 +145,7 @@ def decide(seen: Observation, history: History, policy: Policy, now_s: float, un
     elif desired < actual:
         history = history._replace(last_down_s=now_s)
     elif drain:
-        reason, detail = Reason.OPERATOR, "others take the place of what an operator drains"
+        reason, detail = Reason.OPERATOR, "by hand"
     shed = _shed([report for report in serving if report.gateway not in drain], policy)
     return Decision(desired, actual, need.gateways, need.exact, reason, detail, drain, shed, history)
 

@@ -20,6 +20,7 @@ from liveroom import clock
 from liveroom.kinds import Role
 
 SHOWN: Final = 12
+WIDTH: Final = 160  # in a file or pipe
 USUAL_S: Final = 3600
 SILENT_S: Final = 60.0  # the leader is heard from every 30 s
 
@@ -62,7 +63,7 @@ async def run_pool(order: PoolOrder, endpoints: Endpoints, user: str) -> int:
     added, for_s = order.added(clock.unix_s()) if act is PoolAct.ADD else (0, 0)
     url = need_autoscaler(endpoints)
     token = endpoints.token_for(make_user(user, Role.OPERATOR.value))
-    console = plain_console()
+    console = plain_console(piped_width=WIDTH)
     async with aiohttp.ClientSession() as http:
         client = PoolClient(http, url, token)
         if act is PoolAct.DECISIONS:

@@ -14,12 +14,14 @@ from aiokafka import AIOKafkaProducer, ConsumerRecord
 from typer.testing import CliRunner, Result
 
 from cli.commands import app
-from cli.dead_letters.letters import Letter, json_of, line_of, read, why_not_again
+from cli.dead_letters.command import _follow
+from cli.dead_letters.letters import Letter, Wanted, json_of, line_of, read, why_not_again
+from cli.dead_letters.topic import DeadLetterTopic
 from cli.endpoints import UsageError
 from cli.times import moment_s, span_s
 from devstack.system import System
 from liveroom.kafka import ensure_topics
-from liveroom.kafka_port import AioKafka
+from liveroom.kafka_port import AioKafka, TopicPartition
 from liveroom.records.codec import encode_json
 from liveroom.records.uplink import SENT_AGAIN, DeadLetter
 from liveroom.settings import KafkaSettings
@@ -30,6 +32,7 @@ from tests.log import read_all
 from viewer.ledger import Ledger
 
 AT_MS: Final = 1_700_000_000_000
+TP: Final = TopicPartition("dead-letter", 2)
 
 
 class Stored(NamedTuple):
@@ -123,6 +126,34 @@ def test_times_are_spans_or_dates() -> None:
     for text in ("", "soon", "10", "5x", "99999-01-01"):
         with pytest.raises(UsageError):
             moment_s(text, 0)
+
+
+class Coming:
+    """A consumer to which letters come after those that were there."""
+
+    def __init__(self, values: Sequence[bytes]) -> None:
+        self.batches = [{TP: [Stored(value, offset=7 + number)]} for number, value in enumerate(values)]
+        self.sought: list[tuple[TopicPartition, int]] = []
+
+    def seek(self, partition: TopicPartition, offset: int) -> None:
+        self.sought.append((partition, offset))
+
+    async def getmany(self, *, timeout_ms: int) -> dict[TopicPartition, list[Stored]]:
+        assert timeout_ms > 0
+        if not self.batches:
+            raise BrokenPipeError  # in place of a reader that goes
+        return self.batches.pop(0)
+
+
+async def test_letters_that_come_are_shown_as_they_come(capsys: pytest.CaptureFixture[str]) -> None:
+    mark = encode_json(DeadLetter(1, "uplink", 3, 8, SENT_AGAIN, "", AT_MS, b"", b""))
+    consumer: Any = Coming([letter(gift("a")), letter(LIKE, "schema"), mark, letter(gift("b"), offset=8)])
+    topic = DeadLetterTopic(consumer, {TP: 0}, {TP: 7})
+    with pytest.raises(BrokenPipeError):
+        await _follow(topic, Wanted(kinds=frozenset({"gift"})), as_json=True)
+    shown = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(each["id"], each["is_sent_again"]) for each in shown] == [("a", False), ("b", True)]
+    assert consumer.sought == [(TP, 7)]
 
 
 async def run(settings: KafkaSettings, *words: str, given: str = "") -> Result:
