@@ -11,8 +11,7 @@ from typing import Annotated, Final, TypeVar
 import msgspec
 from aiohttp import web
 
-from autoscaler.by_hand import POOL
-from autoscaler.decide import ReportedGateway
+from autoscaler.by_hand import POOL, Floor
 from autoscaler.pool import Pool
 from liveroom import clock
 from liveroom.errors import Code, ProblemError
@@ -38,12 +37,12 @@ class DrainRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class AddRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The body of `POST /v1/pool/add`: how many gateways more, and for how many seconds.
+    """The body of `POST /v1/pool/add`: how many gateways at least, and for how many seconds.
 
-    0 gateways end what was added before.
+    It is the whole number, so that a request may come twice. 0 ends what was added before.
     """
 
-    count: Annotated[int, msgspec.Meta(ge=0, le=1000)] = 1
+    least: Annotated[int, msgspec.Meta(ge=0, le=10_000)]
     for_s: Annotated[int, msgspec.Meta(ge=60, le=7 * 86_400)] = 3600
 
 
@@ -62,6 +61,7 @@ class App:
         self._verifier = verifier
         self._pool = pool
         self._only_advises = settings.driver == "advisory"
+        self._dry_run = settings.dry_run
         self.web = web.Application(
             middlewares=[request_ids(runtime.chance), cors(settings.origins), problems(refusals=runtime.refusals)],
             client_max_size=4096,
@@ -101,32 +101,33 @@ class App:
             raise ProblemError(Code.NOT_FOUND, f"no gateway of this name reports; there are {', '.join(sorted(gateways))}")
         if found.report.state is GatewayState.DRAINING:
             return self._answer()
-        if not any(_serves(each) for name, each in gateways.items() if name != asked.gateway):
-            raise ProblemError(Code.NO_GATEWAY, "no other gateway serves: its viewers would have nowhere to go; add one first")
-        why = asked.why or "by hand"
-        return await self._order(asked.gateway, OrderKind.DRAIN, why, by=by, generation=found.report.generation)
+        async with self._pool.ordering:
+            if not self._pool.staying(clock.monotonic_s()) - {asked.gateway}:
+                raise ProblemError(
+                    Code.NO_GATEWAY, "no other gateway serves and stays: its viewers would have nowhere to go; add one first"
+                )
+            why = asked.why or "by hand"
+            return await self._order(asked.gateway, OrderKind.DRAIN, why, by=by, generation=found.report.generation)
 
     async def _add(self, request: web.Request) -> web.Response:
-        """Order more gateways than the last decision wants, until their time is over."""
+        """Order a least number of gateways, until their time is over."""
         by = self._operator(request).id
         asked = await self._body(request, AddRequest)
-        now_ms = clock.unix_ms()
-        if not asked.count:
+        if asked.least > (most := self._pool.policy.max):
+            raise ProblemError(Code.LIMIT, f"that makes {asked.least} gateways; max is {most} in the policy")
+        if not asked.least:
             return await self._order(FLOOR, OrderKind.RESUME, "", by=by)
-        before, decided = self._pool.by_hand.floor(now_ms), self._decided
-        if decided is None:
-            raise ProblemError(Code.NOT_READY, "no autoscaler has decided anything yet", RETRY_AFTER_S)
-        least = max(decided.desired, before.least if before is not None else 0) + asked.count
-        if least > (most := self._pool.policy.max):
-            raise ProblemError(Code.LIMIT, f"that makes {least} gateways; max is {most} in the policy")
-        until_ms = max(now_ms + 1000 * asked.for_s, before.until_ms if before is not None else 0)
-        return await self._order(FLOOR, OrderKind.RESUME, "", by=by, least=least, until_ms=until_ms)
+        now_ms = clock.unix_ms()
+        floor = self._pool.by_hand.joined(Floor(asked.least, now_ms + 1000 * asked.for_s, by), now_ms)
+        return await self._order(FLOOR, OrderKind.RESUME, "", by=by, least=floor.least, until_ms=floor.until_ms)
 
     async def _body(self, request: web.Request, of: type[B]) -> B:
         if self._only_advises:
             raise ProblemError(
                 Code.NOT_FOUND, "this autoscaler only advises: whatever scales the pool adds and removes gateways"
             )
+        if self._dry_run:
+            raise ProblemError(Code.NOT_FOUND, "this autoscaler runs dry: ask one that acts")
         try:
             return msgspec.json.decode(await request.read() or b"{}", type=of)
         except msgspec.ValidationError as error:
@@ -147,6 +148,7 @@ class App:
     ) -> web.Response:
         """Write an order into the log, so that it holds for every leader; answer with the pool."""
         order = Order(Order.VERSION, gateway, generation, kind, clock.unix_ms(), reason, by=by, least=least, until_ms=until_ms)
+        self._pool.expect(order)
         if not await self._send(order):
             raise ProblemError(Code.QUEUE_UNAVAILABLE, retry_after_s=RETRY_AFTER_S)
         self._pool.apply_order(order)
@@ -188,7 +190,3 @@ class App:
             ],
         }
         return json_response(_encode(shown))
-
-
-def _serves(seen: ReportedGateway) -> bool:
-    return seen.is_known and seen.report.state is GatewayState.SERVING

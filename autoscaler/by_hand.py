@@ -34,7 +34,8 @@ class ByHand:
         if order.gateway == POOL:
             self.paused_by = order.reason if order.kind is OrderKind.PAUSE else ""
         elif order.gateway == FLOOR:
-            self._floor = Floor(order.least, order.until_ms, order.by) if order.least else None
+            floor = Floor(order.least, order.until_ms, order.by)
+            self._floor = self.joined(floor, order.at_ms) if order.least else None
         elif order.by and order.kind is OrderKind.DRAIN:
             self._drains.pop(order.gateway, None)
             self._drains[order.gateway] = order
@@ -44,6 +45,21 @@ class ByHand:
     def floor(self, now_ms: int) -> Floor | None:
         """Return the least number of gateways that is in force; `now_ms`: Unix milliseconds."""
         return self._floor if self._floor is not None and now_ms < self._floor.until_ms else None
+
+    def joined(self, floor: Floor, now_ms: int) -> Floor:
+        """Return `floor` and what is in force in one: the greater number, and the later end.
+
+        So an order that comes twice, or beside another one, adds nothing and takes nothing away.
+        """
+        before = self.floor(now_ms)
+        if before is None:
+            return floor
+        return floor._replace(least=max(before.least, floor.least), until_ms=max(before.until_ms, floor.until_ms))
+
+    def is_drained(self, name: str, generation: int) -> bool:
+        """Return whether an operator has ordered this start of a gateway to drain."""
+        order = self._drains.get(name)
+        return order is not None and order.generation == generation
 
     def drains(self, running: Collection[str], generation_of: Callable[[str], int | None]) -> tuple[str, ...]:
         """Return which of the gateways that run are to be drained, and forget what is over.

@@ -6,6 +6,7 @@ nothing while it does not lead, is paused, or runs dry. The leader tells the oth
 it decides, so that each of them can answer operators. Called by `__main__`.
 """
 
+import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from enum import Enum
@@ -13,7 +14,7 @@ from typing import Final, Protocol
 
 import structlog
 
-from autoscaler.by_hand import ByHand
+from autoscaler.by_hand import MAX_ASKED, ByHand
 from autoscaler.decide import Decision, History, Observation, Reason, ReportedGateway, decide
 from autoscaler.policy import Policy
 from liveroom import clock, metric_catalog
@@ -80,7 +81,9 @@ class Pool:
     the name of this autoscaler.
 
     `last` is its own last decision, None while it does not work; `heard` is the last one that
-    another autoscaler told. `noted` has the last ones, whoever made them.
+    another autoscaler told. `noted` has the last ones, whoever made them. `ordering` is held from
+    the look at who stays until the order to drain is written: two that looked at the same time
+    would empty the pool.
     """
 
     def __init__(
@@ -96,6 +99,7 @@ class Pool:
     ) -> None:
         self.instance = instance
         self.policy = policy
+        self.ordering = asyncio.Lock()
         self.is_leading = False
         self.is_working = False
         self.has_read_orders = False  # until then a pause may be in force that was not read yet
@@ -110,6 +114,7 @@ class Pool:
         self._dry_run = dry_run
         self._seen: dict[str, tuple[LoadReport, float]] = {}
         self._leaving: dict[str, float] = {}
+        self._ordered: dict[str, tuple[int, float]] = {}
         self._shedding: dict[str, tuple[float, float]] = {}
         self._history = History()
         self._metrics = metrics
@@ -129,6 +134,7 @@ class Pool:
     def apply_order(self, order: Order) -> None:
         """Apply an order of the log: what operators want, and what another leader decided."""
         self.by_hand.apply(order)
+        self.expect(order)
         decided = order.decided
         if decided is not None and not (self._told is not None and decided.instance == self.instance):
             self.heard = decided
@@ -141,6 +147,38 @@ class Pool:
             if (self.is_working and name not in ours) or now_s - at_s > FORGET_S:
                 del self._seen[name]
         return [ReportedGateway(report, now_s - at_s) for report, at_s in self._seen.values()]
+
+    def expect(self, order: Order) -> None:
+        """Count a gateway as going from here on, where the order is to drain.
+
+        Whoever writes such an order says so before: it may arrive even where that is not confirmed.
+        The gateway's own reports tell after a while whether it has obeyed.
+        """
+        if order.kind is not OrderKind.DRAIN:
+            return
+        self._ordered.pop(order.gateway, None)
+        self._ordered[order.gateway] = order.generation, clock.monotonic_s()
+        if len(self._ordered) > MAX_ASKED:
+            del self._ordered[next(iter(self._ordered))]
+
+    def staying(self, now_s: float) -> set[str]:
+        """Return the gateways that serve, and that nobody has ordered to drain.
+
+        A report alone does not say that: it may be 3 s old.
+        """
+        leaving = self._driver.leaving()
+        return {
+            report.gateway
+            for report in (seen.report for seen in self.gateways(now_s) if seen.is_known)
+            if report.state is GatewayState.SERVING
+            and report.gateway not in leaving
+            and not self.by_hand.is_drained(report.gateway, report.generation)
+            and not self._is_ordered(report, now_s)
+        }
+
+    def _is_ordered(self, report: LoadReport, now_s: float) -> bool:
+        generation, at_s = self._ordered.get(report.gateway, (0, 0.0))
+        return generation == report.generation and now_s - at_s <= FORGET_S
 
     async def tick(self, now_s: float) -> None:
         """Decide, and act on it. `now_s`: monotonic seconds, by the clock of `take_report`."""
@@ -156,8 +194,9 @@ class Pool:
         if not self.is_working:
             self._let_go()
             return
-        decision = decide(self._observed(gateways), self._history, self.policy, now_s, clock.unix_s())
-        done = may_act and self._driver.can_act and await self._do(decision, now_s)
+        async with self.ordering:
+            decision = decide(self._observed(gateways), self._history, self.policy, now_s, clock.unix_s())
+            done = may_act and self._driver.can_act and await self._do(decision, now_s)
         self.note(decision, is_done=done)
         await self._tell(now_s)
         is_change = decision.desired != decision.actual or bool(decision.drain)
@@ -262,7 +301,7 @@ class Pool:
         wanted = {name: rate for name, rate in wanted.items() if name not in self._leaving}
         for name in [name for name in self._shedding if name not in wanted]:
             del self._shedding[name]
-            if name not in self._leaving:
+            if name not in self._leaving and name not in decision.drain:  # it would serve again
                 await self._order(name, OrderKind.RESUME, "even")
         for name, rate in wanted.items():
             before, at_s = self._shedding.get(name, (0.0, 0.0))
@@ -274,5 +313,6 @@ class Pool:
         known = self._seen.get(name)
         if known is None:
             return
-        report = known[0]
-        await self._send(Order(Order.VERSION, name, report.generation, kind, clock.unix_ms(), reason, rate_per_s))
+        order = Order(Order.VERSION, name, known[0].generation, kind, clock.unix_ms(), reason, rate_per_s)
+        self.expect(order)
+        await self._send(order)

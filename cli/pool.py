@@ -38,6 +38,8 @@ class PoolOrder(NamedTuple):
         """Return how many gateways to add, and for how many seconds; raise UsageError."""
         if self.lasting and self.until:
             raise UsageError("--for and --until exclude each other")
+        if self.what.startswith("-"):
+            raise UsageError(f"the number of gateways must not be negative, as {self.what} is")
         if self.what and not (self.what.isascii() and self.what.isdigit()):
             raise UsageError(f"{self.what!r} is no number of gateways")
         lasting_s = round(moment_s(self.until, now_s, ahead=True) - now_s) if self.until else USUAL_S
@@ -77,7 +79,7 @@ async def run_pool(order: PoolOrder, endpoints: Endpoints, user: str) -> int:
             case PoolAct.DRAIN:
                 state = await client.drain(order.what, order.why)
             case PoolAct.ADD:
-                state = await client.add(added, for_s)
+                state = await client.keep((await client.state()).with_more(added) if added else 0, for_s)
             case PoolAct.SHOW:
                 state = await client.state()
         for line in _summary(state):

@@ -7,15 +7,22 @@ import aiohttp
 import msgspec
 
 from cli.refusals import words_of
-from liveroom.errors import ExplainedError, in_words
+from liveroom import clock
+from liveroom.errors import Code, ExplainedError, in_words
 from viewer.problem import read_problem
 
 TIMEOUT_S: Final = 5.0
+TRIES: Final = 3
+AGAIN_S: Final = 1.0
 T = TypeVar("T")
 
 
 class PoolError(ExplainedError):
     """The autoscaler does not answer, or refuses; the message says why."""
+
+
+class UnsurePoolError(PoolError):
+    """Nobody knows whether the autoscaler took the order: it did not answer, or Kafka not to it."""
 
 
 class PoolDecision(msgspec.Struct, frozen=True):
@@ -75,6 +82,15 @@ class PoolState(msgspec.Struct, frozen=True):
         """The gateways that serve, of those that report their viewers."""
         return [seen for seen in self.gateways if seen.state == "serving" and seen.connections is not None]
 
+    def with_more(self, count: int) -> int:
+        """Return the number of gateways that are wanted, and so many more.
+
+        Raises PoolError where nobody knows how many are wanted.
+        """
+        if self.last is None:
+            raise PoolError("no autoscaler has decided yet how many gateways there should be; try again in a minute")
+        return max(self.last.desired, self.floor.least if self.floor is not None else 0) + count
+
 
 class _Decisions(msgspec.Struct, frozen=True):
     decisions: list[PoolDecision]
@@ -111,9 +127,22 @@ class PoolClient:
         """Drain a gateway and return the pool."""
         return await self._ask(PoolState, "POST", "pool/drain", {"gateway": gateway, "why": why})
 
-    async def add(self, count: int, for_s: int) -> PoolState:
-        """Add gateways that stay for `for_s` seconds at least, and return the pool."""
-        return await self._ask(PoolState, "POST", "pool/add", {"count": count, "for_s": for_s})
+    async def keep(self, least: int, for_s: int) -> PoolState:
+        """Keep at least so many gateways for `for_s` seconds, and return the pool; 0: no more.
+
+        Asks again where nobody knows whether the order was taken: it may come twice.
+        """
+        for left in reversed(range(TRIES)):
+            try:
+                return await self._ask(PoolState, "POST", "pool/add", {"least": least, "for_s": for_s})
+            except UnsurePoolError as error:
+                if not left:
+                    words = (
+                        f"the order for at least {least} gateways may arrive yet: look with liveroom pool before another add"
+                    )
+                    raise UnsurePoolError(f"{error}; {words}") from None
+            await clock.sleep(AGAIN_S)
+        raise AssertionError
 
     async def _ask(self, kind: type[T], method: str, path: str, given: dict[str, object] | None = None) -> T:
         try:
@@ -121,9 +150,11 @@ class PoolClient:
             async with self._http.request(method, url, headers=self._headers, timeout=limit, json=given) as answer:
                 body = await answer.read()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise PoolError(f"the autoscaler at {self._url} does not answer: {in_words(error)}") from None
+            raise UnsurePoolError(f"the autoscaler at {self._url} does not answer: {in_words(error)}") from None
         if answer.status != HTTPStatus.OK:
-            raise PoolError(f"the autoscaler refuses: {words_of(read_problem(answer.status, answer.headers, body))}")
+            refusal = read_problem(answer.status, answer.headers, body)
+            kind_of = UnsurePoolError if refusal.code == Code.QUEUE_UNAVAILABLE.value else PoolError
+            raise kind_of(f"the autoscaler refuses: {words_of(refusal)}")
         try:
             return msgspec.json.decode(body, type=kind)
         except msgspec.DecodeError:

@@ -10,6 +10,7 @@ from typing import Annotated, Final
 import typer
 
 from cli.commands import pool, records, room, system, user
+from cli.numbers import Numbers
 from cli.unknown import tell_unknown
 from liveroom import __version__
 
@@ -65,4 +66,4 @@ for command in (
     pool.simulate,
     pool.loadtest,
 ):
-    app.command()(command)
+    app.command(cls=Numbers if command is pool.pool else None)(command)

@@ -123,6 +123,7 @@ def test_the_rules_of_writers_are_printed_alone_and_those_of_the_services_withou
         pytest.param(["dead-letters", "--yes"], "has no --yes", id="an option of another act"),
         pytest.param(["pool", "drain"], "which gateway?", id="a drain of nothing"),
         pytest.param(["pool", "add", "many"], "no number of gateways", id="no number"),
+        pytest.param(["pool", "add", "-3"], "must not be negative", id="fewer than none"),
         pytest.param(["pool", "add", "--for", "1h", "--until", "2h"], "exclude each other", id="two ends"),
         pytest.param(["pool", "pause", "edge-1"], "no such argument", id="a pause of one"),
         pytest.param(

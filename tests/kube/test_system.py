@@ -229,10 +229,10 @@ async def test_the_pod_that_an_operator_drains_goes_and_another_one_takes_its_pl
             while len(now := set(await cluster.serving())) != 2 or asked in now or await cluster.replicas() != 2:  # noqa: ASYNC110 - it is asked over HTTP
                 await asyncio.sleep(0.2)
         assert len(now & before) == 1
-        most = await cluster.pool(running.http, other, "add", {"count": 1, "for_s": 60})
+        most = await cluster.pool(running.http, other, "add", {"least": 3, "for_s": 60})
         assert most["floor"]["least"] == 3, most
         await cluster.ready("edge", 3)
-        await cluster.pool(running.http, other, "add", {"count": 0})
+        await cluster.pool(running.http, other, "add", {"least": 0})
         await cluster.ready("edge", 2)
     events = await cluster.must("get", "events", "--output", "custom-columns=R:.reason,M:.message", "--no-headers")
     assert "WrongPodsRemoved" not in events
