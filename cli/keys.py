@@ -7,6 +7,7 @@ service; one can be made here for a trial, or for a service that has none yet.
 """
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -42,10 +43,9 @@ class KeyFilesError(ExplainedError):
 def make_keys(folder: Path, chance: Chance) -> str:
     """Make a folder with one key, and return a line for the caller.
 
-    Raises KeyFilesError where there are keys already.
+    Raises KeyFilesError where one of its two files is there already.
     """
-    if (folder / PRIVATE_FILE).exists():
-        raise KeyFilesError(f"{folder / PRIVATE_FILE} is there already; to rotate keys, use --add, then --first and --remove")
+    _refuse_present(folder, (PRIVATE_FILE, PUBLIC_FILE), "to rotate keys, use --add, then --first and --remove")
     folder.mkdir(parents=True, exist_ok=True)
     _write(folder, [_new([], chance)])
     return f"wrote {folder / PRIVATE_FILE} for the scheduler alone, and {folder / PUBLIC_FILE} for the gateways"
@@ -83,11 +83,12 @@ def remove_key(folder: Path, key_id: str) -> str:
 def make_token_key(folder: Path) -> str:
     """Make a folder with a key of user tokens, and return a line for the caller.
 
-    Raises KeyFilesError where there is one already: tokens that it signed would be refused.
+    Raises KeyFilesError where one of its two files is there already: tokens that their keys signed
+    would be refused.
     """
+    names = (USERS_PRIVATE_FILE, USERS_PUBLIC_FILE)
+    _refuse_present(folder, names, "for another key, use another folder, and put both keys in one JWK Set")
     file = folder / USERS_PRIVATE_FILE
-    if file.exists():
-        raise KeyFilesError(f"{file} is there already; for another key, use another folder, and put both keys in one JWK Set")
     folder.mkdir(parents=True, exist_ok=True)
     key = rsa.generate_private_key(public_exponent=65_537, key_size=_RSA_BITS)
     private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
@@ -98,9 +99,18 @@ def make_token_key(folder: Path) -> str:
     return f"wrote {file} for the service that signs user tokens, and {folder / USERS_PUBLIC_FILE} for LIVEROOM_TOKEN_KEYS_FILE"
 
 
+def _refuse_present(folder: Path, names: Iterable[str], instead: str) -> None:
+    """Raise KeyFilesError where one of the files is there: its keys may be in use."""
+    present = next((folder / name for name in names if os.path.lexists(folder / name)), None)
+    if present is not None:
+        raise KeyFilesError(f"{present} is there already; {instead}")
+
+
 def _read(folder: Path) -> list[PrivateKey]:
     try:
         return read_given_file(folder / PRIVATE_FILE, read_private_keys)
+    except FileNotFoundError:
+        raise KeyFilesError(f"{folder} has no ticket keys: there is no {PRIVATE_FILE}") from None
     except (OSError, GivenFileError) as error:
         raise KeyFilesError(str(error)) from None
 

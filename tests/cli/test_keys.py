@@ -40,6 +40,15 @@ def test_keys_that_are_there_are_not_replaced(tmp_path: Path) -> None:
     assert (tmp_path / PRIVATE_FILE).read_bytes() == before
 
 
+@pytest.mark.parametrize("name", [PRIVATE_FILE, PUBLIC_FILE, USERS_PRIVATE_FILE, USERS_PUBLIC_FILE])
+def test_a_file_of_the_same_name_that_is_there_alone_is_not_replaced(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text("of another program")
+    arguments = ("--tokens",) if name in {USERS_PRIVATE_FILE, USERS_PUBLIC_FILE} else ()
+    code, said = keys(tmp_path, *arguments)
+    assert (code, f"{tmp_path / name} is there already" in said) == (2, True)
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(name, "of another program")]
+
+
 def test_a_rotation_adds_a_key_then_signs_with_it_then_removes_the_old_one(tmp_path: Path) -> None:
     keys(tmp_path)
     assert keys(tmp_path, "--add")[0] == 0
@@ -71,7 +80,8 @@ def test_what_would_leave_tickets_without_a_key_is_refused(arguments: tuple[str,
 @pytest.mark.parametrize("arguments", [("--add",), ("--first", "k1"), ("--remove", "k1")])
 def test_a_folder_without_keys_has_none_to_rotate(arguments: tuple[str, ...], tmp_path: Path) -> None:
     code, said = keys(tmp_path, *arguments)
-    assert (code, PRIVATE_FILE in said) == (2, True)
+    assert (code, f"{tmp_path} has no ticket keys: there is no {PRIVATE_FILE}" in said) == (2, True)
+    assert "Errno" not in said
 
 
 def test_a_key_of_user_tokens_is_made_for_its_owner_s_eyes_only_and_not_replaced(tmp_path: Path) -> None:
