@@ -1,10 +1,11 @@
 import asyncio
 import os
+import sys
 
 import aiohttp
 from viewer.client import Viewer
 from viewer.effects import Delivered, Effect
-from viewer.sender import Refused, Sender
+from viewer.sender import Refused, Sender, Unknown
 
 
 async def main(room: str, scheduler: str, ingress: str, token: str) -> None:
@@ -12,9 +13,11 @@ async def main(room: str, scheduler: str, ingress: str, token: str) -> None:
         sender = Sender(ingress, token, http, patience_s=10)
 
         async def answer(name: str) -> None:
-            outcome = await sender.danmaku(room, f"pong, {name}")
-            if isinstance(outcome, Refused):
-                print("not sent:", outcome.code, outcome.detail, flush=True)
+            match await sender.danmaku(room, f"pong, {name}"):
+                case Refused(code=code, detail=detail):
+                    print("not sent:", code, detail, flush=True)
+                case Unknown(code=code, why=why):
+                    print("perhaps not sent:", code, why, flush=True)
 
         def on_effect(effect: Effect) -> None:
             match effect:
@@ -28,3 +31,4 @@ async def main(room: str, scheduler: str, ingress: str, token: str) -> None:
 
 SETTINGS = ("LIVEROOM_SCHEDULER_URL", "LIVEROOM_INGRESS_URL", "LIVEROOM_TOKEN")
 asyncio.run(main("live-1", *(os.environ[name] for name in SETTINGS)))
+sys.exit(1)  # it cannot come back

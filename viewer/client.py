@@ -21,10 +21,10 @@ from liveroom.tasks import beside, call_reported, end_tasks, report_failure
 from liveroom.topics import DEVICE_ID
 from viewer.effects import Connect, Disconnect, Effect, Ended, Entered, Pull, Send
 from viewer.entry import Opened, ask_entry, close, race
-from viewer.problem import NO_ANSWER, NO_TOKEN, ServiceError, as_frame, of_frame
+from viewer.problem import NO_ANSWER, ServiceError, as_frame, of_frame
 from viewer.pull_request import PullAnswer, ask_pull, take_answer
 from viewer.session import Session, State
-from viewer.tokens import Token, current
+from viewer.tokens import Token, TokenError, current
 
 DEVICE_BYTES: Final = 12
 AWAKE_S: Final = 2.0  # how often to compare the clocks
@@ -256,12 +256,6 @@ class Viewer:
     def _received(self, text: bytes) -> list[Effect]:
         return self._slept() + self.session.received(text, clock.monotonic_s(), self._chance.random())
 
-    def _current_token(self) -> str | None:
-        try:
-            return None if self._token is None else current(self._token)
-        except Exception as error:
-            raise ServiceError(NO_TOKEN, in_words(error)) from error
-
     async def _connect(self) -> None:
         """Connect to a gateway, or pass on why there is none."""
         opened: Opened | None = None
@@ -284,8 +278,11 @@ class Viewer:
     def _failed(self, error: ServiceError | None, now: float) -> list[Effect]:
         """Pass on that no gateway was reached, and tell the application why; return the effects."""
         frame, is_final, why = None, False, ""
-        if error is not None and error.code == NO_TOKEN:
-            report_failure("the token function of a viewer failed", error.__cause__ or error)
+        if isinstance(error, TokenError):
+            if error.__cause__ is not None:
+                report_failure("the token function of a viewer failed", error.__cause__)
+            if not callable(self._token):
+                frame, is_final = as_frame(error), True
             why = f"no token: {error.detail}"
         elif error is not None and error.status:  # a function may have another token next time
             is_final = error.is_final and not (error.status == HTTPStatus.UNAUTHORIZED and callable(self._token))
@@ -304,7 +301,7 @@ class Viewer:
         Returns None where no room is wished any more.
         """
         while rooms := self.session.ask():
-            token = self._current_token()
+            token = current(self._token) if self._token else None
             entry = await ask_entry(self._http, self._scheduler_url, rooms, self._chance, token, self._only, self.device)
             is_covered = self.session.is_covered
             if not is_covered:

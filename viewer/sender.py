@@ -11,9 +11,10 @@ import orjson
 from liveroom import clock
 from liveroom.addresses import bases
 from liveroom.chance import Chance, SystemChance
-from liveroom.errors import in_words
+from liveroom.errors import TABLE, Code, in_words
+from liveroom.topics import ROOM_ID
 from viewer.problem import NO_ANSWER, ServiceError, read_problem
-from viewer.tokens import Token, current
+from viewer.tokens import Token, TokenError, current
 
 SEND_TIMEOUT_S: Final = 5.0
 RETRIES: Final = 5
@@ -42,7 +43,7 @@ class _Reply(msgspec.Struct):
 
 
 class Refused(NamedTuple):
-    """Ingress refused it, and nothing was written.
+    """Ingress refused it, or it could not be asked for want of a token; nothing was written.
 
     `code` is the problem's, `detail` more about it for people, `status` the HTTP status;
     `retry_after_s` how many seconds it asks to wait, None where it asks for nothing; `until_ms`
@@ -134,13 +135,22 @@ class Sender:
 
         After 5xx, 408 or silence it retries under the same id, no sooner than the answer asks for.
         It does not retry where that is later than `MAX_PAUSE_S`. `retries` replaces the sender's
-        own number. Raises nothing for refusals and network errors: `check` does.
+        own number. Raises nothing for refusals, network errors and failures of the token function:
+        `check` does. What could only be refused makes no request: a room that has no room id
+        (`room_invalid`), and a token that is none (see `viewer.tokens.TokenError`).
         """
         body = {"id": self._chance.token_hex(12)} | body
         id_: str = body["id"]
+        if not ROOM_ID.match(room):
+            return Refused(id_, Code.ROOM_INVALID.value, TABLE[Code.ROOM_INVALID].title)
         left, patience_s = self._retries if retries is None else retries, self._patience_s
+        outcome: Outcome | None = None
         while True:
-            outcome, pause_s = await self._post(room, collection, id_, orjson.dumps(body))
+            try:
+                token = current(self._token)
+            except TokenError as error:  # what is unknown stays so
+                return outcome if isinstance(outcome, Unknown) else Refused(id_, error.code, error.detail)
+            outcome, pause_s = await self._post(f"{room}/{collection}", id_, orjson.dumps(body), token)
             match outcome:
                 case Unknown() if left > 0 and pause_s <= MAX_PAUSE_S:
                     left -= 1
@@ -150,12 +160,12 @@ class Sender:
                     return outcome
             await clock.sleep(pause_s + self._chance.random() * min(pause_s, MAX_JITTER_S))
 
-    async def _post(self, room: str, collection: str, id_: str, body: bytes) -> tuple[Outcome, float]:
+    async def _post(self, path: str, id_: str, body: bytes, token: str) -> tuple[Outcome, float]:
         try:
             async with self._http.post(
-                f"{self._url}/v1/rooms/{room}/{collection}",
+                f"{self._url}/v1/rooms/{path}",
                 data=body,
-                headers={"Authorization": f"Bearer {current(self._token)}", "Content-Type": "application/json"},
+                headers={"Authorization": f"Bearer {token}", "Content-Type": "application/json"},
                 timeout=aiohttp.ClientTimeout(SEND_TIMEOUT_S),
             ) as answer:
                 reply = await answer.read()

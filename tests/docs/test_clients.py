@@ -7,10 +7,15 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
 
 from devstack.builds import ROOT
 from liveroom.chance import SystemChance
 from tests.hostile import TEXTS, danmaku, hostile, shown, texts
+from tests.rooms import serving_rooms
 
 DEADLINE_S = 60.0  # nothing here takes so long, on whatever machine
 CLIENTS = {
@@ -80,3 +85,36 @@ async def test_the_bot_of_the_page_answers_whatever_was_written_before() -> None
         environment = dict.fromkeys(names, services.url) | {"LIVEROOM_TOKEN": SystemChance().token_hex(8)}
         async with running(ROOT / "docs" / "bot.py", **environment):
             assert (await services.sent.get())["text"] == f"pong, {asked.name}"
+
+
+async def test_the_bot_that_cannot_come_back_says_why_and_ends_with_exit_code_1() -> None:
+    async with serving_rooms() as rooms, asyncio.timeout(DEADLINE_S):
+        rooms.refusals.append((401, {}, {"code": "token_invalid", "detail": "no JWT"}))
+        names = ("LIVEROOM_SCHEDULER_URL", "LIVEROOM_INGRESS_URL")
+        environment = os.environ | dict.fromkeys(names, rooms.url) | {"LIVEROOM_TOKEN": "none"}
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, ROOT / "docs" / "bot.py", env=environment, cwd=ROOT, stdout=asyncio.subprocess.PIPE
+        )
+        said, _ = await process.communicate()
+    assert (process.returncode, said.decode()) == (1, "ended: token_invalid: no JWT\n")
+
+
+async def test_the_program_that_waits_for_the_end_of_a_ban_pauses_longer_and_longer_where_its_clock_is_ahead(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (program,) = (one for one in blocks("docs/python-client.md", "python") if "banned" in one)
+    names: dict[str, Any] = {}
+    exec(program.replace("asyncio.run(main())", ""), names)
+    pauses: list[float] = []
+
+    async def sleep(delay_s: float) -> None:
+        pauses.append(delay_s)
+
+    names["asyncio"] = SimpleNamespace(sleep=sleep)
+    async with serving_rooms() as rooms, asyncio.timeout(DEADLINE_S):
+        monkeypatch.setenv("LIVEROOM_SCHEDULER_URL", rooms.url)
+        monkeypatch.setenv("LIVEROOM_TOKEN", "t")
+        rooms.refusals += [(403, {}, {"code": "banned", "until_ms": 1})] * 7
+        rooms.refusals.append((403, {}, {"code": "kicked"}))
+        await names["main"]()
+    assert pauses == [2, 4, 8, 16, 32, 60, 60]

@@ -126,3 +126,25 @@ async def test_a_refusal_that_names_no_room_costs_only_the_room_that_it_concerns
             assert viewer.session.rooms.keys() == {"a", "b"}
         assert rooms.entries == [["bad", "a", "b"], ["bad", "a"], ["bad"], ["a", "b"]]
         assert [effect.what for effect in effects if isinstance(effect, Told)] == [Error("forbidden", room="bad")]
+
+
+async def test_a_fixed_token_that_no_header_holds_ends_a_viewer_without_a_request() -> None:
+    async with serving_rooms() as rooms, aiohttp.ClientSession() as http:
+        async with Viewer(rooms.url, ["a"], http=http, token="a\nb") as viewer, asyncio.timeout(DEADLINE_S):
+            await viewer.until_ended()
+        assert parts(viewer.error)[:3] == ("token_invalid", "the token is a text that no header can hold", 0)
+        assert rooms.entries == []
+
+
+@pytest.mark.parametrize("nothing", [None, ""])
+async def test_a_token_function_that_gives_nothing_makes_no_guest_and_is_called_again(nothing: Any) -> None:
+    given = iter([nothing])
+    failed: list[str] = []
+    async with serving_rooms() as rooms, aiohttp.ClientSession() as http:
+        token = lambda: next(given, "t")  # noqa: E731
+        async with Viewer(rooms.url, ["a"], http=http, token=token, on_failed=failed.append) as viewer:
+            await comes(lambda: viewer.error)
+            assert parts(viewer.error)[0] == "token_missing"
+            assert rooms.entries == []
+            await viewer.joined(DEADLINE_S)
+    assert failed[0].startswith("no token: the token function gave ")

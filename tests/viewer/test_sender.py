@@ -19,6 +19,7 @@ from liveroom.chance import Chance
 from liveroom.clock import SystemClock, running_on
 from viewer.problem import ServiceError
 from viewer.sender import Accepted, Outcome, Refused, Sender, Unknown, check
+from viewer.tokens import Token
 
 BUSY = (503, {"code": "queue_unavailable", "retry_after_s": 20})
 ACCEPTED = (202, {"at_ms": 7})
@@ -49,11 +50,13 @@ class Ingress:
         return web.Response(status=status, body=msgspec.json.encode(body), headers=self.headers)
 
     @asynccontextmanager
-    async def sender(self, retries: int = 5, seed: int = 1, patience_s: float = 0) -> AsyncIterator[Sender]:
+    async def sender(
+        self, retries: int = 5, seed: int = 1, patience_s: float = 0, token: Token = "token"
+    ) -> AsyncIterator[Sender]:
         app = web.Application()
         app.router.add_post("/v1/rooms/{room}/{collection}", self.post)
         async with TestServer(app) as server, aiohttp.ClientSession() as http:
-            yield Sender(f"http://127.0.0.1:{server.port}", "token", http, retries, Chance(seed), patience_s)
+            yield Sender(f"http://127.0.0.1:{server.port}", token, http, retries, Chance(seed), patience_s)
 
 
 async def give(ingress: Ingress, retries: int = 5, seed: int = 1) -> tuple[Outcome, list[float]]:
@@ -138,6 +141,52 @@ async def test_nobody_who_answers_is_an_unknown_outcome_in_words(unused_tcp_port
     assert outcome.why.startswith("Cannot connect to host 127.0.0.1")
     with pytest.raises(ServiceError, match=r"^no_answer: Cannot connect"):
         check(outcome)
+
+
+def raises() -> str:
+    raise RuntimeError("the identity service is down")
+
+
+async def gives() -> str:
+    return "token"
+
+
+@pytest.mark.parametrize(
+    ("token", "code", "detail"),
+    [
+        pytest.param(raises, "no_token", "the identity service is down", id="raises"),
+        pytest.param(gives, "no_token", "gives is `async def`; it must be a plain function, and may start a task", id="async"),
+        pytest.param(lambda: None, "token_missing", "the token function gave None", id="gives None"),
+        pytest.param(lambda: "", "token_missing", "the token function gave an empty text", id="gives an empty text"),
+        pytest.param("", "token_missing", "the token is an empty text", id="an empty text"),
+        pytest.param(None, "token_missing", "the token is None", id="None"),
+        pytest.param(lambda: b"t", "token_invalid", "the token function gave no text: bytes", id="bytes"),
+        pytest.param("a\nb", "token_invalid", "the token is a text that no header can hold", id="two lines"),
+    ],
+)
+async def test_without_a_token_that_can_be_sent_the_outcome_is_refused_without_a_request(
+    token: Any, code: str, detail: str
+) -> None:
+    async with aiohttp.ClientSession() as http:
+        outcome = await Sender("http://127.0.0.1:1", token, http).danmaku("r", "hi")
+    assert outcome == Refused(outcome.id, code, detail)
+
+
+async def test_a_token_that_is_lost_between_two_retries_leaves_unknown_what_was_sent() -> None:
+    ingress, slept, given = Ingress(BUSY), Slept(), iter(["token"])
+    async with ingress.sender(token=lambda: next(given)) as sender:
+        with running_on(slept):
+            outcome = await sender.gift("r", "rose")
+    assert isinstance(outcome, Unknown)
+    assert outcome.code == "queue_unavailable"
+
+
+@pytest.mark.parametrize("room", ["", "..", "../x", "a/b", "a?b", "a b", "a\n", "a%2Fb", "房"])
+async def test_a_room_that_no_room_can_have_as_its_id_makes_no_request(room: str) -> None:
+    async with aiohttp.ClientSession() as http:
+        outcome = await Sender("http://127.0.0.1:1", "token", http).danmaku(room, "hi")
+    assert isinstance(outcome, Refused)
+    assert outcome.code == "room_invalid"
 
 
 FAST = (429, {"code": "rate_user", "retry_after_s": 2})
