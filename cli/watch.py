@@ -95,7 +95,8 @@ class Printer:
         """Print an effect that people can read."""
         self.has_entered = self.has_entered or isinstance(effect, Entered)
         if isinstance(effect, Ended):
-            self._note(f"the connection ended for good: {printable(effect.rule.reason)}")
+            if self.has_entered:  # else there may have been no connection; the last line says why
+                self._note(f"the connection ended for good: {printable(effect.rule.reason)}")
         elif isinstance(effect, Delivered):
             self._print(self._json(effect.message) if self._as_json else line_of(effect.message))
         elif note := _note_of(effect):

@@ -299,6 +299,12 @@ async def test_a_watch_prints_what_is_for_people() -> None:
     ]
 
 
+async def test_a_watch_that_was_in_no_room_tells_no_end_of_a_connection() -> None:
+    lines: list[str] = []
+    Printer(as_json=False, out=lines.append).on_effect(Ended(TABLE[1000]))
+    assert lines == []
+
+
 async def test_a_watch_as_json_prints_messages_only() -> None:
     lines: list[str] = []
     printer = Printer(as_json=True, out=lines.append)
