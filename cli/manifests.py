@@ -7,13 +7,12 @@ value of a Secret.
 """
 
 import base64
-import binascii
 import os
 import re
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -64,66 +63,146 @@ class ManifestsError(ExplainedError):
 
 
 class Given(NamedTuple):
-    """What the input holds, by kind and name."""
+    """What the input holds, by kind and name, and a line for each part of it that is malformed."""
 
     deployments: Mapping[str, Object]
     configs: Mapping[str, Mapping[str, bytes]]
     secrets: Mapping[str, Mapping[str, bytes]]
+    malformed: Sequence[str] = ()
 
 
-def read_objects(text: str) -> Given:
-    """Return the objects of a YAML text: documents, and lists of them as kubectl prints them.
+def read_objects(*texts: str, names: Sequence[str] = ("the input",)) -> Given:
+    """Return the objects of YAML texts: documents, and lists of them as kubectl prints them.
 
-    Raises ManifestsError where it is no such text, or names two namespaces.
+    `names` are those of the texts. What is no such object, and a value that cannot be one, is
+    passed over and told. Raises ManifestsError where a text is no YAML.
     """
-    try:
-        objects = list(_flat(yaml.load_all(text, _LOADER)))
-        found: dict[str, dict[str, Object]] = {"Deployment": {}, "ConfigMap": {}, "Secret": {}}
-        for each in objects:
-            if (kind := each.get("kind")) in found:
-                found[kind][each["metadata"]["name"]] = each
-        return Given(
-            found["Deployment"],
-            {name: _data(each) for name, each in found["ConfigMap"].items()},
-            {name: _data(each) for name, each in found["Secret"].items()},
-        )
-    except (yaml.YAMLError, AttributeError, KeyError, TypeError, binascii.Error) as error:
-        raise ManifestsError(f"the input is not what kubectl prints as YAML: {' '.join(str(error).split())[:200]}") from None
+    reader = _Reader()
+    for name, text in zip(names, texts, strict=True):
+        number = 0
+        try:
+            for number, document in enumerate(yaml.load_all(text, _LOADER), 1):
+                reader.take(document, f"{name}, document {number}")
+        except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date that is none
+            why = " ".join(str(error).split())[:200]
+            raise ManifestsError(f"{name}, document {number + 1} is not what kubectl prints as YAML: {why}") from None
+    return Given(reader.deployments, reader.configs, reader.secrets, reader.malformed)
 
 
-def _flat(objects: Iterable[Any]) -> Iterator[Object]:
-    for each in objects:
-        if each is not None:
-            yield from _flat(each["items"]) if str(each.get("kind", "")).endswith("List") else (each,)
+class _Reader:
+    """Sorts objects by kind and name."""
+
+    def __init__(self) -> None:
+        self.deployments: dict[str, Object] = {}
+        self.configs: dict[str, Mapping[str, bytes]] = {}
+        self.secrets: dict[str, Mapping[str, bytes]] = {}
+        self.malformed: list[str] = []
+
+    def take(self, given: Any, place: str) -> None:
+        """Take what `place` of the input holds."""
+        if given is None:
+            return
+        if not isinstance(given, dict):
+            self.malformed.append(f"{place} is {_kind_of(given)} where an object of Kubernetes should be")
+            return
+        kind = str(given.get("kind", ""))
+        if kind.endswith("List"):
+            items = given.get("items")
+            if not isinstance(items, list):
+                self.malformed.append(f"{place} is a {kind} without items")
+                return
+            for number, each in enumerate(items, 1):
+                self.take(each, f"{place}, item {number}")
+        elif kind in {"Deployment", "ConfigMap", "Secret"}:
+            self._take_named(given, kind, place)
+
+    def _take_named(self, given: Object, kind: str, place: str) -> None:
+        metadata = given.get("metadata")
+        name = metadata.get("name") if isinstance(metadata, dict) else None
+        if not isinstance(name, str) or not name:
+            self.malformed.append(f"{place} is a {kind} without metadata.name")
+        elif kind == "Deployment":
+            self.deployments[name] = given
+        elif kind == "ConfigMap":
+            self.configs[name] = self._data(given, f"{place}: ConfigMap {name}", {"data": False, "binaryData": True})
+        else:
+            self.secrets[name] = self._data(given, f"{place}: Secret {name}", {"data": True, "stringData": False})
+
+    def _data(self, given: Object, words: str, fields: Mapping[str, bool]) -> dict[str, bytes]:
+        """Return the values by their keys. `fields`: what holds them, and whether in base64."""
+        data: dict[str, bytes] = {}
+        for field, is_encoded in fields.items():
+            values = given.get(field) or {}
+            if not isinstance(values, dict):
+                self.malformed.append(f"{words}: {field} is {_kind_of(values)} where keys and their values should be")
+                continue
+            for key, text in values.items():
+                if not isinstance(text, str):
+                    self.malformed.append(f"{words}, key {key}: the value is {_kind_of(text)} where a text should be")
+                    continue
+                try:
+                    data[str(key)] = (
+                        base64.b64decode(re.sub("[\r\n]", "", text), validate=True) if is_encoded else text.encode()
+                    )
+                except ValueError:
+                    self.malformed.append(
+                        f"{words}, key {key}: the value is not {'base64' if is_encoded else 'a text in UTF-8'}"
+                    )
+        return data
 
 
-def _data(made: Object) -> dict[str, bytes]:
-    data = {key: text.encode() for key, text in (made.get("stringData") or {}).items()}
-    for key, text in (made.get("data") or {}).items():
-        data[key] = base64.b64decode(text, validate=True) if made["kind"] == "Secret" else text.encode()
-    return data | {key: base64.b64decode(text) for key, text in (made.get("binaryData") or {}).items()}
+def _kind_of(value: Any) -> str:
+    """Return what a value of YAML is, in words that do not show it."""
+    if isinstance(value, bool):
+        return "a truth value"
+    return {type(None): "nothing", list: "a list", dict: "a mapping", str: "a text", int: "a number", float: "a number"}.get(
+        type(value), "a value"
+    )
+
+
+def _object(field: str) -> str:
+    """Return the kind of object that a field of a pod refers to."""
+    return "Secret" if field.startswith("secret") else "ConfigMap"
 
 
 def check(given: Given) -> list[str]:
     """Return a line for each thing that is wrong, with the Deployments that it is about."""
     found: dict[str, dict[str, None]] = {}
     for name, deployment in given.deployments.items():
-        try:
-            for container in deployment["spec"]["template"]["spec"]["containers"]:
-                model = MODELS.get((container.get("command") or [""])[-1])
-                if model is not None:
-                    with tempfile.TemporaryDirectory(prefix="liveroom-") as folder:
-                        for problem in _Pod(deployment, container, model, given, Path(folder)).problems():
-                            found.setdefault(problem, {})[name] = None
-        except (AttributeError, KeyError, TypeError) as error:
-            raise ManifestsError(f"the Deployment {name} is not one that Kubernetes would take: {error!r}") from None
-    return [f"{', '.join(names)}: {problem}" for problem, names in found.items()]
+        for problem in _problems_of(deployment, given):
+            found.setdefault(problem, {})[name] = None
+    return [*given.malformed, *(f"{', '.join(names)}: {problem}" for problem, names in found.items())]
+
+
+def _problems_of(deployment: Object, given: Given) -> list[str]:
+    found: list[str] = []
+    try:
+        for container in deployment["spec"]["template"]["spec"]["containers"]:
+            model = MODELS.get((container.get("command") or [""])[-1])
+            if model is not None:
+                with tempfile.TemporaryDirectory(prefix="liveroom-") as folder:
+                    _Pod(deployment, container, model, given, Path(folder), found).look()
+    except ManifestsError as error:
+        found.append(str(error))
+    except KeyError as error:
+        found.append(f"the Deployment is not one that Kubernetes would take: it lacks {error}")
+    except (AttributeError, TypeError, ValueError, OSError):  # their messages may quote a value
+        found.append("the Deployment is not one that Kubernetes would take: a field of its spec has a value of another kind")
+    return found
 
 
 class _Pod:
     """One Deployment's pod, as its service would find it."""
 
-    def __init__(self, deployment: Object, container: Object, model: type[ServiceSettings], given: Given, folder: Path) -> None:
+    def __init__(
+        self,
+        deployment: Object,
+        container: Object,
+        model: type[ServiceSettings],
+        given: Given,
+        folder: Path,
+        found: list[str],
+    ) -> None:
         self._replicas = deployment["spec"].get("replicas")
         pod = deployment["spec"]["template"]["spec"]
         self._volumes = {each["name"]: each for each in pod.get("volumes", ())}
@@ -133,10 +212,10 @@ class _Pod:
         self._given = given
         self._folder = folder
         self._keys: dict[str, str] = {}  # of Secrets, in words, by the path in the pod
-        self._found: list[str] = []
+        self._found = found
 
-    def problems(self) -> list[str]:
-        """Return what keeps the service from starting, a line for each thing."""
+    def look(self) -> None:
+        """Add what keeps the service from starting to what was found, a line for each thing."""
         environment = self._environment(self._container)
         self._make_volumes()
         with _environment({name: self._placed(value) for name, value in environment.items()}):
@@ -149,7 +228,6 @@ class _Pod:
             self._check_files(settings)
             if isinstance(settings, SchedulerSettings) and settings.replicas != self._replicas:
                 self._say(f"LIVEROOM_REPLICAS is {settings.replicas}, and there are {self._replicas} replicas")
-        return self._found
 
     def _say(self, what: str) -> None:
         """Add a problem, with the keys of Secrets that could cure it."""
@@ -163,8 +241,8 @@ class _Pod:
         for source in container.get("envFrom", ()):
             for kind, known in (("configMapRef", self._given.configs), ("secretRef", self._given.secrets)):
                 if reference := source.get(kind):
-                    data = self._look_up(reference, kind.removesuffix("Ref"), known)
-                    told |= {key: value.decode() for key, value in data.items()}
+                    for key, content in self._look_up(reference, kind, known).items():
+                        told[key] = self._text(reference, kind, key, content)
         for entry in container.get("env", ()):
             value = self._value(entry)
             if value is not None:
@@ -179,18 +257,26 @@ class _Pod:
             return _FIELDS.get(source["fieldRef"]["fieldPath"], "field")
         for kind, known in (("configMapKeyRef", self._given.configs), ("secretKeyRef", self._given.secrets)):
             if reference := source.get(kind):
-                data = self._look_up(reference, kind.removesuffix("KeyRef"), known)
+                data = self._look_up(reference, kind, known)
                 if reference["key"] in data:
-                    return data[reference["key"]].decode()
+                    return self._text(reference, kind, reference["key"], data[reference["key"]])
                 if data and not reference.get("optional"):
                     self._say(f"{entry['name']}: {reference['name']} has no key {reference['key']}")
                 return None
         return str(entry.get("value", ""))
 
+    def _text(self, reference: Object, kind: str, key: str, value: bytes) -> str:
+        """Return a value as an environment variable has it; empty where none can."""
+        with suppress(UnicodeDecodeError):
+            if "\0" not in (text := value.decode()):
+                return text
+        self._say(f"{_object(kind)} {reference['name']}, key {key}: the value is no text, as an environment variable is")
+        return ""
+
     def _look_up(self, reference: Object, kind: str, known: Mapping[str, Mapping[str, bytes]]) -> Mapping[str, bytes]:
         name = str(reference.get("name") or reference.get("secretName"))
         if name not in known and not reference.get("optional"):
-            self._say(f"there is no {'Secret' if kind == 'secret' else 'ConfigMap'} {name}")
+            self._say(f"there is no {_object(kind)} {name}")
         return known.get(name, {})
 
     def _make_volumes(self) -> None:
@@ -281,8 +367,8 @@ def _environment(told: Mapping[str, str]) -> Iterator[None]:
     for name in own:
         if name.startswith("LIVEROOM_") or name == "KAFKA_BOOTSTRAP":
             del os.environ[name]
-    os.environ.update(told)
     try:
+        os.environ.update(told)
         yield
     finally:
         os.environ.clear()
@@ -291,8 +377,8 @@ def _environment(told: Mapping[str, str]) -> Iterator[None]:
 
 def show_problems(files: Sequence[str]) -> int:
     """Check files, or standard input, print a line for each problem, and return the exit code."""
-    text = "\n---\n".join(_read(file) for file in files)
-    given = read_objects(text)
+    names = ["standard input" if file == STDIN else file for file in files]
+    given = read_objects(*map(_read, files), names=names)
     problems = check(given)
     if not given.secrets:
         print("the input has no Secret: add them with kubectl get secret --output yaml", file=sys.stderr)

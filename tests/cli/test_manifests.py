@@ -228,34 +228,97 @@ def test_the_command_reads_files_and_standard_input(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        pytest.param("a: [", "is not what kubectl prints", id="no YAML"),
-        pytest.param("- 1\n- 2\n", "is not what kubectl prints", id="a list of numbers"),
-        pytest.param("kind: Secret\n", "is not what kubectl prints", id="no name"),
-        pytest.param("kind: Secret\nmetadata: {name: a}\ndata: {b: '*'}\n", "is not what kubectl prints", id="no base64"),
-    ],
+    "text",
+    [pytest.param("a: [", id="no YAML"), pytest.param("a: 2026-13-45", id="no date"), pytest.param("[" * 5000, id="deep")],
 )
-def test_what_kubectl_does_not_print_is_refused(text: str, said: str) -> None:
-    with pytest.raises(ManifestsError, match=said):
-        read_objects(text)
+def test_what_is_no_yaml_is_refused_with_its_document(text: str) -> None:
+    with pytest.raises(ManifestsError, match=r"^secrets.yaml, document 2 is not what kubectl prints as YAML: "):
+        read_objects("", f"kind: Service\n---\n{text}", names=("standard input", "secrets.yaml"))
 
 
-def test_what_is_of_others_is_passed_over() -> None:
-    assert read_objects("kind: Service\n---\n") == Given({}, {}, {})
+SECRET: Final = "kind: Secret\nmetadata: {name: a}\n"
 
 
 @pytest.mark.parametrize(
-    ("place", "said"),
+    ("text", "said"),
     [
-        pytest.param({"mountPath": "/../../outside"}, "no path that Kubernetes would take", id="a mount outside"),
-        pytest.param({"name": "no such volume"}, "not one that Kubernetes would take", id="no such volume"),
+        pytest.param("- 1\n- 2\n", " is a list where an object of Kubernetes should be", id="a list"),
+        pytest.param("kind: Secret\n", " is a Secret without metadata.name", id="no name"),
+        pytest.param("kind: Deployment\nmetadata: 5\n", " is a Deployment without metadata.name", id="no metadata"),
+        pytest.param("kind: [Secret]\n", None, id="a kind of others"),
+        pytest.param("kind: List\n", " is a List without items", id="no items"),
+        pytest.param("kind: List\nitems: [5]\n", ", item 1 is a number where an object of Kubernetes should be", id="an item"),
+        pytest.param(SECRET + f"data: {{b: '{HUSH}*'}}\n", ": Secret a, key b: the value is not base64", id="no base64"),
+        pytest.param(SECRET + "data: {b: 房}\n", ": Secret a, key b: the value is not base64", id="no ASCII"),
+        pytest.param(
+            SECRET + "data: {b: 5}\n", ": Secret a, key b: the value is a number where a text should be", id="a number"
+        ),
+        pytest.param(SECRET + f"data: {HUSH}\n", ": Secret a: data is a text where keys and their values should be", id="text"),
+        pytest.param(SECRET + 'data: {b: "aHVz\\naA=="}\n', None, id="lines"),
     ],
 )
-def test_a_pod_that_kubernetes_would_not_take_is_refused(place: dict[str, str], said: str) -> None:
-    def change(objects: Objects) -> None:
-        (container,) = named(objects, "Deployment", "edge")["spec"]["template"]["spec"]["containers"]
-        container["volumeMounts"][0].update(place)
+def test_what_is_malformed_is_told_with_its_place_and_the_rest_is_read(text: str, said: str | None) -> None:
+    given = read_objects(f"{text}---\nkind: Secret\nmetadata: {{name: good}}\ndata: {{key: aHVzaA==}}\n")
+    assert given.secrets["good"] == {"key": b"hush"}
+    assert check(given) == ([] if said is None else [f"the input, document 1{said}"])
 
-    with pytest.raises(ManifestsError, match=said):
-        problems(change)
+
+def test_what_is_of_others_is_passed_over() -> None:
+    assert read_objects("kind: Service\n---\n") == Given({}, {}, {}, [])
+
+
+def base64_of_nothing(objects: Objects) -> None:
+    named(objects, "Secret", "liveroom")["data"]["token_keys.json"] = HUSH
+    lacks("kafka-edge-password", objects)
+
+
+def lacks_containers(objects: Objects) -> None:
+    del named(objects, "Deployment", "edge")["spec"]["template"]["spec"]["containers"]
+    lacks("kafka-ingress-password", objects)
+
+
+def has_no_spec(objects: Objects) -> None:
+    named(objects, "Deployment", "edge")["spec"] = "edge"
+    lacks("kafka-ingress-password", objects)
+
+
+def mounts(place: dict[str, str], objects: Objects) -> None:
+    (container,) = named(objects, "Deployment", "edge")["spec"]["template"]["spec"]["containers"]
+    container["volumeMounts"][0].update(place)
+    lacks("kafka-ingress-password", objects)
+
+
+@pytest.mark.parametrize(
+    ("change", "said", "other"),
+    [
+        pytest.param(
+            base64_of_nothing, "Secret liveroom, key token_keys.json: the value is not base64", "edge: ", id="no base64"
+        ),
+        pytest.param(
+            lacks_containers,
+            "edge: the Deployment is not one that Kubernetes would take: it lacks 'containers'",
+            "ingress: ",
+            id="no containers",
+        ),
+        pytest.param(
+            has_no_spec, "edge: the Deployment is not one that Kubernetes would take: a field", "ingress: ", id="no spec"
+        ),
+        pytest.param(
+            partial(mounts, {"mountPath": "/../../outside"}),
+            "edge: /../../outside is no path that Kubernetes would take",
+            "ingress: ",
+            id="outside",
+        ),
+        pytest.param(
+            partial(mounts, {"name": "none"}),
+            "edge: the Deployment is not one that Kubernetes would take: it lacks 'none'",
+            "ingress: ",
+            id="no such volume",
+        ),
+    ],
+)
+def test_what_is_malformed_hides_no_other_finding(change: Change, said: str, other: str) -> None:
+    found = problems(change)
+    assert any(said in line for line in found), found
+    assert any(line.startswith(other) and "LIVEROOM_KAFKA__PASSWORD must not be empty" in line for line in found), found
+    assert HUSH not in " ".join(found)
