@@ -22,6 +22,7 @@ def exports_of(running: Running) -> dict[str, str]:
         "LIVEROOM_AUTOSCALER_URL": running.autoscaler,
         "LIVEROOM_EDGE_URL": running.edge,
         "LIVEROOM_PAGE_URL": running.page,
+        "LIVEROOM_TOKEN": "",  # one of another system would go before the key
         "LIVEROOM_TOKEN_KEY": running.token_key,
         "LIVEROOM_DEBUG_KEY": running.debug_key,
         "LIVEROOM_LOG_KEY": running.log_key,

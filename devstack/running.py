@@ -70,12 +70,26 @@ def runtime_dir() -> Path:
     return Path(tempfile.gettempdir()) / f"liveroom-{os.getuid()}"
 
 
+def make_runtime_dir() -> Path:
+    """Make the runtime folder where there is none, and return it.
+
+    Raises RuntimeFolderError where it cannot be made, or is not this user's alone.
+    """
+    folder = runtime_dir()
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise RuntimeFolderError(
+            f"the folder {folder} cannot be made: {error.strerror}; set LIVEROOM_RUNTIME_DIR to another one"
+        ) from error
+    _check(folder)
+    return folder
+
+
 @contextmanager
 def announced(running: Running) -> Iterator[None]:
     """Let other commands find a system while the block runs."""
-    folder = runtime_dir()
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    _check(folder)
+    folder = make_runtime_dir()
     path = folder / f"{running.pid}.json"
     part = path.with_suffix(".part")
     part.unlink(missing_ok=True)

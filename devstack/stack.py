@@ -22,7 +22,7 @@ from rich.console import Console
 from devstack.local_kafka import LocalKafka
 from devstack.page_server import PageState, make_page
 from devstack.processes import ServiceDiedError
-from devstack.running import Running, announced, start_of_this_process_s
+from devstack.running import Running, announced, make_runtime_dir, start_of_this_process_s
 from devstack.system import USUAL_FIRST_PORT, System
 from devstack.wishes import Options, Wishes, read_wishes
 from liveroom import clock, topics
@@ -108,6 +108,7 @@ async def run_stack(
     something does not start, or the user's settings cannot be used here.
     """
     raise_file_limit()
+    make_runtime_dir()  # fail before anything starts
     own = settings or {}
     services = [*_SERVICES, *(["autoscaler"] if autoscalers else [])]
     wishes = read_wishes(options, services, own, partitions)

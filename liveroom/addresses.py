@@ -7,13 +7,18 @@ writes such a URL calls it.
 
 import re
 from collections.abc import Iterable
+from difflib import get_close_matches
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from socket import inet_aton
 from typing import Final
 from urllib.parse import urlsplit
 
+import idna
+
 _USUAL_PORTS: Final = {"http": 80, "https": 443}
-_BROKER: Final = re.compile(r"(?:\[[0-9A-Fa-f:.%\w]+\]|[^\s:,/\[\]]+)(?::[0-9]{1,5})?")
+_BROKER: Final = re.compile(r"(?:\[[0-9A-Fa-f:.%\w]+\]|[^\s:,/@\[\]]+)(?::[0-9]{1,5})?")
+_APP_ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://(?:(?![/?#@])[!-~])*")
+_LIKE_HTTP: Final = 0.75  # `htp`, `htps` and `hhtp` are, `ftp` and `app` are not
 _LOOPBACK: Final = {4: "127.0.0.1", 6: "::1"}
 
 
@@ -61,8 +66,12 @@ def check_gateway_url(url: str) -> str:
 
     Raises ValueError where no WebSocket connection with a ticket can be made to it.
     """
-    parts = urlsplit(url)
-    if url and (parts.scheme not in {"ws", "wss"} or not parts.hostname or parts.query or parts.fragment):
+    try:
+        parts = urlsplit(url)
+        is_usable = parts.scheme in {"ws", "wss"} and bool(parts.hostname) and not parts.query and not parts.fragment
+    except ValueError:
+        is_usable = False
+    if url and not is_usable:
         raise ValueError("a gateway's URL is ws:// or wss:// with a host and no query, as in wss://name/v1/live")
     return url
 
@@ -72,27 +81,44 @@ def check_origin(origin: str) -> str:
 
     Browsers send scheme, host and port alone, in lower case and without the scheme's own port.
     Raises ValueError for anything else, which no page could match; it says what is wrong, and how
-    to write it.
+    to write it. It quotes the scheme, the host and the port at most: a user may have a password.
     """
     if origin in {"*", "null"}:  # `null` is what a page in a sandbox sends
         return origin
     scheme, separator, rest = origin.partition("://")
     if not separator:
-        raise ValueError(f"{origin!r} has no scheme: write {'https://' + origin!r} or {'http://' + origin!r}")
-    if scheme.lower() not in _USUAL_PORTS:  # of an app's web view, which follow no rule
-        return origin
+        raise ValueError("it has no scheme: write https:// or http:// before the host")
+    if scheme.lower() not in _USUAL_PORTS:
+        return _check_origin_of_an_app(origin)
     try:
         parts = urlsplit(origin)
         host, port = parts.hostname, parts.port
-    except ValueError as error:
-        raise ValueError(f"{origin!r} is no origin: {error}") from None
+    except ValueError:
+        raise ValueError("it is no origin: an origin is a scheme, one host, and a port from 0 to 65535") from None
     if not host or "*" in host or any(character.isspace() for character in origin):
-        raise ValueError(f"{origin!r} names no host: an origin is a scheme, one host, and a port, or '*' for all")
+        raise ValueError("it names no host: an origin is a scheme, one host, and a port, or '*' for all")
     written = f"{scheme.lower()}://{url_host(_ascii(host))}"
     if port is not None and port != _USUAL_PORTS[scheme.lower()]:
         written += f":{port}"
     if origin != written:
-        raise ValueError(f"{origin!r} {_unlike_an_origin(origin, written, rest)}: browsers send {written!r}, so write that")
+        raise ValueError(f"it {_unlike_an_origin(origin, written, rest)}: browsers send {written!r}, so write that")
+    return origin
+
+
+def _check_origin_of_an_app(origin: str) -> str:
+    """Return an origin with another scheme, as an app's web view or an extension sends it.
+
+    Browsers keep the host of such a scheme as it is, and it may be empty (`file://`).
+    """
+    scheme = origin.partition("://")[0]
+    if get_close_matches(scheme.lower(), _USUAL_PORTS, cutoff=_LIKE_HTTP):
+        raise ValueError("its scheme looks like a misspelt http or https: write https:// or http:// before the host")
+    if scheme.lower() in {"ws", "wss"}:
+        raise ValueError("it has the scheme of a connection: write that of the page, https:// or http://")
+    if not _APP_ORIGIN.fullmatch(origin):
+        raise ValueError(
+            "it is no origin: a scheme in lower case, :// and a host, without a path, a slash at the end, or white space"
+        )
     return origin
 
 
@@ -112,18 +138,31 @@ def _unlike_an_origin(origin: str, written: str, rest: str) -> str:
 
 
 def _ascii(host: str) -> str:
-    return host if host.isascii() else host.encode("idna").decode()
+    """Return a host as browsers send it (UTS 46, non-transitional: `ß` stays another letter than
+    `ss`).
+    """
+    if host.isascii():
+        return host
+    try:
+        return idna.encode(host, uts46=True, transitional=False).decode()
+    except idna.IDNAError as error:
+        why = "a part of it is longer than 63 letters" if "too long" in str(error) else "not every letter can be in a name"
+        raise ValueError(f"its host has letters beyond ASCII: write its xn-- form, as browsers send it ({why})") from None
 
 
 def check_service_url(url: str) -> str:
-    """Return the URL of a service, or an empty one; raise ValueError where none can be called."""
+    """Return the URL of a service, or an empty one.
+
+    Raises ValueError where none can be called. It does not quote the URL, which may have a user
+    with a password.
+    """
     try:
         parts = urlsplit(url)
         is_usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
     except ValueError:
         is_usable = False
     if url and not is_usable:
-        raise ValueError(f"{url!r} is no URL of a service: it begins with http:// or https:// and names a host")
+        raise ValueError("it is no URL of a service: that begins with http:// or https:// and names a host")
     return url
 
 
@@ -135,10 +174,14 @@ def check_service_urls(text: str) -> str:
 
 
 def check_brokers(text: str) -> str:
-    """Return addresses of brokers, separated by commas; raise ValueError where one is none."""
-    for address in text.split(","):
-        if not _BROKER.fullmatch(address.strip()) and _address(address.strip()) is None:
-            raise ValueError(f"{address!r} is no address of a broker: write host:port, several separated by commas")
+    """Return addresses of brokers, separated by commas; raise ValueError where one is none.
+
+    A comma at the end does no harm. The message quotes no address, which may have a user.
+    """
+    addresses = [address.strip() for address in text.split(",")]
+    for number, address in enumerate(addresses, 1):
+        if (address or not any(addresses)) and not _BROKER.fullmatch(address) and _address(address) is None:
+            raise ValueError(f"number {number} is no address of a broker: write host:port, several separated by commas")
     return text
 
 

@@ -102,7 +102,7 @@ async def probe_brokers(kafka: Kafka) -> None:
         raise StartError(f"the files of kafka.ca_file, kafka.cert_file and kafka.key_file: {in_words(error)}") from error
     addresses = [each for each in addresses if each[0]]  # a comma at the end does no harm
     if not addresses or not all(0 < port <= MAX_PORT for _, port in addresses):
-        raise StartError(f"kafka.bootstrap: {kafka.settings.bootstrap!r} is no list of host:port")
+        raise StartError("kafka.bootstrap is no list of host:port")
     why = []
     for host, port in addresses:
         try:

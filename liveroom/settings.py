@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
 import msgspec
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationInfo, field_validator, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
@@ -61,7 +61,7 @@ _NO_NAME = re.compile(r"[^A-Za-z0-9_.-]")  # what a host name may have and the n
 
 
 # An overlay can set a value that its base sets back to none, and cannot take it out.
-_OR_NONE: Final = BeforeValidator(lambda given: given or None)
+_OptionalFile = Annotated[Path | None, BeforeValidator(lambda given: given or None)]
 
 
 def _no_key_or_long(key: SecretStr) -> SecretStr:
@@ -71,7 +71,12 @@ def _no_key_or_long(key: SecretStr) -> SecretStr:
 
 
 def _network(text: str) -> str:
-    Networks([(text, "")])
+    try:
+        Networks([(text, "")])
+    except ValueError as error:
+        if "host bits" in str(error):
+            raise ValueError("it has host bits set: write the first address of the network, as in 10.0.0.0/8") from None
+        raise ValueError("it is no network: write an address and a number of bits, as in 10.0.0.0/8") from None
     return text
 
 
@@ -154,12 +159,12 @@ class KafkaSettings(BaseModel):
     )
     username: str = Field("", description="SASL user.")
     password: SecretStr = Field(SecretStr(""), description="SASL password.")
-    ca_file: Annotated[Path | None, _OR_NONE] = Field(
+    ca_file: _OptionalFile = Field(
         None,
         description="Certificate authority that signs the brokers' certificates, PEM. Empty: the system's authorities.",
     )
-    cert_file: Annotated[Path | None, _OR_NONE] = Field(None, description="Client certificate for mutual TLS, PEM.")
-    key_file: Annotated[Path | None, _OR_NONE] = Field(None, description="Private key of the client certificate, PEM.")
+    cert_file: _OptionalFile = Field(None, description="Client certificate for mutual TLS, PEM.")
+    key_file: _OptionalFile = Field(None, description="Private key of the client certificate, PEM.")
 
     @property
     def lacking(self) -> str:
@@ -273,7 +278,7 @@ class ServiceSettings(BaseSettings):
     origins: tuple[Annotated[str, AfterValidator(check_origin)], ...] = Field(
         (),
         description="Origins whose pages may call the service (CORS) and connect, beside pages of the service's own "
-        "origin; '*' allows every origin. An origin is written as browsers send it: scheme, host and port in lower case, "
+        "origin; '*' allows every origin, and 'null' every page in a sandboxed frame. An origin is written as browsers send it: scheme, host and port in lower case, "
         "without a path, a slash at the end, or the scheme's own port.",
         examples=[["https://live.example.org", "http://localhost:5173"]],
     )
@@ -390,7 +395,7 @@ class TokenSettings(ServiceSettings):
     token_key: _Key = Field(
         SecretStr(""), description="HS256 key of user tokens, shared with the identity service; at least 32 bytes."
     )
-    token_keys_file: Path | None = Field(
+    token_keys_file: _OptionalFile = Field(
         None,
         description="JWK Set with the keys of user tokens (HS256, RS256, EdDSA), beside token_key or instead of it. "
         "Reloaded when the file changes.",
@@ -442,7 +447,7 @@ class TicketSettings(ServiceSettings):
         "hmac_tickets_honoured.",
         examples=[{"k1": "a random text of at least 32 bytes"}],
     )
-    ticket_keys_file: Path | None = Field(
+    ticket_keys_file: _OptionalFile = Field(
         None, description="Deprecated: file with the same JSON, beside ticket_keys or instead of it. Reloaded when it changes."
     )
 
@@ -784,12 +789,12 @@ class EdgeSettings(TicketSettings, FailureSettings):
         ge=0,
         description="Bytes per minute of answers to pulls from one IP address (for IPv6 a /64); 0: no limit.",
     )
-    tls_cert_file: Path | None = Field(
+    tls_cert_file: _OptionalFile = Field(
         None,
         description="Certificate chain, PEM. With it the public port speaks TLS (wss, https). All files of TLS are reloaded "
         "when they change.",
     )
-    tls_key_file: Path | None = Field(
+    tls_key_file: _OptionalFile = Field(
         None, description="Private key of the certificate, PEM. Default: in the file of the certificate."
     )
     tls_cert_dirs: tuple[Path, ...] = Field(
@@ -802,7 +807,7 @@ class EdgeSettings(TicketSettings, FailureSettings):
         "",
         description="Public keys of entry tickets, a JWK Set with Ed25519 keys as `liveroom keys` makes it. All of them count.",
     )
-    ticket_public_keys_file: Path | None = Field(
+    ticket_public_keys_file: _OptionalFile = Field(
         None,
         description="File with such a set, instead of ticket_public_keys. Reloaded when it changes, so that keys can rotate.",
     )
@@ -875,7 +880,7 @@ class SchedulerSettings(TokenSettings, TicketSettings, FailureSettings):
         "cannot see those of the others.",
     )
     guests: bool = Field(default=True, description="Whether viewers without a token may enter as guests, who can only watch.")
-    zones_file: Path | None = Field(
+    zones_file: _OptionalFile = Field(
         None,
         description="File that maps networks to zones, one per line: 10.0.0.0/8 east. Viewers go to gateways of "
         "their zone. Reloaded when it changes.",
@@ -910,7 +915,7 @@ class SchedulerSettings(TokenSettings, TicketSettings, FailureSettings):
         description="Private keys of entry tickets, a JWK Set with Ed25519 keys as `liveroom keys` makes it. The first one "
         "signs.",
     )
-    ticket_signing_keys_file: Path | None = Field(
+    ticket_signing_keys_file: _OptionalFile = Field(
         None,
         description="File with such a set, instead of ticket_signing_keys. Reloaded when it changes, so that keys can rotate.",
     )
@@ -948,7 +953,7 @@ class AutoscalerSettings(TokenSettings):
 
     port: int = Field(8003, ge=0, le=65_535, description="Public port, for operators.")
     internal_port: int = Field(9004, ge=0, le=65_535, description="Internal port: /livez, /readyz, /metrics, /debug.")
-    policy_file: Path | None = Field(None, description="Policy of the pool, TOML (docs/pool.md). Reloaded when it changes.")
+    policy_file: _OptionalFile = Field(None, description="Policy of the pool, TOML (docs/pool.md). Reloaded when it changes.")
     interval_s: float = Field(1.0, gt=0, le=60, description="Seconds between two decisions.")
     empty_s: float = Field(60.0, gt=0, description="Seconds that a gateway may take to drain; then it is stopped in any case.")
     dry_run: bool = Field(default=False, description="Log the decisions without carrying them out.")
@@ -1007,7 +1012,7 @@ class CanarySettings(ServiceSettings):
         examples=["https://entry-1.example.org,https://entry-2.example.org"],
     )
     token: SecretStr = Field(SecretStr(""), description="User token of an operator.")
-    token_key: _Key = Field(
+    token_key: SecretStr = Field(
         SecretStr(""), description="HS256 key with which the canary signs its own operator's token, when token is empty."
     )
     user: Annotated[str, AfterValidator(user_id)] = Field(
@@ -1016,6 +1021,12 @@ class CanarySettings(ServiceSettings):
     room: str = Field("canary", pattern=r"^[A-Za-z0-9_-]{1,64}$", description="Room of the canary, which it hides.")
     interval_s: float = Field(1.0, gt=0, description="Seconds between two gifts.")
     lost_s: float = Field(10.0, gt=0, description="Seconds after which a gift counts as lost.")
+
+    @field_validator("token_key")
+    @classmethod
+    def _long_where_it_signs(cls, key: SecretStr, others: ValidationInfo) -> SecretStr:
+        token = others.data.get("token")
+        return key if token is not None and token.get_secret_value() else _no_key_or_long(key)
 
     @model_validator(mode="after")
     def _some_token(self) -> "CanarySettings":

@@ -191,6 +191,8 @@ def cors(origins: tuple[str, ...]) -> Middleware:
     """
     if "*" in origins:
         log.warning("origins_open", origins=["*"], then="pages of every origin may call this service")
+    elif "null" in origins:
+        log.warning("origins_open", origins=list(origins), then="every page may call this service from within a sandbox")
     elif origins:
         log.info("origins_open", origins=list(origins))
 
@@ -308,16 +310,18 @@ async def _listen(host: str, port: int, *, loopback: bool) -> list[socket.socket
     binding and listening.
     """
     sockets: list[socket.socket] = []
+    at = (host, port)
     try:
         found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         for family, *_, address in dict.fromkeys(found):
             sockets.append(socket.create_server((str(address[0]), port), family=family, backlog=_BACKLOG))
         if loopback and not {one.getsockname()[0] for one in sockets} & {"0.0.0.0", _LOOPBACK}:
-            sockets.append(socket.create_server((_LOOPBACK, int(sockets[0].getsockname()[1])), backlog=_BACKLOG))
+            at = (_LOOPBACK, int(sockets[0].getsockname()[1]))
+            sockets.append(socket.create_server(at, backlog=_BACKLOG))
     except OSError as error:
         for one in sockets:
             one.close()
         is_unknown = isinstance(error, socket.gaierror)  # with an errno of its own
         said = os.strerror(error.errno).lower() if error.errno and not is_unknown else error.strerror or str(error)
-        raise ListenError(error.errno, f"cannot listen at {authority(host, port)}: {said}") from error
+        raise ListenError(error.errno, f"cannot listen at {authority(*at)}: {said}") from error
     return sockets

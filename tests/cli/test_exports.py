@@ -47,7 +47,7 @@ def test_a_shell_that_evaluates_it_knows_the_running_system() -> None:
     with announced(running(prefix="it's $HOME.", internal=internal, owns_kafka=True)):
         result = CliRunner().invoke(app, ["up", "--env"])
     assert result.exit_code == 0
-    found = evaluated(result.stdout, LIVEROOM_AUTOSCALER_URL="http://of-another")
+    found = evaluated(result.stdout, LIVEROOM_AUTOSCALER_URL="http://of-another", LIVEROOM_TOKEN="of-another")
     assert {name: found[name] for name in found if name.startswith(("LIVEROOM_", "KAFKA_"))} == {
         "LIVEROOM_INGRESS_URL": "http://127.0.0.1:8001",
         "LIVEROOM_SCHEDULER_URL": "http://127.0.0.1:8002",

@@ -2,10 +2,13 @@
 
 import os
 import stat
+from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
+from rich.console import Console
 
 from cli.endpoints import (
     Endpoints,
@@ -18,6 +21,8 @@ from cli.endpoints import (
     need_scheduler,
 )
 from devstack.running import Running, RuntimeFolderError, announced, find_running, start_of_this_process_s
+from devstack.stack import Steps, run_stack
+from liveroom.chance import SystemChance
 from liveroom.kinds import Role
 from liveroom.tickets import User
 from tests.tokens import verify_user
@@ -80,6 +85,22 @@ def test_a_folder_that_others_can_write_to_is_refused(folder: Path) -> None:
     with pytest.raises(RuntimeFolderError), announced(running()):
         pass
     assert find_endpoints() == Endpoints("", "", "", "")
+
+
+def test_a_folder_that_cannot_be_made_is_refused(folder: Path) -> None:
+    folder.write_text("")
+    with pytest.raises(RuntimeFolderError, match="set LIVEROOM_RUNTIME_DIR"), announced(running()):
+        pass
+
+
+async def test_a_start_refuses_such_a_folder_before_anything_else(folder: Path) -> None:
+    folder.write_text("")
+    said = StringIO()
+    options: dict[str, Any] = {"rooms": [], "edges": 1, "partitions": 1, "page_port": 0}
+    with pytest.raises(RuntimeFolderError):
+        async with run_stack("up", Steps(Console(file=said)), SystemChance(), **options):
+            pass
+    assert said.getvalue() == ""
 
 
 def test_a_link_in_its_place_is_refused(folder: Path, tmp_path: Path) -> None:

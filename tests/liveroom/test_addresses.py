@@ -8,7 +8,17 @@ import pytest
 from yarl import URL
 
 from devstack.builds import ROOT
-from liveroom.addresses import authority, bases, check_gateway_url, check_origin, origin_of, reachable, url_host, url_of
+from liveroom.addresses import (
+    authority,
+    bases,
+    check_brokers,
+    check_gateway_url,
+    check_origin,
+    origin_of,
+    reachable,
+    url_host,
+    url_of,
+)
 from liveroom.settings import EdgeSettings
 
 PACKAGES = ("autoscaler", "broadcaster", "cli", "devstack", "edge", "ingress", "liveroom", "scheduler", "viewer")
@@ -98,7 +108,8 @@ def test_no_other_module_makes_urls_of_hosts_and_ports() -> None:
 
 
 @pytest.mark.parametrize(
-    "origin", ["*", "null", "http://x", "https://a.example:8443", "http://[::1]:8080", "capacitor://localhost", "file://"]
+    "origin",
+    ["*", "null", "http://x", "https://a.example:8443", "http://[::1]:8080", "capacitor://localhost", "chrome-extension://abcdefgh", "file://"],
 )
 def test_an_origin_as_browsers_send_it_is_taken(origin: str) -> None:
     assert check_origin(origin) == origin
@@ -107,17 +118,28 @@ def test_an_origin_as_browsers_send_it_is_taken(origin: str) -> None:
 @pytest.mark.parametrize(
     ("origin", "why"),
     [
-        ("http://x/", "'http://x/' ends in a slash: browsers send 'http://x', so write that"),
+        ("http://x/", "it ends in a slash: browsers send 'http://x', so write that"),
         ("http://x:5173/app", "has a path: browsers send 'http://x:5173'"),
         ("http://x?a", "has a path: browsers send 'http://x'"),
-        ("x.example", "has no scheme: write 'https://x.example' or 'http://x.example'"),
-        ("localhost:5173", "has no scheme: write 'https://localhost:5173'"),
+        ("x.example", "has no scheme: write https:// or http:// before the host"),
+        ("localhost:5173", "has no scheme"),
         ("HTTP://x", "has upper-case letters: browsers send 'http://x'"),
         ("http://X", "has upper-case letters: browsers send 'http://x'"),
         ("http://x:80", "names the port that http has anyway: browsers send 'http://x'"),
         ("https://x:443", "names the port that https has anyway: browsers send 'https://x'"),
         ("http://me@x", "has a user: browsers send 'http://x'"),
         ("https://bücher.example", "browsers send 'https://xn--bcher-kva.example'"),
+        ("https://straße.example", "browsers send 'https://xn--strae-oqa.example'"),
+        (f"https://{'ü' * 70}.example", "write its xn-- form, as browsers send it (a part of it is longer than 63 letters)"),
+        ("https://☕.example", "write its xn-- form, as browsers send it (not every letter can be in a name)"),
+        ("htp://localhost:5173", "looks like a misspelt http"),
+        ("hhtps://x", "looks like a misspelt http"),
+        ("wss://x", "write that of the page"),
+        ("capacitor://localhost/", "without a path, a slash at the end"),
+        ("app://a b", "or white space"),
+        ("app://me:word@x", "it is no origin"),
+        ("App://x", "a scheme in lower case"),
+        ("://x", "it is no origin"),
         ("https://*.example.org", "names no host"),
         ("https://", "names no host"),
         ("http://x:port", "is no origin"),
@@ -126,3 +148,15 @@ def test_an_origin_as_browsers_send_it_is_taken(origin: str) -> None:
 def test_an_origin_that_no_browser_sends_is_refused_with_the_reason(origin: str, why: str) -> None:
     with pytest.raises(ValueError, match=re.escape(why)):
         check_origin(origin)
+
+
+@pytest.mark.parametrize("brokers", ["a:9092,", "a:9092, b", ",[::1]:9092", "::1"])
+def test_a_comma_too_many_between_brokers_does_no_harm(brokers: str) -> None:
+    assert check_brokers(brokers) == brokers
+
+
+@pytest.mark.parametrize("brokers", ["", ",", "a:b", "a:1,me:word@b:1", "word@b:1"])
+def test_what_is_no_list_of_brokers_is_refused_by_its_place(brokers: str) -> None:
+    with pytest.raises(ValueError, match=r"number \d is no address of a broker") as refused:
+        check_brokers(brokers)
+    assert "word" not in str(refused.value)

@@ -13,7 +13,8 @@ from liveroom.bad_records import without_content
 from liveroom.errors import ProblemError
 from liveroom.records.codec import BadRecord, BadRecordError
 from liveroom.records.uplink import decode_uplink
-from liveroom.settings import EdgeSettings, IngressSettings, SchedulerSettings, ServiceSettings
+from liveroom.setting_sources import UnusableSettingsError, read_settings
+from liveroom.settings import SERVICES, EdgeSettings, IngressSettings, SchedulerSettings, ServiceSettings, fields
 from liveroom.tokens import Verifier, secret
 from liveroom.users import why_not
 
@@ -64,6 +65,41 @@ def test_settings_that_are_not_usable_are_told_without_their_secrets(
     assert "settings are not usable" in told
     assert MARK not in told
     assert MARK.lower() not in told.lower()
+
+
+ANYWHERE = (
+    MARK,
+    f'["{MARK}"]',
+    f'["https://me:{MARK}@x/", "{MARK}.x", "https://me:{MARK}", "app://me:{MARK}@x", "https://[{MARK}]"]',
+    f'{{"k1": "{MARK}"}}',
+    json.dumps({"keys": [JWK]}),
+    f'{{"keys": ["{MARK}"]}}',
+    f'{{"{MARK}',
+    f"{MARK}\x01",
+    f"me:{MARK}@x:9092",
+    f"{MARK}@x:port",
+    f"http//me:{MARK}@x",
+    f"htps://me:{MARK}@x/path",
+    f"https://me:{MARK}",
+    f"https://[{MARK}]",
+)
+
+
+def test_no_setting_that_is_refused_is_quoted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIVEROOM_TOKEN", "t")
+    monkeypatch.setenv("LIVEROOM_TICKET_KEYS", json.dumps({"k1": "x" * 32}))
+    models = {name: model for model in SERVICES.values() for name, _, _ in fields(model)}
+    refused = set()
+    for name, model in models.items():
+        for value in ANYWHERE:
+            with monkeypatch.context() as one:
+                one.setenv(name, value)
+                try:
+                    read_settings(model)
+                except UnusableSettingsError as error:
+                    refused.add(name)
+                    assert MARK.lower() not in str(error).lower(), f"{name}={value}"
+    assert {"LIVEROOM_PORT", "LIVEROOM_ORIGINS", "LIVEROOM_PROXIES", "LIVEROOM_KAFKA__BOOTSTRAP"} <= refused
 
 
 def test_a_config_file_that_is_broken_is_told_without_its_secrets(

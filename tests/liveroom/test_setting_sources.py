@@ -52,15 +52,15 @@ def said(model: type[ServiceSettings]) -> list[str]:
         ),
         pytest.param(
             {"LIVEROOM_KAFKA__BOOTSTRAP": "kafka:port"},
-            "LIVEROOM_KAFKA__BOOTSTRAP: 'kafka:port' is no address of a broker: write host:port",
+            "LIVEROOM_KAFKA__BOOTSTRAP: number 1 is no address of a broker: write host:port",
             id="a list with commas",
         ),
         pytest.param(
-            {"KAFKA_BOOTSTRAP": "kafka:port"}, "KAFKA_BOOTSTRAP: 'kafka:port' is no address of a broker", id="a default"
+            {"KAFKA_BOOTSTRAP": "kafka:port"}, "KAFKA_BOOTSTRAP: number 1 is no address of a broker", id="a default"
         ),
         pytest.param(
             {"KAFKA_BOOTSTRAP": "kafka:port", "LIVEROOM_KAFKA__PREFIX": "a."},
-            "KAFKA_BOOTSTRAP: 'kafka:port' is no address of a broker",
+            "KAFKA_BOOTSTRAP: number 1 is no address of a broker",
             id="a default beside a setting",
         ),
         pytest.param({"LIVEROOM_ORIGINS": "http://x"}, "LIVEROOM_ORIGINS: Expecting value at character 0. ", id="no JSON"),
@@ -72,11 +72,11 @@ def said(model: type[ServiceSettings]) -> list[str]:
         pytest.param({"LIVEROOM_ORIGINS": "[" * 5000}, "LIVEROOM_ORIGINS: it nests too deep. Written as JSON", id="too deep"),
         pytest.param(
             {"LIVEROOM_ORIGINS": '["http://a", "http://x/"]'},
-            "LIVEROOM_ORIGINS, number 2: 'http://x/' ends in a slash",
+            "LIVEROOM_ORIGINS, number 2: it ends in a slash",
             id="an item of a list",
         ),
         pytest.param(
-            {"LIVEROOM_PROXIES": '["10.0.0.1/8"]'}, "LIVEROOM_PROXIES, number 1: 10.0.0.1/8 has host bits set", id="a network"
+            {"LIVEROOM_PROXIES": '["10.0.0.1/8"]'}, "LIVEROOM_PROXIES, number 1: it has host bits set", id="a network"
         ),
         pytest.param({"LIVEROOM_DEBUG_KEY": "short"}, "LIVEROOM_DEBUG_KEY: must be at least 32 bytes", id="a key"),
         pytest.param(

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, SecretStr, ValidationError
 from pydantic_settings import SettingsError
 
 from liveroom.records.codec import GATEWAY_PATTERN
 from liveroom.settings import (
+    SERVICES,
     BroadcasterSettings,
     CanarySettings,
     EdgeSettings,
@@ -278,3 +279,27 @@ def test_a_proxy_header_is_believed_from_trusted_proxies_only() -> None:
 def test_every_service_refuses_proxies_that_are_no_networks() -> None:
     with pytest.raises(ValidationError, match="has host bits set"):
         BroadcasterSettings(proxies=("10.0.0.1/8",))
+
+
+FILES = [
+    (model, name)
+    for model in SERVICES.values()
+    for name, field in model.model_fields.items()
+    if name.endswith("_file") and field.default is None
+]
+
+
+@pytest.mark.parametrize(("model", "name"), FILES, ids=lambda value: value if isinstance(value, str) else value.__name__)
+def test_every_optional_file_is_set_back_to_none_by_an_empty_text(
+    monkeypatch: pytest.MonkeyPatch, model: type[ServiceSettings], name: str
+) -> None:
+    monkeypatch.setenv("LIVEROOM_TOKEN_KEY", KEY)
+    monkeypatch.setenv("LIVEROOM_TICKET_KEYS", json.dumps({"k1": KEY}))
+    monkeypatch.setenv(f"LIVEROOM_{name.upper()}", "")
+    assert getattr(model(), name) is None
+
+
+def test_a_canary_with_a_token_does_not_care_about_the_key_that_it_does_not_use() -> None:
+    assert CanarySettings(token=SecretStr("a.b.c"), token_key=SecretStr("short"))
+    with pytest.raises(ValidationError, match="at least 32 bytes"):
+        CanarySettings(token_key=SecretStr("short"))

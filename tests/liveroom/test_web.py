@@ -13,6 +13,7 @@ from aiohttp import web
 
 from liveroom.chance import Chance
 from liveroom.errors import Code, ProblemError
+from liveroom.ports import free_ports
 from liveroom.refusals import RefusalLog, user_mark
 from liveroom.web import (
     USER,
@@ -181,6 +182,7 @@ def test_which_origins_are_allowed(origin: str, origins: tuple[str, ...], allowe
         pytest.param((PAGE,), "info", id="some pages"),
         pytest.param(("*",), "warning", id="every page"),
         pytest.param((PAGE, "*"), "warning", id="every page beside a named one"),
+        pytest.param((PAGE, "null"), "warning", id="every page that is in a sandbox"),
     ],
 )
 def test_the_log_says_which_other_pages_may_call(origins: tuple[str, ...], level: str | None, logged: list[Any]) -> None:
@@ -212,6 +214,16 @@ async def test_an_ipv6_address_that_is_not_of_this_machine_is_named_in_brackets(
     with pytest.raises(ListenError, match=r"cannot listen at \[2001:db8::1\]:80: "):
         async with serve(web.Application(), "2001:db8::1", 80):
             pass
+
+
+async def test_a_port_that_is_taken_at_the_loopback_address_alone_is_named_with_it() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(ListenError, match=f"cannot listen at 127.0.0.1:{port}: "):
+            async with serve(web.Application(), "127.0.0.2", port, loopback=True):
+                pass
 
 
 async def test_a_port_that_is_taken_is_named() -> None:
@@ -260,7 +272,8 @@ async def connected(address: str, port: int) -> bool:
     ],
 )
 async def test_a_port_listens_at_the_loopback_address_too_where_it_should(host: str, loopback: bool, at_loopback: bool) -> None:
-    async with serve(web.Application(), host, 0, loopback=loopback) as (_, port):
+    (chosen,) = free_ports(1)  # that no outgoing connection takes meanwhile, at either address
+    async with serve(web.Application(), host, chosen, loopback=loopback) as (_, port):
         assert await connected("127.0.0.1" if host == "0.0.0.0" else host, port)
         assert await connected("127.0.0.1", port) is at_loopback
 
