@@ -68,7 +68,7 @@ GROUPS: Final = (
                 "HMAC keys of tickets are set, as liveroom 0.1 has them.", "Remove them once the upgrade is over (`then`)."
             ),
             "origins_open": Event(
-                "Pages of these origins may call the service. A warning where it is every origin.",
+                "Pages of these origins may call the service. A warning for `*` and `null`: every page.",
                 "Name your pages' origins instead of `*`, unless every page may call.",
             ),
             "proxy_reports_no_caller": Event(

@@ -24,7 +24,17 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
 import msgspec
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
@@ -278,8 +288,8 @@ class ServiceSettings(BaseSettings):
     origins: tuple[Annotated[str, AfterValidator(check_origin)], ...] = Field(
         (),
         description="Origins whose pages may call the service (CORS) and connect, beside pages of the service's own "
-        "origin; '*' allows every origin, and 'null' every page in a sandboxed frame. An origin is written as browsers send it: scheme, host and port in lower case, "
-        "without a path, a slash at the end, or the scheme's own port.",
+        "origin; '*' allows every origin, and 'null' every page in a sandboxed frame. An origin is written as browsers send "
+        "it: scheme, host and port in lower case, without a path, a slash at the end, or the scheme's own port.",
         examples=[["https://live.example.org", "http://localhost:5173"]],
     )
     proxies: tuple[Annotated[str, AfterValidator(_network)], ...] = Field(

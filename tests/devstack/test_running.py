@@ -93,8 +93,8 @@ def test_a_folder_that_cannot_be_made_is_refused(folder: Path) -> None:
         pass
 
 
-async def test_a_start_refuses_such_a_folder_before_anything_else(folder: Path) -> None:
-    folder.write_text("")
+async def test_a_start_refuses_such_a_folder_before_anything_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIVEROOM_RUNTIME_DIR", "/dev/null")
     said = StringIO()
     options: dict[str, Any] = {"rooms": [], "edges": 1, "partitions": 1, "page_port": 0}
     with pytest.raises(RuntimeFolderError):

@@ -109,7 +109,16 @@ def test_no_other_module_makes_urls_of_hosts_and_ports() -> None:
 
 @pytest.mark.parametrize(
     "origin",
-    ["*", "null", "http://x", "https://a.example:8443", "http://[::1]:8080", "capacitor://localhost", "chrome-extension://abcdefgh", "file://"],
+    [
+        "*",
+        "null",
+        "http://x",
+        "https://a.example:8443",
+        "http://[::1]:8080",
+        "capacitor://localhost",
+        "chrome-extension://abcdefgh",
+        "file://",
+    ],
 )
 def test_an_origin_as_browsers_send_it_is_taken(origin: str) -> None:
     assert check_origin(origin) == origin

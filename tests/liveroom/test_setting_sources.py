@@ -55,9 +55,7 @@ def said(model: type[ServiceSettings]) -> list[str]:
             "LIVEROOM_KAFKA__BOOTSTRAP: number 1 is no address of a broker: write host:port",
             id="a list with commas",
         ),
-        pytest.param(
-            {"KAFKA_BOOTSTRAP": "kafka:port"}, "KAFKA_BOOTSTRAP: number 1 is no address of a broker", id="a default"
-        ),
+        pytest.param({"KAFKA_BOOTSTRAP": "kafka:port"}, "KAFKA_BOOTSTRAP: number 1 is no address of a broker", id="a default"),
         pytest.param(
             {"KAFKA_BOOTSTRAP": "kafka:port", "LIVEROOM_KAFKA__PREFIX": "a."},
             "KAFKA_BOOTSTRAP: number 1 is no address of a broker",
