@@ -300,6 +300,6 @@ def test_every_optional_file_is_set_back_to_none_by_an_empty_text(
 
 
 def test_a_canary_with_a_token_does_not_care_about_the_key_that_it_does_not_use() -> None:
-    assert CanarySettings(token=SecretStr("a.b.c"), token_key=SecretStr("short"))
+    assert CanarySettings(token=SecretStr("a.b.c"), token_key=SecretStr("short")).token.get_secret_value() == "a.b.c"
     with pytest.raises(ValidationError, match="at least 32 bytes"):
         CanarySettings(token_key=SecretStr("short"))
