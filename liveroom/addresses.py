@@ -108,7 +108,7 @@ def check_origin(origin: str) -> str:
 def _check_origin_of_an_app(origin: str) -> str:
     """Return an origin with another scheme, as an app's web view or an extension sends it.
 
-    Browsers keep the host of such a scheme as it is, and it may be empty (`file://`).
+    Browsers keep the host of such a scheme as it is, and it may be empty.
     """
     scheme = origin.partition("://")[0]
     if get_close_matches(scheme.lower(), _USUAL_PORTS, cutoff=_LIKE_HTTP):
@@ -138,8 +138,9 @@ def _unlike_an_origin(origin: str, written: str, rest: str) -> str:
 
 
 def _ascii(host: str) -> str:
-    """Return a host as browsers send it (UTS 46, non-transitional: `ß` stays another letter than
-    `ss`).
+    """Return a host as browsers send it.
+
+    That is UTS 46, non-transitional: a German sharp s stays another letter than two of s.
     """
     if host.isascii():
         return host
