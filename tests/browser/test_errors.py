@@ -3,17 +3,19 @@
 import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import pytest_asyncio
 from aiohttp import web
-from playwright.async_api import BrowserContext, Page
+from playwright.async_api import BrowserContext, Page, Route
 
+from devstack.page_server import FOLDER
 from liveroom.errors import Code, ProblemError
 from liveroom.ports import HOST, free_ports
 from liveroom.web import cors, problems, serve
 from tests.browser.chromium import chromium, pages
-from tests.rooms import DEADLINE_S, Rooms, serving_rooms
+from tests.rooms import DEADLINE_S, Rooms, comes, serving_rooms
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 FAIL = """async ([ingress, token, room, body]) => {
@@ -41,6 +43,27 @@ WATCH = """async ([scheduler, token]) => {
     window.live = new LiveRoom({ scheduler, rooms: ["a"], token: given, onState, onEffect }).start();
 }"""
 FAILED = "() => states.find(({ state, code }) => state === 'waiting' && code)"
+HASTE = """() => {
+    const real = window.setTimeout;
+    window.setTimeout = (done, ms, ...more) => real(done, ms === 5000 ? 0 : ms, ...more);
+}"""
+# `end` and `start` in a callback, at the first thing of this type; what comes after it is noted.
+ANEW = """async ([scheduler, type]) => {
+    const { LiveRoom } = await import("/sdk/liveroom.js");
+    window.types = [];
+    let isAnew = false;
+    const anew = (seen) => {
+        types.push(seen);
+        if (isAnew || seen !== type) return;
+        isAnew = true;
+        live.end();
+        types.splice(0, types.length, "anew");
+        live.start();
+    };
+    const onEffect = ({ type }) => anew(type);
+    const onState = ({ state }) => state === "ended" && anew(state);
+    window.live = new LiveRoom({ scheduler, rooms: ["a"], onEffect, onState }).start();
+}"""
 ENTERED = "(count) => effects.filter(({ type }) => type === 'entered').length === count"
 ENDED = "(count) => effects.filter(({ type }) => type === 'ended').length === count"
 
@@ -185,9 +208,23 @@ async def test_without_a_token_no_request_is_made(page: Page) -> None:
 
 
 async def test_what_cannot_be_written_fails_in_the_same_way(page: Page) -> None:
-    odd = await fail(page, f"http://{HOST}:9", body={"made": "({ text: 1n })"})
-    lone = await fail(page, f"http://{HOST}:9", room={"made": "'\\ud800'"})
-    assert [(one["code"], one["requests"]) for one in (odd, lone)] == [("bad_json", 0), ("room_invalid", 0)]
+    for body in ("({ text: 1n })", "null", "'hi'", "['hi']", "1"):
+        odd = await fail(page, f"http://{HOST}:9", body={"made": body})
+        assert (odd["code"], odd["requests"]) == ("bad_json", 0), body
+    for room in ("'\\ud800'", "'.'", "'..'", "''", "'a b'", "'a/../b'", "'r'.repeat(65)", "null", "undefined"):
+        odd = await fail(page, f"http://{HOST}:9", room={"made": room})
+        assert (odd["code"], odd["requests"]) == ("room_invalid", 0), room
+
+
+async def test_a_token_function_that_never_answers_fails_after_a_while(page: Page, rooms: Rooms) -> None:
+    await page.evaluate(HASTE)
+    token = {"made": "new Promise(() => {})"}
+    failed = await fail(page, f"http://{HOST}:9", token)
+    assert (failed["code"], failed["requests"]) == ("token_failed", 0)
+    assert "no token within 5 s" in failed["detail"]
+    await watch(page, rooms.url, token)
+    watched = await (await page.wait_for_function(FAILED)).json_value()
+    assert (watched["code"], watched["detail"]) == (failed["code"], failed["detail"])
 
 
 # ---- watching
@@ -223,6 +260,70 @@ async def test_a_token_function_that_gives_nothing_makes_nobody_a_guest(page: Pa
     assert rooms.entries == []
 
 
+async def test_a_scheduler_that_names_no_gateway_that_can_be_called_gives_no_answer(page: Page, rooms: Rooms) -> None:
+    answers: list[tuple[dict[str, Any], str]] = [
+        ({"gateways": [None], "ticket": "t"}, "names a gateway without an address"),
+        ({"gateways": [{"id": "e"}], "ticket": "t"}, "names a gateway without an address"),
+        ({"gateways": [], "ticket": "t"}, "names no gateways"),
+        ({"gateways": [{"id": "e", "url": "ws://e/v1/live"}]}, "gives no ticket"),
+    ]
+    for answer, words in answers:
+        rooms.refusals.append((200, {}, answer))
+        await watch(page, rooms.url)
+        failed = await (await page.wait_for_function(FAILED)).json_value()
+        assert (failed["code"], failed["detail"]) == ("bad_answer", f"{rooms.url} {words}")
+        await page.evaluate("live.end()")
+
+
+async def test_a_page_over_https_is_told_that_it_may_not_call_services_without_tls(browser: BrowserContext) -> None:
+    page = await browser.new_page()
+    await page.route("https://page.example/**", _answer)
+    await page.goto("https://page.example/sdk/session.js")
+    failed = await fail(page, "http://service.example")
+    assert (failed["code"], failed["status"]) == ("network", 0)
+    assert failed["detail"].endswith("connect to https and wss only")
+    await watch(page, "https://page.example")
+    watched = await (await page.wait_for_function(FAILED)).json_value()
+    assert watched["code"] == "network"
+    assert "ws://gateway.example/v1/live" in watched["detail"]
+    assert watched["detail"].endswith("connect to https and wss only")
+    await page.close()
+
+
+async def _answer(route: Route) -> None:
+    """Give the pages over https, and an entry to a gateway without TLS."""
+    path = urlsplit(route.request.url).path
+    if path == "/v1/entry":
+        await route.fulfill(json={"gateways": [{"id": "e", "url": "ws://gateway.example/v1/live"}], "ticket": "t"})
+    else:
+        await route.fulfill(path=FOLDER / path.removeprefix("/"), content_type="text/javascript")
+
+
+@pytest.mark.parametrize("moment", ["delivered", "ended"])
+async def test_nothing_of_the_old_session_comes_after_a_new_start_in_a_callback(page: Page, rooms: Rooms, moment: str) -> None:
+    await page.evaluate(ANEW, [rooms.url, moment])
+    await page.wait_for_function("types.includes('progress')")
+    if moment == "ended":
+        await page.evaluate("live.end()")
+    else:
+        messages: list[dict[str, Any]] = [
+            {"seq": seq, "kind": "danmaku", "id": f"i{seq}", "user": "u", "at": 1, "data": {}} for seq in (11, 12, 13)
+        ]
+        await rooms.push({"t": "batch", "room": "a", "epoch": 1, "seq": [11, 13], "rseq": 2, "at": 1}, *messages)
+    await page.wait_for_function("types[0] === 'anew' && types.includes('progress')")
+    assert await page.evaluate("types") == ["anew", "entered", "progress"]
+    await page.evaluate("live.end()")
+    await comes(lambda: not rooms.open)
+
+
+async def test_a_new_start_at_the_last_rooms_refusal_leaves_no_connection_behind(page: Page, rooms: Rooms) -> None:
+    rooms.refused["a"] = {"code": "banned"}
+    await page.evaluate(ANEW, [rooms.url, "told"])
+    await page.wait_for_function("types[0] === 'anew' && types.includes('ended')")
+    assert await page.evaluate("types") == ["anew", "told", "ended", "ended"], "the second refusal, and the state"
+    await comes(lambda: not rooms.open)
+
+
 async def test_whoever_was_banned_begins_anew_and_is_in_once_the_ban_is_over(page: Page, rooms: Rooms) -> None:
     rooms.refused["a"] = {"code": "banned", "detail": "spam", "until_ms": 5000}
     await watch(page, rooms.url)
@@ -245,7 +346,7 @@ async def test_whoever_was_banned_begins_anew_and_is_in_once_the_ban_is_over(pag
 
 
 async def test_a_ban_that_the_scheduler_tells_comes_with_its_reason_and_end_too(page: Page, rooms: Rooms) -> None:
-    rooms.refusals.append((403, {}, {"code": "banned", "detail": "spam", "until_ms": -1, "room": "a"}))
+    rooms.refusals.append((403, {}, {"code": "banned", "detail": "spam", "until_ms": -1, "room": "a", "request_id": "r-9"}))
     await watch(page, rooms.url)
     await page.wait_for_function(ENDED, arg=1)
     [told, ended] = await page.evaluate("effects")
@@ -256,7 +357,7 @@ async def test_a_ban_that_the_scheduler_tells_comes_with_its_reason_and_end_too(
         "room": "a",
         "until_ms": -1,
         "retry_after_s": None,
-        "request_id": "",
+        "request_id": "r-9",
     }
     assert told == {"type": "told", "what": frame}
     assert (ended["rule"]["code"], ended["refusal"]) == (4003, frame)

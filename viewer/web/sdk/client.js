@@ -23,14 +23,11 @@ const SLEPT_S = 2; // a wall clock that is ahead by more than before: the device
 const NORMAL = 1000;
 const DEVICE_KEY = "liveroom-device";
 const DEVICE = /^[A-Za-z0-9_.:-]{1,64}$/;
+const ROOM = /^[A-Za-z0-9_-]{1,64}$/;
 
 const clock = () => performance.now() / 1000;
 const aheadS = () => Date.now() / 1000 - clock(); // grows in sleep, where `clock` stands still on every system but Windows
 const sleep = (seconds) => new Promise((resolve) => setTimeout(resolve, seconds * 1000));
-
-/** Awaits an application's promise, with a time-out. */
-const within = (seconds, promise) =>
-  Promise.race([promise, sleep(seconds).then(() => Promise.reject(new Error(`no token within ${seconds} s`)))]);
 
 let pagesDevice = "";
 
@@ -167,6 +164,13 @@ const delayOf = (failure) => (failure instanceof Refused ? failure.retryAfterS :
 /** Returns a service's address without the spaces around it and the slashes at its end, so that paths can be appended. */
 const base = (address) => String(address).trim().replace(/\/+$/, "");
 
+/** Returns what the scheduler's answer lacks, in words; "" where it is whole. */
+function lackOf({ gateways, ticket }) {
+  if (!Array.isArray(gateways) || !gateways.length) return "names no gateways";
+  if (!gateways.every((gateway) => typeof gateway?.url === "string")) return "names a gateway without an address";
+  return typeof ticket === "string" ? "" : "gives no ticket";
+}
+
 const httpOf = (url) => url.replace(/^ws/, "http").replace(/\/v1\/live$/, "");
 
 /**
@@ -230,8 +234,7 @@ export class LiveRoom {
   }
 
   #renew() {
-    this.watched.abort();
-    this.attempt += 1; // whatever is still under way is of the session before
+    this.#stop(); // whatever is still under way is of the session before
     this.session = new Session(this.rooms, { battery: this.battery });
     this.watched = new AbortController();
     this.aheadS = aheadS();
@@ -255,17 +258,25 @@ export class LiveRoom {
 
   /** Ends until the next start. */
   end() {
+    this.session.end();
+    this.#stop();
+    this.isOver = true;
+    this.#tell(); // the last step: the application may start anew at once
+  }
+
+  #stop() {
     this.watched.abort();
     this.attempt += 1;
-    this.#act(this.session.end());
-    this.isOver = true;
+    this.#drop();
     clearTimeout(this.timer);
   }
 
   // ---- effects of the session
+  /** Carries out effects that the session has just returned. The rest is void once the application ends it, or starts another. */
   #act(effects) {
+    const { session } = this;
     for (const effect of effects) {
-      if (this.isOver) return;
+      if (this.isOver || session !== this.session) return;
       switch (effect.type) {
         case "connect":
           this.#connect();
@@ -389,7 +400,7 @@ export class LiveRoom {
   async #headers() {
     if (this.token === null || this.token === undefined) return {};
     try {
-      return { Authorization: `Bearer ${await currentToken(this.token, (given) => within(ENTRY_S, given))}` };
+      return { Authorization: `Bearer ${await currentToken(this.token)}` };
     } catch (error) {
       if (error.code === "token_failed") report(error.cause);
       throw error;
@@ -405,8 +416,9 @@ export class LiveRoom {
     for (const url of urls) {
       try {
         const entry = await ask(`${url}/v1/entry?${query}`, { headers });
-        if (Array.isArray(entry.gateways)) return entry;
-        throw new LiveRoomError("bad_answer", `${url} names no gateways`, { status: 200 });
+        const wrong = lackOf(entry);
+        if (!wrong) return entry;
+        throw new LiveRoomError("bad_answer", `${url} ${wrong}`, { status: 200 });
       } catch (error) {
         if (error.isOurs) throw error;
         if (failure === null || delayOf(error) > delayOf(failure)) failure = error;
@@ -509,11 +521,15 @@ export class LiveRoom {
 
   /** Drops the connection without waiting for its end, which a dead one would delay. */
   #disconnect(code) {
+    this.#drop();
+    this.#act([...this.#slept(), ...this.session.closed(code, clock(), Math.random())]);
+  }
+
+  #drop() {
     this.connection?.drop();
     this.connection = null;
     for (const pull of this.pulls.values()) pull.abort();
     this.pulls.clear();
-    this.#act([...this.#slept(), ...this.session.closed(code, clock(), Math.random())]);
   }
 
   // ---- pulls
@@ -554,16 +570,16 @@ export class Sender {
    * where words were masked. Throws `LiveRoomError`.
    */
   async send(room, path, body = {}) {
-    const sent = { ...body, id: body.id ?? newId() };
-    const name = written(() => encodeURIComponent(room), "room_invalid");
-    const answer = await this.call("POST", `/v1/rooms/${name}/${path}`, sent);
+    if (typeof room !== "string" || !ROOM.test(room)) throw new LiveRoomError("room_invalid"); // some change the request's path
+    if (typeof body !== "object" || body === null || Array.isArray(body)) throw new LiveRoomError("bad_json", "the body is no object");
+    const answer = await this.call("POST", `/v1/rooms/${room}/${path}`, { ...body, id: body.id ?? newId() });
     if (typeof answer.id === "string" && Number.isFinite(answer.at_ms)) return { room, kind: "", text: "", ...answer };
     throw new LiveRoomError("bad_answer", `${this.ingress} does not say what it accepted`, { status: 202 });
   }
 
   /** Calls ingress; retries after 5xx, 408 and silence, up to the number of attempts; a delay of more than 30 s is the caller's. */
   async call(method, path, body) {
-    const sent = body === undefined ? undefined : written(() => JSON.stringify(body), "bad_json");
+    const sent = body === undefined ? undefined : written(body);
     const type = sent === undefined ? {} : { "Content-Type": "application/json" };
     for (let attempt = 1; ; attempt += 1) {
       const headers = { Authorization: `Bearer ${await currentToken(this.token)}`, ...type };
@@ -578,12 +594,12 @@ export class Sender {
   }
 }
 
-/** Returns what is made, or throws a `LiveRoomError` with this code where that cannot be written. */
-function written(make, code) {
+/** Returns the body as JSON, or throws a `LiveRoomError` where it cannot be written. */
+function written(body) {
   try {
-    return make();
+    return JSON.stringify(body);
   } catch (error) {
-    throw new LiveRoomError(code, error.message, { cause: error });
+    throw new LiveRoomError("bad_json", error.message, { cause: error });
   }
 }
 

@@ -4,6 +4,7 @@
 // another origin only: neither is a refusal, and `unanswered` finds out as much as a page may know.
 
 const ENTRY_S = 5;
+const TOKEN_S = 5;
 const LOOK_S = 1;
 const LOOKED_MS = 60_000; // how long to believe what a look found
 const CODE = /^[a-z][a-z0-9_]*$/;
@@ -13,7 +14,7 @@ const TITLES = {
   aborted: "The call was aborted",
   bad_answer: "The answer is not the service's",
   bad_json: "The body cannot be written as JSON",
-  room_invalid: "The room's name cannot be written in an address",
+  room_invalid: "A room id has 1 to 64 characters of A-Z a-z 0-9 _ -",
   token_missing: "A token is needed, and there is none",
   token_invalid: "The token is not valid",
   token_failed: "The token function failed",
@@ -113,15 +114,24 @@ export function retryAfter(response, { retry_after_s: said } = {}) {
 export const isPassing = (status) => status === 408 || status === 425 || status === 429 || status >= 500;
 
 // ---- tokens
+/** Awaits an application's promise, with a time-out. */
+function within(seconds, promise) {
+  let timer = 0;
+  const late = new Promise((_, reject) => {
+    timer = setTimeout(() => reject(new LiveRoomError("timeout", `no token within ${seconds} s`)), seconds * 1000);
+  });
+  return Promise.race([promise, late]).finally(() => clearTimeout(timer));
+}
+
 /**
- * Returns the token to send. `token` is a text, or a function that gives one; `waited` awaits what it gives. Throws `LiveRoomError`:
- * where there is none, no request is made that could only be refused.
+ * Returns the token to send. `token` is a text, or a function that gives one in time. Throws `LiveRoomError`: where there is none,
+ * no request is made that could only be refused.
  */
-export async function currentToken(token, waited = (given) => given) {
+export async function currentToken(token) {
   let given = token;
   if (typeof token === "function") {
     try {
-      given = await waited(token());
+      given = await within(TOKEN_S, token());
     } catch (error) {
       const { message, retryAfterS } = error instanceof Error ? error : { message: String(error) };
       throw new LiveRoomError("token_failed", message, { retryAfterS, cause: error });
@@ -145,6 +155,11 @@ function originOf(url) {
     return "";
   }
 }
+
+const MIXED = "a browser lets a page that came over https connect to https and wss only";
+
+/** Returns whether the page came over https and the address is without TLS, on another machine. */
+const isMixed = (url) => location.protocol === "https:" && /^(http|ws):\/\/(?!localhost\b|127\.|\[::1\])/i.test(url);
 
 const looked = new Map();
 
@@ -171,6 +186,7 @@ async function silence(service, url) {
   const own = location.origin;
   if (!service) return `${url} is no address`;
   if (navigator.onLine === false) return "this device is offline";
+  if (isMixed(service)) return `${service}: ${MIXED}`;
   if (service === own) return `${service} cannot be reached`;
   const missing = `this page's origin, ${own}, may be missing in its LIVEROOM_ORIGINS`;
   if (await isThere(service)) return `${service} answers, but not to this page: ${missing}`;
@@ -179,7 +195,8 @@ async function silence(service, url) {
 
 /** Returns the error of gateways none of which could be connected to: a browser does not say why. */
 export function unconnected(urls) {
+  const mixed = urls.some(isMixed) ? `; ${MIXED}` : "";
   const foreign = urls.filter((url) => originOf(url).replace(/^ws/, "http") !== location.origin);
   const origins = foreign.length ? `; this page's origin, ${location.origin}, may be missing in their LIVEROOM_ORIGINS` : "";
-  return new LiveRoomError("network", `none of these gateways could be connected to: ${urls.join(", ")}${origins}`);
+  return new LiveRoomError("network", `none of these gateways could be connected to: ${urls.join(", ")}${mixed || origins}`);
 }
