@@ -9,6 +9,7 @@ clock. Called by `broadcaster.rooms` and `broadcaster.room`.
 """
 
 from collections import deque
+from collections.abc import Iterable
 from typing import Final
 
 DEDUPE_MS: Final = 600_000
@@ -48,6 +49,11 @@ class SeenIds:
         met[key] = now_ms, digest
         order.append(key)
         return None
+
+    def forget(self, key: str) -> None:
+        """Forget an id: what it named was not delivered, and may come again."""
+        self._met.pop(key, None)
+        self._order = None  # it is made again from what is left, which has the same order
 
     def since(self, at_ms: int) -> list[tuple[str, MetId]]:
         """Return all ids met after `at_ms`, oldest first."""
@@ -89,6 +95,12 @@ class RecentIds:
         self._at[key] = now_ms
         order.append(key)
         return False
+
+    def forget(self, ids: Iterable[tuple[str, str, str]]) -> None:
+        """Forget ids (room, user and id of each): what they named may come again."""
+        for each in ids:
+            self._at.pop(hash(each), None)
+        self._order = deque(self._at)  # the same order, without them
 
     def _forget(self, now_ms: int) -> None:
         at, order, since = self._at, self._order, now_ms - self._window_ms

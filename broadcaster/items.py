@@ -46,7 +46,8 @@ _DECODERS: Final[dict[Kind, msgspec.json.Decoder[Any]]] = {
     ).items()
 }
 _decode_danmaku: Final = _DECODERS[Kind.DANMAKU].decode
-_DIGESTS: Final = {kind: crc32(kind.encode()) for kind in BODY_OF}  # of kinds that no command of a host has
+_DIGESTS: Final = {kind: kind.encode() for kind in BODY_OF}  # of kinds that no command of a host has
+_BY_KIND_ALONE: Final = {Kind.DANMAKU, Kind.CUSTOM}
 
 
 class BadBodyError(ValueError):
@@ -104,17 +105,24 @@ def read_items(items: Sequence[Item]) -> Contents:
     return Contents(likes, numbered, reliable, sanctions, clears, digest_of(items, bodies) if reliable else 0)
 
 
+def is_long_remembered(items: Sequence[Item]) -> bool:
+    """Return whether the id of a record is remembered for each room, and across owners."""
+    return any(item.kind in RELIABLE or CLASS_OF[item.kind] is Class.NOTICE for item in items)
+
+
 def digest_of(items: Sequence[Item], bodies: Sequence[Any]) -> int:
     """Return 32 bits that differ where the items of two records do; 0: nothing is known of it.
 
-    Bodies differ by the values of their fields, however they were written. Nothing is known of a
-    record with a host's command: the ingress gives it other times when it is sent again.
+    Bodies differ by the values of their fields, however they were written. Of danmaku and `custom`
+    the kind alone counts: the lists of words may have changed what is masked in a text since, and
+    nobody reads `custom`. Nothing is known of a record with a host's command: the ingress gives it
+    other times when it is sent again.
     """
     digest = 0
     for item, body in zip(items, bodies, strict=True):
         if (of_kind := _DIGESTS.get(item.kind)) is None:
             return 0
-        digest = crc32(item.data if body is None else _encode(body), digest ^ of_kind)
+        digest = crc32(b"" if item.kind in _BY_KIND_ALONE else _encode(body), crc32(of_kind, digest))
     return digest
 
 

@@ -9,6 +9,7 @@ over from the log with a new owner and epoch. Called by `broadcaster.kafka`.
 
 import asyncio
 import math
+import re
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
@@ -60,6 +61,7 @@ LATE_MS: Final = 3_000  # what comes later after its own time burns the error bu
 LATE_LOGGED_S: Final = 10.0
 MAX_LETTERS: Final = 200  # of one batch: they are held in memory until they are written
 MAX_LETTERS_BYTES: Final = 1024 * 1024  # so much is written well within the time-out of each
+_PROGRAM: Final = re.compile(r"[A-Za-z0-9_.:-]{1,64}").fullmatch  # whoever writes may set `via` to any text
 log = structlog.get_logger()
 
 
@@ -345,7 +347,9 @@ class Partition:
         self._age.observe(late.ms / 1000)
         if late.ms >= LATE_MS and clock.monotonic_s() - self._late_logged_s > LATE_LOGGED_S:
             self._late_logged_s = clock.monotonic_s()
-            log.warning("sender_late", partition=self.number, via=late.via, late_s=late.ms / 1000)
+            log.warning(
+                "sender_late", partition=self.number, via=late.via if _PROGRAM(late.via) else None, late_s=late.ms / 1000
+            )
 
     async def _flush(self) -> None:
         """Write what was handed in, in as many batches as it takes: one batch is one step."""

@@ -22,7 +22,17 @@ from typing import Final, NamedTuple
 import msgspec
 
 from broadcaster.dedupe import BEST_EFFORT_DEDUPE_MS, DEDUPE_MS, RecentIds
-from broadcaster.items import ONE_DANMAKU, Contents, check_danmaku, clear_of, near_clears, notice_of, read_items, with_item
+from broadcaster.items import (
+    ONE_DANMAKU,
+    Contents,
+    check_danmaku,
+    clear_of,
+    is_long_remembered,
+    near_clears,
+    notice_of,
+    read_items,
+    with_item,
+)
 from broadcaster.room import Part, Room, Unpacked, unpack
 from broadcaster.silent_rooms import SilentRooms
 from liveroom.audience import GATEWAY_SILENCE_S, NOBODY, Viewers
@@ -89,7 +99,7 @@ class RoomLimit(Enum):
 class Unfit(NamedTuple):
     """A record that was taken and cannot be packed, even by a room without history.
 
-    It becomes a dead letter.
+    It becomes a dead letter, and its id is forgotten.
     """
 
     offset: int
@@ -364,6 +374,8 @@ class Rooms:
                 if part.entry.skipped:
                     self._limited[room.state.room] = None
             room.packed()
+        if unfit:
+            self._forget_ids(unfit)
         done, self._waiting = self._waiting, []
         self._taken_bytes = 0
         self.balance = msgspec.structs.replace(coming)
@@ -440,6 +452,17 @@ class Rooms:
             return None
         finally:
             again.packed()
+
+    def _forget_ids(self, unfit: Sequence[Unfit]) -> None:
+        """Forget the ids of records that become dead letters, so that they may be sent again."""
+        brief: list[tuple[str, str, str]] = []
+        for _, record, _ in unfit:
+            if not is_long_remembered(record.items):
+                brief.append((record.room, record.user, record.id))
+            elif (room := self._open.get(record.room)) is not None:
+                room.seen.forget(f"{record.user} {record.id}")
+        if brief:
+            self._recent.forget(brief)
 
     def _pack_cards(self, max_bytes: int, now_ms: int) -> list[tuple[CardEntry, bytes]]:
         cards: list[tuple[CardEntry, bytes]] = []

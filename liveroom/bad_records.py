@@ -16,22 +16,30 @@ from liveroom.topics import Topic
 
 _MOST_REMEMBERED: Final = 20  # anybody may write any number or name to `uplink`
 _PATH: Final = re.compile(r" - at `[^`]*`?\Z")  # how msgspec ends its message; a detail that was cut lacks the last mark
-_QUOTED: Final = re.compile(r"'[^']*'?|\"[^\"]*\"?")  # the last mark may have been cut off
-_USER: Final = re.compile(r"'\.\.\.' is not a user id(?:[;:][^`]*)?")  # of `liveroom.users.why_not`, which goes on with ids
+_QUOTED: Final = re.compile(
+    r"'(?:[^'\\]|\\.)*'?|\"(?:[^\"\\]|\\.)*\"?", re.DOTALL
+)  # as `repr` escapes; the last may be cut off
+_USER: Final = re.compile(r"'\.\.\.' is not a user id(?:[;:].*?)?(?= - at `|\Z)")  # `liveroom.users.why_not` goes on with ids
 _INDEX: Final = re.compile(r"\[\d+(\]|\Z)")
+_NAME: Final = re.compile(r"'[a-z_]{1,32}'").fullmatch  # of a kind, role, mode or action
 log = structlog.get_logger()
 
 
 def without_content(reason: BadRecord, detail: str) -> str:
     """Return a detail as a log may show it: without what it quotes of the record.
 
-    What this version does not know is named, since the name is the reason.
+    What this version does not know is named where it looks like a name, since it is the reason.
     """
-    if reason.is_foreign or reason is BadRecord.UNKNOWN:
+    if reason.is_foreign:
         return detail
     if reason is BadRecord.UNHANDLED:
         return ""
-    return _USER.sub("not a user id", _QUOTED.sub("'...'", detail))
+    is_named = reason is BadRecord.UNKNOWN
+
+    def shown(quoted: re.Match[str]) -> str:
+        return quoted[0] if is_named and _NAME(quoted[0]) else "'...'"
+
+    return _USER.sub("not a user id", _QUOTED.sub(shown, detail))
 
 
 class Refusals:

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 import structlog
 
 from liveroom import clock, metric_catalog
-from liveroom.kafka_port import Cluster, Kafka, KafkaError
+from liveroom.kafka_port import Cluster, Kafka
 from liveroom.metric_catalog import Metric
 from liveroom.registry import Metrics
 from liveroom.topics import Topic
@@ -64,6 +64,7 @@ class HealthGauges:
     def __init__(self, kafka: Kafka, wanted: Iterable[Topic], metrics: Metrics) -> None:
         self._health: ClusterHealth | None = None
         self._until_s = -math.inf
+        self._has_failed = False
         self._follow(metrics, metric_catalog.KAFKA_BROKERS, lambda health: health.brokers)
         self._follow(metrics, metric_catalog.KAFKA_BROKERS_AWAY, lambda health: len(health.away))
         for topic in wanted:
@@ -79,7 +80,13 @@ class HealthGauges:
         """Show an answer that has just come."""
         if self._health is not None and health.away != self._health.away:
             log.warning("brokers_away", brokers=sorted(health.away), in_cluster=health.brokers)
-        self._health, self._until_s = health, clock.monotonic_s() + KNOWN_S
+        self._health, self._until_s, self._has_failed = health, clock.monotonic_s() + KNOWN_S, False
+
+    def fail(self, error: Exception) -> None:
+        """Log why no answer came, once until one comes."""
+        if not self._has_failed:
+            log.info("cluster_not_described", error=repr(error))
+        self._has_failed = True
 
     def _follow(self, metrics: Metrics, metric: Metric, value: Callable[[ClusterHealth], int], *labels: str) -> None:
         def shown() -> float:
@@ -100,8 +107,8 @@ async def follow_cluster_health(kafka: Kafka, wanted: Sequence[Topic], metrics: 
     while True:
         try:
             await _ask(kafka, names, gauges)
-        except (KafkaError, OSError) as error:
-            log.info("cluster_not_described", error=repr(error))
+        except Exception as error:  # noqa: BLE001 - whatever it is, the service goes on without these metrics
+            gauges.fail(error)
         await clock.sleep(INTERVAL_S)
 
 

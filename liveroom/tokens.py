@@ -174,11 +174,11 @@ class Verifier:
         try:
             _check_times(claims, now_s, self._leeway_s)
             self._check_life(claims, now_s)
+            user = user_of(claims)
         except ProblemError as problem:
             with suppress(UserIdError):
                 problem.user = user_id(str(claims["sub"]))
             raise
-        user = user_of(claims)
         if len(self._known) >= self._sweep_at:
             self._sweep(now_s)
         self._known[token] = user, float(claims["exp"]) + self._leeway_s

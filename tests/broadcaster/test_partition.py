@@ -94,6 +94,10 @@ async def test_who_wrote_a_record_long_after_its_own_time_is_told_and_how_long()
     assert [line for line in told if line["event"] == "sender_late"] == [
         {"event": "sender_late", "log_level": "warning", "partition": 0, "via": "shop", "late_s": 12.0}
     ]
+    with capture_logs() as told:
+        other = Owner(Log())
+        await other.work([record(0, now, now - 12_000, "some\nwords " * 1000)])
+    assert [line["via"] for line in told if line["event"] == "sender_late"] == [None]
     age = owner._runtime.metrics.registry.get_sample_value
     name = metric_catalog.UPLINK_AGE.name
     assert (age(f"{name}_bucket", {"le": "10.0"}), age(f"{name}_count"), age(f"{name}_sum")) == (0, 1, 12)

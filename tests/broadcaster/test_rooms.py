@@ -240,6 +240,18 @@ def test_another_package_under_an_old_id_is_told_from_a_repetition(
     assert rooms._coming.duplicate == 3
 
 
+def test_a_package_is_the_same_where_its_opaque_parts_are_written_otherwise_and_a_text_is_masked() -> None:
+    def sent(custom: bytes, text: str, *others: Kind) -> Uplink:
+        items = Item(Kind.CUSTOM, msgspec.Raw(custom)), item(DANMAKU, text=text), *others
+        return gift_of("a", ROSES, *items)  # type: ignore[arg-type]
+
+    rooms, _ = after([sent(b'{"a":1,"b":2}', "a bad word")])
+    take(rooms, sent(b'{"b": 2, "a": 1}', "a *** word"))
+    assert rooms._coming.duplicate == 3
+    with pytest.raises(BadRecordError, match="another content"):
+        take(rooms, sent(b'{"a":1,"b":2}', "a bad word", DANMAKU))
+
+
 @pytest.mark.parametrize("kind", [pytest.param(kind, id=kind.value) for kind in (CLEAR, MUTE, BAN, Kind.ROOM)])
 @pytest.mark.parametrize("rebuild", REBUILT)
 def test_a_command_of_a_host_is_told_by_its_id_alone(kind: Kind, rebuild: Callable[[Rooms, bytes], Rooms]) -> None:
@@ -1065,6 +1077,27 @@ def test_what_cannot_be_packed_even_by_a_room_without_history_is_put_aside(monke
     assert (rooms.balance.dead_lettered, rooms.balance.is_exact()) == (2, True)
     take(rooms, uplink("b", GIFT))
     assert tick(rooms).numbers() == [(1, 1)]
+
+
+@pytest.mark.parametrize("by", [not_at_all, by_snapshot])
+@pytest.mark.parametrize("kinds", [(GIFT,), (DANMAKU,), (BAN,), (GIFT, LIKE, MUTE)])
+def test_what_was_put_aside_may_be_sent_again_as_it_was_or_corrected(
+    by: Callable[[Rooms, bytes], Rooms], kinds: tuple[Kind, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rooms = Rooms()
+    take(rooms, uplink("before", GIFT), uplink("before2"))
+    tick(rooms)
+    with monkeypatch.context() as broken:
+        broken.setattr(Room, "pack", lambda *_: 1 / 0)
+        take(rooms, uplink("a", *kinds), uplink("b", *kinds))
+        packed = tick(rooms)
+    assert [unfit.record.id for unfit in packed.packed.unfit] == ["a", "b"]
+    rooms = by(rooms, packed.value)
+    take(rooms, uplink("a", *kinds), uplink("b", GIFT, GIFT), uplink("before", GIFT))
+    assert [id_.partition("#")[0] for id_ in tick(rooms).ids()][:1] == ["a"]
+    assert rooms.balance.duplicate == 1, "what was delivered before is still known"
+    take(rooms, uplink("a", *kinds), uplink("b", GIFT, GIFT))
+    assert not tick(rooms).ids()
 
 
 def test_a_room_that_cannot_be_stored_or_shown_begins_again_and_the_snapshot_holds_the_others() -> None:

@@ -4,8 +4,10 @@ import asyncio
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
+import structlog
 
 from liveroom import access, clock, cluster_health, metric_catalog, topics
 from liveroom.cluster_health import KNOWN_S, HealthGauges, TopicHealth, follow_cluster_health, health_of
@@ -81,6 +83,34 @@ async def test_a_service_asks_again_and_again(monkeypatch: pytest.MonkeyPatch) -
     while shown(metrics, metric_catalog.KAFKA_OFFLINE, topic="uplink") is None:  # noqa: ASYNC110
         await asyncio.sleep(0)
     following.cancel()
+
+
+class FailingKafka(MemoryKafka):
+    """Its brokers answer with errors that no reader of them has foreseen."""
+
+    asked = 0
+
+    def admin(self, **_: float | None) -> Any:
+        self.asked += 1
+        if self.asked % 5:
+            raise KeyError("leader")
+        return super().admin()
+
+
+async def test_an_error_of_any_kind_ends_no_service_and_is_told_once_until_an_answer_comes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(cluster_health, "INTERVAL_S", 0.001)
+    kafka, metrics = FailingKafka(), Metrics("ingress")
+    with structlog.testing.capture_logs() as told:
+        following = asyncio.create_task(follow_cluster_health(kafka, [UPLINK], metrics))
+        while kafka.asked < 4:  # noqa: ASYNC110 - a count is asked
+            await asyncio.sleep(0)
+        assert shown(metrics, metric_catalog.KAFKA_BROKERS) is None
+        while shown(metrics, metric_catalog.KAFKA_BROKERS) is None:  # noqa: ASYNC110 - a metric is asked
+            await asyncio.sleep(0)
+        following.cancel()
+    assert [(line["event"], line["error"]) for line in told] == [("cluster_not_described", "KeyError('leader')")]
 
 
 def test_the_services_that_ask_use_every_topic_between_them() -> None:

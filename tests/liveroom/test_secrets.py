@@ -10,7 +10,7 @@ import pytest
 
 from liveroom import service
 from liveroom.bad_records import without_content
-from liveroom.errors import ProblemError
+from liveroom.errors import Code, ProblemError
 from liveroom.records.codec import BadRecord, BadRecordError
 from liveroom.records.uplink import decode_uplink
 from liveroom.setting_sources import UnusableSettingsError, read_settings
@@ -192,6 +192,15 @@ def test_a_token_that_has_expired_names_its_user_to_the_log_alone() -> None:
     assert caught.value.user == MARK
 
 
+@pytest.mark.parametrize("claim", [{"role": "king"}, {"name": 1}, {"level": -1}, {"rooms": "r"}, {"device": " "}], ids=str)
+def test_a_token_that_is_signed_and_says_what_it_may_not_names_its_user_to_the_log_alone(claim: dict[str, Any]) -> None:
+    token = jwt.encode({"sub": "ann", "aud": "liveroom", "exp": 1e9 + 100} | claim, "k" * 32)
+    with pytest.raises(ProblemError) as caught:
+        Verifier([secret(b"k" * 32)]).verify(token, 1e9)
+    assert (caught.value.code, caught.value.user) == (Code.TOKEN_INVALID, "ann")
+    assert "ann" not in json.dumps(caught.value.body())
+
+
 RECORDS = {
     "no user": {"user": f"{MARK} ann"},
     "a user in no form": {"user": f"~{MARK}!"},
@@ -213,3 +222,27 @@ def test_every_word_about_a_user_id_is_left_out() -> None:
     for user in (f"{MARK} ann", f"~{MARK}", "~" + base64.urlsafe_b64encode(MARK.encode()).decode(), f"\"{MARK}' "):
         assert MARK not in without_content(BadRecord.SCHEMA, why_not(user))
         assert MARK not in without_content(BadRecord.SCHEMA, f"{why_not(user)} - at `$.user`"[:60])
+
+
+def log_of(fields: dict[str, Any]) -> str:
+    items = [{"kind": "gift", "data": {"gift": "rose"}}]
+    record = {"v": 1, "room": "r", "id": "i", "user": "u", "at_ms": 1, "items": items} | fields
+    with pytest.raises(BadRecordError) as caught:
+        decode_uplink(b"r", json.dumps(record).encode())
+    return without_content(caught.value.reason, caught.value.detail)
+
+
+@pytest.mark.parametrize(
+    "text", [f"it's {MARK}", f"\"it's\" '{MARK}' \"", f"x' - at `{MARK}", MARK.lower() + " " * 300, f"{MARK}'"]
+)
+def test_a_log_names_only_what_looks_like_a_name_whatever_marks_are_in_the_text(text: str) -> None:
+    for record in ({"role": text}, {"user": text}, {"items": [{"kind": text, "data": {}}]}):
+        assert MARK.lower() not in log_of(record).lower()
+    assert log_of({"role": text}).startswith("Invalid enum value '...'")
+
+
+def test_a_log_says_which_name_is_unknown_and_where() -> None:
+    assert log_of({"role": "king"}) == "Invalid enum value 'king' - at `$.role`"
+    assert log_of({"user": "it's ann"}) == "not a user id - at `$.user`"
+    assert without_content(BadRecord.UNKNOWN, "mode 'slow_s'") == "mode 'slow_s'"
+    assert without_content(BadRecord.UNKNOWN, "mode 'My words'") == "mode '...'"
