@@ -294,7 +294,7 @@ class _Pod:
                         if item["key"] in data:
                             self._place(f"{mount['mountPath']}/{item['path']}").write_bytes(data[item["key"]])
             if "emptyDir" in volume and self._model is EdgeSettings:
-                (place / "edge.toml").write_text(_ADDRESS)
+                (place / "edge.toml").write_text(_ADDRESS, encoding="utf-8")
 
     def _place(self, path: str) -> Path:
         if ".." in Path(path).parts:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from blockbuster import BlockBuster, blockbuster_ctx
+from hypothesis import HealthCheck, settings
 
 from devstack.kafka_jars import JarError, ensure_jars
 from devstack.local_kafka import kafka_cluster
@@ -19,6 +20,9 @@ from tests.rates import UNLIMITED
 from tests.up import MINE, Up, running_up
 
 PARTITIONS = 4
+# No time limit for an example: a busy machine is no defect. Examples are kept nowhere.
+settings.register_profile("liveroom", deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("liveroom")
 for name, value in UNLIMITED.items():
     os.environ.setdefault(f"LIVEROOM_{name}", value)  # services take it from here
 SCANNED = [

@@ -17,5 +17,5 @@ now_s = int(time.time())
 claims = {"aud": "liveroom", "sub": user, "name": name, "role": role, "iat": now_s, "exp": now_s + 3600}
 if rooms:
     claims["rooms"] = rooms
-key = Path(os.environ["TOKEN_SIGNING_KEY"]).read_text()
+key = Path(os.environ["TOKEN_SIGNING_KEY"]).read_text(encoding="ascii")
 print(jwt.encode(claims, key, algorithm="RS256", headers={"kid": os.environ["TOKEN_KEY_ID"]}))

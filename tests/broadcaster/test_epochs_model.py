@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import msgspec
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
@@ -205,6 +205,4 @@ def test_no_long_schedule_lets_an_epoch_fall() -> None:
 
 
 TestEpochs = Epochs.TestCase
-TestEpochs.settings = settings(
-    max_examples=150, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
+TestEpochs.settings = settings(max_examples=150, stateful_step_count=40)

@@ -75,7 +75,7 @@ async def test_the_table_gives_the_same_in_python_and_in_javascript() -> None:
 async def test_lives_that_nobody_planned_are_the_same_in_both() -> None:
     found: list[Case] = []
 
-    @settings(max_examples=LIVE, database=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck), deadline=None)
+    @settings(max_examples=LIVE, database=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
     @given(cases())
     def make(one: Case) -> None:
         found.append(one)

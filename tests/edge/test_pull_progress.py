@@ -89,7 +89,7 @@ async def live(sizes: Sequence[tuple[str, int]], rounds: Sequence[Sequence[Wish]
     await desk.close()
 
 
-@settings(max_examples=40, deadline=None, phases=[Phase.explicit, Phase.generate])  # to shrink takes minutes
+@settings(max_examples=40, phases=[Phase.explicit, Phase.generate])  # to shrink takes minutes
 @given(
     st.lists(st.tuples(st.sampled_from(ROOMS), st.integers(1, 4)), min_size=1, max_size=50),
     st.lists(st.lists(WISHES, min_size=1, max_size=10), min_size=1, max_size=3),

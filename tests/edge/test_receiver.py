@@ -596,7 +596,7 @@ RANDOM: Final = st.binary(max_size=80) | st.tuples(
 
 
 @pytest.mark.parametrize("deflates", [False, True])
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 @given(data=st.data(), ours_in=CHUNKS, theirs_in=CHUNKS)
 def test_mutated_streams_are_judged_as_by_websockets(
     data: st.DataObject, ours_in: list[int], theirs_in: list[int], deflates: bool
@@ -605,7 +605,7 @@ def test_mutated_streams_are_judged_as_by_websockets(
 
 
 @pytest.mark.parametrize("deflates", [False, True])
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 @given(stream=WILD, ours_in=CHUNKS, theirs_in=CHUNKS)
 def test_wild_frames_are_judged_as_by_websockets(
     stream: bytes, ours_in: list[int], theirs_in: list[int], deflates: bool
