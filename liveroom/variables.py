@@ -49,13 +49,13 @@ MACHINE: Final = {
 }
 # Of this project's own tests, which start services with their environment.
 TESTS: Final = (
-    *("LIVEROOM_CHROMIUM", "LIVEROOM_PROMTOOL", "LIVEROOM_KUBECTL", "LIVEROOM_CURL"),
+    *("LIVEROOM_CHROMIUM", "LIVEROOM_PROMTOOL", "LIVEROOM_KUBECTL", "LIVEROOM_CURL", "LIVEROOM_NPM", "LIVEROOM_GO"),
     *("LIVEROOM_HAPROXY", "LIVEROOM_NGINX", "LIVEROOM_HITCH"),
     *("LIVEROOM_FAULT_ROUNDS", "LIVEROOM_FAULT_SEED", "LIVEROOM_SCREENSHOTS", "LIVEROOM_BARE"),
 )
 BESIDE_SETTINGS: Final = frozenset({*SOURCES, *CLIENTS, *EXPORTED, *MACHINE, *TESTS})
 
-_ALIKE: Final = 0.75  # of 1; LIVEROOM_ORIGIN and LIVEROOM_ORIGINS have 0.97
+_ALIKE: Final = 0.7  # of 1; ORIGIN and ORIGINS have 0.92
 _SERVICE_LINK: Final = re.compile(r"(LIVEROOM_\w*?)_(?:SERVICE_(?:HOST|PORT\w*)|PORT\w*)")
 
 
@@ -75,5 +75,9 @@ def _is_of_a_service_link(name: str, environment: Mapping[str, str]) -> bool:
 
 
 def nearest(name: str, known: Collection[str]) -> str:
-    """Return the known name that is most like `name`; empty where none is."""
-    return next(iter(difflib.get_close_matches(name, known, 1, _ALIKE)), "")
+    """Return the known name that is most like `name`; empty where none is.
+
+    The prefix that all of them have makes no two alike.
+    """
+    bare = {one.removeprefix(PREFIX): one for one in known}
+    return next((bare[like] for like in difflib.get_close_matches(name.removeprefix(PREFIX), bare, 1, _ALIKE)), "")

@@ -30,6 +30,14 @@ CLOSED = "closed"  # where the records of these kinds go
 DEPTHS = range(1, 2001)
 SOME_DEPTHS = (1, 2, *range(MAX_DEPTH - 2, MAX_DEPTH + 3), 100, 500, *range(960, 1000), 1500, 2000)
 CHECKED = {Kind.MUTE, Kind.UNMUTE, Kind.BAN, Kind.UNBAN, Kind.KICK}  # take no body without a user
+NEEDED = {  # fields without which a body is not of its kind
+    Kind.DANMAKU: '"text":"t",',
+    Kind.GIFT: '"gift":"rose",',
+    Kind.ANNOUNCEMENT: '"text":"t",',
+    Kind.RED_PACKET: '"packet":"p",',
+    Kind.COUPON: '"coupon":"c",',
+    Kind.GOODS: '"goods":"g","title":"t",',
+}
 ELSEWHERE = {Kind.DISSOLVE, Kind.REOPEN, Kind.LIKE}  # they shut the room, or add to a sum that the ledger holds
 
 
@@ -107,7 +115,7 @@ def records() -> Iterator[tuple[str, str, int]]:
     for kind in Kind:
         for shape in SHAPES:
             for depth in DEPTHS if kind is Kind.CUSTOM else SOME_DEPTHS:
-                data = f'{{"a":{shape(depth - 1) if depth > 1 else 1}}}'
+                data = f'{{{NEEDED.get(kind, "")}"a":{shape(depth - 1) if depth > 1 else 1}}}'
                 room = CLOSED if kind in ELSEWHERE else ROOM
                 id_ = POISON if kind in CHECKED else f"u-{kind.value}-{shape.__name__}-{depth}"
                 items = f'[{{"kind":"{kind.value}","data":{data}}}]'
