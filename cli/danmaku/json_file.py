@@ -16,6 +16,8 @@ from typing import Any, Final
 from cli.danmaku.lines import USUAL_SIZE, DanmakuFile, DanmakuFileError, Flaw, Lines
 
 _BEGIN: Final = re.compile(r'\{\s*+"\w[\w.-]{0,63}"\s*+:')  # within a string a quotation mark has a backslash before it
+_OF_DPLAYER: Final = re.compile(r'\[\s{0,8}\d+(?:\.\d+)?\s{0,8},\s{0,8}\d\s{0,8},\s{0,8}\d+\s{0,8},\s{0,8}"')
+_LOOKED_AT_CHARS: Final = 4096
 _MARKS: Final = ('"content"', '"m"')
 _OF_A_SEGMENT: Final = {"progress", "mode", "fontsize", "color", "midHash"}
 _MOST_WITHIN: Final = 16  # objects within one danmaku, itself too; a bound on the time that a broken file takes
@@ -27,9 +29,9 @@ def read_json(text: str) -> DanmakuFile:
     for value in _objects(text, lines):
         _add_all(lines, value)
     if not lines.seen:
-        raise DanmakuFileError(
-            "it is JSON in no layout of danmaku that can be read: objects with progress and content, or with p (or c) and m"
-        )
+        is_dplayer = _OF_DPLAYER.search(text, 0, _LOOKED_AT_CHARS) is not None
+        what = "an export of DPlayer, which cannot be read" if is_dplayer else "JSON in no layout of danmaku that can be read"
+        raise DanmakuFileError(f"it is {what}; readable are objects with progress and content, or with p (or c) and m")
     return lines.file(is_cut_off=text.rstrip()[-1:] not in {"}", "]"})
 
 
