@@ -50,7 +50,7 @@ from pydantic_settings import (
 from liveroom.addresses import check_brokers, check_gateway_url, check_origin, check_service_url, check_service_urls
 from liveroom.budgets import Rate
 from liveroom.given_file import read_given_file
-from liveroom.nesting import UNDECODABLE
+from liveroom.nesting import MAX_DEPTH, UNDECODABLE, nests_deeper
 from liveroom.networks import Networks
 from liveroom.records.codec import GATEWAY_PATTERN
 from liveroom.records.control import Limits
@@ -338,10 +338,10 @@ class _Decoding(EnvSettingsSource):
     """
 
     def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
+        if isinstance(value, str) and nests_deeper(value.encode(errors="surrogateescape"), MAX_DEPTH):
+            raise ValueError("it nests too deep")  # how deep Python's decoder goes depends on the version
         try:
             return super().decode_complex_value(field_name, field, value)
-        except RecursionError:
-            raise ValueError("it nests too deep") from None
         except ValueError as error:
             raise ValueError(_JSON_PLACE.sub(r" at character \1", str(error))) from None
 
