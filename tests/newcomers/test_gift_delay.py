@@ -68,8 +68,10 @@ async def follow(prom: Prom, folder: Path) -> tuple[str, str, list[str]]:
 async def test_gift_delay_leads_to_its_cause(kafka_bootstrap: str) -> None:
     async with watched(kafka_bootstrap, edges=2) as (system, prom, audience, stack):
         await audience.join(stack, 2)
-        while len(await prom.query(f"{metric_catalog.FANOUT_DELAY.name}_count")) < len(system.edges):  # noqa: ASYNC110 - asked over HTTP
-            await asyncio.sleep(0.2)  # a count that first appears at 1 is no increase
+        known = {metric_catalog.FANOUT_DELAY: system.edges, metric_catalog.UPLINK_AGE: system.broadcasters}
+        for metric, services in known.items():  # a count that first appears at 1 is no increase
+            while len(await prom.query(f"{metric.name}_count")) < len(services):  # noqa: ASYNC110 - asked over HTTP
+                await asyncio.sleep(0.2)
         await write_old_gift(system)
         stage, process, lines = await follow(prom, system.folder)
         assert (stage, process) == ("before Kafka had it", "broadcaster-1")
