@@ -9,7 +9,7 @@ import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from liveroom.addresses import check_origin
 from liveroom.errors import ExplainedError
@@ -114,7 +114,7 @@ def read_wishes(options: Options, services: Collection[str], own: Mapping[str, s
     wrong += [
         f"{found[name].where} and {option} say different things: leave one out"
         for option, name in _OPTIONS.items()
-        if name in settings and name in found and _written(found[name].value) != settings[name]
+        if name in settings and name in found and str(found[name].value) != settings[name]
     ]
     wrong += _unusable(options, settings)
     if wrong:
@@ -166,7 +166,7 @@ def _contradictions(found: Mapping[str, Given], ours: Mapping[str, tuple[str, st
     return [
         f"{found[name].where} cannot be used here: {why}"
         for name, (same, why) in ours.items()
-        if name in found and _written(found[name].value) not in {same, ""}
+        if name in found and str(found[name].value) not in {same, ""}
     ]
 
 
@@ -200,8 +200,4 @@ def _names(service: str) -> set[str]:
 
 
 def _text(found: Mapping[str, Given], name: str) -> str:
-    return _written(found[name].value) if name in found else ""
-
-
-def _written(value: Any) -> str:
-    return value if isinstance(value, str) else str(value)
+    return str(found[name].value) if name in found else ""

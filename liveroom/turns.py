@@ -38,7 +38,7 @@ class TurnBudget:
             await self.spend(cost)
 
 
-def run_at_once(steps: Generator[int, None, T]) -> T:
+def run_at_once(steps: Generator[object, None, T]) -> T:
     """Run a generator to its end within this turn and return its result."""
     while True:
         try:

@@ -184,10 +184,10 @@ def cors(origins: tuple[str, ...]) -> Middleware:
     """Return the middleware that permits requests from pages of `origins` ('*': all).
 
     It allows no credentials, because no service uses cookies. It must stand before `problems`
-    (`[cors(...), problems(...)]`): a response that passes it as an exception gets no CORS headers,
-    and a page could not read why it was refused. It answers preflight requests itself, so routes
-    need no OPTIONS. The pages of the service's own origin need no permission. Others get one only
-    from `origins`, and the log says so.
+    (`[request_ids(...), cors(...), problems(...)]`): a response that passes it as an exception gets
+    no CORS headers, and a page could not read why it was refused. It answers preflight requests
+    itself, so routes need no OPTIONS. The pages of the service's own origin need no permission.
+    Others get one only from `origins`, and the log says so.
     """
     if "*" in origins:
         log.warning("origins_open", origins=["*"], then="pages of every origin may call this service")

@@ -143,6 +143,7 @@ class Sender:
         id_: str = body["id"]
         if not ROOM_ID.match(room):
             return Refused(id_, Code.ROOM_INVALID.value, TABLE[Code.ROOM_INVALID].title)
+        sent = orjson.dumps(body)
         left, patience_s = self._retries if retries is None else retries, self._patience_s
         outcome: Outcome | None = None
         while True:
@@ -150,7 +151,7 @@ class Sender:
                 token = current(self._token)
             except TokenError as error:  # what is unknown stays so
                 return outcome if isinstance(outcome, Unknown) else Refused(id_, error.code, error.detail)
-            outcome, pause_s = await self._post(f"{room}/{collection}", id_, orjson.dumps(body), token)
+            outcome, pause_s = await self._post(f"{room}/{collection}", id_, sent, token)
             match outcome:
                 case Unknown() if left > 0 and pause_s <= MAX_PAUSE_S:
                     left -= 1

@@ -8,7 +8,7 @@ from playwright.async_api import Page, expect
 
 from tests.browser.chromium import chromium
 from tests.browser.test_documented_client import beside
-from tests.docs.test_clients import block
+from tests.docs.blocks import only_body
 from tests.up import MINE, Up
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(180)]
@@ -20,7 +20,7 @@ ASKS = "url => fetch(url).then((answer) => answer.status, () => 'the browser kee
 async def test_a_page_of_an_origin_that_up_names_is_in_the_room_and_another_is_not(up: Up) -> None:
     done = await asyncio.to_thread(up.run, f'echo "$LIVEROOM_SCHEDULER_URL" "$LIVEROOM_INGRESS_URL" "$({TOKEN})"')
     scheduler, ingress, token = done.stdout.split()
-    html = block("docs/sdk.md", "html").replace("https://entry.example", scheduler).replace("https://send.example", ingress)
+    html = only_body("docs/sdk.md", "html").replace("https://entry.example", scheduler).replace("https://send.example", ingress)
     async with beside(html, token) as url:
         here = url.removeprefix("http://").partition("/")[0]
         mapped = ",".join(f"MAP {origin.removeprefix('http://')} {here}" for origin in (MINE, OTHER))

@@ -16,7 +16,7 @@ from liveroom.ports import HOST
 from liveroom.web import serve
 from liveroom.wire import Message
 from tests.browser.chromium import chromium
-from tests.docs.test_clients import block
+from tests.docs.blocks import only_body
 from tests.hostile import PULLED, TEXTS, danmaku, hostile, texts
 
 DEADLINE_S = 60.0  # nothing here takes so long, on whatever machine
@@ -56,7 +56,7 @@ async def test_the_page_of_the_document_shows_history_and_news_and_what_is_clear
     wanted = [f"{line.name}: {text}" for line, text in zip(texts(), TEXTS, strict=True)][1:]
     gifts = [f"ann: {PULLED['gift']} x3", "ann: end x1"]
     async with hostile(lines, seen=4) as services:
-        html = block("docs/sdk.md", "html")
+        html = only_body("docs/sdk.md", "html")
         for address in ("https://entry.example", "https://send.example"):
             assert address in html
             html = html.replace(address, f"{services.url}/")  # as some write it

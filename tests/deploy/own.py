@@ -6,7 +6,6 @@ that file. Called by the tests of manifests and by those of newcomers.
 
 import re
 import shutil
-import textwrap
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
@@ -14,14 +13,16 @@ from typing import Final
 import yaml
 
 from devstack.builds import ROOT
+from tests.docs.blocks import blocks
 
 PAGE: Final = ROOT / "deploy" / "README.md"
-_BLOCK: Final = re.compile(r"^ *```\w*\n(?P<body> *# (?P<name>[\w-]+\.\w+)\n.*?)^ *```", re.MULTILINE | re.DOTALL)
+_NAME: Final = re.compile(r"# ([\w-]+\.\w+)\n")
 
 
 def files() -> dict[str, str]:
     """The files that the page shows, by name."""
-    return {block["name"]: textwrap.dedent(block["body"]) for block in _BLOCK.finditer(PAGE.read_text(encoding="utf-8"))}
+    found = [block.body for block in blocks(str(PAGE))]
+    return {named[1]: body for body in found if (named := _NAME.match(body))}
 
 
 def write_overlay(folder: Path, base: str = "production", components: Iterable[str] = (), **changes: object) -> None:

@@ -38,6 +38,17 @@ def blocks(document: str) -> list[Block]:
     return found
 
 
+def bodies(document: str, language: str) -> list[str]:
+    """Return what stands in the blocks of a document in a language."""
+    return [block.body for block in blocks(document) if block.language == language]
+
+
+def only_body(document: str, language: str) -> str:
+    """Return what stands in the only block of a document in a language."""
+    (body,) = bodies(document, language)
+    return body
+
+
 def runnable(document: str, run: str) -> str:
     """Return the marked blocks of one sort, one after the other, as one script."""
     return "\n".join(each.body for each in blocks(document) if each.run == run)

@@ -14,6 +14,7 @@ import pytest
 
 from devstack.builds import ROOT
 from liveroom.chance import SystemChance
+from tests.docs.blocks import bodies, only_body
 from tests.hostile import TEXTS, danmaku, hostile, shown, texts
 from tests.rooms import serving_rooms
 
@@ -29,18 +30,6 @@ CLIENTS = {
     ("docs/tokens.md", "go"): "likewise",
     ("docs/sdk.md", "html"): "runs in tests/browser/test_documented_client.py",
 }
-
-
-def block(document: str, language: str) -> str:
-    """Return the only block of a document in a language."""
-    (found,) = blocks(document, language)
-    return found
-
-
-def blocks(document: str, language: str) -> list[str]:
-    """Return the blocks of a document in a language."""
-    found = re.findall(rf"^```{language}\n(.*?)^```", (ROOT / document).read_text("utf-8"), re.DOTALL | re.MULTILINE)
-    return list(map(str, found))
 
 
 @asynccontextmanager
@@ -69,7 +58,7 @@ def test_every_client_of_a_document_is_run_somewhere() -> None:
 
 async def test_the_client_of_the_protocol_shows_every_hostile_text_once(tmp_path: Path) -> None:
     client = tmp_path / "client.py"
-    client.write_text(block("docs/viewer-protocol.md", "python"), encoding="utf-8")
+    client.write_text(only_body("docs/viewer-protocol.md", "python"), encoding="utf-8")
     async with hostile(texts()) as services, asyncio.timeout(DEADLINE_S):
         wanted = [*map(shown, services.lines), shown(services.end), f"{shown(services.lost)} late"]
         async with running(client, SCHEDULER=services.url, ROOM="lobby", TOKEN="t") as out:
@@ -102,7 +91,7 @@ async def test_the_bot_that_cannot_come_back_says_why_and_ends_with_exit_code_1(
 async def test_the_program_that_waits_for_the_end_of_a_ban_pauses_longer_and_longer_where_its_clock_is_ahead(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    (program,) = (one for one in blocks("docs/python-client.md", "python") if "banned" in one)
+    (program,) = (one for one in bodies("docs/python-client.md", "python") if "banned" in one)
     names: dict[str, Any] = {}
     exec(program.replace("asyncio.run(main())", ""), names)
     pauses: list[float] = []

@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 
 from devstack.system import System
-from tests.docs.test_clients import block
+from tests.docs.blocks import only_body
 from tests.e2e.audience import knows_gateways
 from viewer.client import Viewer
 from viewer.sender import Accepted, Sender
@@ -20,7 +20,7 @@ JOINED = 'liveroom_edge_joins_total{outcome="joined"}'
 
 
 async def test_the_client_of_the_document_shows_all_that_comes(kafka_bootstrap: str, tmp_path: Path) -> None:
-    program = block("docs/viewer-protocol.md", "python")
+    program = only_body("docs/viewer-protocol.md", "python")
     client = tmp_path / "client.py"
     client.write_text(program, encoding="utf-8")
     async with System(kafka_bootstrap, prefix="document.", partitions=2, edges=1) as system, aiohttp.ClientSession() as http:

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from cli.commands import app
 from devstack.builds import ROOT
 from liveroom.kinds import Role
-from tests.docs.test_clients import blocks
+from tests.docs.blocks import bodies
 from tests.e2e.harness import Stage, staged
 
 pytestmark = pytest.mark.kafka
@@ -45,7 +45,7 @@ class Program:
 async def running(stage: Stage, folder: Path, number: int, user: str) -> AsyncIterator[Program]:
     """Run the page's program `number` as `user`."""
     file = folder / f"{user}.py"
-    file.write_text(blocks(PAGE, "python")[number], encoding="utf-8")
+    file.write_text(bodies(PAGE, "python")[number], encoding="utf-8")
     environment = os.environ | {
         "LIVEROOM_SCHEDULER_URL": stage.system.scheduler_url,
         "LIVEROOM_INGRESS_URL": stage.system.ingress_url,

@@ -1,7 +1,7 @@
 """The answer to a pull: what it opens of a room's history, and how much one answer holds."""
 
 import tracemalloc
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from typing import TypeVar
 
 import msgspec
@@ -13,6 +13,7 @@ from edge.pull_answer import MAX_ANSWER_BYTES, MAX_MESSAGES, PullQuery, answer
 from edge.pull_slices import LogSlice, Part
 from liveroom.bodies import Clear
 from liveroom.kinds import Kind
+from liveroom.turns import run_at_once
 from liveroom.wire import BatchHeader, Message, Pulled, encode_message, pack_payload, text_pieces
 
 T = TypeVar("T")
@@ -55,16 +56,7 @@ class History:
 
     def ask(self, query: PullQuery, *, is_cut: bool = False) -> Pulled:
         log_slice = LogSlice(-1, len(self.parts), self.parts, cut=int(is_cut), at_s=0.0)
-        return result_of(answer("r", 0, query, log_slice, is_whole=True))
-
-
-def result_of(steps: Generator[None, None, T]) -> T:
-    while True:
-        try:
-            next(steps)
-        except StopIteration as done:
-            result: T = done.value
-            return result
+        return run_at_once(answer("r", 0, query, log_slice, is_whole=True))
 
 
 def numbers(pulled: Pulled) -> list[int]:
@@ -176,7 +168,7 @@ def test_a_batch_that_is_missing_in_the_middle_is_told_as_gone_to_whom_it_concer
 def test_an_answer_never_names_a_place_before_its_query() -> None:
     history = talk(3, Kind.GIFT)
     steps = answer("r", 0, ALL._replace(offset=50, after_rseq=0), LogSlice(-1, 3, history.parts, 0, 0.0), is_whole=False)
-    assert result_of(steps).pos == "0.50"
+    assert run_at_once(steps).pos == "0.50"
 
 
 def test_a_step_of_the_work_opens_no_more_than_a_piece_of_a_large_batch() -> None:

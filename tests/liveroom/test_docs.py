@@ -3,7 +3,6 @@ can be read.
 """
 
 import json
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,16 +13,12 @@ import pytest
 
 from liveroom import wire
 from tests import later
+from tests.docs.blocks import bodies
 from tests.liveroom import golden
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 SCHEMAS = {path.name: json.loads(path.read_bytes()) for path in sorted((DOCS / "schemas").glob("*.json"))}
-
-
-def examples(file: str, language: str) -> list[str]:
-    """The code blocks of a document."""
-    return re.findall(rf"^```{language}\n(.*?)^```", (DOCS / file).read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
 
 
 def valid(value: Any, schema: str) -> bool:
@@ -66,13 +61,13 @@ def test_the_uplink_schema_refuses_what_we_refuse(changed: dict[str, Any]) -> No
 
 
 def test_examples_of_uplink_records_are_valid() -> None:
-    found = examples("records.md", "json")
+    found = bodies("docs/records.md", "json")
     assert found
     assert all(valid(json.loads(example), "uplink.json") for example in found)
 
 
 def test_examples_of_frames_are_read_by_the_code_and_valid_by_the_schemas() -> None:
-    lines = [line for example in examples("viewer-protocol.md", "json") for line in example.splitlines()]
+    lines = [line for example in bodies("docs/viewer-protocol.md", "json") for line in example.splitlines()]
     seen = set()
     for line in lines:
         value = json.loads(line)
@@ -107,7 +102,7 @@ def test_the_schemas_of_what_viewers_get_take_what_a_later_version_adds() -> Non
 
 
 def test_the_batch_of_the_viewer_protocol_is_one() -> None:
-    (example,) = (found for found in examples("viewer-protocol.md", "json") if found.startswith('{"t":"batch"'))
+    (example,) = (found for found in bodies("docs/viewer-protocol.md", "json") if found.startswith('{"t":"batch"'))
     batch = wire.decode_server_frame(example.encode())
     assert isinstance(batch, wire.ReceivedBatch)
     seqs = [message.seq for message in batch.messages]

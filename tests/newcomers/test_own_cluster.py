@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import sys
-import textwrap
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +17,7 @@ from devstack.builds import ROOT
 from devstack.programs import KUBECTL, need
 from liveroom.access import SERVICES
 from tests.deploy.own import PAGE, write_overlay
+from tests.docs.blocks import bodies
 
 OPERATIONS: Final = ROOT / "docs" / "operations.md"
 TOKEN_KEYS: Final = '{"keys": [{"kty": "oct", "kid": "k1", "k": "a2tra2tra2tra2tra2tra2tra2tra2tra2tra2tra2s"}]}'
@@ -33,9 +33,8 @@ esac
 
 def steps(page: Path, *words: str) -> str:
     """The block of shell commands of a page that has all the words."""
-    blocks = re.findall(r"^ *```sh\n(.*?)^ *```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-    (found,) = (block for block in blocks if all(word in block for word in words))
-    return textwrap.dedent(found)
+    (commands,) = (body for body in bodies(str(page), "sh") if all(word in body for word in words))
+    return commands
 
 
 class Newcomer:

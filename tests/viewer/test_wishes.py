@@ -4,7 +4,6 @@ rules of tickets.
 
 import asyncio
 import os
-import re
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -17,13 +16,12 @@ import pytest
 
 from liveroom import clock
 from liveroom.chance import Chance
+from tests.docs.blocks import only_body
 from tests.rooms import DEADLINE_S, Rooms, comes, serving_rooms
 from viewer.client import Viewer
 from viewer.effects import Effect, Ended, Entered, Told
 from viewer.load import Crowd
 from viewer.session import State
-
-DOCUMENT = Path(__file__).parents[2] / "docs" / "viewer-protocol.md"
 
 
 @asynccontextmanager
@@ -299,9 +297,8 @@ async def test_viewers_of_a_crowd_wait_as_long_as_the_scheduler_asks_for_and_rep
 @asynccontextmanager
 async def documented(rooms: Rooms, folder: Path) -> AsyncIterator[asyncio.subprocess.Process]:
     """Run the client of the document in the room `a`."""
-    (program,) = re.findall(r"^```python\n(.*?)^```", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
     client = folder / "client.py"
-    client.write_text(program, encoding="utf-8")
+    client.write_text(only_body("docs/viewer-protocol.md", "python"), encoding="utf-8")
     environment = os.environ | {"SCHEDULER": rooms.url, "ROOM": "a", "TOKEN": "t"}
     process = await asyncio.create_subprocess_exec(sys.executable, str(client), env=environment, stderr=asyncio.subprocess.PIPE)
     try:
